@@ -1,0 +1,160 @@
+"""The decorator that binds a class to its service, and what every generated base inherits.
+
+``bind`` and ``options`` live on the base and not on what the decorator returns, because the decorator returns the
+class unchanged: it can be built and called in a unit test, and mypy and pyright check the constructor's arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, overload
+
+from typing_extensions import TypedDict, Unpack
+
+from sdk.definition import Definition, define
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+    from ray.serve.config import AutoscalingConfig
+    from ray.serve.handle import DeploymentHandle
+
+    from sdk.service import Shim
+
+    class BoundDeployment(Application, DeploymentHandle[Any]):
+        """What ``bind`` returns, for type checkers.
+
+        At run time it is a ``ray.serve.Application``. Ray Serve replaces it by a ``DeploymentHandle`` when it is given
+        to another deployment's constructor, so it is typed as both.
+        """
+
+
+P = ParamSpec("P")
+C = TypeVar("C", bound="type[ServicerBase]")
+
+
+class DeploymentOptions(TypedDict, total=False):
+    """Ray Serve's deployment options, as ``serve.deployment`` takes them (Ray Serve API, ``ray.serve.deployment``)."""
+
+    name: str
+    num_replicas: int | str | None
+    ray_actor_options: dict[str, Any]
+    placement_group_bundles: list[dict[str, float]]
+    placement_group_strategy: str
+    max_replicas_per_node: int
+    user_config: Any
+    max_ongoing_requests: int
+    max_queued_requests: int
+    autoscaling_config: dict[str, Any] | AutoscalingConfig | None
+    graceful_shutdown_wait_loop_s: float
+    graceful_shutdown_timeout_s: float
+    health_check_period_s: float
+    health_check_timeout_s: float
+    logging_config: dict[str, Any] | None
+    max_constructor_retry_count: int
+    max_surge_percent: int
+
+
+class ServicerBase:
+    """Base of every generated service base. Gives the class ``bind`` and ``options``."""
+
+    __grpc_shim__: ClassVar[type[Shim]]
+
+    @classmethod
+    def bind(cls: Callable[P, ServicerBase], *args: P.args, **kwargs: P.kwargs) -> BoundDeployment:
+        """Bind constructor arguments and return an application for :func:`sdk.run`.
+
+        Args:
+            *args: Positional arguments of the class's constructor. What another ``bind`` returned arrives there as a
+                ``DeploymentHandle``.
+            **kwargs: Keyword arguments of the constructor.
+
+        Returns:
+            A ``ray.serve.Application``.
+
+        Raises:
+            DefinitionError: The class is not decorated with :func:`grpc_deployment`.
+            OptionsError: Ray Serve refuses an option of the deployment.
+        """
+        return _bind(cls, {}, args, kwargs)
+
+    @classmethod
+    def options(cls: Callable[P, ServicerBase], **options: Unpack[DeploymentOptions]) -> Configured[P]:
+        """Return the deployment with other options, to ``bind`` afterwards.
+
+        Args:
+            **options: Ray Serve's deployment options; they replace those given to the decorator.
+
+        Raises:
+            OptionsError: An option has an unknown name or a value that Ray Serve refuses.
+        """
+        _check_options(cls, options)
+        return Configured(cls, options)
+
+
+@dataclass(frozen=True)
+class Configured(Generic[P]):
+    """A deployment with options that replace those of its decorator."""
+
+    cls: Callable[P, ServicerBase]
+    replaced: DeploymentOptions
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> BoundDeployment:
+        """Bind constructor arguments, as :meth:`ServicerBase.bind` does."""
+        return _bind(self.cls, self.replaced, args, kwargs)
+
+
+@overload
+def grpc_deployment(cls: C, /) -> C: ...
+@overload
+def grpc_deployment(**options: Unpack[DeploymentOptions]) -> Callable[[C], C]: ...
+def grpc_deployment(cls: C | None = None, /, **options: Unpack[DeploymentOptions]) -> C | Callable[[C], C]:
+    """Bind a class to the services of the generated bases it inherits from.
+
+    Names, parameters and types of the RPC methods are checked against the proto at once. The class is returned
+    unchanged, stamped with its definition.
+
+    Args:
+        cls: The class, when the decorator is used bare.
+        **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …).
+
+    Raises:
+        DefinitionError: The class does not fit; the error lists every problem.
+        OptionsError: An option has an unknown name or a value that Ray Serve refuses.
+
+    Example:
+        >>> from sdk import grpc_deployment
+        >>> from user_defined_protos_sdk import ImageClassificationServiceBase
+        >>> from user_defined_protos_pb2 import ImageClass, ImageData
+        >>> @grpc_deployment
+        ... class Classifier(ImageClassificationServiceBase):
+        ...     async def Predict(self, request: ImageData) -> ImageClass:
+        ...         return ImageClass(classes=["cat"], probabilities=[1.0])
+    """
+
+    def decorate(target: C) -> C:
+        if options:
+            _check_options(target, options)
+        target.__grpc_definition__ = define(target, options)  # type: ignore[attr-defined]  # the stamp is not part of the base
+        return target
+
+    return decorate if cls is None else decorate(cls)
+
+
+def definition_of(cls: Any) -> Definition | None:
+    """Return the definition that :func:`grpc_deployment` stamped on this very class, or None."""
+    stamp = vars(cls).get("__grpc_definition__") if isinstance(cls, type) else None
+    return stamp if isinstance(stamp, Definition) else None
+
+
+def _check_options(cls: Any, options: Mapping[str, Any]) -> None:
+    # Imported when called: Ray Serve takes a second to import, and only it knows which values it takes.
+    from sdk.serve.application import check_options
+
+    check_options(getattr(cls, "__name__", str(cls)), options)
+
+
+def _bind(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundDeployment:
+    from sdk.serve.application import bind_class
+
+    return bind_class(cls, replaced, args, kwargs)

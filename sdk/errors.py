@@ -1,0 +1,141 @@
+"""Every error the SDK raises, in one tree.
+
+    Exception
+    ├── SdkError                     base of what the SDK itself raises
+    │   ├── DefinitionError          a class does not fit its proto service      → fix the class
+    │   ├── OptionsError             a deployment or ingress option is wrong     → fix the option
+    │   ├── StaleCodeError           generated code and ``_pb2`` disagree        → run ``sdk codegen``
+    │   ├── ApplicationError         what was given is not an application        → fix the import path
+    │   ├── ClusterError             Ray or Ray Serve can't be reached or failed → look at the cluster
+    │   └── IngressError             Envoy or the port can't be had              → look at the node
+    └── RpcError                     a handler ends its call with a status       → the client reads it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import grpc
+
+
+class SdkError(Exception):
+    """Base of every error that the SDK itself raises. Its text is fit to be shown without a traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One way in which a class does not fit its proto service.
+
+    Attributes:
+        rule: Short stable name of the rule, ``"missing-rpc"``.
+        subject: What it is about, ``"Greeter.SayHello"``.
+        message: What is wrong: what the code says and what the proto says.
+        remedy: What to do about it.
+        code_location: ``"app.py:12"``, or ``""`` when the source is not known.
+        proto_location: ``"greet.proto:7"``, or ``""``.
+    """
+
+    rule: str
+    subject: str
+    message: str
+    remedy: str
+    code_location: str = ""
+    proto_location: str = ""
+
+    def __str__(self) -> str:
+        where = ", ".join(place for place in (self.code_location, self.proto_location) if place)
+        return f"{self.subject}: {self.message}" + (f" ({where})" if where else "") + f" → {self.remedy}"
+
+
+class DefinitionError(SdkError):
+    """A decorated class does not fit its proto service. The author of the class must act.
+
+    Attributes:
+        problems: Every problem found, in the order of the proto.
+    """
+
+    def __init__(self, class_name: str, problems: Sequence[Problem]) -> None:
+        self.class_name = class_name
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} problem" + ("s" if len(self.problems) != 1 else "")
+        super().__init__("\n".join([f"{class_name} does not fit its service: {count}", *(f"  - {p}" for p in self.problems)]))
+
+    def __reduce__(self) -> tuple[type[DefinitionError], tuple[str, tuple[Problem, ...]]]:
+        return type(self), (self.class_name, self.problems)
+
+
+class OptionsError(SdkError):
+    """An option has an unknown name or a value that Ray Serve or the ingress refuses. Its author must act."""
+
+
+class StaleCodeError(SdkError):
+    """Generated code does not belong to the loaded ``_pb2`` module. Run ``sdk codegen`` again.
+
+    Attributes:
+        service: Full name of the service.
+        proto: Path of the proto file as protoc knows it.
+        generated: Fingerprint in the generated ``_sdk`` module.
+        loaded: Fingerprint of the loaded ``_pb2`` module.
+    """
+
+    def __init__(self, service: str, proto: str, generated: str, loaded: str) -> None:
+        self.service, self.proto, self.generated, self.loaded = service, proto, generated, loaded
+        super().__init__(
+            f"The generated code of service {service} is stale: its _sdk module was generated from another version of "
+            f"{proto} (fingerprint {generated[:12]}) than the loaded _pb2 module ({loaded[:12]}). "
+            f"Regenerate both: run `sdk codegen` on the folder that holds {proto}."
+        )
+
+    def __reduce__(self) -> tuple[type[StaleCodeError], tuple[str, str, str, str]]:
+        return type(self), (self.service, self.proto, self.generated, self.loaded)
+
+
+class ApplicationError(SdkError):
+    """What was given is not an application, or can't be imported. Whoever named it must act."""
+
+
+class ClusterError(SdkError):
+    """Ray or Ray Serve can't be reached, or refused. Whoever runs the cluster must act."""
+
+
+class IngressError(SdkError):
+    """The ingress can't serve: Envoy is missing, the port is taken, or Envoy refused its configuration."""
+
+
+class RpcError(Exception):
+    """Raised by a handler to end its call with a status. The client sees exactly this.
+
+    Args:
+        code: The status code; ``OK`` is refused.
+        details: Text for ``grpc-message``; any unicode.
+        trailing_metadata: Pairs to add to the trailers.
+
+    Raises:
+        ValueError: ``code`` is ``OK``: a handler that succeeds returns instead.
+
+    Example:
+        >>> import grpc
+        >>> raise RpcError(grpc.StatusCode.NOT_FOUND, "no user 7")
+        Traceback (most recent call last):
+        ...
+        sdk.errors.RpcError: NOT_FOUND: no user 7
+    """
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        trailing_metadata: Iterable[tuple[str, str | bytes]] = (),
+    ) -> None:
+        if code.value[0] == 0:
+            raise ValueError("RpcError cannot carry the code OK; return from the handler instead")
+        self.code = code
+        self.details = details
+        self.trailing_metadata = tuple(trailing_metadata)
+        super().__init__(f"{code.name}: {details}")
+
+    def __reduce__(self) -> tuple[type[RpcError], tuple[Any, ...]]:
+        return type(self), (self.code, self.details, self.trailing_metadata)

@@ -1,0 +1,153 @@
+"""What a proto service is at run time: the small contract that generated code targets.
+
+A generated ``*_sdk.py`` module builds one :class:`Service` for each service of its proto file, and a
+:class:`Shim` that binds an implementation to it. Everything else in the SDK (checks, wire server,
+ingress, clients) reads these values and never a ``_pb2`` module.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from codegen.fingerprint import fingerprint
+from sdk.errors import StaleCodeError
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import FileDescriptor
+    from google.protobuf.message import Message
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Cardinality(enum.Enum):
+    """How many messages flow each way in one call (gRPC core concepts, "service definition").
+
+    Example:
+        >>> Cardinality.UNARY_STREAM.server_streaming
+        True
+    """
+
+    UNARY_UNARY = "unary_unary"
+    UNARY_STREAM = "unary_stream"
+    STREAM_UNARY = "stream_unary"
+    STREAM_STREAM = "stream_stream"
+
+    @property
+    def client_streaming(self) -> bool:
+        """Whether the client sends a stream of messages."""
+        return self in (Cardinality.STREAM_UNARY, Cardinality.STREAM_STREAM)
+
+    @property
+    def server_streaming(self) -> bool:
+        """Whether the server answers with a stream of messages."""
+        return self in (Cardinality.UNARY_STREAM, Cardinality.STREAM_STREAM)
+
+
+class RequestStream(AsyncIterator[T_co], Iterator[T_co], Protocol[T_co]):
+    """The request messages of a client-streaming call.
+
+    An ``async def`` handler iterates with ``async for``, a sync one (it runs in a thread) with ``for``.
+    A handler may annotate its parameter as this class, as ``AsyncIterator[T]`` or as ``Iterator[T]``.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC of a service.
+
+    Attributes:
+        name: The RPC's name in the proto, ``"SayHello"``.
+        python_name: The name of the Python method that implements it. Equal to ``name`` unless Python
+            cannot spell it.
+        path: The gRPC path, ``"/greet.Greeter/SayHello"``.
+        cardinality: How many messages flow each way.
+        request: Class of the request messages.
+        response: Class of the response messages.
+        line: Line of the RPC in its proto file, from 1; 0 when unknown.
+        deprecated: Whether the proto marks the RPC as deprecated.
+        idempotency: ``"no_side_effects"``, ``"idempotent"`` or ``"unknown"`` (``MethodOptions.idempotency_level``).
+    """
+
+    name: str
+    python_name: str
+    path: str
+    cardinality: Cardinality
+    request: type[Message]
+    response: type[Message]
+    line: int = 0
+    deprecated: bool = False
+    idempotency: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of a proto file.
+
+    Attributes:
+        full_name: ``"greet.Greeter"``.
+        proto: Path of the proto file as protoc knows it, ``"greet.proto"``.
+        methods: The RPCs in the order of the proto.
+        file: Descriptor of the proto file, as the loaded ``_pb2`` module has it.
+        proto_hash: Fingerprint of the proto file that the code was generated from.
+        line: Line of the service in its proto file, from 1; 0 when unknown.
+
+    Raises:
+        StaleCodeError: The loaded ``_pb2`` module was generated from another version of the proto file.
+    """
+
+    full_name: str
+    proto: str
+    methods: tuple[Method, ...]
+    file: FileDescriptor = field(repr=False, compare=False)
+    proto_hash: str = field(repr=False)
+    line: int = 0
+
+    def __post_init__(self) -> None:
+        loaded = fingerprint(self.file.serialized_pb)
+        if loaded != self.proto_hash:
+            raise StaleCodeError(self.full_name, self.proto, self.proto_hash, loaded)
+
+    @property
+    def name(self) -> str:
+        """The service's name without its package, ``"Greeter"``."""
+        return self.full_name.rpartition(".")[2]
+
+    @cached_property
+    def by_name(self) -> dict[str, Method]:
+        """The RPCs by their name in the proto."""
+        return {method.name: method for method in self.methods}
+
+    def __getitem__(self, name: str) -> Method:
+        """Return the RPC called ``name`` in the proto.
+
+        Raises:
+            KeyError: The service has no such RPC.
+        """
+        return self.by_name[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One RPC bound to the bound method that answers it."""
+
+    method: Method
+    handler: Callable[..., Any]
+
+
+class Shim:
+    """Binds an implementation of a service to the wire. Generated code subclasses it, one a service."""
+
+    service: ClassVar[Service]
+
+    @staticmethod
+    def rows(implementation: Any) -> tuple[Row, ...]:
+        """Return one row for each RPC of the service, in the order of the proto.
+
+        Args:
+            implementation: An instance of a class that implements the service's generated base.
+        """
+        raise NotImplementedError

@@ -1,0 +1,62 @@
+"""The routing table as one immutable value: what the controller publishes and every proxy serves.
+
+A snapshot says what is routed where and nothing about how Envoy is told (``resources.py`` knows that).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """Where one replica's wire server listens.
+
+    Attributes:
+        replica_id: Ray Serve's id of the replica, unique in the cluster.
+        host: IP address of the replica's node.
+        port: TCP port.
+    """
+
+    replica_id: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Deployment:
+    """One deployment of an application.
+
+    Attributes:
+        name: Its name in Ray Serve.
+        services: Full names of the proto services that it answers.
+        endpoints: Its ready replicas.
+    """
+
+    name: str
+    services: tuple[str, ...]
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Application:
+    """One application: the value of the ``application`` metadata and the deployments behind it."""
+
+    name: str
+    deployments: tuple[Deployment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole routing table at one version.
+
+    Attributes:
+        version: Grows with every change; proxies report the version that their Envoy acknowledged.
+        applications: Sorted by name; names are unique, and so are the names of an application's deployments.
+        route_by_service: Whether a call without ``application`` metadata goes to the one application that serves its
+            service.
+    """
+
+    version: int
+    applications: tuple[Application, ...] = ()
+    route_by_service: bool = False
