@@ -1,14 +1,14 @@
 """Every error the SDK raises, in one tree.
 
-    Exception
-    ├── SdkError                     base of what the SDK itself raises
-    │   ├── DefinitionError          a class does not fit its proto service      → fix the class
-    │   ├── OptionsError             a deployment or ingress option is wrong     → fix the option
-    │   ├── StaleCodeError           generated code and ``_pb2`` disagree        → run ``sdk codegen``
-    │   ├── ApplicationError         what was given is not an application        → fix the import path
-    │   ├── ClusterError             Ray or Ray Serve can't be reached or failed → look at the cluster
-    │   └── IngressError             Envoy or the port can't be had              → look at the node
-    └── RpcError                     a handler ends its call with a status       → the client reads it
+Exception
+├── SdkError                     base of what the SDK itself raises
+│   ├── DefinitionError          a class does not fit its proto service      → fix the class
+│   ├── OptionsError             a deployment or ingress option is wrong     → fix the option
+│   ├── StaleCodeError           generated code and ``_pb2`` disagree        → run ``sdk codegen``
+│   ├── ApplicationError         what was given is not an application        → fix the import path
+│   ├── ClusterError             Ray or Ray Serve can't be reached or failed → look at the cluster
+│   └── IngressError             Envoy or the port can't be had              → look at the node
+└── RpcError                     a handler ends its call with a status       → the client reads it
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class DefinitionError(SdkError):
         self.class_name = class_name
         self.problems = tuple(problems)
         count = f"{len(self.problems)} problem" + ("s" if len(self.problems) != 1 else "")
-        super().__init__("\n".join([f"{class_name} does not fit its service: {count}", *(f"  - {p}" for p in self.problems)]))
+        super().__init__(
+            "\n".join([f"{class_name} does not fit its service: {count}", *(f"  - {p}" for p in self.problems)])
+        )
 
     def __reduce__(self) -> tuple[type[DefinitionError], tuple[str, tuple[Problem, ...]]]:
         return type(self), (self.class_name, self.problems)

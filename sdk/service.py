@@ -47,12 +47,18 @@ class Cardinality(enum.Enum):
         return self in (Cardinality.UNARY_STREAM, Cardinality.STREAM_STREAM)
 
 
-class RequestStream(AsyncIterator[T_co], Iterator[T_co], Protocol[T_co]):
+class RequestStream(Protocol[T_co]):
     """The request messages of a client-streaming call.
 
     An ``async def`` handler iterates with ``async for``, a sync one (it runs in a thread) with ``for``.
     A handler may annotate its parameter as this class, as ``AsyncIterator[T]`` or as ``Iterator[T]``.
     """
+
+    # Spelled out: before Python 3.13 a protocol can't inherit from collections.abc.AsyncIterator.
+    def __aiter__(self) -> AsyncIterator[T_co]: ...
+    async def __anext__(self) -> T_co: ...
+    def __iter__(self) -> Iterator[T_co]: ...
+    def __next__(self) -> T_co: ...
 
 
 @dataclass(frozen=True, slots=True)

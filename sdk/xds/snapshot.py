@@ -5,7 +5,7 @@ A snapshot says what is routed where and nothing about how Envoy is told (``reso
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -15,12 +15,14 @@ class Endpoint:
     Attributes:
         replica_id: Ray Serve's id of the replica, unique in the cluster.
         host: IP address of the replica's node.
-        port: TCP port.
+        port: TCP port; the same on that address and on the node's loopback address.
+        node_id: Ray's id of the node. The proxy there uses the loopback address.
     """
 
     replica_id: str
     host: str
     port: int
+    node_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,3 +62,25 @@ class Snapshot:
     version: int
     applications: tuple[Application, ...] = ()
     route_by_service: bool = False
+
+    def seen_from(self, node_id: str) -> Snapshot:
+        """Return the snapshot for the proxy of a node: replicas on the same node are reached by loopback."""
+        return replace(
+            self,
+            applications=tuple(
+                replace(
+                    application,
+                    deployments=tuple(
+                        replace(
+                            deployment,
+                            endpoints=tuple(
+                                replace(endpoint, host="127.0.0.1") if endpoint.node_id == node_id else endpoint
+                                for endpoint in deployment.endpoints
+                            ),
+                        )
+                        for deployment in application.deployments
+                    ),
+                )
+                for application in self.applications
+            ),
+        )

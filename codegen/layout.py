@@ -1,0 +1,99 @@
+"""Lays Python out as ``ruff format`` leaves it, so that generated code needs no formatter.
+
+Only the few shapes that the templates need are here: something in brackets, a signature, a docstring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+WIDTH = 120
+
+
+def bracketed(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
+    """Lay out items between brackets: on one line, else indented on one line, else one a line.
+
+    Args:
+        head: What stands before the items, with the opening bracket.
+        items: The items.
+        tail: What stands after them, with the closing bracket.
+        indent: Columns before ``head``. The first line is returned without them.
+    """
+    flat = ", ".join(items)
+    one_tuple = "," if len(items) == 1 and head.endswith(("= (", "return (")) else ""
+    if not items or indent + len(head + flat + one_tuple + tail) <= WIDTH:
+        return head + flat + one_tuple + tail
+    if not one_tuple and indent + 4 + len(flat) <= WIDTH:
+        return _lines(indent, head, flat, tail)
+    return exploded(head, items, tail, indent)
+
+
+def exploded(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
+    """Lay out items between brackets, one a line. An item may have lines of its own, indented already."""
+    return _lines(indent, head, *(f"{item}," for item in items), tail)
+
+
+def imported(module: str, names: Sequence[str]) -> str:
+    """Lay out a ``from … import …``, which has no indented form on one line."""
+    line = f"from {module} import {', '.join(names)}"
+    return line if len(line) <= WIDTH else exploded(f"from {module} import (", names, ")")
+
+
+def subscripted(name: str, subscripts: Sequence[str], arguments: str, indent: int) -> str:
+    """Lay out ``name = Class[…](…)``, which breaks its last bracket first."""
+    flat = f"{name}[{', '.join(subscripts)}]("
+    if indent + len(f"{flat}{arguments})") <= WIDTH:
+        return f"{flat}{arguments})"
+    if indent + len(flat) <= WIDTH:
+        return _lines(indent, flat, arguments, ")")
+    return bracketed(f"{name}[", subscripts, f"]({arguments})", indent)
+
+
+def signature(name: str, parameters: Sequence[str], alternatives: Sequence[str], indent: int) -> str:
+    """Lay out a ``def`` that returns one of several types.
+
+    Args:
+        name: The function's name.
+        parameters: Its parameters.
+        alternatives: The types it may return.
+        indent: Columns before ``def``. The first line is returned without them.
+    """
+    union = " | ".join(alternatives)
+    flat = f"def {name}({', '.join(parameters)}) -> {union}:"
+    if indent + len(flat) <= WIDTH:
+        return flat
+    tail = f") -> {union}:"
+    if indent + len(tail) > WIDTH:
+        # The type is too long for a line of its own; ruff wraps it in parentheses.
+        fits = indent + 4 + len(union) <= WIDTH
+        rows = [union] if fits else [alternatives[0], *(f"| {other}" for other in alternatives[1:])]
+        tail = _lines(indent, ") -> (", *rows, "):")
+    inner = ", ".join(parameters)
+    if indent + 4 + len(inner) <= WIDTH:
+        return _lines(indent, f"def {name}(", inner, tail)
+    return exploded(f"def {name}(", parameters, tail, indent)
+
+
+def docstring(text: str, indent: int) -> str:
+    """Lay out a docstring. Its value is ``text``, whatever it contains.
+
+    Args:
+        text: Lines without trailing space or control characters.
+        indent: Columns before it. The first line is returned without them.
+    """
+    lines = text.replace("\\", "\\\\").replace('"""', r"\"\"\"").split("\n")
+    # A quote right after the opening quotes or right before the closing ones would be read as part of them.
+    if lines[0].startswith('"'):
+        lines[0] = "\\" + lines[0]
+    if len(lines) > 1:
+        margin = " " * indent
+        return "\n".join([f'"""{lines[0]}', *(margin + line if line else "" for line in lines[1:]), f'{margin}"""'])
+    if lines[0].endswith('"') and not lines[0].endswith('\\"'):
+        lines[0] = lines[0][:-1] + '\\"'
+    return f'"""{lines[0]}"""'
+
+
+def _lines(indent: int, head: str, *rest: str) -> str:
+    *inner, tail = rest
+    margin = " " * indent
+    return "\n".join([head, *(f"{margin}    {line}" for line in inner), margin + tail])

@@ -1,0 +1,261 @@
+"""The gRPC context of a call: what a handler may read of the request and set on the answer.
+
+It has the methods of ``grpc.aio.ServicerContext`` and of Ray Serve's ``RayServegRPCContext``. A handler gets it by
+naming a parameter ``grpc_context``, or from :func:`current_context`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from typing import Any, NoReturn, Protocol, Union
+
+import grpc
+import grpc.aio
+
+from sdk.errors import RpcError
+
+_current: contextvars.ContextVar[ServicerContext | CallState | None] = contextvars.ContextVar("sdk_call", default=None)
+_CODE_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+
+MetadataPairs = Union[grpc.aio.Metadata, Sequence[tuple[str, "str | bytes"]]]
+
+
+class CallState(Protocol):
+    """What a context needs of the call behind it; ``sdk.wire.call.Call`` is one."""
+
+    # ruff: noqa: D102 - the names are those of the context's methods
+    code: int | None
+    details: str
+    aborted: RpcError | None
+    context: ServicerContext | None
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]: ...
+    @property
+    def trailing(self) -> tuple[tuple[str, str | bytes], ...]: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def path(self) -> bytes: ...
+    def header(self, name: bytes) -> str | None: ...
+    def set_trailing(self, metadata: MetadataPairs) -> None: ...
+    def send_initial_metadata(self, metadata: MetadataPairs) -> None: ...
+    def time_remaining(self) -> float | None: ...
+    def is_done(self) -> bool: ...
+    def is_cancelled(self) -> bool: ...
+    def on_done(self, callback: Callable[[], None]) -> None: ...
+    async def read_message(self) -> Any: ...
+    async def write_message(self, message: Any) -> None: ...
+
+
+class _Finished:
+    """An awaitable that is done: lets async handlers await what sync handlers call plainly."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+_FINISHED = _Finished()
+
+
+class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
+    """The context of one call.
+
+    Methods that ``grpc.aio`` declares ``async`` and that need no waiting here (``abort``, ``send_initial_metadata``)
+    act when they are called, and what they return can be awaited: they work in async and in sync handlers alike.
+    """
+
+    def __init__(self, call: CallState) -> None:
+        self._call = call
+
+    # -- what the client sent -----------------------------------------------------------------
+
+    def request_id(self) -> str:
+        """Return the request id: the client's, or one made for the call. The client gets it back as trailer."""
+        return self._call.request_id
+
+    def application(self) -> str | None:
+        """Return the ``application`` metadata, or None when the client sent none."""
+        return self._call.header(b"application")
+
+    def multiplexed_model_id(self) -> str | None:
+        """Return the ``multiplexed_model_id`` metadata, or None."""
+        return self._call.header(b"multiplexed_model_id")
+
+    def traceparent(self) -> str | None:
+        """Return the ``traceparent`` metadata (W3C Trace Context), or None."""
+        return self._call.header(b"traceparent")
+
+    def tracestate(self) -> str | None:
+        """Return the ``tracestate`` metadata (W3C Trace Context), or None."""
+        return self._call.header(b"tracestate")
+
+    def invocation_metadata(self) -> Any:
+        """Return the metadata that the client sent, in order; values of ``-bin`` keys are bytes."""
+        return self._call.metadata
+
+    def peer(self) -> str:
+        """Return the client's address as Envoy saw it, ``"ipv4:127.0.0.1"``."""
+        return self._call.peer
+
+    def peer_identities(self) -> None:
+        """Return None: the connection between client and Envoy is not authenticated."""
+        return None
+
+    def peer_identity_key(self) -> None:
+        """Return None: the connection between client and Envoy is not authenticated."""
+        return None
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """Return the properties of the authenticated peer: none."""
+        return {}
+
+    def time_remaining(self) -> Any:
+        """Return the seconds left until the deadline, or None without one."""
+        return self._call.time_remaining()
+
+    # -- the answer ---------------------------------------------------------------------------
+
+    def code(self) -> Any:
+        """Return the status code set so far, or None."""
+        return None if self._call.code is None else _CODE_BY_NUMBER[self._call.code]
+
+    def details(self) -> str:
+        """Return the details set so far."""
+        return self._call.details
+
+    def trailing_metadata(self) -> Any:
+        """Return the trailing metadata set so far."""
+        return self._call.trailing
+
+    def set_code(self, code: grpc.StatusCode | int) -> None:
+        """Set the status code for the end of the call. An exception in the handler overrides it with INTERNAL.
+
+        Args:
+            code: The status code, or its number.
+
+        Raises:
+            ValueError: There is no such status code.
+        """
+        number = code.value[0] if isinstance(code, grpc.StatusCode) else code
+        if number not in _CODE_BY_NUMBER:
+            raise ValueError(f"there is no gRPC status code {code!r}; give a member of grpc.StatusCode")
+        self._call.code = number
+
+    def set_details(self, details: str) -> None:
+        """Set the text of ``grpc-message`` for the end of the call."""
+        self._call.details = str(details)
+
+    def set_trailing_metadata(self, trailing_metadata: MetadataPairs) -> None:
+        """Set the trailing metadata; the ``request_id`` is added to it in any case.
+
+        Raises:
+            ValueError: A key or value can't be sent, or the key is reserved.
+        """
+        self._call.set_trailing(trailing_metadata)
+
+    def send_initial_metadata(self, initial_metadata: MetadataPairs) -> Any:
+        """Send the initial metadata now, ahead of the first message.
+
+        Raises:
+            ValueError: A key or value can't be sent, or the key is reserved.
+            RuntimeError: It was sent already.
+        """
+        self._call.send_initial_metadata(initial_metadata)
+        return _FINISHED
+
+    def abort(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        trailing_metadata: MetadataPairs = (),
+    ) -> NoReturn:
+        """End the call with a status. Raises, so that nothing behind it runs; the raised error must not be caught.
+
+        Args:
+            code: Any code but ``OK`` (which becomes ``UNKNOWN``, as grpcio has it).
+            details: Text of ``grpc-message``.
+            trailing_metadata: Replaces the trailing metadata set so far, when given.
+        """
+        if trailing_metadata:
+            self._call.set_trailing(trailing_metadata)
+        if code is grpc.StatusCode.OK:
+            code, details = grpc.StatusCode.UNKNOWN, ""
+        self._call.aborted = RpcError(code, details)
+        raise self._call.aborted
+
+    def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        """End the call with a ``grpc.Status``, such as ``grpc_status.rpc_status.to_status`` makes of rich errors."""
+        self.abort(status.code, status.details, tuple(status.trailing_metadata or ()))
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Accept the wish for compressed answers. Answers are sent uncompressed, which gRPC allows."""
+
+    def disable_next_message_compression(self) -> None:
+        """Do nothing: answers are sent uncompressed."""
+
+    # -- messages and life --------------------------------------------------------------------
+
+    def read(self) -> Coroutine[Any, Any, Any]:
+        """Return the next request message of a client stream, or ``grpc.aio.EOF`` after the last."""
+        return self._call.read_message()
+
+    def write(self, message: Any) -> Coroutine[Any, Any, None]:
+        """Send one response message of a server stream; waits while the client does not keep up."""
+        return self._call.write_message(message)
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Call ``callback(context)`` when the call is over; at once when it is over already."""
+        self._call.on_done(lambda: callback(self))
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Call ``callback()`` when the call is over. Returns False, without calling it, when it is over already."""
+        if self._call.is_done():
+            return False
+        self._call.on_done(callback)
+        return True
+
+    def is_active(self) -> bool:
+        """Tell whether the call is still going on."""
+        return not self._call.is_done()
+
+    def cancelled(self) -> bool:
+        """Tell whether the client is gone or the deadline has passed."""
+        return self._call.is_cancelled()
+
+    def done(self) -> bool:
+        """Tell whether the call is over."""
+        return self._call.is_done()
+
+
+def current_context() -> ServicerContext:
+    """Return the context of the call that runs here, without naming a ``grpc_context`` parameter.
+
+    Raises:
+        RuntimeError: No call runs here.
+
+    Example:
+        >>> current_context()
+        Traceback (most recent call last):
+        ...
+        RuntimeError: no gRPC call runs here: current_context() works in a handler and in what it calls
+    """
+    call = _current.get()
+    if call is None:
+        raise RuntimeError("no gRPC call runs here: current_context() works in a handler and in what it calls")
+    return call if isinstance(call, ServicerContext) else context_of(call)
+
+
+def context_of(call: CallState) -> ServicerContext:
+    """Return the one context of a call; it is made when it is first asked for, since most handlers never do."""
+    if call.context is None:
+        call.context = ServicerContext(call)
+    return call.context
+
+
+#: Marks a call as the current one. The wire server calls it in the context that the handler runs in.
+enter_call = _current.set

@@ -1,0 +1,179 @@
+"""How a class implements an RPC: the attribute that answers it, what that attribute takes, and of which kind it is.
+
+Seen without an instance: a class is checked when it is defined, and its constructor may load a model.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sdk.annotations import Scope
+from sdk.service import Method
+
+CONTEXT_PARAMETER = "grpc_context"
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSpec:
+    """How the implementation of one RPC is to be called.
+
+    Attributes:
+        method: The RPC.
+        is_async: Whether it is a coroutine function or an async generator function. A handler that is not runs in
+            a thread.
+        is_generator: Whether it is a generator function, sync or async.
+        takes_context: Whether it has a parameter named ``grpc_context``.
+    """
+
+    method: Method
+    is_async: bool
+    is_generator: bool
+    takes_context: bool
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """The attribute of a class that answers an RPC.
+
+    Attributes:
+        owner: The class of the MRO that defines it.
+        attribute: What that class holds: a function, a ``staticmethod``, a property…
+    """
+
+    owner: type
+    attribute: Any
+
+    @cached_property
+    def links(self) -> tuple[Any, ...]:
+        """The attribute and the callables that it wraps, outermost first."""
+        return tuple(_unwrapped(self.attribute))
+
+    @property
+    def function(self) -> Any:
+        """The innermost callable: the one that its author wrote."""
+        return self.links[-1]
+
+    @property
+    def is_method(self) -> bool:
+        """Whether a call on an instance reaches a function."""
+        attribute = self.attribute
+        return isinstance(attribute, (classmethod, functools.partialmethod)) or (
+            callable(attribute) and not isinstance(attribute, type)
+        )
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether ``@serve.batch`` turns it from a method of lists into one of single messages."""
+        return hasattr(self.attribute, "set_max_batch_size")
+
+    @cached_property
+    def kind(self) -> tuple[bool, bool]:
+        """Whether it is async, and whether it is a generator function."""
+        # A plain function around an async one (``functools.wraps``) returns what that one returns, so it is as async;
+        # the outermost link that is not plain decides.
+        for link in self.links:
+            if inspect.isasyncgenfunction(link):
+                return True, True
+            if inspect.isgeneratorfunction(link):
+                return False, True
+            if inspect.iscoroutinefunction(link):
+                return True, False
+        return False, False
+
+    @cached_property
+    def signature(self) -> inspect.Signature | None:
+        """What a call on an instance takes; None when Python does not know it (a method written in C).
+
+        Raises:
+            ValueError: A method that has no room for ``self``.
+        """
+        bound = self._bound()
+        try:
+            return _signature(bound)
+        except (TypeError, ValueError):
+            if isinstance(bound, types.MethodType) and isinstance(self.function, types.FunctionType):
+                raise ValueError("no room for self") from None
+            return None
+
+    @property
+    def scope(self) -> Scope:
+        """The names that its annotations may use."""
+        return Scope(self.function, self.owner)
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether it has a parameter named ``grpc_context``."""
+        try:
+            return self.signature is not None and CONTEXT_PARAMETER in self.signature.parameters
+        except ValueError:
+            return False
+
+    def spec(self, method: Method) -> HandlerSpec:
+        """Return how it is to be called for an RPC."""
+        is_async, is_generator = self.kind
+        return HandlerSpec(method, is_async, is_generator, self.takes_context)
+
+    def _bound(self) -> Any:
+        # A stand-in for the instance: binding looks at nothing but the function.
+        attribute, instance = self.attribute, object()
+        if isinstance(attribute, staticmethod):
+            return attribute.__func__
+        if isinstance(attribute, classmethod):
+            return types.MethodType(attribute.__func__, self.owner)
+        if isinstance(attribute, functools.partialmethod):
+            return attribute.__get__(instance, self.owner)
+        # What has no __get__ (functools.partial, an object with __call__) is called without the instance.
+        return types.MethodType(attribute, instance) if hasattr(type(attribute), "__get__") else attribute
+
+
+def generated_bases(cls: type) -> tuple[type, ...]:
+    """Return the generated service bases that a class inherits from, in the order of its MRO."""
+    return tuple(base for base in cls.__mro__ if is_generated(base))
+
+
+def is_generated(cls: type) -> bool:
+    """Return whether this very class was written by ``sdk codegen``."""
+    return "__grpc_shim__" in vars(cls)
+
+
+def find(cls: type, name: str) -> Implementation | None:
+    """Return the attribute that Python finds under a name in a class, unbound; None when there is none."""
+    for owner in cls.__mro__:
+        if name in vars(owner):
+            return Implementation(owner, vars(owner)[name])
+    return None
+
+
+def _unwrapped(link: Any) -> Iterator[Any]:
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        yield link
+        seen.add(id(link))
+        if isinstance(link, (staticmethod, classmethod)):
+            link = link.__func__
+        elif isinstance(link, (functools.partial, functools.partialmethod)):
+            link = link.func
+        elif (wrapped := getattr(link, "__wrapped__", None)) is not None:
+            link = wrapped
+        elif callable(link) and not isinstance(link, (type, types.FunctionType, types.BuiltinFunctionType)):
+            # An object with __call__; a method's own __call__ is a slot wrapper, which says nothing.
+            call = getattr(type(link), "__call__", None)
+            link = call if isinstance(call, types.FunctionType) else None
+        else:
+            link = None
+
+
+def _signature(function: Any) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        # Annotations are evaluated when read there, and a name may be unknown.
+        import annotationlib
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)

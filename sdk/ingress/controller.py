@@ -1,0 +1,274 @@
+"""The ingress controller: one detached Ray actor that turns what replicas announce into snapshots for the proxies.
+
+Its state is soft. When it dies Ray starts it again, the proxies hand it what they hold, and meanwhile they go on
+serving what they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TYPE_CHECKING
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sdk.ingress.actors import CONTROLLER_NAME, LEASE_S, NAMESPACE, proxy_name
+from sdk.ingress.proxy import Proxy
+from sdk.ingress.registry import Lease, ProxyState, Registry, Replica
+
+if TYPE_CHECKING:
+    from sdk.xds.snapshot import Snapshot
+    from sdk.ingress.options import GrpcOptions
+
+logger = logging.getLogger("sdk.ingress")
+
+# Seconds that a proxy's question for news stays open; well below the lease, since asking is its heartbeat.
+_WATCH_S = 2.0
+# Seconds between two looks at the nodes and the leases.
+_TICK_S = 0.5
+# Seconds that a restarted controller waits for the proxies to say what they hold.
+_LEARNING_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class IngressStatus:
+    """The state of the ingress at one moment."""
+
+    options: GrpcOptions
+    snapshot: Snapshot
+    proxies: tuple[ProxyState, ...]
+
+
+class Controller:
+    """The controller actor's class; :func:`create` makes the actor.
+
+    Args:
+        options: Options of the ingress.
+        list_applications: Returns the names of the applications that Ray Serve has, or None when it can't say.
+            Called in a thread, and only while some application has no replica.
+    """
+
+    def __init__(self, options: GrpcOptions, list_applications: Callable[[], set[str] | None]) -> None:
+        self._options = options
+        self._list_applications = list_applications
+        self._registry = Registry(lease_s=LEASE_S, route_by_service=options.route_by_service)
+        self._changed = asyncio.Event()
+        self._proxy_actors: dict[str, Any] = {}
+        self._nodes = 0
+        self._stopping = False
+        # The nodes whose proxy was there before this controller; None until it has looked.
+        self._to_hear: set[str] | None = None
+        self._learning_until = time.monotonic() + _LEARNING_S
+        self._tending: asyncio.Task[None] | None = None
+
+    # -- replicas -----------------------------------------------------------------------------
+
+    async def lease(self) -> Lease:
+        """Return what a replica must know before it registers."""
+        self._start_tending()
+        await self._until(lambda: self._nodes > 0, _WATCH_S)
+        return Lease(self._options, self._nodes > 1)
+
+    async def register(self, replica: Replica, timeout_s: float) -> None:
+        """Add a replica and wait until every proxy routes to it, at most ``timeout_s``."""
+        self._start_tending()
+        self._registry.register(replica)
+        await self._acknowledged(timeout_s)
+
+    async def renew(self, replica_id: str) -> Lease | None:
+        """Renew a replica's lease. None: the replica is not known and must register."""
+        return Lease(self._options, self._nodes > 1) if self._registry.renew(replica_id) else None
+
+    async def deregister(self, replica_id: str, timeout_s: float) -> bool:
+        """Remove a replica and wait until no proxy routes to it. Returns False when that took too long."""
+        self._registry.deregister(replica_id)
+        return await self._acknowledged(timeout_s)
+
+    # -- proxies ------------------------------------------------------------------------------
+
+    async def watch(self, state: ProxyState, held: Snapshot | None) -> Snapshot | None:
+        """Take a proxy's report and return the snapshot it should serve, as soon as it is another one.
+
+        Args:
+            state: What the proxy reports.
+            held: The snapshot that it serves; None while it has none.
+
+        Returns:
+            The snapshot, or None when there is no news for a while.
+        """
+        self._start_tending()
+        if self._is_learning() and held is not None:
+            self._registry.adopt(held)
+        if self._to_hear is not None:
+            self._to_hear.discard(state.node_id)
+        self._registry.report(state)
+        self._notify()
+        await self._until(
+            lambda: not self._is_learning() and (held is None or self._registry.snapshot != held), _WATCH_S
+        )
+        snapshot = self._registry.snapshot
+        return None if self._is_learning() or snapshot == held else snapshot
+
+    # -- whoever runs the ingress ---------------------------------------------------------------
+
+    async def wait_ready(self, timeout_s: float) -> str:
+        """Wait until every node's proxy serves. Returns what keeps one from it, or an empty string."""
+        self._start_tending()
+        await self._until(lambda: bool(self._problems()) or self._is_ready(), timeout_s)
+        if self._problems():
+            return "; ".join(self._problems())
+        return "" if self._is_ready() else f"no proxy was ready within {timeout_s:g} s"
+
+    async def status(self) -> IngressStatus:
+        """Return the state of the ingress."""
+        return IngressStatus(self._options, self._registry.snapshot, self._registry.proxies)
+
+    async def forget_application(self, name: str) -> None:
+        """Drop an application that was deleted; it stays while it has a replica."""
+        self._registry.forget_applications((name,))
+        self._notify()
+
+    async def stop(self) -> None:
+        """Stop every proxy with its Envoy. The caller then ends this actor."""
+        self._stopping = True
+        if self._tending is not None:
+            self._tending.cancel()
+        await asyncio.gather(*(self._stop_proxy(actor) for actor in self._proxy_actors.values()))
+        self._proxy_actors.clear()
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _start_tending(self) -> None:
+        # An actor's constructor runs without a loop; the first call that comes in has one.
+        if self._tending is None and not self._stopping:
+            self._tending = asyncio.get_running_loop().create_task(self._tend())
+
+    def _is_learning(self) -> bool:
+        """Whether a proxy of an earlier controller may still hold more than the registry knows."""
+        if self._to_hear is None:
+            return True
+        return bool(self._to_hear) and time.monotonic() < self._learning_until
+
+    def _problems(self) -> tuple[str, ...]:
+        return tuple(proxy.problem for proxy in self._registry.proxies if proxy.problem)
+
+    def _is_ready(self) -> bool:
+        proxies = self._registry.proxies
+        return bool(self._proxy_actors) and len(proxies) >= len(self._proxy_actors) and all(p.version for p in proxies)
+
+    async def _tend(self) -> None:
+        """Keep a proxy on every node and forget what no longer reports, for ever."""
+        while True:
+            try:
+                await self._tend_once()
+            except Exception:
+                logger.exception("the ingress controller could not look after its proxies; it tries again")
+            self._notify()
+            await asyncio.sleep(_TICK_S)
+
+    async def _tend_once(self) -> None:
+        expired = self._registry.expire()
+        if expired:
+            logger.warning("no heartbeat from %s for %g s: forgotten", ", ".join(expired), LEASE_S)
+        alive = await asyncio.to_thread(_alive_nodes)
+        self._nodes = len(alive)
+        nodes = {
+            node_id for node_id, is_head in alive.items() if is_head or self._options.proxy_location == "EveryNode"
+        }
+        if self._to_hear is None:
+            self._to_hear = await asyncio.to_thread(_with_proxy, nodes)
+        for node_id in nodes - self._proxy_actors.keys():
+            self._proxy_actors[node_id] = await asyncio.to_thread(_create_proxy, node_id, self._options)
+        reporting = {proxy.node_id for proxy in self._registry.proxies}
+        for node_id, actor in self._proxy_actors.items():
+            if node_id not in reporting:  # new, or restarted by Ray after a crash
+                actor.start.remote()
+        for node_id in self._proxy_actors.keys() - nodes:
+            self._proxy_actors.pop(node_id)
+            for proxy in self._registry.proxies:
+                if proxy.node_id == node_id:
+                    self._registry.forget_proxy(proxy.proxy_id)
+        silent = self._registry.without_replicas()
+        if silent:
+            present = await asyncio.to_thread(self._list_applications)
+            if present is not None:
+                self._registry.forget_applications(tuple(name for name in silent if name not in present))
+
+    async def _stop_proxy(self, actor: Any) -> None:
+        try:
+            await asyncio.wait_for(actor.stop.remote(), 5)
+        except (ray.exceptions.RayError, asyncio.TimeoutError) as error:
+            logger.warning("a proxy did not stop by itself: %s", error)
+        await asyncio.to_thread(ray.kill, actor)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _acknowledged(self, timeout_s: float) -> bool:
+        version = self._registry.snapshot.version
+        self._notify()
+        return await self._until(lambda: self._registry.is_acknowledged(version), timeout_s)
+
+    async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except asyncio.TimeoutError:
+                return condition()
+        return True
+
+
+def _alive_nodes() -> dict[str, bool]:
+    """Return the ids of the nodes, each with whether it is the head."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"]: "node:__internal_head__" in node["Resources"] for node in nodes if node["Alive"]}
+
+
+def _with_proxy(nodes: set[str]) -> set[str]:
+    """Return the nodes whose proxy actor exists already."""
+    names = {
+        actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE
+    }
+    return {node_id for node_id in nodes if proxy_name(node_id) in names}
+
+
+def _create_proxy(node_id: str, options: GrpcOptions) -> Any:
+    return (
+        ray.remote(Proxy)
+        .options(
+            name=proxy_name(node_id),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+        .remote(node_id, options)
+    )
+
+
+def create(options: GrpcOptions, list_applications: Callable[[], set[str] | None]) -> Any:
+    """Return a handle to the controller; it is created when there is none."""
+    return (
+        ray.remote(Controller)
+        .options(
+            name=CONTROLLER_NAME,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=10_000,
+        )
+        .remote(options, list_applications)
+    )

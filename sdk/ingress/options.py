@@ -1,0 +1,95 @@
+"""The options of the ingress, checked when they are given."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from sdk.errors import OptionsError
+
+_PROXY_LOCATIONS = ("EveryNode", "HeadOnly")
+_ERROR_DETAILS = ("traceback", "message", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcOptions:
+    """How the ingress listens and what it allows.
+
+    Attributes:
+        host: IP address that Envoy listens on, on every node that has a proxy.
+        port: TCP port, from 1 to 65535.
+        proxy_location: ``"EveryNode"`` or ``"HeadOnly"``.
+        request_timeout_s: Seconds after which a call ends DEADLINE_EXCEEDED; None for no limit but the client's.
+        route_by_service: Whether a call without ``application`` metadata goes to the one application that serves its
+            service, when there are several applications.
+        error_details: What a client reads of an exception in a handler: its traceback (as Ray Serve's guide says), its
+            message, or nothing.
+        max_receive_message_length: Longest request message, in bytes.
+        max_metadata_bytes: Most bytes of metadata in one request; Envoy counts in KiB.
+        max_concurrent_streams: Most calls at once on one client connection.
+        envoy_concurrency: Envoy's worker threads; None for one a core.
+
+    Raises:
+        OptionsError: A value is wrong; the text lists every wrong one.
+
+    Example:
+        >>> GrpcOptions(port=9000).port
+        9000
+        >>> GrpcOptions(port=0)
+        Traceback (most recent call last):
+        ...
+        sdk.errors.OptionsError: GrpcOptions: port must be a whole number from 1 to 65535, not 0
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 9000
+    proxy_location: Literal["EveryNode", "HeadOnly"] = "EveryNode"
+    request_timeout_s: float | None = None
+    route_by_service: bool = False
+    error_details: Literal["traceback", "message", "none"] = "traceback"
+    max_receive_message_length: int = 64 << 20
+    max_metadata_bytes: int = 60 << 10
+    max_concurrent_streams: int = 1 << 20
+    envoy_concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        wrong = []
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            wrong.append(f"host must be an IP address such as '127.0.0.1' or '0.0.0.0', not {self.host!r}")
+        if not _is_whole(self.port) or not 1 <= self.port <= 65535:
+            wrong.append(f"port must be a whole number from 1 to 65535, not {self.port!r}")
+        if self.proxy_location not in _PROXY_LOCATIONS:
+            wrong.append(f"proxy_location must be one of {', '.join(_PROXY_LOCATIONS)}, not {self.proxy_location!r}")
+        timeout = self.request_timeout_s
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
+            wrong.append(f"request_timeout_s must be a positive number of seconds or None, not {timeout!r}")
+        if self.error_details not in _ERROR_DETAILS:
+            wrong.append(f"error_details must be one of {', '.join(_ERROR_DETAILS)}, not {self.error_details!r}")
+        for name, low, high in (
+            ("max_receive_message_length", 1, (1 << 32) - 1),
+            ("max_metadata_bytes", 1 << 10, 96 << 10),
+            ("max_concurrent_streams", 1, (1 << 31) - 1),
+        ):
+            value = getattr(self, name)
+            if not _is_whole(value) or not low <= value <= high:
+                wrong.append(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+        concurrency = self.envoy_concurrency
+        if concurrency is not None and (not _is_whole(concurrency) or concurrency < 1):
+            wrong.append(f"envoy_concurrency must be a whole number from 1 or None, not {concurrency!r}")
+        if wrong:
+            raise OptionsError("GrpcOptions: " + "; ".join(wrong))
+
+    def differences(self, other: GrpcOptions) -> str:
+        """Return what differs in another set of options, ``"port 9000 → 9001"``; empty when nothing does."""
+        return ", ".join(
+            f"{field.name} {getattr(self, field.name)!r} → {getattr(other, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

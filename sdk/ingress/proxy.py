@@ -1,0 +1,163 @@
+"""The proxy actor, one a node: it runs Envoy, tells it the routing table over ADS, and answers what has no route."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
+
+import grpc.aio
+import ray
+
+from sdk.errors import IngressError
+from sdk.ingress.actors import find_controller
+from sdk.ingress.builtin import Fallback
+from sdk.ingress.envoy import EnvoyProcess, check_port, find_envoy
+from sdk.ingress.registry import ProxyState
+from sdk.xds.bootstrap import build_bootstrap
+from sdk.xds.listener import ListenerConfig
+from sdk.xds.resources import build
+from sdk.xds.server import AdsServer
+from sdk.xds.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from sdk.ingress.options import GrpcOptions
+
+logger = logging.getLogger("sdk.ingress")
+
+# Seconds until Envoy must have acknowledged a snapshot before the proxy reports it as a problem.
+_PUBLISH_PATIENCE_S = 10.0
+_RETRY_S = 0.2
+# A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default).
+_FALLBACK_OPTIONS = [
+    ("grpc.server.max_pending_requests", 1_000_000),
+    ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
+]
+
+
+class Proxy:
+    """The proxy actor's class; the controller makes one for each node.
+
+    Args:
+        node_id: Ray's id of the node that it runs on.
+        options: Options of the ingress.
+    """
+
+    def __init__(self, node_id: str, options: GrpcOptions) -> None:
+        self._options = options
+        self._state = ProxyState(uuid.uuid4().hex, node_id, f"{options.host}:{options.port}")
+        self._snapshot: Snapshot | None = None
+        # Short, because the path of a unix socket has at most 107 bytes; private, because who can open Envoy's admin
+        # socket can stop it.
+        self._folder = Path(tempfile.mkdtemp(prefix="sdk-ingress-"))
+        self._ads: AdsServer | None = None
+        self._fallback: Any = None
+        self._envoy: EnvoyProcess | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._started = False
+
+    async def start(self) -> None:
+        """Start everything, once. What keeps the proxy from serving is reported to the controller, not raised."""
+        if self._started:
+            return
+        self._started = True
+        try:
+            binary = find_envoy()
+            check_port(self._options.host, self._options.port)
+            self._ads = AdsServer(str(self._folder / "ads.sock"))
+            await self._ads.start()
+            await self._start_fallback()
+            bootstrap = build_bootstrap(
+                node_id=self._state.node_id,
+                ads_socket=str(self._folder / "ads.sock"),
+                admin_socket=str(self._folder / "admin.sock"),
+            )
+            (self._folder / "bootstrap.pb").write_bytes(bootstrap.SerializeToString())
+            self._tasks.append(asyncio.get_running_loop().create_task(self._run_envoy(binary)))
+        except (IngressError, OSError) as error:
+            self._state = replace(self._state, problem=str(error))
+        self._tasks.append(asyncio.get_running_loop().create_task(self._follow()))
+
+    async def stop(self) -> None:
+        """End Envoy and everything else, and remove what was written."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._envoy is not None:
+            await self._envoy.stop()
+        if self._fallback is not None:
+            await self._fallback.stop(None)
+        if self._ads is not None:
+            await self._ads.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    async def _start_fallback(self) -> None:
+        self._fallback = grpc.aio.server(options=_FALLBACK_OPTIONS)
+        self._fallback.add_generic_rpc_handlers((Fallback(lambda: self._snapshot or Snapshot(0)),))
+        self._fallback.add_insecure_port(f"unix:{self._folder / 'fallback.sock'}")
+        await self._fallback.start()
+
+    async def _run_envoy(self, binary: Path) -> None:
+        """Keep Envoy running, for ever."""
+        while True:
+            self._envoy = EnvoyProcess(
+                binary, self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
+            )
+            self._state = replace(self._state, envoy_pid=self._envoy.pid)
+            code = await self._envoy.wait()
+            logger.error("Envoy ended with exit code %d and is started again: %s", code, self._envoy.last_words())
+            self._state = replace(self._state, envoy_pid=0)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _follow(self) -> None:
+        """Ask the controller for news and publish it, for ever."""
+        while True:
+            try:
+                controller = await asyncio.to_thread(find_controller)
+                while controller is not None:
+                    snapshot = await controller.watch.remote(self._state, self._snapshot)
+                    if snapshot is not None and not self._is_broken:
+                        await self._publish(snapshot)
+            except ray.exceptions.RayError as error:
+                # The controller is being restarted. Envoy serves what it has.
+                logger.warning("the ingress controller does not answer (%s); asking again", type(error).__name__)
+            await asyncio.sleep(_RETRY_S)
+
+    @property
+    def _is_broken(self) -> bool:
+        return self._ads is None or self._fallback is None
+
+    async def _publish(self, snapshot: Snapshot) -> None:
+        assert self._ads is not None
+        config = ListenerConfig(
+            fallback_socket=str(self._folder / "fallback.sock"),
+            host=self._options.host,
+            port=self._options.port,
+            max_concurrent_streams=self._options.max_concurrent_streams,
+            max_metadata_bytes=self._options.max_metadata_bytes,
+        )
+        self._snapshot = snapshot
+        try:
+            await asyncio.wait_for(
+                self._ads.publish(build(snapshot.seen_from(self._state.node_id), config)), _PUBLISH_PATIENCE_S
+            )
+        except asyncio.TimeoutError:
+            log = self._envoy.last_words() if self._envoy is not None else ""
+            self._report(
+                f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {log}".rstrip()
+            )
+        except IngressError as error:
+            self._report(str(error))
+        else:
+            self._state = replace(self._state, version=snapshot.version, problem="")
+
+    def _report(self, problem: str) -> None:
+        logger.error("%s", problem)
+        self._state = replace(self._state, problem=problem)

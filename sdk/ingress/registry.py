@@ -1,0 +1,206 @@
+"""What the controller knows: replicas with leases, proxies with the version they serve. Plain state, no sockets, no Ray.
+
+Nothing is stored. After a restart the registry is filled again by the replicas' heartbeats and, so that it never
+publishes less than the truth, by what the proxies still hold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sdk.ingress.options import GrpcOptions
+from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One ready replica, as it announces itself."""
+
+    application: str
+    deployment: str
+    services: tuple[str, ...]
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a replica gets for its registration and for each heartbeat.
+
+    Attributes:
+        options: Options of the ingress.
+        several_nodes: Whether proxies on other nodes must reach the replica; else it listens on loopback only.
+    """
+
+    options: GrpcOptions
+    several_nodes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyState:
+    """What a proxy reports of itself.
+
+    Attributes:
+        proxy_id: Unique for each life of a proxy actor.
+        node_id: Ray's id of its node.
+        address: Where its Envoy listens, ``"127.0.0.1:9000"``.
+        version: Version of the snapshot that its Envoy acknowledged; 0 before the first.
+        envoy_pid: Envoy's process id, 0 while it does not run.
+        problem: Why it can't serve, or empty.
+    """
+
+    proxy_id: str
+    node_id: str
+    address: str
+    version: int = 0
+    envoy_pid: int = 0
+    problem: str = ""
+
+
+class Registry:
+    """The registry of replicas and proxies.
+
+    Args:
+        lease_s: Seconds without a heartbeat after which a replica (or a proxy) is forgotten.
+        route_by_service: Goes into every snapshot.
+        clock: Monotonic seconds.
+        first_version: Versions grow from here; the time in milliseconds, so that a restarted controller goes on above
+            every version that its predecessor published.
+
+    Example:
+        >>> registry = Registry(lease_s=5.0, clock=lambda: 0.0, first_version=1)
+        >>> registry.register(Replica("app", "Greeter", ("greet.Greeter",), Endpoint("r1", "127.0.0.1", 4000)))
+        >>> registry.snapshot.applications[0].deployments[0].endpoints[0].port
+        4000
+    """
+
+    def __init__(
+        self,
+        *,
+        lease_s: float,
+        route_by_service: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        first_version: int | None = None,
+    ) -> None:
+        self._lease_s = lease_s
+        self._clock = clock
+        self._replicas: dict[str, Replica] = {}
+        self._leases: dict[str, float] = {}
+        # An application stays known when its last replica leaves: "no replica is ready" is not "no such application".
+        self._known: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._proxies: dict[str, ProxyState] = {}
+        self._proxy_leases: dict[str, float] = {}
+        self.snapshot = Snapshot(
+            int(time.time() * 1000) if first_version is None else first_version, route_by_service=route_by_service
+        )
+
+    # -- replicas -----------------------------------------------------------------------------
+
+    def register(self, replica: Replica) -> None:
+        """Add a replica, or renew the lease of one that is known."""
+        self._leases[replica.endpoint.replica_id] = self._clock() + self._lease_s
+        self._known.setdefault(replica.application, {})[replica.deployment] = replica.services
+        self._replicas[replica.endpoint.replica_id] = replica
+        self._publish()
+
+    def renew(self, replica_id: str) -> bool:
+        """Renew a lease. Returns False when the replica is not known and must register."""
+        if replica_id not in self._replicas:
+            return False
+        self._leases[replica_id] = self._clock() + self._lease_s
+        return True
+
+    def deregister(self, replica_id: str) -> None:
+        """Remove a replica; one that is not known is removed already."""
+        if self._replicas.pop(replica_id, None) is not None:
+            del self._leases[replica_id]
+            self._publish()
+
+    def expire(self) -> tuple[str, ...]:
+        """Forget replicas and proxies whose lease has run out, and return the replicas' ids."""
+        now = self._clock()
+        gone = tuple(replica_id for replica_id, until in self._leases.items() if until <= now)
+        for replica_id in gone:
+            del self._replicas[replica_id], self._leases[replica_id]
+        for proxy_id in [proxy_id for proxy_id, until in self._proxy_leases.items() if until <= now]:
+            self.forget_proxy(proxy_id)
+        if gone:
+            self._publish()
+        return gone
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Take over what a proxy still holds from an earlier controller; each replica must renew its lease soon."""
+        for application in snapshot.applications:
+            for deployment in application.deployments:
+                known = self._known.setdefault(application.name, {})
+                known.setdefault(deployment.name, deployment.services)
+                for endpoint in deployment.endpoints:
+                    if endpoint.replica_id not in self._replicas:
+                        self._replicas[endpoint.replica_id] = Replica(
+                            application.name, deployment.name, deployment.services, endpoint
+                        )
+                        self._leases[endpoint.replica_id] = self._clock() + self._lease_s
+        self._publish(at_least=snapshot.version)
+
+    # -- applications -------------------------------------------------------------------------
+
+    def without_replicas(self) -> tuple[str, ...]:
+        """Return the applications that no ready replica serves."""
+        serving = {replica.application for replica in self._replicas.values()}
+        return tuple(name for name in self._known if name not in serving)
+
+    def forget_applications(self, names: tuple[str, ...]) -> None:
+        """Drop applications that Ray Serve no longer has; those that have a replica stay."""
+        gone = set(names) & set(self.without_replicas())
+        for name in gone:
+            del self._known[name]
+        if gone:
+            self._publish()
+
+    # -- proxies ------------------------------------------------------------------------------
+
+    def report(self, state: ProxyState) -> None:
+        """Note what a proxy reports; it replaces an earlier proxy of the same node."""
+        for proxy_id in [p.proxy_id for p in self._proxies.values() if p.node_id == state.node_id]:
+            if proxy_id != state.proxy_id:
+                self.forget_proxy(proxy_id)
+        self._proxies[state.proxy_id] = state
+        self._proxy_leases[state.proxy_id] = self._clock() + self._lease_s
+
+    def forget_proxy(self, proxy_id: str) -> None:
+        """Drop a proxy: nobody waits for its acknowledgement any more."""
+        self._proxies.pop(proxy_id, None)
+        self._proxy_leases.pop(proxy_id, None)
+
+    @property
+    def proxies(self) -> tuple[ProxyState, ...]:
+        """The proxies that report, sorted by node."""
+        return tuple(sorted(self._proxies.values(), key=lambda proxy: proxy.node_id))
+
+    def is_acknowledged(self, version: int) -> bool:
+        """Tell whether the Envoy of every proxy that can serve has acknowledged this version."""
+        return all(proxy.version >= version for proxy in self._proxies.values() if not proxy.problem)
+
+    # -- the snapshot -------------------------------------------------------------------------
+
+    def _publish(self, at_least: int = 0) -> None:
+        endpoints: dict[tuple[str, str], list[Endpoint]] = {}
+        for replica in self._replicas.values():
+            endpoints.setdefault((replica.application, replica.deployment), []).append(replica.endpoint)
+        applications = tuple(
+            Application(
+                name,
+                tuple(
+                    Deployment(deployment, services, tuple(sorted(endpoints.get((name, deployment), ()))))
+                    for deployment, services in sorted(deployments.items())
+                ),
+            )
+            for name, deployments in sorted(self._known.items())
+        )
+        if applications != self.snapshot.applications:
+            self.snapshot = replace(
+                self.snapshot, version=max(self.snapshot.version, at_least) + 1, applications=applications
+            )
+        elif at_least > self.snapshot.version:
+            self.snapshot = replace(self.snapshot, version=at_least)

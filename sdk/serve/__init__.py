@@ -1,0 +1,1 @@
+"""The only room that imports ``ray.serve``: from a decorated class to running replicas behind the ingress."""

@@ -1,0 +1,115 @@
+"""From a decorated class to an application that Ray Serve can run."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any, TYPE_CHECKING
+
+from ray import serve
+
+from sdk.deployment import DeploymentOptions, definition_of
+from sdk.errors import ApplicationError, DefinitionError, OptionsError, Problem
+from sdk.serve.replica import replica_class
+
+if TYPE_CHECKING:
+    from sdk.definition import Definition
+
+
+def check_options(class_name: str, options: Mapping[str, Any]) -> None:
+    """Check deployment options as Ray Serve checks them.
+
+    Args:
+        class_name: The class they are for, for the message.
+        options: Options by name.
+
+    Raises:
+        OptionsError: An option has an unknown name or a value that Ray Serve refuses.
+    """
+    known = DeploymentOptions.__annotations__
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+            raise OptionsError(f"{class_name}: unknown deployment option {name!r}; {hint}")
+    try:
+        _deploy(class_name, type(class_name, (), {}), options)
+    except (TypeError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+        raise OptionsError(f"{class_name}: Ray Serve refuses its deployment options: {_one_line(error)}") from None
+
+
+def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the application of a decorated class with bound constructor arguments.
+
+    Args:
+        cls: The class.
+        replaced: Deployment options that replace those of its decorator.
+        args: Positional arguments of its constructor.
+        kwargs: Keyword arguments of its constructor.
+
+    Returns:
+        A ``ray.serve.Application``.
+
+    Raises:
+        DefinitionError: The class is not decorated.
+        OptionsError: The arguments don't fit its constructor, or Ray Serve refuses an option.
+    """
+    definition = require_definition(cls)
+    try:
+        inspect.signature(cls.__init__).bind(None, *args, **kwargs)
+    except TypeError as error:
+        raise OptionsError(f"{cls.__name__}.bind: {error}; its constructor is {_describe_constructor(cls)}") from None
+    options = {**definition.options, **replaced}
+    check_options(cls.__name__, options)
+    return _deploy(cls.__name__, replica_class(cls), options).bind(*args, **kwargs)
+
+
+def require_definition(cls: Any) -> Definition:
+    """Return the definition of a decorated class.
+
+    Raises:
+        DefinitionError: The class itself is not decorated; a decorated base class does not count.
+    """
+    definition = definition_of(cls)
+    if definition is None:
+        name = getattr(cls, "__name__", repr(cls))
+        raise DefinitionError(
+            name,
+            [Problem("not-decorated", name, "the class is not bound to its service", "put @grpc_deployment above it")],
+        )
+    return definition
+
+
+def require_application(target: Any, name: str) -> serve.Application:
+    """Return ``target`` if it is an application.
+
+    Args:
+        target: What should be one.
+        name: How the user called it, for the message.
+
+    Raises:
+        ApplicationError: It is something else; the text says what to write instead.
+    """
+    if isinstance(target, serve.Application):
+        return target
+    if definition_of(target) is not None:
+        raise ApplicationError(
+            f"{name} is a deployment class, not an application: bind it, `{target.__name__}.bind()`."
+        )
+    if isinstance(target, serve.Deployment):
+        raise ApplicationError(f"{name} is a deployment, not an application: bind it, `{target.name}.bind()`.")
+    raise ApplicationError(f"{name} is {type(target).__name__}, not an application: give what `.bind()` returned.")
+
+
+def _deploy(name: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
+    return serve.deployment(**{"name": name, **options})(cls)
+
+
+def _describe_constructor(cls: Any) -> str:
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return f"{cls.__name__}({', '.join(map(str, parameters))})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,208 @@
+"""Inside a Serve replica: the user's class, the wire server in front of it, and its place in the ingress.
+
+Only Ray Serve's public hooks are used: ``async __init__``, ``check_health`` and ``__del__``. The replica registers at
+its first health check, not in its constructor: Ray Serve calls ``reconfigure`` between the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from typing import Any, TYPE_CHECKING
+
+import grpc
+import ray
+from ray import serve
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
+
+from sdk.errors import RpcError
+from sdk.ingress.actors import HEARTBEAT_S, find_controller
+from sdk.ingress.options import GrpcOptions
+from sdk.ingress.registry import Lease, Replica
+from sdk.serve.internals import cancel_child_requests, deployment_config, request_context_setter
+from sdk.wire.server import WireServer, WireSettings
+from sdk.xds.snapshot import Endpoint
+
+if TYPE_CHECKING:
+    from sdk.definition import Definition
+
+logger = logging.getLogger("ray.serve")
+
+# Seconds that a new replica waits for every proxy to route to it, and a leaving one for none to.
+_ACKNOWLEDGE_S = 10.0
+# A leaving replica serves on until no call has arrived for this long: some may be on their way already.
+_QUIET_S = 0.1
+_MIN_QUIET_S = 0.25
+# Kept of the grace, so that the last answers leave before Ray Serve kills the process.
+_MARGIN_S = 1.0
+
+
+class ReplicaHost:
+    """Serves one instance of a decorated class.
+
+    Args:
+        implementation: The instance.
+        definition: What its class is.
+    """
+
+    def __init__(self, implementation: Any, definition: Definition) -> None:
+        context = serve.get_replica_context()
+        self._options = GrpcOptions()
+        self._services = tuple(service.full_name for service in definition.services)
+        self._application, self._deployment = context.app_name, context.deployment
+        self._replica_id = context.replica_id.to_full_id_str()
+        self._controller: Any = None
+        self._replica: Replica | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
+        self._leaving = False
+        self._is_public = False
+        self._server = WireServer(
+            [row for shim in definition.shims for row in shim.rows(implementation)],
+            self._settings(),
+            enter=request_context_setter(self._application),
+            leave=cancel_child_requests,
+            translate=translate,
+            application=self._application,
+        )
+
+    async def start(self) -> None:
+        """Start the wire server; nothing is routed to it yet."""
+        node_id, host = await asyncio.to_thread(_node)
+        port = await self._server.listen("127.0.0.1")
+        self._replica = Replica(
+            self._application, self._deployment, self._services, Endpoint(self._replica_id, host, port, node_id)
+        )
+
+    async def ensure_registered(self) -> None:
+        """Register with the ingress, the first time it is called; then a task keeps the lease."""
+        if self._heartbeat is None and not self._leaving:
+            await self._register()
+            self._heartbeat = asyncio.get_running_loop().create_task(self._keep_lease())
+
+    async def stop(self) -> None:
+        """Leave without losing a call: deregister, wait until no proxy routes here, drain."""
+        self._leaving = True
+        began = time.monotonic()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.gather(self._heartbeat, return_exceptions=True)
+        if self._controller is not None:
+            try:
+                left = await self._controller.deregister.remote(self._replica_id, _ACKNOWLEDGE_S)
+                if not left:
+                    logger.warning("not every proxy has stopped routing to %s", self._replica_id)
+            except ray.exceptions.RayError as error:
+                logger.warning("the ingress could not be told that %s leaves: %s", self._replica_id, error)
+        config = deployment_config()
+        # Ray Serve spends one wait loop of the grace before it calls us.
+        spent = time.monotonic() - began + config.graceful_shutdown_wait_loop_s + _MARGIN_S
+        await asyncio.sleep(_MIN_QUIET_S)
+        await self._server.drain(quiet_s=_QUIET_S, grace_s=max(0.0, config.graceful_shutdown_timeout_s - spent))
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _settings(self) -> WireSettings:
+        config = deployment_config()
+        return WireSettings(
+            max_ongoing_requests=config.max_ongoing_requests,
+            max_queued_requests=config.max_queued_requests,
+            request_timeout_s=self._options.request_timeout_s,
+            max_receive_message_length=self._options.max_receive_message_length,
+            error_details=self._options.error_details,
+        )
+
+    async def _register(self) -> None:
+        self._controller = await asyncio.to_thread(find_controller)
+        if self._controller is None:
+            logger.warning(
+                "the gRPC ingress does not run: %s serves handles only until `sdk.start()`", self._replica_id
+            )
+            return
+        await self._obey(await self._controller.lease.remote())
+        await self._controller.register.remote(self._replica, _ACKNOWLEDGE_S)
+
+    async def _obey(self, lease: Lease) -> None:
+        """Serve as the ingress and Ray Serve want it now."""
+        assert self._replica is not None
+        self._options = lease.options
+        settings = self._settings()
+        if settings != self._server.settings:
+            self._server.reconfigure(settings)
+        if lease.several_nodes and not self._is_public:
+            # Not before: on a cluster of one node nobody but its proxy has a reason to connect.
+            await self._server.listen(self._replica.endpoint.host, self._replica.endpoint.port)
+            self._is_public = True
+
+    async def _keep_lease(self) -> None:
+        """Tell the controller that this replica lives; register again with one that does not know it."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            try:
+                lease = self._controller and await self._controller.renew.remote(self._replica_id)
+                if lease is None:
+                    await self._register()
+                else:
+                    await self._obey(lease)
+            except ray.exceptions.RayError as error:
+                logger.warning("the ingress controller does not answer (%s); trying again", type(error).__name__)
+                self._controller = None
+
+
+def _node() -> tuple[str, str]:
+    """Return this node's id, and the address by which other nodes reach it."""
+    node_id = ray.get_runtime_context().get_node_id()
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return node_id, next(str(node["NodeManagerAddress"]) for node in nodes if node["NodeID"] == node_id)
+
+
+def replica_class(cls: Any) -> type[Any]:
+    """Return the subclass of a decorated class that runs in a Serve replica."""
+
+    class GrpcReplica(cls):  # type: ignore[misc]  # the base is known at run time only
+        async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+            await _finish(super().__init__(*args, **kwargs))
+            self.__grpc_host = ReplicaHost(self, cls.__grpc_definition__)
+            await self.__grpc_host.start()
+
+        async def check_health(self) -> None:
+            inherited = getattr(super(), "check_health", None)
+            if inherited is not None:
+                await _finish(inherited())
+            await self.__grpc_host.ensure_registered()
+
+        async def __del__(self) -> None:
+            # Not set when the constructor failed; Ray Serve calls this all the same.
+            host = getattr(self, "_GrpcReplica__grpc_host", None)
+            try:
+                if host is not None:
+                    await host.stop()
+            finally:
+                inherited = getattr(super(), "__del__", None)
+                if inherited is not None:
+                    await _finish(inherited())
+
+    GrpcReplica.__name__, GrpcReplica.__qualname__ = cls.__name__, cls.__qualname__
+    GrpcReplica.__module__, GrpcReplica.__doc__ = cls.__module__, cls.__doc__
+    return GrpcReplica
+
+
+def translate(error: BaseException) -> BaseException:
+    """Return the exception that decides the status of a call: what another deployment raised, out of Ray's wrapper."""
+    cause = error
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+    if isinstance(cause, BackPressureError):
+        return RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(cause))
+    if isinstance(cause, (DeploymentUnavailableError, ray.exceptions.RayActorError)):
+        return RpcError(grpc.StatusCode.UNAVAILABLE, str(cause))
+    if isinstance(cause, RequestCancelledError):
+        return RpcError(grpc.StatusCode.CANCELLED, str(cause))
+    return cause if isinstance(cause, RpcError) else error
+
+
+async def _finish(result: Any) -> None:
+    """Await what an ``async def`` hook returned; a plain one returned nothing to wait for."""
+    if inspect.isawaitable(result):
+        await result

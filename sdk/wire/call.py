@@ -1,0 +1,616 @@
+"""One call's life inside a replica: admission, handler, answer, end.
+
+On every request's way, and written for speed: no object is made, and nothing is parsed, that the call may not need.
+A call is driven by its connection (``feed``, ``end_of_request``, ``connection_lost``) and writes to a transport; it
+holds no socket, so that tests drive it with a plain object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs does not know it
+
+from sdk.context import CallState, MetadataPairs, ServicerContext, context_of, enter_call
+from sdk.errors import RpcError
+from sdk.wire import metadata as md
+from sdk.wire.frames import ACCEPT_ENCODING, FrameError, FrameReader, is_known_encoding, only_message, pack_prefix
+from sdk.wire.threads import pump, run_in_thread
+
+if TYPE_CHECKING:
+    from sdk.wire.routes import Route
+    from sdk.wire.server import WireServer
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n"
+
+CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 2, 4, 8, 12, 13, 14
+
+# Bytes of request messages that wait for the handler: above the first the connection is no longer read.
+HIGH_WATER, LOW_WATER = 1 << 20, 1 << 19
+
+# A percent-encoded status message longer than this could exceed the 8 KiB that clients accept in trailers.
+MESSAGE_LIMIT = 6144
+
+UNKNOWN_PATIENCE_S = 0.05
+
+
+class Transport(Protocol):
+    """What a call needs of an ``asyncio.Transport``."""
+
+    def write(self, data: bytes, /) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Call:
+    """One call.
+
+    Args:
+        server: Limits, counters and hooks.
+        transport: Where the answer goes.
+        route: The method and its handler; None when the path is unknown.
+        path: The request's path.
+        headers: The request's headers in order, names in lower case.
+        on_finished: Called once, when the answer has been handed to the transport (or can't be any more).
+    """
+
+    __slots__ = (
+        "_body", "_cancel_reason", "_complete", "_deadline", "_done_callbacks", "_encoding", "_fields", "_finished",
+        "_head_sent", "_metadata", "_on_finished", "_paused", "_queued_bytes", "_reader", "_request_id", "_stream_error",
+        "_task", "_timer", "_trailing", "_waiter", "_write_waiter", "aborted", "code", "context", "details", "headers",
+        "messages", "path", "route", "server", "slot_held", "transport", "writable",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        server: WireServer,
+        transport: Transport,
+        route: Route | None,
+        path: bytes,
+        headers: list[tuple[bytes, bytes]],
+        on_finished: Callable[[Call], None],
+    ) -> None:
+        self.server = server
+        self.transport = transport
+        self.route = route
+        self.path = path
+        self.headers = headers
+        self._fields = dict(headers)  # the last value of a repeated key wins, as in Ray Serve
+        self._on_finished = on_finished
+        self._body: list[bytes] = []
+        self._queued_bytes = 0
+        self._reader: FrameReader | None = None
+        self._complete = False
+        self._finished = False
+        self._head_sent = False
+        self._paused = False
+        self.writable = True
+        self._waiter: asyncio.Future[None] | None = None
+        self._write_waiter: asyncio.Future[None] | None = None
+        self._stream_error: FrameError | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
+        self._cancel_reason: tuple[int, str] | None = None
+        self._request_id: bytes | None = None
+        self._metadata: md.Metadata | None = None
+        self._trailing: md.Metadata = ()
+        self._done_callbacks: list[Callable[[], None]] | None = None
+        self._encoding = b"identity"
+        self.messages: deque[bytes] | None = None
+        self.slot_held = False
+        self.code: int | None = None
+        self.details = ""
+        self.aborted: RpcError | None = None
+        self.context: ServicerContext | None = None
+
+    # -- driven by the connection -------------------------------------------------------------
+
+    def headers_complete(self) -> None:
+        """The request's headers are there; ask :attr:`done` before feeding a body."""
+        route = self.route
+        fields = self._fields
+        encoding = fields.get(b"grpc-encoding")
+        if encoding is not None:
+            self._encoding = encoding
+        timeout = fields.get(b"grpc-timeout")
+        limit = self.server.settings.request_timeout_s
+        if timeout is not None or limit is not None:
+            self._set_deadline(timeout, limit)
+        if route is None:
+            # Whether the client's stream ever ends is not known for a method that is not: answer without it before long.
+            self._timer = self._timer or self.server.loop.call_later(UNKNOWN_PATIENCE_S, self._answer_unknown)
+        elif route.client_streaming and not self._finished:
+            if not is_known_encoding(self._encoding):
+                self._refuse_encoding()
+                return
+            self._reader = FrameReader(self.server.settings.max_receive_message_length, self._encoding)
+            self.messages = deque()
+            self._admit()
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the request's body."""
+        if self._finished:
+            return
+        if self.messages is None:
+            self._queued_bytes += len(data)
+            # One message: its length is known from the first bytes, so a longer body is refused before it is held.
+            if self._queued_bytes > self.server.settings.max_receive_message_length + 5:
+                self.finish_with(
+                    RESOURCE_EXHAUSTED,
+                    f"request message is longer than the limit of {self.server.settings.max_receive_message_length} bytes "
+                    "(max_receive_message_length)",
+                )
+                return
+            self._body.append(data)
+            return
+        assert self._reader is not None
+        try:
+            new = self._reader.feed(data)
+        except FrameError as error:
+            self._stream_error = error
+            self._wake_reader()
+            return
+        if new:
+            self.messages.extend(new)
+            self._queued_bytes += sum(map(len, new))
+            if self._queued_bytes > HIGH_WATER and not self._paused:
+                self._paused = True
+                self.transport.pause_reading()
+            self._wake_reader()
+
+    def end_of_request(self) -> None:
+        """The request's body is complete."""
+        self._complete = True
+        if self._finished:
+            return
+        if self.messages is not None:
+            assert self._reader is not None
+            if self._reader.buffered and self._stream_error is None:
+                self._stream_error = FrameError(INTERNAL, "the request ended before its last message was complete")
+            self._wake_reader()
+        elif self.route is None:
+            self._answer_unknown()
+        elif not is_known_encoding(self._encoding):
+            self._refuse_encoding()
+        else:
+            self._admit()
+
+    def connection_lost(self) -> None:
+        """The client is gone (Envoy closes the connection when the client cancels)."""
+        self.cancel(CANCELLED, "the client cancelled the call")
+
+    @property
+    def request_complete(self) -> bool:
+        """Whether the whole body of the request was read."""
+        return self._complete
+
+    def _answer_unknown(self) -> None:
+        service, _, method = self.path.decode("latin-1").lstrip("/").rpartition("/")
+        self.finish_with(UNIMPLEMENTED, self.server.describe_unknown(self.header(b"application"), service, method))
+
+    # -- admission ----------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        server = self.server
+        settings = server.settings
+        if server.ongoing < settings.max_ongoing_requests:
+            server.ongoing += 1
+            self.start()
+        elif settings.max_queued_requests < 0 or server.count_queued() < settings.max_queued_requests:
+            server.queue.append(self)
+        else:
+            self.finish_with(
+                RESOURCE_EXHAUSTED,
+                f"Request dropped due to backpressure (num_queued_requests={server.count_queued()}, "
+                f"max_queued_requests={settings.max_queued_requests}).",
+            )
+
+    def start(self) -> None:
+        """Run the handler; the caller has counted the call as ongoing."""
+        self.slot_held = True
+        assert self.route is not None
+        self._task = self.server.loop.create_task(self._run(self.route))
+
+    async def _run(self, route: Route) -> None:
+        try:
+            await self._run_handler(route)
+        finally:
+            # Not when the answer is out: a handler that is cancelled keeps its place until it has ended.
+            if self.slot_held:
+                self.slot_held = False
+                self.server.release()
+
+    async def _run_handler(self, route: Route) -> None:
+        try:
+            enter_call(self)
+            self.server.enter(self)
+            await route.answer(self)
+        except asyncio.CancelledError:
+            code, details = self._cancel_reason or (CANCELLED, "the handler was cancelled")
+            self.finish_with(code, details)
+        except FrameError as error:
+            self.finish_with(error.code, str(error))
+        except BaseException as error:
+            self._finish_raised(error)
+            if not isinstance(error, Exception):
+                raise  # SystemExit and its like end the replica, after the client has its answer
+        else:
+            if self.aborted is not None:
+                self._finish_raised(self.aborted)
+            elif not self._finished:
+                self.finish_with(self.code or 0, self.details)
+
+    # -- handlers, one function for each way to answer -----------------------------------------
+
+    def request(self) -> Any:
+        """Return what the handler gets: the decoded message, or the stream of messages."""
+        route = self.route
+        assert route is not None
+        if self.messages is not None:
+            return RequestMessages(self)
+        body = self._body
+        message = only_message(
+            body[0] if len(body) == 1 else b"".join(body),
+            self.server.settings.max_receive_message_length,
+            self._encoding,
+        )
+        self._body = []
+        return route.decode_request(message)
+
+    async def answer_unary_async(self) -> None:
+        """Await a coroutine function and send its message."""
+        route = self.route
+        assert route is not None
+        if route.takes_context:
+            response = await route.handler(self.request(), grpc_context=context_of(self))
+        else:
+            response = await route.handler(self.request())
+        if self.aborted is None:
+            self.send_only(response)
+
+    async def answer_unary_sync(self) -> None:
+        """Run a plain function in a thread and send its message."""
+        result = await run_in_thread(self, self._invoke)
+        if isinstance(result, Awaitable):  # a plain function that returns what a coroutine function made
+            result = await result
+        if self.aborted is None:
+            self.send_only(result)
+
+    async def answer_stream_async(self) -> None:
+        """Send every message of an async generator."""
+        await self._send_all(self._invoke())
+
+    async def answer_stream_sync(self) -> None:
+        """Send every message of a generator, or of the iterator that a plain function returns; it runs in a thread."""
+        result = (
+            self._invoke()
+            if self.route is not None and self.route.is_generator
+            else await run_in_thread(self, self._invoke)
+        )
+        if isinstance(result, Awaitable):
+            result = await result
+        if isinstance(result, AsyncIterator):
+            await self._send_all(result)
+        elif isinstance(result, Iterator) or hasattr(result, "__iter__"):
+            await pump(self, iter(result))
+        else:
+            raise self.wrong_type(result, "an iterator of ")
+
+    def _invoke(self) -> Any:
+        route = self.route
+        assert route is not None
+        if route.takes_context:
+            return route.handler(self.request(), grpc_context=context_of(self))
+        return route.handler(self.request())
+
+    async def _send_all(self, responses: AsyncIterator[Any]) -> None:
+        try:
+            async for response in responses:
+                self.send(response)
+                if not self.writable:
+                    await self.wait_writable()
+        finally:
+            close = getattr(responses, "aclose", None)
+            if close is not None:
+                await close()
+
+    # -- the answer ---------------------------------------------------------------------------
+
+    def encode(self, response: Any) -> bytes:
+        """Return the bytes of a response message.
+
+        Raises:
+            RpcError: It is not a message of the method's response type.
+        """
+        route = self.route
+        assert route is not None
+        if type(response) is not route.response_type:
+            raise self.wrong_type(response, "")
+        data: bytes = response.SerializeToString()
+        return data
+
+    def wrong_type(self, value: Any, prefix: str) -> RpcError:
+        """Return the error for a handler that answers with something else than its proto says."""
+        route = self.route
+        assert route is not None
+        got = "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
+        return RpcError(
+            grpc.StatusCode.INTERNAL,
+            f"{route.label} returned {got}; the proto says {prefix}{route.method.response.DESCRIPTOR.full_name}",
+        )
+
+    def send_only(self, response: Any) -> None:
+        """Send the one message of a unary answer together with the end of the call: one write."""
+        if self._finished:
+            return
+        data = self.encode(response)
+        length = len(data)
+        if self._head_sent:
+            head = b""
+        else:
+            self._head_sent = True
+            head = self.server.head
+        self.transport.write(
+            b"%s%x\r\n%s%s\r\n%s"
+            % (head, length + 5, pack_prefix(0, length), data, self._trailers(self.code or 0, self.details))
+        )
+        self._finish()
+
+    def send(self, response: Any) -> None:
+        """Send one message of a stream."""
+        self.send_encoded(self.encode(response))
+
+    def send_encoded(self, data: bytes) -> None:
+        """Send the bytes of one message of a stream."""
+        if self._finished:
+            return
+        if self._head_sent:
+            head = b""
+        else:
+            self._head_sent = True
+            head = self.server.head
+        length = len(data)
+        self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(0, length), data))
+
+    def finish_with(self, code: int, details: str) -> None:
+        """End the call with a status, unless it has ended."""
+        if self._finished:
+            return
+        head = b"" if self._head_sent else self.server.head
+        self._head_sent = True
+        self.transport.write(head + self._trailers(code, details))
+        self._finish()
+
+    def _finish_raised(self, error: BaseException) -> None:
+        error = self.aborted or self.server.translate(error)
+        if isinstance(error, RpcError):
+            if error.trailing_metadata:
+                self._trailing = md.check((*self._trailing, *error.trailing_metadata))
+            self.finish_with(error.code.value[0], error.details)
+            return
+        if not self._finished:
+            self.server.log_failure(self, error)
+        self.finish_with(INTERNAL, md.describe_exception(error, self.server.settings.error_details))
+
+    def _trailers(self, code: int, details: str) -> bytes:
+        message = b"grpc-message: %s\r\n" % md.fit_message(details, MESSAGE_LIMIT) if details else b""
+        extra = md.encode(self._trailing) if self._trailing else b""
+        return b"0\r\ngrpc-status: %d\r\n%s%srequest_id: %s\r\n\r\n" % (code, message, extra, self._id())
+
+    def _finish(self) -> None:
+        self._finished = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()  # what is left of the request is read and dropped
+        self._wake_reader()
+        self.set_writable(True)
+        if self._done_callbacks:
+            for callback in self._done_callbacks:
+                self.server.loop.call_soon(callback)
+        self._on_finished(self)
+
+    # -- cancellation and deadlines -----------------------------------------------------------
+
+    def cancel(self, code: int, details: str) -> None:
+        """End the call from outside: the handler is cancelled, and the client gets this status if it is still there."""
+        if self._finished or self._cancel_reason is not None:
+            return
+        self._cancel_reason = (code, details)
+        self.server.leave(self)
+        if code == CANCELLED:
+            self._finish()  # nobody is there to read an answer
+        else:
+            self.finish_with(code, details)  # the client does not wait for the handler to end
+        if self._task is not None:
+            self._task.cancel()
+
+    def _set_deadline(self, timeout: bytes | None, limit: float | None) -> None:
+        seconds = md.parse_timeout(timeout) if timeout is not None else None
+        if timeout is not None and seconds is None:
+            self.finish_with(INTERNAL, f"malformed grpc-timeout {timeout.decode('latin-1')!r}")
+            return
+        details = "Deadline exceeded."
+        if limit is not None and (seconds is None or limit < seconds):
+            seconds, details = limit, f"Request timed out after {limit}s."
+        assert seconds is not None
+        loop = self.server.loop
+        self._deadline = loop.time() + seconds
+        self._timer = loop.call_at(self._deadline, self.cancel, DEADLINE_EXCEEDED, details)
+
+    # -- flow control -------------------------------------------------------------------------
+
+    def set_writable(self, writable: bool) -> None:
+        """The transport's buffer is below (or above) its limit."""
+        self.writable = writable
+        waiter = self._write_waiter
+        if writable and waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait_writable(self) -> None:
+        """Wait until the client has taken enough of what was sent."""
+        while not self.writable and not self._finished:
+            self._write_waiter = self.server.loop.create_future()
+            await self._write_waiter
+
+    def _wake_reader(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def next_message(self) -> bytes | None:
+        """Return the bytes of the next request message, or None after the last.
+
+        Raises:
+            FrameError: The client sent something that is not a message.
+            asyncio.CancelledError: The client is gone; a stream that was cut never looks complete.
+        """
+        messages = self.messages
+        assert messages is not None
+        while not messages:
+            if self._cancel_reason is not None or (self._finished and not self._complete):
+                raise asyncio.CancelledError(self._cancel_reason and self._cancel_reason[1])
+            if self._stream_error is not None:
+                raise self._stream_error
+            if self._complete:
+                return None
+            self._waiter = self.server.loop.create_future()
+            await self._waiter
+        message = messages.popleft()
+        self._queued_bytes -= len(message)
+        if self._paused and self._queued_bytes < LOW_WATER:
+            self._paused = False
+            self.transport.resume_reading()
+        return message
+
+    # -- what the context reads and sets (sdk.context.CallState) ---------------------------------
+
+    def _id(self) -> bytes:
+        request_id = self._request_id
+        if request_id is None:
+            fields = self._fields
+            # Envoy makes an ``x-request-id`` for every call, so that its own answers and ours name the same one.
+            request_id = fields.get(b"request_id") or fields.get(b"x-request-id") or str(uuid.uuid4()).encode()
+            self._request_id = request_id
+        return request_id
+
+    @property
+    def request_id(self) -> str:
+        return self._id().decode("latin-1")
+
+    def header(self, name: bytes) -> str | None:
+        value = self._fields.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def metadata(self) -> md.Metadata:
+        if self._metadata is None:
+            self._metadata = md.from_headers(self.headers)
+        return self._metadata
+
+    @property
+    def trailing(self) -> md.Metadata:
+        return self._trailing
+
+    @property
+    def peer(self) -> str:
+        # Envoy appends the address it saw; what stands before it came from the client and proves nothing.
+        address = (self.header(b"x-forwarded-for") or "").rpartition(",")[2].strip()
+        return f"{'ipv6' if ':' in address else 'ipv4'}:{address}" if address else "unknown"
+
+    def set_trailing(self, metadata: MetadataPairs) -> None:
+        self._trailing = md.check(metadata)
+
+    def send_initial_metadata(self, metadata: MetadataPairs) -> None:
+        if self._head_sent:
+            raise RuntimeError("the initial metadata was sent already: with the first message, or by an earlier call")
+        lines = md.encode(md.check(metadata))
+        self._head_sent = True
+        head = self.server.head[:-2] + lines + b"\r\n"
+        if self.server.is_loop_thread():
+            self._write_head(head)
+        else:
+            self.server.on_loop(partial(self._write_head, head))
+
+    def _write_head(self, head: bytes) -> None:
+        if not self._finished:
+            self.transport.write(head)
+
+    def time_remaining(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - self.server.loop.time())
+
+    def is_done(self) -> bool:
+        return self._finished
+
+    def is_cancelled(self) -> bool:
+        return self._cancel_reason is not None
+
+    def on_done(self, callback: Callable[[], None]) -> None:
+        if self._finished:
+            callback()
+        elif self._done_callbacks is None:
+            self._done_callbacks = [callback]
+        else:
+            self._done_callbacks.append(callback)
+
+    async def read_message(self) -> Any:
+        route = self.route
+        assert route is not None
+        message = await self.next_message()
+        return EOF if message is None else route.decode_request(message)
+
+    async def write_message(self, message: Any) -> None:
+        self.send(message)
+        if not self.writable:
+            await self.wait_writable()
+
+    def _refuse_encoding(self) -> None:
+        self._trailing = (("grpc-accept-encoding", ACCEPT_ENCODING.decode()),)
+        self.finish_with(UNIMPLEMENTED, f"grpc-encoding {self._encoding.decode('latin-1')!r} is not supported")
+
+
+class RequestMessages:
+    """The request messages of one call: an ``AsyncIterator`` on the loop, an ``Iterator`` in a handler's thread."""
+
+    __slots__ = ("_call", "_decode")
+
+    def __init__(self, call: Call) -> None:
+        assert call.route is not None
+        self._call = call
+        self._decode = call.route.decode_request
+
+    def __aiter__(self) -> RequestMessages:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self._call.next_message()
+        if message is None:
+            raise StopAsyncIteration
+        return self._decode(message)
+
+    def __iter__(self) -> RequestMessages:
+        return self
+
+    def __next__(self) -> Any:
+        loop = self._call.server.loop
+        message = asyncio.run_coroutine_threadsafe(self._call.next_message(), loop).result()
+        if message is None:
+            raise StopIteration
+        return self._decode(message)
+
+    def is_cancelled(self) -> bool:
+        """Tell whether the client is gone or the deadline has passed."""
+        return self._call.is_cancelled()
+
+
+if TYPE_CHECKING:
+    _: Callable[[Call], CallState] = lambda call: call  # noqa: E731  # a Call is what a context needs

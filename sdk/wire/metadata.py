@@ -1,0 +1,139 @@
+"""Metadata, deadlines and status messages between gRPC's terms and HTTP/1.1 header bytes (gRPC over HTTP/2 protocol)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import traceback
+from collections.abc import Iterable
+
+Metadata = tuple[tuple[str, "str | bytes"], ...]
+
+# Headers that carry the HTTP message or that Envoy adds: not what the client called metadata.
+_TRANSPORT = frozenset(
+    {
+        b"host", b"te", b"transfer-encoding", b"content-length", b"connection", b"content-type", b"grpc-timeout",
+        b"grpc-encoding", b"grpc-accept-encoding", b"x-forwarded-for", b"x-forwarded-proto", b"x-request-id",
+        b"x-envoy-attempt-count", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-external-address", b"x-envoy-internal",
+    }
+)  # fmt: skip
+_RESERVED = frozenset(
+    {"request_id", "content-type", "te", "transfer-encoding", "content-length", "connection", "trailer"}
+)
+_KEY = re.compile(r"[0-9a-z_.-]+\Z")
+_PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")
+_UNSAFE_IN_MESSAGE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
+_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])\Z")
+_UNIT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+def parse_timeout(value: bytes) -> float | None:
+    """Return the seconds of a ``grpc-timeout`` header, or None when it is malformed."""
+    match = _TIMEOUT.match(value)
+    return int(match[1]) * _UNIT_SECONDS[match[2]] if match else None
+
+
+def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
+    """Return the metadata that the client sent: order and repeated keys kept, ``-bin`` values decoded."""
+    pairs: list[tuple[str, str | bytes]] = []
+    for name, value in headers:
+        if name in _TRANSPORT:
+            continue
+        key = name.decode("latin-1")
+        if key.endswith("-bin"):
+            pairs.extend((key, decode_binary(part)) for part in value.split(b","))
+        else:
+            pairs.append((key, value.decode("latin-1")))
+    return tuple(pairs)
+
+
+def decode_binary(value: bytes) -> bytes:
+    """Return the bytes of a ``-bin`` value; the padding may be missing. What is not base64 stays as it is."""
+    value = value.strip()
+    try:
+        return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    except binascii.Error:
+        return value
+
+
+def check(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
+    """Return metadata that a handler wants to send, checked.
+
+    Raises:
+        ValueError: A key or value can't be sent, or the key belongs to gRPC or to the SDK; the text says which.
+    """
+    pairs = tuple((key, value) for key, value in metadata)
+    for key, value in pairs:
+        if not isinstance(key, str) or not _KEY.match(key):
+            raise ValueError(f"metadata key {key!r} is not allowed: use lower-case letters, digits, '_', '-' and '.'")
+        if key.startswith("grpc-") and key != "grpc-status-details-bin":
+            raise ValueError(f"metadata key {key!r} is reserved for gRPC")
+        if key.endswith("-bin"):
+            if not isinstance(value, bytes):
+                raise ValueError(f"metadata value of {key!r} must be bytes, not {type(value).__name__}")
+        elif not isinstance(value, str) or not _PLAIN_VALUE.match(value):
+            raise ValueError(f"metadata value of {key!r} must be printable ASCII text, not {value!r}; use a '-bin' key")
+    return pairs
+
+
+def encode(metadata: Metadata) -> bytes:
+    """Return metadata as header lines, each with its line end. The SDK's own keys are left out."""
+    lines = []
+    for key, value in metadata:
+        if key in _RESERVED:
+            continue
+        data = base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.strip().encode("ascii")
+        lines.append(b"%s: %s\r\n" % (key.encode("ascii"), data))
+    return b"".join(lines)
+
+
+def encode_message(text: str) -> bytes:
+    """Return a status message as ``grpc-message`` wants it: percent-encoded UTF-8."""
+    return _UNSAFE_IN_MESSAGE.sub(lambda match: b"%%%02X" % match[0][0], text.encode("utf-8", "replace"))
+
+
+def fit_message(text: str, limit: int) -> bytes:
+    """Return a percent-encoded status message of at most ``limit`` bytes; what is cut is the middle.
+
+    The first lines say where it began and the last ones what went wrong, so both ends stay.
+    """
+    encoded = encode_message(text)
+    if len(encoded) <= limit:
+        return encoded
+    mark = encode_message("\n… cut …\n")
+    room = limit - len(mark)
+    return _cut(encoded, room // 3) + mark + _cut(encoded, -(room - room // 3))
+
+
+def _cut(encoded: bytes, length: int) -> bytes:
+    """Return the first (or, when negative, last) ``length`` bytes without half an escape or half a character."""
+    if length >= 0:
+        piece = re.sub(rb"%[0-9A-F]?\Z", b"", encoded[:length])
+        # A cut inside a character leaves a lead byte without all of its continuation bytes: drop it.
+        match = re.search(rb"(%[C-F][0-9A-F])((?:%[89AB][0-9A-F]){0,3})\Z", piece)
+        if match is not None:
+            lead = int(match[1][1:], 16)
+            if len(match[2]) // 3 < (1 if lead < 0xE0 else 2 if lead < 0xF0 else 3):
+                piece = piece[: match.start()]
+        return piece
+    # The escapes that start before the cut leave their last digits, and continuation bytes have lost their lead byte.
+    start = len(encoded) + length
+    for back in (1, 2):
+        if encoded[start - back : start - back + 1] == b"%":
+            start += 3 - back
+    return re.sub(rb"\A(?:%[89AB][0-9A-F])+", b"", encoded[start:])
+
+
+def describe_exception(error: BaseException, style: str) -> str:
+    """Return what a client may read of an exception in a handler.
+
+    Args:
+        error: What the handler raised.
+        style: ``"traceback"`` (as Ray Serve's guide says), ``"message"`` or ``"none"``.
+    """
+    if style == "traceback":
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+    if style == "message":
+        return f"{type(error).__name__}: {error}"
+    return "Internal error."

@@ -1,0 +1,59 @@
+"""The file that Envoy starts from: who it is and where its control plane listens. The rest comes over ADS."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+
+from sdk.gen import envoy_pb2 as pb
+from sdk.xds.clusters import unix_cluster
+from sdk.xds.listener import ads_source
+from sdk.xds.typed import pack
+
+_ADS_CLUSTER = "ads"
+
+
+def build_bootstrap(
+    *, node_id: str, ads_socket: str, admin_socket: str, max_client_connections: int = 100_000
+) -> pb.Bootstrap:
+    """Returns Envoy's bootstrap. Write ``build_bootstrap(...).SerializeToString()`` to a file that ends in ``.pb``.
+
+    Args:
+        node_id: Name of this Envoy in its logs and requests.
+        ads_socket: Path of the unix socket on which ``AdsServer`` listens.
+        admin_socket: Path of the unix socket for Envoy's admin interface: whoever can open it can stop Envoy, so it
+            belongs in a folder that only this user can enter.
+        max_client_connections: Connections of clients at a time; Envoy refuses more. Without a limit it warns that it
+            may run out of file descriptors.
+    """
+    ads = pb.GrpcService(
+        envoy_grpc=pb.GrpcService.EnvoyGrpc(
+            cluster_name=_ADS_CLUSTER,
+            # The default backs off to 30 s: a proxy that restarts would wait as long to be heard again.
+            retry_policy=pb.CoreRetryPolicy(
+                retry_back_off=pb.BackoffStrategy(
+                    base_interval=Duration(nanos=100_000_000), max_interval=Duration(seconds=1)
+                )
+            ),
+        )
+    )
+    connection_limit = pb.DownstreamConnectionsConfig(max_active_downstream_connections=max_client_connections)
+    return pb.Bootstrap(
+        node=pb.Node(id=node_id, cluster="ray-grpc-sdk"),
+        admin=pb.Admin(address=pb.Address(pipe=pb.Pipe(path=admin_socket))),
+        dynamic_resources=pb.Bootstrap.DynamicResources(
+            ads_config=pb.ApiConfigSource(
+                api_type=pb.ApiConfigSource.GRPC, transport_api_version=pb.V3, grpc_services=[ads]
+            ),
+            cds_config=ads_source(),
+            lds_config=ads_source(),
+        ),
+        static_resources=pb.Bootstrap.StaticResources(clusters=[unix_cluster(_ADS_CLUSTER, ads_socket)]),
+        overload_manager=pb.OverloadManager(
+            resource_monitors=[
+                pb.ResourceMonitor(
+                    name="envoy.resource_monitors.global_downstream_max_connections",
+                    typed_config=pack(connection_limit),
+                )
+            ]
+        ),
+    )

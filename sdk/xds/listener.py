@@ -1,0 +1,167 @@
+"""The listener: the port that clients call, and what Envoy itself answers there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+
+from sdk.errors import OptionsError
+from sdk.gen import envoy_pb2 as pb
+from sdk.xds.typed import pack
+
+LISTENER_NAME = "grpc"
+ROUTES_NAME = "routes"
+_RESOURCE_EXHAUSTED = "8"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerConfig:
+    """What one proxy's Envoy listens on.
+
+    Attributes:
+        fallback_socket: Path of the unix socket where the proxy answers, as a gRPC server over HTTP/2, every call that
+            has no route: its built-in services, NOT_FOUND, UNIMPLEMENTED.
+        host: IP address to listen on; ``"::"`` listens on IPv4 too.
+        port: TCP port.
+        max_concurrent_streams: Calls at a time on one client connection.
+        max_metadata_bytes: Most bytes of metadata in a request or in an answer, rounded up to KiB.
+
+    Raises:
+        OptionsError: A value that Envoy would refuse.
+    """
+
+    fallback_socket: str
+    host: str = "0.0.0.0"
+    port: int = 9000
+    max_concurrent_streams: int = 1_000_000
+    max_metadata_bytes: int = 64 * 1024
+
+    def __post_init__(self) -> None:
+        try:
+            ip_address(self.host)
+        except ValueError:
+            raise OptionsError(f"host must be an IP address, got {self.host!r}") from None
+        for name, low, high in (
+            ("port", 1, 65535),
+            ("max_concurrent_streams", 1, 2**31 - 1),
+            ("max_metadata_bytes", 1, 8192 * 1024),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise OptionsError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
+
+    @property
+    def max_metadata_kib(self) -> UInt32Value:
+        """``max_metadata_bytes`` in Envoy's unit."""
+        return UInt32Value(value=-(-self.max_metadata_bytes // 1024))
+
+
+def ads_source() -> pb.ConfigSource:
+    """Where Envoy gets a resource: the ADS stream, and it waits for it as long as it takes.
+
+    By default it gives up after 15 s and serves without, which would answer UNIMPLEMENTED for every application.
+    """
+    return pb.ConfigSource(
+        ads=pb.AggregatedConfigSource(), initial_fetch_timeout=Duration(), resource_api_version=pb.V3
+    )
+
+
+def build_listener(config: ListenerConfig) -> pb.Listener:
+    """Returns the one listener, which takes its routes from ADS."""
+    return pb.Listener(
+        name=LISTENER_NAME,
+        address=socket_address(config.host, config.port),
+        filter_chains=[
+            pb.FilterChain(
+                filters=[
+                    pb.Filter(
+                        name="envoy.filters.network.http_connection_manager", typed_config=pack(_connections(config))
+                    )
+                ]
+            )
+        ],
+        # With reuse_port, Envoy's default, a second server on this port (any grpcio server, for one) would silently
+        # take a part of the calls. Without it Envoy refuses the listener when the port is taken. Connections are
+        # then dealt evenly to Envoy's threads, which a few long-lived gRPC connections need anyhow.
+        enable_reuse_port=BoolValue(value=False),
+        connection_balance_config=pb.Listener.ConnectionBalanceConfig(
+            exact_balance=pb.Listener.ConnectionBalanceConfig.ExactBalance()
+        ),
+    )
+
+
+def socket_address(host: str, port: int) -> pb.Address:
+    """Returns a TCP address; ``"::"`` takes IPv4 connections too."""
+    return pb.Address(socket_address=pb.SocketAddress(address=host, port_value=port, ipv4_compat=host == "::"))
+
+
+def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
+    return pb.HttpConnectionManager(
+        codec_type=pb.HttpConnectionManager.AUTO,
+        stat_prefix="grpc",
+        rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTES_NAME),
+        http_filters=[
+            pb.HttpFilter(
+                name="envoy.filters.http.router",
+                # Envoy's x-envoy-* headers would reach clients as metadata.
+                typed_config=pack(pb.Router(suppress_envoy_headers=True)),
+            )
+        ],
+        use_remote_address=BoolValue(value=True),
+        # x-request-id is the request id of a call whose client gave no `request_id`.
+        generate_request_id=BoolValue(value=True),
+        # Zero is "never": the default cuts a stream that is quiet for five minutes.
+        stream_idle_timeout=Duration(),
+        server_header_transformation=pb.HttpConnectionManager.PASS_THROUGH,
+        max_request_headers_kb=config.max_metadata_kib,
+        http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True),
+        http2_protocol_options=pb.Http2ProtocolOptions(
+            max_concurrent_streams=UInt32Value(value=config.max_concurrent_streams),
+            # One malformed request ends its own stream and not every call on the connection.
+            override_stream_error_on_invalid_http_message=BoolValue(value=True),
+        ),
+        local_reply_config=_own_answers(),
+    )
+
+
+def _own_answers() -> pb.LocalReplyConfig:
+    """What Envoy answers itself: every one carries `request_id`; two get the words and status they need.
+
+    The first mapper that matches is the only one used, so each adds `request_id`. Envoy's answers are trailers-only:
+    their headers are trailing metadata to a gRPC client. A route's name is its application's.
+    """
+    overflow = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UO"]))
+    no_host = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UH"]))
+    always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
+    request_id = _header("request_id", "%REQ(request_id?x-request-id)%")
+    return pb.LocalReplyConfig(
+        mappers=[
+            pb.ResponseMapper(
+                filter=overflow,
+                headers_to_add=[request_id, _header("grpc-status", _RESOURCE_EXHAUSTED)],
+                body_format_override=_text(
+                    "Request dropped due to backpressure: the proxy holds as many requests for application "
+                    "'%ROUTE_NAME%' as it may."
+                ),
+            ),
+            pb.ResponseMapper(
+                filter=no_host,
+                headers_to_add=[request_id],
+                body_format_override=_text("No replica of application '%ROUTE_NAME%' is ready."),
+            ),
+            pb.ResponseMapper(filter=always, headers_to_add=[request_id]),
+        ]
+    )
+
+
+def _header(name: str, value: str) -> pb.HeaderValueOption:
+    return pb.HeaderValueOption(
+        header=pb.HeaderValue(key=name, value=value),
+        append_action=pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+
+
+def _text(text: str) -> pb.SubstitutionFormatString:
+    return pb.SubstitutionFormatString(text_format_source=pb.DataSource(inline_string=text))

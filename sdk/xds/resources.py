@@ -1,0 +1,138 @@
+"""Snapshot to Envoy's resources: pure, and checked before anything is published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from sdk.errors import IngressError
+from sdk.gen import envoy_pb2 as pb
+from sdk.xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster
+from sdk.xds.listener import LISTENER_NAME, ROUTES_NAME, ListenerConfig, build_listener
+from sdk.xds.routes import build_routes
+from sdk.xds.typed import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from google.protobuf.any_pb2 import Any
+
+    from sdk.xds.snapshot import Snapshot
+
+__all__ = ["ListenerConfig", "Resources", "build", "check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Everything one Envoy is told.
+
+    Attributes:
+        by_type: Envoy's ``type_url`` → name of the resource → the packed resource. Holds all four types.
+    """
+
+    by_type: Mapping[str, Mapping[str, Any]]
+
+
+def build(snapshot: Snapshot, config: ListenerConfig) -> Resources:
+    """Turns a routing table into Envoy's resources. Equal arguments give equal resources.
+
+    When two deployments of one application answer the same service, the one that comes first in the snapshot gets it.
+
+    Args:
+        snapshot: The routing table.
+        config: What this proxy's Envoy listens on.
+    """
+    fallback = fallback_cluster(config)
+    clusters = {fallback.name: pack(fallback)}
+    endpoints = {}
+    for app in snapshot.applications:
+        for deployment in app.deployments:
+            for cluster in deployment_clusters(app.name, deployment.name, config):
+                clusters[cluster.name] = pack(cluster)
+            assignment = deployment_endpoints(app.name, deployment)
+            endpoints[assignment.cluster_name] = pack(assignment)
+    return Resources(
+        {
+            CLUSTERS: clusters,
+            ENDPOINTS: endpoints,
+            LISTENERS: {LISTENER_NAME: pack(build_listener(config))},
+            ROUTES: {ROUTES_NAME: pack(build_routes(snapshot))},
+        }
+    )
+
+
+def check(resources: Resources) -> None:
+    """Finds what Envoy would refuse, dropping everybody's update with it, or accept and then fail calls over.
+
+    Raises:
+        IngressError: With every problem found: a missing type, a route to an unknown cluster, a cluster without
+            endpoints resource or the reverse, an endpoint that is no IP address.
+    """
+    missing = {CLUSTERS, ENDPOINTS, LISTENERS, ROUTES} - resources.by_type.keys()
+    problems = [f"no resources of type {name}" for name in sorted(missing)]
+    if not missing:
+        problems += [*_cluster_problems(resources), *_endpoint_problems(resources), *_route_problems(resources)]
+    if problems:
+        raise IngressError("Envoy's resources are inconsistent:\n" + "\n".join(f"  - {text}" for text in problems))
+
+
+def _cluster_problems(resources: Resources) -> Iterator[str]:
+    wanted = set()
+    for name, packed in resources.by_type[CLUSTERS].items():
+        cluster = pb.Cluster.FromString(packed.value)
+        if cluster.name != name:
+            yield f"cluster {cluster.name!r} is filed under {name!r}"
+        if cluster.type == pb.Cluster.EDS:
+            wanted.add(cluster.eds_cluster_config.service_name or name)
+    held = resources.by_type[ENDPOINTS].keys()
+    yield from (f"a cluster wants endpoints {name!r}, which are missing" for name in sorted(wanted - held))
+    yield from (f"no cluster wants endpoints {name!r}" for name in sorted(held - wanted))
+
+
+def _endpoint_problems(resources: Resources) -> Iterator[str]:
+    for name, packed in resources.by_type[ENDPOINTS].items():
+        assignment = pb.ClusterLoadAssignment.FromString(packed.value)
+        if assignment.cluster_name != name:
+            yield f"endpoints {assignment.cluster_name!r} are filed under {name!r}"
+        for locality in assignment.endpoints:
+            for host in locality.lb_endpoints:
+                address = host.endpoint.address.socket_address
+                try:
+                    ip_address(address.address)
+                except ValueError:
+                    yield f"endpoints {name!r} hold {address.address!r}, which is no IP address"
+                if not 0 < address.port_value < 65536:
+                    yield f"endpoints {name!r} hold port {address.port_value}"
+
+
+def _route_problems(resources: Resources) -> Iterator[str]:
+    if ROUTES_NAME not in resources.by_type[ROUTES]:
+        yield f"the listener's routes {ROUTES_NAME!r} are missing"
+    known = resources.by_type[CLUSTERS].keys()
+    for name, packed in resources.by_type[ROUTES].items():
+        config = pb.RouteConfiguration.FromString(packed.value)
+        for host in config.virtual_hosts:
+            targets = set(_matcher_targets(host.matcher))
+            yield from (f"routes {name!r} lead to cluster {c!r}, which is unknown" for c in sorted(targets - known))
+
+
+def _matcher_targets(matcher: pb.Matcher) -> Iterator[str]:
+    tree = matcher.matcher_tree
+    for step in (
+        *tree.exact_match_map.map.values(),
+        *tree.prefix_match_map.map.values(),
+        *(field.on_match for field in matcher.matcher_list.matchers),
+        *((matcher.on_no_match,) if matcher.HasField("on_no_match") else ()),
+    ):
+        if step.HasField("matcher"):
+            yield from _matcher_targets(step.matcher)
+        else:
+            yield from _action_targets(step.action.typed_config)
+
+
+def _action_targets(action: Any) -> Iterator[str]:
+    if action.type_url == type_url(pb.RouteList):
+        yield from (route.route.cluster for route in pb.RouteList.FromString(action.value).routes)
+    else:
+        yield pb.Route.FromString(action.value).route.cluster

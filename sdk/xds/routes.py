@@ -1,0 +1,181 @@
+"""Routes: a tree of exact and prefix lookups, so a call's cost doesn't grow with the number of applications.
+
+    path of a built-in service       → fallback
+    else `application` names an app  → the app: path → deployment, or fallback
+    else `application` isn't empty   → fallback (it answers NOT_FOUND)
+    else one app in all              → that app
+    else route_by_service            → path → the one app that serves the service, or fallback
+    else                             → fallback
+
+At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import UInt32Value
+
+from sdk.gen import envoy_pb2 as pb
+from sdk.xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
+from sdk.xds.listener import ROUTES_NAME
+from sdk.xds.typed import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from google.protobuf.message import Message
+
+    from sdk.xds.snapshot import Application, Deployment, Snapshot
+
+APPLICATION_KEY = "application"
+MODEL_KEY = "multiplexed_model_id"
+BUILT_IN_PREFIXES = ("/ray.serve.RayServeAPIService/", "/grpc.health.v1.Health/", "/grpc.reflection.")
+
+_OnMatch = pb.Matcher.OnMatch
+
+
+def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
+    """Returns the routing tree of a snapshot."""
+    fallback = _action(pb.Route(match=pb.RouteMatch(prefix="/"), route=_to(FALLBACK), name=FALLBACK))
+    leaves = {
+        (app.name, deployment.name): _leaf(app.name, deployment)
+        for app in snapshot.applications
+        for deployment in app.deployments
+    }
+    apps = {app.name: _application(app, leaves, fallback) for app in snapshot.applications}
+    by_application = _OnMatch(
+        matcher=_lookup(APPLICATION_KEY, exact=apps, otherwise=_unnamed(snapshot, apps, leaves, fallback))
+    )
+    builtin = dict.fromkeys(BUILT_IN_PREFIXES, fallback)
+    matcher = _lookup(":path", prefix=builtin, otherwise=by_application if apps else fallback)
+    return pb.RouteConfiguration(
+        name=ROUTES_NAME,
+        virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=_safe_retries())],
+    )
+
+
+def _application(
+    app: Application, leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch], fallback: pb.Matcher.OnMatch
+) -> pb.Matcher.OnMatch:
+    if len(app.deployments) == 1:
+        # Its replica answers UNIMPLEMENTED for a service that it doesn't have, and can say which ones it has.
+        return leaves[app.name, app.deployments[0].name]
+    services: dict[str, pb.Matcher.OnMatch] = {}
+    for deployment in app.deployments:
+        for service in deployment.services:
+            services.setdefault(f"/{service}/", leaves[app.name, deployment.name])
+    return _OnMatch(matcher=_lookup(":path", prefix=services, otherwise=fallback)) if services else fallback
+
+
+def _unnamed(
+    snapshot: Snapshot,
+    apps: Mapping[str, pb.Matcher.OnMatch],
+    leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch],
+    fallback: pb.Matcher.OnMatch,
+) -> pb.Matcher.OnMatch:
+    """What happens to a call whose `application` is unknown, empty or absent."""
+    if len(apps) == 1:
+        unset = next(iter(apps.values()))
+    elif snapshot.route_by_service and (services := _service_owners(snapshot, leaves, fallback)):
+        unset = _OnMatch(matcher=_lookup(":path", prefix=services, otherwise=fallback))
+    else:
+        return fallback
+    set_but_unknown = pb.Matcher.MatcherList.Predicate(
+        single_predicate=pb.Matcher.MatcherList.Predicate.SinglePredicate(
+            input=_header_input(APPLICATION_KEY),
+            value_match=pb.XdsStringMatcher(
+                safe_regex=pb.XdsRegexMatcher(google_re2=pb.XdsRegexMatcher.GoogleRE2(), regex=".+")
+            ),
+        )
+    )
+    return _OnMatch(
+        matcher=pb.Matcher(
+            matcher_list=pb.Matcher.MatcherList(
+                matchers=[pb.Matcher.MatcherList.FieldMatcher(predicate=set_but_unknown, on_match=fallback)]
+            ),
+            on_no_match=unset,
+        )
+    )
+
+
+def _service_owners(
+    snapshot: Snapshot, leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch], fallback: pb.Matcher.OnMatch
+) -> dict[str, pb.Matcher.OnMatch]:
+    owners: dict[str, tuple[str, str]] = {}
+    shared: set[str] = set()
+    for app in snapshot.applications:
+        for deployment in app.deployments:
+            for service in deployment.services:
+                if owners.setdefault(service, (app.name, deployment.name))[0] != app.name:
+                    shared.add(service)
+    return {f"/{service}/": fallback if service in shared else leaves[owner] for service, owner in owners.items()}
+
+
+def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
+    by_model = pb.Route(
+        name=application,
+        match=pb.RouteMatch(
+            prefix="/",
+            headers=[
+                # Not equal to "", and absent counts as "": an empty model id is none.
+                pb.HeaderMatcher(
+                    name=MODEL_KEY,
+                    string_match=pb.StringMatcher(exact=""),
+                    treat_missing_header_as_empty=True,
+                    invert_match=True,
+                )
+            ],
+        ),
+        route=_to(affinity_cluster_name(application, deployment.name)),
+    )
+    header = pb.RouteAction.HashPolicy.Header(header_name=MODEL_KEY)
+    by_model.route.hash_policy.add(header=header)
+    by_load = pb.Route(
+        name=application, match=pb.RouteMatch(prefix="/"), route=_to(cluster_name(application, deployment.name))
+    )
+    return _action(pb.RouteList(routes=[by_model, by_load]))
+
+
+def _to(cluster: str) -> pb.RouteAction:
+    # Zero is "never"; by default Envoy cuts every call after 15 s. Deadlines are the replica's to keep.
+    return pb.RouteAction(cluster=cluster, timeout=Duration())
+
+
+def _action(action: Message) -> pb.Matcher.OnMatch:
+    return _OnMatch(action=pb.XdsTypedExtensionConfig(name="route", typed_config=pack(action)))
+
+
+def _lookup(
+    header: str,
+    *,
+    exact: Mapping[str, pb.Matcher.OnMatch] | None = None,
+    prefix: Mapping[str, pb.Matcher.OnMatch] | None = None,
+    otherwise: pb.Matcher.OnMatch,
+) -> pb.Matcher:
+    tree = pb.Matcher.MatcherTree(input=_header_input(header))
+    if exact is not None:
+        tree.exact_match_map.CopyFrom(pb.Matcher.MatcherTree.MatchMap(map=exact))
+    if prefix is not None:
+        tree.prefix_match_map.CopyFrom(pb.Matcher.MatcherTree.MatchMap(map=prefix))
+    return pb.Matcher(matcher_tree=tree, on_no_match=otherwise)
+
+
+def _header_input(header: str) -> pb.XdsTypedExtensionConfig:
+    return pb.XdsTypedExtensionConfig(
+        name=header, typed_config=pack(pb.HttpRequestHeaderMatchInput(header_name=header))
+    )
+
+
+def _safe_retries() -> pb.RetryPolicy:
+    """Retries of calls that can't have reached a handler, on another replica."""
+    previous_hosts = pb.RetryPolicy.RetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts", typed_config=pack(pb.PreviousHostsPredicate())
+    )
+    return pb.RetryPolicy(
+        retry_on="connect-failure,refused-stream,reset-before-request",
+        num_retries=UInt32Value(value=3),
+        retry_host_predicate=[previous_hosts],
+        host_selection_retry_max_attempts=5,
+    )

@@ -1,0 +1,289 @@
+"""The ADS server: hands resources to Envoy over a unix socket, in an order that never breaks a call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from sdk.errors import IngressError
+from sdk.gen import envoy_pb2 as pb
+from sdk.xds.resources import Resources, check
+from sdk.xds.subscription import Held, Received, Subscription
+from sdk.xds.typed import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from google.protobuf.any_pb2 import Any as PackedAny
+
+__all__ = ["AdsServer", "ResourcesRejected"]
+
+_log = logging.getLogger(__name__)
+_SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_LONGEST_SOCKET_PATH = 107  # sockaddr_un's 108 bytes hold a closing zero too
+
+
+class ResourcesRejected(IngressError):
+    """Envoy refused resources and serves on with those that it had.
+
+    Attributes:
+        type_url: The type that it refused.
+        reason: Envoy's own words.
+    """
+
+    def __init__(self, type_url: str, reason: str) -> None:
+        self.type_url, self.reason = type_url, reason
+        super().__init__(f"Envoy refused {type_url.rpartition('.')[2]}: {reason}")
+
+    def __reduce__(self) -> tuple[type[ResourcesRejected], tuple[str, str]]:
+        return type(self), (self.type_url, self.reason)
+
+
+class _Stream:
+    """One connected Envoy."""
+
+    def __init__(self) -> None:
+        self.subscriptions: dict[str, Subscription] = {}
+        self.outbox: asyncio.Queue[pb.DiscoveryResponse | None] = asyncio.Queue()
+
+    def send_due(self, type_url: str, held: Held | None) -> None:
+        subscription = self.subscriptions.get(type_url)
+        if subscription is not None and (response := subscription.next_response(held)) is not None:
+            self.outbox.put_nowait(response)
+
+
+class AdsServer:
+    """Serves Envoy's resources on a unix socket. Answers nothing before the first ``publish``.
+
+    Use it in one event loop.
+
+    Args:
+        socket_path: Path of the unix socket, at most 107 bytes, in a folder that only this user can enter.
+
+    Example:
+        server = AdsServer("/tmp/p1/ads.sock")
+        await server.start()
+        await asyncio.wait_for(server.publish(build(snapshot, config)), timeout=5)
+    """
+
+    def __init__(self, socket_path: str) -> None:
+        self._socket_path = socket_path
+        self._server: grpc.aio.Server | None = None
+        self._publisher: asyncio.Task[None] | None = None
+        self._streams: set[_Stream] = set()
+        self._held: dict[str, Held] = {}
+        # What every Envoy acknowledged last: what to return to after a NACK, and whose clusters may still be in use.
+        self._acked: dict[str, Mapping[str, PackedAny]] = {}
+        self._wanted: Resources | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        self._wake = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """How many Envoys are connected: one, or for a moment two while one takes over from the other."""
+        return len(self._streams)
+
+    async def start(self) -> None:
+        """Starts to listen.
+
+        Raises:
+            IngressError: The socket can't be had.
+        """
+        if len(os.fsencode(self._socket_path)) > _LONGEST_SOCKET_PATH:
+            raise IngressError(
+                f"the path of a unix socket has at most {_LONGEST_SOCKET_PATH} bytes, choose a shorter one than "
+                f"{self._socket_path!r}"
+            )
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
+        method = grpc.stream_stream_rpc_method_handler(
+            self._serve_stream,
+            request_deserializer=pb.DiscoveryRequest.FromString,
+            response_serializer=pb.DiscoveryResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_SERVICE, {"StreamAggregatedResources": method}),)
+        )
+        try:
+            server.add_insecure_port(f"unix:{self._socket_path}")
+        except RuntimeError as error:
+            raise IngressError(f"can't listen on {self._socket_path!r}: {error}") from error
+        await server.start()
+        self._server = server
+        self._publisher = asyncio.create_task(self._publish_forever(), name="ads-publisher")
+
+    async def stop(self) -> None:
+        """Closes every stream. Envoy serves on with what it has. Waiting ``publish`` calls raise ``IngressError``."""
+        if self._publisher is not None:
+            self._publisher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._publisher
+        if self._server is not None:
+            await self._server.stop(None)
+        _finish(self._waiting, IngressError("the ADS server was stopped"))
+        self._waiting = []
+
+    async def publish(self, resources: Resources) -> None:
+        """Makes resources the truth and returns when every connected Envoy has acknowledged all of them.
+
+        Without an Envoy it waits for one. There is no timeout here: put one around it; the resources stay the truth
+        when the caller gives up. Calls are taken one after another; one that waits for its turn is replaced by a newer
+        one and returns with it.
+
+        Raises:
+            ResourcesRejected: Envoy refused them, and serves on with what it had. They are no longer the truth.
+            IngressError: They are inconsistent (see ``check``), or the server was stopped.
+        """
+        if self._publisher is None or self._publisher.done():
+            raise IngressError("the ADS server does not run")
+        check(resources)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        self._wanted = resources
+        self._wake.set()
+        await done
+
+    # -- publishing: one task, so that a caller that gives up leaves no half-published state
+
+    async def _publish_forever(self) -> None:
+        waiting: list[asyncio.Future[None]] = []
+        try:
+            while True:
+                await self._until(lambda: self._wanted is not None)
+                resources, self._wanted = self._wanted, None
+                waiting, self._waiting = waiting + self._waiting, []
+                assert resources is not None
+                try:
+                    complete = await self._push(resources)
+                except ResourcesRejected as error:
+                    _finish(waiting, error)
+                except Exception as error:
+                    _log.exception("publishing failed")
+                    _finish(waiting, IngressError(f"publishing failed: {error!r}"))
+                else:
+                    if not complete:
+                        continue
+                    _finish(waiting, None)
+                waiting = []
+        finally:
+            _finish(waiting, IngressError("the ADS server was stopped"))
+
+    async def _push(self, resources: Resources) -> bool:
+        """Returns whether Envoy has it all; ``False`` when a newer one replaced it before any Envoy came."""
+        for stream in self._streams:
+            for subscription in stream.subscriptions.values():
+                subscription.retry()
+        new = resources.by_type
+        # Envoy acknowledges a new cluster only once it has its endpoints: these two go together or never end. What
+        # left stays until no route leads there.
+        self._hold(CLUSTERS, {**self._acked.get(CLUSTERS, {}), **new[CLUSTERS]})
+        self._hold(ENDPOINTS, {**self._acked.get(ENDPOINTS, {}), **new[ENDPOINTS]})
+        await self._settle(CLUSTERS, ENDPOINTS)
+        for type_url in (LISTENERS, ROUTES):
+            self._hold(type_url, new[type_url])
+            await self._settle(type_url)
+        self._hold(CLUSTERS, new[CLUSTERS])
+        self._hold(ENDPOINTS, new[ENDPOINTS])
+        while True:
+            await self._until(lambda: bool(self._streams) or self._wanted is not None)
+            if not self._streams:
+                return False
+            if await self._settle(CLUSTERS, ENDPOINTS, LISTENERS, ROUTES):
+                return True
+
+    def _hold(self, type_url: str, resources: Mapping[str, PackedAny]) -> None:
+        held = self._held.get(type_url)
+        if held is None or held.resources != resources:
+            self._held[type_url] = held = Held(held.version + 1 if held else 1, resources)
+        for stream in self._streams:
+            stream.send_due(type_url, held)
+
+    async def _settle(self, *type_urls: str) -> bool:
+        """Waits until every Envoy has acknowledged these types; ``False`` if there is none (any more)."""
+        await self._until(lambda: not self._streams or self._rejection(type_urls) is not None or self._has(type_urls))
+        if not self._streams:
+            return False
+        if (rejection := self._rejection(type_urls)) is not None:
+            # Envoy has what it had; an Envoy that connects now must not be given what it would refuse.
+            if (acked := self._acked.get(rejection.type_url)) is not None:
+                self._hold(rejection.type_url, acked)
+            else:
+                self._held.pop(rejection.type_url, None)
+            raise rejection
+        self._acked.update((type_url, self._held[type_url].resources) for type_url in type_urls)
+        return True
+
+    def _has(self, type_urls: Iterable[str]) -> bool:
+        for type_url in type_urls:
+            held = self._held[type_url]
+            for stream in self._streams:
+                subscription = stream.subscriptions.get(type_url)
+                if subscription is None:
+                    # An Envoy asks for endpoints only when it has a cluster that wants them.
+                    if held.resources or type_url != ENDPOINTS:
+                        return False
+                elif not subscription.settled(held):
+                    return False
+        return True
+
+    def _rejection(self, type_urls: Iterable[str]) -> ResourcesRejected | None:
+        for stream in self._streams:
+            for type_url in type_urls:
+                subscription = stream.subscriptions.get(type_url)
+                if subscription is not None and subscription.rejection is not None:
+                    return ResourcesRejected(type_url, subscription.rejection)
+        return None
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._wake.clear()
+            await self._wake.wait()
+
+    # -- streams
+
+    async def _serve_stream(self, requests: AsyncIterator[pb.DiscoveryRequest], context: Any) -> None:
+        stream = _Stream()
+        self._streams.add(stream)
+        reader = asyncio.create_task(self._read(stream, requests))
+        try:
+            while (response := await stream.outbox.get()) is not None:
+                await context.write(response)
+        finally:
+            reader.cancel()
+            self._streams.discard(stream)
+            # Whoever waits for this Envoy's acknowledgement must not wait any longer.
+            self._wake.set()
+            _log.info("Envoy disconnected")
+
+    async def _read(self, stream: _Stream, requests: AsyncIterator[pb.DiscoveryRequest]) -> None:
+        try:
+            async for request in requests:
+                self._receive(stream, request)
+        finally:
+            stream.outbox.put_nowait(None)
+
+    def _receive(self, stream: _Stream, request: pb.DiscoveryRequest) -> None:
+        if request.HasField("node") and not stream.subscriptions:
+            _log.info("Envoy %s connected", request.node.id)
+        type_url = request.type_url
+        subscription = stream.subscriptions.setdefault(type_url, Subscription(type_url))
+        if subscription.receive(request) is Received.NACK:
+            _log.error("Envoy refused %s: %s", type_url, request.error_detail.message)
+        stream.send_due(type_url, self._held.get(type_url))
+        self._wake.set()
+
+
+def _finish(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
+    for future in waiting:
+        if future.done():  # its caller gave up
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)

@@ -1,0 +1,38 @@
+"""``Any`` for our copies of Envoy's messages: the ``type_url`` is that of Envoy's message, not of ours."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from google.protobuf.any_pb2 import Any
+
+from sdk.gen import envoy_pb2 as pb
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
+    from google.protobuf.message import Message
+
+
+def type_url(message: type[Message]) -> str:
+    """Returns Envoy's ``type_url`` of one of the top-level messages in ``protos/sdk/envoy.proto``."""
+    return _type_url(message.DESCRIPTOR)
+
+
+@cache
+def _type_url(descriptor: Descriptor) -> str:
+    name = descriptor.GetOptions().Extensions[pb.envoy_name]
+    if not name:
+        raise ValueError(f"{descriptor.full_name} has no (envoy_name), so it can't be packed")
+    return f"type.googleapis.com/{name}"
+
+
+def pack(message: Message) -> Any:
+    """Packs a message. Equal messages give equal bytes, so packed resources can be compared."""
+    return Any(type_url=type_url(type(message)), value=message.SerializeToString(deterministic=True))
+
+
+CLUSTERS = type_url(pb.Cluster)
+ENDPOINTS = type_url(pb.ClusterLoadAssignment)
+LISTENERS = type_url(pb.Listener)
+ROUTES = type_url(pb.RouteConfiguration)

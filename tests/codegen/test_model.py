@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
+
+from codegen import model
+from codegen.fingerprint import fingerprint
+
+Build = Callable[..., CodeGeneratorRequest]
+
+
+def only(request: CodeGeneratorRequest) -> model.File:
+    (file,) = model.files(request)
+    return file
+
+
+def test_a_service(request_for: Build) -> None:
+    request = request_for(["SayHello", "import"])
+    file = only(request)
+    (service,) = file.services
+    assert (file.proto, file.output) == ("greet.proto", "greet_sdk.py")
+    assert file.own == model.Module("greet_pb2", "greet_pb2")
+    assert file.exports == ("GREETER", "GreeterBase", "GreeterClient", "GreeterShim", "GreeterSyncClient")
+    assert file.proto_hash == fingerprint(request.proto_file[0].SerializeToString())
+    assert service.full_name == "greet.Greeter"
+    assert [rpc.path for rpc in service.rpcs] == ["/greet.Greeter/SayHello", "/greet.Greeter/import"]
+    assert [rpc.python_name for rpc in service.rpcs] == ["SayHello", "import_"]
+    assert service.rpcs[0].request == model.Message("greet.Hello", "greet_pb2.Hello")
+    assert service.rpcs[0].cardinality == "UNARY_UNARY"
+    assert (service.line, service.rpcs[0].line, service.comment) == (0, 0, "")  # no source info was sent
+
+
+def test_the_model_is_frozen(request_for: Build) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        only(request_for()).proto = "other"  # type: ignore[misc]  # this is what is tested
+
+
+def test_a_file_without_services_has_no_model(request_for: Build) -> None:
+    request = request_for()
+    del request.proto_file[0].service[:]
+    assert list(model.files(request)) == []
+
+
+def test_without_a_package(request_for: Build) -> None:
+    request = request_for()
+    file = request.proto_file[0]
+    file.package = ""
+    file.service[0].method[0].input_type = file.service[0].method[0].output_type = ".Hello"
+    assert only(request).services[0].full_name == "Greeter"
+    assert only(request).services[0].rpcs[0].path == "/Greeter/SayHello"
+
+
+@pytest.mark.parametrize(
+    ("level", "name"), [(0, "unknown"), (1, "no_side_effects"), (2, "idempotent")]
+)
+def test_options(request_for: Build, level: int, name: str) -> None:
+    request = request_for()
+    options = request.proto_file[0].service[0].method[0].options
+    options.deprecated = True
+    options.idempotency_level = level  # type: ignore[assignment]  # the stub wants the enum's own type
+    (rpc,) = only(request).services[0].rpcs
+    assert (rpc.deprecated, rpc.idempotency) == (True, name)
+
+
+@pytest.mark.parametrize(
+    ("leading", "trailing", "comment"),
+    [
+        (" Says hello.\n", "", "Says hello."),
+        ("", " Behind.\n", "Behind."),
+        (" Before.\n", " Behind.\n", "Before."),
+        (" One.\n\n   Two.  \n Three.\n\n", "", "One.\n\n  Two.  \nThree."),
+        (" a\r\n b\x00\x0c\u2028c\n", "", "a\nb   c"),
+        ("\n \n", "", ""),
+    ],
+)
+def test_comments_and_lines(request_for: Build, leading: str, trailing: str, comment: str) -> None:
+    request = request_for()
+    request.proto_file[0].source_code_info.location.add(
+        path=[6, 0, 2, 0], span=[11, 2, 40], leading_comments=leading, trailing_comments=trailing
+    )
+    (rpc,) = only(request).services[0].rpcs
+    assert (rpc.comment, rpc.line) == (comment, 12)
+
+
+def test_an_rpc_named_like_something_imported_keeps_its_name(request_for: Build) -> None:
+    file = only(request_for(["Any", "greet_pb2", "AsyncClient", "GREETER"]))
+    assert [rpc.python_name for rpc in file.services[0].rpcs] == ["Any", "greet_pb2", "AsyncClient", "GREETER"]
+    assert file.own.alias == "greet_pb2_"
+    assert file.services[0].constant == "GREETER_"
+    assert {item.name: item.alias for item in file.imports}["Any"] == "Any_"
+
+
+def test_services_whose_derived_names_clash(request_for: Build) -> None:
+    request = request_for(service="A")
+    request.proto_file[0].service.add(name="ASync")
+    first, second = only(request).services
+    assert (first.sync_client, second.async_client) == ("ASyncClient", "ASyncClient_")
+
+
+def test_modules_of_the_same_name_are_told_apart(request_for: Build) -> None:
+    request = request_for()
+    for name in ("x/greet.proto", "y/greet.proto"):
+        other = request.proto_file.add(name=name, package=name[0])
+        other.message_type.add(name="Outer").nested_type.add(name="Inner")
+    method = request.proto_file[0].service[0].method[0]
+    method.input_type, method.output_type = ".x.Outer.Inner", ".y.Outer"
+    file = only(request)
+    assert [module.alias for module in file.modules] == ["greet_pb2", "x_greet_pb2", "y_greet_pb2"]
+    (rpc,) = file.services[0].rpcs
+    assert (rpc.request.expression, rpc.response.expression) == ("x_greet_pb2.Outer.Inner", "y_greet_pb2.Outer")

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
+from google.protobuf.descriptor_pb2 import Edition
+
+from codegen import plugin
+
+Build = Callable[..., CodeGeneratorRequest]
+
+
+def test_it_declares_what_it_supports(request_for: Build) -> None:
+    response = plugin.respond(request_for())
+    assert response.supported_features == (
+        CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL | CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS
+    )
+    assert (response.minimum_edition, response.maximum_edition) == (Edition.EDITION_PROTO2, Edition.EDITION_2024)
+    assert [file.name for file in response.file] == ["greet_sdk.py"]
+    assert not response.HasField("error")
+
+
+def test_an_unknown_parameter_is_an_error(request_for: Build) -> None:
+    response = plugin.respond(request_for(parameter="fast=1"))
+    assert response.error == "unknown parameter 'fast=1'; protoc-gen-sdk takes none"
+    assert not response.file
+
+
+def test_what_is_wrong_with_a_proto_is_an_error(request_for: Build) -> None:
+    response = plugin.respond(request_for(messages=["None"], uses="None"))
+    assert response.error == "greet.proto: Python can't spell the message name 'None' in a class; rename the message"
+    assert not response.file

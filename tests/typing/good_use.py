@@ -1,0 +1,133 @@
+"""Everything here must be accepted by `mypy --strict` and by pyright. It is checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import grpc.aio
+from awkward_pb2 import AMessageWithANameThatIsSoLongThatNoSignatureFitsOnOneLineAnyMore as Long
+from awkward_pb2 import Outer
+from awkward_sdk import AsyncBase, AwkwardBase, AwkwardClient, AwkwardSyncClient
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.wrappers_pb2 import StringValue
+from ray.serve.handle import DeploymentHandle
+from shapes.awkward_pb2 import Square
+from shapes.circle_pb2 import Circle
+from user_defined_protos_pb2 import ImageClass, ImageData, UserDefinedMessage, UserDefinedMessage2
+from user_defined_protos_pb2 import UserDefinedResponse, UserDefinedResponse2
+from user_defined_protos_sdk import ImageClassificationServiceBase, UserDefinedServiceBase
+from user_defined_protos_sdk import UserDefinedServiceClient, UserDefinedServiceSyncClient
+
+from sdk.deployment import grpc_deployment
+from sdk.service import RequestStream
+
+
+@grpc_deployment
+class AsyncHandlers(AwkwardBase):
+    def __init__(self, prefix: str, *, depth: int = 0) -> None:
+        self.prefix, self.depth = prefix, depth
+
+    async def Unary(self, request: Outer, grpc_context: Any) -> Outer.Inner.Deepest:
+        return Outer.Inner.Deepest(depth=self.depth)
+
+    async def Down(self, request: Circle) -> AsyncIterator[Outer.Inner]:
+        yield Outer.Inner(name=self.prefix)
+
+    async def Up(self, requests: AsyncIterator[StringValue]) -> Empty:
+        async for _ in requests:
+            pass
+        return Empty()
+
+    async def Both(self, requests: RequestStream[Square], grpc_context: Any) -> AsyncIterator[Long]:
+        async for square in requests:
+            yield Long(text=str(square.side))
+
+
+@grpc_deployment(num_replicas=2)
+class SyncHandlers(AwkwardBase):
+    def Unary(self, message: Outer) -> Outer.Inner.Deepest:
+        return Outer.Inner.Deepest()
+
+    def Down(self, request: Circle, grpc_context: Any) -> Iterator[Outer.Inner]:
+        yield Outer.Inner()
+
+    def Up(self, requests: Iterator[StringValue]) -> Empty:
+        list(requests)
+        return Empty()
+
+    def Both(self, requests: RequestStream[Square]) -> Iterator[Long]:
+        for square in requests:
+            yield Long(text=str(square.side))
+
+
+@grpc_deployment
+class TwoServices(UserDefinedServiceBase, ImageClassificationServiceBase):
+    def __init__(self, downloader: DeploymentHandle[Any], labels: list[str]) -> None:
+        self.downloader, self.labels = downloader, labels
+
+    def __call__(self, user_message: UserDefinedMessage) -> UserDefinedResponse:
+        return UserDefinedResponse(greeting=user_message.name)
+
+    async def Multiplexing(self, user_message: UserDefinedMessage2) -> UserDefinedResponse2:
+        return UserDefinedResponse2()
+
+    def Streaming(self, user_message: UserDefinedMessage) -> Iterator[UserDefinedResponse]:
+        yield self(user_message)
+
+    async def Predict(self, image_data: ImageData) -> ImageClass:
+        return ImageClass(classes=self.labels)
+
+
+@grpc_deployment
+class RenamedByPython(AsyncBase):
+    def import_(self, request: Outer) -> Outer:
+        return request
+
+    def Any(self, request: Outer) -> Outer:
+        return self.import_(request)
+
+
+AsyncHandlers.bind("a", depth=1)
+AsyncHandlers.options(num_replicas=3, name="x").bind("a")
+downloader = SyncHandlers.bind()
+TwoServices.bind(downloader, ["cat"])
+TwoServices.options(max_ongoing_requests=7).bind(downloader, labels=["cat"])
+
+
+async def async_clients(channel: grpc.aio.Channel) -> None:
+    async with AwkwardClient("localhost:9000", application="a", model_id="m", timeout=1.5) as client:
+        call = client.Unary(Outer(), timeout=2, metadata=[("key", "value"), ("key-bin", b"value")])
+        code: grpc.StatusCode = await call.code()
+        reply: Outer.Inner.Deepest = await call
+        async for inner in client.Down(Circle(), application=None):
+            name: str = inner.name
+            print(name, code, reply)
+        empty: Empty = await client.Up(iter([StringValue()]), request_id="1")
+        writer = client.Up()
+        await writer.write(StringValue())
+        both = client.Both()
+        await both.write(Square())
+        async for long in both:
+            print(long.text, empty)
+    guide = UserDefinedServiceClient(channel)
+    greeting: UserDefinedResponse = await guide(UserDefinedMessage(name="foo"))
+    again: UserDefinedResponse = await guide.__call__(UserDefinedMessage(name="foo"))
+    print(greeting, again)
+
+
+def sync_clients(channel: grpc.Channel) -> None:
+    with AwkwardSyncClient(channel, metadata=[("key", "value")]) as client:
+        reply: Outer.Inner.Deepest = client.Unary(Outer(), model_id="m")
+        reply, call = client.Unary.with_call(request=Outer())
+        code: grpc.StatusCode = call.code()
+        for inner in client.Down(Circle()):
+            print(inner.name, reply, code)
+        empty: Empty = client.Up([StringValue()])
+        empty, call = client.Up.with_call(iter([StringValue()]))
+        for long in client.Both([Square()]):
+            print(long.text, empty)
+    guide = UserDefinedServiceSyncClient("localhost:9000", credentials=grpc.ssl_channel_credentials())
+    response, call = guide.__call__.with_call(request=UserDefinedMessage(name="foo"))
+    print(response.greeting, guide(UserDefinedMessage()).greeting)

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sdk.errors import IngressError, OptionsError
+from sdk.gen import envoy_pb2 as pb
+from sdk.xds.clusters import affinity_cluster_name, cluster_name
+from sdk.xds.resources import ListenerConfig, Resources, build, check
+from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk.xds.typed import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
+
+if TYPE_CHECKING:
+    from google.protobuf.any_pb2 import Any
+
+CONFIG = ListenerConfig(fallback_socket="/tmp/fallback.sock", port=9000)
+R1, R2 = Endpoint("r1", "10.0.0.1", 1001), Endpoint("r2", "10.0.0.2", 1002)
+ONE = Application("one", (Deployment("Greeter", ("demo.Greeter",), (R1, R2)),))
+TWO = Application("two", (Deployment("Fruit", ("demo.Fruit",), (R2,)), Deployment("Tea", ("demo.Tea", "demo.Pot"))))
+
+
+def routes(snapshot: Snapshot) -> pb.Matcher:
+    packed = build(snapshot, CONFIG).by_type[ROUTES]["routes"]
+    (host,) = pb.RouteConfiguration.FromString(packed.value).virtual_hosts
+    return host.matcher
+
+
+def target(step: pb.Matcher.OnMatch) -> str:
+    """Returns the cluster by load of a leaf."""
+    action = step.action.typed_config
+    if action.type_url == type_url(pb.RouteList):
+        by_model, by_load = pb.RouteList.FromString(action.value).routes
+        assert by_model.route.cluster == f"{by_load.route.cluster}#model"
+        assert [policy.header.header_name for policy in by_model.route.hash_policy] == ["multiplexed_model_id"]
+        return by_load.route.cluster
+    return pb.Route.FromString(action.value).route.cluster
+
+
+def targets(steps: pb.Matcher.MatcherTree.MatchMap) -> dict[str, str]:
+    return {key: target(step) for key, step in steps.map.items()}
+
+
+def by_application(snapshot: Snapshot) -> pb.Matcher:
+    return routes(snapshot).on_no_match.matcher
+
+
+def without_application(snapshot: Snapshot) -> pb.Matcher.OnMatch:
+    otherwise = by_application(snapshot).on_no_match
+    return otherwise.matcher.on_no_match if otherwise.HasField("matcher") else otherwise
+
+
+def test_equal_snapshots_give_equal_resources() -> None:
+    assert build(Snapshot(1, (ONE, TWO)), CONFIG) == build(Snapshot(2, (ONE, TWO)), CONFIG)
+    shuffled = replace(ONE, deployments=(replace(ONE.deployments[0], endpoints=(R2, R1)),))
+    assert build(Snapshot(1, (ONE,)), CONFIG) == build(Snapshot(1, (shuffled,)), CONFIG)
+
+
+@pytest.mark.parametrize("by_service", [False, True])
+@pytest.mark.parametrize("apps", [(), (ONE,), (ONE, TWO), (Application("empty", ()),), (ONE, Application("empty", ()))])
+def test_what_is_built_is_consistent(apps: tuple[Application, ...], by_service: bool) -> None:
+    check(build(Snapshot(1, apps, by_service), CONFIG))
+
+
+def test_a_deployment_has_two_clusters_over_one_list_of_endpoints() -> None:
+    resources = build(Snapshot(1, (ONE,)), CONFIG)
+    clusters = {n: pb.Cluster.FromString(p.value) for n, p in resources.by_type[CLUSTERS].items()}
+    assert set(clusters) == {"fallback", "one#Greeter", "one#Greeter#model"}
+    by_load, by_model = clusters["one#Greeter"], clusters["one#Greeter#model"]
+    assert by_load.lb_policy == pb.Cluster.LEAST_REQUEST
+    assert by_model.lb_policy == pb.Cluster.RING_HASH
+    assert by_model.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value == 125
+    assert {c.eds_cluster_config.service_name for c in (by_load, by_model)} == set(resources.by_type[ENDPOINTS])
+    for cluster in by_load, by_model:
+        (limits,) = cluster.circuit_breakers.thresholds
+        assert limits.max_requests.value == 100_000
+        assert cluster.outlier_detection.consecutive_local_origin_failure.value == 1
+        assert cluster.connect_timeout.seconds == 1
+
+
+def test_names_of_clusters_are_distinct() -> None:
+    names = [
+        f(app, deployment)
+        for f in (cluster_name, affinity_cluster_name)
+        for app, deployment in [("a", "b#c"), ("a#b", "c"), ("a", "b"), ("a#b#model", ""), ("ü", "%")]
+    ]
+    assert len(set(names)) == len(names)
+
+
+def test_an_address_is_listed_once() -> None:
+    again = Endpoint("r3", R1.host, R1.port)
+    app = Application("one", (Deployment("Greeter", ("demo.Greeter",), (R1, again)),))
+    (packed,) = build(Snapshot(1, (app,)), CONFIG).by_type[ENDPOINTS].values()
+    ((hosts),) = pb.ClusterLoadAssignment.FromString(packed.value).endpoints
+    assert len(hosts.lb_endpoints) == 1
+
+
+def test_built_in_services_come_first() -> None:
+    tree = routes(Snapshot(1, (ONE,))).matcher_tree
+    assert set(targets(tree.prefix_match_map).values()) == {"fallback"}
+    assert "/ray.serve.RayServeAPIService/" in tree.prefix_match_map.map
+
+
+def test_no_applications() -> None:
+    assert target(routes(Snapshot(1)).on_no_match) == "fallback"
+
+
+def test_an_application_with_one_deployment_is_a_leaf() -> None:
+    tree = by_application(Snapshot(1, (ONE, TWO))).matcher_tree
+    assert tree.input.name == "application"
+    assert target(tree.exact_match_map.map["one"]) == "one#Greeter"
+
+
+def test_an_application_with_several_deployments_goes_by_service() -> None:
+    inner = by_application(Snapshot(1, (ONE, TWO))).matcher_tree.exact_match_map.map["two"].matcher
+    assert targets(inner.matcher_tree.prefix_match_map) == {
+        "/demo.Fruit/": "two#Fruit",
+        "/demo.Tea/": "two#Tea",
+        "/demo.Pot/": "two#Tea",
+    }
+    assert target(inner.on_no_match) == "fallback"
+
+
+def test_the_first_deployment_gets_a_shared_service() -> None:
+    app = Application("app", (Deployment("Z", ("demo.S",)), Deployment("A", ("demo.S",))))
+    inner = by_application(Snapshot(1, (app,))).matcher_tree.exact_match_map.map["app"].matcher
+    assert targets(inner.matcher_tree.prefix_match_map) == {"/demo.S/": "app#Z"}
+
+
+def test_without_application_the_only_one_is_called() -> None:
+    assert target(without_application(Snapshot(1, (ONE,)))) == "one#Greeter"
+    assert target(without_application(Snapshot(1, (ONE,), route_by_service=True))) == "one#Greeter"
+    assert target(without_application(Snapshot(1, (ONE, TWO)))) == "fallback"
+
+
+def test_without_application_by_service() -> None:
+    other = Application("three", (Deployment("D", ("demo.Greeter", "demo.Own")),))
+    step = without_application(Snapshot(1, (ONE, TWO, other), route_by_service=True)).matcher
+    assert targets(step.matcher_tree.prefix_match_map) == {
+        "/demo.Greeter/": "fallback",
+        "/demo.Own/": "three#D",
+        "/demo.Fruit/": "two#Fruit",
+        "/demo.Tea/": "two#Tea",
+        "/demo.Pot/": "two#Tea",
+    }
+    assert target(step.on_no_match) == "fallback"
+
+
+def with_resource(kind: str, name: str, packed: Any | None) -> Resources:
+    by_type = {url: dict(named) for url, named in build(Snapshot(1, (ONE,)), CONFIG).by_type.items()}
+    if packed is None:
+        del by_type[kind][name]
+    else:
+        by_type[kind][name] = packed
+    return Resources(by_type)
+
+
+BAD_HOST = pb.ClusterLoadAssignment(cluster_name="one#Greeter")
+BAD_HOST.endpoints.add().lb_endpoints.add().endpoint.address.socket_address.address = "node-1"
+
+
+@pytest.mark.parametrize(
+    ("resources", "problem"),
+    [
+        (with_resource(CLUSTERS, "one#Greeter", None), "lead to cluster 'one#Greeter', which is unknown"),
+        (with_resource(CLUSTERS, "fallback", None), "lead to cluster 'fallback', which is unknown"),
+        (with_resource(ENDPOINTS, "one#Greeter", None), "wants endpoints 'one#Greeter', which are missing"),
+        (with_resource(ENDPOINTS, "x", pack(pb.ClusterLoadAssignment(cluster_name="x"))), "no cluster wants"),
+        (with_resource(ENDPOINTS, "one#Greeter", pack(BAD_HOST)), "'node-1', which is no IP address"),
+        (with_resource(ROUTES, "routes", None), "the listener's routes 'routes' are missing"),
+        (with_resource(CLUSTERS, "y", pack(pb.Cluster(name="z"))), "cluster 'z' is filed under 'y'"),
+        (Resources({}), "no resources of type type.googleapis.com/envoy.config.cluster.v3.Cluster"),
+    ],
+)
+def test_check_refuses(resources: Resources, problem: str) -> None:
+    with pytest.raises(IngressError) as caught:
+        check(resources)
+    assert problem in str(caught.value)
+
+
+def test_check_names_every_problem() -> None:
+    resources = with_resource(ENDPOINTS, "one#Greeter", pack(BAD_HOST))
+    with pytest.raises(IngressError) as caught:
+        check(Resources({**resources.by_type, ROUTES: {}}))
+    assert len(str(caught.value).splitlines()) == 4
+
+
+def test_listener() -> None:
+    packed = build(Snapshot(1), replace(CONFIG, host="::", max_metadata_bytes=1025)).by_type[LISTENERS]["grpc"]
+    listener = pb.Listener.FromString(packed.value)
+    assert listener.address.socket_address.ipv4_compat
+    manager = pb.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value)
+    assert manager.max_request_headers_kb.value == 2
+    assert manager.HasField("stream_idle_timeout")
+    assert not manager.stream_idle_timeout.seconds
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("host", "localhost"),
+        ("port", 0),
+        ("port", 65536),
+        ("max_concurrent_streams", 0),
+        ("max_metadata_bytes", 1 << 24),
+    ],
+)
+def test_options_that_envoy_would_refuse(option: str, value: object) -> None:
+    with pytest.raises(OptionsError, match=option):
+        replace(CONFIG, **{option: value})  # type: ignore[arg-type]  # a wrong value is the point
+
+
+def test_only_marked_messages_can_be_packed() -> None:
+    with pytest.raises(ValueError, match="envoy_name"):
+        pack(pb.Matcher.OnMatch())

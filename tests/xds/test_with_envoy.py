@@ -1,0 +1,275 @@
+"""Our control plane against a real Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from envoy_rig import rig, start_envoy, stop_envoy
+
+from sdk.gen import envoy_pb2 as pb
+from sdk.xds.resources import Resources
+from sdk.xds.server import AdsServer, ResourcesRejected
+from sdk.xds.typed import CLUSTERS, LISTENERS, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from envoy_rig import Apps
+
+    Run = Callable[[Coroutine[Any, Any, None]], None]
+
+GREET = "/demo.Greeter/SayHello"
+FRUIT = "/demo.Fruit/Count"
+OTHER = "/demo.Other/Do"
+ONE: Apps = {"one": {"Greeter": (["demo.Greeter"], ["a"])}}
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def app(name: str) -> tuple[str, str]:
+    return ("application", name)
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    # One loop for all: grpc.aio has one poller a process.
+    loop = asyncio.new_event_loop()
+    yield loop.run_until_complete
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def test_several_applications(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b", "c") as it:
+            two = {"Greeter": (["demo.Greeter"], ["b"]), "Fruit": (["demo.Fruit"], ["c"])}
+            await it.publish({**ONE, "two": two, "Ünï 'app'": {"D": (["demo.Greeter"], ["c"])}})
+            assert await it.answers(GREET, app("one")) == "a"
+            assert await it.answers(GREET, app("two")) == "b"
+            assert await it.answers(FRUIT, app("two")) == "c"
+            assert await it.answers(GREET, app("three")) == "NOT_FOUND"
+            assert await it.answers(GREET, app("")) == "NOT_FOUND"
+            assert await it.answers(GREET) == "NOT_FOUND"
+            assert await it.answers(OTHER, app("one")) == "a", "the only deployment answers UNIMPLEMENTED itself"
+            assert await it.answers(OTHER, app("two")) == "NOT_FOUND", "several deployments: the fallback answers"
+            for method in ("ray.serve.RayServeAPIService/Healthz", "grpc.health.v1.Health/Check"):
+                code, text, _ = await it.call(f"/{method}", app("one"))
+                assert (code, text) == ("NOT_FOUND", f"fallback /{method}")
+            reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+            assert await it.answers(reflection, app("one")) == "NOT_FOUND"
+            assert "LIVE" in await it.admin("/ready")
+            log = (it.folder / "envoy.log").read_text()
+            assert not re.findall(r".*\[(?:warning|error|critical)\].*", log)
+
+    run(scenario())
+
+
+def test_only_application(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a") as it:
+            await it.publish(ONE)
+            assert await it.answers(GREET) == "a"
+            assert await it.answers(GREET, app("")) == "a"
+            assert await it.answers(GREET, app("one")) == "a"
+            assert await it.answers(GREET, app("two")) == "NOT_FOUND"
+            await it.publish({})
+            assert await it.answers(GREET) == "NOT_FOUND"
+            assert await it.answers(GREET, app("one")) == "NOT_FOUND"
+
+    run(scenario())
+
+
+def test_route_by_service(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b") as it:
+            both = {"Both": (["demo.Fruit", "demo.Shared"], ["b"])}
+            await it.publish({"one": {"Greeter": (["demo.Greeter", "demo.Shared"], ["a"])}, "two": both}, True)
+            assert await it.answers(GREET) == "a"
+            assert await it.answers(FRUIT) == "b"
+            assert await it.answers(FRUIT, app("")) == "b"
+            assert await it.answers("/demo.Shared/Do") == "NOT_FOUND"
+            assert await it.answers("/demo.Shared/Do", app("two")) == "b"
+            assert await it.answers(OTHER) == "NOT_FOUND"
+            assert await it.answers(GREET, app("three")) == "NOT_FOUND"
+
+    run(scenario())
+
+
+def test_changes_are_in_force_once_published(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b") as it:
+            for _ in range(3):
+                await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+                assert {await it.answers(GREET, app("one")) for _ in range(5)} == {"a"}
+                await it.publish({"one": {"Greeter": (["demo.Greeter"], ["b"])}})
+                assert {await it.answers(GREET, app("one")) for _ in range(5)} == {"b"}
+            await it.publish({**ONE, "two": {"Greeter": (["demo.Greeter"], ["b"])}})
+            assert await it.answers(GREET, app("two")) == "b"
+            await it.publish({"two": {"Greeter": (["demo.Greeter"], ["b"])}})
+            assert await it.answers(GREET, app("one")) == "NOT_FOUND"
+            await it.publish({**ONE, "two": {"Greeter": (["demo.Greeter"], ["b"])}})
+            assert await it.answers(GREET, app("one")) == "a", "an application that comes back"
+
+    run(scenario())
+
+
+def test_a_model_stays_on_its_replica(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b", "c") as it:
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b", "c"])}})
+            homes = {}
+            for model in map(str, range(20)):
+                answers = {await it.answers(GREET, app("one"), ("multiplexed_model_id", model)) for _ in range(3)}
+                assert len(answers) == 1
+                homes[model] = answers.pop()
+            assert set(homes.values()) == {"a", "b", "c"}
+            spread = {await it.answers(GREET, app("one"), ("multiplexed_model_id", "")) for _ in range(40)}
+            assert spread == {"a", "b", "c"}, "an empty id is none"
+
+    run(scenario())
+
+
+def test_a_replica_that_is_gone_fails_no_call(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b") as it:
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b"])}})
+            await it.upstreams["b"].stop()
+            for model in map(str, range(10)):
+                assert await it.answers(GREET, app("one")) == "a"
+                assert await it.answers(GREET, app("one"), ("multiplexed_model_id", model)) == "a"
+
+    run(scenario())
+
+
+def test_no_ready_replica(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig() as it:
+            await it.publish({"Zoë's": {"Greeter": (["demo.Greeter"], [])}})
+            code, text, trailers = await it.call(GREET, ("request_id", "r1"))
+            assert (code, text) == ("UNAVAILABLE", "No replica of application 'Zoë's' is ready.")
+            assert trailers["request_id"] == "r1"
+            _, _, trailers = await it.call(GREET)
+            assert UUID.fullmatch(trailers["request_id"])
+
+    run(scenario())
+
+
+def test_unreachable_replica(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a") as it:
+            await it.publish(ONE)
+            await it.upstreams["a"].stop()
+            code, _, trailers = await it.call(GREET, ("request_id", "r1"))
+            assert (code, trailers["request_id"]) == ("UNAVAILABLE", "r1")
+
+    run(scenario())
+
+
+def test_overflow_is_resource_exhausted(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a") as it:
+            resources = it.resources(ONE)
+            cluster = pb.Cluster.FromString(resources.by_type[CLUSTERS]["one#Greeter"].value)
+            cluster.circuit_breakers.thresholds[0].max_connections.value = 1
+            cluster.circuit_breakers.thresholds[0].max_pending_requests.value = 1
+            clusters = {**resources.by_type[CLUSTERS], cluster.name: pack(cluster)}
+            await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTERS: clusters})), 5)
+            it.upstreams["a"].hold.clear()
+            first = asyncio.create_task(it.call(GREET))
+            while not it.upstreams["a"].calls:
+                await asyncio.sleep(0.01)
+            # One more may wait for the connection that the first one holds.
+            calls = {f"r{n}": asyncio.create_task(it.call(GREET, ("request_id", f"r{n}"))) for n in range(4)}
+            await asyncio.wait(calls.values(), timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            it.upstreams["a"].hold.set()
+            assert (await first)[0] == "OK"
+            dropped = {key: await call for key, call in calls.items() if (await call)[0] != "OK"}
+            assert dropped
+            for key, (code, text, trailers) in dropped.items():
+                assert code == "RESOURCE_EXHAUSTED"
+                assert text.startswith("Request dropped due to backpressure: ")
+                assert "application 'one'" in text
+                assert trailers["request_id"] == key
+
+    run(scenario())
+
+
+def test_what_envoy_refuses_changes_nothing_and_blocks_nothing(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b") as it:
+            bad = it.resources({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
+            cluster = pb.Cluster.FromString(bad.by_type[CLUSTERS]["bad#Greeter"].value)
+            cluster.connect_timeout.seconds = -1
+            broken = Resources(
+                {**bad.by_type, CLUSTERS: {**bad.by_type[CLUSTERS], cluster.name: pack(cluster)}},
+            )
+            with pytest.raises(ResourcesRejected, match="Expected positive duration") as first:
+                await asyncio.wait_for(it.ads.publish(broken), 5)
+            assert first.value.type_url == CLUSTERS
+            await it.publish(ONE)
+            with pytest.raises(ResourcesRejected):
+                await asyncio.wait_for(it.ads.publish(broken), 5)
+            assert await it.answers(GREET, app("one")) == "a"
+            await it.publish({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
+            assert await it.answers(GREET, app("bad")) == "b"
+
+    run(scenario())
+
+
+def test_taken_port_is_told_and_can_be_retried(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a") as it:
+            with socket.socket() as other:
+                # As every grpcio server does: with two of these, the kernel would deal the connections out to both.
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                other.bind(("127.0.0.1", it.port))
+                other.listen()
+                with pytest.raises(ResourcesRejected, match=r"(?i)address already in use") as taken:
+                    await it.publish(ONE)
+                assert taken.value.type_url == LISTENERS
+            await it.publish(ONE)
+            assert await it.answers(GREET) == "a"
+
+    run(scenario())
+
+
+def test_control_plane_restarts(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b") as it:
+            await it.publish(ONE)
+            await it.ads.stop()
+            assert await it.answers(GREET) == "a"
+            it.ads = AdsServer(str(it.folder / "ads.sock"))
+            await it.ads.start()
+            while not it.ads.connections:
+                await asyncio.sleep(0.02)
+            assert await it.answers(GREET) == "a", "a control plane that knows nothing yet takes nothing away"
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["b"])}})
+            assert await it.answers(GREET) == "b"
+            await it.ads.stop()
+
+    run(scenario())
+
+
+def test_envoy_restarts(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b") as it:
+            await it.publish(ONE)
+            stop_envoy(it.process)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(it.ads.publish(it.resources({"two": ONE["one"]})), 0.1)
+            waiting = asyncio.create_task(it.publish({"three": {"Greeter": (["demo.Greeter"], ["b"])}}))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            second = start_envoy(it.folder, "second")
+            try:
+                await waiting
+                assert await it.answers(GREET, app("three")) == "b"
+                assert await it.answers(GREET, app("two")) == "NOT_FOUND"
+            finally:
+                stop_envoy(second)
+
+    run(scenario())
