@@ -75,7 +75,7 @@ class Difference:
 def find(paths: Sequence[Path], includes: Sequence[Path]) -> tuple[Source, ...]:
     """Return the proto files among files and below folders.
 
-    A folder is the root of what lies in it. The root of a file is the include folder that it lies in, else its own
+    A folder is the root of what lies in it; hidden folders, such as ``.venv``, are left alone. The root of a file is the include folder that it lies in, else its own
     folder.
 
     Raises:
@@ -92,7 +92,9 @@ def find(paths: Sequence[Path], includes: Sequence[Path]) -> tuple[Source, ...]:
     for path in paths:
         resolved = path.resolve()
         if path.is_dir():
-            roots, protos = [resolved], sorted(resolved.rglob("*.proto"))
+            below = (proto.relative_to(resolved) for proto in sorted(resolved.rglob("*.proto")))
+            roots = [resolved]
+            protos = [resolved / proto for proto in below if not any(part.startswith(".") for part in proto.parts)]
         elif path.suffix == ".proto":
             roots, protos = [*folders, *(include.resolve() for include in includes)], [resolved]
         else:
@@ -176,7 +178,7 @@ def write(output: Output, difference: Difference, folder: Path) -> None:
     """Make the changes. New content is first put beside every old file, then all are swapped.
 
     Raises:
-        CodegenError: The folder can't be written; it is as it was.
+        CodegenError: The folder can't be written. No file has changed, unless a swap failed after others.
     """
     staged: list[tuple[Path, Path]] = []
     try:

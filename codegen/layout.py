@@ -66,12 +66,16 @@ def signature(name: str, parameters: Sequence[str], alternatives: Sequence[str],
     if indent + len(tail) > WIDTH:
         # The type is too long for a line of its own; ruff wraps it in parentheses.
         fits = indent + 4 + len(union) <= WIDTH
-        rows = [union] if fits else [alternatives[0], *(f"| {other}" for other in alternatives[1:])]
+        rows = (
+            [union]
+            if fits
+            else [_narrow("| " * (row > 0) + each, "", indent + 4) for row, each in enumerate(alternatives)]
+        )
         tail = _lines(indent, ") -> (", *rows, "):")
     inner = ", ".join(parameters)
     if indent + 4 + len(inner) <= WIDTH:
         return _lines(indent, f"def {name}(", inner, tail)
-    return exploded(f"def {name}(", parameters, tail, indent)
+    return exploded(f"def {name}(", [_narrow(each, ",", indent + 4) for each in parameters], tail, indent)
 
 
 def docstring(text: str, indent: int) -> str:
@@ -91,6 +95,14 @@ def docstring(text: str, indent: int) -> str:
     if lines[0].endswith('"') and not lines[0].endswith('\\"'):
         lines[0] = lines[0][:-1] + '\\"'
     return f'"""{lines[0]}"""'
+
+
+def _narrow(item: str, comma: str, indent: int) -> str:
+    """Break ``Name[type]`` at its brackets when it is too long even for a line of its own."""
+    head, bracket, rest = item.partition("[")
+    if not bracket or indent + len(item + comma) <= WIDTH:
+        return item
+    return _lines(indent, head + bracket, rest[:-1], "]")
 
 
 def _lines(indent: int, head: str, *rest: str) -> str:

@@ -32,6 +32,11 @@ def respond(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
     except CodegenError as error:
         del response.file[:]
         response.error = str(error)
+    except Exception as error:  # a traceback would reach the user through protoc
+        del response.file[:]
+        response.error = (
+            f"internal error: {type(error).__name__}: {error}; this is a bug in ray-grpc-sdk, please report it"
+        )
     return response
 
 

@@ -212,12 +212,11 @@ class _Rpc(Generic[RequestT, ResponseT]):
         method: The RPC.
     """
 
-    _client: _Client[Any]
-    _invoke: Any
-
     def __init__(self, method: Method) -> None:
         self.method = method
         self._name = method.python_name
+        self._client: _Client[Any] | None = None
+        self._invoke: Any = None
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -240,8 +239,10 @@ class _Rpc(Generic[RequestT, ResponseT]):
             vars(client)[self._name] = bound
         return bound
 
-    def _call(self, invoke: Any, request: Any, options: CallOptions) -> Any:
-        return invoke(request, **self._client._arguments(self._name, options))
+    def _call(self, request: Any, options: CallOptions, form: str = "__call__") -> Any:
+        if self._client is None:
+            raise TypeError(f"{self._name} is called on a client, not on its class")
+        return getattr(self._invoke, form)(request, **self._client._arguments(self._name, options))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method.path}>"
@@ -254,7 +255,7 @@ class AsyncUnaryUnary(_Rpc[RequestT, ResponseT]):
         self, request: RequestT, **options: Unpack[CallOptions]
     ) -> grpc.aio.UnaryUnaryCall[RequestT, ResponseT]:
         """Start a call; ``await`` it for the response."""
-        return cast("grpc.aio.UnaryUnaryCall[RequestT, ResponseT]", self._call(self._invoke, request, options))
+        return cast("grpc.aio.UnaryUnaryCall[RequestT, ResponseT]", self._call(request, options))
 
 
 class AsyncUnaryStream(_Rpc[RequestT, ResponseT]):
@@ -264,7 +265,7 @@ class AsyncUnaryStream(_Rpc[RequestT, ResponseT]):
         self, request: RequestT, **options: Unpack[CallOptions]
     ) -> grpc.aio.UnaryStreamCall[RequestT, ResponseT]:
         """Start a call; iterate over it with ``async for``."""
-        return cast("grpc.aio.UnaryStreamCall[RequestT, ResponseT]", self._call(self._invoke, request, options))
+        return cast("grpc.aio.UnaryStreamCall[RequestT, ResponseT]", self._call(request, options))
 
 
 class AsyncStreamUnary(_Rpc[RequestT, ResponseT]):
@@ -276,7 +277,7 @@ class AsyncStreamUnary(_Rpc[RequestT, ResponseT]):
         **options: Unpack[CallOptions],
     ) -> grpc.aio.StreamUnaryCall[RequestT, ResponseT]:
         """Start a call; ``await`` it for the response. Without ``requests``, send them with ``call.write``."""
-        return cast("grpc.aio.StreamUnaryCall[RequestT, ResponseT]", self._call(self._invoke, requests, options))
+        return cast("grpc.aio.StreamUnaryCall[RequestT, ResponseT]", self._call(requests, options))
 
 
 class AsyncStreamStream(_Rpc[RequestT, ResponseT]):
@@ -288,7 +289,7 @@ class AsyncStreamStream(_Rpc[RequestT, ResponseT]):
         **options: Unpack[CallOptions],
     ) -> grpc.aio.StreamStreamCall[RequestT, ResponseT]:
         """Start a call; iterate over it with ``async for``. Without ``requests``, send them with ``call.write``."""
-        return cast("grpc.aio.StreamStreamCall[RequestT, ResponseT]", self._call(self._invoke, requests, options))
+        return cast("grpc.aio.StreamStreamCall[RequestT, ResponseT]", self._call(requests, options))
 
 
 class SyncUnaryUnary(_Rpc[RequestT, ResponseT]):
@@ -296,11 +297,11 @@ class SyncUnaryUnary(_Rpc[RequestT, ResponseT]):
 
     def __call__(self, request: RequestT, **options: Unpack[CallOptions]) -> ResponseT:
         """Call and wait for the response."""
-        return cast("ResponseT", self._call(self._invoke, request, options))
+        return cast("ResponseT", self._call(request, options))
 
     def with_call(self, request: RequestT, **options: Unpack[CallOptions]) -> tuple[ResponseT, grpc.Call]:
         """Call, and return the response with the call, which knows the code and the trailing metadata."""
-        return cast("tuple[ResponseT, grpc.Call]", self._call(self._invoke.with_call, request, options))
+        return cast("tuple[ResponseT, grpc.Call]", self._call(request, options, "with_call"))
 
 
 class SyncUnaryStream(_Rpc[RequestT, ResponseT]):
@@ -308,7 +309,7 @@ class SyncUnaryStream(_Rpc[RequestT, ResponseT]):
 
     def __call__(self, request: RequestT, **options: Unpack[CallOptions]) -> grpc.CallIterator[ResponseT]:
         """Start a call; iterate over it."""
-        return cast("grpc.CallIterator[ResponseT]", self._call(self._invoke, request, options))
+        return cast("grpc.CallIterator[ResponseT]", self._call(request, options))
 
 
 class SyncStreamUnary(_Rpc[RequestT, ResponseT]):
@@ -316,11 +317,11 @@ class SyncStreamUnary(_Rpc[RequestT, ResponseT]):
 
     def __call__(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> ResponseT:
         """Send all requests and wait for the response."""
-        return cast("ResponseT", self._call(self._invoke, iter(requests), options))
+        return cast("ResponseT", self._call(iter(requests), options))
 
     def with_call(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> tuple[ResponseT, grpc.Call]:
         """Call, and return the response with the call, which knows the code and the trailing metadata."""
-        return cast("tuple[ResponseT, grpc.Call]", self._call(self._invoke.with_call, iter(requests), options))
+        return cast("tuple[ResponseT, grpc.Call]", self._call(iter(requests), options, "with_call"))
 
 
 class SyncStreamStream(_Rpc[RequestT, ResponseT]):
@@ -328,7 +329,7 @@ class SyncStreamStream(_Rpc[RequestT, ResponseT]):
 
     def __call__(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> grpc.CallIterator[ResponseT]:
         """Start a call; iterate over it. A thread of grpc's takes the requests from ``requests``."""
-        return cast("grpc.CallIterator[ResponseT]", self._call(self._invoke, iter(requests), options))
+        return cast("grpc.CallIterator[ResponseT]", self._call(iter(requests), options))
 
 
 def _split(metadata: Metadata) -> tuple[tuple[tuple[str, str | bytes], ...], dict[str, Any]]:

@@ -20,7 +20,7 @@ _PING = f"Ping /{SERVE_API}/ListApplications for available applications."
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Fallback(grpc.GenericRpcHandler):
+class Fallback(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """Answers the built-in services, and NOT_FOUND or UNIMPLEMENTED to everything else.
 
     Args:

@@ -156,7 +156,7 @@ def delete(name: str) -> None:
     Raises:
         ClusterError: Ray can't be reached.
     """
-    _connect()
+    _connect(starts_ray=False)
     with _serve_errors():
         serve.delete(name)
     controller = find_controller()
@@ -175,7 +175,7 @@ def status() -> Status:
         >>> sdk.status().is_healthy  # doctest: +SKIP
         True
     """
-    _connect()
+    _connect(starts_ray=False)
     controller = find_controller()
     ingress: IngressStatus | None = _call(controller.status) if controller is not None else None
     with _serve_errors():
@@ -215,8 +215,7 @@ def shutdown() -> None:
     Raises:
         ClusterError: Ray can't be reached.
     """
-    if not ray.is_initialized():
-        _connect()
+    _connect(starts_ray=False)
     with _serve_errors():
         serve.shutdown()  # type: ignore[no-untyped-call]
     controller = find_controller()
@@ -257,11 +256,11 @@ def deployed_applications() -> set[str] | None:
         return None
 
 
-def _connect() -> None:
+def _connect(*, starts_ray: bool = True) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(log_to_driver=False)
+        ray.init(address=None if starts_ray else "auto", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(f"Ray can't be reached: {' '.join(str(error).split())}") from None
 

@@ -60,26 +60,31 @@ def fallback_cluster(config: ListenerConfig) -> pb.Cluster:
 
 def unix_cluster(name: str, path: str) -> pb.Cluster:
     """Returns the cluster of a gRPC server that listens on a unix socket."""
+    host = pb.LbEndpoint(endpoint=pb.Endpoint(address=pb.Address(pipe=pb.Pipe(path=path))))
     http2 = pb.HttpProtocolOptions.ExplicitHttpConfig(http2_protocol_options=pb.Http2ProtocolOptions())
     return pb.Cluster(
         name=name,
         type=pb.Cluster.STATIC,
         connect_timeout=Duration(seconds=1),
         typed_extension_protocol_options={_PROTOCOL_OPTIONS: pack(pb.HttpProtocolOptions(explicit_http_config=http2))},
-        load_assignment=_assignment(name, [pb.Address(pipe=pb.Pipe(path=path))]),
+        load_assignment=_assignment(name, [host]),
     )
 
 
 def deployment_endpoints(application: str, deployment: Deployment) -> pb.ClusterLoadAssignment:
     """Returns the endpoints of a deployment, sorted: order must not look like a change."""
-    addresses = sorted({(endpoint.host, endpoint.port) for endpoint in deployment.endpoints})
-    return _assignment(
-        cluster_name(application, deployment.name), [socket_address(host, port) for host, port in addresses]
-    )
+    # Two replicas can't share an address: when one took over another's port, the table may hold both for a moment.
+    by_address = {(endpoint.host, endpoint.port): endpoint for endpoint in sorted(deployment.endpoints)}
+    hosts = []
+    for (host, port), endpoint in by_address.items():
+        hosts.append(pb.LbEndpoint(endpoint=pb.Endpoint(address=socket_address(host, port))))
+        # A model's home is a hash of this. By default it is of the address, which differs from proxy to proxy: each
+        # reaches the replicas of its own node by loopback.
+        hosts[-1].metadata.filter_metadata["envoy.lb"].fields["hash_key"].string_value = endpoint.replica_id
+    return _assignment(cluster_name(application, deployment.name), hosts)
 
 
-def _assignment(name: str, addresses: list[pb.Address]) -> pb.ClusterLoadAssignment:
-    hosts = [pb.LbEndpoint(endpoint=pb.Endpoint(address=address)) for address in addresses]
+def _assignment(name: str, hosts: list[pb.LbEndpoint]) -> pb.ClusterLoadAssignment:
     return pb.ClusterLoadAssignment(
         cluster_name=name, endpoints=[pb.LocalityLbEndpoints(lb_endpoints=hosts)] if hosts else []
     )

@@ -265,6 +265,8 @@ class AdsServer:
         try:
             async for request in requests:
                 self._receive(stream, request)
+        except Exception:
+            _log.exception("reading from Envoy failed")
         finally:
             stream.outbox.put_nowait(None)
 

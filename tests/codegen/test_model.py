@@ -53,9 +53,7 @@ def test_without_a_package(request_for: Build) -> None:
     assert only(request).services[0].rpcs[0].path == "/Greeter/SayHello"
 
 
-@pytest.mark.parametrize(
-    ("level", "name"), [(0, "unknown"), (1, "no_side_effects"), (2, "idempotent")]
-)
+@pytest.mark.parametrize(("level", "name"), [(0, "unknown"), (1, "no_side_effects"), (2, "idempotent")])
 def test_options(request_for: Build, level: int, name: str) -> None:
     request = request_for()
     options = request.proto_file[0].service[0].method[0].options

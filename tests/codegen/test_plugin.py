@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import Edition
 
@@ -30,3 +31,11 @@ def test_what_is_wrong_with_a_proto_is_an_error(request_for: Build) -> None:
     response = plugin.respond(request_for(messages=["None"], uses="None"))
     assert response.error == "greet.proto: Python can't spell the message name 'None' in a class; rename the message"
     assert not response.file
+
+
+def test_a_bug_is_no_traceback(request_for: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugin.model, "files", lambda request: 1 / 0)
+    response = plugin.respond(request_for())
+    assert response.error == (
+        "internal error: ZeroDivisionError: division by zero; this is a bug in ray-grpc-sdk, please report it"
+    )

@@ -53,7 +53,7 @@ def test_it_is_formatted_whatever_the_length_of_names(request_for: Build, kind: 
         method.input_type = method.output_type = f".greet.{name}"
         method.client_streaming, method.server_streaming = kind & 1 == 1, kind & 2 == 2
     text = text_of(request)
-    assert ruff("format", text=text) == text
+    assert ruff("format", text=text).splitlines() == text.splitlines()
 
 
 def test_it_imports_only_what_it_uses(request_for: Build) -> None:
@@ -84,6 +84,8 @@ def test_a_template_that_uses_an_unknown_name_fails(request_for: Build) -> None:
 
 
 def test_what_is_not_python_is_refused(request_for: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(render, "_environment", lambda: jinja2.Environment(loader=jinja2.DictLoader({"sdk.py.jinja": "def"})))
+    monkeypatch.setattr(
+        render, "_environment", lambda: jinja2.Environment(loader=jinja2.DictLoader({"sdk.py.jinja": "def"}))
+    )
     with pytest.raises(CodegenError, match=r"greet\.proto: the generated module is not Python, line 1"):
         text_of(request_for())

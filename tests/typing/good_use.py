@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -12,16 +12,29 @@ from awkward_pb2 import Outer
 from awkward_sdk import AsyncBase, AwkwardBase, AwkwardClient, AwkwardSyncClient
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import StringValue
-from ray.serve.handle import DeploymentHandle
 from shapes.awkward_pb2 import Square
 from shapes.circle_pb2 import Circle
-from user_defined_protos_pb2 import ImageClass, ImageData, UserDefinedMessage, UserDefinedMessage2
-from user_defined_protos_pb2 import UserDefinedResponse, UserDefinedResponse2
-from user_defined_protos_sdk import ImageClassificationServiceBase, UserDefinedServiceBase
-from user_defined_protos_sdk import UserDefinedServiceClient, UserDefinedServiceSyncClient
+from user_defined_protos_pb2 import (
+    ImageClass,
+    ImageData,
+    UserDefinedMessage,
+    UserDefinedMessage2,
+    UserDefinedResponse,
+    UserDefinedResponse2,
+)
+from user_defined_protos_sdk import (
+    ImageClassificationServiceBase,
+    UserDefinedServiceBase,
+    UserDefinedServiceClient,
+    UserDefinedServiceSyncClient,
+)
 
 from sdk.deployment import grpc_deployment
-from sdk.service import RequestStream
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+    from sdk.service import RequestStream
 
 
 @grpc_deployment

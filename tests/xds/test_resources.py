@@ -92,7 +92,7 @@ def test_an_address_is_listed_once() -> None:
     again = Endpoint("r3", R1.host, R1.port)
     app = Application("one", (Deployment("Greeter", ("demo.Greeter",), (R1, again)),))
     (packed,) = build(Snapshot(1, (app,)), CONFIG).by_type[ENDPOINTS].values()
-    ((hosts),) = pb.ClusterLoadAssignment.FromString(packed.value).endpoints
+    (hosts,) = pb.ClusterLoadAssignment.FromString(packed.value).endpoints
     assert len(hosts.lb_endpoints) == 1
 
 

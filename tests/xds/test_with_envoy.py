@@ -126,6 +126,13 @@ def test_a_model_stays_on_its_replica(run: Run) -> None:
                 assert len(answers) == 1
                 homes[model] = answers.pop()
             assert set(homes.values()) == {"a", "b", "c"}
+            for upstream in it.upstreams.values():
+                await upstream.stop()
+                await upstream.start()
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["c", "b", "a"])}})
+            for model, home in homes.items():
+                answer = await it.answers(GREET, app("one"), ("multiplexed_model_id", model))
+                assert answer == home, "a model's home depends on the replicas' ids and not on their addresses"
             spread = {await it.answers(GREET, app("one"), ("multiplexed_model_id", "")) for _ in range(40)}
             assert spread == {"a", "b", "c"}, "an empty id is none"
 

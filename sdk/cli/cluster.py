@@ -1,0 +1,92 @@
+"""How commands find their Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+
+from sdk.errors import ClusterError
+
+_REACH_S = 5.0
+
+
+def connect_or_start(
+    address: str | None,
+    cleanup: contextlib.ExitStack,
+    report: Callable[[str], None],
+    check_before_start: Callable[[], None],
+) -> bool:
+    """Connect to a cluster, or start a local Ray that ends with the command.
+
+    Args:
+        address: The cluster's address, or ``"local"`` for a new one; None for ``RAY_ADDRESS``, then for one that runs
+            on this machine, then for a new one.
+        cleanup: Gets what must be undone at the end.
+        report: Gets a line of progress.
+        check_before_start: Called before a local Ray is started, which takes seconds; raises what speaks against it.
+
+    Returns:
+        Whether a local Ray was started.
+
+    Raises:
+        ClusterError: The cluster named by ``address`` or ``RAY_ADDRESS`` can't be reached, or Ray can't be started.
+    """
+    import ray
+
+    cleanup.callback(ray.shutdown)
+    named = address or os.environ.get("RAY_ADDRESS")
+    if named != "local":
+        report(f"Connecting to Ray at {named} …" if named else "Looking for Ray …")
+        try:
+            connect(address)
+            return False
+        except ClusterError:
+            if named:
+                raise
+    check_before_start()
+    report("Starting a local Ray …")
+    try:
+        ray.init(address="local", include_dashboard=False)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ClusterError(f"A local Ray can't be started: {_one_line(error)}") from None
+    return True
+
+
+def connect(address: str | None) -> None:
+    """Connect to a cluster that runs.
+
+    Args:
+        address: The cluster's address; None for ``RAY_ADDRESS``, then for one that runs on this machine.
+
+    Raises:
+        ClusterError: No cluster runs, or it can't be reached.
+    """
+    import ray
+
+    named = address or os.environ.get("RAY_ADDRESS")
+    if named and named != "auto":
+        _check_reachable(named)
+    # Ray Serve's controller may belong to another program that was started elsewhere: say where our modules are.
+    path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if part)
+    try:
+        ray.init(address=named or "auto", log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        what = f"Ray at {named} can't be reached" if named else "No Ray cluster runs here"
+        raise ClusterError(f"{what}: {_one_line(error)}") from None
+
+
+def _check_reachable(address: str) -> None:
+    """Try the address first: Ray itself tries for a minute, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ClusterError(f"{address!r} is no address of a Ray cluster; give HOST:PORT, such as 127.0.0.1:6379.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
+    except OSError as error:
+        raise ClusterError(f"Ray at {address} can't be reached: {error.strerror or error}.") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

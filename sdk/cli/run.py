@@ -1,0 +1,141 @@
+"""``sdk run``: serve an application until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdk.cli.target import load_target
+from sdk.errors import ApplicationError
+from sdk.ingress.options import GrpcOptions
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_REFRESH_S = 1.0
+_DEFAULTS = GrpcOptions()
+
+
+@click.command(epilog="Example:  sdk run app:app --name greeter --port 9000")
+@click.argument("target", metavar="MODULE[:NAME]")
+@click.option("--name", default="default", show_default=True, help="Name of the application.")
+@click.option("--host", default=_DEFAULTS.host, show_default=True, help="IP address that Envoy listens on.")
+@click.option("--port", type=int, default=_DEFAULTS.port, show_default=True, help="Port that Envoy listens on.")
+@click.option("--address", default=None, help="Ray cluster: HOST:PORT, or `local` for a new one.  [default: RAY_ADDRESS, one that runs here, or a new one]")
+@click.option("--request-timeout-s", type=float, default=None, help="Seconds after which a call ends DEADLINE_EXCEEDED.")
+@click.option("--route-by-service", is_flag=True, help="Route calls without `application` metadata by their service.")
+@click.option(
+    "--error-details",
+    type=click.Choice(["traceback", "message", "none"]),
+    default=_DEFAULTS.error_details,
+    show_default=True,
+    help="What clients read of an exception in a handler.",
+)
+def run(target: str, name: str, address: str | None, **options: Any) -> None:
+    """Serve the application that MODULE:NAME holds, behind Envoy, until Ctrl-C.
+
+    NAME is what `.bind()` returned; without it, the module's only application. A local Ray is started when there is
+    none, and ended again with everything else.
+    """
+    grpc_options = GrpcOptions(**options)
+    module, found = load_target(target)
+    application = _only_application(module) if found is None else found
+    with _interrupt_on_sigterm(), _quiet_logs():
+        _serve(application, target, name, address, grpc_options)
+
+
+def _serve(application: Any, target: str, name: str, address: str | None, options: GrpcOptions) -> None:
+    # Imported here: what is wrong with the command line or the module is said before Ray takes its seconds.
+    from rich.console import Console
+
+    from sdk.cli.cluster import connect_or_start
+    from sdk.ingress.envoy import check_port, find_envoy
+    from sdk.serve.application import require_application
+    from sdk.serve.run import delete, shutdown, start
+    from sdk.serve.run import run as run_application
+
+    require_application(application, target)
+    find_envoy()
+    console = Console(stderr=True)
+    with contextlib.ExitStack() as cleanup, console.status("Starting …") as progress:
+        # Stops the spinner before the last lines are printed.
+        cleanup.callback(progress.stop)
+        is_local = connect_or_start(
+            address, cleanup, progress.update, lambda: check_port(options.host, options.port)
+        )
+        progress.update("Starting the ingress …")
+        has_started = _start_ingress(start, options)
+        cleanup.callback(shutdown if has_started else lambda: delete(name))
+        cleanup.callback(lambda: console.print("Shutting down …", style="dim"))
+        progress.update(f"Starting application {name!r} …")
+        run_application(application, name=name)
+        progress.stop()
+        where = "a local Ray" if is_local else "the running Ray cluster"
+        _show_until_interrupted(f"Serving {name!r} at {options.host}:{options.port} on {where}. Ctrl-C ends it.")
+
+
+def _start_ingress(start: Any, options: GrpcOptions) -> bool:
+    """Start the ingress. Returns False when it ran before, with the same options."""
+    from sdk.ingress.actors import find_controller
+
+    was_running = find_controller() is not None
+    start(options)
+    return not was_running
+
+
+def _show_until_interrupted(headline: str) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from sdk.cli.view import as_tables, as_text
+    from sdk.serve.run import status
+
+    console = Console()
+    forever = threading.Event()
+    try:
+        if not console.is_terminal:
+            click.echo(as_text(status()))
+            click.echo(headline)
+            forever.wait()
+        with Live(as_tables(status(), headline), console=console, auto_refresh=False) as live:
+            while not forever.wait(_REFRESH_S):
+                live.update(as_tables(status(), headline), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _only_application(module: ModuleType) -> Any:
+    from ray import serve
+
+    names = [name for name, value in vars(module).items() if isinstance(value, serve.Application)]
+    if len(names) != 1:
+        what = f"has several applications ({', '.join(names)})" if names else "has no application (what `.bind()` returns)"
+        raise ApplicationError(f"Module {module.__name__} {what}: name one, `sdk run {module.__name__}:NAME`.")
+    return getattr(module, names[0])
+
+
+@contextlib.contextmanager
+def _interrupt_on_sigterm() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C: a supervisor that stops us gets the same clean end."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Keep Ray's and Ray Serve's progress reports out of the view; warnings and the application's output stay."""
+    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    yield
+

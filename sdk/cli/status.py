@@ -1,0 +1,29 @@
+"""``sdk status``: how the applications and the proxies are."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(epilog="Example:  sdk status --json | jq .healthy")
+@click.option("--json", "wants_json", is_flag=True, help="Print one JSON object.")
+@click.option("--address", default=None, help="Ray cluster to ask; by default RAY_ADDRESS or the one of this machine.")
+def status(wants_json: bool, address: str | None) -> None:
+    """Show applications, deployments and proxies. Exit code 0: all healthy; 1: something is not, or nothing runs."""
+    from rich.console import Console
+
+    from sdk.cli.cluster import connect
+    from sdk.cli.view import as_json, as_tables, as_text
+    from sdk.serve.run import status as read_status
+
+    connect(address)
+    current = read_status()
+    console = Console()
+    if wants_json:
+        click.echo(as_json(current))
+    elif console.is_terminal and (current.applications or current.proxies):
+        console.print(as_tables(current))
+    else:
+        click.echo(as_text(current))
+    if not current.is_healthy:
+        raise click.exceptions.Exit(1)

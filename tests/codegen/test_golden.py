@@ -1,0 +1,142 @@
+"""The committed outputs: what a change to templates or rules does to generated code shows in the diff of these files.
+
+To accept a change: ``python tests/codegen/test_golden.py``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codegen import compile as compiler
+from codegen.render import tool_version
+
+HERE = Path(__file__).parent
+GOLDEN = HERE / "golden"
+GUIDE = HERE.parent.parent / "protos" / "user_defined_protos.proto"
+NAMES = ("user_defined_protos_sdk.py", "awkward_sdk.py")
+
+
+def neutral(text: str) -> str:
+    # A new version of the tool must not change these files.
+    return text.replace(f"(ray-grpc-sdk {tool_version()})", "(ray-grpc-sdk VERSION)", 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_output_is_what_is_committed(generated: Path, name: str) -> None:
+    assert neutral((generated / name).read_text()) == (GOLDEN / name).read_text()
+
+
+def test_the_golden_files_are_formatted_and_import_only_what_they_use() -> None:
+    files = [str(GOLDEN / name) for name in NAMES]
+    for command in (["format", "--check"], ["check", "--ignore-noqa", "--select=F,E4,E7,E9,W,B,PIE,UP"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length=120", *files],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_generated_modules_say_what_the_protos_say(generated: Path) -> None:
+    # In an interpreter of its own: generated modules go into the process-wide descriptor pool.
+    subprocess.run([sys.executable, "-W", "error", HERE / "inspect_generated.py", generated], check=True)
+
+
+def test_a_stale_module_says_so(generated: Path, tmp_path: Path) -> None:
+    for path in (generated / "user_defined_protos_pb2.py", generated / "user_defined_protos_sdk.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    module = tmp_path / "user_defined_protos_sdk.py"
+    text = module.read_text()
+    hash_ = text.partition('proto_hash="')[2].partition('"')[0]
+    module.write_text(text.replace(hash_, "0" * 64))
+    done = subprocess.run(
+        [sys.executable, "-c", "import user_defined_protos_sdk"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "StaleCodeError" in done.stderr
+    assert "sdk codegen" in done.stderr
+
+
+FINGERPRINTS = """
+import sys, importlib
+from codegen.fingerprint import fingerprint
+for name in sys.argv[1:]:
+    print(fingerprint(importlib.import_module(name).DESCRIPTOR.serialized_pb))
+"""
+
+OPTIONS = """
+syntax = "proto3";
+package options;
+import "google/protobuf/descriptor.proto";
+message Big { string a = 1; int32 b = 2; map<string, int32> m = 3; }
+extend google.protobuf.MethodOptions { Big big = 50010; string low = 50001; repeated int32 many = 50005; }
+extend google.protobuf.FileOptions { Big file_big = 50010; string file_low = 50001; }
+extend google.protobuf.FieldOptions { string gone = 50006 [retention = RETENTION_SOURCE]; }
+"""
+
+USES = """
+// Custom options in an order that is not that of their numbers.
+import "options.proto";
+option (options.file_big) = { b: 3 a: "x" m: { key: "k" value: 1 } m: { key: "a" value: 2 } };
+option (options.file_low) = "low";
+message Hello { LABEL string some_name = 1 [json_name = "other", deprecated = true, (options.gone) = "gone"]; }
+service Greeter {
+  option deprecated = true;
+  // A comment.
+  rpc SayHello(Hello) returns (Hello) {
+    option (options.big) = { a: "q" };
+    option (options.many) = 3;
+    option idempotency_level = IDEMPOTENT;
+    option (options.low) = "1";
+    option (options.many) = 4;
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("syntax", "label"),
+    [
+        ('syntax = "proto2";', "optional"),
+        ('syntax = "proto3";', "optional"),
+        ('edition = "2023"; option features.field_presence = IMPLICIT;', ""),
+        ('edition = "2024"; option features.enforce_naming_style = STYLE_LEGACY;', ""),
+    ],
+)
+@pytest.mark.parametrize("implementation", ["upb", "python"])
+def test_the_plugin_and_the_loaded_module_agree_on_the_fingerprint(
+    tmp_path: Path, syntax: str, label: str, implementation: str
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    (source / "options.proto").write_text(OPTIONS)
+    (source / "uses.proto").write_text(syntax + "\npackage uses;" + USES.replace("LABEL", label))
+    output = compiler.run(compiler.find([source], []), [])
+    compiler.write(output, compiler.compare(output, out), out)
+    loaded = subprocess.run(
+        [sys.executable, "-c", FINGERPRINTS, "uses_pb2"],
+        cwd=out,
+        env={"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f'proto_hash="{loaded.stdout.strip()}"' in (out / "uses_sdk.py").read_text()
+
+
+def accept() -> None:
+    output = compiler.run(compiler.find([GUIDE, HERE / "protos"], []), [])
+    for name in NAMES:
+        (GOLDEN / name).write_text(neutral(output.files[name].decode()))
+
+
+if __name__ == "__main__":
+    accept()
