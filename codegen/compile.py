@@ -75,8 +75,8 @@ class Difference:
 def find(paths: Sequence[Path], includes: Sequence[Path]) -> tuple[Source, ...]:
     """Return the proto files among files and below folders.
 
-    A folder is the root of what lies in it; hidden folders, such as ``.venv``, are left alone. The root of a file is the include folder that it lies in, else its own
-    folder.
+    A folder is the root of what lies in it; hidden folders, such as ``.venv``, are left alone. The root of a file is
+    the include folder that it lies in, else its own folder.
 
     Raises:
         CodegenError: A path does not exist, is no proto file, or there is no proto file at all.

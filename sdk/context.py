@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from typing import Any, NoReturn, Protocol, Union
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
@@ -18,7 +18,7 @@ from sdk.errors import RpcError
 _current: contextvars.ContextVar[ServicerContext | CallState | None] = contextvars.ContextVar("sdk_call", default=None)
 _CODE_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
-MetadataPairs = Union[grpc.aio.Metadata, Sequence[tuple[str, "str | bytes"]]]
+MetadataPairs: TypeAlias = "grpc.aio.Metadata | Sequence[tuple[str, str | bytes]]"
 
 
 class CallState(Protocol):

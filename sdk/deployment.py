@@ -157,4 +157,5 @@ def _check_options(cls: Any, options: Mapping[str, Any]) -> None:
 def _bind(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundDeployment:
     from sdk.serve.application import bind_class
 
-    return bind_class(cls, replaced, args, kwargs)
+    bound: BoundDeployment = bind_class(cls, replaced, args, kwargs)
+    return bound

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
-
 from sdk.cli.target import load_target
+
 from sdk.errors import ApplicationError
 from sdk.ingress.options import GrpcOptions
 
@@ -28,8 +28,14 @@ _DEFAULTS = GrpcOptions()
 @click.option("--name", default="default", show_default=True, help="Name of the application.")
 @click.option("--host", default=_DEFAULTS.host, show_default=True, help="IP address that Envoy listens on.")
 @click.option("--port", type=int, default=_DEFAULTS.port, show_default=True, help="Port that Envoy listens on.")
-@click.option("--address", default=None, help="Ray cluster: HOST:PORT, or `local` for a new one.  [default: RAY_ADDRESS, one that runs here, or a new one]")
-@click.option("--request-timeout-s", type=float, default=None, help="Seconds after which a call ends DEADLINE_EXCEEDED.")
+@click.option(
+    "--address",
+    default=None,
+    help="Ray cluster: HOST:PORT, or `local` for a new one.  [default: RAY_ADDRESS, one that runs here, or a new one]",
+)
+@click.option(
+    "--request-timeout-s", type=float, default=None, help="Seconds after which a call ends DEADLINE_EXCEEDED."
+)
 @click.option("--route-by-service", is_flag=True, help="Route calls without `application` metadata by their service.")
 @click.option(
     "--error-details",
@@ -67,9 +73,7 @@ def _serve(application: Any, target: str, name: str, address: str | None, option
     with contextlib.ExitStack() as cleanup, console.status("Starting …") as progress:
         # Stops the spinner before the last lines are printed.
         cleanup.callback(progress.stop)
-        is_local = connect_or_start(
-            address, cleanup, progress.update, lambda: check_port(options.host, options.port)
-        )
+        is_local = connect_or_start(address, cleanup, progress.update, lambda: check_port(options.host, options.port))
         progress.update("Starting the ingress …")
         has_started = _start_ingress(start, options)
         cleanup.callback(shutdown if has_started else lambda: delete(name))
@@ -116,7 +120,9 @@ def _only_application(module: ModuleType) -> Any:
 
     names = [name for name, value in vars(module).items() if isinstance(value, serve.Application)]
     if len(names) != 1:
-        what = f"has several applications ({', '.join(names)})" if names else "has no application (what `.bind()` returns)"
+        what = (
+            f"has several applications ({', '.join(names)})" if names else "has no application (what `.bind()` returns)"
+        )
         raise ApplicationError(f"Module {module.__name__} {what}: name one, `sdk run {module.__name__}:NAME`.")
     return getattr(module, names[0])
 
@@ -138,4 +144,3 @@ def _quiet_logs() -> Iterator[None]:
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
     yield
-

@@ -6,7 +6,7 @@ import click
 
 
 @click.command(epilog="Example:  sdk shutdown --address 10.0.0.5:6379")
-@click.option("--address", default=None, help="Ray cluster to clean; by default RAY_ADDRESS or the one of this machine.")
+@click.option("--address", default=None, help="Ray cluster to clean; by default RAY_ADDRESS or one that runs here.")
 def shutdown(address: str | None) -> None:
     """Shut down every application, Ray Serve and the ingress on a cluster. Calls in flight finish first; Ray stays."""
     from sdk.cli.cluster import connect

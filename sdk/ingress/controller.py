@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -21,8 +21,8 @@ from sdk.ingress.proxy import Proxy
 from sdk.ingress.registry import Lease, ProxyState, Registry, Replica
 
 if TYPE_CHECKING:
-    from sdk.xds.snapshot import Snapshot
     from sdk.ingress.options import GrpcOptions
+    from sdk.xds.snapshot import Snapshot
 
 logger = logging.getLogger("sdk.ingress")
 

@@ -1,4 +1,4 @@
-"""What the controller knows: replicas with leases, proxies with the version they serve. Plain state, no sockets, no Ray.
+"""What the controller knows: replicas with leases, and proxies with the version they serve. Plain state.
 
 Nothing is stored. After a restart the registry is filled again by the replicas' heartbeats and, so that it never
 publishes less than the truth, by what the proxies still hold.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from sdk.ingress.options import GrpcOptions
 from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+
+if TYPE_CHECKING:
+    from sdk.ingress.options import GrpcOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 import time
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import ray

@@ -8,20 +8,15 @@ holds no socket, so that tests drive it with a plain object.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
-import grpc
-from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs does not know it
-
-from sdk.context import CallState, MetadataPairs, ServicerContext, context_of, enter_call
+from sdk.context import CallState, ServicerContext, enter_call
 from sdk.errors import RpcError
 from sdk.wire import metadata as md
+from sdk.wire.context_view import ContextView
 from sdk.wire.frames import ACCEPT_ENCODING, FrameError, FrameReader, is_known_encoding, only_message, pack_prefix
-from sdk.wire.threads import pump, run_in_thread
 
 if TYPE_CHECKING:
     from sdk.wire.routes import Route
@@ -49,7 +44,7 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class Call:
+class Call(ContextView):
     """One call.
 
     Args:
@@ -62,11 +57,26 @@ class Call:
     """
 
     __slots__ = (
-        "_body", "_cancel_reason", "_complete", "_deadline", "_done_callbacks", "_encoding", "_fields", "_finished",
-        "_head_sent", "_metadata", "_on_finished", "_paused", "_queued_bytes", "_reader", "_request_id", "_stream_error",
-        "_task", "_timer", "_trailing", "_waiter", "_write_waiter", "aborted", "code", "context", "details", "headers",
-        "messages", "path", "route", "server", "slot_held", "transport", "writable",
-    )  # fmt: skip
+        "_body",
+        "_complete",
+        "_encoding",
+        "_on_finished",
+        "_paused",
+        "_queued_bytes",
+        "_reader",
+        "_stream_error",
+        "_task",
+        "_timer",
+        "_waiter",
+        "_write_waiter",
+        "aborted",
+        "code",
+        "context",
+        "details",
+        "messages",
+        "path",
+        "slot_held",
+    )
 
     def __init__(
         self,
@@ -125,7 +135,7 @@ class Call:
         if timeout is not None or limit is not None:
             self._set_deadline(timeout, limit)
         if route is None:
-            # Whether the client's stream ever ends is not known for a method that is not: answer without it before long.
+            # Whether the client's stream ever ends is not known for a method that is not: answer before long.
             self._timer = self._timer or self.server.loop.call_later(UNKNOWN_PATIENCE_S, self._answer_unknown)
         elif route.client_streaming and not self._finished:
             if not is_known_encoding(self._encoding):
@@ -145,8 +155,8 @@ class Call:
             if self._queued_bytes > self.server.settings.max_receive_message_length + 5:
                 self.finish_with(
                     RESOURCE_EXHAUSTED,
-                    f"request message is longer than the limit of {self.server.settings.max_receive_message_length} bytes "
-                    "(max_receive_message_length)",
+                    "request message is longer than the limit of "
+                    f"{self.server.settings.max_receive_message_length} bytes (max_receive_message_length)",
                 )
                 return
             self._body.append(data)
@@ -232,7 +242,7 @@ class Call:
         try:
             enter_call(self)
             self.server.enter(self)
-            await route.answer(self)
+            await route.answer(self, route)
         except asyncio.CancelledError:
             code, details = self._cancel_reason or (CANCELLED, "the handler was cancelled")
             self.finish_with(code, details)
@@ -248,110 +258,26 @@ class Call:
             elif not self._finished:
                 self.finish_with(self.code or 0, self.details)
 
-    # -- handlers, one function for each way to answer -----------------------------------------
+    def take_message(self) -> bytes:
+        """Return the one request message of a method that takes one; the body is complete.
 
-    def request(self) -> Any:
-        """Return what the handler gets: the decoded message, or the stream of messages."""
-        route = self.route
-        assert route is not None
-        if self.messages is not None:
-            return RequestMessages(self)
+        Raises:
+            FrameError: The body is not one message, or it is refused.
+        """
         body = self._body
-        message = only_message(
+        self._body = []
+        return only_message(
             body[0] if len(body) == 1 else b"".join(body),
             self.server.settings.max_receive_message_length,
             self._encoding,
         )
-        self._body = []
-        return route.decode_request(message)
-
-    async def answer_unary_async(self) -> None:
-        """Await a coroutine function and send its message."""
-        route = self.route
-        assert route is not None
-        if route.takes_context:
-            response = await route.handler(self.request(), grpc_context=context_of(self))
-        else:
-            response = await route.handler(self.request())
-        if self.aborted is None:
-            self.send_only(response)
-
-    async def answer_unary_sync(self) -> None:
-        """Run a plain function in a thread and send its message."""
-        result = await run_in_thread(self, self._invoke)
-        if isinstance(result, Awaitable):  # a plain function that returns what a coroutine function made
-            result = await result
-        if self.aborted is None:
-            self.send_only(result)
-
-    async def answer_stream_async(self) -> None:
-        """Send every message of an async generator."""
-        await self._send_all(self._invoke())
-
-    async def answer_stream_sync(self) -> None:
-        """Send every message of a generator, or of the iterator that a plain function returns; it runs in a thread."""
-        result = (
-            self._invoke()
-            if self.route is not None and self.route.is_generator
-            else await run_in_thread(self, self._invoke)
-        )
-        if isinstance(result, Awaitable):
-            result = await result
-        if isinstance(result, AsyncIterator):
-            await self._send_all(result)
-        elif isinstance(result, Iterator) or hasattr(result, "__iter__"):
-            await pump(self, iter(result))
-        else:
-            raise self.wrong_type(result, "an iterator of ")
-
-    def _invoke(self) -> Any:
-        route = self.route
-        assert route is not None
-        if route.takes_context:
-            return route.handler(self.request(), grpc_context=context_of(self))
-        return route.handler(self.request())
-
-    async def _send_all(self, responses: AsyncIterator[Any]) -> None:
-        try:
-            async for response in responses:
-                self.send(response)
-                if not self.writable:
-                    await self.wait_writable()
-        finally:
-            close = getattr(responses, "aclose", None)
-            if close is not None:
-                await close()
 
     # -- the answer ---------------------------------------------------------------------------
 
-    def encode(self, response: Any) -> bytes:
-        """Return the bytes of a response message.
-
-        Raises:
-            RpcError: It is not a message of the method's response type.
-        """
-        route = self.route
-        assert route is not None
-        if type(response) is not route.response_type:
-            raise self.wrong_type(response, "")
-        data: bytes = response.SerializeToString()
-        return data
-
-    def wrong_type(self, value: Any, prefix: str) -> RpcError:
-        """Return the error for a handler that answers with something else than its proto says."""
-        route = self.route
-        assert route is not None
-        got = "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
-        return RpcError(
-            grpc.StatusCode.INTERNAL,
-            f"{route.label} returned {got}; the proto says {prefix}{route.method.response.DESCRIPTOR.full_name}",
-        )
-
-    def send_only(self, response: Any) -> None:
+    def send_only(self, data: bytes) -> None:
         """Send the one message of a unary answer together with the end of the call: one write."""
         if self._finished:
             return
-        data = self.encode(response)
         length = len(data)
         if self._head_sent:
             head = b""
@@ -364,12 +290,8 @@ class Call:
         )
         self._finish()
 
-    def send(self, response: Any) -> None:
+    def send(self, data: bytes) -> None:
         """Send one message of a stream."""
-        self.send_encoded(self.encode(response))
-
-    def send_encoded(self, data: bytes) -> None:
-        """Send the bytes of one message of a stream."""
         if self._finished:
             return
         if self._head_sent:
@@ -492,124 +414,9 @@ class Call:
             self.transport.resume_reading()
         return message
 
-    # -- what the context reads and sets (sdk.context.CallState) ---------------------------------
-
-    def _id(self) -> bytes:
-        request_id = self._request_id
-        if request_id is None:
-            fields = self._fields
-            # Envoy makes an ``x-request-id`` for every call, so that its own answers and ours name the same one.
-            request_id = fields.get(b"request_id") or fields.get(b"x-request-id") or str(uuid.uuid4()).encode()
-            self._request_id = request_id
-        return request_id
-
-    @property
-    def request_id(self) -> str:
-        return self._id().decode("latin-1")
-
-    def header(self, name: bytes) -> str | None:
-        value = self._fields.get(name)
-        return None if value is None else value.decode("latin-1")
-
-    @property
-    def metadata(self) -> md.Metadata:
-        if self._metadata is None:
-            self._metadata = md.from_headers(self.headers)
-        return self._metadata
-
-    @property
-    def trailing(self) -> md.Metadata:
-        return self._trailing
-
-    @property
-    def peer(self) -> str:
-        # Envoy appends the address it saw; what stands before it came from the client and proves nothing.
-        address = (self.header(b"x-forwarded-for") or "").rpartition(",")[2].strip()
-        return f"{'ipv6' if ':' in address else 'ipv4'}:{address}" if address else "unknown"
-
-    def set_trailing(self, metadata: MetadataPairs) -> None:
-        self._trailing = md.check(metadata)
-
-    def send_initial_metadata(self, metadata: MetadataPairs) -> None:
-        if self._head_sent:
-            raise RuntimeError("the initial metadata was sent already: with the first message, or by an earlier call")
-        lines = md.encode(md.check(metadata))
-        self._head_sent = True
-        head = self.server.head[:-2] + lines + b"\r\n"
-        if self.server.is_loop_thread():
-            self._write_head(head)
-        else:
-            self.server.on_loop(partial(self._write_head, head))
-
-    def _write_head(self, head: bytes) -> None:
-        if not self._finished:
-            self.transport.write(head)
-
-    def time_remaining(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - self.server.loop.time())
-
-    def is_done(self) -> bool:
-        return self._finished
-
-    def is_cancelled(self) -> bool:
-        return self._cancel_reason is not None
-
-    def on_done(self, callback: Callable[[], None]) -> None:
-        if self._finished:
-            callback()
-        elif self._done_callbacks is None:
-            self._done_callbacks = [callback]
-        else:
-            self._done_callbacks.append(callback)
-
-    async def read_message(self) -> Any:
-        route = self.route
-        assert route is not None
-        message = await self.next_message()
-        return EOF if message is None else route.decode_request(message)
-
-    async def write_message(self, message: Any) -> None:
-        self.send(message)
-        if not self.writable:
-            await self.wait_writable()
-
     def _refuse_encoding(self) -> None:
         self._trailing = (("grpc-accept-encoding", ACCEPT_ENCODING.decode()),)
         self.finish_with(UNIMPLEMENTED, f"grpc-encoding {self._encoding.decode('latin-1')!r} is not supported")
-
-
-class RequestMessages:
-    """The request messages of one call: an ``AsyncIterator`` on the loop, an ``Iterator`` in a handler's thread."""
-
-    __slots__ = ("_call", "_decode")
-
-    def __init__(self, call: Call) -> None:
-        assert call.route is not None
-        self._call = call
-        self._decode = call.route.decode_request
-
-    def __aiter__(self) -> RequestMessages:
-        return self
-
-    async def __anext__(self) -> Any:
-        message = await self._call.next_message()
-        if message is None:
-            raise StopAsyncIteration
-        return self._decode(message)
-
-    def __iter__(self) -> RequestMessages:
-        return self
-
-    def __next__(self) -> Any:
-        loop = self._call.server.loop
-        message = asyncio.run_coroutine_threadsafe(self._call.next_message(), loop).result()
-        if message is None:
-            raise StopIteration
-        return self._decode(message)
-
-    def is_cancelled(self) -> bool:
-        """Tell whether the client is gone or the deadline has passed."""
-        return self._call.is_cancelled()
 
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ _PREFIX = struct.Struct(">BI")
 unpack_prefix = _PREFIX.unpack_from
 pack_prefix = _PREFIX.pack
 
-# What zlib must be told to find behind each ``grpc-encoding``: a gzip header, or the zlib header that HTTP calls deflate.
+# What zlib must expect for each ``grpc-encoding``: a gzip header, or the zlib header that HTTP calls deflate.
 _WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 

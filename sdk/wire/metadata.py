@@ -1,4 +1,4 @@
-"""Metadata, deadlines and status messages between gRPC's terms and HTTP/1.1 header bytes (gRPC over HTTP/2 protocol)."""
+"""Metadata, deadlines and status messages: gRPC's terms and HTTP/1.1 header bytes (gRPC over HTTP/2 protocol)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import base64
 import binascii
 import re
 import traceback
+from asyncio import futures as _asyncio_futures
 from collections.abc import Iterable
+from concurrent import futures as _concurrent_futures
+from pathlib import Path
+from types import TracebackType
 
 Metadata = tuple[tuple[str, "str | bytes"], ...]
 
@@ -20,6 +24,10 @@ _TRANSPORT = frozenset(
 )  # fmt: skip
 _RESERVED = frozenset(
     {"request_id", "content-type", "te", "transfer-encoding", "content-length", "connection", "trailer"}
+)
+# Where the code lives that calls a handler: this room, and the standard library's threads and futures.
+_SERVER_FOLDERS = tuple(
+    str(Path(file).parent) for file in (__file__, _asyncio_futures.__file__, _concurrent_futures.__file__)
 )
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
 _PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")
@@ -106,6 +114,14 @@ def fit_message(text: str, limit: int) -> bytes:
     return _cut(encoded, room // 3) + mark + _cut(encoded, -(room - room // 3))
 
 
+def _without_server_frames(frames: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the handler on: the frames of the server that called it say nothing to its author."""
+    first = frames
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(_SERVER_FOLDERS):
+        first = first.tb_next
+    return first or frames
+
+
 def _cut(encoded: bytes, length: int) -> bytes:
     """Return the first (or, when negative, last) ``length`` bytes without half an escape or half a character."""
     if length >= 0:
@@ -133,7 +149,8 @@ def describe_exception(error: BaseException, style: str) -> str:
         style: ``"traceback"`` (as Ray Serve's guide says), ``"message"`` or ``"none"``.
     """
     if style == "traceback":
-        return "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+        frames = _without_server_frames(error.__traceback__)
+        return "".join(traceback.format_exception(type(error), error, frames)).rstrip()
     if style == "message":
         return f"{type(error).__name__}: {error}"
     return "Internal error."

@@ -7,13 +7,18 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from google.protobuf.message import DecodeError
 
-from sdk.wire.call import INTERNAL, Call
+from sdk.errors import RpcError
 from sdk.wire.frames import FrameError
+from sdk.wire.handlers import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
 
 if TYPE_CHECKING:
     from sdk.service import Method, Row
+    from sdk.wire.call import Call
+
+_INTERNAL = grpc.StatusCode.INTERNAL
 
 
 class Route:
@@ -50,7 +55,24 @@ class Route:
             return self._from_string(data)
         except DecodeError as error:
             name = self.method.request.DESCRIPTOR.full_name
-            raise FrameError(INTERNAL, f"the request is not a {name}: {error}") from None
+            raise FrameError(_INTERNAL.value[0], f"the request is not a {name}: {error}") from None
+
+    def encode_response(self, response: Any) -> bytes:
+        """Return the bytes of a response message.
+
+        Raises:
+            RpcError: It is not a message of the method's response type.
+        """
+        if type(response) is not self.response_type:
+            raise self.wrong_type(response)
+        data: bytes = response.SerializeToString()
+        return data
+
+    def wrong_type(self, value: Any, prefix: str = "") -> RpcError:
+        """Return the error for a handler that answers with something else than its proto says."""
+        got = "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
+        expected = self.method.response.DESCRIPTOR.full_name
+        return RpcError(_INTERNAL, f"{self.label} returned {got}; the proto says {prefix}{expected}")
 
 
 def build_routes(rows: Iterable[Row]) -> dict[bytes, Route]:
@@ -58,10 +80,10 @@ def build_routes(rows: Iterable[Row]) -> dict[bytes, Route]:
     return {row.method.path.encode(): Route(row) for row in rows}
 
 
-def _answer(method: Method, handler: Callable[..., Any]) -> Callable[[Call], Awaitable[None]]:
+def _answer(method: Method, handler: Callable[..., Any]) -> Callable[[Call, Route], Awaitable[None]]:
     if method.cardinality.server_streaming:
-        return Call.answer_stream_async if _is(inspect.isasyncgenfunction, handler) else Call.answer_stream_sync
-    return Call.answer_unary_async if _is(inspect.iscoroutinefunction, handler) else Call.answer_unary_sync
+        return answer_stream_async if _is(inspect.isasyncgenfunction, handler) else answer_stream_sync
+    return answer_unary_async if _is(inspect.iscoroutinefunction, handler) else answer_unary_sync
 
 
 def _is(test: Callable[[Any], bool], handler: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from sdk.wire.call import Call
+    from sdk.wire.routes import Route
 
 R = TypeVar("R")
 
@@ -32,9 +33,9 @@ async def run_in_thread(call: Call, function: Callable[[], R]) -> R:
         raise
 
 
-async def pump(call: Call, iterator: Iterator[Any]) -> None:
+async def pump(call: Call, route: Route, iterator: Iterator[Any]) -> None:
     """Send every message of an iterator that runs in a thread, in batches, no faster than the client takes them."""
-    shared = _Pump(call, iterator)
+    shared = _Pump(call, route, iterator)
     future = call.server.executor.submit(contextvars.copy_context().run, shared.produce)
     try:
         while await shared.send_batch():
@@ -50,10 +51,10 @@ async def pump(call: Call, iterator: Iterator[Any]) -> None:
 class _Pump:
     """What the producing thread and the loop share. The condition guards every attribute behind it."""
 
-    def __init__(self, call: Call, iterator: Iterator[Any]) -> None:
+    def __init__(self, call: Call, route: Route, iterator: Iterator[Any]) -> None:
         self._call = call
+        self._encode = route.encode_response
         self._iterator = iterator
-        self._loop = call.server.loop
         self._ready = asyncio.Event()
         self._condition = threading.Condition()
         self._batch: list[bytes] = []
@@ -63,7 +64,7 @@ class _Pump:
 
     def produce(self) -> None:
         """Take messages from the iterator until it ends or nobody wants more; in the thread."""
-        encode = self._call.encode
+        encode = self._encode
         try:
             for response in self._iterator:
                 data = encode(response)
@@ -98,7 +99,7 @@ class _Pump:
             batch, self._batch = self._batch, []
             ended = self._ended
         for data in batch:
-            self._call.send_encoded(data)
+            self._call.send(data)
         if not self._call.writable:
             await self._call.wait_writable()
         with self._condition:

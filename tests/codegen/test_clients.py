@@ -32,7 +32,7 @@ def awkward(generated: Path) -> Iterator[ModuleType]:
     sys.path.remove(str(generated))
 
 
-class Echo(grpc.GenericRpcHandler):
+class Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """Answers every method of all four kinds, and sends the metadata that it got back as trailing metadata."""
 
     def __init__(self, services: list[Any]) -> None:
@@ -117,7 +117,7 @@ def test_all_four_kinds_async(awkward: ModuleType, target: str) -> None:
             await stream.write(requests_of(service["Both"], 1)[0])
             assert isinstance(await stream.read(), service["Both"].response)
             await stream.done_writing()
-            assert await stream.read() is grpc.aio.EOF
+            assert await stream.read() is grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
 
     run(main)
 

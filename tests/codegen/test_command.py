@@ -119,7 +119,7 @@ def test_wrong_use(run: Run, tmp_path: Path, arguments: list[str], message: str)
 
 
 def test_without_the_codegen_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = run("protos", "--out", "gen")
     assert result.exit_code == 2
     assert result.stderr == (

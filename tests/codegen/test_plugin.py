@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import Edition
 
 from codegen import plugin
+
+if TYPE_CHECKING:
+    import pytest
 
 Build = Callable[..., CodeGeneratorRequest]
 
@@ -34,7 +37,7 @@ def test_what_is_wrong_with_a_proto_is_an_error(request_for: Build) -> None:
 
 
 def test_a_bug_is_no_traceback(request_for: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin.model, "files", lambda request: 1 / 0)
+    monkeypatch.setattr("codegen.model.files", lambda request: 1 / 0)
     response = plugin.respond(request_for())
     assert response.error == (
         "internal error: ZeroDivisionError: division by zero; this is a bug in ray-grpc-sdk, please report it"

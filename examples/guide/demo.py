@@ -1,0 +1,170 @@
+"""What ``make demo`` runs: the guide from its first call to its last, on a Ray cluster of its own.
+
+Starts Ray and the ingress on free ports of 127.0.0.1, deploys the guide's applications as the guide goes on, runs the
+guide's client code against them, shuts everything down, and makes sure that nothing it started is left.
+"""
+
+from __future__ import annotations
+
+import http.server
+import logging
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import app1
+import app2
+import app3
+import client
+import digits
+import grpc
+import ray
+
+import sdk
+
+_MARK = "SDK_GUIDE_DEMO"
+_GONE_PATIENCE_S = 20.0
+
+
+def heading(text: str) -> None:
+    """Print a heading."""
+    print(f"\n== {text}", flush=True)
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(image: bytes) -> Iterator[str]:
+    """Serve one image over HTTP, and give its URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "image/png")
+            self.send_header("Content-Length", str(len(image)))
+            self.end_headers()
+            self.wfile.write(image)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/digit.png"
+        finally:
+            server.shutdown()
+
+
+@contextmanager
+def ray_cluster(folder: str) -> Iterator[None]:
+    """Run a Ray cluster on this machine that keeps its files in a folder."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    ray.init(
+        address="local",  # never the cluster that RAY_ADDRESS names: the demo shuts down what it runs on
+        num_cpus=8,  # a replica asks for one; those here hardly use any, so there may be more than the machine has
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=folder,
+    )
+    try:
+        yield
+    finally:
+        try:
+            sdk.shutdown()
+        finally:
+            ray.shutdown()
+
+
+def descendants(mark: str) -> list[str]:
+    """Return the processes that this one started, directly or not; children inherit the environment with the mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if f"{_MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found.append(f"{entry.name} {command[:100]}")
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
+def walk_through(port: int, url: str) -> None:
+    """Deploy and call what the guide deploys and calls, in its order."""
+    address = f"127.0.0.1:{port}"
+
+    heading(f"Start the ingress on {address} and deploy app1")
+    sdk.start(sdk.GrpcOptions(port=port))
+    sdk.run(app1.g, name="app1")
+    print("app1 serves userdefinedprotos.UserDefinedService")
+
+    with grpc.insecure_channel(address) as channel:
+        heading("Send gRPC requests")
+        client.greet(channel)
+        heading("Check proxy health")
+        client.health(channel)
+        heading("Work with gRPC metadata")
+        client.metadata(channel)
+        heading("Streaming")
+        client.streaming(channel)
+
+        heading("Model composition: train a model of the digits, deploy app2, classify an image of a 3")
+        digits.train()
+        sdk.run(app2.g2, name="app2")
+        client.predict(channel, url)
+
+        heading("Handle errors: two applications run, and the call does not say which one it is for")
+        client.errors(channel)
+        client.health(channel)
+
+        heading("Use gRPC context: app3 takes the place of app1")
+        sdk.run(app3.g, name="app1")
+        client.context(channel)
+
+
+def main() -> int:
+    """Run the demo; returns the exit code."""
+    began = time.monotonic()
+    mark = uuid.uuid4().hex
+    os.environ[_MARK] = mark
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="guide-", ignore_cleanup_errors=True) as folder:
+        with serving(digits.digit_png(3)) as url, ray_cluster(folder):
+            walk_through(port, url)
+            heading("Shut down")
+            started = len(descendants(mark))
+        deadline = time.monotonic() + _GONE_PATIENCE_S
+        while (left := descendants(mark)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    if left:
+        print(f"{len(left)} of {started} processes are still there:", *left, sep="\n  ", file=sys.stderr)
+        return 1
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            print(f"something still listens on port {port}", file=sys.stderr)
+            return 1
+    print(f"all {started} processes have ended: no Ray, no Envoy")
+    print(f"\nThe guide ran in {time.monotonic() - began:.0f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The model that ``app2.py`` serves, and images to try it with: scikit-learn's handwritten digits.
+
+``python digits.py`` trains the model, writes it to ``digits.joblib`` beside this file, and writes ``digit.png``. The
+images come with scikit-learn, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+
+import joblib  # type: ignore[import-untyped]  # it has no types
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # it has no types
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # it has no types
+
+HERE = Path(__file__).resolve().parent
+MODEL_FILE = HERE / "digits.joblib"
+
+SIDE = 8
+"""Pixels on each side of the images that the model was trained with."""
+_INK = 16
+"""The data set's value of a pixel that is all ink; 0 is none."""
+
+
+def train(path: Path = MODEL_FILE) -> Path:
+    """Train the model and write it to a file.
+
+    The model takes rows of ``SIDE * SIDE`` numbers from 0 (no ink) to 1, and its classes are the digits.
+
+    Args:
+        path: The file; one that is there is replaced.
+
+    Returns:
+        The same path.
+    """
+    data = load_digits()
+    model = LogisticRegression(max_iter=1000).fit(data.data / _INK, data.target)
+    # Written beside and moved, so that a replica that loads it meanwhile reads all of the old or all of the new one.
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    joblib.dump(model, new)
+    new.replace(path)
+    return path
+
+
+def digit_png(digit: int) -> bytes:
+    """Return a PNG image of the first such digit in the data set, white on black, larger than the model wants it."""
+    data = load_digits()
+    pixels = data.images[list(data.target).index(digit)]
+    image = Image.fromarray((pixels * (255 / _INK)).astype(np.uint8))
+    png = BytesIO()
+    image.resize((64, 64), Image.Resampling.NEAREST).save(png, "PNG")
+    return png.getvalue()
+
+
+if __name__ == "__main__":
+    print(train())
+    (HERE / "digit.png").write_bytes(digit_png(3))
+    print(HERE / "digit.png")

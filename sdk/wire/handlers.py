@@ -1,0 +1,111 @@
+"""The ways to answer a call: unary or a stream, by a handler on the loop or in a thread.
+
+On every request's way, and written for speed: which way fits a handler is decided once, in ``routes.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sdk.context import context_of
+from sdk.wire.threads import pump, run_in_thread
+
+if TYPE_CHECKING:
+    from sdk.wire.call import Call
+    from sdk.wire.routes import Route
+
+
+async def answer_unary_async(call: Call, route: Route) -> None:
+    """Await a coroutine function and send its message."""
+    request = route.decode_request(call.take_message()) if call.messages is None else RequestMessages(call, route)
+    if route.takes_context:
+        response = await route.handler(request, grpc_context=context_of(call))
+    else:
+        response = await route.handler(request)
+    if call.aborted is None:
+        call.send_only(route.encode_response(response))
+
+
+async def answer_unary_sync(call: Call, route: Route) -> None:
+    """Run a plain function in a thread and send its message."""
+    response = await run_in_thread(call, partial(_invoke, call, route))
+    if isinstance(response, Awaitable):  # a plain function that returns what a coroutine function made
+        response = await response
+    if call.aborted is None:
+        call.send_only(route.encode_response(response))
+
+
+async def answer_stream_async(call: Call, route: Route) -> None:
+    """Send every message of an async generator."""
+    await _send_all(call, route, _invoke(call, route))
+
+
+async def answer_stream_sync(call: Call, route: Route) -> None:
+    """Send every message of a generator, or of the iterator that a plain function returns; it runs in a thread."""
+    if route.is_generator:
+        responses = _invoke(call, route)
+    else:
+        responses = await run_in_thread(call, partial(_invoke, call, route))
+    if isinstance(responses, Awaitable):
+        responses = await responses
+    if isinstance(responses, AsyncIterator):
+        await _send_all(call, route, responses)
+    elif hasattr(responses, "__iter__"):
+        await pump(call, route, iter(responses))
+    else:
+        raise route.wrong_type(responses, "a stream of ")
+
+
+def _invoke(call: Call, route: Route) -> Any:
+    request = route.decode_request(call.take_message()) if call.messages is None else RequestMessages(call, route)
+    if route.takes_context:
+        return route.handler(request, grpc_context=context_of(call))
+    return route.handler(request)
+
+
+async def _send_all(call: Call, route: Route, responses: AsyncIterator[Any]) -> None:
+    encode = route.encode_response
+    try:
+        async for response in responses:
+            call.send(encode(response))
+            if not call.writable:
+                await call.wait_writable()
+    finally:
+        close = getattr(responses, "aclose", None)
+        if close is not None:
+            await close()
+
+
+class RequestMessages:
+    """The request messages of one call: an ``AsyncIterator`` on the loop, an ``Iterator`` in a handler's thread."""
+
+    __slots__ = ("_call", "_decode")
+
+    def __init__(self, call: Call, route: Route) -> None:
+        self._call = call
+        self._decode = route.decode_request
+
+    def __aiter__(self) -> RequestMessages:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self._call.next_message()
+        if message is None:
+            raise StopAsyncIteration
+        return self._decode(message)
+
+    def __iter__(self) -> RequestMessages:
+        return self
+
+    def __next__(self) -> Any:
+        message = asyncio.run_coroutine_threadsafe(self._call.next_message(), self._call.server.loop).result()
+        if message is None:
+            raise StopIteration
+        return self._decode(message)
+
+    def is_cancelled(self) -> bool:
+        """Tell whether the client is gone or the deadline has passed."""
+        return self._call.is_cancelled()
