@@ -4,8 +4,6 @@ Run it with ``sdk run app1:g --name app1``. The guide decorates the class with `
 to the service of the proto, so a wrong name, parameter or type is found before anything runs.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 
@@ -25,14 +23,14 @@ class GrpcDeployment(UserDefinedServiceBase):
         num = user_message.num * 2
         return UserDefinedResponse(greeting=greeting, num=num)
 
-    @serve.multiplexed(max_num_models_per_replica=1)
+    @serve.multiplexed(max_num_models_per_replica=1)  # type: ignore[untyped-decorator]  # Ray's decorator has no types
     async def get_model(self, model_id: str) -> str:
         """Load a model. Ray Serve keeps it, and calls this again only for a model that the replica does not hold."""
         return f"loading model: {model_id}"
 
     async def Multiplexing(self, user_message: UserDefinedMessage2) -> UserDefinedResponse2:
         model_id = serve.get_multiplexed_model_id()
-        model = await self.get_model(model_id)
+        model = await self.get_model(model_id)  # pyright: ignore[reportCallIssue]  # which pyright misreads
         return UserDefinedResponse2(greeting=f"Method2 called model, {model}")
 
     def Streaming(self, user_message: UserDefinedMessage) -> Iterator[UserDefinedResponse]:

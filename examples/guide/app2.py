@@ -5,8 +5,6 @@ ResNet; this model is small and made from data that comes with scikit-learn, so 
 the guide's shape.
 """
 
-from __future__ import annotations
-
 from io import BytesIO
 from pathlib import Path
 from typing import Any

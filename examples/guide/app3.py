@@ -3,8 +3,6 @@
 Run it with ``sdk run app3:g --name app1``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import grpc

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import grpc
-from ray.serve.generated.serve_pb2 import HealthzRequest, ListApplicationsRequest
+
+# Ray's generated code has no types.
+from ray.serve.generated.serve_pb2 import HealthzRequest, ListApplicationsRequest  # type: ignore[attr-defined]
 from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
 from user_defined_protos_pb2 import ImageData, UserDefinedMessage, UserDefinedMessage2
 from user_defined_protos_pb2_grpc import ImageClassificationServiceStub, UserDefinedServiceStub
@@ -29,7 +32,7 @@ def greet(channel: grpc.Channel) -> None:
 
 def health(channel: grpc.Channel) -> None:
     """Check proxy health."""
-    stub = RayServeAPIServiceStub(channel)  # type: ignore[no-untyped-call]  # Ray's generated code has no types
+    stub = RayServeAPIServiceStub(channel)  # type: ignore[no-untyped-call]  # see its import
     list_response = stub.ListApplications(request=ListApplicationsRequest())
     print(f"Applications: {list(list_response.application_names)}")  # ["app1"]
 
@@ -53,7 +56,7 @@ def metadata(channel: grpc.Channel) -> None:
     response, call = stub.Multiplexing.with_call(request=request, metadata=metadata)
     print(f"greeting: {response.greeting}")  # "Method2 called model, loading model: 999"
     for key, value in call.trailing_metadata():
-        print(f"trailing metadata key: {key}, value {value!r}")  # "request_id: 123"
+        print(f"trailing metadata key: {key}, value", value)  # "request_id: 123"
 
 
 def streaming(channel: grpc.Channel) -> None:
@@ -102,10 +105,11 @@ def context(channel: grpc.Channel) -> None:
     try:
         stub.__call__.with_call(request=request, metadata=metadata)
     except grpc.RpcError as rpc_error:
+        trailing: Any = rpc_error.trailing_metadata()  # grpc-stubs does not know that these are pairs
         assert rpc_error.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert rpc_error.details() == "foo not found, adding to nums."
-        assert any(key == "num" and value == "0" for key, value in rpc_error.trailing_metadata())
-        assert any(key == "request_id" for key, _ in rpc_error.trailing_metadata())
+        assert any(key == "num" and value == "0" for key, value in trailing)
+        assert any(key == "request_id" for key, _ in trailing)
         print(f"first call: {rpc_error.code()}: {rpc_error.details()}")
     else:
         raise AssertionError("the first call must fail")
@@ -117,7 +121,7 @@ def context(channel: grpc.Channel) -> None:
     assert call.details() in ("foo found.", "")
     assert any(key == "num" and value == "0" for key, value in call.trailing_metadata())
     assert any(key == "request_id" for key, _ in call.trailing_metadata())
-    print(f"second call: {call.code()}, num {dict(call.trailing_metadata())['num']}")
+    print(f"second call: {call.code()}, num", dict(call.trailing_metadata())["num"])
 
 
 SECTIONS: dict[str, Callable[[grpc.Channel], None]] = {

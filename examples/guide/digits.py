@@ -36,8 +36,8 @@ def train(path: Path = MODEL_FILE) -> Path:
     Returns:
         The same path.
     """
-    data = load_digits()
-    model = LogisticRegression(max_iter=1000).fit(data.data / _INK, data.target)
+    pixels, digits = load_digits(return_X_y=True)
+    model = LogisticRegression(max_iter=1000).fit(pixels / _INK, digits)
     # Written beside and moved, so that a replica that loads it meanwhile reads all of the old or all of the new one.
     new = path.with_name(f".{path.name}.{os.getpid()}")
     joblib.dump(model, new)
@@ -47,9 +47,9 @@ def train(path: Path = MODEL_FILE) -> Path:
 
 def digit_png(digit: int) -> bytes:
     """Return a PNG image of the first such digit in the data set, white on black, larger than the model wants it."""
-    data = load_digits()
-    pixels = data.images[list(data.target).index(digit)]
-    image = Image.fromarray((pixels * (255 / _INK)).astype(np.uint8))
+    pixels, digits = load_digits(return_X_y=True)
+    first = pixels[list(digits).index(digit)].reshape(SIDE, SIDE)
+    image = Image.fromarray((first * (255 / _INK)).astype(np.uint8))
     png = BytesIO()
     image.resize((64, 64), Image.Resampling.NEAREST).save(png, "PNG")
     return png.getvalue()

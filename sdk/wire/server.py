@@ -107,6 +107,11 @@ class WireServer:
         self._idle: asyncio.Event | None = None
         self.closing = False
 
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve on this loop, which runs in this thread; :meth:`listen` does it by itself."""
+        self.loop = loop
+        self._loop_thread = threading.get_ident()
+
     async def listen(self, host: str, port: int = 0) -> int:
         """Listen on an address (once more, when it listens on another already), and return the port.
 
@@ -117,8 +122,7 @@ class WireServer:
         Raises:
             OSError: The address can't be had.
         """
-        self.loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
+        self.attach(asyncio.get_running_loop())
         listener = await self.loop.create_server(lambda: Connection(self), host, port, backlog=4096)
         self._listeners.append(listener)
         bound: int = listener.sockets[0].getsockname()[1]

@@ -1,0 +1,528 @@
+"""A connection and its calls without sockets: bytes in, bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+
+from sdk import RpcError, current_context
+from sdk.context import ServicerContext
+from sdk.service import Cardinality, Method, Row
+from sdk.wire.call import HIGH_WATER
+from sdk.wire.frames import pack_prefix
+from sdk.wire.server import Connection, WireServer, WireSettings
+
+
+class FakeTransport:
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.reading = True
+        self.closed = False
+
+    @property
+    def written(self) -> bytes:
+        self.chunks[:] = [b"".join(self.chunks)]
+        return self.chunks[0]
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.chunks.append(data)
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+class Peer:
+    """Envoy's side of one connection."""
+
+    def __init__(self, server: WireServer) -> None:
+        self.transport = FakeTransport()
+        self.connection = Connection(server)
+        self.connection.connection_made(self.transport)  # type: ignore[arg-type]
+
+    def head(self, method: str, *, http: str = "POST", content_type: str = "application/grpc", **headers: str) -> None:
+        lines = [f"{http} /t.T/{method} HTTP/1.1", "host: x", f"content-type: {content_type}"]
+        lines += ["x-request-id: made", "transfer-encoding: chunked"]
+        lines += [f"{key.replace('__', '-')}: {value}" for key, value in headers.items()]
+        self.connection.data_received("\r\n".join([*lines, "", ""]).encode())
+
+    def send(self, message: Any) -> None:
+        data = message if isinstance(message, bytes) else message.SerializeToString()
+        self.raw(pack_prefix(0, len(data)) + data)
+
+    def raw(self, body: bytes) -> None:
+        self.connection.data_received(b"%x\r\n%s\r\n" % (len(body), body))
+
+    def end(self) -> None:
+        self.connection.data_received(b"0\r\n\r\n")
+
+    def call(self, method: str, message: Any, **headers: str) -> None:
+        self.head(method, **headers)
+        self.send(message)
+        self.end()
+
+    def trailers(self) -> dict[str, str]:
+        _, _, tail = self.transport.written.rpartition(b"0\r\ngrpc-status")
+        lines = (b"grpc-status" + tail).decode().split("\r\n")
+        return dict(line.split(": ", 1) for line in lines if line)
+
+    async def answered(self) -> dict[str, str]:
+        for _ in range(500):
+            if self.transport.written.endswith(b"\r\n\r\n") and b"0\r\ngrpc-status" in self.transport.written:
+                return self.trailers()
+            await asyncio.sleep(0.002)
+        raise AssertionError(self.transport.written)
+
+
+Body = Callable[[Callable[..., WireServer]], Awaitable[None]]
+
+
+def in_loop(body: Body) -> None:
+    """Run a test body on a loop; it gets a function that makes a server of the given handlers."""
+
+    async def main() -> None:
+        servers: list[WireServer] = []
+
+        def serve(settings: WireSettings | None = None, **handlers: tuple[Cardinality, Callable[..., Any]]) -> WireServer:
+            rows = [
+                Row(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+                for name, (cardinality, handler) in handlers.items()
+            ]
+            server = WireServer(rows, settings)
+            server.attach(asyncio.get_running_loop())
+            servers.append(server)
+            return server
+
+        await body(serve)
+        for server in servers:
+            await server.drain(quiet_s=0, grace_s=0)
+
+    asyncio.run(main())
+
+
+UNARY, SERVER = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+CLIENT, BIDI = Cardinality.STREAM_UNARY, Cardinality.STREAM_STREAM
+
+
+async def double(request: Int32Value) -> StringValue:
+    return StringValue(value=str(request.value * 2))
+
+
+def test_unary() -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        for request_id in ("a", "b"):  # keep-alive: two calls on one connection
+            peer.transport.chunks.clear()
+            peer.call("Double", Int32Value(value=4), request_id=request_id)
+            trailers = await peer.answered()
+            assert trailers == {"grpc-status": "0", "request_id": request_id}
+            assert StringValue(value="8").SerializeToString() in peer.transport.written
+        assert not peer.transport.closed
+
+    in_loop(body)
+
+
+def test_the_request_id_is_envoys_when_the_client_gave_none() -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        peer.call("Double", Int32Value())
+        assert (await peer.answered())["request_id"] == "made"
+
+    in_loop(body)
+
+
+def test_sync_handlers_run_in_a_thread_with_the_calls_context() -> None:
+    threads: list[int] = []
+
+    def handler(request: Int32Value) -> StringValue:
+        threads.append(threading.get_ident())
+        return StringValue(value=current_context().request_id())
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Sync=(UNARY, handler)))
+        peer.call("Sync", Int32Value(), request_id="mine")
+        assert (await peer.answered())["grpc-status"] == "0"
+        assert b"mine" in peer.transport.written
+        assert threads
+        assert threads[0] != threading.get_ident()
+
+    in_loop(body)
+
+
+async def stream(request: Int32Value) -> AsyncIterator[StringValue]:
+    for i in range(request.value):
+        yield StringValue(value=str(i))
+
+
+def sync_stream(request: Int32Value) -> Iterator[StringValue]:
+    for i in range(request.value):
+        yield StringValue(value=str(i))
+
+
+def returns_an_iterator(request: Int32Value) -> Iterator[StringValue]:
+    return iter([StringValue(value=str(i)) for i in range(request.value)])
+
+
+@pytest.mark.parametrize("handler", [stream, sync_stream, returns_an_iterator])
+@pytest.mark.parametrize("count", [0, 3])
+def test_server_streaming(handler: Any, count: int) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Stream=(SERVER, handler)))
+        peer.call("Stream", Int32Value(value=count))
+        assert await peer.answered() == {"grpc-status": "0", "request_id": "made"}
+        sent = [peer.transport.written.find(StringValue(value=str(i)).SerializeToString()) for i in range(count)]
+        assert sent == sorted(sent)
+        assert -1 not in sent
+
+    in_loop(body)
+
+
+async def total(requests: AsyncIterator[Int32Value]) -> StringValue:
+    return StringValue(value=str(sum([request.value async for request in requests])))
+
+
+def sync_total(requests: Iterator[Int32Value]) -> StringValue:
+    return StringValue(value=str(sum(request.value for request in requests)))
+
+
+@pytest.mark.parametrize("handler", [total, sync_total])
+def test_client_streaming(handler: Any) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Total=(CLIENT, handler)))
+        peer.head("Total")
+        for i in range(5):
+            peer.send(Int32Value(value=i))
+            await asyncio.sleep(0)
+        peer.end()
+        assert (await peer.answered())["grpc-status"] == "0"
+        assert StringValue(value="10").SerializeToString() in peer.transport.written
+
+    in_loop(body)
+
+
+def test_bidi_answers_while_the_client_sends() -> None:
+    async def echo(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
+        async for request in requests:
+            yield StringValue(value=f"echo{request.value}")
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Echo=(BIDI, echo)))
+        peer.head("Echo")
+        for i in range(3):
+            peer.send(Int32Value(value=i))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert peer.transport.written.endswith(b"echo%d\r\n" % i)
+        peer.end()
+        assert (await peer.answered())["grpc-status"] == "0"
+
+    in_loop(body)
+
+
+def test_a_slow_handler_stops_a_fast_client() -> None:
+    go = asyncio.Event()
+
+    async def slow(requests: AsyncIterator[Int32Value]) -> StringValue:
+        await go.wait()
+        return StringValue(value=str(len([request async for request in requests])))
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Slow=(CLIENT, slow)))
+        peer.head("Slow")
+        message = b"\x08\x01" + b"\x12\x7f" + b"x" * 127  # a known and an unknown field
+        count = HIGH_WATER // len(message) + 2
+        for _ in range(count):
+            peer.send(message)
+        assert not peer.transport.reading
+        go.set()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert peer.transport.reading
+        peer.end()
+        await peer.answered()
+        assert StringValue(value=str(count)).SerializeToString() in peer.transport.written
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize("handler", [stream, sync_stream])
+def test_a_slow_client_stops_a_fast_handler(handler: Any) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Stream=(SERVER, handler)))
+        peer.call("Stream", Int32Value(value=50_000))
+        peer.connection.pause_writing()
+        await asyncio.sleep(0.2)
+        size = len(peer.transport.written)
+        await asyncio.sleep(0.2)
+        assert len(peer.transport.written) == size < 400_000
+        peer.connection.resume_writing()
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if b"grpc-status: 0" in peer.transport.written:
+                return
+        raise AssertionError("the stream did not go on")
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (RpcError(grpc.StatusCode.NOT_FOUND, "no user 7"), "5", "no user 7"),
+        (ValueError("wrong"), "13", "ValueError: wrong"),
+    ],
+)
+def test_raised(raised: Exception, status: str, message: str) -> None:
+    async def fail(request: Int32Value) -> StringValue:
+        raise raised
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Fail=(UNARY, fail), settings=WireSettings(error_details="message")))
+        peer.call("Fail", Int32Value())
+        assert await peer.answered() == {"grpc-status": status, "grpc-message": message, "request_id": "made"}
+
+    in_loop(body)
+
+
+def test_context_code_details_and_metadata() -> None:
+    async def handler(request: Int32Value, grpc_context: ServicerContext) -> StringValue:
+        await grpc_context.send_initial_metadata([("early", "1")])
+        grpc_context.set_code(grpc.StatusCode.OUT_OF_RANGE)
+        grpc_context.set_details("50 %")
+        grpc_context.set_trailing_metadata([("k", "v"), ("b-bin", b"\xff")])
+        assert grpc_context.code() is grpc.StatusCode.OUT_OF_RANGE
+        assert grpc_context.invocation_metadata() == (("mine", "yes"),)
+        assert grpc_context.time_remaining() == pytest.approx(10, abs=1)
+        return StringValue()
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Handler=(UNARY, handler)))
+        peer.call("Handler", Int32Value(), mine="yes", grpc__timeout="10S")
+        trailers = await peer.answered()
+        assert trailers == {
+            "grpc-status": "11",
+            "grpc-message": "50 %25",
+            "k": "v",
+            "b-bin": "/w",
+            "request_id": "made",
+        }
+        head, _, _ = peer.transport.written.partition(b"\r\n\r\n")
+        assert b"early: 1" in head
+
+    in_loop(body)
+
+
+def test_an_abort_that_is_caught_still_aborts() -> None:
+    async def handler(request: Int32Value, grpc_context: ServicerContext) -> StringValue:
+        try:
+            await grpc_context.abort(grpc.StatusCode.ABORTED, "stop")
+        except Exception:
+            return StringValue(value="caught")
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Handler=(UNARY, handler)))
+        peer.call("Handler", Int32Value())
+        assert (await peer.answered())["grpc-status"] == "10"
+
+    in_loop(body)
+
+
+def test_a_deadline_ends_the_call_and_cancels_the_handler() -> None:
+    cancelled = asyncio.Event()
+
+    async def hang(request: Int32Value) -> StringValue:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError
+
+    async def body(serve: Any) -> None:
+        server = serve(Hang=(UNARY, hang), settings=WireSettings(request_timeout_s=0.05))
+        peer = Peer(server)
+        peer.call("Hang", Int32Value())
+        trailers = await peer.answered()
+        assert (trailers["grpc-status"], trailers["grpc-message"]) == ("4", "Request timed out after 0.05s.")
+        await asyncio.wait_for(cancelled.wait(), 1)
+        peer.transport.chunks.clear()
+        peer.call("Hang", Int32Value(), grpc__timeout="10m")
+        assert (await peer.answered())["grpc-message"] == "Deadline exceeded."
+        await asyncio.sleep(0.01)
+        assert server.ongoing == 0
+
+    in_loop(body)
+
+
+def test_a_client_that_goes_amid_its_stream_never_looks_complete() -> None:
+    seen: list[str] = []
+
+    async def count(requests: AsyncIterator[Int32Value]) -> StringValue:
+        try:
+            async for _ in requests:
+                seen.append("message")
+            seen.append("complete")
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+        return StringValue()
+
+    async def body(serve: Any) -> None:
+        server = serve(Count=(CLIENT, count))
+        peer = Peer(server)
+        peer.head("Count")
+        peer.send(Int32Value())
+        await asyncio.sleep(0.01)
+        peer.transport.closed = True
+        peer.connection.connection_lost(None)
+        await asyncio.sleep(0.01)
+        assert seen == ["message", "cancelled"]
+        assert server.ongoing == server.connections == 0
+
+    in_loop(body)
+
+
+def test_never_more_handlers_than_allowed_and_a_bounded_queue() -> None:
+    go = asyncio.Event()
+    running: list[int] = []
+
+    async def wait(request: Int32Value) -> StringValue:
+        running.append(1)
+        await go.wait()
+        running.pop()
+        return StringValue()
+
+    async def body(serve: Any) -> None:
+        server = serve(Wait=(UNARY, wait), settings=WireSettings(max_ongoing_requests=2, max_queued_requests=1))
+        peers = [Peer(server) for _ in range(4)]
+        for peer in peers:
+            peer.call("Wait", Int32Value())
+        await asyncio.sleep(0.01)
+        assert (len(running), server.count_queued()) == (2, 1)
+        refused = await peers[3].answered()
+        assert refused["grpc-status"] == "8"
+        assert refused["grpc-message"] == (
+            "Request dropped due to backpressure (num_queued_requests=1, max_queued_requests=1)."
+        )
+        go.set()
+        for peer in peers[:3]:
+            assert (await peer.answered())["grpc-status"] == "0"
+        assert server.ongoing == 0
+
+    in_loop(body)
+
+
+def test_a_thread_that_outlives_its_call_keeps_its_place() -> None:
+    go = threading.Event()
+
+    def block(request: Int32Value) -> StringValue:
+        go.wait(5)
+        return StringValue()
+
+    async def body(serve: Any) -> None:
+        server = serve(Block=(UNARY, block), settings=WireSettings(max_ongoing_requests=1, request_timeout_s=0.05))
+        peer = Peer(server)
+        peer.call("Block", Int32Value())
+        assert (await peer.answered())["grpc-status"] == "4"
+        await asyncio.sleep(0.01)
+        assert server.ongoing == 1
+        go.set()
+        await asyncio.sleep(0.05)
+        assert server.ongoing == 0
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize(
+    ("http", "content_type", "status"),
+    [("GET", "application/grpc", b"405"), ("POST", "application/json", b"415")],
+)
+def test_what_is_no_grpc_call_is_refused(http: str, content_type: str, status: bytes) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        peer.head("Double", http=http, content_type=content_type)
+        assert peer.transport.written.startswith(b"HTTP/1.1 " + status)
+        assert peer.transport.closed
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize("data", [b"nonsense\r\n\r\n", b"POST /t.T/Double HTTP/1.1\r\n" + b"a: b\r\n" * 500])
+def test_malformed_http_is_refused(data: bytes) -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Double=(UNARY, double))
+        peer = Peer(server)
+        peer.connection.data_received(data)
+        assert peer.transport.written.startswith(b"HTTP/1.1 400")
+        assert peer.transport.closed
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize(
+    ("raw", "headers", "status", "says"),
+    [
+        (b"\0\0\0\0\x05ab", {}, "13", "before its message was complete"),
+        (b"\0\0\0\0\2\xff\xff", {}, "13", "not a google.protobuf.Int32Value"),
+        (b"\0\0\0\0\0", {"grpc__encoding": "br"}, "12", "'br' is not supported"),
+        (b"\0\0\0\0\0", {"grpc__timeout": "1x"}, "13", "malformed grpc-timeout"),
+        (b"\0\0\0\4\0" + b"x" * 1024, {}, "8", "longer than the limit"),
+    ],
+)
+def test_bad_requests(raw: bytes, headers: dict[str, str], status: str, says: str) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double), settings=WireSettings(max_receive_message_length=1000)))
+        peer.head("Double", **headers)
+        peer.raw(raw)
+        peer.end()
+        trailers = await peer.answered()
+        assert trailers["grpc-status"] == status
+        assert says in trailers["grpc-message"]
+        assert trailers["request_id"] == "made"
+
+    in_loop(body)
+
+
+def test_draining_finishes_what_runs_and_then_ends_it() -> None:
+    go = asyncio.Event()
+
+    async def wait(request: Int32Value) -> StringValue:
+        await go.wait()
+        return StringValue()
+
+    async def hang(request: Int32Value) -> StringValue:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def body(serve: Any) -> None:
+        server = serve(Wait=(UNARY, wait), Hang=(UNARY, hang))
+        idle, waiting, hanging = Peer(server), Peer(server), Peer(server)
+        waiting.call("Wait", Int32Value())
+        hanging.call("Hang", Int32Value())
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=0.1))
+        await asyncio.sleep(0.01)
+        assert idle.transport.closed
+        go.set()
+        assert (await waiting.answered())["grpc-status"] == "0"
+        assert waiting.transport.closed
+        await draining
+        ended = await hanging.answered()
+        assert (ended["grpc-status"], ended["grpc-message"]) == ("14", "the replica is shutting down")
+
+    in_loop(body)
