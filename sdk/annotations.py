@@ -11,7 +11,6 @@ import collections.abc
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -20,6 +19,9 @@ import typing_extensions
 from google.protobuf.message import Message
 
 from sdk.service import RequestStream
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 # Ray's own class for request streams; by name, because Ray takes a second to import.
 _RAY_REQUEST_STREAM = "gRPCInputStream"
@@ -45,7 +47,7 @@ class Unresolved:
     def __repr__(self) -> str:
         return self.name
 
-    # The rest lets an expression around the name be evaluated, so that ``AsyncIterator[Unknown] | None`` keeps its form.
+    # The rest lets an expression around the name be evaluated: ``AsyncIterator[Unknown] | None`` keeps its form.
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -150,7 +152,8 @@ class Scope:
         if origin in _BATCHES and args:
             return args[0]
         if origin in _STANDARD_STREAMS and args:
-            return origin[self.batch_of(args[0])] if len(args) == 1 else origin[(self.batch_of(args[0]), *args[1:])]
+            parameters = (self.batch_of(args[0]), *args[1:])
+            return origin[parameters]
         return Any if annotation in _BATCHES else annotation
 
 
@@ -172,6 +175,14 @@ def fits(value: Any, message: type[Message]) -> bool:
     )
 
 
+def message_name(message: type[Message]) -> str:
+    """Return the name of a message class without its package, ``"Outer.Inner"``."""
+    descriptor = message.DESCRIPTOR
+    package = descriptor.file.package
+    name: str = descriptor.full_name
+    return name.removeprefix(f"{package}.") if package else name
+
+
 def spell(annotation: Any) -> str:
     """Return an annotation as its author would write it."""
     if isinstance(annotation, str):
@@ -179,7 +190,7 @@ def spell(annotation: Any) -> str:
     if annotation is None or annotation is type(None):
         return "None"
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
-        return annotation.__qualname__
+        return message_name(annotation) if issubclass(annotation, Message) else annotation.__qualname__
     args = typing.get_args(annotation)
     origin = typing.get_origin(annotation)
     if origin is typing.Union or origin is types.UnionType:
@@ -252,10 +263,3 @@ class _Names(dict[str, Any]):
             if name in place:
                 return place[name]
         return _well_known(name)
-
-
-def innermost(function: Any, chain: Callable[[Any], Iterator[Any]]) -> Any:
-    """Return the last of a chain of wrapped callables."""
-    for function in chain(function):  # noqa: B020  # the last one is the answer
-        pass
-    return function

@@ -1,7 +1,193 @@
+"""The rules by which a class fits the services of its generated bases. Pure: a class in, problems out.
+
+Names first: an RPC that has no method, or whose name can't be used, is one problem and nothing more is said of it. The
+method of every other RPC is compared with its proto in ``signatures.py``.
+"""
+
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterator
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING
+
+from sdk import places
 from sdk.errors import Problem
+from sdk.implementation import Implementation, find, generated_bases, is_generated
+from sdk.signatures import Rpc, check_signature, proto_says, request_parameter, to_write
+
+if TYPE_CHECKING:
+    from sdk.service import Method, Service
+
+# What the runtime calls on, or puts into, the class of a deployment; why stands in the message.
+_SERVE = dict.fromkeys(
+    ("check_health", "reconfigure", "record_autoscaling_stats", "record_replica_metadata", "record_routing_stats"),
+    "Ray Serve calls it on every replica",
+)
+_SDK = dict.fromkeys(("bind", "options"), "every service base has it, to deploy the class")
+_PYTHON = dict.fromkeys(
+    # `__call__` is not among them: Ray Serve's guide has an RPC of that name.
+    (
+        *(name for name in dir(object) if name.startswith("__")),
+        *("__annotations__", "__del__", "__dict__", "__getattr__", "__module__", "__slots__", "__weakref__"),
+        *("__grpc_definition__", "__grpc_shim__", "__serve_build_asgi_app__"),
+    ),
+    "Python or the runtime gives it a meaning of its own",
+)
+_RESERVED = {**_SERVE, **_SDK, **_PYTHON}
 
 
 def check(cls: type) -> list[Problem]:
-    return []
+    """Return every way in which a class does not fit its services, in the order of the protos.
+
+    Args:
+        cls: A class, decorated or not.
+    """
+    services = _services(cls)
+    if not services:
+        return [
+            Problem(
+                "no-service",
+                cls.__name__,
+                "the class inherits from no generated service base, so there is nothing for it to serve",
+                f"generate code with `sdk codegen` and subclass its base: `class {cls.__name__}(…Base)`",
+                code_location=places.of_class(cls),
+            )
+        ]
+    problems: list[Problem] = []
+    checked: dict[str, Rpc] = {}
+    for rpc in _rpcs(cls, services):
+        other = checked.setdefault(rpc.name, rpc)
+        if other is rpc:
+            problems += _check_rpc(rpc)
+        elif _contract(other.method) != _contract(rpc.method):
+            problems.append(_conflict(other, rpc))
+    return problems
+
+
+def unannotated(cls: type) -> list[Problem]:
+    """Return the methods whose request or response has no annotation: allowed, and checked by nobody.
+
+    Args:
+        cls: A class that :func:`check` has no problem with.
+    """
+    problems = []
+    for rpc in _rpcs(cls, _services(cls)):
+        implementation = find(cls, rpc.name)
+        signature = implementation.signature if implementation is not None else None
+        if implementation is None or signature is None:
+            continue
+        request = request_parameter(signature)
+        missing = [f"`{request.name}`"] if request is not None and request.annotation is Parameter.empty else []
+        missing += ["the response"] if signature.return_annotation is Signature.empty else []
+        if missing:
+            message = f"`{rpc.name}` does not annotate {' and '.join(missing)}; {proto_says(rpc.method)}"
+            remedy = f"write `{to_write(rpc.method, implementation.kind[0])}`"
+            problems.append(rpc.problem("unannotated", message, remedy, implementation))
+    return problems
+
+
+def _services(cls: type) -> list[Service]:
+    return [vars(base)["__grpc_shim__"].service for base in generated_bases(cls)]
+
+
+def _rpcs(cls: type, services: list[Service]) -> Iterator[Rpc]:
+    for service in services:
+        for method in service.methods:
+            yield Rpc(cls, service, method)
+
+
+def _check_rpc(rpc: Rpc) -> Iterator[Problem]:
+    reason = _RESERVED.get(rpc.name)
+    implementation = find(rpc.cls, rpc.name)
+    if reason is not None:
+        message = f"`{rpc.name}` is no name for an RPC here: {reason}"
+        yield rpc.problem("reserved-name", message, "rename the RPC in the proto")
+    elif implementation is None or is_generated(implementation.owner):
+        yield _missing(rpc)
+    elif not implementation.is_method:
+        message = f"`{rpc.name}` is {_kind(implementation)} and not a method; {proto_says(rpc.method)}"
+        yield rpc.problem("not-callable", message, f"write `{to_write(rpc.method)}`", implementation)
+    else:
+        yield from check_signature(rpc, implementation)
+
+
+def _missing(rpc: Rpc) -> Problem:
+    """Return the problem of an RPC without a method, with the attribute that was perhaps meant to be one."""
+    cls, name = rpc.cls, rpc.name
+    for base in cls.__mro__:
+        if name in vars(base) and not is_generated(base):
+            first = next(b for b in cls.__mro__ if name in vars(b))
+            return rpc.problem(
+                "missing-rpc",
+                f"`{first.__name__}` hides the `{name}` of `{base.__name__}`, which comes after it in the bases; "
+                f"{proto_says(rpc.method)}",
+                f"name `{base.__name__}` before `{first.__name__}` in the bases of `{cls.__name__}`",
+                Implementation(base, vars(base)[name]),
+            )
+    candidates = _candidates(cls)
+    for candidate, implementation in candidates.items():
+        if _folded(candidate) == _folded(name):
+            return rpc.problem(
+                "wrong-case",
+                f"the class spells it `{candidate}`; {proto_says(rpc.method)}",
+                f"rename `{candidate}` to `{name}`: names of RPCs must be equal to the letter",
+                implementation,
+            )
+    # Another RPC that is spelled in another way is not what was meant here.
+    others = {_folded(other.name) for other in _rpcs(cls, _services(cls)) if other.name != name}
+    near = difflib.get_close_matches(name, [c for c in candidates if _folded(c) not in others], n=1)
+    if near:
+        return rpc.problem(
+            "missing-rpc",
+            f"the class has no method `{name}`, did you mean `{near[0]}`? {_capitalised(proto_says(rpc.method))}",
+            f"rename `{near[0]}` to `{name}`",
+            candidates[near[0]],
+        )
+    message = f"the class has no method `{name}`; {proto_says(rpc.method)}"
+    return rpc.problem("missing-rpc", message, f"write `{to_write(rpc.method)}`")
+
+
+def _candidates(cls: type) -> dict[str, Implementation]:
+    """Return the public methods of a class that are no RPC and come from no generated base."""
+    inherited = {name for base in generated_bases(cls) for name in dir(base)}
+    found: dict[str, Implementation] = {}
+    for owner in cls.__mro__:
+        for name, attribute in vars(owner).items():
+            if name not in inherited and not name.startswith("_"):
+                found.setdefault(name, Implementation(owner, attribute))
+    return {name: implementation for name, implementation in found.items() if implementation.is_method}
+
+
+def _conflict(first: Rpc, second: Rpc) -> Problem:
+    said = [
+        f"`{rpc.service.full_name}` ({places.of_proto(rpc.service, rpc.method.line)}): {proto_says(rpc.method)}"
+        for rpc in (first, second)
+    ]
+    return second.problem(
+        "service-conflict",
+        f"two services disagree on `{first.name}`, and one method can't be both: {'; '.join(said)}",
+        "implement the two services in two classes and deploy both",
+    )
+
+
+def _contract(method: Method) -> tuple[object, str, str]:
+    return method.cardinality, method.request.DESCRIPTOR.full_name, method.response.DESCRIPTOR.full_name
+
+
+def _kind(implementation: Implementation) -> str:
+    attribute = implementation.attribute
+    if attribute is None:
+        return "None"
+    if isinstance(attribute, type):
+        return "a class"
+    name = type(attribute).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdk.checks import check
 from sdk.errors import DefinitionError
 from sdk.implementation import HandlerSpec, find, generated_bases
-from sdk.service import Service, Shim
+
+if TYPE_CHECKING:
+    from sdk.service import Service, Shim
 
 __all__ = ["Definition", "HandlerSpec", "define"]
 

@@ -12,10 +12,12 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdk.annotations import Scope
-from sdk.service import Method
+
+if TYPE_CHECKING:
+    from sdk.service import Method
 
 CONTEXT_PARAMETER = "grpc_context"
 
@@ -164,7 +166,7 @@ def _unwrapped(link: Any) -> Iterator[Any]:
             link = wrapped
         elif callable(link) and not isinstance(link, (type, types.FunctionType, types.BuiltinFunctionType)):
             # An object with __call__; a method's own __call__ is a slot wrapper, which says nothing.
-            call = getattr(type(link), "__call__", None)
+            call = getattr(type(link), "__call__", None)  # noqa: B004  # the function itself is needed
             link = call if isinstance(call, types.FunctionType) else None
         else:
             link = None

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+from google.protobuf import descriptor_pool
+
 from codegen.fingerprint import fingerprint
 from sdk.errors import StaleCodeError
 
@@ -117,6 +119,11 @@ class Service:
         if loaded != self.proto_hash:
             raise StaleCodeError(self.full_name, self.proto, self.proto_hash, loaded)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Descriptors can't be pickled. The file travels as bytes, with those that it imports, and is looked up again.
+        files = tuple(file.serialized_pb for file in _with_imports(self.file))
+        return _load_service, (self.full_name, self.proto, self.methods, files, self.proto_hash, self.line)
+
     @property
     def name(self) -> str:
         """The service's name without its package, ``"Greeter"``."""
@@ -134,6 +141,28 @@ class Service:
             KeyError: The service has no such RPC.
         """
         return self.by_name[name]
+
+
+def _with_imports(file: FileDescriptor) -> dict[FileDescriptor, None]:
+    """Return a proto file and all that it imports, each after its own imports; a dict, for a set that keeps order."""
+    found: dict[FileDescriptor, None] = {}
+    for imported in file.dependencies:
+        found.update(_with_imports(imported))
+    found[file] = None
+    return found
+
+
+def _load_service(
+    full_name: str, proto: str, methods: tuple[Method, ...], files: tuple[bytes, ...], proto_hash: str, line: int
+) -> Service:
+    pool = descriptor_pool.Default()
+    try:
+        file = pool.FindFileByName(proto)
+    except KeyError:
+        for serialized in files:
+            pool.AddSerializedFile(serialized)
+        file = pool.FindFileByName(proto)
+    return Service(full_name, proto, methods, file, proto_hash, line)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,9 +124,13 @@ class Call(ContextView):
     # -- driven by the connection -------------------------------------------------------------
 
     def headers_complete(self) -> None:
-        """The request's headers are there; ask :attr:`done` before feeding a body."""
+        """The request's headers are there: start what need not wait for the body."""
         route = self.route
         fields = self._fields
+        if route is None:
+            # Whether the client's stream ever ends is not known for a method that is not: answer before long.
+            self._timer = self.server.loop.call_later(UNKNOWN_PATIENCE_S, self._answer_unknown)
+            return
         encoding = fields.get(b"grpc-encoding")
         if encoding is not None:
             self._encoding = encoding
@@ -134,10 +138,7 @@ class Call(ContextView):
         limit = self.server.settings.request_timeout_s
         if timeout is not None or limit is not None:
             self._set_deadline(timeout, limit)
-        if route is None:
-            # Whether the client's stream ever ends is not known for a method that is not: answer before long.
-            self._timer = self._timer or self.server.loop.call_later(UNKNOWN_PATIENCE_S, self._answer_unknown)
-        elif route.client_streaming and not self._finished:
+        if route.client_streaming and not self._finished:
             if not is_known_encoding(self._encoding):
                 self._refuse_encoding()
                 return

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+
+from sdk.ingress.registry import ProxyState, Registry, Replica
+from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def registry(clock: Clock) -> Registry:
+    return Registry(lease_s=5, clock=clock, first_version=10)
+
+
+def replica(name: str, application: str = "app", deployment: str = "D") -> Replica:
+    return Replica(application, deployment, ("t.T",), Endpoint(name, "127.0.0.1", 4000))
+
+
+def endpoints(registry: Registry) -> list[str]:
+    return [
+        endpoint.replica_id
+        for application in registry.snapshot.applications
+        for deployment in application.deployments
+        for endpoint in deployment.endpoints
+    ]
+
+
+def test_replicas_come_and_go_and_each_change_is_a_version(registry: Registry) -> None:
+    registry.register(replica("b"))
+    registry.register(replica("a"))
+    assert (registry.snapshot.version, endpoints(registry)) == (12, ["a", "b"])
+    registry.register(replica("a"))
+    assert registry.snapshot.version == 12, "nothing changed"
+    registry.deregister("b")
+    registry.deregister("b")
+    assert (registry.snapshot.version, endpoints(registry)) == (13, ["a"])
+
+
+def test_the_snapshot_is_sorted_whatever_the_order_of_events(clock: Clock) -> None:
+    events = [replica("1", "z", "E"), replica("2", "a", "D"), replica("3", "a", "C"), replica("0", "z", "E")]
+    snapshots = set()
+    for order in (events, events[::-1]):
+        registry = Registry(lease_s=5, clock=clock, first_version=0)
+        for event in order:
+            registry.register(event)
+        snapshots.add(registry.snapshot.applications)
+    assert len(snapshots) == 1
+
+
+def test_a_silent_replica_is_forgotten(registry: Registry, clock: Clock) -> None:
+    registry.register(replica("a"))
+    registry.register(replica("b"))
+    clock.now = 4
+    assert registry.renew("a")
+    assert registry.expire() == ()
+    clock.now = 5
+    assert registry.expire() == ("b",)
+    assert endpoints(registry) == ["a"]
+    assert not registry.renew("b"), "it must register again"
+
+
+def test_an_application_without_replicas_stays_known_until_it_is_forgotten(registry: Registry) -> None:
+    registry.register(replica("a"))
+    registry.deregister("a")
+    assert registry.snapshot.applications == (Application("app", (Deployment("D", ("t.T",)),)),)
+    assert registry.without_replicas() == ("app",)
+    registry.register(replica("b"))
+    registry.forget_applications(("app",))
+    assert endpoints(registry) == ["b"], "one that has a replica stays"
+    registry.deregister("b")
+    registry.forget_applications(("app",))
+    assert registry.snapshot.applications == ()
+
+
+def test_a_new_controller_adopts_what_a_proxy_holds(registry: Registry, clock: Clock) -> None:
+    held = Snapshot(99, (Application("app", (Deployment("D", ("t.T",), (Endpoint("old", "127.0.0.1", 1),)),)),))
+    registry.register(replica("new"))
+    registry.adopt(held)
+    assert endpoints(registry) == ["new", "old"]
+    assert registry.snapshot.version > 99
+    clock.now = 5
+    registry.register(replica("new"))
+    registry.expire()
+    assert endpoints(registry) == ["new"], "what did not report is gone"
+
+
+def test_adopting_nothing_new_still_goes_on_above_its_version(registry: Registry) -> None:
+    registry.adopt(Snapshot(99))
+    registry.register(replica("a"))
+    assert registry.snapshot.version == 100
+
+
+def test_acknowledged_means_by_every_proxy_that_can_serve(registry: Registry, clock: Clock) -> None:
+    assert registry.is_acknowledged(11), "there is nobody to wait for"
+    registry.report(ProxyState("p1", "n1", "127.0.0.1:9000", version=11))
+    registry.report(ProxyState("p2", "n2", "127.0.0.1:9000", version=10))
+    assert not registry.is_acknowledged(11)
+    registry.report(ProxyState("p2", "n2", "127.0.0.1:9000", version=10, problem="no Envoy"))
+    assert registry.is_acknowledged(11)
+    registry.report(ProxyState("p3", "n2", "127.0.0.1:9000", version=10))
+    assert [proxy.proxy_id for proxy in registry.proxies] == ["p1", "p3"], "one a node"
+    clock.now = 5
+    registry.expire()
+    assert registry.proxies == ()

@@ -1,0 +1,47 @@
+"""Applications that change while they are called."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import apps
+import grpc
+from clients import FOO, error_of
+from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+
+
+def test_redeploy_under_load_loses_nothing(deploy: Any, ingress: Any) -> None:
+    deploy(apps.Guide.bind("v1"), "changing")
+    stop = threading.Event()
+    seen: list[str] = []
+    failed: list[grpc.RpcError] = []
+
+    def load() -> None:
+        with grpc.insecure_channel(ingress.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub = UserDefinedServiceStub(channel)
+            while not stop.is_set():
+                try:
+                    seen.append(stub.__call__(FOO, metadata=(("application", "changing"),)).greeting[:2])
+                except grpc.RpcError as error:  # noqa: PERF203  # each call may fail by itself
+                    failed.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    deploy(apps.Guide.options(num_replicas=2).bind("v2"), "changing")
+    deploy(apps.Guide.options(num_replicas=2).bind("v3"), "changing")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(seen) >= {"v1", "v2"}
+    assert not failed, (len(failed), len(seen), failed[0])
+
+
+def test_a_deleted_application_is_not_found(deploy: Any, channel: grpc.Channel) -> None:
+    from sdk.serve.run import delete
+
+    deploy(apps.Guide.bind(), "short")
+    delete("short")
+    error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=(("application", "short"),))
+    assert error.code() is grpc.StatusCode.NOT_FOUND

@@ -1,0 +1,133 @@
+"""One application: the guide's calls through every layer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import apps
+import grpc
+import pytest
+from clients import FOO, error_of, trailing
+from ray.serve.generated.serve_pb2 import HealthzRequest, ListApplicationsRequest
+from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
+from user_defined_protos_pb2 import UserDefinedMessage2
+from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+from user_defined_protos_sdk import UserDefinedServiceClient, UserDefinedServiceSyncClient
+
+import sdk
+
+APP1 = (("application", "app1"),)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def app1(deploy: Any) -> None:
+    deploy(apps.Guide.bind(), "app1")
+
+
+def test_routes_to_the_only_application_without_metadata(channel: grpc.Channel) -> None:
+    response, call = UserDefinedServiceStub(channel).__call__.with_call(FOO)
+    assert (response.greeting, response.num) == ("Hello foo from bar", 60)
+    assert call.code() is grpc.StatusCode.OK
+    assert len(trailing(call)["request_id"]) == 36
+
+
+def test_an_empty_application_is_no_application(channel: grpc.Channel) -> None:
+    assert UserDefinedServiceStub(channel).__call__(FOO, metadata=(("application", ""),)).num == 60
+
+
+def test_a_wrong_application_is_not_found(channel: grpc.Channel) -> None:
+    error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=(("application", "x"),))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert error.details() == (
+        "Application 'x' not found. Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
+    )
+
+
+def test_metadata(channel: grpc.Channel) -> None:
+    metadata = (("application", "app1"), ("request_id", "123"), ("multiplexed_model_id", "999"))
+    response, call = UserDefinedServiceStub(channel).Multiplexing.with_call(UserDefinedMessage2(), metadata=metadata)
+    assert response.greeting == "Method2 called model, loading model: 999"
+    assert trailing(call) == {"request_id": "123"}
+
+
+def test_streaming(channel: grpc.Channel) -> None:
+    call = UserDefinedServiceStub(channel).Streaming(FOO, metadata=(*APP1, ("request_id", "s")))
+    assert [response.num for response in call] == [60 + i for i in range(10)]
+    assert trailing(call) == {"request_id": "s"}
+
+
+def test_aio_client(ingress: Any) -> None:
+    async def main() -> None:
+        async with grpc.aio.insecure_channel(ingress.address) as channel:
+            stub = UserDefinedServiceStub(channel)
+            call = stub.__call__(FOO, metadata=APP1)
+            assert (await call).num == 60
+            assert dict(await call.trailing_metadata())["request_id"]
+            assert [r.num async for r in stub.Streaming(FOO)] == [60 + i for i in range(10)]
+
+    asyncio.run(main())
+
+
+def test_typed_clients(ingress: Any) -> None:
+    with UserDefinedServiceSyncClient(ingress.address, application="app1", model_id="m1") as client:
+        assert client.Multiplexing(UserDefinedMessage2()).greeting.endswith("loading model: m1")
+        assert [r.num for r in client.Streaming(FOO)] == [60 + i for i in range(10)]
+
+    async def main() -> None:
+        async with UserDefinedServiceClient(ingress.address, application="app1") as client:
+            assert (await client.Multiplexing(UserDefinedMessage2(), model_id="m2")).greeting.endswith("model: m2")
+
+    asyncio.run(main())
+
+
+def test_serve_api(channel: grpc.Channel) -> None:
+    stub = RayServeAPIServiceStub(channel)
+    response, call = stub.ListApplications.with_call(ListApplicationsRequest(), metadata=(("request_id", "l"),))
+    assert list(response.application_names) == ["app1"]
+    assert trailing(call)["request_id"] == "l"
+    assert stub.Healthz(HealthzRequest()).message == "success"
+
+
+def test_unknown_method_names_what_is_missing(channel: grpc.Channel) -> None:
+    call = channel.unary_unary("/userdefinedprotos.UserDefinedService/Nope")
+    error = error_of(call, b"")
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "'app1'" in error.details()
+    assert "'Nope'" in error.details()
+    assert "'userdefinedprotos.UserDefinedService'" in error.details()
+
+
+def test_unknown_client_stream_is_answered_before_it_ends(channel: grpc.Channel) -> None:
+    never = threading.Event()
+
+    def requests() -> Any:
+        yield b""
+        never.wait(20)
+
+    call = channel.stream_unary("/userdefinedprotos.UserDefinedService/Nope")
+    error = error_of(call, requests(), timeout=10)
+    never.set()
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_undecodable_request_names_the_message(channel: grpc.Channel) -> None:
+    error = error_of(channel.unary_unary("/userdefinedprotos.UserDefinedService/__call__"), b"\xff\xff")
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert "userdefinedprotos.UserDefinedMessage" in error.details()
+
+
+def test_status(ingress: Any) -> None:
+    status = sdk.status()
+    assert status.is_healthy
+    assert status.proxies[0].address == ingress.address
+    (application,) = status.applications
+    (deployment,) = application.deployments
+    assert (application.name, deployment.name, deployment.replicas) == ("app1", "Guide", 1)
+    assert deployment.services == ("userdefinedprotos.UserDefinedService",)
+
+
+def test_another_option_is_refused(ingress: Any) -> None:
+    with pytest.raises(sdk.IngressError, match=rf"port {ingress.port} → {ingress.port + 1}"):
+        sdk.start(sdk.GrpcOptions(port=ingress.port + 1))
