@@ -10,7 +10,7 @@ from codegen import compile as compiler
 from codegen.errors import CodegenError
 
 
-@click.command()
+@click.command(epilog="Example:  sdk codegen protos/ --out gen")
 @click.argument("protos", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write to.")
 @click.option(

