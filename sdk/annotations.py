@@ -151,9 +151,6 @@ class Scope:
         origin, args = typing.get_origin(annotation), typing.get_args(annotation)
         if origin in _BATCHES and args:
             return args[0]
-        if origin in _STANDARD_STREAMS and args:
-            parameters = (self.batch_of(args[0]), *args[1:])
-            return origin[parameters]
         return Any if annotation in _BATCHES else annotation
 
 
@@ -209,7 +206,8 @@ def _shape(annotation: Any, origin: Any, args: tuple[Any, ...]) -> Shape:
     if isinstance(head, Unresolved):
         stream = head.name == _RAY_REQUEST_STREAM
         return Shape(Form.STREAM, is_async=True) if stream else Shape(Form.VALUE, head)
-    if not isinstance(head, type) or head is object or head is Message:
+    # Any is a class since Python 3.11.
+    if not isinstance(head, type) or head in (Any, object, Message):
         return Shape(Form.ANYTHING)
     # Messages first: Struct and ListValue are iterable, and they are no streams.
     if issubclass(head, Message):

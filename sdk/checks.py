@@ -54,14 +54,14 @@ def check(cls: type) -> list[Problem]:
                 code_location=places.of_class(cls),
             )
         ]
-    problems: list[Problem] = []
-    checked: dict[str, Rpc] = {}
+    # One method may answer the RPCs of two services, if they agree on what it is.
+    by_name: dict[str, list[Rpc]] = {}
     for rpc in _rpcs(cls, services):
-        other = checked.setdefault(rpc.name, rpc)
-        if other is rpc:
-            problems += _check_rpc(rpc)
-        elif _contract(other.method) != _contract(rpc.method):
-            problems.append(_conflict(other, rpc))
+        by_name.setdefault(rpc.name, []).append(rpc)
+    problems: list[Problem] = []
+    for first, *others in by_name.values():
+        conflicts = [_conflict(first, rpc) for rpc in others if _contract(rpc.method) != _contract(first.method)]
+        problems += conflicts or _check_rpc(first)
     return problems
 
 

@@ -60,7 +60,7 @@ class Implementation:
     @property
     def function(self) -> Any:
         """The innermost callable: the one that its author wrote."""
-        return self.links[-1]
+        return self.links[-1] if self.links else self.attribute
 
     @property
     def is_method(self) -> bool:

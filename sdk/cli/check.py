@@ -129,7 +129,7 @@ def _nothing(target: str, module: ModuleType, found: object) -> str:
         if isinstance(value, type) and value.__module__ == module.__name__ and generated_bases(value)
     ]
     hint = f"; put it above {', '.join(bare)}" if bare else ""
-    return f"Module {module.__name__} has no class that is decorated with @grpc_deployment{hint}"
+    return f"Module {module.__name__!r} has no class that is decorated with @grpc_deployment{hint}"
 
 
 def _show(reports: Iterable[Report]) -> None:

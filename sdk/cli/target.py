@@ -15,7 +15,6 @@ from types import ModuleType
 from sdk import places
 from sdk.errors import ApplicationError, SdkError
 
-
 _MISSING = object()
 
 

@@ -232,15 +232,6 @@ class Call(ContextView):
 
     async def _run(self, route: Route) -> None:
         try:
-            await self._run_handler(route)
-        finally:
-            # Not when the answer is out: a handler that is cancelled keeps its place until it has ended.
-            if self.slot_held:
-                self.slot_held = False
-                self.server.release()
-
-    async def _run_handler(self, route: Route) -> None:
-        try:
             enter_call(self)
             self.server.enter(self)
             await route.answer(self, route)
@@ -258,6 +249,11 @@ class Call(ContextView):
                 self._finish_raised(self.aborted)
             elif not self._finished:
                 self.finish_with(self.code or 0, self.details)
+        finally:
+            # Not when the answer is out: a handler that is cancelled keeps its place until it has ended.
+            if self.slot_held:
+                self.slot_held = False
+                self.server.release()
 
     def take_message(self) -> bytes:
         """Return the one request message of a method that takes one; the body is complete.

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sdk.wire")
 
 MAX_HEADER_BYTES = 96 << 10
-MAX_HEADERS = 200
 _HEAD_OPEN = HEAD + b"\r\n"
 _HEAD_CLOSE = HEAD + b"connection: close\r\n\r\n"
 
@@ -215,11 +214,13 @@ class WireServer:
 class Connection(asyncio.Protocol):
     """One connection from Envoy."""
 
-    __slots__ = ("_call", "_header_bytes", "_headers", "_parser", "_path", "_server", "_transport")
+    __slots__ = ("_call", "_header_bytes", "_headers", "_in_headers", "_parser", "_path", "_server", "_transport")
 
     def __init__(self, server: WireServer) -> None:
         self._server = server
         self._call: Call | None = None
+        self._in_headers = False
+        self._header_bytes = 0
         self._parser = httptools.HttpRequestParser(self)
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
@@ -231,6 +232,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
+            if self._in_headers:
+                self._header_bytes += len(data)
+                if self._header_bytes > MAX_HEADER_BYTES:
+                    raise httptools.HttpParserError("the headers are too long")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._refuse(b"400 Bad Request", str(error))
 
@@ -258,19 +263,19 @@ class Connection(asyncio.Protocol):
         self._path = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
+        self._in_headers = True
 
     def on_url(self, url: bytes) -> None:
         self._path += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > MAX_HEADER_BYTES or len(self._headers) > MAX_HEADERS:
-            raise httptools.HttpParserError("the headers are too long")
-        self._headers.append((name.lower(), value))
+        # Names are in lower case: Envoy writes them so.
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         server = self._server
         server.last_call = server.loop.time()
+        self._in_headers = False
         call = Call(
             server, self._transport, server.routes.get(self._path), self._path, self._headers, self._on_finished
         )

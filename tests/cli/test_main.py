@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from conftest import SDK, Run
+
+from sdk import __version__, errors
+from sdk.cli.main import _COMMANDS, LazyGroup, main
+from sdk.cli.target import ModuleFailedError
+
+
+def group_that_raises(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> LazyGroup:
+    @click.command()
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(errors, "fail", fail, raising=False)
+    return LazyGroup(name="sdk", lazy={"fail": ("sdk.errors:fail", "Fails.")})
+
+
+def test_help_lists_every_command_and_loads_none() -> None:
+    program = (
+        "import sys; sys.argv = ['sdk', '--help']\n"
+        "from sdk.cli.main import main\n"
+        "try: main()\n"
+        "finally: print(*(m for m in ('ray', 'grpc', 'grpc_tools', 'rich', 'sdk.cli.run') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    *shown, loaded = done.stdout.splitlines()
+    assert (done.returncode, loaded) == (0, "")
+    for name, (_, text) in _COMMANDS.items():
+        assert any(line.split() == [name, *text.split()] for line in shown)
+
+
+def test_help_is_fast(sdk: Run) -> None:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert sdk("--help").returncode == 0
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.3
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_loads(name: str) -> None:
+    done = CliRunner().invoke(main, [name, "--help"])
+    assert done.exit_code == 0, done.output
+    assert f"sdk {name}" in done.output.replace("main", "sdk")
+
+
+def test_version(sdk: Run) -> None:
+    assert sdk("--version").stdout == f"sdk, version {__version__}\n"
+
+
+def test_unknown_command(sdk: Run) -> None:
+    done = sdk("chek")
+    assert done.returncode == 2
+    assert "No such command 'chek'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.SdkError("it is wrong"), 1),
+        (errors.ClusterError("it is wrong"), 1),
+        (errors.IngressError("it is wrong"), 1),
+        (errors.OptionsError("it is wrong"), 2),
+        (errors.ApplicationError("it is wrong"), 2),
+        (ModuleFailedError("it is wrong"), 1),
+    ],
+)
+def test_error_is_one_message(error: errors.SdkError, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = CliRunner().invoke(group_that_raises(error, monkeypatch), ["fail"])
+    assert (done.exit_code, done.stdout, done.stderr) == (code, "", "error: it is wrong\n")
+
+
+def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = CliRunner().invoke(group_that_raises(KeyboardInterrupt(), monkeypatch), ["fail"])
+    assert (done.exit_code, done.output) == (130, "")
+
+
+def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = CliRunner().invoke(group_that_raises(ValueError("a bug"), monkeypatch), ["fail"])
+    assert isinstance(done.exception, ValueError)
+
+
+def test_package_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_more.py").write_text("import not_installed.more\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    group = LazyGroup(name="sdk", lazy={"more": ("needs_more:more", "Needs more.")})
+    done = CliRunner().invoke(group, ["more"])
+    assert done.exit_code == 1
+    assert done.stderr == "Error: `sdk more` needs not_installed, which is not installed: pip install 'ray-grpc-sdk'\n"
+
+
+def test_console_script_is_installed() -> None:
+    assert SDK.exists()

@@ -1,0 +1,141 @@
+"""A wheel of this tree, installed elsewhere, runs a project that is not in this repository. Needs no network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+
+PROTO = """
+syntax = "proto3";
+package shop;
+message Order { string item = 1; int32 count = 2; }
+message Receipt { string text = 1; }
+service Till {
+  // Sells something.
+  rpc Sell(Order) returns (Receipt);
+}
+"""
+
+APP = """
+from shop_pb2 import Order, Receipt
+from shop_sdk import TillBase
+
+from sdk import grpc_deployment
+
+
+@grpc_deployment
+class Till(TillBase):
+    def __init__(self, currency: str) -> None:
+        self.currency = currency
+
+    async def Sell(self, request: Order) -> Receipt:
+        return Receipt(text=f"{request.count} {request.item}: {request.count * 2} {self.currency}")
+
+
+app = Till.bind("EUR")
+"""
+
+MAIN = """
+import socket
+
+import ray
+from app import app
+from shop_pb2 import Order
+from shop_sdk import TillSyncClient
+
+import sdk
+
+if __name__ == "__main__":
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    try:
+        sdk.run(app, name="shop", options=sdk.GrpcOptions(port=port))
+        with TillSyncClient(f"127.0.0.1:{port}", timeout=20) as client:
+            print(client.Sell(Order(item="apples", count=3)).text)
+        sdk.shutdown()
+    finally:
+        ray.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", f"--outdir={out}", str(REPO)], REPO)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A venv with the wheel. What the wheel depends on is taken from where these tests run."""
+    venv = tmp_path_factory.mktemp("venv")
+    run([sys.executable, "-m", "venv", "--without-pip", str(venv)], venv)
+    (site_packages,) = venv.glob("lib/python*/site-packages")
+    # Behind the venv's own packages, and without its .pth files: the tree itself, installed there as editable, is not
+    # found by this way.
+    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [sys.executable, "-m", "pip", f"--python={venv}/bin/python", "install", "--quiet"]
+    run([*pip, "--no-deps", "--no-index", "--ignore-installed", str(wheel)], venv)
+    return venv
+
+
+@pytest.fixture(scope="module")
+def project(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "protos").mkdir()
+    (folder / "protos" / "shop.proto").write_text(PROTO)
+    (folder / "app.py").write_text(APP)
+    (folder / "main.py").write_text(MAIN)
+    assert "5 written" in run([f"{venv}/bin/sdk", "codegen", "protos", "--out", "."], folder)
+    return folder
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Run a command as a user would in a shell of their own; returns what it printed."""
+    environment = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR", "LANG") if name in os.environ}
+    environment["RAY_USAGE_STATS_ENABLED"] = "0"
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_wheel_holds_what_is_needed_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"sdk/py.typed", "codegen/py.typed", "codegen/templates/python/sdk.py.jinja"} <= names
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"sdk", "codegen", "ray_grpc_sdk"}
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_packages_are_those_of_the_wheel(venv: Path, project: Path) -> None:
+    code = "import sdk, codegen; print(sdk.__file__); print(codegen.__file__)"
+    for line in run([f"{venv}/bin/python", "-c", code], project).splitlines():
+        assert Path(line).is_relative_to(venv)
+
+
+def test_versions_agree(venv: Path, project: Path) -> None:
+    code = "import sdk, importlib.metadata as m; print(sdk.__version__ == m.version('ray-grpc-sdk'))"
+    assert run([f"{venv}/bin/python", "-c", code], project) == "True\n"
+
+
+def test_generated_code_is_up_to_date_afterwards(venv: Path, project: Path) -> None:
+    run([f"{venv}/bin/sdk", "codegen", "protos", "--out", ".", "--check"], project)
+
+
+def test_checks_the_application(venv: Path, project: Path) -> None:
+    assert "Till: fits" in run([f"{venv}/bin/sdk", "check", "app:app"], project)
+
+
+def test_serves_the_application(venv: Path, project: Path) -> None:
+    assert run([f"{venv}/bin/python", "main.py"], project) == "3 apples: 6 EUR\n"

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import sdk
+
+NAMES = [
+    "ApplicationError",
+    "ClusterError",
+    "DefinitionError",
+    "GrpcOptions",
+    "IngressError",
+    "OptionsError",
+    "Problem",
+    "RpcError",
+    "SdkError",
+    "StaleCodeError",
+    "__version__",
+    "current_context",
+    "delete",
+    "grpc_deployment",
+    "handle",
+    "run",
+    "shutdown",
+    "start",
+    "status",
+]
+HEAVY = ("ray", "grpc_tools", "jinja2", "rich")
+
+
+def test_names_are_these() -> None:
+    assert sdk.__all__ == NAMES
+    assert sorted(sdk.__all__) == sdk.__all__
+    assert dir(sdk) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_can_be_had(name: str) -> None:
+    assert getattr(sdk, name) is not None
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="module 'sdk' has no attribute 'deploy'"):
+        _ = sdk.deploy
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import sdk", (*HEAVY, "grpc", "google.protobuf")),
+        ("from sdk import SdkError, RpcError", (*HEAVY, "grpc", "google.protobuf")),
+        ("import sdk.definition", (*HEAVY, "grpc")),
+        ("from sdk import grpc_deployment", (*HEAVY, "grpc")),
+        ("import sdk.client", HEAVY),
+        ("import sdk.cli.main", (*HEAVY, "grpc", "google.protobuf")),
+    ],
+)
+def test_import_is_cheap(statement: str, heavy: tuple[str, ...]) -> None:
+    program = f"import sys; {statement}; print(*(name for name in {heavy!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
