@@ -44,7 +44,8 @@ _DEFAULTS = GrpcOptions()
     show_default=True,
     help="What clients read of an exception in a handler.",
 )
-def run(target: str, name: str, address: str | None, **options: Any) -> None:
+@click.pass_context
+def run(context: click.Context, target: str, name: str, address: str | None, **options: Any) -> None:
     """Serve the application that MODULE:NAME holds, behind Envoy, until Ctrl-C.
 
     NAME is what `.bind()` returned; without it, the module's only application. A local Ray is started when there is
@@ -53,15 +54,20 @@ def run(target: str, name: str, address: str | None, **options: Any) -> None:
     grpc_options = GrpcOptions(**options)
     module, found = load_target(target)
     application = _only_application(module) if found is None else found
+    # Without options of ours we take those of an ingress that runs already.
+    are_given = any(context.get_parameter_source(option) is not ParameterSource.DEFAULT for option in options)
     with _interrupt_on_sigterm(), _quiet_logs():
-        _serve(application, target, name, address, grpc_options)
+        _serve(application, target, name, address, grpc_options, are_given)
 
 
-def _serve(application: Any, target: str, name: str, address: str | None, options: GrpcOptions) -> None:
+def _serve(
+    application: Any, target: str, name: str, address: str | None, options: GrpcOptions, are_options_given: bool
+) -> None:
     # Imported here: what is wrong with the command line or the module is said before Ray takes its seconds.
     from rich.console import Console
 
     from sdk.cli.cluster import connect_or_start
+    from sdk.ingress.actors import find_controller
     from sdk.ingress.envoy import check_port, find_envoy
     from sdk.serve.application import require_application
     from sdk.serve.run import delete, shutdown, start, stop_ingress
@@ -75,7 +81,8 @@ def _serve(application: Any, target: str, name: str, address: str | None, option
         cleanup.callback(progress.stop)
         is_local = connect_or_start(address, cleanup, progress.update, lambda: check_port(options.host, options.port))
         progress.update("Starting the ingress …")
-        has_started = _start_ingress(start, options)
+        has_started = find_controller() is None
+        start(options if has_started or are_options_given else None)
         if is_local:
             # Ray itself ends next, so Ray Serve need not be shut down apart from it.
             cleanup.callback(stop_ingress)
@@ -89,19 +96,10 @@ def _serve(application: Any, target: str, name: str, address: str | None, option
         run_application(application, name=name)
         progress.stop()
         where = "a local Ray" if is_local else "the running Ray cluster"
-        _show_until_interrupted(f"Serving {name!r} at {options.host}:{options.port} on {where}. Ctrl-C ends it.")
+        _show_until_interrupted(f"on {where}. Ctrl-C ends it.", name)
 
 
-def _start_ingress(start: Any, options: GrpcOptions) -> bool:
-    """Start the ingress. Returns False when it ran before, with the same options."""
-    from sdk.ingress.actors import find_controller
-
-    was_running = find_controller() is not None
-    start(options)
-    return not was_running
-
-
-def _show_until_interrupted(headline: str) -> None:
+def _show_until_interrupted(ending: str, name: str) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -111,6 +109,8 @@ def _show_until_interrupted(headline: str) -> None:
     console = Console()
     forever = threading.Event()
     try:
+        addresses = sorted({proxy.address for proxy in status().proxies})
+        headline = f"Serving {name!r} at {', '.join(addresses)} {ending}"
         if not console.is_terminal:
             click.echo(as_text(status()))
             click.echo(headline)

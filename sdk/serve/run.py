@@ -18,6 +18,7 @@ from sdk.ingress.controller import IngressStatus, create
 from sdk.ingress.envoy import find_envoy
 from sdk.ingress.options import GrpcOptions
 from sdk.serve.application import require_application
+from sdk.serve.failures import explain
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -143,7 +144,10 @@ def run(target: Any, *, name: str = "default", options: GrpcOptions | None = Non
     application = require_application(target, "The target of sdk.run")
     start(options)
     with _serve_errors():
-        handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)
+        try:
+            handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)
+        except RuntimeError as error:
+            raise ClusterError(f"Application {name!r} failed to start: {explain(name) or error}") from error
     return handle
 
 

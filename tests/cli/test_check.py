@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Run
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 BAD = """\
 from sdk import grpc_deployment
@@ -147,7 +150,7 @@ def test_stale_generated_code_is_one_message(sdk: Run, project: Path) -> None:
     ("target", "said"),
     [
         ("shop_ap", "No module named 'shop_ap' in {here} or in the installed packages; did you mean 'shop_app'?"),
-        ("shop_app.more", "No module named 'shop_app.more' in {here} or in the installed packages"),
+        ("package.app", "No module named 'package.app' in {here} or in the installed packages"),
         ("shop_app:Countr", "Module 'shop_app' has no 'Countr'; did you mean 'Counter'?"),
         ("shop_app:Counter.bnd", "'Counter' of module 'shop_app' has no 'bnd'; did you mean 'bind'?"),
         ("shop_app.py", "'shop_app.py' is a path; give the module as Python imports it: shop_app"),

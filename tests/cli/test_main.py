@@ -3,16 +3,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
-from conftest import SDK, Run
 
 from sdk import __version__, errors
 from sdk.cli.main import _COMMANDS, LazyGroup, main
 from sdk.cli.target import ModuleFailedError
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def group_that_raises(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> LazyGroup:
@@ -97,7 +99,3 @@ def test_package_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monke
     done = CliRunner().invoke(group, ["more"])
     assert done.exit_code == 1
     assert done.stderr == "Error: `sdk more` needs not_installed, which is not installed: pip install 'ray-grpc-sdk'\n"
-
-
-def test_console_script_is_installed() -> None:
-    assert SDK.exists()

@@ -138,4 +138,4 @@ def test_checks_the_application(venv: Path, project: Path) -> None:
 
 
 def test_serves_the_application(venv: Path, project: Path) -> None:
-    assert run([f"{venv}/bin/python", "main.py"], project) == "3 apples: 6 EUR\n"
+    assert run([f"{venv}/bin/python", "main.py"], project).splitlines()[0] == "3 apples: 6 EUR"

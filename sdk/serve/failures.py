@@ -1,0 +1,57 @@
+"""Why an application did not start, in one line: Ray Serve buries it in a traceback of its own."""
+
+from __future__ import annotations
+
+import re
+
+from ray import serve
+
+from sdk import places
+
+_FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
+_TRACEBACK = "Traceback (most recent call last):"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def explain(application: str) -> str:
+    """Return why an application that Ray Serve could not start failed.
+
+    Args:
+        application: Its name.
+
+    Returns:
+        For each failed deployment what was raised, and where; Ray Serve's own message when it names no exception;
+        empty when Ray Serve does not know the application.
+    """
+    overview = serve.status().applications.get(application)
+    if overview is None:
+        return ""
+    failed = [
+        f"deployment {name}: {raised_in(deployment.message)}"
+        for name, deployment in sorted(overview.deployments.items())
+        if "FAILED" in deployment.status.value or "UNHEALTHY" in deployment.status.value
+    ]
+    return "; ".join(failed) or raised_in(overview.message)
+
+
+def raised_in(message: str) -> str:
+    """Return what a message of Ray Serve says was raised, and where.
+
+    Args:
+        message: Any message; one with a traceback is reduced to its end.
+
+    Example:
+        >>> raised_in('Error:\\nTraceback (most recent call last):\\n  File "/a/app.py", line 3, in f\\nOSError: no file')
+        'OSError: no file (app.py:3, in f)'
+        >>> raised_in("The deployment  was deleted.")
+        'The deployment was deleted.'
+    """
+    message = _COLOUR.sub("", message)
+    _, found, last = message.rpartition(_TRACEBACK)
+    frames = list(_FRAME.finditer(last))
+    if not found or not frames:
+        return " ".join(message.split())
+    # Behind the last frame: its source line, markers, and then what was raised, which starts at the margin.
+    raised = [line for line in last[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
+    where = places.place(frames[-1]["file"], int(frames[-1]["line"]))
+    return f"{' '.join(' '.join(raised).split())} ({where}, in {frames[-1]['function']})"
