@@ -122,7 +122,7 @@ class Scope:
             return annotation
         try:
             # As typing.get_type_hints does, but name by name: one unknown name must not hide the others.
-            return eval(annotation, {"__builtins__": {}}, _Names(self._places))
+            return eval(annotation, {}, _Names(self._places))
         except Exception:
             # ``module.Missing`` and the like: only the text is left. Its last word names the type.
             words = "".join(c if c.isidentifier() or c.isdigit() else " " for c in annotation).split()
@@ -163,7 +163,8 @@ def fits(value: Any, message: type[Message]) -> bool:
     """
     if isinstance(value, Unresolved):
         return value.name in (message.__name__, "Message", "object")
-    if not isinstance(value, type):
+    # Python 3.10 calls ``list[int]`` a type.
+    if not isinstance(value, type) or typing.get_origin(value) is not None:
         return False
     descriptor = getattr(value, "DESCRIPTOR", None)
     # By name too: the same proto file, loaded under two module names, makes equal classes that are not the same.

@@ -131,7 +131,9 @@ class Implementation:
             return types.MethodType(attribute.__func__, self.owner)
         if isinstance(attribute, functools.partialmethod):
             return attribute.__get__(instance, self.owner)
-        # What has no __get__ (functools.partial, an object with __call__) is called without the instance.
+        if isinstance(attribute, functools.partial) and sys.version_info < (3, 14):
+            return attribute
+        # What has no __get__ (an object with __call__) is called without the instance.
         return types.MethodType(attribute, instance) if hasattr(type(attribute), "__get__") else attribute
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
-from sdk.cli.target import load_target
+from click.core import ParameterSource
 
+from sdk.cli.target import load_target
 from sdk.errors import ApplicationError
 from sdk.ingress.options import GrpcOptions
 
@@ -45,7 +46,7 @@ _DEFAULTS = GrpcOptions()
     help="What clients read of an exception in a handler.",
 )
 @click.pass_context
-def run(context: click.Context, target: str, name: str, address: str | None, **options: Any) -> None:
+def run(context: click.Context, /, target: str, name: str, address: str | None, **options: Any) -> None:
     """Serve the application that MODULE:NAME holds, behind Envoy, until Ctrl-C.
 
     NAME is what `.bind()` returned; without it, the module's only application. A local Ray is started when there is

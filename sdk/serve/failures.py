@@ -35,13 +35,13 @@ def explain(application: str) -> str:
 
 
 def raised_in(message: str) -> str:
-    """Return what a message of Ray Serve says was raised, and where.
+    r"""Return what a message of Ray Serve says was raised, and where.
 
     Args:
         message: Any message; one with a traceback is reduced to its end.
 
     Example:
-        >>> raised_in('Error:\\nTraceback (most recent call last):\\n  File "/a/app.py", line 3, in f\\nOSError: no file')
+        >>> raised_in('Traceback (most recent call last):\n  File "/a/app.py", line 3, in f\nOSError: no file')
         'OSError: no file (app.py:3, in f)'
         >>> raised_in("The deployment  was deleted.")
         'The deployment was deleted.'

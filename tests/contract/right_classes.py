@@ -137,7 +137,7 @@ class PartialMethod(Greeter):
 
 @right
 class Partial(Greeter):
-    SayHello = functools.partial(lambda greeting, request: None, "Hello")
+    SayHello = staticmethod(functools.partial(lambda greeting, request: None, "Hello"))
 
 
 def logged(function):

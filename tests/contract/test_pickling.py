@@ -57,7 +57,7 @@ def travel(folder: Path, how: str) -> str:
         script.write_text(text)
         done = subprocess.run(
             [sys.executable, script, pickled, how],
-            env={"PYTHONPATH": str(GENERATED)},
+            env={"PYTHONPATH": f"{GENERATED}:{REPO}"},
             capture_output=True,
             text=True,
             timeout=60,
