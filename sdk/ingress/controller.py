@@ -127,10 +127,10 @@ class Controller:
         """Return the state of the ingress."""
         return IngressStatus(self._options, self._registry.snapshot, self._registry.proxies)
 
-    async def forget_application(self, name: str) -> None:
-        """Drop an application that was deleted; it stays while it has a replica."""
+    async def forget_application(self, name: str, timeout_s: float) -> None:
+        """Drop an application that was deleted and wait until every proxy has; it stays while it has a replica."""
         self._registry.forget_applications((name,))
-        self._notify()
+        await self._acknowledged(timeout_s)
 
     async def stop(self) -> None:
         """Stop every proxy with its Envoy. The caller then ends this actor."""

@@ -11,6 +11,7 @@ from ray import serve
 
 from sdk.deployment import DeploymentOptions, definition_of
 from sdk.errors import ApplicationError, DefinitionError, OptionsError, Problem
+from sdk.serve.autoscaling import with_our_policy
 from sdk.serve.replica import replica_class
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwa
         raise OptionsError(f"{cls.__name__}.bind: {error}; its constructor is {_describe_constructor(cls)}") from None
     options = {**definition.options, **replaced}
     check_options(cls.__name__, options)
-    return _deploy(cls.__name__, replica_class(cls), options).bind(*args, **kwargs)
+    return _deploy(cls.__name__, replica_class(cls), with_our_policy(options)).bind(*args, **kwargs)
 
 
 def require_definition(cls: Any) -> Definition:

@@ -1,6 +1,7 @@
 """Inside a Serve replica: the user's class, the wire server in front of it, and its place in the ingress.
 
-Only Ray Serve's public hooks are used: ``async __init__``, ``check_health`` and ``__del__``. The replica registers at
+Only Ray Serve's public hooks are used: ``async __init__``, ``check_health``,
+``record_autoscaling_stats`` and ``__del__``. The replica registers at
 its first health check, not in its constructor: Ray Serve calls ``reconfigure`` between the two.
 """
 
@@ -21,6 +22,7 @@ from sdk.errors import RpcError
 from sdk.ingress.actors import HEARTBEAT_S, find_controller
 from sdk.ingress.options import GrpcOptions
 from sdk.ingress.registry import Lease, Replica
+from sdk.serve.autoscaling import ONGOING_CALLS
 from sdk.serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk.wire.server import WireServer, WireSettings
 from sdk.xds.snapshot import Endpoint
@@ -80,6 +82,11 @@ class ReplicaHost:
         if self._heartbeat is None and not self._leaving:
             await self._register()
             self._heartbeat = asyncio.get_running_loop().create_task(self._keep_lease())
+
+    @property
+    def ongoing_calls(self) -> int:
+        """How many calls run or wait."""
+        return self._server.ongoing + self._server.count_queued()
 
     async def stop(self) -> None:
         """Leave without losing a call: deregister, wait until no proxy routes here, drain."""
@@ -172,6 +179,11 @@ def replica_class(cls: Any) -> type[Any]:
                 await _finish(inherited())
             await self.__grpc_host.ensure_registered()
 
+        async def record_autoscaling_stats(self) -> dict[str, float]:
+            inherited = getattr(super(), "record_autoscaling_stats", None)
+            stats = {} if inherited is None else await _finish(inherited())
+            return {**stats, ONGOING_CALLS: self.__grpc_host.ongoing_calls}
+
         async def __del__(self) -> None:
             # Not set when the constructor failed; Ray Serve calls this all the same.
             host = getattr(self, "_GrpcReplica__grpc_host", None)
@@ -202,7 +214,6 @@ def translate(error: BaseException) -> BaseException:
     return cause if isinstance(cause, RpcError) else error
 
 
-async def _finish(result: Any) -> None:
-    """Await what an ``async def`` hook returned; a plain one returned nothing to wait for."""
-    if inspect.isawaitable(result):
-        await result
+async def _finish(result: Any) -> Any:
+    """Return what a hook of the user's class returned; that of an ``async def`` one is awaited."""
+    return await result if inspect.isawaitable(result) else result

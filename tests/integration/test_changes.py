@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import apps
 import grpc
 from clients import FOO, error_of
+from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+
+import sdk
 
 
 def test_redeploy_under_load_loses_nothing(deploy: Any, ingress: Any) -> None:
@@ -45,3 +50,34 @@ def test_a_deleted_application_is_not_found(deploy: Any, channel: grpc.Channel) 
     delete("short")
     error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=(("application", "short"),))
     assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_autoscaling_counts_our_calls(deploy: Any, ingress: Any, tmp_path: Path) -> None:
+    scaling = {
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "target_ongoing_requests": 1,
+        "upscale_delay_s": 0.2,
+        "metrics_interval_s": 0.1,
+        "look_back_period_s": 0.5,
+    }
+    deploy(apps.Behaviour.options(max_ongoing_requests=20, autoscaling_config=scaling).bind(str(tmp_path)), "scaled")
+    with grpc.insecure_channel(ingress.address) as channel:
+        stub = UserDefinedServiceStub(channel)
+        request = UserDefinedMessage(name="sleep", origin="scale")
+        calls = [stub.__call__.future(request, metadata=(("application", "scaled"),)) for _ in range(8)]
+        deadline = time.monotonic() + 30
+        while (replicas := replicas_of("scaled")) < 2:
+            assert time.monotonic() < deadline, f"still {replicas} replicas with {len(calls)} calls"
+            time.sleep(0.2)
+        for call in calls:
+            call.cancel()
+
+
+def replicas_of(name: str) -> int:
+    return sum(
+        len(deployment.endpoints)
+        for app in sdk.status().applications
+        if app.name == name
+        for deployment in app.deployments
+    )
