@@ -1,4 +1,4 @@
-"""What a decorated class is: the services it implements, the options it is deployed with, how each RPC is called.
+"""What a decorated class is: the services it implements and the options it is deployed with.
 
 :func:`define` is what ``@grpc_deployment`` stamps a class with. Neither Ray nor grpc is imported here: a class is
 defined, and checked, on machines that have neither a cluster nor a server.
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from sdk.checks import check
 from sdk.errors import DefinitionError
-from sdk.implementation import HandlerSpec, find, generated_bases
+from sdk.implementation import generated_bases
 
 if TYPE_CHECKING:
     from sdk.service import Service, Shim
 
-__all__ = ["Definition", "HandlerSpec", "define"]
+__all__ = ["Definition", "define"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,12 @@ class Definition:
         services: The services it implements, in the order of its bases.
         shims: The shim of each service, in the same order.
         options: Ray Serve's deployment options given to the decorator.
-        handlers: One for each RPC of each service, in the order of the proto.
     """
 
     cls_name: str
     services: tuple[Service, ...]
     shims: tuple[type[Shim], ...]
     options: Mapping[str, Any] = field(hash=False)
-    handlers: tuple[HandlerSpec, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -45,7 +43,7 @@ class Definition:
     def __reduce__(self) -> tuple[Any, ...]:
         # The services are left to their shims, which are pickled by reference to the generated module: importing it
         # loads the messages, and a worker with other generated code fails with what is wrong.
-        return _rebuild, (self.cls_name, self.shims, dict(self.options), self.handlers)
+        return _rebuild, (self.cls_name, self.shims, dict(self.options))
 
 
 def define(cls: type, options: Mapping[str, Any]) -> Definition:
@@ -62,13 +60,8 @@ def define(cls: type, options: Mapping[str, Any]) -> Definition:
     if problems:
         raise DefinitionError(cls.__name__, problems)
     shims: tuple[type[Shim], ...] = tuple(vars(base)["__grpc_shim__"] for base in generated_bases(cls))
-    services = tuple(shim.service for shim in shims)
-    found = ((method, find(cls, method.python_name)) for service in services for method in service.methods)
-    handlers = tuple(implementation.spec(method) for method, implementation in found if implementation is not None)
-    return Definition(cls.__name__, services, shims, options, handlers)
+    return _rebuild(cls.__name__, shims, options)
 
 
-def _rebuild(
-    cls_name: str, shims: tuple[type[Shim], ...], options: Mapping[str, Any], handlers: tuple[HandlerSpec, ...]
-) -> Definition:
-    return Definition(cls_name, tuple(shim.service for shim in shims), shims, options, handlers)
+def _rebuild(cls_name: str, shims: tuple[type[Shim], ...], options: Mapping[str, Any]) -> Definition:
+    return Definition(cls_name, tuple(shim.service for shim in shims), shims, options)

@@ -9,35 +9,14 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sdk.annotations import Scope
 
-if TYPE_CHECKING:
-    from sdk.service import Method
-
 CONTEXT_PARAMETER = "grpc_context"
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerSpec:
-    """How the implementation of one RPC is to be called.
-
-    Attributes:
-        method: The RPC.
-        is_async: Whether it is a coroutine function or an async generator function. A handler that is not runs in
-            a thread.
-        is_generator: Whether it is a generator function, sync or async.
-        takes_context: Whether it has a parameter named ``grpc_context``.
-    """
-
-    method: Method
-    is_async: bool
-    is_generator: bool
-    takes_context: bool
 
 
 @dataclass(frozen=True)
@@ -78,16 +57,7 @@ class Implementation:
     @cached_property
     def kind(self) -> tuple[bool, bool]:
         """Whether it is async, and whether it is a generator function."""
-        # A plain function around an async one (``functools.wraps``) returns what that one returns, so it is as async;
-        # the outermost link that is not plain decides.
-        for link in self.links:
-            if inspect.isasyncgenfunction(link):
-                return True, True
-            if inspect.isgeneratorfunction(link):
-                return False, True
-            if inspect.iscoroutinefunction(link):
-                return True, False
-        return False, False
+        return _kind(self.links)
 
     @cached_property
     def signature(self) -> inspect.Signature | None:
@@ -117,11 +87,6 @@ class Implementation:
         except ValueError:
             return False
 
-    def spec(self, method: Method) -> HandlerSpec:
-        """Return how it is to be called for an RPC."""
-        is_async, is_generator = self.kind
-        return HandlerSpec(method, is_async, is_generator, self.takes_context)
-
     def _bound(self) -> Any:
         # A stand-in for the instance: binding looks at nothing but the function.
         attribute, instance = self.attribute, object()
@@ -135,6 +100,14 @@ class Implementation:
             return attribute
         # What has no __get__ (an object with __call__) is called without the instance.
         return types.MethodType(attribute, instance) if hasattr(type(attribute), "__get__") else attribute
+
+
+def kind_of(handler: Any) -> tuple[bool, bool]:
+    """Return whether a bound method is async, and whether it is a generator function.
+
+    A plain function around an async one (``functools.wraps``) returns what that one returns, so it is as async.
+    """
+    return _kind(_unwrapped(handler))
 
 
 def generated_bases(cls: type) -> tuple[type, ...]:
@@ -153,6 +126,18 @@ def find(cls: type, name: str) -> Implementation | None:
         if name in vars(owner):
             return Implementation(owner, vars(owner)[name])
     return None
+
+
+def _kind(links: Iterable[Any]) -> tuple[bool, bool]:
+    # The outermost link that is not plain decides.
+    for link in links:
+        if inspect.isasyncgenfunction(link):
+            return True, True
+        if inspect.isgeneratorfunction(link):
+            return False, True
+        if inspect.iscoroutinefunction(link):
+            return True, False
+    return False, False
 
 
 def _unwrapped(link: Any) -> Iterator[Any]:

@@ -39,16 +39,27 @@ async def answer_unary_sync(call: Call, route: Route) -> None:
 
 
 async def answer_stream_async(call: Call, route: Route) -> None:
-    """Send every message of an async generator."""
-    await _send_all(call, route, _invoke(call, route))
+    """Send every message of an async generator, or of the iterator that a coroutine function returns."""
+    await _send_stream(call, route, _invoke(call, route))
 
 
 async def answer_stream_sync(call: Call, route: Route) -> None:
     """Send every message of a generator, or of the iterator that a plain function returns; it runs in a thread."""
     if route.is_generator:
-        responses = _invoke(call, route)
+        responses = _invoke(call, route)  # nothing of it runs before its first message is asked for
     else:
         responses = await run_in_thread(call, partial(_invoke, call, route))
+    await _send_stream(call, route, responses)
+
+
+def _invoke(call: Call, route: Route) -> Any:
+    request = route.decode_request(call.take_message()) if call.messages is None else RequestMessages(call, route)
+    if route.takes_context:
+        return route.handler(request, grpc_context=context_of(call))
+    return route.handler(request)
+
+
+async def _send_stream(call: Call, route: Route, responses: Any) -> None:
     if isinstance(responses, Awaitable):
         responses = await responses
     if isinstance(responses, AsyncIterator):
@@ -57,13 +68,6 @@ async def answer_stream_sync(call: Call, route: Route) -> None:
         await pump(call, route, iter(responses))
     else:
         raise route.wrong_type(responses, "a stream of ")
-
-
-def _invoke(call: Call, route: Route) -> Any:
-    request = route.decode_request(call.take_message()) if call.messages is None else RequestMessages(call, route)
-    if route.takes_context:
-        return route.handler(request, grpc_context=context_of(call))
-    return route.handler(request)
 
 
 async def _send_all(call: Call, route: Route, responses: AsyncIterator[Any]) -> None:

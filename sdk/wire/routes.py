@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from sdk.errors import RpcError
+from sdk.implementation import CONTEXT_PARAMETER, kind_of
 from sdk.wire.frames import FrameError
 from sdk.wire.handlers import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
 
@@ -39,11 +39,11 @@ class Route:
         self.handler = row.handler
         self.label = getattr(row.handler, "__qualname__", method.path)
         self.client_streaming = method.cardinality.client_streaming
-        self.takes_context = "grpc_context" in inspect.signature(row.handler).parameters
+        self.takes_context = CONTEXT_PARAMETER in inspect.signature(row.handler).parameters
         self.response_type = method.response
-        self.is_generator = _is(inspect.isgeneratorfunction, row.handler)
+        is_async, self.is_generator = kind_of(row.handler)
         self._from_string: Callable[[bytes], Any] = method.request.FromString
-        self.answer = _answer(method, row.handler)
+        self.answer = _answer(method, is_async)
 
     def decode_request(self, data: bytes) -> Any:
         """Return the request message.
@@ -80,13 +80,7 @@ def build_routes(rows: Iterable[Row]) -> dict[bytes, Route]:
     return {row.method.path.encode(): Route(row) for row in rows}
 
 
-def _answer(method: Method, handler: Callable[..., Any]) -> Callable[[Call, Route], Awaitable[None]]:
+def _answer(method: Method, is_async: bool) -> Callable[[Call, Route], Awaitable[None]]:
     if method.cardinality.server_streaming:
-        return answer_stream_async if _is(inspect.isasyncgenfunction, handler) else answer_stream_sync
-    return answer_unary_async if _is(inspect.iscoroutinefunction, handler) else answer_unary_sync
-
-
-def _is(test: Callable[[Any], bool], handler: Any) -> bool:
-    while isinstance(handler, partial):
-        handler = handler.func
-    return test(handler) or test(getattr(handler, "__call__", None))  # noqa: B004  # its kind is asked, not whether it is there
+        return answer_stream_async if is_async else answer_stream_sync
+    return answer_unary_async if is_async else answer_unary_sync

@@ -11,6 +11,7 @@ import wrong_classes
 from sdk.checks import check, unannotated
 from sdk.definition import define
 from sdk.errors import DefinitionError, Problem
+from sdk.implementation import kind_of
 
 HERE = Path(__file__).parent
 
@@ -188,8 +189,8 @@ def test_batched_method_is_compared_by_its_items() -> None:
 
     assert check(Batched) == []
     assert [problem.rule for problem in check(BatchedWrong)] == ["request-type"]
-    (handler,) = define(Batched, {}).handlers
-    assert (handler.is_async, handler.is_generator) == (True, False)
+    (method,) = define(Batched, {}).services[0].methods
+    assert kind_of(getattr(Batched(), method.python_name)) == (True, False)
 
 
 def test_define_raises_every_problem() -> None:
@@ -198,34 +199,28 @@ def test_define_raises_every_problem() -> None:
     assert [problem.rule for problem in raised.value.problems] == ["extra-parameter", "request-type", "response-type"]
 
 
-def test_definition_tells_how_each_handler_is_called() -> None:
+def test_definition_tells_what_the_class_implements() -> None:
     definition = define(right_classes.AllServices, {"num_replicas": 2})
     assert definition.cls_name == "AllServices"
     assert [service.name for service in definition.services] == ["Greeter", "Downloader", "Uploader", "Talker"]
     assert [shim.service for shim in definition.shims] == list(definition.services)
-    handlers = [(h.method.name, h.is_async, h.is_generator, h.takes_context) for h in definition.handlers]
-    assert handlers == [
-        ("SayHello", True, False, False),
-        ("Down", False, True, False),
-        ("Up", False, False, False),
-        ("Both", False, True, False),
-    ]
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("Decorated", (True, False, True)),
-        ("Static", (True, False, True)),
-        ("PartialMethod", (True, False, False)),
-        ("Sync", (False, False, True)),
-        ("DecoratedWithoutWraps", (False, False, False)),
-        ("AsyncGeneratorStream", (True, True, False)),
+        ("Decorated", (True, False)),
+        ("Static", (True, False)),
+        ("PartialMethod", (True, False)),
+        ("Sync", (False, False)),
+        ("DecoratedWithoutWraps", (False, False)),
+        ("AsyncGeneratorStream", (True, True)),
     ],
 )
-def test_handler_kind(name: str, expected: tuple[bool, bool, bool]) -> None:
-    (handler,) = define(getattr(right_classes, name), {}).handlers
-    assert (handler.is_async, handler.is_generator, handler.takes_context) == expected
+def test_handler_kind(name: str, expected: tuple[bool, bool]) -> None:
+    cls = getattr(right_classes, name)
+    (method,) = define(cls, {}).services[0].methods
+    assert kind_of(getattr(cls(), method.python_name)) == expected
 
 
 def test_definition_is_immutable() -> None:

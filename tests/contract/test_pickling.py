@@ -43,8 +43,6 @@ stamp = cls.__grpc_definition__
 assert stamp == definition
 assert stamp.services == (generated.IMAGE_CLASSIFICATION_SERVICE,)
 assert by_value or stamp.shims == (generated.ImageClassificationServiceShim,)
-(handler,) = stamp.handlers
-assert (handler.method.name, handler.is_async, handler.takes_context) == ("Predict", True, True)
 (row,) = stamp.shims[0].rows(cls())
 print(asyncio.run(row.handler(ImageData(), grpc_context=None)).classes[0])
 """
