@@ -29,7 +29,7 @@ logger = logging.getLogger("sdk.ingress")
 # Seconds that a proxy's question for news stays open; well below the lease, since asking is its heartbeat.
 _WATCH_S = 2.0
 # Seconds between two looks at the nodes and the leases.
-_TICK_S = 0.5
+_TICK_S = 1.0
 # Seconds that a restarted controller waits for the proxies to say what they hold.
 _LEARNING_S = 3.0
 
@@ -52,30 +52,29 @@ class Controller:
             Called in a thread, and only while some application has no replica.
     """
 
-    def __init__(self, options: GrpcOptions, list_applications: Callable[[], set[str] | None]) -> None:
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
+        self, options: GrpcOptions, list_applications: Callable[[], set[str] | None]
+    ) -> None:
         self._options = options
         self._list_applications = list_applications
         self._registry = Registry(lease_s=LEASE_S, route_by_service=options.route_by_service)
         self._changed = asyncio.Event()
         self._proxy_actors: dict[str, Any] = {}
         self._nodes = 0
-        self._stopping = False
         # The nodes whose proxy was there before this controller; None until it has looked.
         self._to_hear: set[str] | None = None
         self._learning_until = time.monotonic() + _LEARNING_S
-        self._tending: asyncio.Task[None] | None = None
+        self._tending = asyncio.get_running_loop().create_task(self._tend())
 
     # -- replicas -----------------------------------------------------------------------------
 
     async def lease(self) -> Lease:
         """Return what a replica must know before it registers."""
-        self._start_tending()
         await self._until(lambda: self._nodes > 0, _WATCH_S)
         return Lease(self._options, self._nodes > 1)
 
     async def register(self, replica: Replica, timeout_s: float) -> None:
         """Add a replica and wait until every proxy routes to it, at most ``timeout_s``."""
-        self._start_tending()
         self._registry.register(replica)
         await self._acknowledged(timeout_s)
 
@@ -100,7 +99,6 @@ class Controller:
         Returns:
             The snapshot, or None when there is no news for a while.
         """
-        self._start_tending()
         if self._is_learning() and held is not None:
             self._registry.adopt(held)
         if self._to_hear is not None:
@@ -117,7 +115,6 @@ class Controller:
 
     async def wait_ready(self, timeout_s: float) -> str:
         """Wait until every node's proxy serves. Returns what keeps one from it, or an empty string."""
-        self._start_tending()
         await self._until(lambda: bool(self._problems()) or self._is_ready(), timeout_s)
         if self._problems():
             return "; ".join(self._problems())
@@ -134,18 +131,11 @@ class Controller:
 
     async def stop(self) -> None:
         """Stop every proxy with its Envoy. The caller then ends this actor."""
-        self._stopping = True
-        if self._tending is not None:
-            self._tending.cancel()
+        self._tending.cancel()
         await asyncio.gather(*(self._stop_proxy(actor) for actor in self._proxy_actors.values()))
         self._proxy_actors.clear()
 
     # -- inside -------------------------------------------------------------------------------
-
-    def _start_tending(self) -> None:
-        # An actor's constructor runs without a loop; the first call that comes in has one.
-        if self._tending is None and not self._stopping:
-            self._tending = asyncio.get_running_loop().create_task(self._tend())
 
     def _is_learning(self) -> bool:
         """Whether a proxy of an earlier controller may still hold more than the registry knows."""
@@ -183,10 +173,6 @@ class Controller:
             self._to_hear = await asyncio.to_thread(_with_proxy, nodes)
         for node_id in nodes - self._proxy_actors.keys():
             self._proxy_actors[node_id] = await asyncio.to_thread(_create_proxy, node_id, self._options)
-        reporting = {proxy.node_id for proxy in self._registry.proxies}
-        for node_id, actor in self._proxy_actors.items():
-            if node_id not in reporting:  # new, or restarted by Ray after a crash
-                actor.start.remote()
         for node_id in self._proxy_actors.keys() - nodes:
             self._proxy_actors.pop(node_id)
             for proxy in self._registry.proxies:

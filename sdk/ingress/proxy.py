@@ -48,7 +48,7 @@ class Proxy:
         options: Options of the ingress.
     """
 
-    def __init__(self, node_id: str, options: GrpcOptions) -> None:
+    async def __init__(self, node_id: str, options: GrpcOptions) -> None:  # type: ignore[misc]  # Ray awaits it
         self._options = options
         self._state = ProxyState(uuid.uuid4().hex, node_id, f"{options.host}:{options.port}")
         self._snapshot: Snapshot | None = None
@@ -59,13 +59,6 @@ class Proxy:
         self._fallback: Any = None
         self._envoy: EnvoyProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._started = False
-
-    async def start(self) -> None:
-        """Start everything, once. What keeps the proxy from serving is reported to the controller, not raised."""
-        if self._started:
-            return
-        self._started = True
         try:
             binary = find_envoy()
             check_port(self._options.host, self._options.port)
@@ -81,6 +74,7 @@ class Proxy:
             self._tasks.append(asyncio.get_running_loop().create_task(self._run_envoy(binary)))
         except (IngressError, OSError) as error:
             self._state = replace(self._state, problem=str(error))
+        # What keeps the proxy from serving is reported to the controller, not raised: Ray would try again for ever.
         self._tasks.append(asyncio.get_running_loop().create_task(self._follow()))
 
     async def stop(self) -> None:

@@ -230,7 +230,7 @@ def stop_ingress() -> None:
     """Stop the proxies with their Envoys, and the controller. Applications go on, and are reached by handles only."""
     controller = find_controller()
     if controller is not None:
-        with contextlib.suppress(ray.exceptions.RayActorError):
+        with contextlib.suppress(ClusterError):  # it is ended all the same
             _call(controller.stop, patience_s=20)
         ray.kill(controller)
 
@@ -282,6 +282,8 @@ def _call(method: Any, *args: Any, patience_s: float = 15.0) -> Any:
         return ray.get(method.remote(*args), timeout=patience_s)
     except ray.exceptions.GetTimeoutError:
         raise ClusterError(f"The ingress controller did not answer within {patience_s:g} s.") from None
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"The ingress controller failed: {' '.join(str(error).split())}") from error
 
 
 @contextlib.contextmanager
