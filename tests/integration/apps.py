@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -24,6 +26,9 @@ from user_defined_protos_sdk import ImageClassificationServiceBase, UserDefinedS
 from sdk import RpcError, current_context, grpc_deployment
 from sdk.context import ServicerContext
 
+#: The origin of a request that kills the replica.
+LAST_WORDS = "kill -9"
+
 
 @grpc_deployment(max_ongoing_requests=20, graceful_shutdown_timeout_s=10, graceful_shutdown_wait_loop_s=0.1)
 class Guide(UserDefinedServiceBase):
@@ -35,6 +40,8 @@ class Guide(UserDefinedServiceBase):
     async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
         if request.num:
             await asyncio.sleep(0.001)
+        if request.origin == LAST_WORDS:
+            os.kill(os.getpid(), signal.SIGKILL)
         return UserDefinedResponse(greeting=f"{self.salute} {request.name} from {request.origin}", num=request.num * 2)
 
     @serve.multiplexed(max_num_models_per_replica=1)
