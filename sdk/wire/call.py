@@ -123,6 +123,11 @@ class Call(ContextView):
 
     # -- driven by the connection -------------------------------------------------------------
 
+    @property
+    def is_grpc(self) -> bool:
+        """Whether the request says that it is a gRPC call."""
+        return self._fields.get(b"content-type", b"").startswith(b"application/grpc")
+
     def headers_complete(self) -> None:
         """The request's headers are there: start what need not wait for the body."""
         route = self.route
@@ -228,7 +233,8 @@ class Call(ContextView):
         """Run the handler; the caller has counted the call as ongoing."""
         self.slot_held = True
         assert self.route is not None
-        self._task = self.server.loop.create_task(self._run(self.route))
+        # Named, because asyncio would otherwise format a name for each.
+        self._task = asyncio.Task(self._run(self.route), loop=self.server.loop, name="grpc-call")
 
     async def _run(self, route: Route) -> None:
         try:
@@ -250,6 +256,7 @@ class Call(ContextView):
             elif not self._finished:
                 self.finish_with(self.code or 0, self.details)
         finally:
+            self._task = None  # it holds its context, and that the call: without the cycle nothing waits for the GC
             # Not when the answer is out: a handler that is cancelled keeps its place until it has ended.
             if self.slot_held:
                 self.slot_held = False
@@ -276,15 +283,15 @@ class Call(ContextView):
         if self._finished:
             return
         length = len(data)
-        if self._head_sent:
-            head = b""
+        if self._head_sent or self.code or self.details or self._trailing:
+            self.send(data)
+            self.transport.write(self._trailers(self.code or 0, self.details))
         else:
             self._head_sent = True
-            head = self.server.head
-        self.transport.write(
-            b"%s%x\r\n%s%s\r\n%s"
-            % (head, length + 5, pack_prefix(0, length), data, self._trailers(self.code or 0, self.details))
-        )
+            self.transport.write(
+                b"%s%x\r\n%s%s\r\n0\r\ngrpc-status: 0\r\nrequest_id: %s\r\n\r\n"
+                % (self.server.head, length + 5, pack_prefix(0, length), data, self._id())
+            )
         self._finish()
 
     def send(self, data: bytes) -> None:
@@ -309,11 +316,14 @@ class Call(ContextView):
         self._finish()
 
     def _finish_raised(self, error: BaseException) -> None:
-        error = self.aborted or self.server.translate(error)
-        if isinstance(error, RpcError):
-            if error.trailing_metadata:
-                self._trailing = md.check((*self._trailing, *error.trailing_metadata))
-            self.finish_with(error.code.value[0], error.details)
+        answered = self.aborted or self.server.translate(error)
+        if isinstance(answered, RpcError):
+            try:
+                self._trailing = md.check((*self._trailing, *answered.trailing_metadata))
+            except (TypeError, ValueError) as wrong:
+                self.finish_with(INTERNAL, f"the handler raised {answered!r} with metadata that can't be sent: {wrong}")
+            else:
+                self.finish_with(answered.code.value[0], answered.details)
             return
         if not self._finished:
             self.server.log_failure(self, error)

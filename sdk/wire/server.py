@@ -98,7 +98,7 @@ class WireServer:
         self.head = _HEAD_OPEN
         self.ongoing = 0
         self.queue: deque[Call] = deque()
-        self.last_call = 0.0
+        self.calls = 0
         self.loop: asyncio.AbstractEventLoop
         self.executor = ThreadPoolExecutor(self.settings.max_ongoing_requests, thread_name_prefix="grpc-handler")
         self._connections: set[Connection] = set()
@@ -189,8 +189,10 @@ class WireServer:
             quiet_s: Seconds without a new call after which none is expected any more.
             grace_s: Seconds that ongoing calls get to end by themselves; then they end UNAVAILABLE.
         """
-        while (wait := self.last_call + quiet_s - self.loop.time()) > 0:
-            await asyncio.sleep(wait)
+        seen = -1
+        while seen != self.calls:
+            seen = self.calls
+            await asyncio.sleep(quiet_s)
         self.closing = True
         self.head = _HEAD_CLOSE
         for listener in self._listeners:
@@ -274,14 +276,14 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         server = self._server
-        server.last_call = server.loop.time()
+        server.calls += 1
         self._in_headers = False
         call = Call(
             server, self._transport, server.routes.get(self._path), self._path, self._headers, self._on_finished
         )
         if self._parser.get_method() != b"POST":
             self._refuse(b"405 Method Not Allowed", "gRPC calls are POST requests")
-        elif not (call.header(b"content-type") or "").startswith("application/grpc"):
+        elif not call.is_grpc:
             self._refuse(b"415 Unsupported Media Type", "the content-type of a gRPC call is application/grpc")
         else:
             self._call = call
