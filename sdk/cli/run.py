@@ -81,6 +81,7 @@ def _serve(
         # Stops the spinner before the last lines are printed.
         cleanup.callback(progress.stop)
         is_local = connect_or_start(address, cleanup, progress.update, lambda: check_port(options.host, options.port))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own handler in the place of ours
         progress.update("Starting the ingress …")
         has_started = find_controller() is None
         start(options if has_started or are_options_given else None)

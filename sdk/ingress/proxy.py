@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 import tempfile
+import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ logger = logging.getLogger("sdk.ingress")
 # Seconds until Envoy must have acknowledged a snapshot before the proxy reports it as a problem.
 _PUBLISH_PATIENCE_S = 10.0
 _RETRY_S = 0.2
+# Seconds that the kernel gets to end the Envoy of a proxy that was killed.
+_ORPHAN_PATIENCE_S = 5.0
 # A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default).
 _FALLBACK_OPTIONS = [
     ("grpc.server.max_pending_requests", 1_000_000),
@@ -52,16 +55,15 @@ class Proxy:
         self._options = options
         self._state = ProxyState(uuid.uuid4().hex, node_id, f"{options.host}:{options.port}")
         self._snapshot: Snapshot | None = None
-        # Short, because the path of a unix socket has at most 107 bytes; private, because who can open Envoy's admin
-        # socket can stop it.
-        self._folder = Path(tempfile.mkdtemp(prefix="sdk-ingress-"))
+        self._folder = Path(tempfile.gettempdir(), f"sdk-ingress-{node_id[:12]}")
         self._ads: AdsServer | None = None
         self._fallback: Any = None
         self._envoy: EnvoyProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
         try:
             binary = find_envoy()
-            check_port(self._options.host, self._options.port)
+            await self._wait_for_port()
+            self._make_folder()
             self._ads = AdsServer(str(self._folder / "ads.sock"))
             await self._ads.start()
             await self._start_fallback()
@@ -91,6 +93,30 @@ class Proxy:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # -- inside -------------------------------------------------------------------------------
+
+    async def _wait_for_port(self) -> None:
+        """Make sure that the port is free; the Envoy of a proxy of this node that was killed may need a moment to end.
+
+        Raises:
+            IngressError: Something else listens there.
+        """
+        deadline = time.monotonic() + (_ORPHAN_PATIENCE_S if self._folder.exists() else 0)
+        while True:
+            try:
+                return check_port(self._options.host, self._options.port)
+            except IngressError:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(_RETRY_S)
+
+    def _make_folder(self) -> None:
+        """Make the folder for sockets and logs anew; a proxy of this node that was killed has left its own.
+
+        Its name is short, because the path of a unix socket has at most 107 bytes. It is private, because who can open
+        Envoy's admin socket can stop it.
+        """
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(mode=0o700)
 
     async def _start_fallback(self) -> None:
         self._fallback = grpc.aio.server(options=_FALLBACK_OPTIONS)

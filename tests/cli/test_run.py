@@ -48,7 +48,8 @@ def only_line(result: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
-def test_run_serves_and_ctrl_c_leaves_nothing(project: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("ending", ["Ctrl-C", "SIGTERM"])
+def test_run_serves_and_leaves_nothing(project: Path, request: pytest.FixtureRequest, ending: str) -> None:
     mark, port = uuid.uuid4().hex, free_port()
     # Short: Ray keeps unix sockets below it, whose paths have at most 107 bytes.
     temp = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
@@ -76,8 +77,10 @@ def test_run_serves_and_ctrl_c_leaves_nothing(project: Path, request: pytest.Fix
             assert b"one apple" in buy(b"\x0a\x05apple")
         assert len(processes_with(mark)) > 3
     finally:
-        # As a terminal does it: the whole process group gets it.
-        os.killpg(process.pid, signal.SIGINT)
+        if ending == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: the whole process group gets it
+        else:
+            process.terminate()
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
