@@ -19,6 +19,7 @@ demo: codegen ## Run Ray Serve's gRPC guide from its first call to its last, and
 	$(BIN)/python $(GUIDE)/demo.py
 
 test: check ## Run the checks and every test.
+	$(BIN)/pytest --doctest-modules sdk codegen
 	$(BIN)/pytest
 
 check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos.

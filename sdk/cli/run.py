@@ -14,7 +14,6 @@ import click
 from click.core import ParameterSource
 
 from sdk.cli.target import load_target
-from sdk.errors import ApplicationError
 from sdk.ingress.options import GrpcOptions
 
 if TYPE_CHECKING:
@@ -54,15 +53,20 @@ def run(context: click.Context, /, target: str, name: str, address: str | None, 
     """
     grpc_options = GrpcOptions(**options)
     module, found = load_target(target)
-    application = _only_application(module) if found is None else found
     # Without options of ours we take those of an ingress that runs already.
     are_given = any(context.get_parameter_source(option) is not ParameterSource.DEFAULT for option in options)
     with _interrupt_on_sigterm(), _quiet_logs():
-        _serve(application, target, name, address, grpc_options, are_given)
+        _serve(module, found, target, name, address, grpc_options, are_given)
 
 
 def _serve(
-    application: Any, target: str, name: str, address: str | None, options: GrpcOptions, are_options_given: bool
+    module: ModuleType,
+    found: object | None,
+    target: str,
+    name: str,
+    address: str | None,
+    options: GrpcOptions,
+    are_options_given: bool,
 ) -> None:
     # Imported here: what is wrong with the command line or the module is said before Ray takes its seconds.
     from rich.console import Console
@@ -70,11 +74,11 @@ def _serve(
     from sdk.cli.cluster import connect_or_start
     from sdk.ingress.actors import find_controller
     from sdk.ingress.envoy import check_port, find_envoy
-    from sdk.serve.application import require_application
+    from sdk.serve.application import only_application, require_application
     from sdk.serve.run import delete, shutdown, start, stop_ingress
     from sdk.serve.run import run as run_application
 
-    require_application(application, target)
+    application = only_application(module) if found is None else require_application(found, target)
     find_envoy()
     console = Console(stderr=True)
     with contextlib.ExitStack() as cleanup, console.status("Starting …") as progress:
@@ -122,18 +126,6 @@ def _show_until_interrupted(ending: str, name: str) -> None:
                 live.update(as_tables(status(), headline), refresh=True)
     except KeyboardInterrupt:
         return
-
-
-def _only_application(module: ModuleType) -> Any:
-    from ray import serve
-
-    names = [name for name, value in vars(module).items() if isinstance(value, serve.Application)]
-    if len(names) != 1:
-        what = (
-            f"has several applications ({', '.join(names)})" if names else "has no application (what `.bind()` returns)"
-        )
-        raise ApplicationError(f"Module {module.__name__} {what}: name one, `sdk run {module.__name__}:NAME`.")
-    return getattr(module, names[0])
 
 
 @contextlib.contextmanager

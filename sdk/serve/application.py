@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
@@ -101,6 +102,20 @@ def require_application(target: Any, name: str) -> serve.Application:
     if isinstance(target, serve.Deployment):
         raise ApplicationError(f"{name} is a deployment, not an application: bind it, `{target.name}.bind()`.")
     raise ApplicationError(f"{name} is {type(target).__name__}, not an application: give what `.bind()` returned.")
+
+
+def only_application(module: ModuleType) -> serve.Application:
+    """Return the one application that a module holds.
+
+    Raises:
+        ApplicationError: It holds none, or several.
+    """
+    found = {name: value for name, value in vars(module).items() if isinstance(value, serve.Application)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    several = f"has several applications ({', '.join(found)})"
+    what = several if found else "has no application (what `.bind()` returns)"
+    raise ApplicationError(f"Module {module.__name__} {what}: name one, {module.__name__}:NAME.")
 
 
 def _deploy(name: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
