@@ -124,9 +124,9 @@ class Controller:
         """Return the state of the ingress."""
         return IngressStatus(self._options, self._registry.snapshot, self._registry.proxies)
 
-    async def forget_application(self, name: str, timeout_s: float) -> None:
-        """Drop an application that was deleted and wait until every proxy has; it stays while it has a replica."""
-        self._registry.forget_applications((name,))
+    async def delete_application(self, name: str, timeout_s: float) -> None:
+        """Drop an application that Ray Serve has deleted, and wait until every proxy has."""
+        self._registry.delete_application(name)
         await self._acknowledged(timeout_s)
 
     async def stop(self) -> None:

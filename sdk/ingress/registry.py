@@ -161,6 +161,13 @@ class Registry:
         if gone:
             self._publish()
 
+    def delete_application(self, name: str) -> None:
+        """Drop an application that was deleted, with replicas that died and whose lease has not run out yet."""
+        for replica_id in [r.endpoint.replica_id for r in self._replicas.values() if r.application == name]:
+            del self._replicas[replica_id], self._leases[replica_id]
+        if self._known.pop(name, None) is not None:
+            self._publish()
+
     # -- proxies ------------------------------------------------------------------------------
 
     def report(self, state: ProxyState) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
 _START_PATIENCE_S = 30.0
-_FORGET_PATIENCE_S = 5.0
+_DELETE_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def delete(name: str) -> None:
         serve.delete(name)
     controller = find_controller()
     if controller is not None:
-        _call(controller.forget_application, name, _FORGET_PATIENCE_S)
+        _call(controller.delete_application, name, _DELETE_PATIENCE_S)
 
 
 def status() -> Status:

@@ -84,6 +84,15 @@ def test_an_application_without_replicas_stays_known_until_it_is_forgotten(regis
     assert registry.snapshot.applications == ()
 
 
+def test_a_deleted_application_goes_with_replicas_that_died_silently(registry: Registry) -> None:
+    registry.register(replica("dead"))
+    registry.register(replica("other", "b"))
+    registry.delete_application("app")
+    registry.delete_application("app")
+    assert [application.name for application in registry.snapshot.applications] == ["b"]
+    assert not registry.renew("dead")
+
+
 def test_a_new_controller_adopts_what_a_proxy_holds(registry: Registry, clock: Clock) -> None:
     held = Snapshot(99, (Application("app", (Deployment("D", ("t.T",), (Endpoint("old", "127.0.0.1", 1),)),)),))
     registry.register(replica("new"))
