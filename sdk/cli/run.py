@@ -7,13 +7,14 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from sdk.cli.target import load_target
+from sdk.errors import ClusterError
 from sdk.ingress.options import GrpcOptions
 
 if TYPE_CHECKING:
@@ -99,10 +100,35 @@ def _serve(
             cleanup.callback(delete, name)
         cleanup.callback(console.print, "Shutting down …", style="dim")
         progress.update(f"Starting application {name!r} …")
-        run_application(application, name=name)
+        with _tell_what_it_waits_for(name, lambda message: console.print(message, style="yellow", highlight=False)):
+            run_application(application, name=name)
         progress.stop()
         where = "a local Ray" if is_local else "the running Ray cluster"
         _show_until_interrupted(f"on {where}. Ctrl-C ends it.", name)
+
+
+@contextlib.contextmanager
+def _tell_what_it_waits_for(name: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """Pass on what Ray Serve says of an application that takes long to start, such as that no node has room for it."""
+    from sdk.serve.failures import messages_of
+
+    over = threading.Event()
+
+    def watch() -> None:
+        told: set[str] = set()
+        while not over.wait(_REFRESH_S):
+            with contextlib.suppress(ClusterError):
+                for message in set(messages_of(name)) - told:
+                    told.add(message)
+                    tell(message)
+
+    watcher = threading.Thread(target=watch, name="tell-what-it-waits-for", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _show_until_interrupted(ending: str, name: str) -> None:

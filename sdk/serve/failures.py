@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
+import ray
 from ray import serve
+from ray.serve.exceptions import RayServeException
 
 from sdk import places
+from sdk.errors import ClusterError
 
 _FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
 _TRACEBACK = "Traceback (most recent call last):"
@@ -32,6 +35,28 @@ def explain(application: str) -> str:
         if "FAILED" in deployment.status.value or "UNHEALTHY" in deployment.status.value
     ]
     return "; ".join(failed) or raised_in(overview.message)
+
+
+def messages_of(application: str) -> list[str]:
+    """Return what Ray Serve says of the deployments of an application that is being deployed, a line each.
+
+    Args:
+        application: Its name.
+
+    Raises:
+        ClusterError: Ray Serve does not answer.
+    """
+    try:
+        overview = serve.status().applications.get(application)
+    except (RayServeException, ray.exceptions.RayError) as error:
+        raise ClusterError(f"Ray Serve failed: {error}") from error
+    if overview is None:
+        return []
+    return [
+        f"deployment {name}: {raised_in(deployment.message)}"
+        for name, deployment in sorted(overview.deployments.items())
+        if deployment.message
+    ]
 
 
 def raised_in(message: str) -> str:

@@ -130,6 +130,21 @@ def test_a_class_that_does_not_fit_its_proto(sdk: Run, project: Path) -> None:
     assert "Counter.Buy" in result.stderr
 
 
+def test_a_constructor_that_fails(sdk: Run, project: Path) -> None:
+    module = project / "shop_app.py"
+    constructor = "class Counter(ShopBase):\n    def __init__(self):\n        raise OSError('no such model')\n"
+    module.write_text(module.read_text().replace("class Counter(ShopBase):\n", constructor))
+    mark = uuid.uuid4().hex
+    result = sdk("run", "shop_app:app", "--address", "local", "--port", str(free_port()), SDK_TEST_MARK=mark)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1] == (
+        "error: Application 'default' failed to start: "
+        "deployment Counter: OSError: no such model (shop_app.py:9, in __init__)"
+    )
+    assert processes_with(mark) == []
+
+
 def test_the_port_is_taken(sdk: Run) -> None:
     with taken_port() as port:
         result = sdk("run", "shop_app:app", "--address", "local", "--port", str(port))
