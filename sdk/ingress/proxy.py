@@ -127,12 +127,15 @@ class Proxy:
     async def _run_envoy(self, binary: Path) -> None:
         """Keep Envoy running, for ever."""
         while True:
-            self._envoy = EnvoyProcess(
-                binary, self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
-            )
-            self._state = replace(self._state, envoy_pid=self._envoy.pid)
-            code = await self._envoy.wait()
-            logger.error("Envoy ended with exit code %d and is started again: %s", code, self._envoy.last_words())
+            try:
+                self._envoy = EnvoyProcess(
+                    binary, self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
+                )
+                self._state = replace(self._state, envoy_pid=self._envoy.pid)
+                code = await self._envoy.wait()
+                logger.error("Envoy ended with exit code %d and is started again: %s", code, self._envoy.last_words())
+            except OSError as error:
+                logger.error("Envoy can't be started: %s; trying again", error)
             self._state = replace(self._state, envoy_pid=0)
             await asyncio.sleep(_RETRY_S)
 
@@ -148,6 +151,8 @@ class Proxy:
             except ray.exceptions.RayError as error:
                 # The controller is being restarted. Envoy serves what it has.
                 logger.warning("the ingress controller does not answer (%s); asking again", type(error).__name__)
+            except Exception:  # a proxy that no longer follows would serve an old table for ever
+                logger.exception("following the ingress controller failed; asking again")
             await asyncio.sleep(_RETRY_S)
 
     @property

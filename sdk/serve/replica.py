@@ -155,6 +155,8 @@ class ReplicaHost:
             except ray.exceptions.RayError as error:
                 logger.warning("the ingress controller does not answer (%s); trying again", type(error).__name__)
                 self._controller = None
+            except Exception:  # a replica whose heartbeat ended would be forgotten while it serves
+                logger.exception("the heartbeat of %s failed; trying again", self._replica_id)
 
 
 def _node() -> tuple[str, str]:
