@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import ray
 from ray import serve
@@ -29,11 +31,7 @@ def explain(application: str) -> str:
     overview = serve.status().applications.get(application)
     if overview is None:
         return ""
-    failed = [
-        f"deployment {name}: {raised_in(deployment.message)}"
-        for name, deployment in sorted(overview.deployments.items())
-        if "FAILED" in deployment.status.value or "UNHEALTHY" in deployment.status.value
-    ]
+    failed = _lines(overview, lambda d: "FAILED" in d.status.value or "UNHEALTHY" in d.status.value)
     return "; ".join(failed) or raised_in(overview.message)
 
 
@@ -50,13 +48,7 @@ def messages_of(application: str) -> list[str]:
         overview = serve.status().applications.get(application)
     except (RayServeException, ray.exceptions.RayError) as error:
         raise ClusterError(f"Ray Serve failed: {error}") from error
-    if overview is None:
-        return []
-    return [
-        f"deployment {name}: {raised_in(deployment.message)}"
-        for name, deployment in sorted(overview.deployments.items())
-        if deployment.message
-    ]
+    return [] if overview is None else _lines(overview, lambda deployment: bool(deployment.message))
 
 
 def raised_in(message: str) -> str:
@@ -80,3 +72,11 @@ def raised_in(message: str) -> str:
     raised = [line for line in last[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
     where = places.place(frames[-1]["file"], int(frames[-1]["line"]))
     return f"{' '.join(' '.join(raised).split())} ({where}, in {frames[-1]['function']})"
+
+
+def _lines(overview: Any, is_wanted: Callable[[Any], bool]) -> list[str]:
+    return [
+        f"deployment {name}: {raised_in(deployment.message)}"
+        for name, deployment in sorted(overview.deployments.items())
+        if is_wanted(deployment)
+    ]
