@@ -73,8 +73,9 @@ class ReplicaHost:
         """Start the wire server; nothing is routed to it yet."""
         node_id, host = await asyncio.to_thread(_node)
         port = await self._server.listen("127.0.0.1")
+        socket = await self._server.listen_locally()
         self._replica = Replica(
-            self._application, self._deployment, self._services, Endpoint(self._replica_id, host, port, node_id)
+            self._application, self._deployment, self._services, Endpoint(self._replica_id, host, port, node_id, socket)
         )
 
     async def ensure_registered(self) -> None:

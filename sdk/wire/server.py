@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sdk.wire")
 
 MAX_HEADER_BYTES = 96 << 10
+_BACKLOG = 4096
 _HEAD_OPEN = HEAD + b"\r\n"
 _HEAD_CLOSE = HEAD + b"connection: close\r\n\r\n"
 
@@ -122,10 +124,22 @@ class WireServer:
             OSError: The address can't be had.
         """
         self.attach(asyncio.get_running_loop())
-        listener = await self.loop.create_server(lambda: Connection(self), host, port, backlog=4096)
+        listener = await self.loop.create_server(lambda: Connection(self), host, port, backlog=_BACKLOG)
         self._listeners.append(listener)
         bound: int = listener.sockets[0].getsockname()[1]
         return bound
+
+    async def listen_locally(self) -> str:
+        """Listen on an abstract unix socket (unix(7)), and return its name without the NUL byte before it.
+
+        It needs no file, so nothing is left when the process dies, and it is reached from where loopback is: from the
+        same network namespace. The name can't be guessed, and so not be taken by another process before.
+        """
+        self.attach(asyncio.get_running_loop())
+        name = f"grpc-replica-{uuid.uuid4()}"
+        listener = await self.loop.create_unix_server(lambda: Connection(self), f"\0{name}", backlog=_BACKLOG)
+        self._listeners.append(listener)
+        return name
 
     def reconfigure(self, settings: WireSettings) -> None:
         """Serve with other limits from now on; calls that wait are admitted when there is room for them now."""
