@@ -24,7 +24,8 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent.parent / "bench-results"
 sys.path[:0] = [str(HERE / "gen")]
 
-from load import LoadError, Run, run, verify  # noqa: E402 - the generated code must be found first
+import footprint  # noqa: E402 - the generated code must be found first
+from load import LoadError, Run, run, verify  # noqa: E402
 from report import Result, machine, save, summary  # noqa: E402
 from works import ALL, BARE, BARE_UVLOOP, ENVOY_BARE, OURS, PAIR, SERVE, SERVE_HAPROXY, WORKS, Work  # noqa: E402
 
@@ -167,13 +168,14 @@ def main() -> int:
             for index, name in enumerate(names):
                 print(f"starting {name}", flush=True)
                 servers[name] = stack.enter_context(started(name, folder / str(index)))
+            figures = [] if arguments.quick or OURS not in servers else footprint.measure(servers[OURS])
             results = measure(works, servers, 3 if arguments.quick else 5, 1.0 if arguments.quick else 1.5)
     except LoadError as error:
         print(error, file=sys.stderr)
         return 1
     about["minutes"] = round((time.monotonic() - began) / 60, 1)
-    print(f"\n{summary(results)}\n")
-    print(f"saved to {save(results, about, RESULTS, 'quick' if arguments.quick else 'full')}")
+    print(f"\n{summary(results)}\n\n{footprint.table(figures)}\n")
+    print(f"saved to {save(results, figures, about, RESULTS / ('quick' if arguments.quick else 'full'))}")
     return 0
 
 

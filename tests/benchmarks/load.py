@@ -148,7 +148,7 @@ def run(work: Work, server: Server, calls: int) -> Run:
         LoadError: A call went wrong.
     """
     processes = processes_of(server.pid, server.patterns)
-    with _idle_connections(work.idle_connections, server.port):
+    with idle_connections(work.idle_connections, server.port):
         before = {label: cpu_seconds(pids) for label, pids in processes.items()}
         took, times, client = (_ping_pong if work.ping_pong else _h2load)(work, server, calls)
         used = {label: cpu_seconds(pids) - before[label] for label, pids in processes.items()}
@@ -221,7 +221,8 @@ def _ping_pong(work: Work, server: Server, calls: int) -> tuple[float, list[floa
 
 
 @contextlib.contextmanager
-def _idle_connections(count: int, port: int) -> Iterator[None]:
+def idle_connections(count: int, port: int) -> Iterator[None]:
+    """Hold connections open that say no more than hello."""
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))

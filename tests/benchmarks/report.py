@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import footprint
 from load import Run
 from works import BARE, OURS, Work
 
@@ -116,12 +117,22 @@ def chart(results: list[Result], path: Path) -> None:
     pyplot.close(figure)
 
 
-def save(results: list[Result], about: dict[str, str | int | float], folder: Path, name: str) -> Path:
-    """Write JSON, Markdown and the chart; returns the path of the Markdown."""
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+def save(
+    results: list[Result], figures: list[tuple[str, str]], about: dict[str, str | int | float], start: Path
+) -> Path:
+    """Write JSON, Markdown and the chart; returns the path of the Markdown.
+
+    Args:
+        results: What the works gave.
+        figures: What the footprint is.
+        about: The machine and the versions.
+        start: How the paths of the files begin.
+    """
+    start.parent.mkdir(exist_ok=True)
+    path = start.with_name(f"{start.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     report = {
         "machine": about,
+        "footprint": dict(figures),
         "works": [
             {
                 "name": result.work.name,
@@ -133,6 +144,8 @@ def save(results: list[Result], about: dict[str, str | int | float], folder: Pat
     }
     path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     facts = "\n".join(f"- {key}: {value}" for key, value in about.items())
-    path.with_suffix(".md").write_text(f"# Benchmark, {name}\n\n{summary(results)}\n\n{facts}\n")
+    path.with_suffix(".md").write_text(
+        f"# Benchmark, {start.name}\n\n{summary(results)}\n\n{footprint.table(figures)}\n\n{facts}\n"
+    )
     chart(results, path.with_suffix(".png"))
     return path.with_suffix(".md")

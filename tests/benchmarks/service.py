@@ -11,3 +11,6 @@ from sdk import grpc_deployment
 @grpc_deployment(max_ongoing_requests=4000)
 class Bench(Handlers, BenchBase):
     """The handlers as a deployment of the SDK."""
+
+
+app = Bench.bind()
