@@ -36,11 +36,13 @@ class Deployment:
         name: Its name in Ray Serve.
         services: Full names of the proto services that it answers.
         endpoints: Its ready replicas.
+        descriptors: Digest of the descriptors of its services, which the controller keeps; empty when it has none.
     """
 
     name: str
     services: tuple[str, ...]
     endpoints: tuple[Endpoint, ...] = ()
+    descriptors: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)

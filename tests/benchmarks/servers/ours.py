@@ -54,7 +54,7 @@ class Entries:
         with self._lock:
             gone = [entry.endpoint.replica_id for entry in self._entries[count:]]
             new, self._entries = entries[len(self._entries) :], entries
-        ray.get([self._controller.register.remote(entry, 60.0) for entry in new])
+        ray.get([self._controller.register.remote(entry, b"", 60.0) for entry in new])
         ray.get([self._controller.deregister.remote(replica_id, 60.0) for replica_id in gone])
 
     def _renew(self) -> None:
