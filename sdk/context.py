@@ -43,6 +43,8 @@ class CallState(Protocol):
     def header(self, name: bytes) -> str | None: ...
     def set_trailing(self, metadata: MetadataPairs) -> None: ...
     def send_initial_metadata(self, metadata: MetadataPairs) -> None: ...
+    def set_compression(self, compression: grpc.Compression) -> None: ...
+    def disable_next_message_compression(self) -> None: ...
     def time_remaining(self) -> float | None: ...
     def is_done(self) -> bool: ...
     def is_cancelled(self) -> bool: ...
@@ -193,10 +195,20 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         self.abort(status.code, status.details, tuple(status.trailing_metadata or ()))
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Accept the wish for compressed answers. Answers are sent uncompressed, which gRPC allows."""
+        """Compress the messages of the answer. A client that does not understand the encoding gets them as they are.
+
+        Args:
+            compression: ``grpc.Compression.Gzip``, ``Deflate`` or ``NoCompression``.
+
+        Raises:
+            RuntimeError: The first message or the initial metadata was sent already.
+            ValueError: It is not a member of ``grpc.Compression``.
+        """
+        self._call.set_compression(compression)
 
     def disable_next_message_compression(self) -> None:
-        """Do nothing: answers are sent uncompressed."""
+        """Send the next message as it is, one that is compressed already for example."""
+        self._call.disable_next_message_compression()
 
     # -- messages and life --------------------------------------------------------------------
 

@@ -119,6 +119,7 @@ class Call(ContextView):
         self.code: int | None = None
         self.details = ""
         self.aborted: RpcError | None = None
+        self.compressor = None
         self.context: ServicerContext | None = None
 
     # -- driven by the connection -------------------------------------------------------------
@@ -278,13 +279,13 @@ class Call(ContextView):
 
     # -- the answer ---------------------------------------------------------------------------
 
-    def send_only(self, data: bytes) -> None:
+    def send_only(self, data: bytes, flag: int = 0) -> None:
         """Send the one message of a unary answer together with the end of the call: one write."""
         if self._finished:
             return
         length = len(data)
-        if self._head_sent or self.code or self.details or self._trailing:
-            self.send(data)
+        if self._head_sent or self.code or self.details or self._trailing or flag:
+            self.send(data, flag)
             self.transport.write(self._trailers(self.code or 0, self.details))
         else:
             self._head_sent = True
@@ -294,17 +295,14 @@ class Call(ContextView):
             )
         self._finish()
 
-    def send(self, data: bytes) -> None:
-        """Send one message of a stream."""
+    def send(self, data: bytes, flag: int = 0) -> None:
+        """Send one message of a stream; the flag 1 says that it is compressed."""
         if self._finished:
             return
-        if self._head_sent:
-            head = b""
-        else:
-            self._head_sent = True
-            head = self.server.head
+        head = b"" if self._head_sent else self.head()
+        self._head_sent = True
         length = len(data)
-        self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(0, length), data))
+        self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(flag, length), data))
 
     def finish_with(self, code: int, details: str) -> None:
         """End the call with a status, unless it has ended."""
@@ -361,7 +359,8 @@ class Call(ContextView):
         else:
             self.finish_with(code, details)  # the client does not wait for the handler to end
         if self._task is not None:
-            self._task.cancel()
+            # Not at once: a task that is cancelled before its first step runs nothing, and would keep its place.
+            self.server.loop.call_soon(self._task.cancel)
 
     def _set_deadline(self, timeout: bytes | None, limit: float | None) -> None:
         seconds = md.parse_timeout(timeout) if timeout is not None else None

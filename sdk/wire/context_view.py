@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs does not know it
 
 from sdk.wire import metadata as md
+from sdk.wire.compression import compressor_for
 
 if TYPE_CHECKING:
+    import grpc
+
     from sdk.context import MetadataPairs
     from sdk.wire.call import Transport
+    from sdk.wire.compression import Compressor
     from sdk.wire.routes import Route
     from sdk.wire.server import WireServer
 
@@ -31,6 +35,7 @@ class ContextView:
         "_metadata",
         "_request_id",
         "_trailing",
+        "compressor",
         "headers",
         "route",
         "server",
@@ -53,11 +58,12 @@ class ContextView:
         _metadata: md.Metadata | None
         _request_id: bytes | None
         _trailing: md.Metadata
+        compressor: Compressor | None
 
         # ruff: noqa: D102
         async def next_message(self) -> bytes | None: ...
         async def wait_writable(self) -> None: ...
-        def send(self, data: bytes) -> None: ...
+        def send(self, data: bytes, flag: int = 0) -> None: ...
 
     def _id(self) -> bytes:
         request_id = self._request_id
@@ -107,11 +113,32 @@ class ContextView:
             raise RuntimeError("the initial metadata was sent already: with the first message, or by an earlier call")
         lines = md.encode(md.check(metadata))
         self._head_sent = True
-        head = self.server.head[:-2] + lines + b"\r\n"
+        head = self.head()[:-2] + lines + b"\r\n"
         if self.server.is_loop_thread():
             self._write_head(head)
         else:
             self.server.on_loop(partial(self._write_head, head))
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Compress the messages of the answer from the first one on, if the client understands it."""
+        if self._head_sent:
+            raise RuntimeError(
+                "set_compression comes too late: the initial metadata, which names the encoding, was sent already, "
+                "with the first message or by send_initial_metadata"
+            )
+        self.compressor = compressor_for(compression, self._fields.get(b"grpc-accept-encoding"))
+
+    def disable_next_message_compression(self) -> None:
+        """Send the next message as it is."""
+        if self.compressor is not None:
+            self.compressor.skip_next = True
+
+    def head(self) -> bytes:
+        """Return the head of an answer with messages, which may be compressed."""
+        head = self.server.head
+        if self.compressor is None:
+            return head
+        return b"%sgrpc-encoding: %s\r\n\r\n" % (head[:-2], self.compressor.encoding)
 
     def _write_head(self, head: bytes) -> None:
         if not self._finished:
@@ -149,6 +176,11 @@ class ContextView:
         """Send one response message, and wait until there is room for more."""
         route = self.route
         assert route is not None
-        self.send(route.encode_response(message))
+        data = route.encode_response(message)
+        if self.compressor is None:
+            self.send(data)
+        else:
+            flag, data = await self.compressor.pack_on_loop(data)
+            self.send(data, flag)
         if not self.writable:
             await self.wait_writable()

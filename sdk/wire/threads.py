@@ -57,24 +57,26 @@ class _Pump:
         self._iterator = iterator
         self._ready = asyncio.Event()
         self._condition = threading.Condition()
-        self._batch: list[bytes] = []
+        self._batch: list[tuple[int, bytes]] = []
         self._bytes = 0
         self._ended = False
         self._stopped = False
 
     def produce(self) -> None:
         """Take messages from the iterator until it ends or nobody wants more; in the thread."""
-        encode = self._encode
+        call, encode = self._call, self._encode
         try:
             for response in self._iterator:
-                data = encode(response)
+                flag, data = 0, encode(response)
+                if call.compressor is not None:
+                    flag, data = call.compressor.pack(data)
                 with self._condition:
                     while self._bytes > PUMP_BYTES and not self._stopped:
                         self._condition.wait()
                     if self._stopped:
                         return
                     self._bytes += len(data) + 1
-                    self._batch.append(data)
+                    self._batch.append((flag, data))
                     if len(self._batch) == 1:
                         self._wake()
         finally:
@@ -98,12 +100,12 @@ class _Pump:
             self._ready.clear()
             batch, self._batch = self._batch, []
             ended = self._ended
-        for data in batch:
-            self._call.send(data)
+        for flag, data in batch:
+            self._call.send(data, flag)
         if not self._call.writable:
             await self._call.wait_writable()
         with self._condition:
-            self._bytes -= sum(map(len, batch)) + len(batch)
+            self._bytes -= sum(len(data) + 1 for _, data in batch)
             self._condition.notify()
         return not ended
 
