@@ -112,7 +112,7 @@ class Call(ContextView):
         self._request_id: bytes | None = None
         self._metadata: md.Metadata | None = None
         self._trailing: md.Metadata = ()
-        self._done_callbacks: list[Callable[[], None]] | None = None
+        self._done_callbacks = None
         self._encoding = b"identity"
         self.messages: deque[bytes] | None = None
         self.slot_held = False
@@ -202,7 +202,7 @@ class Call(ContextView):
 
     def connection_lost(self) -> None:
         """The client is gone (Envoy closes the connection when the client cancels)."""
-        self.cancel(CANCELLED, "the client cancelled the call")
+        self.cancel(CANCELLED, "the client cancelled the call", is_heard=False)
 
     @property
     def request_complete(self) -> bool:
@@ -348,16 +348,16 @@ class Call(ContextView):
 
     # -- cancellation and deadlines -----------------------------------------------------------
 
-    def cancel(self, code: int, details: str) -> None:
+    def cancel(self, code: int, details: str, *, is_heard: bool = True) -> None:
         """End the call from outside: the handler is cancelled, and the client gets this status if it is still there."""
         if self._finished or self._cancel_reason is not None:
             return
         self._cancel_reason = (code, details)
         self.server.leave(self)
-        if code == CANCELLED:
-            self._finish()  # nobody is there to read an answer
-        else:
+        if is_heard:
             self.finish_with(code, details)  # the client does not wait for the handler to end
+        else:
+            self._finish()
         if self._task is not None:
             # Not at once: a task that is cancelled before its first step runs nothing, and would keep its place.
             self.server.loop.call_soon(self._task.cancel)

@@ -48,7 +48,12 @@ async def answer_unary_sync(call: Call, route: Route) -> None:
 
 async def answer_stream_async(call: Call, route: Route) -> None:
     """Send every message of an async generator, or of the iterator that a coroutine function returns."""
-    await _send_stream(call, route, _invoke(call, route))
+    responses = _invoke(call, route)
+    if not route.is_generator and isinstance(responses, Awaitable):
+        responses = await responses
+        if responses is None and call.context is not None:
+            return  # it has the context: what there was to send, it has sent with write()
+    await _send_stream(call, route, responses)
 
 
 async def answer_stream_sync(call: Call, route: Route) -> None:

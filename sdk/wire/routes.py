@@ -31,7 +31,7 @@ class Route:
 
     __slots__ = (
         "_from_string", "answer", "client_streaming", "handler", "is_generator", "label", "method", "response_type",
-        "takes_context",
+        "server_streaming", "takes_context",
     )  # fmt: skip
 
     def __init__(self, row: Row) -> None:
@@ -40,6 +40,7 @@ class Route:
         self.handler = row.handler
         self.label = getattr(row.handler, "__qualname__", method.path)
         self.client_streaming = method.cardinality.client_streaming
+        self.server_streaming = method.cardinality.server_streaming
         self.takes_context = CONTEXT_PARAMETER in inspect.signature(row.handler).parameters
         self.response_type = method.response
         is_async, self.is_generator = kind_of(row.handler)

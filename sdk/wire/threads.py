@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from sdk.wire.call import Call
     from sdk.wire.routes import Route
+    from sdk.wire.server import WireServer
 
 R = TypeVar("R")
 
@@ -31,6 +32,25 @@ async def run_in_thread(call: Call, function: Callable[[], R]) -> R:
     except asyncio.CancelledError:
         _keep_slot(call, future)
         raise
+
+
+def on_loop(server: WireServer, function: Callable[[], R]) -> R:
+    """Run a function on the server's loop, from whatever thread this is, and return what it returns.
+
+    What a context sets from a handler's thread and what ends the call on the loop then come one after the other.
+    """
+    if server.is_loop_thread():
+        return function()
+    future: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
+
+    server.loop.call_soon_threadsafe(run)
+    return future.result()
 
 
 async def pump(call: Call, route: Route, iterator: Iterator[Any]) -> None:

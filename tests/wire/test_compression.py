@@ -63,7 +63,22 @@ def stream_sync(compression: Any) -> Any:
     return handler
 
 
-HANDLERS = [(UNARY, unary_async), (UNARY, unary_sync), (SERVER, stream_async), (SERVER, stream_sync)]
+def writer(compression: Any) -> Any:
+    async def handler(request: Any, grpc_context: ServicerContext) -> None:
+        grpc_context.set_compression(compression)
+        await grpc_context.write(LONG)
+        await grpc_context.write(LONG)
+
+    return handler
+
+
+HANDLERS = [
+    (UNARY, unary_async),
+    (UNARY, unary_sync),
+    (SERVER, stream_async),
+    (SERVER, stream_sync),
+    (SERVER, writer),
+]
 
 
 @pytest.mark.parametrize(("cardinality", "make"), HANDLERS)
