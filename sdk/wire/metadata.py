@@ -33,6 +33,8 @@ _OF_HTTP = frozenset(
 _SERVER_FOLDERS = tuple(
     str(Path(file).parent) for file in (__file__, _asyncio_futures.__file__, _concurrent_futures.__file__)
 )
+# What a status message gets in any case.
+MIN_MESSAGE_ROOM = 1024
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
 _PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")
 _UNSAFE_IN_MESSAGE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
@@ -111,6 +113,14 @@ def encode(metadata: Metadata) -> bytes:
 def encode_message(text: str) -> bytes:
     """Return a status message as ``grpc-message`` wants it: percent-encoded UTF-8."""
     return _UNSAFE_IN_MESSAGE.sub(lambda match: b"%%%02X" % match[0][0], text.encode("utf-8", "replace"))
+
+
+def message_room(extra: int) -> int:
+    """Return how many bytes a percent-encoded status message may have beside metadata lines of so many bytes.
+
+    Clients accept trailers of 8 KiB, the rest of which is the status, the request id and what HPACK counts.
+    """
+    return max(MIN_MESSAGE_ROOM, 6144 - extra)
 
 
 def fit_message(text: str, limit: int) -> bytes:
