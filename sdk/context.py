@@ -294,3 +294,8 @@ def _number(code: grpc.StatusCode | int) -> int:
 
 #: Marks a call as the current one. The wire server calls it in the context that the handler runs in.
 enter_call = _current.set
+
+
+def current_call() -> Any:
+    """Return the call that runs here: what :func:`enter_call` marked."""
+    return _current.get()

@@ -11,8 +11,17 @@ from collections.abc import Iterable
 from concurrent import futures as _concurrent_futures
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 Metadata = tuple[tuple[str, "str | bytes"], ...]
+
+
+class Metadatum(NamedTuple):
+    """One pair of what the client sent, with the names that grpcio gives it."""
+
+    key: str
+    value: str | bytes
+
 
 # Headers that carry the HTTP message or that Envoy adds: not what the client called metadata.
 _TRANSPORT = frozenset(
@@ -56,9 +65,9 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
             continue
         key = name.decode("latin-1")
         if key.endswith("-bin"):
-            pairs.extend((key, decode_binary(part)) for part in value.split(b","))
+            pairs.extend(Metadatum(key, decode_binary(part)) for part in value.split(b","))
         else:
-            pairs.append((key, value.decode("latin-1")))
+            pairs.append(Metadatum(key, value.decode("latin-1")))
     return tuple(pairs)
 
 
