@@ -27,7 +27,8 @@ class Metadatum(NamedTuple):
 _TRANSPORT = frozenset(
     {
         b"host", b"te", b"transfer-encoding", b"content-length", b"connection", b"content-type", b"grpc-timeout",
-        b"grpc-encoding", b"grpc-accept-encoding", b"x-forwarded-for", b"x-forwarded-proto", b"x-request-id",
+        b"grpc-encoding", b"grpc-accept-encoding", b"x-forwarded-client-cert", b"x-forwarded-for", b"x-forwarded-proto",
+        b"x-request-id",
         b"x-envoy-attempt-count", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-external-address", b"x-envoy-internal",
     }
 )  # fmt: skip
