@@ -43,11 +43,18 @@ class Authority:
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM)
 
     def sign(
-        self, common_name: str = "", *, organization: str = "", dns: tuple[str, ...] = (), uri: tuple[str, ...] = ()
+        self,
+        common_name: str,
+        *,
+        organization: str = "",
+        dns: tuple[str, ...] = (),
+        uri: tuple[str, ...] = (),
+        valid_hours: float = 1,
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [(NameOID.ORGANIZATION_NAME, organization), (NameOID.COMMON_NAME, common_name)]
-        builder = _builder(_name([(oid, value) for oid, value in attributes if value]), self._name, key)
+        subject = _name([(oid, value) for oid, value in attributes if value])
+        builder = _builder(subject, self._name, key, valid_hours)
         names: list[x509.GeneralName] = [*map(x509.DNSName, dns), *map(x509.UniformResourceIdentifier, uri)]
         if "localhost" in dns:
             names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
@@ -65,7 +72,9 @@ def _name(attributes: list[tuple[x509.ObjectIdentifier, str]]) -> x509.Name:
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, valid_hours: float = 1
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.timezone.utc)
     return (
         x509.CertificateBuilder()
@@ -73,6 +82,6 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_before(now - datetime.timedelta(hours=2))
+        .not_valid_after(now + datetime.timedelta(hours=valid_hours))
     )
