@@ -11,24 +11,40 @@ from collections.abc import Iterable
 from concurrent import futures as _concurrent_futures
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 Metadata = tuple[tuple[str, "str | bytes"], ...]
+
+
+class Metadatum(NamedTuple):
+    """One pair of what the client sent, with the names that grpcio gives it."""
+
+    key: str
+    value: str | bytes
+
 
 # Headers that carry the HTTP message or that Envoy adds: not what the client called metadata.
 _TRANSPORT = frozenset(
     {
         b"host", b"te", b"transfer-encoding", b"content-length", b"connection", b"content-type", b"grpc-timeout",
-        b"grpc-encoding", b"grpc-accept-encoding", b"x-forwarded-for", b"x-forwarded-proto", b"x-request-id",
+        b"grpc-encoding", b"grpc-accept-encoding", b"x-forwarded-client-cert", b"x-forwarded-for", b"x-forwarded-proto",
+        b"x-request-id",
         b"x-envoy-attempt-count", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-external-address", b"x-envoy-internal",
     }
 )  # fmt: skip
-_RESERVED = frozenset(
-    {"request_id", "content-type", "te", "transfer-encoding", "content-length", "connection", "trailer"}
-)
+# What a handler may not set: headers of the HTTP message, and those that tell Envoy something.
+_OF_HTTP = frozenset(
+    {
+        "connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
 # Where the code lives that calls a handler: this room, and the standard library's threads and futures.
 _SERVER_FOLDERS = tuple(
     str(Path(file).parent) for file in (__file__, _asyncio_futures.__file__, _concurrent_futures.__file__)
 )
+# What a status message gets in any case.
+MIN_MESSAGE_ROOM = 1024
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
 _PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")
 _UNSAFE_IN_MESSAGE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
@@ -50,9 +66,9 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
             continue
         key = name.decode("latin-1")
         if key.endswith("-bin"):
-            pairs.extend((key, decode_binary(part)) for part in value.split(b","))
+            pairs.extend(Metadatum(key, decode_binary(part)) for part in value.split(b","))
         else:
-            pairs.append((key, value.decode("latin-1")))
+            pairs.append(Metadatum(key, value.decode("latin-1")))
     return tuple(pairs)
 
 
@@ -65,18 +81,28 @@ def decode_binary(value: bytes) -> bytes:
         return value
 
 
-def check(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
+def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
     """Return metadata that a handler wants to send, checked.
 
+    A ``request_id`` is dropped: the call's own is sent, once.
+
     Raises:
-        ValueError: A key or value can't be sent, or the key belongs to gRPC or to the SDK; the text says which.
+        TypeError: It is not a sequence of pairs.
+        ValueError: A key or value can't be sent, or the key belongs to gRPC or HTTP; the text says which.
     """
-    pairs = tuple((key, value) for key, value in metadata)
+    try:
+        pairs = tuple((key, value) for key, value in metadata or () if key != "request_id")
+    except (TypeError, ValueError):
+        raise TypeError(f"metadata must be (key, value) pairs, [('key', 'value')], not {metadata!r}") from None
     for key, value in pairs:
         if not isinstance(key, str) or not _KEY.match(key):
             raise ValueError(f"metadata key {key!r} is not allowed: use lower-case letters, digits, '_', '-' and '.'")
         if key.startswith("grpc-") and key != "grpc-status-details-bin":
             raise ValueError(f"metadata key {key!r} is reserved for gRPC")
+        if key in _OF_HTTP:
+            raise ValueError(f"metadata key {key!r} is reserved for HTTP")
+        if key.startswith("x-envoy-"):
+            raise ValueError(f"metadata key {key!r} is reserved for the proxy")
         if key.endswith("-bin"):
             if not isinstance(value, bytes):
                 raise ValueError(f"metadata value of {key!r} must be bytes, not {type(value).__name__}")
@@ -86,11 +112,9 @@ def check(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
 
 
 def encode(metadata: Metadata) -> bytes:
-    """Return metadata as header lines, each with its line end. The SDK's own keys are left out."""
+    """Return metadata as header lines, each with its line end."""
     lines = []
     for key, value in metadata:
-        if key in _RESERVED:
-            continue
         data = base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.strip().encode("ascii")
         lines.append(b"%s: %s\r\n" % (key.encode("ascii"), data))
     return b"".join(lines)
@@ -99,6 +123,14 @@ def encode(metadata: Metadata) -> bytes:
 def encode_message(text: str) -> bytes:
     """Return a status message as ``grpc-message`` wants it: percent-encoded UTF-8."""
     return _UNSAFE_IN_MESSAGE.sub(lambda match: b"%%%02X" % match[0][0], text.encode("utf-8", "replace"))
+
+
+def message_room(extra: int) -> int:
+    """Return how many bytes a percent-encoded status message may have beside metadata lines of so many bytes.
+
+    Clients accept trailers of 8 KiB, the rest of which is the status, the request id and what HPACK counts.
+    """
+    return max(MIN_MESSAGE_ROOM, 6144 - extra)
 
 
 def fit_message(text: str, limit: int) -> bytes:

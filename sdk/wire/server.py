@@ -11,7 +11,7 @@ import logging
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,9 @@ from sdk.wire.call import HEAD, UNAVAILABLE, Call
 from sdk.wire.routes import build_routes
 
 if TYPE_CHECKING:
+    import grpc
+    import grpc.aio
+
     from sdk.service import Row
 
 logger = logging.getLogger("sdk.wire")
@@ -69,6 +72,8 @@ class WireServer:
         leave: Called on the loop when a call is cancelled.
         translate: Gives the exception to answer with for one that a handler raised.
         application: The application's name, for messages.
+        compression: How answers are compressed whose handler does not say it.
+        interceptors: What stands between a call and its handler, the outermost first.
 
     Example:
         >>> import asyncio
@@ -90,8 +95,10 @@ class WireServer:
         leave: Callable[[Call], None] = _nothing,
         translate: Callable[[BaseException], BaseException] = _untranslated,
         application: str = "",
+        compression: grpc.Compression | None = None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
-        self.routes = build_routes(rows)
+        self.routes = build_routes(rows, compression, interceptors)
         self.settings = settings or WireSettings()
         self.enter = enter
         self.leave = leave

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from sdk.wire.call import Call
     from sdk.wire.routes import Route
+    from sdk.wire.server import WireServer
 
 R = TypeVar("R")
+_END = object()
 
 # Bytes that a sync generator may be ahead of the connection before its thread waits.
 PUMP_BYTES = 1 << 16
@@ -33,6 +36,25 @@ async def run_in_thread(call: Call, function: Callable[[], R]) -> R:
         raise
 
 
+def on_loop(server: WireServer, function: Callable[[], R]) -> R:
+    """Run a function on the server's loop, from whatever thread this is, and return what it returns.
+
+    What a context sets from a handler's thread and what ends the call on the loop then come one after the other.
+    """
+    if server.is_loop_thread():
+        return function()
+    future: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
+
+    server.loop.call_soon_threadsafe(run)
+    return future.result()
+
+
 async def pump(call: Call, route: Route, iterator: Iterator[Any]) -> None:
     """Send every message of an iterator that runs in a thread, in batches, no faster than the client takes them."""
     shared = _Pump(call, route, iterator)
@@ -48,6 +70,63 @@ async def pump(call: Call, route: Route, iterator: Iterator[Any]) -> None:
         shared.stop()
 
 
+async def iterate_in_thread(call: Call, iterator: Iterator[Any]) -> AsyncIterator[Any]:
+    """Yield the items of an iterator that runs in a thread; every item costs a hop, unlike with :func:`pump`."""
+    steps = _Steps(iterator)
+    try:
+        while (item := await run_in_thread(call, steps.next)) is not _END:
+            yield item
+    finally:
+        # Not awaited: the call may be over while a step still runs. Refused when the server stops, and all ends.
+        with contextlib.suppress(RuntimeError):
+            call.server.executor.submit(steps.close)
+
+
+class _Steps:
+    """Takes one item after another from an iterator, in whatever threads, with the context variables of one."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+        self._run = contextvars.copy_context().run
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def next(self) -> Any:
+        """Return the next item, or ``_END``."""
+        with self._lock:
+            return _END if self._closed else self._run(next, self._iterator, _END)
+
+    def close(self) -> None:
+        """Close a generator, when the step that runs is over."""
+        with self._lock:
+            self._closed = True
+            close = getattr(self._iterator, "close", None)
+            if close is not None:
+                self._run(close)
+
+
+class ThreadIterator:
+    """An async iterator for a handler in a thread."""
+
+    __slots__ = ("_call", "_iterator")
+
+    def __init__(self, call: Call, iterator: AsyncIterator[Any]) -> None:
+        self._call = call
+        self._iterator = aiter(iterator)
+
+    def __iter__(self) -> ThreadIterator:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return asyncio.run_coroutine_threadsafe(self._next(), self._call.server.loop).result()
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    async def _next(self) -> Any:
+        return await anext(self._iterator)
+
+
 class _Pump:
     """What the producing thread and the loop share. The condition guards every attribute behind it."""
 
@@ -57,24 +136,26 @@ class _Pump:
         self._iterator = iterator
         self._ready = asyncio.Event()
         self._condition = threading.Condition()
-        self._batch: list[bytes] = []
+        self._batch: list[tuple[int, bytes]] = []
         self._bytes = 0
         self._ended = False
         self._stopped = False
 
     def produce(self) -> None:
         """Take messages from the iterator until it ends or nobody wants more; in the thread."""
-        encode = self._encode
+        call, encode = self._call, self._encode
         try:
             for response in self._iterator:
-                data = encode(response)
+                flag, data = 0, encode(response)
+                if call.compressor is not None:
+                    flag, data = call.compressor.pack(data)
                 with self._condition:
                     while self._bytes > PUMP_BYTES and not self._stopped:
                         self._condition.wait()
                     if self._stopped:
                         return
                     self._bytes += len(data) + 1
-                    self._batch.append(data)
+                    self._batch.append((flag, data))
                     if len(self._batch) == 1:
                         self._wake()
         finally:
@@ -98,12 +179,12 @@ class _Pump:
             self._ready.clear()
             batch, self._batch = self._batch, []
             ended = self._ended
-        for data in batch:
-            self._call.send(data)
+        for flag, data in batch:
+            self._call.send(data, flag)
         if not self._call.writable:
             await self._call.wait_writable()
         with self._condition:
-            self._bytes -= sum(map(len, batch)) + len(batch)
+            self._bytes -= sum(len(data) + 1 for _, data in batch)
             self._condition.notify()
         return not ended
 
