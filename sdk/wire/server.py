@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import uuid
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ class WireServer:
         self.application = application
         self.head = _HEAD_OPEN
         self.ongoing = 0
-        self.queue: deque[Call] = deque()
+        self.queue: OrderedDict[Call, None] = OrderedDict()  # so that a call that ends while it waits leaves at once
         self.calls = 0
         self.loop: asyncio.AbstractEventLoop
         self.executor = ThreadPoolExecutor(self.settings.max_ongoing_requests, thread_name_prefix="grpc-handler")
@@ -160,11 +160,8 @@ class WireServer:
         self._admit_queued()
 
     def count_queued(self) -> int:
-        """Return how many calls wait for a place; those that ended while they waited do not count."""
-        queue = self.queue
-        while queue and queue[0].is_done():
-            queue.popleft()
-        return sum(not call.is_done() for call in queue) if queue else 0
+        """Return how many calls wait for a place."""
+        return len(self.queue)
 
     def release(self) -> None:
         """One ongoing call is over: its place goes to the next one that waits."""
@@ -176,10 +173,9 @@ class WireServer:
 
     def _admit_queued(self) -> None:
         while self.queue and self.ongoing < self.settings.max_ongoing_requests:
-            call = self.queue.popleft()
-            if not call.is_done():
-                self.ongoing += 1
-                call.start()
+            call, _ = self.queue.popitem(last=False)
+            self.ongoing += 1
+            call.start()
         if self._idle is not None and not self.ongoing and not self.queue:
             self._idle.set()
 
