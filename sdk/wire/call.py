@@ -16,8 +16,8 @@ from sdk.context import CallState, ServicerContext, enter_call
 from sdk.errors import RpcError
 from sdk.wire import frames
 from sdk.wire import metadata as md
-from sdk.wire.context_view import ContextView
-from sdk.wire.frames import LARGE, Flagged, FrameError, FrameReader, only_message, pack_prefix
+from sdk.wire.flow import BURST, BURST_MESSAGE, FlowControl
+from sdk.wire.frames import LARGE, FrameError, FrameReader, only_message, pack_prefix
 from sdk.wire.rich_errors import answer_of
 
 if TYPE_CHECKING:
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n"
 
 CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 12, 13, 14
-
-# Bytes of request messages that wait for the handler: above the first the connection is no longer read. Each message
-# counts for more than it is long, so that a flood of empty ones is stopped too.
-HIGH_WATER, LOW_WATER = 1 << 20, 1 << 19
-MESSAGE_COST = 64
 
 UNKNOWN_PATIENCE_S = 0.05
 
@@ -46,7 +41,7 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class Call(ContextView):
+class Call(FlowControl):
     """One call.
 
     Args:
@@ -60,22 +55,15 @@ class Call(ContextView):
 
     __slots__ = (
         "_body",
-        "_complete",
         "_encoding",
         "_on_finished",
-        "_queued_bytes",
-        "_reader",
         "_task",
         "_timer",
-        "_waiter",
-        "_write_waiter",
         "aborted",
         "code",
         "context",
         "details",
-        "messages",
         "path",
-        "paused",
         "slot_held",
     )
 
@@ -103,6 +91,8 @@ class Call(ContextView):
         self._head_sent = False
         self.paused = False
         self.writable = True
+        self._is_congested = False
+        self._burst = 0
         self._waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -114,7 +104,7 @@ class Call(ContextView):
         self._trailing: md.Metadata = ()
         self._done_callbacks = None
         self._encoding = b"identity"
-        self.messages: deque[bytes | bytearray | Flagged] | None = None
+        self.messages: deque[frames.Message] | None = None
         self.slot_held = False
         self.code: int | None = None
         self.details = ""
@@ -156,22 +146,12 @@ class Call(ContextView):
         """Take bytes of the request's body."""
         if self._finished:
             return
-        if self.messages is None:
-            if not self._body:
-                self._body = data
-            elif self.route is not None:
-                self._extend_body(data)
-            return
-        assert self._reader is not None
-        new = self._reader.feed(data)
-        if new:
-            self.messages.extend(new)
-            self._queued_bytes += sum(map(len, new)) + len(new) * MESSAGE_COST
-            if self._queued_bytes > HIGH_WATER and not self.paused:
-                self.paused = True
-                self.transport.pause_reading()
-        if new or self._reader.error is not None:
-            self._wake_reader()
+        if self.messages is not None:
+            self.queue_messages(data)
+        elif not self._body:
+            self._body = data
+        elif self.route is not None:
+            self._extend_body(data)
 
     def _extend_body(self, data: bytes) -> None:
         try:
@@ -289,10 +269,14 @@ class Call(ContextView):
     def send(self, data: bytes, flag: int = 0) -> None:
         """Send one message of a stream; the flag 1 says that it is compressed."""
         if self._finished:
+            self.writable = False  # the handler is to notice its end at the next wait
             return
         head = b"" if self._head_sent else self.head()
         self._head_sent = True
         length = len(data)
+        self._burst += length + BURST_MESSAGE
+        if self._burst > BURST:
+            self.writable = False
         if length < LARGE:
             self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(flag, length), data))
         else:  # a long message is not copied
@@ -370,52 +354,6 @@ class Call(ContextView):
         loop = self.server.loop
         self._deadline = loop.time() + seconds
         self._timer = loop.call_at(self._deadline, self.cancel, DEADLINE_EXCEEDED, details)
-
-    # -- flow control -------------------------------------------------------------------------
-
-    def set_writable(self, writable: bool) -> None:
-        """The transport's buffer is below (or above) its limit."""
-        self.writable = writable
-        waiter = self._write_waiter
-        if writable and waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def wait_writable(self) -> None:
-        """Wait until the client has taken enough of what was sent."""
-        while not self.writable and not self._finished:
-            self._write_waiter = self.server.loop.create_future()
-            await self._write_waiter
-
-    def _wake_reader(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def next_message(self) -> bytes | bytearray | None:
-        """Return the bytes of the next request message, or None after the last.
-
-        Raises:
-            FrameError: The client sent something that is not a message.
-            asyncio.CancelledError: The client is gone; a stream that was cut never looks complete.
-        """
-        messages, reader = self.messages, self._reader
-        assert messages is not None
-        assert reader is not None
-        while not messages:
-            if self._cancel_reason is not None or (self._finished and not self._complete):
-                raise asyncio.CancelledError(self._cancel_reason and self._cancel_reason[1])
-            if reader.error is not None:
-                raise reader.error
-            if self._complete:
-                return None
-            self._waiter = self.server.loop.create_future()
-            await self._waiter
-        message = messages.popleft()
-        self._queued_bytes -= len(message) + MESSAGE_COST
-        if self.paused and self._queued_bytes < LOW_WATER:
-            self.paused = False
-            self.transport.resume_reading()
-        return reader.decompress(message) if isinstance(message, Flagged) else message
 
     def _refuse_encoding(self) -> None:
         self._trailing = (("grpc-accept-encoding", frames.ACCEPT_ENCODING.decode()),)

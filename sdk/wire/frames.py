@@ -56,6 +56,9 @@ class Flagged:
         return len(self.data)
 
 
+Message = bytes | bytearray | Flagged
+
+
 class FrameReader:
     """Cuts the bytes of a request body into messages, however the bytes are split.
 
@@ -75,9 +78,9 @@ class FrameReader:
         self._encoding = encoding
         self.error: FrameError | None = None
 
-    def feed(self, data: bytes) -> list[bytes | bytearray | Flagged]:
+    def feed(self, data: bytes) -> list[Message]:
         """Take bytes of the body and return the messages that they complete."""
-        messages: list[bytes | bytearray | Flagged] = []
+        messages: list[Message] = []
         if self.error is not None:
             return messages
         buffer = self._buffer

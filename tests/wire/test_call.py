@@ -14,7 +14,7 @@ from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError, current_context
 from sdk.context import ServicerContext
-from sdk.wire.call import HIGH_WATER
+from sdk.wire.flow import HIGH_WATER
 from sdk.wire.server import WireSettings
 
 
