@@ -137,8 +137,10 @@ def over_sockets(
             settings,
         )
         port = await server.listen("127.0.0.1")
-        await body(port, server)
-        await server.drain(quiet_s=0, grace_s=0)
+        try:
+            await body(port, server)
+        finally:  # a handler's thread must not outlive a test that fails
+            await server.drain(quiet_s=0, grace_s=0)
 
     uvloop.run(main())
 

@@ -162,9 +162,11 @@ def in_loop(body: Body) -> None:
             servers.append(server)
             return server
 
-        await body(serve)
-        for server in servers:
-            await server.drain(quiet_s=0, grace_s=0)
+        try:
+            await body(serve)
+        finally:  # a handler's thread must not outlive a test that fails
+            for server in servers:
+                await server.drain(quiet_s=0, grace_s=0)
 
     asyncio.run(main())
 
