@@ -11,7 +11,7 @@ BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench codegen install clean distclean
+.PHONY: help demo test check bench fuzz codegen install clean distclean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -36,6 +36,9 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
 	$(BIN)/python $(BENCH)/bench.py $(if $(QUICK),--quick)
 
+fuzz: $(INSTALLED) ## Send mutated requests to the wire server for FUZZ_SECONDS (60), from a new seed each time.
+	$(BIN)/python tests/wire/fuzzing.py
+
 codegen: $(INSTALLED) ## Generate the code of every proto in the repository again.
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE)
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
@@ -49,7 +52,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean: ## Remove what tests, builds and benchmarks wrote.
-	rm -rf build dist bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist bench-results fuzz-failures .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f $(GUIDE)/digits.joblib $(GUIDE)/digit.png
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
