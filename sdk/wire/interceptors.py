@@ -6,9 +6,8 @@ What is here runs only where interceptors are configured: a route's way of answe
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import grpc
 import grpc.aio
@@ -30,9 +29,8 @@ if TYPE_CHECKING:
 _INTERNAL, _UNIMPLEMENTED = 13, 12
 
 
-@dataclass(frozen=True, slots=True)
-class CallDetails:
-    """What an interceptor is told of a call: ``grpc.HandlerCallDetails``."""
+class CallDetails(NamedTuple):
+    """What an interceptor is told of a call: ``grpc.HandlerCallDetails``; a tuple, as grpcio's sync one is."""
 
     method: str
     invocation_metadata: Metadata
