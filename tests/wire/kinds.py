@@ -1,16 +1,16 @@
-"""Handlers of every kind that answer the request's number and the call's id, and a way to ask them through interceptors."""
+"""Handlers of every kind, which answer the number of the request and the id of the call, and a way to ask them."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import wire_rig
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Answer, Peer, in_loop
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Answer
 
 from sdk import current_context
 from sdk.context import ServicerContext
-from sdk.wire.server import WireSettings
 
 
 async def unary(request: Int32Value, grpc_context: ServicerContext) -> StringValue:
@@ -77,19 +77,8 @@ HANDLERS = [
 
 
 def ask(cardinality: Any, handler: Any, *interceptors: Any, **headers: str) -> Answer:
-    """Return what one call answers that has one request message, the number 7."""
-    answers = []
-
-    async def body(serve: Any) -> None:
-        settings = WireSettings(error_details="message")
-        peer = Peer(serve(settings=settings, interceptors=interceptors, Get=(cardinality, handler)))
-        peer.head("Get", **headers)
-        peer.send(Int32Value(value=7))
-        peer.end()
-        answers.append(await peer.answer())
-
-    in_loop(body)
-    return answers[0]
+    """Return what a call that passes interceptors answers; its one request message is the number 7."""
+    return wire_rig.ask(handler, cardinality, interceptors, **headers)
 
 
 def texts(answer: Answer) -> list[str]:
