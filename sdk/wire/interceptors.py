@@ -5,6 +5,7 @@ What is here runs only where interceptors are configured: a route's way of answe
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -60,6 +61,8 @@ async def _answer(pipeline: Continuation, call: Call, route: Route) -> None:
     behavior: Any = _Behavior(route, handler)
     messages: Any
     if handler.request_streaming:
+        if call.messages is None:
+            call.messages = deque([call.take_message()])
         messages = RequestMessages(call, behavior)
     else:
         data = call.take_message() if call.messages is None else await call.next_message()

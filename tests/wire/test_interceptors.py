@@ -191,8 +191,8 @@ async def writes(request: Any, context: Any) -> None:
 
 
 @pytest.mark.parametrize("function", [sends_bytes, sends_bytes_sync])
-@pytest.mark.parametrize("cardinality", [CLIENT, BIDI])
-def test_a_handler_without_serializers_gets_and_gives_bytes(function: Any, cardinality: Any) -> None:
+@pytest.mark.parametrize("cardinality", [UNARY, SERVER, CLIENT, BIDI])
+def test_a_handler_of_another_kind_without_serializers_gets_and_gives_bytes(function: Any, cardinality: Any) -> None:
     answer = ask(cardinality, bidi, Answers(grpc.stream_stream_rpc_method_handler(function)))
     assert texts(answer) == ["raw"]
 
