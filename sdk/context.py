@@ -7,7 +7,7 @@ naming a parameter ``grpc_context``, or from :func:`current_context`.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol, TypeAlias
 
 import grpc
@@ -191,13 +191,16 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         self._call.send_initial_metadata(initial_metadata)
         return _FINISHED
 
-    def abort(
+    def abort(  # type: ignore[override]  # a coroutine must be awaited, which a sync handler can not
         self,
         code: grpc.StatusCode | int,
         details: str = "",
         trailing_metadata: MetadataPairs = (),
-    ) -> NoReturn:
+    ) -> Awaitable[NoReturn]:
         """End the call with a status. Raises, so that nothing behind it runs; the raised error must not be caught.
+
+        Type checkers believe that it returns something to await: pyright refuses to await ``NoReturn``. Where they miss
+        that nothing behind it runs, ``raise sdk.RpcError(code, details)`` tells them.
 
         Args:
             code: Any code but ``OK`` (which becomes ``UNKNOWN``, as grpcio has it), or its number.
@@ -217,9 +220,9 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         self._call.aborted = error
         raise error
 
-    def abort_with_status(self, status: grpc.Status) -> NoReturn:
+    def abort_with_status(self, status: grpc.Status) -> Awaitable[NoReturn]:
         """End the call with a ``grpc.Status``, such as ``grpc_status.rpc_status.to_status`` makes of rich errors."""
-        self.abort(status.code, status.details, tuple(status.trailing_metadata or ()))
+        return self.abort(status.code, status.details, tuple(status.trailing_metadata or ()))
 
     def set_compression(self, compression: grpc.Compression) -> None:
         """Compress the messages of the answer. A client that does not understand the encoding gets them as they are.

@@ -161,7 +161,7 @@ class RpcError(Exception):
         if number[0] == 0:
             raise ValueError("RpcError cannot carry the code OK; return from the handler instead")
         self.code = code
-        self.details = details
+        self.details = str(details)
         self.trailing_metadata = tuple(trailing_metadata)
         self.errors = tuple(errors)
         for error in self.errors:

@@ -50,7 +50,10 @@ def request_context_setter(application: str) -> Callable[[Call], None]:
 
 
 def internal_request_id(call: Call) -> str:
-    """Return the id under which Ray Serve keeps what a call awaits; unlike the request id it is never repeated."""
+    """Return the id under which Ray Serve keeps what a call awaits, and cancels it.
+
+    Unlike the request id no client can choose it: Envoy makes it anew for each call.
+    """
     return call.header(b"x-request-id") or call.request_id
 
 

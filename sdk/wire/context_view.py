@@ -134,6 +134,9 @@ class ContextView:
 
     def set_compression(self, compression: grpc.Compression) -> None:
         """Compress the messages of the answer from the first one on, if the client understands it."""
+        on_loop(self.server, partial(self._set_compressor, compression))
+
+    def _set_compressor(self, compression: grpc.Compression) -> None:
         if self._head_sent:
             raise RuntimeError(
                 "set_compression comes too late: the initial metadata, which names the encoding, was sent already, "

@@ -5,10 +5,9 @@ What is here runs only where interceptors are configured: a route's way of answe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import grpc
 import grpc.aio
@@ -30,9 +29,8 @@ if TYPE_CHECKING:
 _INTERNAL, _UNIMPLEMENTED = 13, 12
 
 
-@dataclass(frozen=True, slots=True)
-class CallDetails:
-    """What an interceptor is told of a call: ``grpc.HandlerCallDetails``."""
+class CallDetails(NamedTuple):
+    """What an interceptor is told of a call: ``grpc.HandlerCallDetails``; a tuple, as grpcio's sync one is."""
 
     method: str
     invocation_metadata: Metadata
@@ -62,7 +60,10 @@ async def _answer(pipeline: Continuation, call: Call, route: Route) -> None:
     behavior: Any = _Behavior(route, handler)
     messages: Any
     if handler.request_streaming:
-        messages = RequestMessages(call, behavior)
+        single = call.messages is None
+        messages = (
+            _OnlyMessage(behavior.decode_request(call.take_message())) if single else RequestMessages(call, behavior)
+        )
     else:
         data = call.take_message() if call.messages is None else await call.next_message()
         if data is None:
@@ -99,6 +100,26 @@ class _Behavior:
 
     def wrong_type(self, value: Any, prefix: str = "") -> RpcError:
         return self._route.wrong_type(value, prefix)
+
+
+class _OnlyMessage:
+    """The one request message of a call, for a handler that takes a stream; on the loop or in a thread."""
+
+    __slots__ = ("_messages",)
+
+    def __init__(self, message: Any) -> None:
+        self._messages = iter([message])
+
+    def __aiter__(self) -> _OnlyMessage:
+        return self
+
+    async def __anext__(self) -> Any:
+        for message in self._messages:
+            return message
+        raise StopAsyncIteration
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._messages
 
 
 def _as_it_is(data: Any) -> Any:

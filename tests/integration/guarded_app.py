@@ -43,8 +43,9 @@ class Signs(AsyncServerInterceptor):
 
 @serve.deployment
 class Users:
-    async def __call__(self, name: str) -> None:
-        violation = BadRequest.FieldViolation(field="name", description=f"{name} is no name")
+    async def __call__(self, name: str, context: ServicerContext) -> None:
+        description = f"{name} is no name in {context.application()}"
+        violation = BadRequest.FieldViolation(field="name", description=description)
         raise RpcError(grpc.StatusCode.INVALID_ARGUMENT, "bad name", errors=[BadRequest(field_violations=[violation])])
 
 
@@ -55,7 +56,7 @@ class Guarded(UserDefinedServiceBase):
 
     async def __call__(self, request: UserDefinedMessage, grpc_context: ServicerContext) -> UserDefinedResponse:
         if request.name == "x":
-            await self.users.remote(request.name)
+            await self.users.remote(request.name, grpc_context)
         return UserDefinedResponse(greeting=grpc_context.peer())
 
     def Multiplexing(self, request: UserDefinedMessage2, grpc_context: ServicerContext) -> UserDefinedResponse2:

@@ -53,4 +53,4 @@ def test_what_another_deployment_raises_arrives_with_its_details(stub: UserDefin
     assert status is not None
     bad = BadRequest()
     assert status.details[0].Unpack(bad)
-    assert bad.field_violations[0].description == "x is no name"
+    assert bad.field_violations[0].description == "x is no name in guarded"

@@ -29,7 +29,9 @@ from user_defined_protos_sdk import (
     UserDefinedServiceSyncClient,
 )
 
+from sdk.context import ServicerContext
 from sdk.deployment import grpc_deployment
+from sdk.errors import RpcError
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -144,3 +146,28 @@ def sync_clients(channel: grpc.Channel) -> None:
     guide = UserDefinedServiceSyncClient("localhost:9000", credentials=grpc.ssl_channel_credentials())
     response, call = guide.__call__.with_call(request=UserDefinedMessage(name="foo"))
     print(response.greeting, guide(UserDefinedMessage()).greeting)
+
+
+class Tracing(grpc.aio.ServerInterceptor[Any, Any]):
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        return await continuation(handler_call_details)
+
+
+def make_tracing() -> Tracing:
+    return Tracing()
+
+
+@grpc_deployment(num_replicas=2, compression=grpc.Compression.Gzip, interceptors=[Tracing(), Tracing, make_tracing])
+class Guarded(ImageClassificationServiceBase):
+    async def Predict(self, request: ImageData, grpc_context: ServicerContext) -> ImageClass:
+        names = grpc_context.peer_identities()
+        if names is None:
+            raise RpcError(
+                grpc.StatusCode.UNAUTHENTICATED, "who?", [("key", "value")], errors=[StringValue(value="who?")]
+            )
+        try:
+            await grpc_context.abort(grpc.StatusCode.ABORTED, names[0].decode())
+        except RpcError as error:
+            found: StringValue | None = error.find(StringValue)
+            print(found)
+        return ImageClass()

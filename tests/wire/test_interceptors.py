@@ -1,4 +1,4 @@
-"""Interceptors of grpc.aio around handlers of every kind: our own small ones, and two packages' as they are."""
+"""Interceptors of grpc.aio around handlers of every kind."""
 
 from __future__ import annotations
 
@@ -11,105 +11,13 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from grpc_interceptor.exception_to_status import AsyncExceptionToStatusInterceptor
-from grpc_interceptor.exceptions import NotFound
-from grpc_interceptor.server import AsyncServerInterceptor
-from opentelemetry import trace
-from opentelemetry.instrumentation.grpc import aio_server_interceptor
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Answer, Peer, in_loop
+from kinds import HANDLERS, ask, bidi, bidi_sync, client, client_sync, server, server_sync, server_writes, texts, unary
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError, current_context
-from sdk.context import ServicerContext
 from sdk.wire import handlers
-from sdk.wire.server import WireSettings
 
 Base = grpc.aio.ServerInterceptor
-
-
-async def unary(request: Int32Value, grpc_context: ServicerContext) -> StringValue:
-    return StringValue(value=f"{request.value} {current_context().request_id()}")
-
-
-def unary_sync(request: Int32Value, grpc_context: ServicerContext) -> StringValue:
-    return StringValue(value=f"{request.value} {current_context().request_id()}")
-
-
-async def server(request: Int32Value) -> AsyncIterator[StringValue]:
-    for _ in range(2):
-        yield StringValue(value=f"{request.value} {current_context().request_id()}")
-
-
-def server_sync(request: Int32Value) -> Iterator[StringValue]:
-    for _ in range(2):
-        yield StringValue(value=f"{request.value} {current_context().request_id()}")
-
-
-def server_list(request: Int32Value) -> Iterator[StringValue]:
-    return iter([StringValue(value=f"{request.value} {current_context().request_id()}")] * 2)
-
-
-async def server_writes(request: Int32Value, grpc_context: ServicerContext) -> None:
-    for _ in range(2):
-        await grpc_context.write(StringValue(value=f"{request.value} {current_context().request_id()}"))
-
-
-async def client(requests: AsyncIterator[Int32Value]) -> StringValue:
-    values = [request.value async for request in requests]
-    return StringValue(value=f"{values[0]} {current_context().request_id()}")
-
-
-def client_sync(requests: Iterator[Int32Value]) -> StringValue:
-    values = [request.value for request in requests]
-    return StringValue(value=f"{values[0]} {current_context().request_id()}")
-
-
-async def bidi(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
-    async for request in requests:
-        for _ in range(2):
-            yield StringValue(value=f"{request.value} {current_context().request_id()}")
-
-
-def bidi_sync(requests: Iterator[Int32Value]) -> Iterator[StringValue]:
-    for request in requests:
-        for _ in range(2):
-            yield StringValue(value=f"{request.value} {current_context().request_id()}")
-
-
-HANDLERS = [
-    (UNARY, unary),
-    (UNARY, unary_sync),
-    (SERVER, server),
-    (SERVER, server_sync),
-    (SERVER, server_list),
-    (SERVER, server_writes),
-    (CLIENT, client),
-    (CLIENT, client_sync),
-    (BIDI, bidi),
-    (BIDI, bidi_sync),
-]
-
-
-def ask(cardinality: Any, handler: Any, *interceptors: Any, **headers: str) -> Answer:
-    """Return what one call answers that has one request message, the number 7."""
-    answers = []
-
-    async def body(serve: Any) -> None:
-        settings = WireSettings(error_details="message")
-        peer = Peer(serve(settings=settings, interceptors=interceptors, Get=(cardinality, handler)))
-        peer.head("Get", **headers)
-        peer.send(Int32Value(value=7))
-        peer.end()
-        answers.append(await peer.answer())
-
-    in_loop(body)
-    return answers[0]
-
-
-def texts(answer: Answer) -> list[str]:
-    return [StringValue.FromString(message).value for _, message in answer.messages]
 
 
 def wrap(handler: Any, wrapper: Callable[[Any], Any], stream_wrapper: Callable[[Any], Any]) -> Any:
@@ -283,8 +191,8 @@ async def writes(request: Any, context: Any) -> None:
 
 
 @pytest.mark.parametrize("function", [sends_bytes, sends_bytes_sync])
-@pytest.mark.parametrize("cardinality", [CLIENT, BIDI])
-def test_a_handler_without_serializers_gets_and_gives_bytes(function: Any, cardinality: Any) -> None:
+@pytest.mark.parametrize("cardinality", [UNARY, SERVER, CLIENT, BIDI])
+def test_a_handler_of_another_kind_without_serializers_gets_and_gives_bytes(function: Any, cardinality: Any) -> None:
     answer = ask(cardinality, bidi, Answers(grpc.stream_stream_rpc_method_handler(function)))
     assert texts(answer) == ["raw"]
 
@@ -461,112 +369,3 @@ def test_a_sync_generator_is_closed_when_the_client_goes() -> None:
             await asyncio.sleep(0.001)
 
     in_loop(body)
-
-
-class Counting(AsyncServerInterceptor):
-    """Of grpc-interceptor, as its documentation has it."""
-
-    def __init__(self) -> None:
-        self.methods: list[str] = []
-
-    async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
-        self.methods.append(method_name)
-        response_or_iterator = method(request_or_iterator, context)
-        if hasattr(response_or_iterator, "__aiter__"):
-            return response_or_iterator
-        return await response_or_iterator
-
-
-@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
-def test_grpc_interceptor(cardinality: Any, handler: Any) -> None:
-    counting = Counting()
-    answer = ask(cardinality, handler, counting, AsyncExceptionToStatusInterceptor())
-    assert set(texts(answer)) == {"7 made"}
-    assert dict(answer.trailers)["grpc-status"] == "0"
-    assert counting.methods == ["/t.T/Get"]
-
-
-async def not_found(request: Any) -> StringValue:
-    raise NotFound("nobody")
-
-
-async def not_found_stream(request: Any) -> AsyncIterator[StringValue]:
-    yield StringValue()
-    raise NotFound("nobody")
-
-
-def not_found_sync(request: Any) -> StringValue:
-    raise NotFound("nobody")
-
-
-@pytest.mark.parametrize(
-    ("cardinality", "handler"),
-    [(UNARY, not_found), (SERVER, not_found_stream), (CLIENT, not_found_sync), (UNARY, not_found_sync)],
-)
-def test_exceptions_of_grpc_interceptor_become_their_status(cardinality: Any, handler: Any) -> None:
-    answer = ask(cardinality, handler, AsyncExceptionToStatusInterceptor())
-    assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "nobody")]
-
-
-@pytest.fixture
-def spans() -> Iterator[InMemorySpanExporter]:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    exporter.provider = provider
-    yield exporter
-    provider.shutdown()
-
-
-PARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
-
-
-@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
-def test_opentelemetry(cardinality: Any, handler: Any, spans: Any) -> None:
-    interceptor = aio_server_interceptor(tracer_provider=spans.provider)
-    answer = ask(cardinality, handler, interceptor, **PARENT, x__forwarded__for="10.0.0.1:5000")
-    assert set(texts(answer)) == {"7 made"}
-    (span,) = spans.get_finished_spans()
-    assert span.name == "/t.T/Get"
-    assert f"{span.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
-    assert f"{span.parent.span_id:016x}" == "b7ad6b7169203331"
-    assert span.attributes["rpc.service"] == "t.T"
-    assert (span.attributes["net.peer.ip"], span.attributes["net.peer.port"]) == ("10.0.0.1", "5000")
-
-
-async def traced_async(request: Any, grpc_context: Any) -> StringValue:
-    return StringValue(value=f"{trace.get_current_span().get_span_context().trace_id:032x}")
-
-
-def traced_sync(request: Any, grpc_context: Any) -> StringValue:
-    return StringValue(value=f"{trace.get_current_span().get_span_context().trace_id:032x}")
-
-
-@pytest.mark.parametrize("handler", [traced_async, traced_sync])
-def test_a_handler_runs_in_opentelemetrys_span(handler: Any, spans: Any) -> None:
-    answer = ask(UNARY, handler, aio_server_interceptor(tracer_provider=spans.provider), **PARENT)
-    assert texts(answer) == ["0af7651916cd43dd8448eb211c80319c"]
-
-
-async def aborts_async(request: Any, grpc_context: Any) -> StringValue:
-    assert grpc_context is current_context()
-    await grpc_context.abort(grpc.StatusCode.NOT_FOUND, "nobody")
-
-
-async def aborts_by_current_context(request: Any) -> StringValue:
-    await current_context().abort(grpc.StatusCode.NOT_FOUND, "nobody")
-
-
-def aborts_sync(request: Any, grpc_context: Any) -> StringValue:
-    assert grpc_context is current_context()
-    grpc_context.abort(grpc.StatusCode.NOT_FOUND, "nobody")
-
-
-@pytest.mark.parametrize("handler", [aborts_async, aborts_by_current_context, aborts_sync])
-def test_opentelemetry_sees_an_abort(handler: Any, spans: Any) -> None:
-    answer = ask(UNARY, handler, aio_server_interceptor(tracer_provider=spans.provider))
-    assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "nobody")]
-    (span,) = spans.get_finished_spans()
-    if handler is not aborts_sync:  # a thread has the context that nobody has wrapped
-        assert span.attributes["rpc.grpc.status_code"] == 5
-    assert {event.name for event in span.events} == {"exception"}

@@ -16,11 +16,15 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
+from hypothesis import given
+from hypothesis import strategies as st
 from ray.exceptions import RayTaskError
 from wire_rig import SERVER, UNARY, Answer, Peer, in_loop
 
 from sdk import RpcError, current_context
 from sdk.serve.replica import translate
+from sdk.wire import metadata as md
+from sdk.wire.rich_errors import answer_of
 from sdk.wire.server import WireSettings
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -229,3 +233,25 @@ def test_find() -> None:
 def test_wrong_arguments(make: Any, kind: type[Exception], says: str) -> None:
     with pytest.raises(kind, match=says):
         make()
+
+
+@given(
+    st.text(alphabet=st.characters(codec="utf-8"), max_size=4000),
+    st.lists(st.integers(0, 5000), max_size=5),
+    st.integers(0, 4000),
+)
+def test_trailers_hold_every_error(text: str, sizes: list[int], others: int) -> None:
+    errors = [ErrorInfo(reason="x" * size) for size in sizes]
+    trailing = (("k", "v" * others),)
+    message, pairs = answer_of(RpcError(INVALID, text, errors=errors), trailing)
+    extra = len(md.encode(pairs))
+    encoded = md.fit_message(message, md.message_room(extra))
+    assert extra + len(encoded) + 500 < 8192  # the rest: grpc-status, the request id, what HPACK counts
+    assert pairs[: len(trailing)] == trailing
+    data = dict(pairs).get("grpc-status-details-bin")
+    if data is not None:
+        status = Status.FromString(data)
+        assert (status.code, status.message) == (3, unquote(encoded.decode()))
+        assert list(status.details) == RpcError(INVALID, errors=errors).packed_errors()[: len(status.details)]
+    elif errors:
+        assert sum(sizes) + len(text) + others > 2000, "there was room"

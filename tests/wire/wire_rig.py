@@ -173,3 +173,19 @@ def in_loop(body: Body) -> None:
 
 UNARY, SERVER = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
 CLIENT, BIDI = Cardinality.STREAM_UNARY, Cardinality.STREAM_STREAM
+
+
+def ask(handler: Any, cardinality: Cardinality = UNARY, interceptors: Any = (), **headers: str) -> Answer:
+    """Return what one call of a handler answers; its one request message is the number 7."""
+    answers = []
+
+    async def body(serve: Any) -> None:
+        settings = WireSettings(error_details="message")
+        peer = Peer(serve(settings=settings, interceptors=interceptors, Get=(cardinality, handler)))
+        peer.head("Get", **headers)
+        peer.send(Int32Value(value=7))
+        peer.end()
+        answers.append(await peer.answer())
+
+    in_loop(body)
+    return answers[0]
