@@ -1,0 +1,68 @@
+"""The inspector as an application. Of its own: replicas import it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue, UInt32Value
+from inspector_pb2 import Pair, Seen, Wanted
+from inspector_sdk import InspectorBase
+
+from sdk import RpcError, grpc_deployment
+from sdk.context import ServicerContext
+
+
+def metadata(pairs: Iterable[Pair]) -> list[tuple[str, str | bytes]]:
+    return [(pair.key, getattr(pair, pair.WhichOneof("value"))) for pair in pairs]
+
+
+def pair(key: str, value: str | bytes) -> Pair:
+    return Pair(key=key, binary=value) if isinstance(value, bytes) else Pair(key=key, text=value)
+
+
+@grpc_deployment(max_ongoing_requests=100)
+class Inspector(InspectorBase):
+    def __init__(self) -> None:
+        self.echoing = 0
+        self.calls: Counter[str] = Counter()
+
+    async def Look(self, request: Empty, grpc_context: ServicerContext) -> Seen:
+        return Seen(
+            metadata=[pair(key, value) for key, value in grpc_context.invocation_metadata()],
+            time_remaining=grpc_context.time_remaining(),
+        )
+
+    async def Send(self, request: Wanted, grpc_context: ServicerContext) -> StringValue:
+        try:
+            if request.initial:
+                await grpc_context.send_initial_metadata(metadata(request.initial))
+            grpc_context.set_trailing_metadata(metadata(request.trailing))
+        except ValueError as error:
+            return StringValue(value=str(error))
+        return StringValue()
+
+    async def Retried(self, request: StringValue) -> UInt32Value:
+        self.calls[request.value] += 1
+        if self.calls[request.value] == 1:
+            raise RpcError(grpc.StatusCode.UNAVAILABLE, "not yet")
+        return UInt32Value(value=self.calls[request.value])
+
+    async def First(self, request: AsyncIterator[BytesValue]) -> BytesValue:
+        return await anext(request)
+
+    async def Echo(
+        self, request: AsyncIterator[BytesValue], grpc_context: ServicerContext
+    ) -> AsyncIterator[BytesValue]:
+        self.echoing += 1
+        try:
+            await grpc_context.send_initial_metadata([("x-early", "yes")])
+            async for message in request:
+                yield message
+        finally:
+            self.echoing -= 1
+
+    async def Echoing(self, request: Empty) -> UInt32Value:
+        return UInt32Value(value=self.echoing)
