@@ -43,12 +43,19 @@ class CallState(Protocol):
     def header(self, name: bytes) -> str | None: ...
     def set_trailing(self, metadata: MetadataPairs) -> None: ...
     def send_initial_metadata(self, metadata: MetadataPairs) -> None: ...
+    def set_compression(self, compression: grpc.Compression) -> None: ...
+    def disable_next_message_compression(self) -> None: ...
     def time_remaining(self) -> float | None: ...
     def is_done(self) -> bool: ...
     def is_cancelled(self) -> bool: ...
-    def on_done(self, callback: Callable[[], None]) -> None: ...
+    def on_done(self, callback: Callable[[], None]) -> bool: ...
+    def cancel_by_handler(self) -> None: ...
     async def read_message(self) -> Any: ...
     async def write_message(self, message: Any) -> None: ...
+
+
+class AbortError(RpcError, grpc.aio.AbortError):
+    """What ``abort`` raises. Code written for ``grpc.aio`` knows it by its base class."""
 
 
 class _Finished:
@@ -141,10 +148,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         Raises:
             ValueError: There is no such status code.
         """
-        number = code.value[0] if isinstance(code, grpc.StatusCode) else code
-        if number not in _CODE_BY_NUMBER:
-            raise ValueError(f"there is no gRPC status code {code!r}; give a member of grpc.StatusCode")
-        self._call.code = number
+        self._call.code = _number(code)
 
     def set_details(self, details: str) -> None:
         """Set the text of ``grpc-message`` for the end of the call."""
@@ -170,22 +174,27 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
 
     def abort(
         self,
-        code: grpc.StatusCode,
+        code: grpc.StatusCode | int,
         details: str = "",
         trailing_metadata: MetadataPairs = (),
     ) -> NoReturn:
         """End the call with a status. Raises, so that nothing behind it runs; the raised error must not be caught.
 
         Args:
-            code: Any code but ``OK`` (which becomes ``UNKNOWN``, as grpcio has it).
+            code: Any code but ``OK`` (which becomes ``UNKNOWN``, as grpcio has it), or its number.
             details: Text of ``grpc-message``.
             trailing_metadata: Replaces the trailing metadata set so far, when given.
+
+        Raises:
+            AbortError: Always.
+            ValueError: There is no such status code, or the metadata can't be sent.
         """
         if trailing_metadata:
             self._call.set_trailing(trailing_metadata)
-        if code is grpc.StatusCode.OK:
-            code, details = grpc.StatusCode.UNKNOWN, ""
-        self._call.aborted = RpcError(code, details)
+        status = _CODE_BY_NUMBER[_number(code)]
+        if status is grpc.StatusCode.OK:
+            status, details = grpc.StatusCode.UNKNOWN, ""
+        self._call.aborted = AbortError(status, details)
         raise self._call.aborted
 
     def abort_with_status(self, status: grpc.Status) -> NoReturn:
@@ -193,10 +202,20 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         self.abort(status.code, status.details, tuple(status.trailing_metadata or ()))
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Accept the wish for compressed answers. Answers are sent uncompressed, which gRPC allows."""
+        """Compress the messages of the answer. A client that does not understand the encoding gets them as they are.
+
+        Args:
+            compression: ``grpc.Compression.Gzip``, ``Deflate`` or ``NoCompression``.
+
+        Raises:
+            RuntimeError: The first message or the initial metadata was sent already.
+            ValueError: It is not a member of ``grpc.Compression``.
+        """
+        self._call.set_compression(compression)
 
     def disable_next_message_compression(self) -> None:
-        """Do nothing: answers are sent uncompressed."""
+        """Send the next message as it is, one that is compressed already for example."""
+        self._call.disable_next_message_compression()
 
     # -- messages and life --------------------------------------------------------------------
 
@@ -209,15 +228,24 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         return self._call.write_message(message)
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback(context)`` when the call is over; at once when it is over already."""
-        self._call.on_done(lambda: callback(self))
+        """Call ``callback(context)`` when the call is over; at once when it is over already.
+
+        The callback of an async handler runs on the loop and must not block; that of a sync handler runs in a thread.
+        """
+        if not self._call.on_done(lambda: callback(self)):
+            callback(self)
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Call ``callback()`` when the call is over. Returns False, without calling it, when it is over already."""
-        if self._call.is_done():
-            return False
-        self._call.on_done(callback)
-        return True
+        """Call ``callback()`` when the call is over, as :meth:`add_done_callback` does.
+
+        Returns:
+            False when the call is over already: the callback is not called then.
+        """
+        return self._call.on_done(callback)
+
+    def cancel(self) -> None:
+        """End the call: the client gets CANCELLED, and an async handler is cancelled. Does nothing after the end."""
+        self._call.cancel_by_handler()
 
     def is_active(self) -> bool:
         """Tell whether the call is still going on."""
@@ -255,6 +283,13 @@ def context_of(call: CallState) -> ServicerContext:
     if call.context is None:
         call.context = ServicerContext(call)
     return call.context
+
+
+def _number(code: grpc.StatusCode | int) -> int:
+    number: int = code.value[0] if isinstance(code, grpc.StatusCode) else code
+    if number not in _CODE_BY_NUMBER:
+        raise ValueError(f"there is no gRPC status code {code!r}; give a member of grpc.StatusCode")
+    return number
 
 
 #: Marks a call as the current one. The wire server calls it in the context that the handler runs in.

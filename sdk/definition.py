@@ -16,6 +16,8 @@ from sdk.errors import DefinitionError
 from sdk.implementation import generated_bases
 
 if TYPE_CHECKING:
+    import grpc
+
     from sdk.service import Service, Shim
 
 __all__ = ["Definition", "define"]
@@ -30,12 +32,14 @@ class Definition:
         services: The services it implements, in the order of its bases.
         shims: The shim of each service, in the same order.
         options: Ray Serve's deployment options given to the decorator.
+        compression: How answers are compressed whose handler does not say it; None for not at all.
     """
 
     cls_name: str
     services: tuple[Service, ...]
     shims: tuple[type[Shim], ...]
     options: Mapping[str, Any] = field(hash=False)
+    compression: grpc.Compression | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -43,15 +47,16 @@ class Definition:
     def __reduce__(self) -> tuple[Any, ...]:
         # The services are left to their shims, which are pickled by reference to the generated module: importing it
         # loads the messages, and a worker with other generated code fails with what is wrong.
-        return _rebuild, (self.cls_name, self.shims, dict(self.options))
+        return _rebuild, (self.cls_name, self.shims, dict(self.options), self.compression)
 
 
-def define(cls: type, options: Mapping[str, Any]) -> Definition:
+def define(cls: type, options: Mapping[str, Any], compression: grpc.Compression | None = None) -> Definition:
     """Return the definition of a class, after every check.
 
     Args:
         cls: A class that inherits from at least one generated base.
         options: Ray Serve's deployment options.
+        compression: How answers are compressed whose handler does not say it.
 
     Raises:
         DefinitionError: The class does not fit its services; the error lists every problem.
@@ -60,8 +65,10 @@ def define(cls: type, options: Mapping[str, Any]) -> Definition:
     if problems:
         raise DefinitionError(cls.__name__, problems)
     shims: tuple[type[Shim], ...] = tuple(vars(base)["__grpc_shim__"] for base in generated_bases(cls))
-    return _rebuild(cls.__name__, shims, options)
+    return _rebuild(cls.__name__, shims, options, compression)
 
 
-def _rebuild(cls_name: str, shims: tuple[type[Shim], ...], options: Mapping[str, Any]) -> Definition:
-    return Definition(cls_name, tuple(shim.service for shim in shims), shims, options)
+def _rebuild(
+    cls_name: str, shims: tuple[type[Shim], ...], options: Mapping[str, Any], compression: grpc.Compression | None
+) -> Definition:
+    return Definition(cls_name, tuple(shim.service for shim in shims), shims, options, compression)

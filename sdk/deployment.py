@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, ov
 from typing_extensions import TypedDict, Unpack
 
 from sdk.definition import Definition, define
+from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
+    import grpc
     from ray.serve import Application
     from ray.serve.config import AutoscalingConfig
     from ray.serve.handle import DeploymentHandle
@@ -107,8 +109,12 @@ class Configured(Generic[P]):
 @overload
 def grpc_deployment(cls: C, /) -> C: ...
 @overload
-def grpc_deployment(**options: Unpack[DeploymentOptions]) -> Callable[[C], C]: ...
-def grpc_deployment(cls: C | None = None, /, **options: Unpack[DeploymentOptions]) -> C | Callable[[C], C]:
+def grpc_deployment(
+    *, compression: grpc.Compression | None = None, **options: Unpack[DeploymentOptions]
+) -> Callable[[C], C]: ...
+def grpc_deployment(
+    cls: C | None = None, /, *, compression: grpc.Compression | None = None, **options: Unpack[DeploymentOptions]
+) -> C | Callable[[C], C]:
     """Bind a class to the services of the generated bases it inherits from.
 
     Names, parameters and types of the RPC methods are checked against the proto at once. The class is returned
@@ -116,6 +122,8 @@ def grpc_deployment(cls: C | None = None, /, **options: Unpack[DeploymentOptions
 
     Args:
         cls: The class, when the decorator is used bare.
+        compression: How answers are compressed, for clients that understand it, unless the handler says otherwise with
+            ``set_compression``; None for not at all.
         **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …).
 
     Raises:
@@ -135,7 +143,9 @@ def grpc_deployment(cls: C | None = None, /, **options: Unpack[DeploymentOptions
     def decorate(target: C) -> C:
         if options:
             _check_options(target, options)
-        target.__grpc_definition__ = define(target, options)  # type: ignore[attr-defined]  # the stamp is not part of the base
+        if compression is not None:
+            _check_compression(target, compression)
+        target.__grpc_definition__ = define(target, options, compression)  # type: ignore[attr-defined]  # the stamp is not part of the base
         return target
 
     return decorate if cls is None else decorate(cls)
@@ -152,6 +162,15 @@ def _check_options(cls: Any, options: Mapping[str, Any]) -> None:
     from sdk.serve.application import check_options
 
     check_options(getattr(cls, "__name__", str(cls)), options)
+
+
+def _check_compression(cls: Any, compression: Any) -> None:
+    import grpc
+
+    if not isinstance(compression, grpc.Compression):
+        raise OptionsError(
+            f"{getattr(cls, '__name__', cls)}: compression must be a member of grpc.Compression, not {compression!r}"
+        )
 
 
 def _bind(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundDeployment:

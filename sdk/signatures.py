@@ -203,13 +203,18 @@ class _Annotations:
         message = self._rpc.method.response
         if streaming:
             if shape.form is not Form.STREAM:
-                return "stream"
+                return None if shape.form is Form.NOTHING and self._can_write else "stream"
             # Every message of the stream must fit: None can't be sent.
             members = self._scope.shapes(shape.value)
             return None if all(self._fits(member, message) for member in members) else "type"
         if shape.form is Form.STREAM:
             return "stream"
         return None if self._fits(shape, message) else "type"
+
+    @property
+    def _can_write(self) -> bool:
+        """Whether it is a coroutine function that can send its messages with the context's ``write``."""
+        return self._is_async and not self._is_generator and self._implementation.takes_context
 
     def _returned(self, annotation: Any) -> Iterator[Shape]:
         """Yield what a call answers with: a plain function may return what is to be awaited."""

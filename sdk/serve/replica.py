@@ -67,6 +67,7 @@ class ReplicaHost:
             leave=cancel_child_requests,
             translate=translate,
             application=self._application,
+            compression=definition.compression,
         )
 
     async def start(self) -> None:

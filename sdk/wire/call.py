@@ -112,13 +112,14 @@ class Call(ContextView):
         self._request_id: bytes | None = None
         self._metadata: md.Metadata | None = None
         self._trailing: md.Metadata = ()
-        self._done_callbacks: list[Callable[[], None]] | None = None
+        self._done_callbacks = None
         self._encoding = b"identity"
         self.messages: deque[bytes] | None = None
         self.slot_held = False
         self.code: int | None = None
         self.details = ""
         self.aborted: RpcError | None = None
+        self.compressor = None
         self.context: ServicerContext | None = None
 
     # -- driven by the connection -------------------------------------------------------------
@@ -201,7 +202,7 @@ class Call(ContextView):
 
     def connection_lost(self) -> None:
         """The client is gone (Envoy closes the connection when the client cancels)."""
-        self.cancel(CANCELLED, "the client cancelled the call")
+        self.cancel(CANCELLED, "the client cancelled the call", is_heard=False)
 
     @property
     def request_complete(self) -> bool:
@@ -278,13 +279,13 @@ class Call(ContextView):
 
     # -- the answer ---------------------------------------------------------------------------
 
-    def send_only(self, data: bytes) -> None:
+    def send_only(self, data: bytes, flag: int = 0) -> None:
         """Send the one message of a unary answer together with the end of the call: one write."""
         if self._finished:
             return
         length = len(data)
-        if self._head_sent or self.code or self.details or self._trailing:
-            self.send(data)
+        if self._head_sent or self.code or self.details or self._trailing or flag:
+            self.send(data, flag)
             self.transport.write(self._trailers(self.code or 0, self.details))
         else:
             self._head_sent = True
@@ -294,17 +295,14 @@ class Call(ContextView):
             )
         self._finish()
 
-    def send(self, data: bytes) -> None:
-        """Send one message of a stream."""
+    def send(self, data: bytes, flag: int = 0) -> None:
+        """Send one message of a stream; the flag 1 says that it is compressed."""
         if self._finished:
             return
-        if self._head_sent:
-            head = b""
-        else:
-            self._head_sent = True
-            head = self.server.head
+        head = b"" if self._head_sent else self.head()
+        self._head_sent = True
         length = len(data)
-        self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(0, length), data))
+        self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(flag, length), data))
 
     def finish_with(self, code: int, details: str) -> None:
         """End the call with a status, unless it has ended."""
@@ -350,18 +348,19 @@ class Call(ContextView):
 
     # -- cancellation and deadlines -----------------------------------------------------------
 
-    def cancel(self, code: int, details: str) -> None:
+    def cancel(self, code: int, details: str, *, is_heard: bool = True) -> None:
         """End the call from outside: the handler is cancelled, and the client gets this status if it is still there."""
         if self._finished or self._cancel_reason is not None:
             return
         self._cancel_reason = (code, details)
         self.server.leave(self)
-        if code == CANCELLED:
-            self._finish()  # nobody is there to read an answer
-        else:
+        if is_heard:
             self.finish_with(code, details)  # the client does not wait for the handler to end
+        else:
+            self._finish()
         if self._task is not None:
-            self._task.cancel()
+            # Not at once: a task that is cancelled before its first step runs nothing, and would keep its place.
+            self.server.loop.call_soon(self._task.cancel)
 
     def _set_deadline(self, timeout: bytes | None, limit: float | None) -> None:
         seconds = md.parse_timeout(timeout) if timeout is not None else None

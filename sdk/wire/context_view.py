@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,12 +12,19 @@ from typing import TYPE_CHECKING, Any
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs does not know it
 
 from sdk.wire import metadata as md
+from sdk.wire.compression import compressor_for
+from sdk.wire.threads import on_loop
 
 if TYPE_CHECKING:
+    import grpc
+
     from sdk.context import MetadataPairs
     from sdk.wire.call import Transport
+    from sdk.wire.compression import Compressor
     from sdk.wire.routes import Route
     from sdk.wire.server import WireServer
+
+_CANCELLED = 1
 
 
 class ContextView:
@@ -31,6 +40,7 @@ class ContextView:
         "_metadata",
         "_request_id",
         "_trailing",
+        "compressor",
         "headers",
         "route",
         "server",
@@ -46,18 +56,21 @@ class ContextView:
         writable: bool
         _cancel_reason: tuple[int, str] | None
         _deadline: float | None
-        _done_callbacks: list[Callable[[], None]] | None
+        _done_callbacks: list[Callable[[], object]] | None
         _fields: dict[bytes, bytes]
         _finished: bool
         _head_sent: bool
         _metadata: md.Metadata | None
         _request_id: bytes | None
         _trailing: md.Metadata
+        compressor: Compressor | None
+        messages: deque[bytes] | None
 
         # ruff: noqa: D102
+        def cancel(self, code: int, details: str) -> None: ...
         async def next_message(self) -> bytes | None: ...
         async def wait_writable(self) -> None: ...
-        def send(self, data: bytes) -> None: ...
+        def send(self, data: bytes, flag: int = 0) -> None: ...
 
     def _id(self) -> bytes:
         request_id = self._request_id
@@ -103,19 +116,37 @@ class ContextView:
 
     def send_initial_metadata(self, metadata: MetadataPairs) -> None:
         """Send the initial metadata now."""
+        lines = md.encode(md.check(metadata))
+        on_loop(self.server, partial(self._send_head, lines))
+
+    def _send_head(self, lines: bytes) -> None:
+        if self._finished:
+            return  # by its deadline, or the client is gone: the handler will learn it at its next turn
         if self._head_sent:
             raise RuntimeError("the initial metadata was sent already: with the first message, or by an earlier call")
-        lines = md.encode(md.check(metadata))
         self._head_sent = True
-        head = self.server.head[:-2] + lines + b"\r\n"
-        if self.server.is_loop_thread():
-            self._write_head(head)
-        else:
-            self.server.on_loop(partial(self._write_head, head))
+        self.transport.write(self.head()[:-2] + lines + b"\r\n")
 
-    def _write_head(self, head: bytes) -> None:
-        if not self._finished:
-            self.transport.write(head)
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Compress the messages of the answer from the first one on, if the client understands it."""
+        if self._head_sent:
+            raise RuntimeError(
+                "set_compression comes too late: the initial metadata, which names the encoding, was sent already, "
+                "with the first message or by send_initial_metadata"
+            )
+        self.compressor = compressor_for(compression, self._fields.get(b"grpc-accept-encoding"))
+
+    def disable_next_message_compression(self) -> None:
+        """Send the next message as it is."""
+        if self.compressor is not None:
+            self.compressor.skip_next = True
+
+    def head(self) -> bytes:
+        """Return the head of an answer with messages, which may be compressed."""
+        head = self.server.head
+        if self.compressor is None:
+            return head
+        return b"%sgrpc-encoding: %s\r\n\r\n" % (head[:-2], self.compressor.encoding)
 
     def time_remaining(self) -> float | None:
         """Return the seconds left until the deadline, or None."""
@@ -129,26 +160,54 @@ class ContextView:
         """Tell whether the client is gone or the deadline has passed."""
         return self._cancel_reason is not None
 
-    def on_done(self, callback: Callable[[], None]) -> None:
-        """Call back when the call is over; at once when it is."""
+    def on_done(self, callback: Callable[[], object]) -> bool:
+        """Call back when the call is over, on the loop or in a thread as it is now; False when it is over already."""
+        server = self.server
+        if not server.is_loop_thread():
+            # It may block, as the handler may; the threads of handlers can all be waiting for it.
+            callback = partial(server.loop.run_in_executor, None, callback)
+        return on_loop(server, partial(self._add_done_callback, callback))
+
+    def _add_done_callback(self, callback: Callable[[], object]) -> bool:
         if self._finished:
-            callback()
-        elif self._done_callbacks is None:
+            return False
+        if self._done_callbacks is None:
             self._done_callbacks = [callback]
         else:
             self._done_callbacks.append(callback)
+        return True
+
+    def cancel_by_handler(self) -> None:
+        """End the call CANCELLED, and its handler."""
+        on_loop(self.server, partial(self.cancel, _CANCELLED, "the handler cancelled the call"))
 
     async def read_message(self) -> Any:
         """Return the next request message, or ``grpc.aio.EOF``."""
         route = self.route
         assert route is not None
+        if self.messages is None:
+            return EOF  # the handler has the one message as its argument
         message = await self.next_message()
         return EOF if message is None else route.decode_request(message)
 
     async def write_message(self, message: Any) -> None:
-        """Send one response message, and wait until there is room for more."""
+        """Send one response message, and wait until there is room for more.
+
+        Raises:
+            RuntimeError: The answer of the method is one message.
+            asyncio.InvalidStateError: The call is over.
+        """
         route = self.route
         assert route is not None
-        self.send(route.encode_response(message))
+        if not route.server_streaming:
+            raise RuntimeError(f"write() is for streams; {route.label} answers with one message: return it")
+        if self._finished:
+            raise asyncio.InvalidStateError("write() after the end of the call")
+        data = route.encode_response(message)
+        if self.compressor is None:
+            self.send(data)
+        else:
+            flag, data = await self.compressor.pack_on_loop(data)
+            self.send(data, flag)
         if not self.writable:
             await self.wait_writable()

@@ -16,7 +16,7 @@ unpack_prefix = _PREFIX.unpack_from
 pack_prefix = _PREFIX.pack
 
 # What zlib must expect for each ``grpc-encoding``: a gzip header, or the zlib header that HTTP calls deflate.
-_WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 
 class FrameError(Exception):
@@ -33,7 +33,7 @@ class FrameError(Exception):
 
 def is_known_encoding(encoding: bytes) -> bool:
     """Tell whether messages in this ``grpc-encoding`` can be read."""
-    return encoding == b"identity" or encoding in _WINDOW_BITS
+    return encoding == b"identity" or encoding in WINDOW_BITS
 
 
 class FrameReader:
@@ -120,7 +120,7 @@ def decompress(flag: int, message: bytes, encoding: bytes, max_length: int) -> b
     """
     if flag != 1:
         raise FrameError(13, f"message with the flag {flag}; only 0 and 1 are defined")
-    window_bits = _WINDOW_BITS.get(encoding)
+    window_bits = WINDOW_BITS.get(encoding)
     if window_bits is None:
         raise FrameError(13, f"compressed message on a call with grpc-encoding {encoding.decode('latin-1')!r}")
     inflater = zlib.decompressobj(window_bits)

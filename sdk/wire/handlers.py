@@ -26,7 +26,11 @@ async def answer_unary_async(call: Call, route: Route) -> None:
     else:
         response = await route.handler(request)
     if call.aborted is None:
-        call.send_only(route.encode_response(response))
+        if call.compressor is None:
+            call.send_only(route.encode_response(response))
+        else:
+            flag, data = await call.compressor.pack_on_loop(route.encode_response(response))
+            call.send_only(data, flag)
 
 
 async def answer_unary_sync(call: Call, route: Route) -> None:
@@ -35,12 +39,21 @@ async def answer_unary_sync(call: Call, route: Route) -> None:
     if isinstance(response, Awaitable):  # a plain function that returns what a coroutine function made
         response = await response
     if call.aborted is None:
-        call.send_only(route.encode_response(response))
+        if call.compressor is None:
+            call.send_only(route.encode_response(response))
+        else:
+            flag, data = await call.compressor.pack_on_loop(route.encode_response(response))
+            call.send_only(data, flag)
 
 
 async def answer_stream_async(call: Call, route: Route) -> None:
     """Send every message of an async generator, or of the iterator that a coroutine function returns."""
-    await _send_stream(call, route, _invoke(call, route))
+    responses = _invoke(call, route)
+    if not route.is_generator and isinstance(responses, Awaitable):
+        responses = await responses
+        if responses is None and call.context is not None:
+            return  # it has the context: what there was to send, it has sent with write()
+    await _send_stream(call, route, responses)
 
 
 async def answer_stream_sync(call: Call, route: Route) -> None:
@@ -74,7 +87,11 @@ async def _send_all(call: Call, route: Route, responses: AsyncIterator[Any]) -> 
     encode = route.encode_response
     try:
         async for response in responses:
-            call.send(encode(response))
+            if call.compressor is None:
+                call.send(encode(response))
+            else:
+                flag, data = await call.compressor.pack_on_loop(encode(response))
+                call.send(data, flag)
             if not call.writable:
                 await call.wait_writable()
     finally:

@@ -22,9 +22,13 @@ _TRANSPORT = frozenset(
         b"x-envoy-attempt-count", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-external-address", b"x-envoy-internal",
     }
 )  # fmt: skip
-_RESERVED = frozenset(
-    {"request_id", "content-type", "te", "transfer-encoding", "content-length", "connection", "trailer"}
-)
+# What a handler may not set: headers of the HTTP message, and those that tell Envoy something.
+_OF_HTTP = frozenset(
+    {
+        "connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
 # Where the code lives that calls a handler: this room, and the standard library's threads and futures.
 _SERVER_FOLDERS = tuple(
     str(Path(file).parent) for file in (__file__, _asyncio_futures.__file__, _concurrent_futures.__file__)
@@ -65,18 +69,28 @@ def decode_binary(value: bytes) -> bytes:
         return value
 
 
-def check(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
+def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
     """Return metadata that a handler wants to send, checked.
 
+    A ``request_id`` is dropped: the call's own is sent, once.
+
     Raises:
-        ValueError: A key or value can't be sent, or the key belongs to gRPC or to the SDK; the text says which.
+        TypeError: It is not a sequence of pairs.
+        ValueError: A key or value can't be sent, or the key belongs to gRPC or HTTP; the text says which.
     """
-    pairs = tuple((key, value) for key, value in metadata)
+    try:
+        pairs = tuple((key, value) for key, value in metadata or () if key != "request_id")
+    except (TypeError, ValueError):
+        raise TypeError(f"metadata must be (key, value) pairs, [('key', 'value')], not {metadata!r}") from None
     for key, value in pairs:
         if not isinstance(key, str) or not _KEY.match(key):
             raise ValueError(f"metadata key {key!r} is not allowed: use lower-case letters, digits, '_', '-' and '.'")
         if key.startswith("grpc-") and key != "grpc-status-details-bin":
             raise ValueError(f"metadata key {key!r} is reserved for gRPC")
+        if key in _OF_HTTP:
+            raise ValueError(f"metadata key {key!r} is reserved for HTTP")
+        if key.startswith("x-envoy-"):
+            raise ValueError(f"metadata key {key!r} is reserved for the proxy")
         if key.endswith("-bin"):
             if not isinstance(value, bytes):
                 raise ValueError(f"metadata value of {key!r} must be bytes, not {type(value).__name__}")
@@ -86,11 +100,9 @@ def check(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
 
 
 def encode(metadata: Metadata) -> bytes:
-    """Return metadata as header lines, each with its line end. The SDK's own keys are left out."""
+    """Return metadata as header lines, each with its line end."""
     lines = []
     for key, value in metadata:
-        if key in _RESERVED:
-            continue
         data = base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.strip().encode("ascii")
         lines.append(b"%s: %s\r\n" % (key.encode("ascii"), data))
     return b"".join(lines)

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from sdk.errors import RpcError
 from sdk.implementation import CONTEXT_PARAMETER, kind_of
+from sdk.wire.compression import compressing
 from sdk.wire.frames import FrameError
 from sdk.wire.handlers import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
 
@@ -30,7 +31,7 @@ class Route:
 
     __slots__ = (
         "_from_string", "answer", "client_streaming", "handler", "is_generator", "label", "method", "response_type",
-        "takes_context",
+        "server_streaming", "takes_context",
     )  # fmt: skip
 
     def __init__(self, row: Row) -> None:
@@ -39,6 +40,7 @@ class Route:
         self.handler = row.handler
         self.label = getattr(row.handler, "__qualname__", method.path)
         self.client_streaming = method.cardinality.client_streaming
+        self.server_streaming = method.cardinality.server_streaming
         self.takes_context = CONTEXT_PARAMETER in inspect.signature(row.handler).parameters
         self.response_type = method.response
         is_async, self.is_generator = kind_of(row.handler)
@@ -75,9 +77,18 @@ class Route:
         return RpcError(_INTERNAL, f"{self.label} returned {got}; the proto says {prefix}{expected}")
 
 
-def build_routes(rows: Iterable[Row]) -> dict[bytes, Route]:
-    """Return the routes by path."""
-    return {row.method.path.encode(): Route(row) for row in rows}
+def build_routes(rows: Iterable[Row], compression: grpc.Compression | None = None) -> dict[bytes, Route]:
+    """Return the routes by path.
+
+    Args:
+        rows: The methods and their handlers.
+        compression: How answers are compressed whose handler does not say it.
+    """
+    routes = {row.method.path.encode(): Route(row) for row in rows}
+    if compression is not None:
+        for route in routes.values():
+            route.answer = compressing(compression, route.answer)
+    return routes
 
 
 def _answer(method: Method, is_async: bool) -> Callable[[Call, Route], Awaitable[None]]:

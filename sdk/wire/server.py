@@ -21,6 +21,8 @@ from sdk.wire.call import HEAD, UNAVAILABLE, Call
 from sdk.wire.routes import build_routes
 
 if TYPE_CHECKING:
+    import grpc
+
     from sdk.service import Row
 
 logger = logging.getLogger("sdk.wire")
@@ -67,6 +69,7 @@ class WireServer:
         leave: Called on the loop when a call is cancelled.
         translate: Gives the exception to answer with for one that a handler raised.
         application: The application's name, for messages.
+        compression: How answers are compressed whose handler does not say it.
 
     Example:
         >>> import asyncio
@@ -88,8 +91,9 @@ class WireServer:
         leave: Callable[[Call], None] = _nothing,
         translate: Callable[[BaseException], BaseException] = _untranslated,
         application: str = "",
+        compression: grpc.Compression | None = None,
     ) -> None:
-        self.routes = build_routes(rows)
+        self.routes = build_routes(rows, compression)
         self.settings = settings or WireSettings()
         self.enter = enter
         self.leave = leave

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from sdk.wire.call import Call
     from sdk.wire.routes import Route
+    from sdk.wire.server import WireServer
 
 R = TypeVar("R")
 
@@ -31,6 +32,25 @@ async def run_in_thread(call: Call, function: Callable[[], R]) -> R:
     except asyncio.CancelledError:
         _keep_slot(call, future)
         raise
+
+
+def on_loop(server: WireServer, function: Callable[[], R]) -> R:
+    """Run a function on the server's loop, from whatever thread this is, and return what it returns.
+
+    What a context sets from a handler's thread and what ends the call on the loop then come one after the other.
+    """
+    if server.is_loop_thread():
+        return function()
+    future: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
+
+    server.loop.call_soon_threadsafe(run)
+    return future.result()
 
 
 async def pump(call: Call, route: Route, iterator: Iterator[Any]) -> None:
@@ -57,24 +77,26 @@ class _Pump:
         self._iterator = iterator
         self._ready = asyncio.Event()
         self._condition = threading.Condition()
-        self._batch: list[bytes] = []
+        self._batch: list[tuple[int, bytes]] = []
         self._bytes = 0
         self._ended = False
         self._stopped = False
 
     def produce(self) -> None:
         """Take messages from the iterator until it ends or nobody wants more; in the thread."""
-        encode = self._encode
+        call, encode = self._call, self._encode
         try:
             for response in self._iterator:
-                data = encode(response)
+                flag, data = 0, encode(response)
+                if call.compressor is not None:
+                    flag, data = call.compressor.pack(data)
                 with self._condition:
                     while self._bytes > PUMP_BYTES and not self._stopped:
                         self._condition.wait()
                     if self._stopped:
                         return
                     self._bytes += len(data) + 1
-                    self._batch.append(data)
+                    self._batch.append((flag, data))
                     if len(self._batch) == 1:
                         self._wake()
         finally:
@@ -98,12 +120,12 @@ class _Pump:
             self._ready.clear()
             batch, self._batch = self._batch, []
             ended = self._ended
-        for data in batch:
-            self._call.send(data)
+        for flag, data in batch:
+            self._call.send(data, flag)
         if not self._call.writable:
             await self._call.wait_writable()
         with self._condition:
-            self._bytes -= sum(map(len, batch)) + len(batch)
+            self._bytes -= sum(len(data) + 1 for _, data in batch)
             self._condition.notify()
         return not ended
 

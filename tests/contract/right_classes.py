@@ -227,6 +227,11 @@ class AsyncGeneratorStream(Downloader):
 
 
 @right
+class Writes(Downloader):
+    async def Down(self, request: Request, grpc_context: Any) -> None: ...
+
+
+@right
 class ReturnsStream(Downloader):
     def Down(self, request: Request) -> Iterator[Reply] | AsyncIterator[Reply]: ...
 

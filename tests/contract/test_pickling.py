@@ -12,12 +12,13 @@ GENERATED = REPO / "examples" / "guide"
 WRITER = """
 import sys
 import cloudpickle
+import grpc
 import user_defined_protos_sdk
 from sdk.deployment import grpc_deployment
 from user_defined_protos_pb2 import ImageClass, ImageData
 from user_defined_protos_sdk import ImageClassificationServiceBase
 
-@grpc_deployment
+@grpc_deployment(compression=grpc.Compression.Gzip)
 class Classifier(ImageClassificationServiceBase):
     async def Predict(self, request: ImageData, grpc_context) -> ImageClass:
         return ImageClass(classes=["cat"])
@@ -41,6 +42,7 @@ assert service == generated.USER_DEFINED_SERVICE
 assert service.file is generated.USER_DEFINED_SERVICE.file
 stamp = cls.__grpc_definition__
 assert stamp == definition
+assert stamp.compression.name == "Gzip"
 assert stamp.services == (generated.IMAGE_CLASSIFICATION_SERVICE,)
 assert by_value or stamp.shims == (generated.ImageClassificationServiceShim,)
 (row,) = stamp.shims[0].rows(cls())

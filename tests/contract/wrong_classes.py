@@ -380,6 +380,16 @@ class StreamOfPerhapsNone(Downloader):
         yield None
 
 
+@wrong("response-stream Down")
+class WritesWithoutContext(Downloader):
+    async def Down(self, request: HelloRequest) -> None: ...
+
+
+@wrong("response-stream Down")
+class WritesFromAThread(Downloader):
+    def Down(self, request: HelloRequest, grpc_context: Any) -> None: ...
+
+
 @wrong("request-stream Down", "response-stream Down")
 class Reversed(Downloader):
     async def Down(self, requests: AsyncIterator[HelloRequest]) -> HelloReply: ...

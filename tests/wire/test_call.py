@@ -4,119 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError, current_context
 from sdk.context import ServicerContext
-from sdk.service import Cardinality, Method, Row
 from sdk.wire.call import HIGH_WATER
-from sdk.wire.frames import pack_prefix
-from sdk.wire.server import Connection, WireServer, WireSettings
-
-
-class FakeTransport:
-    def __init__(self) -> None:
-        self.chunks: list[bytes] = []
-        self.reading = True
-        self.closed = False
-
-    @property
-    def written(self) -> bytes:
-        self.chunks[:] = [b"".join(self.chunks)]
-        return self.chunks[0]
-
-    def write(self, data: bytes) -> None:
-        assert not self.closed
-        self.chunks.append(data)
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-
-class Peer:
-    """Envoy's side of one connection."""
-
-    def __init__(self, server: WireServer) -> None:
-        self.transport = FakeTransport()
-        self.connection = Connection(server)
-        self.connection.connection_made(self.transport)  # type: ignore[arg-type]
-
-    def head(self, method: str, *, http: str = "POST", content_type: str = "application/grpc", **headers: str) -> None:
-        lines = [f"{http} /t.T/{method} HTTP/1.1", "host: x", f"content-type: {content_type}"]
-        lines += ["x-request-id: made", "transfer-encoding: chunked"]
-        lines += [f"{key.replace('__', '-')}: {value}" for key, value in headers.items()]
-        self.connection.data_received("\r\n".join([*lines, "", ""]).encode())
-
-    def send(self, message: Any) -> None:
-        data = message if isinstance(message, bytes) else message.SerializeToString()
-        self.raw(pack_prefix(0, len(data)) + data)
-
-    def raw(self, body: bytes) -> None:
-        self.connection.data_received(b"%x\r\n%s\r\n" % (len(body), body))
-
-    def end(self) -> None:
-        self.connection.data_received(b"0\r\n\r\n")
-
-    def call(self, method: str, message: Any, **headers: str) -> None:
-        self.head(method, **headers)
-        self.send(message)
-        self.end()
-
-    def trailers(self) -> dict[str, str]:
-        _, _, tail = self.transport.written.rpartition(b"0\r\ngrpc-status")
-        lines = (b"grpc-status" + tail).decode().split("\r\n")
-        return dict(line.split(": ", 1) for line in lines if line)
-
-    async def answered(self) -> dict[str, str]:
-        for _ in range(500):
-            if self.transport.written.endswith(b"\r\n\r\n") and b"0\r\ngrpc-status" in self.transport.written:
-                return self.trailers()
-            await asyncio.sleep(0.002)
-        raise AssertionError(self.transport.written)
-
-
-Body = Callable[[Callable[..., WireServer]], Awaitable[None]]
-
-
-def in_loop(body: Body) -> None:
-    """Run a test body on a loop; it gets a function that makes a server of the given handlers."""
-
-    async def main() -> None:
-        servers: list[WireServer] = []
-
-        def serve(settings: WireSettings | None = None, **handlers: tuple[Cardinality, Any]) -> WireServer:
-            rows = [
-                Row(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
-                for name, (cardinality, handler) in handlers.items()
-            ]
-            server = WireServer(rows, settings)
-            server.attach(asyncio.get_running_loop())
-            servers.append(server)
-            return server
-
-        await body(serve)
-        for server in servers:
-            await server.drain(quiet_s=0, grace_s=0)
-
-    asyncio.run(main())
-
-
-UNARY, SERVER = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
-CLIENT, BIDI = Cardinality.STREAM_UNARY, Cardinality.STREAM_STREAM
+from sdk.wire.server import WireSettings
 
 
 async def double(request: Int32Value) -> StringValue:
@@ -393,6 +292,21 @@ def test_a_client_that_goes_amid_its_stream_never_looks_complete() -> None:
         await asyncio.sleep(0.01)
         assert seen == ["message", "cancelled"]
         assert server.ongoing == server.connections == 0
+
+    in_loop(body)
+
+
+def test_a_call_that_is_cancelled_before_its_handler_has_begun_gives_its_place_back() -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Double=(UNARY, double))
+        peer = Peer(server)
+        peer.call("Double", Int32Value())
+        assert server.ongoing == 1
+        peer.transport.closed = True
+        peer.connection.connection_lost(None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert server.ongoing == 0
 
     in_loop(body)
 

@@ -1,0 +1,153 @@
+"""A connection to the wire server without sockets: Envoy's side of it, and a loop to run a test on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+
+from sdk.service import Cardinality, Method, Row
+from sdk.wire.frames import pack_prefix, unpack_prefix
+from sdk.wire.server import Connection, WireServer, WireSettings
+
+
+class FakeTransport:
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.reading = True
+        self.closed = False
+
+    @property
+    def written(self) -> bytes:
+        self.chunks[:] = [b"".join(self.chunks)]
+        return self.chunks[0]
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.chunks.append(data)
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+class Peer:
+    """Envoy's side of one connection."""
+
+    def __init__(self, server: WireServer) -> None:
+        self.transport = FakeTransport()
+        self.connection = Connection(server)
+        self.connection.connection_made(self.transport)  # type: ignore[arg-type]
+
+    def head(self, method: str, *, http: str = "POST", content_type: str = "application/grpc", **headers: str) -> None:
+        lines = [f"{http} /t.T/{method} HTTP/1.1", "host: x", f"content-type: {content_type}"]
+        lines += ["x-request-id: made", "transfer-encoding: chunked"]
+        lines += [f"{key.replace('__', '-')}: {value}" for key, value in headers.items()]
+        self.connection.data_received("\r\n".join([*lines, "", ""]).encode())
+
+    def send(self, message: Any) -> None:
+        data = message if isinstance(message, bytes) else message.SerializeToString()
+        self.raw(pack_prefix(0, len(data)) + data)
+
+    def raw(self, body: bytes) -> None:
+        self.connection.data_received(b"%x\r\n%s\r\n" % (len(body), body))
+
+    def end(self) -> None:
+        self.connection.data_received(b"0\r\n\r\n")
+
+    def call(self, method: str, message: Any, **headers: str) -> None:
+        self.head(method, **headers)
+        self.send(message)
+        self.end()
+
+    async def answer(self) -> Answer:
+        await self.answered()
+        return parse_answer(self.transport.written)
+
+    def trailers(self) -> dict[str, str]:
+        _, _, tail = self.transport.written.rpartition(b"0\r\ngrpc-status")
+        lines = (b"grpc-status" + tail).decode().split("\r\n")
+        return dict(line.split(": ", 1) for line in lines if line)
+
+    async def answered(self) -> dict[str, str]:
+        for _ in range(500):
+            if self.transport.written.endswith(b"\r\n\r\n") and b"0\r\ngrpc-status" in self.transport.written:
+                return self.trailers()
+            await asyncio.sleep(0.002)
+        raise AssertionError(self.transport.written)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer: header lines, messages with their flags, trailer lines."""
+
+    head: list[tuple[str, str]]
+    messages: list[tuple[int, bytes]]
+    trailers: list[tuple[str, str]]
+
+
+def parse_answer(data: bytes) -> Answer:
+    head, _, rest = data.partition(b"\r\n\r\n")
+    body = b""
+    while True:
+        size, _, rest = rest.partition(b"\r\n")
+        length = int(size, 16)
+        if not length:
+            break
+        body, rest = body + rest[:length], rest[length + 2 :]
+    messages = []
+    while body:
+        flag, length = unpack_prefix(body)
+        messages.append((flag, body[5 : 5 + length]))
+        body = body[5 + length :]
+    return Answer(_lines(head.split(b"\r\n")[1:]), messages, _lines(rest.split(b"\r\n")))
+
+
+def _lines(lines: list[bytes]) -> list[tuple[str, str]]:
+    return [(name, value) for line in lines if line for name, _, value in [line.decode("latin-1").partition(": ")]]
+
+
+Body = Callable[[Callable[..., WireServer]], Awaitable[None]]
+
+
+def in_loop(body: Body) -> None:
+    """Run a test body on a loop; it gets a function that makes a server of the given handlers."""
+
+    async def main() -> None:
+        servers: list[WireServer] = []
+
+        def serve(
+            settings: WireSettings | None = None,
+            compression: grpc.Compression | None = None,
+            **handlers: tuple[Cardinality, Any],
+        ) -> WireServer:
+            rows = [
+                Row(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+                for name, (cardinality, handler) in handlers.items()
+            ]
+            server = WireServer(rows, settings, compression=compression)
+            server.attach(asyncio.get_running_loop())
+            servers.append(server)
+            return server
+
+        await body(serve)
+        for server in servers:
+            await server.drain(quiet_s=0, grace_s=0)
+
+    asyncio.run(main())
+
+
+UNARY, SERVER = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+CLIENT, BIDI = Cardinality.STREAM_UNARY, Cardinality.STREAM_STREAM
