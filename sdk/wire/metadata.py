@@ -110,7 +110,11 @@ def encode(metadata: Metadata) -> bytes:
 
 def encode_message(text: str) -> bytes:
     """Return a status message as ``grpc-message`` wants it: percent-encoded UTF-8."""
-    return _UNSAFE_IN_MESSAGE.sub(lambda match: b"%%%02X" % match[0][0], text.encode("utf-8", "replace"))
+    encoded = _UNSAFE_IN_MESSAGE.sub(lambda match: b"%%%02X" % match[0][0], text.encode("utf-8", "replace"))
+    # HTTP drops spaces around a value. Those behind an encoded one are inside.
+    if encoded.startswith(b" "):
+        encoded = b"%20" + encoded[1:]
+    return encoded[:-1] + b"%20" if encoded.endswith(b" ") else encoded
 
 
 def fit_message(text: str, limit: int) -> bytes:

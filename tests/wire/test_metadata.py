@@ -22,11 +22,16 @@ def test_malformed_timeouts(value: bytes) -> None:
     assert md.parse_timeout(value) is None
 
 
-@given(st.text())
+@given(st.text() | st.text(alphabet=" a%\n"))
 def test_messages_are_percent_encoded(text: str) -> None:
     encoded = md.encode_message(text)
     assert all(0x20 <= byte <= 0x7E for byte in encoded)
     assert unquote_to_bytes(encoded) == text.encode("utf-8", "replace")
+    assert encoded == encoded.strip(), "HTTP would drop spaces around it"
+
+
+def test_spaces_around_a_message_are_encoded() -> None:
+    assert [md.encode_message(text) for text in (" ", "  a b  ", "a")] == [b"%20", b"%20 a b %20", b"a"]
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), min_size=1), st.integers(40, 400))
