@@ -1078,18 +1078,22 @@ class RouteConfiguration(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VIRTUAL_HOSTS_FIELD_NUMBER: _builtins.int
+    RESPONSE_HEADERS_TO_REMOVE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     @_builtins.property
     def virtual_hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VirtualHost]: ...
+    @_builtins.property
+    def response_headers_to_remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         virtual_hosts: _abc.Iterable[Global___VirtualHost] | None = ...,
+        response_headers_to_remove: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "virtual_hosts", b"virtual_hosts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "response_headers_to_remove", b"response_headers_to_remove", "virtual_hosts", b"virtual_hosts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

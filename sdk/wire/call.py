@@ -308,9 +308,9 @@ class Call(ContextView):
         """End the call with a status, unless it has ended."""
         if self._finished:
             return
-        head = b"" if self._head_sent else self.server.head
+        trailers = self._trailers(code, details)
+        self.transport.write(trailers if self._head_sent else self.without_messages(code, trailers))
         self._head_sent = True
-        self.transport.write(head + self._trailers(code, details))
         self._finish()
 
     def _finish_raised(self, error: BaseException) -> None:
