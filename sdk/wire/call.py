@@ -127,7 +127,7 @@ class Call(ContextView):
     @property
     def is_grpc(self) -> bool:
         """Whether the request says that it is a gRPC call."""
-        return self._fields.get(b"content-type", b"").startswith(b"application/grpc")
+        return md.is_grpc(self._fields.get(b"content-type", b""))
 
     def headers_complete(self) -> None:
         """The request's headers are there: start what need not wait for the body."""

@@ -36,8 +36,14 @@ _SERVER_FOLDERS = tuple(
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
 _PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")
 _UNSAFE_IN_MESSAGE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
+_CONTENT_TYPES = frozenset({b"application/grpc", b"application/grpc+proto"})
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])\Z")
 _UNIT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Tell whether this is the content-type of a gRPC call whose messages are protobuf; parameters don't matter."""
+    return content_type in _CONTENT_TYPES or content_type.partition(b";")[0].rstrip() in _CONTENT_TYPES
 
 
 def parse_timeout(value: bytes) -> float | None:

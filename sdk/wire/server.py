@@ -288,7 +288,10 @@ class Connection(asyncio.Protocol):
         if self._parser.get_method() != b"POST":
             self._refuse(b"405 Method Not Allowed", "gRPC calls are POST requests")
         elif not call.is_grpc:
-            self._refuse(b"415 Unsupported Media Type", "the content-type of a gRPC call is application/grpc")
+            self._refuse(
+                b"415 Unsupported Media Type",
+                "the content-type of a gRPC call is application/grpc or application/grpc+proto",
+            )
         else:
             self._call = call
             call.headers_complete()

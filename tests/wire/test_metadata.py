@@ -17,6 +17,25 @@ def test_timeouts_in_every_unit(value: bytes, seconds: float) -> None:
     assert md.parse_timeout(value) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(
+    ("content_type", "is_grpc"),
+    [
+        (b"application/grpc", True),
+        (b"application/grpc+proto", True),
+        (b"application/grpc;charset=utf-8", True),
+        (b"application/grpc+proto ; charset=utf-8", True),
+        (b"application/grpc+json", False),
+        (b"application/grpc-web", False),
+        (b"application/grpc-web+proto", False),
+        (b"application/grpcs", False),
+        (b"application/json", False),
+        (b"", False),
+    ],
+)
+def test_content_types(content_type: bytes, is_grpc: bool) -> None:
+    assert md.is_grpc(content_type) is is_grpc
+
+
 @pytest.mark.parametrize("value", [b"", b"1", b"S", b"1s", b"-1S", b"123456789S", b"1.5S"])
 def test_malformed_timeouts(value: bytes) -> None:
     assert md.parse_timeout(value) is None
