@@ -1,4 +1,4 @@
-"""The inspector as an application. Of its own: replicas import it."""
+"""The inspector as an application. A module of its own: replicas import it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,25 @@ from inspector_sdk import InspectorBase
 from sdk import RpcError, grpc_deployment
 from sdk.context import ServicerContext
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
 
 def metadata(pairs: Iterable[Pair]) -> list[tuple[str, str | bytes]]:
-    return [(pair.key, getattr(pair, pair.WhichOneof("value"))) for pair in pairs]
+    return [(pair.key, pair.binary if pair.HasField("binary") else pair.text) for pair in pairs]
 
 
 def pair(key: str, value: str | bytes) -> Pair:
     return Pair(key=key, binary=value) if isinstance(value, bytes) else Pair(key=key, text=value)
+
+
+def send(wanted: Wanted, context: ServicerContext) -> StringValue:
+    try:
+        if wanted.initial:
+            context.send_initial_metadata(metadata(wanted.initial))
+        context.set_trailing_metadata(metadata(wanted.trailing))
+    except ValueError as error:
+        return StringValue(value=str(error))
+    return StringValue()
 
 
 @grpc_deployment(max_ongoing_requests=100)
@@ -36,13 +48,18 @@ class Inspector(InspectorBase):
         )
 
     async def Send(self, request: Wanted, grpc_context: ServicerContext) -> StringValue:
-        try:
-            if request.initial:
-                await grpc_context.send_initial_metadata(metadata(request.initial))
-            grpc_context.set_trailing_metadata(metadata(request.trailing))
-        except ValueError as error:
-            return StringValue(value=str(error))
-        return StringValue()
+        sent = send(request, grpc_context)
+        if request.code:
+            raise RpcError(_CODES[request.code], request.details)
+        return sent
+
+    async def SendLate(self, request: Wanted, grpc_context: ServicerContext) -> AsyncIterator[StringValue]:
+        yield send(request, grpc_context)
+        if request.code:
+            raise RpcError(_CODES[request.code], request.details)
+
+    async def Repeat(self, request: BytesValue) -> BytesValue:
+        return request
 
     async def Retried(self, request: StringValue) -> UInt32Value:
         self.calls[request.value] += 1
@@ -52,6 +69,10 @@ class Inspector(InspectorBase):
 
     async def First(self, request: AsyncIterator[BytesValue]) -> BytesValue:
         return await anext(request)
+
+    async def Refuse(self, request: AsyncIterator[BytesValue]) -> BytesValue:
+        await anext(request)
+        raise RpcError(grpc.StatusCode.PERMISSION_DENIED, "no more, please")
 
     async def Echo(
         self, request: AsyncIterator[BytesValue], grpc_context: ServicerContext

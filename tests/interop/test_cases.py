@@ -9,11 +9,14 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import compressed_cases
 import interop_service
 import pytest
 from aio_client import AioClient
 from cases import CASES
+from interop_pb2 import SimpleRequest
 from node_client import NodeClient
+from raw_client import RawClient
 from sync_client import SyncClient
 
 import sdk
@@ -58,3 +61,16 @@ def grpc_js(address: str) -> Iterator[Run]:
 @pytest.mark.parametrize("case", CASES)
 def test_case(case: str, client: str, address: str, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue(client)(case)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "compressed" in case])
+def test_compression_flags(case: str, address: str) -> None:
+    with RawClient(address) as client:
+        getattr(compressed_cases, case)(client)
+
+
+def test_the_answer_to_a_cacheable_call_says_so(address: str) -> None:
+    with RawClient(address) as client:
+        stream = client.call("/grpc.testing.TestService/CacheableUnaryCall", SimpleRequest())
+    assert stream.status == (0, b"")
+    assert stream.first(b"cache-control") == [b"max-age=60, public"]
