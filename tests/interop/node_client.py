@@ -35,7 +35,10 @@ class NodeClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.communicate(timeout=10)
+        try:
+            self._process.communicate(timeout=10)  # closes its input, which ends it
+        finally:
+            self._process.kill()
 
     def run(self, case: str) -> None:
         """Run a case.

@@ -47,7 +47,7 @@ class Stream:
     client: RawClient
     number: int
     blocks: list[Headers] = field(default_factory=list)
-    body: bytes = b""
+    body: bytearray = field(default_factory=bytearray)
     ended: bool = False
     reset: int | None = None
 
@@ -86,11 +86,11 @@ class Stream:
     @property
     def frames(self) -> list[tuple[int, bytes]]:
         """The flag and the bytes of each message."""
-        frames, rest = [], self.body
-        while rest:
-            flag, length = struct.unpack_from(">BI", rest)
-            frames.append((flag, rest[5 : 5 + length]))
-            rest = rest[5 + length :]
+        frames, start = [], 0
+        while start < len(self.body):
+            flag, length = struct.unpack_from(">BI", self.body, start)
+            frames.append((flag, bytes(self.body[start + 5 : start + 5 + length])))
+            start += 5 + length
         return frames
 
     @property

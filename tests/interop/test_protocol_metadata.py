@@ -33,6 +33,11 @@ def test_repeated_keys_and_the_order_arrive(raw: RawClient) -> None:
     assert seen(raw, *headers) == headers
 
 
+def test_cookies_are_joined(raw: RawClient) -> None:
+    # HTTP/2 splits what HTTP/1.1 must have in one piece (RFC 9113, section 8.2.3).
+    assert seen(raw, ("cookie", "a=1"), ("x-a", "1"), ("cookie", "b=2")) == [("x-a", "1"), ("cookie", "a=1; b=2")]
+
+
 @pytest.mark.parametrize(
     ("sent", "arrives"),
     [
