@@ -39,6 +39,8 @@ class CallState(Protocol):
     @property
     def peer(self) -> str: ...
     @property
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]: ...
+    @property
     def path(self) -> bytes: ...
     def header(self, name: bytes) -> str | None: ...
     def set_trailing(self, metadata: MetadataPairs) -> None: ...
@@ -106,20 +108,30 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         return self._call.metadata
 
     def peer(self) -> str:
-        """Return the client's address as Envoy saw it, ``"ipv4:127.0.0.1"``."""
+        """Return the address from which the client reaches Envoy, ``"ipv4:127.0.0.1:50000"``; it can't be forged."""
         return self._call.peer
 
-    def peer_identities(self) -> None:
-        """Return None: the connection between client and Envoy is not authenticated."""
-        return None
+    def peer_identities(self) -> Sequence[bytes] | None:
+        """Return the names in the client's certificate, or None when it has shown none that is trusted."""
+        key = self.peer_identity_key()
+        return None if key is None else self.auth_context()[key]
 
-    def peer_identity_key(self) -> None:
-        """Return None: the connection between client and Envoy is not authenticated."""
-        return None
+    def peer_identity_key(self) -> str | None:
+        """Return under which key of :meth:`auth_context` the client's identities are, or None without any.
+
+        As in gRPC: ``"x509_subject_alternative_name"``, or ``"x509_common_name"`` for a certificate that has none.
+        """
+        known = self.auth_context()
+        keys = ("x509_subject_alternative_name", "x509_common_name")
+        return next((key for key in keys if key in known), None)
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        """Return the properties of the authenticated peer: none."""
-        return {}
+        """Return what Envoy found out about the client, under gRPC's names; it can't be forged.
+
+        Empty without TLS. With it ``transport_security_type``; with a client certificate ``x509_common_name``,
+        ``x509_subject``, ``x509_subject_alternative_name`` and ``x509_pem_cert`` as well.
+        """
+        return self._call.auth_context
 
     def time_remaining(self) -> Any:
         """Return the seconds left until the deadline, or None without one."""
@@ -294,3 +306,8 @@ def _number(code: grpc.StatusCode | int) -> int:
 
 #: Marks a call as the current one. The wire server calls it in the context that the handler runs in.
 enter_call = _current.set
+
+
+def current_call() -> Any:
+    """Return the call that runs here: what :func:`enter_call` marked."""
+    return _current.get()

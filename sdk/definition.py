@@ -6,7 +6,7 @@ defined, and checked, on machines that have neither a cluster nor a server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from sdk.checks import check
 from sdk.errors import DefinitionError
 from sdk.implementation import generated_bases
+from sdk.interceptors import check_interceptors
 
 if TYPE_CHECKING:
     import grpc
 
+    from sdk.interceptors import Interceptor
     from sdk.service import Service, Shim
 
 __all__ = ["Definition", "define"]
@@ -33,6 +35,8 @@ class Definition:
         shims: The shim of each service, in the same order.
         options: Ray Serve's deployment options given to the decorator.
         compression: How answers are compressed whose handler does not say it; None for not at all.
+        interceptors: What stands between a call and its handler, the outermost first: interceptors, and callables that
+            make one.
     """
 
     cls_name: str
@@ -40,6 +44,7 @@ class Definition:
     shims: tuple[type[Shim], ...]
     options: Mapping[str, Any] = field(hash=False)
     compression: grpc.Compression | None = None
+    interceptors: tuple[Interceptor, ...] = field(default=(), hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -47,28 +52,39 @@ class Definition:
     def __reduce__(self) -> tuple[Any, ...]:
         # The services are left to their shims, which are pickled by reference to the generated module: importing it
         # loads the messages, and a worker with other generated code fails with what is wrong.
-        return _rebuild, (self.cls_name, self.shims, dict(self.options), self.compression)
+        return _rebuild, (self.cls_name, self.shims, dict(self.options), self.compression, self.interceptors)
 
 
-def define(cls: type, options: Mapping[str, Any], compression: grpc.Compression | None = None) -> Definition:
+def define(
+    cls: type,
+    options: Mapping[str, Any],
+    compression: grpc.Compression | None = None,
+    interceptors: Sequence[Interceptor] = (),
+) -> Definition:
     """Return the definition of a class, after every check.
 
     Args:
         cls: A class that inherits from at least one generated base.
         options: Ray Serve's deployment options.
         compression: How answers are compressed whose handler does not say it.
+        interceptors: Interceptors, and callables that make one.
 
     Raises:
-        DefinitionError: The class does not fit its services; the error lists every problem.
+        DefinitionError: The class does not fit its services, or an interceptor is none; the error lists every problem.
     """
-    problems = check(cls)
+    problems = [*check(cls), *check_interceptors(cls.__name__, interceptors)]
     if problems:
         raise DefinitionError(cls.__name__, problems)
     shims: tuple[type[Shim], ...] = tuple(vars(base)["__grpc_shim__"] for base in generated_bases(cls))
-    return _rebuild(cls.__name__, shims, options, compression)
+    return _rebuild(cls.__name__, shims, options, compression, interceptors)
 
 
 def _rebuild(
-    cls_name: str, shims: tuple[type[Shim], ...], options: Mapping[str, Any], compression: grpc.Compression | None
+    cls_name: str,
+    shims: tuple[type[Shim], ...],
+    options: Mapping[str, Any],
+    compression: grpc.Compression | None,
+    interceptors: Sequence[Interceptor],
 ) -> Definition:
-    return Definition(cls_name, tuple(shim.service for shim in shims), shims, options, compression)
+    services = tuple(shim.service for shim in shims)
+    return Definition(cls_name, services, shims, options, compression, tuple(interceptors))

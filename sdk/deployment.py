@@ -6,7 +6,7 @@ class unchanged: it can be built and called in a unit test, and mypy and pyright
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ray.serve.config import AutoscalingConfig
     from ray.serve.handle import DeploymentHandle
 
+    from sdk.interceptors import Interceptor
     from sdk.service import Shim
 
     class BoundDeployment(Application, DeploymentHandle[Any]):
@@ -110,10 +111,18 @@ class Configured(Generic[P]):
 def grpc_deployment(cls: C, /) -> C: ...
 @overload
 def grpc_deployment(
-    *, compression: grpc.Compression | None = None, **options: Unpack[DeploymentOptions]
+    *,
+    compression: grpc.Compression | None = None,
+    interceptors: Sequence[Interceptor] = (),
+    **options: Unpack[DeploymentOptions],
 ) -> Callable[[C], C]: ...
 def grpc_deployment(
-    cls: C | None = None, /, *, compression: grpc.Compression | None = None, **options: Unpack[DeploymentOptions]
+    cls: C | None = None,
+    /,
+    *,
+    compression: grpc.Compression | None = None,
+    interceptors: Sequence[Interceptor] = (),
+    **options: Unpack[DeploymentOptions],
 ) -> C | Callable[[C], C]:
     """Bind a class to the services of the generated bases it inherits from.
 
@@ -124,10 +133,15 @@ def grpc_deployment(
         cls: The class, when the decorator is used bare.
         compression: How answers are compressed, for clients that understand it, unless the handler says otherwise with
             ``set_compression``; None for not at all.
+        interceptors: ``grpc.aio.ServerInterceptor`` objects, the outermost first. Each stands before every method of
+            the class, also the sync ones, in every replica. A callable without parameters, such as a class, is called
+            once in each replica and returns the interceptor: for one that can't be pickled with a class of
+            ``__main__``. Sync handlers see the SDK's own context, not one that an interceptor has wrapped. Ray Serve's
+            own gRPC proxy and handles know nothing of interceptors.
         **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …).
 
     Raises:
-        DefinitionError: The class does not fit; the error lists every problem.
+        DefinitionError: The class does not fit, or an interceptor is none; the error lists every problem.
         OptionsError: An option has an unknown name or a value that Ray Serve refuses.
 
     Example:
@@ -145,7 +159,7 @@ def grpc_deployment(
             _check_options(target, options)
         if compression is not None:
             _check_compression(target, compression)
-        target.__grpc_definition__ = define(target, options, compression)  # type: ignore[attr-defined]  # the stamp is not part of the base
+        target.__grpc_definition__ = define(target, options, compression, interceptors)  # type: ignore[attr-defined]  # the stamp is not part of the base
         return target
 
     return decorate if cls is None else decorate(cls)

@@ -15,10 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import grpc
+    from google.protobuf.any_pb2 import Any as AnyMessage
+    from google.protobuf.message import Message
+
+M = TypeVar("M", bound="Message")
+
+#: The trailer that holds a ``google.rpc.Status``.
+STATUS_DETAILS = "grpc-status-details-bin"
 
 
 class SdkError(Exception):
@@ -110,13 +117,20 @@ class IngressError(SdkError):
 class RpcError(Exception):
     """Raised by a handler to end its call with a status. The client sees exactly this.
 
+    It may be raised in another deployment too: the call that awaits its handle ends with it.
+
     Args:
         code: The status code; ``OK`` is refused.
         details: Text for ``grpc-message``; any unicode.
         trailing_metadata: Pairs to add to the trailers.
+        errors: Messages that say more, those of ``google.rpc.error_details_pb2`` or any other. They reach the client
+            in ``grpc-status-details-bin``, where ``grpc_status.rpc_status.from_call`` finds them. Trailers hold about
+            6 KiB: where they don't all fit, the last ones are left out.
 
     Raises:
-        ValueError: ``code`` is ``OK``: a handler that succeeds returns instead.
+        TypeError: ``code`` is no ``grpc.StatusCode``, or one of ``errors`` is no protobuf message.
+        ValueError: ``code`` is ``OK`` (a handler that succeeds returns instead), or ``errors`` come together with
+            ``grpc-status-details-bin`` in the metadata.
 
     Example:
         >>> import grpc
@@ -124,6 +138,13 @@ class RpcError(Exception):
         Traceback (most recent call last):
         ...
         sdk.errors.RpcError: NOT_FOUND: no user 7
+
+        >>> from google.rpc.error_details_pb2 import BadRequest
+        >>> wrong = BadRequest.FieldViolation(field="name", description="is empty")
+        >>> bad = BadRequest(field_violations=[wrong])
+        >>> error = RpcError(grpc.StatusCode.INVALID_ARGUMENT, "bad name", errors=[bad])
+        >>> error.find(BadRequest).field_violations[0].field
+        'name'
     """
 
     def __init__(
@@ -131,13 +152,63 @@ class RpcError(Exception):
         code: grpc.StatusCode,
         details: str = "",
         trailing_metadata: Iterable[tuple[str, str | bytes]] = (),
+        *,
+        errors: Iterable[Message] = (),
     ) -> None:
-        if code.value[0] == 0:
+        number = getattr(code, "value", None)
+        if not isinstance(number, tuple):
+            raise TypeError(f"RpcError needs a member of grpc.StatusCode, not {code!r}")
+        if number[0] == 0:
             raise ValueError("RpcError cannot carry the code OK; return from the handler instead")
         self.code = code
         self.details = details
         self.trailing_metadata = tuple(trailing_metadata)
+        self.errors = tuple(errors)
+        for error in self.errors:
+            if not hasattr(error, "DESCRIPTOR") or isinstance(error, type):
+                raise TypeError(
+                    "errors of an RpcError are protobuf messages, such as those of google.rpc.error_details_pb2, "
+                    f"not {error!r}"
+                )
+        if self.errors and any(key == STATUS_DETAILS for key, _ in self.trailing_metadata):
+            raise ValueError(f"give an RpcError either errors or {STATUS_DETAILS!r}, which holds errors already")
         super().__init__(f"{code.name}: {details}")
 
-    def __reduce__(self) -> tuple[type[RpcError], tuple[Any, ...]]:
-        return type(self), (self.code, self.details, self.trailing_metadata)
+    def find(self, kind: type[M]) -> M | None:
+        """Return the first of ``errors`` that is a message of this class, or None.
+
+        Args:
+            kind: A message class.
+        """
+        for error in self.packed_errors():
+            if error.Is(kind.DESCRIPTOR):  # type: ignore[arg-type]  # its stub knows one of two descriptor classes
+                found = kind()
+                error.Unpack(found)
+                return found
+        return None
+
+    def packed_errors(self) -> list[AnyMessage]:
+        """Return ``errors``, each as a ``google.protobuf.Any``."""
+        from google.protobuf.any_pb2 import Any as AnyMessage
+
+        packed = []
+        for error in self.errors:
+            if isinstance(error, AnyMessage):
+                packed.append(error)
+            else:
+                packed.append(AnyMessage())
+                packed[-1].Pack(error)
+        return packed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Packed: whoever gets the error, in another deployment, need not have the classes of its messages.
+        errors = self.packed_errors()
+        own = ("code", "details", "trailing_metadata", "errors")
+        more = {name: value for name, value in vars(self).items() if name not in own}
+        return _restore, (type(self), self.code, self.details, self.trailing_metadata, errors), more or None
+
+
+def _restore(cls: type[RpcError], code: Any, details: str, metadata: Any, errors: Any) -> RpcError:
+    error = cls.__new__(cls)  # a subclass may have a constructor of its own
+    RpcError.__init__(error, code, details, metadata, errors=errors)
+    return error

@@ -24,6 +24,10 @@ _REFRESH_S = 1.0
 _DEFAULTS = GrpcOptions()
 
 
+def _absolute(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    return None if path is None else os.path.abspath(path)  # symbolic links stay: renewal may go by them
+
+
 @click.command(epilog="Example:  sdk run app:app --name greeter --port 9000")
 @click.argument("target", metavar="MODULE[:NAME]")
 @click.option("--name", default="default", show_default=True, help="Name of the application.")
@@ -44,6 +48,27 @@ _DEFAULTS = GrpcOptions()
     default=_DEFAULTS.error_details,
     show_default=True,
     help="What clients read of an exception in a handler.",
+)
+@click.option(
+    "--tls-certificate",
+    callback=_absolute,
+    default=None,
+    metavar="FILE",
+    help="Certificate chain in PEM: speak TLS.",
+)
+@click.option(
+    "--tls-private-key",
+    callback=_absolute,
+    default=None,
+    metavar="FILE",
+    help="Private key of the certificate, in PEM.",
+)
+@click.option(
+    "--tls-client-ca",
+    callback=_absolute,
+    default=None,
+    metavar="FILE",
+    help="Certificates in PEM, one of which must have signed the client's.",
 )
 @click.pass_context
 def run(context: click.Context, /, target: str, name: str, address: str | None, **options: Any) -> None:
@@ -74,6 +99,7 @@ def _serve(
 
     from sdk.cli.cluster import connect_or_start
     from sdk.ingress.actors import find_controller
+    from sdk.ingress.certificates import check_certificates
     from sdk.ingress.envoy import check_port, find_envoy
     from sdk.serve.application import only_application, require_application
     from sdk.serve.run import delete, shutdown, start, stop_ingress
@@ -82,10 +108,15 @@ def _serve(
     application = only_application(module) if found is None else require_application(found, target)
     find_envoy()
     console = Console(stderr=True)
+
+    def check_node() -> None:
+        check_certificates(options)
+        check_port(options.host, options.port)
+
     with contextlib.ExitStack() as cleanup, console.status("Starting …") as progress:
         # Stops the spinner before the last lines are printed.
         cleanup.callback(progress.stop)
-        is_local = connect_or_start(address, cleanup, progress.update, lambda: check_port(options.host, options.port))
+        is_local = connect_or_start(address, cleanup, progress.update, check_node)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own handler in the place of ours
         progress.update("Starting the ingress …")
         has_started = find_controller() is None

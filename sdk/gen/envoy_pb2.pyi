@@ -223,6 +223,29 @@ class SocketAddress(_message.Message):
 Global___SocketAddress: _TypeAlias = SocketAddress  # noqa: Y015
 
 @_typing.final
+class CidrRange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_PREFIX_FIELD_NUMBER: _builtins.int
+    PREFIX_LEN_FIELD_NUMBER: _builtins.int
+    address_prefix: _builtins.str
+    @_builtins.property
+    def prefix_len(self) -> _wrappers_pb2.UInt32Value: ...
+    def __init__(
+        self,
+        *,
+        address_prefix: _builtins.str = ...,
+        prefix_len: _wrappers_pb2.UInt32Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prefix_len", b"prefix_len"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_prefix", b"address_prefix", "prefix_len", b"prefix_len"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CidrRange: _TypeAlias = CidrRange  # noqa: Y015
+
+@_typing.final
 class Pipe(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -257,29 +280,52 @@ class AggregatedConfigSource(_message.Message):
 Global___AggregatedConfigSource: _TypeAlias = AggregatedConfigSource  # noqa: Y015
 
 @_typing.final
+class PathConfigSource(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PathConfigSource: _TypeAlias = PathConfigSource  # noqa: Y015
+
+@_typing.final
 class ConfigSource(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ADS_FIELD_NUMBER: _builtins.int
+    PATH_CONFIG_SOURCE_FIELD_NUMBER: _builtins.int
     INITIAL_FETCH_TIMEOUT_FIELD_NUMBER: _builtins.int
     RESOURCE_API_VERSION_FIELD_NUMBER: _builtins.int
     resource_api_version: Global___ApiVersion.ValueType
     @_builtins.property
     def ads(self) -> Global___AggregatedConfigSource: ...
     @_builtins.property
+    def path_config_source(self) -> Global___PathConfigSource: ...
+    @_builtins.property
     def initial_fetch_timeout(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
         ads: Global___AggregatedConfigSource | None = ...,
+        path_config_source: Global___PathConfigSource | None = ...,
         initial_fetch_timeout: _duration_pb2.Duration | None = ...,
         resource_api_version: Global___ApiVersion.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "config_source_specifier", b"config_source_specifier", "initial_fetch_timeout", b"initial_fetch_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "config_source_specifier", b"config_source_specifier", "initial_fetch_timeout", b"initial_fetch_timeout", "path_config_source", b"path_config_source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "config_source_specifier", b"config_source_specifier", "initial_fetch_timeout", b"initial_fetch_timeout", "resource_api_version", b"resource_api_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "config_source_specifier", b"config_source_specifier", "initial_fetch_timeout", b"initial_fetch_timeout", "path_config_source", b"path_config_source", "resource_api_version", b"resource_api_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_config_source_specifier: _TypeAlias = _typing.Literal["ads"]  # noqa: Y015
+    _WhichOneofReturnType_config_source_specifier: _TypeAlias = _typing.Literal["ads", "path_config_source"]  # noqa: Y015
     _WhichOneofArgType_config_source_specifier: _TypeAlias = _typing.Literal["config_source_specifier", b"config_source_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_config_source_specifier) -> _WhichOneofReturnType_config_source_specifier | None: ...
 
@@ -526,22 +572,44 @@ Global___HeaderValueOption: _TypeAlias = HeaderValueOption  # noqa: Y015
 class DataSource(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    FILENAME_FIELD_NUMBER: _builtins.int
     INLINE_STRING_FIELD_NUMBER: _builtins.int
+    filename: _builtins.str
     inline_string: _builtins.str
     def __init__(
         self,
         *,
+        filename: _builtins.str = ...,
         inline_string: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["inline_string", b"inline_string", "specifier", b"specifier"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filename", b"filename", "inline_string", b"inline_string", "specifier", b"specifier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inline_string", b"inline_string", "specifier", b"specifier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filename", b"filename", "inline_string", b"inline_string", "specifier", b"specifier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_specifier: _TypeAlias = _typing.Literal["inline_string"]  # noqa: Y015
+    _WhichOneofReturnType_specifier: _TypeAlias = _typing.Literal["filename", "inline_string"]  # noqa: Y015
     _WhichOneofArgType_specifier: _TypeAlias = _typing.Literal["specifier", b"specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_specifier) -> _WhichOneofReturnType_specifier | None: ...
 
 Global___DataSource: _TypeAlias = DataSource  # noqa: Y015
+
+@_typing.final
+class WatchedDirectory(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchedDirectory: _TypeAlias = WatchedDirectory  # noqa: Y015
 
 @_typing.final
 class SubstitutionFormatString(_message.Message):
@@ -759,16 +827,20 @@ class FilterChain(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTERS_FIELD_NUMBER: _builtins.int
+    TRANSPORT_SOCKET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Filter]: ...
+    @_builtins.property
+    def transport_socket(self) -> Global___TransportSocket: ...
     def __init__(
         self,
         *,
         filters: _abc.Iterable[Global___Filter] | None = ...,
+        transport_socket: Global___TransportSocket | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transport_socket", b"transport_socket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters", "transport_socket", b"transport_socket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -798,6 +870,189 @@ class Filter(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_config_type) -> _WhichOneofReturnType_config_type | None: ...
 
 Global___Filter: _TypeAlias = Filter  # noqa: Y015
+
+@_typing.final
+class TransportSocket(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPED_CONFIG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def typed_config(self) -> _any_pb2.Any: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        typed_config: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "typed_config", b"typed_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_config_type: _TypeAlias = _typing.Literal["typed_config"]  # noqa: Y015
+    _WhichOneofArgType_config_type: _TypeAlias = _typing.Literal["config_type", b"config_type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_config_type) -> _WhichOneofReturnType_config_type | None: ...
+
+Global___TransportSocket: _TypeAlias = TransportSocket  # noqa: Y015
+
+@_typing.final
+class DownstreamTlsContext(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMON_TLS_CONTEXT_FIELD_NUMBER: _builtins.int
+    REQUIRE_CLIENT_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def common_tls_context(self) -> Global___CommonTlsContext: ...
+    @_builtins.property
+    def require_client_certificate(self) -> _wrappers_pb2.BoolValue: ...
+    def __init__(
+        self,
+        *,
+        common_tls_context: Global___CommonTlsContext | None = ...,
+        require_client_certificate: _wrappers_pb2.BoolValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["common_tls_context", b"common_tls_context", "require_client_certificate", b"require_client_certificate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_tls_context", b"common_tls_context", "require_client_certificate", b"require_client_certificate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownstreamTlsContext: _TypeAlias = DownstreamTlsContext  # noqa: Y015
+
+@_typing.final
+class CommonTlsContext(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALPN_PROTOCOLS_FIELD_NUMBER: _builtins.int
+    TLS_CERTIFICATE_SDS_SECRET_CONFIGS_FIELD_NUMBER: _builtins.int
+    VALIDATION_CONTEXT_SDS_SECRET_CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alpn_protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def tls_certificate_sds_secret_configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SdsSecretConfig]: ...
+    @_builtins.property
+    def validation_context_sds_secret_config(self) -> Global___SdsSecretConfig: ...
+    def __init__(
+        self,
+        *,
+        alpn_protocols: _abc.Iterable[_builtins.str] | None = ...,
+        tls_certificate_sds_secret_configs: _abc.Iterable[Global___SdsSecretConfig] | None = ...,
+        validation_context_sds_secret_config: Global___SdsSecretConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["validation_context_sds_secret_config", b"validation_context_sds_secret_config", "validation_context_type", b"validation_context_type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpn_protocols", b"alpn_protocols", "tls_certificate_sds_secret_configs", b"tls_certificate_sds_secret_configs", "validation_context_sds_secret_config", b"validation_context_sds_secret_config", "validation_context_type", b"validation_context_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_validation_context_type: _TypeAlias = _typing.Literal["validation_context_sds_secret_config"]  # noqa: Y015
+    _WhichOneofArgType_validation_context_type: _TypeAlias = _typing.Literal["validation_context_type", b"validation_context_type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_validation_context_type) -> _WhichOneofReturnType_validation_context_type | None: ...
+
+Global___CommonTlsContext: _TypeAlias = CommonTlsContext  # noqa: Y015
+
+@_typing.final
+class SdsSecretConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SDS_CONFIG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def sds_config(self) -> Global___ConfigSource: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sds_config: Global___ConfigSource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sds_config", b"sds_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sds_config", b"sds_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SdsSecretConfig: _TypeAlias = SdsSecretConfig  # noqa: Y015
+
+@_typing.final
+class Secret(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TLS_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    VALIDATION_CONTEXT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def tls_certificate(self) -> Global___TlsCertificate: ...
+    @_builtins.property
+    def validation_context(self) -> Global___CertificateValidationContext: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tls_certificate: Global___TlsCertificate | None = ...,
+        validation_context: Global___CertificateValidationContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tls_certificate", b"tls_certificate", "type", b"type", "validation_context", b"validation_context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tls_certificate", b"tls_certificate", "type", b"type", "validation_context", b"validation_context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_type: _TypeAlias = _typing.Literal["tls_certificate", "validation_context"]  # noqa: Y015
+    _WhichOneofArgType_type: _TypeAlias = _typing.Literal["type", b"type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_type) -> _WhichOneofReturnType_type | None: ...
+
+Global___Secret: _TypeAlias = Secret  # noqa: Y015
+
+@_typing.final
+class TlsCertificate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
+    PRIVATE_KEY_FIELD_NUMBER: _builtins.int
+    WATCHED_DIRECTORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def certificate_chain(self) -> Global___DataSource: ...
+    @_builtins.property
+    def private_key(self) -> Global___DataSource: ...
+    @_builtins.property
+    def watched_directory(self) -> Global___WatchedDirectory: ...
+    def __init__(
+        self,
+        *,
+        certificate_chain: Global___DataSource | None = ...,
+        private_key: Global___DataSource | None = ...,
+        watched_directory: Global___WatchedDirectory | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "private_key", b"private_key", "watched_directory", b"watched_directory"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "private_key", b"private_key", "watched_directory", b"watched_directory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TlsCertificate: _TypeAlias = TlsCertificate  # noqa: Y015
+
+@_typing.final
+class CertificateValidationContext(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUSTED_CA_FIELD_NUMBER: _builtins.int
+    WATCHED_DIRECTORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def trusted_ca(self) -> Global___DataSource: ...
+    @_builtins.property
+    def watched_directory(self) -> Global___WatchedDirectory: ...
+    def __init__(
+        self,
+        *,
+        trusted_ca: Global___DataSource | None = ...,
+        watched_directory: Global___WatchedDirectory | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trusted_ca", b"trusted_ca", "watched_directory", b"watched_directory"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["trusted_ca", b"trusted_ca", "watched_directory", b"watched_directory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateValidationContext: _TypeAlias = CertificateValidationContext  # noqa: Y015
 
 @_typing.final
 class HttpConnectionManager(_message.Message):
@@ -835,6 +1090,60 @@ class HttpConnectionManager(_message.Message):
     APPEND_IF_ABSENT: HttpConnectionManager.ServerHeaderTransformation.ValueType  # 1
     PASS_THROUGH: HttpConnectionManager.ServerHeaderTransformation.ValueType  # 2
 
+    class _ForwardClientCertDetails:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ForwardClientCertDetailsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[HttpConnectionManager._ForwardClientCertDetails.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SANITIZE: HttpConnectionManager._ForwardClientCertDetails.ValueType  # 0
+        FORWARD_ONLY: HttpConnectionManager._ForwardClientCertDetails.ValueType  # 1
+        APPEND_FORWARD: HttpConnectionManager._ForwardClientCertDetails.ValueType  # 2
+        SANITIZE_SET: HttpConnectionManager._ForwardClientCertDetails.ValueType  # 3
+        ALWAYS_FORWARD_ONLY: HttpConnectionManager._ForwardClientCertDetails.ValueType  # 4
+
+    class ForwardClientCertDetails(_ForwardClientCertDetails, metaclass=_ForwardClientCertDetailsEnumTypeWrapper): ...
+    SANITIZE: HttpConnectionManager.ForwardClientCertDetails.ValueType  # 0
+    FORWARD_ONLY: HttpConnectionManager.ForwardClientCertDetails.ValueType  # 1
+    APPEND_FORWARD: HttpConnectionManager.ForwardClientCertDetails.ValueType  # 2
+    SANITIZE_SET: HttpConnectionManager.ForwardClientCertDetails.ValueType  # 3
+    ALWAYS_FORWARD_ONLY: HttpConnectionManager.ForwardClientCertDetails.ValueType  # 4
+
+    @_typing.final
+    class SetCurrentClientCertDetails(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CERT_FIELD_NUMBER: _builtins.int
+        cert: _builtins.bool
+        def __init__(
+            self,
+            *,
+            cert: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["cert", b"cert"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class InternalAddressConfig(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CIDR_RANGES_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def cidr_ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___CidrRange]: ...
+        def __init__(
+            self,
+            *,
+            cidr_ranges: _abc.Iterable[Global___CidrRange] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["cidr_ranges", b"cidr_ranges"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CODEC_TYPE_FIELD_NUMBER: _builtins.int
     STAT_PREFIX_FIELD_NUMBER: _builtins.int
     RDS_FIELD_NUMBER: _builtins.int
@@ -843,12 +1152,16 @@ class HttpConnectionManager(_message.Message):
     HTTP2_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
     USE_REMOTE_ADDRESS_FIELD_NUMBER: _builtins.int
     GENERATE_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FORWARD_CLIENT_CERT_DETAILS_FIELD_NUMBER: _builtins.int
+    SET_CURRENT_CLIENT_CERT_DETAILS_FIELD_NUMBER: _builtins.int
     STREAM_IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    INTERNAL_ADDRESS_CONFIG_FIELD_NUMBER: _builtins.int
     MAX_REQUEST_HEADERS_KB_FIELD_NUMBER: _builtins.int
     SERVER_HEADER_TRANSFORMATION_FIELD_NUMBER: _builtins.int
     LOCAL_REPLY_CONFIG_FIELD_NUMBER: _builtins.int
     codec_type: Global___HttpConnectionManager.CodecType.ValueType
     stat_prefix: _builtins.str
+    forward_client_cert_details: Global___HttpConnectionManager.ForwardClientCertDetails.ValueType
     server_header_transformation: Global___HttpConnectionManager.ServerHeaderTransformation.ValueType
     @_builtins.property
     def rds(self) -> Global___Rds: ...
@@ -863,7 +1176,11 @@ class HttpConnectionManager(_message.Message):
     @_builtins.property
     def generate_request_id(self) -> _wrappers_pb2.BoolValue: ...
     @_builtins.property
+    def set_current_client_cert_details(self) -> Global___HttpConnectionManager.SetCurrentClientCertDetails: ...
+    @_builtins.property
     def stream_idle_timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def internal_address_config(self) -> Global___HttpConnectionManager.InternalAddressConfig: ...
     @_builtins.property
     def max_request_headers_kb(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
@@ -879,14 +1196,17 @@ class HttpConnectionManager(_message.Message):
         http2_protocol_options: Global___Http2ProtocolOptions | None = ...,
         use_remote_address: _wrappers_pb2.BoolValue | None = ...,
         generate_request_id: _wrappers_pb2.BoolValue | None = ...,
+        forward_client_cert_details: Global___HttpConnectionManager.ForwardClientCertDetails.ValueType = ...,
+        set_current_client_cert_details: Global___HttpConnectionManager.SetCurrentClientCertDetails | None = ...,
         stream_idle_timeout: _duration_pb2.Duration | None = ...,
+        internal_address_config: Global___HttpConnectionManager.InternalAddressConfig | None = ...,
         max_request_headers_kb: _wrappers_pb2.UInt32Value | None = ...,
         server_header_transformation: Global___HttpConnectionManager.ServerHeaderTransformation.ValueType = ...,
         local_reply_config: Global___LocalReplyConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_protocol_options", b"http_protocol_options", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "set_current_client_cert_details", b"set_current_client_cert_details", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_type", b"codec_type", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_type", b"codec_type", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_route_specifier: _TypeAlias = _typing.Literal["rds"]  # noqa: Y015
     _WhichOneofArgType_route_specifier: _TypeAlias = _typing.Literal["route_specifier", b"route_specifier"]  # noqa: Y015
@@ -1079,21 +1399,25 @@ class RouteConfiguration(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VIRTUAL_HOSTS_FIELD_NUMBER: _builtins.int
     RESPONSE_HEADERS_TO_REMOVE_FIELD_NUMBER: _builtins.int
+    REQUEST_HEADERS_TO_ADD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     @_builtins.property
     def virtual_hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VirtualHost]: ...
     @_builtins.property
     def response_headers_to_remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def request_headers_to_add(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderValueOption]: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         virtual_hosts: _abc.Iterable[Global___VirtualHost] | None = ...,
         response_headers_to_remove: _abc.Iterable[_builtins.str] | None = ...,
+        request_headers_to_add: _abc.Iterable[Global___HeaderValueOption] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "response_headers_to_remove", b"response_headers_to_remove", "virtual_hosts", b"virtual_hosts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_headers_to_add", b"request_headers_to_add", "response_headers_to_remove", b"response_headers_to_remove", "virtual_hosts", b"virtual_hosts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -29,6 +31,11 @@ class GrpcOptions:
         max_metadata_bytes: Most bytes of metadata in one request; Envoy counts in KiB.
         max_concurrent_streams: Most calls at once on one client connection.
         envoy_concurrency: Envoy's worker threads; None for one a core.
+        tls_certificate: Path of Envoy's certificate chain in PEM, on every node that has a proxy; None for plain text.
+            A file that is moved over this one, or over a symbolic link on the way to it, is used without a restart.
+        tls_private_key: Path of its private key in PEM, not encrypted.
+        tls_client_ca: Path of the certificates in PEM that sign clients' certificates. When it is given, every client
+            must have one, and handlers see whom it names (``peer_identities()`` of the gRPC context).
 
     Raises:
         OptionsError: A value is wrong; the text lists every wrong one.
@@ -52,6 +59,9 @@ class GrpcOptions:
     max_metadata_bytes: int = 60 << 10
     max_concurrent_streams: int = 1 << 20
     envoy_concurrency: int | None = None
+    tls_certificate: str | None = None
+    tls_private_key: str | None = None
+    tls_client_ca: str | None = None
 
     def __post_init__(self) -> None:
         wrong = []
@@ -79,8 +89,20 @@ class GrpcOptions:
         concurrency = self.envoy_concurrency
         if concurrency is not None and (not _is_whole(concurrency) or concurrency < 1):
             wrong.append(f"envoy_concurrency must be a whole number from 1 or None, not {concurrency!r}")
+        wrong += self._wrong_in_tls()
         if wrong:
             raise OptionsError("GrpcOptions: " + "; ".join(wrong))
+
+    def _wrong_in_tls(self) -> Iterator[str]:
+        for name in ("tls_certificate", "tls_private_key", "tls_client_ca"):
+            path = getattr(self, name)
+            # Relative to what? Proxies run on other nodes, in folders of Ray's.
+            if path is not None and (not isinstance(path, str) or not os.path.isabs(path)):
+                yield f"{name} must be an absolute path or None, not {path!r}"
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            yield "tls_certificate and tls_private_key must be given together"
+        elif self.tls_client_ca is not None and self.tls_certificate is None:
+            yield "tls_client_ca must come with tls_certificate and tls_private_key"
 
     def differences(self, other: GrpcOptions) -> str:
         """Return what differs in another set of options, ``"port 9000 → 9001"``; empty when nothing does."""

@@ -18,6 +18,7 @@ import ray
 from sdk.errors import IngressError
 from sdk.ingress.actors import find_controller
 from sdk.ingress.builtin import Fallback
+from sdk.ingress.certificates import check_certificates
 from sdk.ingress.envoy import EnvoyProcess, check_port, find_envoy
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
@@ -25,6 +26,7 @@ from sdk.xds.listener import ListenerConfig
 from sdk.xds.resources import build
 from sdk.xds.server import AdsServer
 from sdk.xds.snapshot import Snapshot
+from sdk.xds.tls import TlsConfig, write_secrets
 
 if TYPE_CHECKING:
     from sdk.ingress.options import GrpcOptions
@@ -56,14 +58,18 @@ class Proxy:
         self._state = ProxyState(uuid.uuid4().hex, node_id, f"{options.host}:{options.port}")
         self._snapshot: Snapshot | None = None
         self._folder = Path(tempfile.gettempdir(), f"sdk-ingress-{node_id[:12]}")
+        self._tls = _tls_config(options, self._folder)
         self._ads: AdsServer | None = None
         self._fallback: Any = None
         self._envoy: EnvoyProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
         try:
             binary = find_envoy()
+            check_certificates(options)
             await self._wait_for_port()
             self._make_folder()
+            if self._tls is not None:
+                write_secrets(self._tls)
             self._ads = AdsServer(str(self._folder / "ads.sock"))
             await self._ads.start()
             await self._start_fallback()
@@ -167,6 +173,7 @@ class Proxy:
             port=self._options.port,
             max_concurrent_streams=self._options.max_concurrent_streams,
             max_metadata_bytes=self._options.max_metadata_bytes,
+            tls=self._tls,
         )
         self._snapshot = snapshot
         try:
@@ -186,3 +193,11 @@ class Proxy:
     def _report(self, problem: str) -> None:
         logger.error("%s", problem)
         self._state = replace(self._state, problem=problem)
+
+
+def _tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
+    if options.tls_certificate is None or options.tls_private_key is None:
+        return None
+    return TlsConfig(
+        options.tls_certificate, options.tls_private_key, str(folder / "secrets"), client_ca=options.tls_client_ca
+    )

@@ -22,6 +22,7 @@ from sdk.errors import RpcError
 from sdk.ingress.actors import HEARTBEAT_S, find_controller
 from sdk.ingress.options import GrpcOptions
 from sdk.ingress.registry import Lease, Replica
+from sdk.interceptors import make_interceptors
 from sdk.serve.autoscaling import ONGOING_CALLS
 from sdk.serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk.wire.server import WireServer, WireSettings
@@ -68,6 +69,7 @@ class ReplicaHost:
             translate=translate,
             application=self._application,
             compression=definition.compression,
+            interceptors=make_interceptors(definition.cls_name, definition.interceptors),
         )
 
     async def start(self) -> None:

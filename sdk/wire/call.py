@@ -17,6 +17,7 @@ from sdk.errors import RpcError
 from sdk.wire import metadata as md
 from sdk.wire.context_view import ContextView
 from sdk.wire.frames import ACCEPT_ENCODING, FrameError, FrameReader, is_known_encoding, only_message, pack_prefix
+from sdk.wire.rich_errors import answer_of
 
 if TYPE_CHECKING:
     from sdk.wire.routes import Route
@@ -28,9 +29,6 @@ CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVA
 
 # Bytes of request messages that wait for the handler: above the first the connection is no longer read.
 HIGH_WATER, LOW_WATER = 1 << 20, 1 << 19
-
-# A percent-encoded status message longer than this could exceed the 8 KiB that clients accept in trailers.
-MESSAGE_LIMIT = 6144
 
 UNKNOWN_PATIENCE_S = 0.05
 
@@ -317,19 +315,19 @@ class Call(ContextView):
         answered = self.aborted or self.server.translate(error)
         if isinstance(answered, RpcError):
             try:
-                self._trailing = md.check((*self._trailing, *answered.trailing_metadata))
+                details, self._trailing = answer_of(answered, self._trailing)
             except (TypeError, ValueError) as wrong:
                 self.finish_with(INTERNAL, f"the handler raised {answered!r} with metadata that can't be sent: {wrong}")
             else:
-                self.finish_with(answered.code.value[0], answered.details)
+                self.finish_with(answered.code.value[0], details)
             return
         if not self._finished:
             self.server.log_failure(self, error)
         self.finish_with(INTERNAL, md.describe_exception(error, self.server.settings.error_details))
 
     def _trailers(self, code: int, details: str) -> bytes:
-        message = b"grpc-message: %s\r\n" % md.fit_message(details, MESSAGE_LIMIT) if details else b""
         extra = md.encode(self._trailing) if self._trailing else b""
+        message = b"grpc-message: %s\r\n" % md.fit_message(details, md.message_room(len(extra))) if details else b""
         return b"0\r\ngrpc-status: %d\r\n%s%srequest_id: %s\r\n\r\n" % (code, message, extra, self._id())
 
     def _finish(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs does not kn
 
 from sdk.wire import metadata as md
 from sdk.wire.compression import compressor_for
+from sdk.wire.peer import auth_context_of, peer_of
 from sdk.wire.threads import on_loop
 
 if TYPE_CHECKING:
@@ -106,9 +107,12 @@ class ContextView:
     @property
     def peer(self) -> str:
         """Return the client's address as Envoy saw it."""
-        # Envoy appends the address it saw; what stands before it came from the client and proves nothing.
-        address = (self.header(b"x-forwarded-for") or "").rpartition(",")[2].strip()
-        return f"{'ipv6' if ':' in address else 'ipv4'}:{address}" if address else "unknown"
+        return peer_of(self.header(b"x-forwarded-for"))
+
+    @property
+    def auth_context(self) -> Mapping[str, tuple[bytes, ...]]:
+        """Return what Envoy found out about the client."""
+        return auth_context_of(self.header(b"x-forwarded-proto"), self.header(b"x-forwarded-client-cert"))
 
     def set_trailing(self, metadata: MetadataPairs) -> None:
         """Set the trailing metadata."""

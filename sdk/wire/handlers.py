@@ -53,7 +53,7 @@ async def answer_stream_async(call: Call, route: Route) -> None:
         responses = await responses
         if responses is None and call.context is not None:
             return  # it has the context: what there was to send, it has sent with write()
-    await _send_stream(call, route, responses)
+    await send_stream(call, route, responses)
 
 
 async def answer_stream_sync(call: Call, route: Route) -> None:
@@ -62,7 +62,7 @@ async def answer_stream_sync(call: Call, route: Route) -> None:
         responses = _invoke(call, route)  # nothing of it runs before its first message is asked for
     else:
         responses = await run_in_thread(call, partial(_invoke, call, route))
-    await _send_stream(call, route, responses)
+    await send_stream(call, route, responses)
 
 
 def _invoke(call: Call, route: Route) -> Any:
@@ -72,7 +72,8 @@ def _invoke(call: Call, route: Route) -> Any:
     return route.handler(request)
 
 
-async def _send_stream(call: Call, route: Route, responses: Any) -> None:
+async def send_stream(call: Call, route: Route, responses: Any) -> None:
+    """Send every message of an iterator of either kind, or of one that is awaited first."""
     if isinstance(responses, Awaitable):
         responses = await responses
     if isinstance(responses, AsyncIterator):

@@ -11,14 +11,24 @@ from collections.abc import Iterable
 from concurrent import futures as _concurrent_futures
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 Metadata = tuple[tuple[str, "str | bytes"], ...]
+
+
+class Metadatum(NamedTuple):
+    """One pair of what the client sent, with the names that grpcio gives it."""
+
+    key: str
+    value: str | bytes
+
 
 # Headers that carry the HTTP message or that Envoy adds: not what the client called metadata.
 _TRANSPORT = frozenset(
     {
         b"host", b"te", b"transfer-encoding", b"content-length", b"connection", b"content-type", b"grpc-timeout",
-        b"grpc-encoding", b"grpc-accept-encoding", b"x-forwarded-for", b"x-forwarded-proto", b"x-request-id",
+        b"grpc-encoding", b"grpc-accept-encoding", b"x-forwarded-client-cert", b"x-forwarded-for", b"x-forwarded-proto",
+        b"x-request-id",
         b"x-envoy-attempt-count", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-external-address", b"x-envoy-internal",
     }
 )  # fmt: skip
@@ -33,6 +43,8 @@ _OF_HTTP = frozenset(
 _SERVER_FOLDERS = tuple(
     str(Path(file).parent) for file in (__file__, _asyncio_futures.__file__, _concurrent_futures.__file__)
 )
+# What a status message gets in any case.
+MIN_MESSAGE_ROOM = 1024
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
 _PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")
 _UNSAFE_IN_MESSAGE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
@@ -60,9 +72,9 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
             continue
         key = name.decode("latin-1")
         if key.endswith("-bin"):
-            pairs.extend((key, decode_binary(part)) for part in value.split(b","))
+            pairs.extend(Metadatum(key, decode_binary(part)) for part in value.split(b","))
         else:
-            pairs.append((key, value.decode("latin-1")))
+            pairs.append(Metadatum(key, value.decode("latin-1")))
     return tuple(pairs)
 
 
@@ -121,6 +133,14 @@ def encode_message(text: str) -> bytes:
     if encoded.startswith(b" "):
         encoded = b"%20" + encoded[1:]
     return encoded[:-1] + b"%20" if encoded.endswith(b" ") else encoded
+
+
+def message_room(extra: int) -> int:
+    """Return how many bytes a percent-encoded status message may have beside metadata lines of so many bytes.
+
+    Clients accept trailers of 8 KiB, the rest of which is the status, the request id and what HPACK counts.
+    """
+    return max(MIN_MESSAGE_ROOM, 6144 - extra)
 
 
 def fit_message(text: str, limit: int) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import grpc.aio
 from google.protobuf.message import DecodeError
 
 from sdk.errors import RpcError
@@ -14,6 +15,7 @@ from sdk.implementation import CONTEXT_PARAMETER, kind_of
 from sdk.wire.compression import compressing
 from sdk.wire.frames import FrameError
 from sdk.wire.handlers import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
+from sdk.wire.interceptors import intercept
 
 if TYPE_CHECKING:
     from sdk.service import Method, Row
@@ -77,14 +79,21 @@ class Route:
         return RpcError(_INTERNAL, f"{self.label} returned {got}; the proto says {prefix}{expected}")
 
 
-def build_routes(rows: Iterable[Row], compression: grpc.Compression | None = None) -> dict[bytes, Route]:
+def build_routes(
+    rows: Iterable[Row],
+    compression: grpc.Compression | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+) -> dict[bytes, Route]:
     """Return the routes by path.
 
     Args:
         rows: The methods and their handlers.
         compression: How answers are compressed whose handler does not say it.
+        interceptors: What stands between a call and its handler, the outermost first.
     """
     routes = {row.method.path.encode(): Route(row) for row in rows}
+    if interceptors:
+        intercept(routes, interceptors)
     if compression is not None:
         for route in routes.values():
             route.answer = compressing(compression, route.answer)

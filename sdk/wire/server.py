@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ from sdk.wire.routes import build_routes
 
 if TYPE_CHECKING:
     import grpc
+    import grpc.aio
 
     from sdk.service import Row
 
@@ -70,6 +71,7 @@ class WireServer:
         translate: Gives the exception to answer with for one that a handler raised.
         application: The application's name, for messages.
         compression: How answers are compressed whose handler does not say it.
+        interceptors: What stands between a call and its handler, the outermost first.
 
     Example:
         >>> import asyncio
@@ -92,8 +94,9 @@ class WireServer:
         translate: Callable[[BaseException], BaseException] = _untranslated,
         application: str = "",
         compression: grpc.Compression | None = None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
-        self.routes = build_routes(rows, compression)
+        self.routes = build_routes(rows, compression, interceptors)
         self.settings = settings or WireSettings()
         self.enter = enter
         self.leave = leave

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sdk.wire.server import WireServer
 
 R = TypeVar("R")
+_END = object()
 
 # Bytes that a sync generator may be ahead of the connection before its thread waits.
 PUMP_BYTES = 1 << 16
@@ -66,6 +68,63 @@ async def pump(call: Call, route: Route, iterator: Iterator[Any]) -> None:
         raise
     finally:
         shared.stop()
+
+
+async def iterate_in_thread(call: Call, iterator: Iterator[Any]) -> AsyncIterator[Any]:
+    """Yield the items of an iterator that runs in a thread; every item costs a hop, unlike with :func:`pump`."""
+    steps = _Steps(iterator)
+    try:
+        while (item := await run_in_thread(call, steps.next)) is not _END:
+            yield item
+    finally:
+        # Not awaited: the call may be over while a step still runs. Refused when the server stops, and all ends.
+        with contextlib.suppress(RuntimeError):
+            call.server.executor.submit(steps.close)
+
+
+class _Steps:
+    """Takes one item after another from an iterator, in whatever threads, with the context variables of one."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+        self._run = contextvars.copy_context().run
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def next(self) -> Any:
+        """Return the next item, or ``_END``."""
+        with self._lock:
+            return _END if self._closed else self._run(next, self._iterator, _END)
+
+    def close(self) -> None:
+        """Close a generator, when the step that runs is over."""
+        with self._lock:
+            self._closed = True
+            close = getattr(self._iterator, "close", None)
+            if close is not None:
+                self._run(close)
+
+
+class ThreadIterator:
+    """An async iterator for a handler in a thread."""
+
+    __slots__ = ("_call", "_iterator")
+
+    def __init__(self, call: Call, iterator: AsyncIterator[Any]) -> None:
+        self._call = call
+        self._iterator = aiter(iterator)
+
+    def __iter__(self) -> ThreadIterator:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return asyncio.run_coroutine_threadsafe(self._next(), self._call.server.loop).result()
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    async def _next(self) -> Any:
+        return await anext(self._iterator)
 
 
 class _Pump:

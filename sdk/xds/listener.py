@@ -10,6 +10,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk.errors import OptionsError
 from sdk.gen import envoy_pb2 as pb
+from sdk.xds.tls import TlsConfig, transport_socket
 from sdk.xds.typed import pack
 
 LISTENER_NAME = "grpc"
@@ -28,6 +29,7 @@ class ListenerConfig:
         port: TCP port.
         max_concurrent_streams: Calls at a time on one client connection.
         max_metadata_bytes: Most bytes of metadata in a request or in an answer, rounded up to KiB.
+        tls: Certificates; None for plain text.
 
     Raises:
         OptionsError: A value that Envoy would refuse.
@@ -38,6 +40,7 @@ class ListenerConfig:
     port: int = 9000
     max_concurrent_streams: int = 1_000_000
     max_metadata_bytes: int = 64 * 1024
+    tls: TlsConfig | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -70,16 +73,15 @@ def ads_source() -> pb.ConfigSource:
 
 def build_listener(config: ListenerConfig) -> pb.Listener:
     """Returns the one listener, which takes its routes from ADS."""
+    connections = pb.Filter(
+        name="envoy.filters.network.http_connection_manager", typed_config=pack(_connections(config))
+    )
     return pb.Listener(
         name=LISTENER_NAME,
         address=socket_address(config.host, config.port),
         filter_chains=[
             pb.FilterChain(
-                filters=[
-                    pb.Filter(
-                        name="envoy.filters.network.http_connection_manager", typed_config=pack(_connections(config))
-                    )
-                ]
+                filters=[connections], transport_socket=transport_socket(config.tls) if config.tls is not None else None
             )
         ],
         # With reuse_port, Envoy's default, a second server on this port (any grpcio server, for one) would silently
@@ -109,7 +111,15 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
                 typed_config=pack(pb.Router(suppress_envoy_headers=True)),
             )
         ],
+        # What a client says about itself in headers is not believed: Envoy writes x-forwarded-proto,
+        # x-forwarded-client-cert and x-request-id anew, and heeds no x-envoy-* header. By default it trusts clients on
+        # private addresses; here it trusts those on an address that no client has. (x-forwarded-for: routes.py.)
         use_remote_address=BoolValue(value=True),
+        internal_address_config=pb.HttpConnectionManager.InternalAddressConfig(
+            cidr_ranges=[pb.CidrRange(address_prefix="255.255.255.255", prefix_len=UInt32Value(value=32))]
+        ),
+        forward_client_cert_details=pb.HttpConnectionManager.SANITIZE_SET,
+        set_current_client_cert_details=pb.HttpConnectionManager.SetCurrentClientCertDetails(cert=True),
         # x-request-id is the request id of a call whose client gave no `request_id`.
         generate_request_id=BoolValue(value=True),
         # Zero is "never": the default cuts a stream that is quiet for five minutes.
@@ -135,12 +145,12 @@ def _own_answers() -> pb.LocalReplyConfig:
     overflow = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UO"]))
     no_host = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UH"]))
     always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
-    request_id = _header("request_id", "%REQ(request_id?x-request-id)%")
+    request_id = header("request_id", "%REQ(request_id?x-request-id)%")
     return pb.LocalReplyConfig(
         mappers=[
             pb.ResponseMapper(
                 filter=overflow,
-                headers_to_add=[request_id, _header("grpc-status", _RESOURCE_EXHAUSTED)],
+                headers_to_add=[request_id, header("grpc-status", _RESOURCE_EXHAUSTED)],
                 body_format_override=_text(
                     "Request dropped due to backpressure: the proxy holds as many requests for application "
                     "'%ROUTE_NAME%' as it may."
@@ -156,7 +166,8 @@ def _own_answers() -> pb.LocalReplyConfig:
     )
 
 
-def _header(name: str, value: str) -> pb.HeaderValueOption:
+def header(name: str, value: str) -> pb.HeaderValueOption:
+    """Returns a header that replaces what there is under its name."""
     return pb.HeaderValueOption(
         header=pb.HeaderValue(key=name, value=value),
         append_action=pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,

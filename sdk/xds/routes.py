@@ -19,7 +19,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk.gen import envoy_pb2 as pb
 from sdk.xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
-from sdk.xds.listener import ROUTES_NAME
+from sdk.xds.listener import ROUTES_NAME, header
 from sdk.xds.typed import pack
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
         virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=_safe_retries())],
         # An error without messages comes with a length of 0, which clients would take for metadata.
         response_headers_to_remove=["content-length"],
+        # The client's address with its port, in place of whatever it sent: the context's peer().
+        request_headers_to_add=[header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")],
     )
 
 

@@ -13,12 +13,20 @@ WRITER = """
 import sys
 import cloudpickle
 import grpc
+import grpc.aio
 import user_defined_protos_sdk
 from sdk.deployment import grpc_deployment
 from user_defined_protos_pb2 import ImageClass, ImageData
 from user_defined_protos_sdk import ImageClassificationServiceBase
 
-@grpc_deployment(compression=grpc.Compression.Gzip)
+class Signing(grpc.aio.ServerInterceptor):
+    def __init__(self, key):
+        self.key = key
+
+    async def intercept_service(self, continuation, details):
+        return await continuation(details)
+
+@grpc_deployment(compression=grpc.Compression.Gzip, interceptors=[Signing("secret"), Signing])
 class Classifier(ImageClassificationServiceBase):
     async def Predict(self, request: ImageData, grpc_context) -> ImageClass:
         return ImageClass(classes=["cat"])
@@ -41,7 +49,9 @@ from user_defined_protos_pb2 import ImageData
 assert service == generated.USER_DEFINED_SERVICE
 assert service.file is generated.USER_DEFINED_SERVICE.file
 stamp = cls.__grpc_definition__
-assert stamp == definition
+assert stamp.shims == definition.shims and stamp.options == definition.options
+assert stamp.interceptors[0].key == "secret"
+assert stamp.interceptors[1] is type(stamp.interceptors[0])
 assert stamp.compression.name == "Gzip"
 assert stamp.services == (generated.IMAGE_CLASSIFICATION_SERVICE,)
 assert by_value or stamp.shims == (generated.ImageClassificationServiceShim,)

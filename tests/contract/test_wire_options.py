@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
+import grpc.aio
 import pytest
 from user_defined_protos_pb2 import ImageClass, ImageData
 from user_defined_protos_sdk import ImageClassificationServiceBase
 
-from sdk import OptionsError, grpc_deployment
+from sdk import DefinitionError, OptionsError, grpc_deployment
 from sdk.deployment import definition_of
+from sdk.interceptors import make_interceptors
 
 
 class Classifier(ImageClassificationServiceBase):
@@ -28,3 +32,47 @@ def test_a_compression_that_is_none_is_refused() -> None:
         OptionsError, match=r"^Classifier: compression must be a member of grpc\.Compression, not 'gzip'"
     ):
         grpc_deployment(compression="gzip")(Classifier)  # type: ignore[call-overload]
+
+
+class Good(grpc.aio.ServerInterceptor):
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        return await continuation(handler_call_details)
+
+
+class Sync(grpc.ServerInterceptor):
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        return continuation(handler_call_details)
+
+
+def test_a_replica_makes_what_is_given_as_a_callable() -> None:
+    good = Good()
+    definition = definition_of(grpc_deployment(interceptors=[good, Good, lambda: Good()])(Classifier))
+    assert definition is not None
+    first, second = (make_interceptors("Classifier", definition.interceptors) for _ in range(2))
+    assert first[0] is second[0] is good
+    assert len({id(interceptor) for interceptor in (*first, *second)}) == 5
+    assert {type(interceptor) for interceptor in first} == {Good}
+
+
+SYNC = "Sync is a grpc.ServerInterceptor, which would block the loop that all calls share"
+
+
+@pytest.mark.parametrize(
+    ("interceptors", "says"),
+    [
+        ([Good(), Sync()], rf"interceptors\[1\]: {SYNC} → derive it from grpc.aio.ServerInterceptor"),
+        ([Sync], SYNC),
+        (["text"], r"interceptors\[0\]: 'text' is no interceptor → give a grpc.aio.ServerInterceptor, or a callable"),
+        (Good(), r"interceptors must be a list, not Good → write `interceptors=\[...\]`"),
+        ([Sync(), None], "2 problems"),
+    ],
+)
+def test_what_is_no_interceptor_is_refused_when_the_class_is_decorated(interceptors: Any, says: str) -> None:
+    with pytest.raises(DefinitionError, match=says):
+        grpc_deployment(interceptors=interceptors)(Classifier)
+
+
+@pytest.mark.parametrize(("made", "says"), [(Sync(), SYNC), (None, "None is no interceptor"), (Good, "no interceptor")])
+def test_a_callable_that_makes_something_else_is_refused_in_the_replica(made: Any, says: str) -> None:
+    with pytest.raises(DefinitionError, match=says):
+        make_interceptors("Classifier", [lambda: made])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import grpc.aio
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk.service import Cardinality, Method, Row
@@ -136,13 +137,14 @@ def in_loop(body: Body) -> None:
         def serve(
             settings: WireSettings | None = None,
             compression: grpc.Compression | None = None,
+            interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
             **handlers: tuple[Cardinality, Any],
         ) -> WireServer:
             rows = [
                 Row(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
                 for name, (cardinality, handler) in handlers.items()
             ]
-            server = WireServer(rows, settings, compression=compression)
+            server = WireServer(rows, settings, compression=compression, interceptors=interceptors)
             server.attach(asyncio.get_running_loop())
             servers.append(server)
             return server

@@ -1,0 +1,70 @@
+"""Checks the files for TLS where Envoy will read them: it would tell the log only, and serve nobody."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdk.errors import IngressError
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+    from sdk.ingress.options import GrpcOptions
+
+
+def check_certificates(options: GrpcOptions) -> None:
+    """Check the files that the options name, on this node.
+
+    Raises:
+        IngressError: A file can't be read, is not what it should be, or does not belong to another; the text lists
+            everything that is wrong.
+    """
+    if options.tls_certificate is None or options.tls_private_key is None:
+        return
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    problems: list[str] = []
+    certificate = _certificates("tls_certificate", options.tls_certificate, problems)
+    data = _read("tls_private_key", options.tls_private_key, problems)
+    try:
+        key = load_pem_private_key(data, None) if data is not None else None
+    except TypeError:
+        problems.append(f"tls_private_key {options.tls_private_key}: it is encrypted, and Envoy has no password")
+    except ValueError:
+        problems.append(f"tls_private_key {options.tls_private_key}: it is not a private key in PEM")
+    else:
+        if certificate and key is not None and certificate[0].public_key() != key.public_key():
+            problems.append(
+                f"tls_private_key {options.tls_private_key} is not the key of the certificate {options.tls_certificate}"
+            )
+    if options.tls_client_ca is not None:
+        _certificates("tls_client_ca", options.tls_client_ca, problems)
+    if problems:
+        raise IngressError("TLS: " + "; ".join(problems))
+
+
+def _certificates(name: str, path: str, problems: list[str]) -> list[Certificate]:
+    from cryptography import x509
+
+    data = _read(name, path, problems)
+    if data is None:
+        return []
+    try:
+        found = x509.load_pem_x509_certificates(data)
+    except ValueError:
+        problems.append(f"{name} {path}: it is not a certificate in PEM")
+        return []
+    ends = found[0].not_valid_after_utc
+    if ends < datetime.datetime.now(datetime.timezone.utc):
+        problems.append(f"{name} {path}: it expired on {ends:%Y-%m-%d %H:%M} UTC")
+    return found
+
+
+def _read(name: str, path: str, problems: list[str]) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        problems.append(f"{name} {path}: {error.strerror}")
+        return None

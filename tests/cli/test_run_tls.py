@@ -1,0 +1,82 @@
+"""``sdk run`` with certificates: clients speak TLS, and the handler knows them by name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import grpc
+import pytest
+from certificates import Authority, Pair
+from conftest import SDK
+from test_run import free_port
+
+AUTHORITY = Authority("tests")
+SERVER, ANN = AUTHORITY.sign("server", dns=("localhost",)), AUTHORITY.sign("ann")
+HANDLER = """\
+        from sdk import current_context
+        names = current_context().peer_identities()
+        return Receipt(text=f"{request.item} for {names[0].decode()} at {current_context().peer()}")
+"""
+
+
+def write(folder: Path, pair: Pair) -> list[str]:
+    certificate, key = pair.write(folder, "server")
+    (folder / "ca.crt").write_bytes(AUTHORITY.certificate)
+    return ["--tls-certificate", certificate, "--tls-private-key", key, "--tls-client-ca", "ca.crt"]
+
+
+def test_clients_are_known_by_their_certificates(project: Path, request: pytest.FixtureRequest) -> None:
+    module = project / "shop_app.py"
+    module.write_text(module.read_text().replace('        return Receipt(text=f"one {request.item}")\n', HANDLER))
+    # Short: Ray keeps unix sockets below it, whose paths have at most 107 bytes.
+    temp = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    request.addfinalizer(lambda: shutil.rmtree(temp))
+    port = free_port()
+    command = [SDK, "run", "shop_app:app", "--address", "local", "--port", str(port), *write(project, SERVER)]
+    process = subprocess.Popen(
+        command,
+        cwd=project,
+        env={**os.environ, "TMPDIR": str(temp)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert any("Ctrl-C" in line for line in process.stdout)
+        credentials = grpc.ssl_channel_credentials(AUTHORITY.certificate, ANN.key, ANN.certificate)
+        with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
+            receipt = channel.unary_unary("/shop.Shop/Buy")(b"\x0a\x05apple", timeout=20)
+        assert b"apple for ann at ipv4:127.0.0.1:" in receipt
+        for stranger in (
+            grpc.insecure_channel(f"localhost:{port}"),
+            grpc.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(AUTHORITY.certificate)),
+        ):
+            with stranger as channel, pytest.raises(grpc.RpcError) as raised:
+                channel.unary_unary("/shop.Shop/Buy")(b"", timeout=20)
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+
+
+def test_a_key_that_is_another_certificates_is_told_before_ray_starts(project: Path) -> None:
+    options = write(project, Pair(SERVER.certificate, ANN.key))
+    result = subprocess.run(
+        [SDK, "run", "shop_app:app", "--address", "local", *options],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: TLS: tls_private_key ")
+    assert "is not the key of the certificate" in line

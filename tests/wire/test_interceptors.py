@@ -1,0 +1,571 @@
+"""Interceptors of grpc.aio around handlers of every kind: our own small ones, and two packages' as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from grpc_interceptor.exception_to_status import AsyncExceptionToStatusInterceptor
+from grpc_interceptor.exceptions import NotFound
+from grpc_interceptor.server import AsyncServerInterceptor
+from opentelemetry import trace
+from opentelemetry.instrumentation.grpc import aio_server_interceptor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Answer, Peer, in_loop
+
+from sdk import RpcError, current_context
+from sdk.context import ServicerContext
+from sdk.wire import handlers
+from sdk.wire.server import WireSettings
+
+Base = grpc.aio.ServerInterceptor
+
+
+async def unary(request: Int32Value, grpc_context: ServicerContext) -> StringValue:
+    return StringValue(value=f"{request.value} {current_context().request_id()}")
+
+
+def unary_sync(request: Int32Value, grpc_context: ServicerContext) -> StringValue:
+    return StringValue(value=f"{request.value} {current_context().request_id()}")
+
+
+async def server(request: Int32Value) -> AsyncIterator[StringValue]:
+    for _ in range(2):
+        yield StringValue(value=f"{request.value} {current_context().request_id()}")
+
+
+def server_sync(request: Int32Value) -> Iterator[StringValue]:
+    for _ in range(2):
+        yield StringValue(value=f"{request.value} {current_context().request_id()}")
+
+
+def server_list(request: Int32Value) -> Iterator[StringValue]:
+    return iter([StringValue(value=f"{request.value} {current_context().request_id()}")] * 2)
+
+
+async def server_writes(request: Int32Value, grpc_context: ServicerContext) -> None:
+    for _ in range(2):
+        await grpc_context.write(StringValue(value=f"{request.value} {current_context().request_id()}"))
+
+
+async def client(requests: AsyncIterator[Int32Value]) -> StringValue:
+    values = [request.value async for request in requests]
+    return StringValue(value=f"{values[0]} {current_context().request_id()}")
+
+
+def client_sync(requests: Iterator[Int32Value]) -> StringValue:
+    values = [request.value for request in requests]
+    return StringValue(value=f"{values[0]} {current_context().request_id()}")
+
+
+async def bidi(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
+    async for request in requests:
+        for _ in range(2):
+            yield StringValue(value=f"{request.value} {current_context().request_id()}")
+
+
+def bidi_sync(requests: Iterator[Int32Value]) -> Iterator[StringValue]:
+    for request in requests:
+        for _ in range(2):
+            yield StringValue(value=f"{request.value} {current_context().request_id()}")
+
+
+HANDLERS = [
+    (UNARY, unary),
+    (UNARY, unary_sync),
+    (SERVER, server),
+    (SERVER, server_sync),
+    (SERVER, server_list),
+    (SERVER, server_writes),
+    (CLIENT, client),
+    (CLIENT, client_sync),
+    (BIDI, bidi),
+    (BIDI, bidi_sync),
+]
+
+
+def ask(cardinality: Any, handler: Any, *interceptors: Any, **headers: str) -> Answer:
+    """Return what one call answers that has one request message, the number 7."""
+    answers = []
+
+    async def body(serve: Any) -> None:
+        settings = WireSettings(error_details="message")
+        peer = Peer(serve(settings=settings, interceptors=interceptors, Get=(cardinality, handler)))
+        peer.head("Get", **headers)
+        peer.send(Int32Value(value=7))
+        peer.end()
+        answers.append(await peer.answer())
+
+    in_loop(body)
+    return answers[0]
+
+
+def texts(answer: Answer) -> list[str]:
+    return [StringValue.FromString(message).value for _, message in answer.messages]
+
+
+def wrap(handler: Any, wrapper: Callable[[Any], Any], stream_wrapper: Callable[[Any], Any]) -> Any:
+    """Return a handler like another one, with its function wrapped."""
+    kinds = ("unary", "stream")
+    name = f"{kinds[handler.request_streaming]}_{kinds[handler.response_streaming]}"
+    function = getattr(handler, name)
+    wrapped = stream_wrapper(function) if handler.response_streaming else wrapper(function)
+    return getattr(grpc, f"{name}_rpc_method_handler")(
+        wrapped, handler.request_deserializer, handler.response_serializer
+    )
+
+
+class Logging(Base):
+    """Notes what it sees, and signs every response."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name, self.log = name, log
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        self.log.append(f"{self.name} {handler_call_details.method}")
+        metadata = dict(handler_call_details.invocation_metadata)
+        assert metadata["request_id"] == "r"
+        assert handler_call_details.invocation_metadata[0].key
+        return wrap(await continuation(handler_call_details), self._unary, self._stream)
+
+    def _unary(self, inner: Any) -> Any:
+        async def outer(request: Any, context: Any) -> Any:
+            self.log.append(f"{self.name} in")
+            response = await inner(request, context)
+            self.log.append(f"{self.name} out")
+            return self._signed(response)
+
+        return outer
+
+    def _stream(self, inner: Any) -> Any:
+        async def outer(request: Any, context: Any) -> Any:
+            self.log.append(f"{self.name} in")
+            async for response in inner(request, context):
+                yield self._signed(response)
+            self.log.append(f"{self.name} out")
+
+        return outer
+
+    def _signed(self, response: StringValue) -> StringValue:
+        return StringValue(value=f"{response.value} {self.name}")
+
+
+@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
+def test_the_first_interceptor_is_the_outermost(cardinality: Any, handler: Any) -> None:
+    log: list[str] = []
+    answer = ask(cardinality, handler, Logging("a", log), Logging("b", log), request_id="r")
+    assert log == ["a /t.T/Get", "b /t.T/Get", "a in", "b in", "b out", "a out"]
+    signature = "" if handler is server_writes else " b a"  # write() goes past those who wrap the function
+    assert texts(answer) == [f"7 r{signature}"] * (2 if cardinality in (SERVER, BIDI) else 1)
+    assert answer.trailers == [("grpc-status", "0"), ("request_id", "r")]
+
+
+def test_without_interceptors_nothing_stands_before_a_handler() -> None:
+    async def body(serve: Any) -> None:
+        routes = serve(Get=(UNARY, unary), Stream=(SERVER, server_sync)).routes
+        assert routes[b"/t.T/Get"].answer is handlers.answer_unary_async
+        assert routes[b"/t.T/Stream"].answer is handlers.answer_stream_sync
+
+    in_loop(body)
+
+
+class Metadata(Base):
+    """Sets code and metadata around the handler, through a context of its own."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        def unary(inner: Any) -> Any:
+            async def outer(request: Any, context: Any) -> Any:
+                await context.send_initial_metadata([("early", "1")])
+                response = await inner(request, context)
+                context.set_trailing_metadata([*context.trailing_metadata(), ("late", "2")])
+                context.set_code(grpc.StatusCode.DATA_LOSS)
+                context.set_details("lost")
+                return response
+
+            return outer
+
+        def stream(inner: Any) -> Any:
+            async def outer(request: Any, context: Any) -> Any:
+                await context.send_initial_metadata([("early", "1")])
+                async for response in inner(request, context):
+                    yield response
+                context.set_trailing_metadata([*context.trailing_metadata(), ("late", "2")])
+                context.set_code(grpc.StatusCode.DATA_LOSS)
+                context.set_details("lost")
+
+            return outer
+
+        return wrap(await continuation(handler_call_details), unary, stream)
+
+
+@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
+def test_an_interceptor_sets_metadata_and_code(cardinality: Any, handler: Any) -> None:
+    answer = ask(cardinality, handler, Metadata())
+    assert ("early", "1") in answer.head
+    assert answer.messages
+    trailers = [("grpc-status", "15"), ("grpc-message", "lost"), ("late", "2"), ("request_id", "made")]
+    assert answer.trailers == trailers
+
+
+class Auth(Base):
+    """The terminating interceptor of gRPC's own examples: one unary handler that aborts, for every kind of method."""
+
+    def __init__(self, *, is_sync: bool) -> None:
+        async def abort(ignored_request: Any, context: Any) -> None:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "Invalid signature")
+
+        def abort_sync(ignored_request: Any, context: Any) -> None:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "Invalid signature")
+
+        self._abort = grpc.unary_unary_rpc_method_handler(abort_sync if is_sync else abort)
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        if ("signature", "right") in handler_call_details.invocation_metadata:
+            return await continuation(handler_call_details)
+        return self._abort
+
+
+@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
+@pytest.mark.parametrize("is_sync", [True, False])
+def test_an_interceptor_may_end_the_call(cardinality: Any, handler: Any, is_sync: bool) -> None:
+    refused = ask(cardinality, handler, Auth(is_sync=is_sync), signature="wrong")
+    assert not refused.messages
+    assert refused.trailers == [
+        ("grpc-status", "16"),
+        ("grpc-message", "Invalid signature"),
+        ("request_id", "made"),
+    ]
+    assert dict(ask(cardinality, handler, Auth(is_sync=is_sync), signature="right").trailers)["grpc-status"] == "0"
+
+
+def test_a_client_stream_without_a_message_is_refused_by_a_unary_handler() -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(interceptors=[Auth(is_sync=False)], Get=(CLIENT, client)))
+        peer.head("Get")
+        peer.end()
+        assert (await peer.answered())["grpc-message"] == "the request has no message"
+
+    in_loop(body)
+
+
+class Answers(Base):
+    """Gives a handler of another kind than the method's."""
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        return self._handler
+
+
+async def sends_bytes(requests: Any, context: Any) -> Any:
+    async for request in requests:
+        assert request == Int32Value(value=7).SerializeToString()
+        yield StringValue(value="raw").SerializeToString()
+
+
+def sends_bytes_sync(requests: Any, context: Any) -> Any:
+    for request in requests:
+        assert request == Int32Value(value=7).SerializeToString()
+        yield StringValue(value="raw").SerializeToString()
+
+
+async def writes(request: Any, context: Any) -> None:
+    await context.write(StringValue(value="raw"))
+
+
+@pytest.mark.parametrize("function", [sends_bytes, sends_bytes_sync])
+@pytest.mark.parametrize("cardinality", [CLIENT, BIDI])
+def test_a_handler_without_serializers_gets_and_gives_bytes(function: Any, cardinality: Any) -> None:
+    answer = ask(cardinality, bidi, Answers(grpc.stream_stream_rpc_method_handler(function)))
+    assert texts(answer) == ["raw"]
+
+
+def test_a_streaming_handler_of_an_interceptor_may_write() -> None:
+    assert texts(ask(SERVER, server, Answers(grpc.unary_stream_rpc_method_handler(writes)))) == ["raw"]
+
+
+def test_no_handler_is_unimplemented() -> None:
+    answer = ask(UNARY, unary, Answers(None))
+    assert answer.trailers[:2] == [
+        ("grpc-status", "12"),
+        ("grpc-message", "the interceptors have no handler for /t.T/Get"),
+    ]
+
+
+class Renames(Base):
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        class Details:
+            method = handler_call_details.method.replace("Old", "New")
+            invocation_metadata = ()
+
+        return await continuation(Details())
+
+
+def test_an_interceptor_may_lead_to_another_method() -> None:
+    async def new(request: Int32Value) -> StringValue:
+        return StringValue(value="new")
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(interceptors=[Renames()], Old=(UNARY, unary), New=(UNARY, new)))
+        peer.call("Old", Int32Value())
+        assert texts(await peer.answer()) == ["new"]
+
+    in_loop(body)
+
+
+class Plain(Base):
+    """Wraps with plain functions: one that hands on what it calls, and one that does something before."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        threads.clear()
+
+        def wrapper(inner: Any) -> Any:
+            def outer(request: Any, context: Any) -> Any:
+                threads.append(threading.get_ident())
+                return inner(request, context)
+
+            return outer
+
+        return wrap(await continuation(handler_call_details), wrapper, wrapper)
+
+
+threads: list[int] = []
+
+
+@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
+def test_a_plain_function_of_an_interceptor_runs_in_a_thread(cardinality: Any, handler: Any) -> None:
+    answer = ask(cardinality, handler, Plain())
+    assert set(texts(answer)) == {"7 made"}
+    assert threads
+    assert threads[0] != threading.get_ident()
+
+
+class Requests(Base):
+    """Looks at the request messages on their way."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        def wrapper(inner: Any) -> Any:
+            async def doubled(requests: Any) -> AsyncIterator[Int32Value]:
+                async for request in requests:
+                    yield Int32Value(value=request.value * 2)
+
+            def outer(requests: Any, context: Any) -> Any:
+                return inner(doubled(requests), context)
+
+            return outer
+
+        return wrap(await continuation(handler_call_details), wrapper, wrapper)
+
+
+@pytest.mark.parametrize(
+    ("cardinality", "handler"), [(CLIENT, client), (CLIENT, client_sync), (BIDI, bidi), (BIDI, bidi_sync)]
+)
+def test_an_interceptor_may_change_the_request_stream(cardinality: Any, handler: Any) -> None:
+    assert set(texts(ask(cardinality, handler, Requests()))) == {"14 made"}
+
+
+class Raises(Base):
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [(ValueError("broken"), "13", "ValueError: broken"), (RpcError(grpc.StatusCode.ABORTED, "no"), "10", "no")],
+)
+def test_what_an_interceptor_raises_ends_the_call(error: Exception, status: str, message: str) -> None:
+    answer = ask(UNARY, unary, Raises(error))
+    assert answer.trailers[:2] == [("grpc-status", status), ("grpc-message", message)]
+
+
+@pytest.mark.parametrize("cardinality", [UNARY, SERVER])
+def test_a_wrong_type_is_named_as_without_interceptors(cardinality: Any) -> None:
+    async def wrong(request: Int32Value) -> Int32Value:
+        return request
+
+    message = dict(ask(cardinality, wrong, Metadata()).trailers)["grpc-message"]
+    assert "returned a google.protobuf.wrappers_pb2.Int32Value; the proto says" in message
+
+
+class Compresses(Base):
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        current_context().set_compression(grpc.Compression.Gzip)
+        return await continuation(handler_call_details)
+
+
+@pytest.mark.parametrize("cardinality", [UNARY, SERVER])
+def test_an_interceptor_may_compress(cardinality: Any) -> None:
+    async def long(request: Int32Value) -> StringValue:
+        return StringValue(value="x" * 1000)
+
+    async def long_stream(request: Int32Value) -> AsyncIterator[StringValue]:
+        yield await long(request)
+
+    handler = long if cardinality is UNARY else long_stream
+    answer = ask(cardinality, handler, Compresses(), grpc__accept__encoding="gzip")
+    assert ("grpc-encoding", "gzip") in answer.head
+    assert [flag for flag, _ in answer.messages] == [1]
+
+
+@pytest.mark.parametrize("cardinality", [UNARY, SERVER])
+def test_the_handler_is_cancelled_with_its_call(cardinality: Any) -> None:
+    ended: list[str] = []
+
+    async def hang(request: Int32Value) -> StringValue:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+        raise AssertionError
+
+    async def hang_stream(request: Int32Value) -> AsyncIterator[StringValue]:
+        yield await hang(request)
+
+    handler = hang if cardinality is UNARY else hang_stream
+    answer = ask(cardinality, handler, Logging("a", []), grpc__timeout="20m", request_id="r")
+    assert answer.trailers[0] == ("grpc-status", "4")
+    assert ended == ["cancelled"]
+
+
+def test_a_sync_generator_is_closed_when_the_client_goes() -> None:
+    closed = threading.Event()
+
+    def endless(request: Int32Value) -> Iterator[StringValue]:
+        try:
+            while True:
+                yield StringValue()
+        finally:
+            closed.set()
+
+    async def body(serve: Any) -> None:
+        server = serve(interceptors=[Plain()], Get=(SERVER, endless))
+        peer = Peer(server)
+        peer.call("Get", Int32Value())
+        while not peer.transport.written:
+            await asyncio.sleep(0.001)
+        peer.connection.connection_lost(None)
+        assert await asyncio.to_thread(closed.wait, 10)
+        while server.ongoing:
+            await asyncio.sleep(0.001)
+
+    in_loop(body)
+
+
+class Counting(AsyncServerInterceptor):
+    """Of grpc-interceptor, as its documentation has it."""
+
+    def __init__(self) -> None:
+        self.methods: list[str] = []
+
+    async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
+        self.methods.append(method_name)
+        response_or_iterator = method(request_or_iterator, context)
+        if hasattr(response_or_iterator, "__aiter__"):
+            return response_or_iterator
+        return await response_or_iterator
+
+
+@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
+def test_grpc_interceptor(cardinality: Any, handler: Any) -> None:
+    counting = Counting()
+    answer = ask(cardinality, handler, counting, AsyncExceptionToStatusInterceptor())
+    assert set(texts(answer)) == {"7 made"}
+    assert dict(answer.trailers)["grpc-status"] == "0"
+    assert counting.methods == ["/t.T/Get"]
+
+
+async def not_found(request: Any) -> StringValue:
+    raise NotFound("nobody")
+
+
+async def not_found_stream(request: Any) -> AsyncIterator[StringValue]:
+    yield StringValue()
+    raise NotFound("nobody")
+
+
+def not_found_sync(request: Any) -> StringValue:
+    raise NotFound("nobody")
+
+
+@pytest.mark.parametrize(
+    ("cardinality", "handler"),
+    [(UNARY, not_found), (SERVER, not_found_stream), (CLIENT, not_found_sync), (UNARY, not_found_sync)],
+)
+def test_exceptions_of_grpc_interceptor_become_their_status(cardinality: Any, handler: Any) -> None:
+    answer = ask(cardinality, handler, AsyncExceptionToStatusInterceptor())
+    assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "nobody")]
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    exporter.provider = provider
+    yield exporter
+    provider.shutdown()
+
+
+PARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+
+
+@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
+def test_opentelemetry(cardinality: Any, handler: Any, spans: Any) -> None:
+    interceptor = aio_server_interceptor(tracer_provider=spans.provider)
+    answer = ask(cardinality, handler, interceptor, **PARENT)
+    assert set(texts(answer)) == {"7 made"}
+    (span,) = spans.get_finished_spans()
+    assert span.name == "/t.T/Get"
+    assert f"{span.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+    assert f"{span.parent.span_id:016x}" == "b7ad6b7169203331"
+    assert span.attributes["rpc.service"] == "t.T"
+
+
+async def traced_async(request: Any, grpc_context: Any) -> StringValue:
+    return StringValue(value=f"{trace.get_current_span().get_span_context().trace_id:032x}")
+
+
+def traced_sync(request: Any, grpc_context: Any) -> StringValue:
+    return StringValue(value=f"{trace.get_current_span().get_span_context().trace_id:032x}")
+
+
+@pytest.mark.parametrize("handler", [traced_async, traced_sync])
+def test_a_handler_runs_in_opentelemetrys_span(handler: Any, spans: Any) -> None:
+    answer = ask(UNARY, handler, aio_server_interceptor(tracer_provider=spans.provider), **PARENT)
+    assert texts(answer) == ["0af7651916cd43dd8448eb211c80319c"]
+
+
+async def aborts_async(request: Any, grpc_context: Any) -> StringValue:
+    assert grpc_context is current_context()
+    await grpc_context.abort(grpc.StatusCode.NOT_FOUND, "nobody")
+
+
+async def aborts_by_current_context(request: Any) -> StringValue:
+    await current_context().abort(grpc.StatusCode.NOT_FOUND, "nobody")
+
+
+def aborts_sync(request: Any, grpc_context: Any) -> StringValue:
+    assert grpc_context is current_context()
+    grpc_context.abort(grpc.StatusCode.NOT_FOUND, "nobody")
+
+
+@pytest.mark.parametrize("handler", [aborts_async, aborts_by_current_context, aborts_sync])
+def test_opentelemetry_sees_an_abort(handler: Any, spans: Any) -> None:
+    answer = ask(UNARY, handler, aio_server_interceptor(tracer_provider=spans.provider))
+    assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "nobody")]
+    (span,) = spans.get_finished_spans()
+    if handler is not aborts_sync:  # a thread has the context that nobody has wrapped
+        assert span.attributes["rpc.grpc.status_code"] == 5
+    assert {event.name for event in span.events} == {"exception"}
