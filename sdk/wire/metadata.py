@@ -45,6 +45,8 @@ _SERVER_FOLDERS = tuple(
 )
 # What a status message gets in any case.
 MIN_MESSAGE_ROOM = 1024
+# The most that a handler may send at a time. Envoy accepts it (sdk/xds/clusters.py); many clients accept less.
+MAX_PAIRS, MAX_BYTES = 1000, 64 << 10
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
 _PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")
 _UNSAFE_IN_MESSAGE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
@@ -94,7 +96,8 @@ def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
 
     Raises:
         TypeError: It is not a sequence of pairs.
-        ValueError: A key or value can't be sent, or the key belongs to gRPC or HTTP; the text says which.
+        ValueError: A key or value can't be sent, or the key belongs to gRPC or HTTP; the text says which. Or it is too
+            much.
     """
     try:
         pairs = tuple((key, value) for key, value in metadata or () if key != "request_id")
@@ -114,6 +117,11 @@ def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
                 raise ValueError(f"metadata value of {key!r} must be bytes, not {type(value).__name__}")
         elif not isinstance(value, str) or not _PLAIN_VALUE.match(value):
             raise ValueError(f"metadata value of {key!r} must be printable ASCII text, not {value!r}; use a '-bin' key")
+    size, count = sum(len(key) + len(value) for key, value in pairs), len(pairs)
+    if count > MAX_PAIRS or size > MAX_BYTES:
+        raise ValueError(
+            f"metadata of {size} bytes in {count} pairs is too much: at most {MAX_BYTES} bytes in {MAX_PAIRS} pairs"
+        )
     return pairs
 
 

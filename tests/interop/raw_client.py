@@ -17,6 +17,7 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 
 #: Seconds after which an answer that does not come fails a test.
 PATIENCE_S = 15.0
@@ -168,6 +169,11 @@ class RawClient:
         stream = self.open(path, headers, **options)
         stream.send(b"".join(frame(message.SerializeToString()) for message in messages), end=True)
         return stream.finish()
+
+    def accept_headers(self, size: int) -> None:
+        """Accept header blocks of this many bytes."""
+        self.http.update_settings({h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: size})
+        self.flush()
 
     def room(self, number: int) -> int:
         """Return how many bytes of body may be sent in one frame now."""

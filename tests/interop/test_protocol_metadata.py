@@ -107,6 +107,59 @@ def test_what_a_handler_sends_arrives_in_order(raw: RawClient, block: str) -> No
     ]
 
 
+def test_many_pairs_arrive(raw: RawClient) -> None:
+    headers = [(f"x-{i}", "v") for i in range(1000)]
+    assert seen(raw, *headers) == headers
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_many_pairs_can_be_sent(raw: RawClient, block: str) -> None:
+    stream = raw.call(f"{INSPECTOR}/Send", Wanted(**{block: [Pair(key=f"x-{i}", text="v") for i in range(1000)]}))
+    assert stream.status == (0, b"")
+    assert sum(name.startswith(b"x-") for name, _ in stream.blocks[BLOCKS.index(block)]) == 1000
+
+
+def test_a_long_value_arrives_and_one_that_is_too_long_ends_its_own_call_only(raw: RawClient) -> None:
+    assert seen(raw, ("x-long", "v" * 50_000)) == [("x-long", "v" * 50_000)]
+    other = raw.open(f"{INSPECTOR}/Echo")
+    other.wait(lambda stream: stream.blocks)
+    refused = raw.open(f"{INSPECTOR}/Look", [("x-long", "v" * 62_000)])
+    refused.wait()
+    assert refused.reset is not None
+    other.send(b"", end=True)
+    assert other.finish().status == (0, b"")
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize(
+    "pair", [Pair(key="x-long", text="v" * 60_000), Pair(key="x-long-bin", binary=bytes(60_000))], ids=["text", "bin"]
+)
+def test_a_long_value_can_be_sent(raw: RawClient, block: str, pair: Pair) -> None:
+    raw.accept_headers(1 << 20)
+    stream = raw.call(f"{INSPECTOR}/Send", Wanted(**{block: [pair]}))
+    assert stream.status == (0, b"")
+    value = dict(stream.blocks[BLOCKS.index(block)])[pair.key.encode()]
+    assert len(value) == (60_000 if pair.text else 80_000)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("count", [1001, 1])
+def test_too_much_metadata_is_the_handlers_mistake(raw: RawClient, block: str, count: int) -> None:
+    pairs = [Pair(key="x-much", text="v" * (66_000 // count))] * count
+    stream = raw.call(f"{INSPECTOR}/Send", Wanted(**{block: pairs}))
+    assert stream.status == (0, b"")
+    assert "is too much" in StringValue.FromString(stream.messages[0]).value
+
+
+def test_a_long_request_id_comes_back_with_a_long_message(raw: RawClient) -> None:
+    # What an answer may have at most is more than what a request may have: it must not look like a broken replica's.
+    raw.accept_headers(1 << 20)
+    request_id = "r" * 57_000
+    stream = raw.call(f"{INSPECTOR}/Send", Wanted(code=5, details="d" * 6000), headers=[("request_id", request_id)])
+    assert stream.status == (5, b"d" * 6000)
+    assert stream.last(b"request_id") == [request_id.encode()]
+
+
 RESERVED = [
     ":path", "connection", "content-length", "content-type", "grpc-encoding", "grpc-message", "grpc-new", "grpc-status",
     "grpc-timeout", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",

@@ -36,6 +36,16 @@ def test_content_types(content_type: bytes, is_grpc: bool) -> None:
     assert md.is_grpc(content_type) is is_grpc
 
 
+@pytest.mark.parametrize("metadata", [[("k", "v" * (64 << 10))], [("k-bin", bytes(40 << 10))] * 2, [("k", "v")] * 1001])
+def test_too_much_metadata_is_refused(metadata: list[tuple[str, str | bytes]]) -> None:
+    with pytest.raises(ValueError, match="is too much: at most 65536 bytes in 1000 pairs"):
+        md.check(metadata)
+
+
+def test_much_metadata_is_not() -> None:
+    assert len(md.check([("k", "v" * 60)] * 1000)) == 1000
+
+
 @pytest.mark.parametrize("value", [b"", b"1", b"S", b"1s", b"-1S", b"123456789S", b"1.5S"])
 def test_malformed_timeouts(value: bytes) -> None:
     assert md.parse_timeout(value) is None
