@@ -2,17 +2,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Empty unless asked for: `make bench QUICK=1`. The quick form is the only one so far.
+# Empty unless asked for: `make bench QUICK=1`.
 QUICK ?=
 
 GUIDE_PROTO := protos/user_defined_protos.proto
 GUIDE := examples/guide
+BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
 NODE_CLIENT := tests/interop/node
 NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench codegen install node-client clean distclean
+.PHONY: help demo test check bench fuzz codegen install node-client clean distclean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -28,16 +29,21 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE) --check
+	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check
 	$(BIN)/python protos/compile_own.py --check
 	cd $(GUIDE) && for app in app1 app2 app3; do $(CURDIR)/$(BIN)/sdk check --strict $$app || exit 1; done
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(INSTALLED) ## Measure unary calls beside a bare grpc.aio server. Needs h2load (nghttp2-client).
-	$(BIN)/python tests/benchmarks/bench.py $(if $(QUICK),--quick)
+bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
+	$(BIN)/python $(BENCH)/bench.py $(if $(QUICK),--quick)
+
+fuzz: $(INSTALLED) ## Send mutated requests to the wire server for FUZZ_SECONDS (60), from a new seed each time.
+	$(BIN)/python tests/wire/fuzzing.py
 
 codegen: $(INSTALLED) ## Generate the code of every proto in the repository again.
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE)
+	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
@@ -55,7 +61,7 @@ $(NODE_INSTALLED): $(NODE_CLIENT)/package.json | $(INSTALLED)
 	touch $@
 
 clean: ## Remove what tests, builds and benchmarks wrote.
-	rm -rf build dist bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist bench-results fuzz-failures .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f $(GUIDE)/digits.joblib $(GUIDE)/digit.png
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 
 from sdk.errors import RpcError
+from sdk.passed_context import PassedCall
 
 _current: contextvars.ContextVar[ServicerContext | CallState | None] = contextvars.ContextVar("sdk_call", default=None)
 _CODE_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
@@ -76,10 +77,16 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
 
     Methods that ``grpc.aio`` declares ``async`` and that need no waiting here (``abort``, ``send_initial_metadata``)
     act when they are called, and what they return can be awaited: they work in async and in sync handlers alike.
+
+    It may be passed to other deployments through their handles. What the client sent can be read there; ``abort`` ends
+    the call of the handler that awaits the handle, and what would set the answer raises RuntimeError.
     """
 
     def __init__(self, call: CallState) -> None:
         self._call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._call if isinstance(self._call, PassedCall) else PassedCall(self._call),)
 
     # -- what the client sent -----------------------------------------------------------------
 
@@ -206,8 +213,9 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         status = _CODE_BY_NUMBER[_number(code)]
         if status is grpc.StatusCode.OK:
             status, details = grpc.StatusCode.UNKNOWN, ""
-        self._call.aborted = AbortError(status, details)
-        raise self._call.aborted
+        error = AbortError(status, details)
+        self._call.aborted = error
+        raise error
 
     def abort_with_status(self, status: grpc.Status) -> NoReturn:
         """End the call with a ``grpc.Status``, such as ``grpc_status.rpc_status.to_status`` makes of rich errors."""

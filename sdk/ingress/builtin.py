@@ -1,59 +1,88 @@
-"""What the proxy answers itself: Ray Serve's ``RayServeAPIService``, and every call that has no route."""
+"""What the proxy answers itself: Ray Serve's ``RayServeAPIService``, health, reflection, and what has no route."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import grpc.aio
 
 from sdk.gen import serve_api_pb2 as api
+from sdk.ingress import health, reflection
+from sdk.ingress.health import Health
+from sdk.ingress.reflection import Reflection
+from sdk.ingress.requests import Context, answer_request_id, last_value, unary
 
 if TYPE_CHECKING:
     from sdk.xds.snapshot import Snapshot
 
 SERVE_API = "ray.serve.RayServeAPIService"
 _PING = f"Ping /{SERVE_API}/ListApplications for available applications."
+SERVICES = frozenset({SERVE_API, health.SERVICE, *reflection.SERVICES})
 
-Context = grpc.aio.ServicerContext[Any, Any]
 
-
-class Fallback(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """Answers the built-in services, and NOT_FOUND or UNIMPLEMENTED to everything else.
+class BuiltIn:
+    """Every service that the proxy answers itself, and NOT_FOUND or UNIMPLEMENTED to everything else.
 
     Args:
         snapshot: Returns the routing table that Envoy serves.
+        fetch_descriptors: Returns the serialized ``FileDescriptorSet`` of a digest; None when nobody has it.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], fetch_descriptors: Callable[[str], Awaitable[bytes | None]]
+    ) -> None:
         self._snapshot = snapshot
+        self._health = Health(snapshot, SERVICES)
+        self._handlers = {
+            f"/{SERVE_API}/ListApplications": unary(
+                self._list_applications, api.ListApplicationsRequest, api.ListApplicationsResponse
+            ),
+            f"/{SERVE_API}/Healthz": unary(self._healthz, api.HealthzRequest, api.HealthzResponse),
+            **self._health.handlers(),
+            **Reflection(snapshot, fetch_descriptors, SERVICES).handlers(),
+        }
 
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
-        """Return the handler of a path; there is one for each path."""
-        path = str(details.method)
-        if path == f"/{SERVE_API}/ListApplications":
-            return _unary(self._list_applications, api.ListApplicationsRequest, api.ListApplicationsResponse)
-        if path == f"/{SERVE_API}/Healthz":
-            return _unary(self._healthz, api.HealthzRequest, api.HealthzResponse)
-        return grpc.stream_stream_rpc_method_handler(self._refuse(path))
+    def generic_handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]  # generic in the stubs only
+        """Return what answers every call of a gRPC server."""
+        return _Handlers(self._handlers, self._refuse)
+
+    def notify(self) -> None:
+        """Tell those who watch the health that the routing table is another one."""
+        self._health.notify()
+
+    def drain(self) -> None:
+        """Say from now on that this proxy no longer serves, so that load balancers send their calls elsewhere."""
+        self._health.is_draining = True
+        self._health.notify()
 
     async def _list_applications(self, _: Any, context: Context) -> api.ListApplicationsResponse:
-        _send_request_id(context)
+        answer_request_id(context)
         return api.ListApplicationsResponse(application_names=[a.name for a in self._snapshot().applications])
 
     async def _healthz(self, _: Any, context: Context) -> api.HealthzResponse:
-        _send_request_id(context)
+        answer_request_id(context)
+        if self._health.is_draining:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "This node is being drained.", context.trailing_metadata())
         return api.HealthzResponse(message="success")
 
     def _refuse(self, path: str) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
         async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
-            _send_request_id(context)
-            application = _last(context, "application")
+            answer_request_id(context)
+            application = last_value(context, "application")
             await context.abort(*refusal(self._snapshot(), path, application), context.trailing_metadata())
 
         return refuse
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    def __init__(self, handlers: dict[str, Any], refuse: Callable[[str], Any]) -> None:
+        self._handlers = handlers
+        self._refuse = refuse
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        path = str(details.method)
+        return self._handlers.get(path) or grpc.stream_stream_rpc_method_handler(self._refuse(path))
 
 
 def refusal(snapshot: Snapshot, path: str, application: str | None) -> tuple[grpc.StatusCode, str]:
@@ -65,7 +94,7 @@ def refusal(snapshot: Snapshot, path: str, application: str | None) -> tuple[grp
         application: Its ``application`` metadata; None or empty when there is none.
     """
     service, _, method = path.lstrip("/").rpartition("/")
-    if service == SERVE_API:
+    if service in SERVICES:
         return grpc.StatusCode.UNIMPLEMENTED, f"Service {service!r} has no method {method!r}."
     names = [known.name for known in snapshot.applications]
     if application and application not in names:
@@ -82,19 +111,3 @@ def refusal(snapshot: Snapshot, path: str, application: str | None) -> tuple[grp
         return grpc.StatusCode.NOT_FOUND, f"Application metadata not set. {_PING}"
     name = application or names[0]
     return grpc.StatusCode.UNIMPLEMENTED, f"Application {name!r} has no method {method!r} of service {service!r}."
-
-
-def _unary(handler: Any, request: Any, response: Any) -> Any:
-    return grpc.unary_unary_rpc_method_handler(
-        handler, request_deserializer=request.FromString, response_serializer=response.SerializeToString
-    )
-
-
-def _send_request_id(context: Context) -> None:
-    request_id = _last(context, "request_id") or _last(context, "x-request-id") or str(uuid.uuid4())
-    context.set_trailing_metadata((("request_id", request_id),))
-
-
-def _last(context: Context, key: str) -> str | None:
-    values = [value for name, value in context.invocation_metadata() or () if name == key]
-    return str(values[-1]) if values else None

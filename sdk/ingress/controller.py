@@ -73,9 +73,9 @@ class Controller:
         await self._until(lambda: self._nodes > 0, _WATCH_S)
         return Lease(self._options, self._nodes > 1)
 
-    async def register(self, replica: Replica, timeout_s: float) -> None:
+    async def register(self, replica: Replica, descriptors: bytes, timeout_s: float) -> None:
         """Add a replica and wait until every proxy routes to it, at most ``timeout_s``."""
-        self._registry.register(replica)
+        self._registry.register(replica, descriptors)
         await self._acknowledged(timeout_s)
 
     async def renew(self, replica_id: str) -> Lease | None:
@@ -110,6 +110,10 @@ class Controller:
         )
         snapshot = self._registry.snapshot
         return None if self._is_learning() or snapshot == held else snapshot
+
+    async def descriptors(self, digest: str) -> bytes | None:
+        """Return the descriptors that some replica announced; None when none did."""
+        return self._registry.descriptors(digest)
 
     # -- whoever runs the ingress ---------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import ray
 
 from sdk.errors import IngressError
 from sdk.ingress.actors import find_controller
-from sdk.ingress.builtin import Fallback
+from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
 from sdk.ingress.envoy import EnvoyProcess, check_port, find_envoy
 from sdk.ingress.registry import ProxyState
@@ -36,6 +36,8 @@ logger = logging.getLogger("sdk.ingress")
 # Seconds until Envoy must have acknowledged a snapshot before the proxy reports it as a problem.
 _PUBLISH_PATIENCE_S = 10.0
 _RETRY_S = 0.2
+# Seconds until a snapshot that Envoy did not take is tried again; a newer one is tried then, too.
+_REFUSED_RETRY_S = 1.0
 # Seconds that the kernel gets to end the Envoy of a proxy that was killed.
 _ORPHAN_PATIENCE_S = 5.0
 # A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default).
@@ -61,6 +63,7 @@ class Proxy:
         self._tls = _tls_config(options, self._folder)
         self._ads: AdsServer | None = None
         self._fallback: Any = None
+        self._built_in = BuiltIn(lambda: self._snapshot or Snapshot(0), self._fetch_descriptors)
         self._envoy: EnvoyProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
         try:
@@ -87,6 +90,7 @@ class Proxy:
 
     async def stop(self) -> None:
         """End Envoy and everything else, and remove what was written."""
+        self._built_in.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -126,7 +130,7 @@ class Proxy:
 
     async def _start_fallback(self) -> None:
         self._fallback = grpc.aio.server(options=_FALLBACK_OPTIONS)
-        self._fallback.add_generic_rpc_handlers((Fallback(lambda: self._snapshot or Snapshot(0)),))
+        self._fallback.add_generic_rpc_handlers((self._built_in.generic_handler(),))
         self._fallback.add_insecure_port(f"unix:{self._folder / 'fallback.sock'}")
         await self._fallback.start()
 
@@ -154,6 +158,8 @@ class Proxy:
                     snapshot = await controller.watch.remote(self._state, self._snapshot)
                     if snapshot is not None and not self._is_broken:
                         await self._publish(snapshot)
+                    if snapshot is not None and self._snapshot != snapshot:
+                        await asyncio.sleep(_REFUSED_RETRY_S)
             except ray.exceptions.RayError as error:
                 # The controller is being restarted. Envoy serves what it has.
                 logger.warning("the ingress controller does not answer (%s); asking again", type(error).__name__)
@@ -175,7 +181,6 @@ class Proxy:
             max_metadata_bytes=self._options.max_metadata_bytes,
             tls=self._tls,
         )
-        self._snapshot = snapshot
         try:
             await asyncio.wait_for(
                 self._ads.publish(build(snapshot.seen_from(self._state.node_id), config)), _PUBLISH_PATIENCE_S
@@ -188,11 +193,20 @@ class Proxy:
         except IngressError as error:
             self._report(str(error))
         else:
+            # Only now: what Envoy has not acknowledged is asked for, and published, again.
+            self._snapshot = snapshot
             self._state = replace(self._state, version=snapshot.version, problem="")
+            self._built_in.notify()
 
     def _report(self, problem: str) -> None:
-        logger.error("%s", problem)
+        if problem != self._state.problem:
+            logger.error("%s", problem)
         self._state = replace(self._state, problem=problem)
+
+    async def _fetch_descriptors(self, digest: str) -> bytes | None:
+        controller = await asyncio.to_thread(find_controller)
+        descriptors: bytes | None = controller and await controller.descriptors.remote(digest)
+        return descriptors
 
 
 def _tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:

@@ -19,12 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One ready replica, as it announces itself."""
+    """One ready replica, as it announces itself.
+
+    Attributes:
+        application: Name of its application.
+        deployment: Name of its deployment.
+        services: Full names of the proto services that it answers.
+        endpoint: Where it listens.
+        descriptors: Digest of the descriptors of its services.
+    """
 
     application: str
     deployment: str
     services: tuple[str, ...]
     endpoint: Endpoint
+    descriptors: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,8 @@ class Registry:
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
         # An application stays known when its last replica leaves: "no replica is ready" is not "no such application".
-        self._known: dict[str, dict[str, tuple[str, ...]]] = {}
+        self._known: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {}
+        self._descriptors: dict[str, bytes] = {}
         self._proxies: dict[str, ProxyState] = {}
         self._proxy_leases: dict[str, float] = {}
         self.snapshot = Snapshot(
@@ -100,16 +110,24 @@ class Registry:
 
     # -- replicas -----------------------------------------------------------------------------
 
-    def register(self, replica: Replica) -> None:
-        """Add a replica, or renew the lease of one that is known."""
+    def register(self, replica: Replica, descriptors: bytes = b"") -> None:
+        """Add a replica, or renew the lease of one that is known.
+
+        Args:
+            replica: What it announces.
+            descriptors: The serialized ``FileDescriptorSet`` whose digest it announces.
+        """
         self._leases[replica.endpoint.replica_id] = self._clock() + self._lease_s
-        self._known.setdefault(replica.application, {})[replica.deployment] = replica.services
+        self._known.setdefault(replica.application, {})[replica.deployment] = replica.services, replica.descriptors
+        if replica.descriptors:
+            self._descriptors[replica.descriptors] = descriptors
         self._replicas[replica.endpoint.replica_id] = replica
         self._publish()
 
     def renew(self, replica_id: str) -> bool:
-        """Renew a lease. Returns False when the replica is not known and must register."""
-        if replica_id not in self._replicas:
+        """Renew a lease. Returns False when the replica, or what it announces, is not known and it must register."""
+        replica = self._replicas.get(replica_id)
+        if replica is None or (replica.descriptors and replica.descriptors not in self._descriptors):
             return False
         self._leases[replica_id] = self._clock() + self._lease_s
         return True
@@ -137,14 +155,18 @@ class Registry:
         for application in snapshot.applications:
             for deployment in application.deployments:
                 known = self._known.setdefault(application.name, {})
-                known.setdefault(deployment.name, deployment.services)
+                known.setdefault(deployment.name, (deployment.services, deployment.descriptors))
                 for endpoint in deployment.endpoints:
                     if endpoint.replica_id not in self._replicas:
                         self._replicas[endpoint.replica_id] = Replica(
-                            application.name, deployment.name, deployment.services, endpoint
+                            application.name, deployment.name, deployment.services, endpoint, deployment.descriptors
                         )
                         self._leases[endpoint.replica_id] = self._clock() + self._lease_s
         self._publish(at_least=snapshot.version)
+
+    def descriptors(self, digest: str) -> bytes | None:
+        """Return the serialized ``FileDescriptorSet`` that some replica announced; None when none did."""
+        return self._descriptors.get(digest)
 
     # -- applications -------------------------------------------------------------------------
 
@@ -202,12 +224,14 @@ class Registry:
             Application(
                 name,
                 tuple(
-                    Deployment(deployment, services, tuple(sorted(endpoints.get((name, deployment), ()))))
-                    for deployment, services in sorted(deployments.items())
+                    Deployment(deployment, services, tuple(sorted(endpoints.get((name, deployment), ()))), descriptors)
+                    for deployment, (services, descriptors) in sorted(deployments.items())
                 ),
             )
             for name, deployments in sorted(self._known.items())
         )
+        announced = {deployment.descriptors for known in applications for deployment in known.deployments}
+        self._descriptors = {digest: data for digest, data in self._descriptors.items() if digest in announced}
         if applications != self.snapshot.applications:
             self.snapshot = replace(
                 self.snapshot, version=max(self.snapshot.version, at_least) + 1, applications=applications

@@ -21,6 +21,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from sdk.errors import RpcError
 from sdk.ingress.actors import HEARTBEAT_S, find_controller
 from sdk.ingress.options import GrpcOptions
+from sdk.ingress.reflection import announce
 from sdk.ingress.registry import Lease, Replica
 from sdk.interceptors import make_interceptors
 from sdk.serve.autoscaling import ONGOING_CALLS
@@ -54,6 +55,7 @@ class ReplicaHost:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
         self._services = tuple(service.full_name for service in definition.services)
+        self._descriptors = announce(service.file for service in definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()
         self._controller: Any = None
@@ -76,8 +78,13 @@ class ReplicaHost:
         """Start the wire server; nothing is routed to it yet."""
         node_id, host = await asyncio.to_thread(_node)
         port = await self._server.listen("127.0.0.1")
+        socket = await self._server.listen_locally()
         self._replica = Replica(
-            self._application, self._deployment, self._services, Endpoint(self._replica_id, host, port, node_id)
+            self._application,
+            self._deployment,
+            self._services,
+            Endpoint(self._replica_id, host, port, node_id, socket),
+            self._descriptors[0],
         )
 
     async def ensure_registered(self) -> None:
@@ -131,7 +138,7 @@ class ReplicaHost:
             )
             return
         await self._obey(await self._controller.lease.remote())
-        await self._controller.register.remote(self._replica, _ACKNOWLEDGE_S)
+        await self._controller.register.remote(self._replica, self._descriptors[1], _ACKNOWLEDGE_S)
 
     async def _obey(self, lease: Lease) -> None:
         """Serve as the ingress and Ray Serve want it now."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from sdk.context import CallState, ServicerContext, enter_call
 from sdk.errors import RpcError
+from sdk.wire import frames
 from sdk.wire import metadata as md
-from sdk.wire.context_view import ContextView
-from sdk.wire.frames import ACCEPT_ENCODING, FrameError, FrameReader, is_known_encoding, only_message, pack_prefix
+from sdk.wire.flow import BURST, BURST_MESSAGE, FlowControl
+from sdk.wire.frames import LARGE, FrameError, FrameReader, only_message, pack_prefix
 from sdk.wire.rich_errors import answer_of
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding:
 
 CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 12, 13, 14
 
-# Bytes of request messages that wait for the handler: above the first the connection is no longer read.
-HIGH_WATER, LOW_WATER = 1 << 20, 1 << 19
-
 UNKNOWN_PATIENCE_S = 0.05
 
 
@@ -37,12 +35,13 @@ class Transport(Protocol):
     """What a call needs of an ``asyncio.Transport``."""
 
     def write(self, data: bytes, /) -> None: ...
+    def writelines(self, pieces: Iterable[bytes], /) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def close(self) -> None: ...
 
 
-class Call(ContextView):
+class Call(FlowControl):
     """One call.
 
     Args:
@@ -56,22 +55,14 @@ class Call(ContextView):
 
     __slots__ = (
         "_body",
-        "_complete",
         "_encoding",
         "_on_finished",
-        "_paused",
-        "_queued_bytes",
-        "_reader",
-        "_stream_error",
         "_task",
         "_timer",
-        "_waiter",
-        "_write_waiter",
         "aborted",
         "code",
         "context",
         "details",
-        "messages",
         "path",
         "slot_held",
     )
@@ -92,17 +83,18 @@ class Call(ContextView):
         self.headers = headers
         self._fields = dict(headers)  # the last value of a repeated key wins, as in Ray Serve
         self._on_finished = on_finished
-        self._body: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._queued_bytes = 0
         self._reader: FrameReader | None = None
         self._complete = False
         self._finished = False
         self._head_sent = False
-        self._paused = False
+        self.paused = False
         self.writable = True
+        self._is_congested = False
+        self._burst = 0
         self._waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
-        self._stream_error: FrameError | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
@@ -112,7 +104,7 @@ class Call(ContextView):
         self._trailing: md.Metadata = ()
         self._done_callbacks = None
         self._encoding = b"identity"
-        self.messages: deque[bytes] | None = None
+        self.messages: deque[frames.Message] | None = None
         self.slot_held = False
         self.code: int | None = None
         self.details = ""
@@ -143,7 +135,7 @@ class Call(ContextView):
         if timeout is not None or limit is not None:
             self._set_deadline(timeout, limit)
         if route.client_streaming and not self._finished:
-            if not is_known_encoding(self._encoding):
+            if not frames.is_known_encoding(self._encoding):
                 self._refuse_encoding()
                 return
             self._reader = FrameReader(self.server.settings.max_receive_message_length, self._encoding)
@@ -154,32 +146,19 @@ class Call(ContextView):
         """Take bytes of the request's body."""
         if self._finished:
             return
-        if self.messages is None:
-            self._queued_bytes += len(data)
-            # One message: its length is known from the first bytes, so a longer body is refused before it is held.
-            if self._queued_bytes > self.server.settings.max_receive_message_length + 5:
-                self.finish_with(
-                    RESOURCE_EXHAUSTED,
-                    "request message is longer than the limit of "
-                    f"{self.server.settings.max_receive_message_length} bytes (max_receive_message_length)",
-                )
-                return
-            self._body.append(data)
-            return
-        assert self._reader is not None
+        if self.messages is not None:
+            self.queue_messages(data)
+        elif not self._body:
+            self._body = data
+        elif self.route is not None:
+            self._extend_body(data)
+
+    def _extend_body(self, data: bytes) -> None:
         try:
-            new = self._reader.feed(data)
+            self._body = frames.extend_body(self._body, data, self.server.settings.max_receive_message_length)
         except FrameError as error:
-            self._stream_error = error
-            self._wake_reader()
-            return
-        if new:
-            self.messages.extend(new)
-            self._queued_bytes += sum(map(len, new))
-            if self._queued_bytes > HIGH_WATER and not self._paused:
-                self._paused = True
-                self.transport.pause_reading()
-            self._wake_reader()
+            self._body = b""
+            self.finish_with(error.code, str(error))
 
     def end_of_request(self) -> None:
         """The request's body is complete."""
@@ -188,12 +167,11 @@ class Call(ContextView):
             return
         if self.messages is not None:
             assert self._reader is not None
-            if self._reader.buffered and self._stream_error is None:
-                self._stream_error = FrameError(INTERNAL, "the request ended before its last message was complete")
+            self._reader.end()
             self._wake_reader()
         elif self.route is None:
             self._answer_unknown()
-        elif not is_known_encoding(self._encoding):
+        elif not frames.is_known_encoding(self._encoding):
             self._refuse_encoding()
         else:
             self._admit()
@@ -220,7 +198,7 @@ class Call(ContextView):
             server.ongoing += 1
             self.start()
         elif settings.max_queued_requests < 0 or server.count_queued() < settings.max_queued_requests:
-            server.queue.append(self)
+            server.queue[self] = None
         else:
             self.finish_with(
                 RESOURCE_EXHAUSTED,
@@ -261,19 +239,14 @@ class Call(ContextView):
                 self.slot_held = False
                 self.server.release()
 
-    def take_message(self) -> bytes:
+    def take_message(self) -> bytes | bytearray:
         """Return the one request message of a method that takes one; the body is complete.
 
         Raises:
             FrameError: The body is not one message, or it is refused.
         """
-        body = self._body
-        self._body = []
-        return only_message(
-            body[0] if len(body) == 1 else b"".join(body),
-            self.server.settings.max_receive_message_length,
-            self._encoding,
-        )
+        body, self._body = self._body, b""
+        return only_message(body, self.server.settings.max_receive_message_length, self._encoding)
 
     # -- the answer ---------------------------------------------------------------------------
 
@@ -282,7 +255,7 @@ class Call(ContextView):
         if self._finished:
             return
         length = len(data)
-        if self._head_sent or self.code or self.details or self._trailing or flag:
+        if self._head_sent or self.code or self.details or self._trailing or flag or length >= LARGE:
             self.send(data, flag)
             self.transport.write(self._trailers(self.code or 0, self.details))
         else:
@@ -296,11 +269,18 @@ class Call(ContextView):
     def send(self, data: bytes, flag: int = 0) -> None:
         """Send one message of a stream; the flag 1 says that it is compressed."""
         if self._finished:
+            self.writable = False  # the handler is to notice its end at the next wait
             return
         head = b"" if self._head_sent else self.head()
         self._head_sent = True
         length = len(data)
-        self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(flag, length), data))
+        self._burst += length + BURST_MESSAGE
+        if self._burst > BURST:
+            self.writable = False
+        if length < LARGE:
+            self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(flag, length), data))
+        else:  # a long message is not copied
+            self.transport.writelines((b"%s%x\r\n%s" % (head, length + 5, pack_prefix(flag, length)), data, b"\r\n"))
 
     def finish_with(self, code: int, details: str) -> None:
         """End the call with a status, unless it has ended."""
@@ -334,8 +314,8 @@ class Call(ContextView):
         self._finished = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._paused:
-            self._paused = False
+        if self.paused:
+            self.paused = False
             self.transport.resume_reading()  # what is left of the request is read and dropped
         self._wake_reader()
         self.set_writable(True)
@@ -351,6 +331,8 @@ class Call(ContextView):
         if self._finished or self._cancel_reason is not None:
             return
         self._cancel_reason = (code, details)
+        self._body = b""
+        self.server.queue.pop(self, None)
         self.server.leave(self)
         if is_heard:
             self.finish_with(code, details)  # the client does not wait for the handler to end
@@ -373,53 +355,8 @@ class Call(ContextView):
         self._deadline = loop.time() + seconds
         self._timer = loop.call_at(self._deadline, self.cancel, DEADLINE_EXCEEDED, details)
 
-    # -- flow control -------------------------------------------------------------------------
-
-    def set_writable(self, writable: bool) -> None:
-        """The transport's buffer is below (or above) its limit."""
-        self.writable = writable
-        waiter = self._write_waiter
-        if writable and waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def wait_writable(self) -> None:
-        """Wait until the client has taken enough of what was sent."""
-        while not self.writable and not self._finished:
-            self._write_waiter = self.server.loop.create_future()
-            await self._write_waiter
-
-    def _wake_reader(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def next_message(self) -> bytes | None:
-        """Return the bytes of the next request message, or None after the last.
-
-        Raises:
-            FrameError: The client sent something that is not a message.
-            asyncio.CancelledError: The client is gone; a stream that was cut never looks complete.
-        """
-        messages = self.messages
-        assert messages is not None
-        while not messages:
-            if self._cancel_reason is not None or (self._finished and not self._complete):
-                raise asyncio.CancelledError(self._cancel_reason and self._cancel_reason[1])
-            if self._stream_error is not None:
-                raise self._stream_error
-            if self._complete:
-                return None
-            self._waiter = self.server.loop.create_future()
-            await self._waiter
-        message = messages.popleft()
-        self._queued_bytes -= len(message)
-        if self._paused and self._queued_bytes < LOW_WATER:
-            self._paused = False
-            self.transport.resume_reading()
-        return message
-
     def _refuse_encoding(self) -> None:
-        self._trailing = (("grpc-accept-encoding", ACCEPT_ENCODING.decode()),)
+        self._trailing = (("grpc-accept-encoding", frames.ACCEPT_ENCODING.decode()),)
         self.finish_with(UNIMPLEMENTED, f"grpc-encoding {self._encoding.decode('latin-1')!r} is not supported")
 
 

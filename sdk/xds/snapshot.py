@@ -16,13 +16,16 @@ class Endpoint:
         replica_id: Ray Serve's id of the replica, unique in the cluster.
         host: IP address of the replica's node.
         port: TCP port; the same on that address and on the node's loopback address.
-        node_id: Ray's id of the node. The proxy there uses the loopback address.
+        node_id: Ray's id of the node.
+        socket: Name in Linux's abstract socket namespace (unix(7)) where the proxy of the same node reaches it, without
+            the NUL byte before it; empty when there is none, and the loopback address is used.
     """
 
     replica_id: str
     host: str
     port: int
     node_id: str = ""
+    socket: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,11 +36,13 @@ class Deployment:
         name: Its name in Ray Serve.
         services: Full names of the proto services that it answers.
         endpoints: Its ready replicas.
+        descriptors: Digest of the descriptors of its services, which the controller keeps; empty when it has none.
     """
 
     name: str
     services: tuple[str, ...]
     endpoints: tuple[Endpoint, ...] = ()
+    descriptors: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,7 +69,7 @@ class Snapshot:
     route_by_service: bool = False
 
     def seen_from(self, node_id: str) -> Snapshot:
-        """Return the snapshot for the proxy of a node: replicas on the same node are reached by loopback."""
+        """Return the snapshot for the proxy of a node: only replicas on the same node are reached locally."""
         return replace(
             self,
             applications=tuple(
@@ -74,7 +79,9 @@ class Snapshot:
                         replace(
                             deployment,
                             endpoints=tuple(
-                                replace(endpoint, host="127.0.0.1") if endpoint.node_id == node_id else endpoint
+                                replace(endpoint, host="127.0.0.1")
+                                if endpoint.node_id == node_id
+                                else replace(endpoint, socket="")
                                 for endpoint in deployment.endpoints
                             ),
                         )

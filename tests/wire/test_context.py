@@ -7,10 +7,12 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
 import pytest
+from certificates import Authority
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from ray.serve.grpc_util import RayServegRPCContext
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, Answer, Peer, in_loop
@@ -27,6 +29,9 @@ METHODS = [
     if not name.startswith("_")
 ]
 OK = StringValue(value="fine")
+SAN = "x509_subject_alternative_name"
+_PEM = Authority("tests").sign("ann", dns=("a.org",)).certificate
+CERTIFICATE = f'Hash=ab12;Cert="{quote(_PEM, safe="")}"'
 
 
 def ask(handler: Any, cardinality: Any = UNARY, **headers: str) -> Answer:
@@ -75,6 +80,29 @@ def test_what_the_client_sent() -> None:
 
     headers = {"request_id": "r", "application": "app", "multiplexed_model_id": "m", "k": "v", "k__bin": "AAE"}
     answer = ask(handler, **headers, traceparent="00-1-2-01", tracestate="a=b", grpc__timeout="1H")
+    assert ("grpc-status", "0") in answer.trailers
+
+
+@pytest.mark.parametrize(
+    ("headers", "key", "identities"),
+    [
+        ({}, None, None),
+        ({"x__forwarded__proto": "https"}, None, None),
+        ({"x__forwarded__proto": "https", "x__forwarded__client__cert": CERTIFICATE}, SAN, [b"a.org"]),
+        ({"x__forwarded__proto": "http", "x__forwarded__client__cert": CERTIFICATE}, None, None),
+    ],
+)
+def test_the_peer(headers: dict[str, str], key: str | None, identities: Any) -> None:
+    def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
+        assert grpc_context.peer() == "ipv4:10.0.0.1:5000"
+        assert grpc_context.peer_identity_key() == key
+        told = grpc_context.peer_identities()
+        assert (told and list(told)) == identities
+        assert ("transport_security_type" in grpc_context.auth_context()) is ("https" in headers.values())
+        assert grpc_context.invocation_metadata() == ()
+        return OK
+
+    answer = ask(handler, **headers, x__forwarded__for="10.0.0.1:5000")
     assert ("grpc-status", "0") in answer.trailers
 
 

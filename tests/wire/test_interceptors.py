@@ -524,13 +524,14 @@ PARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0
 @pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
 def test_opentelemetry(cardinality: Any, handler: Any, spans: Any) -> None:
     interceptor = aio_server_interceptor(tracer_provider=spans.provider)
-    answer = ask(cardinality, handler, interceptor, **PARENT)
+    answer = ask(cardinality, handler, interceptor, **PARENT, x__forwarded__for="10.0.0.1:5000")
     assert set(texts(answer)) == {"7 made"}
     (span,) = spans.get_finished_spans()
     assert span.name == "/t.T/Get"
     assert f"{span.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
     assert f"{span.parent.span_id:016x}" == "b7ad6b7169203331"
     assert span.attributes["rpc.service"] == "t.T"
+    assert (span.attributes["net.peer.ip"], span.attributes["net.peer.port"]) == ("10.0.0.1", "5000")
 
 
 async def traced_async(request: Any, grpc_context: Any) -> StringValue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ class FakeTransport:
         self.chunks: list[bytes] = []
         self.reading = True
         self.closed = False
+        self.aborted = False
+        self.ended = False  # our side has said that nothing more comes
+        self.unsent = 0
 
     @property
     def written(self) -> bytes:
@@ -29,7 +32,12 @@ class FakeTransport:
 
     def write(self, data: bytes) -> None:
         assert not self.closed
+        assert not self.ended
         self.chunks.append(data)
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        for piece in pieces:
+            self.write(piece)
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -40,8 +48,18 @@ class FakeTransport:
     def close(self) -> None:
         self.closed = True
 
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+    def write_eof(self) -> None:
+        assert not self.closed
+        self.ended = True
+
     def is_closing(self) -> bool:
         return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
 
 class Peer:
@@ -149,9 +167,11 @@ def in_loop(body: Body) -> None:
             servers.append(server)
             return server
 
-        await body(serve)
-        for server in servers:
-            await server.drain(quiet_s=0, grace_s=0)
+        try:
+            await body(serve)
+        finally:  # a handler's thread must not outlive a test that fails
+            for server in servers:
+                await server.drain(quiet_s=0, grace_s=0)
 
     asyncio.run(main())
 

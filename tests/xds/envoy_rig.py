@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ class Upstream:
     def __init__(self, name: str) -> None:
         self.name = name
         self.calls = 0
+        self.socket = ""
         self.hold = asyncio.Event()
         self.hold.set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -47,6 +49,11 @@ class Upstream:
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
         self.port: int = self._server.sockets[0].getsockname()[1]
+
+    async def only_on_a_unix_socket(self) -> None:
+        self._server.close()
+        self.socket = f"xds-test-{uuid.uuid4()}"
+        self._server = await asyncio.start_unix_server(self._connection, f"\0{self.socket}")
 
     async def stop(self) -> None:
         self._server.close()
@@ -56,7 +63,7 @@ class Upstream:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.name, "127.0.0.1", self.port)
+        return Endpoint(self.name, "127.0.0.1", self.port, socket=self.socket)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -42,6 +42,18 @@ def run() -> Iterator[Run]:
     loop.close()
 
 
+def test_replicas_on_unix_sockets_and_on_tcp_in_one_deployment(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b") as it:
+            await it.upstreams["a"].only_on_a_unix_socket()
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b"])}})
+            assert {await it.answers(GREET) for _ in range(40)} == {"a", "b"}
+            await it.upstreams["a"].stop()
+            assert {await it.answers(GREET) for _ in range(40)} == {"b"}, "refused at once, and tried elsewhere"
+
+    run(scenario())
+
+
 def test_several_applications(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b", "c") as it:

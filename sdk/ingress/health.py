@@ -1,0 +1,97 @@
+"""``grpc.health.v1.Health`` for the whole ingress (gRPC health checking protocol)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health_pb2 as pb
+
+from sdk.ingress.requests import Context, answer_request_id, last_value, unary
+
+if TYPE_CHECKING:
+    from sdk.xds.snapshot import Snapshot
+
+SERVICE = "grpc.health.v1.Health"
+_SERVING, _NOT_SERVING = int(pb.HealthCheckResponse.SERVING), int(pb.HealthCheckResponse.NOT_SERVING)
+
+
+class Health:
+    """Answers Check and Watch from the routing table.
+
+    Args:
+        snapshot: Returns the routing table that Envoy serves.
+        built_in: Full names of the services that the proxy answers itself.
+    """
+
+    def __init__(self, snapshot: Callable[[], Snapshot], built_in: frozenset[str]) -> None:
+        self._snapshot = snapshot
+        self._built_in = built_in
+        self._changed = asyncio.Event()
+        self.is_draining = False
+
+    def notify(self) -> None:
+        """Tell those who watch that the routing table is another one, or that the proxy drains."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def handlers(self) -> dict[str, Any]:
+        """Return the handlers of the service by path."""
+        watch = grpc.unary_stream_rpc_method_handler(
+            self._watch,
+            request_deserializer=pb.HealthCheckRequest.FromString,
+            response_serializer=pb.HealthCheckResponse.SerializeToString,
+        )
+        return {
+            f"/{SERVICE}/Check": unary(self._check, pb.HealthCheckRequest, pb.HealthCheckResponse),
+            f"/{SERVICE}/Watch": watch,
+        }
+
+    def _status(self, service: str, context: Context) -> int | None:
+        if self.is_draining:
+            return _NOT_SERVING
+        if not service or service in self._built_in:
+            return _SERVING
+        return status_of(self._snapshot(), service, last_value(context, "application"))
+
+    async def _check(self, request: Any, context: Context) -> Any:
+        answer_request_id(context)
+        status = self._status(request.service, context)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"No application serves {request.service!r}.")
+        return pb.HealthCheckResponse(status=status)
+
+    async def _watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
+        answer_request_id(context)
+        told = None
+        while True:
+            changed = self._changed
+            status = self._status(request.service, context)
+            if status is None:
+                status = pb.HealthCheckResponse.SERVICE_UNKNOWN  # the service may come later
+            if status != told:
+                told = status
+                yield pb.HealthCheckResponse(status=status)
+            await changed.wait()
+
+
+def status_of(snapshot: Snapshot, service: str, application: str | None = None) -> int | None:
+    """Return whether a service has a replica, as a ``ServingStatus``; None when nobody serves it.
+
+    Args:
+        snapshot: The routing table.
+        service: Full name of the service.
+        application: The only application to look at; None or empty for all.
+    """
+    serving = [
+        bool(deployment.endpoints)
+        for known in snapshot.applications
+        if not application or known.name == application
+        for deployment in known.deployments
+        if service in deployment.services
+    ]
+    if not serving:
+        return None
+    return _SERVING if any(serving) else _NOT_SERVING

@@ -1,0 +1,158 @@
+"""Server reflection, v1 and v1alpha, from the descriptors that replicas announce: no user code is imported here."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2 as pb
+from grpc_reflection.v1alpha.reflection import aio as implementation  # type: ignore[attr-defined]  # untyped
+
+from sdk.gen import serve_api_pb2
+from sdk.ingress.requests import Context, answer_request_id, last_value
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import FileDescriptor
+
+    from sdk.xds.snapshot import Snapshot
+
+# The messages of both versions are the same but for their package, so one implementation answers both.
+SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+
+
+def announce(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
+    """Return what a replica says of its services: a digest, and a serialized ``FileDescriptorSet``.
+
+    Args:
+        files: The files of its services. Those that they import are added, each before the first that needs it.
+    """
+    found: dict[str, FileDescriptor] = {}
+
+    def add(file: FileDescriptor) -> None:
+        if file.name not in found:
+            for imported in file.dependencies:
+                add(imported)
+            found[file.name] = file
+
+    for file in files:
+        add(file)
+    protos = FileDescriptorSet()
+    for file in found.values():
+        file.CopyToProto(protos.file.add())
+    data = protos.SerializeToString(deterministic=True)
+    return hashlib.sha256(data).hexdigest(), data
+
+
+class Reflection:
+    """Answers ServerReflectionInfo from the routing table.
+
+    With ``application`` metadata a client sees the services of that application. Without it those of all; when two
+    applications have different files of the same name, that of the first one by name is shown.
+
+    Args:
+        snapshot: Returns the routing table that Envoy serves.
+        fetch: Returns the serialized ``FileDescriptorSet`` of a digest; None when nobody has it.
+        built_in: Full names of the services that the proxy answers itself.
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        fetch: Callable[[str], Awaitable[bytes | None]],
+        built_in: frozenset[str],
+    ) -> None:
+        self._snapshot = snapshot
+        self._fetch = fetch
+        self._built_in = built_in
+        self._sets: dict[str, bytes] = {}
+        self._servicers: dict[str, Any] = {}
+        self._version = -1
+
+    def handlers(self) -> dict[str, Any]:
+        """Return the handlers of both versions by path."""
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._info,
+            request_deserializer=pb.ServerReflectionRequest.FromString,
+            response_serializer=pb.ServerReflectionResponse.SerializeToString,
+        )
+        return {f"/{service}/ServerReflectionInfo": handler for service in SERVICES}
+
+    async def _info(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        answer_request_id(context)
+        servicer = await self._servicer(last_value(context, "application") or "")
+        async for response in servicer.ServerReflectionInfo(requests, context):
+            yield response
+
+    async def _servicer(self, application: str) -> Any:
+        snapshot = self._snapshot()
+        if snapshot.version != self._version:
+            self._version = snapshot.version
+            self._servicers.clear()
+            digests = {d.descriptors for known in snapshot.applications for d in known.deployments}
+            self._sets = {digest: data for digest, data in self._sets.items() if digest in digests}
+        if application not in self._servicers:
+            deployments = [
+                deployment
+                for known in snapshot.applications
+                if not application or known.name == application
+                for deployment in known.deployments
+            ]
+            pool = DescriptorPool()
+            for file in _built_in_files():
+                pool.Add(file)
+            for digest in dict.fromkeys(deployment.descriptors for deployment in deployments):
+                _add_files(pool, FileDescriptorSet.FromString(await self._files(digest)).file)
+            services = self._built_in.union(*(deployment.services for deployment in deployments))
+            self._servicers[application] = implementation.ReflectionServicer(services, pool)  # type: ignore[attr-defined]
+        return self._servicers[application]
+
+    async def _files(self, digest: str) -> bytes:
+        if digest not in self._sets:
+            data = await self._fetch(digest) if digest else None
+            if data is None:
+                return b""
+            self._sets[digest] = data
+        return self._sets[digest]
+
+
+def _add_files(pool: DescriptorPool, files: Iterable[FileDescriptorProto]) -> None:
+    for file in files:
+        with contextlib.suppress(TypeError):  # another file of this name, or with these names in it, is there
+            pool.Add(file)
+
+
+def _built_in_files() -> Iterable[FileDescriptorProto]:
+    for descriptor in (health_pb2.DESCRIPTOR, pb.DESCRIPTOR):
+        file = FileDescriptorProto()
+        descriptor.CopyToProto(file)
+        yield file
+    yield _renamed(file, "grpc/reflection/v1/reflection.proto", "grpc.reflection.v1alpha", "grpc.reflection.v1")
+    ours = FileDescriptorProto()
+    serve_api_pb2.DESCRIPTOR.CopyToProto(ours)
+    served = _renamed(ours, "ray/serve/serve_api.proto", ours.package, "ray.serve")
+    service = served.service.add(name="RayServeAPIService")
+    for name in ("ListApplications", "Healthz"):
+        service.method.add(name=name, input_type=f".ray.serve.{name}Request", output_type=f".ray.serve.{name}Response")
+    yield served
+
+
+def _renamed(file: FileDescriptorProto, name: str, old: str, new: str) -> FileDescriptorProto:
+    """Return a file under another name with its package replaced wherever it stands."""
+    copy = FileDescriptorProto()
+    copy.CopyFrom(file)
+    copy.name, copy.package = name, new
+    for message in copy.message_type:
+        for field in message.field:
+            if field.type_name:
+                field.type_name = field.type_name.replace(f".{old}.", f".{new}.")
+    for service in copy.service:
+        for method in service.method:
+            method.input_type = method.input_type.replace(f".{old}.", f".{new}.")
+            method.output_type = method.output_type.replace(f".{old}.", f".{new}.")
+    return copy

@@ -1,0 +1,20 @@
+"""A Ray cluster of its own for each server that needs one."""
+
+from __future__ import annotations
+
+import logging
+
+import ray
+
+
+def start_ray(folder: str) -> None:
+    """Start a cluster that keeps its files in a folder."""
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=folder,
+    )

@@ -1,0 +1,33 @@
+"""What the server programs have in common: how they talk to the benchmark."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Iterator
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def report(port: int, processes: dict[str, str]) -> None:
+    """Tell the benchmark that the server listens.
+
+    Args:
+        port: Its port on 127.0.0.1.
+        processes: Regular expressions for the command lines of the processes whose CPU time is the server's, by what
+            they are. Only this process and those below it count.
+    """
+    print(json.dumps({"port": port, "processes": processes}), flush=True)
+
+
+def commands() -> Iterator[dict[str, int]]:
+    """Yield the benchmark's commands until it closes this program's standard input."""
+    for line in sys.stdin:
+        yield json.loads(line)

@@ -1,0 +1,114 @@
+"""Health of the ingress and of each service, without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2 as pb
+
+from sdk.ingress.health import Health, status_of
+from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+
+SERVING, NOT_SERVING, UNKNOWN = 1, 2, 3
+R = Endpoint("r", "127.0.0.1", 4000)
+TABLE = Snapshot(
+    1,
+    (
+        Application("a", (Deployment("D", ("t.T",), (R,)), Deployment("E", ("t.U",)))),
+        Application("b", (Deployment("D", ("t.T",)),)),
+    ),
+)
+
+
+class Context:
+    def __init__(self, *metadata: tuple[str, str]) -> None:
+        self.metadata = metadata
+        self.trailing: Any = ()
+        self.code: grpc.StatusCode | None = None
+
+    def invocation_metadata(self) -> Any:
+        return self.metadata
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        self.trailing = metadata
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        self.code = code
+        raise grpc.aio.AbortError(details)
+
+
+@pytest.mark.parametrize(
+    ("service", "application", "status"),
+    [
+        ("t.T", None, SERVING),
+        ("t.T", "", SERVING),
+        ("t.T", "a", SERVING),
+        ("t.T", "b", NOT_SERVING),
+        ("t.U", None, NOT_SERVING),
+        ("t.U", "b", None),
+        ("t.X", None, None),
+    ],
+)
+def test_a_service_is_healthy_when_it_has_a_replica(service: str, application: str | None, status: int | None) -> None:
+    assert status_of(TABLE, service, application) == status
+
+
+def health(table: list[Snapshot]) -> Health:
+    return Health(lambda: table[-1], frozenset({"built.In"}))
+
+
+def check(health: Health, service: str, *metadata: tuple[str, str]) -> tuple[int | None, Context]:
+    context = Context(*metadata)
+
+    async def call() -> int | None:
+        try:
+            answer = await health._check(pb.HealthCheckRequest(service=service), context)  # type: ignore[arg-type]
+        except grpc.aio.AbortError:
+            return None
+        return int(answer.status)
+
+    return asyncio.run(call()), context
+
+
+def test_check() -> None:
+    it = health([TABLE])
+    assert check(it, "")[0] == SERVING, "the proxy answers, whatever the applications do"
+    assert check(it, "built.In")[0] == SERVING
+    assert check(it, "t.U")[0] == NOT_SERVING
+    status, context = check(it, "t.X", ("request_id", "7"))
+    assert (status, context.code, context.trailing) == (None, grpc.StatusCode.NOT_FOUND, (("request_id", "7"),))
+    it.is_draining = True
+    assert [check(it, service)[0] for service in ("", "built.In", "t.T", "t.X")] == [NOT_SERVING] * 4
+
+
+def test_watch_tells_every_change_once() -> None:
+    table = [Snapshot(0)]
+
+    async def scenario() -> list[int]:
+        it = health(table)
+        seen: list[int] = []
+        told = asyncio.Event()
+
+        async def watch() -> None:
+            async for answer in it._watch(pb.HealthCheckRequest(service="t.T"), Context()):  # type: ignore[arg-type]
+                seen.append(answer.status)
+                told.set()
+
+        task = asyncio.create_task(watch())
+        for change in (None, TABLE, "drain"):
+            if isinstance(change, Snapshot):
+                table.append(change)
+            it.is_draining = change == "drain"
+            it.notify()
+            await asyncio.wait_for(told.wait(), 5)
+            told.clear()
+        table.append(TABLE)
+        it.notify()  # nothing is another for this service
+        await asyncio.sleep(0)
+        task.cancel()
+        return seen
+
+    assert asyncio.run(scenario()) == [UNKNOWN, SERVING, NOT_SERVING]

@@ -1,0 +1,131 @@
+"""Server reflection from what replicas announce, without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_reflection.v1alpha import reflection_pb2 as pb
+from user_defined_protos_pb2 import DESCRIPTOR
+
+from sdk.ingress.builtin import SERVICES
+from sdk.ingress.reflection import Reflection, announce
+from sdk.xds.snapshot import Application, Deployment, Snapshot
+
+V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+class Context:
+    def __init__(self, application: str) -> None:
+        self._application = application
+
+    def invocation_metadata(self) -> Any:
+        return (("application", self._application),) if self._application else ()
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        pass
+
+
+class Rig:
+    def __init__(self, *applications: tuple[str, str, str, bytes]) -> None:
+        self.fetched: list[str] = []
+        self.sets = {digest: data for _, _, digest, data in applications}
+        self.snapshot = Snapshot(
+            1,
+            tuple(
+                Application(name, (Deployment("D", (service,), (), digest),))
+                for name, service, digest, _ in applications
+            ),
+        )
+        handlers = Reflection(lambda: self.snapshot, self._fetch, SERVICES).handlers()
+        assert set(handlers) == {V1ALPHA, V1ALPHA.replace("v1alpha", "v1")}
+        self._method = handlers[V1ALPHA].stream_stream
+
+    async def _fetch(self, digest: str) -> bytes | None:
+        self.fetched.append(digest)
+        return self.sets[digest]
+
+    def ask(self, application: str = "", **request: Any) -> Any:
+        async def requests() -> AsyncIterator[Any]:
+            yield pb.ServerReflectionRequest(**request)
+
+        async def call() -> Any:
+            return [answer async for answer in self._method(requests(), Context(application))]
+
+        (answer,) = asyncio.run(call())
+        return answer
+
+    def services(self, application: str = "") -> set[str]:
+        listed = self.ask(application, list_services="").list_services_response.service
+        return {service.name for service in listed} - SERVICES
+
+    def file_of(self, symbol: str, application: str = "") -> FileDescriptorProto | None:
+        answer = self.ask(application, file_containing_symbol=symbol)
+        if answer.HasField("error_response"):
+            assert answer.error_response.error_code == 5
+            return None
+        return FileDescriptorProto.FromString(answer.file_descriptor_response.file_descriptor_proto[0])
+
+
+def file(name: str, package: str, message: str) -> bytes:
+    proto = FileDescriptorProto(name=name, package=package, syntax="proto3")
+    proto.message_type.add(name=message)
+    proto.service.add(name="S")
+    return FileDescriptorSet(file=[proto]).SerializeToString()
+
+
+def test_a_replica_announces_its_files_after_those_that_they_import() -> None:
+    pool = DescriptorPool()
+    base = FileDescriptorProto(name="base.proto", package="b", syntax="proto3")
+    base.message_type.add(name="B")
+    user = FileDescriptorProto(name="user.proto", package="u", syntax="proto3", dependency=["base.proto"])
+    pool.Add(base)
+    pool.Add(user)
+    digest, data = announce([pool.FindFileByName("user.proto"), pool.FindFileByName("base.proto")])
+    assert [each.name for each in FileDescriptorSet.FromString(data).file] == ["base.proto", "user.proto"]
+    assert announce([pool.FindFileByName("user.proto")]) == (digest, data)
+
+
+def test_services_and_files_are_those_of_the_replicas() -> None:
+    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *announce([DESCRIPTOR])))
+    assert rig.services() == {"userdefinedprotos.UserDefinedService"}
+    found = rig.file_of("userdefinedprotos.UserDefinedService")
+    assert found is not None
+    assert [service.name for service in found.service] == ["UserDefinedService", "ImageClassificationService"]
+    assert rig.file_of("userdefinedprotos.Nothing") is None
+    assert len(rig.fetched) == 1, "asked for once"
+
+
+def test_the_proxys_own_services_are_described_too() -> None:
+    rig = Rig()
+    for service in SERVICES:
+        found = rig.file_of(service)
+        assert found is not None
+        assert f"{found.package}.{found.service[0].name}" == service
+
+
+def test_each_application_has_its_own_view() -> None:
+    rig = Rig(("a", "x.S", "1", file("x.proto", "x", "Old")), ("b", "x.S", "2", file("x.proto", "x", "New")))
+    for application, message in (("a", "Old"), ("b", "New"), ("", "Old")):
+        found = rig.file_of("x.S", application)
+        assert found is not None
+        assert [each.name for each in found.message_type] == [message]
+    assert rig.services("c") == set()
+
+
+def test_a_new_version_of_an_application_is_seen() -> None:
+    rig = Rig(("a", "x.S", "1", file("x.proto", "x", "Old")))
+    assert rig.file_of("x.Old") is not None
+    rig.sets["2"] = file("x.proto", "x", "New")
+    rig.snapshot = Snapshot(2, (Application("a", (Deployment("D", ("x.S",), (), "2"),)),))
+    assert rig.file_of("x.Old") is None
+    assert rig.file_of("x.New") is not None
+
+
+def test_an_application_whose_descriptors_nobody_has_is_listed_all_the_same() -> None:
+    rig = Rig(("a", "x.S", "", b""))
+    assert rig.services() == {"x.S"}
+    assert rig.file_of("x.S") is None

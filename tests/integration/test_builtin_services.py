@@ -1,0 +1,77 @@
+"""Health and reflection through Envoy, as probes and reflection clients use them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apps
+import grpc
+import pytest
+from clients import error_of
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+SERVICE = "userdefinedprotos.UserDefinedService"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one(deploy: Any) -> None:
+    deploy(apps.Guide.bind(), "described")
+
+
+def test_health_of_the_proxy_and_of_a_service(channel: grpc.Channel) -> None:
+    stub = HealthStub(channel)
+    for service in ("", SERVICE, "grpc.health.v1.Health"):
+        answer, call = stub.Check.with_call(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert "request_id" in dict(call.trailing_metadata())
+    error = error_of(lambda: stub.Check(health_pb2.HealthCheckRequest(service="x.Y")))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert "request_id" in dict(error.trailing_metadata())
+
+
+def test_watch_follows_an_application_that_comes_and_goes(channel: grpc.Channel, deploy: Any) -> None:
+    from sdk.serve.run import delete
+
+    metadata = (("application", "watched"),)
+    states = HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE), metadata=metadata, timeout=60)
+    assert next(states).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    deploy(apps.Guide.bind(), "watched")
+    seen = [next(states).status]
+    while seen[-1] != health_pb2.HealthCheckResponse.SERVING:
+        seen.append(next(states).status)
+    delete("watched")
+    while seen[-1] != health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+        seen.append(next(states).status)
+    states.cancel()
+
+
+def test_a_reflection_client_calls_a_method_that_it_has_no_code_for(channel: grpc.Channel) -> None:
+    database = ProtoReflectionDescriptorDatabase(channel)
+    assert SERVICE in database.get_services()
+    pool = DescriptorPool(database)
+    method = pool.FindServiceByName(SERVICE).FindMethodByName("__call__")
+    request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    call = channel.unary_unary(f"/{SERVICE}/__call__", request.SerializeToString, response.FromString)
+    answer: Any = call(request(name="foo", num=30, origin="bar"), metadata=(("application", "described"),))
+    assert (answer.greeting, answer.num) == ("Hello foo from bar", 60)
+
+
+def test_version_1_of_reflection(channel: grpc.Channel) -> None:
+    ask = channel.stream_stream(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    (answer,) = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10)
+    assert {service.name for service in answer.list_services_response.service} >= {
+        SERVICE,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "ray.serve.RayServeAPIService",
+    }

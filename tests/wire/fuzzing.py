@@ -1,0 +1,343 @@
+"""Fuzzing of the wire server without sockets: valid requests, mutated, in pieces.
+
+``make fuzz`` runs it for FUZZ_SECONDS (60), from a new seed each time. An input that fails is stored in
+``fuzz-failures/``; this replays one:
+
+    .venv/bin/python tests/wire/fuzzing.py --replay fuzz-failures/….json
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import logging
+import os
+import random
+import re
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import uvloop
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
+
+from sdk import current_context
+from sdk.service import Method, Row
+from sdk.wire.frames import pack_prefix
+from sdk.wire.server import Connection, WireServer, WireSettings
+
+FAILURES = Path("fuzz-failures")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the peer does next: send hex bytes, let the server work, pause or resume taking what it writes."""
+
+    does: str
+    data: str = ""
+
+
+# -- what is sent ----------------------------------------------------------------------------------
+
+
+def request(rng: random.Random, number: int) -> bytes:
+    """Return a valid request."""
+    method = rng.choice(["Unary", "Count", "Total", "Echo", "Raises", "Unknown"])
+    lines = [f"POST /t.T/{method} HTTP/1.1", "host: x", "content-type: application/grpc", f"request_id: {number}"]
+    lines += rng.sample(["te: trailers", "x: ", "a-bin: AAE", "grpc-timeout: 1H", "grpc-timeout: 1n", "expect: x"], 2)
+    encoding = rng.choice(["", "gzip", "br"])
+    if encoding:
+        lines.append(f"grpc-encoding: {encoding}")
+    count = rng.choice([0, 1, 2, 5]) if method in ("Total", "Echo") else rng.choice([1, 1, 1, 1, 0, 2])
+    body = b""
+    for _ in range(count):
+        message = Int32Value(value=rng.randrange(8)).SerializeToString()
+        if encoding == "gzip" and rng.random() < 0.5:
+            message = gzip.compress(message, 1, mtime=0)
+            body += pack_prefix(1, len(message)) + message
+        else:
+            body += pack_prefix(0, len(message)) + message
+    if rng.random() < 0.2:
+        lines += [f"content-length: {len(body)}", "", ""]
+        return "\r\n".join(lines).encode() + body
+    lines += ["transfer-encoding: chunked", "", ""]
+    size = rng.choice([1, 3, 1000])
+    chunks = (body[start : start + size] for start in range(0, len(body), size))
+    return "\r\n".join(lines).encode() + b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n"
+
+
+TOKENS = [
+    b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"0\r\n\r\n", b"ffffffff\r\n", b"-1\r\n", b"5;a=b\r\n", b"\xff" * 5,
+    b"\0\0\0\0\0", b"\1\0\0\0\1x", b"\0\xff\xff\xff\xff", b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n",
+    b"connection: close\r\n", b"connection: upgrade\r\nupgrade: h2c\r\n", b"grpc-timeout: 1m\r\n", b"HTTP/1.0", b"GET ",
+    b"POST /t.T/Unary HTTP/1.1\r\n", b"grpc-encoding: deflate\r\n", b"content-type: application/grpc\r\n",
+    b"a: b\r\n" * 300, b"b" * 3000,
+]  # fmt: skip
+
+
+def mutate(rng: random.Random, data: bytes) -> bytes:
+    """Return the bytes with one thing changed."""
+    at, end = sorted((rng.randint(0, len(data)), rng.randint(0, len(data))))
+    end = min(end, at + rng.choice([1, 2, 8, 100]))
+    kind = rng.randrange(7)
+    if kind == 0 and at < len(data):
+        return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+    if kind == 1:
+        return data[:at] + data[end:]
+    if kind == 2:
+        return data[:end] + data[at:end] + data[end:]
+    if kind == 3:
+        other = request(rng, 9)
+        return data[:at] + other[rng.randint(0, len(other)) :]
+    if kind == 4:
+        return data[:at]
+    return data[:at] + rng.choice(TOKENS) + data[end if kind == 5 else at :]
+
+
+def make_input(rng: random.Random) -> list[Step]:
+    """Return what a peer does with one connection."""
+    steps: list[Step] = []
+    for number in range(rng.choice([1, 1, 2, 3])):
+        data = request(rng, number)
+        for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
+            data = mutate(rng, data)
+        cuts = rng.choice([0, 0, 1, 2, 5])
+        places = sorted({0, len(data), *(rng.randint(0, len(data)) for _ in range(cuts))})
+        for start, stop in zip(places, places[1:]):  # noqa: B905, RUF007  # one shorter; pairwise is slower here
+            steps.append(Step("send", data[start:stop].hex()))
+            if rng.random() < 0.2:
+                steps.append(Step(rng.choice(["wait", "pause", "resume"])))
+        if rng.random() < 0.9:
+            steps.append(Step("wait"))
+    return steps
+
+
+# -- who answers -----------------------------------------------------------------------------------
+
+
+async def unary(request: Int32Value) -> StringValue:
+    return StringValue(value=current_context().request_id())
+
+
+async def count(request: Int32Value) -> AsyncIterator[StringValue]:
+    for number in range(max(0, request.value)):
+        yield StringValue(value=str(number))
+
+
+async def total(requests: AsyncIterator[Int32Value]) -> StringValue:
+    return StringValue(value=str(sum([request.value async for request in requests])))
+
+
+async def echo(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
+    async for request in requests:
+        yield StringValue(value=str(request.value))
+
+
+async def raises(request: Int32Value) -> StringValue:
+    raise KeyError(request.value)
+
+
+class Wrong(Exception):
+    """The server did something that it must never do; the text says what."""
+
+
+class _Complaints(logging.Handler):
+    """Notes what the server logs, apart from what the handler that raises is logged for."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "Raises failed" not in record.getMessage():
+            self.seen.append(self.format(record))
+
+
+class Fuzzer:
+    """A server, and peers that do one input after another to it. Runs on a loop."""
+
+    def __init__(self) -> None:
+        cardinalities = {"Unary": UNARY, "Count": SERVER, "Total": CLIENT, "Echo": BIDI, "Raises": UNARY}
+        handlers = {"Unary": unary, "Count": count, "Total": total, "Echo": echo, "Raises": raises}
+        self.entered: list[str] = []
+        self.server = WireServer(
+            [
+                Row(Method(name, name, f"/t.T/{name}", cardinalities[name], Int32Value, StringValue), handler)
+                for name, handler in handlers.items()
+            ],
+            WireSettings(max_receive_message_length=1000, error_details="message"),
+            enter=lambda call: self.entered.append(call.request_id),
+        )
+        self.server.attach(asyncio.get_running_loop())
+        self.complaints = _Complaints()
+        self.calls = self.ok = self.refused = 0
+
+    async def run(self, steps: list[Step]) -> None:
+        """Do it.
+
+        Raises:
+            Wrong: The server did something that it must never do.
+        """
+        server = self.server
+        self.entered.clear()
+        transport = FakeTransport()
+        connection = Connection(server)
+        connection.connection_made(transport)  # type: ignore[arg-type]
+        for step in steps:
+            if step.does == "send":
+                if not transport.closed:
+                    connection.data_received(bytes.fromhex(step.data))
+            elif step.does == "pause":
+                connection.pause_writing()
+            elif step.does == "resume":
+                connection.resume_writing()
+            else:
+                await self._turns(8)
+        await self._turns(8)
+        transport.closed = True
+        connection.connection_lost(None)
+        await self._turns(50)
+        if server.ongoing or server.connections or server.queue or len(asyncio.all_tasks()) != 1:
+            raise Wrong(f"left over: {server.ongoing} calls, {server.connections} connections, {asyncio.all_tasks()}")
+        if self.complaints.seen:
+            raise Wrong(f"logged: {self.complaints.seen.pop()}")
+        self._check(transport.written)
+
+    async def _turns(self, most: int) -> None:
+        """Let the server work until no call runs."""
+        for _ in range(most):
+            await asyncio.sleep(0)
+            if not self.server.ongoing:
+                return
+
+    def _check(self, written: bytes) -> None:
+        answers = list(split_answers(written))
+        self.calls += len(self.entered)
+        ok = [trailers[b"request_id"].decode("latin-1") for status, trailers in answers if is_ok(trailers)]
+        self.ok += len(ok)
+        self.refused += sum(status != b"200" for status, _ in answers)
+        # Each answer is that of a call that ran, in the order in which they came.
+        calls = iter(self.entered)
+        if not all(any(call == answer for call in calls) for answer in ok):
+            raise Wrong(f"answers for {ok} to calls {self.entered}")
+        if any(status != b"200" for status, _ in answers[:-1]):
+            raise Wrong(f"an answer after a refusal: {written!r}")
+
+
+def is_ok(trailers: dict[bytes, bytes]) -> bool:
+    """Tell whether these trailers end a call that went well."""
+    return trailers.get(b"grpc-status") == b"0"
+
+
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]+\r\n")
+_FIELDS = re.compile(rb"((?:[!-9;-~]+: [^\r\n]*\r\n)*)\r\n")
+_CHUNK = re.compile(rb"([0-9a-f]+)\r\n")
+
+
+def split_answers(data: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Return the status and trailers of each answer; the last may lack its end.
+
+    Raises:
+        Wrong: The bytes are not a sequence of HTTP/1.1 answers with exactly one end each.
+    """
+    answers: list[tuple[bytes, dict[bytes, bytes]]] = []
+    at = 0
+    while at < len(data):
+        status = _STATUS.match(data, at)
+        head = status and _FIELDS.match(data, status.end())
+        if status is None or head is None:
+            raise Wrong(f"no answer begins at byte {at}: {data!r}")
+        fields = _fields(head[1])
+        at = head.end()
+        if b"content-length" in fields:
+            at += int(fields[b"content-length"])
+            answers.append((status[1], {}))
+            continue
+        while True:
+            chunk = _CHUNK.match(data, at)
+            if chunk is None and at == len(data):
+                answers.append((status[1], {}))  # the peer went before the end
+                return answers
+            if chunk is None:
+                raise Wrong(f"no chunk begins at byte {at}: {data!r}")
+            size = int(chunk[1], 16)
+            if not size:
+                break
+            at = chunk.end() + size + 2
+            if data[at - 2 : at] != b"\r\n":
+                raise Wrong(f"no chunk ends at byte {at}: {data!r}")
+        end = _FIELDS.match(data, chunk.end())
+        names = [] if end is None else [line.partition(b": ")[0] for line in end[1].split(b"\r\n")]
+        if end is None or names.count(b"grpc-status") != 1 or names.count(b"request_id") != 1:
+            raise Wrong(f"no end of an answer at byte {at}: {data!r}")
+        answers.append((status[1], _fields(end[1])))
+        at = end.end()
+    return answers
+
+
+def _fields(lines: bytes) -> dict[bytes, bytes]:
+    return {name: value for line in lines.split(b"\r\n") if line for name, _, value in [line.partition(b": ")]}
+
+
+async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = None) -> Fuzzer:
+    """Run inputs of a seed, so many or so long.
+
+    Raises:
+        Wrong: One failed; the text names the file that replays it.
+    """
+    fuzzer = Fuzzer()
+    logger = logging.getLogger("sdk.wire")
+    logger.addHandler(fuzzer.complaints)
+    was, logger.propagate = logger.propagate, False
+    until = None if seconds is None else time.monotonic() + seconds
+    number = 0
+    try:
+        while (inputs is None or number < inputs) and (until is None or time.monotonic() < until):
+            steps = make_input(random.Random(f"{seed}/{number}"))
+            try:
+                await fuzzer.run(steps)
+            except Exception as error:
+                FAILURES.mkdir(exist_ok=True)
+                path = FAILURES / f"{seed}-{number}.json"
+                path.write_text(json.dumps([asdict(step) for step in steps], indent=1))
+                raise Wrong(f"{error}\nreplay: .venv/bin/python tests/wire/fuzzing.py --replay {path}") from error
+            number += 1
+    finally:
+        logger.removeHandler(fuzzer.complaints)
+        logger.propagate = was
+    print(f"seed {seed}: {number} inputs, {fuzzer.calls} calls ran, {fuzzer.ok} ended OK, {fuzzer.refused} refused")
+    return fuzzer
+
+
+async def replay(path: Path) -> None:
+    """Run one stored input."""
+    steps = [Step(**step) for step in json.loads(path.read_text())]
+    for step in steps:
+        print(step.does, bytes.fromhex(step.data) or "")
+    await Fuzzer().run(steps)
+
+
+def main() -> int:
+    """Fuzz, or replay."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="run one stored input")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="a run's seed, to run it again")
+    options = parser.parse_args()
+    try:
+        if options.replay is not None:
+            uvloop.run(replay(options.replay))
+        else:
+            uvloop.run(fuzz(options.seed, seconds=float(os.environ.get("FUZZ_SECONDS", "60"))))
+    except Wrong as error:
+        print(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

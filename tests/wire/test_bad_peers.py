@@ -1,0 +1,379 @@
+"""Peers that are no Envoy: whatever they send or leave out costs little, ends, and disturbs no other call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
+
+from sdk.wire.frames import pack_prefix
+from sdk.wire.refusals import MAX_HEADER_BYTES
+from sdk.wire.server import Connection, WireServer, WireSettings
+
+LINE = b"POST /t.T/Double HTTP/1.1\r\n"
+HEAD = LINE + b"host: x\r\ncontent-type: application/grpc\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+BODY = b"7\r\n\0\0\0\0\2\x08\x04\r\n0\r\n\r\n"
+GOOD = CHUNKED + BODY
+
+
+async def double(request: Int32Value) -> StringValue:
+    handled.append(request.value)
+    return StringValue(value=str(request.value * 2))
+
+
+async def hang(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
+    async for _ in requests:
+        yield StringValue(value="first")
+    await asyncio.Event().wait()
+
+
+handled: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_handled() -> None:
+    handled.clear()
+
+
+async def turns() -> None:
+    """Let everything happen that waits for nothing."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+REFUSED = {
+    "a TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00", 400),
+    "an HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "no version": (b"POST /t.T/Double\r\n\r\n", 415),
+    "a version that is not": (b"POST /t.T/Double HTTP/1.9\r\n\r\n", 400),
+    "a method in lower case": (b"post /t.T/Double HTTP/1.1\r\n\r\n", 400),
+    "a method that is not": (b"BREW /t.T/Double HTTP/1.1\r\n\r\n", 400),
+    "an upgrade": (LINE + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n", 415),
+    "an upgrade of a call": (HEAD + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n", 200),
+    "a tunnel": (b"CONNECT x:1 HTTP/1.1\r\n\r\n", 405),
+    "a space in the path": (b"POST /t.T/Dou ble HTTP/1.1\r\n\r\n", 400),
+    "a control character in the path": (b"POST /t.T/\x01 HTTP/1.1\r\n\r\n", 400),
+    "a folded header": (HEAD + b"a: b\r\n c\r\n\r\n", 400),
+    "a folded transfer-encoding": (HEAD + b"transfer-encoding:\r\n chunked\r\n\r\n", 400),
+    "a NUL in a value": (HEAD + b"a: b\0c\r\n\r\n", 400),
+    "a NUL in a name": (HEAD + b"a\0: b\r\n\r\n", 400),
+    "a bare CR": (HEAD + b"a: b\rc: d\r\n\r\n", 400),
+    "a bare LF": (HEAD + b"a: b\nc: d\r\n\r\n", 400),
+    "an end by LF": (HEAD + b"a: b\r\n\n", 400),
+    "a space before the colon": (HEAD + b"a : b\r\n\r\n", 400),
+    "a space in a name": (HEAD + b"a b: c\r\n\r\n", 400),
+    "no name": (HEAD + b": b\r\n\r\n", 400),
+    "no colon": (HEAD + b"ab\r\n\r\n", 400),
+    "both lengths": (HEAD + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n", 400),
+    "both lengths, the other way round": (HEAD + b"transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n", 400),
+    "two lengths": (HEAD + b"content-length: 3\r\ncontent-length: 5\r\n\r\n", 400),
+    "the same length twice": (HEAD + b"content-length: 3\r\ncontent-length: 3\r\n\r\n", 400),
+    "a list of lengths": (HEAD + b"content-length: 3, 3\r\n\r\n", 400),
+    "a negative length": (HEAD + b"content-length: -3\r\n\r\n", 400),
+    "a length with a sign": (HEAD + b"content-length: +3\r\n\r\n", 400),
+    "a huge length": (HEAD + b"content-length: 99999999999999999999\r\n\r\n", 400),
+    "an empty length": (HEAD + b"content-length:\r\n\r\n", 400),
+    "chunked, then something else": (HEAD + b"transfer-encoding: chunked, gzip\r\n\r\n", 400),
+    "chunked twice": (HEAD + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n", 400),
+    "not a GET": (b"GET /t.T/Double HTTP/1.1\r\n\r\n", 405),
+    "not gRPC": (LINE + b"content-type: application/json\r\n\r\n", 415),
+    "no content-type": (LINE + b"\r\n", 415),
+    "many headers": (HEAD + b"a: b\r\n" * 20_000 + b"\r\n", 431),
+    "a long value": (HEAD + b"a: " + b"b" * 100_000 + b"\r\n\r\n", 431),
+    "a long name": (HEAD + b"a" * 100_000 + b": b\r\n\r\n", 431),
+    "a long path": (b"POST /" + b"t" * 100_000 + b" HTTP/1.1\r\n\r\n", 431),
+    "line ends without end": (b"\r\n" * 60_000, 431),
+}
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+@pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED)
+def test_a_head_that_is_wrong_is_refused_and_nothing_behind_it_is_read(data: bytes, status: int, size: int) -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Double=(UNARY, double))
+        peer, other = Peer(server), Peer(server)
+        for start in range(0, len(data), size):
+            peer.connection.data_received(data[start : start + size])
+        assert peer.transport.written.startswith(b"HTTP/1.1 %d " % status)
+        assert peer.transport.ended
+        said = peer.transport.written
+        for _ in range(3):
+            peer.connection.data_received(GOOD)
+        other.call("Double", Int32Value(value=4))
+        await other.answered()
+        assert handled == [4]
+        assert peer.transport.written == said
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED)
+def test_what_is_wrong_after_a_good_call_changes_nothing_of_its_answer(data: bytes, status: int) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        peer.connection.data_received(GOOD)
+        await peer.answered()
+        answer = peer.transport.written
+        peer.connection.data_received(data)
+        assert peer.transport.written.startswith(answer + b"HTTP/1.1 %d " % status)
+        assert peer.transport.ended
+
+    in_loop(body)
+
+
+BAD_BODIES = {
+    "a chunk size that overflows": b"fffffffffffffffff\r\n",
+    "a negative chunk size": b"-5\r\n",
+    "a chunk size with a sign": b"+5\r\n",
+    "a chunk size in C": b"0x5\r\n",
+    "junk behind a chunk size": b"5 5\r\n",
+    "no chunk size": b"\r\n",
+    "a line feed behind a chunk size": b"5\n",
+    "a chunk longer than its size": b"3\r\nabcd\r\n",
+    "a line end in an extension": b'5;a="b\r\n"\r\n',
+    "a length in the trailers": b"0\r\ncontent-length: 5\r\n\r\n",
+    "another request amid the trailers": b"0\r\nPOST /t.T/Double HTTP/1.1\r\n\r\n",
+    "an endless extension": b"5;" + b"a" * 200_000,
+    "endless zeros": b"0" * 200_000,
+    "an endless trailer": b"0\r\na: " + b"b" * 200_000,
+    "endless trailers": b"0\r\n" + b"a: b\r\n" * 40_000,
+}
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+@pytest.mark.parametrize("data", BAD_BODIES.values(), ids=BAD_BODIES)
+@pytest.mark.parametrize("method", ["Double", "Hang"])
+def test_a_body_that_is_wrong_ends_the_call_with_a_status(method: str, data: bytes, size: int) -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
+        peer = Peer(server)
+        peer.head(method)
+        for start in range(0, len(data), size):
+            peer.connection.data_received(data[start : start + size])
+        trailers = await peer.answered()
+        assert trailers["grpc-status"] == "13"
+        assert trailers["grpc-message"].startswith("the request is malformed: ")
+        assert peer.transport.ended
+        await turns()
+        assert server.ongoing == 0
+        assert handled == []
+
+    in_loop(body)
+
+
+def test_trailers_are_no_metadata() -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        peer.connection.data_received(CHUNKED + BODY[:-2] + b"request_id: forged\r\nx: y\r\n\r\n")
+        assert (await peer.answered())["request_id"] != "forged"
+        peer.transport.chunks.clear()
+        peer.connection.data_received(GOOD)
+        assert (await peer.answered())["grpc-status"] == "0"
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD + b"content-length: 7\r\n\r\n",
+        HEAD + b"expect: 100-continue\r\ncontent-length: 7\r\n\r\n",
+        b"\r\n\r\n" + HEAD + b"a:\r\nb: \r\ncontent-length: 7 \r\n\r\n",
+        LINE.replace(b" ", b"  ") + b"content-type: application/grpc\r\ncontent-length: 7\r\n\r\n",
+    ],
+)
+def test_what_is_odd_and_unambiguous_is_answered(head: bytes) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        for _ in range(2):
+            peer.transport.chunks.clear()
+            peer.connection.data_received(head + b"\0\0\0\0\2\x08\x04")
+            assert (await peer.answered())["grpc-status"] == "0"
+        assert handled == [4, 4]
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize("pieces", [[GOOD + GOOD], [GOOD, GOOD], [GOOD + GOOD[:50], GOOD[50:]]])
+def test_a_second_request_before_the_answer_ends_the_first_and_is_never_answered(pieces: list[bytes]) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        for piece in pieces:
+            peer.connection.data_received(piece)
+        trailers = await peer.answered()
+        assert trailers["grpc-message"] == "the request is malformed: a request before the answer to the last one"
+        await turns()
+        assert peer.transport.written.count(b"HTTP/1.1") == 1
+        assert peer.transport.ended
+
+    in_loop(body)
+
+
+def test_a_request_behind_one_that_is_refused_does_not_run() -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        peer.connection.data_received(b"GET / HTTP/1.1\r\n\r\n" + GOOD)
+        await turns()
+        assert handled == []
+        assert peer.transport.written.count(b"HTTP/1.1") == 1
+
+    in_loop(body)
+
+
+def test_who_does_not_take_its_answers_gets_no_more_of_them() -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        peer.connection.data_received(GOOD)
+        await peer.answered()
+        peer.connection.pause_writing()  # what the transport does when 64 KiB wait to be sent
+        peer.connection.data_received(GOOD)
+        assert handled == [4]
+        assert peer.transport.ended
+
+    in_loop(body)
+
+
+def test_the_rest_of_a_request_that_has_its_answer_is_dropped_and_the_next_one_served() -> None:
+    async def refuse(requests: AsyncIterator[Int32Value]) -> StringValue:
+        return StringValue(value="enough")
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Refuse=(CLIENT, refuse), Double=(UNARY, double)))
+        peer.head("Refuse")
+        await peer.answered()
+        for _ in range(100):
+            peer.raw(b"x" * 10_000)
+        peer.transport.chunks.clear()
+        peer.connection.data_received(b"0\r\n\r\n" + GOOD)
+        assert (await peer.answered())["grpc-status"] == "0"
+        assert handled == [4]
+
+    in_loop(body)
+
+
+def test_a_mistake_of_ours_is_logged_answered_and_ends_the_connection(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Connection) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Connection, "on_headers_complete", fail)
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        with caplog.at_level(logging.ERROR):
+            peer.connection.data_received(GOOD)
+        assert peer.transport.written.startswith(b"HTTP/1.1 500 ")
+        assert peer.transport.ended
+        assert "ZeroDivisionError: ours" in caplog.text
+
+    in_loop(body)
+
+
+def test_a_request_to_stop_is_never_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(self: Connection) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(Connection, "on_headers_complete", stop)
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        with pytest.raises(SystemExit):
+            peer.connection.data_received(GOOD)
+
+    in_loop(body)
+
+
+def test_headers_up_to_the_limit_are_served_in_one_piece_and_in_many() -> None:
+    padding = b"a: " + b"b" * (MAX_HEADER_BYTES - len(HEAD) - 50) + b"\r\n"
+    data = HEAD + padding + b"transfer-encoding: chunked\r\n\r\n" + BODY
+
+    async def body(serve: Any) -> None:
+        for size in (1000, 1 << 20):
+            peer = Peer(serve(Double=(UNARY, double)))
+            for start in range(0, len(data), size):
+                peer.connection.data_received(data[start : start + size])
+            assert (await peer.answered())["grpc-status"] == "0"
+
+    in_loop(body)
+
+
+def test_a_long_body_in_one_piece_with_its_head_is_no_long_head() -> None:
+    async def length(request: Int32Value) -> StringValue:
+        return StringValue(value=str(request.ByteSize()))
+
+    message = b"\x08\x01\x12\xfc\xff\x0f" + b"x" * 262_140  # a known and an unknown field
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, length)))
+        frame = pack_prefix(0, len(message)) + message
+        peer.connection.data_received(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(frame), frame))
+        assert (await peer.answered())["grpc-status"] == "0"
+
+    in_loop(body)
+
+
+def test_an_unknown_method_is_unimplemented_whatever_is_sent_to_it() -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(settings=WireSettings(max_receive_message_length=1000)))
+        peer.head("Unknown")
+        for _ in range(3):
+            peer.raw(pack_prefix(0, 900) + b"x" * 900)
+        assert (await peer.answered())["grpc-status"] == "12"
+
+    in_loop(body)
+
+
+def test_a_call_that_ends_while_it_waits_for_a_place_leaves_nothing() -> None:
+    async def body(serve: Any) -> None:
+        server: WireServer = serve(
+            Hang=(BIDI, hang), Double=(UNARY, double), settings=WireSettings(max_ongoing_requests=1)
+        )
+        first = Peer(server)
+        first.head("Hang")
+        peers = [Peer(server) for _ in range(100)]
+        for peer in peers:
+            peer.call("Double", Int32Value(value=4))
+        assert server.count_queued() == 100
+        for peer in peers[1:]:
+            peer.transport.closed = True
+            peer.connection.connection_lost(None)
+        assert server.count_queued() == 1
+        first.transport.closed = True
+        first.connection.connection_lost(None)
+        assert (await peers[0].answered())["grpc-status"] == "0"
+        assert handled == [4]
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize("method", ["Double", "Hang", "Endless"])
+def test_a_client_that_goes_at_any_byte_leaves_nothing(method: str) -> None:
+    async def endless(request: Int32Value) -> AsyncIterator[StringValue]:
+        while True:
+            yield StringValue()
+            await asyncio.sleep(0)
+
+    data = GOOD.replace(b"Double", method.encode())
+
+    async def body(serve: Any) -> None:
+        server = serve(Double=(UNARY, double), Hang=(BIDI, hang), Endless=(SERVER, endless))
+        for length in range(len(data) + 1):
+            peer = Peer(server)
+            peer.connection.data_received(data[:length])
+            if length % 2:
+                await turns()
+            peer.transport.closed = True
+            peer.connection.connection_lost(None)
+            await turns()
+            assert server.ongoing == server.connections == server.count_queued() == 0
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not tasks
+
+    in_loop(body)

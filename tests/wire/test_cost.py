@@ -1,0 +1,132 @@
+"""The work of a call, counted and not timed: the bytecodes that run in this package, and the C functions they call.
+
+What the machine does meanwhile does not change these numbers, so a change that makes calls dearer shows here. If it is
+worth its price, write the new number down and say in the commit what it buys. A lower one is written down too: else the
+next change could spend what was won.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from wire_rig import Peer, in_loop
+
+import sdk
+from sdk.service import Cardinality
+
+PACKAGE = str(Path(sdk.__file__).parent)
+MESSAGES = 200
+ANSWER = StringValue(value="x")
+
+# Bytecodes and C calls of a call, or of one more message of a stream, by Python version.
+EXPECTED = {
+    (3, 10): {"unary": 0, "unary with context": 0, "message out": 0, "message in": 0},
+    (3, 11): {"unary": 0, "unary with context": 0, "message out": 0, "message in": 0},
+    (3, 12): {"unary": 0, "unary with context": 0, "message out": 0, "message in": 0},
+    (3, 13): {"unary": 0, "unary with context": 0, "message out": 0, "message in": 0},
+}
+
+
+class Counter:
+    """Counts while it is entered."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Counter:
+        sys.setprofile(self._profile)
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+        sys.setprofile(None)
+
+    def _trace(self, frame: FrameType, event: str, arg: Any) -> Callable[..., Any] | None:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self._opcode
+
+    def _opcode(self, frame: FrameType, event: str, arg: Any) -> Callable[..., Any]:
+        self.count += event == "opcode"
+        return self._opcode
+
+    def _profile(self, frame: FrameType, event: str, arg: Any) -> None:
+        if event == "c_call" and frame.f_code.co_filename.startswith(PACKAGE):
+            self.count += 1
+
+
+async def unary(request: Int32Value) -> StringValue:
+    return ANSWER
+
+
+async def with_context(request: Int32Value, grpc_context: Any) -> StringValue:
+    dict(grpc_context.invocation_metadata())
+    grpc_context.set_trailing_metadata((("a", "b"),))
+    return ANSWER
+
+
+async def out(request: Int32Value) -> AsyncIterator[StringValue]:
+    for _ in range(request.value):
+        yield ANSWER
+
+
+async def into(request: AsyncIterator[Int32Value]) -> StringValue:
+    async for _ in request:
+        pass
+    return ANSWER
+
+
+async def measure(peer: Peer, method: str, messages: list[Int32Value]) -> int:
+    """Return the work of one call, from its first byte to its last."""
+    with Counter() as counter:
+        peer.head(method)
+        for message in messages:
+            peer.send(message)
+        peer.end()
+        while not peer.transport.chunks or not peer.transport.chunks[-1].endswith(b"request_id: made\r\n\r\n"):
+            await asyncio.sleep(0)
+    peer.transport.chunks.clear()
+    return counter.count
+
+
+def count() -> dict[str, int]:
+    counted: dict[str, int] = {}
+
+    async def scenario(serve: Any) -> None:
+        server = serve(
+            unary=(Cardinality.UNARY_UNARY, unary),
+            context=(Cardinality.UNARY_UNARY, with_context),
+            out=(Cardinality.UNARY_STREAM, out),
+            into=(Cardinality.STREAM_UNARY, into),
+        )
+        peer = Peer(server)
+        for _ in range(2):  # the first time, more is done
+            counted["unary"] = await measure(peer, "unary", [Int32Value(value=1)])
+            counted["unary with context"] = await measure(peer, "context", [Int32Value(value=1)])
+            less, more = [await measure(peer, "out", [Int32Value(value=n)]) for n in (1, MESSAGES + 1)]
+            counted["message out"] = (more - less) // MESSAGES
+            less, more = [await measure(peer, "into", [Int32Value(value=1)] * n) for n in (1, MESSAGES + 1)]
+            counted["message in"] = (more - less) // MESSAGES
+
+    in_loop(scenario)
+    return counted
+
+
+@pytest.mark.parametrize("kind", EXPECTED[3, 11])
+def test_a_call_costs_what_it_cost(kind: str) -> None:
+    expected, counted = EXPECTED[sys.version_info[:2]][kind], count()[kind]
+    assert counted <= 1.1 * expected, f"{kind}: {counted} steps, and they were {expected}"
+    assert counted >= 0.9 * expected, f"{kind}: only {counted} steps; they were {expected}: write the new number down"
+
+
+if __name__ == "__main__":
+    print(sys.version_info[:2], count())

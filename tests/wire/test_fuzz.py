@@ -1,0 +1,49 @@
+"""A fixed run of the fuzzer; ``make fuzz`` runs a longer one from a new seed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import fuzzing
+import pytest
+import uvloop
+
+from sdk.wire.server import Connection
+
+
+@pytest.mark.timeout(600)
+def test_a_hundred_thousand_inputs_leave_nothing_and_get_their_own_answers() -> None:
+    fuzzer = uvloop.run(fuzzing.fuzz(20_000, inputs=100_000))
+    assert fuzzer.ok > 10_000
+    assert fuzzer.refused > 10_000
+
+
+def test_the_fuzzer_finds_what_is_wrong_and_replays_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def swap(self: Connection) -> None:
+        self._call = None  # forgets the call that runs, so that a second one runs beside it
+
+    monkeypatch.setattr(Connection, "on_message_complete", swap)
+    monkeypatch.setattr(fuzzing, "FAILURES", tmp_path)
+    with pytest.raises(fuzzing.Wrong, match=r"replay: .*json"):
+        asyncio.run(fuzzing.fuzz(1, inputs=1000))
+    (stored,) = tmp_path.iterdir()
+    with pytest.raises(fuzzing.Wrong):
+        asyncio.run(fuzzing.replay(stored))
+    monkeypatch.undo()
+    asyncio.run(fuzzing.replay(stored))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"nonsense",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nab\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\ngrpc-status: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\ngrpc-status: 0\r\nrequest_id: 1\r\n\r\n0\r\n",
+    ],
+)
+def test_the_fuzzer_knows_a_wrong_answer(written: bytes) -> None:
+    with pytest.raises(fuzzing.Wrong):
+        fuzzing.split_answers(written)

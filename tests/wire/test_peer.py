@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from certificates import Authority
+
+from sdk.wire.peer import auth_context_of, peer_of
+
+PEM = Authority("tests").sign("ann", organization="Acme", dns=("a.org",), uri=("spiffe://acme/ann",)).certificate
+HEADER = f'Hash=ab12;Cert="{quote(PEM, safe="")}"'
+
+
+@pytest.mark.parametrize(
+    ("address", "peer"),
+    [
+        ("127.0.0.1:50000", "ipv4:127.0.0.1:50000"),
+        ("[::1]:50000", "ipv6:%5B::1%5D:50000"),
+        ("", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_a_peer_is_written_as_grpc_writes_it(address: str | None, peer: str) -> None:
+    assert peer_of(address) == peer
+
+
+@pytest.mark.parametrize("certificate", [None, HEADER])
+def test_nobody_is_authenticated_without_tls(certificate: str | None) -> None:
+    assert auth_context_of("http", certificate) == {}
+    assert auth_context_of(None, certificate) == {}
+
+
+@pytest.mark.parametrize("certificate", [None, "", "Hash=ab12", 'By=spiffe://server;Hash=ab12;Subject="CN=ann"'])
+def test_tls_alone_tells_no_name(certificate: str | None) -> None:
+    assert auth_context_of("https", certificate) == {"transport_security_type": (b"ssl",)}
+
+
+@pytest.mark.parametrize("before", ["", "By=spiffe://server;"])
+def test_a_certificate_tells_its_names(before: str) -> None:
+    assert auth_context_of("https", before + HEADER) == {
+        "transport_security_type": (b"ssl",),
+        "x509_common_name": (b"ann",),
+        "x509_subject": (b"CN=ann,O=Acme",),
+        "x509_subject_alternative_name": (b"a.org", b"spiffe://acme/ann"),
+        "x509_pem_cert": (PEM,),
+    }

@@ -1,0 +1,362 @@
+"""Connections that bring nothing end; what Envoy does is never cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvloop
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
+
+from sdk.service import Method, Row
+from sdk.wire import sweep
+from sdk.wire.server import WireServer
+from sdk.wire.sweep import IDLE_S, PATIENCE_S
+
+HEAD = b"POST /t.T/%s HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
+BODY = b"7\r\n\0\0\0\0\2\x08\x04\r\n0\r\n\r\n"
+GOOD = HEAD % b"Double" + BODY
+
+
+async def double(request: Int32Value) -> StringValue:
+    return StringValue(value=str(request.value * 2))
+
+
+async def hang(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
+    yield StringValue(value="first")
+    await asyncio.Event().wait()
+
+
+async def refuse(requests: AsyncIterator[Int32Value]) -> StringValue:
+    return StringValue(value="enough")
+
+
+def silent(connection: Any) -> None:
+    """A peer that says nothing."""
+
+
+def amid_the_head(connection: Any) -> None:
+    connection.data_received(GOOD[:40])
+
+
+def after_a_call(connection: Any) -> None:
+    connection.data_received(GOOD)
+
+
+def after_a_call_in_http_1_0(connection: Any) -> None:
+    head, _, _ = GOOD.partition(b"transfer-encoding")
+    connection.data_received(head.replace(b"HTTP/1.1", b"HTTP/1.0") + b"content-length: 7\r\n\r\n\0\0\0\0\2\x08\x04")
+
+
+def amid_a_call(connection: Any) -> None:
+    connection.data_received(HEAD % b"Hang")
+
+
+def amid_the_body(connection: Any) -> None:
+    connection.data_received(HEAD % b"Double" + BODY[:5])
+
+
+def answered_and_still_sending(connection: Any) -> None:
+    connection.data_received(HEAD % b"Refuse")
+
+
+def refused(connection: Any) -> None:
+    connection.data_received(b"nonsense")
+
+
+@pytest.mark.parametrize(
+    ("does", "patience_s", "said", "how"),
+    [
+        (silent, IDLE_S, b"", "closed"),
+        (amid_the_head, PATIENCE_S, b"HTTP/1.1 408 ", "ended"),
+        (after_a_call, IDLE_S, b"HTTP/1.1 200 ", "closed"),
+        (after_a_call_in_http_1_0, PATIENCE_S, b"HTTP/1.1 200 ", "closed"),
+        (amid_a_call, None, b"HTTP/1.1 200 ", ""),
+        (amid_the_body, None, b"", ""),
+        (answered_and_still_sending, PATIENCE_S, b"HTTP/1.1 200 ", "closed"),
+        (refused, PATIENCE_S, b"HTTP/1.1 400 ", "aborted"),
+    ],
+)
+def test_how_long_a_connection_may_stay(
+    does: Callable[[Any], None], patience_s: float | None, said: bytes, how: str
+) -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Double=(UNARY, double), Hang=(BIDI, hang), Refuse=(CLIENT, refuse))
+        peer = Peer(server)
+        does(peer.connection)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        transport = peer.transport
+        before = (transport.ended, transport.closed)
+        server.sweep.sweep(0)
+        server.sweep.sweep((patience_s or IDLE_S * 10) - 0.001)
+        assert (transport.ended, transport.closed) == before
+        server.sweep.sweep(patience_s or IDLE_S * 20)
+        assert transport.written.startswith(said)
+        assert not how or getattr(transport, how)
+        assert how or (transport.ended, transport.closed) == before
+        assert transport.aborted == (how == "aborted")
+
+    in_loop(body)
+
+
+def test_every_call_starts_the_time_again() -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Double=(UNARY, double))
+        peer = Peer(server)
+        for now in range(0, int(IDLE_S * 5), int(IDLE_S / 2)):
+            peer.connection.data_received(GOOD)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            server.sweep.sweep(now)
+        assert not peer.transport.closed
+
+    in_loop(body)
+
+
+def test_a_peer_that_takes_its_answer_slowly_may_and_one_that_takes_nothing_may_not() -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Double=(UNARY, double))
+        peer = Peer(server)
+        peer.connection.data_received(b"nonsense")  # the answer is out, and the connection is closing
+        for now, unsent in enumerate(range(1000, 0, -100)):
+            peer.transport.unsent = unsent
+            server.sweep.sweep(now * (PATIENCE_S - 1))
+        assert not peer.transport.aborted
+        server.sweep.sweep(now * (PATIENCE_S - 1) + PATIENCE_S)
+        assert peer.transport.aborted
+
+    in_loop(body)
+
+
+def test_an_answer_that_nobody_takes_waits_as_long_as_an_idle_connection() -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Refuse=(CLIENT, refuse))
+        peer = Peer(server)
+        answered_and_still_sending(peer.connection)
+        await peer.answered()
+        peer.transport.unsent = 1_000_000  # Envoy stops reading while its own client does
+        server.sweep.sweep(0)
+        server.sweep.sweep(IDLE_S - 1)
+        assert not peer.transport.closed
+        server.sweep.sweep(IDLE_S)
+        assert peer.transport.closed
+
+    in_loop(body)
+
+
+def test_too_many_connections_are_refused_and_idle_ones_make_room(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
+        server.sweep.limit = 4
+        busy, *idle = [Peer(server) for _ in range(4)]
+        amid_a_call(busy.connection)
+        late = Peer(server)
+        assert late.transport.aborted
+        assert server.connections == 4
+        with caplog.at_level(logging.WARNING):
+            server.sweep.sweep(0)
+        assert "refused 1 connections: 4 are open" in caplog.text
+        server.sweep.sweep(PATIENCE_S)
+        assert all(peer.transport.closed for peer in idle)
+        assert not busy.transport.closed
+
+    in_loop(body)
+
+
+def test_there_are_file_descriptors_left_for_the_rest() -> None:
+    import resource
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 0 < sweep.most_connections() < files
+
+
+# -- with sockets --------------------------------------------------------------------------------
+
+
+def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServer], Awaitable[None]]) -> None:
+    monkeypatch.setattr(sweep, "SWEEP_S", 0.02)
+    monkeypatch.setattr(sweep, "PATIENCE_S", 0.1)
+
+    async def never_reads(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
+        yield StringValue(value="first")
+        await asyncio.Event().wait()
+
+    async def long(request: Int32Value) -> StringValue:
+        return StringValue(value="x" * 20_000_000)
+
+    async def stream(request: Int32Value) -> AsyncIterator[StringValue]:
+        while True:
+            yield StringValue(value="x" * 1000)
+
+    async def main() -> None:
+        handlers = {
+            "Double": (UNARY, double),
+            "NeverReads": (BIDI, never_reads),
+            "Refuse": (CLIENT, refuse),
+            "Long": (UNARY, long),
+            "Stream": (SERVER, stream),
+        }
+        server = WireServer(
+            [
+                Row(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+                for name, (cardinality, handler) in handlers.items()
+            ]
+        )
+        port = await server.listen("127.0.0.1")
+        try:
+            await body(port, server)
+        finally:  # a handler's thread must not outlive a test that fails
+            await server.drain(quiet_s=0, grace_s=0)
+
+    uvloop.run(main())
+
+
+async def gone(server: WireServer) -> None:
+    async def wait() -> None:
+        while server.connections or server.ongoing:
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(wait(), 5)
+
+
+def test_a_refused_peer_reads_why_even_when_it_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(port: int, server: WireServer) -> None:
+        for data in (b"GET / HTTP/1.1\r\n\r\n", GOOD[:-6] + b"zz\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(data)
+            for _ in range(50):  # a reset would throw the answer away
+                writer.write(b"x" * 100_000)
+                await writer.drain()
+            answer = await reader.read(-1)
+            assert b" 405 " in answer or b"grpc-status: 13" in answer
+            writer.close()
+            await gone(server)
+
+    over_sockets(monkeypatch, body)
+
+
+def test_peers_that_stall_go_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(port: int, server: WireServer) -> None:
+        stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
+        for number, (_, writer) in enumerate(stalled):
+            writer.write(GOOD[: 1 + number])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(20):
+            writer.write(GOOD)
+            await reader.readuntil(b"grpc-status: 0\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0.01)
+        writer.close()
+        for reader, writer in stalled:
+            assert (await reader.read(-1)).startswith(b"HTTP/1.1 408 ")
+            writer.close()
+        await gone(server)
+
+    over_sockets(monkeypatch, body)
+
+
+def test_who_never_stops_sending_after_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(port: int, server: WireServer) -> None:
+        client = socket.create_connection(("127.0.0.1", port))
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(client, HEAD % b"Refuse")
+
+        async def send() -> None:
+            while True:
+                await loop.sock_sendall(client, b"5\r\nhello\r\n" * 1000)
+                await asyncio.sleep(0.001)
+
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            await send()
+        await gone(server)
+        client.close()
+
+    over_sockets(monkeypatch, body)
+
+
+def test_who_never_reads_its_answer_is_cut_when_the_connection_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(port: int, server: WireServer) -> None:
+        client = socket.create_connection(("127.0.0.1", port))
+        client.sendall(HEAD % b"Long" + BODY)
+        while server.ongoing or not server.calls:
+            await asyncio.sleep(0.01)
+        await server.drain(quiet_s=0, grace_s=0)
+        await gone(server)
+        client.close()
+
+    over_sockets(monkeypatch, body)
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
+    monkeypatch: pytest.MonkeyPatch, is_reset: bool
+) -> None:
+    async def body(port: int, server: WireServer) -> None:
+        client = socket.create_connection(("127.0.0.1", port))
+        client.setblocking(False)
+        client.sendall(HEAD % b"NeverReads")
+        flood = b"7\r\n\0\0\0\0\2\x08\x04\r\n" * 1000
+        loop, sent = asyncio.get_running_loop(), 0
+        with contextlib.suppress(asyncio.TimeoutError):  # the handler takes nothing, so the server stops reading
+            while True:
+                await asyncio.wait_for(loop.sock_sendall(client, flood), 0.2)
+                sent += len(flood)
+        assert sent
+        assert server.ongoing == 1
+        if is_reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        await gone(server)
+
+    over_sockets(monkeypatch, body)
+
+
+@pytest.mark.parametrize("method", [b"Stream", b"Long", b"NeverReads"])
+def test_a_reset_at_any_time_leaves_nothing(monkeypatch: pytest.MonkeyPatch, method: bytes) -> None:
+    async def body(port: int, server: WireServer) -> None:
+        for number in range(20):
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(HEAD % method + BODY)
+            await asyncio.sleep(0.001 * number)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        await gone(server)
+
+    over_sockets(monkeypatch, body)
+
+
+def test_a_peer_that_half_closes_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(port: int, server: WireServer) -> None:
+        client = socket.create_connection(("127.0.0.1", port))
+        client.sendall(HEAD % b"NeverReads")
+        client.shutdown(socket.SHUT_WR)
+        while not server.calls:
+            await asyncio.sleep(0.01)
+        await gone(server)
+        client.close()
+
+    over_sockets(monkeypatch, body)
+
+
+def test_dead_peers_are_noticed_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(port: int, server: WireServer) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        while not server.connections:
+            await asyncio.sleep(0.01)
+        (connection,) = server.sweep.connections
+        accepted = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 5
+        writer.close()
+        await gone(server)
+
+    over_sockets(monkeypatch, body)
