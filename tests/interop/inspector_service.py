@@ -35,7 +35,7 @@ def send(wanted: Wanted, context: ServicerContext) -> StringValue:
     return StringValue()
 
 
-@grpc_deployment(max_ongoing_requests=100)
+@grpc_deployment(max_ongoing_requests=100, graceful_shutdown_wait_loop_s=0.1)
 class Inspector(InspectorBase):
     def __init__(self) -> None:
         self.echoing = 0

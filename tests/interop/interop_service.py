@@ -86,7 +86,7 @@ def seconds(parameters: ResponseParameters) -> float:
     return parameters.interval_us / 1e6
 
 
-@grpc_deployment(max_ongoing_requests=100)
+@grpc_deployment(max_ongoing_requests=100, graceful_shutdown_wait_loop_s=0.1)
 class AsyncTestService(TestServiceBase):
     async def EmptyCall(self, request: Empty) -> Empty:
         return request
@@ -136,7 +136,7 @@ class AsyncTestService(TestServiceBase):
                 yield output(parameters, grpc_context)
 
 
-@grpc_deployment(max_ongoing_requests=20)
+@grpc_deployment(max_ongoing_requests=20, graceful_shutdown_wait_loop_s=0.1)
 class SyncTestService(TestServiceBase):
     def EmptyCall(self, request: Empty) -> Empty:
         return request
