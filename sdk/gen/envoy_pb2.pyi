@@ -1271,6 +1271,90 @@ class HttpFilter(_message.Message):
 Global___HttpFilter: _TypeAlias = HttpFilter  # noqa: Y015
 
 @_typing.final
+class CoreTypedExtensionConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPED_CONFIG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def typed_config(self) -> _any_pb2.Any: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        typed_config: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["typed_config", b"typed_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoreTypedExtensionConfig: _TypeAlias = CoreTypedExtensionConfig  # noqa: Y015
+
+@_typing.final
+class ExtensionWithMatcher(_message.Message):
+    """A filter that runs for some requests only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXTENSION_CONFIG_FIELD_NUMBER: _builtins.int
+    XDS_MATCHER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def extension_config(self) -> Global___CoreTypedExtensionConfig: ...
+    @_builtins.property
+    def xds_matcher(self) -> Global___Matcher: ...
+    def __init__(
+        self,
+        *,
+        extension_config: Global___CoreTypedExtensionConfig | None = ...,
+        xds_matcher: Global___Matcher | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extension_config", b"extension_config", "xds_matcher", b"xds_matcher"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extension_config", b"extension_config", "xds_matcher", b"xds_matcher"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtensionWithMatcher: _TypeAlias = ExtensionWithMatcher  # noqa: Y015
+
+@_typing.final
+class SkipFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipFilter: _TypeAlias = SkipFilter  # noqa: Y015
+
+@_typing.final
+class Lua(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_SOURCE_CODE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def default_source_code(self) -> Global___DataSource: ...
+    def __init__(
+        self,
+        *,
+        default_source_code: Global___DataSource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_source_code", b"default_source_code"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_source_code", b"default_source_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lua: _TypeAlias = Lua  # noqa: Y015
+
+@_typing.final
 class LocalReplyConfig(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1785,18 +1869,22 @@ class Matcher(_message.Message):
                 def WhichOneof(self, oneof_group: _WhichOneofArgType_matcher) -> _WhichOneofReturnType_matcher | None: ...
 
             SINGLE_PREDICATE_FIELD_NUMBER: _builtins.int
+            NOT_MATCHER_FIELD_NUMBER: _builtins.int
             @_builtins.property
             def single_predicate(self) -> Global___Matcher.MatcherList.Predicate.SinglePredicate: ...
+            @_builtins.property
+            def not_matcher(self) -> Global___Matcher.MatcherList.Predicate: ...
             def __init__(
                 self,
                 *,
                 single_predicate: Global___Matcher.MatcherList.Predicate.SinglePredicate | None = ...,
+                not_matcher: Global___Matcher.MatcherList.Predicate | None = ...,
             ) -> None: ...
-            _HasFieldArgType: _TypeAlias = _typing.Literal["match_type", b"match_type", "single_predicate", b"single_predicate"]  # noqa: Y015
+            _HasFieldArgType: _TypeAlias = _typing.Literal["match_type", b"match_type", "not_matcher", b"not_matcher", "single_predicate", b"single_predicate"]  # noqa: Y015
             def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-            _ClearFieldArgType: _TypeAlias = _typing.Literal["match_type", b"match_type", "single_predicate", b"single_predicate"]  # noqa: Y015
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["match_type", b"match_type", "not_matcher", b"not_matcher", "single_predicate", b"single_predicate"]  # noqa: Y015
             def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-            _WhichOneofReturnType_match_type: _TypeAlias = _typing.Literal["single_predicate"]  # noqa: Y015
+            _WhichOneofReturnType_match_type: _TypeAlias = _typing.Literal["single_predicate", "not_matcher"]  # noqa: Y015
             _WhichOneofArgType_match_type: _TypeAlias = _typing.Literal["match_type", b"match_type"]  # noqa: Y015
             def WhichOneof(self, oneof_group: _WhichOneofArgType_match_type) -> _WhichOneofReturnType_match_type | None: ...
 

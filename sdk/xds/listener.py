@@ -10,6 +10,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk.errors import OptionsError
 from sdk.gen import envoy_pb2 as pb
+from sdk.xds.last_value import last_value
 from sdk.xds.tls import TlsConfig, transport_socket
 from sdk.xds.typed import pack
 
@@ -17,6 +18,7 @@ LISTENER_NAME = "grpc"
 ROUTES_NAME = "routes"
 #: Headers in a request, and trailers in an answer. gRPC counts bytes only; Envoy's default is 100.
 MAX_HEADERS = 1100
+APPLICATION_KEY = "application"
 _RESOURCE_EXHAUSTED = "8"
 
 
@@ -107,11 +109,12 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
         stat_prefix="grpc",
         rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTES_NAME),
         http_filters=[
+            last_value(APPLICATION_KEY),
             pb.HttpFilter(
                 name="envoy.filters.http.router",
                 # Envoy's x-envoy-* headers would reach clients as metadata.
                 typed_config=pack(pb.Router(suppress_envoy_headers=True)),
-            )
+            ),
         ],
         # What a client says about itself in headers is not believed: Envoy writes x-forwarded-proto,
         # x-forwarded-client-cert and x-request-id anew, and heeds no x-envoy-* header. By default it trusts clients on

@@ -19,7 +19,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk.gen import envoy_pb2 as pb
 from sdk.xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
-from sdk.xds.listener import ROUTES_NAME, header
+from sdk.xds.listener import APPLICATION_KEY, ROUTES_NAME, header
 from sdk.xds.typed import pack
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from sdk.xds.snapshot import Application, Deployment, Snapshot
 
-APPLICATION_KEY = "application"
 MODEL_KEY = "multiplexed_model_id"
 BUILT_IN_PREFIXES = ("/ray.serve.RayServeAPIService/", "/grpc.health.v1.Health/", "/grpc.reflection.")
 

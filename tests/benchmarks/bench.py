@@ -168,7 +168,8 @@ def main() -> int:
             for index, name in enumerate(names):
                 print(f"starting {name}", flush=True)
                 servers[name] = stack.enter_context(started(name, folder / str(index)))
-            figures = [] if arguments.quick or OURS not in servers else footprint.measure(servers[OURS])
+            whole = not arguments.quick and not arguments.only
+            figures = footprint.measure(servers[OURS]) if whole and OURS in servers else []
             results = measure(works, servers, 3 if arguments.quick else 5, 1.0 if arguments.quick else 1.5)
     except LoadError as error:
         print(error, file=sys.stderr)

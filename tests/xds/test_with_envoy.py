@@ -42,6 +42,19 @@ def run() -> Iterator[Run]:
     loop.close()
 
 
+def test_the_last_of_several_application_values_counts(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b", "c") as it:
+            two = {"two": {"Greeter": (["demo.Greeter"], ["b"])}}
+            await it.publish({**ONE, **two, "x, two": {"Greeter": (["demo.Greeter"], ["c"])}})
+            assert await it.answers(GREET, app("one"), app("two")) == "b"
+            assert await it.answers(GREET, app("two"), app("three"), app("one")) == "a"
+            assert await it.answers(GREET, app("one"), app("three")) == "NOT_FOUND"
+            assert await it.answers(GREET, app("x, two")) == "c", "one value with a comma"
+
+    run(scenario())
+
+
 def test_replicas_on_unix_sockets_and_on_tcp_in_one_deployment(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
