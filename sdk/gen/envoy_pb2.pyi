@@ -708,17 +708,21 @@ Global___KeepaliveSettings: _TypeAlias = KeepaliveSettings  # noqa: Y015
 class CoreHttpProtocolOptions(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    MAX_HEADERS_COUNT_FIELD_NUMBER: _builtins.int
     MAX_RESPONSE_HEADERS_KB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def max_headers_count(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def max_response_headers_kb(self) -> _wrappers_pb2.UInt32Value: ...
     def __init__(
         self,
         *,
+        max_headers_count: _wrappers_pb2.UInt32Value | None = ...,
         max_response_headers_kb: _wrappers_pb2.UInt32Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_response_headers_kb", b"max_response_headers_kb"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_headers_count", b"max_headers_count", "max_response_headers_kb", b"max_response_headers_kb"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_response_headers_kb", b"max_response_headers_kb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_headers_count", b"max_headers_count", "max_response_headers_kb", b"max_response_headers_kb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1158,6 +1162,7 @@ class HttpConnectionManager(_message.Message):
     INTERNAL_ADDRESS_CONFIG_FIELD_NUMBER: _builtins.int
     MAX_REQUEST_HEADERS_KB_FIELD_NUMBER: _builtins.int
     SERVER_HEADER_TRANSFORMATION_FIELD_NUMBER: _builtins.int
+    COMMON_HTTP_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
     LOCAL_REPLY_CONFIG_FIELD_NUMBER: _builtins.int
     codec_type: Global___HttpConnectionManager.CodecType.ValueType
     stat_prefix: _builtins.str
@@ -1184,6 +1189,8 @@ class HttpConnectionManager(_message.Message):
     @_builtins.property
     def max_request_headers_kb(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
+    def common_http_protocol_options(self) -> Global___CoreHttpProtocolOptions: ...
+    @_builtins.property
     def local_reply_config(self) -> Global___LocalReplyConfig: ...
     def __init__(
         self,
@@ -1202,11 +1209,12 @@ class HttpConnectionManager(_message.Message):
         internal_address_config: Global___HttpConnectionManager.InternalAddressConfig | None = ...,
         max_request_headers_kb: _wrappers_pb2.UInt32Value | None = ...,
         server_header_transformation: Global___HttpConnectionManager.ServerHeaderTransformation.ValueType = ...,
+        common_http_protocol_options: Global___CoreHttpProtocolOptions | None = ...,
         local_reply_config: Global___LocalReplyConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "set_current_client_cert_details", b"set_current_client_cert_details", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["common_http_protocol_options", b"common_http_protocol_options", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "set_current_client_cert_details", b"set_current_client_cert_details", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_type", b"codec_type", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_type", b"codec_type", "common_http_protocol_options", b"common_http_protocol_options", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_route_specifier: _TypeAlias = _typing.Literal["rds"]  # noqa: Y015
     _WhichOneofArgType_route_specifier: _TypeAlias = _typing.Literal["route_specifier", b"route_specifier"]  # noqa: Y015
@@ -1482,10 +1490,13 @@ class RouteConfiguration(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VIRTUAL_HOSTS_FIELD_NUMBER: _builtins.int
+    RESPONSE_HEADERS_TO_REMOVE_FIELD_NUMBER: _builtins.int
     REQUEST_HEADERS_TO_ADD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     @_builtins.property
     def virtual_hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VirtualHost]: ...
+    @_builtins.property
+    def response_headers_to_remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def request_headers_to_add(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderValueOption]: ...
     def __init__(
@@ -1493,11 +1504,12 @@ class RouteConfiguration(_message.Message):
         *,
         name: _builtins.str = ...,
         virtual_hosts: _abc.Iterable[Global___VirtualHost] | None = ...,
+        response_headers_to_remove: _abc.Iterable[_builtins.str] | None = ...,
         request_headers_to_add: _abc.Iterable[Global___HeaderValueOption] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_headers_to_add", b"request_headers_to_add", "virtual_hosts", b"virtual_hosts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_headers_to_add", b"request_headers_to_add", "response_headers_to_remove", b"response_headers_to_remove", "virtual_hosts", b"virtual_hosts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,7 +117,7 @@ class Call(FlowControl):
     @property
     def is_grpc(self) -> bool:
         """Whether the request says that it is a gRPC call."""
-        return self._fields.get(b"content-type", b"").startswith(b"application/grpc")
+        return md.is_grpc(self._fields.get(b"content-type", b""))
 
     def headers_complete(self) -> None:
         """The request's headers are there: start what need not wait for the body."""
@@ -286,9 +286,9 @@ class Call(FlowControl):
         """End the call with a status, unless it has ended."""
         if self._finished:
             return
-        head = b"" if self._head_sent else self.server.head
+        trailers = self._trailers(code, details)
+        self.transport.write(trailers if self._head_sent else self.without_messages(code, trailers))
         self._head_sent = True
-        self.transport.write(head + self._trailers(code, details))
         self._finish()
 
     def _finish_raised(self, error: BaseException) -> None:

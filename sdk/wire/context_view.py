@@ -156,6 +156,17 @@ class ContextView:
             return head
         return b"%sgrpc-encoding: %s\r\n\r\n" % (head[:-2], self.compressor.encoding)
 
+    def without_messages(self, code: int, trailers: bytes) -> bytes:
+        """Return a whole answer that has no messages.
+
+        An error is one block of headers then (gRPC's "Trailers-Only"): the client has no headers of the call before its
+        status, and may retry it.
+        """
+        head = self.server.head
+        if not code:
+            return head + trailers
+        return head[:-2].replace(b"transfer-encoding: chunked", b"content-length: 0") + trailers.removeprefix(b"0\r\n")
+
     def time_remaining(self) -> float | None:
         """Return the seconds left until the deadline, or None."""
         return None if self._deadline is None else max(0.0, self._deadline - self.server.loop.time())

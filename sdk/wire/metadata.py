@@ -45,11 +45,19 @@ _SERVER_FOLDERS = tuple(
 )
 # What a status message gets in any case.
 MIN_MESSAGE_ROOM = 1024
+# The most that a handler may send at a time. Envoy accepts it (sdk/xds/clusters.py); many clients accept less.
+MAX_PAIRS, MAX_BYTES = 1000, 64 << 10
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
 _PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")
 _UNSAFE_IN_MESSAGE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
+_CONTENT_TYPES = frozenset({b"application/grpc", b"application/grpc+proto"})
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])\Z")
 _UNIT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Tell whether this is the content-type of a gRPC call whose messages are protobuf; parameters don't matter."""
+    return content_type in _CONTENT_TYPES or content_type.partition(b";")[0].rstrip() in _CONTENT_TYPES
 
 
 def parse_timeout(value: bytes) -> float | None:
@@ -88,7 +96,8 @@ def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
 
     Raises:
         TypeError: It is not a sequence of pairs.
-        ValueError: A key or value can't be sent, or the key belongs to gRPC or HTTP; the text says which.
+        ValueError: A key or value can't be sent, or the key belongs to gRPC or HTTP; the text says which. Or it is too
+            much.
     """
     try:
         pairs = tuple((key, value) for key, value in metadata or () if key != "request_id")
@@ -108,6 +117,11 @@ def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
                 raise ValueError(f"metadata value of {key!r} must be bytes, not {type(value).__name__}")
         elif not isinstance(value, str) or not _PLAIN_VALUE.match(value):
             raise ValueError(f"metadata value of {key!r} must be printable ASCII text, not {value!r}; use a '-bin' key")
+    size, count = sum(len(key) + len(value) for key, value in pairs), len(pairs)
+    if count > MAX_PAIRS or size > MAX_BYTES:
+        raise ValueError(
+            f"metadata of {size} bytes in {count} pairs is too much: at most {MAX_BYTES} bytes in {MAX_PAIRS} pairs"
+        )
     return pairs
 
 
@@ -122,7 +136,11 @@ def encode(metadata: Metadata) -> bytes:
 
 def encode_message(text: str) -> bytes:
     """Return a status message as ``grpc-message`` wants it: percent-encoded UTF-8."""
-    return _UNSAFE_IN_MESSAGE.sub(lambda match: b"%%%02X" % match[0][0], text.encode("utf-8", "replace"))
+    encoded = _UNSAFE_IN_MESSAGE.sub(lambda match: b"%%%02X" % match[0][0], text.encode("utf-8", "replace"))
+    # HTTP drops spaces around a value. Those behind an encoded one are inside.
+    if encoded.startswith(b" "):
+        encoded = b"%20" + encoded[1:]
+    return encoded[:-1] + b"%20" if encoded.endswith(b" ") else encoded
 
 
 def message_room(extra: int) -> int:

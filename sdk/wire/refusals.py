@@ -39,7 +39,7 @@ class Refusal(Exception):
 
 PIPELINED = "400 Bad Request", "a request before the answer to the last one"
 NOT_POST = "405 Method Not Allowed", "gRPC calls are POST requests"
-NOT_GRPC = "415 Unsupported Media Type", "the content-type of a gRPC call is application/grpc"
+NOT_GRPC = "415 Unsupported Media Type", "the content-type of a gRPC call is application/grpc or application/grpc+proto"
 TOO_LONG = "431 Request Header Fields Too Large", f"the headers are longer than {MAX_HEADER_BYTES} bytes"
 TOO_SLOW = "408 Request Timeout", "the headers did not arrive in time"
 

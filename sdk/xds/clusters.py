@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk.gen import envoy_pb2 as pb
-from sdk.xds.listener import ads_source, socket_address
+from sdk.xds.listener import MAX_HEADERS, ads_source, socket_address
 from sdk.xds.typed import pack
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ FALLBACK = "fallback"
 _PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # A replica may hold this share (in percent) of the average load before a model's calls spill to the next replica.
 _BALANCE_FACTOR = 125
+# The most that a replica adds to the client's request id, which may fill a request: metadata of 64 KiB in base64 and a
+# status message. Above that Envoy would take the answer for a broken replica's, and keep calls from it for a while.
+_ANSWER_KIB = 104
 
 
 def cluster_name(application: str, deployment: str) -> str:
@@ -103,7 +106,10 @@ def _assignment(name: str, hosts: list[pb.LbEndpoint]) -> pb.ClusterLoadAssignme
 def _replicas(config: ListenerConfig) -> pb.Cluster:
     # What all deployments share. Copying it is ten times as fast as building it, and there may be thousands.
     http1 = pb.HttpProtocolOptions(
-        common_http_protocol_options=pb.CoreHttpProtocolOptions(max_response_headers_kb=config.max_metadata_kib),
+        common_http_protocol_options=pb.CoreHttpProtocolOptions(
+            max_headers_count=UInt32Value(value=MAX_HEADERS),
+            max_response_headers_kb=UInt32Value(value=config.max_metadata_kib.value + _ANSWER_KIB),
+        ),
         explicit_http_config=pb.HttpProtocolOptions.ExplicitHttpConfig(
             http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True)
         ),

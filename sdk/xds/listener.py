@@ -16,6 +16,8 @@ from sdk.xds.typed import pack
 
 LISTENER_NAME = "grpc"
 ROUTES_NAME = "routes"
+#: Headers in a request, and trailers in an answer. gRPC counts bytes only; Envoy's default is 100.
+MAX_HEADERS = 1100
 APPLICATION_KEY = "application"
 _RESOURCE_EXHAUSTED = "8"
 
@@ -30,7 +32,7 @@ class ListenerConfig:
         host: IP address to listen on; ``"::"`` listens on IPv4 too.
         port: TCP port.
         max_concurrent_streams: Calls at a time on one client connection.
-        max_metadata_bytes: Most bytes of metadata in a request or in an answer, rounded up to KiB.
+        max_metadata_bytes: Most bytes of metadata in a request, rounded up to KiB.
         tls: Certificates; None for plain text.
 
     Raises:
@@ -129,6 +131,7 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
         stream_idle_timeout=Duration(),
         server_header_transformation=pb.HttpConnectionManager.PASS_THROUGH,
         max_request_headers_kb=config.max_metadata_kib,
+        common_http_protocol_options=pb.CoreHttpProtocolOptions(max_headers_count=UInt32Value(value=MAX_HEADERS)),
         http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True),
         http2_protocol_options=pb.Http2ProtocolOptions(
             max_concurrent_streams=UInt32Value(value=config.max_concurrent_streams),

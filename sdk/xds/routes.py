@@ -52,6 +52,8 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     return pb.RouteConfiguration(
         name=ROUTES_NAME,
         virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=_safe_retries())],
+        # An error without messages comes with a length of 0, which clients would take for metadata.
+        response_headers_to_remove=["content-length"],
         # The client's address with its port, in place of whatever it sent: the context's peer().
         request_headers_to_add=[header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")],
     )

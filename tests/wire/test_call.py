@@ -14,6 +14,7 @@ from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError, current_context
 from sdk.context import ServicerContext
+from sdk.service import Cardinality
 from sdk.wire.flow import HIGH_WATER
 from sdk.wire.server import WireSettings
 
@@ -89,6 +90,15 @@ def test_server_streaming(handler: Any, count: int) -> None:
         assert -1 not in sent
 
     in_loop(body)
+
+
+async def fails(request: Int32Value) -> StringValue:
+    raise RpcError(grpc.StatusCode.NOT_FOUND, "no user 7")
+
+
+async def fails_before_its_first_message(request: Int32Value) -> AsyncIterator[StringValue]:
+    raise RpcError(grpc.StatusCode.NOT_FOUND, "no user 7")
+    yield StringValue()
 
 
 async def total(requests: AsyncIterator[Int32Value]) -> StringValue:
@@ -194,6 +204,37 @@ def test_raised(raised: Exception, status: str, message: str) -> None:
         peer = Peer(serve(Fail=(UNARY, fail), settings=WireSettings(error_details="message")))
         peer.call("Fail", Int32Value())
         assert await peer.answered() == {"grpc-status": status, "grpc-message": message, "request_id": "made"}
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize(("cardinality", "handler"), [(UNARY, fails), (SERVER, fails_before_its_first_message)])
+def test_an_error_without_messages_is_one_block_of_headers(cardinality: Cardinality, handler: Any) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Fail=(cardinality, handler)))
+        peer.call("Fail", Int32Value())
+        await peer.answered()
+        assert peer.transport.written == (
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n"
+            b"grpc-status: 5\r\ngrpc-message: no user 7\r\nrequest_id: made\r\n\r\n"
+        )
+
+    in_loop(body)
+
+
+def test_an_empty_stream_is_headers_and_trailers() -> None:
+    async def empty(request: Int32Value) -> AsyncIterator[StringValue]:
+        for text in ():
+            yield StringValue(value=text)
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Empty=(SERVER, empty)))
+        peer.call("Empty", Int32Value())
+        await peer.answered()
+        assert peer.transport.written == (
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"0\r\ngrpc-status: 0\r\nrequest_id: made\r\n\r\n"
+        )
 
     in_loop(body)
 

@@ -17,16 +17,50 @@ def test_timeouts_in_every_unit(value: bytes, seconds: float) -> None:
     assert md.parse_timeout(value) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(
+    ("content_type", "is_grpc"),
+    [
+        (b"application/grpc", True),
+        (b"application/grpc+proto", True),
+        (b"application/grpc;charset=utf-8", True),
+        (b"application/grpc+proto ; charset=utf-8", True),
+        (b"application/grpc+json", False),
+        (b"application/grpc-web", False),
+        (b"application/grpc-web+proto", False),
+        (b"application/grpcs", False),
+        (b"application/json", False),
+        (b"", False),
+    ],
+)
+def test_content_types(content_type: bytes, is_grpc: bool) -> None:
+    assert md.is_grpc(content_type) is is_grpc
+
+
+@pytest.mark.parametrize("metadata", [[("k", "v" * (64 << 10))], [("k-bin", bytes(40 << 10))] * 2, [("k", "v")] * 1001])
+def test_too_much_metadata_is_refused(metadata: list[tuple[str, str | bytes]]) -> None:
+    with pytest.raises(ValueError, match="is too much: at most 65536 bytes in 1000 pairs"):
+        md.check(metadata)
+
+
+def test_much_metadata_is_not() -> None:
+    assert len(md.check([("k", "v" * 60)] * 1000)) == 1000
+
+
 @pytest.mark.parametrize("value", [b"", b"1", b"S", b"1s", b"-1S", b"123456789S", b"1.5S"])
 def test_malformed_timeouts(value: bytes) -> None:
     assert md.parse_timeout(value) is None
 
 
-@given(st.text())
+@given(st.text() | st.text(alphabet=" a%\n"))
 def test_messages_are_percent_encoded(text: str) -> None:
     encoded = md.encode_message(text)
     assert all(0x20 <= byte <= 0x7E for byte in encoded)
     assert unquote_to_bytes(encoded) == text.encode("utf-8", "replace")
+    assert encoded == encoded.strip(), "HTTP would drop spaces around it"
+
+
+def test_spaces_around_a_message_are_encoded() -> None:
+    assert [md.encode_message(text) for text in (" ", "  a b  ", "a")] == [b"%20", b"%20 a b %20", b"a"]
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), min_size=1), st.integers(40, 400))

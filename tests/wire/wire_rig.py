@@ -96,13 +96,13 @@ class Peer:
         return parse_answer(self.transport.written)
 
     def trailers(self) -> dict[str, str]:
-        _, _, tail = self.transport.written.rpartition(b"0\r\ngrpc-status")
+        _, _, tail = self.transport.written.rpartition(b"\r\ngrpc-status")
         lines = (b"grpc-status" + tail).decode().split("\r\n")
         return dict(line.split(": ", 1) for line in lines if line)
 
     async def answered(self) -> dict[str, str]:
         for _ in range(500):
-            if self.transport.written.endswith(b"\r\n\r\n") and b"0\r\ngrpc-status" in self.transport.written:
+            if self.transport.written.endswith(b"\r\n\r\n") and b"\r\ngrpc-status" in self.transport.written:
                 return self.trailers()
             await asyncio.sleep(0.002)
         raise AssertionError(self.transport.written)
@@ -119,6 +119,11 @@ class Answer:
 
 def parse_answer(data: bytes) -> Answer:
     head, _, rest = data.partition(b"\r\n\r\n")
+    head, status, trailers = head.partition(b"\r\ngrpc-status")
+    if status:
+        assert b"content-length: 0" in head
+        assert not rest, "an error alone is one block of headers"
+        return Answer(_lines(head.split(b"\r\n")[1:]), [], _lines((b"grpc-status" + trailers).split(b"\r\n")))
     body = b""
     while True:
         size, _, rest = rest.partition(b"\r\n")

@@ -1,0 +1,33 @@
+"""What the interop tests deploy: the services of this folder, on code that the SDK generates from its protos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import generate, share_with_replicas
+from raw_client import RawClient
+
+import sdk
+from sdk.serve.run import delete
+
+HERE = Path(__file__).parent
+share_with_replicas(HERE, generate(HERE / "protos"))
+
+
+@pytest.fixture(scope="module")
+def inspector(ingress: Any) -> Iterator[str]:
+    """Where the inspector is reached; it is the only application."""
+    import inspector_service
+
+    sdk.run(inspector_service.Inspector.bind(), name="inspector")
+    yield ingress.address
+    delete("inspector")
+
+
+@pytest.fixture
+def raw(inspector: str) -> Iterator[RawClient]:
+    with RawClient(inspector) as client:
+        yield client

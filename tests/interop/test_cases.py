@@ -1,0 +1,76 @@
+"""Every case of the interop test description, by every client, on async handlers and on sync ones.
+
+The clients send no ``application`` metadata, so one application is deployed at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import compressed_cases
+import interop_service
+import pytest
+from aio_client import AioClient
+from cases import CASES
+from interop_pb2 import SimpleRequest
+from node_client import NodeClient
+from raw_client import RawClient
+from sync_client import SyncClient
+
+import sdk
+from sdk.serve.run import delete
+
+Run = Callable[[str], None]
+
+
+@pytest.fixture(scope="module", params=["async", "sync"])
+def address(request: pytest.FixtureRequest, ingress: Any) -> Iterator[str]:
+    """Where one implementation of the service is reached."""
+    service = interop_service.AsyncTestService if request.param == "async" else interop_service.SyncTestService
+    sdk.run(service.bind(), name="interop")
+    yield ingress.address
+    delete("interop")
+
+
+@pytest.fixture(scope="module")
+def grpcio(address: str) -> Iterator[Run]:
+    client = SyncClient(address)
+    yield lambda case: getattr(client, case)()
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def grpc_aio(address: str) -> Run:
+    async def run(case: str) -> None:
+        client = AioClient(address)
+        await getattr(client, case)()
+        await client.close()
+
+    return lambda case: asyncio.run(run(case))
+
+
+@pytest.fixture(scope="module")
+def grpc_js(address: str) -> Iterator[Run]:
+    with NodeClient(address) as client:
+        yield client.run
+
+
+@pytest.mark.parametrize("client", ["grpcio", "grpc_aio", "grpc_js"])
+@pytest.mark.parametrize("case", CASES)
+def test_case(case: str, client: str, address: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue(client)(case)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "compressed" in case])
+def test_compression_flags(case: str, address: str) -> None:
+    with RawClient(address) as client:
+        getattr(compressed_cases, case)(client)
+
+
+def test_the_answer_to_a_cacheable_call_says_so(address: str) -> None:
+    with RawClient(address) as client:
+        stream = client.call("/grpc.testing.TestService/CacheableUnaryCall", SimpleRequest())
+    assert stream.status == (0, b"")
+    assert stream.first(b"cache-control") == [b"max-age=60, public"]
