@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from sdk.service import Cardinality, Method, Row
 from sdk.wire.frames import pack_prefix, unpack_prefix
 from sdk.wire.server import Connection, WireServer, WireSettings
+
+_ALIVE = socket.socketpair()  # for the sweep, which asks the kernel whether a peer is still there
 
 
 class FakeTransport:
@@ -60,6 +63,10 @@ class FakeTransport:
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
+
+    def get_extra_info(self, name: str) -> Any:
+        assert name == "socket"
+        return _ALIVE[0]
 
 
 class Peer:

@@ -1,0 +1,98 @@
+"""Nothing depends on how TCP cuts the bytes of a request; what is sent as metadata arrives as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from urllib.parse import unquote_to_bytes
+
+import fuzzing
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from wire_rig import FakeTransport
+
+from sdk.wire import metadata as md
+from sdk.wire.server import Connection
+
+Cuts = st.lists(st.integers(0, 2000), max_size=12)
+
+
+async def outcome(pieces: list[bytes]) -> tuple[bytes, list[str], bool]:
+    """Return what the server answers to one request, which calls ran for it, and whether it closes."""
+    fuzzer = fuzzing.Fuzzer()
+    transport = FakeTransport()
+    connection = Connection(fuzzer.server)
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    for piece in pieces:
+        connection.data_received(piece)
+    for _ in range(60):
+        await asyncio.sleep(0)
+    transport.closed = True
+    connection.connection_lost(None)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return transport.written, fuzzer.entered, transport.ended
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 1 << 32), st.integers(0, 3), Cuts)
+def test_a_request_means_the_same_however_it_is_split(seed: int, mutations: int, cuts: list[int]) -> None:
+    rng = random.Random(seed)
+    data = fuzzing.request(rng, 1)
+    for _ in range(mutations):
+        data = fuzzing.mutate(rng, data)
+    if b"request_id: 1\r\n" not in data:
+        data = data.replace(b"\r\n", b"\r\nrequest_id: 1\r\n", 1)  # one that is made differs each time
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    pieces = [data[start:stop] for start, stop in zip(places, places[1:])]  # noqa: B905, RUF007  # as in fuzzing
+
+    async def both() -> None:
+        assert await outcome(pieces) == await outcome([data])
+
+    asyncio.run(both())
+
+
+@given(st.binary(max_size=12))
+def test_a_timeout_is_a_number_or_malformed(value: bytes) -> None:
+    seconds = md.parse_timeout(value)
+    assert seconds is None or 0 <= seconds < 99_999_999 * 3600 + 1
+
+
+@pytest.mark.parametrize(("unit", "seconds"), [("H", 3600), ("M", 60), ("S", 1), ("m", 1e-3), ("u", 1e-6), ("n", 1e-9)])
+@given(number=st.integers(0, 99_999_999))
+def test_a_timeout_of_any_length_is_read(unit: str, seconds: float, number: int) -> None:
+    assert md.parse_timeout(f"{number}{unit}".encode()) == pytest.approx(number * seconds)
+
+
+@given(st.binary(max_size=50))
+def test_what_claims_to_be_binary_never_fails(value: bytes) -> None:
+    assert isinstance(md.decode_binary(value), bytes)
+
+
+Keys = st.from_regex(r"x[0-9a-z_.-]{0,8}", fullmatch=True).filter(lambda key: not key.endswith("-bin"))
+Pairs = st.one_of(
+    st.tuples(Keys, st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20)),
+    st.tuples(Keys.map(lambda key: key + "-bin"), st.binary(max_size=20)),
+)
+
+
+@given(st.lists(Pairs, max_size=6))
+def test_metadata_arrives_as_it_was_sent(pairs: list[tuple[str, str | bytes]]) -> None:
+    lines = md.encode(md.check(pairs)).split(b"\r\n")
+    headers = [(name, value) for line in lines if line for name, _, value in [line.partition(b": ")]]
+    # HTTP has no spaces at the ends of a value.
+    assert list(md.from_headers(headers)) == [(k, v.strip() if isinstance(v, str) else v) for k, v in pairs]
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=300), st.integers(40, 2000))
+def test_what_is_left_of_a_long_message_are_its_ends(text: str, limit: int) -> None:
+    encoded = md.fit_message(text, limit)
+    assert len(encoded) <= limit
+    first, mark, last = unquote_to_bytes(encoded).decode().partition("\n… cut …\n")
+    if not mark:
+        assert first == text
+    else:
+        assert text.startswith(first)
+        assert text.endswith(last)
+        assert len(encoded) > limit - 24  # no more is lost than a character at each cut
