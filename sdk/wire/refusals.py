@@ -9,8 +9,9 @@ import httptools
 
 logger = logging.getLogger("sdk.wire")
 
-# Bytes of a head, or of trailers and of what else comes between the bytes of a body. Envoy's own limit is lower.
-MAX_HEADER_BYTES = 96 << 10
+# Bytes of a head, or of trailers and of what else comes between the bytes of a body: the most that the ingress lets
+# through (96 KiB), and room for what Envoy adds.
+MAX_HEADER_BYTES = 112 << 10
 
 
 class Refusal(Exception):

@@ -85,9 +85,9 @@ REFUSED = {
     "not gRPC": (LINE + b"content-type: application/json\r\n\r\n", 415),
     "no content-type": (LINE + b"\r\n", 415),
     "many headers": (HEAD + b"a: b\r\n" * 20_000 + b"\r\n", 431),
-    "a long value": (HEAD + b"a: " + b"b" * 100_000 + b"\r\n\r\n", 431),
-    "a long name": (HEAD + b"a" * 100_000 + b": b\r\n\r\n", 431),
-    "a long path": (b"POST /" + b"t" * 100_000 + b" HTTP/1.1\r\n\r\n", 431),
+    "a long value": (HEAD + b"a: " + b"b" * 120_000 + b"\r\n\r\n", 431),
+    "a long name": (HEAD + b"a" * 120_000 + b": b\r\n\r\n", 431),
+    "a long path": (b"POST /" + b"t" * 120_000 + b" HTTP/1.1\r\n\r\n", 431),
     "line ends without end": (b"\r\n" * 60_000, 431),
 }
 
