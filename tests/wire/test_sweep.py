@@ -243,6 +243,37 @@ def test_a_refused_peer_reads_why_even_when_it_still_sends(monkeypatch: pytest.M
     over_sockets(monkeypatch, body)
 
 
+def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GOOD)
+        await reader.readuntil(b"grpc-status: 0\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+
+    async def body(port: int, server: WireServer) -> None:
+        server.sweep.limit = 20
+        before = await asyncio.open_connection("127.0.0.1", port)
+        await call(*before)
+        flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+        while server.connections != 20:
+            await asyncio.sleep(0.01)
+        for _ in range(20):
+            await call(*before)
+            assert server.connections <= 20
+            await asyncio.sleep(0.01)
+        while server.connections > 5:  # those that say nothing have made room, the one that is used stays
+            await call(*before)
+            await asyncio.sleep(0.01)
+        after = await asyncio.open_connection("127.0.0.1", port)
+        await call(*after)
+        for _, writer in (before, after):
+            writer.close()
+        for client in flood:
+            client.close()
+        await gone(server)
+
+    over_sockets(monkeypatch, body)
+
+
 def test_peers_that_stall_go_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(port: int, server: WireServer) -> None:
         stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
