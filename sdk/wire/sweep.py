@@ -150,6 +150,7 @@ class Sweep:
             if now - since >= (idle_s if phase is Phase.IDLE or (phase is Phase.REST and state[2]) else PATIENCE_S):
                 connection.give_up(phase)
         if unread:
+            # Over TCP an end behind unread bytes is not seen; the kernel closes such a connection after minutes.
             poll = select.poll()
             for descriptor in unread:
                 poll.register(descriptor, _GONE)
