@@ -158,7 +158,10 @@ class Call(FlowControl):
             self._body = frames.extend_body(self._body, data, self.server.settings.max_receive_message_length)
         except FrameError as error:
             self._body = b""
-            self.finish_with(error.code, str(error))
+            if frames.is_known_encoding(self._encoding):
+                self.finish_with(error.code, str(error))
+            else:
+                self._refuse_encoding()
 
     def end_of_request(self) -> None:
         """The request's body is complete."""

@@ -330,6 +330,17 @@ def test_an_unknown_method_is_unimplemented_whatever_is_sent_to_it() -> None:
     in_loop(body)
 
 
+def test_an_unknown_encoding_is_named_also_when_more_is_wrong() -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Double=(UNARY, double)))
+        peer.head("Double", grpc__encoding="br")
+        peer.send(Int32Value())
+        peer.send(Int32Value())
+        assert (await peer.answered())["grpc-status"] == "12"
+
+    in_loop(body)
+
+
 def test_a_call_that_ends_while_it_waits_for_a_place_leaves_nothing() -> None:
     async def body(serve: Any) -> None:
         server: WireServer = serve(
