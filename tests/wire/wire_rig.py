@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from sdk.service import Cardinality, Method, Row
 from sdk.wire.frames import pack_prefix, unpack_prefix
 from sdk.wire.server import Connection, WireServer, WireSettings
 
-_ALIVE = socket.socketpair()  # for the sweep, which asks the kernel whether a peer is still there
+_ALIVE, _ = os.pipe()  # for the sweep, which asks the kernel whether a peer is still there
 
 
 class FakeTransport:
@@ -66,7 +67,7 @@ class FakeTransport:
 
     def get_extra_info(self, name: str) -> Any:
         assert name == "socket"
-        return _ALIVE[0]
+        return SimpleNamespace(fileno=lambda: _ALIVE)
 
 
 class Peer:
