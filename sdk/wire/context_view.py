@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -152,3 +153,5 @@ class ContextView:
         self.send(route.encode_response(message))
         if not self.writable:
             await self.wait_writable()
+        if self.transport.is_closing():
+            await asyncio.sleep(0)  # as for a stream that is iterated: see handlers.py

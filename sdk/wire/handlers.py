@@ -72,11 +72,14 @@ async def _send_stream(call: Call, route: Route, responses: Any) -> None:
 
 async def _send_all(call: Call, route: Route, responses: AsyncIterator[Any]) -> None:
     encode = route.encode_response
+    is_closing = call.transport.is_closing
     try:
         async for response in responses:
             call.send(encode(response))
             if not call.writable:
                 await call.wait_writable()
+            if is_closing():
+                await asyncio.sleep(0)  # the cancellation comes now; a handler that never waits would miss it for ever
     finally:
         close = getattr(responses, "aclose", None)
         if close is not None:
