@@ -1,125 +1,116 @@
-"""What each way of failing looks like to the client."""
+"""How calls end: each way, for async and sync handlers and for all four cardinalities."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+import socket
 from typing import Any
 
-import apps
 import grpc
+import probes
 import pytest
-from clients import error_of, trailing
-from user_defined_protos_pb2 import UserDefinedMessage
-from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+from clients import error_of
+from probe_pb2 import Ask
+from prober import METHODS, SERVICES, Prober, outcome, wait_until
+
+Code = grpc.StatusCode
+LIMIT = 8192  # bytes that clients accept in trailers
 
 
 @pytest.fixture(autouse=True, scope="module")
-def notes(deploy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("notes")
-    deploy(apps.Behaviour.bind(str(folder)), "behaviour")
-    return folder
+def app(deploy: Any) -> None:
+    deploy(probes.application(), "probe")
 
 
-@pytest.fixture
-def call(channel: grpc.Channel) -> Any:
-    stub = UserDefinedServiceStub(channel)
-
-    def call(name: str, origin: str = "", **kwargs: Any) -> Any:
-        metadata = (("application", "behaviour"), ("x-mine", "mine"))
-        return stub.__call__.with_call(UserDefinedMessage(name=name, origin=origin), metadata=metadata, **kwargs)
-
-    return call
+@pytest.fixture(params=SERVICES)
+def prober(channel: grpc.Channel, request: pytest.FixtureRequest) -> Prober:
+    return Prober(channel, request.param)
 
 
-def test_custom_metadata_reaches_the_handler(call: Any) -> None:
-    assert call("")[0].greeting == "mine"
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def test_an_exception_is_internal_with_its_traceback(call: Any) -> None:
-    error = error_of(call, "raise")
-    assert error.code() is grpc.StatusCode.INTERNAL
-    assert "apps.py" in error.details()
-    assert error.details().endswith("ValueError: this is wrong: ü")
-    assert "sdk/wire" not in error.details()
+@pytest.mark.parametrize(
+    ("act", "code", "details", "trailing"),
+    [
+        ("", Code.OK, r"", {}),
+        ("raise", Code.INTERNAL, r"Traceback .*probes\.py.*\nValueError: note is wrong: ü", {}),
+        ("set code and raise", Code.INTERNAL, r"Traceback .*\nValueError: raised all the same", {"kept": "yes"}),
+        ("set OK and raise", Code.INTERNAL, r"Traceback .*\nValueError: raised all the same", {}),
+        ("raise long", Code.INTERNAL, r"Traceback .*\n… cut …\n.*üüü\nthe end: ü %41 \t\.", {}),
+        ("raise deep", Code.INTERNAL, r"Traceback .*probes\.py.*ValueError: from far below", {}),
+        ("set code", Code.INVALID_ARGUMENT, r"not found, adding", {"num": "0"}),
+        ("abort", Code.PERMISSION_DENIED, r"no", {"why": "because"}),
+        ("rpc error", Code.NOT_FOUND, r"no user 7", {"user": "7"}),
+        ("wrong type", Code.INTERNAL, r"\w+\.\w+ returned a probe_pb2\.Ask; the proto says probe\.Told", {}),
+        ("none", Code.INTERNAL, r"\w+\.\w+ returned None; the proto says probe\.Told", {}),
+    ],
+)
+@pytest.mark.parametrize(("number", "given"), [(0, "the call's"), (3, "")])
+def test_how_a_handler_ends_its_call(
+    prober: Prober,
+    method: str,
+    number: int,
+    given: str,
+    act: str,
+    code: grpc.StatusCode,
+    details: str,
+    trailing: dict[str, str],
+) -> None:
+    metadata = (("request_id", given),) if given else ()
+    ended = prober.ask(method, Ask(act=act, note="note", number=number), metadata=metadata)
+    assert ended.code is code
+    assert re.fullmatch(details, ended.details, re.DOTALL), ended.details
+    assert "sdk/wire" not in ended.details
+    assert "\x1b" not in ended.details
+    assert len(ended.details.encode()) < LIMIT
+    request_id = ended.trailing.pop("request_id")
+    assert request_id == given if given else re.fullmatch(r"[0-9a-f-]{36}", request_id)
+    assert ended.trailing == trailing
+    streams = method in ("Down", "Both")
+    answered = act in ("", "set code") if not streams else act == ""
+    assert [told.number for told in ended.messages] == ([*range(number)] if streams else []) + [number] * answered
 
 
-def test_an_exception_overrides_a_code_and_keeps_trailers(call: Any) -> None:
-    error = error_of(call, "set code and raise")
-    assert error.code() is grpc.StatusCode.INTERNAL
-    assert trailing(error)["kept"] == "yes"
-
-
-def test_context(call: Any) -> None:
-    error = error_of(call, "set code")
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert error.details() == "not found, adding"
-    assert trailing(error)["num"] == "0"
-
-
-def test_abort(call: Any) -> None:
-    error = error_of(call, "abort")
-    assert (error.code(), error.details()) == (grpc.StatusCode.PERMISSION_DENIED, "no")
-
-
-def test_rpc_error(call: Any) -> None:
-    error = error_of(call, "rpc error")
-    assert (error.code(), error.details()) == (grpc.StatusCode.NOT_FOUND, "no user 7")
-    assert trailing(error)["user"] == "7"
-
-
-@pytest.mark.parametrize(("name", "got"), [("wrong type", "UserDefinedMessage"), ("none", "None")])
-def test_a_wrong_response_names_both_types(call: Any, name: str, got: str) -> None:
-    error = error_of(call, name)
-    assert error.code() is grpc.StatusCode.INTERNAL
-    assert got in error.details()
-    assert "userdefinedprotos.UserDefinedResponse" in error.details()
-
-
-def test_an_exception_amid_a_stream(channel: grpc.Channel) -> None:
-    call = UserDefinedServiceStub(channel).Streaming(
-        UserDefinedMessage(name="raise"), metadata=(("application", "behaviour"),)
+def test_details_of_an_ok_status_are_on_the_wire(ingress: Any, prober: Prober, method: str) -> None:
+    # Read from the socket, because grpcio hides them. Envoy speaks HTTP/1.1 to clients as well.
+    message = Ask(act="set details").SerializeToString()
+    body = b"\0" + len(message).to_bytes(4, "big") + message
+    head = (
+        f"POST /probe.{prober.service}/{method} HTTP/1.1\r\nhost: x\r\nte: trailers\r\napplication: probe\r\n"
+        f"content-type: application/grpc\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
     )
-    got: list[int] = []
-    error = error_of(lambda: got.extend(r.num for r in call))
-    assert got == [0, 1, 2]
-    assert error.code() is grpc.StatusCode.INTERNAL
-    assert error.details().endswith("ValueError: after three messages")
+    with socket.create_connection(("127.0.0.1", ingress.port), timeout=10) as peer:
+        peer.sendall(head.encode() + body)
+        received = b"".join(iter(lambda: peer.recv(1 << 16), b""))
+    _, _, trailers = received.partition(b"\r\n0\r\n")
+    assert b"grpc-status: 0\r\ngrpc-message: fine\r\n" in trailers
+    assert b"\r\nrequest_id: " in trailers
 
 
-def test_a_deadline_cancels_the_handler(call: Any, notes: Path) -> None:
-    with pytest.raises(grpc.RpcError) as raised:
-        call("sleep", "deadline", timeout=0.5)
-    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert apps.wait_for(notes / "deadline-cancelled")
+def test_a_request_that_can_not_be_decoded(channel: grpc.Channel, prober: Prober, method: str) -> None:
+    call = channel.stream_stream(f"/probe.{prober.service}/{method}")
+    error = error_of(lambda: list(call(iter([b"\xff\xff"]), metadata=(("application", "probe"),))))
+    assert error.code() is Code.INTERNAL
+    assert re.match(r"the request is not a probe\.Ask: ", error.details() or "")
 
 
-def test_a_client_that_cancels_cancels_the_handler(channel: grpc.Channel, notes: Path) -> None:
-    stub = UserDefinedServiceStub(channel)
-    metadata = (("application", "behaviour"),)
-    future = stub.__call__.future(UserDefinedMessage(name="sleep", origin="cancel"), metadata=metadata)
-    assert apps.wait_for(notes / "cancel-began")
-    future.cancel()
-    assert apps.wait_for(notes / "cancel-cancelled")
-    stream = stub.Streaming(UserDefinedMessage(name="sleep", origin="stream"), metadata=metadata)
-    assert apps.wait_for(notes / "stream-began")
-    stream.cancel()
-    assert apps.wait_for(notes / "stream-cancelled")
+def test_a_client_deadline(prober: Prober, method: str) -> None:
+    note = f"deadline {method}"
+    ended = prober.ask(method, Ask(act="wait", note=note, number=2), timeout=0.5)
+    assert ended.code is Code.DEADLINE_EXCEEDED
+    prober.wait_for(note, "cancelled")
 
 
-def test_too_many_calls_are_resource_exhausted(channel: grpc.Channel, notes: Path) -> None:
-    stub = UserDefinedServiceStub(channel)
-    metadata = (("application", "behaviour"),)
-    futures = [
-        stub.__call__.future(UserDefinedMessage(name="sleep", origin=f"full{i}"), metadata=metadata) for i in range(2)
-    ]
-    assert apps.wait_for(notes / "full0-began")
-    assert apps.wait_for(notes / "full1-began")
-    waiting = [stub.__call__.future(UserDefinedMessage(name="", origin=""), metadata=metadata) for _ in range(4)]
-    refused = [f for f in waiting if isinstance(f.exception(timeout=1) if f.done() else None, grpc.RpcError)]
-    error = error_of(stub.__call__, UserDefinedMessage(), metadata=metadata)
-    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert error.details() == "Request dropped due to backpressure (num_queued_requests=1, max_queued_requests=1)."
-    for future in futures:
-        future.cancel()
-    codes = sorted(f.code().name for f in waiting)
-    assert codes == ["OK", *["RESOURCE_EXHAUSTED"] * 3], refused
+def test_a_downstream_deployment_over_its_limit(prober: Prober) -> None:
+    # One runs, one waits at its handle, and there is no room for a third.
+    calls = [prober.begin("Unary", [Ask(act="handle of a full deployment", note="full")]) for _ in range(3)]
+    wait_until(lambda: any(call.done() for call in calls))
+    ended = outcome(next(call for call in calls if call.done()))
+    assert ended.code is Code.RESOURCE_EXHAUSTED
+    assert ended.details.startswith("Request dropped due to backpressure")
+    assert ended.trailing["request_id"]
+    for call in calls:
+        call.cancel()

@@ -1,0 +1,46 @@
+"""The test session's one Ray cluster: what its replicas can import, and where its ingress listens."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import socket
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from codegen import compile as compiler
+
+#: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
+IMPORTED_BY_REPLICAS: list[Path] = []
+
+
+@dataclass(frozen=True)
+class Ingress:
+    address: str
+    port: int
+
+
+def share_with_replicas(*folders: Path) -> None:
+    """Let this process and the replicas import from these folders."""
+    for folder in folders:
+        IMPORTED_BY_REPLICAS.append(folder)
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+
+
+def generate(protos: Path) -> Path:
+    """Generate the code of the tests' own protos; test modules import it when they are collected."""
+    out = Path(tempfile.mkdtemp(prefix="sdk-test-protos-"))
+    atexit.register(shutil.rmtree, out)
+    output = compiler.run(compiler.find([protos], []), [])
+    compiler.write(output, compiler.compare(output, out), out)
+    return out
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,57 @@
+"""One Ray cluster and one ingress for the whole test session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from cluster import IMPORTED_BY_REPLICAS, Ingress, free_port
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    import ray
+
+    # Workers inherit the environment of the processes that Ray starts now.
+    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, IMPORTED_BY_REPLICAS), os.environ.get("PYTHONPATH", "")])
+    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ingress(ray_cluster: None) -> Iterator[Ingress]:
+    import sdk
+
+    port = free_port()
+    # Interop sends messages of 100 MB.
+    sdk.start(sdk.GrpcOptions(port=port, max_receive_message_length=128 << 20))
+    yield Ingress(f"127.0.0.1:{port}", port)
+    sdk.shutdown()
+
+
+@pytest.fixture
+def channel(ingress: Ingress) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(ingress.address) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def deploy(ingress: Ingress) -> Iterator[Callable[[Any, str], None]]:
+    """Run an application; it is deleted at the end of the module."""
+    import sdk
+    from sdk.serve.run import delete
+
+    names: list[str] = []
+
+    def run(app: Any, name: str) -> None:
+        if name not in names:
+            names.append(name)
+        sdk.run(app, name=name)
+
+    yield run
+    for name in names:
+        delete(name)
