@@ -48,6 +48,9 @@ class Journal:
     def add(self, note: str, event: str) -> None:
         self._events[note].append((event, time.monotonic()))
 
+    def has(self, note: str, event: str) -> bool:
+        return any(noted == event for noted, _ in self._events[note])
+
     def read(self, note: str) -> str:
         return json.dumps(self._events[note])
 
@@ -83,6 +86,8 @@ def answer(ask: Ask, context: ServicerContext) -> Any:
             return Ask()
         case "none":
             return None
+        case "echo":
+            return Told(payload=ask.payload)
     return Told(text="done", number=ask.number)
 
 
@@ -94,7 +99,7 @@ def answer_deeper(ask: Ask, depth: int) -> Any:
 
 def is_answered(ask: Ask) -> bool:
     """Whether a stream ends with the answer as a message; else it has the messages before it only."""
-    return ask.act in ("", "wrong type", "none")
+    return ask.act in ("", "echo", "wrong type", "none")
 
 
 @grpc_deployment(**OPTIONS)
@@ -113,8 +118,6 @@ class Async(AsyncProbeBase):
                 return Told(number=peak_memory())
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
-            case "echo":
-                return Told(payload=ask.payload)
         return await self._end(ask, grpc_context)
 
     async def Down(self, ask: Ask, grpc_context: ServicerContext) -> AsyncIterator[Told]:
@@ -141,7 +144,7 @@ class Async(AsyncProbeBase):
         first = await anext(aiter(asks))
         self.journal.add(first.note, "message")
         if first.act == "read slowly":
-            await until(lambda: bool(self.journal.read(first.note).count("go")))
+            await until(lambda: self.journal.has(first.note, "go"))
         try:
             async for _ in asks:
                 self.journal.add(first.note, "message")
@@ -191,8 +194,6 @@ class Sync(SyncProbeBase):
                 return Told(number=peak_memory())
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
-            case "echo":
-                return Told(payload=ask.payload)
         return self._end(ask, grpc_context)
 
     def Down(self, ask: Ask, grpc_context: ServicerContext) -> Iterator[Told]:
@@ -222,7 +223,7 @@ class Sync(SyncProbeBase):
     def _read(self, asks: Iterator[Ask]) -> Ask:
         first = next(asks)
         self.journal.add(first.note, "message")
-        while first.act == "read slowly" and "go" not in self.journal.read(first.note):
+        while first.act == "read slowly" and not self.journal.has(first.note, "go"):
             time.sleep(0.005)
         try:
             for _ in asks:
@@ -244,7 +245,7 @@ class Sync(SyncProbeBase):
                 self.journal.add(ask.note, "cancelled")
             case "outlive":
                 self.journal.add(ask.note, "began")
-                while "go" not in self.journal.read(ask.note):
+                while not self.journal.has(ask.note, "go"):
                     time.sleep(0.005)
             case "handle" | "handle of a handle" | "handle of a full deployment":
                 self.handles[HANDLES[ask.act]].wait.remote(ask.note).result()
