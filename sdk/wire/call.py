@@ -8,9 +8,10 @@ holds no socket, so that tests drive it with a plain object.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sdk.context import CallState, ServicerContext, enter_call
 from sdk.errors import RpcError
@@ -19,6 +20,7 @@ from sdk.wire.context_view import ContextView
 from sdk.wire.frames import ACCEPT_ENCODING, FrameError, FrameReader, is_known_encoding, only_message, pack_prefix
 
 if TYPE_CHECKING:
+    from sdk.wire.context_view import Transport
     from sdk.wire.routes import Route
     from sdk.wire.server import WireServer
 
@@ -33,16 +35,6 @@ HIGH_WATER, LOW_WATER = 1 << 20, 1 << 19
 MESSAGE_LIMIT = 6144
 
 UNKNOWN_PATIENCE_S = 0.05
-
-
-class Transport(Protocol):
-    """What a call needs of an ``asyncio.Transport``."""
-
-    def write(self, data: bytes, /) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def close(self) -> None: ...
-    def is_closing(self) -> bool: ...
 
 
 class Call(ContextView):
@@ -257,11 +249,14 @@ class Call(ContextView):
             elif not self._finished:
                 self.finish_with(self.code or 0, self.details)
         finally:
-            self._task = None  # it holds its context, and that the call: without the cycle nothing waits for the GC
             # Not when the answer is out: a handler that is cancelled keeps its place until it has ended.
-            if self.slot_held:
-                self.slot_held = False
-                self.server.release()
+            self._task_ended()
+
+    def _task_ended(self) -> None:
+        self._task = None  # it holds its context, and that the call: without the cycle nothing waits for the GC
+        if self.slot_held:
+            self.slot_held = False
+            self.server.release()
 
     def take_message(self) -> bytes:
         """Return the one request message of a method that takes one; the body is complete.
@@ -361,8 +356,11 @@ class Call(ContextView):
             self._finish()  # nobody is there to read an answer
         else:
             self.finish_with(code, details)  # the client does not wait for the handler to end
-        if self._task is not None:
-            self._task.cancel()
+        task = self._task
+        if task is not None:
+            task.cancel()
+            if inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]  # it is one
+                self._task_ended()  # a task that is cancelled before its first step runs nothing, not even its end
 
     def _set_deadline(self, timeout: bytes | None, limit: float | None) -> None:
         seconds = md.parse_timeout(timeout) if timeout is not None else None

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs does not know it
 
@@ -14,9 +14,18 @@ from sdk.wire import metadata as md
 
 if TYPE_CHECKING:
     from sdk.context import MetadataPairs
-    from sdk.wire.call import Transport
     from sdk.wire.routes import Route
     from sdk.wire.server import WireServer
+
+
+class Transport(Protocol):
+    """What a call needs of an ``asyncio.Transport``."""
+
+    def write(self, data: bytes, /) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
+    def is_closing(self) -> bool: ...
 
 
 class ContextView:

@@ -17,6 +17,22 @@ from sdk.wire import threads
 from sdk.wire.server import WireSettings
 
 
+def test_a_call_that_is_cancelled_before_its_handler_starts_gives_its_place_back() -> None:
+    async def never(request: Int32Value) -> StringValue:
+        raise AssertionError("the client was gone before")
+
+    async def body(serve: Any) -> None:
+        server = serve(Never=(UNARY, never))
+        peer = Peer(server)
+        peer.call("Never", Int32Value())
+        peer.transport.closed = True
+        peer.connection.connection_lost(None)
+        await asyncio.sleep(0.01)
+        assert server.ongoing == 0
+
+    in_loop(body)
+
+
 async def never_waits(request: Int32Value) -> AsyncIterator[StringValue]:
     while True:
         yield StringValue(value="x" * 1000)
