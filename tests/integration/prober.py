@@ -15,7 +15,7 @@ from probe_pb2 import Ask, Told
 SERVICES = ("AsyncProbe", "SyncProbe")
 METHODS = ("Unary", "Down", "Up", "Both")
 #: Seconds that what must happen soon may take on a busy machine.
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 
 Metadata = tuple[tuple[str, str], ...]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -55,6 +56,24 @@ class Journal:
         return json.dumps(self._events[note])
 
 
+class Crowd:
+    """Counts how many handlers run at once; the client is told by initial metadata that its handler runs."""
+
+    def __init__(self) -> None:
+        self._running: set[object] = set()
+        self.peak = 0
+
+    @contextlib.contextmanager
+    def joined(self, context: ServicerContext) -> Iterator[None]:
+        self._running.add(context)
+        self.peak = max(self.peak, len(self._running))
+        context.send_initial_metadata([("running", str(len(self._running)))])
+        try:
+            yield
+        finally:
+            self._running.remove(context)
+
+
 def answer(ask: Ask, context: ServicerContext) -> Any:
     """Do what ends or colours a call; what it returns is the answer, or the last message of one."""
     match ask.act:
@@ -104,9 +123,9 @@ def is_answered(ask: Ask) -> bool:
 
 @grpc_deployment(**OPTIONS)
 class Async(AsyncProbeBase):
-    def __init__(self, handles: dict[str, DeploymentHandle[Any]], sync: DeploymentHandle[Any]) -> None:
+    def __init__(self, handles: dict[str, DeploymentHandle[Any]], sync: DeploymentHandle[Any] | None = None) -> None:
         self.handles = handles
-        self.journal = Journal()
+        self.journal, self.crowd = Journal(), Crowd()
 
     async def Unary(self, ask: Ask, grpc_context: ServicerContext) -> Told:
         match ask.act:
@@ -114,6 +133,8 @@ class Async(AsyncProbeBase):
                 return Told(text=self.journal.read(ask.note))
             case "journal of down":
                 return Told(text=await self.handles["down"].read.remote(ask.note))
+            case "peak":
+                return Told(number=self.crowd.peak)
             case "memory":
                 return Told(number=peak_memory())
             case "die":
@@ -165,6 +186,9 @@ class Async(AsyncProbeBase):
                 except asyncio.CancelledError:
                     self.journal.add(ask.note, "cancelled")
                     raise
+            case "join":
+                with self.crowd.joined(context):
+                    await asyncio.Event().wait()
             case "handle" | "handle in a task" | "handle of a full deployment" | "handle of a handle":
                 waiting = self._wait_for(HANDLES[ask.act], ask.note)
                 # asyncio.wait does not cancel what it waits for.
@@ -182,7 +206,7 @@ class Async(AsyncProbeBase):
 class Sync(SyncProbeBase):
     def __init__(self, handles: dict[str, DeploymentHandle[Any]]) -> None:
         self.handles = handles
-        self.journal = Journal()
+        self.journal, self.crowd = Journal(), Crowd()
 
     def Unary(self, ask: Ask, grpc_context: ServicerContext) -> Told:
         match ask.act:
@@ -190,6 +214,8 @@ class Sync(SyncProbeBase):
                 return Told(text=self.journal.read(ask.note))
             case "journal of down":
                 return Told(text=self.handles["down"].read.remote(ask.note).result())
+            case "peak":
+                return Told(number=self.crowd.peak)
             case "memory":
                 return Told(number=peak_memory())
             case "die":
@@ -243,10 +269,11 @@ class Sync(SyncProbeBase):
                 while context.is_active():
                     time.sleep(0.002)
                 self.journal.add(ask.note, "cancelled")
-            case "outlive":
-                self.journal.add(ask.note, "began")
-                while not self.journal.has(ask.note, "go"):
-                    time.sleep(0.005)
+            case "join":
+                with self.crowd.joined(context):
+                    while context.is_active():
+                        time.sleep(0.002)
+                    time.sleep(0.1)  # goes on for a while although its call has ended
             case "handle" | "handle of a handle" | "handle of a full deployment":
                 self.handles[HANDLES[ask.act]].wait.remote(ask.note).result()
             case "handle that streams":

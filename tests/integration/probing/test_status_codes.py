@@ -7,24 +7,13 @@ import socket
 from typing import Any
 
 import grpc
-import probes
 import pytest
 from clients import error_of
 from probe_pb2 import Ask
-from prober import METHODS, SERVICES, Prober, outcome, wait_until
+from prober import METHODS, Prober, outcome, wait_until
 
 Code = grpc.StatusCode
 LIMIT = 8192  # bytes that clients accept in trailers
-
-
-@pytest.fixture(autouse=True, scope="module")
-def app(deploy: Any) -> None:
-    deploy(probes.application(), "probe")
-
-
-@pytest.fixture(params=SERVICES)
-def prober(channel: grpc.Channel, request: pytest.FixtureRequest) -> Prober:
-    return Prober(channel, request.param)
 
 
 @pytest.fixture(params=METHODS)
@@ -114,3 +103,21 @@ def test_a_downstream_deployment_over_its_limit(prober: Prober) -> None:
     assert ended.trailing["request_id"]
     for call in calls:
         call.cancel()
+
+
+def test_a_replica_that_dies(prober: Prober) -> None:
+    waiting = [prober.begin(method, [Ask(act="wait", note=f"dies {method}")]) for method in METHODS]
+    amid = [prober.begin(method, [Ask(act="wait", note="dies", number=1)]) for method in ("Down", "Both")]
+    for method in METHODS:
+        prober.wait_for(f"dies {method}", "began")
+    for call in amid:
+        next(call)
+    dead = prober.ask("Unary", Ask(act="die"))
+    for ended in (dead, *map(outcome, waiting)):
+        assert ended.code is Code.UNAVAILABLE
+        assert ended.trailing["request_id"]
+    for call in amid:
+        # Behind a head there is nothing that Envoy can send but a reset, which HTTP/2 clients read as INTERNAL.
+        ended = outcome(call)
+        assert (ended.code, ended.trailing) == (Code.INTERNAL, {})
+        assert "RST_STREAM" in ended.details

@@ -21,11 +21,6 @@ MESSAGE = 64 << 10
 COUNT = 3200  # 200 MB
 
 
-@pytest.fixture(autouse=True, scope="module")
-def app(deploy: Any) -> None:
-    deploy(probes.application(), "probe")
-
-
 @pytest.fixture(params=SERVICES)
 def prober(ingress: Any, request: pytest.FixtureRequest) -> Iterator[Prober]:
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]

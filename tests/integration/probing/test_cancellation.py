@@ -14,22 +14,11 @@ from threading import Event
 from typing import Any
 
 import grpc
-import probes
 import pytest
 from probe_pb2 import Ask
-from prober import METHODS, SERVICES, Prober, outcome, wait_until
+from prober import METHODS, PATIENCE_S, SERVICES, Prober, outcome, wait_until
 
 CANCELS = 25
-
-
-@pytest.fixture(autouse=True, scope="module")
-def app(deploy: Any) -> None:
-    deploy(probes.application(), "probe")
-
-
-@pytest.fixture(params=SERVICES)
-def prober(channel: grpc.Channel, request: pytest.FixtureRequest) -> Prober:
-    return Prober(channel, request.param)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -45,8 +34,9 @@ def test_every_cancel_reaches_its_handler(prober: Prober, method: str) -> None:
         cancelled = time.monotonic()
         delays.append(prober.wait_for(note, "cancelled") - cancelled)
     assert len(delays) == CANCELS
+    # It takes 2 ms; a busy machine may need longer now and then.
     assert statistics.median(delays) < 0.05, delays
-    assert max(delays) < 1, delays
+    assert max(delays) < PATIENCE_S, delays
 
 
 def test_cancels_while_messages_flow_and_the_client_still_sends(prober: Prober) -> None:
