@@ -1605,19 +1605,22 @@ Global___Matcher: _TypeAlias = Matcher  # noqa: Y015
 class XdsStringMatcher(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    SUFFIX_FIELD_NUMBER: _builtins.int
     SAFE_REGEX_FIELD_NUMBER: _builtins.int
+    suffix: _builtins.str
     @_builtins.property
     def safe_regex(self) -> Global___XdsRegexMatcher: ...
     def __init__(
         self,
         *,
+        suffix: _builtins.str = ...,
         safe_regex: Global___XdsRegexMatcher | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern", "safe_regex", b"safe_regex"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern", "safe_regex", b"safe_regex", "suffix", b"suffix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern", "safe_regex", b"safe_regex"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern", "safe_regex", b"safe_regex", "suffix", b"suffix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_match_pattern: _TypeAlias = _typing.Literal["safe_regex"]  # noqa: Y015
+    _WhichOneofReturnType_match_pattern: _TypeAlias = _typing.Literal["suffix", "safe_regex"]  # noqa: Y015
     _WhichOneofArgType_match_pattern: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_match_pattern) -> _WhichOneofReturnType_match_pattern | None: ...
 

@@ -2,6 +2,7 @@
 
     path of a built-in service       → fallback
     else `application` names an app  → the app: path → deployment, or fallback
+    else `application` has commas    → the app that it ends with: Envoy joins the values of a repeated key
     else `application` isn't empty   → fallback (it answers NOT_FOUND)
     else one app in all              → that app
     else route_by_service            → path → the one app that serves the service, or fallback
@@ -23,7 +24,7 @@ from sdk.xds.listener import ROUTES_NAME
 from sdk.xds.typed import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from google.protobuf.message import Message
 
@@ -45,9 +46,8 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
         for deployment in app.deployments
     }
     apps = {app.name: _application(app, leaves, fallback) for app in snapshot.applications}
-    by_application = _OnMatch(
-        matcher=_lookup(APPLICATION_KEY, exact=apps, otherwise=_unnamed(snapshot, apps, leaves, fallback))
-    )
+    unnamed = _repeated(apps, fallback, _unnamed(snapshot, apps, leaves, fallback))
+    by_application = _OnMatch(matcher=_lookup(APPLICATION_KEY, exact=apps, otherwise=unnamed))
     builtin = dict.fromkeys(BUILT_IN_PREFIXES, fallback)
     matcher = _lookup(":path", prefix=builtin, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
@@ -82,22 +82,33 @@ def _unnamed(
         unset = _OnMatch(matcher=_lookup(":path", prefix=services, otherwise=fallback))
     else:
         return fallback
-    set_but_unknown = pb.Matcher.MatcherList.Predicate(
-        single_predicate=pb.Matcher.MatcherList.Predicate.SinglePredicate(
-            input=_header_input(APPLICATION_KEY),
-            value_match=pb.XdsStringMatcher(
-                safe_regex=pb.XdsRegexMatcher(google_re2=pb.XdsRegexMatcher.GoogleRE2(), regex=".+")
-            ),
+    return _if_application([(_regex(".+"), fallback)], unset)
+
+
+def _repeated(
+    apps: Mapping[str, pb.Matcher.OnMatch], fallback: pb.Matcher.OnMatch, otherwise: pb.Matcher.OnMatch
+) -> pb.Matcher.OnMatch:
+    """What happens to a call whose `application` came more than once: the last counts, as with Ray Serve."""
+    # One after the other, which only such calls pay for. The longest is asked first: a name may have commas itself.
+    names = sorted(apps, key=len, reverse=True)
+    last = _if_application([(pb.XdsStringMatcher(suffix=f",{name}"), apps[name]) for name in names], fallback)
+    return _if_application([(_regex(".*,.*"), last)], otherwise)
+
+
+def _if_application(
+    cases: Iterable[tuple[pb.XdsStringMatcher, pb.Matcher.OnMatch]], otherwise: pb.Matcher.OnMatch
+) -> pb.Matcher.OnMatch:
+    matchers = pb.Matcher.MatcherList()
+    for value, on_match in cases:
+        single = pb.Matcher.MatcherList.Predicate.SinglePredicate(
+            input=_header_input(APPLICATION_KEY), value_match=value
         )
-    )
-    return _OnMatch(
-        matcher=pb.Matcher(
-            matcher_list=pb.Matcher.MatcherList(
-                matchers=[pb.Matcher.MatcherList.FieldMatcher(predicate=set_but_unknown, on_match=fallback)]
-            ),
-            on_no_match=unset,
-        )
-    )
+        matchers.matchers.add(predicate=pb.Matcher.MatcherList.Predicate(single_predicate=single), on_match=on_match)
+    return _OnMatch(matcher=pb.Matcher(matcher_list=matchers, on_no_match=otherwise))
+
+
+def _regex(regex: str) -> pb.XdsStringMatcher:
+    return pb.XdsStringMatcher(safe_regex=pb.XdsRegexMatcher(google_re2=pb.XdsRegexMatcher.GoogleRE2(), regex=regex))
 
 
 def _service_owners(

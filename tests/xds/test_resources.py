@@ -47,7 +47,7 @@ def by_application(snapshot: Snapshot) -> pb.Matcher:
 
 
 def without_application(snapshot: Snapshot) -> pb.Matcher.OnMatch:
-    otherwise = by_application(snapshot).on_no_match
+    otherwise = by_application(snapshot).on_no_match.matcher.on_no_match  # behind the case of a repeated key
     return otherwise.matcher.on_no_match if otherwise.HasField("matcher") else otherwise
 
 
@@ -132,6 +132,15 @@ def test_without_application_the_only_one_is_called() -> None:
     assert target(without_application(Snapshot(1, (ONE,)))) == "one#Greeter"
     assert target(without_application(Snapshot(1, (ONE,), route_by_service=True))) == "one#Greeter"
     assert target(without_application(Snapshot(1, (ONE, TWO)))) == "fallback"
+
+
+def test_of_a_repeated_application_the_last_counts() -> None:
+    (repeated,) = by_application(Snapshot(1, (ONE, TWO))).on_no_match.matcher.matcher_list.matchers
+    assert repeated.predicate.single_predicate.value_match.safe_regex.regex == ".*,.*"
+    inner = repeated.on_match.matcher
+    assert [m.predicate.single_predicate.value_match.suffix for m in inner.matcher_list.matchers] == [",one", ",two"]
+    assert target(inner.matcher_list.matchers[0].on_match) == "one#Greeter"
+    assert target(inner.on_no_match) == "fallback"
 
 
 def test_without_application_by_service() -> None:
