@@ -220,7 +220,7 @@ def translate(error: BaseException) -> BaseException:
         return RpcError(grpc.StatusCode.UNAVAILABLE, str(cause))
     if isinstance(cause, RequestCancelledError):
         return RpcError(grpc.StatusCode.CANCELLED, str(cause))
-    return cause if isinstance(cause, RpcError) else error
+    return cause
 
 
 async def _call_hook(hook: Callable[[], Any]) -> Any:

@@ -323,7 +323,8 @@ class Call(ContextView):
             return
         if not self._finished:
             self.server.log_failure(self, error)
-        self.finish_with(INTERNAL, md.describe_exception(error, self.server.settings.error_details))
+        style = self.server.settings.error_details
+        self.finish_with(INTERNAL, md.describe_exception(error if style == "traceback" else answered, style))
 
     def _trailers(self, code: int, details: str) -> bytes:
         message = b"grpc-message: %s\r\n" % md.fit_message(details, MESSAGE_LIMIT) if details else b""

@@ -189,6 +189,8 @@ class Async(AsyncProbeBase):
             case "join":
                 with self.crowd.joined(context):
                     await asyncio.Event().wait()
+            case "handle that raises" | "handle that aborts":
+                await self.handles["down"].fail.remote(ask.act)
             case "handle" | "handle in a task" | "handle of a full deployment" | "handle of a handle":
                 waiting = self._wait_for(HANDLES[ask.act], ask.note)
                 # asyncio.wait does not cancel what it waits for.
@@ -274,6 +276,8 @@ class Sync(SyncProbeBase):
                     while context.is_active():
                         time.sleep(0.002)
                     time.sleep(0.1)  # goes on for a while although its call has ended
+            case "handle that raises" | "handle that aborts":
+                self.handles["down"].fail.remote(ask.act).result()
             case "handle" | "handle of a handle" | "handle of a full deployment":
                 self.handles[HANDLES[ask.act]].wait.remote(ask.note).result()
             case "handle that streams":
@@ -291,6 +295,11 @@ class Downstream:
 
     async def read(self, note: str) -> str:
         return self.journal.read(note)
+
+    async def fail(self, act: str) -> None:
+        if act == "handle that aborts":
+            raise RpcError(grpc.StatusCode.FAILED_PRECONDITION, "said downstream", [("why", "because")])
+        raise ValueError("raised downstream")
 
     async def wait(self, note: str) -> None:
         if self.down is not None:
