@@ -180,17 +180,6 @@ class WireServer:
         """Log an exception that a handler did not handle, with the id that the client has."""
         logger.error("%s failed, request_id %s", call.path.decode("latin-1"), call.request_id, exc_info=error)
 
-    def log_outlived(self, call: Call, seconds: float) -> None:
-        """Log that the thread of a sync handler goes on although its call has ended."""
-        logger.warning(
-            "%s still runs %g s after its call ended, request_id %s; its thread keeps one of the %d places "
-            "(max_ongoing_requests) until it returns: a sync handler can ask grpc_context.is_active()",
-            call.path.decode("latin-1"),
-            seconds,
-            call.request_id,
-            self.settings.max_ongoing_requests,
-        )
-
     async def drain(self, *, quiet_s: float, grace_s: float) -> None:
         """Stop serving without losing a call; then end what is left.
 

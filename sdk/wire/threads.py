@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from sdk.wire.call import Call
     from sdk.wire.routes import Route
+
+logger = logging.getLogger("sdk.wire")
 
 R = TypeVar("R")
 
@@ -130,10 +133,21 @@ def _keep_slot(call: Call, future: Future[Any]) -> None:
     if call.slot_held and not future.cancel() and not future.done():
         call.slot_held = False
         server = call.server
-        warning = server.loop.call_later(OUTLIVES_S, server.log_outlived, call, OUTLIVES_S)
+        warning = server.loop.call_later(OUTLIVES_S, _warn, call)
 
         def give_back() -> None:
             warning.cancel()
             server.release()
 
         future.add_done_callback(lambda _: server.on_loop(give_back))
+
+
+def _warn(call: Call) -> None:
+    logger.warning(
+        "%s still runs %g s after its call ended, request_id %s; its thread keeps one of the %d places "
+        "(max_ongoing_requests) until it returns: a sync handler can ask grpc_context.is_active()",
+        call.path.decode("latin-1"),
+        OUTLIVES_S,
+        call.request_id,
+        call.server.settings.max_ongoing_requests,
+    )
