@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -53,5 +54,5 @@ def deploy(ingress: Ingress) -> Iterator[Callable[[Any, str], None]]:
         sdk.run(app, name=name)
 
     yield run
-    for name in names:
-        delete(name)
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(delete, names))

@@ -657,10 +657,16 @@ class Http2ProtocolOptions(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_CONCURRENT_STREAMS_FIELD_NUMBER: _builtins.int
+    INITIAL_STREAM_WINDOW_SIZE_FIELD_NUMBER: _builtins.int
+    INITIAL_CONNECTION_WINDOW_SIZE_FIELD_NUMBER: _builtins.int
     OVERRIDE_STREAM_ERROR_ON_INVALID_HTTP_MESSAGE_FIELD_NUMBER: _builtins.int
     CONNECTION_KEEPALIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def max_concurrent_streams(self) -> _wrappers_pb2.UInt32Value: ...
+    @_builtins.property
+    def initial_stream_window_size(self) -> _wrappers_pb2.UInt32Value: ...
+    @_builtins.property
+    def initial_connection_window_size(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def override_stream_error_on_invalid_http_message(self) -> _wrappers_pb2.BoolValue: ...
     @_builtins.property
@@ -669,12 +675,14 @@ class Http2ProtocolOptions(_message.Message):
         self,
         *,
         max_concurrent_streams: _wrappers_pb2.UInt32Value | None = ...,
+        initial_stream_window_size: _wrappers_pb2.UInt32Value | None = ...,
+        initial_connection_window_size: _wrappers_pb2.UInt32Value | None = ...,
         override_stream_error_on_invalid_http_message: _wrappers_pb2.BoolValue | None = ...,
         connection_keepalive: Global___KeepaliveSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "max_concurrent_streams", b"max_concurrent_streams", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "initial_connection_window_size", b"initial_connection_window_size", "initial_stream_window_size", b"initial_stream_window_size", "max_concurrent_streams", b"max_concurrent_streams", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "max_concurrent_streams", b"max_concurrent_streams", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "initial_connection_window_size", b"initial_connection_window_size", "initial_stream_window_size", b"initial_stream_window_size", "max_concurrent_streams", b"max_concurrent_streams", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

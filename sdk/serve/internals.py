@@ -5,14 +5,19 @@ Checked with Ray Serve 2.60. If an upgrade breaks something, it breaks here.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray.serve import context as serve_context
 from ray.serve import get_replica_context
+from ray.serve._private.router import SingletonThreadRouter
 
 if TYPE_CHECKING:
     from sdk.wire.call import Call
+
+# Downstream replicas keep the requests of many callers under the ids that these gave them.
+_PROCESS = uuid.uuid4().hex
 
 
 def deployment_config() -> Any:
@@ -34,6 +39,7 @@ def request_context_setter(application: str) -> Callable[[Call], None]:
         """Ray Serve's request context, read from the call when somebody asks: most handlers never do."""
 
         app_name = application
+        cancel_on_parent_request_cancel = True  # else Ray Serve forgets what the call awaits
         request_id = property(lambda self: self.__dict__["call"].request_id)
         _internal_request_id = property(lambda self: internal_request_id(self.__dict__["call"]))
         multiplexed_model_id = property(lambda self: self.__dict__["call"].header(b"multiplexed_model_id") or "")
@@ -50,15 +56,22 @@ def request_context_setter(application: str) -> Callable[[Call], None]:
 
 
 def internal_request_id(call: Call) -> str:
-    """Return the id under which Ray Serve keeps what a call awaits, and cancels it.
+    """Return the id under which Ray Serve keeps what a call awaits; unlike the request id it is the call's alone.
 
-    Unlike the request id no client can choose it: Envoy makes it anew for each call.
+    What awaits something holds the call's context and with it the call, so that its address is not used again before.
     """
-    return call.header(b"x-request-id") or call.request_id
+    return f"{_PROCESS}-{id(call):x}"
 
 
 def cancel_child_requests(call: Call) -> None:
     """Cancel what a cancelled call awaits on other deployments' handles, as Ray Serve's replica does."""
+    # Ray Serve's routers live on a loop of their own, unless it is told otherwise.
+    loop = SingletonThreadRouter._asyncio_loop or call.server.loop
+    # Once around that loop: what was sent through a handle just before is known there by then.
+    loop.call_soon_threadsafe(loop.call_soon, _cancel_child_requests, call)
+
+
+def _cancel_child_requests(call: Call) -> None:
     parent = internal_request_id(call)
     for task in list(serve_context._get_requests_pending_assignment(parent).values()):
         task.cancel()

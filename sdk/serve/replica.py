@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -63,6 +64,9 @@ class ReplicaHost:
         self._heartbeat: asyncio.Task[None] | None = None
         self._leaving = False
         self._is_public = False
+        self._is_alone = False
+        # What the wire server logs goes where the handlers' own lines go, as Ray Serve was told to log.
+        logging.getLogger("sdk").parent = logger
         self._server = WireServer(
             [row for shim in definition.shims for row in shim.rows(implementation)],
             self._settings(),
@@ -133,10 +137,13 @@ class ReplicaHost:
     async def _register(self) -> None:
         self._controller = await asyncio.to_thread(find_controller)
         if self._controller is None:
-            logger.warning(
-                "the gRPC ingress does not run: %s serves handles only until `sdk.start()`", self._replica_id
-            )
+            if not self._is_alone:
+                self._is_alone = True
+                logger.warning(
+                    "the gRPC ingress does not run: %s serves handles only until `sdk.start()`", self._replica_id
+                )
             return
+        self._is_alone = False
         await self._obey(await self._controller.lease.remote())
         await self._controller.register.remote(self._replica, self._descriptors[1], _ACKNOWLEDGE_S)
 
@@ -188,12 +195,12 @@ def replica_class(cls: Any) -> type[Any]:
         async def check_health(self) -> None:
             inherited = getattr(super(), "check_health", None)
             if inherited is not None:
-                await _finish(inherited())
+                await _call_hook(inherited)
             await self.__grpc_host.ensure_registered()
 
         async def record_autoscaling_stats(self) -> dict[str, float]:
             inherited = getattr(super(), "record_autoscaling_stats", None)
-            stats = {} if inherited is None else await _finish(inherited())
+            stats = {} if inherited is None else await _call_hook(inherited)
             return {**stats, ONGOING_CALLS: self.__grpc_host.ongoing_calls}
 
         async def __del__(self) -> None:
@@ -223,7 +230,12 @@ def translate(error: BaseException) -> BaseException:
         return RpcError(grpc.StatusCode.UNAVAILABLE, str(cause))
     if isinstance(cause, RequestCancelledError):
         return RpcError(grpc.StatusCode.CANCELLED, str(cause))
-    return cause if isinstance(cause, RpcError) else error
+    return cause
+
+
+async def _call_hook(hook: Callable[[], Any]) -> Any:
+    """Return what a hook of the user's class returns. As with Ray Serve, a plain function must not stop the loop."""
+    return await _finish(hook() if inspect.iscoroutinefunction(hook) else await asyncio.to_thread(hook))
 
 
 async def _finish(result: Any) -> Any:

@@ -306,7 +306,8 @@ class Call(FlowControl):
             return
         if not self._finished:
             self.server.log_failure(self, error)
-        self.finish_with(INTERNAL, md.describe_exception(error, self.server.settings.error_details))
+        style = self.server.settings.error_details
+        self.finish_with(INTERNAL, md.describe_exception(error if style == "traceback" else answered, style))
 
     def _trailers(self, code: int, details: str) -> bytes:
         extra = md.encode(self._trailing) if self._trailing else b""

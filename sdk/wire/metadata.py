@@ -51,6 +51,7 @@ _KEY = re.compile(r"[0-9a-z_.-]+\Z")
 _PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")
 _UNSAFE_IN_MESSAGE = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 _CONTENT_TYPES = frozenset({b"application/grpc", b"application/grpc+proto"})
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])\Z")
 _UNIT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
@@ -200,7 +201,8 @@ def describe_exception(error: BaseException, style: str) -> str:
     """
     if style == "traceback":
         frames = _without_server_frames(error.__traceback__)
-        return "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+        # What Ray tells of an exception in another process is coloured.
+        return _COLOUR.sub("", "".join(traceback.format_exception(type(error), error, frames))).rstrip()
     if style == "message":
         return f"{type(error).__name__}: {error}"
     return "Internal error."

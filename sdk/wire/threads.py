@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
@@ -15,18 +16,24 @@ if TYPE_CHECKING:
     from sdk.wire.routes import Route
     from sdk.wire.server import WireServer
 
+logger = logging.getLogger("sdk.wire")
+
 R = TypeVar("R")
 _END = object()
 
 # Bytes that a sync generator may be ahead of the connection before its thread waits.
 PUMP_BYTES = 1 << 16
 
+# Seconds that a handler's thread may go on after its call has ended before that is worth a warning.
+OUTLIVES_S = 1.0
+
 
 async def run_in_thread(call: Call, function: Callable[[], R]) -> R:
     """Run a function in a thread, with the call's context variables, and return what it returns.
 
     A thread can't be interrupted. When the call is cancelled the function runs on, and keeps its place among the
-    ongoing calls until it returns, so that there are never more than ``max_ongoing_requests`` of them.
+    ongoing calls until it returns, so that there are never more than ``max_ongoing_requests`` of them. When that takes
+    long it is logged.
     """
     future = call.server.executor.submit(contextvars.copy_context().run, _without_stop_iteration, function)
     try:
@@ -207,4 +214,21 @@ def _keep_slot(call: Call, future: Future[Any]) -> None:
     if call.slot_held and not future.cancel() and not future.done():
         call.slot_held = False
         server = call.server
-        future.add_done_callback(lambda _: server.on_loop(server.release))
+        warning = server.loop.call_later(OUTLIVES_S, _warn, call)
+
+        def give_back() -> None:
+            warning.cancel()
+            server.release()
+
+        future.add_done_callback(lambda _: server.on_loop(give_back))
+
+
+def _warn(call: Call) -> None:
+    logger.warning(
+        "%s still runs %g s after its call ended, request_id %s; its thread keeps one of the %d places "
+        "(max_ongoing_requests) until it returns: a sync handler can ask grpc_context.is_active()",
+        call.path.decode("latin-1"),
+        OUTLIVES_S,
+        call.request_id,
+        call.server.settings.max_ongoing_requests,
+    )

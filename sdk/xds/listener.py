@@ -20,6 +20,10 @@ ROUTES_NAME = "routes"
 MAX_HEADERS = 1100
 APPLICATION_KEY = "application"
 _RESOURCE_EXHAUSTED = "8"
+# Bytes of requests that Envoy holds for handlers that do not read. By default a connection has room for one and a half
+# such streams, and then every call on it stands still; with these for 128, more than most clients have at a time.
+_STREAM_WINDOW = 1 << 20
+_CONNECTION_WINDOW = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,8 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
         http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True),
         http2_protocol_options=pb.Http2ProtocolOptions(
             max_concurrent_streams=UInt32Value(value=config.max_concurrent_streams),
+            initial_stream_window_size=UInt32Value(value=_STREAM_WINDOW),
+            initial_connection_window_size=UInt32Value(value=_CONNECTION_WINDOW),
             # One malformed request ends its own stream and not every call on the connection.
             override_stream_error_on_invalid_http_message=BoolValue(value=True),
         ),

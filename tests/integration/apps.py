@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
-import grpc
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from user_defined_protos_pb2 import (
@@ -23,8 +20,7 @@ from user_defined_protos_pb2 import (
 )
 from user_defined_protos_sdk import ImageClassificationServiceBase, UserDefinedServiceBase
 
-from sdk import RpcError, current_context, grpc_deployment
-from sdk.context import ServicerContext
+from sdk import current_context, grpc_deployment
 
 #: The origin of a request that kills the replica.
 LAST_WORDS = "kill -9"
@@ -58,7 +54,7 @@ class Guide(UserDefinedServiceBase):
             await asyncio.sleep(0.001)
 
 
-@grpc_deployment(max_ongoing_requests=20)
+@grpc_deployment(max_ongoing_requests=20, graceful_shutdown_wait_loop_s=0.1)
 class SyncGuide(UserDefinedServiceBase):
     """The guide's service with plain functions."""
 
@@ -73,78 +69,41 @@ class SyncGuide(UserDefinedServiceBase):
             yield UserDefinedResponse(greeting=f"{i}: Hello {request.name}", num=i)
 
 
-@grpc_deployment(max_ongoing_requests=2, max_queued_requests=1)
-class Behaviour(UserDefinedServiceBase):
-    """Does what the request's ``name`` says; notes what happened in the folder that it is given."""
+@grpc_deployment(max_ongoing_requests=20, graceful_shutdown_wait_loop_s=0.1, graceful_shutdown_timeout_s=3)
+class Sleeper(UserDefinedServiceBase):
+    """Never answers."""
 
-    def __init__(self, notes: str) -> None:
-        self.notes = Path(notes)
-
-    async def __call__(self, request: UserDefinedMessage, grpc_context: ServicerContext) -> UserDefinedResponse:
-        match request.name:
-            case "raise":
-                raise ValueError("this is wrong: ü")
-            case "set code and raise":
-                grpc_context.set_code(grpc.StatusCode.ALREADY_EXISTS)
-                grpc_context.set_trailing_metadata([("kept", "yes")])
-                raise ValueError("raised all the same")
-            case "set code":
-                grpc_context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
-                grpc_context.set_details("not found, adding")
-                grpc_context.set_trailing_metadata([("num", "0")])
-                return UserDefinedResponse()
-            case "abort":
-                await grpc_context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
-            case "rpc error":
-                raise RpcError(grpc.StatusCode.NOT_FOUND, "no user 7", [("user", "7")])
-            case "wrong type":
-                return UserDefinedMessage()  # type: ignore[return-value]  # what the test is about
-            case "none":
-                return None  # type: ignore[return-value]  # what the test is about
-            case "sleep":
-                await self._sleep(request.origin)
-        return UserDefinedResponse(greeting=dict(grpc_context.invocation_metadata()).get("x-mine", ""))
-
-    async def _sleep(self, note: str) -> None:
-        (self.notes / f"{note}-began").touch()
-        try:
-            await asyncio.sleep(30)
-        except asyncio.CancelledError:
-            (self.notes / f"{note}-cancelled").touch()
-            raise
+    async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
+        await asyncio.Event().wait()
+        return UserDefinedResponse()
 
     async def Multiplexing(self, request: UserDefinedMessage2) -> UserDefinedResponse2:
         return UserDefinedResponse2()
 
     async def Streaming(self, request: UserDefinedMessage) -> AsyncIterator[UserDefinedResponse]:
-        for i in range(3):
-            yield UserDefinedResponse(num=i)
-        if request.name == "raise":
-            raise ValueError("after three messages")
-        if request.name == "sleep":
-            await self._sleep(request.origin)
+        yield UserDefinedResponse()
 
 
-@serve.deployment
+@serve.deployment(graceful_shutdown_wait_loop_s=0.1)
 class Downloader:
     async def __call__(self, url: str) -> str:
         return f"image of {url}"
 
 
-@serve.deployment
+@serve.deployment(graceful_shutdown_wait_loop_s=0.1)
 class Context:
     async def __call__(self) -> tuple[str, str]:
         context = serve.context._get_serve_request_context()
         return context.request_id, context.multiplexed_model_id
 
 
-@serve.deployment(max_ongoing_requests=1, max_queued_requests=1)
+@serve.deployment(max_ongoing_requests=1, max_queued_requests=1, graceful_shutdown_wait_loop_s=0.1)
 class Narrow:
     async def __call__(self) -> None:
         await asyncio.sleep(1.0)
 
 
-@grpc_deployment(max_ongoing_requests=50)
+@grpc_deployment(max_ongoing_requests=50, graceful_shutdown_wait_loop_s=0.1)
 class Classifier(ImageClassificationServiceBase):
     """Composition through handles."""
 
@@ -162,13 +121,3 @@ class Classifier(ImageClassificationServiceBase):
 
 def classifier() -> Any:
     return Classifier.bind(Downloader.bind(), Context.bind(), Narrow.bind())
-
-
-def wait_for(path: Path, seconds: float = 5.0) -> bool:
-    """Wait until a replica has made this file; a file is what both processes can see."""
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True

@@ -1,10 +1,10 @@
-"""What the integration tests deploy is imported from this folder and from the guide's."""
+"""What the integration tests deploy is imported from this folder, from the guide's, and from generated code."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cluster import share_with_replicas
+from cluster import generate, share_with_replicas
 
 HERE = Path(__file__).parent
-share_with_replicas(HERE, HERE.parents[1] / "examples" / "guide")
+share_with_replicas(HERE, HERE.parents[1] / "examples" / "guide", generate(HERE / "protos"))

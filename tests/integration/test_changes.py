@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import apps
 import grpc
 from clients import FOO, error_of
-from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
@@ -52,7 +50,7 @@ def test_a_deleted_application_is_not_found(deploy: Any, channel: grpc.Channel) 
     assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_autoscaling_counts_our_calls(deploy: Any, ingress: Any, tmp_path: Path) -> None:
+def test_autoscaling_counts_our_calls(deploy: Any, ingress: Any) -> None:
     scaling = {
         "min_replicas": 1,
         "max_replicas": 2,
@@ -61,11 +59,10 @@ def test_autoscaling_counts_our_calls(deploy: Any, ingress: Any, tmp_path: Path)
         "metrics_interval_s": 0.1,
         "look_back_period_s": 0.5,
     }
-    deploy(apps.Behaviour.options(max_ongoing_requests=20, autoscaling_config=scaling).bind(str(tmp_path)), "scaled")
+    deploy(apps.Sleeper.options(autoscaling_config=scaling).bind(), "scaled")
     with grpc.insecure_channel(ingress.address) as channel:
         stub = UserDefinedServiceStub(channel)
-        request = UserDefinedMessage(name="sleep", origin="scale")
-        calls = [stub.__call__.future(request, metadata=(("application", "scaled"),)) for _ in range(8)]
+        calls = [stub.__call__.future(FOO, metadata=(("application", "scaled"),)) for _ in range(8)]
         deadline = time.monotonic() + 30
         while (replicas := replicas_of("scaled")) < 2:
             assert time.monotonic() < deadline, f"still {replicas} replicas with {len(calls)} calls"

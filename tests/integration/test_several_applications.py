@@ -7,7 +7,7 @@ from typing import Any
 import apps
 import grpc
 import pytest
-from clients import FOO, error_of
+from clients import FOO, error_of, trailing
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedMessage2
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
@@ -26,15 +26,33 @@ def test_each_is_reached_by_its_name(channel: grpc.Channel) -> None:
     assert stub.__call__(FOO, metadata=(("application", "app2"),)).num == 36
 
 
+def test_the_last_of_two_names_counts(channel: grpc.Channel) -> None:
+    stub = UserDefinedServiceStub(channel)
+    app2 = (("application", "app2"),)
+    assert stub.__call__(FOO, metadata=app2 + APP1).num == 60
+    assert stub.__call__(FOO, metadata=APP1 + app2).num == 36
+
+
+@pytest.mark.parametrize("name", [(), (("application", ""),)])
 @pytest.mark.parametrize("kind", ["unary_unary", "unary_stream", "stream_unary", "stream_stream"])
-def test_without_metadata_is_not_found(channel: grpc.Channel, kind: str) -> None:
+def test_without_a_name_is_not_found(channel: grpc.Channel, kind: str, name: Any) -> None:
     call = getattr(channel, kind)("/userdefinedprotos.UserDefinedService/__call__")
     request = b"" if kind.startswith("unary") else iter([b""])
-    error = error_of(lambda: list(call(request)) if kind.endswith("stream") else call(request))
+    metadata = (*name, ("request_id", "mine"))
+    error = error_of(
+        lambda: list(call(request, metadata=metadata)) if kind.endswith("stream") else call(request, metadata=metadata)
+    )
+    assert trailing(error)["request_id"] == "mine"
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert error.details() == (
         "Application metadata not set. Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
     )
+
+
+def test_a_service_that_no_application_serves_is_unimplemented(channel: grpc.Channel) -> None:
+    error = error_of(channel.unary_unary("/nobody.Service/Method"), b"", metadata=APP1)
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert error.details() == "Application 'app1' has no method 'Method' of service 'nobody.Service'."
 
 
 def test_sync_handlers(channel: grpc.Channel) -> None:

@@ -1,0 +1,99 @@
+"""A client of the probes: says what to do, and tells how the call ended and what the handler noted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from probe_pb2 import Ask, Told
+
+SERVICES = ("AsyncProbe", "SyncProbe")
+METHODS = ("Unary", "Down", "Up", "Both")
+#: Seconds that what must happen soon may take on a busy machine.
+PATIENCE_S = 20.0
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended."""
+
+    messages: list[Told]
+    code: grpc.StatusCode
+    details: str
+    trailing: dict[str, Any]
+
+
+class Prober:
+    """Calls one implementation of the probe.
+
+    Args:
+        channel: An open channel.
+        service: ``"AsyncProbe"`` or ``"SyncProbe"``.
+        application: Name of the application.
+    """
+
+    def __init__(self, channel: grpc.Channel, service: str, application: str = "probe") -> None:
+        self._channel = channel
+        self.service = service
+        self._metadata = (("application", application),)
+
+    def begin(self, method: str, asks: Iterable[Ask], *, timeout: float | None = None, metadata: Metadata = ()) -> Any:
+        """Begin a call. A client stream and one message look the same on the wire, so all are called as streams."""
+        call = self._channel.stream_stream(
+            f"/probe.{self.service}/{method}",
+            request_serializer=Ask.SerializeToString,
+            response_deserializer=Told.FromString,
+        )
+        return call(iter(asks), timeout=timeout, metadata=(*self._metadata, *metadata))
+
+    def ask(self, method: str, ask: Ask, **options: Any) -> Outcome:
+        """Call, and wait for the end."""
+        return outcome(self.begin(method, [ask], **options))
+
+    def tell(self, act: str, note: str = "") -> Told:
+        """Return what a unary call that succeeds answers."""
+        ended = self.ask("Unary", Ask(act=act, note=note), timeout=PATIENCE_S)
+        assert ended.code is grpc.StatusCode.OK, ended
+        return ended.messages[0]
+
+    def journal(self, note: str, of: str = "journal") -> list[tuple[str, float]]:
+        """Return what was noted, and when."""
+        return [(event, at) for event, at in json.loads(self.tell(of, note).text)]
+
+    def events(self, note: str) -> list[str]:
+        """Return what was noted."""
+        return [event for event, _ in self.journal(note)]
+
+    def wait_for(self, note: str, event: str, of: str = "journal") -> float:
+        """Wait until something is noted, and return when that was."""
+        found: list[float] = []
+
+        def is_there() -> bool:
+            found[:] = [at for noted, at in self.journal(note, of) if noted.startswith(event)]
+            return bool(found)
+
+        wait_until(is_there)
+        return found[0]
+
+
+def outcome(call: Any) -> Outcome:
+    """Wait for the end of a call."""
+    messages: list[Told] = []
+    with contextlib.suppress(grpc.RpcError):  # the call itself tells its status
+        messages.extend(call)
+    return Outcome(messages, call.code(), call.details(), dict(call.trailing_metadata()))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+    """Wait for what another process does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.01)

@@ -1,0 +1,1 @@
+"""What clients see of a handler, shown with the probes."""

@@ -1,0 +1,83 @@
+"""An ingress that is stopped and started with other options; the application runs on meanwhile."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+import ray
+from probe_pb2 import Ask
+from prober import METHODS, SERVICES, Prober, wait_until
+
+import sdk
+from sdk.ingress.actors import find_controller
+from sdk.serve.run import stop_ingress
+
+Code = grpc.StatusCode
+TIMEOUT_S = 0.4
+MESSAGE_LIMIT = 1 << 20
+
+
+@pytest.fixture(autouse=True, scope="module")
+def other_ingress(ingress: Any, application: None) -> Iterator[None]:
+    before = ray.get(find_controller().status.remote()).options
+    other = sdk.GrpcOptions(
+        port=ingress.port,
+        request_timeout_s=TIMEOUT_S,
+        error_details="message",
+        max_receive_message_length=MESSAGE_LIMIT,
+    )
+    try:
+        restart(other)
+        yield
+    finally:
+        restart(before)
+
+
+def restart(options: sdk.GrpcOptions) -> None:
+    """Replace the ingress; its replicas find the new one at their next heartbeat."""
+    stop_ingress()
+    sdk.start(options)
+    with grpc.insecure_channel(f"127.0.0.1:{options.port}") as channel:
+        for service in SERVICES:
+            prober = Prober(channel, service)
+            wait_until(lambda prober=prober: prober.ask("Unary", Ask(), timeout=5).code is Code.OK, 60)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("method", METHODS)
+def test_request_timeout(prober: Prober, method: str, number: int) -> None:
+    note = f"times out {method} {number}"
+    began = time.monotonic()
+    ended = prober.ask(method, Ask(act="wait", note=note, number=number), timeout=30)
+    assert (ended.code, ended.details) == (Code.DEADLINE_EXCEEDED, f"Request timed out after {TIMEOUT_S}s.")
+    assert ended.trailing["request_id"]
+    assert len(ended.messages) == (number if method in ("Down", "Both") else 0)
+    assert prober.wait_for(note, "cancelled") - began >= TIMEOUT_S
+    assert prober.wait_for(note, "cancelled") - prober.wait_for(note, "began") < TIMEOUT_S + 0.5
+
+
+def test_a_client_deadline_that_is_shorter_counts(prober: Prober) -> None:
+    ended = prober.ask("Unary", Ask(act="wait", note="shorter"), timeout=TIMEOUT_S / 4)
+    assert ended.code is Code.DEADLINE_EXCEEDED
+    assert "timed out after" not in ended.details
+    assert prober.wait_for("shorter", "cancelled") - prober.wait_for("shorter", "began") < TIMEOUT_S
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_handler_raises_is_told_without_its_traceback(prober: Prober, method: str) -> None:
+    ended = prober.ask(method, Ask(act="raise", note="note"))
+    assert (ended.code, ended.details) == (Code.INTERNAL, "ValueError: note is wrong: ü")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_message_over_the_limit(prober: Prober, method: str) -> None:
+    ended = prober.ask(method, Ask(payload=bytes(MESSAGE_LIMIT)))
+    assert ended.code is Code.RESOURCE_EXHAUSTED
+    assert re.search(rf"longer than the limit of {MESSAGE_LIMIT} .*max_receive_message_length", ended.details)
+    assert ended.trailing["request_id"]
+    assert prober.ask(method, Ask(payload=bytes(MESSAGE_LIMIT - 100))).code is Code.OK

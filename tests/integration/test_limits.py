@@ -1,0 +1,93 @@
+"""Never more handlers at once than allowed, a bounded queue, and a fast refusal beyond it."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import grpc
+import probes
+import pytest
+from probe_pb2 import Ask
+from prober import METHODS, PATIENCE_S, SERVICES, Prober, outcome, wait_until
+
+RUNNING, QUEUED = 4, 3
+LIMITS = {"max_ongoing_requests": RUNNING, "max_queued_requests": QUEUED}
+REFUSAL = f"Request dropped due to backpressure (num_queued_requests={QUEUED}, max_queued_requests={QUEUED})."
+
+
+@pytest.fixture(autouse=True, scope="module")
+def app(deploy: Any) -> None:
+    sync = probes.Sync.options(**LIMITS).bind({})
+    deploy(probes.Async.options(**LIMITS).bind({}, sync), "probe")
+
+
+@pytest.fixture(params=SERVICES)
+def prober(channel: grpc.Channel, request: pytest.FixtureRequest) -> Prober:
+    return Prober(channel, request.param)
+
+
+def join(prober: Prober, method: str) -> Any:
+    return prober.begin(method, [Ask(act="join")])
+
+
+def is_running(call: Any) -> bool:
+    return any(key == "running" for key, _ in call.initial_metadata())
+
+
+def is_refused(call: Any) -> bool:
+    """Whether a call ends soon; one that waits for a place does not."""
+    try:
+        return call.exception(timeout=0.3) is not None
+    except grpc.FutureTimeoutError:
+        return False
+
+
+def test_beyond_the_queue_calls_are_refused_at_once(prober: Prober) -> None:
+    running = [join(prober, method) for method in METHODS]
+    assert all(is_running(call) for call in running)
+    # They arrive in whatever order: as many as there is room for wait, the others are refused.
+    others = [join(prober, method) for method in METHODS * 3]
+    wait_until(lambda: sum(call.done() for call in others) == len(others) - QUEUED)
+    refused = [call for call in others if call.done()]
+    waiting = [call for call in others if not call.done()]
+    for call in refused:
+        ended = outcome(call)
+        assert (ended.code, ended.details) == (grpc.StatusCode.RESOURCE_EXHAUSTED, REFUSAL)
+        assert ended.trailing["request_id"]
+    began = time.monotonic()
+    assert outcome(join(prober, "Unary")).code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert time.monotonic() - began < 0.5
+
+    # One that waits and gives up frees its place in the queue; one that runs and ends, its place among those that run.
+    waiting.pop().cancel()
+    newcomers = []
+
+    def finds_room() -> bool:
+        newcomers.append(join(prober, "Unary"))
+        return not is_refused(newcomers[-1])
+
+    wait_until(finds_room)
+    waiting.append(newcomers[-1])
+    running.pop().cancel()
+    wait_until(lambda: any(call.running() for call in waiting))
+    for call in running:
+        call.cancel()
+    assert all(is_running(call) for call in waiting)
+    for call in waiting:
+        call.cancel()
+    wait_until(lambda: prober.ask("Unary", Ask()).code is grpc.StatusCode.OK)
+    assert prober.tell("peak").number == RUNNING
+
+
+def test_a_storm_of_cancels_never_lets_more_in(prober: Prober) -> None:
+    calls = []
+    for _ in range(150):
+        calls.append(join(prober, random.choice(METHODS)))
+        if len(calls) > RUNNING:
+            calls.pop(random.randrange(len(calls))).cancel()
+    for call in calls:
+        call.cancel()
+    wait_until(lambda: prober.ask("Unary", Ask(), timeout=PATIENCE_S).code is grpc.StatusCode.OK)
+    assert prober.tell("peak").number == RUNNING

@@ -1,0 +1,188 @@
+"""What Ray Serve offers around a request works in our handlers as it does behind Ray Serve's own proxies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import feature_apps
+import grpc
+import pytest
+from clients import error_of, metadata_for
+from prober import wait_until
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+from user_defined_protos_pb2 import ImageData, UserDefinedMessage, UserDefinedMessage2
+from user_defined_protos_pb2_grpc import ImageClassificationServiceStub, UserDefinedServiceStub
+
+from sdk.serve.run import delete
+
+RESOURCES = {"num_cpus": 0.5, "runtime_env": {"env_vars": {"PROBE": "set"}}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def notes(deploy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("notes")
+    options = feature_apps.Features.options(
+        user_config={"greeting": "first"},
+        ray_actor_options=RESOURCES,
+        placement_group_bundles=[{"CPU": 0.5}, {"CPU": 0.25}],
+    )
+    deploy(options.bind(str(folder), feature_apps.Seen.bind()), "features")
+    return folder
+
+
+@pytest.fixture
+def stub(channel: grpc.Channel) -> Any:
+    return UserDefinedServiceStub(channel)
+
+
+@pytest.fixture
+def images(channel: grpc.Channel) -> Any:
+    return ImageClassificationServiceStub(channel)
+
+
+def told(stub: Any, what: str, **metadata: str) -> Any:
+    metadata = {"application": "features", **metadata}
+    answer = stub.__call__(UserDefinedMessage(name=what), metadata=tuple(metadata.items()))
+    return json.loads(answer.greeting)
+
+
+def pid(stub: Any, application: str, act: str = "") -> int:
+    return int(stub.__call__(UserDefinedMessage(name=act), metadata=metadata_for(application), timeout=5).num)
+
+
+def is_served(stub: Any, application: str, *, not_by: int = 0) -> bool:
+    """Whether a replica answers, and another than this one."""
+    try:
+        return pid(stub, application) != not_by
+    except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
+            return False
+        raise
+
+
+def lines(notes: Path) -> list[str]:
+    file = notes / "notes"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def test_replica_context(stub: Any) -> None:
+    context = told(stub, "replica")
+    assert (context["app"], context["deployment"]) == ("features", "Features")
+    assert context["tag"]
+
+
+def test_handles_pass_on_the_request_id_the_application_and_a_model(stub: Any) -> None:
+    assert told(stub, "handle", request_id="r1") == {"request_id": "r1", "app": "features", "model": "m7"}
+
+
+def test_resources_bundles_and_environment_pass_through(stub: Any) -> None:
+    resources = told(stub, "resources")
+    assert resources["assigned"]["CPU"] == 0.5
+    assert resources["bundles"] == [{"CPU": 0.5}, {"CPU": 0.25}]
+    assert resources["variable"] == "set"
+
+
+def test_a_sync_health_check_does_not_stop_the_loop(stub: Any) -> None:
+    health = told(stub, "health")
+    assert health["threads"] >= 1
+    assert not health["on the loop"]
+
+
+def test_log_lines_carry_the_request_id(stub: Any) -> None:
+    file = Path(told(stub, "log", request_id="logged"))
+    list(stub.Streaming(UserDefinedMessage(), metadata=metadata_for("features", request_id="streamed")))
+    metadata = metadata_for("features", request_id="failed")
+    error_of(stub.__call__, UserDefinedMessage(name="fail"), metadata=metadata)
+    expected = {
+        "said by an async handler": "logged",
+        "said by a thread": "logged",
+        "said by a sync stream": "streamed",
+        "/userdefinedprotos.UserDefinedService/__call__ failed": "failed",
+        "ValueError: said by the server": "",
+    }
+    wait_until(lambda: all(any(said in line for line in file.read_text().splitlines()) for said in expected))
+    for said, request_id in expected.items():
+        assert all(request_id in line for line in file.read_text().splitlines() if said in line)
+
+
+def test_models_are_loaded_once_and_the_one_used_least_recently_is_unloaded(stub: Any, notes: Path) -> None:
+    def use(model: str) -> None:
+        metadata = metadata_for("features", multiplexed_model_id=model)
+        assert stub.Multiplexing(UserDefinedMessage2(), metadata=metadata).greeting == model
+
+    for model in ("a", "b", "a", "a", "c", "a"):
+        use(model)
+    assert lines(notes) == ["loaded a", "loaded b", "unloaded b", "loaded c"]
+    metadata = metadata_for("features", multiplexed_model_id="of a sync handler")
+    (answer,) = stub.Streaming(UserDefinedMessage(), metadata=metadata)
+    assert answer.greeting == "of a sync handler"
+
+
+def test_a_batch_knows_the_request_of_each_of_its_members(images: Any) -> None:
+    calls = [
+        images.Predict.future(ImageData(url=f"u{i}"), metadata=metadata_for("features", request_id=f"r{i}"))
+        for i in range(8)
+    ]
+    answers = [list(call.result().classes) for call in calls]
+    assert [answer[:2] for answer in answers] == [[f"u{i}", f"r{i}"] for i in range(8)]
+    assert {answer[2] for answer in answers} == {"4"}
+
+
+def test_an_error_of_a_batch_is_that_of_each_member(images: Any) -> None:
+    urls = ["u", "wrong", "u", "u"]
+    calls = [images.Predict.future(ImageData(url=url), metadata=metadata_for("features")) for url in urls]
+    for call in calls:
+        assert error_of(call.result).code() is grpc.StatusCode.INTERNAL
+        assert call.details().endswith("ValueError: a wrong url")
+
+
+def test_a_batch_goes_on_without_a_member_that_is_cancelled(images: Any) -> None:
+    calls = [images.Predict.future(ImageData(url=f"u{i}"), metadata=metadata_for("features")) for i in range(3)]
+    calls[0].cancel()
+    answers = [list(call.result().classes) for call in calls[1:]]
+    assert [answer[0] for answer in answers] == ["u1", "u2"]
+
+
+def test_user_config_is_there_before_the_first_call(stub: Any) -> None:
+    assert told(stub, "config") == {"greeting": "first"}
+
+
+def test_a_serve_config_file_changes_user_config_without_a_restart(stub: Any, tmp_path: Path) -> None:
+    def deploy_config(user_config: dict[str, str]) -> None:
+        application = {
+            "name": "declared",
+            "route_prefix": None,
+            "import_path": "feature_apps:declared",
+            "args": {"notes": str(tmp_path)},
+            "deployments": [{"name": "Features", "user_config": user_config}],
+        }
+        _get_global_client().deploy_apps(ServeDeploySchema(applications=[application]), _blocking=True)
+
+    deploy_config({"say": "first"})
+    wait_until(lambda: is_served(stub, "declared"), 30)
+    before = pid(stub, "declared")
+    assert told(stub, "config", application="declared") == {"say": "first"}
+    deploy_config({"say": "second"})
+    wait_until(lambda: told(stub, "config", application="declared") == {"say": "second"})
+    assert pid(stub, "declared") == before
+    delete("declared")
+
+
+def test_a_replica_whose_health_check_fails_is_replaced(stub: Any, deploy: Any, tmp_path: Path) -> None:
+    patients = {"async": feature_apps.AsyncPatient, "sync": feature_apps.SyncPatient}
+    for name, patient in patients.items():
+        deploy(patient.bind(str(tmp_path)), name)
+    before = {name: pid(stub, name, "fall ill") for name in patients}
+
+    for name in patients:
+        wait_until(lambda name=name: is_served(stub, name, not_by=before[name]), 30)
+        delete(name)
+    assert {f"{name} del" for name in patients} <= set(lines(tmp_path))
+
+
+def test_models_are_unloaded_when_the_replica_stops(notes: Path) -> None:
+    delete("features")
+    wait_until(lambda: set(lines(notes)) == {f"{did} {model}" for did in ("loaded", "unloaded") for model in "abc"})

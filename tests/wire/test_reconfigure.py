@@ -1,0 +1,74 @@
+"""Limits that change while calls run, as Ray Serve changes them without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from test_call import UNARY, Peer, in_loop
+
+from sdk.wire.server import WireSettings
+
+
+class Crowd:
+    """A handler, sync or async, that counts itself and waits."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.go = threading.Event()
+        self._lock = threading.Lock()
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self.running += change
+
+    async def on_the_loop(self, request: Int32Value) -> StringValue:
+        self._count(1)
+        while not self.go.is_set():
+            await asyncio.sleep(0.001)
+        self._count(-1)
+        return StringValue()
+
+    def in_a_thread(self, request: Int32Value) -> StringValue:
+        self._count(1)
+        self.go.wait(10)
+        self._count(-1)
+        return StringValue()
+
+
+async def until(condition: Any) -> None:
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not happen")
+
+
+@pytest.mark.parametrize("kind", ["on_the_loop", "in_a_thread"])
+def test_a_higher_limit_lets_in_what_waits_and_a_lower_one_holds_back(kind: str) -> None:
+    async def body(serve: Any) -> None:
+        crowd = Crowd()
+        settings = WireSettings(max_ongoing_requests=1)
+        server = serve(Join=(UNARY, getattr(crowd, kind)), settings=settings)
+        peers = [Peer(server) for _ in range(4)]
+        for peer in peers:
+            peer.call("Join", Int32Value())
+        await until(lambda: crowd.running == 1)
+        assert server.count_queued() == 3
+        server.reconfigure(replace(settings, max_ongoing_requests=3))
+        await until(lambda: crowd.running == 3)
+        assert server.count_queued() == 1
+        server.reconfigure(replace(settings, max_ongoing_requests=2))
+        peers.append(Peer(server))
+        peers[-1].call("Join", Int32Value())
+        assert (crowd.running, server.ongoing, server.count_queued()) == (3, 3, 2)
+        crowd.go.set()
+        for peer in peers:
+            assert (await peer.answered())["grpc-status"] == "0"
+        await until(lambda: not server.ongoing)
+
+    in_loop(body)

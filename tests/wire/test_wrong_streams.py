@@ -1,0 +1,78 @@
+"""Handlers that answer with no stream where their proto says one, or with wrong messages in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from test_call import BIDI, SERVER, Peer, in_loop
+
+from sdk.wire.server import WireSettings
+
+
+async def returns_none(request: Any) -> None:
+    return None
+
+
+def returns_none_in_a_thread(request: Any) -> None:
+    return None
+
+
+async def returns_a_message(request: Any) -> StringValue:
+    return StringValue()
+
+
+def returns_a_message_in_a_thread(request: Any) -> StringValue:
+    return StringValue()
+
+
+async def yields_another(request: Any) -> AsyncIterator[Int32Value]:
+    yield Int32Value()
+
+
+def yields_another_in_a_thread(request: Any) -> Iterator[Int32Value]:
+    yield Int32Value()
+
+
+@pytest.mark.parametrize("cardinality", [SERVER, BIDI])
+@pytest.mark.parametrize(
+    ("handler", "says"),
+    [
+        (returns_none, "returned None; the proto says a stream of google.protobuf.StringValue"),
+        (returns_none_in_a_thread, "returned None; the proto says a stream of google.protobuf.StringValue"),
+        (returns_a_message, "StringValue; the proto says a stream of google.protobuf.StringValue"),
+        (returns_a_message_in_a_thread, "StringValue; the proto says a stream of google.protobuf.StringValue"),
+        (yields_another, "Int32Value; the proto says google.protobuf.StringValue"),
+        (yields_another_in_a_thread, "Int32Value; the proto says google.protobuf.StringValue"),
+    ],
+)
+def test_a_wrong_answer_names_both_types(cardinality: Any, handler: Any, says: str) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Wrong=(cardinality, handler)))
+        peer.call("Wrong", Int32Value())
+        trailers = await peer.answered()
+        assert (trailers["grpc-status"], trailers["request_id"]) == ("13", "made")
+        assert trailers["grpc-message"].startswith(handler.__qualname__)
+        assert trailers["grpc-message"].endswith(says)
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize(
+    ("style", "says"), [("traceback", "Traceback"), ("message", "ValueError: wrong"), ("none", "Internal error.")]
+)
+def test_error_details_of_a_stream(style: Any, says: str) -> None:
+    async def fails(request: Int32Value) -> AsyncIterator[StringValue]:
+        yield StringValue()
+        raise ValueError("wrong")
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Fails=(SERVER, fails), settings=WireSettings(error_details=style)))
+        peer.call("Fails", Int32Value())
+        trailers = await peer.answered()
+        assert trailers["grpc-status"] == "13"
+        assert trailers["grpc-message"].startswith(says)
+
+    in_loop(body)
