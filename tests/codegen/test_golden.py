@@ -13,6 +13,8 @@ import pytest
 
 from codegen import compile as compiler
 from codegen.render import tool_version
+from codegen.sources import find
+from codegen.update import Options, update
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
@@ -119,8 +121,7 @@ def test_the_plugin_and_the_loaded_module_agree_on_the_fingerprint(
     source.mkdir()
     (source / "options.proto").write_text(OPTIONS)
     (source / "uses.proto").write_text(syntax + "\npackage uses;" + USES.replace("LABEL", label))
-    output = compiler.run(compiler.find([source], []), [])
-    compiler.write(output, compiler.compare(output, out), out)
+    update(Options((source,), out))
     loaded = subprocess.run(
         [sys.executable, "-c", FINGERPRINTS, "uses_pb2"],
         cwd=out,
@@ -133,7 +134,7 @@ def test_the_plugin_and_the_loaded_module_agree_on_the_fingerprint(
 
 
 def accept() -> None:
-    output = compiler.run(compiler.find([GUIDE, HERE / "protos"], []), [])
+    output = compiler.run(find([GUIDE, HERE / "protos"]))
     for name in NAMES:
         (GOLDEN / name).write_text(neutral(output.files[name].decode()))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen import compile as compiler
+from codegen.update import Options, update
 
 HERE = Path(__file__).parent
 REPO = HERE.parent.parent
@@ -27,8 +27,7 @@ pytestmark = pytest.mark.timeout(600)  # a first run analyses all of Ray
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("generated")
     protos = [REPO / "protos" / "user_defined_protos.proto", REPO / "tests" / "codegen" / "protos"]
-    output = compiler.run(compiler.find(protos, []), [])
-    compiler.write(output, compiler.compare(output, out), out)
+    update(Options(tuple(protos), out))
     return out
 
 
