@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from codegen import naming
+from codegen import naming, packages
 from codegen.errors import CodegenError
 
 # Each plugin with the Python that runs it. mypy-protobuf writes the .pyi files; `quiet` keeps it from listing them.
@@ -107,7 +107,7 @@ def find(paths: Sequence[Path], includes: Sequence[Path]) -> tuple[Source, ...]:
     return tuple(found.values())
 
 
-def run(sources: Sequence[Source], includes: Sequence[Path]) -> Output:
+def run(sources: Sequence[Source], includes: Sequence[Path], package: str = "") -> Output:
     """Run protoc on proto files and return what it made. Nothing is written but in a temporary folder.
 
     Raises:
@@ -121,14 +121,17 @@ def run(sources: Sequence[Source], includes: Sequence[Path]) -> Output:
         empty, out, scripts = (Path(temporary, name) for name in ("empty", "out", "plugins"))
         for folder in (empty, out, scripts):
             folder.mkdir()
-        command = [sys.executable, "-m", "grpc_tools.protoc", *_arguments(sources, includes, out, scripts)]
+        command = [sys.executable, "-m", "grpc_tools.protoc", *_arguments(sources, includes, out, scripts, package)]
         done = subprocess.run(command, cwd=empty, capture_output=True, text=True, errors="replace", check=False)
         said = _messages(done.stderr)
         if done.returncode != 0:
             raise CodegenError("\n".join(said) or f"protoc failed with exit code {done.returncode}")
-        files = {
-            path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()
+        made = {
+            path.relative_to(out).as_posix(): path.read_text("utf-8")
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
         }
+    files = {path: text.encode() for path, text in packages.relocate(made, package).items()}
     obsolete = {naming.output_path(source.name) for source in sources} - files.keys()
     return Output(files, tuple(sorted(obsolete)), said)
 
@@ -140,7 +143,9 @@ def _messages(stderr: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_NOISE.sub("", line).removeprefix(here) for line in lines))
 
 
-def _arguments(sources: Sequence[Source], includes: Sequence[Path], out: Path, scripts: Path) -> list[str]:
+def _arguments(
+    sources: Sequence[Source], includes: Sequence[Path], out: Path, scripts: Path, package: str
+) -> list[str]:
     roots = dict.fromkeys([*(source.root for source in sources), *(include.resolve() for include in includes)])
     grpc_tools = importlib.util.find_spec("grpc_tools")
     # google/protobuf/*.proto come with grpcio-tools; last, so that a user's copy is taken before them.
@@ -148,7 +153,8 @@ def _arguments(sources: Sequence[Source], includes: Sequence[Path], out: Path, s
     return [
         *(f"--plugin=protoc-gen-{name}={_script(scripts, name, code)}" for name, code in _PLUGINS.items()),
         *(f"--proto_path={root}" for root in (*roots, *well_known)),
-        *(f"--{name}_out={out}" for name in ("python", "grpc_python", "sdk")),
+        *(f"--{name}_out={out}" for name in ("python", "grpc_python")),
+        f"--sdk_out=package={package}:{out}",
         *(f"--{name}_out=quiet:{out}" for name in ("mypy", "mypy_grpc")),
         *dict.fromkeys(source.name for source in sources),
     ]
