@@ -140,13 +140,12 @@ class Protoc:
         code = f"{_PYTHON}from codegen.plugins import main; main()"
         plugin.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(code)}\n", encoding="utf-8")
         plugin.chmod(0o700)
-        parameter = f"package={self._package}" if self._package else ""
         self._run(
             [
                 f"--descriptor_set_in={self._descriptors}",
                 f"--plugin=protoc-gen-all={plugin}",
                 *(f"--{name}_out={archive}" for name in ("python", "grpc_python")),
-                f"--all_out={parameter}:{archive}",
+                f"--all_out=package={self._package}:{archive}",
             ]
         )
         with zipfile.ZipFile(archive) as made:

@@ -5,9 +5,14 @@ Only the few shapes that the templates need are here: something in brackets, a s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-WIDTH = 120
+# That of ruff and black where nothing else is configured.
+WIDTH = 88
+
+# A quote at the end that no backslash escapes: after none, or after pairs of them.
+_BARE_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"$')
 
 
 def bracketed(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
@@ -78,6 +83,17 @@ def signature(name: str, parameters: Sequence[str], alternatives: Sequence[str],
     return exploded(f"def {name}(", [_narrow(each, ",", indent + 4) for each in parameters], tail, indent)
 
 
+def getter(name: str, generic: str, types: Sequence[str], indent: int) -> str:
+    """Lay out the ``def`` of a property that returns ``generic[types]``. The first line is returned unindented."""
+    annotation = f"{generic}[{', '.join(types)}]"
+    flat = f"def {name}(self) -> {annotation}:"
+    if indent + len(flat) <= WIDTH:
+        return flat
+    if indent + len(f") -> {annotation}:") > WIDTH:
+        annotation = exploded(f"{generic}[", types, "]", indent)
+    return _lines(indent, f"def {name}(", "self,", f") -> {annotation}:")
+
+
 def docstring(text: str, indent: int) -> str:
     """Lay out a docstring. Its value is ``text``, whatever it contains.
 
@@ -92,7 +108,7 @@ def docstring(text: str, indent: int) -> str:
     if len(lines) > 1:
         margin = " " * indent
         return "\n".join([f'"""{lines[0]}', *(margin + line if line else "" for line in lines[1:]), f'{margin}"""'])
-    if lines[0].endswith('"') and not lines[0].endswith('\\"'):
+    if _BARE_QUOTE.search(lines[0]):
         lines[0] = lines[0][:-1] + '\\"'
     return f'"""{lines[0]}"""'
 

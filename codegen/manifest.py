@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from codegen import packages
+from codegen import naming, packages
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
 
@@ -144,17 +144,13 @@ def load(out: Path) -> Manifest:
 
 def _owned(sources: Sequence[Source], hashes: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return the files of each proto; under ``""`` those that belong to none."""
-    stems = {source.name: _stem(source.name) for source in sources}
+    stems = {source.name: naming.module(source.name) for source in sources}
     homes = packages.homes(stems.values())
     by_path = {homes[stem].replace(".", "/") + suffix: name for name, stem in stems.items() for suffix in _SUFFIXES}
     owned: dict[str, dict[str, str]] = {}
     for path, hash_ in hashes.items():
         owned.setdefault(by_path.get(path, ""), {})[path] = hash_
     return owned
-
-
-def _stem(proto: str) -> str:
-    return proto.removesuffix(".proto").replace("-", "_").replace("/", ".")
 
 
 def _relative(root: Path, out: Path) -> str:

@@ -41,15 +41,16 @@ def respond(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
 
 
 def _generate(request: CodeGeneratorRequest, response: CodeGeneratorResponse) -> None:
-    if request.parameter:
-        raise CodegenError(f"unknown parameter {request.parameter!r}; protoc-gen-sdk takes none")
+    name, separator, value = request.parameter.partition("=")
+    if request.parameter and (name != "package" or not separator):
+        raise CodegenError(f"unknown parameter {request.parameter!r}; protoc-gen-sdk takes package=NAME")
     try:
         # Imported when needed: jinja2 belongs to the codegen extra, and its absence has a remedy to name.
         from codegen import render
     except ImportError as error:
         raise CodegenError(f"{error.name} is not installed: pip install 'ray-grpc-sdk[codegen]'") from error
     tool = render.tool_version()
-    for file in model.files(request):
+    for file in model.files(request, value if separator else None):
         response.file.add(name=file.output, content=render.render(file, tool))
 
 

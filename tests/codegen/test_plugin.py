@@ -26,18 +26,18 @@ def test_it_declares_what_it_supports(request_for: Build) -> None:
 
 def test_an_unknown_parameter_is_an_error(request_for: Build) -> None:
     response = plugin.respond(request_for(parameter="fast=1"))
-    assert response.error == "unknown parameter 'fast=1'; protoc-gen-sdk takes none"
+    assert response.error == "unknown parameter 'fast=1'; protoc-gen-sdk takes package=NAME"
     assert not response.file
 
 
-def test_what_is_wrong_with_a_proto_is_an_error(request_for: Build) -> None:
-    response = plugin.respond(request_for(messages=["None"], uses="None"))
-    assert response.error == "greet.proto: Python can't spell the message name 'None' in a class; rename the message"
+def test_what_is_wrong_with_the_request_is_an_error(request_for: Build) -> None:
+    response = plugin.respond(request_for(parameter="package=my-gen"))
+    assert response.error == "package 'my-gen': 'my-gen' is no name of a Python package"
     assert not response.file
 
 
 def test_a_bug_is_no_traceback(request_for: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codegen.model.files", lambda request: 1 / 0)
+    monkeypatch.setattr("codegen.model.files", lambda request, package: 1 / 0)
     response = plugin.respond(request_for())
     assert response.error == (
         "internal error: ZeroDivisionError: division by zero; this is a bug in ray-grpc-sdk, please report it"
