@@ -10,10 +10,10 @@ GUIDE := examples/guide
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench codegen install clean distclean
+.PHONY: help demo test check bench bench-codegen codegen install clean distclean
 
 help: ## List the targets.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: codegen ## Run Ray Serve's gRPC guide from its first call to its last, and leave nothing running.
 	$(BIN)/python $(GUIDE)/demo.py
@@ -33,6 +33,9 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 
 bench: $(INSTALLED) ## Measure unary calls beside a bare grpc.aio server. Needs h2load (nghttp2-client).
 	$(BIN)/python tests/benchmarks/bench.py $(if $(QUICK),--quick)
+
+bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc with the other generators.
+	$(BIN)/python tests/benchmarks/codegen_bench.py
 
 codegen: $(INSTALLED) ## Generate the code of every proto in the repository again.
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
-from codegen import packages
+from codegen import mending, naming, packages
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
 
@@ -103,11 +103,8 @@ class Protoc:
     ) -> None:
         self._temporary.cleanup()
 
-    def read(self) -> str:
+    def read(self) -> None:
         """Parse the protos and all that they import.
-
-        Returns:
-            A digest of everything that the output depends on: equal digests, equal output.
 
         Raises:
             CodegenError: protoc found something wrong; the details are its messages.
@@ -122,14 +119,27 @@ class Protoc:
                 f"--descriptor_set_out={self._descriptors}",
             ]
         )
+
+    def digest(self, others: Collection[str] = ()) -> str:
+        """Return what tells everything that the output depends on: equal digests, equal output.
+
+        Args:
+            others: As in ``generate``.
+        """
         digest = hashlib.sha256(_tools_digest().encode())
-        for text in (self._package, *(source.name for source in self._sources)):
+        for text in (self._package, *(source.name for source in self._sources), "", *sorted(others)):
             digest.update(text.encode() + b"\0")
         digest.update(self._descriptors.read_bytes())
         return digest.hexdigest()
 
-    def generate(self) -> dict[str, bytes]:
-        """Generate code from what ``read`` has parsed; content by path below the output folder.
+    def generate(self, others: Collection[str] = ()) -> dict[str, bytes]:
+        """Generate code from what ``read`` has parsed.
+
+        Args:
+            others: Names of other protos whose modules lie in the same tree already.
+
+        Returns:
+            The content of each file by its path below the output folder.
 
         Raises:
             CodegenError: A plugin found something wrong.
@@ -137,8 +147,10 @@ class Protoc:
         # One archive instead of thousands of small files, which would only be read and removed again.
         archive = self._folder / "out.zip"
         plugin = self._folder / "protoc-gen-all"
-        code = f"{_PYTHON}from codegen.plugins import main; main()"
-        plugin.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(code)}\n", encoding="utf-8")
+        tree = self._folder / "tree"
+        tree.write_text("\n".join([*(source.name for source in self._sources), *others]), encoding="utf-8")
+        command = [sys.executable, "-c", f"{_PYTHON}from codegen.plugins import main; main()", str(tree)]
+        plugin.write_text(f"#!/bin/sh\nexec {shlex.join(command)}\n", encoding="utf-8")
         plugin.chmod(0o700)
         self._run(
             [
@@ -150,7 +162,13 @@ class Protoc:
         )
         with zipfile.ZipFile(archive) as made:
             files = {name: made.read(name).decode() for name in made.namelist()}
-        return {path: text.encode() for path, text in sorted(packages.relocate(files, self._package).items())}
+        relocated = packages.relocate(
+            files,
+            self._package,
+            others=[naming.module(name) for name in others],
+            is_plain=not mending.is_needed(self._descriptors.read_bytes()),
+        )
+        return {path: text.encode() for path, text in sorted(relocated.items())}
 
     @property
     def _descriptors(self) -> Path:

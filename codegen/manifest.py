@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from codegen import naming, packages
 from codegen.errors import CodegenError
@@ -80,34 +80,48 @@ class Manifest:
             merged |= self.protos[source.name].files
         return merged
 
-    def after(
-        self, sources: Sequence[Source], searched: Sequence[Path], files: Mapping[str, str], inputs: str, out: Path
-    ) -> Manifest:
-        """Return what is to stand there when ``files`` were made of ``sources``.
+    def others(self, sources: Sequence[Source], searched: Sequence[Path], out: Path) -> dict[str, Entry]:
+        """Return the entries of protos that are not compiled now and stay, since they may belong to another call.
 
-        A proto that is not among the sources stays, since it may belong to another call of the command, unless its
-        proto file is gone: it lay below a folder that was searched now, or its root is there and it is not.
+        Not those whose proto file is gone: it would lie below a folder that was searched now, or its root is there and
+        it is not.
+
+        Args:
+            sources: The protos that are compiled.
+            searched: The folders, and files, that were searched for protos.
+            out: The output folder.
+        """
+        compiled = {source.name for source in sources}
+        folders = [absolute(path) for path in searched]
+        stay = {}
+        for name, entry in self.protos.items():
+            root = absolute(out / entry.root)
+            proto = root / name
+            is_searched = any(proto.is_relative_to(folder) for folder in folders)
+            if name not in compiled and not is_searched and (proto.exists() or not root.exists()):
+                stay[name] = entry
+        return stay
+
+    def after(
+        self, sources: Sequence[Source], others: Mapping[str, Entry], files: Mapping[str, str], inputs: str, out: Path
+    ) -> Manifest:
+        """Return what is to stand there when files were made.
 
         Args:
             sources: The protos that were compiled.
-            searched: The folders, and files, that were searched for protos.
-            files: Hash of each file that was made of them by its path below the output folder.
+            others: What ``others`` returned.
+            files: Hash of each file that was made of the sources by its path below the output folder.
             inputs: Digest of all that they were made from.
             out: The output folder.
         """
         owned = _owned(sources, files)
         protos = {source.name: Entry(_relative(source.root, out), owned.pop(source.name, {})) for source in sources}
-        folders = [absolute(path) for path in searched]
-        for name, entry in self.protos.items():
-            root = absolute(out / entry.root)
-            proto = root / name
-            is_searched = any(proto.is_relative_to(folder) for folder in folders)
-            if name not in protos and not is_searched and (proto.exists() or not root.exists()):
-                protos[name] = entry
+        protos |= others
         shared = dict(owned.pop("", {}))
-        used = {parent for entry in protos.values() for path in entry.files for parent in PurePosixPath(path).parents}
+        used = {os.path.dirname(path) for entry in protos.values() for path in entry.files}
         for path, known in self.shared.items():
-            if PurePosixPath(path).parent in used:
+            package = os.path.dirname(path)
+            if any(folder == package or folder.startswith(f"{package}/" if package else "") for folder in used):
                 shared.setdefault(path, known)
         return Manifest(inputs, protos, shared)
 
@@ -154,4 +168,4 @@ def _owned(sources: Sequence[Source], hashes: Mapping[str, str]) -> dict[str, di
 
 
 def _relative(root: Path, out: Path) -> str:
-    return PurePosixPath(os.path.relpath(root, absolute(out))).as_posix()
+    return Path(os.path.relpath(root, absolute(out))).as_posix()

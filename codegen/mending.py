@@ -25,6 +25,8 @@ SKIPPED = r'''
 '''
 FLAGS = re.VERBOSE | re.MULTILINE | re.DOTALL
 
+# What Python, or the code that gRPC's plugin writes, can't have as a name.
+_RESERVED = (*keyword.kwlist, "staticmethod")
 _WORDS = "|".join(keyword.kwlist)
 
 _GRPC = re.compile(
@@ -50,6 +52,25 @@ _STUB = re.compile(
     """,
     FLAGS,
 )
+
+
+# A name is the first field of everything that has one: its tag, the length, the text.
+_NAME = re.compile(
+    b"\n(?:.__|" + b"|".join(re.escape(bytes([len(word)])) + word.encode() for word in _RESERVED) + b")", re.DOTALL
+)
+
+
+def is_needed(descriptors: bytes) -> bool:
+    """Return whether some name in serialized descriptors may need mending. Quicker than reading the generated code.
+
+    Example:
+        >>> from google.protobuf.descriptor_pb2 import DescriptorProto
+        >>> is_needed(DescriptorProto(name="None").SerializeToString())
+        True
+        >>> is_needed(DescriptorProto(name="Nonesuch").SerializeToString())
+        False
+    """
+    return _NAME.search(descriptors) is not None
 
 
 def mend(files: Mapping[str, str]) -> dict[str, str]:

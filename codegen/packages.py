@@ -115,13 +115,17 @@ def import_from(importer: str, module: str, package: str) -> str:
     return "." * (len(here) - shared + 1) + ".".join(parent[shared:])
 
 
-def relocate(files: Mapping[str, str], package: str = "") -> dict[str, str]:
+def relocate(
+    files: Mapping[str, str], package: str = "", others: Collection[str] = (), is_plain: bool = False
+) -> dict[str, str]:
     """Return a tree of generated files that can be imported, whatever names the protos use.
 
     Args:
         files: The text of each file by its path below the output folder. ``_sdk`` modules, which are rendered for
             their place, and files that are no modules are returned as they are.
         package: Dotted name of the package that the output folder is; ``""`` when it is a root on ``sys.path``.
+        others: Other modules of the same tree, by their dotted names as protoc makes them, without a suffix.
+        is_plain: Whether no proto has a name that needs mending; looking for them takes its time.
 
     Returns:
         The text of each file by its new path.
@@ -141,11 +145,12 @@ def relocate(files: Mapping[str, str], package: str = "") -> dict[str, str]:
         for path in files
         if (match := _GENERATED.fullmatch(path))
     }
-    files = mend(files)
-    stems = homes({stem for stem, _ in written.values()})
+    files = dict(files) if is_plain else mend(files)
+    stems = homes({*(stem for stem, _ in written.values()), *others})
     if not package and all(old == new for old, new in stems.items()):
         return files
-    rewriter = _Rewriter({stem + suffix: stems[stem] + suffix for stem, suffix in written.values()}, package)
+    modules = {*written.values(), *((stem, suffix) for stem in others for suffix in ("_pb2", "_pb2_grpc"))}
+    rewriter = _Rewriter({stem + suffix: stems[stem] + suffix for stem, suffix in modules}, package)
     relocated = {}
     for path, text in files.items():
         if path in written:
@@ -183,12 +188,14 @@ class _Rewriter:
     modules: Mapping[str, str]
     package: str
     pattern: re.Pattern[str] = field(init=False)
+    is_wrong: bool = field(init=False)
 
     def __post_init__(self) -> None:
         # Generators derive a variable from the module's name. Where that is no name for a variable, neither is this.
         wrong = {name for module in self.modules for name in _variables(module) if not name.isidentifier()}
         longest_first = sorted(wrong, key=lambda name: (-len(name), name))
         words = rf"| (?<!\w) (?P<wrong> {'|'.join(map(_escaped, longest_first))})" if wrong else ""
+        object.__setattr__(self, "is_wrong", bool(wrong))
         object.__setattr__(self, "pattern", re.compile(_STATEMENT + words, FLAGS))
 
     def rewrite(self, importer: str, text: str) -> str:
@@ -198,7 +205,10 @@ class _Rewriter:
             importer: The module's new dotted name, below the tree's root.
             text: Its text.
         """
-        return self.pattern.sub(lambda match: self._replaced(importer, match), text)
+        # In a stub of messages, which is long, the imports stand before this line.
+        end = -1 if self.is_wrong else text.rfind("\nDESCRIPTOR: ")
+        head, rest = (text, "") if end < 0 else (text[:end], text[end:])
+        return self.pattern.sub(lambda match: self._replaced(importer, match), head) + rest
 
     def _replaced(self, importer: str, match: re.Match[str]) -> str:
         groups = match.groupdict()

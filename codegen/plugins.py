@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -17,9 +18,14 @@ from mypy_protobuf import main as mypy_protobuf  # type: ignore[import-untyped] 
 from codegen import plugin
 
 
-def respond(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
-    """Return our plugin's answer with the type stubs added. The request's parameter is for our plugin."""
-    response = plugin.respond(request)
+def respond(request: CodeGeneratorRequest, together: Collection[str]) -> CodeGeneratorResponse:
+    """Return our plugin's answer with the type stubs added.
+
+    Args:
+        request: The request; its parameter is for our plugin.
+        together: The proto files whose modules make up the tree.
+    """
+    response = plugin.respond(request, together)
     # `quiet` keeps it from listing the files that it writes.
     request.parameter = "quiet"
     sent = request.SerializeToString()
@@ -45,6 +51,7 @@ def _answer(main: Callable[[], None], request: bytes) -> bytes:
 
 
 def main() -> None:
-    """Run the plugins: what protoc starts."""
+    """Run the plugins: what protoc starts. The argument is a file with the names of all protos of the tree."""
+    together = Path(sys.argv[1]).read_text("utf-8").splitlines()
     request = CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
-    sys.stdout.buffer.write(respond(request).SerializeToString())
+    sys.stdout.buffer.write(respond(request, together).SerializeToString())

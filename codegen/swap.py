@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -64,22 +64,21 @@ def swap(folder: Path, write: Mapping[str, bytes], remove: Collection[str], wrot
     staging = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
     try:
         new, old = staging / "new", staging / "old"
+        _make_parents(new, write)
         for path, content in write.items():
-            staged = new / path
-            staged.parent.mkdir(parents=True, exist_ok=True)
-            staged.write_bytes(content)
+            (new / path).write_bytes(content)
             wrote()
-        existing = [path for path in (*write, *remove) if (folder / path).exists()]
-        journal = {"old": existing, "made": [path for path in write if not (folder / path).exists()]}
-        (staging / _JOURNAL).write_text(json.dumps(journal), encoding="utf-8")
+        existing = {path for path in (*write, *remove) if os.path.exists(f"{folder}/{path}")}
+        _make_parents(old, existing)
         for path in existing:
-            (old / path).parent.mkdir(parents=True, exist_ok=True)
-            _keep(folder / path, old / path)
+            _keep(f"{folder}/{path}", f"{old}/{path}")
+        journal = {"old": sorted(existing), "made": [path for path in write if path not in existing]}
+        (staging / _JOURNAL).write_text(json.dumps(journal), encoding="utf-8")
+        _make_parents(folder, write)
         for path in write:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(new / path, folder / path)
-        for path in remove:
-            (folder / path).unlink(missing_ok=True)
+            os.replace(f"{new}/{path}", f"{folder}/{path}")
+        for path in existing.intersection(remove):
+            (folder / path).unlink()
         # From here on, there is nothing to undo.
         (staging / _JOURNAL).unlink()
     except BaseException:
@@ -89,7 +88,12 @@ def swap(folder: Path, write: Mapping[str, bytes], remove: Collection[str], wrot
     _prune(folder, remove)
 
 
-def _keep(file: Path, copy: Path) -> None:
+def _make_parents(folder: Path, paths: Iterable[str]) -> None:
+    for parent in {os.path.dirname(path) for path in paths}:
+        os.makedirs(f"{folder}/{parent}", exist_ok=True)
+
+
+def _keep(file: str, copy: str) -> None:
     try:
         os.link(file, copy)
     except OSError:  # a file system without links
@@ -106,9 +110,10 @@ def _undo(staging: Path, folder: Path) -> None:
         if not (staging / "new" / path).exists():
             (folder / path).unlink(missing_ok=True)
     for path in journal["old"]:
-        with suppress(FileNotFoundError):  # killed before it was kept, so it was not replaced either
+        with suppress(FileNotFoundError):  # somebody was killed while undoing it
             os.replace(staging / "old" / path, folder / path)
     _prune(folder, journal["made"])
+    (staging / _JOURNAL).unlink(missing_ok=True)
     shutil.rmtree(staging)
 
 

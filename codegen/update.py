@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codegen import manifest as manifests
@@ -100,18 +100,22 @@ def update(options: Options, steps: Steps = _QUIET) -> Report:
     steps.expect(len(sources))
     with Protoc(sources, options.proto_path, options.package) as protoc:
         steps.begin(f"reading {_count(sources)}")
-        inputs = protoc.read()
-        with _write_errors(out), locked(out):
+        protoc.read()
+        with _os_errors(f"can't write to {out}"), locked(out):
+            old = _Contents(out)
             known = manifests.load(out)
-            if known.inputs == inputs and (hashes := known.of(sources)) and _hold(out, hashes):
+            others = known.others(sources, options.protos, out)
+            inputs = protoc.digest(others)
+            hashes = known.of(sources)
+            if known.inputs == inputs and hashes and all(old.has(path, hash_) for path, hash_ in hashes.items()):
                 # Nothing to generate. Protos of earlier calls may be gone all the same.
                 files: Mapping[str, bytes] = {}
             else:
                 steps.begin(f"generating code for {_count(sources)}")
-                files = _without_own(protoc.generate(), known, out)
+                files = _without_own(protoc.generate(others), known, old)
                 hashes = {path: manifests.digest(content) for path, content in files.items()}
-            manifest = known.after(sources, options.protos, hashes, inputs, out)
-            report = _compare(out, len(sources), hashes, files, known, manifest, protoc.warnings)
+            manifest = known.after(sources, others, hashes, inputs, out)
+            report = _compare(old, files, known, manifest, hashes, sources, protoc.warnings)
             changed = {path: files[path] for path in (*report.missing, *report.stale)}
             if manifest != known:
                 changed[manifests.NAME] = manifest.dump()
@@ -133,14 +137,17 @@ def check(options: Options, steps: Steps = _QUIET) -> Report:
     sources = find(options.protos, options.proto_path, options.exclude)
     steps.expect(len(sources))
     known = manifests.load(out)
+    others = known.others(sources, options.protos, out)
     with Protoc(sources, options.proto_path, options.package) as protoc:
         steps.begin(f"reading {_count(sources)}")
-        inputs = protoc.read()
+        protoc.read()
         steps.begin(f"generating code for {_count(sources)}")
-        files = _without_own(protoc.generate(), known, out)
-    hashes = {path: manifests.digest(content) for path, content in files.items()}
-    manifest = known.after(sources, options.protos, hashes, inputs, out)
-    return _compare(out, len(sources), hashes, files, known, manifest, protoc.warnings)
+        with _os_errors(f"can't read {out}"):
+            old = _Contents(out)
+            files = _without_own(protoc.generate(others), known, old)
+            hashes = {path: manifests.digest(content) for path, content in files.items()}
+            manifest = known.after(sources, others, hashes, "", out)
+            return _compare(old, files, known, manifest, hashes, sources, protoc.warnings)
 
 
 def _require_writable(out: Path) -> None:
@@ -153,22 +160,37 @@ def _require_writable(out: Path) -> None:
         raise CodegenError(f"can't write to {out}: permission denied", exit_code=2)
 
 
-def _without_own(files: Mapping[str, bytes], known: Manifest, out: Path) -> Mapping[str, bytes]:
+class _Contents(dict[str, "bytes | None"]):
+    """The content of each file of a folder, None where there is none. Each is read once, when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, path: str) -> bytes | None:
+        try:
+            with open(f"{self.folder}/{path}", "rb") as file:
+                self[path] = file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            self[path] = None
+        return self[path]
+
+    def has(self, path: str, hash_: str) -> bool:
+        """Return whether there is a file with content of this hash."""
+        content = self[path]
+        return content is not None and manifests.digest(content) == hash_
+
+
+def _without_own(files: Mapping[str, bytes], known: Manifest, old: _Contents) -> Mapping[str, bytes]:
     """Return the files without each ``__init__.py`` that the user wrote: it stays, and it is not ours.
 
     Raises:
         CodegenError: Another file would be overwritten that no generator wrote.
     """
     ours = known.files
-    foreign, inits = [], set()
-    for path, content in files.items():
-        old = None if path in ours else _read(out / path)
-        if old is None or old == content:
-            continue
-        if PurePosixPath(path).name == "__init__.py":
-            inits.add(path)
-        elif old.strip() and not any(mark in old[:300] for mark in _GENERATED):
-            foreign.append(str(out / path))
+    users = [path for path, content in files.items() if path not in ours and old[path] not in (None, content)]
+    inits = {path for path in users if os.path.basename(path) == "__init__.py"}
+    foreign = [str(old.folder / path) for path in users if path not in inits and not _is_generated(old[path] or b"")]
     if foreign:
         raise CodegenError(
             f"not generated, and would be overwritten: {', '.join(foreign)}; move away what is yours or give another "
@@ -178,61 +200,38 @@ def _without_own(files: Mapping[str, bytes], known: Manifest, out: Path) -> Mapp
     return {path: content for path, content in files.items() if path not in inits}
 
 
-def _hold(out: Path, hashes: Mapping[str, str]) -> bool:
-    """Return whether a folder holds files of these contents."""
-    return all(
-        (content := _read(out / path)) is not None and manifests.digest(content) == hash_
-        for path, hash_ in hashes.items()
-    )
+def _is_generated(content: bytes) -> bool:
+    return not content.strip() or any(mark in content[:300] for mark in _GENERATED)
 
 
 def _compare(
-    out: Path,
-    protos: int,
-    hashes: Mapping[str, str],
+    old: _Contents,
     files: Mapping[str, bytes],
     known: Manifest,
     manifest: Manifest,
+    hashes: Mapping[str, str],
+    sources: Sequence[Source],
     warnings: tuple[str, ...],
 ) -> Report:
-    missing, stale = [], []
-    extra: list[str] = []
-    edited: list[str] = []
-    for path, content in files.items():
-        old = _read(out / path)
-        if old is None:
-            missing.append(path)
-        elif old != content:
-            stale.append(path)
     ours, kept = known.files, manifest.files
-    for path in ours.keys() - kept.keys():
-        old = _read(out / path)
-        if old is not None:
-            (extra if manifests.digest(old) == ours[path] else edited).append(path)
+    gone = [path for path in sorted(ours.keys() - kept.keys()) if old[path] is not None]
     return Report(
-        protos=protos,
+        protos=len(sources),
         files=len(hashes),
-        missing=tuple(sorted(missing)),
-        stale=tuple(sorted(stale)),
-        extra=tuple(sorted(extra)),
-        edited=tuple(sorted(edited)),
+        missing=tuple(path for path in sorted(files) if old[path] is None),
+        stale=tuple(path for path in sorted(files) if old[path] not in (None, files[path])),
+        extra=tuple(path for path in gone if old.has(path, ours[path])),
+        edited=tuple(path for path in gone if not old.has(path, ours[path])),
         warnings=warnings,
     )
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
 @contextmanager
-def _write_errors(out: Path) -> Iterator[None]:
+def _os_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CodegenError(f"can't write to {out}: {(error.strerror or str(error)).lower()}", exit_code=2) from error
+        raise CodegenError(f"{what}: {(error.strerror or str(error)).lower()}", exit_code=2) from error
 
 
 def _count(sources: Sequence[Source]) -> str:
