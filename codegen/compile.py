@@ -232,10 +232,9 @@ def _search_locations(module: str) -> Collection[str]:
 
 def _tools_digest() -> str:
     """Return what changes when protoc, a plugin, or a template does."""
-    import google.protobuf
     from grpc_tools import grpc_version  # type: ignore[import-untyped]  # it has no types
 
-    digest = hashlib.sha256(f"{grpc_version.VERSION} {google.protobuf.__version__}".encode())
+    digest = hashlib.sha256(grpc_version.VERSION.encode())
     here = Path(__file__).resolve().parent
     # The templates lie in the package in the wheel, beside it in the source tree.
     folders = [here, here.parent / "templates", *map(Path, _search_locations("mypy_protobuf"))]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 
-# What the project promises: the whole run beside protoc's own outputs, and seconds besides parsing when nothing changed.
+# What is promised: the whole run beside protoc's own outputs, and seconds besides parsing when nothing changed.
 LIMIT_RATIO, LIMIT_UNCHANGED_S = 1.5, 1.0
 
 
@@ -38,7 +38,7 @@ class Cost:
 def tree(folder: Path, protos: int) -> list[str]:
     """Write a tree of protos of usual sizes; return their names.
 
-    Each has some 190 lines: an enum, three to fourteen commented messages, up to five imports, and half of them a service.
+    Each has some 190 lines: an enum, three to fourteen commented messages, up to five imports, and half have a service.
     """
     chance = random.Random(1)
     names = [f"acme/area{n // 100}/part{n // 10 % 10}/file{n % 10}.proto" for n in range(protos)]
@@ -152,7 +152,7 @@ def report(rows: dict[str, list[Cost]]) -> int:
     code = 0
     for name in ("sdk codegen", "sdk codegen --package"):
         ratio = statistics.median(cost.cpu / of.cpu for cost, of in zip(rows[name], base, strict=True))
-        print(f"{name}: {ratio:.2f} × protoc (limit {LIMIT_RATIO})")
+        print(f"{name}: {ratio:.2f} times protoc (limit {LIMIT_RATIO})")
         code |= ratio > LIMIT_RATIO
     pairs = zip(rows["sdk codegen, nothing changed"], rows["protoc: parse only"], strict=True)
     besides = statistics.median(cost.cpu - parse.cpu for cost, parse in pairs)

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -200,12 +201,11 @@ def in_terminal(*arguments: str, **environment: str) -> str:
     )
     os.close(theirs)
     said = b""
-    while True:
-        try:
+    with suppress(OSError):  # the terminal's other end is closed, and all was read
+        while True:
             said += os.read(ours, 65536)
-        except OSError:  # the terminal's other end is closed, and all was read
-            os.close(ours)
-            return said.decode()
+    os.close(ours)
+    return said.decode()
 
 
 def test_colours_are_for_terminals(project: Path) -> None:

@@ -75,7 +75,8 @@ def test_the_command_line_wins_one_option_at_a_time(sdk: Sdk) -> None:
     [
         (
             "[tool.sdk.codegen]\nouts = 1\n",
-            "pyproject.toml: unknown key 'outs' in [tool.sdk.codegen]; known are protos, proto-path, exclude, out, package",
+            "pyproject.toml: unknown key 'outs' in [tool.sdk.codegen]; known are protos, proto-path, exclude, out, "
+            "package",
         ),
         (
             "[tool.sdk.codegen]\nprotos = 'a'\n",

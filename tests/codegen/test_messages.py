@@ -30,8 +30,8 @@ def test_every_error_is_shown_and_counted_and_a_warning_is_none(sdk: Sdk) -> Non
     assert outcome(sdk("protos", "--out", "gen")) == (
         1,
         "",
-        "No edition or syntax specified for the proto file: a.proto. Please use 'edition = \"YYYY\";'  to specify a valid "
-        'edition version. (Defaulted to "syntax = "proto2";".)\n'
+        "No edition or syntax specified for the proto file: a.proto. Please use 'edition = \"YYYY\";'  to specify a "
+        'valid edition version. (Defaulted to "syntax = "proto2";".)\n'
         'protos/a.proto:3:13: Expected "required", "optional", or "repeated".\n'
         'protos/a.proto:3:26: Expected "required", "optional", or "repeated".\n'
         "Error: 2 errors in the protos\n",
@@ -130,8 +130,8 @@ def test_a_file_that_no_generator_wrote_is_not_overwritten(sdk: Sdk) -> None:
     assert outcome(sdk("protos", "--out", "gen")) == (
         2,
         "",
-        "Error: not generated, and would be overwritten: gen/greet_pb2.py, gen/greet_sdk.py; move away what is yours or "
-        "give another --out\n",
+        "Error: not generated, and would be overwritten: gen/greet_pb2.py, gen/greet_sdk.py; move away what is yours "
+        "or give another --out\n",
     )
     assert sorted(content("gen")) == ["greet_pb2.py", "greet_sdk.py"]
     # What protoc wrote before is, whoever ran it.
