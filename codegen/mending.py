@@ -1,8 +1,10 @@
-"""Mends what other generators write where a proto uses a word that Python reserves. Pure: text in, text out.
+"""Mends what other generators make of names and comments that mean something to Python. Pure: text in, text out.
 
 * gRPC's plugin takes every name as it is, so that a ``_pb2_grpc`` module may not even compile: ``self.import = …``.
   RPCs and services get the names there that our bases give them; a message class is found with ``getattr``.
-* mypy-protobuf calls a message ``None`` ``_r_None``, but not everywhere that it refers to it.
+  Comments become docstrings there as they are, backslashes and quotes too.
+* mypy-protobuf calls a message ``None`` ``_r_None``, but not everywhere that it refers to it. What a public import
+  brings may have the name of a message of the importing proto, which hides it.
 
 protoc's own ``_pb2`` modules need no mending: they put such names into their namespace without spelling them.
 """
@@ -27,12 +29,26 @@ FLAGS = re.VERBOSE | re.MULTILINE | re.DOTALL
 
 _WORDS = "|".join(keyword.kwlist)
 
+# gRPC's plugin writes docstrings of its own, and some that it makes of comments. The code behind one shows where it
+# ends.
+_DOCSTRING = re.compile(
+    r"""
+    ^ (?P<open> (?P<indent> [ ]+ ) \"\"\" )
+    (?: Missing[ ]associated[^\n]*\"\"\"$
+      | Constructor\.\n\n .*? \n (?P=indent) \"\"\"
+      | (?P<text> .*? ) (?P<close> \n (?P=indent) \"\"\" ) 
+        (?= \n [ ]+ context\.set_code | \n\n [ ]{4} (?: def[ ] | @staticmethod ) | \n\n\n | \n* \Z )
+    )
+    """,
+    FLAGS,
+)
+
 _GRPC = re.compile(
     rf"""
     {SKIPPED}
   | ^class [ ] (?P<class> \w+) (?= :$ )
   | (?<= self\. ) (?P<rpc> \w+) (?= [ ] = [ ] channel\. )
-  | (?<= def [ ] ) (?P<handler> \w+) (?= \( (?: self, [ ] )? request\b )
+  | (?<= def [ ] ) (?P<handler> \w+) (?= \( (?: self, [ ] )? request (?: _iterator )? \b )
   | (?<= servicer\. ) (?P<bound> \w+) (?= ,$ )
   | (?<! [\w.] ) (?P<module> \w+__pb2) \. (?P<message> [\w.]+) (?= \. (?: SerializeToString | FromString ) \b )
     """,
@@ -42,7 +58,7 @@ _GRPC = re.compile(
 _STUB = re.compile(
     rf"""
     {SKIPPED}
-  | ^from [ ] (?P<from> [^\n]+?) [ ] import [ ] (?P<public> {_WORDS}) [ ] as [ ] (?P=public) \n
+  | ^from [ ] (?P<from> [^\n]+?) [ ] import [ ] (?P<public> \w+ ) [ ] as [ ] (?P=public) \n
   | ^ (?: from | import ) [ ] [^\n]*
   | ^ (?P<variable> {_WORDS}) (?= :[ ]\S )
   | (?<! \w ) (?P<outer> {_WORDS}) (?= \.\w )
@@ -67,11 +83,12 @@ def mend(files: Mapping[str, str]) -> dict[str, str]:
         if path.endswith("_pb2_grpc.py"):
             mended[path] = _grpc(text)
         elif path.endswith(".pyi"):
-            mended[path] = _stub(text, files)
+            mended[path] = _stub(text, files, grpc=path.endswith("_pb2_grpc.pyi"))
     return mended
 
 
 def _grpc(text: str) -> str:
+    text = _DOCSTRING.sub(_escaped, text)
     names = _names(text)
     classes = -1
 
@@ -86,6 +103,13 @@ def _grpc(text: str) -> str:
         return names[classes // 3].get(match[0], match[0]) if match.lastgroup else match[0]
 
     return _GRPC.sub(replaced, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    if match["text"] is None:
+        return match[0]
+    text = match["text"].replace("\\", r"\\").replace('"""', r"\"\"\"")
+    return match["open"] + text + match["close"]
 
 
 def _names(text: str) -> list[dict[str, str]]:
@@ -108,14 +132,16 @@ def _unusable(rpcs: list[str]) -> Iterator[tuple[str, str]]:
             yield name, python_name
 
 
-def _stub(text: str, files: Mapping[str, str]) -> str:
+def _stub(text: str, files: Mapping[str, str], *, grpc: bool) -> str:
     def replaced(match: re.Match[str]) -> str:
         if word := match["public"]:
+            if not keyword.iskeyword(word):
+                return "" if re.search(rf"^(class {word}\(|{word}: )", text, re.MULTILINE) else match[0]
             # An enum value or an extension of that name has no place in a stub.
             stub = files.get(match["from"].replace(".", "/") + ".pyi", "")
             return f"from {match['from']} import _r_{word} as _r_{word}\n" if f"\nclass _r_{word}(" in stub else ""
         if match["rpc"]:
-            return naming.rpc(match["rpc"])
+            return naming.rpc(match["rpc"]) if grpc else match[0]
         return f"_r_{match[0]}" if match.lastgroup else match[0]
 
     return _STUB.sub(replaced, text)

@@ -79,13 +79,6 @@ def test_an_error_in_one_proto_changes_nothing(run: Run, tmp_path: Path) -> None
     assert content(tmp_path / "gen") == before
 
 
-def test_an_error_of_the_plugin_reads_like_one_of_protoc(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "protos" / "greet.proto").write_text(PROTO.replace("Hello", "None"))
-    result = run("protos", "--out", "gen")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("Error: greet.proto: Python can't spell the message name 'None'")
-
-
 def test_imports_from_an_include_folder(run: Run, tmp_path: Path) -> None:
     (tmp_path / "shared" / "base").mkdir(parents=True)
     (tmp_path / "shared" / "base" / "base.proto").write_text('syntax = "proto3";\npackage base;\nmessage Base {}\n')
