@@ -36,7 +36,7 @@ _DOCSTRING = re.compile(
     ^ (?P<open> (?P<indent> [ ]+ ) \"\"\" )
     (?: Missing[ ]associated[^\n]*\"\"\"$
       | Constructor\.\n\n .*? \n (?P=indent) \"\"\"
-      | (?P<text> .*? ) (?P<close> \n (?P=indent) \"\"\" ) 
+      | (?P<text> .*? ) (?P<close> \n (?P=indent) \"\"\" )
         (?= \n [ ]+ context\.set_code | \n\n [ ]{4} (?: def[ ] | @staticmethod ) | \n\n\n | \n* \Z )
     )
     """,

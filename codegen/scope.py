@@ -154,7 +154,7 @@ class Tree:
         if package is None:
             return cls(None, {name: name for name in names})
         packages.check(package)
-        return cls(package, packages.homes(names))
+        return cls(package, packages.homes(set(names) - packages.WELL_KNOWN))
 
     def module(self, proto: str, suffix: str) -> str:
         """Return the dotted name of a module of a proto, from the root of the tree if it is in it."""
