@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
 from codegen import mending, naming, packages
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
@@ -162,11 +164,12 @@ class Protoc:
         )
         with zipfile.ZipFile(archive) as made:
             files = {name: made.read(name).decode() for name in made.namelist()}
+        descriptors = FileDescriptorSet.FromString(self._descriptors.read_bytes())
         relocated = packages.relocate(
             files,
             self._package,
             others=[naming.module(name) for name in others],
-            is_plain=not mending.is_needed(self._descriptors.read_bytes()),
+            plain={naming.module(name) for name in mending.plain(descriptors)},
         )
         return {path: text.encode() for path, text in sorted(relocated.items())}
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from codegen.scope import Import
 
 
+# Another distribution's protos may have type stubs or not.
+_UNTYPED = "  # type: ignore[import-untyped, unused-ignore]"
+
+
 def block(imports: Iterable[Import], beside: Collection[str]) -> str:
     """Return import statements in sections: standard library, installed, beside the module, relative.
 
@@ -36,13 +40,14 @@ def block(imports: Iterable[Import], beside: Collection[str]) -> str:
 
 def _statements(module: str, imports: list[Import]) -> list[str]:
     if not module:
-        return [f"import {_as(each)}" for each in imports]
+        return [f"import {_as(each)}" + ("" if each.typed else _UNTYPED) for each in imports]
     # What is renamed has a statement of its own. Statements are sorted by their first names.
     statements = [[each] for each in imports if each.name != each.alias]
     if plain := [each for each in imports if each.name == each.alias]:
         statements.append(plain)
     statements.sort(key=lambda names: _by_name(names[0]))
-    return [layout.imported(module, [_as(each) for each in names]) for names in statements]
+    comment = "" if all(each.typed for each in imports) else _UNTYPED
+    return [layout.imported(module, [_as(each) for each in names], comment) for names in statements]
 
 
 def _as(each: Import) -> str:

@@ -6,6 +6,7 @@ Only the few shapes that the templates need are here: something in brackets, a s
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 # That of ruff and black where nothing else is configured.
@@ -33,15 +34,27 @@ def bracketed(head: str, items: Sequence[str], tail: str, indent: int = 0) -> st
     return exploded(head, items, tail, indent)
 
 
+def listed(head: str, items: Sequence[str], tail: str) -> str:
+    """Lay out the items of a list: on one line, else one a line."""
+    flat = head + ", ".join(items) + tail
+    return flat if len(flat) <= WIDTH else exploded(head, items, tail)
+
+
 def exploded(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
     """Lay out items between brackets, one a line. An item may have lines of its own, indented already."""
     return _lines(indent, head, *(f"{item}," for item in items), tail)
 
 
-def imported(module: str, names: Sequence[str]) -> str:
-    """Lay out a ``from … import …``, which has no indented form on one line."""
-    line = f"from {module} import {', '.join(names)}"
-    return line if len(line) <= WIDTH else exploded(f"from {module} import (", names, ")")
+def imported(module: str, names: Sequence[str], comment: str = "") -> str:
+    """Lay out a ``from … import …``, which has no indented form on one line.
+
+    Args:
+        module: What to import from.
+        names: What to import.
+        comment: A comment of its first line, with the spaces before it.
+    """
+    line = f"from {module} import {', '.join(names)}{comment}"
+    return line if len(line) <= WIDTH else exploded(f"from {module} import ({comment}", names, ")")
 
 
 def subscripted(name: str, subscripts: Sequence[str], arguments: str, indent: int) -> str:
@@ -101,7 +114,9 @@ def docstring(text: str, indent: int) -> str:
         text: Lines without trailing space or control characters.
         indent: Columns before it. The first line is returned without them.
     """
-    lines = text.replace("\\", "\\\\").replace('"""', r"\"\"\"").split("\n")
+    first, *rest = text.replace("\\", "\\\\").replace('"""', r"\"\"\"").split("\n")
+    # What is common to all lines but the first is not part of a docstring's value.
+    lines = [first.lstrip(), *textwrap.dedent("\n".join(rest)).split("\n")] if rest else [first.lstrip()]
     # A quote right after the opening quotes or right before the closing ones would be read as part of them.
     if lines[0].startswith('"'):
         lines[0] = "\\" + lines[0]

@@ -206,6 +206,7 @@ def _comment(place: SourceCodeInfo.Location | None) -> str:
     if place is None:
         return ""
     text = (place.leading_comments or place.trailing_comments).replace("\r\n", "\n").replace("\r", "\n")
+    text = text.removeprefix("*")  # the second star of a comment that begins with /**
     # cleandoc takes the indentation of the first line apart; in a proto it has the same as the others.
     lines = inspect.cleandoc("\n" + _CONTROL.sub(" ", text)).split("\n")
     return "\n".join(line.rstrip() for line in lines).strip("\n")

@@ -70,6 +70,7 @@ def _environment() -> jinja2.Environment:
         "described": _described,
         "docstring": layout.docstring,
         "imports": _imports,
+        "listed": layout.listed,
         "parameters": _parameters,
         "quoted": _quoted,
         "rows": _rows,

@@ -45,11 +45,13 @@ class Import:
         module: ``"google.protobuf"``, ``"..types"``; ``""`` for a module that ``import name`` imports.
         name: ``"empty_pb2"``.
         alias: The name it has in the generated module.
+        typed: Whether it is known to have types.
     """
 
     module: str
     name: str
     alias: str
+    typed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class Tree:
         if package is None:
             return cls(None, {name: name for name in names})
         packages.check(package)
-        return cls(package, packages.homes(names))
+        return cls(package, packages.homes(set(names) - packages.WELL_KNOWN))
 
     def module(self, proto: str, suffix: str) -> str:
         """Return the dotted name of a module of a proto, from the root of the tree if it is in it."""
@@ -163,10 +165,11 @@ class Tree:
         """Return what makes the ``_pb2`` module of ``proto`` known in the module called ``importer``."""
         name = self.module(proto, "pb2")
         package, _, last = name.rpartition(".")
-        if self.package and naming.module(proto) in self.stems:
+        beside = naming.module(proto) in self.stems
+        if self.package and beside:
             return Import(packages.import_from(importer, name, self.package), last, alias)
         if all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
-            return Import(package, last, alias)
+            return Import(package, last, alias, typed=beside or package == "google.protobuf")
         return Loaded(name, alias)
 
     @property

@@ -202,6 +202,21 @@ def test_a_tree_that_works_as_it_is_stays_as_it_is() -> None:
     assert packages.relocate(tree) == tree
 
 
+def test_what_protobuf_itself_brings_is_left_out() -> None:
+    tree = {
+        "google/protobuf/any_pb2.py": "",
+        "google/protobuf/any_pb2.pyi": "",
+        "google/protobuf/go_features_pb2.py": "",
+        "x_pb2.py": "from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2\n"
+        "from google.protobuf import go_features_pb2 as google_dot_protobuf_dot_go__features__pb2\n",
+    }
+    assert packages.relocate(tree).keys() == {"google/protobuf/go_features_pb2.py", "x_pb2.py"}
+    assert packages.relocate(tree, "p")["x_pb2.py"].splitlines() == [
+        "from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2",
+        "from .google.protobuf import go_features_pb2 as google_dot_protobuf_dot_go__features__pb2",
+    ]
+
+
 def test_each_folder_of_a_package_is_one() -> None:
     made = packages.relocate({"a/b/x_pb2.py": "", "a/b/x_sdk.py": "from . import x_pb2\n"}, "p")
     assert sorted(made) == ["__init__.py", "a/__init__.py", "a/b/__init__.py", "a/b/x_pb2.py", "a/b/x_sdk.py"]

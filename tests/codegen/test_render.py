@@ -90,7 +90,7 @@ def test_a_docstring_says_what_the_comment_says(text: str, indent: int) -> None:
     source = f"def f():\n{' ' * indent}{layout.docstring(comment, indent)}\n"
     function = ast.parse(source).body[0]
     assert isinstance(function, ast.FunctionDef)
-    assert (ast.get_docstring(function) or "").rstrip() == comment
+    assert (ast.get_docstring(function) or "").rstrip() == inspect.cleandoc(comment)
 
 
 def test_a_template_that_uses_an_unknown_name_fails(request_for: Build) -> None:
