@@ -1,4 +1,4 @@
-"""Runs protoc: once to read the protos, and once more, when there is something to do, with every plugin."""
+"""Runs protoc with every plugin, or only to find out whether there is anything to do."""
 
 from __future__ import annotations
 
@@ -61,7 +61,6 @@ def run(sources: Sequence[Source], includes: Sequence[Path] = (), package: str =
         CodegenError: protoc or a plugin found something wrong. Or the codegen extra is missing.
     """
     with Protoc(sources, includes, package) as protoc:
-        protoc.read()
         return Output(protoc.generate(), protoc.warnings)
 
 
@@ -106,24 +105,17 @@ class Protoc:
         self._temporary.cleanup()
 
     def read(self) -> None:
-        """Parse the protos and all that they import.
+        """Parse the protos and all that they import, so that ``digest`` can tell of them.
 
         Raises:
             CodegenError: protoc found something wrong; the details are its messages.
         """
-        # google/protobuf/*.proto come with grpcio-tools; last, so that a user's copy is taken before them.
-        well_known = [Path(folder, "_proto") for folder in _search_locations("grpc_tools")]
-        self.warnings = self._run(
-            [
-                *(f"--proto_path={folder}" for folder in (*self._folders, *well_known)),
-                # As plugins get the files: with comments, and with options that no runtime needs.
-                *("--include_imports", "--include_source_info", "--retain_options"),
-                f"--descriptor_set_out={self._descriptors}",
-            ]
-        )
+        self._run([])
 
     def digest(self, others: Collection[str] = ()) -> str:
         """Return what tells everything that the output depends on: equal digests, equal output.
+
+        ``read`` or ``generate`` comes first.
 
         Args:
             others: As in ``generate``.
@@ -135,7 +127,10 @@ class Protoc:
         return digest.hexdigest()
 
     def generate(self, others: Collection[str] = ()) -> dict[str, bytes]:
-        """Generate code from what ``read`` has parsed.
+        """Parse the protos and generate their code.
+
+        Not from what ``read`` has parsed: descriptors in a file have every JSON name, and protoc would take each for
+        one that the proto states.
 
         Args:
             others: Names of other protos whose modules lie in the same tree already.
@@ -144,7 +139,7 @@ class Protoc:
             The content of each file by its path below the output folder.
 
         Raises:
-            CodegenError: A plugin found something wrong.
+            CodegenError: protoc or a plugin found something wrong; the details are its messages.
         """
         # One archive instead of thousands of small files, which would only be read and removed again.
         archive = self._folder / "out.zip"
@@ -156,7 +151,6 @@ class Protoc:
         plugin.chmod(0o700)
         self._run(
             [
-                f"--descriptor_set_in={self._descriptors}",
                 f"--plugin=protoc-gen-all={plugin}",
                 *(f"--{name}_out={archive}" for name in ("python", "grpc_python")),
                 f"--all_out=package={self._package}:{archive}",
@@ -177,10 +171,20 @@ class Protoc:
     def _descriptors(self) -> Path:
         return self._folder / "descriptors.pb"
 
-    def _run(self, arguments: Sequence[str]) -> tuple[str, ...]:
+    def _run(self, outputs: Sequence[str]) -> None:
+        # google/protobuf/*.proto come with grpcio-tools; last, so that a user's copy is taken before them.
+        well_known = [Path(folder, "_proto") for folder in _search_locations("grpc_tools")]
+        arguments = [
+            *(f"--proto_path={folder}" for folder in (*self._folders, *well_known)),
+            # As plugins get the files: with comments, and with options that no runtime needs.
+            *("--include_imports", "--include_source_info", "--retain_options"),
+            f"--descriptor_set_out={self._descriptors}",
+            *outputs,
+            *(source.name for source in self._sources),
+        ]
         # In a file: a command line has a limit, and a tree of protos may have more names than fit.
         listed = self._folder / "arguments"
-        listed.write_text("\n".join([*arguments, *(source.name for source in self._sources)]), encoding="utf-8")
+        listed.write_text("\n".join(arguments), encoding="utf-8")
         code = f"{_PYTHON}from grpc_tools import protoc; sys.exit(protoc.main(['protoc', {f'@{listed}'!r}]))"
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -196,7 +200,7 @@ class Protoc:
             if not errors:
                 raise CodegenError(f"protoc failed with exit code {done.returncode}", details=said)
             raise CodegenError(f"{len(errors)} error{'s' * (len(errors) > 1)} in the protos", details=said)
-        return said
+        self.warnings = said
 
     def _messages(self, stderr: str) -> tuple[str, ...]:
         """Return what protoc said, one message a line, with the paths that the user gave."""

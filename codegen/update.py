@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,30 +98,29 @@ def update(options: Options, steps: Steps = _QUIET) -> Report:
     _require_writable(out)
     sources = find(options.protos, options.proto_path, options.exclude)
     steps.expect(len(sources))
-    with Protoc(sources, options.proto_path, options.package) as protoc:
-        steps.begin(f"reading {_count(sources)}")
-        protoc.read()
-        with _os_errors(f"can't write to {out}"), locked(out):
-            old = _Contents(out)
-            known = manifests.load(out)
-            others = known.others(sources, options.protos, out)
-            inputs = protoc.digest(others)
-            hashes = known.of(sources)
-            if known.inputs == inputs and hashes and all(old.has(path, hash_) for path, hash_ in hashes.items()):
-                # Nothing to generate. Protos of earlier calls may be gone all the same.
-                files: Mapping[str, bytes] = {}
-            else:
-                steps.begin(f"generating code for {_count(sources)}")
-                files = _without_own(protoc.generate(others), known, old)
-                hashes = {path: manifests.digest(content) for path, content in files.items()}
-            manifest = known.after(sources, others, hashes, inputs, out)
-            report = _compare(old, files, known, manifest, hashes, sources, protoc.warnings)
-            changed = {path: files[path] for path in (*report.missing, *report.stale)}
-            if manifest != known:
-                changed[manifests.NAME] = manifest.dump()
-            if changed:
-                steps.begin(f"writing {len(changed)} files", len(changed))
-                swap(out, changed, report.extra, steps.advance)
+    with (
+        Protoc(sources, options.proto_path, options.package) as protoc,
+        _os_errors(f"can't write to {out}"),
+        locked(out),
+    ):
+        known = manifests.load(out)
+        others = known.others(sources, options.protos, out)
+        old = _Contents(out)
+        hashes = known.of(sources)
+        files: Mapping[str, bytes] = {}
+        if not _is_current(known, others, hashes, old, protoc, steps):
+            steps.begin(f"generating code for {_count(sources)}")
+            files = _without_own(protoc.generate(others), known, old)
+            hashes = {path: manifests.digest(content) for path, content in files.items()}
+        # Without anything to generate, protos of earlier calls may be gone all the same.
+        manifest = known.after(sources, others, hashes, protoc.digest(others), out)
+        report = _compare(old, files, known, manifest, hashes, sources, protoc.warnings)
+        changed = {path: files[path] for path in (*report.missing, *report.stale)}
+        if manifest != known:
+            changed[manifests.NAME] = manifest.dump()
+        if changed:
+            steps.begin(f"writing {len(changed)} files", len(changed))
+            swap(out, changed, report.extra, steps.advance)
     return report
 
 
@@ -139,8 +138,6 @@ def check(options: Options, steps: Steps = _QUIET) -> Report:
     known = manifests.load(out)
     others = known.others(sources, options.protos, out)
     with Protoc(sources, options.proto_path, options.package) as protoc:
-        steps.begin(f"reading {_count(sources)}")
-        protoc.read()
         steps.begin(f"generating code for {_count(sources)}")
         with _os_errors(f"can't read {out}"):
             old = _Contents(out)
@@ -158,6 +155,17 @@ def _require_writable(out: Path) -> None:
         raise CodegenError(f"can't write to {out}: {nearest} is not a folder", exit_code=2)
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise CodegenError(f"can't write to {out}: permission denied", exit_code=2)
+
+
+def _is_current(
+    known: Manifest, others: Collection[str], hashes: Mapping[str, str], old: _Contents, protoc: Protoc, steps: Steps
+) -> bool:
+    """Return whether what would be generated is there, without generating it."""
+    if not hashes or not all(old.has(path, hash_) for path, hash_ in hashes.items()):
+        return False
+    steps.begin("reading the protos")
+    protoc.read()
+    return protoc.digest(others) == known.inputs
 
 
 class _Contents(dict[str, "bytes | None"]):

@@ -174,6 +174,26 @@ def test_a_package_grows_with_every_call(sdk: Sdk) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)
 
 
+def test_what_other_generators_make_of_a_plain_proto_is_left_as_it_is(sdk: Sdk) -> None:
+    text = message(
+        "a",
+        fields="""
+        string some_name = 1;
+        string other_name = 2 [json_name = "other", deprecated = true];
+        google.protobuf.Timestamp time = 3;""",
+        imports='import "google/protobuf/timestamp.proto";\n',
+    )
+    put({"protos/a.proto": text, "plain/x": ""})
+    plugins = [f"--plugin={SDK.with_name(name)}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
+    outputs = [f"--{name}_out=plain" for name in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-Iprotos", *plugins, *outputs, "a.proto"]
+    subprocess.run(command, check=True, capture_output=True)
+    for _ in range(2):  # from nothing, and after a change
+        assert sdk("protos/a.proto", "--out", "gen").returncode == 0
+        assert content("gen").items() == content("plain").items() - {("x", b"")}
+        put({"gen/a_pb2.py": "# changed"})
+
+
 def test_no_plugin_has_to_be_on_the_path_and_the_users_folder_is_not_imported_from(sdk: Sdk) -> None:
     put({f"{name}/__init__.py": "raise RuntimeError('the wrong one')" for name in ("codegen", "google", "jinja2")})
     done = sdk("protos", "--out", "gen", PATH="/usr/bin:/bin")
@@ -217,8 +237,9 @@ def test_a_large_tree_shows_its_progress_in_a_terminal(project: Path) -> None:
     assert in_terminal("protos", "--out", "gen") == ""
     put({f"protos/p{number}.proto": message(f"p{number}") for number in range(60)})
     shown = in_terminal("protos", "--out", "gen")
-    for step in ("reading 61 protos", "generating code for 61 protos", "writing 241 files"):
+    for step in ("generating code for 61 protos", "writing 241 files"):
         assert step in shown
+    assert "reading the protos" in in_terminal("protos", "--out", "gen")
 
 
 def test_help_shows_examples(sdk: Sdk) -> None:
