@@ -55,6 +55,16 @@ _GRPC = re.compile(
     FLAGS,
 )
 
+# What may need mending in a stub has one of these. Most have none, and looking is quicker.
+_SUSPECT = re.compile(
+    rf"""
+    \n from [ ] \S+ [ ] import [ ] (\w+) [ ] as [ ] \1 \n
+  | \n (?: {_WORDS} ) : [ ] \S
+  | \n [ ]{{4}} (?: def [ ] )? __\w+ (?: : [ ] _grpc\. | \( \n [ ]+ self, \n [ ]+ request )
+    """,
+    FLAGS,
+)
+
 _STUB = re.compile(
     rf"""
     {SKIPPED}
@@ -62,7 +72,8 @@ _STUB = re.compile(
   | ^ (?: from | import ) [ ] [^\n]*
   | ^ (?P<variable> {_WORDS}) (?= :[ ]\S )
   | (?<! \w ) (?P<outer> {_WORDS}) (?= \.\w )
-  | (?: (?<= \n[ ]{{4}} ) | (?<= \n[ ]{{4}}def[ ] ) ) (?P<rpc> __\w+ ) (?= : [ ] _(?: grpc | aio ) \. | \( \n )
+  | (?: (?<= \n[ ]{{4}} ) | (?<= \n[ ]{{4}}def[ ] ) )
+      (?P<rpc> __\w+ ) (?= : [ ] _(?: grpc | aio ) \. | \( \n [ ]+ self, \n [ ]+ request )
     """,
     FLAGS,
 )
@@ -83,7 +94,7 @@ def mend(files: Mapping[str, str]) -> dict[str, str]:
         if path.endswith("_pb2_grpc.py"):
             mended[path] = _grpc(text)
         elif path.endswith(".pyi"):
-            mended[path] = _stub(text, files, grpc=path.endswith("_pb2_grpc.pyi"))
+            mended[path] = _stub(text, files) if "_r_" in text or _SUSPECT.search(text) else text
     return mended
 
 
@@ -132,7 +143,7 @@ def _unusable(rpcs: list[str]) -> Iterator[tuple[str, str]]:
             yield name, python_name
 
 
-def _stub(text: str, files: Mapping[str, str], *, grpc: bool) -> str:
+def _stub(text: str, files: Mapping[str, str]) -> str:
     def replaced(match: re.Match[str]) -> str:
         if word := match["public"]:
             if not keyword.iskeyword(word):
@@ -141,7 +152,7 @@ def _stub(text: str, files: Mapping[str, str], *, grpc: bool) -> str:
             stub = files.get(match["from"].replace(".", "/") + ".pyi", "")
             return f"from {match['from']} import _r_{word} as _r_{word}\n" if f"\nclass _r_{word}(" in stub else ""
         if match["rpc"]:
-            return naming.rpc(match["rpc"]) if grpc else match[0]
+            return naming.rpc(match["rpc"])
         return f"_r_{match[0]}" if match.lastgroup else match[0]
 
     return _STUB.sub(replaced, text)

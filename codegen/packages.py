@@ -39,17 +39,17 @@ WELL_KNOWN = frozenset(
 
 _GENERATED = re.compile(r"(?P<stem>.+)(?P<suffix>_pb2(?:_grpc)?)\.pyi?")
 
-# Generated code has one statement a line.
+# Generated code has one statement a line. Each alternative begins with a character, so that Python's re skips what can
+# begin none of them without trying each; a large tree has many megabytes.
 _STATEMENT = (
-    rf"(?P<skip> {SKIPPED})"
-    r"""
-  | ^ (?P<indent> [ \t]*) from [ ] (?P<package> [^\n]+?)
-      [ ] import [ ] (?P<name> [^\n]+?) (?: [ ] as [ ] (?P<as> [^\n]+) )? $
-  | ^ import [ ] (?P<module> [^\n]+?) (?: [ ] as [ ] (?P<alias> [^\n]+) )? $
-  | ^ (?P<variable> [^\s=]+) [ ] = [ ] importlib\.import_module\( ['"] (?P<loaded> [^'"]+) ['"] \) $
-  | ^ try: \n [ ]+ (?P<public> [^\n=]+?) [ ] = [ ] [^\n]+ \n
-      except [ ] AttributeError: \n [ ]+ (?P=public) [ ] = [ ] (?P<through> [^\n.]+) \. (?P<path> [^\n]+) $
-  | (?P<builds> _builder\.Build\w+\( DESCRIPTOR, [ ]? ) ' [^']* '
+    SKIPPED
+    + r"""
+  | \n from [ ] (?P<package> [^\n]+?) [ ] import [ ] (?P<name> [^\n]+?) (?: [ ] as [ ] (?P<as> [^\n]+) )? $
+  | \n import [ ] (?P<module> [^\n]+?) (?: [ ] as [ ] (?P<alias> [^\n]+) )? $
+  | \n (?P<variable> [^\s=]+) [ ] = [ ] importlib\.import_module\( ['"] (?P<loaded> [^'"]+) ['"] \) $
+  | \n try: \n [ ]+ (?P<public> [^\n=]+?) [ ] = [ ] [^\n]+ \n
+      except [ ] AttributeError: \n [ ]+ (?P=public) [ ] = [ ] [^\n.]+ \. (?P<path> [^\n]+) $
+  | _builder (?P<builds> \.Build\w+\( DESCRIPTOR, [ ]? ) ' [^']* '
 """
 )
 
@@ -211,29 +211,25 @@ class _Rewriter:
             importer: The module's new dotted name, below the tree's root.
             text: Its text.
         """
-        return self.pattern.sub(lambda match: self._replaced(importer, match), text)
+        return self.pattern.sub(lambda match: self._replaced(importer, match), "\n" + text)[1:]
 
     def _replaced(self, importer: str, match: re.Match[str]) -> str:
-        groups = match.groupdict()
-        if groups["skip"] is not None:
+        if match.lastgroup is None:  # a string or a comment
             return match[0]
-        if groups["builds"] is not None:
+        if match["builds"]:
             # The module's name becomes that of its message classes, by which they are pickled.
-            return groups["builds"] + "__name__"
-        if groups.get("wrong") is not None:
+            return f"_builder{match['builds']}__name__"
+        if match.lastgroup == "wrong":
             return _variable(match["wrong"])
-        if groups["package"] is not None:
-            package, name = groups["package"], groups["name"]
-            if package in self.modules:  # a public import, whose names become this module's
-                where = self._from(importer, package, whole=True)
-                renamed = f" as {groups['as']}" if groups["as"] else ""
-                return f"{groups['indent']}from {where} import {name}{renamed}"
-            return self._imported(importer, f"{package}.{name}", groups["as"]) or match[0]
-        if groups["module"] is not None:
-            return self._imported(importer, groups["module"], groups["alias"]) or match[0]
-        if groups["variable"] is not None:
-            return self._imported(importer, groups["loaded"], groups["variable"]) or match[0]
-        return self._imported(importer, groups["path"], groups["public"]) or match[0]
+        if (package := match["package"]) in self.modules:  # a public import, whose names become this module's
+            return match[0].replace(package, self._from(importer, package, whole=True), 1)
+        if package:
+            statement = self._imported(importer, f"{package}.{match['name']}", match["as"])
+        elif match["module"]:
+            statement = self._imported(importer, match["module"], match["alias"])
+        else:
+            statement = self._imported(importer, match["loaded"] or match["path"], match["variable"] or match["public"])
+        return match[0] if statement is None else f"\n{statement}"
 
     def _imported(self, importer: str, module: str, alias: str | None) -> str | None:
         """Return the statement that imports a module of the tree, or None for another module."""
