@@ -27,6 +27,7 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/ruff format --check .
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE) --check
 	$(BIN)/python protos/compile_own.py --check
+	$(BIN)/pytest tests/codegen/test_cases.py -k committed
 	cd $(GUIDE) && for app in app1 app2 app3; do $(CURDIR)/$(BIN)/sdk check --strict $$app || exit 1; done
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -40,6 +41,7 @@ bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc 
 codegen: $(INSTALLED) ## Generate the code of every proto in the repository again.
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE)
 	$(BIN)/python protos/compile_own.py
+	$(BIN)/python tests/codegen/test_cases.py
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
 

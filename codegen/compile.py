@@ -15,9 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-
-from codegen import mending, naming, packages
+from codegen import naming, packages
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
 
@@ -158,13 +156,7 @@ class Protoc:
         )
         with zipfile.ZipFile(archive) as made:
             files = {name: made.read(name).decode() for name in made.namelist()}
-        descriptors = FileDescriptorSet.FromString(self._descriptors.read_bytes())
-        relocated = packages.relocate(
-            files,
-            self._package,
-            others=[naming.module(name) for name in others],
-            plain={naming.module(name) for name in mending.plain(descriptors)},
-        )
+        relocated = packages.relocate(files, self._package, [naming.module(name) for name in others])
         return {path: text.encode() for path, text in sorted(relocated.items())}
 
     @property

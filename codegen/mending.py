@@ -13,13 +13,9 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from codegen import naming
-
-if TYPE_CHECKING:
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 # Strings and comments come first: what looks like code in them is none.
 SKIPPED = r'''
@@ -31,8 +27,6 @@ SKIPPED = r'''
 '''
 FLAGS = re.VERBOSE | re.MULTILINE | re.DOTALL
 
-# What Python, or the code that gRPC's plugin writes, can't have as a name.
-_RESERVED = (*keyword.kwlist, "staticmethod")
 _WORDS = "|".join(keyword.kwlist)
 
 # gRPC's plugin writes docstrings of its own, and some that it makes of comments. The code behind one shows where it
@@ -61,6 +55,16 @@ _GRPC = re.compile(
     FLAGS,
 )
 
+# What may need mending in a stub has one of these. Most have none, and looking is quicker.
+_SUSPECT = re.compile(
+    rf"""
+    \n from [ ] \S+ [ ] import [ ] (\w+) [ ] as [ ] \1 \n
+  | \n (?: {_WORDS} ) : [ ] \S
+  | \n [ ]{{4}} (?: def [ ] )? __\w+ (?: : [ ] _grpc\. | \( \n [ ]+ self, \n [ ]+ request )
+    """,
+    FLAGS,
+)
+
 _STUB = re.compile(
     rf"""
     {SKIPPED}
@@ -68,54 +72,18 @@ _STUB = re.compile(
   | ^ (?: from | import ) [ ] [^\n]*
   | ^ (?P<variable> {_WORDS}) (?= :[ ]\S )
   | (?<! \w ) (?P<outer> {_WORDS}) (?= \.\w )
-  | (?: (?<= \n[ ]{{4}} ) | (?<= \n[ ]{{4}}def[ ] ) ) (?P<rpc> __\w+ ) (?= : [ ] _(?: grpc | aio ) \. | \( \n )
+  | (?: (?<= \n[ ]{{4}} ) | (?<= \n[ ]{{4}}def[ ] ) )
+      (?P<rpc> __\w+ ) (?= : [ ] _(?: grpc | aio ) \. | \( \n [ ]+ self, \n [ ]+ request )
     """,
     FLAGS,
 )
 
 
-# A name is the first field of everything that has one: its tag, the length, the text.
-_NAME = re.compile(
-    b"\n(?:.__|" + b"|".join(re.escape(bytes([len(word)])) + word.encode() for word in _RESERVED) + b")", re.DOTALL
-)
-# In a comment.
-_ESCAPE = re.compile(rb"\\|\"\"\"")
-
-
-def plain(descriptors: FileDescriptorSet) -> list[str]:
-    """Return the names of the protos whose code needs no mending. Quicker than to look for it in the code.
-
-    Example:
-        >>> from google.protobuf.descriptor_pb2 import FileDescriptorSet
-        >>> plain(FileDescriptorSet(file=[{"name": "a.proto"}, {"name": "b.proto", "public_dependency": [0]}]))
-        ['a.proto']
-        >>> plain(FileDescriptorSet(file=[{"name": "a.proto", "message_type": [{"name": "None"}]}]))
-        []
-    """
-    files = {file.name: file.SerializeToString() for file in descriptors.file}
-    if any(_NAME.search(content) for content in files.values()):  # others may refer to what has the name
-        return []
-    return [
-        file.name
-        for file in descriptors.file
-        if not file.public_dependency
-        # The bytes may be those of a number; reading comments one by one takes longer.
-        and not (file.service and _ESCAPE.search(files[file.name]) and any(map(_ESCAPE.search, _comments(file))))
-    ]
-
-
-def _comments(file: FileDescriptorProto) -> Iterator[bytes]:
-    for place in file.source_code_info.location:
-        for text in (place.leading_comments, place.trailing_comments, *place.leading_detached_comments):
-            yield text.encode()
-
-
-def mend(files: Mapping[str, str], plain: Collection[str] = ()) -> dict[str, str]:
+def mend(files: Mapping[str, str]) -> dict[str, str]:
     """Return a tree of generated files that Python and type checkers can read.
 
     Args:
         files: The text of each file by its path below the output folder, as the generators name it.
-        plain: Paths of files that need no mending.
 
     Example:
         >>> mend({"x_pb2_grpc.py": "        request_deserializer=x__pb2.None.FromString,"})["x_pb2_grpc.py"]
@@ -123,12 +91,10 @@ def mend(files: Mapping[str, str], plain: Collection[str] = ()) -> dict[str, str
     """
     mended = dict(files)
     for path, text in files.items():
-        if path in plain:
-            continue
         if path.endswith("_pb2_grpc.py"):
             mended[path] = _grpc(text)
         elif path.endswith(".pyi"):
-            mended[path] = _stub(text, files, grpc=path.endswith("_pb2_grpc.pyi"))
+            mended[path] = _stub(text, files) if "_r_" in text or _SUSPECT.search(text) else text
     return mended
 
 
@@ -177,7 +143,7 @@ def _unusable(rpcs: list[str]) -> Iterator[tuple[str, str]]:
             yield name, python_name
 
 
-def _stub(text: str, files: Mapping[str, str], *, grpc: bool) -> str:
+def _stub(text: str, files: Mapping[str, str]) -> str:
     def replaced(match: re.Match[str]) -> str:
         if word := match["public"]:
             if not keyword.iskeyword(word):
@@ -186,7 +152,7 @@ def _stub(text: str, files: Mapping[str, str], *, grpc: bool) -> str:
             stub = files.get(match["from"].replace(".", "/") + ".pyi", "")
             return f"from {match['from']} import _r_{word} as _r_{word}\n" if f"\nclass _r_{word}(" in stub else ""
         if match["rpc"]:
-            return naming.rpc(match["rpc"]) if grpc else match[0]
+            return naming.rpc(match["rpc"])
         return f"_r_{match[0]}" if match.lastgroup else match[0]
 
     return _STUB.sub(replaced, text)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _SERVICE = 6
 _METHOD = 2
 
+_INDENTATION = re.compile(r"^[^\S\n]+", re.MULTILINE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -207,6 +208,8 @@ def _comment(place: SourceCodeInfo.Location | None) -> str:
         return ""
     text = (place.leading_comments or place.trailing_comments).replace("\r\n", "\n").replace("\r", "\n")
     text = text.removeprefix("*")  # the second star of a comment that begins with /**
+    # Spaces of other scripts count as indentation too.
+    text = _INDENTATION.sub(lambda match: " " * len(match[0].expandtabs()), text)
     # cleandoc takes the indentation of the first line apart; in a proto it has the same as the others.
     lines = inspect.cleandoc("\n" + _CONTROL.sub(" ", text)).split("\n")
     return "\n".join(line.rstrip() for line in lines).strip("\n")

@@ -39,17 +39,17 @@ WELL_KNOWN = frozenset(
 
 _GENERATED = re.compile(r"(?P<stem>.+)(?P<suffix>_pb2(?:_grpc)?)\.pyi?")
 
-# Generated code has one statement a line.
+# Generated code has one statement a line. Each alternative begins with a character, so that Python's re skips what can
+# begin none of them without trying each; a large tree has many megabytes.
 _STATEMENT = (
-    rf"(?P<skip> {SKIPPED})"
-    r"""
-  | ^ (?P<indent> [ \t]*) from [ ] (?P<package> [^\n]+?)
-      [ ] import [ ] (?P<name> [^\n]+?) (?: [ ] as [ ] (?P<as> [^\n]+) )? $
-  | ^ import [ ] (?P<module> [^\n]+?) (?: [ ] as [ ] (?P<alias> [^\n]+) )? $
-  | ^ (?P<variable> [^\s=]+) [ ] = [ ] importlib\.import_module\( ['"] (?P<loaded> [^'"]+) ['"] \) $
-  | ^ try: \n [ ]+ (?P<public> [^\n=]+?) [ ] = [ ] [^\n]+ \n
-      except [ ] AttributeError: \n [ ]+ (?P=public) [ ] = [ ] (?P<through> [^\n.]+) \. (?P<path> [^\n]+) $
-  | (?P<builds> _builder\.Build\w+\( DESCRIPTOR, [ ]? ) ' [^']* '
+    SKIPPED
+    + r"""
+  | \n from [ ] (?P<package> [^\n]+?) [ ] import [ ] (?P<name> [^\n]+?) (?: [ ] as [ ] (?P<as> [^\n]+) )? $
+  | \n import [ ] (?P<module> [^\n]+?) (?: [ ] as [ ] (?P<alias> [^\n]+) )? $
+  | \n (?P<variable> [^\s=]+) [ ] = [ ] importlib\.import_module\( ['"] (?P<loaded> [^'"]+) ['"] \) $
+  | \n try: \n [ ]+ (?P<public> [^\n=]+?) [ ] = [ ] [^\n]+ \n
+      except [ ] AttributeError: \n [ ]+ (?P=public) [ ] = [ ] [^\n.]+ \. (?P<path> [^\n]+) $
+  | _builder (?P<builds> \.Build\w+\( DESCRIPTOR, [ ]? ) ' [^']* '
 """
 )
 
@@ -125,9 +125,7 @@ def import_from(importer: str, module: str, package: str) -> str:
     return "." * (len(here) - shared + 1) + ".".join(parent[shared:])
 
 
-def relocate(
-    files: Mapping[str, str], package: str = "", others: Collection[str] = (), plain: Collection[str] = ()
-) -> dict[str, str]:
+def relocate(files: Mapping[str, str], package: str = "", others: Collection[str] = ()) -> dict[str, str]:
     """Return a tree of generated files that can be imported, whatever names the protos use.
 
     Args:
@@ -136,7 +134,6 @@ def relocate(
             are left out.
         package: Dotted name of the package that the output folder is; ``""`` when it is a root on ``sys.path``.
         others: Other modules of the same tree, by their dotted names as protoc makes them, without a suffix.
-        plain: Modules that need no mending, by such names. Looking for what to mend takes its time.
 
     Returns:
         The text of each file by its new path.
@@ -157,8 +154,7 @@ def relocate(
         if (match := _GENERATED.fullmatch(path))
     }
     known = {path for path, (stem, _) in written.items() if stem in WELL_KNOWN}
-    as_they_are = {path for path, (stem, _) in written.items() if stem in plain}
-    files = mend({path: text for path, text in files.items() if path not in known}, as_they_are)
+    files = mend({path: text for path, text in files.items() if path not in known})
     written = {path: name for path, name in written.items() if path not in known}
     stems = homes({*(stem for stem, _ in written.values()), *others})
     if not package and all(old == new for old, new in stems.items()):
@@ -202,14 +198,12 @@ class _Rewriter:
     modules: Mapping[str, str]
     package: str
     pattern: re.Pattern[str] = field(init=False)
-    is_wrong: bool = field(init=False)
 
     def __post_init__(self) -> None:
         # Generators derive a variable from the module's name. Where that is no name for a variable, neither is this.
         wrong = {name for module in self.modules for name in _variables(module) if not name.isidentifier()}
         longest_first = sorted(wrong, key=lambda name: (-len(name), name))
         words = rf"| (?<!\w) (?P<wrong> {'|'.join(map(_escaped, longest_first))})" if wrong else ""
-        object.__setattr__(self, "is_wrong", bool(wrong))
         object.__setattr__(self, "pattern", re.compile(_STATEMENT + words, FLAGS))
 
     def rewrite(self, importer: str, text: str) -> str:
@@ -219,32 +213,25 @@ class _Rewriter:
             importer: The module's new dotted name, below the tree's root.
             text: Its text.
         """
-        # In a stub of messages, which is long, the imports stand before this line.
-        end = -1 if self.is_wrong else text.rfind("\nDESCRIPTOR: ")
-        head, rest = (text, "") if end < 0 else (text[:end], text[end:])
-        return self.pattern.sub(lambda match: self._replaced(importer, match), head) + rest
+        return self.pattern.sub(lambda match: self._replaced(importer, match), "\n" + text)[1:]
 
     def _replaced(self, importer: str, match: re.Match[str]) -> str:
-        groups = match.groupdict()
-        if groups["skip"] is not None:
+        if match.lastgroup is None:  # a string or a comment
             return match[0]
-        if groups["builds"] is not None:
+        if match["builds"]:
             # The module's name becomes that of its message classes, by which they are pickled.
-            return groups["builds"] + "__name__"
-        if groups.get("wrong") is not None:
+            return f"_builder{match['builds']}__name__"
+        if match.lastgroup == "wrong":
             return _variable(match["wrong"])
-        if groups["package"] is not None:
-            package, name = groups["package"], groups["name"]
-            if package in self.modules:  # a public import, whose names become this module's
-                where = self._from(importer, package, whole=True)
-                renamed = f" as {groups['as']}" if groups["as"] else ""
-                return f"{groups['indent']}from {where} import {name}{renamed}"
-            return self._imported(importer, f"{package}.{name}", groups["as"]) or match[0]
-        if groups["module"] is not None:
-            return self._imported(importer, groups["module"], groups["alias"]) or match[0]
-        if groups["variable"] is not None:
-            return self._imported(importer, groups["loaded"], groups["variable"]) or match[0]
-        return self._imported(importer, groups["path"], groups["public"]) or match[0]
+        if (package := match["package"]) in self.modules:  # a public import, whose names become this module's
+            return match[0].replace(package, self._from(importer, package, whole=True), 1)
+        if package:
+            statement = self._imported(importer, f"{package}.{match['name']}", match["as"])
+        elif match["module"]:
+            statement = self._imported(importer, match["module"], match["alias"])
+        else:
+            statement = self._imported(importer, match["loaded"] or match["path"], match["variable"] or match["public"])
+        return match[0] if statement is None else f"\n{statement}"
 
     def _imported(self, importer: str, module: str, alias: str | None) -> str | None:
         """Return the statement that imports a module of the tree, or None for another module."""

@@ -28,7 +28,7 @@ class UserDefinedMessage(_message.Message):
     name: _builtins.str
     origin: _builtins.str
     num: _builtins.int
-    def __init___(
+    def __init__(
         self,
         *,
         name: _builtins.str = ...,
@@ -51,7 +51,7 @@ class UserDefinedResponse(_message.Message):
     NUM_FIELD_NUMBER: _builtins.int
     greeting: _builtins.str
     num: _builtins.int
-    def __init___(
+    def __init__(
         self,
         *,
         greeting: _builtins.str = ...,
@@ -69,7 +69,7 @@ Global___UserDefinedResponse: _TypeAlias = UserDefinedResponse  # noqa: Y015
 class UserDefinedMessage2(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    def __init___(
+    def __init__(
         self,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -86,7 +86,7 @@ class UserDefinedResponse2(_message.Message):
 
     GREETING_FIELD_NUMBER: _builtins.int
     greeting: _builtins.str
-    def __init___(
+    def __init__(
         self,
         *,
         greeting: _builtins.str = ...,
@@ -107,7 +107,7 @@ class ImageData(_message.Message):
     FILENAME_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     filename: _builtins.str
-    def __init___(
+    def __init__(
         self,
         *,
         url: _builtins.str = ...,
@@ -131,7 +131,7 @@ class ImageClass(_message.Message):
     def classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
-    def __init___(
+    def __init__(
         self,
         *,
         classes: _abc.Iterable[_builtins.str] | None = ...,

@@ -89,6 +89,41 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
         (folder / path).write_text(text, encoding="utf-8")
 
 
+# Types survive every new name, in the code of users too.
+USE = """
+from typing_extensions import assert_type
+from {0}words_sdk import Hidden_lambda, None_True, None_True___Deep, None__, importBase_, importClient, importSyncClient
+from {0}words_pb2 import Any, int, match, type
+from {1}lambda__ import shop_pb2
+from {1}lambda__.shop_sdk import ShopsSyncClient
+
+
+class Implementation(importBase_):
+    def class__(self, request: None__) -> None_True:
+        return None_True()
+
+    async def type_(self, request: Any) -> int:
+        return int()
+
+
+assert_type(importSyncClient("localhost:1").class__(None__()), None_True)
+assert_type(ShopsSyncClient("localhost:1").Open(shop_pb2.Shop()).name, str)
+
+
+async def use() -> None:
+    assert_type(await importClient("localhost:1").match(type()), match)
+    async for reply in importClient("localhost:1").None_(None_True___Deep()):
+        assert_type(reply, Hidden_lambda)
+"""
+
+
+def uses(folder: Path) -> list[Path]:
+    """Write a module that uses the roots, and one that uses the packages."""
+    texts = {"use_rooted.py": USE.format("", ""), "use_packaged.py": USE.format("words.", "modules.")}
+    write(folder, texts)
+    return [folder / name for name in texts]
+
+
 def modules(folder: Path, pattern: str = "*_sdk.py") -> list[str]:
     found = sorted(path.relative_to(folder) for path in folder.rglob(pattern))
     return [".".join(path.with_suffix("").parts) for path in found]
@@ -138,8 +173,9 @@ def test_both_layouts_live_in_one_process(rooted: dict[str, Path], packaged: dic
     imports(names, [rooted["modules"], rooted["syntaxes"], packaged["modules"].parent])
 
 
-def test_mypy_has_nothing_to_say(rooted: dict[str, Path], packaged: dict[str, Path]) -> None:
+def test_mypy_has_nothing_to_say(rooted: dict[str, Path], packaged: dict[str, Path], tmp_path: Path) -> None:
     files = [path for folder in (*rooted.values(), *packaged.values()) for path in folder.rglob("*_sdk.py")]
+    files += uses(tmp_path)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-version=3.10"),
@@ -152,7 +188,7 @@ def test_mypy_has_nothing_to_say(rooted: dict[str, Path], packaged: dict[str, Pa
         cwd=REPO,
         env={
             "PATH": "/usr/bin:/bin",
-            "MYPYPATH": os.pathsep.join(map(str, [*rooted.values(), packaged["words"].parent, REPO])),
+            "MYPYPATH": os.pathsep.join(map(str, [*rooted.values(), packaged["words"].parent, tmp_path, REPO])),
         },
         capture_output=True,
         text=True,
@@ -167,11 +203,12 @@ def test_pyright_has_nothing_to_say(rooted: dict[str, Path], packaged: dict[str,
         for case, folder in folders.items():
             shutil.copytree(folder, tmp_path / name / case)
     config = {
-        "include": ["**/*_sdk.py"],
-        "extraPaths": [str(REPO), "packaged"],
+        "include": ["**/*_sdk.py", "use_*.py"],
+        "extraPaths": [str(REPO), "packaged", *(f"rooted/{case}" for case in rooted)],
         "pythonVersion": "3.10",
     }
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(config))
+    uses(tmp_path)
     command = [sys.executable, "-m", "pyright", f"--pythonpath={sys.executable}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -100,3 +100,45 @@ def test_the_plugin_and_the_loaded_module_agree_on_the_fingerprint(
         check=True,
     )
     assert f'proto_hash="{loaded.stdout.strip()}"' in (out / "uses_sdk.py").read_text()
+
+
+BESIDE = """
+syntax = "proto3";
+package beside;
+import "lambda/shop.proto";
+message None {}
+service Beside { rpc Go(None) returns (stream python.lambda.Shop); }
+"""
+BESIDE_USE = """
+import importlib
+from typing import Any
+from beside_sdk import None_, BesideBase, BesideSyncClient, Shop
+shops = importlib.import_module("lambda.shop_sdk")
+assert shops.SHOPS["Open"].request is Shop
+class Implementation(BesideBase):
+    def Go(self, request: None_) -> Any:
+        return iter([Shop(name="one")])
+assert [shop.name for shop in Implementation().Go(None_())] == ["one"]
+with BesideSyncClient("localhost:1") as client:
+    assert client.Go.method.request is None_
+"""
+
+
+def test_the_plugin_alone_finds_modules_that_no_import_statement_can_name(tmp_path: Path) -> None:
+    # protoc's own modules manage without a statement too, where the folder is a keyword.
+    for name, text in (("beside.proto", BESIDE), ("beside_use.py", BESIDE_USE)):
+        (tmp_path / name).write_text(text)
+    plugin, shops = tmp_path / "protoc-gen-sdk", HERE / "cases" / "modules" / "protos"
+    plugin.write_text(f'#!/bin/sh\nexec {sys.executable} -c "from codegen.plugin import main; main()"\n')
+    plugin.chmod(0o700)
+    binaries = Path(sys.executable).parent
+    command = [
+        *(sys.executable, "-m", "grpc_tools.protoc", f"-I{tmp_path}", f"-I{shops}"),
+        *(f"--plugin={plugin}", f"--plugin={binaries / 'protoc-gen-mypy'}"),
+        *(f"--python_out={tmp_path}", f"--mypy_out=quiet:{tmp_path}", f"--sdk_out={tmp_path}"),
+    ]
+    subprocess.run([*command, "beside.proto", "lambda/shop.proto"], check=True)
+    subprocess.run([sys.executable, "-W", "error", "beside_use.py"], cwd=tmp_path, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "beside_use.py"], cwd=tmp_path, check=True
+    )

@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from random import Random
 
 import jinja2
 import pytest
@@ -91,6 +92,39 @@ def test_a_docstring_says_what_the_comment_says(text: str, indent: int) -> None:
     function = ast.parse(source).body[0]
     assert isinstance(function, ast.FunctionDef)
     assert (ast.get_docstring(function) or "").rstrip() == inspect.cleandoc(comment)
+
+
+def test_every_comment_makes_a_docstring_that_ruff_leaves_alone(request_for: Build) -> None:
+    random = Random(7)
+    pieces = [
+        '"',
+        "'",
+        "\\",
+        '"""',
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\n\n",
+        "*",
+        "#",
+        "a",
+        "Word",
+        "é",
+        "\u200f",
+        "\u3000",
+        "{",
+        "%",
+    ]
+    request = request_for([f"R{number}" for number in range(400)])
+    for number in range(400):
+        comment = "".join(random.choices(pieces, k=random.randrange(12)))
+        request.proto_file[0].source_code_info.location.add(
+            path=[6, 0, 2, number], span=[1, 1, 1], leading_comments=comment
+        )
+    text = text_of(request)
+    ruff("format", "--diff", text=text)
+    ruff("check", "--select=F,I,E4,E7,E9,W", text=text)
 
 
 def test_a_template_that_uses_an_unknown_name_fails(request_for: Build) -> None:
