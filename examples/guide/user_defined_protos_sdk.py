@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any, ClassVar
 
-import user_defined_protos_pb2
-
 from sdk.client import (
     AsyncClient,
     AsyncUnaryStream,
@@ -20,6 +18,8 @@ from sdk.client import (
 )
 from sdk.deployment import ServicerBase
 from sdk.service import Cardinality, Method, Row, Service, Shim
+
+import user_defined_protos_pb2
 
 __all__ = [
     "IMAGE_CLASSIFICATION_SERVICE",
@@ -98,7 +98,10 @@ class UserDefinedServiceBase(ServicerBase):
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> user_defined_protos_pb2.UserDefinedResponse | Awaitable[user_defined_protos_pb2.UserDefinedResponse]:
+    ) -> (
+        user_defined_protos_pb2.UserDefinedResponse
+        | Awaitable[user_defined_protos_pb2.UserDefinedResponse]
+    ):
         """Greets, and doubles the number."""
         raise NotImplementedError
 
@@ -108,7 +111,10 @@ class UserDefinedServiceBase(ServicerBase):
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> user_defined_protos_pb2.UserDefinedResponse2 | Awaitable[user_defined_protos_pb2.UserDefinedResponse2]:
+    ) -> (
+        user_defined_protos_pb2.UserDefinedResponse2
+        | Awaitable[user_defined_protos_pb2.UserDefinedResponse2]
+    ):
         """Answers with the model that the `multiplexed_model_id` metadata names."""
         raise NotImplementedError
 
@@ -208,7 +214,10 @@ class ImageClassificationServiceBase(ServicerBase):
 
     def Predict(
         self, request: user_defined_protos_pb2.ImageData, /, *args: Any, **kwargs: Any
-    ) -> user_defined_protos_pb2.ImageClass | Awaitable[user_defined_protos_pb2.ImageClass]:
+    ) -> (
+        user_defined_protos_pb2.ImageClass
+        | Awaitable[user_defined_protos_pb2.ImageClass]
+    ):
         """Downloads the image and returns the most likely classes, the likeliest first."""
         raise NotImplementedError
 
@@ -216,16 +225,16 @@ class ImageClassificationServiceBase(ServicerBase):
 class ImageClassificationServiceClient(AsyncClient):
     """Async client of `userdefinedprotos.ImageClassificationService`."""
 
-    Predict = AsyncUnaryUnary[user_defined_protos_pb2.ImageData, user_defined_protos_pb2.ImageClass](
-        IMAGE_CLASSIFICATION_SERVICE["Predict"]
-    )
+    Predict = AsyncUnaryUnary[
+        user_defined_protos_pb2.ImageData, user_defined_protos_pb2.ImageClass
+    ](IMAGE_CLASSIFICATION_SERVICE["Predict"])
     """Downloads the image and returns the most likely classes, the likeliest first."""
 
 
 class ImageClassificationServiceSyncClient(SyncClient):
     """Blocking client of `userdefinedprotos.ImageClassificationService`."""
 
-    Predict = SyncUnaryUnary[user_defined_protos_pb2.ImageData, user_defined_protos_pb2.ImageClass](
-        IMAGE_CLASSIFICATION_SERVICE["Predict"]
-    )
+    Predict = SyncUnaryUnary[
+        user_defined_protos_pb2.ImageData, user_defined_protos_pb2.ImageClass
+    ](IMAGE_CLASSIFICATION_SERVICE["Predict"])
     """Downloads the image and returns the most likely classes, the likeliest first."""
