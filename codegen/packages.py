@@ -16,6 +16,7 @@ Imports of what is not in the tree (``google.protobuf``, protos that another dis
 from __future__ import annotations
 
 import keyword
+import posixpath
 import re
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass, field
@@ -169,7 +170,8 @@ def relocate(files: Mapping[str, str], package: str = "", others: Collection[str
         else:
             relocated[path] = text
     if package:
-        folders = {parent for path in relocated for parent in PurePosixPath(path).parents}
+        folders = {PurePosixPath(folder) for folder in {posixpath.dirname(path) for path in relocated}}
+        folders |= {parent for folder in folders for parent in folder.parents}
         for folder in sorted(folders):
             relocated.setdefault((folder / "__init__.py").as_posix(), f"{HEADER}. Do not edit.\n")
     return relocated
@@ -213,7 +215,10 @@ class _Rewriter:
             importer: The module's new dotted name, below the tree's root.
             text: Its text.
         """
-        return self.pattern.sub(lambda match: self._replaced(importer, match), "\n" + text)[1:]
+        # In a stub, the imports stand before this line, and most of the text behind it.
+        end = -1 if "wrong" in self.pattern.groupindex else text.rfind("\nDESCRIPTOR: ")
+        head, rest = (text, "") if end < 0 else (text[:end], text[end:])
+        return self.pattern.sub(lambda match: self._replaced(importer, match), "\n" + head)[1:] + rest
 
     def _replaced(self, importer: str, match: re.Match[str]) -> str:
         if match.lastgroup is None:  # a string or a comment

@@ -7,6 +7,7 @@ import keyword
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from codegen import naming, packages
@@ -131,7 +132,7 @@ class Home:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tree:
     """Where the modules live that are generated together.
 
@@ -172,7 +173,7 @@ class Tree:
             return Import(package, last, alias, typed=beside or package == "google.protobuf")
         return Loaded(name, alias)
 
-    @property
+    @cached_property
     def tops(self) -> frozenset[str]:
         """First parts of the names by which modules of the tree are imported, where these are not relative."""
         return frozenset() if self.package else frozenset(f"{s}_pb2".partition(".")[0] for s in self.stems.values())
