@@ -13,7 +13,7 @@ NODE_CLIENT := tests/interop/node
 NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz codegen install node-client clean distclean
+.PHONY: help demo test check bench bench-codegen fuzz codegen install node-client clean distclean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -31,6 +31,7 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE) --check
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check
 	$(BIN)/python protos/compile_own.py --check
+	$(BIN)/pytest tests/codegen/test_cases.py -k committed
 	cd $(GUIDE) && for app in app1 app2 app3; do $(CURDIR)/$(BIN)/sdk check --strict $$app || exit 1; done
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -41,10 +42,14 @@ bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUI
 fuzz: $(INSTALLED) ## Send mutated requests to the wire server for FUZZ_SECONDS (60), from a new seed each time.
 	$(BIN)/python tests/wire/fuzzing.py
 
+bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc with the other generators.
+	$(BIN)/python tests/benchmarks/codegen_bench.py
+
 codegen: $(INSTALLED) ## Generate the code of every proto in the repository again.
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE)
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
+	$(BIN)/python tests/codegen/test_cases.py
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
 

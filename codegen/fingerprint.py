@@ -1,7 +1,8 @@
 """The fingerprint of a proto file, equal for the plugin (which sees the source) and for a loaded ``_pb2`` module.
 
-protoc hands a plugin the file with its comments and derived JSON names; ``_pb2`` embeds it without them. Both are
-dropped here, so that the two agree. (Options retained only for the source are absent from both already.)
+protoc hands a plugin the file with its comments, derived JSON names, and what it imports for options only; ``_pb2``
+embeds it without them. They are dropped here, so that the two agree. (Options retained only for the source are absent
+from both already.)
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def fingerprint(serialized_file: bytes) -> str:
     """
     file = _isolated_file_class().FromString(serialized_file)
     file.ClearField("source_code_info")
+    if "option_dependency" in file.DESCRIPTOR.fields_by_name:  # since protobuf 6.32
+        file.ClearField("option_dependency")
     for extension in file.extension:
         extension.ClearField("json_name")
     for message in file.message_type:

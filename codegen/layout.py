@@ -5,9 +5,15 @@ Only the few shapes that the templates need are here: something in brackets, a s
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 
-WIDTH = 120
+# That of ruff and black where nothing else is configured.
+WIDTH = 88
+
+# A quote at the end that no backslash escapes: after none, or after pairs of them.
+_BARE_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"$')
 
 
 def bracketed(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
@@ -28,15 +34,27 @@ def bracketed(head: str, items: Sequence[str], tail: str, indent: int = 0) -> st
     return exploded(head, items, tail, indent)
 
 
+def listed(head: str, items: Sequence[str], tail: str) -> str:
+    """Lay out the items of a list: on one line, else one a line."""
+    flat = head + ", ".join(items) + tail
+    return flat if len(flat) <= WIDTH else exploded(head, items, tail)
+
+
 def exploded(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
     """Lay out items between brackets, one a line. An item may have lines of its own, indented already."""
     return _lines(indent, head, *(f"{item}," for item in items), tail)
 
 
-def imported(module: str, names: Sequence[str]) -> str:
-    """Lay out a ``from … import …``, which has no indented form on one line."""
-    line = f"from {module} import {', '.join(names)}"
-    return line if len(line) <= WIDTH else exploded(f"from {module} import (", names, ")")
+def imported(module: str, names: Sequence[str], comment: str = "") -> str:
+    """Lay out a ``from … import …``, which has no indented form on one line.
+
+    Args:
+        module: What to import from.
+        names: What to import.
+        comment: A comment of its first line, with the spaces before it.
+    """
+    line = f"from {module} import {', '.join(names)}{comment}"
+    return line if len(line) <= WIDTH else exploded(f"from {module} import ({comment}", names, ")")
 
 
 def subscripted(name: str, subscripts: Sequence[str], arguments: str, indent: int) -> str:
@@ -78,6 +96,17 @@ def signature(name: str, parameters: Sequence[str], alternatives: Sequence[str],
     return exploded(f"def {name}(", [_narrow(each, ",", indent + 4) for each in parameters], tail, indent)
 
 
+def getter(name: str, generic: str, types: Sequence[str], indent: int) -> str:
+    """Lay out the ``def`` of a property that returns ``generic[types]``. The first line is returned unindented."""
+    annotation = f"{generic}[{', '.join(types)}]"
+    flat = f"def {name}(self) -> {annotation}:"
+    if indent + len(flat) <= WIDTH:
+        return flat
+    if indent + len(f") -> {annotation}:") > WIDTH:
+        annotation = exploded(f"{generic}[", types, "]", indent)
+    return _lines(indent, f"def {name}(", "self,", f") -> {annotation}:")
+
+
 def docstring(text: str, indent: int) -> str:
     """Lay out a docstring. Its value is ``text``, whatever it contains.
 
@@ -85,14 +114,16 @@ def docstring(text: str, indent: int) -> str:
         text: Lines without trailing space or control characters.
         indent: Columns before it. The first line is returned without them.
     """
-    lines = text.replace("\\", "\\\\").replace('"""', r"\"\"\"").split("\n")
+    first, *rest = text.replace("\\", "\\\\").replace('"""', r"\"\"\"").split("\n")
+    # What is common to all lines but the first is not part of a docstring's value.
+    lines = [first.lstrip(), *textwrap.dedent("\n".join(rest)).split("\n")] if rest else [first.lstrip()]
     # A quote right after the opening quotes or right before the closing ones would be read as part of them.
     if lines[0].startswith('"'):
         lines[0] = "\\" + lines[0]
     if len(lines) > 1:
         margin = " " * indent
         return "\n".join([f'"""{lines[0]}', *(margin + line if line else "" for line in lines[1:]), f'{margin}"""'])
-    if lines[0].endswith('"') and not lines[0].endswith('\\"'):
+    if _BARE_QUOTE.search(lines[0]):
         lines[0] = lines[0][:-1] + '\\"'
     return f'"""{lines[0]}"""'
 

@@ -218,6 +218,11 @@ class _Rpc(Generic[RequestT, ResponseT]):
         self._client: _Client[Any] | None = None
         self._invoke: Any = None
 
+    @classmethod
+    def of(cls, client: _Client[Any], method: Method) -> Self:
+        """Return what calls an RPC on the client's channel, for a property of a generated client class."""
+        return cls(method).__get__(client)
+
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 

@@ -11,7 +11,7 @@ import enum
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from google.protobuf import descriptor_pool
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 T_co = TypeVar("T_co", covariant=True)
+
+# ``MethodOptions.idempotency_level`` (google/protobuf/descriptor.proto).
+Idempotency = Literal["unknown", "no_side_effects", "idempotent"]
 
 
 class Cardinality(enum.Enum):
@@ -77,7 +80,8 @@ class Method:
         response: Class of the response messages.
         line: Line of the RPC in its proto file, from 1; 0 when unknown.
         deprecated: Whether the proto marks the RPC as deprecated.
-        idempotency: ``"no_side_effects"``, ``"idempotent"`` or ``"unknown"`` (``MethodOptions.idempotency_level``).
+        idempotency: Whether a call may be repeated: ``"no_side_effects"``, ``"idempotent"``, or ``"unknown"`` when the
+            proto does not say.
     """
 
     name: str
@@ -88,7 +92,7 @@ class Method:
     response: type[Message]
     line: int = 0
     deprecated: bool = False
-    idempotency: str = "unknown"
+    idempotency: Idempotency = "unknown"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-from codegen import compile as compiler
+from codegen.update import Options, update
+
+pytest_plugins = ["project"]
 
 HERE = Path(__file__).parent
 REPO = HERE.parent.parent
@@ -19,8 +21,7 @@ AWKWARD = HERE / "protos"
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything generated from the guide's proto and from the protos beside this file."""
     out = tmp_path_factory.mktemp("generated")
-    output = compiler.run(compiler.find([GUIDE, AWKWARD], []), [])
-    compiler.write(output, compiler.compare(output, out), out)
+    update(Options((GUIDE, AWKWARD), out))
     return out
 
 

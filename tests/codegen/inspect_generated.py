@@ -1,4 +1,4 @@
-"""Run by test_golden.py with the folder of generated code: imports it and compares it with the protos."""
+"""Run by test_generated.py with the folder of generated code: imports it and compares it with the protos."""
 
 # mypy: disable-error-code="import-not-found"
 # (The generated modules exist only while the tests run.)
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
@@ -32,9 +33,9 @@ assert service["Unary"].response is awkward_pb2.Outer.Inner.Deepest
 assert service["Up"].request is StringValue
 assert service["Up"].response is Empty
 assert service["Both"].request is shapes_awkward_pb2.Square
-assert service["Down"].deprecated
+assert awkward_sdk.RETIRED["Old"].deprecated
 assert service["Down"].idempotency == "no_side_effects"
-assert not service["Up"].deprecated
+assert not service["Down"].deprecated
 assert service["Up"].idempotency == "idempotent"
 
 lines = (Path(__file__).parent / "protos" / "awkward.proto").read_text().splitlines()
@@ -58,4 +59,24 @@ else:
 
 assert awkward_sdk.ASYNC_["import"].python_name == "import_"
 assert awkward_sdk.A_SYNC.methods == ()
+
+
+# Who implements what is deprecated is not warned (warnings are errors here); who calls it is.
+class Retired(awkward_sdk.RetiredBase):
+    def Old(self, request: awkward_pb2.Outer) -> awkward_pb2.Outer:
+        return request
+
+
+assert Retired().Old(awkward_pb2.Outer()) == awkward_pb2.Outer()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    client = awkward_sdk.RetiredSyncClient("localhost:1")
+    assert repr(client.Old) == "<SyncUnaryUnary /test.awkward.Retired/Old>"
+    assert client.Old is client.Old
+assert [str(warning.message) for warning in caught][:2] == [
+    "test.awkward.Retired is deprecated in awkward.proto",
+    "/test.awkward.Retired/Old is deprecated in awkward.proto",
+]
+assert {warning.filename for warning in caught} == {__file__}
+client.close()
 assert user_defined_protos_sdk.USER_DEFINED_SERVICE["__call__"].path == "/userdefinedprotos.UserDefinedService/__call__"

@@ -8,6 +8,7 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 
 from codegen import model
 from codegen.fingerprint import fingerprint
+from codegen.scope import Alias
 
 Build = Callable[..., CodeGeneratorRequest]
 
@@ -22,7 +23,7 @@ def test_a_service(request_for: Build) -> None:
     file = only(request)
     (service,) = file.services
     assert (file.proto, file.output) == ("greet.proto", "greet_sdk.py")
-    assert file.own == model.Module("greet_pb2", "greet_pb2")
+    assert file.scope.own == "greet_pb2"
     assert file.exports == ("GREETER", "GreeterBase", "GreeterClient", "GreeterShim", "GreeterSyncClient")
     assert file.proto_hash == fingerprint(request.proto_file[0].SerializeToString())
     assert service.full_name == "greet.Greeter"
@@ -69,7 +70,7 @@ def test_options(request_for: Build, level: int, name: str) -> None:
         (" Says hello.\n", "", "Says hello."),
         ("", " Behind.\n", "Behind."),
         (" Before.\n", " Behind.\n", "Before."),
-        (" One.\n\n   Two.  \n Three.\n\n", "", "One.\n\n  Two.  \nThree."),
+        (" One.\n\n   Two.  \n Three.\n\n", "", "One.\n\n  Two.\nThree."),
         (" a\r\n b\x00\x0c\u2028c\n", "", "a\nb   c"),
         ("\n \n", "", ""),
     ],
@@ -86,16 +87,80 @@ def test_comments_and_lines(request_for: Build, leading: str, trailing: str, com
 def test_an_rpc_named_like_something_imported_keeps_its_name(request_for: Build) -> None:
     file = only(request_for(["Any", "greet_pb2", "AsyncClient", "GREETER"]))
     assert [rpc.python_name for rpc in file.services[0].rpcs] == ["Any", "greet_pb2", "AsyncClient", "GREETER"]
-    assert file.own.alias == "greet_pb2_"
-    assert file.services[0].constant == "GREETER_"
-    assert {item.name: item.alias for item in file.imports}["Any"] == "Any_"
+    assert file.scope.own == "greet_pb2_"
+    assert file.services[0].names.constant == "GREETER_"
+    assert file.scope.runtime["Any"] == "Any_"
 
 
 def test_services_whose_derived_names_clash(request_for: Build) -> None:
     request = request_for(service="A")
     request.proto_file[0].service.add(name="ASync")
     first, second = only(request).services
-    assert (first.sync_client, second.async_client) == ("ASyncClient", "ASyncClient_")
+    assert (first.names.sync_client, second.names.async_client) == ("ASyncClient", "ASyncClient_")
+
+
+@pytest.mark.parametrize(
+    ("service", "base", "constant"), [("__Greeter", "GreeterBase", "GREETER"), ("_1", "Service1Base", "SERVICE1")]
+)
+def test_names_derived_from_a_service_are_never_private(
+    request_for: Build, service: str, base: str, constant: str
+) -> None:
+    (derived,) = only(request_for(service=service)).scope.services
+    assert (derived.base, derived.constant) == (base, constant)
+
+
+def test_messages_that_python_cannot_spell_get_a_name(request_for: Build) -> None:
+    request = request_for(["Hello_class", "Say"], messages=["None", "__Hidden", "Hello"])
+    request.proto_file[0].message_type[2].nested_type.add(name="class")
+    say, hello = request.proto_file[0].service[0].method
+    say.input_type, say.output_type = ".greet.None", ".greet.__Hidden"
+    hello.input_type, hello.output_type = ".greet.Hello", ".greet.Hello.class"
+    file = only(request)
+    assert file.scope.aliases == (
+        Alias("None_", 'getattr(greet_pb2, "None")', "greet_pb2._r_None"),
+        Alias("Hidden", "greet_pb2.__Hidden", "greet_pb2.__Hidden"),
+        Alias("Hello_class_", 'getattr(greet_pb2.Hello, "class")', "greet_pb2.Hello._r_class"),  # an RPC has the name
+    )
+    assert [rpc.response.expression for rpc in file.services[0].rpcs] == ["Hidden", "Hello_class_"]
+    assert {"None_", "Hidden", "Hello_class_"} <= set(file.exports)
+
+
+@pytest.mark.parametrize(
+    ("package", "output", "imported", "loaded"),
+    [
+        # protoc's own names, which the modules have when the plugin runs alone
+        (None, "class/a.b/greet_sdk.py", [], [("class.a.b.greet_pb2", "greet_pb2"), ("2fa_pb2", "_2fa_pb2")]),
+        ("", "class_/a/b/greet_sdk.py", [("class_.a.b", "greet_pb2"), ("", "_2fa_pb2")], []),
+        ("my.gen", "class_/a/b/greet_sdk.py", [(".", "greet_pb2"), ("....", "_2fa_pb2")], []),
+    ],
+)
+def test_where_modules_are_imported_from(
+    request_for: Build, package: str | None, output: str, imported: list[tuple[str, str]], loaded: list[tuple[str, str]]
+) -> None:
+    request = request_for(name="class/a.b/greet.proto")
+    for name in ("2fa.proto", "elsewhere/import/x.proto", "elsewhere/plain.proto"):
+        request.proto_file.add(name=name, package=f"p{len(request.proto_file)}").message_type.add(name="M")
+    for number in (1, 2, 3):
+        method = request.proto_file[0].service[0].method.add(name=f"R{number}")
+        method.input_type = method.output_type = f".p{number}.M"
+    request.file_to_generate.append("2fa.proto")
+    (file,) = model.files(request, package)
+    assert file.output == output.replace("a.b", "a/b")
+    names = [(each.module, each.name) for each in file.scope.imports if each.name.endswith("_pb2")]
+    # What is not generated with them stays where it is.
+    assert names == [*imported, ("elsewhere", "plain_pb2")]
+    assert [(each.name, each.alias) for each in file.scope.loaded] == [*loaded, ("elsewhere.import.x_pb2", "x_pb2")]
+    types = {alias.name: alias.stub for alias in file.scope.aliases}
+    assert types == dict.fromkeys(("Hello", "M", "M_") if loaded else ("M",), "Any")
+
+
+def test_the_tree_may_be_more_than_what_is_generated_at_once(request_for: Build) -> None:
+    request = request_for()
+    request.proto_file.add(name="types/money.proto", package="types").message_type.add(name="Money")
+    request.proto_file[0].service[0].method[0].input_type = ".types.Money"
+    for together, module in ((None, "types"), (["greet.proto", "types/money.proto"], ".types")):
+        (file,) = model.files(request, "my.gen", together)
+        assert [each.module for each in file.scope.imports if each.name == "money_pb2"] == [module]
 
 
 def test_modules_of_the_same_name_are_told_apart(request_for: Build) -> None:
@@ -106,6 +171,7 @@ def test_modules_of_the_same_name_are_told_apart(request_for: Build) -> None:
     method = request.proto_file[0].service[0].method[0]
     method.input_type, method.output_type = ".x.Outer.Inner", ".y.Outer"
     file = only(request)
-    assert [module.alias for module in file.modules] == ["greet_pb2", "x_greet_pb2", "y_greet_pb2"]
+    modules = [each.alias for each in file.scope.imports if each.name == "greet_pb2"]
+    assert modules == ["greet_pb2", "x_greet_pb2", "y_greet_pb2"]
     (rpc,) = file.services[0].rpcs
     assert (rpc.request.expression, rpc.response.expression) == ("x_greet_pb2.Outer.Inner", "y_greet_pb2.Outer")

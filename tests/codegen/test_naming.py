@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codegen import naming
-from codegen.errors import CodegenError
 from sdk.client import AsyncClient, SyncClient
 from sdk.deployment import ServicerBase
 
@@ -73,23 +72,26 @@ def test_constants(service: str, constant: str) -> None:
 @pytest.mark.parametrize(
     ("proto", "module"),
     [
-        ("greet.proto", "greet_pb2"),
-        ("acme/my-shop.proto", "acme.my_shop_pb2"),
-        ("a-b/c.d.proto", "a_b.c.d_pb2"),
-        ("acme/old.protodevel", "acme.old_pb2"),
+        ("greet.proto", "greet"),
+        ("acme/my-shop.proto", "acme.my_shop"),
+        ("a-b/c.d.proto", "a_b.c.d"),
+        ("acme/old.protodevel", "acme.old"),
     ],
 )
 def test_modules_are_named_as_protoc_names_them(proto: str, module: str) -> None:
-    assert naming.module(proto, "pb2") == module
+    assert naming.module(proto) == module
 
 
-@pytest.mark.parametrize("proto", ["class/x.proto", "a/1x.proto", "a b.proto"])
-def test_a_module_that_python_cannot_import_is_refused(proto: str) -> None:
-    with pytest.raises(CodegenError, match="rename the file or folder"):
-        naming.module(proto, "pb2")
+@pytest.mark.parametrize("path", ["None", "Outer.class", "__Hidden", "Outer.__Hidden"])
+def test_messages_that_python_cannot_spell(path: str) -> None:
+    assert not naming.is_spelled(path)
 
 
-@pytest.mark.parametrize("path", ["None", "Outer.class", "__Hidden"])
-def test_a_message_that_python_cannot_spell_is_refused(path: str) -> None:
-    with pytest.raises(CodegenError, match="rename the message"):
-        naming.message("x.proto", path)
+@pytest.mark.parametrize("path", ["Hello", "match", "__dunder__", "_private", "Outer._", "none"])
+def test_messages_that_python_can_spell(path: str) -> None:
+    assert naming.is_spelled(path)
+
+
+def test_a_message_in_a_class_is_not_taken_for_another() -> None:
+    assert naming.message("x", "Outer.__Hidden") == "x.Outer.__Hidden"
+    assert naming.message("x", "Outer.__Hidden", mangled=True) == 'getattr(x.Outer, "__Hidden")'

@@ -7,19 +7,27 @@ The check at decoration does.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import awkward_sdk
 import grpc
+from awkward_pb2 import AMessageWithANameThatIsSoLongThatNoSignatureFitsOnOneLineAnyMore as Long
 from awkward_pb2 import Outer
-from awkward_sdk import AwkwardBase, AwkwardClient, AwkwardSyncClient
+from awkward_pb2_grpc import AwkwardStub
+from awkward_sdk import AWKWARD, AwkwardBase, AwkwardClient, AwkwardShim, AwkwardSyncClient, RetiredBase
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import StringValue
+from shapes.awkward_pb2 import Square
 from shapes.circle_pb2 import Circle
 
 from sdk.deployment import grpc_deployment
 
 if TYPE_CHECKING:
     from sdk.service import RequestStream
+
+
+Circles: TypeAlias = AsyncIterator[Circle]
+Strings: TypeAlias = Iterator[StringValue]
 
 
 @grpc_deployment
@@ -49,9 +57,60 @@ class WrongShapes(AwkwardBase):
         return Empty()
 
 
+@grpc_deployment
+class WrongTypesBehindAContext(AwkwardBase):
+    def Unary(self, request: Circle, grpc_context: Any) -> Outer.Inner.Deepest:  # expect: override -
+        return Outer.Inner.Deepest()
+
+    async def Down(self, request: Outer, grpc_context: Any) -> AsyncIterator[Outer.Inner]:  # expect: override -
+        yield Outer.Inner()
+
+    def Up(self, requests: Strings, grpc_context: Any) -> Outer:  # expect: override reportIncompatibleMethodOverride
+        return Outer()
+
+    async def Both(self, requests: Circles, grpc_context: Any) -> AsyncIterator[Long]:  # expect: override -
+        yield Long()
+
+
+@grpc_deployment
+class WrongResponses(AwkwardBase):
+    async def Unary(self, request: Outer) -> Outer:  # expect: override reportIncompatibleMethodOverride
+        return request
+
+    async def Down(self, request: Circle) -> AsyncIterator[Circle]:  # expect: override reportIncompatibleMethodOverride
+        yield request
+
+    def Up(self, requests: Strings) -> None:  # expect: override reportIncompatibleMethodOverride
+        list(requests)
+
+    def Both(self, requests: Iterator[Square]) -> Iterator[Square]:  # expect: override reportIncompatibleMethodOverride
+        return requests
+
+
+@grpc_deployment
+class WrongCardinalities(AwkwardBase):
+    def Unary(self, request: Iterator[Outer]) -> Outer.Inner.Deepest:  # expect: override -
+        return Outer.Inner.Deepest()
+
+    def Down(self, request: Circle) -> list[Outer.Inner]:  # expect: override reportIncompatibleMethodOverride
+        return [Outer.Inner()]
+
+    def Up(self, requests: Strings) -> Iterator[Empty]:  # expect: override reportIncompatibleMethodOverride
+        yield Empty()
+
+    async def Both(self, requests: AsyncIterator[Square]) -> Long:  # expect: override reportIncompatibleMethodOverride
+        return Long()
+
+
 WrongTypes.bind()  # expect: call-arg reportCallIssue
 WrongTypes.bind(3)  # expect: arg-type reportArgumentType
+WrongTypes.bind("a", "b")  # expect: call-arg reportCallIssue
+WrongTypes.bind(suffix="a")  # expect: call-arg reportCallIssue
+WrongTypes.bind(WrongShapes.bind())  # expect: arg-type reportArgumentType
+WrongShapes.bind(prefix="a")  # expect: call-arg reportCallIssue
 WrongTypes.options(num_replicas=2).bind(prefix=3)  # expect: arg-type reportArgumentType
+WrongTypes.options(num_replicas=2).bind()  # expect: call-arg reportCallIssue
+WrongTypes.options(max_ongoing_requests="7")  # expect: arg-type reportArgumentType
 WrongTypes.options(num_replica=2)  # expect: call-arg reportCallIssue
 
 
@@ -66,6 +125,16 @@ async def async_clients() -> None:
     await client.Missing(Outer())  # expect: attr-defined reportAttributeAccessIssue
     await client.Down(Circle())  # expect: misc reportGeneralTypeIssues
     await client.Up(iter([Outer()]))  # expect: arg-type reportArgumentType
+    await client.Up().write(Outer())  # expect: arg-type reportArgumentType
+    await client.Both().write(Circle())  # expect: arg-type reportArgumentType
+    await client.Both([Square()])  # expect: misc reportGeneralTypeIssues
+    async for inner in client.Down(Circle()):
+        depth: int = inner.name  # expect: assignment reportAssignmentType
+        print(depth)
+    async for _ in client.Unary(Outer()):  # expect: attr-defined reportGeneralTypeIssues
+        pass
+    await client.Unary(Outer(), application=7)  # expect: arg-type reportArgumentType
+    await client.Unary(Outer(), metadata={"key": "value"})  # expect: arg-type reportArgumentType
 
 
 def sync_clients() -> None:
@@ -75,3 +144,32 @@ def sync_clients() -> None:
     client.Down.with_call(Circle())  # expect: attr-defined reportAttributeAccessIssue
     reply: Outer = client.Unary(Outer())  # expect: assignment reportAssignmentType
     print(reply)
+    for inner in client.Down(Circle()):
+        depth: int = inner.name  # expect: assignment reportAssignmentType
+        print(depth)
+    for _ in client.Unary(Outer()):  # expect: attr-defined reportGeneralTypeIssues
+        pass
+
+
+def stubs(channel: grpc.Channel, server: grpc.Server) -> None:
+    stub = AwkwardStub(channel)
+    stub.Unary(Circle())  # expect: arg-type reportArgumentType
+    stub.Up(StringValue())  # expect: arg-type reportArgumentType
+    reply: Outer = stub.Unary(Outer())  # expect: assignment reportAssignmentType
+    stub.Missing(Outer())  # expect: attr-defined reportAttributeAccessIssue
+    print(reply)
+
+
+def shims() -> None:
+    AwkwardShim.rows(RetiredBase())  # expect: arg-type reportArgumentType
+    AWKWARD["Unary"].idempotency = "idempotent"  # expect: misc reportAttributeAccessIssue
+
+
+class ImplementsWhatIsDeprecated(RetiredBase):
+    def Old(self, request: Outer) -> Outer:
+        return request
+
+
+async def deprecated() -> None:
+    await awkward_sdk.RetiredClient("localhost:9000").Old(Outer())  # expect: deprecated reportDeprecated
+    awkward_sdk.RetiredSyncClient("localhost:9000").Old(Outer())  # expect: deprecated reportDeprecated

@@ -1,0 +1,117 @@
+"""Reads ``[tool.sdk.codegen]`` of ``pyproject.toml``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codegen.errors import CodegenError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE = "pyproject.toml"
+TABLE = "tool.sdk.codegen"
+
+# What a key takes: the type, and how a message calls it.
+_STRING, _STRINGS = "a string", "a list of strings"
+_KEYS: Mapping[str, str] = {
+    "protos": _STRINGS,
+    "proto-path": _STRINGS,
+    "exclude": _STRINGS,
+    "out": _STRING,
+    "package": _STRING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The options that stand in a ``pyproject.toml``. Paths are as the command needs them: relative to its folder.
+
+    Attributes:
+        file: The file they stand in; None when there is none.
+        protos: Proto files and folders of them.
+        proto_path: Folders to look for imported protos in.
+        exclude: Patterns of protos to leave out.
+        out: The output folder.
+        package: The Python package that the output folder is.
+    """
+
+    file: Path | None = None
+    protos: tuple[Path, ...] = ()
+    proto_path: tuple[Path, ...] = ()
+    exclude: tuple[str, ...] = ()
+    out: Path | None = None
+    package: str = ""
+
+
+def load(folder: Path) -> Config:
+    """Return the options of the nearest ``pyproject.toml`` that has some, from a folder upwards.
+
+    Args:
+        folder: Where to begin. Returned paths below it, or beside it, are relative to the current folder as it is.
+
+    Raises:
+        CodegenError: A file on the way is no TOML, or a key is unknown or has a value of the wrong type.
+    """
+    here = folder.resolve()
+    for depth, parent in enumerate((here, *here.parents)):
+        file = parent / FILE
+        # As a person in `folder` would write it: `pyproject.toml`, `../pyproject.toml`.
+        shown = Path(*[".."] * depth, FILE)
+        if file.is_file():
+            table = _table(file, shown)
+            if table is not None:
+                return _config(table, shown)
+    return Config()
+
+
+def _table(file: Path, shown: Path) -> object:
+    try:
+        value: object = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CodegenError(f"{shown} is not TOML: {error}", exit_code=2) from error
+    except OSError as error:
+        raise CodegenError(f"can't read {shown}: {error.strerror}", exit_code=2) from error
+    for key in TABLE.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def _config(table: object, file: Path) -> Config:
+    if not isinstance(table, dict):
+        raise CodegenError(f"{file}: {TABLE} must be a table", exit_code=2)
+    problems = []
+    for key, value in table.items():
+        if key not in _KEYS:
+            problems.append(f"{file}: unknown key {key!r} in [{TABLE}]; known are {', '.join(_KEYS)}")
+        elif not _fits(value, _KEYS[key]):
+            problems.append(f"{file}: {key!r} in [{TABLE}] must be {_KEYS[key]}, not {value!r}")
+    if problems:
+        raise CodegenError("\n".join(problems), exit_code=2)
+    given: dict[str, Any] = table
+
+    def paths(key: str) -> tuple[Path, ...]:
+        return tuple(file.parent / path for path in given.get(key, ()))
+
+    return Config(
+        file=file,
+        protos=paths("protos"),
+        proto_path=paths("proto-path"),
+        exclude=tuple(given.get("exclude", ())),
+        out=file.parent / given["out"] if "out" in given else None,
+        package=given.get("package", ""),
+    )
+
+
+def _fits(value: object, wanted: str) -> bool:
+    if wanted == _STRING:
+        return isinstance(value, str)
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

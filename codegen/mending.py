@@ -1,0 +1,158 @@
+"""Mends what other generators make of names and comments that mean something to Python. Pure: text in, text out.
+
+* gRPC's plugin takes every name as it is, so that a ``_pb2_grpc`` module may not even compile: ``self.import = …``.
+  RPCs and services get the names there that our bases give them; a message class is found with ``getattr``.
+  Comments become docstrings there as they are, backslashes and quotes too.
+* mypy-protobuf calls a message ``None`` ``_r_None``, but not everywhere that it refers to it. What a public import
+  brings may have the name of a message of the importing proto, which hides it.
+
+protoc's own ``_pb2`` modules need no mending: they put such names into their namespace without spelling them.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterator, Mapping
+
+from codegen import naming
+
+# Strings and comments come first: what looks like code in them is none.
+SKIPPED = r'''
+    """ [^"\\]* (?: (?: \\. | "(?!"") ) [^"\\]* )* """
+  | \'\'\' [^'\\]* (?: (?: \\. | '(?!'') ) [^'\\]* )* \'\'\'
+  | " (?: [^"\\\n] | \\. )* "
+  | ' (?: [^'\\\n] | \\. )* '
+  | \#[^\n]*
+'''
+FLAGS = re.VERBOSE | re.MULTILINE | re.DOTALL
+
+_WORDS = "|".join(keyword.kwlist)
+
+# gRPC's plugin writes docstrings of its own, and some that it makes of comments. The code behind one shows where it
+# ends.
+_DOCSTRING = re.compile(
+    r"""
+    ^ (?P<open> (?P<indent> [ ]+ ) \"\"\" )
+    (?: Missing[ ]associated[^\n]*\"\"\"$
+      | Constructor\.\n\n .*? \n (?P=indent) \"\"\"
+      | (?P<text> .*? ) (?P<close> \n (?P=indent) \"\"\" )
+        (?= \n [ ]+ context\.set_code | \n\n [ ]{4} (?: def[ ] | @staticmethod ) | \n\n\n | \n* \Z )
+    )
+    """,
+    FLAGS,
+)
+
+_GRPC = re.compile(
+    rf"""
+    {SKIPPED}
+  | ^class [ ] (?P<class> \w+) (?= :$ )
+  | (?<= self\. ) (?P<rpc> \w+) (?= [ ] = [ ] channel\. )
+  | (?<= def [ ] ) (?P<handler> \w+) (?= \( (?: self, [ ] )? request (?: _iterator )? \b )
+  | (?<= servicer\. ) (?P<bound> \w+) (?= ,$ )
+  | (?<! [\w.] ) (?P<module> \w+__pb2) \. (?P<message> [\w.]+) (?= \. (?: SerializeToString | FromString ) \b )
+    """,
+    FLAGS,
+)
+
+# What may need mending in a stub has one of these. Most have none, and looking is quicker.
+_SUSPECT = re.compile(
+    rf"""
+    \n from [ ] \S+ [ ] import [ ] (\w+) [ ] as [ ] \1 \n
+  | \n (?: {_WORDS} ) : [ ] \S
+  | \n [ ]{{4}} (?: def [ ] )? __\w+ (?: : [ ] _grpc\. | \( \n [ ]+ self, \n [ ]+ request )
+    """,
+    FLAGS,
+)
+
+_STUB = re.compile(
+    rf"""
+    {SKIPPED}
+  | ^from [ ] (?P<from> [^\n]+?) [ ] import [ ] (?P<public> \w+ ) [ ] as [ ] (?P=public) \n
+  | ^ (?: from | import ) [ ] [^\n]*
+  | ^ (?P<variable> {_WORDS}) (?= :[ ]\S )
+  | (?<! \w ) (?P<outer> {_WORDS}) (?= \.\w )
+  | (?: (?<= \n[ ]{{4}} ) | (?<= \n[ ]{{4}}def[ ] ) )
+      (?P<rpc> __\w+ ) (?= : [ ] _(?: grpc | aio ) \. | \( \n [ ]+ self, \n [ ]+ request )
+    """,
+    FLAGS,
+)
+
+
+def mend(files: Mapping[str, str]) -> dict[str, str]:
+    """Return a tree of generated files that Python and type checkers can read.
+
+    Args:
+        files: The text of each file by its path below the output folder, as the generators name it.
+
+    Example:
+        >>> mend({"x_pb2_grpc.py": "        request_deserializer=x__pb2.None.FromString,"})["x_pb2_grpc.py"]
+        '        request_deserializer=getattr(x__pb2, "None").FromString,'
+    """
+    mended = dict(files)
+    for path, text in files.items():
+        if path.endswith("_pb2_grpc.py"):
+            mended[path] = _grpc(text)
+        elif path.endswith(".pyi"):
+            mended[path] = _stub(text, files) if "_r_" in text or _SUSPECT.search(text) else text
+    return mended
+
+
+def _grpc(text: str) -> str:
+    text = _DOCSTRING.sub(_escaped, text)
+    names = _names(text)
+    classes = -1
+
+    def replaced(match: re.Match[str]) -> str:
+        nonlocal classes
+        if match["class"]:
+            classes += 1
+            # Of each service come its stub, its servicer, and a class that is called as the service itself.
+            return f"class {match['class']}_" if keyword.iskeyword(match["class"]) else match[0]
+        if match["message"]:
+            return naming.message(match["module"], match["message"], mangled=True)
+        return names[classes // 3].get(match[0], match[0]) if match.lastgroup else match[0]
+
+    return _GRPC.sub(replaced, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    if match["text"] is None:
+        return match[0]
+    text = match["text"].replace("\\", r"\\").replace('"""', r"\"\"\"")
+    return match["open"] + text + match["close"]
+
+
+def _names(text: str) -> list[dict[str, str]]:
+    """Return the new names of each service's RPCs that gRPC can't use as they are."""
+    services: list[list[str]] = []
+    classes = 0
+    for match in _GRPC.finditer(text):
+        if match["class"]:
+            if classes % 3 == 0:
+                services.append([])
+            classes += 1
+        elif match["rpc"]:
+            services[-1].append(match["rpc"])
+    return [dict(_unusable(names)) for names in services]
+
+
+def _unusable(rpcs: list[str]) -> Iterator[tuple[str, str]]:
+    for name, python_name in zip(rpcs, naming.rpcs(rpcs), strict=True):
+        if keyword.iskeyword(name) or name == "staticmethod" or (name.startswith("__") and name != python_name):
+            yield name, python_name
+
+
+def _stub(text: str, files: Mapping[str, str]) -> str:
+    def replaced(match: re.Match[str]) -> str:
+        if word := match["public"]:
+            if not keyword.iskeyword(word):
+                return "" if re.search(rf"^(class {word}\(|{word}: )", text, re.MULTILINE) else match[0]
+            # An enum value or an extension of that name has no place in a stub.
+            stub = files.get(match["from"].replace(".", "/") + ".pyi", "")
+            return f"from {match['from']} import _r_{word} as _r_{word}\n" if f"\nclass _r_{word}(" in stub else ""
+        if match["rpc"]:
+            return naming.rpc(match["rpc"])
+        return f"_r_{match[0]}" if match.lastgroup else match[0]
+
+    return _STUB.sub(replaced, text)

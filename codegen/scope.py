@@ -1,0 +1,269 @@
+"""The names in a generated module: what it imports and what it defines, and what each is called there."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from codegen import naming, packages
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto
+
+# What a generated module may import, by the module it comes from.
+_RUNTIME: Mapping[str, tuple[str, ...]] = {
+    "collections.abc": ("AsyncIterator", "Awaitable", "Iterator"),
+    "typing": ("TYPE_CHECKING", "Any", "ClassVar"),
+    # That of `warnings` from Python 3.13 on.
+    "typing_extensions": ("deprecated",),
+    "sdk.client": (
+        "AsyncClient",
+        "AsyncStreamStream",
+        "AsyncStreamUnary",
+        "AsyncUnaryStream",
+        "AsyncUnaryUnary",
+        "SyncClient",
+        "SyncStreamStream",
+        "SyncStreamUnary",
+        "SyncUnaryStream",
+        "SyncUnaryUnary",
+    ),
+    "sdk.deployment": ("ServicerBase",),
+    "sdk.service": ("Cardinality", "Method", "RequestStream", "Row", "Service", "Shim"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A name that the generated module imports: ``from module import name as alias``.
+
+    Attributes:
+        module: ``"google.protobuf"``, ``"..types"``; ``""`` for a module that ``import name`` imports.
+        name: ``"empty_pb2"``.
+        alias: The name it has in the generated module.
+        typed: Whether it is known to have types.
+    """
+
+    module: str
+    name: str
+    alias: str
+    typed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A ``_pb2`` module that no import statement can name.
+
+    Attributes:
+        name: ``"lambda.shop_pb2"``.
+        alias: The name it has in the generated module.
+    """
+
+    name: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A message class to which the generated module gives a name, since it has none that Python can spell.
+
+    Attributes:
+        name: ``"None_"``.
+        expression: What it is at run time, ``'getattr(shop_pb2, "None")'``.
+        stub: What it is for type checkers, ``"shop_pb2._r_None"``. Often the same.
+    """
+
+    name: str
+    expression: str
+    stub: str
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """The names that a generated module defines for one service."""
+
+    constant: str
+    shim: str
+    base: str
+    async_client: str
+    sync_client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The names in one generated module.
+
+    Attributes:
+        own: Name of the proto's own ``_pb2`` module.
+        imports: All that is imported by a statement.
+        loaded: The modules that can't be.
+        runtime: What is imported from the SDK and the standard library, by the name that it has there.
+        aliases: The messages that get a name here.
+        messages: The expression of each message class that an RPC names, by the message's full name.
+        rpcs: The names of each service's RPCs.
+        services: The names derived from each service.
+    """
+
+    own: str
+    imports: tuple[Import, ...]
+    loaded: tuple[Loaded, ...]
+    runtime: Mapping[str, str]
+    aliases: tuple[Alias, ...]
+    messages: Mapping[str, str]
+    rpcs: tuple[tuple[str, ...], ...]
+    services: tuple[Derived, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a message is defined.
+
+    Attributes:
+        proto: Path of the proto file.
+        path: The message's name without its package, ``"Outer.Inner"``.
+    """
+
+    proto: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Where the modules live that are generated together.
+
+    Attributes:
+        package: The package that they make up; ``""`` for none, None when they are left where protoc puts them.
+        stems: Dotted name of each module without its suffix, by the name that protoc gives it.
+    """
+
+    package: str | None
+    stems: Mapping[str, str]
+
+    @classmethod
+    def of(cls, protos: Iterable[str], package: str | None) -> Tree:
+        """Return the tree of the modules of ``protos``.
+
+        Raises:
+            CodegenError: ``package`` is no package name.
+        """
+        names = [naming.module(proto) for proto in protos]
+        if package is None:
+            return cls(None, {name: name for name in names})
+        packages.check(package)
+        return cls(package, packages.homes(set(names) - packages.WELL_KNOWN))
+
+    def module(self, proto: str, suffix: str) -> str:
+        """Return the dotted name of a module of a proto, from the root of the tree if it is in it."""
+        name = naming.module(proto)
+        return f"{self.stems.get(name, name)}_{suffix}"
+
+    def imported(self, importer: str, proto: str, alias: str) -> Import | Loaded:
+        """Return what makes the ``_pb2`` module of ``proto`` known in the module called ``importer``."""
+        name = self.module(proto, "pb2")
+        package, _, last = name.rpartition(".")
+        beside = naming.module(proto) in self.stems
+        if self.package and beside:
+            return Import(packages.import_from(importer, name, self.package), last, alias)
+        if all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
+            return Import(package, last, alias, typed=beside or package == "google.protobuf")
+        return Loaded(name, alias)
+
+    @cached_property
+    def tops(self) -> frozenset[str]:
+        """First parts of the names by which modules of the tree are imported, where these are not relative."""
+        return frozenset() if self.package else frozenset(f"{s}_pb2".partition(".")[0] for s in self.stems.values())
+
+
+def resolve(proto: FileDescriptorProto, homes: Mapping[str, Home], tree: Tree) -> Scope:
+    """Return the names in the ``_sdk`` module of a proto file.
+
+    Args:
+        proto: The proto file.
+        homes: Where each message is defined, by its full name with a leading dot.
+        tree: The modules that are generated together.
+    """
+    methods = [method for service in proto.service for method in service.method]
+    rpcs = tuple(naming.rpcs([method.name for method in service.method]) for service in proto.service)
+    # An RPC's name hides a module's name inside the class, so every other name keeps clear of all of them.
+    taken = {name for names in rpcs for name in names}
+    services = tuple(_derived(naming.stem(service.name), taken) for service in proto.service)
+
+    types = dict.fromkeys(name for method in methods for name in (method.input_type, method.output_type))
+    modules: dict[str, Import | Loaded] = {}
+    for file in (proto.name, *(homes[name].proto for name in types)):
+        if file not in modules:
+            alias = _claim_module(tree.module(file, "pb2"), taken)
+            modules[file] = tree.imported(tree.module(proto.name, "sdk"), file, alias)
+
+    messages: dict[str, str] = {}
+    aliases = []
+    for name in types:
+        module, path = modules[homes[name].proto], homes[name].path
+        expression = messages[name[1:]] = naming.message(module.alias, path)
+        if isinstance(module, Loaded) or not naming.is_spelled(path):
+            alias = messages[name[1:]] = _claim(naming.message_alias(path), taken, vars(builtins))
+            stub = "Any" if isinstance(module, Loaded) else naming.message_stub(module.alias, path)
+            aliases.append(Alias(alias, expression, stub))
+
+    needed = _needed(proto, methods) | ({"TYPE_CHECKING"} if any(a.stub != a.expression for a in aliases) else set())
+    runtime = [
+        Import(module, name, _claim(name, taken))
+        for module, names in _RUNTIME.items()
+        for name in names
+        if name in needed
+    ]
+    return Scope(
+        own=modules[proto.name].alias,
+        imports=(*runtime, *(module for module in modules.values() if isinstance(module, Import))),
+        loaded=tuple(module for module in modules.values() if isinstance(module, Loaded)),
+        runtime={each.name: each.alias for each in runtime},
+        aliases=tuple(aliases),
+        messages=messages,
+        rpcs=rpcs,
+        services=services,
+    )
+
+
+def _claim(name: str, taken: set[str], also: Collection[str] = ()) -> str:
+    name = naming.free(name, {*taken, *also})
+    taken.add(name)
+    return name
+
+
+def _claim_module(name: str, taken: set[str]) -> str:
+    # A module is called by the last part of its name where that is free.
+    last = re.sub(r"\W", "_", name.rpartition(".")[2])
+    last = "_" + last if last[:1].isdigit() else last
+    return _claim(last if last not in taken else re.sub(r"\W", "_", name), taken)
+
+
+def _derived(stem: str, taken: set[str]) -> Derived:
+    return Derived(
+        constant=_claim(naming.constant(stem), taken),
+        shim=_claim(stem + "Shim", taken),
+        base=_claim(stem + "Base", taken),
+        async_client=_claim(stem + "Client", taken),
+        sync_client=_claim(stem + "SyncClient", taken),
+    )
+
+
+def _needed(proto: FileDescriptorProto, methods: Sequence[MethodDescriptorProto]) -> set[str]:
+    """Return what the generated module uses of the SDK and the standard library; it must not import more."""
+    needed = {"ClassVar", "AsyncClient", "SyncClient", "ServicerBase", "Row", "Service", "Shim"}
+    for method in methods:
+        flow = kind(method)
+        needed |= {"Any", "Cardinality", "Method", "Async" + flow, "Sync" + flow}
+        needed |= {"AsyncIterator", "Iterator"} if method.server_streaming else {"Awaitable"}
+        needed |= {"RequestStream"} if method.client_streaming else set()
+    deprecated = proto.options.deprecated or any(service.options.deprecated for service in proto.service)
+    return needed | ({"deprecated"} if deprecated or any(method.options.deprecated for method in methods) else set())
+
+
+def kind(method: MethodDescriptorProto) -> str:
+    """Return what comes and goes in one call: ``"UnaryUnary"``, ``"UnaryStream"``, …."""
+    return f"{'Stream' if method.client_streaming else 'Unary'}{'Stream' if method.server_streaming else 'Unary'}"

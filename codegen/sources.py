@@ -1,0 +1,109 @@
+"""Finds the proto files to compile, and the name by which protoc and other protos know each of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from codegen.errors import CodegenError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One proto file to compile.
+
+    Attributes:
+        root: The folder that its name is relative to, absolute.
+        name: Its path as protoc and ``import`` know it, ``"acme/shop.proto"``.
+        shown: Its path as the user gave it, for messages.
+    """
+
+    root: Path
+    name: str
+    shown: str
+
+
+def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence[str] = ()) -> tuple[Source, ...]:
+    """Return the proto files among files and below folders, sorted by name.
+
+    The root of what is found is the include folder that it lies in. Where there is none, a folder is the root of what
+    lies below it, and that of a single file is a given folder that it lies in, else its own folder. Hidden folders,
+    such as ``.venv``, and links to folders are left alone.
+
+    Args:
+        paths: Proto files, and folders of them.
+        includes: Folders to look for imported protos in.
+        exclude: Patterns of names to leave out, as in ``excluded``.
+
+    Raises:
+        CodegenError: A path does not exist or is no proto file, two files have the same name, or there is none.
+    """
+    for path in (*paths, *includes):
+        if not path.exists():
+            raise CodegenError(f"{path} does not exist", exit_code=2)
+    for include in includes:
+        if not include.is_dir():
+            raise CodegenError(f"-I {include} is not a folder", exit_code=2)
+    folders = [path for path in paths if path.is_dir()]
+    found: dict[Path, Source] = {}
+    for path in paths:
+        if path.is_dir():
+            root = _root(path, includes) or absolute(path)
+            for proto in _below(path):
+                name = absolute(proto).relative_to(root).as_posix()
+                found.setdefault(absolute(proto), Source(root, name, str(proto)))
+        elif path.suffix == ".proto":
+            root = _root(path, [*includes, *folders]) or absolute(path).parent
+            found.setdefault(absolute(path), Source(root, absolute(path).relative_to(root).as_posix(), str(path)))
+        else:
+            raise CodegenError(f"{path} is not a .proto file", exit_code=2)
+    where = ", ".join(map(str, paths))
+    if not found:
+        raise CodegenError(f"no .proto file found in {where}", exit_code=2)
+    kept = sorted((each for each in found.values() if not excluded(each.name, exclude)), key=lambda each: each.name)
+    if not kept:
+        raise CodegenError(f"--exclude leaves out every .proto file in {where}", exit_code=2)
+    for one, other in pairwise(kept):
+        if one.name == other.name:
+            raise CodegenError(
+                f"{one.shown} and {other.shown} are both {one.name} to protos that import it; exclude one, or give -I "
+                "with a folder above both",
+                exit_code=2,
+            )
+    return tuple(kept)
+
+
+def excluded(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether a pattern matches a proto's name or a folder that it lies in.
+
+    Args:
+        name: The proto's path below its root.
+        patterns: Shell patterns; ``*`` stands for any text, slashes too.
+
+    Example:
+        >>> excluded("acme/test/shop.proto", ["acme/test"]), excluded("acme/shop_test.proto", ["*_test.proto"])
+        (True, True)
+        >>> excluded("acme/shop.proto", ["shop.proto", "shop"])
+        False
+    """
+    levels = [name, *map(str, PurePosixPath(name).parents)]
+    return any(fnmatchcase(level, pattern.rstrip("/")) for pattern in patterns for level in levels[:-1])
+
+
+def absolute(path: Path) -> Path:
+    """Return a path without ``..`` and from the root on. Links stay: a name is relative to the folder as given."""
+    return Path(os.path.abspath(path))
+
+
+def _root(path: Path, folders: Sequence[Path]) -> Path | None:
+    return next((absolute(folder) for folder in folders if absolute(path).is_relative_to(absolute(folder))), None)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in files if name.endswith(".proto"))

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codegen.mending import mend
+
+PROTO = '''
+syntax = "proto3";
+package mending;
+import public "base.proto";
+message None { message class { } }
+message __Hidden { }
+message Base { }
+// A service \\N{nobody} """knows""".
+//
+// """
+// \\"
+service import {
+  // A backslash \\x
+  rpc class(None) returns (None.class);
+  rpc class_(None) returns (stream __Hidden);
+  // """
+  rpc __init__(stream None) returns (mending.Base);
+  // Missing associated documentation comment in .proto file.
+  rpc staticmethod(None) returns (base.Base);
+  rpc bind(None) returns (None);
+}
+service Plain { rpc class(None) returns (None); }
+'''
+BASE = """
+syntax = "proto3";
+package base;
+message Base { }
+message lambda { }
+enum in { NOTHING = 0; }
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("out")
+    (source / "mending.proto").write_text(PROTO)
+    (source / "base.proto").write_text(BASE)
+    plugins = [f"--plugin={Path(sys.executable).with_name(f'protoc-gen-{name}')}" for name in ("mypy", "mypy_grpc")]
+    outs = [f"--{name}_out={out}" for name in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{source}", *plugins, *outs, "mending.proto", "base.proto"]
+    subprocess.run(command, check=True, capture_output=True)
+    return {path.name: path.read_text() for path in out.iterdir()}
+
+
+def test_grpcs_module_has_the_names_of_our_bases(made: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(SyntaxError):
+        ast.parse(made["mending_pb2_grpc.py"])
+    for name, text in mend(made).items():
+        (tmp_path / name).write_text(text)
+    code = """
+import inspect, grpc, mending_pb2_grpc as made
+class Import(made.importServicer):
+    pass
+handlers = {}
+class Server:
+    def add_generic_rpc_handlers(self, handlers): pass
+    def add_registered_method_handlers(self, service, methods): handlers.update(methods)
+made.add_importServicer_to_server(Import(), Server())
+assert set(handlers) == {"class", "class_", "__init__", "staticmethod", "bind"}
+with grpc.insecure_channel("localhost:1") as channel:
+    print(*vars(made.importStub(channel)))
+    print(*vars(made.PlainStub(channel)))
+for what in (made.importServicer, Import.__init___, Import.class__):
+    print(repr(inspect.getdoc(what)))
+made.import_.staticmethod_
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    stubs, plain, *docs = done.stdout.splitlines()
+    assert (stubs, plain) == ("class__ class_ __init___ staticmethod_ bind", "class_")
+    assert [ast.literal_eval(doc).rstrip() for doc in docs] == [
+        'A service \\N{nobody} """knows""".\n\n"""\n\\"',
+        '"""',
+        "A backslash \\x",
+    ]
+
+
+def test_stubs_find_every_message(made: dict[str, str]) -> None:
+    with pytest.raises(SyntaxError):
+        ast.parse(made["mending_pb2.pyi"])
+    stub = mend(made)["mending_pb2.pyi"]
+    ast.parse(stub)
+    lines = [line for line in stub.splitlines() if line.startswith("from base_pb2 ")]
+    # Base is hidden by the proto's own.
+    assert lines == [
+        "from base_pb2 import NOTHING as NOTHING",
+        "from base_pb2 import _r_in as _r_in",
+        "from base_pb2 import _r_lambda as _r_lambda",
+    ]
+
+
+def test_what_needs_no_mending_stays_as_it_is(made: dict[str, str]) -> None:
+    plain = {name: made[name] for name in ("mending_pb2.py", "base_pb2.py", "base_pb2_grpc.py", "base_pb2_grpc.pyi")}
+    assert mend(plain) == plain

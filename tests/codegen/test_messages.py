@@ -1,0 +1,188 @@
+"""Everything that can be wrong, and the whole of what is said about it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from project import FILES, PROTO, Sdk, content, message, outcome, put
+
+from codegen.cli import codegen
+
+
+def test_a_syntax_error_stands_where_protoc_says_with_the_path_that_was_given(sdk: Sdk) -> None:
+    put({"protos/wrong.proto": 'syntax = "proto3";\nmessage A {\n  int32 x = 1\n}\n', "elsewhere/x": ""})
+    said = 'protos/wrong.proto:4:1: Expected ";".\nError: 1 error in the protos\n'
+    assert outcome(sdk("protos", "--out", "gen")) == (1, "", said)
+    assert outcome(sdk("./protos/wrong.proto", "--out", "gen")) == (1, "", said)
+    os.chdir("elsewhere")
+    for given in ("../protos", str(Path("../protos").resolve())):
+        done = CliRunner().invoke(codegen, [given, "--out", "gen"])
+        assert done.stderr == f'{given}/wrong.proto:4:1: Expected ";".\nError: 1 error in the protos\n'
+
+
+def test_every_error_is_shown_and_counted_and_a_warning_is_none(sdk: Sdk) -> None:
+    put({"protos/a.proto": message("a", "", "int32 a = 1; int32 b = 1;").removeprefix('syntax = "proto3";')})
+    assert outcome(sdk("protos", "--out", "gen")) == (
+        1,
+        "",
+        "No edition or syntax specified for the proto file: a.proto. Please use 'edition = \"YYYY\";'  to specify a "
+        'valid edition version. (Defaulted to "syntax = "proto2";".)\n'
+        'protos/a.proto:3:13: Expected "required", "optional", or "repeated".\n'
+        'protos/a.proto:3:26: Expected "required", "optional", or "repeated".\n'
+        "Error: 2 errors in the protos\n",
+    )
+
+
+def test_a_missing_import_names_the_folders_that_were_tried(sdk: Sdk) -> None:
+    put({"protos/a.proto": message("a", 'import "base/base.proto";\n', "base.Base b = 1;"), "more/x.proto": PROTO})
+    assert outcome(sdk("protos", "more", "-I", "deps/", "--out", "gen")) == (2, "", "Error: deps does not exist\n")
+    Path("deps").mkdir()
+    assert outcome(sdk("protos", "more", "-I", "deps/", "--out", "gen")) == (
+        1,
+        "",
+        'protos/a.proto:3:1: Import "base/base.proto" was not found in protos, more, deps; -I adds a folder\n'
+        'protos/a.proto:4:13: "base.Base" is not defined.\n'
+        "Error: 2 errors in the protos\n",
+    )
+
+
+def test_an_error_in_an_import_is_not_a_missing_import(sdk: Sdk) -> None:
+    put({"protos/a.proto": message("a", 'import "b.proto";\n'), "deps/b.proto": 'syntax = "proto9";\n'})
+    assert outcome(sdk("protos", "-I", "deps", "--out", "gen")) == (
+        1,
+        "",
+        'deps/b.proto:1:10: Unrecognized syntax identifier "proto9".  This parser only recognizes "proto2" and '
+        '"proto3".\n'
+        'protos/a.proto:3:1: Import "b.proto" was not found or had errors.\n'
+        "Error: 2 errors in the protos\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing", "--out", "gen"], "missing does not exist"),
+        (["empty", "--out", "gen"], "no .proto file found in empty"),
+        (["empty", "also", "--out", "gen"], "no .proto file found in empty, also"),
+        (["note.txt", "--out", "gen"], "note.txt is not a .proto file"),
+        (["protos", "--exclude", "*", "--out", "gen"], "--exclude leaves out every .proto file in protos"),
+        (["protos", "-I", "missing", "--out", "gen"], "missing does not exist"),
+        (["protos", "-I", "note.txt", "--out", "gen"], "-I note.txt is not a folder"),
+        (["protos", "--out", "note.txt"], "--out note.txt is not a folder"),
+        (["protos", "--out", "note.txt/gen"], "can't write to note.txt/gen: note.txt is not a folder"),
+        (
+            ["protos", "more", "--out", "gen"],
+            "protos/greet.proto and more/greet.proto are both greet.proto to protos that import it; exclude one, or "
+            "give -I with a folder above both",
+        ),
+        (["protos", "--check", "--watch", "--out", "gen"], "--check and --watch exclude one another"),
+        (["protos"], "no --out DIR given; [tool.sdk.codegen] of pyproject.toml has no 'out' either"),
+        (["--out", "gen"], "no PROTOS given; [tool.sdk.codegen] of pyproject.toml has no 'protos' either"),
+        (["protos", "--out", "gen", "--package", "a..b"], "package 'a..b': '' is no name of a Python package"),
+    ],
+)
+def test_wrong_use(sdk: Sdk, arguments: list[str], said: str) -> None:
+    put({"empty/x": "", "also/x": "", "note.txt": "", "more/greet.proto": PROTO})
+    assert outcome(sdk(*arguments)) == (2, "", f"Error: {said}\n")
+    assert not Path("gen").exists()
+
+
+def test_two_roots_with_the_same_file_are_fine_below_a_common_one(sdk: Sdk) -> None:
+    put({"more/greet.proto": PROTO.replace("greet", "more")})
+    assert sdk("protos", "more", "-I", ".", "--out", "gen").returncode == 0
+    assert {"protos/greet_sdk.py", "more/greet_sdk.py"} <= content("gen").keys()
+
+
+@pytest.mark.parametrize("out", ["gen", "gen/deeper/still"])
+def test_a_folder_that_cannot_be_written(sdk: Sdk, project: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    (project / "gen").mkdir()
+    # Root may write anywhere; what the system answers others is said here.
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "gen")
+    done = CliRunner().invoke(codegen, ["protos", "--out", out])
+    assert (done.exit_code, done.output) == (2, f"Error: can't write to {out}: permission denied\n")
+    assert not list((project / "gen").iterdir())
+
+
+def test_a_disk_that_is_full(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
+    sdk("protos", "--out", "gen")
+    before = content("gen")
+    put({"protos/greet.proto": PROTO + "message New {}\n"})
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "greet_sdk.py":
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    done = CliRunner().invoke(codegen, ["protos", "--out", "gen"])
+    assert (done.exit_code, done.output) == (2, "Error: can't write to gen: no space left on device\n")
+    assert content("gen") == before
+
+
+def test_a_file_that_no_generator_wrote_is_not_overwritten(sdk: Sdk) -> None:
+    put({"gen/greet_sdk.py": "mine = 1\n", "gen/greet_pb2.py": "mine = 1\n"})
+    assert outcome(sdk("protos", "--out", "gen")) == (
+        2,
+        "",
+        "Error: not generated, and would be overwritten: gen/greet_pb2.py, gen/greet_sdk.py; move away what is yours "
+        "or give another --out\n",
+    )
+    assert sorted(content("gen")) == ["greet_pb2.py", "greet_sdk.py"]
+    # What protoc wrote before is, whoever ran it.
+    put({"gen/greet_sdk.py": "# Generated by `sdk codegen` long ago\n", "gen/greet_pb2.py": ""})
+    assert sdk("protos", "--out", "gen").returncode == 0
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\n{}", "[]", '{"format": 1}', '{"format": 1, "protos": []}'])
+def test_a_damaged_manifest(sdk: Sdk, text: str) -> None:
+    put({"gen/.sdk-codegen.json": text})
+    assert outcome(sdk("protos", "--out", "gen")) == (
+        2,
+        "",
+        "Error: gen/.sdk-codegen.json is damaged (a merge conflict?); take either side of the conflict or delete the "
+        "file, then generate again\n",
+    )
+
+
+def test_a_manifest_from_the_future(sdk: Sdk) -> None:
+    put({"gen/.sdk-codegen.json": '{"format": 2}'})
+    assert outcome(sdk("protos", "--out", "gen")) == (
+        2,
+        "",
+        "Error: gen/.sdk-codegen.json was written by a newer version of sdk codegen; install that one\n",
+    )
+
+
+def test_an_error_of_the_plugin_reads_like_one_of_protoc(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = subprocess.run
+
+    def plugin_fails(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        done = run(command, **options)
+        if (Path(options["cwd"]).parent / "protoc-gen-all").exists():
+            done.returncode, done.stderr = 1, "--all_out: protoc-gen-all: greet.proto: it is wrong\n"
+        return done
+
+    monkeypatch.setattr(subprocess, "run", plugin_fails)
+    done = CliRunner().invoke(codegen, ["protos", "--out", "gen"])
+    assert (done.exit_code, done.output) == (1, "protos/greet.proto: it is wrong\nError: 1 error in the protos\n")
+    assert not Path("gen").exists()
+
+
+def test_without_the_codegen_extra(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = CliRunner().invoke(codegen, ["protos", "--out", "gen"])
+    assert (done.exit_code, done.output) == (
+        2,
+        "Error: grpcio-tools, jinja2, mypy-protobuf not installed: pip install 'ray-grpc-sdk[codegen]'\n",
+    )
+
+
+def test_the_files_are_those_that_the_tests_name(sdk: Sdk) -> None:
+    sdk("protos", "--out", "gen")
+    assert sorted(content("gen")) == FILES
