@@ -55,7 +55,10 @@ _GRPC = re.compile(
     FLAGS,
 )
 
-# What may need mending in a stub has one of these. Most have none, and looking is quicker.
+# What may need mending in a module of gRPC's, besides docstrings, has one of these. Most have none; looking is quicker.
+_SUSPECT_GRPC = re.compile(rf"\.(?:__(?!version__)|(?:{_WORDS}|staticmethod)\b)|\nclass (?:{_WORDS}):")
+
+# The same for a stub.
 _SUSPECT = re.compile(
     rf"""
     \n from [ ] \S+ [ ] import [ ] (\w+) [ ] as [ ] \1 \n
@@ -100,6 +103,8 @@ def mend(files: Mapping[str, str]) -> dict[str, str]:
 
 def _grpc(text: str) -> str:
     text = _DOCSTRING.sub(_escaped, text)
+    if not _SUSPECT_GRPC.search(text):
+        return text
     names = _names(text)
     classes = -1
 
