@@ -38,6 +38,7 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 
 bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
 	$(BIN)/python $(BENCH)/bench.py $(if $(QUICK),--quick)
+	$(if $(QUICK),,$(BIN)/python $(BENCH)/codegen_bench.py)
 
 fuzz: $(INSTALLED) ## Send mutated requests to the wire server for FUZZ_SECONDS (60), from a new seed each time.
 	$(BIN)/python tests/wire/fuzzing.py

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from codegen import compile as compiler
+from codegen.update import Options, update
 
 #: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
 IMPORTED_BY_REPLICAS: list[Path] = []
@@ -34,8 +34,7 @@ def generate(protos: Path) -> Path:
     """Generate the code of the tests' own protos; test modules import it when they are collected."""
     out = Path(tempfile.mkdtemp(prefix="sdk-test-protos-"))
     atexit.register(shutil.rmtree, out)
-    output = compiler.run(compiler.find([protos], []), [])
-    compiler.write(output, compiler.compare(output, out), out)
+    update(Options((protos,), out))
     return out
 
 

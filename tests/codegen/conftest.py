@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from project import project, sdk
 
 from codegen.update import Options, update
 
-pytest_plugins = ["project"]
+__all__ = ["project", "sdk"]  # fixtures for every test here
 
 HERE = Path(__file__).parent
 REPO = HERE.parent.parent
