@@ -161,6 +161,7 @@ def main() -> int:
     names = [name for name in ALL if name in arguments.servers.split(",")] or (PAIR if arguments.quick else ALL)
     about = machine()
     began = time.monotonic()
+    figures: list[tuple[str, str]] = []
     try:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)))
@@ -168,8 +169,9 @@ def main() -> int:
             for index, name in enumerate(names):
                 print(f"starting {name}", flush=True)
                 servers[name] = stack.enter_context(started(name, folder / str(index)))
-            whole = not arguments.quick and not arguments.only
-            figures = footprint.measure(servers[OURS]) if whole and OURS in servers else []
+            if not arguments.quick and not arguments.only and OURS in servers:
+                figures = footprint.measure(servers[OURS])
+                print(footprint.table(figures), flush=True)
             results = measure(works, servers, 3 if arguments.quick else 5, 1.0 if arguments.quick else 1.5)
     except LoadError as error:
         print(error, file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 from bench_pb2 import Ask, Payload
-from load import APPLICATION, Server, cpu_seconds, idle_connections, processes_of
+from load import APPLICATION, LoadError, Server, cpu_seconds, idle_connections, processes_of
 
 _HERE = Path(__file__).resolve().parent
 _PATIENCE_S = 120.0
@@ -25,7 +25,18 @@ _INGRESS = {"controller": r"^ray::Controller", "proxy": r"^ray::Proxy\b"}
 
 
 def measure(server: Server) -> list[tuple[str, str]]:
-    """Return what was measured and the figure with its unit; the server is the SDK's, and nothing calls it."""
+    """Return what was measured and the figure with its unit; the server is the SDK's, and nothing calls it.
+
+    Raises:
+        LoadError: A call failed.
+    """
+    try:
+        return _measure(server)
+    except grpc.RpcError as error:
+        raise LoadError(f"{server.name}: {error}") from error
+
+
+def _measure(server: Server) -> list[tuple[str, str]]:
     return [
         ("`import sdk`", _ms(lambda: _python("-c", "import sdk"))),
         ("`import sdk`, Python's own start taken off", _ms(lambda: _python("-c", "import sdk"), _python_start())),
