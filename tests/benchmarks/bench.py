@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -149,7 +150,7 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="the works that have targets, beside grpc.aio; two minutes"
     )
-    parser.add_argument("--only", default="", metavar="TEXT", help="only works whose name has this in it")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only works whose name matches")
     parser.add_argument("--servers", default="", metavar="NAMES", help="only these servers, separated by commas")
     arguments = parser.parse_args()
     if shutil.which("h2load") is None:
@@ -157,7 +158,7 @@ def main() -> int:
         return 1
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 1 << 14)), hard))
-    works = [work for work in WORKS if arguments.only in work.name and (work.quick or not arguments.quick)]
+    works = [work for work in WORKS if re.search(arguments.only, work.name) and (work.quick or not arguments.quick)]
     names = [name for name in ALL if name in arguments.servers.split(",")] or (PAIR if arguments.quick else ALL)
     about = machine()
     began = time.monotonic()

@@ -178,8 +178,7 @@ def _h2load(work: Work, server: Server, calls: int) -> tuple[float, list[float],
         rate = re.search(r"finished in .*?, ([\d.]+) req/s", done.stdout)
         succeeded = re.search(r"(\d+) succeeded", done.stdout)
         received = re.search(r"\((\d+)\) data", done.stdout)
-        # Nothing is known of the length of the answers to calls that must fail but that there should be none.
-        expected = calls * (work.response_bytes if work.status == "OK" else 0)
+        expected = calls * work.response_bytes
         if not (rate and succeeded and received) or int(succeeded[1]) != calls or int(received[1]) != expected:
             raise LoadError(
                 f"{server.name}, {work.name}: not every call went well; h2load says:\n{done.stdout}{done.stderr}"

@@ -74,11 +74,11 @@ def _length(message: Ask | Payload, size: int = 0) -> int:
 
 def _unary(name: str, method: str = "Unary", up: int = 0, down: int = 0, **rest: object) -> Work:
     ask = Ask(name="foo", size=down, data=bytes(up))
-    answer = 0 if rest.get("status") else _length(_SMALL_ANSWER, down)
+    rest.setdefault("response_bytes", 0 if rest.get("status") else _length(_SMALL_ANSWER, down))
     if up or down:
         rest.setdefault("unit", "MB")
         rest.setdefault("per_call", (up + down) / 1e6)
-    return Work(name, method, (ask,), response_bytes=answer, **rest)  # type: ignore[arg-type]  # the fields of Work
+    return Work(name, method, (ask,), **rest)  # type: ignore[arg-type]  # the fields of Work
 
 
 def _streams(
@@ -132,7 +132,7 @@ WORKS: tuple[Work, ...] = (
     _unary("sync handler", "UnarySync"),
     _unary("context and trailing metadata", "WithContext", metadata=(("traceparent", "00-0af7651916cd43dd-01"),)),
     _unary("handler awaits a handle", "ThroughHandle", servers=WITH_HANDLES),
-    _unary("error", "Fails", status="NOT_FOUND"),
+    _unary("error", "Fails", status="NOT_FOUND", response_bytes=5),  # gRPC sends the message of a failed call too
     _unary("deadline of 20 ms", "Sleeps", status="DEADLINE_EXCEEDED", metadata=(("grpc-timeout", "20m"),)),
     _unary("1,000 idle connections beside", idle_connections=1000),
     _unary("1,000 busy connections", streams=1, connections=1000),
