@@ -56,7 +56,7 @@ class ReplicaHost:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
         self._services = tuple(service.full_name for service in definition.services)
-        self._descriptors = announce(service.file for service in definition.services)
+        self._digest, self._descriptors = announce(service.file for service in definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()
         self._controller: Any = None
@@ -88,7 +88,7 @@ class ReplicaHost:
             self._deployment,
             self._services,
             Endpoint(self._replica_id, host, port, node_id, socket),
-            self._descriptors[0],
+            self._digest,
         )
 
     async def ensure_registered(self) -> None:
@@ -145,7 +145,7 @@ class ReplicaHost:
             return
         self._is_alone = False
         await self._obey(await self._controller.lease.remote())
-        await self._controller.register.remote(self._replica, self._descriptors[1], _ACKNOWLEDGE_S)
+        await self._controller.register.remote(self._replica, self._descriptors, _ACKNOWLEDGE_S)
 
     async def _obey(self, lease: Lease) -> None:
         """Serve as the ingress and Ray Serve want it now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdk.gen import envoy_pb2 as pb
+from sdk.xds.matching import Predicate, header_matches
 from sdk.xds.typed import pack
 
 # There is no configuration that picks one of several values. The script runs for calls with several, or with a comma
@@ -20,23 +21,17 @@ function envoy_on_request(handle)
 end
 """
 
-_Predicate = pb.Matcher.MatcherList.Predicate
-
 
 def last_value(key: str) -> pb.HttpFilter:
     """Returns the filter that leaves the last value of a header, before the route is chosen."""
     script = pb.Lua(default_source_code=pb.DataSource(inline_string=_SCRIPT.format(key=key)))
-    header = pb.XdsTypedExtensionConfig(name=key, typed_config=pack(pb.HttpRequestHeaderMatchInput(header_name=key)))
-    comma = pb.XdsRegexMatcher(google_re2=pb.XdsRegexMatcher.GoogleRE2(), regex=".*,.*")
-    several = _Predicate(
-        single_predicate=_Predicate.SinglePredicate(input=header, value_match=pb.XdsStringMatcher(safe_regex=comma))
-    )
     skip = pb.XdsTypedExtensionConfig(name="skip", typed_config=pack(pb.SkipFilter()))
     unless_several = pb.Matcher(
         matcher_list=pb.Matcher.MatcherList(
             matchers=[
                 pb.Matcher.MatcherList.FieldMatcher(
-                    predicate=_Predicate(not_matcher=several), on_match=pb.Matcher.OnMatch(action=skip)
+                    predicate=Predicate(not_matcher=header_matches(key, ".*,.*")),
+                    on_match=pb.Matcher.OnMatch(action=skip),
                 )
             ]
         )

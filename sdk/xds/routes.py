@@ -20,6 +20,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from sdk.gen import envoy_pb2 as pb
 from sdk.xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
 from sdk.xds.listener import APPLICATION_KEY, ROUTES_NAME, header
+from sdk.xds.matching import header_input, header_matches
 from sdk.xds.typed import pack
 
 if TYPE_CHECKING:
@@ -85,14 +86,7 @@ def _unnamed(
         unset = _OnMatch(matcher=_lookup(":path", prefix=services, otherwise=fallback))
     else:
         return fallback
-    set_but_unknown = pb.Matcher.MatcherList.Predicate(
-        single_predicate=pb.Matcher.MatcherList.Predicate.SinglePredicate(
-            input=_header_input(APPLICATION_KEY),
-            value_match=pb.XdsStringMatcher(
-                safe_regex=pb.XdsRegexMatcher(google_re2=pb.XdsRegexMatcher.GoogleRE2(), regex=".+")
-            ),
-        )
-    )
+    set_but_unknown = header_matches(APPLICATION_KEY, ".+")
     return _OnMatch(
         matcher=pb.Matcher(
             matcher_list=pb.Matcher.MatcherList(
@@ -157,18 +151,12 @@ def _lookup(
     prefix: Mapping[str, pb.Matcher.OnMatch] | None = None,
     otherwise: pb.Matcher.OnMatch,
 ) -> pb.Matcher:
-    tree = pb.Matcher.MatcherTree(input=_header_input(header))
+    tree = pb.Matcher.MatcherTree(input=header_input(header))
     if exact is not None:
         tree.exact_match_map.CopyFrom(pb.Matcher.MatcherTree.MatchMap(map=exact))
     if prefix is not None:
         tree.prefix_match_map.CopyFrom(pb.Matcher.MatcherTree.MatchMap(map=prefix))
     return pb.Matcher(matcher_tree=tree, on_no_match=otherwise)
-
-
-def _header_input(header: str) -> pb.XdsTypedExtensionConfig:
-    return pb.XdsTypedExtensionConfig(
-        name=header, typed_config=pack(pb.HttpRequestHeaderMatchInput(header_name=header))
-    )
 
 
 def _safe_retries() -> pb.RetryPolicy:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cluster import free_port
 from conftest import SDK, Run
 
 
@@ -24,11 +25,6 @@ def taken_port() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield listener.getsockname()[1]
-
-
-def free_port() -> int:
-    with taken_port() as port:
-        return port
 
 
 def processes_with(mark: str) -> list[str]:

