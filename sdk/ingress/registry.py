@@ -75,6 +75,8 @@ class Registry:
 
     Args:
         lease_s: Seconds without a heartbeat after which a replica (or a proxy) is forgotten.
+        pause_s: Seconds between two calls of :meth:`expire` above which this process was stopped itself (a suspended
+            machine, a stopped container), and could hear no heartbeat: such a time counts against nobody's lease.
         route_by_service: Goes into every snapshot.
         clock: Monotonic seconds.
         first_version: Versions grow from here; the time in milliseconds, so that a restarted controller goes on above
@@ -91,12 +93,15 @@ class Registry:
         self,
         *,
         lease_s: float,
+        pause_s: float = float("inf"),
         route_by_service: bool = False,
         clock: Callable[[], float] = time.monotonic,
         first_version: int | None = None,
     ) -> None:
         self._lease_s = lease_s
+        self._pause_s = pause_s
         self._clock = clock
+        self._looked_at = clock()
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
         # An application stays known when its last replica leaves: "no replica is ready" is not "no such application".
@@ -141,6 +146,10 @@ class Registry:
     def expire(self) -> tuple[str, ...]:
         """Forget replicas and proxies whose lease has run out, and return the replicas' ids."""
         now = self._clock()
+        pause, self._looked_at = now - self._looked_at, now
+        if pause > self._pause_s:
+            for leases in self._leases, self._proxy_leases:
+                leases.update((key, until + pause) for key, until in leases.items())
         gone = tuple(replica_id for replica_id, until in self._leases.items() if until <= now)
         for replica_id in gone:
             del self._replicas[replica_id], self._leases[replica_id]
