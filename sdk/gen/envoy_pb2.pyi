@@ -615,19 +615,23 @@ Global___WatchedDirectory: _TypeAlias = WatchedDirectory  # noqa: Y015
 class SubstitutionFormatString(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    JSON_FORMAT_FIELD_NUMBER: _builtins.int
     TEXT_FORMAT_SOURCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def json_format(self) -> _struct_pb2.Struct: ...
     @_builtins.property
     def text_format_source(self) -> Global___DataSource: ...
     def __init__(
         self,
         *,
+        json_format: _struct_pb2.Struct | None = ...,
         text_format_source: Global___DataSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "text_format_source", b"text_format_source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "text_format_source", b"text_format_source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "text_format_source", b"text_format_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "text_format_source", b"text_format_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["text_format_source"]  # noqa: Y015
+    _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["json_format", "text_format_source"]  # noqa: Y015
     _WhichOneofArgType_format: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_format) -> _WhichOneofReturnType_format | None: ...
 
@@ -1162,6 +1166,7 @@ class HttpConnectionManager(_message.Message):
     HTTP_FILTERS_FIELD_NUMBER: _builtins.int
     HTTP_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
     HTTP2_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
+    ACCESS_LOG_FIELD_NUMBER: _builtins.int
     USE_REMOTE_ADDRESS_FIELD_NUMBER: _builtins.int
     GENERATE_REQUEST_ID_FIELD_NUMBER: _builtins.int
     FORWARD_CLIENT_CERT_DETAILS_FIELD_NUMBER: _builtins.int
@@ -1184,6 +1189,8 @@ class HttpConnectionManager(_message.Message):
     def http_protocol_options(self) -> Global___Http1ProtocolOptions: ...
     @_builtins.property
     def http2_protocol_options(self) -> Global___Http2ProtocolOptions: ...
+    @_builtins.property
+    def access_log(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessLog]: ...
     @_builtins.property
     def use_remote_address(self) -> _wrappers_pb2.BoolValue: ...
     @_builtins.property
@@ -1209,6 +1216,7 @@ class HttpConnectionManager(_message.Message):
         http_filters: _abc.Iterable[Global___HttpFilter] | None = ...,
         http_protocol_options: Global___Http1ProtocolOptions | None = ...,
         http2_protocol_options: Global___Http2ProtocolOptions | None = ...,
+        access_log: _abc.Iterable[Global___AccessLog] | None = ...,
         use_remote_address: _wrappers_pb2.BoolValue | None = ...,
         generate_request_id: _wrappers_pb2.BoolValue | None = ...,
         forward_client_cert_details: Global___HttpConnectionManager.ForwardClientCertDetails.ValueType = ...,
@@ -1222,7 +1230,7 @@ class HttpConnectionManager(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["common_http_protocol_options", b"common_http_protocol_options", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "set_current_client_cert_details", b"set_current_client_cert_details", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_type", b"codec_type", "common_http_protocol_options", b"common_http_protocol_options", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "codec_type", b"codec_type", "common_http_protocol_options", b"common_http_protocol_options", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_route_specifier: _TypeAlias = _typing.Literal["rds"]  # noqa: Y015
     _WhichOneofArgType_route_specifier: _TypeAlias = _typing.Literal["route_specifier", b"route_specifier"]  # noqa: Y015
@@ -1409,6 +1417,56 @@ class ResponseMapper(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResponseMapper: _TypeAlias = ResponseMapper  # noqa: Y015
+
+@_typing.final
+class AccessLog(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPED_CONFIG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def typed_config(self) -> _any_pb2.Any: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        typed_config: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "typed_config", b"typed_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_config_type: _TypeAlias = _typing.Literal["typed_config"]  # noqa: Y015
+    _WhichOneofArgType_config_type: _TypeAlias = _typing.Literal["config_type", b"config_type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_config_type) -> _WhichOneofReturnType_config_type | None: ...
+
+Global___AccessLog: _TypeAlias = AccessLog  # noqa: Y015
+
+@_typing.final
+class FileAccessLog(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    LOG_FORMAT_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    @_builtins.property
+    def log_format(self) -> Global___SubstitutionFormatString: ...
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        log_format: Global___SubstitutionFormatString | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_log_format", b"access_log_format", "log_format", b"log_format"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log_format", b"access_log_format", "log_format", b"log_format", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_access_log_format: _TypeAlias = _typing.Literal["log_format"]  # noqa: Y015
+    _WhichOneofArgType_access_log_format: _TypeAlias = _typing.Literal["access_log_format", b"access_log_format"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access_log_format) -> _WhichOneofReturnType_access_log_format | None: ...
+
+Global___FileAccessLog: _TypeAlias = FileAccessLog  # noqa: Y015
 
 @_typing.final
 class AccessLogFilter(_message.Message):

