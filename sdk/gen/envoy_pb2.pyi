@@ -1267,7 +1267,9 @@ class HttpFilter(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     TYPED_CONFIG_FIELD_NUMBER: _builtins.int
+    DISABLED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    disabled: _builtins.bool
     @_builtins.property
     def typed_config(self) -> _any_pb2.Any: ...
     def __init__(
@@ -1275,10 +1277,11 @@ class HttpFilter(_message.Message):
         *,
         name: _builtins.str = ...,
         typed_config: _any_pb2.Any | None = ...,
+        disabled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "typed_config", b"typed_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "disabled", b"disabled", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_config_type: _TypeAlias = _typing.Literal["typed_config"]  # noqa: Y015
     _WhichOneofArgType_config_type: _TypeAlias = _typing.Literal["config_type", b"config_type"]  # noqa: Y015
@@ -1308,47 +1311,6 @@ class CoreTypedExtensionConfig(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CoreTypedExtensionConfig: _TypeAlias = CoreTypedExtensionConfig  # noqa: Y015
-
-@_typing.final
-class ExtensionWithMatcher(_message.Message):
-    """A filter that runs for some requests only."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EXTENSION_CONFIG_FIELD_NUMBER: _builtins.int
-    XDS_MATCHER_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def extension_config(self) -> Global___CoreTypedExtensionConfig: ...
-    @_builtins.property
-    def xds_matcher(self) -> Global___Matcher: ...
-    def __init__(
-        self,
-        *,
-        extension_config: Global___CoreTypedExtensionConfig | None = ...,
-        xds_matcher: Global___Matcher | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extension_config", b"extension_config", "xds_matcher", b"xds_matcher"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extension_config", b"extension_config", "xds_matcher", b"xds_matcher"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ExtensionWithMatcher: _TypeAlias = ExtensionWithMatcher  # noqa: Y015
-
-@_typing.final
-class SkipFilter(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SkipFilter: _TypeAlias = SkipFilter  # noqa: Y015
 
 @_typing.final
 class Lua(_message.Message):
@@ -1636,30 +1598,77 @@ Global___RouteList: _TypeAlias = RouteList  # noqa: Y015
 class Route(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TypedPerFilterConfigEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _any_pb2.Any: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _any_pb2.Any | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MATCH_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
+    TYPED_PER_FILTER_CONFIG_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     @_builtins.property
     def match(self) -> Global___RouteMatch: ...
     @_builtins.property
     def route(self) -> Global___RouteAction: ...
+    @_builtins.property
+    def typed_per_filter_config(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]: ...
     def __init__(
         self,
         *,
         match: Global___RouteMatch | None = ...,
         route: Global___RouteAction | None = ...,
+        typed_per_filter_config: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
         name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "route", b"route"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "name", b"name", "route", b"route"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "name", b"name", "route", b"route", "typed_per_filter_config", b"typed_per_filter_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["route"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
 Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class RouteFilterConfig(_message.Message):
+    """For a filter without settings of its own on a route: that it is there is what switches the filter on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def config(self) -> _any_pb2.Any: ...
+    def __init__(
+        self,
+        *,
+        config: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteFilterConfig: _TypeAlias = RouteFilterConfig  # noqa: Y015
 
 @_typing.final
 class RouteMatch(_message.Message):

@@ -2,6 +2,7 @@
 
     path of a built-in service       → fallback
     else `application` names an app  → the app: path → deployment, or fallback
+    else it has a comma in it        → the last of its values, and all of this again
     else `application` isn't empty   → fallback (it answers NOT_FOUND)
     else one app in all              → that app
     else route_by_service            → path → the one app that serves the service, or fallback
@@ -19,6 +20,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk.gen import envoy_pb2 as pb
 from sdk.xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
+from sdk.xds.last_value import switched_on
 from sdk.xds.listener import APPLICATION_KEY, ROUTES_NAME, header
 from sdk.xds.matching import header_input, header_matches
 from sdk.xds.typed import pack
@@ -26,6 +28,7 @@ from sdk.xds.typed import pack
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from google.protobuf.any_pb2 import Any as Packed
     from google.protobuf.message import Message
 
     from sdk.xds.snapshot import Application, Deployment, Snapshot
@@ -38,7 +41,7 @@ _OnMatch = pb.Matcher.OnMatch
 
 def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     """Returns the routing tree of a snapshot."""
-    fallback = _action(pb.Route(match=pb.RouteMatch(prefix="/"), route=_to(FALLBACK), name=FALLBACK))
+    fallback = _action(_fallback_route({}))
     leaves = {
         (app.name, deployment.name): _leaf(app.name, deployment)
         for app in snapshot.applications
@@ -57,6 +60,12 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
         response_headers_to_remove=["content-length"],
         # The client's address with its port, in place of whatever it sent: the context's peer().
         request_headers_to_add=[header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")],
+    )
+
+
+def _fallback_route(filters: Mapping[str, Packed]) -> pb.Route:
+    return pb.Route(
+        match=pb.RouteMatch(prefix="/"), route=_to(FALLBACK), name=FALLBACK, typed_per_filter_config=filters
     )
 
 
@@ -80,21 +89,20 @@ def _unnamed(
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
     """What happens to a call whose `application` is unknown, empty or absent."""
+    several_values = _action(_fallback_route(switched_on()))
+    # The first that matches counts.
+    known_by_value = [_when(".*,.*", several_values), _when(".+", fallback)]
     if len(apps) == 1:
         unset = next(iter(apps.values()))
     elif snapshot.route_by_service and (services := _service_owners(snapshot, leaves, fallback)):
         unset = _OnMatch(matcher=_lookup(":path", prefix=services, otherwise=fallback))
     else:
-        return fallback
-    set_but_unknown = header_matches(APPLICATION_KEY, ".+")
-    return _OnMatch(
-        matcher=pb.Matcher(
-            matcher_list=pb.Matcher.MatcherList(
-                matchers=[pb.Matcher.MatcherList.FieldMatcher(predicate=set_but_unknown, on_match=fallback)]
-            ),
-            on_no_match=unset,
-        )
-    )
+        unset = fallback
+    return _OnMatch(matcher=pb.Matcher(matcher_list=pb.Matcher.MatcherList(matchers=known_by_value), on_no_match=unset))
+
+
+def _when(application: str, then: pb.Matcher.OnMatch) -> pb.Matcher.MatcherList.FieldMatcher:
+    return pb.Matcher.MatcherList.FieldMatcher(predicate=header_matches(APPLICATION_KEY, application), on_match=then)
 
 
 def _service_owners(
