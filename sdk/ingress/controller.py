@@ -111,6 +111,11 @@ class Controller:
         snapshot = self._registry.snapshot
         return None if self._is_learning() or snapshot == held else snapshot
 
+    async def report(self, state: ProxyState) -> None:
+        """Take a proxy's report when something has changed there."""
+        self._registry.report(state)
+        self._notify()
+
     async def descriptors(self, digest: str) -> bytes | None:
         """Return the descriptors that some replica announced; None when none did."""
         return self._registry.descriptors(digest)

@@ -17,9 +17,10 @@ import ray
 
 from sdk.errors import IngressError
 from sdk.ingress.actors import find_controller
+from sdk.ingress.adoption import SupervisedEnvoy, find, keep_table, kept_table, make_plan, start
 from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
-from sdk.ingress.envoy import EnvoyProcess, check_port, find_envoy
+from sdk.ingress.envoy import check_port, envoy_command, find_envoy, last_words
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
 from sdk.xds.listener import ListenerConfig
@@ -30,6 +31,7 @@ from sdk.xds.tls import TlsConfig, write_secrets
 
 if TYPE_CHECKING:
     from sdk.ingress.options import GrpcOptions
+    from sdk.ingress.supervisor import Plan
 
 logger = logging.getLogger("sdk.ingress")
 
@@ -38,8 +40,10 @@ _PUBLISH_PATIENCE_S = 10.0
 _RETRY_S = 0.2
 # Seconds until a snapshot that Envoy did not take is tried again; a newer one is tried then, too.
 _REFUSED_RETRY_S = 1.0
-# Seconds that the kernel gets to end the Envoy of a proxy that was killed.
+# Seconds that the kernel gets to end an Envoy whose supervisor was killed.
 _ORPHAN_PATIENCE_S = 5.0
+# Seconds without any controller, not even one that is being restarted, after which nobody needs this proxy.
+_ABANDONED_S = 30.0
 # A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default).
 _FALLBACK_OPTIONS = [
     ("grpc.server.max_pending_requests", 1_000_000),
@@ -64,29 +68,24 @@ class Proxy:
         self._ads: AdsServer | None = None
         self._fallback: Any = None
         self._built_in = BuiltIn(lambda: self._snapshot or Snapshot(0), self._fetch_descriptors)
-        self._envoy: EnvoyProcess | None = None
+        self._envoy: SupervisedEnvoy | None = None
+        self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
         try:
-            binary = find_envoy()
             check_certificates(options)
-            await self._wait_for_port()
-            self._make_folder()
-            if self._tls is not None:
-                write_secrets(self._tls)
+            plan, bootstrap = self._plan()
+            if not await self._adopt(plan):
+                await self._wait_for_port()
+                self._make_folder(bootstrap)
             self._ads = AdsServer(str(self._folder / "ads.sock"))
             await self._ads.start()
             await self._start_fallback()
-            bootstrap = build_bootstrap(
-                node_id=self._state.node_id,
-                ads_socket=str(self._folder / "ads.sock"),
-                admin_socket=str(self._folder / "admin.sock"),
-            )
-            (self._folder / "bootstrap.pb").write_bytes(bootstrap.SerializeToString())
-            self._tasks.append(asyncio.get_running_loop().create_task(self._run_envoy(binary)))
+            self._tasks.append(loop.create_task(self._attend_envoy(plan)))
         except (IngressError, OSError) as error:
-            self._state = replace(self._state, problem=str(error))
+            self._change(problem=str(error))
         # What keeps the proxy from serving is reported to the controller, not raised: Ray would try again for ever.
-        self._tasks.append(asyncio.get_running_loop().create_task(self._follow()))
+        self._tasks += [loop.create_task(self._follow()), loop.create_task(self._report())]
 
     async def stop(self) -> None:
         """End Envoy and everything else, and remove what was written."""
@@ -104,8 +103,38 @@ class Proxy:
 
     # -- inside -------------------------------------------------------------------------------
 
+    def _plan(self) -> tuple[Plan, bytes]:
+        """Return how Envoy is started, and the content of its bootstrap file."""
+        bootstrap = build_bootstrap(
+            node_id=self._state.node_id,
+            ads_socket=str(self._folder / "ads.sock"),
+            admin_socket=str(self._folder / "admin.sock"),
+        ).SerializeToString(deterministic=True)
+        command = envoy_command(
+            find_envoy(), self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
+        )
+        return make_plan(command, bootstrap, self._options), bootstrap
+
+    async def _adopt(self, plan: Plan) -> bool:
+        """Take over the Envoy that an earlier proxy actor has left, with what it serves.
+
+        One that was started otherwise is ended.
+        """
+        found = await find(self._folder)
+        if found is None:
+            return False
+        if not found.is_ours or found.report.digest != plan.digest:
+            logger.warning("the Envoy that runs on this node was started with other options: it is replaced")
+            await found.stop()
+            return False
+        self._envoy, self._snapshot = found, kept_table(self._folder)
+        version = self._snapshot.version if self._snapshot is not None else 0
+        self._change(version=version, envoy_pid=found.report.envoy_pid)
+        logger.info("adopted Envoy %d with version %d of the routing table", found.report.envoy_pid, version)
+        return True
+
     async def _wait_for_port(self) -> None:
-        """Make sure that the port is free; the Envoy of a proxy of this node that was killed may need a moment to end.
+        """Make sure that the port is free; an Envoy of this node that was replaced may need a moment to end.
 
         Raises:
             IngressError: Something else listens there.
@@ -119,14 +148,17 @@ class Proxy:
                     raise
             await asyncio.sleep(_RETRY_S)
 
-    def _make_folder(self) -> None:
-        """Make the folder for sockets and logs anew; a proxy of this node that was killed has left its own.
+    def _make_folder(self, bootstrap: bytes) -> None:
+        """Make the folder for sockets and logs anew; what is left there serves nobody.
 
         Its name is short, because the path of a unix socket has at most 107 bytes. It is private, because who can open
         Envoy's admin socket can stop it.
         """
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
+        (self._folder / "bootstrap.pb").write_bytes(bootstrap)
+        if self._tls is not None:
+            write_secrets(self._tls)
 
     async def _start_fallback(self) -> None:
         self._fallback = grpc.aio.server(options=_FALLBACK_OPTIONS)
@@ -134,27 +166,40 @@ class Proxy:
         self._fallback.add_insecure_port(f"unix:{self._folder / 'fallback.sock'}")
         await self._fallback.start()
 
-    async def _run_envoy(self, binary: Path) -> None:
-        """Keep Envoy running, for ever."""
+    async def _attend_envoy(self, plan: Plan) -> None:
+        """Follow what becomes of Envoy, for ever. Its supervisor starts it again; without one, another is started."""
         while True:
+            if self._envoy is not None:
+                self._change(envoy_pid=self._envoy.report.envoy_pid)
+                async for report in self._envoy.reports():
+                    self._change(envoy_pid=report.envoy_pid)
+                    if not report.envoy_pid:
+                        logger.error(
+                            "Envoy ended with exit code %s and is started again: %s", report.exit_code, self._words()
+                        )
+                self._envoy.leave()
+                self._envoy = None
+                self._change(envoy_pid=0)
+                logger.error("Envoy's supervisor ended, and Envoy with it: both are started again")
             try:
-                self._envoy = EnvoyProcess(
-                    binary, self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
-                )
-                self._state = replace(self._state, envoy_pid=self._envoy.pid)
-                code = await self._envoy.wait()
-                logger.error("Envoy ended with exit code %d and is started again: %s", code, self._envoy.last_words())
+                self._envoy = await start(self._folder, plan)
             except OSError as error:
                 logger.error("Envoy can't be started: %s; trying again", error)
-            self._state = replace(self._state, envoy_pid=0)
-            await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
 
     async def _follow(self) -> None:
-        """Ask the controller for news and publish it, for ever."""
-        while True:
+        """Ask the controller for news and publish it, until there is no controller any more."""
+        heard = time.monotonic()
+        held = self._snapshot
+        while time.monotonic() < heard + _ABANDONED_S:
             try:
+                if held is not None:
+                    # The adopted Envoy has it. One that is started before the controller answers must get it, too.
+                    await self._publish(held)
+                    held = None
                 controller = await asyncio.to_thread(find_controller)
                 while controller is not None:
+                    heard = time.monotonic()
                     snapshot = await controller.watch.remote(self._state, self._snapshot)
                     if snapshot is not None and not self._is_broken:
                         await self._publish(snapshot)
@@ -162,10 +207,29 @@ class Proxy:
                         await asyncio.sleep(_REFUSED_RETRY_S)
             except ray.exceptions.RayError as error:
                 # The controller is being restarted. Envoy serves what it has.
+                heard = time.monotonic()
                 logger.warning("the ingress controller does not answer (%s); asking again", type(error).__name__)
             except Exception:  # a proxy that no longer follows would serve an old table for ever
                 logger.exception("following the ingress controller failed; asking again")
             await asyncio.sleep(_RETRY_S)
+        logger.warning("there has been no ingress controller for %g s: this proxy stops", _ABANDONED_S)
+        self._abandoning = asyncio.get_running_loop().create_task(self._abandon())
+
+    async def _abandon(self) -> None:
+        await self.stop()
+        await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
+
+    async def _report(self) -> None:
+        """Tell the controller at once what changes here; it hears the same when the proxy asks for news."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                controller = await asyncio.to_thread(find_controller)
+                if controller is not None:
+                    await controller.report.remote(self._state)
+            except ray.exceptions.RayError as error:
+                logger.debug("the ingress controller could not be told: %s", error)
 
     @property
     def _is_broken(self) -> bool:
@@ -186,22 +250,32 @@ class Proxy:
                 self._ads.publish(build(snapshot.seen_from(self._state.node_id), config)), _PUBLISH_PATIENCE_S
             )
         except asyncio.TimeoutError:
-            log = self._envoy.last_words() if self._envoy is not None else ""
-            self._report(
-                f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {log}".rstrip()
-            )
+            problem = f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {self._words()}"
+            self._fail(problem.rstrip())
         except IngressError as error:
-            self._report(str(error))
+            self._fail(str(error))
         else:
             # Only now: what Envoy has not acknowledged is asked for, and published, again.
             self._snapshot = snapshot
-            self._state = replace(self._state, version=snapshot.version, problem="")
+            # Before it is reported: what others believe to be gone must not come back with the next actor.
+            keep_table(self._folder, snapshot)
+            self._change(version=snapshot.version, problem="")
             self._built_in.notify()
 
-    def _report(self, problem: str) -> None:
+    def _change(self, **changes: Any) -> None:
+        """Note a change of the state, to be reported at once."""
+        state = replace(self._state, **changes)
+        if state != self._state:
+            self._state = state
+            self._changed.set()
+
+    def _fail(self, problem: str) -> None:
         if problem != self._state.problem:
             logger.error("%s", problem)
-        self._state = replace(self._state, problem=problem)
+        self._change(problem=problem)
+
+    def _words(self) -> str:
+        return last_words(self._folder / "envoy.log")
 
     async def _fetch_descriptors(self, digest: str) -> bytes | None:
         controller = await asyncio.to_thread(find_controller)
