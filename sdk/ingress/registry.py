@@ -74,7 +74,8 @@ class Registry:
     """The registry of replicas and proxies.
 
     Args:
-        lease_s: Seconds without a heartbeat after which a replica (or a proxy) is forgotten.
+        lease_s: Seconds without a heartbeat after which a replica is forgotten.
+        proxy_lease_s: The same for a proxy; by default as long.
         route_by_service: Goes into every snapshot.
         clock: Monotonic seconds.
         first_version: Versions grow from here; the time in milliseconds, so that a restarted controller goes on above
@@ -91,11 +92,13 @@ class Registry:
         self,
         *,
         lease_s: float,
+        proxy_lease_s: float | None = None,
         route_by_service: bool = False,
         clock: Callable[[], float] = time.monotonic,
         first_version: int | None = None,
     ) -> None:
         self._lease_s = lease_s
+        self._proxy_lease_s = lease_s if proxy_lease_s is None else proxy_lease_s
         self._clock = clock
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
@@ -198,7 +201,7 @@ class Registry:
             if proxy_id != state.proxy_id:
                 self.forget_proxy(proxy_id)
         self._proxies[state.proxy_id] = state
-        self._proxy_leases[state.proxy_id] = self._clock() + self._lease_s
+        self._proxy_leases[state.proxy_id] = self._clock() + self._proxy_lease_s
 
     def forget_proxy(self, proxy_id: str) -> None:
         """Drop a proxy: nobody waits for its acknowledgement any more."""
