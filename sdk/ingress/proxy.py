@@ -22,6 +22,7 @@ from sdk.ingress.certificates import check_certificates
 from sdk.ingress.envoy import EnvoyProcess, check_port, find_envoy
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
+from sdk.xds.isolation import Isolation
 from sdk.xds.listener import ListenerConfig
 from sdk.xds.resources import build
 from sdk.xds.server import AdsServer
@@ -63,7 +64,8 @@ class Proxy:
         self._tls = _tls_config(options, self._folder)
         self._ads: AdsServer | None = None
         self._fallback: Any = None
-        self._built_in = BuiltIn(lambda: self._snapshot or Snapshot(0), self._fetch_descriptors)
+        self._isolation = Isolation(self._push)
+        self._built_in = BuiltIn(lambda: self._isolation.in_force or Snapshot(0), self._fetch_descriptors)
         self._envoy: EnvoyProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
         try:
@@ -158,6 +160,8 @@ class Proxy:
                     snapshot = await controller.watch.remote(self._state, self._snapshot)
                     if snapshot is not None and not self._is_broken:
                         await self._publish(snapshot)
+                    elif self._snapshot is not None and self._isolation.is_retry_due():
+                        await self._publish(self._snapshot)
                     if snapshot is not None and self._snapshot != snapshot:
                         await asyncio.sleep(_REFUSED_RETRY_S)
             except ray.exceptions.RayError as error:
@@ -172,19 +176,8 @@ class Proxy:
         return self._ads is None or self._fallback is None
 
     async def _publish(self, snapshot: Snapshot) -> None:
-        assert self._ads is not None
-        config = ListenerConfig(
-            fallback_socket=str(self._folder / "fallback.sock"),
-            host=self._options.host,
-            port=self._options.port,
-            max_concurrent_streams=self._options.max_concurrent_streams,
-            max_metadata_bytes=self._options.max_metadata_bytes,
-            tls=self._tls,
-        )
         try:
-            await asyncio.wait_for(
-                self._ads.publish(build(snapshot.seen_from(self._state.node_id), config)), _PUBLISH_PATIENCE_S
-            )
+            await self._isolation.publish(snapshot)
         except asyncio.TimeoutError:
             log = self._envoy.last_words() if self._envoy is not None else ""
             self._report(
@@ -195,8 +188,29 @@ class Proxy:
         else:
             # Only now: what Envoy has not acknowledged is asked for, and published, again.
             self._snapshot = snapshot
-            self._state = replace(self._state, version=snapshot.version, problem="")
+            refusals = self._isolation.refusals
+            for refusal in sorted(set(refusals) - set(self._state.refusals)):
+                logger.error("the newest state of %s", refusal)
+            self._state = replace(self._state, version=snapshot.version, problem="", refusals=refusals)
             self._built_in.notify()
+
+    async def _push(self, snapshot: Snapshot) -> None:
+        """Return when Envoy has acknowledged this routing table."""
+        assert self._ads is not None
+        config = ListenerConfig(
+            fallback_socket=str(self._folder / "fallback.sock"),
+            host=self._options.host,
+            port=self._options.port,
+            max_concurrent_streams=self._options.max_concurrent_streams,
+            max_metadata_bytes=self._options.max_metadata_bytes,
+            tls=self._tls,
+            keepalive_time_s=self._options.keepalive_time_s,
+            keepalive_timeout_s=self._options.keepalive_timeout_s,
+            max_connection_idle_s=self._options.max_connection_idle_s,
+            max_connection_age_s=self._options.max_connection_age_s,
+        )
+        resources = build(snapshot.seen_from(self._state.node_id), config)
+        await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_PATIENCE_S)
 
     def _report(self, problem: str) -> None:
         if problem != self._state.problem:

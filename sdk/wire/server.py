@@ -20,6 +20,7 @@ import httptools
 
 from sdk.wire import refusals
 from sdk.wire.call import HEAD, INTERNAL, UNAVAILABLE, Call
+from sdk.wire.contract import ALIVE, ALIVENESS_PATH, SHUTTING_DOWN
 from sdk.wire.refusals import DEAF, MAX_HEADER_BYTES, Refusal, check_length, refusal_of
 from sdk.wire.routes import build_routes
 from sdk.wire.sweep import Phase, Sweep, most_connections, notice_dead_peers
@@ -225,7 +226,7 @@ class WireServer:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace_s)
         for connection in list(self._connections):
-            connection.end(UNAVAILABLE, "the replica is shutting down")
+            connection.end(UNAVAILABLE, SHUTTING_DOWN)
         self.executor.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -316,13 +317,21 @@ class Connection(asyncio.Protocol):
         if self._overhead > MAX_HEADER_BYTES:
             check_length(self._path, headers)
         if self._parser.get_method() != b"POST":
-            raise Refusal(*refusals.NOT_POST)
+            self._answer_other()
+            return
         server.calls = self.calls = server.calls + 1
         call = Call(server, self._transport, server.routes.get(self._path), self._path, headers, self._on_finished)
         if not call.is_grpc:
             raise Refusal(*refusals.NOT_GRPC)
         self._call = call
         call.headers_complete()
+
+    def _answer_other(self) -> None:
+        """Answer Envoy's question whether this replica serves. It is no call, and counts nowhere."""
+        if self._path != ALIVENESS_PATH.encode():
+            raise Refusal(*refusals.NOT_POST)
+        self.calls -= 1  # for the sweep: the connection is in use
+        self._transport.write(ALIVE)
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0
