@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sdk.errors import IngressError
 from sdk.ingress import supervisor
@@ -36,6 +36,18 @@ _STOP_PATIENCE_S = 8.0
 _TABLE = "table.pickle"
 # What SO_PEERCRED gives: pid, uid, gid.
 _CREDENTIALS = struct.Struct("3i")
+
+
+class Table(NamedTuple):
+    """The routing table of a proxy.
+
+    Attributes:
+        in_force: As Envoy has it: without what it refused.
+        published: As the controller wants it.
+    """
+
+    in_force: Snapshot
+    published: Snapshot
 
 
 class SupervisedEnvoy:
@@ -161,20 +173,20 @@ def make_plan(command: list[str], *inputs: object) -> Plan:
     return Plan(digest.hexdigest(), command, node_pid, node_start, ACTOR_PATIENCE_S)
 
 
-def keep_table(folder: Path, table: Snapshot) -> None:
-    """Write down the routing table that Envoy has acknowledged, for the next actor."""
+def keep_table(folder: Path, table: Table) -> None:
+    """Write down what Envoy has acknowledged, for the next actor."""
     new = folder / f"{_TABLE}.new"
     new.write_bytes(pickle.dumps(table))
     new.replace(folder / _TABLE)
 
 
-def kept_table(folder: Path) -> Snapshot | None:
-    """Return the routing table that Envoy acknowledged last; None before the first.
+def kept_table(folder: Path) -> Table | None:
+    """Return what Envoy acknowledged last; None before the first time.
 
     The folder is private, and what an adopted Envoy's digest stands for has written it.
     """
     with contextlib.suppress(FileNotFoundError):
-        table: Snapshot = pickle.loads((folder / _TABLE).read_bytes())
+        table: Table = pickle.loads((folder / _TABLE).read_bytes())
         return table
     return None
 

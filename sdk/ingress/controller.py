@@ -59,7 +59,10 @@ class Controller:
         self._options = options
         self._list_applications = list_applications
         self._registry = Registry(
-            lease_s=LEASE_S, proxy_lease_s=PROXY_LEASE_S, route_by_service=options.route_by_service
+            lease_s=LEASE_S,
+            proxy_lease_s=PROXY_LEASE_S,
+            route_by_service=options.route_by_service,
+            only_services=options.grpc_servicer_functions,
         )
         self._changed = asyncio.Event()
         self._proxy_actors: dict[str, Any] = {}

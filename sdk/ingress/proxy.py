@@ -17,12 +17,13 @@ import ray
 
 from sdk.errors import IngressError
 from sdk.ingress.actors import find_controller
-from sdk.ingress.adoption import SupervisedEnvoy, find, keep_table, kept_table, make_plan, start
+from sdk.ingress.adoption import SupervisedEnvoy, Table, find, keep_table, kept_table, make_plan, start
 from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
 from sdk.ingress.envoy import check_port, envoy_command, find_envoy, last_words
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
+from sdk.xds.isolation import Isolation
 from sdk.xds.listener import ListenerConfig
 from sdk.xds.resources import build
 from sdk.xds.server import AdsServer
@@ -63,11 +64,14 @@ class Proxy:
         self._options = options
         self._state = ProxyState(uuid.uuid4().hex, node_id, f"{options.host}:{options.port}")
         self._snapshot: Snapshot | None = None
+        # What an adopted Envoy had from its former proxy.
+        self._kept: Table | None = None
         self._folder = Path(tempfile.gettempdir(), f"sdk-ingress-{node_id[:12]}")
         self._tls = _tls_config(options, self._folder)
         self._ads: AdsServer | None = None
         self._fallback: Any = None
-        self._built_in = BuiltIn(lambda: self._snapshot or Snapshot(0), self._fetch_descriptors)
+        self._isolation = Isolation(self._push)
+        self._built_in = BuiltIn(self._in_force, self._fetch_descriptors)
         self._envoy: SupervisedEnvoy | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,7 +131,8 @@ class Proxy:
             logger.warning("the Envoy that runs on this node was started with other options: it is replaced")
             await found.stop()
             return False
-        self._envoy, self._snapshot = found, kept_table(self._folder)
+        self._envoy, self._kept = found, kept_table(self._folder)
+        self._snapshot = self._kept.published if self._kept is not None else None
         version = self._snapshot.version if self._snapshot is not None else 0
         self._change(version=version, envoy_pid=found.report.envoy_pid)
         logger.info("adopted Envoy %d with version %d of the routing table", found.report.envoy_pid, version)
@@ -190,19 +195,20 @@ class Proxy:
     async def _follow(self) -> None:
         """Ask the controller for news and publish it, until there is no controller any more."""
         heard = time.monotonic()
-        held = self._snapshot
         while time.monotonic() < heard + _ABANDONED_S:
             try:
-                if held is not None:
+                if self._kept is not None and self._isolation.in_force is None:
                     # The adopted Envoy has it. One that is started before the controller answers must get it, too.
-                    await self._publish(held)
-                    held = None
+                    for table in dict.fromkeys(self._kept):
+                        await self._publish(table)
                 controller = await asyncio.to_thread(find_controller)
                 while controller is not None:
                     heard = time.monotonic()
                     snapshot = await controller.watch.remote(self._state, self._snapshot)
                     if snapshot is not None and not self._is_broken:
                         await self._publish(snapshot)
+                    elif self._snapshot is not None and self._isolation.is_retry_due():
+                        await self._publish(self._snapshot)
                     if snapshot is not None and self._snapshot != snapshot:
                         await asyncio.sleep(_REFUSED_RETRY_S)
             except ray.exceptions.RayError as error:
@@ -236,19 +242,8 @@ class Proxy:
         return self._ads is None or self._fallback is None
 
     async def _publish(self, snapshot: Snapshot) -> None:
-        assert self._ads is not None
-        config = ListenerConfig(
-            fallback_socket=str(self._folder / "fallback.sock"),
-            host=self._options.host,
-            port=self._options.port,
-            max_concurrent_streams=self._options.max_concurrent_streams,
-            max_metadata_bytes=self._options.max_metadata_bytes,
-            tls=self._tls,
-        )
         try:
-            await asyncio.wait_for(
-                self._ads.publish(build(snapshot.seen_from(self._state.node_id), config)), _PUBLISH_PATIENCE_S
-            )
+            await self._isolation.publish(snapshot)
         except asyncio.TimeoutError:
             problem = f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {self._words()}"
             self._fail(problem.rstrip())
@@ -257,10 +252,35 @@ class Proxy:
         else:
             # Only now: what Envoy has not acknowledged is asked for, and published, again.
             self._snapshot = snapshot
+            refusals = self._isolation.refusals
+            for refusal in sorted(set(refusals) - set(self._state.refusals)):
+                logger.error("the newest state of %s", refusal)
             # Before it is reported: what others believe to be gone must not come back with the next actor.
-            keep_table(self._folder, snapshot)
-            self._change(version=snapshot.version, problem="")
+            keep_table(self._folder, Table(self._in_force(), snapshot))
+            self._change(version=snapshot.version, problem="", refusals=refusals)
             self._built_in.notify()
+
+    async def _push(self, snapshot: Snapshot) -> None:
+        """Return when Envoy has acknowledged this routing table."""
+        assert self._ads is not None
+        config = ListenerConfig(
+            fallback_socket=str(self._folder / "fallback.sock"),
+            host=self._options.host,
+            port=self._options.port,
+            max_concurrent_streams=self._options.max_concurrent_streams,
+            max_metadata_bytes=self._options.max_metadata_bytes,
+            tls=self._tls,
+            keepalive_time_s=self._options.keepalive_time_s,
+            keepalive_timeout_s=self._options.keepalive_timeout_s,
+            max_connection_idle_s=self._options.max_connection_idle_s,
+            max_connection_age_s=self._options.max_connection_age_s,
+        )
+        resources = build(snapshot.seen_from(self._state.node_id), config)
+        await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_PATIENCE_S)
+
+    def _in_force(self) -> Snapshot:
+        """Return the routing table that Envoy serves."""
+        return self._isolation.in_force or (self._kept.in_force if self._kept is not None else Snapshot(0))
 
     def _change(self, **changes: Any) -> None:
         """Note a change of the state, to be reported at once."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray.serve")
 
+#: The attribute of a replica's class that holds the full names of the services it answers behind the ingress.
+SERVED = "__grpc_served__"
 # Seconds that a new replica waits for every proxy to route to it, and a leaving one for none to.
 _ACKNOWLEDGE_S = 10.0
 # A leaving replica serves on until no call has arrived for this long: some may be on their way already.
@@ -56,6 +58,15 @@ class ReplicaHost:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
         self._services = tuple(service.full_name for service in definition.services)
+        # A stream of requests is not kept, so it can't be sent again.
+        self._idempotent = tuple(
+            sorted(
+                method.path
+                for service in definition.services
+                for method in service.methods
+                if method.idempotency != "unknown" and not method.cardinality.client_streaming
+            )
+        )
         self._digest, self._descriptors = announce(service.file for service in definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()
@@ -89,6 +100,7 @@ class ReplicaHost:
             self._services,
             Endpoint(self._replica_id, host, port, node_id, socket),
             self._digest,
+            self._idempotent,
         )
 
     async def ensure_registered(self) -> None:
@@ -214,6 +226,7 @@ def replica_class(cls: Any) -> type[Any]:
                 if inherited is not None:
                     await _finish(inherited())
 
+    setattr(GrpcReplica, SERVED, tuple(service.full_name for service in cls.__grpc_definition__.services))
     GrpcReplica.__name__, GrpcReplica.__qualname__ = cls.__name__, cls.__qualname__
     GrpcReplica.__module__, GrpcReplica.__doc__ = cls.__module__, cls.__doc__
     return GrpcReplica

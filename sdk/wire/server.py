@@ -20,6 +20,7 @@ import httptools
 
 from sdk.wire import refusals
 from sdk.wire.call import HEAD, INTERNAL, UNAVAILABLE, Call
+from sdk.wire.contract import ALIVE, ALIVENESS_PATH, SHUTTING_DOWN
 from sdk.wire.refusals import DEAF, MAX_HEADER_BYTES, Refusal, check_length, refusal_of
 from sdk.wire.routes import build_routes
 from sdk.wire.sweep import Phase, Sweep, most_connections, notice_dead_peers
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sdk.wire")
 
 _BACKLOG = 4096
-# Seconds that a leaving server waits at most for calls to end arriving.
-_MAX_QUIET_S = 2.0
 _HEAD_OPEN = HEAD + b"\r\n"
 _HEAD_CLOSE = HEAD + b"connection: close\r\n\r\n"
 
@@ -212,10 +211,9 @@ class WireServer:
             quiet_s: Seconds without a new call after which none is expected any more.
             grace_s: Seconds that ongoing calls get to end by themselves; then they end UNAVAILABLE.
         """
-        began = self.loop.time()
-        seen = -1
-        # A proxy that could not be told sends calls for ever; they must not take the grace of those that run.
-        while seen != self.calls and self.loop.time() <= began + min(_MAX_QUIET_S, grace_s):
+        began, seen = self.loop.time(), -1
+        # A proxy that could not be told sends calls for ever; they must not take all of the grace.
+        while seen != self.calls and self.loop.time() <= began + grace_s / 4:
             seen = self.calls
             await asyncio.sleep(quiet_s)
         self.closing = True
@@ -229,7 +227,7 @@ class WireServer:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), began + grace_s - self.loop.time())
         for connection in list(self._connections):
-            connection.end(UNAVAILABLE, "the replica is shutting down")
+            connection.end(UNAVAILABLE, SHUTTING_DOWN)
         self.executor.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -320,13 +318,21 @@ class Connection(asyncio.Protocol):
         if self._overhead > MAX_HEADER_BYTES:
             check_length(self._path, headers)
         if self._parser.get_method() != b"POST":
-            raise Refusal(*refusals.NOT_POST)
+            self._answer_other()
+            return
         server.calls = self.calls = server.calls + 1
         call = Call(server, self._transport, server.routes.get(self._path), self._path, headers, self._on_finished)
         if not call.is_grpc:
             raise Refusal(*refusals.NOT_GRPC)
         self._call = call
         call.headers_complete()
+
+    def _answer_other(self) -> None:
+        """Answer Envoy's question whether this replica serves. It is no call, and counts nowhere."""
+        if self._path != ALIVENESS_PATH.encode():
+            raise Refusal(*refusals.NOT_POST)
+        self.calls -= 1  # for the sweep: the connection is in use
+        self._transport.write(ALIVE)
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0

@@ -17,7 +17,7 @@ from processes import is_alive, workers
 
 from sdk.errors import IngressError
 from sdk.ingress import adoption
-from sdk.ingress.adoption import SupervisedEnvoy, find, keep_table, kept_table, start
+from sdk.ingress.adoption import SupervisedEnvoy, Table, find, keep_table, kept_table, start
 from sdk.ingress.supervisor import Needed, Plan, Restarts, start_of
 from sdk.xds.snapshot import Snapshot
 
@@ -187,8 +187,8 @@ def test_a_folder_that_others_can_enter_is_refused(folder: Path) -> None:
 def test_the_routing_table_is_kept_for_the_next_actor(folder: Path) -> None:
     folder.mkdir()
     assert kept_table(folder) is None
-    keep_table(folder, Snapshot(7))
-    assert kept_table(folder) == Snapshot(7)
+    keep_table(folder, Table(Snapshot(8), Snapshot(7)))
+    assert kept_table(folder) == Table(Snapshot(8), Snapshot(7))
 
 
 def test_a_plan_differs_with_all_that_makes_an_envoy_another() -> None:
