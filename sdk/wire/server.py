@@ -208,11 +208,10 @@ class WireServer:
         Envoy must no longer send calls here when this is called; those on their way still arrive.
 
         Args:
-            quiet_s: Seconds without a new call after which none is expected any more.
+            quiet_s: Seconds without a new call after which none is expected any more; at most a fourth of the grace.
             grace_s: Seconds that ongoing calls get to end by themselves; then they end UNAVAILABLE.
         """
         began, seen = self.loop.time(), -1
-        # A proxy that could not be told sends calls for ever; they must not take all of the grace.
         while seen != self.calls and self.loop.time() <= began + grace_s / 4:
             seen = self.calls
             await asyncio.sleep(quiet_s)
