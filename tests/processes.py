@@ -20,8 +20,14 @@ def raylet_pid(node_id: str) -> int:
 
 
 def workers(raylet: int, title: str) -> list[int]:
-    """The workers of a node whose title begins so: ``"ray::Proxy"``, ``"ray::ServeReplica:app:"``."""
-    return [pid for pid in _pids() if _parent(pid) == raylet and _command(pid).startswith(title)]
+    """The workers of a node with this title: ``"ray::Proxy"``; with a colon at the end: whose title begins so."""
+    found = {pid: _command(pid) for pid in _pids() if _parent(pid) == raylet}
+    # Ray adds the method that runs: "ray::Proxy.stop".
+    return [
+        pid
+        for pid, command in found.items()
+        if command == title or command.startswith((f"{title}.", f"{title} ") if title[-1] != ":" else title)
+    ]
 
 
 def commands(part: str) -> dict[int, str]:
