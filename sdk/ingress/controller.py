@@ -217,9 +217,13 @@ class Controller:
         self._changed = asyncio.Event()
 
     async def _acknowledged(self, timeout_s: float) -> bool:
+        """Wait until every proxy serves what is true now. Returns False when that takes too long."""
+        deadline = time.monotonic() + timeout_s
+        # What the proxies have acknowledged of an earlier controller is not known before.
+        await self._until(lambda: self._learning.is_over, timeout_s)
         version = self._registry.snapshot.version
         self._notify()
-        return await self._until(lambda: self._registry.is_acknowledged(version), timeout_s)
+        return await self._until(lambda: self._registry.is_acknowledged(version), deadline - time.monotonic())
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s

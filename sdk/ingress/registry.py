@@ -110,6 +110,8 @@ class Registry:
         self._only_services = None if only_services is None else frozenset(only_services)
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
+        # Replicas that have deregistered, for as long as a new controller learns.
+        self._left: dict[str, float] = {}
         # An application stays known when its last replica leaves: "no replica is ready" is not "no such application".
         # Without endpoints, which are those of its replicas at the time.
         self._known: dict[str, dict[str, Deployment]] = {}
@@ -147,7 +149,8 @@ class Registry:
         return True
 
     def deregister(self, replica_id: str) -> None:
-        """Remove a replica; one that is not known is removed already."""
+        """Remove a replica. One that is not known may still come from a proxy that holds it, and must not."""
+        self._left[replica_id] = self._clock() + self._lease_s
         if self._replicas.pop(replica_id, None) is not None:
             del self._leases[replica_id]
             self._publish()
@@ -158,6 +161,7 @@ class Registry:
         gone = tuple(replica_id for replica_id, until in self._leases.items() if until <= now)
         for replica_id in gone:
             del self._replicas[replica_id], self._leases[replica_id]
+        self._left = {replica_id: until for replica_id, until in self._left.items() if until > now}
         for proxy_id in [proxy_id for proxy_id, until in self._proxy_leases.items() if until <= now]:
             self.forget_proxy(proxy_id)
         if gone:
@@ -171,7 +175,7 @@ class Registry:
                 known = self._known.setdefault(application.name, {})
                 known.setdefault(deployment.name, replace(deployment, endpoints=()))
                 for endpoint in deployment.endpoints:
-                    if endpoint.replica_id not in self._replicas:
+                    if endpoint.replica_id not in self._replicas and endpoint.replica_id not in self._left:
                         self._replicas[endpoint.replica_id] = Replica(
                             application.name,
                             deployment.name,

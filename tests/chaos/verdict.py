@@ -96,7 +96,7 @@ def judge(event: str, promise: Promise, window: Window, calls: Iterable[Call]) -
 
 
 def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
-    what = f"{call.kind} {call.code} ({call.details[:90]})" if call.details else f"{call.kind} {call.code}"
+    what = f"{call.kind} {call.code} ({call.details[:220]})" if call.details else f"{call.kind} {call.code}"
     if call.kind == LONG:
         if call.code != "UNAVAILABLE":
             yield f"a stream past the grace must end UNAVAILABLE: {what}"

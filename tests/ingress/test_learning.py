@@ -94,3 +94,13 @@ def test_a_proxy_that_is_being_restarted_is_waited_for_longer_than_a_replica(clo
     clock.now = 29
     registry.expire()
     assert registry.proxies == ()
+
+
+def test_a_replica_that_leaves_while_the_controller_learns_does_not_come_back(clock: Clock) -> None:
+    old = Endpoint("old", "127.0.0.1", 4000)
+    held = Snapshot(50, (Application("app", (Deployment("D", ("t.T",), (old,)),)),))
+    registry = Registry(lease_s=7, clock=clock, first_version=10)
+    registry.deregister("old")
+    registry.adopt(held)
+    assert registry.snapshot.applications[0].deployments[0].endpoints == ()
+    assert registry.snapshot.version > 50, "the proxy must hear of it"
