@@ -61,8 +61,8 @@ def main() -> int:
 
 
 def _run(address: str, arguments: argparse.Namespace) -> tuple[bool, str, int]:
+    from constant_load import Load
     from events import happen, long_form, short_form
-    from load import Load
     from verdict import render
     from world import World
 

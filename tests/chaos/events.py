@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from load import Load
+from constant_load import Load
 from verdict import Promise, Row, Window, judge
 from world import World
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 
-from load import BUILT_IN, LONG, UNARY, Call
+from constant_load import BUILT_IN, LONG, UNARY, Call
 
 #: Seconds after a fault in which calls that are begun may still fail.
 RECOVERY_S = 2.0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
-from load import Load
+from constant_load import Load
 from processes import commands, ingress_folder, is_alive, raylet_pid, workers
 from ray import serve
 from ray.serve.schema import ServeDeploySchema
