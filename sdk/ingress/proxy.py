@@ -20,6 +20,7 @@ from sdk.ingress.actors import find_controller
 from sdk.ingress.adoption import SupervisedEnvoy, Table, find, keep_table, kept_table, make_plan, start
 from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
+from sdk.ingress.draining import is_draining
 from sdk.ingress.envoy import check_port, envoy_command, find_envoy, last_words
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
@@ -43,6 +44,8 @@ _RETRY_S = 0.2
 _REFUSED_RETRY_S = 1.0
 # Seconds that the kernel gets to end an Envoy whose supervisor was killed.
 _ORPHAN_PATIENCE_S = 5.0
+# Seconds between two looks whether Ray drains the node.
+_DRAIN_LOOK_S = 2.0
 # Seconds without any controller, not even one that is being restarted, after which nobody needs this proxy.
 _ABANDONED_S = 30.0
 # A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default).
@@ -89,14 +92,14 @@ class Proxy:
         except (IngressError, OSError) as error:
             self._change(problem=str(error))
         # What keeps the proxy from serving is reported to the controller, not raised: Ray would try again for ever.
-        self._tasks += [loop.create_task(self._follow()), loop.create_task(self._report())]
+        self._tasks += [loop.create_task(task) for task in (self._follow(), self._report(), self._heed_drain())]
 
     async def stop(self) -> None:
         """End Envoy and everything else, and remove what was written."""
-        self._built_in.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._built_in.drain()
         if self._envoy is not None:
             await self._envoy.stop()
         if self._fallback is not None:
@@ -224,6 +227,15 @@ class Proxy:
     async def _abandon(self) -> None:
         await self.stop()
         await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
+
+    async def _heed_drain(self) -> None:
+        """Tell load balancers when Ray is about to take this node away."""
+        while True:
+            try:
+                self._built_in.drain(await asyncio.to_thread(is_draining, self._state.node_id))
+            except Exception as error:  # Ray's own, of several kinds, while its head is being restarted
+                logger.debug("Ray does not say whether this node is being drained: %s", error)
+            await asyncio.sleep(_DRAIN_LOOK_S)
 
     async def _report(self) -> None:
         """Tell the controller at once what changes here; it hears the same when the proxy asks for news."""

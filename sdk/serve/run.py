@@ -20,6 +20,7 @@ from sdk.ingress.options import GrpcOptions
 from sdk.ingress.servicers import with_services
 from sdk.serve.application import require_application
 from sdk.serve.failures import explain
+from sdk.serve.routed import wait_routed
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -152,6 +153,7 @@ def run(target: Any, *, name: str = "default", options: GrpcOptions | None = Non
         except RuntimeError as error:
             raise ClusterError(f"Application {name!r} failed to start: {explain(name) or error}") from error
     _require_routed(name)
+    wait_routed(name, status)
     return handle
 
 

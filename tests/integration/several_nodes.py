@@ -18,9 +18,13 @@ from typing import Any
 
 import grpc
 import ray
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from namespaces import machines
 from node_app import Where
 from processes import commands, ingress_folder, is_alive
+from ray.serve.generated.serve_pb2 import HealthzRequest
+from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
@@ -61,24 +65,30 @@ def look(port: int, here: str, there: str, raylet: int, uses_namespaces: bool) -
     head = sdk.status().proxies[0].node_id
     (other,) = nodes - {head}
     with grpc.insecure_channel(f"{here}:{port}") as channel:
-        tell("the head's proxy reaches", names(answers(channel), head))
+        tell("the head's proxy reaches", names(answers(channel, 2), head))
     if uses_namespaces:
         stop_ingress()
         sdk.start(sdk.GrpcOptions(host=host, port=port))
         wait_until(lambda: is_whole(2, 2))
         tell("with EveryNode there are proxies on", names({proxy.node_id for proxy in sdk.status().proxies}, head))
         with grpc.insecure_channel(f"{there}:{port}") as channel:
-            tell("the other node's proxy reaches", names(answers(channel), head))
+            tell("the other node's proxy reaches", names(answers(channel, 2), head))
+            tell("its health", health(channel))
+            drain(other)
+            wait_until(lambda: health(channel)[0] != "SERVING")
+            tell("its health while it is drained", health(channel))
+        with grpc.insecure_channel(f"{here}:{port}") as channel:
+            tell("the health of the head meanwhile", health(channel))
     envoys = commands(str(ingress_folder(other)))
     tell("processes of the other node's proxy", len(envoys))
     with grpc.insecure_channel(f"{here}:{port}") as channel:
         os.kill(raylet, signal.SIGKILL)
         killed = time.monotonic()
-        tell("codes after a node is lost", codes(channel, seconds=3.0, after_s=0.0))
-        tell("codes 3 s later", codes(channel, seconds=2.0, after_s=0.0))
+        tell("codes after a node is lost", codes(channel, seconds=3.0))
+        tell("codes 3 s later", codes(channel, seconds=2.0))
         wait_until(lambda: is_whole(1, 1), 60)
         print(f"the lost node was forgotten after {time.monotonic() - killed:.1f} s", file=sys.stderr)
-        tell("then the head's proxy reaches", names(answers(channel), head))
+        tell("then the head's proxy reaches", names(answers(channel, 1), head))
     wait_until(lambda: not any(is_alive(pid) for pid in envoys) and not ingress_folder(other).exists())
     tell("its Envoy is left", any(is_alive(pid) for pid in envoys))
 
@@ -109,14 +119,37 @@ def _is_of(words: str) -> bool:
     return f"--gcs-address={ray.get_runtime_context().gcs_address}" in words
 
 
-def answers(channel: grpc.Channel) -> set[str]:
-    """The nodes whose replicas answer forty calls."""
-    stub = UserDefinedServiceStub(channel)
-    ask = UserDefinedMessage()
-    return {stub.__call__(ask, metadata=METADATA, timeout=10, wait_for_ready=True).greeting for _ in range(40)}
+def answers(channel: grpc.Channel, count: int) -> set[str]:
+    """The nodes whose replicas answer, when so many do: Envoy sends calls to a replica after its first health check."""
+    stub, found = UserDefinedServiceStub(channel), set()
+
+    def call() -> bool:
+        found.add(stub.__call__(UserDefinedMessage(), metadata=METADATA, timeout=10, wait_for_ready=True).greeting)
+        return len(found) >= count
+
+    wait_until(call, 10)
+    return found
 
 
-def codes(channel: grpc.Channel, seconds: float, after_s: float) -> list[str]:
+def drain(node_id: str) -> None:
+    """Tell Ray that a machine will be preempted."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--node-id={node_id}"]
+    command += [f"--address={ray.get_runtime_context().gcs_address}", "--reason=DRAIN_NODE_REASON_PREEMPTION"]
+    command += ["--reason-message=test", "--deadline-remaining-seconds=600"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def health(channel: grpc.Channel) -> list[str]:
+    """What grpc.health.v1 says, and what Ray Serve's Healthz does."""
+    stub, serve = HealthStub(channel), RayServeAPIServiceStub(channel)
+    status = HealthCheckResponse.ServingStatus.Name(stub.Check(HealthCheckRequest(), timeout=5).status)
+    try:
+        return [status, serve.Healthz(HealthzRequest(), timeout=5).message]
+    except grpc.RpcError as error:
+        return [status, f"{error.code().name}: {error.details()}"]
+
+
+def codes(channel: grpc.Channel, seconds: float) -> list[str]:
     """The codes of calls in that time."""
     stub, end, seen = UserDefinedServiceStub(channel), time.monotonic() + seconds, set()
     while time.monotonic() < end:

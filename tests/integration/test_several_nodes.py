@@ -53,6 +53,14 @@ def test_every_node_has_a_proxy_that_reaches_every_replica(seen: dict[str, Any])
     assert seen["the other node's proxy reaches"] == ["head", "other"]
 
 
+def test_a_node_that_is_being_drained_says_so_to_load_balancers(seen: dict[str, Any]) -> None:
+    if "its health" not in seen:
+        pytest.skip("two Envoys of one port need network namespaces, which this user may not make")
+    assert seen["its health"] == ["SERVING", "success"]
+    assert seen["its health while it is drained"] == ["NOT_SERVING", "UNAVAILABLE: This node is being drained."]
+    assert seen["the health of the head meanwhile"] == ["SERVING", "success"]
+
+
 def test_a_lost_node_is_forgotten(seen: dict[str, Any]) -> None:
     assert set(seen["codes after a node is lost"]) <= {"OK", "UNAVAILABLE"}
     assert seen["codes 3 s later"] == ["OK"]
