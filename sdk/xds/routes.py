@@ -8,7 +8,8 @@
     else route_by_service            → path → the one app that serves the service, or fallback
     else                             → fallback
 
-At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together.
+At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together. A deployment
+with idempotent methods has one more lookup, by path: their calls are retried when a replica is lost.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk.gen import envoy_pb2 as pb
 from sdk.xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
 from sdk.xds.last_value import switched_on
 from sdk.xds.listener import APPLICATION_KEY, ROUTES_NAME, header
 from sdk.xds.matching import header_input, header_matches
+from sdk.xds.retries import BUFFERED_BYTES, fallback_retries, lost_replica_retries, safe_retries
 from sdk.xds.typed import pack
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
         for app in snapshot.applications
         for deployment in app.deployments
     }
-    apps = {app.name: _application(app, leaves, fallback) for app in snapshot.applications}
+    apps = {app.name: _application(app, snapshot, leaves, fallback) for app in snapshot.applications}
     by_application = _OnMatch(
         matcher=_lookup(APPLICATION_KEY, exact=apps, otherwise=_unnamed(snapshot, apps, leaves, fallback))
     )
@@ -55,7 +56,7 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     matcher = _lookup(":path", prefix=builtin, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
         name=ROUTES_NAME,
-        virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=_safe_retries())],
+        virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=safe_retries())],
         # An error without messages comes with a length of 0, which clients would take for metadata.
         response_headers_to_remove=["content-length"],
         # The client's address with its port, in place of whatever it sent: the context's peer().
@@ -64,15 +65,18 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
 
 
 def _fallback_route(filters: Mapping[str, Packed]) -> pb.Route:
-    return pb.Route(
-        match=pb.RouteMatch(prefix="/"), route=_to(FALLBACK), name=FALLBACK, typed_per_filter_config=filters
-    )
+    to_fallback = _to(FALLBACK)
+    to_fallback.retry_policy.CopyFrom(fallback_retries())
+    return pb.Route(match=pb.RouteMatch(prefix="/"), route=to_fallback, name=FALLBACK, typed_per_filter_config=filters)
 
 
 def _application(
-    app: Application, leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch], fallback: pb.Matcher.OnMatch
+    app: Application,
+    snapshot: Snapshot,
+    leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch],
+    fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
-    if len(app.deployments) == 1:
+    if len(app.deployments) == 1 and not snapshot.listed_services_only:
         # Its replica answers UNIMPLEMENTED for a service that it doesn't have, and can say which ones it has.
         return leaves[app.name, app.deployments[0].name]
     services: dict[str, pb.Matcher.OnMatch] = {}
@@ -119,6 +123,14 @@ def _service_owners(
 
 
 def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
+    leaf = _routes(application, deployment.name, None)
+    if not deployment.idempotent:
+        return leaf
+    repeatable = _routes(application, deployment.name, lost_replica_retries())
+    return _OnMatch(matcher=_lookup(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=leaf))
+
+
+def _routes(application: str, deployment: str, retries: pb.RetryPolicy | None) -> pb.Matcher.OnMatch:
     by_model = pb.Route(
         name=application,
         match=pb.RouteMatch(
@@ -133,13 +145,17 @@ def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
                 )
             ],
         ),
-        route=_to(affinity_cluster_name(application, deployment.name)),
+        route=_to(affinity_cluster_name(application, deployment)),
     )
     header = pb.RouteAction.HashPolicy.Header(header_name=MODEL_KEY)
     by_model.route.hash_policy.add(header=header)
     by_load = pb.Route(
-        name=application, match=pb.RouteMatch(prefix="/"), route=_to(cluster_name(application, deployment.name))
+        name=application, match=pb.RouteMatch(prefix="/"), route=_to(cluster_name(application, deployment))
     )
+    for route in (by_model, by_load):
+        if retries is not None:
+            route.route.retry_policy.CopyFrom(retries)
+            route.per_request_buffer_limit_bytes.value = BUFFERED_BYTES
     return _action(pb.RouteList(routes=[by_model, by_load]))
 
 
@@ -165,16 +181,3 @@ def _lookup(
     if prefix is not None:
         tree.prefix_match_map.CopyFrom(pb.Matcher.MatcherTree.MatchMap(map=prefix))
     return pb.Matcher(matcher_tree=tree, on_no_match=otherwise)
-
-
-def _safe_retries() -> pb.RetryPolicy:
-    """Retries of calls that can't have reached a handler, on another replica."""
-    previous_hosts = pb.RetryPolicy.RetryHostPredicate(
-        name="envoy.retry_host_predicates.previous_hosts", typed_config=pack(pb.PreviousHostsPredicate())
-    )
-    return pb.RetryPolicy(
-        retry_on="connect-failure,refused-stream,reset-before-request",
-        num_retries=UInt32Value(value=3),
-        retry_host_predicate=[previous_hosts],
-        host_selection_retry_max_attempts=5,
-    )
