@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from sdk.errors import IngressError
+from sdk.ingress.goodbye import ENVOY_ARGUMENTS
 
 _STOP_PATIENCE_S = 3.0
 
@@ -84,6 +85,7 @@ class EnvoyProcess:
     def __init__(self, binary: Path, bootstrap: Path, log: Path, concurrency: int | None) -> None:
         self._log = log
         command = [str(binary), "--config-path", str(bootstrap), "--log-level", "warning", "--log-path", str(log)]
+        command += ENVOY_ARGUMENTS
         # Without hot restart there is no shared memory that two Envoys on one machine would fight for.
         command += ["--disable-hot-restart", "--concurrency", str(concurrency or os.cpu_count() or 1)]
         self._process = subprocess.Popen(

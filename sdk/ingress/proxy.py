@@ -20,6 +20,7 @@ from sdk.ingress.actors import find_controller
 from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
 from sdk.ingress.envoy import EnvoyProcess, check_port, find_envoy
+from sdk.ingress.goodbye import say_goodbye
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
 from sdk.xds.isolation import Isolation
@@ -97,6 +98,7 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._envoy is not None:
+            await say_goodbye(self._folder / "admin.sock")
             await self._envoy.stop()
         if self._fallback is not None:
             await self._fallback.stop(None)

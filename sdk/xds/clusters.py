@@ -143,12 +143,13 @@ def _aliveness() -> pb.HealthCheck:
     """Finds replicas that hold their connections and serve nothing: stopped, or with a loop that hangs.
 
     A stopped replica gets no new calls after at most 1.75 s. Calls that it has are left to it: it may only be busy, in
-    a handler that blocks the loop, and will answer them. A cluster that no call ever reached is asked once a minute.
+    a handler that blocks the loop, and will answer them. Where no call ever went, and until 3 s after the first, it is
+    found a little later. A question costs Envoy 20 µs and the replica 10 µs.
     """
     return pb.HealthCheck(
         timeout=Duration(seconds=1),
         interval=Duration(nanos=750_000_000),
-        no_traffic_interval=Duration(seconds=60),
+        no_traffic_interval=Duration(seconds=3),
         unhealthy_threshold=UInt32Value(value=1),
         healthy_threshold=UInt32Value(value=1),
         http_health_check=pb.HealthCheck.HttpHealthCheck(host="replica", path=ALIVENESS_PATH),
