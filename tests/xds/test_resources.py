@@ -157,14 +157,18 @@ def test_an_only_deployment_goes_by_service_when_not_all_are_routed() -> None:
 
 def test_replicas_that_hang_are_found_and_idle_ones_are_asked_seldom() -> None:
     packed = build(Snapshot(1, (ONE,)), CONFIG).by_type[CLUSTERS]
+    patience = {}
     for name in ("one#Greeter", "one#Greeter#model"):
         cluster = pb.Cluster.FromString(packed[name].value)
         (question,) = cluster.health_checks
         assert question.http_health_check.path == ALIVENESS_PATH
-        assert question.interval.ToMilliseconds() + question.timeout.ToMilliseconds() < 2000
+        once = question.interval.ToMilliseconds() + question.timeout.ToMilliseconds()
+        patience[name] = once * question.unhealthy_threshold.value / 1000
         assert question.no_traffic_interval.ToMilliseconds() >= 3000
         assert cluster.ignore_health_on_host_removal, "else a replica that leaves is kept while it is healthy"
         assert cluster.common_lb_config.healthy_panic_threshold.value == 1
+    assert patience["one#Greeter"] < 2
+    assert patience["one#Greeter#model"] > 10, "a replica that loads a model may be silent meanwhile"
     assert cluster.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value == 125
     assert not pb.Cluster.FromString(packed["fallback"].value).health_checks
 
