@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
@@ -55,6 +56,18 @@ async def publish_store(it: Rig) -> None:
     await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
 
 
+async def call_until_caught(
+    upstream: Upstream, call: Callable[[], Coroutine[Any, Any, str]]
+) -> list[asyncio.Task[str]]:
+    """Calls until two more calls are at this upstream."""
+    calls, wanted = [], upstream.calls + 2
+    while upstream.calls < wanted:
+        calls.append(asyncio.create_task(call()))
+        await asyncio.sleep(0.01)
+        assert len(calls) < 500
+    return calls
+
+
 async def eventually(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 5
     while not condition():
@@ -70,7 +83,7 @@ def test_a_replica_that_hangs_gets_no_new_calls_after_two_seconds_and_keeps_thos
             # Both clusters ask at the start, that by load again three seconds later; by then it has seen the calls.
             await eventually(lambda: it.upstreams["b"].questions >= 3)
             hang(it.upstreams["b"])
-            caught = [asyncio.create_task(it.answers(PUT, timeout=20)) for _ in range(6)]
+            caught = await call_until_caught(it.upstreams["b"], lambda: it.answers(PUT, timeout=20))
             await asyncio.sleep(2)
             assert {await it.answers(PUT) for _ in range(20)} == {"a"}
             waiting = [call for call in caught if not call.done()]
@@ -115,9 +128,9 @@ def test_calls_of_idempotent_methods_go_to_another_replica(run: Run, last_words:
             bad = it.upstreams["b"]
             bad.last_words = last_words
             bad.hold.clear()
-            gets = [asyncio.create_task(it.answers(GET)) for _ in range(8)]
-            gets.append(asyncio.create_task(it.answers(GET, ("multiplexed_model_id", "m"))))
-            await eventually(lambda: bad.calls >= 2)
+            models = itertools.count()
+            gets = await call_until_caught(bad, lambda: it.answers(GET))
+            gets += await call_until_caught(bad, lambda: it.answers(GET, ("multiplexed_model_id", str(next(models)))))
             bad.hold.set()
             assert {await call for call in gets} == {"a"}
 
@@ -131,13 +144,12 @@ def test_calls_of_other_methods_are_not_repeated(run: Run) -> None:
             bad = it.upstreams["b"]
             bad.last_words = b""
             bad.hold.clear()
-            puts = [asyncio.create_task(it.answers(PUT)) for _ in range(8)]
-            await eventually(lambda: bad.calls >= 2)
+            puts = await call_until_caught(bad, lambda: it.answers(PUT))
             calls = bad.calls
             bad.hold.set()
             answers = [await call for call in puts]
             assert answers.count("UNAVAILABLE") == calls, "each that it had begun, and no other"
-            assert set(answers) == {"UNAVAILABLE", "a"}
+            assert set(answers) <= {"UNAVAILABLE", "a"}
 
     run(scenario())
 
