@@ -179,7 +179,7 @@ class Proxy:
 
     async def _publish(self, snapshot: Snapshot) -> None:
         try:
-            await self._isolation.publish(snapshot)
+            is_complete = await self._isolation.publish(snapshot)
         except asyncio.TimeoutError:
             log = self._envoy.last_words() if self._envoy is not None else ""
             self._report(
@@ -188,13 +188,15 @@ class Proxy:
         except IngressError as error:
             self._report(str(error))
         else:
+            self._built_in.notify()
+            if not is_complete:
+                return
             # Only now: what Envoy has not acknowledged is asked for, and published, again.
             self._snapshot = snapshot
             refusals = self._isolation.refusals
             for refusal in sorted(set(refusals) - set(self._state.refusals)):
                 logger.error("the newest state of %s", refusal)
             self._state = replace(self._state, version=snapshot.version, problem="", refusals=refusals)
-            self._built_in.notify()
 
     async def _push(self, snapshot: Snapshot) -> None:
         """Return when Envoy has acknowledged this routing table."""
