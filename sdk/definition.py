@@ -49,6 +49,17 @@ class Definition:
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
 
+    @property
+    def idempotent_paths(self) -> tuple[str, ...]:
+        """Paths of the methods whose calls may be sent to another replica when one is lost, sorted.
+
+        Those that their proto marks, but for streams of requests: nobody keeps one, to send it once more.
+        """
+        methods = [method for service in self.services for method in service.methods]
+        return tuple(
+            sorted(m.path for m in methods if m.idempotency != "unknown" and not m.cardinality.client_streaming)
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The services are left to their shims, which are pickled by reference to the generated module: importing it
         # loads the messages, and a worker with other generated code fails with what is wrong.

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from sdk.errors import IngressError
+from sdk.ingress.goodbye import ENVOY_ARGUMENTS
 
 _STOP_PATIENCE_S = 3.0
 
@@ -79,6 +80,7 @@ def envoy_command(binary: Path, bootstrap: Path, log: Path, concurrency: int | N
         concurrency: Worker threads; None for one a core.
     """
     command = [str(binary), "--config-path", str(bootstrap), "--log-level", "warning", "--log-path", str(log)]
+    command += ENVOY_ARGUMENTS
     # The access log is written each second, not each ten.
     command += ["--file-flush-interval-msec", "1000"]
     # Without hot restart there is no shared memory that two Envoys on one machine would fight for.

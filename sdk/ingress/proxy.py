@@ -22,6 +22,7 @@ from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
 from sdk.ingress.draining import is_draining
 from sdk.ingress.envoy import check_port, envoy_command, find_envoy, last_words
+from sdk.ingress.goodbye import say_goodbye
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
 from sdk.xds.isolation import Isolation
@@ -101,6 +102,7 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._built_in.drain()
         if self._envoy is not None:
+            await say_goodbye(self._folder / "admin.sock")
             await self._envoy.stop()
         if self._fallback is not None:
             await self._fallback.stop(None)
@@ -255,13 +257,16 @@ class Proxy:
 
     async def _publish(self, snapshot: Snapshot) -> None:
         try:
-            await self._isolation.publish(snapshot)
+            is_complete = await self._isolation.publish(snapshot)
         except asyncio.TimeoutError:
             problem = f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {self._words()}"
             self._fail(problem.rstrip())
         except IngressError as error:
             self._fail(str(error))
         else:
+            self._built_in.notify()
+            if not is_complete:
+                return
             # Only now: what Envoy has not acknowledged is asked for, and published, again.
             self._snapshot = snapshot
             refusals = self._isolation.refusals
@@ -270,7 +275,6 @@ class Proxy:
             # Before it is reported: what others believe to be gone must not come back with the next actor.
             keep_table(self._folder, Table(self._in_force(), snapshot))
             self._change(version=snapshot.version, problem="", refusals=refusals)
-            self._built_in.notify()
 
     async def _push(self, snapshot: Snapshot) -> None:
         """Return when Envoy has acknowledged this routing table."""

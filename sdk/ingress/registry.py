@@ -38,6 +38,11 @@ class Replica:
     descriptors: str = ""
     idempotent: tuple[str, ...] = ()
 
+    @property
+    def described(self) -> Deployment:
+        """Its deployment, without endpoints."""
+        return Deployment(self.deployment, self.services, descriptors=self.descriptors, idempotent=self.idempotent)
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -139,7 +144,7 @@ class Registry:
             descriptors: The serialized ``FileDescriptorSet`` whose digest it announces.
         """
         self._leases[replica.endpoint.replica_id] = self._clock() + self._lease_s
-        self._known.setdefault(replica.application, {})[replica.deployment] = self._describe(replica)
+        self._known.setdefault(replica.application, {})[replica.deployment] = replica.described
         if replica.descriptors:
             self._descriptors[replica.descriptors] = descriptors
         self._replicas[replica.endpoint.replica_id] = replica
@@ -248,11 +253,10 @@ class Registry:
 
     # -- the snapshot -------------------------------------------------------------------------
 
-    def _describe(self, replica: Replica) -> Deployment:
-        services = replica.services
-        if self._only_services is not None:
-            services = tuple(service for service in services if service in self._only_services)
-        return Deployment(replica.deployment, services, (), replica.descriptors, replica.idempotent)
+    def _routed(self, services: tuple[str, ...]) -> tuple[str, ...]:
+        if self._only_services is None:
+            return services
+        return tuple(service for service in services if service in self._only_services)
 
     def _publish(self, at_least: int = 0) -> None:
         endpoints: dict[tuple[str, str], list[Endpoint]] = {}
@@ -262,7 +266,11 @@ class Registry:
             Application(
                 name,
                 tuple(
-                    replace(known, endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
+                    replace(
+                        known,
+                        services=self._routed(known.services),
+                        endpoints=tuple(sorted(endpoints.get((name, deployment), ()))),
+                    )
                     for deployment, known in sorted(deployments.items())
                 ),
             )

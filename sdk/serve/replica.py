@@ -60,15 +60,7 @@ class ReplicaHost:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
         self._services = tuple(service.full_name for service in definition.services)
-        # A stream of requests is not kept, so it can't be sent again.
-        self._idempotent = tuple(
-            sorted(
-                method.path
-                for service in definition.services
-                for method in service.methods
-                if method.idempotency != "unknown" and not method.cardinality.client_streaming
-            )
-        )
+        self._idempotent = definition.idempotent_paths
         self._digest, self._descriptors = announce(service.file for service in definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()

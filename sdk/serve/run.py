@@ -106,18 +106,19 @@ def start(options: GrpcOptions | None = None) -> None:
         >>> import sdk
         >>> sdk.start(sdk.GrpcOptions(port=9000))  # doctest: +SKIP
     """
+    options = None if options is None else with_services(options)  # what is wrong there needs no cluster
     _connect()
     running = find_controller()
     if running is not None:
         if options is not None:
-            different = _call(running.status).options.differences(with_services(options))
+            different = _call(running.status).options.differences(options)
             if different:
                 raise IngressError(f"The ingress runs with other options ({different}); call sdk.shutdown() first.")
         return
     find_envoy()  # fails here with one clear line instead of in an actor
     with _serve_errors():
         serve.start(proxy_location="Disabled")
-    controller = create(with_services(options or GrpcOptions()), deployed_applications)
+    controller = create(options or GrpcOptions(), deployed_applications)
     problem = _call(controller.wait_ready, _START_PATIENCE_S, patience_s=_START_PATIENCE_S + 10)
     if problem:
         stop_ingress()

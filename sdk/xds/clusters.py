@@ -48,9 +48,13 @@ def deployment_clusters(application: str, deployment: str, config: ListenerConfi
         cluster.eds_cluster_config.service_name = name
     by_load.name = name
     by_load.lb_policy = pb.Cluster.LEAST_REQUEST
+    by_load.health_checks.append(_aliveness(misses=1, idle_s=3))
     yield by_load
     by_model.name = affinity_cluster_name(application, deployment)
     by_model.lb_policy = pb.Cluster.RING_HASH
+    # Loading a model may well block a replica's loop. Were its calls sent elsewhere meanwhile, the next replica would
+    # load the model too, and then the next.
+    by_model.health_checks.append(_aliveness(misses=6, idle_s=10))
     by_model.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value = _BALANCE_FACTOR
     yield by_model
 
@@ -121,7 +125,6 @@ def _replicas(config: ListenerConfig) -> pb.Cluster:
         connect_timeout=Duration(seconds=1),
         circuit_breakers=_circuit_breakers(),
         outlier_detection=_outlier_detection(),
-        health_checks=[_aliveness()],
         # A replica that leaves is healthy, and Envoy would keep it until it no longer is.
         ignore_health_on_host_removal=True,
         # As long as one replica in a hundred answers, those that don't get no calls. When none does, all get them as
@@ -139,17 +142,18 @@ def _replicas(config: ListenerConfig) -> pb.Cluster:
     )
 
 
-def _aliveness() -> pb.HealthCheck:
+def _aliveness(*, misses: int, idle_s: int) -> pb.HealthCheck:
     """Finds replicas that hold their connections and serve nothing: stopped, or with a loop that hangs.
 
-    A stopped replica gets no new calls after at most 1.75 s. Calls that it has are left to it: it may only be busy, in
-    a handler that blocks the loop, and will answer them. A cluster that no call ever reached is asked once a minute.
+    A stopped replica gets no new calls after at most 1.75 s for each miss that it may have. Calls that it has are left
+    to it: it may only be busy, in a handler that blocks the loop, and will answer them. Where no call has gone yet, it
+    is asked every ``idle_s`` seconds. A question costs Envoy 20 µs and the replica 10 µs.
     """
     return pb.HealthCheck(
         timeout=Duration(seconds=1),
         interval=Duration(nanos=750_000_000),
-        no_traffic_interval=Duration(seconds=60),
-        unhealthy_threshold=UInt32Value(value=1),
+        no_traffic_interval=Duration(seconds=idle_s),
+        unhealthy_threshold=UInt32Value(value=misses),
         healthy_threshold=UInt32Value(value=1),
         http_health_check=pb.HealthCheck.HttpHealthCheck(host="replica", path=ALIVENESS_PATH),
     )

@@ -24,6 +24,8 @@ __all__ = ["Isolation", "Refusal"]
 # A ValueError is what a message raises for text that can't be sent at all, such as half of a surrogate pair.
 _REFUSALS = (ResourcesRejected, InconsistentResources, ValueError)
 _RETRY_S = 30.0
+# Seconds that one search may take: below the lease of a proxy, which can't report meanwhile.
+_SEARCH_S = 4.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,8 +80,12 @@ class Isolation:
         """Tell whether what was refused should be tried again, with ``publish``, though nothing has changed."""
         return bool(self._refused) and self._clock() >= self._retry_at
 
-    async def publish(self, snapshot: Snapshot) -> None:
+    async def publish(self, snapshot: Snapshot) -> bool:
         """Put all of a routing table in force but the applications that are refused.
+
+        Returns:
+            Whether every application was tried. If not, some good ones may be missing: call it again soon. What was
+            found is kept.
 
         Raises:
             ResourcesRejected: What is refused is the listener, or the table without anything new in it.
@@ -95,19 +101,21 @@ class Isolation:
         }
         self._left_out &= held_back.keys()
         fresh = apps.keys() - held_back.keys()
+        refused: dict[str, str] = {}
+        is_complete = True
         try:
             await self._try(snapshot, fresh)
-            refused = {}
         except _REFUSALS as error:
             if isinstance(error, ResourcesRejected) and error.type_url == LISTENERS:
                 raise
-            refused = await self._search(snapshot, sorted(fresh), error)
+            refused, is_complete = await self._search(snapshot, sorted(fresh), error)
         if refused:
             self._retry_at = self._clock() + _RETRY_S
         self._refused = {**held_back, **{name: (apps[name], reason) for name, reason in refused.items()}}
+        return is_complete
 
-    async def _search(self, snapshot: Snapshot, fresh: Sequence[str], error: Exception) -> dict[str, str]:
-        """Return why which applications are refused; all others are in force then."""
+    async def _search(self, snapshot: Snapshot, fresh: Sequence[str], error: Exception) -> tuple[dict[str, str], bool]:
+        """Return why which applications are refused, and whether all were tried; those that are good are in force."""
         apps = {app.name: app for app in snapshot.applications}
         changed = [name for name in fresh if self._taken.get(name) != apps[name]]
         if not changed:
@@ -119,9 +127,14 @@ class Isolation:
             self._left_out |= set(changed) - self._taken.keys()
             await self._try(snapshot, accepted)
         refused: dict[str, str] = {}
+        deadline = self._clock() + _SEARCH_S
+        untried: set[str] = set()
 
         async def search(names: Sequence[str], known: Exception | None) -> bool:
             """Put these in force where possible; tell whether all are. ``known`` is why they are refused together."""
+            if self._clock() >= deadline:
+                untried.update(names)
+                return False
             if known is None:
                 try:
                     await self._try(snapshot, accepted | set(names))
@@ -140,9 +153,9 @@ class Isolation:
             return False
 
         await search(changed, error)
-        self._left_out &= refused.keys()
+        self._left_out &= refused.keys() | untried
         await self._try(snapshot, accepted)  # the last try may have been refused
-        return refused
+        return refused, not untried
 
     async def _try(self, snapshot: Snapshot, fresh: Collection[str]) -> None:
         """Publish the newest state of some applications with what the others may keep."""

@@ -58,5 +58,7 @@ def _elsewhere(retry_on: str, attempts: int) -> pb.RetryPolicy:
         retry_on=retry_on,
         num_retries=UInt32Value(value=attempts),
         retry_host_predicate=[previous_hosts],
-        host_selection_retry_max_attempts=5,
+        # With a few, one call in fifty ended on the replica that it came from: a model's ring of two replicas often has
+        # the same one several times in a row.
+        host_selection_retry_max_attempts=20,
     )

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sdk import GrpcOptions, OptionsError
+
+DOCS = Path(__file__).parents[2] / "docs" / "options.md"
 
 
 @pytest.mark.parametrize(
@@ -23,6 +28,11 @@ from sdk import GrpcOptions, OptionsError
         ("max_metadata_bytes", 10),
         ("max_concurrent_streams", 1.5),
         ("envoy_concurrency", 0),
+        ("keepalive_time_s", 0.5),
+        ("keepalive_timeout_s", None),
+        ("max_connection_idle_s", -1),
+        ("max_connection_age_s", float("inf")),
+        ("grpc_servicer_functions", "greet.Greeter"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: Any) -> None:
@@ -35,6 +45,28 @@ def test_every_wrong_value_is_told_at_once() -> None:
         GrpcOptions(port=-1, error_details="all")  # type: ignore[arg-type]
     assert "port must be" in str(raised.value)
     assert "error_details must be" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["request_timeout_s", "keepalive_time_s", "max_connection_idle_s"])
+def test_none_is_for_never(name: str) -> None:
+    assert getattr(GrpcOptions(**{name: None}), name) is None  # type: ignore[arg-type]  # which option, mypy can't know
+
+
+@pytest.mark.parametrize("names", [(), ("greet.",), (3,), ("a b",)])
+def test_names_of_services_that_can_be_none(names: Any) -> None:
+    with pytest.raises(OptionsError, match=r"^GrpcOptions: grpc_servicer_functions must "):
+        GrpcOptions(grpc_servicer_functions=names)
+
+
+def test_a_list_of_services_from_a_config_file() -> None:
+    options = GrpcOptions(grpc_servicer_functions=["greet.Greeter"])  # type: ignore[arg-type]  # as files have it
+    assert options.grpc_servicer_functions == ("greet.Greeter",)
+    hash(options)
+
+
+def test_every_option_stands_in_the_documentation_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `([^|]*)` \|", DOCS.read_text(), re.MULTILINE)
+    assert dict(rows) == {field.name: str(field.default) for field in fields(GrpcOptions)}
 
 
 def test_differences() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sdk.ingress.registry import ProxyState, Registry, Replica
+from sdk.xds.isolation import Refusal
 from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 E = Endpoint("e", "127.0.0.1", 4000)
@@ -143,6 +144,32 @@ def test_acknowledged_means_by_every_proxy_that_can_serve(registry: Registry, cl
     clock.now = 5
     registry.expire()
     assert registry.proxies == ()
+
+
+def test_a_deployment_is_what_its_replicas_announce(registry: Registry) -> None:
+    announced = Replica("app", "D", ("t.T", "t.U"), E, "", ("/t.T/Get",))
+    registry.register(announced)
+    (deployment,) = registry.snapshot.applications[0].deployments
+    assert deployment == Deployment("D", ("t.T", "t.U"), (E,), "", ("/t.T/Get",))
+    other = Registry(lease_s=5, first_version=1)
+    other.adopt(registry.snapshot)
+    assert other.snapshot.applications == registry.snapshot.applications
+    registry.deregister("e")
+    (deployment,) = registry.snapshot.applications[0].deployments
+    assert deployment == Deployment("D", ("t.T", "t.U"), (), "", ("/t.T/Get",))
+
+
+def test_services_that_are_not_listed_are_not_in_the_table(clock: Clock) -> None:
+    registry = Registry(lease_s=5, clock=clock, first_version=1, only_services=("t.U", "t.V"))
+    registry.register(Replica("app", "D", ("t.T", "t.U"), E))
+    assert registry.snapshot.listed_services_only
+    assert registry.snapshot.applications[0].deployments[0].services == ("t.U",)
+
+
+def test_a_proxy_whose_envoy_refuses_an_application_counts_for_the_others(registry: Registry) -> None:
+    registry.report(ProxyState("p", "n", "a", version=7, refusals=(Refusal("bad", "Envoy refused it"),)))
+    assert registry.is_acknowledged(7)
+    assert not registry.is_acknowledged(8), "it serves, so it is waited for"
 
 
 def test_descriptors_are_kept_while_a_deployment_announces_them(registry: Registry) -> None:

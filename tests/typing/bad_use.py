@@ -111,6 +111,7 @@ WrongShapes.bind(prefix="a")  # expect: call-arg reportCallIssue
 WrongTypes.options(num_replicas=2).bind(prefix=3)  # expect: arg-type reportArgumentType
 WrongTypes.options(num_replicas=2).bind()  # expect: call-arg reportCallIssue
 WrongTypes.options(max_ongoing_requests="7")  # expect: arg-type reportArgumentType
+WrongTypes.options(expose="no")  # expect: arg-type reportArgumentType
 WrongTypes.options(num_replica=2)  # expect: call-arg reportCallIssue
 
 

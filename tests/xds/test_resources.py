@@ -7,6 +7,7 @@ import pytest
 
 from sdk.errors import IngressError, OptionsError
 from sdk.gen import envoy_pb2 as pb
+from sdk.wire.contract import ALIVENESS_PATH
 from sdk.xds.clusters import affinity_cluster_name, cluster_name
 from sdk.xds.resources import ListenerConfig, Resources, build, check
 from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
@@ -27,12 +28,13 @@ def routes(snapshot: Snapshot) -> pb.Matcher:
     return host.matcher
 
 
-def target(step: pb.Matcher.OnMatch) -> str:
-    """Returns the cluster by load of a leaf."""
+def target(step: pb.Matcher.OnMatch, retries: str = "") -> str:
+    """Returns the cluster by load of a leaf, whose routes have this policy of their own."""
     action = step.action.typed_config
     if action.type_url == type_url(pb.RouteList):
         by_model, by_load = pb.RouteList.FromString(action.value).routes
         assert by_model.route.cluster == f"{by_load.route.cluster}#model"
+        assert {route.route.retry_policy.retry_on for route in (by_model, by_load)} == {retries}
         assert [policy.header.header_name for policy in by_model.route.hash_policy] == ["multiplexed_model_id"]
         return by_load.route.cluster
     return pb.Route.FromString(action.value).route.cluster
@@ -128,6 +130,49 @@ def test_the_first_deployment_gets_a_shared_service() -> None:
     assert targets(inner.matcher_tree.prefix_match_map) == {"/demo.S/": "app#Z"}
 
 
+def test_idempotent_methods_alone_are_retried_when_a_replica_is_lost() -> None:
+    paths = ("/demo.Tea/Brew", "/demo.Tea/Pour")
+    tea = replace(TWO.deployments[1], idempotent=paths)
+    app = replace(TWO, deployments=(TWO.deployments[0], tea))
+    step = by_application(Snapshot(1, (ONE, app))).matcher_tree.exact_match_map.map["two"]
+    services = step.matcher.matcher_tree.prefix_match_map.map
+    assert target(services["/demo.Fruit/"]) == "two#Fruit"
+    by_path = services["/demo.Tea/"].matcher
+    retries = "connect-failure,refused-stream,reset-before-request,reset,retriable-headers"
+    assert {key: target(leaf, retries) for key, leaf in by_path.matcher_tree.exact_match_map.map.items()} == {
+        "/demo.Tea/Brew": "two#Tea",
+        "/demo.Tea/Pour": "two#Tea",
+    }
+    assert target(by_path.on_no_match) == "two#Tea"
+    check(build(Snapshot(1, (ONE, app)), CONFIG))
+
+
+def test_an_only_deployment_goes_by_service_when_not_all_are_routed() -> None:
+    snapshot = Snapshot(1, (ONE,), listed_services_only=True)
+    inner = by_application(snapshot).matcher_tree.exact_match_map.map["one"].matcher
+    assert targets(inner.matcher_tree.prefix_match_map) == {"/demo.Greeter/": "one#Greeter"}
+    assert target(inner.on_no_match) == "fallback"
+    check(build(snapshot, CONFIG))
+
+
+def test_replicas_that_hang_are_found_and_idle_ones_are_asked_seldom() -> None:
+    packed = build(Snapshot(1, (ONE,)), CONFIG).by_type[CLUSTERS]
+    patience = {}
+    for name in ("one#Greeter", "one#Greeter#model"):
+        cluster = pb.Cluster.FromString(packed[name].value)
+        (question,) = cluster.health_checks
+        assert question.http_health_check.path == ALIVENESS_PATH
+        once = question.interval.ToMilliseconds() + question.timeout.ToMilliseconds()
+        patience[name] = once * question.unhealthy_threshold.value / 1000
+        assert question.no_traffic_interval.ToMilliseconds() >= 3000
+        assert cluster.ignore_health_on_host_removal, "else a replica that leaves is kept while it is healthy"
+        assert cluster.common_lb_config.healthy_panic_threshold.value == 1
+    assert patience["one#Greeter"] < 2
+    assert patience["one#Greeter#model"] > 10, "a replica that loads a model may be silent meanwhile"
+    assert cluster.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value == 125
+    assert not pb.Cluster.FromString(packed["fallback"].value).health_checks
+
+
 def test_without_application_the_only_one_is_called() -> None:
     assert target(without_application(Snapshot(1, (ONE,)))) == "one#Greeter"
     assert target(without_application(Snapshot(1, (ONE,), route_by_service=True))) == "one#Greeter"
@@ -184,6 +229,26 @@ def test_check_names_every_problem() -> None:
     with pytest.raises(IngressError) as caught:
         check(Resources({**resources.by_type, ROUTES: {}}))
     assert len(str(caught.value).splitlines()) == 4
+
+
+def test_connections_of_clients() -> None:
+    def manager(config: ListenerConfig) -> pb.HttpConnectionManager:
+        listener = pb.Listener.FromString(build(Snapshot(1), config).by_type[LISTENERS]["grpc"].value)
+        return pb.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value)
+
+    config = replace(
+        CONFIG, keepalive_time_s=30.5, keepalive_timeout_s=5, max_connection_idle_s=60, max_connection_age_s=600
+    )
+    made = manager(config)
+    assert made.http2_protocol_options.connection_keepalive.interval.ToMilliseconds() == 30_500
+    assert made.http2_protocol_options.connection_keepalive.timeout.seconds == 5
+    assert made.common_http_protocol_options.idle_timeout.seconds == 60
+    assert made.common_http_protocol_options.max_connection_duration.seconds == 600
+    plain = manager(CONFIG)
+    assert not plain.http2_protocol_options.HasField("connection_keepalive")
+    assert plain.common_http_protocol_options.HasField("idle_timeout")
+    assert not plain.common_http_protocol_options.idle_timeout.seconds, "never; without the field it is an hour"
+    assert not plain.common_http_protocol_options.HasField("max_connection_duration")
 
 
 def test_listener() -> None:

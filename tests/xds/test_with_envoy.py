@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from envoy_rig import rig, start_envoy, stop_envoy
 
 from sdk.gen import envoy_pb2 as pb
-from sdk.xds.resources import Resources
+from sdk.xds.isolation import Isolation
+from sdk.xds.resources import Resources, build
 from sdk.xds.server import AdsServer, ResourcesRejected
 from sdk.xds.typed import CLUSTERS, LISTENERS, pack
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from envoy_rig import Apps
+
+    from sdk.xds.snapshot import Snapshot
 
     Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -247,6 +251,46 @@ def test_what_envoy_refuses_changes_nothing_and_blocks_nothing(run: Run) -> None
             assert await it.answers(GREET, app("one")) == "a"
             await it.publish({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
             assert await it.answers(GREET, app("bad")) == "b"
+
+    run(scenario())
+
+
+def test_a_replica_that_envoy_refuses_blocks_its_own_application_only(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b") as it:
+
+            async def publish(snapshot: Snapshot) -> None:
+                await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+
+            isolation = Isolation(publish)
+            bad = {"bad": {"Greeter": (["demo.Greeter"], ["b"])}}
+            await isolation.publish(it.snapshot({**ONE, **bad}))
+            # A node that is known by a link-local address, of an interface that is not one of this machine.
+            it.upstreams["b"].endpoint_host = "fe80::1%nowhere"
+            new = {"new": {"Greeter": (["demo.Greeter"], ["a"])}}
+            for _ in range(2):
+                await isolation.publish(it.snapshot({**ONE, **bad, **new}))
+                (refusal,) = isolation.refusals
+                assert refusal.application == "bad"
+                assert refusal.reason.startswith("Envoy refused ClusterLoadAssignment: malformed IP address: fe80")
+                assert await it.answers(GREET, app("new")) == "a"
+                assert await it.answers(GREET, app("bad")) == "b", "the state before"
+            it.upstreams["b"].endpoint_host = "127.0.0.1"
+            await isolation.publish(it.snapshot({**ONE, **bad}))
+            assert isolation.refusals == ()
+            assert await it.answers(GREET, app("bad")) == "b"
+            assert await it.answers(GREET, app("new")) == "NOT_FOUND"
+
+    run(scenario())
+
+
+def test_only_listed_services_are_routed(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a") as it:
+            snapshot = replace(it.snapshot(ONE), listed_services_only=True)
+            await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+            assert await it.answers(GREET) == "a"
+            assert await it.answers(OTHER) == "NOT_FOUND", "from the fallback; a proxy knows better words"
 
     run(scenario())
 

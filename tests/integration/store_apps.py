@@ -1,0 +1,49 @@
+"""An application of three deployments, each with a service of its own. A module of its own: replicas import it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+from store_pb2 import Key, Value
+from store_sdk import ClerkBase, StoreBase, VaultBase
+
+from sdk import grpc_deployment
+
+
+@grpc_deployment(graceful_shutdown_wait_loop_s=0.1, expose=False)
+class Vault(VaultBase):
+    """Called by the store only."""
+
+    async def Open(self, request: Key) -> Value:
+        return Value(text=f"gold for {request.text}")
+
+
+@grpc_deployment(graceful_shutdown_wait_loop_s=0.1)
+class Clerk(ClerkBase):
+    async def Greet(self, request: Key) -> Value:
+        return Value(text=f"welcome {request.text}")
+
+
+@grpc_deployment(num_replicas=2, graceful_shutdown_wait_loop_s=0.1, max_ongoing_requests=100)
+class Store(StoreBase):
+    """Get answers after a moment with the process that it is in; Put opens the vault."""
+
+    def __init__(self, clerk: DeploymentHandle[Any], vault: DeploymentHandle[Any]) -> None:
+        self.clerk, self.vault = clerk, vault
+
+    async def Get(self, request: Key) -> Value:
+        await asyncio.sleep(0.02)
+        return Value(text=str(os.getpid()))
+
+    async def Put(self, request: Key) -> Value:
+        if not request.text:
+            return await self.Get(request)
+        opened: Value = await self.vault.Open.remote(request)
+        return opened
+
+
+def store() -> Any:
+    return Store.bind(Clerk.bind(), Vault.bind())

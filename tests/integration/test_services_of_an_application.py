@@ -1,0 +1,118 @@
+"""Each service goes to its deployment, one is kept from clients, and what one refuses or loses does not hurt others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import apps
+import grpc
+import pytest
+import ray
+import store_apps
+from clients import error_of, metadata_for
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from store_pb2 import Key
+from store_pb2_grpc import ClerkStub, StoreStub, VaultStub
+
+import sdk
+from sdk.cli.view import as_text
+from sdk.ingress.actors import find_controller
+from sdk.ingress.registry import Replica
+from sdk.xds.snapshot import Endpoint
+
+STORE = metadata_for("store")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def store(deploy: Any) -> None:
+    deploy(store_apps.store(), "store")
+
+
+def test_each_service_goes_to_its_deployment(channel: grpc.Channel) -> None:
+    assert StoreStub(channel).Get(Key(), metadata=STORE).text.isdigit()
+    assert ClerkStub(channel).Greet(Key(text="you"), metadata=STORE).text == "welcome you"
+
+
+def test_what_is_not_exposed_is_reached_by_handles_only(channel: grpc.Channel) -> None:
+    assert StoreStub(channel).Put(Key(text="you"), metadata=STORE).text == "gold for you"
+    error = error_of(VaultStub(channel).Open, Key(), metadata=STORE)
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert error.details() == "Application 'store' has no method 'Open' of service 'store.Vault'."
+    health = health_pb2_grpc.HealthStub(channel)
+    assert health.Check(health_pb2.HealthCheckRequest(service="store.Store"), metadata=STORE).status == 1
+    error = error_of(health.Check, health_pb2.HealthCheckRequest(service="store.Vault"), metadata=STORE)
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    known = set(ProtoReflectionDescriptorDatabase(channel).get_services())
+    assert known & {"store.Store", "store.Clerk", "store.Vault"} == {"store.Store", "store.Clerk"}
+    assert "  deployment Vault: HEALTHY, 1 replica, reached by handles" in as_text(sdk.status())
+
+
+def test_an_application_that_envoy_refuses_is_named_and_blocks_no_other(channel: grpc.Channel) -> None:
+    controller: Any = find_controller()
+    # A node that is known by a link-local address, of an interface that the proxy's machine does not have.
+    unreachable = Endpoint("unreachable", "fe80::1%nowhere", 4000, "another node")
+    bad = Replica("refused", "Elsewhere", ("else.Where",), unreachable)
+    reason = "application 'refused': Envoy refused ClusterLoadAssignment: malformed IP address: fe80::1%nowhere"
+    try:
+        began = time.monotonic()
+        ray.get(controller.register.remote(bad, b"", 10.0))
+        good = Replica("store", "Elsewhere", ("else.Where",), Endpoint("good", "10.0.0.1", 4000, "another node"))
+        ray.get(controller.register.remote(good, b"", 10.0))
+        assert ray.get(controller.deregister.remote("good", 10.0)), "acknowledged"
+        assert time.monotonic() - began < 9, "nobody waited in vain"
+        with pytest.raises(sdk.IngressError, match=reason):
+            sdk.run(apps.Guide.bind(), name="refused")
+        status = sdk.status()
+        assert not status.is_healthy
+        assert reason in as_text(status)
+        assert ClerkStub(channel).Greet(Key(text="you"), metadata=STORE).text == "welcome you"
+    finally:
+        ray.get(controller.deregister.remote("unreachable", 10.0))
+    wait_until(lambda: not any(proxy.problem for proxy in sdk.status().proxies))
+    from sdk.serve.run import delete
+
+    delete("refused")
+
+
+def test_calls_that_may_be_repeated_survive_the_death_of_their_replica(channel: grpc.Channel) -> None:
+    stub = StoreStub(channel)
+
+    def code(method: Any) -> str:
+        try:
+            method(Key(), metadata=STORE, timeout=10)
+        except grpc.RpcError as error:
+            return error.code().name
+        return "OK"
+
+    def codes(method: Any, until: float) -> list[str]:
+        ended = []
+        while time.monotonic() < until:
+            ended.append(code(method))
+        return ended
+
+    victim = int(stub.Get(Key(), metadata=STORE).text)
+    end = time.monotonic() + 2
+    with ThreadPoolExecutor(24) as threads:
+        gets = [threads.submit(codes, stub.Get, end) for _ in range(12)]
+        puts = [threads.submit(codes, stub.Put, end) for _ in range(12)]
+        time.sleep(0.7)
+        os.kill(victim, signal.SIGKILL)
+        got = [code for thread in gets for code in thread.result()]
+        put = [code for thread in puts for code in thread.result()]
+    assert set(got) == {"OK"}
+    assert len(got) > 50
+    assert set(put) == {"OK", "UNAVAILABLE"}, "what the replica had begun is not begun again"
+    assert put.count("UNAVAILABLE") <= 12
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

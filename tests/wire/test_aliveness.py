@@ -1,0 +1,76 @@
+"""Envoy's question whether a replica serves is answered, and is no call."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from wire_rig import UNARY, Peer, in_loop
+
+from sdk.wire.contract import ALIVE, ALIVENESS_PATH
+from sdk.wire.server import WireSettings
+from sdk.wire.sweep import IDLE_S
+
+
+async def echo(request: Int32Value) -> StringValue:
+    return StringValue(value=str(request.value))
+
+
+async def never(request: Int32Value) -> StringValue:
+    await asyncio.Event().wait()
+    return StringValue()
+
+
+def ask(peer: Peer, path: str = ALIVENESS_PATH) -> bytes:
+    peer.transport.chunks.clear()
+    peer.connection.data_received(f"GET {path} HTTP/1.1\r\nhost: replica\r\nuser-agent: Envoy/HC\r\n\r\n".encode())
+    return peer.transport.written
+
+
+def test_it_is_answered_again_and_again_and_counts_nowhere() -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Get=(UNARY, echo))
+        peer = Peer(server)
+        assert [ask(peer) for _ in range(3)] == [ALIVE] * 3
+        assert (server.calls, server.ongoing) == (0, 0)
+        peer.call("Get", Int32Value(value=7))
+        assert (await peer.answered())["grpc-status"] == "0"
+        assert server.calls == 1
+
+    in_loop(body)
+
+
+def test_a_replica_that_takes_no_more_calls_is_alive() -> None:
+    async def body(serve: Any) -> None:
+        server = serve(settings=WireSettings(max_ongoing_requests=1, max_queued_requests=0), Get=(UNARY, never))
+        Peer(server).call("Get", Int32Value())
+        assert server.ongoing == 1
+        assert ask(Peer(server)) == ALIVE
+
+    in_loop(body)
+
+
+def test_a_connection_on_which_it_is_asked_is_not_idle() -> None:
+    async def body(serve: Any) -> None:
+        server = serve(Get=(UNARY, echo))
+        asked, silent = Peer(server), Peer(server)
+        for second in range(0, int(IDLE_S) + 100, 60):
+            if not asked.transport.closed:
+                ask(asked)
+            server.sweep.sweep(float(second))
+        assert silent.transport.closed
+        assert not asked.transport.closed
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize("path", ["/", ALIVENESS_PATH + "/x", "/t.T/Get"])
+def test_no_other_question_is_answered(path: str) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Get=(UNARY, echo)))
+        assert ask(peer, path).startswith(b"HTTP/1.1 405 ")
+        assert peer.transport.ended
+
+    in_loop(body)

@@ -1,0 +1,151 @@
+"""Clients' connections: how long they live, and how they end. Against a real Envoy, frame by frame (RFC 9113)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from envoy_rig import Rig, rig
+
+from sdk.ingress.goodbye import say_goodbye
+from sdk.xds.resources import build
+
+if TYPE_CHECKING:
+    from envoy_rig import Apps
+
+    Run = Callable[[Coroutine[Any, Any, None]], None]
+
+CALL = "/demo.Greeter/SayHello"
+TWO: Apps = {"one": {"Greeter": (["demo.Greeter"], ["a"])}, "two": {"Greeter": (["demo.Greeter"], ["b"])}}
+ONE, OTHER = ("application", "one"), ("application", "two")
+SETTINGS, PING, GOAWAY = 4, 6, 7
+ACK = 1
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    # One loop for all: grpc.aio has one poller a process.
+    loop = asyncio.new_event_loop()
+    yield loop.run_until_complete
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+async def watch(port: int, *, answers_pings: bool = True) -> tuple[list[int], float]:
+    """Connects, calls nothing, and returns the types of the frames that came until Envoy closed, and after how long."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    began = time.monotonic()
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS))
+    frames = []
+    try:
+        while head := await reader.read(9):
+            length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+            body = await reader.readexactly(length)
+            frames.append(kind)
+            if kind == SETTINGS and not flags:
+                writer.write(_frame(SETTINGS, ACK))
+            elif kind == PING and not flags and answers_pings:
+                writer.write(_frame(PING, ACK, body))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+    return frames, time.monotonic() - began
+
+
+def _frame(kind: int, flags: int = 0, body: bytes = b"") -> bytes:
+    return len(body).to_bytes(3, "big") + bytes((kind, flags)) + bytes(4) + body
+
+
+async def publish(it: Rig, **options: float | None) -> None:
+    config = replace(it.config, **options)  # type: ignore[arg-type]  # names and values of one kind
+    await asyncio.wait_for(it.ads.publish(build(it.snapshot(TWO), config)), 5)
+
+
+def test_options_of_connections(run: Run) -> None:
+    async def pings() -> None:
+        async with rig("a", "b") as it:
+            await publish(it, keepalive_time_s=1.0, keepalive_timeout_s=1.0)
+            silent, alive = watch(it.port, answers_pings=False), asyncio.create_task(watch(it.port))
+            frames, seconds = await asyncio.wait_for(silent, 10)
+            assert PING in frames
+            assert 1 <= seconds < 6
+            assert not alive.done(), "this one has answered"
+            alive.cancel()
+
+    async def idle() -> None:
+        async with rig("a", "b") as it:
+            await publish(it, max_connection_idle_s=1.0)
+            frames, seconds = await asyncio.wait_for(watch(it.port), 10)
+            assert GOAWAY in frames
+            assert 1 <= seconds < 6
+
+    async def age() -> None:
+        async with rig("a", "b") as it:
+            await publish(it, max_connection_age_s=1.0)
+            it.upstreams["a"].hold.clear()
+            long = asyncio.create_task(it.call(CALL, ONE))
+            frames, seconds = await asyncio.wait_for(watch(it.port), 10)
+            assert GOAWAY in frames
+            assert 1 <= seconds < 6
+            assert not long.done(), "its connection is as old, and has a call"
+            it.upstreams["a"].hold.set()
+            assert (await long)[0] == "OK"
+
+    async def all_at_once() -> None:
+        await asyncio.gather(pings(), idle(), age())
+
+    run(all_at_once())
+
+
+def test_an_envoy_says_goodbye_and_lets_calls_end(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b") as it:
+            await publish(it)
+            it.upstreams["b"].hold.clear()
+            running = asyncio.create_task(it.call(CALL, OTHER))
+            assert await it.answers(CALL, ONE) == "a"
+            while not it.upstreams["b"].calls:
+                await asyncio.sleep(0.01)
+            goodbye = asyncio.create_task(say_goodbye(it.folder / "envoy.admin.sock"))
+            await asyncio.sleep(0.3)
+            assert await it.answers(CALL, ONE) == "a", "calls are still taken"
+            stats = await it.admin("/stats?filter=http.grpc.downstream_cx_drain_close")
+            assert "downstream_cx_drain_close: 1" in stats, "and their connection ends after them"
+            assert not goodbye.done()
+            while True:  # then new connections no longer are
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", it.port)
+                except ConnectionError:
+                    break
+                writer.close()
+                await asyncio.sleep(0.05)
+            assert not goodbye.done()
+            it.upstreams["b"].hold.set()
+            await asyncio.wait_for(goodbye, 2)
+            assert (await running)[0] == "OK"
+
+    run(scenario())
+
+
+def test_a_goodbye_takes_no_longer_than_its_patience(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b") as it:
+            await publish(it)
+            began = time.monotonic()
+            await say_goodbye(it.folder / "envoy.admin.sock")
+            assert time.monotonic() - began < 2, "nobody calls"
+            it.upstreams["b"].hold.clear()
+            endless = asyncio.create_task(it.call(CALL, OTHER))
+            while not it.upstreams["b"].calls:
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+            await say_goodbye(it.folder / "envoy.admin.sock", 0.5)
+            assert 0.5 <= time.monotonic() - began < 2.5
+            endless.cancel()
+
+    run(scenario())
