@@ -10,6 +10,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk.errors import OptionsError
 from sdk.gen import envoy_pb2 as pb
+from sdk.xds.holding import hold_filter
 from sdk.xds.last_value import last_value
 from sdk.xds.tls import TlsConfig, transport_socket
 from sdk.xds.typed import pack
@@ -38,6 +39,8 @@ class ListenerConfig:
         max_concurrent_streams: Calls at a time on one client connection.
         max_metadata_bytes: Most bytes of metadata in a request, rounded up to KiB.
         tls: Certificates; None for plain text.
+        hold_socket: Path of the unix socket where the proxy lets calls wait for a replica; empty when it can't, and
+            calls to a deployment that is scaled to zero end UNAVAILABLE.
 
     Raises:
         OptionsError: A value that Envoy would refuse.
@@ -49,6 +52,7 @@ class ListenerConfig:
     max_concurrent_streams: int = 1_000_000
     max_metadata_bytes: int = 64 * 1024
     tls: TlsConfig | None = None
+    hold_socket: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -114,6 +118,7 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
         rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTES_NAME),
         http_filters=[
             last_value(APPLICATION_KEY),
+            *([hold_filter()] if config.hold_socket else []),
             pb.HttpFilter(
                 name="envoy.filters.http.router",
                 # Envoy's x-envoy-* headers would reach clients as metadata.

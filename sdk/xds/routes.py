@@ -7,7 +7,8 @@
     else route_by_service            → path → the one app that serves the service, or fallback
     else                             → fallback
 
-At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together.
+At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together. Envoy holds calls
+to a deployment that is scaled to zero (holding.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk.gen import envoy_pb2 as pb
 from sdk.xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
+from sdk.xds.holding import held
 from sdk.xds.listener import APPLICATION_KEY, ROUTES_NAME, header
 from sdk.xds.matching import header_input, header_matches
 from sdk.xds.typed import pack
@@ -39,15 +41,13 @@ _OnMatch = pb.Matcher.OnMatch
 def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     """Returns the routing tree of a snapshot."""
     fallback = _action(pb.Route(match=pb.RouteMatch(prefix="/"), route=_to(FALLBACK), name=FALLBACK))
-    leaves = {
-        (app.name, deployment.name): _leaf(app.name, deployment)
-        for app in snapshot.applications
-        for deployment in app.deployments
-    }
+    deployments = [(app.name, deployment) for app in snapshot.applications for deployment in app.deployments]
+    leaves = {(app, deployment.name): _leaf(app, deployment) for app, deployment in deployments}
     apps = {app.name: _application(app, leaves, fallback) for app in snapshot.applications}
-    by_application = _OnMatch(
-        matcher=_lookup(APPLICATION_KEY, exact=apps, otherwise=_unnamed(snapshot, apps, leaves, fallback))
-    )
+    unnamed = _unnamed(snapshot, apps, leaves, fallback)
+    if any(deployment.is_held for _, deployment in deployments):
+        unnamed = _or_several_values(unnamed)
+    by_application = _OnMatch(matcher=_lookup(APPLICATION_KEY, exact=apps, otherwise=unnamed))
     builtin = dict.fromkeys(BUILT_IN_PREFIXES, fallback)
     matcher = _lookup(":path", prefix=builtin, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
@@ -86,15 +86,25 @@ def _unnamed(
         unset = _OnMatch(matcher=_lookup(":path", prefix=services, otherwise=fallback))
     else:
         return fallback
-    set_but_unknown = header_matches(APPLICATION_KEY, ".+")
+    return _first_match(header_matches(APPLICATION_KEY, ".+"), fallback, unset)
+
+
+def _first_match(
+    predicate: pb.Matcher.MatcherList.Predicate, on_match: pb.Matcher.OnMatch, otherwise: pb.Matcher.OnMatch
+) -> pb.Matcher.OnMatch:
+    first = pb.Matcher.MatcherList.FieldMatcher(predicate=predicate, on_match=on_match)
     return _OnMatch(
-        matcher=pb.Matcher(
-            matcher_list=pb.Matcher.MatcherList(
-                matchers=[pb.Matcher.MatcherList.FieldMatcher(predicate=set_but_unknown, on_match=fallback)]
-            ),
-            on_no_match=unset,
-        )
+        matcher=pb.Matcher(matcher_list=pb.Matcher.MatcherList(matchers=[first]), on_no_match=otherwise)
     )
+
+
+def _or_several_values(otherwise: pb.Matcher.OnMatch) -> pb.Matcher.OnMatch:
+    """Lets calls be held that have several `application` values, and no route before the last one is picked.
+
+    Envoy enables filters by the first route that it finds.
+    """
+    undecided = _hold(pb.Route(match=pb.RouteMatch(prefix="/"), route=_to(FALLBACK), name=FALLBACK))
+    return _first_match(header_matches(APPLICATION_KEY, ".*,.*"), _action(undecided), otherwise)
 
 
 def _service_owners(
@@ -132,7 +142,16 @@ def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
     by_load = pb.Route(
         name=application, match=pb.RouteMatch(prefix="/"), route=_to(cluster_name(application, deployment.name))
     )
+    if deployment.is_held:
+        for route in by_model, by_load:
+            _hold(route, application, deployment.name)
     return _action(pb.RouteList(routes=[by_model, by_load]))
+
+
+def _hold(route: pb.Route, application: str = "", deployment: str = "") -> pb.Route:
+    for name, config in held(application, deployment).items():
+        route.typed_per_filter_config[name].CopyFrom(config)
+    return route
 
 
 def _to(cluster: str) -> pb.RouteAction:

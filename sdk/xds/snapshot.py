@@ -37,12 +37,20 @@ class Deployment:
         services: Full names of the proto services that it answers.
         endpoints: Its ready replicas.
         descriptors: Digest of the descriptors of its services, which the controller keeps; empty when it has none.
+        max_waiting: Most calls that each proxy lets wait for a replica while there is none; zero when the deployment
+            never scales to zero, and such calls end UNAVAILABLE.
     """
 
     name: str
     services: tuple[str, ...]
     endpoints: tuple[Endpoint, ...] = ()
     descriptors: str = ""
+    max_waiting: int = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether calls wait until there is a replica."""
+        return self.max_waiting > 0 and not self.endpoints
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -42,6 +42,7 @@ class Upstream:
         self.name = name
         self.calls = 0
         self.socket = ""
+        self.headers: dict[str, str] = {}
         self.hold = asyncio.Event()
         self.hold.set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -72,9 +73,9 @@ class Upstream:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-                headers = dict(line.split(": ", 1) for line in head[1:] if line)
-                while int(await reader.readline(), 16):
-                    await reader.readuntil(b"\r\n")
+                headers = self.headers = dict(line.split(": ", 1) for line in head[1:] if line)
+                while length := int(await reader.readline(), 16):
+                    await reader.readexactly(length + 2)
                 await reader.readuntil(b"\r\n")
                 self.calls += 1
                 await self.hold.wait()
