@@ -50,9 +50,7 @@ class Gate:
         settle_s: Seconds between Envoy's acknowledgement of a replica and the first call to it.
     """
 
-    def __init__(
-        self, report: Report, *, request_timeout_s: float | None = None, settle_s: float = _SETTLE_S
-    ) -> None:
+    def __init__(self, report: Report, *, request_timeout_s: float | None = None, settle_s: float = _SETTLE_S) -> None:
         self._report = report
         self._request_timeout_s = request_timeout_s
         self._settle_s = settle_s

@@ -20,6 +20,7 @@ from sdk.ingress.actors import find_controller
 from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
 from sdk.ingress.envoy import EnvoyProcess, check_port, find_envoy
+from sdk.ingress.gate import Gate
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
 from sdk.xds.listener import ListenerConfig
@@ -29,7 +30,10 @@ from sdk.xds.snapshot import Snapshot
 from sdk.xds.tls import TlsConfig, write_secrets
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sdk.ingress.options import GrpcOptions
+    from sdk.ingress.waiting import Key
 
 logger = logging.getLogger("sdk.ingress")
 
@@ -63,6 +67,8 @@ class Proxy:
         self._tls = _tls_config(options, self._folder)
         self._ads: AdsServer | None = None
         self._fallback: Any = None
+        self._hold: Any = None
+        self._gate = Gate(self._tell_who_waits, request_timeout_s=options.request_timeout_s)
         self._built_in = BuiltIn(lambda: self._snapshot or Snapshot(0), self._fetch_descriptors)
         self._envoy: EnvoyProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,6 +82,7 @@ class Proxy:
             self._ads = AdsServer(str(self._folder / "ads.sock"))
             await self._ads.start()
             await self._start_fallback()
+            await self._start_gate()
             bootstrap = build_bootstrap(
                 node_id=self._state.node_id,
                 ads_socket=str(self._folder / "ads.sock"),
@@ -96,8 +103,9 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._envoy is not None:
             await self._envoy.stop()
-        if self._fallback is not None:
-            await self._fallback.stop(None)
+        for server in self._fallback, self._hold:
+            if server is not None:
+                await server.stop(None)
         if self._ads is not None:
             await self._ads.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -133,6 +141,20 @@ class Proxy:
         self._fallback.add_generic_rpc_handlers((self._built_in.generic_handler(),))
         self._fallback.add_insecure_port(f"unix:{self._folder / 'fallback.sock'}")
         await self._fallback.start()
+
+    async def _start_gate(self) -> None:
+        self._hold = grpc.aio.server(options=_FALLBACK_OPTIONS)
+        self._hold.add_generic_rpc_handlers((self._gate.generic_handler(),))
+        self._hold.add_insecure_port(f"unix:{self._folder / 'hold.sock'}")
+        await self._hold.start()
+        self._tasks.append(asyncio.get_running_loop().create_task(self._gate.keep_reporting()))
+
+    async def _tell_who_waits(self, counts: Mapping[Key, int]) -> Mapping[Key, str]:
+        controller = await asyncio.to_thread(find_controller)
+        if controller is None:
+            return {}
+        troubles: Mapping[Key, str] = await controller.waiting.remote(self._state.proxy_id, counts)
+        return troubles
 
     async def _run_envoy(self, binary: Path) -> None:
         """Keep Envoy running, for ever."""
@@ -180,7 +202,9 @@ class Proxy:
             max_concurrent_streams=self._options.max_concurrent_streams,
             max_metadata_bytes=self._options.max_metadata_bytes,
             tls=self._tls,
+            hold_socket=str(self._folder / "hold.sock"),
         )
+        self._gate.expect(snapshot)
         try:
             await asyncio.wait_for(
                 self._ads.publish(build(snapshot.seen_from(self._state.node_id), config)), _PUBLISH_PATIENCE_S
@@ -195,6 +219,7 @@ class Proxy:
         else:
             # Only now: what Envoy has not acknowledged is asked for, and published, again.
             self._snapshot = snapshot
+            self._gate.serve(snapshot)
             self._state = replace(self._state, version=snapshot.version, problem="")
             self._built_in.notify()
 

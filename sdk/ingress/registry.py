@@ -7,7 +7,7 @@ publishes less than the truth, by what the proxies still hold.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ class Replica:
         services: Full names of the proto services that it answers.
         endpoint: Where it listens.
         descriptors: Digest of the descriptors of its services.
+        max_waiting: Most calls that each proxy lets wait while its deployment has no replica; zero when that never
+            happens on purpose.
     """
 
     application: str
@@ -34,6 +36,12 @@ class Replica:
     services: tuple[str, ...]
     endpoint: Endpoint
     descriptors: str = ""
+    max_waiting: int = 0
+
+    @property
+    def described(self) -> Deployment:
+        """Its deployment, without endpoints."""
+        return Deployment(self.deployment, self.services, (), self.descriptors, self.max_waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,8 @@ class Registry:
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
         # An application stays known when its last replica leaves: "no replica is ready" is not "no such application".
-        self._known: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {}
+        # Without endpoints, which are those of its replicas at the time.
+        self._known: dict[str, dict[str, Deployment]] = {}
         self._descriptors: dict[str, bytes] = {}
         self._proxies: dict[str, ProxyState] = {}
         self._proxy_leases: dict[str, float] = {}
@@ -118,7 +127,7 @@ class Registry:
             descriptors: The serialized ``FileDescriptorSet`` whose digest it announces.
         """
         self._leases[replica.endpoint.replica_id] = self._clock() + self._lease_s
-        self._known.setdefault(replica.application, {})[replica.deployment] = replica.services, replica.descriptors
+        self._known.setdefault(replica.application, {})[replica.deployment] = replica.described
         if replica.descriptors:
             self._descriptors[replica.descriptors] = descriptors
         self._replicas[replica.endpoint.replica_id] = replica
@@ -155,11 +164,16 @@ class Registry:
         for application in snapshot.applications:
             for deployment in application.deployments:
                 known = self._known.setdefault(application.name, {})
-                known.setdefault(deployment.name, (deployment.services, deployment.descriptors))
+                known.setdefault(deployment.name, replace(deployment, endpoints=()))
                 for endpoint in deployment.endpoints:
                     if endpoint.replica_id not in self._replicas:
                         self._replicas[endpoint.replica_id] = Replica(
-                            application.name, deployment.name, deployment.services, endpoint, deployment.descriptors
+                            application.name,
+                            deployment.name,
+                            deployment.services,
+                            endpoint,
+                            deployment.descriptors,
+                            max_waiting=deployment.max_waiting,
                         )
                         self._leases[endpoint.replica_id] = self._clock() + self._lease_s
         self._publish(at_least=snapshot.version)
@@ -169,6 +183,19 @@ class Registry:
         return self._descriptors.get(digest)
 
     # -- applications -------------------------------------------------------------------------
+
+    def announce(self, application: str, deployments: Iterable[tuple[Deployment, bytes]]) -> None:
+        """Make deployments known that may have had no replica yet, which would have announced them.
+
+        Args:
+            application: Name of their application.
+            deployments: Each without endpoints, with the serialized ``FileDescriptorSet`` whose digest it holds.
+        """
+        for deployment, descriptors in deployments:
+            self._known.setdefault(application, {})[deployment.name] = deployment
+            if deployment.descriptors:
+                self._descriptors[deployment.descriptors] = descriptors
+        self._publish()
 
     def without_replicas(self) -> tuple[str, ...]:
         """Return the applications that no ready replica serves."""
@@ -224,8 +251,8 @@ class Registry:
             Application(
                 name,
                 tuple(
-                    Deployment(deployment, services, tuple(sorted(endpoints.get((name, deployment), ()))), descriptors)
-                    for deployment, (services, descriptors) in sorted(deployments.items())
+                    replace(known, endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
+                    for deployment, known in sorted(deployments.items())
                 ),
             )
             for name, deployments in sorted(self._known.items())

@@ -9,6 +9,8 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 
 #: What a replica's ``record_autoscaling_stats`` calls its calls, running and queued.
 ONGOING_CALLS = "grpc_ongoing_calls"
+# The most calls that wait at each proxy for the first replica, unless `max_queued_requests` says another number.
+_MAX_WAITING = 1000
 _POLICY = f"{__name__}:by_ongoing_calls"
 
 
@@ -32,6 +34,19 @@ def with_our_policy(options: Mapping[str, Any]) -> dict[str, Any]:
     else:
         config = {"policy": {"policy_function": _POLICY}, **(config or {})}
     return {**options, "autoscaling_config": config}
+
+
+def max_waiting(config: Any) -> int:
+    """Return how many calls may wait at each proxy while a deployment has no replica; zero when it always has one.
+
+    Args:
+        config: The configuration that the deployment runs with.
+    """
+    autoscaling = config.autoscaling_config
+    if autoscaling is None or autoscaling.min_replicas > 0:
+        return 0
+    limit: int = config.max_queued_requests
+    return limit if limit > 0 else _MAX_WAITING
 
 
 def by_ongoing_calls(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Calls that Envoy holds: to a deployment without replicas that starts one for them.
 
-Envoy asks the proxy, by its external authorization, whether such a call may go on, and the proxy answers when there is a
+Envoy asks the proxy, by its external authorization, whether such a call may go on; the proxy answers when there is a
 replica. Envoy keeps the call meanwhile: its headers, and as much of its messages as flow control allows. Nothing of the
 call goes through the proxy but the headers that are named here. For all other calls the filter is not there.
 """

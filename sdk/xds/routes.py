@@ -7,8 +7,8 @@
     else route_by_service            → path → the one app that serves the service, or fallback
     else                             → fallback
 
-At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together. Envoy holds calls
-to a deployment that is scaled to zero (holding.py).
+At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together. Calls to a
+deployment that is scaled to zero are held (holding.py).
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ def _first_match(
     predicate: pb.Matcher.MatcherList.Predicate, on_match: pb.Matcher.OnMatch, otherwise: pb.Matcher.OnMatch
 ) -> pb.Matcher.OnMatch:
     first = pb.Matcher.MatcherList.FieldMatcher(predicate=predicate, on_match=on_match)
-    return _OnMatch(
-        matcher=pb.Matcher(matcher_list=pb.Matcher.MatcherList(matchers=[first]), on_no_match=otherwise)
-    )
+    return _OnMatch(matcher=pb.Matcher(matcher_list=pb.Matcher.MatcherList(matchers=[first]), on_no_match=otherwise))
 
 
 def _or_several_values(otherwise: pb.Matcher.OnMatch) -> pb.Matcher.OnMatch:
