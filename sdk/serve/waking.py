@@ -10,10 +10,6 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import (
-    DeploymentStatus,  # type: ignore[attr-defined]  # where Ray Serve's own status has it from
-    DeploymentStatusTrigger,  # type: ignore[attr-defined]  # the same
-)
 
 from sdk.serve.failures import raised_in
 
@@ -85,7 +81,6 @@ def _trouble(application: str, deployment: str) -> str:
     found = overview.deployments.get(deployment) if overview is not None else None
     if found is None:
         return f"Ray Serve has no deployment {deployment!r} of application {application!r}"
-    failed = found.status is DeploymentStatus.DEPLOY_FAILED
-    if failed or found.status_trigger is DeploymentStatusTrigger.REPLICA_STARTUP_FAILED:
+    if found.status.value == "DEPLOY_FAILED" or found.status_trigger.value == "REPLICA_STARTUP_FAILED":
         return raised_in(found.message)
     return ""

@@ -1,4 +1,4 @@
-"""A service that scales to zero; its constructor fails while a file is there. A module of its own: replicas import it."""
+"""A service that scales to zero; its constructor fails while a file is there. Replicas import this module."""
 
 from __future__ import annotations
 

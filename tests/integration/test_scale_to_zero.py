@@ -1,4 +1,4 @@
-"""A deployment that scales to zero starts a replica for its first calls, which wait for it; no call fails on the way."""
+"""A deployment that scales to zero starts a replica for its first calls, which wait for it; no call fails."""
 
 from __future__ import annotations
 
