@@ -57,8 +57,13 @@ def by_ongoing_calls(context: AutoscalingContext) -> tuple[float, dict[str, Any]
         bounds, factors and delays to the number.
     """
     if context.current_num_replicas == 0:
+        # Ray Serve itself starts the first one, when a handle has a request: see sdk/serve/waking.py.
         return context.target_num_replicas, {}
-    metrics = context.aggregated_metrics or {}
-    ongoing = context.total_num_requests + sum(metrics.get(ONGOING_CALLS, {}).values())
+    told = (context.aggregated_metrics or {}).get(ONGOING_CALLS, {})
+    ongoing = context.total_num_requests + sum(told.values())
     target: float = context.config.get_target_ongoing_requests()  # type: ignore[union-attr]
-    return ongoing / target, {}
+    wanted = ongoing / target
+    if len(told) < context.current_num_replicas:
+        # A replica that was just started for calls that wait has not told of them yet: that it is idle is no news.
+        wanted = max(wanted, float(context.current_num_replicas))
+    return wanted, {}

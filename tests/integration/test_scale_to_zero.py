@@ -20,6 +20,7 @@ from sleepy_app import Sleepy
 
 import sdk
 from sdk.cli.view import as_text
+from sdk.serve.run import delete
 
 if TYPE_CHECKING:
     from cluster import Ingress
@@ -115,3 +116,13 @@ def test_04_calls_end_with_the_reason_when_no_replica_can_start(stub: Any, obsta
     assert "FileNotFoundError: the model is not there" in str(failed.details())
     obstacle.unlink()
     wait_until(lambda: stub.Unary.future(Ask(), metadata=METADATA, timeout=20).code() is grpc.StatusCode.OK)
+
+
+def test_05_an_application_that_is_deleted_and_deployed_again_wakes_again(
+    stub: Any, obstacle: Path, deploy: Any
+) -> None:
+    delete(NAME)
+    assert error_of(stub.Unary, Ask(), metadata=METADATA, timeout=5).code() is grpc.StatusCode.NOT_FOUND
+    deploy(Sleepy.options(autoscaling_config=SCALING).bind(str(obstacle)), NAME)
+    assert sleeps()
+    assert stub.Unary(Ask(note="again"), metadata=METADATA, timeout=30).text == "again"
