@@ -28,6 +28,7 @@ def as_text(status: Status) -> str:
         lines.append(f"application {application.name}: {application.state} {_one_line(application.message)}".rstrip())
         lines += [
             f"  deployment {d.name}: {d.state}, {_count(d.replicas, 'replica')}"
+            + (", scaled to zero, wakes on a call" if d.wakes else "")
             + (f", serves {', '.join(d.services)}" if d.services else ", reached by handles")
             for d in application.deployments
         ]
@@ -56,7 +57,7 @@ def as_tables(status: Status, footer: str = "") -> RenderableType:
                 application.name if index == 0 else "",
                 deployment.name,
                 _coloured(deployment.state),
-                str(deployment.replicas),
+                f"{deployment.replicas}, wakes on a call" if deployment.wakes else str(deployment.replicas),
                 ", ".join(deployment.services) or Text("reached by handles", style="dim"),
             )
     proxies = Table(box=None, pad_edge=False, header_style="bold")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,13 @@ from sdk.ingress.actors import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_
 from sdk.ingress.learning import Learning
 from sdk.ingress.proxy import Proxy
 from sdk.ingress.registry import Lease, ProxyState, Registry, Replica
+from sdk.ingress.waking import Waking
 
 if TYPE_CHECKING:
     from sdk.ingress.options import GrpcOptions
-    from sdk.xds.snapshot import Snapshot
+    from sdk.ingress.waiting import Key
+    from sdk.ingress.waking import Wake
+    from sdk.xds.snapshot import Deployment, Snapshot
 
 logger = logging.getLogger("sdk.ingress")
 
@@ -51,10 +54,11 @@ class Controller:
         options: Options of the ingress.
         list_applications: Returns the names of the applications that Ray Serve has, or None when it can't say.
             Called in a thread, and only while some application has no replica.
+        wake: Has a replica of a deployment started, for which calls wait.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
-        self, options: GrpcOptions, list_applications: Callable[[], set[str] | None]
+        self, options: GrpcOptions, list_applications: Callable[[], set[str] | None], wake: Wake
     ) -> None:
         self._options = options
         self._list_applications = list_applications
@@ -65,6 +69,7 @@ class Controller:
             route_by_service=options.route_by_service,
             only_services=options.grpc_servicer_functions,
         )
+        self._waking = Waking(wake)
         self._changed = asyncio.Event()
         self._proxy_actors: dict[str, Any] = {}
         self._heard_at: dict[str, float] = {}
@@ -122,6 +127,14 @@ class Controller:
         self._registry.report(state)
         self._notify()
 
+    async def waiting(self, proxy_id: str, counts: Mapping[Key, int]) -> Mapping[Key, str]:
+        """Take note of how many calls wait at a proxy for the first replica of which deployment.
+
+        Returns:
+            Why some of these deployments can't start.
+        """
+        return self._waking.report(proxy_id, counts)
+
     async def descriptors(self, digest: str) -> bytes | None:
         """Return the descriptors that some replica announced; None when none did."""
         return self._registry.descriptors(digest)
@@ -139,6 +152,13 @@ class Controller:
         """Return the state of the ingress."""
         return IngressStatus(self._options, self._registry.snapshot, self._registry.proxies)
 
+    async def announce(
+        self, application: str, deployments: Iterable[tuple[Deployment, bytes]], timeout_s: float
+    ) -> None:
+        """Make deployments known that have had no replica yet, and wait until every proxy lets their calls wait."""
+        self._registry.announce(application, deployments)
+        await self._acknowledged(timeout_s)
+
     async def delete_application(self, name: str, timeout_s: float) -> None:
         """Drop an application that Ray Serve has deleted, and wait until every proxy has."""
         self._registry.delete_application(name)
@@ -147,6 +167,7 @@ class Controller:
     async def stop(self) -> None:
         """Stop every proxy with its Envoy. The caller then ends this actor."""
         self._tending.cancel()
+        await self._waking.stop()
         await asyncio.gather(*(self._stop_proxy(actor) for actor in self._proxy_actors.values()))
         self._proxy_actors.clear()
 
@@ -170,6 +191,7 @@ class Controller:
             await asyncio.sleep(_TICK_S)
 
     async def _tend_once(self) -> None:
+        self._waking.expire()
         expired = self._registry.expire()
         if expired:
             logger.warning("no heartbeat from %s for %g s: forgotten", ", ".join(expired), LEASE_S)
@@ -269,8 +291,8 @@ def _create_proxy(node_id: str, options: GrpcOptions) -> Any:
     )
 
 
-def create(options: GrpcOptions, list_applications: Callable[[], set[str] | None]) -> Any:
-    """Return a handle to the controller; it is created when there is none."""
+def create(options: GrpcOptions, list_applications: Callable[[], set[str] | None], wake: Wake) -> Any:
+    """Return a handle to the controller; it is created when there is none. See :class:`Controller`."""
     return (
         ray.remote(Controller)
         .options(
@@ -282,5 +304,5 @@ def create(options: GrpcOptions, list_applications: Callable[[], set[str] | None
             max_restarts=-1,
             max_concurrency=10_000,
         )
-        .remote(options, list_applications)
+        .remote(options, list_applications, wake)
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.serve import Application, Deployment, get_replica_context
 from ray.serve import context as serve_context
+from ray.serve._private.build_app import build_app
 from ray.serve._private.router import SingletonThreadRouter
 
 if TYPE_CHECKING:
@@ -42,6 +43,20 @@ def bound_deployments(application: Application) -> list[Deployment]:
 
     look(application)
     return list(found.values())
+
+
+def built_deployments(application: Any, name: str) -> list[tuple[str, Any, Any]]:
+    """Return the deployments of an application as Ray Serve is about to deploy them.
+
+    Args:
+        application: A ``ray.serve.Application``.
+        name: The application's name.
+
+    Returns:
+        For each the name that it gets, its class or function, and its configuration.
+    """
+    built = build_app(application, name=name)
+    return [(found.name, found.func_or_class, found._deployment_config) for found in built.deployments]
 
 
 def request_context_setter(application: str) -> Callable[[Call], None]:

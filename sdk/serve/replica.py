@@ -12,6 +12,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -25,7 +26,7 @@ from sdk.ingress.options import GrpcOptions
 from sdk.ingress.reflection import announce
 from sdk.ingress.registry import Lease, Replica
 from sdk.interceptors import make_interceptors
-from sdk.serve.autoscaling import ONGOING_CALLS
+from sdk.serve.autoscaling import ONGOING_CALLS, max_waiting
 from sdk.serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk.wire.server import WireServer, WireSettings
 from sdk.xds.snapshot import Endpoint
@@ -96,6 +97,7 @@ class ReplicaHost:
             Endpoint(self._replica_id, host, port, node_id, socket),
             self._digest,
             self._idempotent,
+            max_waiting=max_waiting(deployment_config()),
         )
 
     async def ensure_registered(self) -> None:
@@ -178,13 +180,19 @@ class ReplicaHost:
             await self._server.listen(self._replica.endpoint.host, self._replica.endpoint.port)
             self._is_public = True
 
+    def _is_changed(self) -> bool:
+        """Take over what a configuration changed of what this replica announces; return whether it did."""
+        assert self._replica is not None
+        announced, self._replica = self._replica, replace(self._replica, max_waiting=max_waiting(deployment_config()))
+        return announced != self._replica
+
     async def _keep_lease(self) -> None:
         """Tell the controller that this replica lives; register again with one that does not know it."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             try:
                 lease = self._controller and await self._controller.renew.remote(self._replica_id)
-                if lease is None:
+                if lease is None or self._is_changed():
                     await self._register()
                 else:
                     await self._obey(lease)
@@ -216,6 +224,9 @@ def replica_class(cls: Any) -> type[Any]:
             if inherited is not None:
                 await _call_hook(inherited)
             await self.__grpc_host.ensure_registered()
+
+        async def _sdk_wake(self) -> None:
+            """Answer the request that had this replica started."""
 
         async def record_autoscaling_stats(self) -> dict[str, float]:
             inherited = getattr(super(), "record_autoscaling_stats", None)

@@ -21,12 +21,15 @@ from sdk.ingress.servicers import with_services
 from sdk.serve.application import require_application
 from sdk.serve.failures import explain
 from sdk.serve.routed import wait_routed
+from sdk.serve.sleepers import sleepers
+from sdk.serve.waking import wake
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
 _START_PATIENCE_S = 30.0
 _DELETE_PATIENCE_S = 5.0
+_ANNOUNCE_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class DeploymentStatus:
         services: Full names of the proto services that it answers; empty when it is reached by handles only.
         replicas: Replicas that Ray Serve counts as running.
         endpoints: Addresses of the replicas that the ingress routes to.
+        wakes: Whether it has no replica now and starts one when a call comes.
         message: Ray Serve's message, when there is one.
     """
 
@@ -48,6 +52,7 @@ class DeploymentStatus:
     replicas: int
     endpoints: tuple[str, ...]
     message: str = ""
+    wakes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ def start(options: GrpcOptions | None = None) -> None:
     find_envoy()  # fails here with one clear line instead of in an actor
     with _serve_errors():
         serve.start(proxy_location="Disabled")
-    controller = create(options or GrpcOptions(), deployed_applications)
+    controller = create(options or GrpcOptions(), deployed_applications, wake)
     problem = _call(controller.wait_ready, _START_PATIENCE_S, patience_s=_START_PATIENCE_S + 10)
     if problem:
         stop_ingress()
@@ -153,6 +158,10 @@ def run(target: Any, *, name: str = "default", options: GrpcOptions | None = Non
             handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)
         except RuntimeError as error:
             raise ClusterError(f"Application {name!r} failed to start: {explain(name) or error}") from error
+    sleeping = sleepers(application, name)
+    controller = find_controller()
+    if sleeping and controller is not None:
+        _call(controller.announce, name, sleeping, _ANNOUNCE_PATIENCE_S)
     _require_routed(name)
     wait_routed(name, status)
     return handle
@@ -223,6 +232,7 @@ def status() -> Status:
                     deployment.replica_states.get(ReplicaState.RUNNING, 0),
                     tuple(f"{endpoint.host}:{endpoint.port}" for endpoint in known.endpoints) if known else (),
                     deployment.message,
+                    known is not None and known.is_held,
                 )
             )
         applications.append(ApplicationStatus(name, overview.status.value, tuple(deployments), overview.message))
