@@ -36,6 +36,8 @@ def as_text(status: Status) -> str:
         f"proxy {proxy.address} on node {proxy.node_id[:8]}: {_proxy_state(proxy.up_to_date, proxy.problem)}"
         for proxy in status.proxies
     ]
+    if status.problem:
+        lines.append(f"problem: {status.problem}")
     return "\n".join(lines) or "nothing runs"
 
 
@@ -67,6 +69,8 @@ def as_tables(status: Status, footer: str = "") -> RenderableType:
         state = _proxy_state(proxy.up_to_date, proxy.problem)
         proxies.add_row(proxy.address, proxy.node_id[:8], _coloured(state))
     parts: list[RenderableType] = [applications, Text(), proxies]
+    if status.problem:
+        parts.append(Text(status.problem, style="yellow"))
     return Group(*parts, Text(), Text(footer, style="dim")) if footer else Group(*parts)
 
 

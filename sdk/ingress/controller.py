@@ -20,6 +20,7 @@ from sdk.ingress.actors import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_
 from sdk.ingress.learning import Learning
 from sdk.ingress.proxy import Proxy
 from sdk.ingress.registry import Lease, ProxyState, Registry, Replica
+from sdk.ingress.ties import Absence, Ties
 from sdk.ingress.waking import Waking
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _WATCH_S = 2.0
 _TICK_S = 1.0
 # Seconds after which an actor that should run and does not report is looked at.
 _PROXY_PATIENCE_S = 10.0
+# Seconds without Ray Serve after which the ingress ends: nobody is left to serve for.
+_WITHOUT_SERVE_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +57,22 @@ class Controller:
         options: Options of the ingress.
         list_applications: Returns the names of the applications that Ray Serve has, or None when it can't say.
             Called in a thread, and only while some application has no replica.
+        has_serve: Tells whether Ray Serve runs, a restart of its controller included. Called in a thread.
         wake: Has a replica of a deployment started, for which calls wait.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
-        self, options: GrpcOptions, list_applications: Callable[[], set[str] | None], wake: Wake
+        self,
+        options: GrpcOptions,
+        list_applications: Callable[[], set[str] | None],
+        has_serve: Callable[[], bool],
+        wake: Wake,
     ) -> None:
         self._options = options
         self._list_applications = list_applications
+        self._has_serve = has_serve
+        self._without_serve = Absence(_WITHOUT_SERVE_S)
+        self._ties = Ties()
         self._registry = Registry(
             lease_s=LEASE_S,
             proxy_lease_s=PROXY_LEASE_S,
@@ -164,14 +175,34 @@ class Controller:
         self._registry.delete_application(name)
         await self._acknowledged(timeout_s)
 
+    async def hold(self, key: str) -> None:
+        """Return when :meth:`release` is called with the same key."""
+        await self._ties.hold(key)
+
+    async def tie(self, held: list[Any], end: Callable[[], None]) -> None:
+        """Call ``end`` when the process that called :meth:`hold` dies before it calls :meth:`release`.
+
+        Args:
+            held: The reference that its call returned, alone in a list, so that Ray does not wait for it.
+            end: What is left to do then.
+        """
+        await self._ties.end_with_owner(held[0], end)
+
+    async def release(self, key: str) -> None:
+        """End what :meth:`hold` with the same key began."""
+        self._ties.release(key)
+
     async def stop(self) -> None:
         """Stop every proxy with its Envoy. The caller then ends this actor."""
         self._tending.cancel()
         await self._waking.stop()
-        await asyncio.gather(*(self._stop_proxy(actor) for actor in self._proxy_actors.values()))
-        self._proxy_actors.clear()
+        await self._stop_proxies()
 
     # -- inside -------------------------------------------------------------------------------
+
+    async def _stop_proxies(self) -> None:
+        await asyncio.gather(*(self._stop_proxy(actor) for actor in self._proxy_actors.values()))
+        self._proxy_actors.clear()
 
     def _problems(self) -> tuple[str, ...]:
         return tuple(proxy.problem for proxy in self._registry.proxies if proxy.problem)
@@ -214,6 +245,10 @@ class Controller:
             present = await asyncio.to_thread(self._list_applications)
             if present is not None:
                 self._registry.forget_applications(tuple(name for name in silent if name not in present))
+        if self._without_serve.note(await asyncio.to_thread(self._has_serve), time.monotonic()):
+            logger.warning("Ray Serve has been gone for %g s: the ingress ends", _WITHOUT_SERVE_S)
+            await self._stop_proxies()
+            await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
 
     def _silent_nodes(self) -> set[str]:
         """Return the nodes whose proxy has not reported for long: it may have been killed for good."""
@@ -291,7 +326,12 @@ def _create_proxy(node_id: str, options: GrpcOptions) -> Any:
     )
 
 
-def create(options: GrpcOptions, list_applications: Callable[[], set[str] | None], wake: Wake) -> Any:
+def create(
+    options: GrpcOptions,
+    list_applications: Callable[[], set[str] | None],
+    has_serve: Callable[[], bool],
+    wake: Wake,
+) -> Any:
     """Return a handle to the controller; it is created when there is none. See :class:`Controller`."""
     return (
         ray.remote(Controller)
@@ -303,6 +343,7 @@ def create(options: GrpcOptions, list_applications: Callable[[], set[str] | None
             num_cpus=0,
             max_restarts=-1,
             max_concurrency=10_000,
+            scheduling_strategy="DEFAULT",  # a replica that creates it may live in a placement group
         )
-        .remote(options, list_applications, wake)
+        .remote(options, list_applications, has_serve, wake)
     )
