@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Problem,
         RpcError,
         SdkError,
+        ServerError,
         StaleCodeError,
     )
     from sdk.ingress.options import GrpcOptions
@@ -38,6 +39,7 @@ _MODULES = {
     "Problem": "sdk.errors",
     "RpcError": "sdk.errors",
     "SdkError": "sdk.errors",
+    "ServerError": "sdk.errors",
     "StaleCodeError": "sdk.errors",
     "current_context": "sdk.context",
     "delete": "sdk.serve.run",
@@ -59,6 +61,7 @@ __all__ = [
     "Problem",
     "RpcError",
     "SdkError",
+    "ServerError",
     "StaleCodeError",
     "__version__",
     "current_context",

@@ -7,7 +7,8 @@ Exception
 │   ├── StaleCodeError           generated code and ``_pb2`` disagree        → run ``sdk codegen``
 │   ├── ApplicationError         what was given is not an application        → fix the import path
 │   ├── ClusterError             Ray or Ray Serve can't be reached or failed → look at the cluster
-│   └── IngressError             Envoy or the port can't be had              → look at the node
+│   ├── IngressError             Envoy or the port can't be had              → look at the node
+│   └── ServerError              a gRPC server does not say what it serves   → look at the server, or its address
 └── RpcError                     a handler ends its call with a status       → the client reads it
 """
 
@@ -112,6 +113,10 @@ class ClusterError(SdkError):
 
 class IngressError(SdkError):
     """The ingress can't serve: Envoy is missing, the port is taken, or Envoy refused its configuration."""
+
+
+class ServerError(SdkError):
+    """A gRPC server can't be reached, or does not tell what it serves. Whoever named it, or runs it, must act."""
 
 
 class RpcError(Exception):

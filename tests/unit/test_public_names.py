@@ -17,6 +17,7 @@ NAMES = [
     "Problem",
     "RpcError",
     "SdkError",
+    "ServerError",
     "StaleCodeError",
     "__version__",
     "current_context",
