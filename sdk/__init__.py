@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sdk.deployment import grpc_deployment
     from sdk.errors import (
         ApplicationError,
+        BreakingChangeError,
         ClusterError,
         DefinitionError,
         IngressError,
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "ApplicationError": "sdk.errors",
+    "BreakingChangeError": "sdk.errors",
     "ClusterError": "sdk.errors",
     "DefinitionError": "sdk.errors",
     "GrpcOptions": "sdk.ingress.options",
@@ -53,6 +55,7 @@ _MODULES = {
 
 __all__ = [
     "ApplicationError",
+    "BreakingChangeError",
     "ClusterError",
     "DefinitionError",
     "GrpcOptions",

@@ -6,10 +6,7 @@ answers with a file alone is asked for the files that it imports in the next rou
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import importlib
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
+from sdk.descriptors import well_known
 from sdk.errors import ServerError
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
 # Their messages are the same but for the package, which is not on the wire.
 _VERSIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
-_WELL_KNOWN = re.compile(r"google/protobuf/(\w+)\.proto")
 _TIMEOUT_S = 10.0
 
 
@@ -93,7 +90,7 @@ class Reflection:
                 if not answer.HasField("error_response"):
                     self._add(files, answer)
                 if name not in files:
-                    files[name] = self._well_known(name, answer)
+                    files[name] = self._unanswered(name, answer)
         return FileDescriptorSet(file=_in_order(files))
 
     def _ask(self, questions: Sequence[pb.ServerReflectionRequest]) -> list[Any]:
@@ -141,13 +138,10 @@ class Reflection:
                 raise ServerError(f"{self._who} describes itself in a way that can't be read.") from None
             files.setdefault(file.name, file)
 
-    def _well_known(self, name: str, answer: Any) -> FileDescriptorProto:
-        """Return a file of protobuf's own, which some servers leave out since every client has it."""
-        if found := _WELL_KNOWN.fullmatch(name):
-            with contextlib.suppress(ModuleNotFoundError):
-                file = FileDescriptorProto()
-                importlib.import_module(f"google.protobuf.{found[1]}_pb2").DESCRIPTOR.CopyToProto(file)
-                return file
+    def _unanswered(self, name: str, answer: Any) -> FileDescriptorProto:
+        """Return a file that the server did not answer with: one of protobuf's own, which every client has."""
+        if (file := well_known(name)) is not None:
+            return file
         raise ServerError(f"{self._who} imports {name!r} and does not describe it: {_reason(answer)}")
 
 

@@ -9,6 +9,7 @@ import sdk
 
 NAMES = [
     "ApplicationError",
+    "BreakingChangeError",
     "ClusterError",
     "DefinitionError",
     "GrpcOptions",
