@@ -54,6 +54,11 @@ class Problem:
     code_location: str = ""
     proto_location: str = ""
 
+    @property
+    def severity(self) -> Literal["error", "warning"]:
+        """``"warning"`` for what is reported with ``--strict`` only."""
+        return "warning" if self.rule == "unannotated" else "error"
+
     def __str__(self) -> str:
         where = ", ".join(place for place in (self.code_location, self.proto_location) if place)
         return f"{self.subject}: {self.message}" + (f" ({where})" if where else "") + f" → {self.remedy}"
