@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from sdk.cli.target import load_target
-from sdk.errors import ClusterError
+from sdk.errors import BreakingChangeError, ClusterError
 from sdk.ingress.options import GrpcOptions
 
 if TYPE_CHECKING:
@@ -70,8 +70,11 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     metavar="FILE",
     help="Certificates in PEM, one of which must have signed the client's.",
 )
+@click.option("--allow-breaking", is_flag=True, help="Update an application although that breaks its clients.")
 @click.pass_context
-def run(context: click.Context, /, target: str, name: str, address: str | None, **options: Any) -> None:
+def run(
+    context: click.Context, /, target: str, name: str, address: str | None, allow_breaking: bool, **options: Any
+) -> None:
     """Serve the application that MODULE:NAME holds, behind Envoy, until Ctrl-C.
 
     NAME is what `.bind()` returned; without it, the module's only application. A local Ray is started when there is
@@ -82,7 +85,7 @@ def run(context: click.Context, /, target: str, name: str, address: str | None, 
     # Without options of ours we take those of an ingress that runs already.
     are_given = any(context.get_parameter_source(option) is not ParameterSource.DEFAULT for option in options)
     with _interrupt_on_sigterm(), _quiet_logs():
-        _serve(module, found, target, name, address, grpc_options, are_given)
+        _serve(module, found, target, name, address, grpc_options, are_given, allow_breaking)
 
 
 def _serve(
@@ -93,6 +96,7 @@ def _serve(
     address: str | None,
     options: GrpcOptions,
     are_options_given: bool,
+    allow_breaking: bool,
 ) -> None:
     # Imported here: what is wrong with the command line or the module is said before Ray takes its seconds.
     from rich.console import Console
@@ -128,11 +132,11 @@ def _serve(
         elif has_started:
             cleanup.callback(shutdown)
         else:
-            cleanup.callback(delete, name)
+            cleanup.push(lambda kind, *_: None if kind is BreakingChangeError else delete(name))
         cleanup.callback(console.print, "Shutting down …", style="dim")
         progress.update(f"Starting application {name!r} …")
         with _tell_what_it_waits_for(name, lambda message: console.print(message, style="yellow", highlight=False)):
-            run_application(application, name=name)
+            run_application(application, name=name, allow_breaking=allow_breaking)
         progress.stop()
         where = "a local Ray" if is_local else "the running Ray cluster"
         _show_until_interrupted(f"on {where}. Ctrl-C ends it.", name)

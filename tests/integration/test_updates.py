@@ -1,0 +1,70 @@
+"""An update that would break clients of the version that runs is refused before anything changes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import apps
+import grpc
+import pytest
+import ray
+import updated_app
+from clients import FOO, error_of, metadata_for
+from user_defined_protos_pb2 import ImageData
+from user_defined_protos_pb2_grpc import ImageClassificationServiceStub, UserDefinedServiceStub
+
+import sdk
+
+METADATA = metadata_for("updated")
+GONE = "userdefinedprotos.UserDefinedService"
+
+
+@pytest.fixture(autouse=True)
+def app(deploy: Any) -> None:
+    if not any(application.name == "updated" for application in sdk.status().applications):
+        deploy(apps.Guide.bind("v1"), "updated")
+
+
+def test_a_refused_update_changes_nothing(channel: grpc.Channel) -> None:
+    with pytest.raises(sdk.BreakingChangeError) as raised:
+        sdk.run(updated_app.app, name="updated")
+    (change,) = raised.value.changes
+    assert (change.rule, change.path) == ("service-removed", GONE)
+    assert UserDefinedServiceStub(channel).__call__(FOO, metadata=METADATA).greeting.startswith("v1")
+
+
+def test_sdk_run_that_is_refused_leaves_the_version_that_runs(channel: grpc.Channel) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "sdk", "run", "updated_app:app", "--name", "updated"],
+        cwd=Path(apps.__file__).parent,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert "error: Application 'updated' was not updated: 1 change would break clients" in done.stderr
+    assert f"  - {GONE}: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert UserDefinedServiceStub(channel).__call__(FOO, metadata=METADATA).greeting.startswith("v1")
+
+
+def test_it_is_made_when_it_is_allowed(channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "sdk.serve"):
+        sdk.run(updated_app.app, name="updated", allow_breaking=True)
+    assert f"error: {GONE}: the service is in the proto and no class serves it any more" in caplog.text
+    stub = ImageClassificationServiceStub(channel)
+    assert stub.Predict(ImageData(url="cat"), metadata=METADATA).classes == ["cat"]
+    error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=METADATA)
+    assert error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
+    # What the version before it served is no longer what runs.
+    sdk.run(updated_app.app, name="updated")
