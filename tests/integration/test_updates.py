@@ -1,9 +1,10 @@
-"""An update that would break clients of the version that runs is refused before anything changes."""
+"""What only a cluster knows: what runs now, and the code that its workers have."""
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import grpc
 import pytest
 import ray
 import updated_app
+import user_defined_protos_sdk
 from clients import FOO, error_of, metadata_for
 from user_defined_protos_pb2 import ImageData
 from user_defined_protos_pb2_grpc import ImageClassificationServiceStub, UserDefinedServiceStub
@@ -68,3 +70,21 @@ def test_it_is_made_when_it_is_allowed(channel: grpc.Channel, caplog: pytest.Log
     assert error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
     # What the version before it served is no longer what runs.
     sdk.run(updated_app.app, name="updated")
+
+
+def test_stale_code_of_a_worker_is_said_when_it_is_deployed(deploy: Any, tmp_path: Path) -> None:
+    for file in Path(user_defined_protos_sdk.__file__).parent.glob("user_defined_protos*"):
+        shutil.copy(file, tmp_path)
+    code = tmp_path / "user_defined_protos_sdk.py"
+    code.write_text(code.read_text().replace('proto_hash="', 'proto_hash="0'))
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    actor = {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+    with pytest.raises(sdk.ClusterError) as raised:
+        deploy(updated_app.Plain.options(max_constructor_retry_count=1, ray_actor_options=actor).bind(), "stale")
+    fingerprint = user_defined_protos_sdk.USER_DEFINED_SERVICE.proto_hash
+    assert str(raised.value).startswith(
+        "Application 'stale' failed to start: deployment Plain: sdk.errors.StaleCodeError: The generated code of service"
+        f" {GONE} is stale: its _sdk module was generated from another version of user_defined_protos.proto (fingerprint"
+        f" 0{fingerprint[:11]}) than the loaded _pb2 module ({fingerprint[:12]}). Regenerate both: run `sdk codegen` on"
+        " the folder that holds user_defined_protos.proto. (sdk/service.py:"
+    )
