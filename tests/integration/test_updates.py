@@ -83,8 +83,8 @@ def test_stale_code_of_a_worker_is_said_when_it_is_deployed(deploy: Any, tmp_pat
         deploy(updated_app.Plain.options(max_constructor_retry_count=1, ray_actor_options=actor).bind(), "stale")
     fingerprint = user_defined_protos_sdk.USER_DEFINED_SERVICE.proto_hash
     assert str(raised.value).startswith(
-        "Application 'stale' failed to start: deployment Plain: sdk.errors.StaleCodeError: The generated code of service"
-        f" {GONE} is stale: its _sdk module was generated from another version of user_defined_protos.proto (fingerprint"
-        f" 0{fingerprint[:11]}) than the loaded _pb2 module ({fingerprint[:12]}). Regenerate both: run `sdk codegen` on"
-        " the folder that holds user_defined_protos.proto. (sdk/service.py:"
+        "Application 'stale' failed to start: deployment Plain: sdk.errors.StaleCodeError: The generated code of"
+        f" service {GONE} is stale: its _sdk module was generated from another version of user_defined_protos.proto"
+        f" (fingerprint 0{fingerprint[:11]}) than the loaded _pb2 module ({fingerprint[:12]}). Regenerate both: run"
+        " `sdk codegen` on the folder that holds user_defined_protos.proto. (sdk/service.py:"
     )
