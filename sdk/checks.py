@@ -7,7 +7,7 @@ method of every other RPC is compared with its proto in ``signatures.py``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def check(cls: type) -> list[Problem]:
     by_name: dict[str, list[Rpc]] = {}
     for rpc in _rpcs(cls, services):
         by_name.setdefault(rpc.name, []).append(rpc)
-    problems: list[Problem] = []
+    problems = list(_abstract(cls, by_name))
     for first, *others in by_name.values():
         conflicts = [_conflict(first, rpc) for rpc in others if _contract(rpc.method) != _contract(first.method)]
         problems += conflicts or _check_rpc(first)
@@ -91,6 +91,26 @@ def _services(cls: type) -> list[Service]:
     return [vars(base)["__grpc_shim__"].service for base in generated_bases(cls)]
 
 
+def _abstract(cls: type, rpcs: Container[str]) -> Iterator[Problem]:
+    """Yield the problem of abstract methods that are no RPCs; those are looked at with the others."""
+    names = sorted(name for name in _abstract_names(cls) if name not in rpcs)
+    if names:
+        listed = " and ".join(f"`{name}`" for name in names)
+        verb, it = ("is", "it") if len(names) == 1 else ("are", "them")
+        yield Problem(
+            "abstract",
+            cls.__name__,
+            f"{listed} {verb} abstract, so no object of the class can be made",
+            f"write {it}, or decorate the class that does",
+            code_location=places.of_class(cls),
+        )
+
+
+def _abstract_names(cls: type) -> frozenset[str]:
+    names: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset())
+    return names
+
+
 def _rpcs(cls: type, services: list[Service]) -> Iterator[Rpc]:
     for service in services:
         for method in service.methods:
@@ -105,6 +125,10 @@ def _check_rpc(rpc: Rpc) -> Iterator[Problem]:
         yield rpc.problem("reserved-name", message, "rename the RPC in the proto")
     elif implementation is None or is_generated(implementation.owner):
         yield _missing(rpc)
+    elif rpc.name in _abstract_names(rpc.cls):
+        message = f"`{rpc.name}` is abstract, so no object of the class can be made; {proto_says(rpc.method)}"
+        remedy = f"write `{to_write(rpc.method)}`, or decorate the class that does"
+        yield rpc.problem("abstract", message, remedy, implementation)
     elif not implementation.is_method:
         message = f"`{rpc.name}` is {_kind(implementation)} and not a method; {proto_says(rpc.method)}"
         yield rpc.problem("not-callable", message, f"write `{to_write(rpc.method)}`", implementation)

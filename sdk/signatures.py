@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from sdk import places
 from sdk.annotations import Form, Scope, Shape, Unresolved, fits, message_name, spell
 from sdk.errors import Problem
-from sdk.implementation import CONTEXT_PARAMETER, Implementation
+from sdk.wrappers import CONTEXT_PARAMETER
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from sdk.implementation import Implementation
     from sdk.service import Method, Service
 
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -165,10 +166,17 @@ class _Annotations:
         self._implementation = implementation
         self._scope: Scope = implementation.scope
         self._is_async, self._is_generator = implementation.kind
+        self._is_batched = implementation.is_batched
 
     def check_request(self, annotation: Any) -> Iterator[Problem]:
         """Yield what is wrong with the annotation of the request."""
-        method, annotation = self._rpc.method, self._unbatched(annotation)
+        method = self._rpc.method
+        if self._is_batched:
+            items = self._scope.batch_of(annotation)
+            if items is None:
+                yield self._wrong("request", "type", annotation, "`@serve.batch` passes a list of requests")
+                return
+            annotation = items
         shapes = list(self._scope.shapes(annotation))
         streams = [shape for shape in shapes if shape.form is Form.STREAM]
         if method.cardinality.client_streaming:
@@ -189,7 +197,6 @@ class _Annotations:
             message = f"`{self._rpc.name}` is a generator function, it yields a stream; {proto_says(method)}"
             yield self._rpc.problem("response-stream", message, self._instead_of_yield(), self._implementation)
         elif annotation is not Signature.empty:
-            annotation = self._unbatched(annotation)
             for shape in self._returned(annotation):
                 wrong = self._response_mistake(shape, streaming)
                 if wrong is not None:
@@ -205,8 +212,7 @@ class _Annotations:
             if shape.form is not Form.STREAM:
                 return None if shape.form is Form.NOTHING and self._can_write else "stream"
             # Every message of the stream must fit: None can't be sent.
-            members = self._scope.shapes(shape.value)
-            return None if all(self._fits(member, message) for member in members) else "type"
+            return None if all(self._fits(member, message) for member in self._one(shape.value)) else "type"
         if shape.form is Form.STREAM:
             return "stream"
         return None if self._fits(shape, message) else "type"
@@ -218,14 +224,21 @@ class _Annotations:
 
     def _returned(self, annotation: Any) -> Iterator[Shape]:
         """Yield what a call answers with: a plain function may return what is to be awaited."""
-        for shape in self._scope.shapes(annotation):
+        streaming = self._rpc.method.cardinality.server_streaming
+        for shape in self._scope.shapes(annotation) if streaming else self._one(annotation):
             if shape.form is Form.AWAITABLE and not self._is_async:
                 yield from self._scope.shapes(shape.value)
             else:
                 yield shape
 
-    def _unbatched(self, annotation: Any) -> Any:
-        return self._scope.batch_of(annotation) if self._implementation.is_batched else annotation
+    def _one(self, annotation: Any) -> Iterator[Shape]:
+        """Yield what stands for one message: behind `@serve.batch`, the items of a list."""
+        if not self._is_batched:
+            yield from self._scope.shapes(annotation)
+        elif (items := self._scope.batch_of(annotation)) is not None:
+            yield from self._scope.shapes(items)
+        else:
+            yield Shape(Form.VALUE, annotation)
 
     def _allows(self, stream: Shape, message: type[Message]) -> bool:
         return self._any_fits(self._scope.shapes(stream.value), message)
@@ -251,7 +264,7 @@ class _Annotations:
         resolved = self._scope.resolve(annotation)
         text = annotation if isinstance(annotation, str) else spell(annotation)
         message = method.request if side == "request" else method.response
-        expected = _request(method, self._is_async) if side == "request" else _response(method, self._is_async)
+        expected = self._expected(side)
         same = text.rpartition(".")[2] == expected.rpartition(".")[2]
         descriptor = getattr(resolved, "DESCRIPTOR", None)
         if same and descriptor is not None:
@@ -270,6 +283,16 @@ class _Annotations:
         return self._rpc.problem(
             f"{side}-{rule}", f"`{self._rpc.name}` {verb} `{text}`; {proto}", remedy, self._implementation
         )
+
+    def _expected(self, side: str) -> str:
+        """Return what to write: behind `@serve.batch` a list stands for each message."""
+        method = self._rpc.method
+        is_request = side == "request"
+        text = message_name(method.request if is_request else method.response)
+        if self._is_batched:
+            text = f"list[{text}]"
+        is_stream = method.cardinality.client_streaming if is_request else method.cardinality.server_streaming
+        return _stream(text, self._is_async) if is_stream else text
 
     def _instead_of_yield(self) -> str:
         return f"return one `{message_name(self._rpc.method.response)}`, or make the response a stream in the proto"
