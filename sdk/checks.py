@@ -7,6 +7,7 @@ method of every other RPC is compared with its proto in ``signatures.py``.
 from __future__ import annotations
 
 import difflib
+import types
 from collections.abc import Container, Iterator
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING
@@ -205,7 +206,7 @@ def _kind(implementation: Implementation) -> str:
         return "None"
     if isinstance(attribute, type):
         return "a class"
-    name = type(attribute).__name__
+    name = "slot" if isinstance(attribute, types.MemberDescriptorType) else type(attribute).__name__
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 

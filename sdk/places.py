@@ -22,6 +22,8 @@ def of_function(function: Any) -> str:
     if code is None:
         return ""
     first = line = code.co_firstlineno
+    if code.co_name == "<lambda>":
+        return place(code.co_filename, first)
     # Python counts from the first decorator; the author looks for the name.
     while (text := linecache.getline(code.co_filename, line)) and not _DEF.match(text):
         line += 1

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.descriptor import Descriptor
+
 from sdk import places
 from sdk.annotations import Form, Scope, Shape, Unresolved, fits, message_name, spell
 from sdk.errors import Problem
@@ -69,11 +71,12 @@ def proto_says(method: Method) -> str:
     return f"the proto says `rpc {rpc_text(method)}`"
 
 
-def to_write(method: Method, is_async: bool = True) -> str:
+def to_write(method: Method, is_async: bool = True, takes_context: bool = False) -> str:
     """Return the first line of a method that fits an RPC."""
     return (
         f"{'async def' if is_async else 'def'} {method.python_name}"
-        f"(self, {'requests' if method.cardinality.client_streaming else 'request'}: {_request(method, is_async)})"
+        f"(self, {'requests' if method.cardinality.client_streaming else 'request'}: {_request(method, is_async)}"
+        f"{f', {CONTEXT_PARAMETER}' if takes_context else ''})"
         f" -> {_response(method, is_async)}"
     )
 
@@ -238,7 +241,8 @@ class _Annotations:
         elif (items := self._scope.batch_of(annotation)) is not None:
             yield from self._scope.shapes(items)
         else:
-            yield Shape(Form.VALUE, annotation)
+            shapes = self._scope.shapes(annotation)
+            yield from (shape if shape.form is Form.NEVER else Shape(Form.VALUE, None) for shape in shapes)
 
     def _allows(self, stream: Shape, message: type[Message]) -> bool:
         return self._any_fits(self._scope.shapes(stream.value), message)
@@ -265,13 +269,14 @@ class _Annotations:
         text = annotation if isinstance(annotation, str) else spell(annotation)
         message = method.request if side == "request" else method.response
         expected = self._expected(side)
-        same = text.rpartition(".")[2] == expected.rpartition(".")[2]
-        descriptor = getattr(resolved, "DESCRIPTOR", None)
-        if same and descriptor is not None:
-            # Two messages of one name, in two packages.
-            text, proto = descriptor.full_name, f"the proto says `{message.DESCRIPTOR.full_name}`"
-        else:
-            proto = why or proto_says(method)
+        proto = why or proto_says(method)
+        if isinstance(descriptor := getattr(resolved, "DESCRIPTOR", None), Descriptor):
+            is_same = descriptor.full_name == message.DESCRIPTOR.full_name
+            if not is_same and message_name(resolved) == message_name(message):
+                # Two messages of one name, in two packages.
+                text, proto = descriptor.full_name, f"the proto says `{message.DESCRIPTOR.full_name}`"
+            elif text.rpartition(".")[2] != descriptor.name:
+                text += f"`, which is `{message_name(resolved)}"
         remedy = f"annotate it as `{expected}`"
         if side == "response" and rule == "stream" and not method.cardinality.server_streaming:
             remedy = self._instead_of_yield()
@@ -313,7 +318,7 @@ def _stream(name: str, is_async: bool) -> str:
 
 
 def _write(rpc: Rpc, implementation: Implementation) -> str:
-    return f"write `{to_write(rpc.method, implementation.kind[0])}`"
+    return f"write `{to_write(rpc.method, implementation.kind[0], implementation.takes_context)}`"
 
 
 def _list(names: list[str]) -> str:
