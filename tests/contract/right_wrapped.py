@@ -134,12 +134,6 @@ class Dispatched(Greeter):
 
 
 @right
-class Cached(Greeter):
-    @functools.lru_cache  # noqa: B019  # this form is tested
-    def SayHello(self, request: Request) -> Reply: ...
-
-
-@right
 class Marked(Greeter):
     @typing.final
     @typing_extensions.override
