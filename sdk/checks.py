@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sdk import places
 from sdk.errors import Problem
 from sdk.implementation import Implementation, find, generated_bases, is_generated
-from sdk.signatures import Rpc, check_signature, proto_says, request_parameter, to_write
+from sdk.signatures import Rpc, check_signature, proto_says, request_parameter, rpc_text, to_write
 
 if TYPE_CHECKING:
     from sdk.service import Method, Service
@@ -185,13 +185,16 @@ def _candidates(cls: type) -> dict[str, Implementation]:
 
 
 def _conflict(first: Rpc, second: Rpc) -> Problem:
+    # Messages of one name, in two packages, are told apart by those.
+    full_names = rpc_text(first.method) == rpc_text(second.method)
     said = [
-        f"`{rpc.service.full_name}` ({places.of_proto(rpc.service, rpc.method.line)}): {proto_says(rpc.method)}"
+        f"`{rpc.service.full_name}` ({places.of_proto(rpc.service, rpc.method.line)}) says "
+        f"`rpc {rpc_text(rpc.method, full_names=full_names)}`"
         for rpc in (first, second)
     ]
     return second.problem(
         "service-conflict",
-        f"two services disagree on `{first.name}`, and one method can't be both: {'; '.join(said)}",
+        f"two services disagree on `{first.name}`, and one method can't be both: {', and '.join(said)}",
         "implement the two services in two classes and deploy both",
     )
 

@@ -58,9 +58,17 @@ class Rpc:
         )
 
 
-def rpc_text(method: Method) -> str:
-    """Return an RPC as its proto spells it, ``"SayHello(HelloRequest) returns (HelloReply)"``."""
-    request, response = (message_name(message) for message in (method.request, method.response))
+def rpc_text(method: Method, *, full_names: bool = False) -> str:
+    """Return an RPC as its proto spells it, ``"SayHello(HelloRequest) returns (HelloReply)"``.
+
+    Args:
+        method: The RPC.
+        full_names: Name the messages with their packages.
+    """
+    request, response = (
+        message.DESCRIPTOR.full_name if full_names else message_name(message)
+        for message in (method.request, method.response)
+    )
     takes = f"stream {request}" if method.cardinality.client_streaming else request
     returns = f"stream {response}" if method.cardinality.server_streaming else response
     return f"{method.name}({takes}) returns ({returns})"
