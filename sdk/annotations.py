@@ -37,8 +37,8 @@ _STANDARD_STREAMS = (
     RequestStream,
 )
 _NO_BATCHES = (str, bytes, collections.abc.Mapping)
-# An alias may stand for another one; one that stands for itself must not go on for ever.
-_MAX_ALIASES = 8
+# Text may stand in text, `"'Reply'"`; what evaluates to itself must not go on for ever.
+_MAX_DEPTH = 4
 _MISSING = object()
 
 
@@ -121,7 +121,7 @@ class Scope:
 
     def resolve(self, annotation: Any) -> Any:
         """Return what an annotation says, with placeholders for what can't be found."""
-        for _ in range(_MAX_ALIASES):
+        for _ in range(_MAX_DEPTH):
             if isinstance(annotation, typing.ForwardRef):
                 annotation = annotation.__forward_arg__
             if not isinstance(annotation, str):
@@ -288,4 +288,8 @@ class _Names(dict[str, Any]):
         found = checked_names(self._module).get(name, _MISSING)
         if found is _MISSING:
             return _well_known(name)
+        if isinstance(found, typing.ForwardRef):
+            # An alias, perhaps of a text. It is evaluated here, for it may be a part of an expression.
+            value = eval(found.__forward_arg__, {}, self)
+            return eval(value, {}, self) if isinstance(value, str) else value
         return _well_known(found.name) if isinstance(found, NotLoaded) else found

@@ -68,6 +68,9 @@ class Descriptors:
         files: The files with all that they import, in any order.
         source: Where they come from, for messages.
 
+    Attributes:
+        services: The services by full name, in the order of the files.
+
     Raises:
         OptionsError: A file is missing or wrong.
     """
@@ -82,12 +85,10 @@ class Descriptors:
             except TypeError as error:
                 raise OptionsError(f"{source}: {file.name} can't be loaded: {' '.join(str(error).split())}") from None
             self._places.update(_places(file))
-
-    @property
-    def services(self) -> dict[str, ServiceDescriptor]:
-        """The services by full name, in the order of the files."""
-        files = (self._pool.FindFileByName(name) for name in self._files)
-        return {service.full_name: service for file in files for service in file.services_by_name.values()}
+        loaded = (self._pool.FindFileByName(name) for name in self._files)
+        self.services: dict[str, ServiceDescriptor] = {
+            service.full_name: service for file in loaded for service in file.services_by_name.values()
+        }
 
     def has_file(self, name: str) -> bool:
         """Return whether a file of this name is among them."""

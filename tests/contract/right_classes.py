@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ray.serve.grpc_util import gRPCInputStream as Inputs
 
     Answers = Stream[Answer]
-    OneAnswer: TypeAlias = Answer
+    OneAnswer: TypeAlias = "Answer"
 
 Alias = Union[Reply, Awaitable[Reply]]  # noqa: UP007  # evaluated on Python 3.10 as well
 NamedAlias = TypeAliasType("NamedAlias", Reply)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from greet_code import OtherReply as Reply
 
     Replies = Stream[HelloRequest]
+    Itself = "Itself"
 
 AnyRequest = TypeVar("AnyRequest", bound=HelloRequest)
 
@@ -178,6 +179,11 @@ class OtherTypesForTypeCheckers(Greeter):
 class OtherStreamForTypeCheckers(Downloader):
     async def Down(self, request: HelloRequest) -> Replies:
         yield HelloRequest()
+
+
+@wrong("response-type SayHello")
+class AliasOfItself(Greeter):
+    async def SayHello(self, request: HelloRequest) -> Itself | None: ...
 
 
 @wrong("response-type SayHello")

@@ -60,6 +60,18 @@ def test_sdk_run_that_is_refused_leaves_the_version_that_runs(channel: grpc.Chan
     assert UserDefinedServiceStub(channel).__call__(FOO, metadata=METADATA).greeting.startswith("v1")
 
 
+def test_sdk_check_against_the_version_that_runs(ingress: Any) -> None:
+    from sdk.cli.against import compare_against
+
+    same = compare_against([user_defined_protos_sdk.USER_DEFINED_SERVICE], f"{ingress.address}/updated", strict=True)
+    assert (same.services, same.changes) == ((GONE,), ())
+    other = [user_defined_protos_sdk.IMAGE_CLASSIFICATION_SERVICE]
+    (change,) = compare_against(other, f"{ingress.address}/updated", strict=True).changes
+    assert (change.rule, change.path) == ("service-removed", GONE)
+    with pytest.raises(sdk.OptionsError, match=r"/nothing: application 'nothing' serves nothing there$"):
+        compare_against(other, f"{ingress.address}/nothing", strict=True)
+
+
 def test_it_is_made_when_it_is_allowed(channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "sdk.serve"):
         sdk.run(updated_app.app, name="updated", allow_breaking=True)
