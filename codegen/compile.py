@@ -110,6 +110,10 @@ class Protoc:
         """
         self._run([])
 
+    def descriptors(self) -> bytes:
+        """Return what ``read`` has parsed: a serialized ``FileDescriptorSet`` with all imports and their lines."""
+        return self._descriptors.read_bytes()
+
     def digest(self, others: Collection[str] = ()) -> str:
         """Return what tells everything that the output depends on: equal digests, equal output.
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sdk.deployment import grpc_deployment
     from sdk.errors import (
         ApplicationError,
+        BreakingChangeError,
         ClusterError,
         DefinitionError,
         IngressError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         Problem,
         RpcError,
         SdkError,
+        ServerError,
         StaleCodeError,
     )
     from sdk.ingress.options import GrpcOptions
@@ -30,6 +32,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "ApplicationError": "sdk.errors",
+    "BreakingChangeError": "sdk.errors",
     "ClusterError": "sdk.errors",
     "DefinitionError": "sdk.errors",
     "GrpcOptions": "sdk.ingress.options",
@@ -38,6 +41,7 @@ _MODULES = {
     "Problem": "sdk.errors",
     "RpcError": "sdk.errors",
     "SdkError": "sdk.errors",
+    "ServerError": "sdk.errors",
     "StaleCodeError": "sdk.errors",
     "current_context": "sdk.context",
     "delete": "sdk.serve.run",
@@ -51,6 +55,7 @@ _MODULES = {
 
 __all__ = [
     "ApplicationError",
+    "BreakingChangeError",
     "ClusterError",
     "DefinitionError",
     "GrpcOptions",
@@ -59,6 +64,7 @@ __all__ = [
     "Problem",
     "RpcError",
     "SdkError",
+    "ServerError",
     "StaleCodeError",
     "__version__",
     "current_context",

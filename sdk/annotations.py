@@ -18,6 +18,7 @@ from typing import Any
 import typing_extensions
 from google.protobuf.message import Message
 
+from sdk.checked_imports import NotLoaded, checked_names
 from sdk.service import RequestStream
 
 if typing.TYPE_CHECKING:
@@ -35,7 +36,10 @@ _STANDARD_STREAMS = (
     collections.abc.Iterator,
     RequestStream,
 )
-_BATCHES = (list, collections.abc.Sequence)
+_NO_BATCHES = (str, bytes, collections.abc.Mapping)
+# Text may stand in text, `"'Reply'"`; what evaluates to itself must not go on for ever.
+_MAX_DEPTH = 4
+_MISSING = object()
 
 
 class Unresolved:
@@ -113,16 +117,22 @@ class Scope:
             vars(builtins),
             vars(owner),
         )
+        self._module = str(getattr(function, "__module__", ""))
 
     def resolve(self, annotation: Any) -> Any:
         """Return what an annotation says, with placeholders for what can't be found."""
-        if isinstance(annotation, typing.ForwardRef):
-            annotation = annotation.__forward_arg__
-        if not isinstance(annotation, str):
-            return annotation
+        for _ in range(_MAX_DEPTH):
+            if isinstance(annotation, typing.ForwardRef):
+                annotation = annotation.__forward_arg__
+            if not isinstance(annotation, str):
+                break
+            annotation = self._evaluate(annotation)
+        return annotation
+
+    def _evaluate(self, annotation: str) -> Any:
         try:
             # As typing.get_type_hints does, but name by name: one unknown name must not hide the others.
-            return eval(annotation, {}, _Names(self._places))
+            return eval(annotation, {}, _Names(self._places, self._module))
         except Exception:
             # ``module.Missing`` and the like: only the text is left. Its last word names the type.
             words = "".join(c if c.isidentifier() or c.isdigit() else " " for c in annotation).split()
@@ -146,12 +156,25 @@ class Scope:
             yield _shape(annotation, origin, args)
 
     def batch_of(self, annotation: Any) -> Any:
-        """Return what a list is of, for a method that ``@serve.batch`` turns into one of single messages."""
-        annotation = self.resolve(annotation)
-        origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-        if origin in _BATCHES and args:
-            return args[0]
-        return Any if annotation in _BATCHES else annotation
+        """Return what a list is of, for a method that ``@serve.batch`` turns into one of single messages.
+
+        Args:
+            annotation: The annotation of the list.
+
+        Returns:
+            The annotation of one item; None when the annotation is of no list.
+        """
+        shapes = list(self.shapes(annotation))
+        if any(shape.form is Form.ANYTHING for shape in shapes):
+            return Any
+        for shape in shapes:
+            origin = typing.get_origin(shape.value) or shape.value
+            is_class = shape.form is Form.VALUE and isinstance(origin, type)
+            if is_class and issubclass(origin, collections.abc.Collection) and not issubclass(origin, _NO_BATCHES):
+                return (*typing.get_args(shape.value), Any)[0]
+            if shape.form is Form.STREAM and shape.sync:
+                return shape.value
+        return None
 
 
 def fits(value: Any, message: type[Message]) -> bool:
@@ -253,12 +276,20 @@ def _filled(cells: Iterator[tuple[str, types.CellType]]) -> Iterator[tuple[str, 
 class _Names(dict[str, Any]):
     """Finds each name of an expression in the first of some places that has it."""
 
-    def __init__(self, places: tuple[Mapping[str, Any], ...]) -> None:
+    def __init__(self, places: tuple[Mapping[str, Any], ...], module: str) -> None:
         super().__init__()
         self._places = places
+        self._module = module
 
     def __missing__(self, name: str) -> Any:
         for place in self._places:
             if name in place:
                 return place[name]
-        return _well_known(name)
+        found = checked_names(self._module).get(name, _MISSING)
+        if found is _MISSING:
+            return _well_known(name)
+        if isinstance(found, typing.ForwardRef):
+            # An alias, perhaps of a text. It is evaluated here, for it may be a part of an expression.
+            value = eval(found.__forward_arg__, {}, self)
+            return eval(value, {}, self) if isinstance(value, str) else value
+        return _well_known(found.name) if isinstance(found, NotLoaded) else found

@@ -7,14 +7,15 @@ method of every other RPC is compared with its proto in ``signatures.py``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import types
+from collections.abc import Container, Iterator
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING
 
 from sdk import places
 from sdk.errors import Problem
 from sdk.implementation import Implementation, find, generated_bases, is_generated
-from sdk.signatures import Rpc, check_signature, proto_says, request_parameter, to_write
+from sdk.signatures import Rpc, check_signature, proto_says, request_parameter, rpc_text, to_write
 
 if TYPE_CHECKING:
     from sdk.service import Method, Service
@@ -58,7 +59,7 @@ def check(cls: type) -> list[Problem]:
     by_name: dict[str, list[Rpc]] = {}
     for rpc in _rpcs(cls, services):
         by_name.setdefault(rpc.name, []).append(rpc)
-    problems: list[Problem] = []
+    problems = list(_abstract(cls, by_name))
     for first, *others in by_name.values():
         conflicts = [_conflict(first, rpc) for rpc in others if _contract(rpc.method) != _contract(first.method)]
         problems += conflicts or _check_rpc(first)
@@ -91,6 +92,26 @@ def _services(cls: type) -> list[Service]:
     return [vars(base)["__grpc_shim__"].service for base in generated_bases(cls)]
 
 
+def _abstract(cls: type, rpcs: Container[str]) -> Iterator[Problem]:
+    """Yield the problem of abstract methods that are no RPCs; those are looked at with the others."""
+    names = sorted(name for name in _abstract_names(cls) if name not in rpcs)
+    if names:
+        listed = " and ".join(f"`{name}`" for name in names)
+        verb, it = ("is", "it") if len(names) == 1 else ("are", "them")
+        yield Problem(
+            "abstract",
+            cls.__name__,
+            f"{listed} {verb} abstract, so no object of the class can be made",
+            f"write {it}, or decorate the class that does",
+            code_location=places.of_class(cls),
+        )
+
+
+def _abstract_names(cls: type) -> frozenset[str]:
+    names: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset())
+    return names
+
+
 def _rpcs(cls: type, services: list[Service]) -> Iterator[Rpc]:
     for service in services:
         for method in service.methods:
@@ -105,6 +126,10 @@ def _check_rpc(rpc: Rpc) -> Iterator[Problem]:
         yield rpc.problem("reserved-name", message, "rename the RPC in the proto")
     elif implementation is None or is_generated(implementation.owner):
         yield _missing(rpc)
+    elif rpc.name in _abstract_names(rpc.cls):
+        message = f"`{rpc.name}` is abstract, so no object of the class can be made; {proto_says(rpc.method)}"
+        remedy = f"write `{to_write(rpc.method)}`, or decorate the class that does"
+        yield rpc.problem("abstract", message, remedy, implementation)
     elif not implementation.is_method:
         message = f"`{rpc.name}` is {_kind(implementation)} and not a method; {proto_says(rpc.method)}"
         yield rpc.problem("not-callable", message, f"write `{to_write(rpc.method)}`", implementation)
@@ -160,13 +185,16 @@ def _candidates(cls: type) -> dict[str, Implementation]:
 
 
 def _conflict(first: Rpc, second: Rpc) -> Problem:
+    # Messages of one name, in two packages, are told apart by those.
+    full_names = rpc_text(first.method) == rpc_text(second.method)
     said = [
-        f"`{rpc.service.full_name}` ({places.of_proto(rpc.service, rpc.method.line)}): {proto_says(rpc.method)}"
+        f"`{rpc.service.full_name}` ({places.of_proto(rpc.service, rpc.method.line)}) says "
+        f"`rpc {rpc_text(rpc.method, full_names=full_names)}`"
         for rpc in (first, second)
     ]
     return second.problem(
         "service-conflict",
-        f"two services disagree on `{first.name}`, and one method can't be both: {'; '.join(said)}",
+        f"two services disagree on `{first.name}`, and one method can't be both: {', and '.join(said)}",
         "implement the two services in two classes and deploy both",
     )
 
@@ -181,7 +209,7 @@ def _kind(implementation: Implementation) -> str:
         return "None"
     if isinstance(attribute, type):
         return "a class"
-    name = type(attribute).__name__
+    name = "slot" if isinstance(attribute, types.MemberDescriptorType) else type(attribute).__name__
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 

@@ -3,11 +3,13 @@
 Exception
 ├── SdkError                     base of what the SDK itself raises
 │   ├── DefinitionError          a class does not fit its proto service      → fix the class
+│   ├── BreakingChangeError      an update would break running clients      → keep what they use, or allow it
 │   ├── OptionsError             a deployment or ingress option is wrong     → fix the option
 │   ├── StaleCodeError           generated code and ``_pb2`` disagree        → run ``sdk codegen``
 │   ├── ApplicationError         what was given is not an application        → fix the import path
 │   ├── ClusterError             Ray or Ray Serve can't be reached or failed → look at the cluster
-│   └── IngressError             Envoy or the port can't be had              → look at the node
+│   ├── IngressError             Envoy or the port can't be had              → look at the node
+│   └── ServerError              a gRPC server does not say what it serves   → look at the server, or its address
 └── RpcError                     a handler ends its call with a status       → the client reads it
 """
 
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     import grpc
@@ -52,6 +54,11 @@ class Problem:
     code_location: str = ""
     proto_location: str = ""
 
+    @property
+    def severity(self) -> Literal["error", "warning"]:
+        """``"warning"`` for what is reported with ``--strict`` only."""
+        return "warning" if self.rule == "unannotated" else "error"
+
     def __str__(self) -> str:
         where = ", ".join(place for place in (self.code_location, self.proto_location) if place)
         return f"{self.subject}: {self.message}" + (f" ({where})" if where else "") + f" → {self.remedy}"
@@ -74,6 +81,63 @@ class DefinitionError(SdkError):
 
     def __reduce__(self) -> tuple[type[DefinitionError], tuple[str, tuple[Problem, ...]]]:
         return type(self), (self.class_name, self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change between two versions of a service that clients of the old one feel.
+
+    Attributes:
+        rule: Short stable name of the rule, ``"field-type"``.
+        severity: ``"error"`` when calls fail or data is read as something else; ``"warning"`` when only some data is
+            lost, or when it depends on the client.
+        path: What it is about: ``"greet.Greeter.SayHello"``, ``"greet.HelloRequest.name (1)"``.
+        message: What changed, and what comes of it.
+        remedy: What to do about it.
+        old: What it was, as the proto spells it; ``""`` when it was not there.
+        new: What it is now; ``""`` when it is gone.
+        proto_location: The place in the new version, ``"greet.proto:7"``, or ``""``.
+    """
+
+    rule: str
+    severity: Literal["error", "warning"]
+    path: str
+    message: str
+    remedy: str
+    old: str = ""
+    new: str = ""
+    proto_location: str = ""
+
+    def __str__(self) -> str:
+        where = f" ({self.proto_location})" if self.proto_location else ""
+        return f"{self.path}: {self.message}{where} → {self.remedy}"
+
+
+class BreakingChangeError(SdkError):
+    """An update would break clients of the version that runs. Nothing was changed. The proto's author must act.
+
+    Attributes:
+        application: Name of the application.
+        changes: Every change that breaks clients, in the order of the old protos.
+    """
+
+    def __init__(self, application: str, changes: Sequence[Change]) -> None:
+        self.application = application
+        self.changes = tuple(changes)
+        count = f"{len(self.changes)} change" + ("s" if len(self.changes) != 1 else "")
+        super().__init__(
+            "\n".join(
+                [
+                    f"Application {application!r} was not updated: {count} would break clients of the version that "
+                    "runs",
+                    *(f"  - {change}" for change in self.changes),
+                    "To update it all the same: `allow_breaking=True`, or `sdk run --allow-breaking`.",
+                ]
+            )
+        )
+
+    def __reduce__(self) -> tuple[type[BreakingChangeError], tuple[str, tuple[Change, ...]]]:
+        return type(self), (self.application, self.changes)
 
 
 class OptionsError(SdkError):
@@ -115,6 +179,10 @@ class ClusterError(SdkError):
 
 class IngressError(SdkError):
     """The ingress can't serve: Envoy is missing, the port is taken, or Envoy refused its configuration."""
+
+
+class ServerError(SdkError):
+    """A gRPC server can't be reached, or does not tell what it serves. Whoever named it, or runs it, must act."""
 
 
 class RpcError(Exception):

@@ -15,8 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from sdk.annotations import Scope
-
-CONTEXT_PARAMETER = "grpc_context"
+from sdk.wrappers import signature_of, takes_context
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,11 @@ class Implementation:
     @property
     def is_method(self) -> bool:
         """Whether a call on an instance reaches a function."""
-        attribute = self.attribute
-        return isinstance(attribute, (classmethod, functools.partialmethod)) or (
-            callable(attribute) and not isinstance(attribute, type)
-        )
+        attribute, kind = self.attribute, type(self.attribute)
+        if isinstance(attribute, (type, property, functools.cached_property)):
+            return False
+        # What gives the instance something, and takes nothing from it: a classmethod, or a descriptor of one's own.
+        return callable(attribute) or (hasattr(kind, "__get__") and not hasattr(kind, "__set__"))
 
     @property
     def is_batched(self) -> bool:
@@ -67,12 +67,7 @@ class Implementation:
             ValueError: A method that has no room for ``self``.
         """
         bound = self._bound()
-        try:
-            return _signature(bound)
-        except (TypeError, ValueError):
-            if isinstance(bound, types.MethodType) and isinstance(self.function, types.FunctionType):
-                raise ValueError("no room for self") from None
-            return None
+        return signature_of(bound) if callable(bound) else None
 
     @property
     def scope(self) -> Scope:
@@ -81,15 +76,15 @@ class Implementation:
 
     @property
     def takes_context(self) -> bool:
-        """Whether it has a parameter named ``grpc_context``."""
-        try:
-            return self.signature is not None and CONTEXT_PARAMETER in self.signature.parameters
-        except ValueError:
-            return False
+        """Whether it has a parameter named ``grpc_context``, or passes one on."""
+        bound = self._bound()
+        return callable(bound) and takes_context(bound)
 
     def _bound(self) -> Any:
         # A stand-in for the instance: binding looks at nothing but the function.
         attribute, instance = self.attribute, object()
+        if isinstance(attribute, functools.singledispatchmethod):
+            attribute = attribute.func
         if isinstance(attribute, staticmethod):
             return attribute.__func__
         if isinstance(attribute, classmethod):
@@ -98,6 +93,8 @@ class Implementation:
             return attribute.__get__(instance, self.owner)
         if isinstance(attribute, functools.partial) and sys.version_info < (3, 14):
             return attribute
+        if not callable(attribute):
+            return None  # what a descriptor gives is not known
         # What has no __get__ (an object with __call__) is called without the instance.
         return types.MethodType(attribute, instance) if hasattr(type(attribute), "__get__") else attribute
 
@@ -147,7 +144,7 @@ def _unwrapped(link: Any) -> Iterator[Any]:
         seen.add(id(link))
         if isinstance(link, (staticmethod, classmethod)):
             link = link.__func__
-        elif isinstance(link, (functools.partial, functools.partialmethod)):
+        elif isinstance(link, (functools.partial, functools.partialmethod, functools.singledispatchmethod)):
             link = link.func
         elif (wrapped := getattr(link, "__wrapped__", None)) is not None:
             link = wrapped
@@ -157,12 +154,3 @@ def _unwrapped(link: Any) -> Iterator[Any]:
             link = call if isinstance(call, types.FunctionType) else None
         else:
             link = None
-
-
-def _signature(function: Any) -> inspect.Signature:
-    if sys.version_info >= (3, 14):
-        # Annotations are evaluated when read there, and a name may be unknown.
-        import annotationlib
-
-        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
-    return inspect.signature(function)

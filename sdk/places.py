@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import linecache
 import os
@@ -17,11 +18,17 @@ _DEF = re.compile(r"\s*(async\s+)?def\s")
 
 
 def of_function(function: Any) -> str:
-    """Return the place of a function's ``def``; ``""`` for what is no Python function."""
+    """Return the place of a function's ``def``, or of a property's; ``""`` for what is no Python function."""
+    if isinstance(function, property):
+        function = function.fget
+    elif isinstance(function, functools.cached_property):
+        function = function.func
     code = getattr(function, "__code__", None)
     if code is None:
         return ""
     first = line = code.co_firstlineno
+    if code.co_name == "<lambda>":
+        return place(code.co_filename, first)
     # Python counts from the first decorator; the author looks for the name.
     while (text := linecache.getline(code.co_filename, line)) and not _DEF.match(text):
         line += 1

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.descriptor import Descriptor
+
 from sdk import places
 from sdk.annotations import Form, Scope, Shape, Unresolved, fits, message_name, spell
 from sdk.errors import Problem
-from sdk.implementation import CONTEXT_PARAMETER, Implementation
+from sdk.wrappers import CONTEXT_PARAMETER
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from sdk.implementation import Implementation
     from sdk.service import Method, Service
 
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -55,9 +58,17 @@ class Rpc:
         )
 
 
-def rpc_text(method: Method) -> str:
-    """Return an RPC as its proto spells it, ``"SayHello(HelloRequest) returns (HelloReply)"``."""
-    request, response = (message_name(message) for message in (method.request, method.response))
+def rpc_text(method: Method, *, full_names: bool = False) -> str:
+    """Return an RPC as its proto spells it, ``"SayHello(HelloRequest) returns (HelloReply)"``.
+
+    Args:
+        method: The RPC.
+        full_names: Name the messages with their packages.
+    """
+    request, response = (
+        message.DESCRIPTOR.full_name if full_names else message_name(message)
+        for message in (method.request, method.response)
+    )
     takes = f"stream {request}" if method.cardinality.client_streaming else request
     returns = f"stream {response}" if method.cardinality.server_streaming else response
     return f"{method.name}({takes}) returns ({returns})"
@@ -68,11 +79,12 @@ def proto_says(method: Method) -> str:
     return f"the proto says `rpc {rpc_text(method)}`"
 
 
-def to_write(method: Method, is_async: bool = True) -> str:
+def to_write(method: Method, is_async: bool = True, takes_context: bool = False) -> str:
     """Return the first line of a method that fits an RPC."""
     return (
         f"{'async def' if is_async else 'def'} {method.python_name}"
-        f"(self, {'requests' if method.cardinality.client_streaming else 'request'}: {_request(method, is_async)})"
+        f"(self, {'requests' if method.cardinality.client_streaming else 'request'}: {_request(method, is_async)}"
+        f"{f', {CONTEXT_PARAMETER}' if takes_context else ''})"
         f" -> {_response(method, is_async)}"
     )
 
@@ -165,10 +177,17 @@ class _Annotations:
         self._implementation = implementation
         self._scope: Scope = implementation.scope
         self._is_async, self._is_generator = implementation.kind
+        self._is_batched = implementation.is_batched
 
     def check_request(self, annotation: Any) -> Iterator[Problem]:
         """Yield what is wrong with the annotation of the request."""
-        method, annotation = self._rpc.method, self._unbatched(annotation)
+        method = self._rpc.method
+        if self._is_batched:
+            items = self._scope.batch_of(annotation)
+            if items is None:
+                yield self._wrong("request", "type", annotation, "`@serve.batch` passes a list of requests")
+                return
+            annotation = items
         shapes = list(self._scope.shapes(annotation))
         streams = [shape for shape in shapes if shape.form is Form.STREAM]
         if method.cardinality.client_streaming:
@@ -189,7 +208,6 @@ class _Annotations:
             message = f"`{self._rpc.name}` is a generator function, it yields a stream; {proto_says(method)}"
             yield self._rpc.problem("response-stream", message, self._instead_of_yield(), self._implementation)
         elif annotation is not Signature.empty:
-            annotation = self._unbatched(annotation)
             for shape in self._returned(annotation):
                 wrong = self._response_mistake(shape, streaming)
                 if wrong is not None:
@@ -205,8 +223,7 @@ class _Annotations:
             if shape.form is not Form.STREAM:
                 return None if shape.form is Form.NOTHING and self._can_write else "stream"
             # Every message of the stream must fit: None can't be sent.
-            members = self._scope.shapes(shape.value)
-            return None if all(self._fits(member, message) for member in members) else "type"
+            return None if all(self._fits(member, message) for member in self._one(shape.value)) else "type"
         if shape.form is Form.STREAM:
             return "stream"
         return None if self._fits(shape, message) else "type"
@@ -218,14 +235,22 @@ class _Annotations:
 
     def _returned(self, annotation: Any) -> Iterator[Shape]:
         """Yield what a call answers with: a plain function may return what is to be awaited."""
-        for shape in self._scope.shapes(annotation):
+        streaming = self._rpc.method.cardinality.server_streaming
+        for shape in self._scope.shapes(annotation) if streaming else self._one(annotation):
             if shape.form is Form.AWAITABLE and not self._is_async:
                 yield from self._scope.shapes(shape.value)
             else:
                 yield shape
 
-    def _unbatched(self, annotation: Any) -> Any:
-        return self._scope.batch_of(annotation) if self._implementation.is_batched else annotation
+    def _one(self, annotation: Any) -> Iterator[Shape]:
+        """Yield what stands for one message: behind `@serve.batch`, the items of a list."""
+        if not self._is_batched:
+            yield from self._scope.shapes(annotation)
+        elif (items := self._scope.batch_of(annotation)) is not None:
+            yield from self._scope.shapes(items)
+        else:
+            shapes = self._scope.shapes(annotation)
+            yield from (shape if shape.form is Form.NEVER else Shape(Form.VALUE, None) for shape in shapes)
 
     def _allows(self, stream: Shape, message: type[Message]) -> bool:
         return self._any_fits(self._scope.shapes(stream.value), message)
@@ -251,14 +276,15 @@ class _Annotations:
         resolved = self._scope.resolve(annotation)
         text = annotation if isinstance(annotation, str) else spell(annotation)
         message = method.request if side == "request" else method.response
-        expected = _request(method, self._is_async) if side == "request" else _response(method, self._is_async)
-        same = text.rpartition(".")[2] == expected.rpartition(".")[2]
-        descriptor = getattr(resolved, "DESCRIPTOR", None)
-        if same and descriptor is not None:
-            # Two messages of one name, in two packages.
-            text, proto = descriptor.full_name, f"the proto says `{message.DESCRIPTOR.full_name}`"
-        else:
-            proto = why or proto_says(method)
+        expected = self._expected(side)
+        proto = why or proto_says(method)
+        if isinstance(descriptor := getattr(resolved, "DESCRIPTOR", None), Descriptor):
+            is_same = descriptor.full_name == message.DESCRIPTOR.full_name
+            if not is_same and message_name(resolved) == message_name(message):
+                # Two messages of one name, in two packages.
+                text, proto = descriptor.full_name, f"the proto says `{message.DESCRIPTOR.full_name}`"
+            elif text.rpartition(".")[2] != descriptor.name:
+                text += f"`, which is `{message_name(resolved)}"
         remedy = f"annotate it as `{expected}`"
         if side == "response" and rule == "stream" and not method.cardinality.server_streaming:
             remedy = self._instead_of_yield()
@@ -270,6 +296,16 @@ class _Annotations:
         return self._rpc.problem(
             f"{side}-{rule}", f"`{self._rpc.name}` {verb} `{text}`; {proto}", remedy, self._implementation
         )
+
+    def _expected(self, side: str) -> str:
+        """Return what to write: behind `@serve.batch` a list stands for each message."""
+        method = self._rpc.method
+        is_request = side == "request"
+        text = message_name(method.request if is_request else method.response)
+        if self._is_batched:
+            text = f"list[{text}]"
+        is_stream = method.cardinality.client_streaming if is_request else method.cardinality.server_streaming
+        return _stream(text, self._is_async) if is_stream else text
 
     def _instead_of_yield(self) -> str:
         return f"return one `{message_name(self._rpc.method.response)}`, or make the response a stream in the proto"
@@ -290,7 +326,7 @@ def _stream(name: str, is_async: bool) -> str:
 
 
 def _write(rpc: Rpc, implementation: Implementation) -> str:
-    return f"write `{to_write(rpc.method, implementation.kind[0])}`"
+    return f"write `{to_write(rpc.method, implementation.kind[0], implementation.takes_context)}`"
 
 
 def _list(names: list[str]) -> str:

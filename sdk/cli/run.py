@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from sdk.cli.interrupts import Interrupts
-from sdk.errors import ClusterError
+from sdk.errors import BreakingChangeError, ClusterError
 from sdk.ingress.environment import from_environment
 from sdk.ingress.options import GrpcOptions
 
@@ -83,8 +83,17 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     metavar="FILE",
     help="Append a line of JSON for each call to this file.",
 )
+@click.option("--allow-breaking", is_flag=True, help="Update an application although that breaks its clients.")
 @click.pass_context
-def run(context: click.Context, /, target: str, name: str | None, address: str | None, **options: Any) -> None:
+def run(
+    context: click.Context,
+    /,
+    target: str,
+    name: str | None,
+    address: str | None,
+    allow_breaking: bool,
+    **options: Any,
+) -> None:
     """Serve the application that MODULE:NAME holds, or those of a config file, behind Envoy, until Ctrl-C.
 
     NAME is what `.bind()` returned; without it, the module's only application. A config file is one of Ray Serve's own
@@ -103,7 +112,7 @@ def run(context: click.Context, /, target: str, name: str | None, address: str |
     with Interrupts() as interrupts:
         from sdk.cli.served import find_served
 
-        served = find_served(target, name)
+        served = find_served(target, name, allow_breaking)
         with _quiet_logs():  # after Ray Serve was imported, which sets the levels of its logs
             failed = _serve(served, address, wanted, interrupts)
     if failed:
@@ -157,7 +166,11 @@ def _serve(served: Served, address: str | None, wanted: Mapping[str, Any], inter
         if not is_local:
             tie.start()
         with _tell_what_it_waits_for(served.names, console):
-            failed = served.deploy(functools.partial(_tell_failure, console))
+            try:
+                failed = served.deploy(functools.partial(_tell_failure, console))
+            except BreakingChangeError:
+                deployed.clear()  # the version that ran before goes on
+                raise
         progress.stop()
         running = [name for name in served.names if name not in failed]
         if running:

@@ -50,15 +50,17 @@ class ModuleTarget:
     Args:
         spec: ``"app:app"``, or ``"app"`` for a module's only application.
         name: The application's name.
+        allow_breaking: Whether to update an application although that breaks its clients.
     """
 
     options: Mapping[str, Any] = {}
 
-    def __init__(self, spec: str, name: str | None) -> None:
+    def __init__(self, spec: str, name: str | None, allow_breaking: bool = False) -> None:
         from sdk.serve.application import only_application, require_application
 
         module, found = load_target(spec)
         self.names: tuple[str, ...] = (name or _DEFAULT_NAME,)
+        self._allow_breaking = allow_breaking
         self.application: Any = only_application(module) if found is None else require_application(found, spec)
 
     def start_serve(self) -> None:
@@ -68,7 +70,7 @@ class ModuleTarget:
         """Deploy it and wait until it runs."""
         from sdk.serve.run import run
 
-        run(self.application, name=self.names[0])
+        run(self.application, name=self.names[0], allow_breaking=self._allow_breaking)
         return ()
 
 
@@ -123,18 +125,21 @@ class ConfigTarget:
         return wait_until_started(self.config, failed)
 
 
-def find_served(target: str, name: str | None) -> Served:
+def find_served(target: str, name: str | None, allow_breaking: bool = False) -> Served:
     """Return what a command line means.
 
     Args:
         target: ``MODULE[:NAME]``, or the path of a config file.
         name: The application's name, when it was given.
+        allow_breaking: Whether to update an application although that breaks its clients.
 
     Raises:
         SdkError: It can't be found or read, or is wrong.
     """
     if not target.endswith(_CONFIG_SUFFIXES):
-        return ModuleTarget(target, name)
+        return ModuleTarget(target, name, allow_breaking)
+    if allow_breaking:
+        raise OptionsError(f"--allow-breaking is for a module; Ray Serve builds what {target} names, unchecked.")
     if name is not None:
         raise OptionsError(f"--name is for a module; the applications of {target} have their names there.")
     return ConfigTarget(target)

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection import aio as implementation  # type: ignore[attr-defined]  # untyped
 
+from sdk.descriptors import gather
 from sdk.gen import serve_api_pb2
 from sdk.ingress.requests import Context, answer_request_id, last_value
 
@@ -32,20 +33,7 @@ def announce(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
     Args:
         files: The files of its services. Those that they import are added, each before the first that needs it.
     """
-    found: dict[str, FileDescriptor] = {}
-
-    def add(file: FileDescriptor) -> None:
-        if file.name not in found:
-            for imported in file.dependencies:
-                add(imported)
-            found[file.name] = file
-
-    for file in files:
-        add(file)
-    protos = FileDescriptorSet()
-    for file in found.values():
-        file.CopyToProto(protos.file.add())
-    data = protos.SerializeToString(deterministic=True)
+    data = gather(files).SerializeToString(deterministic=True)
     return hashlib.sha256(data).hexdigest(), data
 
 

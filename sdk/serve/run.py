@@ -27,6 +27,7 @@ from sdk.serve.internals import delete_now, find_serve, forget_gone_serve
 from sdk.serve.joining import deployed_applications, has_serve, why_no_ingress
 from sdk.serve.routed import wait_routed
 from sdk.serve.sleepers import sleepers
+from sdk.serve.updates import check_update
 from sdk.serve.waking import wake
 
 if TYPE_CHECKING:
@@ -142,7 +143,9 @@ def start(options: GrpcOptions | None = None) -> None:
         raise IngressError(problem)
 
 
-def run(target: Any, *, name: str = "default", options: GrpcOptions | None = None) -> DeploymentHandle[Any]:
+def run(
+    target: Any, *, name: str = "default", options: GrpcOptions | None = None, allow_breaking: bool = False
+) -> DeploymentHandle[Any]:
     """Run an application behind the ingress; returns when every proxy routes to it.
 
     Args:
@@ -150,12 +153,14 @@ def run(target: Any, *, name: str = "default", options: GrpcOptions | None = Non
         name: The application's name: the value of the ``application`` metadata. An application of that name that runs
             already is updated without losing calls.
         options: Options of the ingress, as for :func:`start`.
+        allow_breaking: Update an application although that breaks clients of the version that runs; it is logged.
 
     Returns:
         A handle to the application's ingress deployment.
 
     Raises:
         ApplicationError: ``target`` is not an application.
+        BreakingChangeError: The update would break clients of the version that runs. Nothing was changed.
         IngressError: The ingress can't be started, or an Envoy refuses to route to the application.
         ClusterError: Ray can't be reached, or the application failed to start; the text says why.
 
@@ -165,6 +170,7 @@ def run(target: Any, *, name: str = "default", options: GrpcOptions | None = Non
     """
     application = require_application(target, "The target of sdk.run")
     start(options)
+    _check_update(name, application, allow_breaking)
     with _serve_errors():
         try:
             handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)
@@ -224,6 +230,23 @@ def end(names: Iterable[str], *, ends_serve: bool, ends_ingress: bool) -> None:
         controller = find_controller()
         if controller is not None and not _call(controller.status).snapshot.applications:
             stop_ingress()
+
+
+def _check_update(name: str, application: serve.Application, allow_breaking: bool) -> None:
+    controller = find_controller()
+    if controller is None:
+        return
+    with _serve_errors():
+        running = serve.status().applications.get(name)
+    deployments = () if running is None or running.status is ServeState.DELETING else tuple(running.deployments)
+    check_update(
+        name,
+        application,
+        _call(controller.status).snapshot,
+        deployments,
+        lambda digest: _call(controller.descriptors, digest),
+        allow_breaking=allow_breaking,
+    )
 
 
 def delete(name: str) -> None:

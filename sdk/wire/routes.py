@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +10,12 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from sdk.errors import RpcError
-from sdk.implementation import CONTEXT_PARAMETER, kind_of
+from sdk.implementation import kind_of
 from sdk.wire.compression import compressing
 from sdk.wire.frames import FrameError
 from sdk.wire.handlers import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
 from sdk.wire.interceptors import intercept
+from sdk.wrappers import takes_context
 
 if TYPE_CHECKING:
     from sdk.service import Method, Row
@@ -43,7 +43,7 @@ class Route:
         self.label = getattr(row.handler, "__qualname__", method.path)
         self.client_streaming = method.cardinality.client_streaming
         self.server_streaming = method.cardinality.server_streaming
-        self.takes_context = CONTEXT_PARAMETER in inspect.signature(row.handler).parameters
+        self.takes_context = takes_context(row.handler)
         self.response_type = method.response
         is_async, self.is_generator = kind_of(row.handler)
         self._from_string: Any = method.request.FromString  # its type knows bytes only

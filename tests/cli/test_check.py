@@ -46,7 +46,7 @@ class Bare(ShopBase):
         return None
 
 
-app = Front.bind(Ledger.bind([Counter.bind()]))
+app = Front.bind(Ledger.bind([Counter.options(expose=False).bind()]))
 plain = Ledger.bind([])
 more = Front.options(num_replicas=2)
 number = 7

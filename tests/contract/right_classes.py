@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine, Generator, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, NewType, NoReturn, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, NewType, NoReturn, Optional, TypeAlias, TypeVar, Union
 
 import greet_code
 from google.protobuf.message import Message
 from greet_code import DOWN, UNARY, Downloader, Greeter, Inner, OtherReply, Talker, Uploader, make_base
 from greet_code import HelloReply as Reply
 from greet_code import HelloRequest as Request
+from tables import right
 from typing_extensions import TypeAliasType
 
 from sdk.service import RequestStream
@@ -21,19 +22,19 @@ if TYPE_CHECKING:
 
     import ray.serve.grpc_util as ray_util
     from greet_code import HelloReply, HelloRequest
+    from greet_code import HelloReply as Answer
+    from greet_code import HelloRequest as Question
     from ray.serve.grpc_util import gRPCInputStream
+    from ray.serve.grpc_util import gRPCInputStream as Inputs
 
-RIGHT: list[type] = []
+    Answers = Stream[Answer]
+    OneAnswer: TypeAlias = "Answer"
+
 Alias = Union[Reply, Awaitable[Reply]]  # noqa: UP007  # evaluated on Python 3.10 as well
 NamedAlias = TypeAliasType("NamedAlias", Reply)
 New = NewType("New", Reply)
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Unbound = TypeVar("Unbound")
-
-
-def right(cls):
-    RIGHT.append(cls)
-    return cls
 
 
 @right
@@ -64,6 +65,32 @@ class PositionalOnly(Greeter):
 @right
 class TypeCheckingOnly(Greeter):
     async def SayHello(self, request: HelloRequest) -> HelloReply: ...
+
+
+@right
+class RenamedForTypeCheckers(Greeter):
+    async def SayHello(self, request: Question) -> Answer: ...
+
+
+@right
+class AliasForTypeCheckers(Greeter):
+    def SayHello(self, request: Question | None) -> OneAnswer | Awaitable[OneAnswer]: ...
+
+
+@right
+class StreamAliasForTypeCheckers(Downloader):
+    async def Down(self, request: Question) -> Answers:
+        yield Reply()
+
+
+@right
+class RenamedRayRequests(Uploader):
+    async def Up(self, requests: Inputs[Question]) -> Answer: ...
+
+
+@right
+class UnknownContext(Greeter):
+    async def SayHello(self, request: Request, /, grpc_context: gRPCContext) -> Reply: ...  # noqa: F821
 
 
 @right

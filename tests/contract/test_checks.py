@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-import inspect
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import right_classes
+import right_wrapped  # noqa: F401  # notes its classes in the table
 import wrong_classes
+import wrong_table
+from tables import RIGHT, WRONG
 
 from sdk.checks import check, unannotated
 from sdk.definition import define
@@ -14,150 +17,44 @@ from sdk.errors import DefinitionError, Problem
 from sdk.implementation import kind_of
 
 HERE = Path(__file__).parent
+SECTIONS = wrong_table.sections()
 
 
-@pytest.mark.parametrize("case", wrong_classes.WRONG, ids=lambda case: case.cls.__name__)
+@pytest.mark.parametrize("case", WRONG, ids=lambda case: case.cls.__name__)
 def test_wrong_class(case: Any) -> None:
-    problems = check(case.cls)
-    assert {(problem.rule, problem.subject) for problem in problems} == case.expected
-    assert len(problems) == len(case.expected)
-    for problem in problems:
-        assert problem.message
-        assert problem.remedy
-        assert "wrong_classes.py:" in problem.code_location
+    """Exactly these problems: rule, RPC, both places, message and remedy."""
+    assert [(problem.rule, problem.subject) for problem in check(case.cls)] == case.expected
+    assert wrong_table.section_of(case) == SECTIONS[case.cls.__name__]
 
 
-@pytest.mark.parametrize("cls", right_classes.RIGHT, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", RIGHT, ids=lambda cls: cls.__name__)
 def test_right_class(cls: type) -> None:
     assert check(cls) == []
+    assert unannotated(cls) is not None  # and nothing in it makes the other check stumble
 
 
 def test_enough_of_both() -> None:
-    assert len(wrong_classes.WRONG) >= 30
-    assert len(right_classes.RIGHT) >= 20
+    assert len(WRONG) >= 100
+    assert len(RIGHT) >= 100
+    assert sorted(case.cls.__name__ for case in WRONG) == sorted(SECTIONS), "the table has no other sections"
 
 
-def problem_of(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the only problem of a wrong class as it is shown, with the line of its code as LINE."""
+def test_every_rule_has_a_wrong_class() -> None:
+    source = "".join((HERE.parents[1] / "sdk" / name).read_text() for name in ("checks.py", "signatures.py"))
+    rules = {*re.findall(r'problem\(\s*"([a-z-]+)"|Problem\(\s*"([a-z-]+)"', source)}
+    known = {rule for pair in rules for rule in pair if rule}
+    known |= {f"{side}-{rule}" for side in ("request", "response") for rule in ("type", "stream")}
+    assert {rule for case in WRONG for rule, _ in case.expected} == known - {"unannotated"}
+
+
+def test_a_problem_is_shown_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(HERE)
-    cls = getattr(wrong_classes, name)
-    (problem,) = check(cls)
-    line = int(problem.code_location.rpartition(":")[2])
-    source, first = inspect.getsourcelines(cls)
-    assert first <= line < first + len(source) or "hides" in problem.message
-    return str(problem).replace(f"wrong_classes.py:{line}", "wrong_classes.py:LINE")
-
-
-SAYS = "the proto says `rpc SayHello(HelloRequest) returns (HelloReply)`"
-PLACES = "(wrong_classes.py:LINE, greet.proto:6)"
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        (
-            "Missing",
-            f"Missing.SayHello: the class has no method `SayHello`; {SAYS} {PLACES}"
-            " → write `async def SayHello(self, request: HelloRequest) -> HelloReply`",
-        ),
-        (
-            "Misspelled",
-            f"Misspelled.SayHello: the class has no method `SayHello`, did you mean `SayHelo`? T{SAYS[1:]} {PLACES}"
-            " → rename `SayHelo` to `SayHello`",
-        ),
-        (
-            "SnakeCase",
-            f"SnakeCase.SayHello: the class spells it `say_hello`; {SAYS} {PLACES}"
-            " → rename `say_hello` to `SayHello`: names of RPCs must be equal to the letter",
-        ),
-        (
-            "HiddenByItsBase",
-            "HiddenByItsBase.SayHello: `GreeterBase` hides the `SayHello` of `Implementation`, which comes after it in"
-            f" the bases; {SAYS} {PLACES} → name `Implementation` before `GreeterBase` in the bases of"
-            " `HiddenByItsBase`",
-        ),
-        (
-            "Property",
-            f"Property.SayHello: `SayHello` is a property and not a method; {SAYS} {PLACES}"
-            " → write `async def SayHello(self, request: HelloRequest) -> HelloReply`",
-        ),
-        (
-            "SelfForgotten",
-            "SelfForgotten.SayHello: `SayHello` takes no request: its parameter `request` gets the instance, as `self`"
-            f" does; {SAYS} {PLACES} → write `async def SayHello(self, request: HelloRequest) -> HelloReply`",
-        ),
-        (
-            "KeywordOnlyRequest",
-            "KeywordOnlyRequest.SayHello: `SayHello` takes `request` by name only, and the request is passed by"
-            f" position; {SAYS} {PLACES} → write `async def SayHello(self, request: HelloRequest) -> HelloReply`",
-        ),
-        (
-            "ClassicContext",
-            "ClassicContext.SayHello: `SayHello` requires `context` besides the request, and nothing passes it"
-            f" {PLACES} → rename `context` to `grpc_context` to get the call's context",
-        ),
-        (
-            "ExtraParameters",
-            "ExtraParameters.SayHello: `SayHello` requires `user` and `verbose` besides the request, and nothing passes"
-            f" them {PLACES} → give them default values, or take them out",
-        ),
-        (
-            "RequestOfAnotherType",
-            f"RequestOfAnotherType.SayHello: `SayHello` takes the request as `HelloReply`; {SAYS} {PLACES}"
-            " → annotate it as `HelloRequest`",
-        ),
-        (
-            "SameNameOfAnotherPackage",
-            "SameNameOfAnotherPackage.SayHello: `SayHello` returns `checks.other.HelloReply`; the proto says"
-            f" `checks.greet.HelloReply` {PLACES} → annotate it as `HelloReply`",
-        ),
-        (
-            "PerhapsNone",
-            f"PerhapsNone.SayHello: `SayHello` returns `HelloReply | None`; {SAYS} {PLACES}"
-            " → annotate it as `HelloReply`",
-        ),
-        (
-            "AsyncGeneratorForOneResponse",
-            f"AsyncGeneratorForOneResponse.SayHello: `SayHello` is a generator function, it yields a stream; {SAYS}"
-            f" {PLACES} → return one `HelloReply`, or make the response a stream in the proto",
-        ),
-        (
-            "OneResponseForStream",
-            "OneResponseForStream.Down: `Down` returns `HelloReply`; the proto says `rpc Down(HelloRequest) returns"
-            f" (stream HelloReply)` {PLACES} → yield the messages, and annotate it as `AsyncIterator[HelloReply]`",
-        ),
-        (
-            "OneRequestForStream",
-            "OneRequestForStream.Up: `Up` takes the request as `HelloRequest`; the proto says `rpc Up(stream"
-            f" HelloRequest) returns (HelloReply)` {PLACES} → annotate it as `AsyncIterator[HelloRequest]`",
-        ),
-        (
-            "AsyncOverIterator",
-            "AsyncOverIterator.Up: `Up` takes the request as `Iterator[HelloRequest]`; an async handler iterates with"
-            f" `async for` {PLACES} → annotate it as `AsyncIterator[HelloRequest]`",
-        ),
-        (
-            "NestedMessage",
-            "NestedMessage.Get: `Get` returns `HelloReply`; the proto says `rpc Get(HelloRequest) returns"
-            f" (Outer.Inner)` {PLACES} → annotate it as `Outer.Inner`",
-        ),
-        (
-            "Disagreeing",
-            "Disagreeing.Get: two services disagree on `Get`, and one method can't be both: `checks.greet.A`"
-            " (greet.proto:6): the proto says `rpc Get(HelloRequest) returns (HelloReply)`; `checks.greet.B`"
-            " (greet.proto:6): the proto says `rpc Get(HelloRequest) returns (Outer.Inner)`"
-            f" {PLACES} → implement the two services in two classes and deploy both",
-        ),
-    ],
-)
-def test_message(name: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert problem_of(name, monkeypatch) == expected
-
-
-def test_message_without_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = problem_of("NoBase", monkeypatch)
-    assert text.startswith("NoBase: the class inherits from no generated service base")
-    assert "(wrong_classes.py:LINE) → generate code with `sdk codegen`" in text
+    (problem,) = check(wrong_classes.PerhapsNone)
+    line = problem.code_location.rpartition(":")[2]
+    assert str(problem) == (
+        "PerhapsNone.SayHello: `SayHello` returns `HelloReply | None`; the proto says `rpc SayHello(HelloRequest)"
+        f" returns (HelloReply)` (wrong_classes.py:{line}, greet.proto:6) → annotate it as `HelloReply`"
+    )
 
 
 def test_unknown_name_says_where_to_import_it() -> None:

@@ -4,7 +4,7 @@
 import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Annotated, Any, Optional, Union
 
 from greet_code import (
     BOTH,
@@ -20,30 +20,12 @@ from greet_code import (
     Uploader,
     make_base,
 )
+from tables import wrong
 
 from sdk.service import RequestStream
 
 if TYPE_CHECKING:
     from nowhere import Unknown
-
-
-class Wrong(NamedTuple):
-    cls: type
-    expected: set[tuple[str, str]]
-
-
-WRONG: list[Wrong] = []
-
-
-def wrong(*expected):
-    """Note a class with the problems that it must have, `"rule subject"` each."""
-
-    def note(cls):
-        pairs = {tuple(problem.split(" ")) for problem in expected}
-        WRONG.append(Wrong(cls, {(rule, ".".join(filter(None, (cls.__name__, rpc)))) for rule, rpc in pairs}))
-        return cls
-
-    return note
 
 
 # -- names ------------------------------------------------------------------------------------
@@ -256,7 +238,7 @@ class BothOfAnotherType(Greeter):
     async def SayHello(self, request: str) -> dict[str, str]: ...
 
 
-@wrong("request-type SayHello", "response-type SayHello", "extra-parameter SayHello")
+@wrong("extra-parameter SayHello", "request-type SayHello", "response-type SayHello")
 class EverythingWrong(Greeter):
     async def SayHello(self, request: HelloReply, context: Any) -> HelloRequest: ...
 
@@ -309,7 +291,7 @@ def logged(function):
     return wrapper
 
 
-@wrong("request-type SayHello", "extra-parameter SayHello")
+@wrong("extra-parameter SayHello", "request-type SayHello")
 class Decorated(Greeter):
     @logged
     @logged

@@ -20,6 +20,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from shapes.awkward_pb2 import Square
 from shapes.circle_pb2 import Circle
 
+import sdk
 from sdk.deployment import grpc_deployment
 
 if TYPE_CHECKING:
@@ -113,6 +114,10 @@ WrongTypes.options(num_replicas=2).bind()  # expect: call-arg reportCallIssue
 WrongTypes.options(max_ongoing_requests="7")  # expect: arg-type reportArgumentType
 WrongTypes.options(expose="no")  # expect: arg-type reportArgumentType
 WrongTypes.options(num_replica=2)  # expect: call-arg reportCallIssue
+
+
+sdk.run(WrongTypes.bind("a"), allow_breaking="yes")  # expect: arg-type reportArgumentType
+sdk.run(WrongTypes.bind("a"), allow_braking=True)  # expect: call-arg reportCallIssue
 
 
 async def async_clients() -> None:

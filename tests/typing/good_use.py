@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
@@ -14,6 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import StringValue
 from shapes.awkward_pb2 import Square
 from shapes.circle_pb2 import Circle
+from typing_extensions import ParamSpec
 from user_defined_protos_pb2 import (
     ImageClass,
     ImageData,
@@ -29,9 +31,11 @@ from user_defined_protos_sdk import (
     UserDefinedServiceSyncClient,
 )
 
+import sdk
 from sdk.context import ServicerContext
 from sdk.deployment import grpc_deployment
-from sdk.errors import RpcError
+from sdk.errors import Change, RpcError
+from sdk.reflection_client import Reflection
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -102,6 +106,75 @@ class RenamedByPython(AsyncBase):
 
     def Any(self, request: Outer) -> Outer:
         return self.import_(request)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def traced(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await function(*args, **kwargs)
+
+    return wrapper
+
+
+class Predicts:
+    async def Predict(self, image_data: ImageData) -> ImageClass:
+        return ImageClass()
+
+
+@grpc_deployment
+class FromAMixin(Predicts, ImageClassificationServiceBase):
+    pass
+
+
+class Labelled(ImageClassificationServiceBase, Generic[T]):
+    def __init__(self, label: T) -> None:
+        self.label = label
+
+    @traced
+    async def Predict(self, image_data: ImageData, *, grpc_context: ServicerContext | None = None) -> ImageClass:
+        return ImageClass(classes=[str(self.label)])
+
+
+@grpc_deployment
+class Overridden(Labelled[int]):
+    async def Predict(
+        self, image_data: ImageData, *, grpc_context: ServicerContext | None = None, verbose: bool = False
+    ) -> ImageClass:
+        return await super().Predict(image_data, grpc_context=grpc_context)
+
+
+@grpc_deployment
+@dataclass
+class Data(ImageClassificationServiceBase):
+    labels: list[str]
+
+    @staticmethod
+    async def Predict(request: ImageData) -> ImageClass:
+        return ImageClass()
+
+
+Overridden.bind(7)
+Data.bind(labels=["cat"])
+
+
+def updates() -> tuple[Change, ...]:
+    sdk.start(sdk.GrpcOptions(port=9000))
+    handle: DeploymentHandle[Any] = sdk.run(Overridden.bind(7), name="labels", allow_breaking=True)
+    try:
+        sdk.run(FromAMixin.bind(), name="labels")
+    except sdk.BreakingChangeError as error:
+        print(error.application, handle)
+        return error.changes
+    return ()
+
+
+def reflected(channel: grpc.Channel) -> list[str]:
+    reflection = Reflection(channel, [("application", "labels")], timeout=3)
+    files = reflection.file_descriptor_set(reflection.services())
+    return [file.name for file in files.file]
 
 
 AsyncHandlers.bind("a", depth=1)

@@ -9,6 +9,7 @@ import sdk
 
 NAMES = [
     "ApplicationError",
+    "BreakingChangeError",
     "ClusterError",
     "DefinitionError",
     "GrpcOptions",
@@ -17,6 +18,7 @@ NAMES = [
     "Problem",
     "RpcError",
     "SdkError",
+    "ServerError",
     "StaleCodeError",
     "__version__",
     "current_context",

@@ -1,0 +1,120 @@
+"""``sdk check --against``: the other version, from a file, a folder of protos, or a server, and what changed since."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.message import DecodeError
+
+from sdk.cli.check_report import Comparison
+from sdk.compatibility import compare
+from sdk.descriptors import Descriptors, describe
+from sdk.errors import OptionsError
+
+if TYPE_CHECKING:
+    from sdk.service import Service
+
+# A server, perhaps behind TLS, and perhaps one of its applications.
+_SERVER = re.compile(
+    r"(?P<tls>https://|grpcs://)?(http://|grpc://)?(?P<target>[^/\s]+:\d+)(/(?P<application>[^/\s]+))?/?"
+)
+_BUILT_IN = ("grpc.", "ray.serve.")
+_GZIP = b"\x1f\x8b"
+
+
+def compare_against(services: Sequence[Service], other: str, strict: bool) -> Comparison:
+    """Return what changed for the clients of another version.
+
+    Args:
+        services: What is served now.
+        other: A file of descriptors, a proto file or a folder of them, or ``HOST:PORT[/APPLICATION]``.
+        strict: Report also what only clients notice that speak JSON.
+
+    Raises:
+        OptionsError: ``other`` is none of these, or can't be read.
+        ServerError: The server can't be reached, or it has no reflection.
+    """
+    new = Descriptors(describe(services), "the generated code")
+    served = [service.full_name for service in services]
+    path, server = Path(other), _SERVER.fullmatch(other)
+    if path.exists():
+        old = Descriptors(_compiled(path) if path.is_dir() or path.suffix == ".proto" else _read(path), other)
+        asked = _in_question(old, new, served)
+    elif server is not None:
+        old, listed = _ask(server, other)
+        asked = listed if server["application"] else [name for name in _in_question(old, new, served) if name in listed]
+    else:
+        raise OptionsError(f"--against {other}: there is no such file or folder, and it is no HOST:PORT[/APPLICATION]")
+    if not old.services:
+        raise OptionsError(f"--against {other}: it has no service")
+    if not asked:
+        note = f"nothing to compare, it has {', '.join(old.services)}, and none of {', '.join(served)}"
+        return Comparison(other, (), (), note)
+    return Comparison(other, tuple(asked), tuple(compare(old, new, asked, served=served, json=strict)))
+
+
+def _in_question(old: Descriptors, new: Descriptors, served: Sequence[str]) -> list[str]:
+    """Return the services of the other version that are served now, and those that are gone from the same files.
+
+    Other services of the other version may be those of other applications.
+    """
+    return [
+        name
+        for name, service in old.services.items()
+        if name in served or (name not in new.services and new.has_file(service.file.name))
+    ]
+
+
+def _read(path: Path) -> FileDescriptorSet:
+    try:
+        data = path.read_bytes()
+        files = FileDescriptorSet.FromString(gzip.decompress(data) if data.startswith(_GZIP) else data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise OptionsError(f"--against {path}: it can't be read: {error}") from None
+    except DecodeError:
+        files = FileDescriptorSet()
+    if not files.file or not all(file.name for file in files.file):
+        raise OptionsError(
+            f"--against {path}: it holds no descriptors; make it with `protoc --include_imports --descriptor_set_out`"
+        )
+    return files
+
+
+def _compiled(path: Path) -> FileDescriptorSet:
+    # Imported here: the other ways need no compiler.
+    from codegen import compile as compiler
+    from codegen import config, sources
+    from codegen.errors import CodegenError
+
+    try:
+        includes = config.load(Path.cwd()).proto_path
+        with compiler.Protoc(sources.find([path], includes), includes) as protoc:
+            protoc.read()
+            return FileDescriptorSet.FromString(protoc.descriptors())
+    except CodegenError as error:
+        raise OptionsError("\n".join([f"--against {path}: {error}", *error.details])) from None
+
+
+def _ask(server: re.Match[str], other: str) -> tuple[Descriptors, list[str]]:
+    """Return the files of a server, and the services that it lists but for those of every server."""
+    import grpc
+
+    from sdk.reflection_client import Reflection
+
+    target, application = server["target"], server["application"]
+    metadata = (("application", application),) if application else ()
+    credentials = grpc.ssl_channel_credentials() if server["tls"] else None
+    channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
+    with channel:
+        reflection = Reflection(channel, metadata, target=target)
+        listed = [name for name in reflection.services() if not name.startswith(_BUILT_IN)]
+        if not listed:
+            what = f"application {application!r} serves nothing there" if application else "it serves nothing"
+            raise OptionsError(f"--against {other}: {what}")
+        return Descriptors(reflection.file_descriptor_set(listed), other), listed

@@ -1,0 +1,244 @@
+"""How ``sdk check`` shows what it has found out: to people, to scripts, and to GitHub Actions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdk import places
+from sdk.signatures import rpc_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sdk.cli.check_report import ClassReport, Comparison, Report
+    from sdk.definition import Definition
+    from sdk.errors import Change, Problem
+
+#: Version of the JSON document; it grows when a key goes or changes its meaning.
+JSON_VERSION = 1
+
+
+def show(report: Report, format_: str) -> None:
+    """Print a report.
+
+    Args:
+        report: What was found out.
+        format_: ``"text"``, ``"json"`` or ``"github"``.
+    """
+    if format_ == "json":
+        click.echo(json.dumps(as_json(report), indent=2, ensure_ascii=False))
+        return
+    if format_ == "github":
+        lines = list(as_github(report))
+        if lines:
+            click.echo("\n".join(lines))
+        return
+    from rich.console import Console
+
+    console = Console()
+    if console.is_terminal:
+        for tree in _trees(report):
+            console.print(tree)
+    elif report.classes or report.comparison is not None:
+        click.echo("\n".join(_texts(report)))
+    for failure in report.failures:
+        click.echo(f"error: {failure.message}", err=True)
+
+
+# -- JSON -------------------------------------------------------------------------------------
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return a report as the document that ``docs/checks.md`` describes."""
+    comparison = report.comparison
+    return {
+        "version": JSON_VERSION,
+        "strict": report.strict,
+        "classes": [
+            {
+                "name": each.name,
+                "target": each.target,
+                "fits": not each.problems,
+                "services": [service.full_name for service in each.services],
+                "code": _place(each.place),
+            }
+            for each in report.classes
+        ],
+        "problems": [_problem(problem) for each in report.classes for problem in each.problems],
+        "against": None
+        if comparison is None
+        else {
+            "other": comparison.other,
+            "services": list(comparison.services),
+            "note": comparison.note,
+            "changes": [_change(change) for change in comparison.changes],
+        },
+        "failures": [{"target": failure.target, "message": failure.message} for failure in report.failures],
+    }
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    class_name, _, rpc = problem.subject.partition(".")
+    return {
+        "rule": problem.rule,
+        "severity": problem.severity,
+        "class": class_name.partition(",")[0],
+        "rpc": rpc or None,
+        "message": problem.message,
+        "remedy": problem.remedy,
+        "code": _place(problem.code_location),
+        "proto": _place(problem.proto_location),
+    }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "rule": change.rule,
+        "severity": change.severity,
+        "path": change.path,
+        "message": change.message,
+        "remedy": change.remedy,
+        "old": change.old or None,
+        "new": change.new or None,
+        "proto": _place(change.proto_location),
+    }
+
+
+def _place(location: str) -> dict[str, Any] | None:
+    file, _, line = location.rpartition(":")
+    if not location:
+        return None
+    return {"file": file, "line": int(line)} if file and line.isdigit() else {"file": location, "line": None}
+
+
+# -- GitHub Actions ---------------------------------------------------------------------------
+
+
+def as_github(report: Report) -> Iterator[str]:
+    """Yield the workflow commands that annotate the lines of a pull request."""
+    for each in report.classes:
+        for problem in each.problems:
+            where = f" ({problem.proto_location})" if problem.proto_location else ""
+            text = f"{problem.subject}: {problem.message}{where} → {problem.remedy}"
+            yield _annotation(problem.severity, problem.code_location, problem.rule, text)
+    comparison = report.comparison
+    for change in comparison.changes if comparison is not None else ():
+        yield _annotation(change.severity, change.proto_location, change.rule, str(change))
+    if comparison is not None and comparison.note:
+        yield _annotation("notice", "", "nothing-to-compare", comparison.note)
+    for failure in report.failures:
+        yield _annotation("error", "", "sdk check", failure.message)
+
+
+def _annotation(level: str, location: str, title: str, text: str) -> str:
+    place = _place(location)
+    properties = {"title": title}
+    file = _in_repository(place["file"]) if place is not None else None
+    if place is not None and file is not None:
+        line = {"line": str(place["line"])} if place["line"] else {}
+        properties = {"file": file, **line, "title": title}
+    shown = ",".join(f"{key}={_escaped(value, ':,')}" for key, value in properties.items())
+    return f"::{level} {shown}::{_escaped(text)}"
+
+
+def _in_repository(file: str) -> str | None:
+    """Return the path of a file from the top of the repository, as annotations need it; None when it is not there."""
+    top = Path(os.environ.get("GITHUB_WORKSPACE") or os.getcwd()).resolve()
+    # A proto is named as protoc knows it: below a folder that is not told here.
+    for path in (Path.cwd() / file, *sorted(Path.cwd().glob(f"*/{file}"))):
+        if path.is_file() and path.resolve().is_relative_to(top):
+            return path.resolve().relative_to(top).as_posix()
+    return None
+
+
+def _escaped(text: str, more: str = "") -> str:
+    # "%" first: the others are escaped with it.
+    for character in ("%", "\r", "\n", *more):
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
+
+
+# -- people -----------------------------------------------------------------------------------
+
+
+def _headline(report: ClassReport) -> str:
+    if not report.problems:
+        return f"{report.name}: fits"
+    return f"{report.name}: {_count(len(report.problems), 'problem')}"
+
+
+def _against(comparison: Comparison) -> str:
+    if comparison.note:
+        return f"Against {comparison.other}: {comparison.note}"
+    severities = [change.severity for change in comparison.changes]
+    errors, warnings = severities.count("error"), severities.count("warning")
+    breaks = f"{_count(errors, 'change')} {'breaks' if errors == 1 else 'break'} clients"
+    parts = [breaks if errors else "nothing breaks clients", *([_count(warnings, "warning")] if warnings else [])]
+    return f"Against {comparison.other}: {', '.join(parts)}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _services(definition: Definition | None) -> Iterator[tuple[str, list[str]]]:
+    """Yield each service, with its place, and its methods as the proto spells them."""
+    for service in definition.services if definition is not None else ():
+        title = f"{service.full_name} ({places.of_proto(service, service.line)})"
+        yield title, [f"rpc {rpc_text(method)}" for method in service.methods]
+
+
+def _texts(report: Report) -> Iterator[str]:
+    for each in report.classes:
+        yield _headline(each) + (f" ({each.place})" if each.place else "")
+        for problem in each.problems:
+            yield f"  {problem} [{problem.rule}]"
+        for title, methods in _services(each.definition) if not each.problems else ():
+            yield f"  {title}"
+            yield from (f"    ok {method}" for method in methods)
+    if report.comparison is not None:
+        yield _against(report.comparison)
+        for change in report.comparison.changes:
+            yield f"  {change.severity}: {change} [{change.rule}]"
+
+
+def _trees(report: Report) -> Iterator[RenderableType]:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    for each in report.classes:
+        style = "bold red" if each.problems else "bold green"
+        tree = Tree(Text.assemble((_headline(each), style), "  ", (each.place, "dim")), guide_style="dim")
+        for problem in each.problems:
+            branch = tree.add(Text.assemble((problem.subject, "bold"), "  ", (problem.rule, "red")))
+            _add(branch, problem, (problem.code_location, problem.proto_location))
+        for title, methods in _services(each.definition) if not each.problems else ():
+            branch = tree.add(Text(title))
+            for method in methods:
+                branch.add(Text.assemble(("✓ ", "green"), method))
+        yield tree
+    if report.comparison is not None:
+        colours = {"error": "red", "warning": "yellow"}
+        severities = {change.severity for change in report.comparison.changes}
+        style = next((f"bold {colour}" for name, colour in colours.items() if name in severities), "bold green")
+        tree = Tree(Text(_against(report.comparison), style), guide_style="dim")
+        for change in report.comparison.changes:
+            rule = (f"{change.severity}: {change.rule}", colours[change.severity])
+            branch = tree.add(Text.assemble((change.path, "bold"), "  ", rule))
+            _add(branch, change, (change.proto_location,))
+        yield tree
+
+
+def _add(branch: Any, found: Problem | Change, places: tuple[str, ...]) -> None:
+    from rich.text import Text
+
+    branch.add(Text(found.message))
+    branch.add(Text(found.remedy, style="green"))
+    if any(places):
+        branch.add(Text(", ".join(filter(None, places)), style="dim"))

@@ -1,0 +1,193 @@
+"""What changed between two versions of services, as clients of the old one feel it on the wire.
+
+Requests are written by old clients and read by the new server, responses the other way round. So each message is looked
+at in the directions in which it travels: what is harmless in a request may break a response. The rules for messages are
+in ``message_changes.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from google.protobuf.descriptor_pb2 import MethodOptions
+
+from sdk.errors import Change
+from sdk.message_changes import KEEP_NAME, Messages
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+    from sdk.descriptors import Descriptors
+
+_PROMISES = {
+    MethodOptions.IDEMPOTENCY_UNKNOWN: 0,
+    MethodOptions.IDEMPOTENT: 1,
+    MethodOptions.NO_SIDE_EFFECTS: 2,
+}
+
+
+def compare(
+    old: Descriptors,
+    new: Descriptors,
+    services: Iterable[str],
+    *,
+    served: Iterable[str] | None = None,
+    json: bool = False,
+) -> list[Change]:
+    """Return what changed for the clients of some services: RPCs first, then the messages that they can reach.
+
+    Args:
+        old: The files of the version whose clients must go on working.
+        new: The files of the version that takes its place.
+        services: Full names of the old version's services whose clients matter.
+        served: Full names of the services that the new version serves; None for all that its files define.
+        json: Also report, as warnings, what only clients notice that speak JSON.
+
+    Example:
+        >>> from google.protobuf.descriptor_pb2 import FileDescriptorSet
+        >>> from sdk.descriptors import Descriptors
+        >>> files = FileDescriptorSet()
+        >>> compare(Descriptors(files, "old"), Descriptors(files, "new"), [])
+        []
+    """
+    offered = dict(new.services)
+    if served is not None:
+        offered = {name: offered[name] for name in served}
+    comparison = _Services(old, new, Messages(new, json))
+    for name in services:
+        comparison.check_service(name, offered)
+    return [*comparison.changes, *comparison.messages.changes()]
+
+
+class _Services:
+    """Compares services and their RPCs, and notes which messages must be compared."""
+
+    def __init__(self, old: Descriptors, new: Descriptors, messages: Messages) -> None:
+        self._old, self._new = old, new
+        self.messages = messages
+        self.changes: list[Change] = []
+
+    def check_service(self, name: str, offered: Mapping[str, ServiceDescriptor]) -> None:
+        """Compare one service.
+
+        Args:
+            name: Its full name in the old version.
+            offered: The services that the new version serves.
+        """
+        service = self._old.services[name]
+        if name not in offered:
+            self.changes.append(self._removed_service(service, offered))
+            return
+        methods = {method.name: method for method in service.methods}
+        others = {method.name: method for method in offered[name].methods}
+        for method in service.methods:
+            if method.name in others:
+                self._check_rpc(method, others[method.name])
+            else:
+                added = [other for other in others.values() if other.name not in methods]
+                self.changes.append(self._removed_rpc(method, offered[name], added))
+
+    def _removed_service(self, service: ServiceDescriptor, offered: Mapping[str, ServiceDescriptor]) -> Change:
+        names = [method.name for method in service.methods]
+        others = (other for name, other in offered.items() if name not in self._old.services)
+        renamed = next((other for other in others if [method.name for method in other.methods] == names), None)
+        remains = self._new.services.get(service.full_name)
+        if renamed is not None:
+            message, remedy = f"the service is gone; it looks renamed to `{renamed.full_name}`", "serve both names"
+        elif remains is not None:
+            message, remedy = "the service is in the proto and no class serves it any more", "serve it"
+        else:
+            message, remedy = "the service is gone", "keep it while clients call it"
+        return Change(
+            "service-removed",
+            "error",
+            service.full_name,
+            f"{message}: every call ends UNIMPLEMENTED",
+            remedy,
+            f"service {service.name}",
+            f"service {renamed.name}" if renamed is not None else "",
+            self._new.place(renamed or remains) if renamed or remains else "",
+        )
+
+    def _removed_rpc(
+        self, method: MethodDescriptor, service: ServiceDescriptor, added: list[MethodDescriptor]
+    ) -> Change:
+        renamed = next((other for other in added if _contract(other) == _contract(method)), None)
+        hint = f"; it looks renamed to `{renamed.name}`" if renamed is not None else ""
+        return Change(
+            "rpc-removed",
+            "error",
+            method.full_name,
+            f"the RPC is gone{hint}: calls of it end UNIMPLEMENTED",
+            f"keep `{method.name}` beside `{renamed.name}`" if renamed is not None else "keep it while clients call it",
+            _spell(method),
+            _spell(renamed) if renamed is not None else "",
+            self._new.place(renamed if renamed is not None else service),
+        )
+
+    def _check_rpc(self, old: MethodDescriptor, new: MethodDescriptor) -> None:
+        if _streams(old) != _streams(new):
+            self._note(
+                "rpc-cardinality",
+                old,
+                new,
+                f"`{_spell(old)}` became `{_spell(new)}`: client and server disagree on how many messages flow",
+                "keep it as it was, and add an RPC with another name",
+            )
+            return
+        self.messages.travel(old.input_type, new.input_type, "requests", lambda why: self._retyped(old, new, True, why))
+        self.messages.travel(
+            old.output_type, new.output_type, "responses", lambda why: self._retyped(old, new, False, why)
+        )
+        before, now = old.GetOptions().idempotency_level, new.GetOptions().idempotency_level
+        if _PROMISES[now] < _PROMISES[before]:
+            was, name = (MethodOptions.IdempotencyLevel.Name(level) for level in (before, now))
+            self.changes.append(
+                Change(
+                    "rpc-idempotency",
+                    "warning",
+                    old.full_name,
+                    f"`{was}` became `{name}`: clients go on repeating calls that failed",
+                    f"keep `option idempotency_level = {was};`, and the promise",
+                    was,
+                    name,
+                    self._new.place(new),
+                )
+            )
+
+    def _retyped(self, old: MethodDescriptor, new: MethodDescriptor, is_request: bool, why: str) -> None:
+        before, now = ((method.input_type if is_request else method.output_type).full_name for method in (old, new))
+        side = "request" if is_request else "response"
+        effect = f"they differ on the wire: {why}" if why else "they are the same on the wire"
+        self.changes.append(
+            Change(
+                f"rpc-{side}-type",
+                "error" if why else "warning",
+                old.full_name,
+                f"the {side} `{before}` became `{now}`, and {effect}",
+                f"keep `{before}`, and add an RPC for `{now}`" if why else KEEP_NAME,
+                before,
+                now,
+                self._new.place(new),
+            )
+        )
+
+    def _note(self, rule: str, old: MethodDescriptor, new: MethodDescriptor, message: str, remedy: str) -> None:
+        self.changes.append(
+            Change(rule, "error", old.full_name, message, remedy, _spell(old), _spell(new), self._new.place(new))
+        )
+
+
+def _streams(method: MethodDescriptor) -> tuple[bool, bool]:
+    return method.client_streaming, method.server_streaming
+
+
+def _contract(method: MethodDescriptor) -> tuple[object, ...]:
+    return *_streams(method), method.input_type.full_name, method.output_type.full_name
+
+
+def _spell(method: MethodDescriptor) -> str:
+    takes = f"{'stream ' if method.client_streaming else ''}{method.input_type.name}"
+    returns = f"{'stream ' if method.server_streaming else ''}{method.output_type.name}"
+    return f"rpc {method.name}({takes}) returns ({returns})"

@@ -1,0 +1,194 @@
+"""Proto files as descriptors: gathered from services, loaded apart from those of this process, and found by name."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from sdk.errors import OptionsError
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor, FileDescriptor, ServiceDescriptor
+
+    from sdk.service import Service
+
+_WELL_KNOWN = re.compile(r"google/protobuf/(\w+)\.proto")
+
+# Numbers of fields in google/protobuf/descriptor.proto, of which the paths of source_code_info are made.
+_MESSAGES, _ENUMS, _SERVICES = 4, 5, 6
+_FIELDS, _NESTED, _NESTED_ENUMS, _VALUES, _METHODS = 2, 3, 4, 2, 2
+
+
+def gather(files: Iterable[FileDescriptor]) -> FileDescriptorSet:
+    """Return proto files and all that they import, each after its own imports.
+
+    Args:
+        files: The files, as ``_pb2`` modules have them.
+    """
+    found: dict[str, FileDescriptor] = {}
+
+    def add(file: FileDescriptor) -> None:
+        if file.name not in found:
+            for imported in file.dependencies:
+                add(imported)
+            found[file.name] = file
+
+    for file in files:
+        add(file)
+    gathered = FileDescriptorSet()
+    for file in found.values():
+        file.CopyToProto(gathered.file.add())
+    return gathered
+
+
+def describe(services: Iterable[Service]) -> FileDescriptorSet:
+    """Return the files of some services, with all that they import and with the lines that the services know."""
+    known = list(services)
+    described = gather(service.file for service in known)
+    files = {file.name: file for file in described.file}
+    for service in known:
+        file = files[service.file.name]
+        index = next(i for i, each in enumerate(file.service) if each.name == service.name)
+        methods = {method.name: i for i, method in enumerate(file.service[index].method)}
+        _set_line(file, [_SERVICES, index], service.line)
+        for method in service.methods:
+            _set_line(file, [_SERVICES, index, _METHODS, methods[method.name]], method.line)
+    return described
+
+
+class Descriptors:
+    """Proto files that are loaded on their own, so that two versions of one file can be looked at together.
+
+    Args:
+        files: The files with all that they import, in any order.
+        source: Where they come from, for messages.
+
+    Attributes:
+        services: The services by full name, in the order of the files.
+
+    Raises:
+        OptionsError: A file is missing or wrong.
+    """
+
+    def __init__(self, files: FileDescriptorSet, source: str) -> None:
+        self._pool = DescriptorPool()
+        self._files = {file.name: file for file in files.file}
+        self._places: dict[str, str] = {}
+        for file in _ordered(self._files, source):
+            try:
+                self._pool.AddSerializedFile(file.SerializeToString())
+            except TypeError as error:
+                raise OptionsError(f"{source}: {file.name} can't be loaded: {' '.join(str(error).split())}") from None
+            self._places.update(_places(file))
+        loaded = (self._pool.FindFileByName(name) for name in self._files)
+        self.services: dict[str, ServiceDescriptor] = {
+            service.full_name: service for file in loaded for service in file.services_by_name.values()
+        }
+
+    def has_file(self, name: str) -> bool:
+        """Return whether a file of this name is among them."""
+        return name in self._files
+
+    def message(self, full_name: str) -> Descriptor | None:
+        """Return a message, or None."""
+        try:
+            return self._pool.FindMessageTypeByName(full_name)
+        except KeyError:
+            return None
+
+    def place(self, descriptor: Any, name: str = "") -> str:
+        """Return the file of a descriptor, with the line where the files tell it, ``"greet.proto:7"``.
+
+        Args:
+            descriptor: The descriptor.
+            name: Full name of what is meant, when it is a part that has no descriptor with a name.
+        """
+        line = self._places.get(name or descriptor.full_name)
+        owner = getattr(descriptor, "containing_service", None) or descriptor
+        return f"{owner.file.name}:{line}" if line else str(owner.file.name)
+
+
+def well_known(name: str) -> FileDescriptorProto | None:
+    """Return a file of protobuf's own as it is installed here, or None.
+
+    Args:
+        name: ``"google/protobuf/empty.proto"``.
+    """
+    match = _WELL_KNOWN.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        module = importlib.import_module(f"google.protobuf.{match[1]}_pb2")
+    except ModuleNotFoundError:
+        return None
+    file = FileDescriptorProto()
+    module.DESCRIPTOR.CopyToProto(file)
+    return file
+
+
+def _ordered(files: dict[str, FileDescriptorProto], source: str) -> Iterator[FileDescriptorProto]:
+    """Yield each file after those that it imports."""
+    seen: set[str] = set()
+
+    def visit(name: str, importer: str) -> Iterator[FileDescriptorProto]:
+        if name in seen:
+            return
+        seen.add(name)
+        file = files.get(name) or well_known(name)
+        if file is None:
+            raise OptionsError(
+                f"{source} lacks {name}, which {importer} imports: make it with all imports (protoc: --include_imports)"
+            )
+        for imported in file.dependency:
+            yield from visit(imported, name)
+        yield file
+
+    for name in files:
+        yield from visit(name, "")
+
+
+def _places(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    """Yield the full name of what a file defines, and the line where."""
+    lines = {tuple(place.path): str(place.span[0] + 1) for place in file.source_code_info.location if place.span}
+    if not lines:
+        return
+
+    def known(name: str, *path: int) -> Iterator[tuple[str, str]]:
+        if path in lines:
+            yield name, lines[path]
+
+    def enum(proto: EnumDescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, str]]:
+        yield from known(f"{scope}{proto.name}", *path)
+        for i, value in enumerate(proto.value):
+            # As in C++, the values of an enum are siblings of it.
+            yield from known(f"{scope}{value.name}", *path, _VALUES, i)
+
+    def message(proto: DescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, str]]:
+        inner = f"{scope}{proto.name}."
+        yield from known(inner[:-1], *path)
+        for i, field in enumerate(proto.field):
+            yield from known(f"{inner}{field.name}", *path, _FIELDS, i)
+        for i, nested in enumerate(proto.nested_type):
+            yield from message(nested, inner, *path, _NESTED, i)
+        for i, nested_enum in enumerate(proto.enum_type):
+            yield from enum(nested_enum, inner, *path, _NESTED_ENUMS, i)
+
+    scope = f"{file.package}." if file.package else ""
+    for i, each in enumerate(file.message_type):
+        yield from message(each, scope, _MESSAGES, i)
+    for i, each_enum in enumerate(file.enum_type):
+        yield from enum(each_enum, scope, _ENUMS, i)
+    for i, service in enumerate(file.service):
+        yield from known(f"{scope}{service.name}", _SERVICES, i)
+        for j, method in enumerate(service.method):
+            yield from known(f"{scope}{service.name}.{method.name}", _SERVICES, i, _METHODS, j)
+
+
+def _set_line(file: FileDescriptorProto, path: Sequence[int], line: int) -> None:
+    if line:
+        file.source_code_info.location.add(path=path, span=[line - 1, 0, 0])

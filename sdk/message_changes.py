@@ -1,0 +1,307 @@
+"""What changed in messages and enums, for those who wrote or read the old version of them.
+
+On the wire a field is its number and a way to write its value; names are not there. So numbers are compared, and names
+serve to tell a field that has moved to another number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from google.protobuf.descriptor_pb2 import DescriptorProto
+
+from sdk.enum_changes import Numbers, check_enum
+from sdk.errors import Change
+from sdk.wire_types import Reading, Verdict, is_repeated, is_required, map_entry, reads_label, reads_type, spell
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+    from sdk.descriptors import Descriptors
+
+#: What to do about a type of another name that is the same on the wire.
+KEEP_NAME = "keep the name: clients that generate their code anew must be rewritten"
+
+Flow = Literal["requests", "responses"]
+_WHERE: dict[Flow, str] = {"requests": "in what clients send", "responses": "in what clients receive"}
+
+
+@dataclass(slots=True)
+class _Pair:
+    """The two versions of one message or enum, and the directions in which it travels."""
+
+    old: Any
+    new: Any
+    flows: set[Flow] = field(default_factory=set)
+
+
+class Messages:
+    """Compares messages, and all that can be reached from them.
+
+    Args:
+        new: The files of the new version, for places.
+        json: Also report what only clients notice that speak JSON.
+    """
+
+    def __init__(self, new: Descriptors, json: bool) -> None:
+        self._new, self._json = new, json
+        self._pairs: dict[tuple[str, str], _Pair] = {}
+        self._enums: dict[tuple[str, str], _Pair] = {}
+        # Whether one type stands for another: why not, or "". While that is found out it is taken to do.
+        self._replacements: dict[tuple[str, str, Flow], str] = {}
+
+    def travel(self, old: Descriptor, new: Descriptor, flow: Flow, retyped: Callable[[str], None]) -> None:
+        """Note that a message travels in a direction.
+
+        Args:
+            old: What it was.
+            new: What it is now.
+            flow: The direction.
+            retyped: Called when the two have different names, with why one does not stand for the other on the wire,
+                or ``""``.
+        """
+        if old.full_name == new.full_name:
+            self._reach(old, new, flow)
+        else:
+            retyped(self._why_not(old, new, flow))
+
+    def changes(self) -> list[Change]:
+        """Return what changed in all messages and enums that were reached."""
+        found: list[Change] = []
+        for pair in self._pairs.values():
+            found += _MessageCheck(self, self._new, pair, self._json).run()
+        for pair in self._enums.values():
+            found += check_enum(pair.old, pair.new, "requests" in pair.flows, self._new, self._json)
+        return found
+
+    def reads(self, writer: FieldDescriptor, reader: FieldDescriptor, flow: Flow) -> Verdict:
+        """Return how one version of a field reads what the other has written.
+
+        Args:
+            writer: The field of who writes.
+            reader: The field of who reads.
+            flow: Who that is: old clients write requests, and read responses.
+        """
+        label = reads_label(writer, reader)
+        kind = reads_type(writer.type, reader.type)
+        if kind.reading is Reading.SAME and _type(writer) is not None and _type(reader) is not None:
+            old, new = (writer, reader) if flow == "requests" else (reader, writer)
+            if why := self._why_not_types(_type(old), _type(new), flow):
+                kind = Verdict(Reading.BROKEN, why)
+        return max(kind, label, key=lambda verdict: verdict.reading)
+
+    def _why_not_types(self, old: Any, new: Any, flow: Flow) -> str:
+        if old.full_name == new.full_name or (_is_entry(old) and _is_entry(new)):
+            return ""  # compared by itself
+        return self._why_not(old, new, flow)
+
+    def _why_not(self, old: Any, new: Any, flow: Flow) -> str:
+        """Return why one type does not stand for another of a different name, or ``""``."""
+        key = (old.full_name, new.full_name, flow)
+        if key not in self._replacements:
+            self._replacements[key] = ""
+            apart = Messages(self._new, json=False)
+            apart._replacements = self._replacements
+            apart._reach(old, new, flow)
+            errors = [change for change in apart.changes() if change.severity == "error"]
+            self._replacements[key] = f"{errors[0].path}: {errors[0].message}" if errors else ""
+        return self._replacements[key]
+
+    def _reach(self, old: Any, new: Any, flow: Flow) -> None:
+        is_message = hasattr(old, "fields")
+        pairs = self._pairs if is_message else self._enums
+        pair = pairs.setdefault((old.full_name, new.full_name), _Pair(old, new))
+        if flow in pair.flows:
+            return
+        pair.flows.add(flow)
+        for number, before in _fields(old).items() if is_message else ():
+            now = _fields(new).get(number)
+            one, other = _type(before), _type(now) if now is not None else None
+            if one is None or other is None or hasattr(one, "fields") != hasattr(other, "fields"):
+                continue
+            if one.full_name == other.full_name or (_is_entry(one) and _is_entry(other)):
+                self._reach(one, other, flow)
+
+
+class _MessageCheck:
+    """Compares the two versions of one message."""
+
+    def __init__(self, messages: Messages, new: Descriptors, pair: _Pair, json: bool) -> None:
+        self._messages, self._descriptors, self._json = messages, new, json
+        self._old: Descriptor = pair.old
+        self._new: Descriptor = pair.new
+        # Old clients write requests and read responses.
+        self._flows: list[Flow] = sorted(pair.flows)
+        self._changes: list[Change] = []
+
+    def run(self) -> list[Change]:
+        """Return what changed."""
+        before, now = _fields(self._old), _fields(self._new)
+        names = {each.name: each for each in self._new.fields}
+        # A number that has changed hands is one problem, that of the field that has moved.
+        for number, old in before.items():
+            moved = names.get(old.name)
+            if moved is not None and moved.number != number:
+                self._moved(old, moved)
+            elif number not in now:
+                self._removed(old)
+            else:
+                self._check_field(old, now[number])
+        reserved = _reserved(self._old)
+        for number, new in now.items():
+            if number not in before and is_required(new) and "requests" in self._flows:
+                message = "the field is new and required: the server can't read a request without it"
+                self._note("field-required", "error", new, message, "make it optional", "", new)
+            if number not in before and number in reserved:
+                message = "the number was reserved for a field that is gone: who still uses that one is misread"
+                self._note("field-number-reserved", "warning", new, message, "take another number", "", new)
+        self._check_oneofs(before, now)
+        return self._changes
+
+    def _check_field(self, old: FieldDescriptor, new: FieldDescriptor) -> None:
+        verdicts: dict[Flow, Verdict] = {}
+        for flow in self._flows:
+            writer, reader = (old, new) if flow == "requests" else (new, old)
+            verdicts[flow] = self._messages.reads(writer, reader, flow)
+        worst = max(verdict.reading for verdict in verdicts.values())
+        if worst is not Reading.SAME:
+            is_same_type = (old.type, _type_name(old)) == (new.type, _type_name(new))
+            rule = "field-repeated" if is_same_type else "field-type"
+            message = f"`{spell(old)}` became `{spell(new)}`: {_reasons(verdicts, worst)}"
+            what = f"give the new field another number and reserve {old.number}"
+            remedy = f"keep `{spell(old)}`, or {'add another map' if _is_entry(self._old) else what}"
+            self._note(rule, "error" if worst is Reading.BROKEN else "warning", old, message, remedy, old, new)
+        elif _type_name(old) != _type_name(new) and _type(old) is not None and _type(new) is not None:
+            message = f"`{spell(old)}` became `{spell(new)}`, and the two are the same on the wire"
+            self._note("field-type", "warning", old, message, KEEP_NAME, old, new)
+        self._check_required(old, new)
+        if old.type == new.type and is_repeated(old) == is_repeated(new) and _default(old) != _default(new):
+            message = f"the default `{_default(old)}` became `{_default(new)}`: an unset field means something else"
+            self._note("field-default", "warning", old, message, "keep the default", str(_default(old)), new)
+        if self._json and old.json_name != new.json_name:
+            message = f"its name in JSON `{old.json_name}` became `{new.json_name}`"
+            self._note("field-json-name", "warning", old, message, f"keep the name `{old.name}`", old.json_name, new)
+
+    def _check_required(self, old: FieldDescriptor, new: FieldDescriptor) -> None:
+        if is_required(new) and not is_required(old) and "requests" in self._flows:
+            message = "the field became required: the server can't read a request of a client that leaves it out"
+            self._note("field-required", "error", new, message, "leave it optional", old, new)
+        if is_required(old) and not is_required(new) and "responses" in self._flows:
+            message = "the field is no longer required: clients can't read a response that leaves it out"
+            self._note("field-required", "error", new, message, "leave it required", old, new)
+
+    def _removed(self, old: FieldDescriptor) -> None:
+        if is_required(old) and "responses" in self._flows:
+            message = "the required field is gone: clients can't read a response without it"
+            self._note("field-required", "error", old, message, "keep the field", old, "")
+        elif old.number in _reserved(self._new):
+            effects = {"requests": "what clients send in it is lost", "responses": "clients find it unset"}
+            message = f"the field is gone: {', and '.join(effects[flow] for flow in self._flows)}"
+            self._note("field-removed", "warning", old, message, "keep it while clients use it", old, "")
+        else:
+            message = "the field is gone, and its number is free to be taken for another one, which would be misread"
+            remedy = f"write `reserved {old.number};` in message `{self._new.name}`, or keep the field"
+            self._note("field-removed", "error", old, message, remedy, old, "")
+
+    def _moved(self, old: FieldDescriptor, new: FieldDescriptor) -> None:
+        message = f"the field has the number {new.number} now: what is sent with {old.number} is not read as it"
+        self._note("field-number", "error", old, message, f"give `{old.name}` its number {old.number} again", old, new)
+
+    def _check_oneofs(self, before: Mapping[int, FieldDescriptor], now: Mapping[int, FieldDescriptor]) -> None:
+        """Report fields that can be set together by one side, and of which the other keeps the last one only."""
+        shared = before.keys() & now.keys()
+        for flow in self._flows:
+            writers, readers = (before, now) if flow == "requests" else (now, before)
+            groups: dict[str, list[int]] = {}
+            for number in sorted(shared):
+                if (oneof := _oneof(readers[number])) is not None:
+                    groups.setdefault(oneof, []).append(number)
+            for oneof, numbers in groups.items():
+                together = {_oneof(writers[number]) for number in numbers}
+                if len(numbers) < 2 or (len(together) == 1 and None not in together):
+                    continue
+                listed = ", ".join(f"`{now[number].name}`" for number in numbers)
+                message = f"{listed} {'became' if flow == 'requests' else 'are no longer'} members of one oneof: "
+                message += f"of a message with several only the last is read, {_WHERE[flow]}"
+                remedy = "add new fields to a oneof, not old ones" if flow == "requests" else "leave them in the oneof"
+                first = now[numbers[0]]
+                path = f"{self._old.full_name}.{oneof}"
+                self._note("field-oneof", "error", first, message, remedy, first, first, path=path)
+
+    def _note(
+        self,
+        rule: str,
+        severity: Literal["error", "warning"],
+        about: FieldDescriptor,
+        message: str,
+        remedy: str,
+        old: FieldDescriptor | str,
+        new: FieldDescriptor | str,
+        *,
+        path: str = "",
+    ) -> None:
+        place = self._descriptors.place(self._new if isinstance(new, str) else _map_of(new) or new)
+        was, now = (each if isinstance(each, str) else spell(each) for each in (old, new))
+        self._changes.append(Change(rule, severity, path or _path(about), message, remedy, was, now, place))
+
+
+def _reasons(verdicts: Mapping[Flow, Verdict], worst: Reading) -> str:
+    """Return what goes wrong, and in which direction where it is only one."""
+    whys = {flow: verdict.why for flow, verdict in verdicts.items() if verdict.reading is worst}
+    (flow, why), *others = whys.items()
+    return why if others or len(verdicts) == 1 else f"{why}, {_WHERE[flow]}"
+
+
+def _path(about: FieldDescriptor) -> str:
+    if (outer := _map_of(about)) is not None:
+        return f"{_path(outer)} {about.name}"
+    message: Any = about.containing_type
+    return f"{message.full_name}.{about.name} ({about.number})"
+
+
+def _map_of(field: FieldDescriptor) -> FieldDescriptor | None:
+    """Return the map whose key or value a field is: nobody has written the message that it is in."""
+    entry: Any = field.containing_type
+    if not _is_entry(entry):
+        return None
+    fields: list[FieldDescriptor] = entry.containing_type.fields
+    return next(each for each in fields if _type_of(each) == entry.full_name)
+
+
+def _fields(message: Descriptor) -> dict[int, FieldDescriptor]:
+    return {each.number: each for each in message.fields}
+
+
+def _type(field: FieldDescriptor) -> Any:
+    """Return the message or the enum that a field is of; None for a scalar."""
+    return field.message_type if field.message_type is not None else field.enum_type
+
+
+def _type_of(field: FieldDescriptor) -> str:
+    type_ = _type(field)
+    return "" if type_ is None else str(type_.full_name)
+
+
+def _type_name(field: FieldDescriptor) -> str:
+    """Return the name of a field's type as it was written; the message that a map is made of has none."""
+    return "" if map_entry(field) is not None else _type_of(field)
+
+
+def _is_entry(type_: Any) -> bool:
+    return bool(hasattr(type_, "fields") and type_.GetOptions().map_entry)
+
+
+def _oneof(field: FieldDescriptor) -> str | None:
+    return field.containing_oneof.name if field.containing_oneof is not None else None
+
+
+def _default(field: FieldDescriptor) -> Any:
+    return None if is_repeated(field) or field.message_type is not None else field.default_value
+
+
+def _reserved(message: Descriptor) -> Numbers:
+    proto = DescriptorProto()
+    message.CopyToProto(proto)
+    return Numbers((each.start, each.end - 1) for each in proto.reserved_range)

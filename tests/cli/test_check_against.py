@@ -1,0 +1,192 @@
+"""`sdk check --against`: the other version from a file, a folder of protos, or a server."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cluster import free_port
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_reflection.v1alpha import reflection
+from user_defined_protos_sdk import IMAGE_CLASSIFICATION_SERVICE, USER_DEFINED_SERVICE
+
+from sdk.cli.against import compare_against
+from sdk.cli.check_report import Comparison
+from sdk.descriptors import gather
+from sdk.errors import OptionsError, ServerError
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+SERVICES = [USER_DEFINED_SERVICE, IMAGE_CLASSIFICATION_SERVICE]
+GUIDE = "userdefinedprotos"
+NAMES = ("UserDefinedService", "ImageClassificationService", "Gone")
+
+
+def guide() -> FileDescriptorSet:
+    return gather([USER_DEFINED_SERVICE.file])
+
+
+def other() -> FileDescriptorSet:
+    """Return a version of the guide's proto before the name became a text, and with a service more."""
+    files = guide()
+    (file,) = files.file
+    message = next(each for each in file.message_type if each.name == "UserDefinedMessage")
+    message.field[0].type = FieldDescriptorProto.TYPE_INT32
+    file.service.add(name="Gone")
+    return files
+
+
+def felt(comparison: Comparison) -> list[str]:
+    return [f"{change.severity} {change.rule} {change.path}" for change in comparison.changes]
+
+
+FELT = [f"error service-removed {GUIDE}.Gone", f"error field-type {GUIDE}.UserDefinedMessage.name (1)"]
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_file_of_descriptors(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    file = tmp_path / "old.binpb"
+    file.write_bytes(compress(other().SerializeToString()))
+    comparison = compare_against(SERVICES, str(file), strict=False)
+    assert felt(comparison) == FELT
+    assert comparison.services == (
+        f"{GUIDE}.UserDefinedService",
+        f"{GUIDE}.ImageClassificationService",
+        f"{GUIDE}.Gone",
+    )
+    file.write_bytes(compress(guide().SerializeToString()))
+    assert felt(compare_against(SERVICES, str(file), strict=True)) == []
+
+
+def test_a_service_that_is_not_checked_here_is_not_missed(tmp_path: Path) -> None:
+    file = tmp_path / "same.binpb"
+    file.write_bytes(guide().SerializeToString())
+    comparison = compare_against([USER_DEFINED_SERVICE], str(file), strict=False)
+    assert (comparison.services, comparison.changes) == ((f"{GUIDE}.UserDefinedService",), ())
+
+
+def test_protos(sdk: Run, project: Path) -> None:
+    old = project / "old"
+    old.mkdir()
+    text = (project / "shop.proto").read_text()
+    (old / "shop.proto").write_text(text.replace("string item = 1;", "int32 item = 1; bool gift = 2;"))
+    (old / "other.proto").write_text('syntax = "proto3"; package other; service Other {}')
+    expected = [
+        "  error: shop.Order.item (1): `int32` became `string`: the two are encoded differently (shop.proto) → keep"
+        " `int32`, or give the new field another number and reserve 1 [field-type]",
+        "  error: shop.Order.gift (2): the field is gone, and its number is free to be taken for another one, which"
+        " would be misread (shop.proto) → write `reserved 2;` in message `Order`, or keep the field [field-removed]",
+    ]
+    for path in ("old", "old/shop.proto"):
+        done = sdk("check", "shop_app", "--against", path)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout.splitlines()[3:] == [f"Against {path}: 2 changes break clients", *expected]
+    done = sdk("check", "shop_app", "--against", "shop.proto", "--strict")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[3:] == ["Against shop.proto: nothing breaks clients"]
+    done = sdk("check", "shop_app", "--against", "old/other.proto")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[3:] == [
+        "Against old/other.proto: nothing to compare, it has other.Other, and none of shop.Shop"
+    ]
+
+
+def test_lost_data_is_a_problem_with_strict(sdk: Run, project: Path) -> None:
+    text = (project / "shop.proto").read_text()
+    (project / "old.proto").write_text(text.replace("string item = 1;", "string thing = 1;"))
+    assert sdk("check", "shop_app", "--against", "old.proto").returncode == 0
+    done = sdk("check", "shop_app", "--against", "old.proto", "--strict", "--format", "github")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == (
+        "::warning file=shop.proto,title=field-json-name::shop.Order.thing (1): its name in JSON `thing` became `item`"
+        " (shop.proto) → keep the name `thing`\n"
+    )
+
+
+def test_protos_with_an_error(sdk: Run, project: Path) -> None:
+    (project / "broken.proto").write_text("syntax = 'proto3'; message {")
+    done = sdk("check", "shop_app", "--against", "broken.proto")
+    assert done.returncode == 2
+    assert done.stdout.startswith("Counter: fits")
+    assert done.stderr.startswith("error: --against broken.proto: 1 error in the protos\nbroken.proto:1:")
+
+
+def test_what_is_no_other_version(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"")
+    text = tmp_path / "text"
+    text.write_bytes(b"hello")
+    cut = tmp_path / "cut"
+    cut.write_bytes(gzip.compress(b"x" * 100)[:-9])
+    bare = tmp_path / "bare"
+    bare.write_bytes(FileDescriptorSet(file=[{"name": "a.proto"}]).SerializeToString())
+    none = "it holds no descriptors; make it with `protoc --include_imports --descriptor_set_out`"
+    for path, said in {
+        empty: none,
+        text: none,
+        cut: "it can't be read: Compressed file ended before the end-of-stream marker was reached",
+        bare: "it has no service",
+        tmp_path / "no": "there is no such file or folder, and it is no HOST:PORT[/APPLICATION]",
+    }.items():
+        with pytest.raises(OptionsError) as raised:
+            compare_against(SERVICES, str(path), strict=False)
+        assert str(raised.value) == f"--against {path}: {said}"
+
+
+@contextlib.contextmanager
+def serving(files: FileDescriptorSet, *names: str) -> Iterator[str]:
+    pool = DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    with ThreadPoolExecutor(2) as threads:
+        server = grpc.server(threads)
+        reflection.enable_server_reflection(
+            [*names, "grpc.health.v1.Health", "ray.serve.RayServeAPIService"], server, pool
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(None).wait()
+
+
+def test_a_server() -> None:
+    names = [f"{GUIDE}.{name}" for name in ("UserDefinedService", "Gone")]
+    with serving(other(), *names) as address:
+        assert felt(compare_against(SERVICES, address, strict=False)) == FELT
+        assert felt(compare_against(SERVICES, f"{address}/app", strict=False)) == FELT
+    with serving(guide(), *names[:1], f"{GUIDE}.ImageClassificationService") as address:
+        comparison = compare_against([USER_DEFINED_SERVICE], address, strict=False)
+        assert (comparison.services, comparison.changes) == ((names[0],), ())
+        # What one application serves must be served on.
+        comparison = compare_against([USER_DEFINED_SERVICE], f"http://{address}/app", strict=False)
+        assert felt(comparison) == [f"error service-removed {GUIDE}.ImageClassificationService"]
+        assert "no class serves it any more" in comparison.changes[0].message
+
+
+def test_a_server_that_serves_nothing_or_is_not_there() -> None:
+    with serving(guide()) as address:
+        with pytest.raises(OptionsError, match=r"/app: application 'app' serves nothing there$"):
+            compare_against(SERVICES, f"{address}/app", strict=False)
+        with pytest.raises(OptionsError, match=r": it serves nothing$"):
+            compare_against(SERVICES, address, strict=False)
+    address = f"127.0.0.1:{free_port()}"
+    for other_version in (address, f"https://{address}/app"):
+        with pytest.raises(ServerError, match=f"^The server at {address} can't be reached"):
+            compare_against(SERVICES, other_version, strict=False)
+
+
+def test_nothing_is_compared_where_the_import_failed(sdk: Run, project: Path) -> None:
+    source: Any = (project / "shop_app.py").read_text()
+    (project / "bad.py").write_text(source.replace("def Buy", "def Bye"))
+    done = sdk("check", "bad", "--against", "nowhere")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("Counter: 1 problem\n")

@@ -1,0 +1,84 @@
+"""What the checks say of parameters is what happens when a method is called as the wire server calls it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+import pytest
+import right_classes  # noqa: F401  # notes its classes in the table
+import right_wrapped
+import wrong_classes
+import wrong_wrapped  # noqa: F401
+from tables import RIGHT, WRONG
+
+from sdk.implementation import find, generated_bases
+from sdk.service import Method, Row, Shim
+from sdk.wire.routes import Route
+from sdk.wrappers import signature_of, takes_context
+
+CALLED = [cls for cls in RIGHT if cls.__module__ != "batched_classes"]
+UNCALLABLE = [case.cls for case in WRONG if {rule for rule, _ in case.expected} & {"parameters", "extra-parameter"}]
+
+
+def methods_of(cls: type) -> list[Method]:
+    shims: list[type[Shim]] = [vars(base)["__grpc_shim__"] for base in generated_bases(cls)]
+    return [method for shim in shims for method in shim.service.methods]
+
+
+def call(cls: type, method: Method) -> Any:
+    """Call a method as the wire server does, far enough that Python has bound every argument."""
+    handler = getattr(cls(), method.python_name)
+    route = Route(Row(method, handler))
+    result = handler(method.request(), **({"grpc_context": "a context"} if route.takes_context else {}))
+    if inspect.iscoroutine(result):
+        try:
+            result = asyncio.run(result)
+        except AttributeError as error:  # what a handler does with a message without fields
+            assert "name" in str(error)  # noqa: PT017
+    if inspect.isgenerator(result):
+        result.close()
+    return result
+
+
+@pytest.mark.filterwarnings("ignore:say something else:DeprecationWarning")
+@pytest.mark.parametrize("cls", CALLED, ids=lambda cls: cls.__name__)
+def test_a_right_class_can_be_called(cls: type) -> None:
+    for method in methods_of(cls):
+        call(cls, method)
+
+
+@pytest.mark.parametrize("cls", UNCALLABLE, ids=lambda cls: cls.__name__)
+def test_a_class_with_wrong_parameters_can_not(cls: type) -> None:
+    (method,) = methods_of(cls)
+    with pytest.raises(TypeError, match=r"argument|takes|parameter"):
+        call(cls, method)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Preserved", True),
+        ("GivenASession", False),
+        ("GivenASessionAndTheContext", True),
+        ("Traced", True),
+        ("RetriedByAnObject", True),
+        ("GivenByADescriptor", False),
+        ("ContextAmongKeywords", True),
+        ("StarArguments", False),
+        ("Mocked", False),
+    ],
+)
+def test_who_gets_the_context(name: str, expected: bool) -> None:
+    cls = getattr(right_wrapped, name)
+    assert takes_context(getattr(cls(), "SayHello")) is expected  # noqa: B009  # a name of another's class
+    implementation = find(cls, "SayHello")
+    assert implementation is not None
+    assert implementation.takes_context is expected
+
+
+def test_signatures_that_python_does_not_know() -> None:
+    assert signature_of(dict.fromkeys) is None or takes_context(dict.fromkeys) is False
+    assert takes_context(type("C", (), {"m": lambda: None})().m) is False, "no room for self"
+    assert takes_context(wrong_classes.Value) is False

@@ -1,0 +1,164 @@
+"""What is said of an application before it takes the place of the version that runs; no cluster is needed for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+from user_defined_protos_pb2 import ImageClass, ImageData
+from user_defined_protos_sdk import IMAGE_CLASSIFICATION_SERVICE, ImageClassificationServiceBase
+
+from sdk import grpc_deployment
+from sdk.descriptors import gather
+from sdk.errors import BreakingChangeError
+from sdk.serve.updates import check_update
+from sdk.xds.snapshot import Application, Deployment, Snapshot
+
+SERVICE = "userdefinedprotos.ImageClassificationService"
+IMAGE = "userdefinedprotos.ImageData"
+
+
+@grpc_deployment
+class Classifier(ImageClassificationServiceBase):
+    async def Predict(self, request: ImageData) -> ImageClass:
+        return ImageClass()
+
+
+def files(*, type_: FieldDescriptorProto.Type.ValueType | None = None) -> bytes:
+    """Return an earlier version of the guide's proto, with another type for the URL of an image."""
+    found = gather([IMAGE_CLASSIFICATION_SERVICE.file])
+    (message,) = (each for each in found.file[0].message_type if each.name == "ImageData")
+    if type_ is not None:
+        message.field[0].type = type_
+    return found.SerializeToString()
+
+
+SAME = files()
+BROKEN = files(type_=FieldDescriptorProto.TYPE_BOOL)
+
+
+def check(
+    *deployments: Deployment,
+    sets: dict[str, bytes] | None = None,
+    running: tuple[str, ...] = ("D", "E"),
+    allow_breaking: bool = False,
+    others: tuple[Application, ...] = (),
+    route_by_service: bool = False,
+) -> None:
+    known = (Application("app", deployments),) if deployments else ()
+    snapshot = Snapshot(1, (*known, *others), route_by_service)
+    fetch = (sets or {}).get
+    check_update("app", Classifier.bind(), snapshot, running, fetch, allow_breaking=allow_breaking)
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    messages: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert record.levelno == logging.WARNING
+            messages.append(record.getMessage())
+
+    handler = Handler()
+    logging.getLogger("sdk.serve").addHandler(handler)
+    yield messages
+    logging.getLogger("sdk.serve").removeHandler(handler)
+
+
+def deployment(name: str = "D", digest: str = "1", *services: str) -> Deployment:
+    return Deployment(name, services or (SERVICE,), (), digest)
+
+
+CHANGE = (
+    f"{IMAGE}.url (1): `bool` became `string`: the two are encoded differently (user_defined_protos.proto)"
+    " → keep `bool`, or give the new field another number and reserve 1"
+)
+
+
+def test_an_update_that_breaks_clients_is_refused(warnings: list[str]) -> None:
+    with pytest.raises(BreakingChangeError) as raised:
+        check(deployment(), sets={"1": BROKEN})
+    assert str(raised.value) == (
+        "Application 'app' was not updated: 1 change would break clients of the version that runs\n"
+        f"  - {CHANGE}\n"
+        "To update it all the same: `allow_breaking=True`, or `sdk run --allow-breaking`."
+    )
+    assert warnings == []
+
+
+def test_it_is_made_and_logged_when_it_is_allowed(warnings: list[str]) -> None:
+    check(deployment(), sets={"1": BROKEN}, allow_breaking=True)
+    assert warnings == [
+        f"application 'app' is updated with changes that break clients of the version that runs:\n  - error: {CHANGE}"
+    ]
+
+
+def test_what_clients_may_notice_is_logged(warnings: list[str]) -> None:
+    old = gather([IMAGE_CLASSIFICATION_SERVICE.file])
+    old.file[0].service[1].method[0].options.idempotency_level = 2
+    check(deployment(), sets={"1": old.SerializeToString()})
+    line = IMAGE_CLASSIFICATION_SERVICE.methods[0].line
+    assert warnings == [
+        "application 'app' is updated with changes that clients may notice:\n"
+        f"  - warning: {SERVICE}.Predict: `IDEMPOTENT` became `IDEMPOTENCY_UNKNOWN`: clients go on repeating calls that"
+        f" failed (user_defined_protos.proto:{line}) → keep `option idempotency_level = IDEMPOTENT;`, and the promise"
+    ]
+
+
+def test_a_service_that_is_no_longer_served_is_missed() -> None:
+    other = "userdefinedprotos.UserDefinedService"
+    with pytest.raises(BreakingChangeError) as raised:
+        check(deployment(), deployment("E", "1", other), sets={"1": SAME})
+    (change,) = raised.value.changes
+    assert (change.rule, change.path) == ("service-removed", other)
+
+
+def test_deployments_that_were_made_from_different_protos_are_each_compared() -> None:
+    with pytest.raises(BreakingChangeError) as raised:
+        check(deployment("D", "1"), deployment("E", "2"), sets={"1": SAME, "2": BROKEN})
+    assert len(raised.value.changes) == 1
+    with pytest.raises(BreakingChangeError) as raised:
+        check(deployment("D", "2"), deployment("E", "2"), sets={"2": BROKEN})
+    assert len(raised.value.changes) == 1, "what both say is said once"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sets": {"1": SAME}},
+        {"sets": {"1": BROKEN}, "running": ()},
+        {"sets": {"1": BROKEN}, "running": ("another",)},
+    ],
+    ids=["it is the same", "nothing runs", "an earlier version had that deployment"],
+)
+def test_an_update_that_breaks_nobody(options: Any, warnings: list[str]) -> None:
+    check(deployment(), **options)
+    check(others=(Application("other", (deployment("D", "2"),)),), sets={"2": BROKEN})
+    assert warnings == []
+
+
+@pytest.mark.parametrize("digest", ["", "1"])
+def test_a_version_that_has_not_said_what_it_serves_is_named(digest: str, warnings: list[str]) -> None:
+    check(deployment("D", digest))
+    assert warnings == [
+        "deployment 'D' of application 'app' has not said what it serves: the update is not compared with it"
+    ]
+
+
+def test_a_service_of_two_applications_is_warned_of_while_it_decides_the_route(warnings: list[str]) -> None:
+    others = (
+        Application("a", (deployment(),)),
+        Application("b", (deployment("D", "", "other.Service"),)),
+        Application("c", (deployment("D", "", "other.Service"), deployment("E"))),
+    )
+    check(others=others)
+    assert warnings == []
+    check(others=others, route_by_service=True)
+    assert warnings == [
+        f"application 'app' serves {SERVICE}, and so does 'a', 'c': calls of it without `application` metadata end"
+        " NOT_FOUND, although route_by_service is on → let clients name the application"
+    ]

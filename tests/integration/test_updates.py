@@ -1,0 +1,102 @@
+"""What only a cluster knows: what runs now, and the code that its workers have."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import apps
+import grpc
+import pytest
+import ray
+import updated_app
+import user_defined_protos_sdk
+from clients import FOO, error_of, metadata_for
+from user_defined_protos_pb2 import ImageData
+from user_defined_protos_pb2_grpc import ImageClassificationServiceStub, UserDefinedServiceStub
+
+import sdk
+
+METADATA = metadata_for("updated")
+GONE = "userdefinedprotos.UserDefinedService"
+
+
+@pytest.fixture(autouse=True)
+def app(deploy: Any) -> None:
+    if not any(application.name == "updated" for application in sdk.status().applications):
+        deploy(apps.Guide.bind("v1"), "updated")
+
+
+def test_a_refused_update_changes_nothing(channel: grpc.Channel) -> None:
+    with pytest.raises(sdk.BreakingChangeError) as raised:
+        sdk.run(updated_app.app, name="updated")
+    (change,) = raised.value.changes
+    assert (change.rule, change.path) == ("service-removed", GONE)
+    assert UserDefinedServiceStub(channel).__call__(FOO, metadata=METADATA).greeting.startswith("v1")
+
+
+def test_sdk_run_that_is_refused_leaves_the_version_that_runs(channel: grpc.Channel) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "sdk", "run", "updated_app:app", "--name", "updated"],
+        cwd=Path(apps.__file__).parent,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert "error: Application 'updated' was not updated: 1 change would break clients" in done.stderr
+    assert f"  - {GONE}: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert UserDefinedServiceStub(channel).__call__(FOO, metadata=METADATA).greeting.startswith("v1")
+
+
+def test_sdk_check_against_the_version_that_runs(ingress: Any) -> None:
+    from sdk.cli.against import compare_against
+
+    same = compare_against([user_defined_protos_sdk.USER_DEFINED_SERVICE], f"{ingress.address}/updated", strict=True)
+    assert (same.services, same.changes) == ((GONE,), ())
+    other = [user_defined_protos_sdk.IMAGE_CLASSIFICATION_SERVICE]
+    (change,) = compare_against(other, f"{ingress.address}/updated", strict=True).changes
+    assert (change.rule, change.path) == ("service-removed", GONE)
+    with pytest.raises(sdk.OptionsError, match=r"/nothing: application 'nothing' serves nothing there$"):
+        compare_against(other, f"{ingress.address}/nothing", strict=True)
+
+
+def test_it_is_made_when_it_is_allowed(channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "sdk.serve"):
+        sdk.run(updated_app.app, name="updated", allow_breaking=True)
+    assert f"error: {GONE}: the service is in the proto and no class serves it any more" in caplog.text
+    stub = ImageClassificationServiceStub(channel)
+    assert stub.Predict(ImageData(url="cat"), metadata=METADATA).classes == ["cat"]
+    error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=METADATA)
+    assert error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
+    # What the version before it served is no longer what runs.
+    sdk.run(updated_app.app, name="updated")
+
+
+def test_stale_code_of_a_worker_is_said_when_it_is_deployed(deploy: Any, tmp_path: Path) -> None:
+    for file in Path(user_defined_protos_sdk.__file__).parent.glob("user_defined_protos*"):
+        shutil.copy(file, tmp_path)
+    code = tmp_path / "user_defined_protos_sdk.py"
+    code.write_text(code.read_text().replace('proto_hash="', 'proto_hash="0'))
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    actor = {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+    with pytest.raises(sdk.ClusterError) as raised:
+        deploy(updated_app.Plain.options(max_constructor_retry_count=1, ray_actor_options=actor).bind(), "stale")
+    fingerprint = user_defined_protos_sdk.USER_DEFINED_SERVICE.proto_hash
+    assert str(raised.value).startswith(
+        "Application 'stale' failed to start: deployment Plain: sdk.errors.StaleCodeError: The generated code of"
+        f" service {GONE} is stale: its _sdk module was generated from another version of user_defined_protos.proto"
+        f" (fingerprint 0{fingerprint[:11]}) than the loaded _pb2 module ({fingerprint[:12]}). Regenerate both: run"
+        " `sdk codegen` on the folder that holds user_defined_protos.proto. (sdk/service.py:"
+    )
