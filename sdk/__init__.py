@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdk import testing
+    from sdk.channels import Keepalive, RetryPolicy
     from sdk.context import current_context
     from sdk.deployment import grpc_deployment
     from sdk.errors import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         SdkError,
         StaleCodeError,
     )
+    from sdk.failed_calls import error_details
     from sdk.ingress.options import GrpcOptions
     from sdk.serve.run import delete, handle, run, shutdown, start, status
 
@@ -35,13 +37,16 @@ _MODULES = {
     "DefinitionError": "sdk.errors",
     "GrpcOptions": "sdk.ingress.options",
     "IngressError": "sdk.errors",
+    "Keepalive": "sdk.channels",
     "OptionsError": "sdk.errors",
     "Problem": "sdk.errors",
+    "RetryPolicy": "sdk.channels",
     "RpcError": "sdk.errors",
     "SdkError": "sdk.errors",
     "StaleCodeError": "sdk.errors",
     "current_context": "sdk.context",
     "delete": "sdk.serve.run",
+    "error_details": "sdk.failed_calls",
     "grpc_deployment": "sdk.deployment",
     "handle": "sdk.serve.run",
     "run": "sdk.serve.run",
@@ -57,14 +62,17 @@ __all__ = [
     "DefinitionError",
     "GrpcOptions",
     "IngressError",
+    "Keepalive",
     "OptionsError",
     "Problem",
+    "RetryPolicy",
     "RpcError",
     "SdkError",
     "StaleCodeError",
     "__version__",
     "current_context",
     "delete",
+    "error_details",
     "grpc_deployment",
     "handle",
     "run",

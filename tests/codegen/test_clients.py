@@ -227,7 +227,7 @@ def test_wrong_channels(awkward: ModuleType) -> None:
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         with pytest.raises(TypeError, match=r"AwkwardClient needs a channel of grpc\.aio"):
             awkward.AwkwardClient(channel)
-        with pytest.raises(ValueError, match="credentials and options belong to a channel"):
+        with pytest.raises(ValueError, match="max_message_length and options belong to a channel"):
             awkward.AwkwardSyncClient(channel, options=[])
 
     async def main() -> None:
