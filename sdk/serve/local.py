@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdk.deployment import definition_of
 from sdk.errors import OptionsError
-from sdk.serve.application import require_application
+from sdk.serve.application import describe_instance, require_application
 from sdk.serve.internals import (
     build_local,
     enter_local_replica,
@@ -43,6 +43,7 @@ class LocalReplica:
         deployment: Ray Serve's ``Deployment``; handles stand for bound deployments among its constructor arguments.
         loop: The loop that its code runs on.
         children: Which calls made which.
+        instance: The instance, when it exists already; else it is made of the deployment's class.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class LocalReplica:
         deployment: Any,
         loop: asyncio.AbstractEventLoop,
         children: Children,
+        instance: Any = None,
     ) -> None:
         self._applications = applications
         self.application = application
@@ -59,11 +61,12 @@ class LocalReplica:
         self.name: str = deployment.name
         self.loop = loop
         self.children = children
-        self.cls: Any = _user_class(deployment.func_or_class)
+        self.cls: Any = _user_class(deployment.func_or_class) if instance is None else type(instance)
         self._is_class = isinstance(self.cls, type)  # else a function, which handles call
         self.definition: Definition | None = definition_of(self.cls)
-        self.instance: Any = None
-        self.context: Any = make_replica_context(application, deployment, None)
+        self._is_made = instance is None
+        self.instance = instance
+        self.context: Any = make_replica_context(application, deployment, instance)
         self._set_request_context = request_context_setter(application)
         self.calls: LocalCalls
 
@@ -79,9 +82,10 @@ class LocalReplica:
         if not self._is_class:
             self.instance = self.cls
             return
-        # As Ray Serve does it, for constructors that are async.
-        self.instance = self.context.servable_object = self.cls.__new__(self.cls)
-        await _finish(self.instance.__init__(*self.deployment.init_args, **self.deployment.init_kwargs))
+        if self._is_made:
+            # As Ray Serve does it, for constructors that are async.
+            self.instance = self.context.servable_object = self.cls.__new__(self.cls)
+            await _finish(self.instance.__init__(*self.deployment.init_args, **self.deployment.init_kwargs))
         await self._reconfigure()
         check_health = getattr(self.instance, "check_health", None)
         if check_health is not None:
@@ -106,8 +110,8 @@ class LocalReplica:
         self.enter()
         if hasattr(self, "calls"):
             await self.calls.stop()
-        if not self._is_class or self.instance is None:
-            return
+        if not self._is_class or not self._is_made or self.instance is None:
+            return  # an instance that was given ends when its owner wants it to
         try:
             if hasattr(self.instance, "__del__"):
                 await _finish(self.instance.__del__())
@@ -155,7 +159,7 @@ class LocalApplication:
     """An application and its replicas.
 
     Args:
-        target: What ``bind`` returned.
+        target: What ``bind`` returned, or an instance of a decorated class.
         name: The application's name.
         applications: All applications of this process by name, this one too, for handles.
         loop: The loop that its code runs on.
@@ -174,10 +178,17 @@ class LocalApplication:
         children: Children,
     ) -> None:
         self.name = name
-        application = require_application(target, f"Application {name!r}")
-        deployments, self._ingress = build_local(application, name, self.router)
+        instance = None
+        definition = definition_of(type(target))
+        if definition is not None:
+            instance, self._ingress = target, definition.options.get("name", definition.cls_name)
+            deployments: Any = [describe_instance(definition)]
+        else:
+            application = require_application(target, f"Application {name!r}")
+            deployments, self._ingress = build_local(application, name, self.router)
         self.replicas = {
-            deployment.name: LocalReplica(applications, name, deployment, loop, children) for deployment in deployments
+            deployment.name: LocalReplica(applications, name, deployment, loop, children, instance)
+            for deployment in deployments
         }
 
     def router(self, deployment: str) -> LocalRouter:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import shutil
 import tempfile
 import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError  # Python 3.10 has two
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Seconds that the handlers get to notice that they are cancelled when the server ends.
+logger = logging.getLogger("sdk.testing")
+
+# Seconds that code of the applications gets to notice that it is cancelled when the server ends, and to clean up.
 _END_PATIENCE_S = 5.0
+_STOP_PATIENCE_S = 15.0
 
 
 class LoopThread:
@@ -47,10 +52,10 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def stop(self) -> None:
-        """Cancel what still runs, end the thread and wait for it."""
+        """Cancel what still runs, end the thread and wait for it; a thread that is blocked is left to itself."""
         with contextlib.suppress(RuntimeError):  # it is stopped already
             self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+        self._thread.join(_END_PATIENCE_S)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -87,6 +92,7 @@ class Core:
         self.faults = Faults()
         self.ingress: LocalIngress
         self._wires: dict[LocalReplica, WireServer] = {}
+        self._starting: Future[None] = Future()
         self._stack = contextlib.ExitStack()
 
     # -- called in the test's thread ----------------------------------------------------------
@@ -100,7 +106,8 @@ class Core:
             self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
             self.thread = LoopThread()
             self._stack.callback(self.thread.stop)
-            self.thread.start(self._start()).result()
+            self._starting = self.thread.start(self._start())
+            self._starting.result()
         except BaseException:  # Ctrl-C too
             self.stop()
             raise
@@ -111,8 +118,13 @@ class Core:
             self._stack.close()
             return
         thread, self.thread = self.thread, None
+        self._starting.cancel()  # an interrupt came while a constructor waits for something
         try:
-            thread.start(self._stop()).result()
+            thread.start(self._stop()).result(_STOP_PATIENCE_S)
+        except FutureTimeoutError:
+            logger.error("code of the applications blocks the event loop or does not end: the test server is abandoned")
+            if hasattr(self, "ingress"):
+                self.ingress.kill()
         finally:
             self._stack.close()
 

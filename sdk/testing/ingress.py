@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +134,12 @@ class LocalIngress:
             await self._fallback.stop(None)
         await self._ads.stop()
         self._reserved.close()
+
+    def kill(self) -> None:
+        """End Envoy from another thread, when the loop does not answer any more."""
+        if self._envoy is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._envoy.pid, signal.SIGKILL)
 
     async def _fetch_descriptors(self, digest: str) -> bytes | None:
         return self._descriptors.get(digest)

@@ -314,8 +314,10 @@ def serve(*applications: Any, options: GrpcOptions | None = None, **named: Any) 
     raises is raised here, and nothing is left running.
 
     Args:
-        *applications: What ``bind`` returned: one application, which is then named ``"default"``, or a mapping of
-            names to applications.
+        *applications: One application, which is then named ``"default"``, or a mapping of names to applications. An
+            application is what ``bind`` returned, or an instance of a decorated class: Ray Serve pickles what ``bind``
+            is given, and an instance may hold mocks and other things that can't be pickled. Its hooks are called all
+            the same, but not ``__del__``.
         options: Options of the ingress. It listens on a free port of 127.0.0.1, whatever ``host`` and ``port`` say.
         **named: More applications by name.
 
