@@ -72,7 +72,6 @@ class LocalResult:
         self._outcome: Future[Any] = Future()
         self._items: asyncio.Queue[Any] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
-        self._is_cancelled = False
 
     # -- the side that waits: Ray Serve's response objects call these, on any loop, in any thread
 
@@ -121,14 +120,11 @@ class LocalResult:
 
     def run(self, call: Any) -> None:
         self._task = self._loop.create_task(call)
-        if self._is_cancelled:
-            # Not at once: a task that is cancelled before its first step would tell nobody.
-            self._loop.call_soon(self._task.cancel)
 
     def _cancel(self) -> None:
-        self._is_cancelled = True
+        # Not at once: a task that is cancelled before its first step runs nothing, and would tell nobody.
         if self._task is not None:
-            self._task.cancel()
+            self._loop.call_soon(self._task.cancel)
 
     def add(self, item: Any) -> None:
         self._items.put_nowait(item)

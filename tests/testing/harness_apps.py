@@ -16,7 +16,6 @@ from ray.serve.handle import DeploymentHandle
 
 from sdk import RpcError, current_context, grpc_deployment
 
-
 STUCK = threading.Event()
 
 
