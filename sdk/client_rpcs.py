@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import grpc
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from sdk.service import Method
 
     Client: TypeAlias = AsyncClient | SyncClient
+    T = TypeVar("T")
+
+    class Responses(grpc.CallIterator[T], Iterator[T]):
+        """What a blocking client returns for a stream of responses, for type checkers: grpc's call, all of it typed."""
+
+        def __iter__(self) -> Iterator[T]: ...
+        def __next__(self) -> T: ...
+        def cancel(self) -> bool: ...  # noqa: D102  # grpc's own, whose stub has no types
+
 
 Metadata: TypeAlias = Sequence[tuple[str, "str | bytes"]]
 """Metadata of a call: pairs of a key and a text, or of a key that ends with ``-bin`` and bytes."""
@@ -153,9 +162,9 @@ class SyncUnaryUnary(Rpc[RequestT, ResponseT]):
 class SyncUnaryStream(Rpc[RequestT, ResponseT]):
     """An RPC of a blocking client: one request, a stream of responses."""
 
-    def __call__(self, request: RequestT, **options: Unpack[CallOptions]) -> grpc.CallIterator[ResponseT]:
+    def __call__(self, request: RequestT, **options: Unpack[CallOptions]) -> Responses[ResponseT]:
         """Start a call; iterate over it."""
-        return cast("grpc.CallIterator[ResponseT]", self._call(request, options))
+        return cast("Responses[ResponseT]", self._call(request, options))
 
 
 class SyncStreamUnary(Rpc[RequestT, ResponseT]):
@@ -173,6 +182,6 @@ class SyncStreamUnary(Rpc[RequestT, ResponseT]):
 class SyncStreamStream(Rpc[RequestT, ResponseT]):
     """An RPC of a blocking client: a stream of requests, a stream of responses."""
 
-    def __call__(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> grpc.CallIterator[ResponseT]:
+    def __call__(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> Responses[ResponseT]:
         """Start a call; iterate over it. A thread of grpc's takes the requests from ``requests``."""
-        return cast("grpc.CallIterator[ResponseT]", self._call(iter(requests), options))
+        return cast("Responses[ResponseT]", self._call(iter(requests), options))
