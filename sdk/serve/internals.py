@@ -126,11 +126,14 @@ def build_local(application: serve.Application, name: str, make_router: Callable
 
 def make_handle(deployment: str, application: str, make_router: Callable[[str], Any]) -> Any:
     """Return a handle to a deployment in this process."""
-    return serve.handle.DeploymentHandle(
+    made: Any = serve.handle.DeploymentHandle(
         deployment,
         application,
-        _create_router=lambda **_: make_router(deployment),  # type: ignore[arg-type]
+        _create_router=lambda **_: make_router(deployment),  # type: ignore[arg-type]  # it is none of Ray Serve's
     )
+    # Whatever the environment says: its responses can be waited for on any loop, and in threads without one.
+    made._init(_run_router_in_separate_loop=True)
+    return made
 
 
 def make_replica_context(application: str, deployment: Any, instance: Any) -> Any:
@@ -233,6 +236,7 @@ def _router(original: Any) -> Any:
     def create_router(handle_id: Any, deployment_id: Any, handle_options: Any, **more: Any) -> Any:
         if (local := _local_replica.get()) is None:
             return original(handle_id, deployment_id, handle_options, **more)
+        object.__setattr__(handle_options, "_run_router_in_separate_loop", True)  # as in make_handle
         return local.router_to(deployment_id.app_name, deployment_id.name)
 
     return create_router

@@ -189,7 +189,6 @@ class Composed(Plain):
 
     def __init__(self, worker: DeploymentHandle[Any], relay: DeploymentHandle[Any] | None = None) -> None:
         self.worker, self.relay = worker, relay
-        self.tasks: list[Any] = []
 
     async def SayHello(self, request: Text) -> Text:
         return Text(text=str(await getattr(self, request.text)()))
@@ -261,11 +260,11 @@ class Composed(Plain):
 
     async def overload(self) -> str:
         responses = [self.worker.wait_for_nobody.remote() for _ in range(5)]
-        self.tasks = [asyncio.ensure_future(_result(response)) for response in responses]
-        done, _ = await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
+        tasks = [asyncio.ensure_future(_result(response)) for response in responses]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for response in responses:
             response.cancel()
-        return type(done.pop().exception()).__name__
+        return ",".join(sorted(type(error).__name__ for error in await asyncio.gather(*tasks, return_exceptions=True)))
 
     async def pickled(self) -> str:
         return str(await self.worker.call_back.remote(self.worker, "back"))

@@ -48,7 +48,7 @@ def client(server: sdk.testing.Server) -> GreeterSyncClient:
         ("fail_value", "caught the worker failed"),
         ("fill", "1 0"),
         ("cancel", "RequestCancelledError"),
-        ("overload", "BackPressureError"),
+        ("overload", "BackPressureError,BackPressureError," + ",".join(["RequestCancelledError"] * 3)),
         ("pickled", "BACK"),
         ("looked_up", "FOUND"),
     ],
