@@ -34,7 +34,7 @@ def grpc_serve() -> Iterator[Callable[..., Server]]:
 
     with contextlib.ExitStack() as stack:
 
-        def start(*applications: Any, options: GrpcOptions | None = None, **named: Any) -> Server:
-            return stack.enter_context(serve(*applications, options=options, **named))
+        def start(*applications: Any, options: GrpcOptions | None = None, tls: bool = False, **named: Any) -> Server:
+            return stack.enter_context(serve(*applications, options=options, tls=tls, **named))
 
         yield start

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError  # Python 3.10 has two
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +23,7 @@ from sdk.serve.internals import local_serve
 from sdk.serve.local import LocalApplication, LocalReplica
 from sdk.serve.local_calls import Children
 from sdk.serve.replica import translate
+from sdk.testing.certificates import write_certificate
 from sdk.testing.faults import Faults
 from sdk.testing.ingress import LocalIngress
 from sdk.wire.server import WireServer, WireSettings
@@ -81,11 +83,13 @@ class Core:
     Args:
         targets: Applications by name.
         options: Options of the ingress.
+        tls: Whether to make a certificate for it.
     """
 
-    def __init__(self, targets: Mapping[str, Any], options: GrpcOptions) -> None:
+    def __init__(self, targets: Mapping[str, Any], options: GrpcOptions, *, tls: bool = False) -> None:
         self._targets = targets
-        self._options = options
+        self.options = options
+        self._tls = tls
         self._folder: Path | None = None
         self.thread: LoopThread | None = None
         self.applications: dict[str, LocalApplication] = {}
@@ -104,6 +108,9 @@ class Core:
             # The path of a unix socket has at most 107 bytes: pytest's own folders are too deep.
             self._folder = Path(tempfile.mkdtemp(prefix="sdk-testing-"))
             self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            if self._tls:
+                certificate, key = write_certificate(self._folder)
+                self.options = replace(self.options, tls_certificate=certificate, tls_private_key=key)
             self.thread = LoopThread()
             self._stack.callback(self.thread.stop)
             self._starting = self.thread.start(self._start())
@@ -136,7 +143,7 @@ class Core:
         children = Children()
         for name, target in self._targets.items():
             self.applications[name] = LocalApplication(target, name, self.applications, loop, children)
-        self.ingress = LocalIngress(self._options, self._folder)
+        self.ingress = LocalIngress(self.options, self._folder)
         await self.ingress.start()
         for application in self.applications.values():
             for replica in application.replicas.values():
@@ -162,7 +169,7 @@ class Core:
                 )
             if deployments:
                 applications.append(Application(name, tuple(deployments)))
-        snapshot = Snapshot(1, tuple(applications), self._options.route_by_service)
+        snapshot = Snapshot(1, tuple(applications), self.options.route_by_service)
         await self.ingress.publish(snapshot, descriptors)
 
     def _wire_server(self, replica: LocalReplica) -> WireServer:
@@ -175,9 +182,9 @@ class Core:
             WireSettings(
                 max_ongoing_requests=replica.deployment.max_ongoing_requests,
                 max_queued_requests=replica.deployment.max_queued_requests,
-                request_timeout_s=self._options.request_timeout_s,
-                max_receive_message_length=self._options.max_receive_message_length,
-                error_details=self._options.error_details,
+                request_timeout_s=self.options.request_timeout_s,
+                max_receive_message_length=self.options.max_receive_message_length,
+                error_details=self.options.error_details,
             ),
             enter=replica.enter_call,
             leave=replica.leave_call,

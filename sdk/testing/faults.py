@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -120,14 +120,15 @@ class Faults:
         for path, route in server.routes.items():
             route.answer = self._answer(application, route.answer, amid[path])
 
-    def _answer(self, application: str, plain: Callable[..., Any], amid: Route) -> Any:
+    def _answer(self, application: str, plain: Callable[..., Awaitable[None]], amid: Route) -> Any:
         path = amid.method.path
 
-        async def answer(call: Call, route: Route) -> None:
+        def answer(call: Call, route: Route) -> Awaitable[None]:
             fault = self.take(application, path)
-            if fault is None:
-                await plain(call, route)
-                return
+            # Not awaited here: the tracebacks that clients get are to show the handler, and nothing of this.
+            return plain(call, route) if fault is None else faulty(fault, call, route)
+
+        async def faulty(fault: Fault, call: Call, route: Route) -> None:
             if fault.latency_s:
                 await asyncio.sleep(fault.latency_s)
             if fault.error is None:

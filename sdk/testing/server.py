@@ -34,15 +34,10 @@ ChannelOptions = Sequence[tuple[str, Any]]
 
 
 class Server:
-    """Applications that are served in this process, as long as its ``with`` block. Made by :func:`serve`.
+    """Applications that are served in this process, as long as its ``with`` block. Made by :func:`serve`."""
 
-    Attributes:
-        options: Options of the ingress.
-    """
-
-    def __init__(self, targets: Mapping[str, Any], options: GrpcOptions) -> None:
-        self.options = options
-        self._core = Core(targets, options)
+    def __init__(self, targets: Mapping[str, Any], options: GrpcOptions, *, tls: bool = False) -> None:
+        self._core = Core(targets, options, tls=tls)
         self._closing: list[Callable[[], None]] = []
         self._closing_async: list[grpc.aio.Channel] = []
         self._was_started = False
@@ -95,9 +90,8 @@ class Server:
     @property
     def credentials(self) -> grpc.ChannelCredentials | None:
         """What a client needs to trust the server's certificate; None without TLS."""
-        if self.options.tls_certificate is None:
-            return None
-        return grpc.ssl_channel_credentials(Path(self.options.tls_certificate).read_bytes())
+        certificate = self._core.options.tls_certificate
+        return None if certificate is None else grpc.ssl_channel_credentials(Path(certificate).read_bytes())
 
     def channel(
         self, *, credentials: grpc.ChannelCredentials | None = None, options: ChannelOptions | None = None
@@ -306,7 +300,7 @@ class Server:
         )
 
 
-def serve(*applications: Any, options: GrpcOptions | None = None, **named: Any) -> Server:
+def serve(*applications: Any, options: GrpcOptions | None = None, tls: bool = False, **named: Any) -> Server:
     """Serve applications in this process, for a test: the wire server of a replica behind a real Envoy, without Ray.
 
     Every deployment gets one replica. Its constructor, ``reconfigure``, ``check_health`` and ``__del__`` are called as
@@ -319,6 +313,7 @@ def serve(*applications: Any, options: GrpcOptions | None = None, **named: Any) 
             is given, and an instance may hold mocks and other things that can't be pickled. Its hooks are called all
             the same, but not ``__del__``.
         options: Options of the ingress. It listens on a free port of 127.0.0.1, whatever ``host`` and ``port`` say.
+        tls: Whether to serve with TLS, with a certificate that is made for the test and that its clients trust.
         **named: More applications by name.
 
     Returns:
@@ -326,6 +321,7 @@ def serve(*applications: Any, options: GrpcOptions | None = None, **named: Any) 
 
     Raises:
         ApplicationError: What was given is not an application.
+        OptionsError: ``tls`` comes together with the options for TLS.
 
     Example:
         ::
@@ -342,7 +338,9 @@ def serve(*applications: Any, options: GrpcOptions | None = None, **named: Any) 
         raise ApplicationError(
             "sdk.testing.serve takes one application, or several by name: serve(A.bind(), other=B.bind())"
         )
-    return Server(targets, options or GrpcOptions())
+    if tls and options is not None and options.tls_certificate is not None:
+        raise OptionsError("sdk.testing.serve makes a certificate with tls=True: leave tls_certificate out, or tls")
+    return Server(targets, options or GrpcOptions(), tls=tls)
 
 
 def _describe(method: Any) -> str:

@@ -19,7 +19,7 @@ from harness_pb2_grpc import GreeterStub
 from harness_sdk import DoublerSyncClient, GreeterClient, GreeterSyncClient
 
 import sdk.testing
-from sdk import ApplicationError, GrpcOptions
+from sdk import ApplicationError, GrpcOptions, OptionsError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -84,6 +84,14 @@ def test_what_a_handler_knows(serving: Callable[..., Any]) -> None:
     assert dict(call.trailing_metadata())["request_id"] == "r1"
 
 
+def test_a_traceback_begins_in_the_handler(serving: Callable[..., Any]) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        serving(Greeter.bind()).client(GreeterSyncClient).Tell(Text(text="fail"))
+    details = caught.value.details().splitlines()
+    assert "harness_apps.py" in details[1]
+    assert details[-1] == "ValueError: told to fail"
+
+
 def test_several_applications(serving: Callable[..., Any]) -> None:
     server = serving(Greeter.bind("default"), other=Greeter.bind("other"), doubler=Doubler.bind())
     assert server.applications == ("default", "other", "doubler")
@@ -116,8 +124,10 @@ def test_calls_without_a_route_are_answered_as_a_proxy_does(
     assert caught.value.code() is code
 
 
-def test_health_and_reflection(serving: Callable[..., Any]) -> None:
-    channel = serving(Greeter.bind()).channel()
+def test_the_services_of_a_proxy_answer(serving: Callable[..., Any]) -> None:
+    channel = serving(Greeter.bind(), other=Doubler.bind()).channel()
+    list_applications = channel.unary_unary("/ray.serve.RayServeAPIService/ListApplications")
+    assert list_applications(b"") == b"\n\x07default\n\x05other"
     health = health_pb2_grpc.HealthStub(channel)
     assert health.Check(health_pb2.HealthCheckRequest(service="harness.Greeter")).status == 1
     assert "harness.Greeter" in ProtoReflectionDescriptorDatabase(channel).get_services()
@@ -152,6 +162,16 @@ def test_tls_with_client_certificates(serving: Callable[..., Any], tmp_path: Pat
     assert server.client(GreeterSyncClient, credentials=trusted).SayHello(Text(text="x")).text == "hello x"
     with pytest.raises(grpc.RpcError):
         server.client(GreeterSyncClient, credentials=grpc.ssl_channel_credentials(ours.certificate)).SayHello(Text())
+
+
+def test_tls_with_a_certificate_made_for_the_test(serving: Callable[..., Any]) -> None:
+    server = serving(Greeter.bind(), tls=True)
+    assert server.client(GreeterSyncClient).SayHello(Text(text="x")).text == "hello x"
+    with pytest.raises(grpc.RpcError):
+        server.client(GreeterSyncClient, credentials=None).SayHello(Text(), timeout=5)
+    options = GrpcOptions(tls_certificate="/a", tls_private_key="/b")
+    with pytest.raises(OptionsError, match="makes a certificate with tls=True"):
+        sdk.testing.serve(Greeter.bind(), tls=True, options=options)
 
 
 def test_the_servers_own_certificate_is_trusted_by_its_clients(serving: Callable[..., Any], tmp_path: Path) -> None:
