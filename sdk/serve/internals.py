@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import copy
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -93,6 +94,9 @@ class LocalReplica(Protocol):
     @property
     def context(self) -> Any:
         """What ``serve.get_replica_context()`` returns in its code."""
+
+    batch_queues: dict[Any, Any]
+    """What the replica's methods under ``@serve.batch`` gather in."""
 
     def router_to(self, application: str, deployment: str) -> Any:
         """Return what calls of a handle to a deployment go through."""
@@ -211,15 +215,16 @@ def local_serve() -> Iterator[None]:
 
 
 def _replace() -> None:
-    from ray.serve import api, handle, multiplex
+    from ray.serve import api, batching, handle, multiplex
 
     for name, replace, modules in (
         ("_get_internal_replica_context", _replica_context, (serve_context, api, multiplex)),
         ("_get_global_client", _client, (api, multiplex)),
         ("create_router", _router, (handle,)),
+        ("queue", _batch_queue, (batching._LazyBatchQueueWrapper,)),
     ):
         for module in modules:
-            original = getattr(module, name)
+            original: Any = getattr(module, name)
             _replaced.append((module, name, original))
             setattr(module, name, replace(original))
 
@@ -230,6 +235,25 @@ def _replica_context(original: Any) -> Any:
 
 def _client(original: Any) -> Any:
     return lambda *args, **kwargs: original(*args, **kwargs) if _local_replica.get() is None else _NoController()
+
+
+def _batch_queue(original: Any) -> Any:
+    """Ray Serve keeps one queue for each method and process: it would mix the calls of several replicas."""
+
+    def queue(kept: Any) -> Any:
+        if (local := _local_replica.get()) is None:
+            return original.fget(kept)
+        if kept not in local.batch_queues:
+            fresh = copy.copy(kept)
+            fresh._queue = None
+            local.batch_queues[kept] = original.fget(fresh)
+        found = local.batch_queues[kept]
+        # As they were set last: what sets them knows one queue only.
+        found.set_max_batch_size(kept.max_batch_size)
+        found.batch_wait_timeout_s = kept.batch_wait_timeout_s
+        return found
+
+    return property(queue)
 
 
 def _router(original: Any) -> Any:

@@ -67,6 +67,7 @@ class LocalReplica:
         self._is_made = instance is None
         self.instance = instance
         self.context: Any = make_replica_context(application, deployment, instance)
+        self.batch_queues: dict[Any, Any] = {}
         self._set_request_context = request_context_setter(application)
         self.calls: LocalCalls
 
