@@ -32,6 +32,7 @@ RESERVED = frozenset(
         # AsyncClient and SyncClient
         "channel",
         "close",
+        "wait_for_ready",
         # Ray Serve calls a deployment's methods of these names, with arguments of its own
         "check_health",
         "reconfigure",

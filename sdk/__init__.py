@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sdk import testing
+    from sdk.channels import Keepalive, RetryPolicy
     from sdk.context import current_context
     from sdk.deployment import grpc_deployment
     from sdk.errors import (
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         ServerError,
         StaleCodeError,
     )
+    from sdk.failed_calls import error_details
     from sdk.ingress.options import GrpcOptions
     from sdk.serve.run import delete, handle, run, shutdown, start, status
 
@@ -37,20 +40,24 @@ _MODULES = {
     "DefinitionError": "sdk.errors",
     "GrpcOptions": "sdk.ingress.options",
     "IngressError": "sdk.errors",
+    "Keepalive": "sdk.channels",
     "OptionsError": "sdk.errors",
     "Problem": "sdk.errors",
+    "RetryPolicy": "sdk.channels",
     "RpcError": "sdk.errors",
     "SdkError": "sdk.errors",
     "ServerError": "sdk.errors",
     "StaleCodeError": "sdk.errors",
     "current_context": "sdk.context",
     "delete": "sdk.serve.run",
+    "error_details": "sdk.failed_calls",
     "grpc_deployment": "sdk.deployment",
     "handle": "sdk.serve.run",
     "run": "sdk.serve.run",
     "shutdown": "sdk.serve.run",
     "start": "sdk.serve.run",
     "status": "sdk.serve.run",
+    "testing": "sdk.testing",
 }
 
 __all__ = [
@@ -60,8 +67,10 @@ __all__ = [
     "DefinitionError",
     "GrpcOptions",
     "IngressError",
+    "Keepalive",
     "OptionsError",
     "Problem",
+    "RetryPolicy",
     "RpcError",
     "SdkError",
     "ServerError",
@@ -69,12 +78,14 @@ __all__ = [
     "__version__",
     "current_context",
     "delete",
+    "error_details",
     "grpc_deployment",
     "handle",
     "run",
     "shutdown",
     "start",
     "status",
+    "testing",
 ]
 
 
@@ -82,7 +93,8 @@ def __getattr__(name: str) -> Any:
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'sdk' has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
+    found = importlib.import_module(module)
+    value = found if module == f"{__name__}.{name}" else getattr(found, name)
     globals()[name] = value
     return value
 

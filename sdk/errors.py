@@ -245,6 +245,29 @@ class RpcError(Exception):
             raise ValueError(f"give an RpcError either errors or {STATUS_DETAILS!r}, which holds errors already")
         super().__init__(f"{code.name}: {details}")
 
+    @classmethod
+    def from_grpc(cls, error: grpc.RpcError) -> RpcError:
+        """Return the error of a call to another server, to look into it, or to end one's own call with it.
+
+        Args:
+            error: What the call raised, of ``grpc`` or of ``grpc.aio``.
+
+        Raises:
+            TypeError: It is not the error of a call.
+
+        Example:
+            ::
+
+                except grpc.RpcError as error:
+                    raise sdk.RpcError.from_grpc(error) from error
+        """
+        from sdk.failed_calls import describe, error_details
+
+        code, details, metadata = describe(error)
+        # Without what belongs to that call only: a handler that raises the error has its own.
+        kept = tuple(pair for pair in metadata if pair[0] != "request_id" and not pair[0].startswith("grpc-"))
+        return RpcError(code, details, kept, errors=error_details(error))
+
     def find(self, kind: type[M]) -> M | None:
         """Return the first of ``errors`` that is a message of this class, or None.
 

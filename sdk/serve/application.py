@@ -91,6 +91,15 @@ def _check_services(name: str, application: serve.Application) -> None:
             owners[service] = deployment.name
 
 
+def describe_instance(definition: Definition) -> Any:
+    """Return the Ray Serve deployment that an instance of a class would run in, without the class.
+
+    Ray Serve pickles classes and constructor arguments; of an instance that exists nothing is pickled.
+    """
+    name = definition.cls_name
+    return _deploy(name, type(name, (), {}), with_our_policy(definition.options))
+
+
 def require_definition(cls: Any) -> Definition:
     """Return the definition of a decorated class.
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib
+import json
+import pickle
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -14,6 +18,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from certificates import Authority
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from sdk import Keepalive, RetryPolicy, RpcError, error_details
+from sdk.channels import parse_target
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -227,7 +238,7 @@ def test_wrong_channels(awkward: ModuleType) -> None:
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         with pytest.raises(TypeError, match=r"AwkwardClient needs a channel of grpc\.aio"):
             awkward.AwkwardClient(channel)
-        with pytest.raises(ValueError, match="credentials and options belong to a channel"):
+        with pytest.raises(ValueError, match="max_message_length and options belong to a channel"):
             awkward.AwkwardSyncClient(channel, options=[])
 
     async def main() -> None:
@@ -249,3 +260,275 @@ def test_errors_are_grpcs_own(awkward: ModuleType) -> None:
     with awkward.AwkwardSyncClient("127.0.0.1:1") as client, pytest.raises(grpc.RpcError) as caught:
         client.Unary(request, timeout=5)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def options_of(client: Any) -> dict[str, Any]:
+    return dict(client._options)
+
+
+def test_defaults_of_a_channel(awkward: ModuleType) -> None:
+    options = options_of(awkward.AwkwardSyncClient("localhost:1"))
+    config = json.loads(options.pop("grpc.service_config"))
+    assert options == {
+        "grpc.max_receive_message_length": 64 << 20,
+        "grpc.keepalive_time_ms": 300_000,
+        "grpc.keepalive_timeout_ms": 20_000,
+        "grpc.keepalive_permit_without_calls": 0,
+    }
+    (methods,) = config["methodConfig"]
+    # Those that the proto marks, and no other.
+    names = [{"service": "test.awkward.Awkward", "method": method} for method in ("Down", "Up")]
+    assert sorted(methods["name"], key=str) == sorted(names, key=str)
+    assert methods["retryPolicy"] == {
+        "maxAttempts": 4,
+        "initialBackoff": "0.100s",
+        "maxBackoff": "2.000s",
+        "backoffMultiplier": 2.0,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    assert config["retryThrottling"] == {"maxTokens": 100, "tokenRatio": 0.1}
+
+
+def test_settings_of_a_channel(guide: ModuleType) -> None:
+    kind = guide.UserDefinedServiceSyncClient
+    assert "grpc.service_config" not in options_of(kind("localhost:1"))  # no method of it is marked
+    assert options_of(kind("localhost:1", retry=None, keepalive=None, max_message_length=-1)) == {
+        "grpc.max_receive_message_length": -1
+    }
+    given = {"grpc.keepalive_time_ms": 7, "grpc.lb_policy_name": "round_robin"}
+    client = kind("localhost:1", keepalive=Keepalive(30, 5, without_calls=True), options=list(given.items()))
+    assert options_of(client).items() >= {**given, "grpc.keepalive_permit_without_calls": 1}.items()
+    config = options_of(kind("localhost:1", retry=RetryPolicy(methods="all")))["grpc.service_config"]
+    assert json.loads(config)["methodConfig"][0]["name"] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attempts": 1}, r"attempts must be from 2 to 5, not 1 \(no retries: retry=None\)"),
+        ({"attempts": 6, "first_backoff_s": 0}, "attempts .*; first_backoff_s must be positive, not 0"),
+        ({"codes": (grpc.StatusCode.OK,)}, "codes must be members of grpc.StatusCode other than OK"),
+        ({"methods": "some"}, "methods must be 'idempotent' or 'all', not 'some'"),
+    ],
+)
+def test_a_wrong_retry_policy(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^RetryPolicy: {message}"):
+        RetryPolicy(**settings)
+
+
+def test_a_wrong_keepalive() -> None:
+    with pytest.raises(ValueError, match="time_s must be at least 10 and timeout_s positive, not 5 and 20"):
+        Keepalive(5)
+
+
+@pytest.mark.parametrize(
+    ("target", "address", "is_secure"),
+    [
+        ("localhost:9000", "localhost:9000", False),
+        ("dns:///localhost:9000", "dns:///localhost:9000", False),
+        ("unix:/run/x", "unix:/run/x", False),
+        ("http://localhost", "localhost:80", False),
+        ("https://localhost/", "localhost:443", True),
+        ("https://[::1]:9000", "[::1]:9000", True),
+        ("https://[::1]", "[::1]:443", True),
+    ],
+)
+def test_targets(target: str, address: str, is_secure: bool) -> None:
+    parsed, credentials = parse_target(target, None)
+    assert (parsed, credentials is not None) == (address, is_secure)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("", "the target is empty"),
+        ("https://", "must be a host and a port only"),
+        ("https://localhost/path", "must be a host and a port only, such as 'https://host:9000'"),
+        ("http://localhost", "says plain text, and there are credentials"),
+    ],
+)
+def test_wrong_targets(awkward: ModuleType, target: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        awkward.AwkwardSyncClient(target, credentials=grpc.ssl_channel_credentials())
+
+
+def test_a_token_goes_with_every_call_over_tls(awkward: ModuleType, echo: Echo) -> None:
+    authority = Authority("here")
+    pair = authority.sign("server", dns=("localhost",))
+    server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[echo])
+    port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(pair.key, pair.certificate)]))
+    server.start()
+    trusted = grpc.ssl_channel_credentials(authority.certificate)
+    tokens = iter(["one", "two"])
+    request = awkward.AWKWARD["Unary"].request()
+    with awkward.AwkwardSyncClient(f"https://localhost:{port}", credentials=trusted, token="fixed") as client:
+        client.Unary(request)
+    assert dict(echo.seen)["authorization"] == "Bearer fixed"
+    with awkward.AwkwardSyncClient(f"localhost:{port}", credentials=trusted, token=lambda: next(tokens)) as client:
+        client.Unary(request)
+        client.Unary(request)
+        assert dict(echo.seen)["authorization"] == "Bearer two"
+        with pytest.raises(grpc.RpcError, match=r"StopIteration|Getting metadata from plugin failed"):
+            client.Unary(request, timeout=10)
+    server.stop(None).wait()
+
+
+def test_a_token_without_tls_is_refused(awkward: ModuleType) -> None:
+    with pytest.raises(ValueError, match="a token is sent over TLS only: give credentials, or an https:// target"):
+        awkward.AwkwardClient("localhost:1", token="t")
+
+
+def test_waiting_for_a_connection(awkward: ModuleType, target: str) -> None:
+    with awkward.AwkwardSyncClient(target) as client:
+        client.wait_for_ready(timeout=10)
+    nobody = "127.0.0.1:1"
+    with (
+        awkward.AwkwardSyncClient(nobody) as client,
+        pytest.raises(TimeoutError, match=r"no connection to '127\.0\.0\.1:1' within 0\.1 s"),
+    ):
+        client.wait_for_ready(timeout=0.1)
+
+    async def main() -> None:
+        async with awkward.AwkwardClient(target) as client:
+            await client.wait_for_ready(timeout=10)
+        async with awkward.AwkwardClient(nobody) as client:
+            with pytest.raises(TimeoutError, match=r"no connection to '127\.0\.0\.1:1' within 0\.1 s"):
+                await client.wait_for_ready(timeout=0.1)
+
+    run(main)
+
+
+def test_a_call_may_wait_for_the_server(awkward: ModuleType) -> None:
+    request = awkward.AWKWARD["Unary"].request()
+    with awkward.AwkwardSyncClient("127.0.0.1:1") as client, pytest.raises(grpc.RpcError) as caught:
+        client.Unary(request, wait_for_ready=True, timeout=0.2)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_client_that_was_used_and_closed_says_so(awkward: ModuleType, target: str) -> None:
+    request = awkward.AWKWARD["Unary"].request()
+    client = awkward.AwkwardSyncClient(target)
+    client.Unary(request)
+    client.close()
+    with pytest.raises(ValueError, match="AwkwardSyncClient is closed; make a new one"):
+        client.Unary(request)
+    assert repr(client) == f"<AwkwardSyncClient for {target!r}, closed>"
+
+    async def main() -> None:
+        async with awkward.AwkwardClient(target) as client:
+            await client.Unary(request)
+        with pytest.raises(ValueError, match="AwkwardClient is closed; make a new one"):
+            await client.Unary(request)
+
+    run(main)
+
+
+def test_closing_cancels_calls(awkward: ModuleType, target: str) -> None:
+    began = threading.Event()
+
+    def endless() -> Iterator[Any]:
+        began.set()
+        threading.Event().wait(20)
+        yield from ()
+
+    client = awkward.AwkwardSyncClient(target)
+    call = client.Both(endless())
+    began.wait(10)
+    client.close()
+    with pytest.raises(grpc.RpcError) as caught:
+        next(call)
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
+
+
+def test_clients_share_a_channel(awkward: ModuleType, guide: ModuleType, target: str) -> None:
+    with awkward.AwkwardSyncClient(target) as client:
+        with guide.UserDefinedServiceSyncClient(client.channel) as other:
+            other(guide.USER_DEFINED_SERVICE["__call__"].request())
+        client.Unary(awkward.AWKWARD["Unary"].request())
+
+
+@pytest.mark.parametrize("do", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_client_can_not_be_pickled(awkward: ModuleType, do: Callable[[Any], Any]) -> None:
+    for kind in (awkward.AwkwardClient, awkward.AwkwardSyncClient):
+        with pytest.raises(TypeError, match=f"{kind.__name__} can't be pickled or copied: it holds a connection"):
+            do(kind("localhost:1"))
+
+
+class Failing(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """Ends every call with a status whose details are these bytes."""
+
+    def __init__(self) -> None:
+        self.trailing: tuple[tuple[str, str | bytes], ...] = ()
+
+    def service(self, details: Any) -> Any:
+        def fail(request: Any, context: Any) -> Any:
+            context.set_trailing_metadata((*self.trailing, ("request_id", "r1"), ("k", "v")))
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wrong")
+
+        return grpc.unary_unary_rpc_method_handler(fail)
+
+
+@pytest.fixture
+def failing() -> Iterator[tuple[Failing, str]]:
+    handler = Failing()
+    server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[handler])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield handler, f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def failure(awkward: ModuleType, target: str) -> list[grpc.RpcError]:
+    """Returns the error of a call as the blocking client raises it, and as the async one does."""
+    request = awkward.AWKWARD["Unary"].request()
+    errors = []
+    with awkward.AwkwardSyncClient(target) as client, pytest.raises(grpc.RpcError) as caught:
+        client.Unary(request)
+    errors.append(caught.value)
+
+    async def main() -> None:
+        async with awkward.AwkwardClient(target) as client:
+            with pytest.raises(grpc.RpcError) as caught:
+                await client.Unary(request)
+            errors.append(caught.value)
+
+    run(main)
+    return errors
+
+
+def test_details_of_an_error_are_typed(awkward: ModuleType, failing: tuple[Failing, str]) -> None:
+    bad = BadRequest(field_violations=[BadRequest.FieldViolation(field="name")])
+    ours = awkward.AWKWARD["Unary"].request()
+    unknown = AnyMessage(type_url="type.googleapis.com/nobody.Knows", value=b"x")
+    broken = AnyMessage(type_url="type.googleapis.com/google.rpc.RetryInfo", value=b"\xff")
+    status = Status(code=3, message="wrong")
+    for message in (bad, ours):
+        status.details.add().Pack(message)
+    status.details.extend([unknown, broken])
+    handler, target = failing
+    handler.trailing = (("grpc-status-details-bin", status.SerializeToString()),)
+    for error in failure(awkward, target):
+        assert error_details(error) == [bad, ours, unknown, broken]
+        assert [type(detail) for detail in error_details(error)] == [BadRequest, type(ours), AnyMessage, AnyMessage]
+        raised = RpcError.from_grpc(error)
+        assert (raised.code, raised.details) == (grpc.StatusCode.INVALID_ARGUMENT, "wrong")
+        assert (raised.find(BadRequest), raised.find(type(ours))) == (bad, ours)
+        assert [tuple(pair) for pair in raised.trailing_metadata] == [("k", "v")]
+
+
+@pytest.mark.parametrize("trailing", [(), (("grpc-status-details-bin", b"\xff\xff"),)])
+def test_an_error_without_details(
+    awkward: ModuleType, failing: tuple[Failing, str], trailing: tuple[tuple[str, bytes], ...]
+) -> None:
+    handler, target = failing
+    handler.trailing = trailing
+    for error in failure(awkward, target):
+        assert error_details(error) == []
+        assert RpcError.from_grpc(error).find(RetryInfo) is None
+
+
+def test_what_is_no_error_of_a_call() -> None:
+    with pytest.raises(TypeError, match=r"KeyError\('x'\) is not the error of a call"):
+        error_details(KeyError("x"))  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(TypeError, match="is not the error of a call"):
+        RpcError.from_grpc(grpc.RpcError())

@@ -14,8 +14,10 @@ NAMES = [
     "DefinitionError",
     "GrpcOptions",
     "IngressError",
+    "Keepalive",
     "OptionsError",
     "Problem",
+    "RetryPolicy",
     "RpcError",
     "SdkError",
     "ServerError",
@@ -23,12 +25,14 @@ NAMES = [
     "__version__",
     "current_context",
     "delete",
+    "error_details",
     "grpc_deployment",
     "handle",
     "run",
     "shutdown",
     "start",
     "status",
+    "testing",
 ]
 HEAVY = ("ray", "grpc_tools", "jinja2", "rich")
 

@@ -1,0 +1,208 @@
+"""Several deployments in one process: handles, and what Ray Serve offers around a request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+import ray
+from harness_apps import Composed, Greeter, Models, Relay, ThreadComposed, Worker, function
+from harness_pb2 import Text
+from harness_sdk import GreeterClient, GreeterSyncClient
+from ray import serve
+from ray.serve.exceptions import RayServeException, RequestCancelledError
+
+import sdk.testing
+from sdk import handle
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[sdk.testing.Server]:
+    worker = handle(Worker.bind())
+    with sdk.testing.serve(Composed.bind(worker, handle(Relay.bind(worker)))) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: sdk.testing.Server) -> GreeterSyncClient:
+    return server.client(GreeterSyncClient, timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("shout", "LOUD"),
+        ("call", "called it"),
+        ("chained", "CALLED IT"),
+        ("facts", "m7 default Worker"),
+        ("request_id", "r1"),
+        ("in_thread", "serve-handle"),
+        ("stream", "[0, 1, 2, 3, 0, 1, 2]"),
+        ("fail_value", "caught the worker failed"),
+        ("fill", "1 0"),
+        ("cancel", "RequestCancelledError"),
+        ("overload", "BackPressureError,BackPressureError," + ",".join(["RequestCancelledError"] * 3)),
+        ("pickled", "BACK"),
+        ("looked_up", "FOUND"),
+    ],
+)
+def test_handles_behave_as_on_a_cluster(client: GreeterSyncClient, asked: str, answer: str) -> None:
+    assert client.SayHello(Text(text=asked), request_id="r1").text == answer
+
+
+def test_waiting_for_a_handle_on_the_loop_is_refused(client: GreeterSyncClient) -> None:
+    assert client.SayHello(Text(text="blocks")).text.startswith("Sync methods should not be called from within an")
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "details"),
+    [
+        ("fail_rpc", grpc.StatusCode.NOT_FOUND, "no such thing"),
+        ("unknown", grpc.StatusCode.INTERNAL, "Tried to call a method 'nothing' that does not exist"),
+        ("stream_of_one", grpc.StatusCode.INTERNAL, "Called method 'shout' with `handle.options(stream=True)` but"),
+        ("one_of_stream", grpc.StatusCode.INTERNAL, "Method 'numbers' returned a generator. You must use"),
+    ],
+)
+def test_errors_of_handles(client: GreeterSyncClient, asked: str, code: grpc.StatusCode, details: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        client.SayHello(Text(text=asked))
+    assert caught.value.code() is code
+    assert details in caught.value.details()
+
+
+@pytest.mark.parametrize("asked", ["wait", "relayed"])
+def test_a_call_that_ends_takes_those_of_its_handles_with_it(
+    server: sdk.testing.Server, client: GreeterSyncClient, asked: str
+) -> None:
+    worker: Any = server.instance(Worker.func_or_class)
+    worker.events.clear()
+    with pytest.raises(grpc.RpcError) as caught:
+        client.SayHello(Text(text=asked), timeout=0.3)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    ends = time.monotonic() + 10
+    while worker.events != ["waits", "cancelled"]:
+        assert time.monotonic() < ends, worker.events
+        time.sleep(0.02)
+
+
+def test_a_handle_in_the_test(server: sdk.testing.Server) -> None:
+    handle = server.handle()
+    assert handle.SayHello.remote(Text(text="shout")).result(timeout_s=10).text == "LOUD"
+    assert [one.number for one in handle.options(stream=True).Count.remote(_number(2))] == [0, 1]
+    response = handle.SayHello.remote(Text(text="wait"))
+    with pytest.raises(TimeoutError):
+        response.result(timeout_s=0.1)
+    response.cancel()
+    with pytest.raises(RequestCancelledError):
+        response.result(timeout_s=10)
+
+    async def main() -> None:
+        assert (await handle.SayHello.remote(Text(text="call"))).text == "called it"
+        assert [one.number async for one in handle.options(stream=True).Count.remote(_number(2))] == [0, 1]
+
+    asyncio.run(main())
+    with pytest.raises(LookupError, match="no application 'other': there are 'default'"):
+        server.handle("other")
+
+
+def test_a_sync_handler_waits_for_handles_in_its_thread(serving: Callable[..., Any]) -> None:
+    client = serving(ThreadComposed.bind(handle(Worker.bind()))).client(GreeterSyncClient)
+    assert client.SayHello(Text(text="x")).text == "X [0, 1, 2]"
+
+
+def test_an_application_without_grpc_is_reached_by_its_handle(serving: Callable[..., Any]) -> None:
+    server = serving(Greeter.bind(), plain=function.bind(), worker=Worker.bind())
+    assert server.handle("plain").remote("text").result(timeout_s=10) == "a function got text"
+    assert server.handle("worker").remote("it").result(timeout_s=10) == "called it"
+
+
+def test_a_deployment_that_two_others_have_runs_once(serving: Callable[..., Any]) -> None:
+    worker = handle(Worker.bind())
+    server = serving(Composed.bind(worker, handle(Relay.bind(worker))))
+    assert server.instance(Worker.func_or_class)  # one, else it would raise
+
+
+def test_batches() -> None:
+    async def main() -> None:
+        async with sdk.testing.serve(Models.bind()) as server, server.client(GreeterClient) as client:
+            calls = [client.SayHello(Text(text=str(number))) for number in range(4)]
+            assert [(await call).text for call in calls] == ["0", "2", "4", "6"]
+            assert server.instance(Models).batches == [4]
+
+    asyncio.run(main())
+    asyncio.run(main())  # a second time: nothing of it belongs to the first server's loop
+
+
+def test_replicas_of_one_class_gather_their_own_batches() -> None:
+    async def main() -> None:
+        async with sdk.testing.serve(a=Models.bind(), b=Models.bind()) as server:
+            async with server.client(GreeterClient, application="a") as client:
+                calls = [client.SayHello(Text(text="1"), application="ab"[number % 2]) for number in range(8)]
+                await asyncio.gather(*calls)
+            assert [server.instance(Models, application=name).batches for name in ("a", "b")] == [[4], [4]]
+
+    asyncio.run(main())
+
+
+def test_the_size_of_batches_may_be_set() -> None:
+    async def main() -> None:
+        async with sdk.testing.serve(Models.bind()) as server, server.client(GreeterClient) as client:
+            models = server.instance(Models)
+            models.double.set_max_batch_size(2)
+            await asyncio.gather(*(client.SayHello(Text(text="1")) for _ in range(4)))
+            models.double.set_max_batch_size(4)
+            await asyncio.gather(*(client.SayHello(Text(text="1")) for _ in range(4)))
+            assert models.batches == [2, 2, 4]
+
+    asyncio.run(main())
+
+
+def test_multiplexed_models(serving: Callable[..., Any]) -> None:
+    was_connected = ray.is_initialized()
+    with sdk.testing.serve(Models.bind()) as server:
+        models = server.instance(Models)
+        client = server.client(GreeterSyncClient)
+        assert [client.Tell(Text(), model_id=name).text for name in ("a", "b", "a", "c")] == ["a", "b", "a", "c"]
+        assert set(models.unloaded) == {"b"}
+    assert set(models.unloaded) == {"a", "b", "c"}
+    assert ray.is_initialized() is was_connected
+
+
+def test_each_deployment_has_its_own_replica_context(serving: Callable[..., Any]) -> None:
+    server = serving(a=Greeter.options(name="One").bind(), b=Greeter.options(name="Two").bind())
+    clients = {name: server.client(GreeterSyncClient, application=name) for name in ("a", "b")}
+    with ThreadPoolExecutor(4) as threads:
+        told = list(threads.map(lambda i: clients["ab"[i % 2]].Tell(Text(), request_id="r").text, range(20)))
+    assert told == ["r  a One", "r  b Two"] * 10
+    with pytest.raises(RayServeException):
+        serve.get_replica_context()
+
+
+def test_limits_of_the_deployment_hold(serving: Callable[..., Any]) -> None:
+    server = serving(
+        Composed.options(max_ongoing_requests=1, max_queued_requests=1).bind(handle(Worker.bind())),
+    )
+    client = server.client(GreeterSyncClient)
+
+    def call(_: int) -> grpc.StatusCode:
+        with pytest.raises(grpc.RpcError) as caught:
+            client.SayHello(Text(text="wait"), timeout=1)
+        code: grpc.StatusCode = caught.value.code()
+        return code
+
+    with ThreadPoolExecutor(3) as threads:
+        codes = sorted(code.name for code in threads.map(call, range(3)))
+    assert codes == ["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"]
+
+
+def _number(value: int) -> Any:
+    from harness_pb2 import Number
+
+    return Number(number=value)

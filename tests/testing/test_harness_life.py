@@ -1,0 +1,197 @@
+"""A test server's life: hooks are called as Ray Serve calls them, and nothing is left at the end, whatever the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from harness_apps import STUCK, Broken, Greeter, Hooked, Stuck
+from harness_pb2 import Text
+from harness_sdk import GreeterSyncClient
+from ray import serve
+
+import sdk.testing
+from sdk import OptionsError, grpc_deployment
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    ends = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("sdk-testing-*"))
+
+
+def children() -> set[int]:
+    return {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+
+
+def ours() -> set[threading.Thread]:
+    # grpc's own poller stays with the process, as it does for every user of grpc.aio.
+    return {thread for thread in threading.enumerate() if "_poll_wrapper" not in thread.name}
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    def new() -> list[Any]:
+        return [sorted(map(str, now() - before)) for now, before in zip(kinds, known, strict=True)]
+
+    kinds: tuple[Callable[[], set[Any]], ...] = (folders, children, ours)
+    known = [kind() for kind in kinds]
+    serves_own = serve.context._get_internal_replica_context
+    yield
+    assert until(lambda: not any(new())), new()
+    assert serve.context._get_internal_replica_context is serves_own
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_the_end_of_the_block_ends_everything() -> None:
+    was_connected = ray.is_initialized()
+    with sdk.testing.serve(Greeter.bind()) as server:
+        server.client(GreeterSyncClient).SayHello(Text())
+        assert is_alive(server.envoy_pid)
+    assert ray.is_initialized() is was_connected
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_test_that_fails_ends_everything() -> None:
+    with pytest.raises(ZeroDivisionError), sdk.testing.serve(Greeter.bind()):
+        raise ZeroDivisionError
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_what_a_constructor_raises_is_raised_in_the_test() -> None:
+    with (
+        pytest.raises(LookupError, match=r"^'no model'$|^no model$") as caught,
+        sdk.testing.serve(Greeter.bind(), other=Broken.bind(LookupError("no model"))),
+    ):
+        pass
+    assert type(caught.value) is LookupError
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_an_interrupt_while_a_constructor_waits_ends_everything() -> None:
+    def interrupt() -> None:
+        STUCK.wait(10)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt), sdk.testing.serve(Stuck.bind()):
+        pass
+    thread.join()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_cancelled_start_ends_everything() -> None:
+    async def main() -> None:
+        async def start() -> None:
+            async with sdk.testing.serve(Greeter.bind()):
+                raise AssertionError("it was to be cancelled")
+
+        task = asyncio.ensure_future(start())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_servers_end_in_any_order() -> None:
+    first, second = sdk.testing.serve(Greeter.bind("first")), sdk.testing.serve(Greeter.bind("second"))
+    with first:
+        client = second.__enter__().client(GreeterSyncClient)
+        assert first.client(GreeterSyncClient).SayHello(Text()).text == "first "
+    assert client.Tell(Text(), request_id="r").text == "r  default Greeter"
+    second.__exit__(None, None, None)
+
+
+def test_a_server_is_started_once() -> None:
+    server = sdk.testing.serve(Greeter.bind())
+    with server:
+        pass
+    with pytest.raises(RuntimeError, match=r"started once; call sdk\.testing\.serve again"), server:
+        pass
+
+
+def test_hooks_are_called_in_ray_serves_order() -> None:
+    with sdk.testing.serve(Hooked.bind([])) as server:
+        seen = server.instance(Hooked).seen
+        assert seen == ["constructed", "configured", "healthy"]
+    assert seen == ["constructed", "configured", "healthy", "deleted"]
+
+
+def test_a_user_config_without_reconfigure_is_refused() -> None:
+    with (
+        pytest.raises(OptionsError, match="Greeter: there is a user_config, and the class has no method `reconfigure`"),
+        sdk.testing.serve(Greeter.options(user_config={"a": 1}).bind()),
+    ):
+        pass
+
+
+def test_an_unhealthy_deployment_does_not_start() -> None:
+    @grpc_deployment
+    class Ill(Greeter):
+        def check_health(self) -> None:
+            raise OSError("no disk")
+
+    with pytest.raises(OSError, match="no disk"), sdk.testing.serve(Ill.bind()):
+        pass
+
+
+def test_a_destructor_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    @grpc_deployment
+    class Sore(Greeter):
+        def __del__(self) -> None:
+            raise OSError("can't let go")
+
+    with sdk.testing.serve(Sore.bind()):
+        pass
+    assert [record.message for record in caplog.records if record.name == "sdk.testing"] == ["Sore.__del__ failed"]
+
+
+def test_envoy_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import sys, time; sys.path[:0] = sys.argv[1:]\n"
+        "import sdk.testing; from harness_apps import Greeter\n"
+        "with sdk.testing.serve(Greeter.bind()) as server:\n"
+        "    print(server.envoy_pid, server.target, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    import harness_apps
+    import harness_pb2
+
+    paths = [str(Path(str(module.__file__)).parent) for module in (harness_apps, harness_pb2)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # what a killed process leaves goes with this test
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py"), *paths], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline().split()[0])
+        assert is_alive(pid)
+        process.kill()
+    assert until(lambda: not is_alive(pid))
