@@ -14,6 +14,7 @@ from sdk.deployment import DeploymentOptions, definition_of
 from sdk.errors import ApplicationError, DefinitionError, OptionsError, Problem
 from sdk.serve.autoscaling import with_our_policy
 from sdk.serve.replica import replica_class
+from sdk.serve.typed_handles import mark, with_typed_handles
 
 if TYPE_CHECKING:
     from sdk.definition import Definition
@@ -55,16 +56,21 @@ def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwa
 
     Raises:
         DefinitionError: The class is not decorated.
-        OptionsError: The arguments don't fit its constructor, or Ray Serve refuses an option.
+        OptionsError: The arguments don't fit its constructor, one is a handle of another service than its parameter, or
+            Ray Serve refuses an option.
     """
     definition = require_definition(cls)
     try:
-        inspect.signature(cls.__init__).bind(None, *args, **kwargs)
+        given = inspect.signature(cls.__init__).bind(None, *args, **kwargs)
     except TypeError as error:
         raise OptionsError(f"{cls.__name__}.bind: {error}; its constructor is {_describe_constructor(cls)}") from None
     options = {**definition.options, **replaced}
     check_options(cls.__name__, options)
-    return _deploy(cls.__name__, replica_class(cls), with_our_policy(options)).bind(*args, **kwargs)
+    with_typed_handles(cls, given)
+    application = _deploy(cls.__name__, replica_class(cls), with_our_policy(options)).bind(
+        *given.args[1:], **given.kwargs
+    )
+    return mark(application, cls)
 
 
 def require_definition(cls: Any) -> Definition:

@@ -5,6 +5,7 @@ Checked with Ray Serve 2.60. If an upgrade breaks something, it breaks here.
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,20 @@ def internal_request_id(call: Call) -> str:
     What awaits something holds the call's context and with it the call, so that its address is not used again before.
     """
     return f"{_PROCESS}-{id(call):x}"
+
+
+def current_request_id() -> str:
+    """Return the request id that Ray Serve knows here, or ``""``."""
+    request_id: str = serve_context._get_serve_request_context().request_id
+    return request_id
+
+
+def carry_model_id(model_id: str) -> None:
+    """Let ``serve.get_multiplexed_model_id()`` return a model id here, where a handle has not been given one."""
+    context = serve_context._get_serve_request_context()
+    if model_id and not context.multiplexed_model_id:
+        changed: Any = dataclasses.replace(context, multiplexed_model_id=model_id)
+        serve_context._serve_request_context.set(changed)
 
 
 def cancel_child_requests(call: Call) -> None:
