@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sdk import testing
     from sdk.context import current_context
     from sdk.deployment import grpc_deployment
     from sdk.errors import (
@@ -47,6 +48,7 @@ _MODULES = {
     "shutdown": "sdk.serve.run",
     "start": "sdk.serve.run",
     "status": "sdk.serve.run",
+    "testing": "sdk.testing",
 }
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "shutdown",
     "start",
     "status",
+    "testing",
 ]
 
 
@@ -76,7 +79,8 @@ def __getattr__(name: str) -> Any:
     module = _MODULES.get(name)
     if module is None:
         raise AttributeError(f"module 'sdk' has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
+    found = importlib.import_module(module)
+    value = found if module == f"{__name__}.{name}" else getattr(found, name)
     globals()[name] = value
     return value
 

@@ -27,6 +27,7 @@ NAMES = [
     "shutdown",
     "start",
     "status",
+    "testing",
 ]
 HEAVY = ("ray", "grpc_tools", "jinja2", "rich")
 

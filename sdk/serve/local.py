@@ -1,0 +1,224 @@
+"""An application in this process, without Ray: its deployments, one replica each, and the handles between them.
+
+Used by ``sdk.testing``. Hooks are called as Ray Serve calls them: the constructor (it may be async), ``reconfigure``
+when there is a ``user_config``, ``check_health`` once, and ``__del__`` at the end. Everything runs on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from sdk.deployment import definition_of
+from sdk.errors import OptionsError
+from sdk.serve.application import require_application
+from sdk.serve.internals import (
+    build_local,
+    enter_local_replica,
+    internal_request_id,
+    make_handle,
+    make_replica_context,
+    request_context_setter,
+)
+from sdk.serve.local_calls import Children, LocalCalls, LocalRouter, unknown_method
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sdk.definition import Definition
+    from sdk.wire.call import Call
+
+logger = logging.getLogger("sdk.testing")
+
+
+class LocalReplica:
+    """The one replica of a deployment.
+
+    Args:
+        applications: All applications of this process by name, for handles.
+        application: Name of the replica's application.
+        deployment: Ray Serve's ``Deployment``; handles stand for bound deployments among its constructor arguments.
+        loop: The loop that its code runs on.
+        children: Which calls made which.
+    """
+
+    def __init__(
+        self,
+        applications: Mapping[str, LocalApplication],
+        application: str,
+        deployment: Any,
+        loop: asyncio.AbstractEventLoop,
+        children: Children,
+    ) -> None:
+        self._applications = applications
+        self.application = application
+        self.deployment = deployment
+        self.name: str = deployment.name
+        self.loop = loop
+        self.children = children
+        self.cls: Any = _user_class(deployment.func_or_class)
+        self._is_class = isinstance(self.cls, type)  # else a function, which handles call
+        self.definition: Definition | None = definition_of(self.cls)
+        self.instance: Any = None
+        self.context: Any = make_replica_context(application, deployment, None)
+        self._set_request_context = request_context_setter(application)
+        self.calls: LocalCalls
+
+    async def start(self) -> None:
+        """Make the instance.
+
+        Raises:
+            Exception: What its constructor, ``reconfigure`` or ``check_health`` raised.
+            OptionsError: There is a ``user_config`` and no ``reconfigure``.
+        """
+        self.calls = LocalCalls(self)
+        self.enter()
+        if not self._is_class:
+            self.instance = self.cls
+            return
+        # As Ray Serve does it, for constructors that are async.
+        self.instance = self.context.servable_object = self.cls.__new__(self.cls)
+        await _finish(self.instance.__init__(*self.deployment.init_args, **self.deployment.init_kwargs))
+        await self._reconfigure()
+        check_health = getattr(self.instance, "check_health", None)
+        if check_health is not None:
+            await _call_hook(check_health)
+
+    async def _reconfigure(self) -> None:
+        config = self.deployment.user_config
+        reconfigure = getattr(self.instance, "reconfigure", None)
+        takes_rank = reconfigure is not None and "rank" in inspect.signature(reconfigure).parameters
+        if config is None and not takes_rank:
+            return
+        if reconfigure is None:
+            raise OptionsError(f"{self.name}: there is a user_config, and the class has no method `reconfigure`")
+        rank = {"rank": self.context.rank} if takes_rank else {}
+        if inspect.iscoroutinefunction(reconfigure):
+            await reconfigure(config, **rank)
+        else:
+            await asyncio.to_thread(reconfigure, config, **rank)
+
+    async def stop(self) -> None:
+        """End its calls and call its ``__del__``; what that raises is logged."""
+        self.enter()
+        if hasattr(self, "calls"):
+            await self.calls.stop()
+        if not self._is_class or self.instance is None:
+            return
+        try:
+            if hasattr(self.instance, "__del__"):
+                await _finish(self.instance.__del__())
+            models = getattr(self.instance, "__serve_multiplex_wrapper", None)
+            if models is not None:
+                await models.shutdown()
+        except Exception:
+            logger.exception("%s.__del__ failed", self.cls.__name__)
+        finally:
+            _forget_destructor(self.instance)
+
+    def enter(self) -> None:
+        """Make this replica the one whose code runs in the current context."""
+        enter_local_replica(self)
+
+    def enter_call(self, call: Call) -> None:
+        """Give a gRPC call Ray Serve's contexts."""
+        enter_local_replica(self)
+        self._set_request_context(call)
+
+    def leave_call(self, call: Call) -> None:
+        """Cancel what a cancelled gRPC call awaits on other deployments' handles."""
+        self.children.cancel(internal_request_id(call))
+
+    def method(self, name: str) -> Any:
+        """Return what a handle calls.
+
+        Raises:
+            RayServeException: There is no such method.
+        """
+        if not self._is_class:
+            return self.instance
+        method = getattr(self.instance, name, None)
+        if method is None:
+            raise unknown_method(name, self.instance)
+        return method
+
+    def router_to(self, application: str, deployment: str) -> LocalRouter:
+        """Return what the calls of a handle to another deployment go through."""
+        known = self._applications.get(application)
+        return known.router(deployment) if known is not None else LocalRouter(_unknown(application, deployment))
+
+
+class LocalApplication:
+    """An application and its replicas.
+
+    Args:
+        target: What ``bind`` returned.
+        name: The application's name.
+        applications: All applications of this process by name, this one too, for handles.
+        loop: The loop that its code runs on.
+        children: Which calls made which, in all applications.
+
+    Raises:
+        ApplicationError: ``target`` is not an application.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        name: str,
+        applications: Mapping[str, LocalApplication],
+        loop: asyncio.AbstractEventLoop,
+        children: Children,
+    ) -> None:
+        self.name = name
+        application = require_application(target, f"Application {name!r}")
+        deployments, self._ingress = build_local(application, name, self.router)
+        self.replicas = {
+            deployment.name: LocalReplica(applications, name, deployment, loop, children) for deployment in deployments
+        }
+
+    def router(self, deployment: str) -> LocalRouter:
+        """Return what the calls of a handle to one of its deployments go through."""
+        return LocalRouter(
+            lambda: self.replicas[deployment] if deployment in self.replicas else _unknown(self.name, deployment)()
+        )
+
+    @property
+    def handle(self) -> Any:
+        """A handle to the deployment that was given to the harness."""
+        return make_handle(self._ingress, self.name, self.router)
+
+
+def _unknown(application: str, deployment: str) -> Callable[[], LocalReplica]:
+    def find() -> LocalReplica:
+        raise KeyError(f"deployment {deployment!r} of application {application!r} is not served here")
+
+    return find
+
+
+def _user_class(made: Any) -> Any:
+    """Return the class that was decorated, behind the one that ``bind`` made of it for a replica."""
+    if isinstance(made, type):
+        return next((cls for cls in made.__mro__ if definition_of(cls) is not None), made)
+    return made
+
+
+def _forget_destructor(instance: Any) -> None:
+    """Keep Python from calling ``__del__`` once more: it would also never await an async one."""
+    cls = type(instance)
+    if hasattr(cls, "__del__"):
+        with contextlib.suppress(TypeError):  # a layout that can't be changed
+            instance.__class__ = type(
+                cls.__name__, (cls,), {"__slots__": (), "__del__": lambda _: None, "__module__": cls.__module__}
+            )
+
+
+async def _call_hook(hook: Callable[[], Any]) -> Any:
+    return await _finish(hook() if inspect.iscoroutinefunction(hook) else await asyncio.to_thread(hook))
+
+
+async def _finish(result: Any) -> Any:
+    return await result if inspect.isawaitable(result) else result

@@ -1,0 +1,189 @@
+"""What runs behind a test server: the applications, their wire servers and the ingress, on one loop in one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import uvloop
+
+from sdk.ingress.reflection import announce
+from sdk.interceptors import make_interceptors
+from sdk.serve.internals import local_serve
+from sdk.serve.local import LocalApplication, LocalReplica
+from sdk.serve.local_calls import Children
+from sdk.serve.replica import translate
+from sdk.testing.faults import Faults
+from sdk.testing.ingress import LocalIngress
+from sdk.wire.server import WireServer, WireSettings
+from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+
+if TYPE_CHECKING:
+    from sdk.ingress.options import GrpcOptions
+
+T = TypeVar("T")
+
+# Seconds that the handlers get to notice that they are cancelled when the server ends.
+_END_PATIENCE_S = 5.0
+
+
+class LoopThread:
+    """A thread with an event loop of its own; it ends with :meth:`stop`, and nothing of it is left."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="sdk-testing", daemon=True)
+        self._thread.start()
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def stop(self) -> None:
+        """Cancel what still runs, end the thread and wait for it."""
+        with contextlib.suppress(RuntimeError):  # it is stopped already
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+            self.loop.run_until_complete(self._end())
+        finally:
+            asyncio.set_event_loop(None)
+            self.loop.close()
+
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_END_PATIENCE_S)
+        await self.loop.shutdown_asyncgens()
+
+
+class Core:
+    """Everything that runs behind one test server.
+
+    Args:
+        targets: Applications by name.
+        options: Options of the ingress.
+    """
+
+    def __init__(self, targets: Mapping[str, Any], options: GrpcOptions) -> None:
+        self._targets = targets
+        self._options = options
+        self._folder: Path | None = None
+        self.thread: LoopThread | None = None
+        self.applications: dict[str, LocalApplication] = {}
+        self.faults = Faults()
+        self.ingress: LocalIngress
+        self._wires: dict[LocalReplica, WireServer] = {}
+        self._stack = contextlib.ExitStack()
+
+    # -- called in the test's thread ----------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything; when something fails, everything is ended and the error raised."""
+        try:
+            self._stack.enter_context(local_serve())
+            # The path of a unix socket has at most 107 bytes: pytest's own folders are too deep.
+            self._folder = Path(tempfile.mkdtemp(prefix="sdk-testing-"))
+            self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self.thread = LoopThread()
+            self._stack.callback(self.thread.stop)
+            self.thread.start(self._start()).result()
+        except BaseException:  # Ctrl-C too
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End everything; does nothing the second time."""
+        if self.thread is None:
+            self._stack.close()
+            return
+        thread, self.thread = self.thread, None
+        try:
+            thread.start(self._stop()).result()
+        finally:
+            self._stack.close()
+
+    # -- on the loop --------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        assert self._folder is not None
+        loop = asyncio.get_running_loop()
+        children = Children()
+        for name, target in self._targets.items():
+            self.applications[name] = LocalApplication(target, name, self.applications, loop, children)
+        self.ingress = LocalIngress(self._options, self._folder)
+        await self.ingress.start()
+        for application in self.applications.values():
+            for replica in application.replicas.values():
+                await replica.start()
+        await self._publish()
+
+    async def _publish(self) -> None:
+        descriptors: dict[str, bytes] = {}
+        applications = []
+        for name, application in sorted(self.applications.items()):
+            deployments = []
+            for replica in application.replicas.values():
+                if replica.definition is None:
+                    continue
+                wire = self._wires[replica] = self._wire_server(replica)
+                port, socket = await wire.listen("127.0.0.1"), await wire.listen_locally()
+                endpoint = Endpoint(f"{name}#{replica.name}", "127.0.0.1", port, "", socket)
+                services = replica.definition.services
+                digest, data = announce(service.file for service in services)
+                descriptors[digest] = data
+                deployments.append(
+                    Deployment(replica.name, tuple(service.full_name for service in services), (endpoint,), digest)
+                )
+            if deployments:
+                applications.append(Application(name, tuple(deployments)))
+        snapshot = Snapshot(1, tuple(applications), self._options.route_by_service)
+        await self.ingress.publish(snapshot, descriptors)
+
+    def _wire_server(self, replica: LocalReplica) -> WireServer:
+        definition = replica.definition
+        assert definition is not None
+        rows = [row for shim in definition.shims for row in shim.rows(replica.instance)]
+        interceptors = make_interceptors(definition.cls_name, definition.interceptors)
+        server = WireServer(
+            rows,
+            WireSettings(
+                max_ongoing_requests=replica.deployment.max_ongoing_requests,
+                max_queued_requests=replica.deployment.max_queued_requests,
+                request_timeout_s=self._options.request_timeout_s,
+                max_receive_message_length=self._options.max_receive_message_length,
+                error_details=self._options.error_details,
+            ),
+            enter=replica.enter_call,
+            leave=replica.leave_call,
+            translate=translate,
+            application=replica.application,
+            compression=definition.compression,
+            interceptors=interceptors,
+        )
+        self.faults.stand_before(server, replica.application, rows, definition.compression, interceptors)
+        return server
+
+    async def _stop(self) -> None:
+        try:
+            for wire in self._wires.values():
+                await wire.drain(quiet_s=0, grace_s=0)
+            for application in reversed(self.applications.values()):
+                for replica in reversed(application.replicas.values()):
+                    await replica.stop()
+        finally:
+            if hasattr(self, "ingress"):
+                await self.ingress.stop()

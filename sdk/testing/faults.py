@@ -1,0 +1,171 @@
+"""Faults on purpose: calls that a test server answers late, or with a status, before or amid its handler's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+from typing_extensions import Self
+
+from sdk.wire.routes import build_routes
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from sdk.errors import RpcError
+    from sdk.service import Row
+    from sdk.wire.call import Call
+    from sdk.wire.routes import Route
+    from sdk.wire.server import WireServer
+
+
+@dataclass(eq=False)
+class Fault:
+    """One fault, as :meth:`Server.inject` made it. It ends with :meth:`clear`, or at the end of its ``with`` block.
+
+    Attributes:
+        latency_s: Seconds that a call waits before anything else happens.
+        error: What the call ends with; None when it is only late.
+        after_messages: Messages of the handler's answer that the client gets before the error.
+        paths: Paths of the methods that it hits; None for all.
+        application: Application whose calls it hits; None for all.
+        times: Calls that it still hits; None for any number.
+        share: Share of the calls that it hits, from 0 to 1.
+        hits: Calls that it has hit.
+    """
+
+    latency_s: float
+    error: RpcError | None
+    after_messages: int
+    paths: frozenset[str] | None
+    application: str | None
+    times: int | None
+    share: float
+    faults: Faults = field(repr=False)
+    hits: int = 0
+
+    def clear(self) -> None:
+        """End the fault; calls that it has hit already go on with it."""
+        self.faults.remove(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.clear()
+
+
+_current: contextvars.ContextVar[Fault] = contextvars.ContextVar("sdk_testing_fault")
+
+
+class Faults:
+    """The faults of a test server. The test's thread adds and removes them, the server's loop takes them."""
+
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+        self._lock = threading.Lock()
+        self._random = random.Random(0)  # the same calls in every run
+
+    def add(self, fault: Fault) -> None:
+        """Begin a fault."""
+        with self._lock:
+            self._faults.append(fault)
+
+    def remove(self, fault: Fault) -> None:
+        """End a fault; does nothing when it has ended."""
+        with self._lock:
+            self._faults = [known for known in self._faults if known is not fault]
+
+    def clear(self) -> None:
+        """End all faults."""
+        with self._lock:
+            self._faults = []
+
+    def take(self, application: str, path: str) -> Fault | None:
+        """Return the fault for a call: the first that wants it."""
+        if not self._faults:
+            return None
+        with self._lock:
+            for fault in self._faults:
+                if fault.application not in (None, application) or not (fault.paths is None or path in fault.paths):
+                    continue
+                if fault.times == 0 or self._random.random() >= fault.share:
+                    continue
+                if fault.times is not None:
+                    fault.times -= 1
+                fault.hits += 1
+                return fault
+        return None
+
+    def stand_before(
+        self,
+        server: WireServer,
+        application: str,
+        rows: Iterable[Row],
+        compression: grpc.Compression | None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]],
+    ) -> None:
+        """Stand before every method of a wire server. Calls without a fault are answered as if nothing were here."""
+        amid = build_routes(rows, compression, [_Amid(), *interceptors])
+        for path, route in server.routes.items():
+            route.answer = self._answer(application, route.answer, amid[path])
+
+    def _answer(self, application: str, plain: Callable[..., Any], amid: Route) -> Any:
+        path = amid.method.path
+
+        async def answer(call: Call, route: Route) -> None:
+            fault = self.take(application, path)
+            if fault is None:
+                await plain(call, route)
+                return
+            if fault.latency_s:
+                await asyncio.sleep(fault.latency_s)
+            if fault.error is None:
+                await plain(call, route)
+            elif not fault.after_messages:
+                raise fault.error
+            else:
+                _current.set(fault)
+                await amid.answer(call, amid)
+
+        return answer
+
+
+class _Amid(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Ends an answer with the error of the call's fault, after some of its messages."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        fault = _current.get()
+        assert fault.error is not None
+        error = fault.error
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            function = handler.stream_stream or handler.unary_stream
+            sent = 0
+            async for response in function(request, context):
+                yield response
+                sent += 1
+                if sent == fault.after_messages:
+                    break
+            raise error
+
+        async def unary(request: Any, context: Any) -> Message:
+            await (handler.stream_unary or handler.unary_unary)(request, context)
+            raise error
+
+        kinds = ("unary", "stream")
+        name = f"{kinds[handler.request_streaming]}_{kinds[handler.response_streaming]}_rpc_method_handler"
+        return getattr(grpc, name)(
+            stream if handler.response_streaming else unary, handler.request_deserializer, handler.response_serializer
+        )

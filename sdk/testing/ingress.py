@@ -1,0 +1,147 @@
+"""Envoy in front of wire servers of this process: what a proxy actor is on a cluster, without the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+
+from sdk.errors import IngressError
+from sdk.ingress.builtin import BuiltIn
+from sdk.ingress.certificates import check_certificates
+from sdk.ingress.envoy import EnvoyProcess, find_envoy
+from sdk.xds.bootstrap import build_bootstrap
+from sdk.xds.listener import ListenerConfig
+from sdk.xds.resources import build
+from sdk.xds.server import AdsServer
+from sdk.xds.snapshot import Snapshot
+from sdk.xds.tls import TlsConfig, write_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sdk.ingress.options import GrpcOptions
+
+HOST = "127.0.0.1"
+_START_PATIENCE_S = 30.0
+
+
+class LocalIngress:
+    """One Envoy with its control plane and the services that a proxy answers itself.
+
+    Args:
+        options: Options of the ingress; it listens on a free port of 127.0.0.1, whatever they say.
+        folder: An empty folder for sockets and files.
+    """
+
+    def __init__(self, options: GrpcOptions, folder: Path) -> None:
+        self._options = options
+        self._folder = folder
+        self._snapshot = Snapshot(0)
+        self._descriptors: Mapping[str, bytes] = {}
+        self._built_in = BuiltIn(lambda: self._snapshot, self._fetch_descriptors)
+        self._ads = AdsServer(str(folder / "ads.sock"))
+        self._fallback: Any = None
+        self._envoy: EnvoyProcess | None = None
+        # Bound and not listening, it keeps the port for Envoy.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind((HOST, 0))
+
+    @property
+    def port(self) -> int:
+        """The port that Envoy listens on."""
+        port: int = self._reserved.getsockname()[1]
+        return port
+
+    @property
+    def envoy_pid(self) -> int:
+        """Envoy's process id; 0 when it does not run."""
+        return 0 if self._envoy is None else self._envoy.pid
+
+    async def start(self) -> None:
+        """Start Envoy; it listens when something is published.
+
+        Raises:
+            IngressError: Envoy is missing, or the files for TLS are no good.
+        """
+        binary = find_envoy()
+        check_certificates(self._options)
+        await self._ads.start()
+        bootstrap = build_bootstrap(
+            node_id="sdk-testing",
+            ads_socket=str(self._folder / "ads.sock"),
+            admin_socket=str(self._folder / "admin.sock"),
+        )
+        (self._folder / "bootstrap.pb").write_bytes(bootstrap.SerializeToString())
+        self._envoy = EnvoyProcess(
+            binary, self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency or 1
+        )
+        self._fallback = grpc.aio.server()
+        self._fallback.add_generic_rpc_handlers((self._built_in.generic_handler(),))
+        self._fallback.add_insecure_port(f"unix:{self._folder / 'fallback.sock'}")
+        await self._fallback.start()
+
+    async def publish(self, snapshot: Snapshot, descriptors: Mapping[str, bytes]) -> None:
+        """Route to these applications, and return when Envoy does.
+
+        Args:
+            snapshot: The routing table.
+            descriptors: Digest → serialized ``FileDescriptorSet``, for reflection.
+
+        Raises:
+            IngressError: Envoy ended, or refused its configuration.
+        """
+        assert self._envoy is not None
+        tls = self._tls()
+        config = ListenerConfig(
+            fallback_socket=str(self._folder / "fallback.sock"),
+            host=HOST,
+            port=self.port,
+            max_concurrent_streams=self._options.max_concurrent_streams,
+            max_metadata_bytes=self._options.max_metadata_bytes,
+            tls=tls,
+        )
+        if tls is not None:
+            write_secrets(tls)
+        published = asyncio.ensure_future(self._ads.publish(build(snapshot.seen_from(""), config)))
+        ended = asyncio.ensure_future(self._envoy.wait())
+        try:
+            await asyncio.wait({published, ended}, timeout=_START_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            if not published.done():
+                what = "ended" if ended.done() else "did not listen in time"
+                raise IngressError(f"Envoy {what}: {self._envoy.last_words() or 'it left no log'}")
+            published.result()
+        finally:
+            published.cancel()
+            ended.cancel()
+            await asyncio.gather(published, ended, return_exceptions=True)
+        self._snapshot, self._descriptors = snapshot, descriptors
+        self._built_in.notify()
+
+    async def stop(self) -> None:
+        """End Envoy and everything else."""
+        self._built_in.drain()
+        if self._envoy is not None:
+            await self._envoy.stop()
+        if self._fallback is not None:
+            await self._fallback.stop(None)
+        await self._ads.stop()
+        self._reserved.close()
+
+    async def _fetch_descriptors(self, digest: str) -> bytes | None:
+        return self._descriptors.get(digest)
+
+    def _tls(self) -> TlsConfig | None:
+        options = self._options
+        if options.tls_certificate is None or options.tls_private_key is None:
+            return None
+        return TlsConfig(
+            options.tls_certificate,
+            options.tls_private_key,
+            str(self._folder / "secrets"),
+            client_ca=options.tls_client_ca,
+        )

@@ -1,0 +1,347 @@
+"""The test server: what a test holds while its applications are served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import grpc
+import grpc.aio
+from typing_extensions import Self
+
+from sdk.client import AsyncClient, SyncClient
+from sdk.errors import ApplicationError, OptionsError, RpcError
+from sdk.ingress.options import GrpcOptions
+from sdk.testing.core import Core
+from sdk.testing.faults import Fault
+from sdk.testing.ingress import HOST
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from ray.serve.handle import DeploymentHandle
+
+    from sdk.serve.local import LocalReplica
+    from sdk.service import Method
+
+C = TypeVar("C", bound="AsyncClient | SyncClient")
+T = TypeVar("T")
+
+ChannelOptions = Sequence[tuple[str, Any]]
+
+
+class Server:
+    """Applications that are served in this process, as long as its ``with`` block. Made by :func:`serve`.
+
+    Attributes:
+        options: Options of the ingress.
+    """
+
+    def __init__(self, targets: Mapping[str, Any], options: GrpcOptions) -> None:
+        self.options = options
+        self._core = Core(targets, options)
+        self._closing: list[Callable[[], None]] = []
+        self._closing_async: list[grpc.aio.Channel] = []
+        self._was_started = False
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        if self._was_started:
+            raise RuntimeError("a test server is started once; call sdk.testing.serve again")
+        self._was_started = True
+        self._core.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            for close in reversed(self._closing):
+                close()
+        finally:
+            self._core.stop()
+
+    async def __aenter__(self) -> Self:
+        starting = asyncio.ensure_future(asyncio.to_thread(self.__enter__))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # The thread goes on: what it starts must be ended.
+            with contextlib.suppress(Exception):
+                await starting
+                await asyncio.to_thread(self.__exit__, None, None, None)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            for channel in self._closing_async:
+                await channel.close(None)
+        finally:
+            await asyncio.to_thread(self.__exit__, kind, error, traceback)
+
+    # -- clients ------------------------------------------------------------------------------
+
+    @property
+    def target(self) -> str:
+        """Where clients reach it, ``"127.0.0.1:41234"``."""
+        return f"{HOST}:{self._core.ingress.port}"
+
+    @property
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """What a client needs to trust the server's certificate; None without TLS."""
+        if self.options.tls_certificate is None:
+            return None
+        return grpc.ssl_channel_credentials(Path(self.options.tls_certificate).read_bytes())
+
+    def channel(
+        self, *, credentials: grpc.ChannelCredentials | None = None, options: ChannelOptions | None = None
+    ) -> grpc.Channel:
+        """Return a channel of ``grpc``, for generated stubs; it is closed when the server ends.
+
+        Args:
+            credentials: By default :attr:`credentials`.
+            options: Channel arguments of gRPC.
+        """
+        credentials = credentials or self.credentials
+        if credentials is None:
+            channel = grpc.insecure_channel(self.target, options=options)
+        else:
+            channel = grpc.secure_channel(self.target, credentials, options=options)
+        self._closing.append(channel.close)
+        return channel
+
+    def aio_channel(
+        self, *, credentials: grpc.ChannelCredentials | None = None, options: ChannelOptions | None = None
+    ) -> grpc.aio.Channel:
+        """Return a channel of ``grpc.aio``; ``async with serve(...)`` closes it at its end.
+
+        Args:
+            credentials: By default :attr:`credentials`.
+            options: Channel arguments of gRPC.
+        """
+        credentials = credentials or self.credentials
+        if credentials is None:
+            channel = grpc.aio.insecure_channel(self.target, options=options)
+        else:
+            channel = grpc.aio.secure_channel(self.target, credentials, options=options)
+        self._closing_async.append(channel)
+        return channel
+
+    def client(self, kind: type[C], /, **arguments: Any) -> C:
+        """Return a generated client of the server.
+
+        A blocking one is closed when the server ends; an async one by ``async with``.
+
+        Args:
+            kind: The client's class, ``GreeterClient`` or ``GreeterSyncClient``.
+            **arguments: What its constructor takes besides the target: ``application``, ``timeout``, ``metadata``…
+        """
+        arguments.setdefault("credentials", self.credentials)
+        client = kind(self.target, **arguments)
+        if isinstance(client, SyncClient):
+            self._closing.append(client.close)
+        return client
+
+    # -- inside -------------------------------------------------------------------------------
+
+    @property
+    def applications(self) -> tuple[str, ...]:
+        """Names of the applications."""
+        return tuple(self._core.applications)
+
+    @property
+    def envoy_pid(self) -> int:
+        """Process id of its Envoy."""
+        return self._core.ingress.envoy_pid
+
+    def instance(self, kind: type[T], /, *, application: str | None = None, deployment: str | None = None) -> T:
+        """Return the instance of a deployment's class that answers, to look inside.
+
+        Its methods run on another thread's event loop: read and set plain attributes, call nothing that awaits.
+
+        Args:
+            kind: The class that was bound.
+            application: Name of its application, when several have one.
+            deployment: Name of its deployment, when the application has several.
+
+        Raises:
+            LookupError: There is no such deployment, or there are several.
+        """
+        found = [
+            replica
+            for name, known in self._core.applications.items()
+            for replica in known.replicas.values()
+            if isinstance(replica.instance, kind) and application in (None, name) and deployment in (None, replica.name)
+        ]
+        if len(found) != 1:
+            names = ", ".join(f"{replica.application}/{replica.name}" for replica in found)
+            raise LookupError(
+                f"{len(found)} deployments of {kind.__name__} are served ({names}): say which with `application` or "
+                "`deployment`"
+                if found
+                else f"no deployment of {kind.__name__} is served"
+            )
+        return cast("T", found[0].instance)
+
+    def handle(self, application: str | None = None) -> DeploymentHandle[Any]:
+        """Return a handle to an application, as :func:`sdk.run` does.
+
+        Args:
+            application: Its name; it may be left out when there is one only.
+
+        Raises:
+            LookupError: There is no such application, or several and none is named.
+        """
+        known = self._core.applications
+        if application is None and len(known) == 1:
+            application = next(iter(known))
+        if application not in known:
+            raise LookupError(f"no application {application!r}: there are {', '.join(map(repr, known))}")
+        handle: DeploymentHandle[Any] = known[application].handle
+        return handle
+
+    # -- faults -------------------------------------------------------------------------------
+
+    def inject(
+        self,
+        *,
+        latency_s: float = 0.0,
+        status: grpc.StatusCode | None = None,
+        details: str = "",
+        trailing_metadata: Sequence[tuple[str, str | bytes]] = (),
+        errors: Sequence[Message] = (),
+        method: Any = None,
+        application: str | None = None,
+        times: int | None = None,
+        share: float = 1.0,
+        after_messages: int = 0,
+    ) -> Fault:
+        """Answer calls late, or with a status, until the fault is cleared: to test what clients make of it.
+
+        A status is answered without running the handler, in a response without messages, as an overloaded or a leaving
+        replica does: the retries of clients act on it.
+
+        Args:
+            latency_s: Seconds that a call waits before anything else happens.
+            status: What the call ends with; None when it is only late.
+            details: Text of the status.
+            trailing_metadata: Pairs to send with the status.
+            errors: ``google.rpc`` details to send with the status.
+            method: The method that is hit: ``GreeterBase.SayHello``, ``GreeterClient.SayHello``,
+                ``"/greet.Greeter/SayHello"``, or ``"greet.Greeter"`` for all of a service; None for all of all.
+            application: Name of the application that is hit; None for all.
+            times: Number of calls to hit; None for any number.
+            share: Share of the calls to hit, from 0 to 1; the same ones in every run.
+            after_messages: The handler runs, and the status comes after this many messages of its answer. The answer
+                has begun then, so no client tries again.
+
+        Returns:
+            The fault: a context manager, with ``clear()`` and the number of ``hits``.
+
+        Raises:
+            OptionsError: An argument is wrong.
+
+        Example:
+            ::
+
+                with server.inject(status=grpc.StatusCode.UNAVAILABLE, times=2) as fault:
+                    client.SayHello(HelloRequest(name="you"))  # succeeds with the third attempt
+                assert fault.hits == 2
+        """
+        wrong = []
+        if latency_s < 0:
+            wrong.append(f"latency_s must not be negative, got {latency_s}")
+        if not 0 <= share <= 1:
+            wrong.append(f"share must be from 0 to 1, got {share}")
+        if times is not None and times < 1:
+            wrong.append(f"times must be at least 1 or None, got {times}")
+        if after_messages < 0 or (after_messages and status is None):
+            wrong.append(f"after_messages must be at least 0 and come with a status, got {after_messages}")
+        if status is None and not latency_s:
+            wrong.append("give latency_s, status, or both")
+        if application is not None and application not in self._core.applications:
+            wrong.append(f"no application {application!r} is served")
+        paths = None if method is None else self._paths(method)
+        if paths is not None and not paths:
+            wrong.append(f"no method {_describe(method)} is served; there are {', '.join(sorted(self._methods()))}")
+        if wrong:
+            raise OptionsError("inject: " + "; ".join(wrong))
+        error = None
+        if status is not None:
+            error = RpcError(status, details or "injected by the test", trailing_metadata, errors=errors)
+        fault = Fault(latency_s, error, after_messages, paths, application, times, share, self._core.faults)
+        self._core.faults.add(fault)
+        return fault
+
+    def clear_faults(self) -> None:
+        """End all faults."""
+        self._core.faults.clear()
+
+    def _methods(self) -> dict[str, list[tuple[LocalReplica, Method]]]:
+        found: dict[str, list[tuple[LocalReplica, Method]]] = {}
+        for application in self._core.applications.values():
+            for replica in application.replicas.values():
+                for service in replica.definition.services if replica.definition else ():
+                    for method in service.methods:
+                        found.setdefault(method.path, []).append((replica, method))
+        return found
+
+    def _paths(self, wanted: Any) -> frozenset[str]:
+        methods = self._methods()
+        if isinstance(wanted, str):
+            path = "/" + wanted.lstrip("/")
+            return frozenset(known for known in methods if known == path or known.startswith(f"{path.rstrip('/')}/"))
+        described = getattr(wanted, "method", wanted)  # an RPC of a client's class has it
+        return frozenset(
+            path
+            for path, bound in methods.items()
+            for replica, method in bound
+            if described == method or any(vars(base).get(method.python_name) is wanted for base in replica.cls.__mro__)
+        )
+
+
+def serve(*applications: Any, options: GrpcOptions | None = None, **named: Any) -> Server:
+    """Serve applications in this process, for a test: the wire server of a replica behind a real Envoy, without Ray.
+
+    Every deployment gets one replica. Its constructor, ``reconfigure``, ``check_health`` and ``__del__`` are called as
+    Ray Serve calls them, on an event loop in a thread of its own; handles to other deployments work. What a constructor
+    raises is raised here, and nothing is left running.
+
+    Args:
+        *applications: What ``bind`` returned: one application, which is then named ``"default"``, or a mapping of
+            names to applications.
+        options: Options of the ingress. It listens on a free port of 127.0.0.1, whatever ``host`` and ``port`` say.
+        **named: More applications by name.
+
+    Returns:
+        The server; it is started by ``with`` or ``async with``, and ends with the block.
+
+    Raises:
+        ApplicationError: What was given is not an application.
+
+    Example:
+        ::
+
+            with sdk.testing.serve(Greeter.bind("hi")) as server:
+                client = server.client(GreeterSyncClient)
+                assert client.SayHello(HelloRequest(name="you")).text == "hi you"
+    """
+    targets: dict[str, Any] = {}
+    for application in applications:
+        targets.update(application if isinstance(application, Mapping) else {"default": application})
+    targets.update(named)
+    if not targets or len(applications) > 1:
+        raise ApplicationError(
+            "sdk.testing.serve takes one application, or several by name: serve(A.bind(), other=B.bind())"
+        )
+    return Server(targets, options or GrpcOptions())
+
+
+def _describe(method: Any) -> str:
+    return repr(method) if isinstance(method, str) else getattr(method, "__qualname__", repr(method))
