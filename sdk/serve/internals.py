@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import inspect
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -137,6 +138,17 @@ def build_local(application: serve.Application, name: str, make_router: Callable
         make_deployment_handle=lambda deployment, _: make_handle(deployment.name, name, make_router),
     )
     return built.deployments, built.ingress_deployment_name
+
+
+def forget_batches(cls: Any) -> None:
+    """Let the methods of a class under ``@serve.batch`` gather anew, on the event loop that runs now.
+
+    Ray Serve keeps one queue for each such method and process, which belongs to the loop that used it first.
+    """
+    for name in dir(cls):
+        set_size = getattr(inspect.getattr_static(cls, name), "set_max_batch_size", None)
+        if set_size is not None:
+            set_size.__self__._queue = None
 
 
 def make_handle(deployment: str, application: str, make_router: Callable[[str], Any]) -> Any:
