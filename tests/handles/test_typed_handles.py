@@ -20,6 +20,8 @@ from local_handle import LocalHandle
 from probe_pb2 import Ask, Told
 from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeHandle
 from ray import serve
+from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
+from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHandle
 
 from sdk.context import current_context, enter_call
 from sdk.errors import RpcError
@@ -322,6 +324,17 @@ def test_what_takes_a_stream_is_not_there_and_the_remedy_is_named() -> None:
         handle_to(None).Up  # type: ignore[arg-type,attr-defined]  # noqa: B018
     with pytest.raises(AttributeError, match="object has no attribute 'Missing'"):
         handle_to(None).Missing  # type: ignore[arg-type,attr-defined]  # noqa: B018
+
+
+def test_an_rpc_that_is_called_call_makes_the_handle_callable() -> None:
+    class Greets(UserDefinedServiceBase):
+        async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
+            return UserDefinedResponse(greeting=f"Hello {request.name}")
+
+    async def call() -> str:
+        return (await UserDefinedServiceHandle(LocalHandle(Greets()))(UserDefinedMessage(name="you"))).greeting
+
+    assert asyncio.run(call()) == "Hello you"
 
 
 def test_wrong_use_is_refused() -> None:
