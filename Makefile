@@ -15,7 +15,7 @@ NODE_CLIENT := tests/interop/node
 NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-codegen fuzz codegen install node-client clean distclean
+.PHONY: help demo test check bench bench-codegen chaos fuzz codegen install node-client clean distclean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -43,6 +43,9 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
 	$(BIN)/python $(BENCH)/bench.py $(if $(QUICK),--quick)
 	$(if $(QUICK),,$(BIN)/python $(BENCH)/codegen_bench.py)
+
+chaos: $(INSTALLED) ## Change, break and kill everything under constant load, in ten minutes: what did clients see?
+	$(BIN)/python tests/chaos/chaos.py
 
 fuzz: $(INSTALLED) ## Send mutated requests to the wire server for FUZZ_SECONDS (60), from a new seed each time.
 	$(BIN)/python tests/wire/fuzzing.py

@@ -53,8 +53,13 @@ class _Bindable(Protocol[B_co]):
 
 
 class DeploymentOptions(TypedDict, total=False):
-    """Ray Serve's deployment options, as ``serve.deployment`` takes them (Ray Serve API, ``ray.serve.deployment``)."""
+    """Ray Serve's deployment options, as ``serve.deployment`` takes them (Ray Serve API, ``ray.serve.deployment``).
 
+    One is the SDK's own: ``expose=False`` keeps the deployment's services from clients. Other deployments call its
+    methods through their handles; the ingress knows nothing of it.
+    """
+
+    expose: bool
     name: str
     num_replicas: int | str | None
     ray_actor_options: dict[str, Any]
@@ -100,6 +105,7 @@ class ServicerBase:
         Raises:
             DefinitionError: The class is not decorated with :func:`grpc_deployment`.
             OptionsError: Ray Serve refuses an option of the deployment, or a parameter is a handle of another service.
+            ApplicationError: Another deployment among the arguments serves one of the services of this one.
         """
         bound: B = _bind(cls, {}, args, kwargs)
         return bound
@@ -176,7 +182,8 @@ def grpc_deployment(
             once in each replica and returns the interceptor: for one that can't be pickled with a class of
             ``__main__``. Sync handlers see the SDK's own context, not one that an interceptor has wrapped. Ray Serve's
             own gRPC proxy and handles know nothing of interceptors.
-        **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …).
+        **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …), and ``expose``:
+            False keeps the services from clients, so that only other deployments call them, through handles.
 
     Raises:
         DefinitionError: The class does not fit, or an interceptor is none; the error lists every problem.

@@ -103,7 +103,10 @@ class StaleCodeError(SdkError):
 
 
 class ApplicationError(SdkError):
-    """What was given is not an application, or can't be imported. Whoever named it must act."""
+    """What was given is no application, can't be imported, or holds deployments that do not fit together.
+
+    Whoever named or bound it must act.
+    """
 
 
 class ClusterError(SdkError):

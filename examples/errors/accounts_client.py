@@ -39,7 +39,7 @@ def main(target: str) -> None:
     with AccountsSyncClient(target, timeout=5) as client:
         account, call = client.Open.with_call(OpenRequest(owner="ada", deposit=1000), request_id="open-1")
         trailers = dict(call.trailing_metadata())
-        print(f"{account.owner} has {account.balance}, {trailers['accounts-open']} open ({trailers['request_id']})")
+        print(f"{account.owner} has {account.balance}, {trailers['accounts-open']!s} open ({trailers['request_id']!s})")
         attempt(lambda: client.Open(OpenRequest(deposit=-1)))
         attempt(lambda: client.Open(OpenRequest(owner="ada"), metadata=[("accept-language", "de")]))
         attempt(lambda: client.Withdraw(WithdrawRequest(owner="ada", amount=300)))

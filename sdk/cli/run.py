@@ -70,6 +70,13 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     metavar="FILE",
     help="Certificates in PEM, one of which must have signed the client's.",
 )
+@click.option(
+    "--access-log",
+    callback=_absolute,
+    default=None,
+    metavar="FILE",
+    help="Append a line of JSON for each call to this file.",
+)
 @click.pass_context
 def run(context: click.Context, /, target: str, name: str, address: str | None, **options: Any) -> None:
     """Serve the application that MODULE:NAME holds, behind Envoy, until Ctrl-C.

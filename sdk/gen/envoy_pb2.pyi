@@ -615,19 +615,23 @@ Global___WatchedDirectory: _TypeAlias = WatchedDirectory  # noqa: Y015
 class SubstitutionFormatString(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    JSON_FORMAT_FIELD_NUMBER: _builtins.int
     TEXT_FORMAT_SOURCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def json_format(self) -> _struct_pb2.Struct: ...
     @_builtins.property
     def text_format_source(self) -> Global___DataSource: ...
     def __init__(
         self,
         *,
+        json_format: _struct_pb2.Struct | None = ...,
         text_format_source: Global___DataSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "text_format_source", b"text_format_source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "text_format_source", b"text_format_source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "text_format_source", b"text_format_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "text_format_source", b"text_format_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["text_format_source"]  # noqa: Y015
+    _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["json_format", "text_format_source"]  # noqa: Y015
     _WhichOneofArgType_format: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_format) -> _WhichOneofReturnType_format | None: ...
 
@@ -716,21 +720,29 @@ Global___KeepaliveSettings: _TypeAlias = KeepaliveSettings  # noqa: Y015
 class CoreHttpProtocolOptions(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_HEADERS_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_CONNECTION_DURATION_FIELD_NUMBER: _builtins.int
     MAX_RESPONSE_HEADERS_KB_FIELD_NUMBER: _builtins.int
     @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
     def max_headers_count(self) -> _wrappers_pb2.UInt32Value: ...
+    @_builtins.property
+    def max_connection_duration(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def max_response_headers_kb(self) -> _wrappers_pb2.UInt32Value: ...
     def __init__(
         self,
         *,
+        idle_timeout: _duration_pb2.Duration | None = ...,
         max_headers_count: _wrappers_pb2.UInt32Value | None = ...,
+        max_connection_duration: _duration_pb2.Duration | None = ...,
         max_response_headers_kb: _wrappers_pb2.UInt32Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_headers_count", b"max_headers_count", "max_response_headers_kb", b"max_response_headers_kb"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_connection_duration", b"max_connection_duration", "max_headers_count", b"max_headers_count", "max_response_headers_kb", b"max_response_headers_kb"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_headers_count", b"max_headers_count", "max_response_headers_kb", b"max_response_headers_kb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_connection_duration", b"max_connection_duration", "max_headers_count", b"max_headers_count", "max_response_headers_kb", b"max_response_headers_kb"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1162,6 +1174,8 @@ class HttpConnectionManager(_message.Message):
     HTTP_FILTERS_FIELD_NUMBER: _builtins.int
     HTTP_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
     HTTP2_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
+    DRAIN_TIMEOUT_FIELD_NUMBER: _builtins.int
+    ACCESS_LOG_FIELD_NUMBER: _builtins.int
     USE_REMOTE_ADDRESS_FIELD_NUMBER: _builtins.int
     GENERATE_REQUEST_ID_FIELD_NUMBER: _builtins.int
     FORWARD_CLIENT_CERT_DETAILS_FIELD_NUMBER: _builtins.int
@@ -1184,6 +1198,10 @@ class HttpConnectionManager(_message.Message):
     def http_protocol_options(self) -> Global___Http1ProtocolOptions: ...
     @_builtins.property
     def http2_protocol_options(self) -> Global___Http2ProtocolOptions: ...
+    @_builtins.property
+    def drain_timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def access_log(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessLog]: ...
     @_builtins.property
     def use_remote_address(self) -> _wrappers_pb2.BoolValue: ...
     @_builtins.property
@@ -1209,6 +1227,8 @@ class HttpConnectionManager(_message.Message):
         http_filters: _abc.Iterable[Global___HttpFilter] | None = ...,
         http_protocol_options: Global___Http1ProtocolOptions | None = ...,
         http2_protocol_options: Global___Http2ProtocolOptions | None = ...,
+        drain_timeout: _duration_pb2.Duration | None = ...,
+        access_log: _abc.Iterable[Global___AccessLog] | None = ...,
         use_remote_address: _wrappers_pb2.BoolValue | None = ...,
         generate_request_id: _wrappers_pb2.BoolValue | None = ...,
         forward_client_cert_details: Global___HttpConnectionManager.ForwardClientCertDetails.ValueType = ...,
@@ -1220,9 +1240,9 @@ class HttpConnectionManager(_message.Message):
         common_http_protocol_options: Global___CoreHttpProtocolOptions | None = ...,
         local_reply_config: Global___LocalReplyConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["common_http_protocol_options", b"common_http_protocol_options", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "set_current_client_cert_details", b"set_current_client_cert_details", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["common_http_protocol_options", b"common_http_protocol_options", "drain_timeout", b"drain_timeout", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "set_current_client_cert_details", b"set_current_client_cert_details", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec_type", b"codec_type", "common_http_protocol_options", b"common_http_protocol_options", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "codec_type", b"codec_type", "common_http_protocol_options", b"common_http_protocol_options", "drain_timeout", b"drain_timeout", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_route_specifier: _TypeAlias = _typing.Literal["rds"]  # noqa: Y015
     _WhichOneofArgType_route_specifier: _TypeAlias = _typing.Literal["route_specifier", b"route_specifier"]  # noqa: Y015
@@ -1259,7 +1279,9 @@ class HttpFilter(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     TYPED_CONFIG_FIELD_NUMBER: _builtins.int
+    DISABLED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    disabled: _builtins.bool
     @_builtins.property
     def typed_config(self) -> _any_pb2.Any: ...
     def __init__(
@@ -1267,10 +1289,11 @@ class HttpFilter(_message.Message):
         *,
         name: _builtins.str = ...,
         typed_config: _any_pb2.Any | None = ...,
+        disabled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "typed_config", b"typed_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "disabled", b"disabled", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_config_type: _TypeAlias = _typing.Literal["typed_config"]  # noqa: Y015
     _WhichOneofArgType_config_type: _TypeAlias = _typing.Literal["config_type", b"config_type"]  # noqa: Y015
@@ -1300,47 +1323,6 @@ class CoreTypedExtensionConfig(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CoreTypedExtensionConfig: _TypeAlias = CoreTypedExtensionConfig  # noqa: Y015
-
-@_typing.final
-class ExtensionWithMatcher(_message.Message):
-    """A filter that runs for some requests only."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EXTENSION_CONFIG_FIELD_NUMBER: _builtins.int
-    XDS_MATCHER_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def extension_config(self) -> Global___CoreTypedExtensionConfig: ...
-    @_builtins.property
-    def xds_matcher(self) -> Global___Matcher: ...
-    def __init__(
-        self,
-        *,
-        extension_config: Global___CoreTypedExtensionConfig | None = ...,
-        xds_matcher: Global___Matcher | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extension_config", b"extension_config", "xds_matcher", b"xds_matcher"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extension_config", b"extension_config", "xds_matcher", b"xds_matcher"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ExtensionWithMatcher: _TypeAlias = ExtensionWithMatcher  # noqa: Y015
-
-@_typing.final
-class SkipFilter(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SkipFilter: _TypeAlias = SkipFilter  # noqa: Y015
 
 @_typing.final
 class Lua(_message.Message):
@@ -1409,6 +1391,56 @@ class ResponseMapper(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResponseMapper: _TypeAlias = ResponseMapper  # noqa: Y015
+
+@_typing.final
+class AccessLog(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPED_CONFIG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def typed_config(self) -> _any_pb2.Any: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        typed_config: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "typed_config", b"typed_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_config_type: _TypeAlias = _typing.Literal["typed_config"]  # noqa: Y015
+    _WhichOneofArgType_config_type: _TypeAlias = _typing.Literal["config_type", b"config_type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_config_type) -> _WhichOneofReturnType_config_type | None: ...
+
+Global___AccessLog: _TypeAlias = AccessLog  # noqa: Y015
+
+@_typing.final
+class FileAccessLog(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    LOG_FORMAT_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    @_builtins.property
+    def log_format(self) -> Global___SubstitutionFormatString: ...
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        log_format: Global___SubstitutionFormatString | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_log_format", b"access_log_format", "log_format", b"log_format"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log_format", b"access_log_format", "log_format", b"log_format", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_access_log_format: _TypeAlias = _typing.Literal["log_format"]  # noqa: Y015
+    _WhichOneofArgType_access_log_format: _TypeAlias = _typing.Literal["access_log_format", b"access_log_format"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access_log_format) -> _WhichOneofReturnType_access_log_format | None: ...
+
+Global___FileAccessLog: _TypeAlias = FileAccessLog  # noqa: Y015
 
 @_typing.final
 class AccessLogFilter(_message.Message):
@@ -1578,30 +1610,81 @@ Global___RouteList: _TypeAlias = RouteList  # noqa: Y015
 class Route(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TypedPerFilterConfigEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _any_pb2.Any: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _any_pb2.Any | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MATCH_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
+    TYPED_PER_FILTER_CONFIG_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    PER_REQUEST_BUFFER_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     @_builtins.property
     def match(self) -> Global___RouteMatch: ...
     @_builtins.property
     def route(self) -> Global___RouteAction: ...
+    @_builtins.property
+    def typed_per_filter_config(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]: ...
+    @_builtins.property
+    def per_request_buffer_limit_bytes(self) -> _wrappers_pb2.UInt32Value: ...
     def __init__(
         self,
         *,
         match: Global___RouteMatch | None = ...,
         route: Global___RouteAction | None = ...,
+        typed_per_filter_config: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
         name: _builtins.str = ...,
+        per_request_buffer_limit_bytes: _wrappers_pb2.UInt32Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "route", b"route"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "per_request_buffer_limit_bytes", b"per_request_buffer_limit_bytes", "route", b"route"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "name", b"name", "route", b"route"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "name", b"name", "per_request_buffer_limit_bytes", b"per_request_buffer_limit_bytes", "route", b"route", "typed_per_filter_config", b"typed_per_filter_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["route"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
 Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class RouteFilterConfig(_message.Message):
+    """For a filter without settings of its own on a route: that it is there is what switches the filter on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def config(self) -> _any_pb2.Any: ...
+    def __init__(
+        self,
+        *,
+        config: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteFilterConfig: _TypeAlias = RouteFilterConfig  # noqa: Y015
 
 @_typing.final
 class RouteMatch(_message.Message):
@@ -1723,10 +1806,13 @@ class RouteAction(_message.Message):
 
     CLUSTER_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
     HASH_POLICY_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def retry_policy(self) -> Global___RetryPolicy: ...
     @_builtins.property
     def hash_policy(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteAction.HashPolicy]: ...
     def __init__(
@@ -1734,11 +1820,12 @@ class RouteAction(_message.Message):
         *,
         cluster: _builtins.str = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        retry_policy: Global___RetryPolicy | None = ...,
         hash_policy: _abc.Iterable[Global___RouteAction.HashPolicy] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_specifier", b"cluster_specifier", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_specifier", b"cluster_specifier", "retry_policy", b"retry_policy", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_specifier", b"cluster_specifier", "hash_policy", b"hash_policy", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_specifier", b"cluster_specifier", "hash_policy", b"hash_policy", "retry_policy", b"retry_policy", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cluster_specifier: _TypeAlias = _typing.Literal["cluster"]  # noqa: Y015
     _WhichOneofArgType_cluster_specifier: _TypeAlias = _typing.Literal["cluster_specifier", b"cluster_specifier"]  # noqa: Y015
@@ -1773,16 +1860,44 @@ class RetryPolicy(_message.Message):
         _WhichOneofArgType_config_type: _TypeAlias = _typing.Literal["config_type", b"config_type"]  # noqa: Y015
         def WhichOneof(self, oneof_group: _WhichOneofArgType_config_type) -> _WhichOneofReturnType_config_type | None: ...
 
+    @_typing.final
+    class RetryBackOff(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        BASE_INTERVAL_FIELD_NUMBER: _builtins.int
+        MAX_INTERVAL_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def base_interval(self) -> _duration_pb2.Duration: ...
+        @_builtins.property
+        def max_interval(self) -> _duration_pb2.Duration: ...
+        def __init__(
+            self,
+            *,
+            base_interval: _duration_pb2.Duration | None = ...,
+            max_interval: _duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["base_interval", b"base_interval", "max_interval", b"max_interval"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["base_interval", b"base_interval", "max_interval", b"max_interval"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RETRY_ON_FIELD_NUMBER: _builtins.int
     NUM_RETRIES_FIELD_NUMBER: _builtins.int
     RETRY_HOST_PREDICATE_FIELD_NUMBER: _builtins.int
     HOST_SELECTION_RETRY_MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RETRY_BACK_OFF_FIELD_NUMBER: _builtins.int
+    RETRIABLE_HEADERS_FIELD_NUMBER: _builtins.int
     retry_on: _builtins.str
     host_selection_retry_max_attempts: _builtins.int
     @_builtins.property
     def num_retries(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def retry_host_predicate(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetryPolicy.RetryHostPredicate]: ...
+    @_builtins.property
+    def retry_back_off(self) -> Global___RetryPolicy.RetryBackOff: ...
+    @_builtins.property
+    def retriable_headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderMatcher]: ...
     def __init__(
         self,
         *,
@@ -1790,10 +1905,12 @@ class RetryPolicy(_message.Message):
         num_retries: _wrappers_pb2.UInt32Value | None = ...,
         retry_host_predicate: _abc.Iterable[Global___RetryPolicy.RetryHostPredicate] | None = ...,
         host_selection_retry_max_attempts: _builtins.int = ...,
+        retry_back_off: Global___RetryPolicy.RetryBackOff | None = ...,
+        retriable_headers: _abc.Iterable[Global___HeaderMatcher] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["num_retries", b"num_retries"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["num_retries", b"num_retries", "retry_back_off", b"retry_back_off"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_selection_retry_max_attempts", b"host_selection_retry_max_attempts", "num_retries", b"num_retries", "retry_host_predicate", b"retry_host_predicate", "retry_on", b"retry_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_selection_retry_max_attempts", b"host_selection_retry_max_attempts", "num_retries", b"num_retries", "retriable_headers", b"retriable_headers", "retry_back_off", b"retry_back_off", "retry_host_predicate", b"retry_host_predicate", "retry_on", b"retry_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2218,17 +2335,21 @@ class Cluster(_message.Message):
             def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
             def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+        HEALTHY_PANIC_THRESHOLD_FIELD_NUMBER: _builtins.int
         CONSISTENT_HASHING_LB_CONFIG_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def healthy_panic_threshold(self) -> Global___Percent: ...
         @_builtins.property
         def consistent_hashing_lb_config(self) -> Global___Cluster.CommonLbConfig.ConsistentHashingLbConfig: ...
         def __init__(
             self,
             *,
+            healthy_panic_threshold: Global___Percent | None = ...,
             consistent_hashing_lb_config: Global___Cluster.CommonLbConfig.ConsistentHashingLbConfig | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["consistent_hashing_lb_config", b"consistent_hashing_lb_config"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["consistent_hashing_lb_config", b"consistent_hashing_lb_config", "healthy_panic_threshold", b"healthy_panic_threshold"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["consistent_hashing_lb_config", b"consistent_hashing_lb_config"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["consistent_hashing_lb_config", b"consistent_hashing_lb_config", "healthy_panic_threshold", b"healthy_panic_threshold"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2258,19 +2379,24 @@ class Cluster(_message.Message):
     EDS_CLUSTER_CONFIG_FIELD_NUMBER: _builtins.int
     CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
     LB_POLICY_FIELD_NUMBER: _builtins.int
+    HEALTH_CHECKS_FIELD_NUMBER: _builtins.int
     CIRCUIT_BREAKERS_FIELD_NUMBER: _builtins.int
     OUTLIER_DETECTION_FIELD_NUMBER: _builtins.int
     COMMON_LB_CONFIG_FIELD_NUMBER: _builtins.int
     UPSTREAM_CONNECTION_OPTIONS_FIELD_NUMBER: _builtins.int
+    IGNORE_HEALTH_ON_HOST_REMOVAL_FIELD_NUMBER: _builtins.int
     LOAD_ASSIGNMENT_FIELD_NUMBER: _builtins.int
     TYPED_EXTENSION_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: Global___Cluster.DiscoveryType.ValueType
     lb_policy: Global___Cluster.LbPolicy.ValueType
+    ignore_health_on_host_removal: _builtins.bool
     @_builtins.property
     def eds_cluster_config(self) -> Global___Cluster.EdsClusterConfig: ...
     @_builtins.property
     def connect_timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def health_checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheck]: ...
     @_builtins.property
     def circuit_breakers(self) -> Global___CircuitBreakers: ...
     @_builtins.property
@@ -2291,22 +2417,105 @@ class Cluster(_message.Message):
         eds_cluster_config: Global___Cluster.EdsClusterConfig | None = ...,
         connect_timeout: _duration_pb2.Duration | None = ...,
         lb_policy: Global___Cluster.LbPolicy.ValueType = ...,
+        health_checks: _abc.Iterable[Global___HealthCheck] | None = ...,
         circuit_breakers: Global___CircuitBreakers | None = ...,
         outlier_detection: Global___OutlierDetection | None = ...,
         common_lb_config: Global___Cluster.CommonLbConfig | None = ...,
         upstream_connection_options: Global___UpstreamConnectionOptions | None = ...,
+        ignore_health_on_host_removal: _builtins.bool = ...,
         load_assignment: Global___ClusterLoadAssignment | None = ...,
         typed_extension_protocol_options: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "outlier_detection", b"outlier_detection", "type", b"type", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "name", b"name", "outlier_detection", b"outlier_detection", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "name", b"name", "outlier_detection", b"outlier_detection", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cluster_discovery_type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType_cluster_discovery_type: _TypeAlias = _typing.Literal["cluster_discovery_type", b"cluster_discovery_type"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_cluster_discovery_type) -> _WhichOneofReturnType_cluster_discovery_type | None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class Percent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Percent: _TypeAlias = Percent  # noqa: Y015
+
+@_typing.final
+class HealthCheck(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HttpHealthCheck(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        HOST_FIELD_NUMBER: _builtins.int
+        PATH_FIELD_NUMBER: _builtins.int
+        host: _builtins.str
+        path: _builtins.str
+        def __init__(
+            self,
+            *,
+            host: _builtins.str = ...,
+            path: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "path", b"path"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    UNHEALTHY_THRESHOLD_FIELD_NUMBER: _builtins.int
+    HEALTHY_THRESHOLD_FIELD_NUMBER: _builtins.int
+    HTTP_HEALTH_CHECK_FIELD_NUMBER: _builtins.int
+    NO_TRAFFIC_INTERVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def unhealthy_threshold(self) -> _wrappers_pb2.UInt32Value: ...
+    @_builtins.property
+    def healthy_threshold(self) -> _wrappers_pb2.UInt32Value: ...
+    @_builtins.property
+    def http_health_check(self) -> Global___HealthCheck.HttpHealthCheck: ...
+    @_builtins.property
+    def no_traffic_interval(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        timeout: _duration_pb2.Duration | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        unhealthy_threshold: _wrappers_pb2.UInt32Value | None = ...,
+        healthy_threshold: _wrappers_pb2.UInt32Value | None = ...,
+        http_health_check: Global___HealthCheck.HttpHealthCheck | None = ...,
+        no_traffic_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["health_checker", b"health_checker", "healthy_threshold", b"healthy_threshold", "http_health_check", b"http_health_check", "interval", b"interval", "no_traffic_interval", b"no_traffic_interval", "timeout", b"timeout", "unhealthy_threshold", b"unhealthy_threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["health_checker", b"health_checker", "healthy_threshold", b"healthy_threshold", "http_health_check", b"http_health_check", "interval", b"interval", "no_traffic_interval", b"no_traffic_interval", "timeout", b"timeout", "unhealthy_threshold", b"unhealthy_threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_health_checker: _TypeAlias = _typing.Literal["http_health_check"]  # noqa: Y015
+    _WhichOneofArgType_health_checker: _TypeAlias = _typing.Literal["health_checker", b"health_checker"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_health_checker) -> _WhichOneofReturnType_health_checker | None: ...
+
+Global___HealthCheck: _TypeAlias = HealthCheck  # noqa: Y015
 
 @_typing.final
 class UpstreamConnectionOptions(_message.Message):

@@ -11,6 +11,9 @@ CONTROLLER_NAME = "controller"
 
 #: Seconds between two heartbeats of a replica, and without one until it is forgotten.
 HEARTBEAT_S, LEASE_S = 2.0, 7.0
+#: The same for a proxy. Longer, because its Envoy serves on while the proxy is being restarted: who waits for its
+#: acknowledgement must not give up before it is back.
+PROXY_LEASE_S = 15.0
 
 
 def proxy_name(node_id: str) -> str:

@@ -51,10 +51,15 @@ class BuiltIn:
         """Tell those who watch the health that the routing table is another one."""
         self._health.notify()
 
-    def drain(self) -> None:
-        """Say from now on that this proxy no longer serves, so that load balancers send their calls elsewhere."""
-        self._health.is_draining = True
-        self._health.notify()
+    def drain(self, is_draining: bool = True) -> None:
+        """Say from now on that this proxy no longer serves, so that load balancers send their calls elsewhere.
+
+        Args:
+            is_draining: False: it serves again.
+        """
+        if is_draining != self._health.is_draining:
+            self._health.is_draining = is_draining
+            self._health.notify()
 
     async def _list_applications(self, _: Any, context: Context) -> api.ListApplicationsResponse:
         answer_request_id(context)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sdk.ingress.actors import CONTROLLER_NAME, LEASE_S, NAMESPACE, proxy_name
+from sdk.ingress.actors import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S, proxy_name
+from sdk.ingress.learning import Learning
 from sdk.ingress.proxy import Proxy
 from sdk.ingress.registry import Lease, ProxyState, Registry, Replica
 
@@ -30,8 +31,8 @@ logger = logging.getLogger("sdk.ingress")
 _WATCH_S = 2.0
 # Seconds between two looks at the nodes and the leases.
 _TICK_S = 1.0
-# Seconds that a restarted controller waits for the proxies to say what they hold.
-_LEARNING_S = 3.0
+# Seconds after which an actor that should run and does not report is looked at.
+_PROXY_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,19 @@ class Controller:
     ) -> None:
         self._options = options
         self._list_applications = list_applications
-        self._registry = Registry(lease_s=LEASE_S, route_by_service=options.route_by_service)
+        self._registry = Registry(
+            lease_s=LEASE_S,
+            proxy_lease_s=PROXY_LEASE_S,
+            pause_s=LEASE_S / 2,
+            route_by_service=options.route_by_service,
+            only_services=options.grpc_servicer_functions,
+        )
         self._changed = asyncio.Event()
         self._proxy_actors: dict[str, Any] = {}
+        self._heard_at: dict[str, float] = {}
         self._nodes = 0
-        # The nodes whose proxy was there before this controller; None until it has looked.
-        self._to_hear: set[str] | None = None
-        self._learning_until = time.monotonic() + _LEARNING_S
+        # Until its end, every replica that lives has sent a heartbeat.
+        self._learning = Learning(LEASE_S)
         self._tending = asyncio.get_running_loop().create_task(self._tend())
 
     # -- replicas -----------------------------------------------------------------------------
@@ -99,17 +106,21 @@ class Controller:
         Returns:
             The snapshot, or None when there is no news for a while.
         """
-        if self._is_learning() and held is not None:
+        if not self._learning.is_over and held is not None:
             self._registry.adopt(held)
-        if self._to_hear is not None:
-            self._to_hear.discard(state.node_id)
+        self._learning.hear(state.node_id, holds_table=held is not None)
         self._registry.report(state)
         self._notify()
         await self._until(
-            lambda: not self._is_learning() and (held is None or self._registry.snapshot != held), _WATCH_S
+            lambda: self._learning.is_over and (held is None or self._registry.snapshot != held), _WATCH_S
         )
         snapshot = self._registry.snapshot
-        return None if self._is_learning() or snapshot == held else snapshot
+        return snapshot if self._learning.is_over and snapshot != held else None
+
+    async def report(self, state: ProxyState) -> None:
+        """Take a proxy's report when something has changed there."""
+        self._registry.report(state)
+        self._notify()
 
     async def descriptors(self, digest: str) -> bytes | None:
         """Return the descriptors that some replica announced; None when none did."""
@@ -141,12 +152,6 @@ class Controller:
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _is_learning(self) -> bool:
-        """Whether a proxy of an earlier controller may still hold more than the registry knows."""
-        if self._to_hear is None:
-            return True
-        return bool(self._to_hear) and time.monotonic() < self._learning_until
-
     def _problems(self) -> tuple[str, ...]:
         return tuple(proxy.problem for proxy in self._registry.proxies if proxy.problem)
 
@@ -173,9 +178,9 @@ class Controller:
         nodes = {
             node_id for node_id, is_head in alive.items() if is_head or self._options.proxy_location == "EveryNode"
         }
-        if self._to_hear is None:
-            self._to_hear = await asyncio.to_thread(_with_proxy, nodes)
-        for node_id in nodes - self._proxy_actors.keys():
+        if not self._learning.is_expecting:
+            self._learning.expect(await asyncio.to_thread(_with_proxy, nodes))
+        for node_id in nodes - self._proxy_actors.keys() | self._silent_nodes():
             self._proxy_actors[node_id] = await asyncio.to_thread(_create_proxy, node_id, self._options)
         for node_id in self._proxy_actors.keys() - nodes:
             self._proxy_actors.pop(node_id)
@@ -187,6 +192,19 @@ class Controller:
             present = await asyncio.to_thread(self._list_applications)
             if present is not None:
                 self._registry.forget_applications(tuple(name for name in silent if name not in present))
+
+    def _silent_nodes(self) -> set[str]:
+        """Return the nodes whose proxy has not reported for long: it may have been killed for good."""
+        now = time.monotonic()
+        reporting = {proxy.node_id for proxy in self._registry.proxies}
+        for node_id in self._proxy_actors:
+            if node_id in reporting:
+                self._heard_at[node_id] = now
+            else:
+                self._heard_at.setdefault(node_id, now)
+        silent = {node_id for node_id in self._proxy_actors if now >= self._heard_at[node_id] + _PROXY_PATIENCE_S}
+        self._heard_at.update(dict.fromkeys(silent, now))
+        return silent
 
     async def _stop_proxy(self, actor: Any) -> None:
         try:
@@ -200,9 +218,13 @@ class Controller:
         self._changed = asyncio.Event()
 
     async def _acknowledged(self, timeout_s: float) -> bool:
+        """Wait until every proxy serves what is true now. Returns False when that takes too long."""
+        deadline = time.monotonic() + timeout_s
+        # What the proxies have acknowledged of an earlier controller is not known before.
+        await self._until(lambda: self._learning.is_over, timeout_s)
         version = self._registry.snapshot.version
         self._notify()
-        return await self._until(lambda: self._registry.is_acknowledged(version), timeout_s)
+        return await self._until(lambda: self._registry.is_acknowledged(version), deadline - time.monotonic())
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s

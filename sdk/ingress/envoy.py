@@ -69,10 +69,33 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
-class EnvoyProcess:
-    """One Envoy.
+def envoy_command(binary: Path, bootstrap: Path, log: Path, concurrency: int | None) -> list[str]:
+    """Return the command line of an Envoy.
 
-    It is told by the kernel to end when the thread that started it does, so it never outlives the proxy actor.
+    Args:
+        binary: Path of the Envoy binary.
+        bootstrap: Path of its bootstrap file.
+        log: File that gets its log.
+        concurrency: Worker threads; None for one a core.
+    """
+    command = [str(binary), "--config-path", str(bootstrap), "--log-level", "warning", "--log-path", str(log)]
+    # The access log is written each second, not each ten.
+    command += ["--file-flush-interval-msec", "1000"]
+    # Without hot restart there is no shared memory that two Envoys on one machine would fight for.
+    return [*command, "--disable-hot-restart", "--concurrency", str(concurrency or os.cpu_count() or 1)]
+
+
+def last_words(log: Path) -> str:
+    """Return the last lines of Envoy's log."""
+    with contextlib.suppress(OSError):
+        return " | ".join(log.read_text(errors="replace").splitlines()[-3:])
+    return ""
+
+
+class EnvoyProcess:
+    """One Envoy of this process.
+
+    It is told by the kernel to end when the thread that started it does, so it never outlives that.
 
     Args:
         binary: Path of the Envoy binary.
@@ -83,9 +106,7 @@ class EnvoyProcess:
 
     def __init__(self, binary: Path, bootstrap: Path, log: Path, concurrency: int | None) -> None:
         self._log = log
-        command = [str(binary), "--config-path", str(bootstrap), "--log-level", "warning", "--log-path", str(log)]
-        # Without hot restart there is no shared memory that two Envoys on one machine would fight for.
-        command += ["--disable-hot-restart", "--concurrency", str(concurrency or os.cpu_count() or 1)]
+        command = envoy_command(binary, bootstrap, log, concurrency)
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _TETHER, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
@@ -105,9 +126,7 @@ class EnvoyProcess:
 
     def last_words(self) -> str:
         """Return the last lines of Envoy's log."""
-        with contextlib.suppress(OSError):
-            return " | ".join(self._log.read_text(errors="replace").splitlines()[-3:])
-        return ""
+        return last_words(self._log)
 
     async def stop(self) -> None:
         """End Envoy; kill it when it does not end by itself."""

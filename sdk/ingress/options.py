@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from typing import Any, Literal
 from sdk.errors import OptionsError
 
 _PROXY_LOCATIONS = ("EveryNode", "HeadOnly")
+# A year: what is longer is meant as "never", and Envoy's durations end somewhere.
+_LONGEST_S = 365 * 86400.0
 _ERROR_DETAILS = ("traceback", "message", "none")
 
 
@@ -30,12 +33,25 @@ class GrpcOptions:
         max_receive_message_length: Longest request message, in bytes.
         max_metadata_bytes: Most bytes of metadata in one request; Envoy counts in KiB.
         max_concurrent_streams: Most calls at once on one client connection.
+        grpc_servicer_functions: The only services that clients reach; None for all that are deployed. Each is named as
+            in Ray Serve, by the import path of its generated function
+            (``"greet_pb2_grpc.add_GreeterServicer_to_server"``), or by its full name (``"greet.Greeter"``). Import
+            paths are looked up once, where :func:`sdk.start` runs.
+        keepalive_time_s: Seconds between two pings to a client, by which one that is gone without a word is noticed;
+            None for no pings.
+        keepalive_timeout_s: Seconds that a client has to answer a ping before its connection is closed.
+        max_connection_idle_s: Seconds without a call after which a connection is closed; None for never.
+        max_connection_age_s: Seconds after which a client is told to connect anew (GOAWAY), for example to another node
+            behind a load balancer; calls that run are not cut. None for never.
         envoy_concurrency: Envoy's worker threads; None for one a core.
         tls_certificate: Path of Envoy's certificate chain in PEM, on every node that has a proxy; None for plain text.
             A file that is moved over this one, or over a symbolic link on the way to it, is used without a restart.
         tls_private_key: Path of its private key in PEM, not encrypted.
         tls_client_ca: Path of the certificates in PEM that sign clients' certificates. When it is given, every client
             must have one, and handlers see whom it names (``peer_identities()`` of the gRPC context).
+        access_log: Path of a file that gets one line of JSON for each call, on every node that has a proxy: request id,
+            application, method, status, duration, bytes, peer, replica. None for no log. Envoy appends to it and does
+            not rotate it: cut it in place (logrotate's ``copytruncate``).
 
     Raises:
         OptionsError: A value is wrong; the text lists every wrong one.
@@ -58,10 +74,16 @@ class GrpcOptions:
     max_receive_message_length: int = 64 << 20
     max_metadata_bytes: int = 60 << 10
     max_concurrent_streams: int = 1 << 20
+    grpc_servicer_functions: tuple[str, ...] | None = None
+    keepalive_time_s: float | None = 60.0
+    keepalive_timeout_s: float = 20.0
+    max_connection_idle_s: float | None = 3600.0
+    max_connection_age_s: float | None = None
     envoy_concurrency: int | None = None
     tls_certificate: str | None = None
     tls_private_key: str | None = None
     tls_client_ca: str | None = None
+    access_log: str | None = None
 
     def __post_init__(self) -> None:
         wrong = []
@@ -73,9 +95,7 @@ class GrpcOptions:
             wrong.append(f"port must be a whole number from 1 to 65535, not {self.port!r}")
         if self.proxy_location not in _PROXY_LOCATIONS:
             wrong.append(f"proxy_location must be one of {', '.join(_PROXY_LOCATIONS)}, not {self.proxy_location!r}")
-        timeout = self.request_timeout_s
-        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
-            wrong.append(f"request_timeout_s must be a positive number of seconds or None, not {timeout!r}")
+        wrong += self._wrong_in_seconds()
         if self.error_details not in _ERROR_DETAILS:
             wrong.append(f"error_details must be one of {', '.join(_ERROR_DETAILS)}, not {self.error_details!r}")
         for name, low, high in (
@@ -89,12 +109,45 @@ class GrpcOptions:
         concurrency = self.envoy_concurrency
         if concurrency is not None and (not _is_whole(concurrency) or concurrency < 1):
             wrong.append(f"envoy_concurrency must be a whole number from 1 or None, not {concurrency!r}")
-        wrong += self._wrong_in_tls()
+        wrong += self._wrong_in_services()
+        wrong += self._wrong_in_paths()
         if wrong:
             raise OptionsError("GrpcOptions: " + "; ".join(wrong))
 
-    def _wrong_in_tls(self) -> Iterator[str]:
-        for name in ("tls_certificate", "tls_private_key", "tls_client_ca"):
+    def _wrong_in_seconds(self) -> Iterator[str]:
+        for name, least, optional in (
+            ("request_timeout_s", 0.0, True),
+            # More often is no use, and clients may take it for an attack.
+            ("keepalive_time_s", 1.0, True),
+            ("keepalive_timeout_s", 1.0, False),
+            ("max_connection_idle_s", 1.0, True),
+            ("max_connection_age_s", 1.0, True),
+        ):
+            value = getattr(self, name)
+            if value is None and optional:
+                continue
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+            if not is_number or not least <= value <= _LONGEST_S:
+                what = f"a number of seconds from {least:g}" if least else "a positive number of seconds"
+                yield f"{name} must be {what}{' or None' if optional else ''}, not {value!r}"
+
+    def _wrong_in_services(self) -> Iterator[str]:
+        names = self.grpc_servicer_functions
+        if names is None:
+            return
+        if isinstance(names, list):  # as it stands in a config file
+            object.__setattr__(self, "grpc_servicer_functions", tuple(names))
+        elif not isinstance(names, tuple):
+            yield f"grpc_servicer_functions must be a tuple of import paths or None, not {names!r}"
+            return
+        if not names:
+            yield "grpc_servicer_functions must name a service, or be None for all services"
+        for name in names:
+            if not isinstance(name, str) or not all(part.isidentifier() for part in re.split(r"[.:]", name)):
+                yield f"grpc_servicer_functions must hold import paths or full names of services, not {name!r}"
+
+    def _wrong_in_paths(self) -> Iterator[str]:
+        for name in ("tls_certificate", "tls_private_key", "tls_client_ca", "access_log"):
             path = getattr(self, name)
             # Relative to what? Proxies run on other nodes, in folders of Ray's.
             if path is not None and (not isinstance(path, str) or not os.path.isabs(path)):

@@ -17,11 +17,14 @@ import ray
 
 from sdk.errors import IngressError
 from sdk.ingress.actors import find_controller
+from sdk.ingress.adoption import SupervisedEnvoy, Table, find, keep_table, kept_table, make_plan, start
 from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
-from sdk.ingress.envoy import EnvoyProcess, check_port, find_envoy
+from sdk.ingress.draining import is_draining
+from sdk.ingress.envoy import check_port, envoy_command, find_envoy, last_words
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
+from sdk.xds.isolation import Isolation
 from sdk.xds.listener import ListenerConfig
 from sdk.xds.resources import build
 from sdk.xds.server import AdsServer
@@ -30,6 +33,7 @@ from sdk.xds.tls import TlsConfig, write_secrets
 
 if TYPE_CHECKING:
     from sdk.ingress.options import GrpcOptions
+    from sdk.ingress.supervisor import Plan
 
 logger = logging.getLogger("sdk.ingress")
 
@@ -38,8 +42,12 @@ _PUBLISH_PATIENCE_S = 10.0
 _RETRY_S = 0.2
 # Seconds until a snapshot that Envoy did not take is tried again; a newer one is tried then, too.
 _REFUSED_RETRY_S = 1.0
-# Seconds that the kernel gets to end the Envoy of a proxy that was killed.
+# Seconds that the kernel gets to end an Envoy whose supervisor was killed.
 _ORPHAN_PATIENCE_S = 5.0
+# Seconds between two looks whether Ray drains the node.
+_DRAIN_LOOK_S = 2.0
+# Seconds without any controller, not even one that is being restarted, after which nobody needs this proxy.
+_ABANDONED_S = 30.0
 # A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default).
 _FALLBACK_OPTIONS = [
     ("grpc.server.max_pending_requests", 1_000_000),
@@ -59,41 +67,39 @@ class Proxy:
         self._options = options
         self._state = ProxyState(uuid.uuid4().hex, node_id, f"{options.host}:{options.port}")
         self._snapshot: Snapshot | None = None
+        # What an adopted Envoy had from its former proxy.
+        self._kept: Table | None = None
         self._folder = Path(tempfile.gettempdir(), f"sdk-ingress-{node_id[:12]}")
         self._tls = _tls_config(options, self._folder)
         self._ads: AdsServer | None = None
         self._fallback: Any = None
-        self._built_in = BuiltIn(lambda: self._snapshot or Snapshot(0), self._fetch_descriptors)
-        self._envoy: EnvoyProcess | None = None
+        self._isolation = Isolation(self._push)
+        self._built_in = BuiltIn(self._in_force, self._fetch_descriptors)
+        self._envoy: SupervisedEnvoy | None = None
+        self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
         try:
-            binary = find_envoy()
             check_certificates(options)
-            await self._wait_for_port()
-            self._make_folder()
-            if self._tls is not None:
-                write_secrets(self._tls)
+            plan, bootstrap = self._plan()
+            if not await self._adopt(plan):
+                await self._wait_for_port()
+                self._make_folder(bootstrap)
             self._ads = AdsServer(str(self._folder / "ads.sock"))
             await self._ads.start()
             await self._start_fallback()
-            bootstrap = build_bootstrap(
-                node_id=self._state.node_id,
-                ads_socket=str(self._folder / "ads.sock"),
-                admin_socket=str(self._folder / "admin.sock"),
-            )
-            (self._folder / "bootstrap.pb").write_bytes(bootstrap.SerializeToString())
-            self._tasks.append(asyncio.get_running_loop().create_task(self._run_envoy(binary)))
+            self._tasks.append(loop.create_task(self._attend_envoy(plan)))
         except (IngressError, OSError) as error:
-            self._state = replace(self._state, problem=str(error))
+            self._change(problem=str(error))
         # What keeps the proxy from serving is reported to the controller, not raised: Ray would try again for ever.
-        self._tasks.append(asyncio.get_running_loop().create_task(self._follow()))
+        self._tasks += [loop.create_task(task) for task in (self._follow(), self._report(), self._heed_drain())]
 
     async def stop(self) -> None:
         """End Envoy and everything else, and remove what was written."""
-        self._built_in.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._built_in.drain()
         if self._envoy is not None:
             await self._envoy.stop()
         if self._fallback is not None:
@@ -104,8 +110,39 @@ class Proxy:
 
     # -- inside -------------------------------------------------------------------------------
 
+    def _plan(self) -> tuple[Plan, bytes]:
+        """Return how Envoy is started, and the content of its bootstrap file."""
+        bootstrap = build_bootstrap(
+            node_id=self._state.node_id,
+            ads_socket=str(self._folder / "ads.sock"),
+            admin_socket=str(self._folder / "admin.sock"),
+        ).SerializeToString(deterministic=True)
+        command = envoy_command(
+            find_envoy(), self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
+        )
+        return make_plan(command, bootstrap, self._options), bootstrap
+
+    async def _adopt(self, plan: Plan) -> bool:
+        """Take over the Envoy that an earlier proxy actor has left, with what it serves.
+
+        One that was started otherwise is ended.
+        """
+        found = await find(self._folder)
+        if found is None:
+            return False
+        if not found.is_ours or found.report.digest != plan.digest:
+            logger.warning("the Envoy that runs on this node was started with other options: it is replaced")
+            await found.stop()
+            return False
+        self._envoy, self._kept = found, kept_table(self._folder)
+        self._snapshot = self._kept.published if self._kept is not None else None
+        version = self._snapshot.version if self._snapshot is not None else 0
+        self._change(version=version, envoy_pid=found.report.envoy_pid)
+        logger.info("adopted Envoy %d with version %d of the routing table", found.report.envoy_pid, version)
+        return True
+
     async def _wait_for_port(self) -> None:
-        """Make sure that the port is free; the Envoy of a proxy of this node that was killed may need a moment to end.
+        """Make sure that the port is free; an Envoy of this node that was replaced may need a moment to end.
 
         Raises:
             IngressError: Something else listens there.
@@ -119,14 +156,17 @@ class Proxy:
                     raise
             await asyncio.sleep(_RETRY_S)
 
-    def _make_folder(self) -> None:
-        """Make the folder for sockets and logs anew; a proxy of this node that was killed has left its own.
+    def _make_folder(self, bootstrap: bytes) -> None:
+        """Make the folder for sockets and logs anew; what is left there serves nobody.
 
         Its name is short, because the path of a unix socket has at most 107 bytes. It is private, because who can open
         Envoy's admin socket can stop it.
         """
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
+        (self._folder / "bootstrap.pb").write_bytes(bootstrap)
+        if self._tls is not None:
+            write_secrets(self._tls)
 
     async def _start_fallback(self) -> None:
         self._fallback = grpc.aio.server(options=_FALLBACK_OPTIONS)
@@ -134,44 +174,106 @@ class Proxy:
         self._fallback.add_insecure_port(f"unix:{self._folder / 'fallback.sock'}")
         await self._fallback.start()
 
-    async def _run_envoy(self, binary: Path) -> None:
-        """Keep Envoy running, for ever."""
+    async def _attend_envoy(self, plan: Plan) -> None:
+        """Follow what becomes of Envoy, for ever. Its supervisor starts it again; without one, another is started."""
         while True:
+            if self._envoy is not None:
+                self._change(envoy_pid=self._envoy.report.envoy_pid)
+                async for report in self._envoy.reports():
+                    self._change(envoy_pid=report.envoy_pid)
+                    if not report.envoy_pid:
+                        logger.error(
+                            "Envoy ended with exit code %s and is started again: %s", report.exit_code, self._words()
+                        )
+                self._envoy.leave()
+                self._envoy = None
+                self._change(envoy_pid=0)
+                logger.error("Envoy's supervisor ended, and Envoy with it: both are started again")
             try:
-                self._envoy = EnvoyProcess(
-                    binary, self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
-                )
-                self._state = replace(self._state, envoy_pid=self._envoy.pid)
-                code = await self._envoy.wait()
-                logger.error("Envoy ended with exit code %d and is started again: %s", code, self._envoy.last_words())
+                self._envoy = await start(self._folder, plan)
             except OSError as error:
                 logger.error("Envoy can't be started: %s; trying again", error)
-            self._state = replace(self._state, envoy_pid=0)
-            await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
 
     async def _follow(self) -> None:
-        """Ask the controller for news and publish it, for ever."""
-        while True:
+        """Ask the controller for news and publish it, until there is no controller any more."""
+        heard = time.monotonic()
+        while time.monotonic() < heard + _ABANDONED_S:
             try:
+                if self._kept is not None and self._isolation.in_force is None:
+                    # The adopted Envoy has it. One that is started before the controller answers must get it, too.
+                    for table in dict.fromkeys(self._kept):
+                        await self._publish(table)
                 controller = await asyncio.to_thread(find_controller)
                 while controller is not None:
+                    heard = time.monotonic()
                     snapshot = await controller.watch.remote(self._state, self._snapshot)
                     if snapshot is not None and not self._is_broken:
                         await self._publish(snapshot)
+                    elif self._snapshot is not None and self._isolation.is_retry_due():
+                        await self._publish(self._snapshot)
                     if snapshot is not None and self._snapshot != snapshot:
                         await asyncio.sleep(_REFUSED_RETRY_S)
             except ray.exceptions.RayError as error:
                 # The controller is being restarted. Envoy serves what it has.
+                heard = time.monotonic()
                 logger.warning("the ingress controller does not answer (%s); asking again", type(error).__name__)
             except Exception:  # a proxy that no longer follows would serve an old table for ever
                 logger.exception("following the ingress controller failed; asking again")
             await asyncio.sleep(_RETRY_S)
+        logger.warning("there has been no ingress controller for %g s: this proxy stops", _ABANDONED_S)
+        self._abandoning = asyncio.get_running_loop().create_task(self._abandon())
+
+    async def _abandon(self) -> None:
+        await self.stop()
+        await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
+
+    async def _heed_drain(self) -> None:
+        """Tell load balancers when Ray is about to take this node away."""
+        while True:
+            try:
+                self._built_in.drain(await asyncio.to_thread(is_draining, self._state.node_id))
+            except Exception as error:  # Ray's own, of several kinds, while its head is being restarted
+                logger.debug("Ray does not say whether this node is being drained: %s", error)
+            await asyncio.sleep(_DRAIN_LOOK_S)
+
+    async def _report(self) -> None:
+        """Tell the controller at once what changes here; it hears the same when the proxy asks for news."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                controller = await asyncio.to_thread(find_controller)
+                if controller is not None:
+                    await controller.report.remote(self._state)
+            except ray.exceptions.RayError as error:
+                logger.debug("the ingress controller could not be told: %s", error)
 
     @property
     def _is_broken(self) -> bool:
         return self._ads is None or self._fallback is None
 
     async def _publish(self, snapshot: Snapshot) -> None:
+        try:
+            await self._isolation.publish(snapshot)
+        except asyncio.TimeoutError:
+            problem = f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {self._words()}"
+            self._fail(problem.rstrip())
+        except IngressError as error:
+            self._fail(str(error))
+        else:
+            # Only now: what Envoy has not acknowledged is asked for, and published, again.
+            self._snapshot = snapshot
+            refusals = self._isolation.refusals
+            for refusal in sorted(set(refusals) - set(self._state.refusals)):
+                logger.error("the newest state of %s", refusal)
+            # Before it is reported: what others believe to be gone must not come back with the next actor.
+            keep_table(self._folder, Table(self._in_force(), snapshot))
+            self._change(version=snapshot.version, problem="", refusals=refusals)
+            self._built_in.notify()
+
+    async def _push(self, snapshot: Snapshot) -> None:
+        """Return when Envoy has acknowledged this routing table."""
         assert self._ads is not None
         config = ListenerConfig(
             fallback_socket=str(self._folder / "fallback.sock"),
@@ -180,28 +282,33 @@ class Proxy:
             max_concurrent_streams=self._options.max_concurrent_streams,
             max_metadata_bytes=self._options.max_metadata_bytes,
             tls=self._tls,
+            access_log=self._options.access_log,
+            keepalive_time_s=self._options.keepalive_time_s,
+            keepalive_timeout_s=self._options.keepalive_timeout_s,
+            max_connection_idle_s=self._options.max_connection_idle_s,
+            max_connection_age_s=self._options.max_connection_age_s,
         )
-        try:
-            await asyncio.wait_for(
-                self._ads.publish(build(snapshot.seen_from(self._state.node_id), config)), _PUBLISH_PATIENCE_S
-            )
-        except asyncio.TimeoutError:
-            log = self._envoy.last_words() if self._envoy is not None else ""
-            self._report(
-                f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {log}".rstrip()
-            )
-        except IngressError as error:
-            self._report(str(error))
-        else:
-            # Only now: what Envoy has not acknowledged is asked for, and published, again.
-            self._snapshot = snapshot
-            self._state = replace(self._state, version=snapshot.version, problem="")
-            self._built_in.notify()
+        resources = build(snapshot.seen_from(self._state.node_id), config)
+        await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_PATIENCE_S)
 
-    def _report(self, problem: str) -> None:
+    def _in_force(self) -> Snapshot:
+        """Return the routing table that Envoy serves."""
+        return self._isolation.in_force or (self._kept.in_force if self._kept is not None else Snapshot(0))
+
+    def _change(self, **changes: Any) -> None:
+        """Note a change of the state, to be reported at once."""
+        state = replace(self._state, **changes)
+        if state != self._state:
+            self._state = state
+            self._changed.set()
+
+    def _fail(self, problem: str) -> None:
         if problem != self._state.problem:
             logger.error("%s", problem)
-        self._state = replace(self._state, problem=problem)
+        self._change(problem=problem)
+
+    def _words(self) -> str:
+        return last_words(self._folder / "envoy.log")
 
     async def _fetch_descriptors(self, digest: str) -> bytes | None:
         controller = await asyncio.to_thread(find_controller)

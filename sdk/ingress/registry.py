@@ -7,7 +7,7 @@ publishes less than the truth, by what the proxies still hold.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 if TYPE_CHECKING:
     from sdk.ingress.options import GrpcOptions
+    from sdk.xds.isolation import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Replica:
         services: Full names of the proto services that it answers.
         endpoint: Where it listens.
         descriptors: Digest of the descriptors of its services.
+        idempotent: Paths of the methods that may be called again when a replica is lost.
     """
 
     application: str
@@ -34,6 +36,7 @@ class Replica:
     services: tuple[str, ...]
     endpoint: Endpoint
     descriptors: str = ""
+    idempotent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class ProxyState:
         version: Version of the snapshot that its Envoy acknowledged; 0 before the first.
         envoy_pid: Envoy's process id, 0 while it does not run.
         problem: Why it can't serve, or empty.
+        refusals: Applications whose newest state its Envoy refused; all others are served at ``version``.
     """
 
     proxy_id: str
@@ -68,14 +72,19 @@ class ProxyState:
     version: int = 0
     envoy_pid: int = 0
     problem: str = ""
+    refusals: tuple[Refusal, ...] = ()
 
 
 class Registry:
     """The registry of replicas and proxies.
 
     Args:
-        lease_s: Seconds without a heartbeat after which a replica (or a proxy) is forgotten.
+        lease_s: Seconds without a heartbeat after which a replica is forgotten.
+        proxy_lease_s: The same for a proxy; by default as long.
+        pause_s: Seconds between two calls of :meth:`expire` above which this process was stopped itself (a suspended
+            machine, a stopped container), and could hear no heartbeat: such a time counts against nobody's lease.
         route_by_service: Goes into every snapshot.
+        only_services: Full names of the only services that are routed; None for all.
         clock: Monotonic seconds.
         first_version: Versions grow from here; the time in milliseconds, so that a restarted controller goes on above
             every version that its predecessor published.
@@ -91,21 +100,33 @@ class Registry:
         self,
         *,
         lease_s: float,
+        pause_s: float = float("inf"),
+        proxy_lease_s: float | None = None,
         route_by_service: bool = False,
+        only_services: Iterable[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         first_version: int | None = None,
     ) -> None:
         self._lease_s = lease_s
+        self._pause_s = pause_s
         self._clock = clock
+        self._looked_at = clock()
+        self._proxy_lease_s = lease_s if proxy_lease_s is None else proxy_lease_s
+        self._only_services = None if only_services is None else frozenset(only_services)
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
+        # Replicas that have deregistered, for as long as a new controller learns.
+        self._left: dict[str, float] = {}
         # An application stays known when its last replica leaves: "no replica is ready" is not "no such application".
-        self._known: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {}
+        # Without endpoints, which are those of its replicas at the time.
+        self._known: dict[str, dict[str, Deployment]] = {}
         self._descriptors: dict[str, bytes] = {}
         self._proxies: dict[str, ProxyState] = {}
         self._proxy_leases: dict[str, float] = {}
         self.snapshot = Snapshot(
-            int(time.time() * 1000) if first_version is None else first_version, route_by_service=route_by_service
+            int(time.time() * 1000) if first_version is None else first_version,
+            route_by_service=route_by_service,
+            listed_services_only=only_services is not None,
         )
 
     # -- replicas -----------------------------------------------------------------------------
@@ -118,7 +139,7 @@ class Registry:
             descriptors: The serialized ``FileDescriptorSet`` whose digest it announces.
         """
         self._leases[replica.endpoint.replica_id] = self._clock() + self._lease_s
-        self._known.setdefault(replica.application, {})[replica.deployment] = replica.services, replica.descriptors
+        self._known.setdefault(replica.application, {})[replica.deployment] = self._describe(replica)
         if replica.descriptors:
             self._descriptors[replica.descriptors] = descriptors
         self._replicas[replica.endpoint.replica_id] = replica
@@ -133,7 +154,8 @@ class Registry:
         return True
 
     def deregister(self, replica_id: str) -> None:
-        """Remove a replica; one that is not known is removed already."""
+        """Remove a replica. One that is not known may still come from a proxy that holds it, and must not."""
+        self._left[replica_id] = self._clock() + self._lease_s
         if self._replicas.pop(replica_id, None) is not None:
             del self._leases[replica_id]
             self._publish()
@@ -141,9 +163,14 @@ class Registry:
     def expire(self) -> tuple[str, ...]:
         """Forget replicas and proxies whose lease has run out, and return the replicas' ids."""
         now = self._clock()
+        pause, self._looked_at = now - self._looked_at, now
+        if pause > self._pause_s:
+            for leases in self._leases, self._proxy_leases:
+                leases.update((key, until + pause) for key, until in leases.items())
         gone = tuple(replica_id for replica_id, until in self._leases.items() if until <= now)
         for replica_id in gone:
             del self._replicas[replica_id], self._leases[replica_id]
+        self._left = {replica_id: until for replica_id, until in self._left.items() if until > now}
         for proxy_id in [proxy_id for proxy_id, until in self._proxy_leases.items() if until <= now]:
             self.forget_proxy(proxy_id)
         if gone:
@@ -155,11 +182,16 @@ class Registry:
         for application in snapshot.applications:
             for deployment in application.deployments:
                 known = self._known.setdefault(application.name, {})
-                known.setdefault(deployment.name, (deployment.services, deployment.descriptors))
+                known.setdefault(deployment.name, replace(deployment, endpoints=()))
                 for endpoint in deployment.endpoints:
-                    if endpoint.replica_id not in self._replicas:
+                    if endpoint.replica_id not in self._replicas and endpoint.replica_id not in self._left:
                         self._replicas[endpoint.replica_id] = Replica(
-                            application.name, deployment.name, deployment.services, endpoint, deployment.descriptors
+                            application.name,
+                            deployment.name,
+                            deployment.services,
+                            endpoint,
+                            deployment.descriptors,
+                            deployment.idempotent,
                         )
                         self._leases[endpoint.replica_id] = self._clock() + self._lease_s
         self._publish(at_least=snapshot.version)
@@ -198,7 +230,7 @@ class Registry:
             if proxy_id != state.proxy_id:
                 self.forget_proxy(proxy_id)
         self._proxies[state.proxy_id] = state
-        self._proxy_leases[state.proxy_id] = self._clock() + self._lease_s
+        self._proxy_leases[state.proxy_id] = self._clock() + self._proxy_lease_s
 
     def forget_proxy(self, proxy_id: str) -> None:
         """Drop a proxy: nobody waits for its acknowledgement any more."""
@@ -216,6 +248,12 @@ class Registry:
 
     # -- the snapshot -------------------------------------------------------------------------
 
+    def _describe(self, replica: Replica) -> Deployment:
+        services = replica.services
+        if self._only_services is not None:
+            services = tuple(service for service in services if service in self._only_services)
+        return Deployment(replica.deployment, services, (), replica.descriptors, replica.idempotent)
+
     def _publish(self, at_least: int = 0) -> None:
         endpoints: dict[tuple[str, str], list[Endpoint]] = {}
         for replica in self._replicas.values():
@@ -224,8 +262,8 @@ class Registry:
             Application(
                 name,
                 tuple(
-                    Deployment(deployment, services, tuple(sorted(endpoints.get((name, deployment), ()))), descriptors)
-                    for deployment, (services, descriptors) in sorted(deployments.items())
+                    replace(known, endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
+                    for deployment, known in sorted(deployments.items())
                 ),
             )
             for name, deployments in sorted(self._known.items())

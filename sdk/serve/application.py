@@ -13,7 +13,8 @@ from ray import serve
 from sdk.deployment import DeploymentOptions, definition_of
 from sdk.errors import ApplicationError, DefinitionError, OptionsError, Problem
 from sdk.serve.autoscaling import with_our_policy
-from sdk.serve.replica import replica_class
+from sdk.serve.internals import bound_deployments
+from sdk.serve.replica import SERVED, replica_class
 from sdk.serve.typed_handles import mark, with_typed_handles
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def check_options(class_name: str, options: Mapping[str, Any]) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
             raise OptionsError(f"{class_name}: unknown deployment option {name!r}; {hint}")
+    exposed = options.get("expose", True)
+    if not isinstance(exposed, bool):
+        raise OptionsError(f"{class_name}: expose must be True or False, not {exposed!r}")
     try:
         _deploy(class_name, type(class_name, (), {}), options)
     except (TypeError, ValueError) as error:  # pydantic's ValidationError is a ValueError
@@ -58,6 +62,7 @@ def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwa
         DefinitionError: The class is not decorated.
         OptionsError: The arguments don't fit its constructor, one is a handle of another service than its parameter, or
             Ray Serve refuses an option.
+        ApplicationError: Another deployment among its arguments serves one of its services.
     """
     definition = require_definition(cls)
     try:
@@ -67,10 +72,26 @@ def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwa
     options = {**definition.options, **replaced}
     check_options(cls.__name__, options)
     with_typed_handles(cls, given)
-    application = _deploy(cls.__name__, replica_class(cls), with_our_policy(options)).bind(
-        *given.args[1:], **given.kwargs
-    )
+    if options.get("expose", True):
+        deployment = _deploy(cls.__name__, replica_class(cls), with_our_policy(options))
+    else:  # as any deployment of Ray Serve's: reached by handles, and by nothing else
+        deployment = _deploy(cls.__name__, cls, options)
+    application = deployment.bind(*given.args[1:], **given.kwargs)
+    _check_services(cls.__name__, application)
     return mark(application, cls)
+
+
+def _check_services(name: str, application: serve.Application) -> None:
+    owners: dict[str, str] = {}
+    for deployment in bound_deployments(application):
+        for service in getattr(deployment.func_or_class, SERVED, ()):
+            if service in owners:
+                raise ApplicationError(
+                    f"{name}.bind: service {service!r} is served by two deployments of this application, "
+                    f"{owners[service]} and {deployment.name}, and calls can go to one of them only. "
+                    "Give the one that is called through its handle `expose=False`."
+                )
+            owners[service] = deployment.name
 
 
 def require_definition(cls: Any) -> Definition:
@@ -125,7 +146,7 @@ def only_application(module: ModuleType) -> serve.Application:
 
 
 def _deploy(name: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
-    return serve.deployment(**{"name": name, **options})(cls)
+    return serve.deployment(**{"name": name, **{key: options[key] for key in options if key != "expose"}})(cls)
 
 
 def _describe_constructor(cls: Any) -> str:

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray import serve
+from ray.serve import Application, Deployment, get_replica_context
 from ray.serve import context as serve_context
-from ray.serve import get_replica_context
 from ray.serve._private.router import SingletonThreadRouter
+
+from sdk.handles import ServiceHandle
 
 if TYPE_CHECKING:
     from sdk.wire.call import Call
@@ -29,6 +31,27 @@ _PROCESS = uuid.uuid4().hex
 def deployment_config() -> Any:
     """Return the configuration that the replica of this process runs with, as Ray Serve changed it last."""
     return get_replica_context()._deployment_config
+
+
+def bound_deployments(application: Application) -> list[Deployment]:
+    """Return the deployments of an application: its own, and each that is bound as an argument of a constructor."""
+    found: dict[int, Deployment] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, Application):
+            if id(value) not in found:
+                found[id(value)] = deployment = value._bound_deployment
+                look([deployment.init_args, deployment.init_kwargs])
+        elif isinstance(value, ServiceHandle):
+            look(value._handle)
+        elif isinstance(value, dict):
+            look(list(value.values()))
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                look(item)
+
+    look(application)
+    return list(found.values())
 
 
 def request_context_setter(application: str) -> Callable[[Call], None]:

@@ -35,11 +35,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray.serve")
 
+#: The attribute of a replica's class that holds the full names of the services it answers behind the ingress.
+SERVED = "__grpc_served__"
 # Seconds that a new replica waits for every proxy to route to it, and a leaving one for none to.
 _ACKNOWLEDGE_S = 10.0
 # A leaving replica serves on until no call has arrived for this long: some may be on their way already.
 _QUIET_S = 0.1
 _MIN_QUIET_S = 0.25
+# Seconds after which a controller that does not answer is asked again.
+_RETRY_S = 0.2
 # Kept of the grace, so that the last answers leave before Ray Serve kills the process.
 _MARGIN_S = 1.0
 
@@ -56,6 +60,15 @@ class ReplicaHost:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
         self._services = tuple(service.full_name for service in definition.services)
+        # A stream of requests is not kept, so it can't be sent again.
+        self._idempotent = tuple(
+            sorted(
+                method.path
+                for service in definition.services
+                for method in service.methods
+                if method.idempotency != "unknown" and not method.cardinality.client_streaming
+            )
+        )
         self._digest, self._descriptors = announce(service.file for service in definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()
@@ -63,6 +76,7 @@ class ReplicaHost:
         self._replica: Replica | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._leaving = False
+        self._was_registered = False
         self._is_public = False
         self._is_alone = False
         # What the wire server logs goes where the handlers' own lines go, as Ray Serve was told to log.
@@ -89,6 +103,7 @@ class ReplicaHost:
             self._services,
             Endpoint(self._replica_id, host, port, node_id, socket),
             self._digest,
+            self._idempotent,
         )
 
     async def ensure_registered(self) -> None:
@@ -109,14 +124,11 @@ class ReplicaHost:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
             await asyncio.gather(self._heartbeat, return_exceptions=True)
-        if self._controller is not None:
-            try:
-                left = await self._controller.deregister.remote(self._replica_id, _ACKNOWLEDGE_S)
-                if not left:
-                    logger.warning("not every proxy has stopped routing to %s", self._replica_id)
-            except ray.exceptions.RayError as error:
-                logger.warning("the ingress could not be told that %s leaves: %s", self._replica_id, error)
         config = deployment_config()
+        if self._was_registered:
+            patience_s = min(_ACKNOWLEDGE_S, config.graceful_shutdown_timeout_s / 2)
+            if not await self._deregister(began + patience_s):
+                logger.warning("not every proxy has stopped routing to %s", self._replica_id)
         # Ray Serve spends one wait loop of the grace before it calls us.
         spent = time.monotonic() - began + config.graceful_shutdown_wait_loop_s + _MARGIN_S
         await asyncio.sleep(_MIN_QUIET_S)
@@ -145,7 +157,22 @@ class ReplicaHost:
             return
         self._is_alone = False
         await self._obey(await self._controller.lease.remote())
+        self._was_registered = True
         await self._controller.register.remote(self._replica, self._descriptors, _ACKNOWLEDGE_S)
+
+    async def _deregister(self, deadline: float) -> bool:
+        """Return whether no proxy routes here any more. A controller that is being restarted is waited for."""
+        while (patience_s := deadline - time.monotonic()) > 0:
+            try:
+                controller = await asyncio.to_thread(find_controller)
+                if controller is None:
+                    return True  # without an ingress nobody routes here
+                left: bool = await controller.deregister.remote(self._replica_id, patience_s)
+                return left
+            except ray.exceptions.RayError as error:  # noqa: PERF203  # each try may fail by itself
+                logger.warning("the ingress could not be told that %s leaves: %s", self._replica_id, error)
+                await asyncio.sleep(_RETRY_S)
+        return False
 
     async def _obey(self, lease: Lease) -> None:
         """Serve as the ingress and Ray Serve want it now."""
@@ -214,6 +241,7 @@ def replica_class(cls: Any) -> type[Any]:
                 if inherited is not None:
                     await _finish(inherited())
 
+    setattr(GrpcReplica, SERVED, tuple(service.full_name for service in cls.__grpc_definition__.services))
     GrpcReplica.__name__, GrpcReplica.__qualname__ = cls.__name__, cls.__qualname__
     GrpcReplica.__module__, GrpcReplica.__doc__ = cls.__module__, cls.__doc__
     return GrpcReplica

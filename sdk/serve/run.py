@@ -17,8 +17,10 @@ from sdk.ingress.actors import find_controller
 from sdk.ingress.controller import IngressStatus, create
 from sdk.ingress.envoy import find_envoy
 from sdk.ingress.options import GrpcOptions
+from sdk.ingress.servicers import with_services
 from sdk.serve.application import require_application
 from sdk.serve.failures import explain
+from sdk.serve.routed import wait_routed
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -97,6 +99,7 @@ def start(options: GrpcOptions | None = None) -> None:
 
     Raises:
         IngressError: Envoy is missing, the port is taken, or the ingress runs with other options.
+        OptionsError: A name in ``grpc_servicer_functions`` can't be imported.
         ClusterError: Ray can't be reached.
 
     Example:
@@ -107,14 +110,14 @@ def start(options: GrpcOptions | None = None) -> None:
     running = find_controller()
     if running is not None:
         if options is not None:
-            different = _call(running.status).options.differences(options)
+            different = _call(running.status).options.differences(with_services(options))
             if different:
                 raise IngressError(f"The ingress runs with other options ({different}); call sdk.shutdown() first.")
         return
     find_envoy()  # fails here with one clear line instead of in an actor
     with _serve_errors():
         serve.start(proxy_location="Disabled")
-    controller = create(options or GrpcOptions(), deployed_applications)
+    controller = create(with_services(options or GrpcOptions()), deployed_applications)
     problem = _call(controller.wait_ready, _START_PATIENCE_S, patience_s=_START_PATIENCE_S + 10)
     if problem:
         stop_ingress()
@@ -135,7 +138,7 @@ def run(target: Any, *, name: str = "default", options: GrpcOptions | None = Non
 
     Raises:
         ApplicationError: ``target`` is not an application.
-        IngressError: The ingress can't be started.
+        IngressError: The ingress can't be started, or an Envoy refuses to route to the application.
         ClusterError: Ray can't be reached, or the application failed to start; the text says why.
 
     Example:
@@ -149,7 +152,23 @@ def run(target: Any, *, name: str = "default", options: GrpcOptions | None = Non
             handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)
         except RuntimeError as error:
             raise ClusterError(f"Application {name!r} failed to start: {explain(name) or error}") from error
+    _require_routed(name)
+    wait_routed(name, status)
     return handle
+
+
+def _require_routed(name: str) -> None:
+    """Raise what the proxies' Envoys say of an application that they refuse; its replicas run, and stay."""
+    controller = find_controller()
+    ingress: IngressStatus | None = controller and _call(controller.status)
+    refused = {
+        str(refusal)
+        for proxy in (ingress.proxies if ingress else ())
+        for refusal in proxy.refusals
+        if refusal.application == name
+    }
+    if refused:
+        raise IngressError("; ".join(sorted(refused)))
 
 
 def delete(name: str) -> None:
@@ -207,7 +226,13 @@ def status() -> Status:
             )
         applications.append(ApplicationStatus(name, overview.status.value, tuple(deployments), overview.message))
     proxies = tuple(
-        ProxyStatus(p.node_id, p.address, p.version == ingress.snapshot.version, p.envoy_pid, p.problem)
+        ProxyStatus(
+            p.node_id,
+            p.address,
+            p.version == ingress.snapshot.version,
+            p.envoy_pid,
+            "; ".join(filter(None, [p.problem, *map(str, p.refusals)])),
+        )
         for p in (ingress.proxies if ingress else ())
         if ingress is not None
     )

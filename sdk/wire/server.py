@@ -20,6 +20,7 @@ import httptools
 
 from sdk.wire import refusals
 from sdk.wire.call import HEAD, INTERNAL, UNAVAILABLE, Call
+from sdk.wire.contract import ALIVE, ALIVENESS_PATH, SHUTTING_DOWN
 from sdk.wire.refusals import DEAF, MAX_HEADER_BYTES, Refusal, check_length, refusal_of
 from sdk.wire.routes import build_routes
 from sdk.wire.sweep import Phase, Sweep, most_connections, notice_dead_peers
@@ -207,11 +208,11 @@ class WireServer:
         Envoy must no longer send calls here when this is called; those on their way still arrive.
 
         Args:
-            quiet_s: Seconds without a new call after which none is expected any more.
+            quiet_s: Seconds without a new call after which none is expected any more; at most a fourth of the grace.
             grace_s: Seconds that ongoing calls get to end by themselves; then they end UNAVAILABLE.
         """
-        seen = -1
-        while seen != self.calls:
+        began, seen = self.loop.time(), -1
+        while seen != self.calls and self.loop.time() <= began + grace_s / 4:
             seen = self.calls
             await asyncio.sleep(quiet_s)
         self.closing = True
@@ -223,9 +224,9 @@ class WireServer:
         if self.ongoing or self.queue:
             self._idle = asyncio.Event()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), grace_s)
+                await asyncio.wait_for(self._idle.wait(), began + grace_s - self.loop.time())
         for connection in list(self._connections):
-            connection.end(UNAVAILABLE, "the replica is shutting down")
+            connection.end(UNAVAILABLE, SHUTTING_DOWN)
         self.executor.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -316,13 +317,21 @@ class Connection(asyncio.Protocol):
         if self._overhead > MAX_HEADER_BYTES:
             check_length(self._path, headers)
         if self._parser.get_method() != b"POST":
-            raise Refusal(*refusals.NOT_POST)
+            self._answer_other()
+            return
         server.calls = self.calls = server.calls + 1
         call = Call(server, self._transport, server.routes.get(self._path), self._path, headers, self._on_finished)
         if not call.is_grpc:
             raise Refusal(*refusals.NOT_GRPC)
         self._call = call
         call.headers_complete()
+
+    def _answer_other(self) -> None:
+        """Answer Envoy's question whether this replica serves. It is no call, and counts nowhere."""
+        if self._path != ALIVENESS_PATH.encode():
+            raise Refusal(*refusals.NOT_POST)
+        self.calls -= 1  # for the sweep: the connection is in use
+        self._transport.write(ALIVE)
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0

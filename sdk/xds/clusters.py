@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk.gen import envoy_pb2 as pb
+from sdk.wire.contract import ALIVENESS_PATH
 from sdk.xds.listener import MAX_HEADERS, ads_source, socket_address
 from sdk.xds.typed import pack
 
@@ -120,6 +121,12 @@ def _replicas(config: ListenerConfig) -> pb.Cluster:
         connect_timeout=Duration(seconds=1),
         circuit_breakers=_circuit_breakers(),
         outlier_detection=_outlier_detection(),
+        health_checks=[_aliveness()],
+        # A replica that leaves is healthy, and Envoy would keep it until it no longer is.
+        ignore_health_on_host_removal=True,
+        # As long as one replica in a hundred answers, those that don't get no calls. When none does, all get them as
+        # if all did: a replica that is busy and not lost answers later, and the client's deadline is its own.
+        common_lb_config=pb.Cluster.CommonLbConfig(healthy_panic_threshold=pb.Percent(value=1)),
         typed_extension_protocol_options={_PROTOCOL_OPTIONS: pack(http1)},
         # A node that loses power sends no reset: without this its calls would hang to their deadline, or for ever.
         upstream_connection_options=pb.UpstreamConnectionOptions(
@@ -129,6 +136,22 @@ def _replicas(config: ListenerConfig) -> pb.Cluster:
                 keepalive_probes=UInt32Value(value=3),
             )
         ),
+    )
+
+
+def _aliveness() -> pb.HealthCheck:
+    """Finds replicas that hold their connections and serve nothing: stopped, or with a loop that hangs.
+
+    A stopped replica gets no new calls after at most 1.75 s. Calls that it has are left to it: it may only be busy, in
+    a handler that blocks the loop, and will answer them. A cluster that no call ever reached is asked once a minute.
+    """
+    return pb.HealthCheck(
+        timeout=Duration(seconds=1),
+        interval=Duration(nanos=750_000_000),
+        no_traffic_interval=Duration(seconds=60),
+        unhealthy_threshold=UInt32Value(value=1),
+        healthy_threshold=UInt32Value(value=1),
+        http_health_check=pb.HealthCheck.HttpHealthCheck(host="replica", path=ALIVENESS_PATH),
     )
 
 

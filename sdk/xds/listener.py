@@ -10,6 +10,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk.errors import OptionsError
 from sdk.gen import envoy_pb2 as pb
+from sdk.xds.access_log import access_log
 from sdk.xds.last_value import last_value
 from sdk.xds.tls import TlsConfig, transport_socket
 from sdk.xds.typed import pack
@@ -19,6 +20,8 @@ ROUTES_NAME = "routes"
 #: Headers in a request, and trailers in an answer. gRPC counts bytes only; Envoy's default is 100.
 MAX_HEADERS = 1100
 APPLICATION_KEY = "application"
+#: Seconds in which a client has surely read that its connection ends (HTTP/2's GOAWAY).
+GOODBYE_S = 1
 _RESOURCE_EXHAUSTED = "8"
 # Bytes of requests that Envoy holds for handlers that do not read. By default a connection has room for one and a half
 # such streams, and then every call on it stands still; with these for 128, more than most clients have at a time.
@@ -38,6 +41,11 @@ class ListenerConfig:
         max_concurrent_streams: Calls at a time on one client connection.
         max_metadata_bytes: Most bytes of metadata in a request, rounded up to KiB.
         tls: Certificates; None for plain text.
+        access_log: Absolute path of the file that gets a line for each call; None for no log.
+        keepalive_time_s: Seconds between two pings to a client; None for none.
+        keepalive_timeout_s: Seconds that a client has to answer one before its connection is closed.
+        max_connection_idle_s: Seconds without a call after which a connection is closed; None for never.
+        max_connection_age_s: Seconds after which a client is told to connect anew; None for never.
 
     Raises:
         OptionsError: A value that Envoy would refuse.
@@ -49,6 +57,11 @@ class ListenerConfig:
     max_concurrent_streams: int = 1_000_000
     max_metadata_bytes: int = 64 * 1024
     tls: TlsConfig | None = None
+    access_log: str | None = None
+    keepalive_time_s: float | None = None
+    keepalive_timeout_s: float = 20.0
+    max_connection_idle_s: float | None = None
+    max_connection_age_s: float | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -135,7 +148,14 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
         stream_idle_timeout=Duration(),
         server_header_transformation=pb.HttpConnectionManager.PASS_THROUGH,
         max_request_headers_kb=config.max_metadata_kib,
-        common_http_protocol_options=pb.CoreHttpProtocolOptions(max_headers_count=UInt32Value(value=MAX_HEADERS)),
+        common_http_protocol_options=pb.CoreHttpProtocolOptions(
+            max_headers_count=UInt32Value(value=MAX_HEADERS),
+            idle_timeout=_seconds(config.max_connection_idle_s or 0),  # zero is "never"; the default is an hour
+            max_connection_duration=_seconds(config.max_connection_age_s) if config.max_connection_age_s else None,
+        ),
+        # Between the announcement that a connection ends and its end new calls on it are still taken; those that run
+        # then go on for as long as they like.
+        drain_timeout=Duration(seconds=GOODBYE_S),
         http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True),
         http2_protocol_options=pb.Http2ProtocolOptions(
             max_concurrent_streams=UInt32Value(value=config.max_concurrent_streams),
@@ -143,9 +163,25 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
             initial_connection_window_size=UInt32Value(value=_CONNECTION_WINDOW),
             # One malformed request ends its own stream and not every call on the connection.
             override_stream_error_on_invalid_http_message=BoolValue(value=True),
+            connection_keepalive=_keepalive(config),
         ),
         local_reply_config=_own_answers(),
+        access_log=[access_log(config.access_log)] if config.access_log is not None else [],
     )
+
+
+def _keepalive(config: ListenerConfig) -> pb.KeepaliveSettings | None:
+    if config.keepalive_time_s is None:
+        return None
+    return pb.KeepaliveSettings(
+        interval=_seconds(config.keepalive_time_s), timeout=_seconds(config.keepalive_timeout_s)
+    )
+
+
+def _seconds(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMilliseconds(round(seconds * 1000))
+    return duration
 
 
 def _own_answers() -> pb.LocalReplyConfig:

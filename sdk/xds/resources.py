@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
     from sdk.xds.snapshot import Snapshot
 
-__all__ = ["ListenerConfig", "Resources", "build", "check"]
+__all__ = ["InconsistentResources", "ListenerConfig", "Resources", "build", "check"]
+
+
+class InconsistentResources(IngressError):
+    """Resources that Envoy would refuse, or accept and then fail calls over; they never leave the proxy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +71,16 @@ def check(resources: Resources) -> None:
     """Finds what Envoy would refuse, dropping everybody's update with it, or accept and then fail calls over.
 
     Raises:
-        IngressError: With every problem found: a missing type, a route to an unknown cluster, a cluster without
-            endpoints resource or the reverse, an endpoint that is no IP address.
+        InconsistentResources: With every problem found: a missing type, a route to an unknown cluster, a cluster
+            without endpoints resource or the reverse, an endpoint that is no IP address.
     """
     missing = {CLUSTERS, ENDPOINTS, LISTENERS, ROUTES} - resources.by_type.keys()
     problems = [f"no resources of type {name}" for name in sorted(missing)]
     if not missing:
         problems += [*_cluster_problems(resources), *_endpoint_problems(resources), *_route_problems(resources)]
     if problems:
-        raise IngressError("Envoy's resources are inconsistent:\n" + "\n".join(f"  - {text}" for text in problems))
+        listed = "\n".join(f"  - {text}" for text in problems)
+        raise InconsistentResources(f"Envoy's resources are inconsistent:\n{listed}")
 
 
 def _cluster_problems(resources: Resources) -> Iterator[str]:

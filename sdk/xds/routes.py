@@ -2,12 +2,14 @@
 
     path of a built-in service       → fallback
     else `application` names an app  → the app: path → deployment, or fallback
+    else it has a comma in it        → the last of its values, and all of this again
     else `application` isn't empty   → fallback (it answers NOT_FOUND)
     else one app in all              → that app
     else route_by_service            → path → the one app that serves the service, or fallback
     else                             → fallback
 
-At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together.
+At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together. A deployment
+with idempotent methods has one more lookup, by path: their calls are retried when a replica is lost.
 """
 
 from __future__ import annotations
@@ -15,17 +17,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk.gen import envoy_pb2 as pb
 from sdk.xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
+from sdk.xds.last_value import switched_on
 from sdk.xds.listener import APPLICATION_KEY, ROUTES_NAME, header
 from sdk.xds.matching import header_input, header_matches
+from sdk.xds.retries import BUFFERED_BYTES, fallback_retries, lost_replica_retries, safe_retries
 from sdk.xds.typed import pack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from google.protobuf.any_pb2 import Any as Packed
     from google.protobuf.message import Message
 
     from sdk.xds.snapshot import Application, Deployment, Snapshot
@@ -38,13 +42,13 @@ _OnMatch = pb.Matcher.OnMatch
 
 def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     """Returns the routing tree of a snapshot."""
-    fallback = _action(pb.Route(match=pb.RouteMatch(prefix="/"), route=_to(FALLBACK), name=FALLBACK))
+    fallback = _action(_fallback_route({}))
     leaves = {
         (app.name, deployment.name): _leaf(app.name, deployment)
         for app in snapshot.applications
         for deployment in app.deployments
     }
-    apps = {app.name: _application(app, leaves, fallback) for app in snapshot.applications}
+    apps = {app.name: _application(app, snapshot, leaves, fallback) for app in snapshot.applications}
     by_application = _OnMatch(
         matcher=_lookup(APPLICATION_KEY, exact=apps, otherwise=_unnamed(snapshot, apps, leaves, fallback))
     )
@@ -52,7 +56,7 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     matcher = _lookup(":path", prefix=builtin, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
         name=ROUTES_NAME,
-        virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=_safe_retries())],
+        virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=safe_retries())],
         # An error without messages comes with a length of 0, which clients would take for metadata.
         response_headers_to_remove=["content-length"],
         # The client's address with its port, in place of whatever it sent: the context's peer().
@@ -60,10 +64,19 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     )
 
 
+def _fallback_route(filters: Mapping[str, Packed]) -> pb.Route:
+    to_fallback = _to(FALLBACK)
+    to_fallback.retry_policy.CopyFrom(fallback_retries())
+    return pb.Route(match=pb.RouteMatch(prefix="/"), route=to_fallback, name=FALLBACK, typed_per_filter_config=filters)
+
+
 def _application(
-    app: Application, leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch], fallback: pb.Matcher.OnMatch
+    app: Application,
+    snapshot: Snapshot,
+    leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch],
+    fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
-    if len(app.deployments) == 1:
+    if len(app.deployments) == 1 and not snapshot.listed_services_only:
         # Its replica answers UNIMPLEMENTED for a service that it doesn't have, and can say which ones it has.
         return leaves[app.name, app.deployments[0].name]
     services: dict[str, pb.Matcher.OnMatch] = {}
@@ -80,21 +93,20 @@ def _unnamed(
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
     """What happens to a call whose `application` is unknown, empty or absent."""
+    several_values = _action(_fallback_route(switched_on()))
+    # The first that matches counts.
+    known_by_value = [_when(".*,.*", several_values), _when(".+", fallback)]
     if len(apps) == 1:
         unset = next(iter(apps.values()))
     elif snapshot.route_by_service and (services := _service_owners(snapshot, leaves, fallback)):
         unset = _OnMatch(matcher=_lookup(":path", prefix=services, otherwise=fallback))
     else:
-        return fallback
-    set_but_unknown = header_matches(APPLICATION_KEY, ".+")
-    return _OnMatch(
-        matcher=pb.Matcher(
-            matcher_list=pb.Matcher.MatcherList(
-                matchers=[pb.Matcher.MatcherList.FieldMatcher(predicate=set_but_unknown, on_match=fallback)]
-            ),
-            on_no_match=unset,
-        )
-    )
+        unset = fallback
+    return _OnMatch(matcher=pb.Matcher(matcher_list=pb.Matcher.MatcherList(matchers=known_by_value), on_no_match=unset))
+
+
+def _when(application: str, then: pb.Matcher.OnMatch) -> pb.Matcher.MatcherList.FieldMatcher:
+    return pb.Matcher.MatcherList.FieldMatcher(predicate=header_matches(APPLICATION_KEY, application), on_match=then)
 
 
 def _service_owners(
@@ -111,6 +123,14 @@ def _service_owners(
 
 
 def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
+    leaf = _routes(application, deployment.name, None)
+    if not deployment.idempotent:
+        return leaf
+    repeatable = _routes(application, deployment.name, lost_replica_retries())
+    return _OnMatch(matcher=_lookup(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=leaf))
+
+
+def _routes(application: str, deployment: str, retries: pb.RetryPolicy | None) -> pb.Matcher.OnMatch:
     by_model = pb.Route(
         name=application,
         match=pb.RouteMatch(
@@ -125,13 +145,17 @@ def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
                 )
             ],
         ),
-        route=_to(affinity_cluster_name(application, deployment.name)),
+        route=_to(affinity_cluster_name(application, deployment)),
     )
     header = pb.RouteAction.HashPolicy.Header(header_name=MODEL_KEY)
     by_model.route.hash_policy.add(header=header)
     by_load = pb.Route(
-        name=application, match=pb.RouteMatch(prefix="/"), route=_to(cluster_name(application, deployment.name))
+        name=application, match=pb.RouteMatch(prefix="/"), route=_to(cluster_name(application, deployment))
     )
+    for route in (by_model, by_load):
+        if retries is not None:
+            route.route.retry_policy.CopyFrom(retries)
+            route.per_request_buffer_limit_bytes.value = BUFFERED_BYTES
     return _action(pb.RouteList(routes=[by_model, by_load]))
 
 
@@ -157,16 +181,3 @@ def _lookup(
     if prefix is not None:
         tree.prefix_match_map.CopyFrom(pb.Matcher.MatcherTree.MatchMap(map=prefix))
     return pb.Matcher(matcher_tree=tree, on_no_match=otherwise)
-
-
-def _safe_retries() -> pb.RetryPolicy:
-    """Retries of calls that can't have reached a handler, on another replica."""
-    previous_hosts = pb.RetryPolicy.RetryHostPredicate(
-        name="envoy.retry_host_predicates.previous_hosts", typed_config=pack(pb.PreviousHostsPredicate())
-    )
-    return pb.RetryPolicy(
-        retry_on="connect-failure,refused-stream,reset-before-request",
-        num_retries=UInt32Value(value=3),
-        retry_host_predicate=[previous_hosts],
-        host_selection_retry_max_attempts=5,
-    )

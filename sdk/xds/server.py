@@ -276,7 +276,8 @@ class AdsServer:
         type_url = request.type_url
         subscription = stream.subscriptions.setdefault(type_url, Subscription(type_url))
         if subscription.receive(request) is Received.NACK:
-            _log.error("Envoy refused %s: %s", type_url, request.error_detail.message)
+            # Whoever published it is told, and knows whether that is news.
+            _log.info("Envoy refused %s: %s", type_url, request.error_detail.message)
         stream.send_due(type_url, self._held.get(type_url))
         self._wake.set()
 

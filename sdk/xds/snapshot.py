@@ -37,12 +37,14 @@ class Deployment:
         services: Full names of the proto services that it answers.
         endpoints: Its ready replicas.
         descriptors: Digest of the descriptors of its services, which the controller keeps; empty when it has none.
+        idempotent: Paths of the methods that may be called again when a replica is lost, sorted.
     """
 
     name: str
     services: tuple[str, ...]
     endpoints: tuple[Endpoint, ...] = ()
     descriptors: str = ""
+    idempotent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,11 +64,14 @@ class Snapshot:
         applications: Sorted by name; names are unique, and so are the names of an application's deployments.
         route_by_service: Whether a call without ``application`` metadata goes to the one application that serves its
             service.
+        listed_services_only: Whether only the services that the deployments list are routed: a replica may answer
+            others, which the options of the ingress keep from clients.
     """
 
     version: int
     applications: tuple[Application, ...] = ()
     route_by_service: bool = False
+    listed_services_only: bool = False
 
     def seen_from(self, node_id: str) -> Snapshot:
         """Return the snapshot for the proxy of a node: only replicas on the same node are reached locally."""

@@ -97,7 +97,9 @@ class Subscription:
     def _take_answer(self, answer: dict[str, Any], request: pb.DiscoveryRequest) -> Received:
         if request.HasField("error_detail"):
             self._rejected, self.rejection = answer, request.error_detail.message
-            self._forget_unwanted()
+            # Envoy may have taken a part of it: what it had before must be sent again to be sure that it has it.
+            self._answered = False
+            self._acked = {name: packed for name, packed in self._acked.items() if name not in answer}
             return Received.NACK
         self._acked = answer if self._complete else {**self._acked, **answer}
         self._answered = True

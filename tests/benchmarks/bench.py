@@ -1,8 +1,8 @@
 """Measures the SDK beside other ways to serve gRPC from Python, all of them on this machine in one run.
 
 ``make bench`` runs it. Every server answers with the same handlers at the same niceness, and the rounds of the servers
-take turns, so that what else the machine does meets all of them. Everything listens on 127.0.0.1 (HAProxy apart, which
-Ray Serve binds to all addresses).
+take turns, so that what else the machine does meets all of them; those that wait for their turn are stopped. Everything
+listens on 127.0.0.1 (HAProxy apart, which Ray Serve binds to all addresses).
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent.parent / "bench-results"
 sys.path[:0] = [str(HERE / "gen")]
 
 import footprint  # noqa: E402 - the generated code must be found first
+import pausing  # noqa: E402
 from load import LoadError, Run, run, verify  # noqa: E402
-from report import Result, machine, save, summary  # noqa: E402
+from report import machine, save, summary  # noqa: E402
+from results import Result  # noqa: E402
 from works import ALL, BARE, BARE_UVLOOP, ENVOY_BARE, OURS, PAIR, SERVE, SERVE_HAPROXY, WORKS, Work  # noqa: E402
 
 _PROGRAMS = {
@@ -56,6 +59,7 @@ class Server:
         self.pid = process.pid
         self.port = 0
         self.patterns: dict[str, str] = {}
+        self._is_paused = False
         self.read_report()
 
     def read_report(self) -> None:
@@ -79,9 +83,29 @@ class Server:
         self._process.stdin.flush()
         self.read_report()
 
+    def pause(self) -> None:
+        """Stop the server until it is resumed."""
+        pausing.pause(self.pid)
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Let the server go on."""
+        if self._is_paused:
+            pausing.resume(self.pid)
+            self._is_paused = False
+
+
+def leave_alone(server: Server, servers: Iterable[Server]) -> Server:
+    """Stop every server but one, and return that one."""
+    for other in servers:
+        if other is not server:
+            other.pause()
+    server.resume()
+    return server
+
 
 @contextlib.contextmanager
-def started(name: str, folder: Path) -> Iterator[Server]:
+def started(name: str, folder: Path, guard: IO[str]) -> Iterator[Server]:
     """Run a server."""
     folder.mkdir()
     program, *arguments = _PROGRAMS[name]
@@ -100,10 +124,13 @@ def started(name: str, folder: Path) -> Iterator[Server]:
                 "RAY_USAGE_STATS_ENABLED": "0",
             },
         )
+    guard.write(f"{process.pid}\n")
+    guard.flush()
     try:
         yield Server(name, process)
     finally:
         assert process.stdin is not None
+        pausing.resume(process.pid)
         process.stdin.close()
         try:
             process.wait(_PATIENCE_S)
@@ -130,14 +157,16 @@ def measure(works: list[Work], servers: dict[str, Server], rounds: int, seconds:
     for number, work in enumerate(works, 1):
         doing = [servers[name] for name in work.servers if name in servers]
         if work.setting:
-            servers[OURS].set(work.setting)
+            leave_alone(servers[OURS], servers.values()).set(work.setting)
+        calls = {}
         for server in doing:
-            verify(work, server)
-        calls = {server.name: calls_for(work, server, seconds) for server in doing}
+            verify(work, leave_alone(server, servers.values()))
+            calls[server.name] = calls_for(work, server, seconds)
         runs: dict[str, list[Run]] = {server.name: [] for server in doing}
         for turn in range(rounds):
             # Each server goes first in every other round.
             for server in doing if turn % 2 == 0 else reversed(doing):
+                verify(work, leave_alone(server, servers.values()))
                 runs[server.name].append(run(work, server, calls[server.name]))
         results.append(Result(work, runs))
         print(f"{number:2} of {len(works)}  {results[-1].line()}", flush=True)
@@ -166,12 +195,15 @@ def main() -> int:
     try:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)))
-            servers = {}
+            guard = stack.enter_context(pausing.guard()).stdin
+            assert guard is not None
+            servers: dict[str, Server] = {}
             for index, name in enumerate(names):
                 print(f"starting {name}", flush=True)
-                servers[name] = stack.enter_context(started(name, folder / str(index)))
+                servers[name] = stack.enter_context(started(name, folder / str(index), guard))
+                servers[name].pause()
             if not arguments.quick and not arguments.only and OURS in servers:
-                figures = footprint.measure(servers[OURS])
+                figures = footprint.measure(leave_alone(servers[OURS], servers.values()))
                 print(footprint.table(figures), flush=True)
             results = measure(works, servers, 3 if arguments.quick else 5, 1.0 if arguments.quick else 1.5)
     except LoadError as error:

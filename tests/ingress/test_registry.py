@@ -52,6 +52,22 @@ def test_replicas_come_and_go_and_each_change_is_a_version(registry: Registry) -
     assert (registry.snapshot.version, endpoints(registry)) == (13, ["a"])
 
 
+def test_time_in_which_the_controller_itself_was_stopped_counts_against_no_lease(clock: Clock) -> None:
+    registry = Registry(lease_s=5, pause_s=2, clock=clock, first_version=0)
+    registry.register(replica("a"))
+    registry.report(ProxyState("p", "n", "127.0.0.1:9000"))
+    clock.now = 60
+    assert registry.expire() == ()
+    assert len(registry.proxies) == 1
+    clock.now = 62
+    assert registry.expire() == ()
+    clock.now = 64
+    registry.expire()
+    clock.now = 65
+    assert registry.expire() == ("a",), "the pause was added once, and silence counts again"
+    assert registry.proxies == ()
+
+
 def test_the_snapshot_is_sorted_whatever_the_order_of_events(clock: Clock) -> None:
     events = [replica("1", "z", "E"), replica("2", "a", "D"), replica("3", "a", "C"), replica("0", "z", "E")]
     snapshots = set()

@@ -41,6 +41,15 @@ def test_redeploy_under_load_loses_nothing(deploy: Any, ingress: Any) -> None:
     assert not failed, (len(failed), len(seen), failed[0])
 
 
+def test_every_call_after_run_reaches_the_new_version(deploy: Any, ingress: Any) -> None:
+    with grpc.insecure_channel(ingress.address) as channel:
+        stub = UserDefinedServiceStub(channel)
+        for version in ("v1", "v2"):
+            deploy(apps.Guide.options(num_replicas=2).bind(version), "replaced")
+            answers = {stub.__call__(FOO, metadata=(("application", "replaced"),)).greeting[:2] for _ in range(200)}
+            assert answers == {version}
+
+
 def test_a_deleted_application_is_not_found(deploy: Any, channel: grpc.Channel) -> None:
     from sdk.serve.run import delete
 

@@ -13,6 +13,7 @@ import grpc
 import pytest
 import ray
 from clients import FOO
+from processes import raylet_pid, workers
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
@@ -62,6 +63,10 @@ def envoy_pid() -> int:
     return sdk.status().proxies[0].envoy_pid if is_healthy() else 0
 
 
+def proxy_actor() -> Any:
+    return ray.get_actor(proxy_name(sdk.status().proxies[0].node_id), namespace=NAMESPACE)
+
+
 def test_envoy(call: Any) -> None:
     before = envoy_pid()
     os.kill(before, signal.SIGKILL)
@@ -77,12 +82,19 @@ def test_controller(call: Any) -> None:
     wait_until(is_healthy, 20)
 
 
-def test_proxy_actor(call: Any) -> None:
-    before = envoy_pid()
-    node_id = sdk.status().proxies[0].node_id
-    ray.kill(ray.get_actor(proxy_name(node_id), namespace=NAMESPACE), no_restart=False)
-    wait_until(lambda: envoy_pid() not in (0, before), 20)
-    wait_until(lambda: answers(call), 10)
+@pytest.mark.parametrize("how", ["ray.kill", "kill -9"])
+def test_proxy_actor(call: Any, how: str) -> None:
+    before, actor = envoy_pid(), proxy_actor()
+    if how == "ray.kill":
+        ray.kill(actor, no_restart=False)
+    else:
+        (pid,) = workers(raylet_pid(sdk.status().proxies[0].node_id), "ray::Proxy")
+        os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        assert call().num == 60, "calls do not need the proxy actor"
+    wait_until(is_healthy, 20)
+    assert envoy_pid() == before, "the next actor has adopted Envoy"
 
 
 def test_replica(call: Any, channel: grpc.Channel) -> None:

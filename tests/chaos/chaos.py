@@ -1,0 +1,99 @@
+"""`make chaos`: change, break and kill everything under constant load, and print what clients saw.
+
+Ends with 1 when a promise was not kept. See docs/operation.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+# Ray starts processes while the load's threads call.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+from cluster import IMPORTED_BY_REPLICAS, free_port, generate, share_with_replicas  # noqa: E402  # after the path
+
+_LONGEST_S = 600.0
+
+
+def main() -> int:
+    """Run the program, and return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a few events of each kind")
+    parser.add_argument("--replacements", type=int, default=100, help="replicas to replace (100)")
+    parser.add_argument("--only", default="", help="only events whose name has this in it")
+    arguments = parser.parse_args()
+    # Whatever hangs, the program ends.
+    watchdog = threading.Timer(_LONGEST_S, lambda: os._exit(_give_up()))
+    watchdog.daemon = True
+    watchdog.start()
+    share_with_replicas(HERE, generate(HERE.parent / "integration" / "protos"))
+    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, IMPORTED_BY_REPLICAS), os.environ.get("PYTHONPATH", "")])
+
+    import ray
+
+    import sdk
+
+    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    port = free_port()
+    sdk.start(sdk.GrpcOptions(port=port))
+    began = time.monotonic()
+    try:
+        is_kept, node_id, raylet = _run(f"127.0.0.1:{port}", arguments)
+    finally:
+        sdk.shutdown()
+    from processes import workers
+
+    deadline = time.monotonic() + 10
+    while left := [*workers(raylet, "ray::Proxy"), *workers(raylet, "ray::ServeReplica:"), *_existing(node_id)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    ray.shutdown()
+    print(f"\n{time.monotonic() - began:.0f} s; left behind: {left or 'nothing'}")
+    return 0 if is_kept and not left else 1
+
+
+def _run(address: str, arguments: argparse.Namespace) -> tuple[bool, str, int]:
+    from constant_load import Load
+    from events import happen, long_form, short_form
+    from verdict import render
+    from world import World
+
+    world = World("chaos", replicas=2)
+    rows = []
+    with Load(address, world.application) as load:
+        time.sleep(2)
+        for event in short_form() if arguments.short else long_form(arguments.replacements):
+            if arguments.only not in event.name:
+                continue
+            rows.append(happen(event, world, load))
+            print(render(rows[-1:]).split("\n", 1)[len(rows) > 1] if len(rows) > 1 else render(rows), flush=True)
+    kept = sum(row.is_kept for row in rows)
+    calls = len(load.calls)
+    print(
+        f"\n{kept} of {len(rows)} promises kept; {calls} calls, {sum(row.failed for row in rows)} failed; "
+        f"{world.replaced} replicas replaced"
+    )
+    return kept == len(rows), world.node_id, world.raylet
+
+
+def _existing(node_id: str) -> list[str]:
+    from processes import ingress_folder
+
+    return [str(folder) for folder in (ingress_folder(node_id),) if folder.exists()]
+
+
+def _give_up() -> int:
+    print(f"not done after {_LONGEST_S:g} s", file=sys.stderr, flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""A constant load of unary calls and long streams, and a record of each. It is paced: it shows gaps, not throughput."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from chaos_apps import BEAT_S
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from probe_pb2 import Ask, Told
+from probe_pb2_grpc import AsyncProbeStub
+
+UNARY, DOWN, BOTH, BUILT_IN = "unary", "server streaming", "bidi", "built-in"
+#: A stream that is longer than a replica's grace.
+LONG = "long stream"
+# Not shared with other channels, and soon back after an outage: what is measured is the server, not a client's backoff.
+_CHANNEL = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that has ended. Times are monotonic seconds.
+
+    Attributes:
+        kind: ``"unary"``, ``"server streaming"``, ``"bidi"``, ``"built-in"`` or ``"long stream"``.
+        began: When the client sent it.
+        ended: When the client knew its end.
+        code: Its status; ``"TRUNCATED"`` for a stream that ended well and is not whole.
+        details: The status's text.
+        messages: How many messages were received.
+        answered_by: Process id of the replica; 0 when it is not known.
+        version: What the replica says that it serves.
+    """
+
+    kind: str
+    began: float
+    ended: float
+    code: str
+    details: str = ""
+    messages: int = 0
+    answered_by: int = 0
+    version: str = ""
+
+
+class Load:
+    """Calls an application from threads of its own until it is stopped.
+
+    Args:
+        address: Where Envoy listens.
+        application: The name of the application.
+        rate: Unary calls a second, over all connections.
+        connections: Connections for unary calls.
+        streams: Streams of each kind at a time; each lasts three seconds.
+    """
+
+    def __init__(
+        self, address: str, application: str, *, rate: float = 150, connections: int = 4, streams: int = 3
+    ) -> None:
+        self._address, self._metadata = address, (("application", application),)
+        self._interval, self._connections, self._streams = connections / rate, connections, streams
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=target) for target in (self._run_async, self._run_blocking)]
+        #: Every call that has ended.
+        self.calls: list[Call] = []
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def serving(self, since: float) -> set[int]:
+        """The replicas that have answered calls begun since then."""
+        return {call.answered_by for call in self.calls[-2000:] if call.began >= since and call.answered_by}
+
+    @contextlib.contextmanager
+    def long_streams(self, count: int) -> Iterator[None]:
+        """Hold streams that last a minute, and at the end wait until they were ended."""
+        with grpc.insecure_channel(self._address, options=_CHANNEL) as channel:
+            stub = AsyncProbeStub(channel)
+            streams = [stub.Down(Ask(number=600), metadata=self._metadata, timeout=90) for _ in range(count)]
+            began = time.monotonic()
+            for stream in streams:
+                next(stream)
+            yield
+            for stream in streams:
+                error: grpc.RpcError | None = None
+                try:
+                    messages = sum(1 for _ in stream)
+                except grpc.RpcError as raised:
+                    error, messages = raised, 1
+                self._note(LONG, began, error, messages)
+
+    # -- a blocking client
+
+    def _run_blocking(self) -> None:
+        with grpc.insecure_channel(self._address, options=_CHANNEL) as channel:
+            stub = AsyncProbeStub(channel)
+            while not self._stop.wait(0.02):
+                began = time.monotonic()
+                try:
+                    told = stub.Unary(Ask(number=5), metadata=self._metadata, timeout=_TIMEOUT_S)
+                except grpc.RpcError as error:
+                    self._note(UNARY, began, error)
+                else:
+                    self._note(UNARY, began, None, 1, told)
+
+    # -- asyncio clients
+
+    def _run_async(self) -> None:
+        asyncio.run(self._call_for_ever())
+
+    async def _call_for_ever(self) -> None:
+        async with grpc.aio.insecure_channel(self._address, options=_CHANNEL) as last:
+            channels = [grpc.aio.insecure_channel(self._address, options=_CHANNEL) for _ in range(self._connections)]
+            stubs = [AsyncProbeStub(channel) for channel in channels]
+            tasks = [asyncio.create_task(self._pace(stub, 0 if n % 2 else 25)) for n, stub in enumerate(stubs)]
+            for n in range(self._streams):
+                tasks += [
+                    asyncio.create_task(self._repeat(self._down, stubs[n % len(stubs)])),
+                    asyncio.create_task(self._repeat(self._both, stubs[-1 - n % len(stubs)])),
+                ]
+            tasks.append(asyncio.create_task(self._check_health(last)))
+            await asyncio.gather(*tasks)
+            for channel in channels:
+                await channel.close()
+
+    async def _pace(self, stub: AsyncProbeStub, milliseconds: int) -> None:
+        running: set[asyncio.Task[None]] = set()
+        due = time.monotonic()
+        while not self._stop.is_set():
+            task = asyncio.create_task(self._unary(stub, milliseconds))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            due += self._interval
+            await asyncio.sleep(due - time.monotonic())
+        await asyncio.gather(*running)
+
+    async def _repeat(self, call: Callable[[AsyncProbeStub], Awaitable[None]], stub: AsyncProbeStub) -> None:
+        while not self._stop.is_set():
+            await call(stub)
+            await asyncio.sleep(0.05)
+
+    async def _unary(self, stub: AsyncProbeStub, milliseconds: int) -> None:
+        began = time.monotonic()
+        try:
+            told = await stub.Unary(Ask(number=milliseconds), metadata=self._metadata, timeout=_TIMEOUT_S)
+        except grpc.RpcError as error:
+            self._note(UNARY, began, error)
+        else:
+            self._note(UNARY, began, None, 1, told)
+
+    async def _down(self, stub: AsyncProbeStub) -> None:
+        wanted = 30
+        call = stub.Down(Ask(number=wanted), metadata=self._metadata, timeout=_TIMEOUT_S)
+        await self._take(DOWN, call, wanted)
+
+    async def _both(self, stub: AsyncProbeStub) -> None:
+        wanted = 30
+
+        async def asks() -> AsyncIterator[Ask]:
+            for number in range(wanted):
+                yield Ask(number=number)
+                await asyncio.sleep(BEAT_S)
+
+        await self._take(BOTH, stub.Both(asks(), metadata=self._metadata, timeout=_TIMEOUT_S), wanted)
+
+    async def _take(self, kind: str, call: AsyncIterator[Told], wanted: int) -> None:
+        began, numbers = time.monotonic(), []
+        try:
+            async for told in call:
+                numbers.append(told.number)  # noqa: PERF401  # what came before an error counts
+        except grpc.RpcError as error:
+            self._note(kind, began, error, len(numbers))
+        else:
+            whole = numbers == list(range(wanted))
+            self._note(kind, began, None if whole else "TRUNCATED", len(numbers))
+
+    async def _check_health(self, channel: grpc.aio.Channel) -> None:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=HealthCheckRequest.SerializeToString,
+            response_deserializer=HealthCheckResponse.FromString,
+        )
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                await check(HealthCheckRequest(), timeout=_TIMEOUT_S)
+            except grpc.RpcError as error:
+                self._note(BUILT_IN, began, error)
+            else:
+                self._note(BUILT_IN, began, None, 1)
+            await asyncio.sleep(0.2)
+
+    def _note(
+        self, kind: str, began: float, error: grpc.RpcError | str | None, messages: int = 0, told: Told | None = None
+    ) -> None:
+        code, details = "OK", ""
+        if isinstance(error, str):
+            code = error
+        elif error is not None:
+            code, details = error.code().name, error.details() or ""
+        ended = time.monotonic()
+        by, version = (told.number, told.text) if told is not None else (0, "")
+        self.calls.append(Call(kind, began, ended, code, details, messages, by, version))

@@ -1,0 +1,70 @@
+"""The short form of `make chaos`, on the session's cluster; and that its verdicts can be bad ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from constant_load import LONG, UNARY, Call, Load
+from events import Event, happen, short_form
+from verdict import Promise, Window, judge, render
+from world import World
+
+
+@pytest.fixture(scope="module")
+def world(ingress: Any) -> Iterator[World]:
+    from sdk.serve.run import delete
+
+    yield World("chaos", replicas=2)
+    delete("chaos")
+
+
+@pytest.fixture(scope="module")
+def load(ingress: Any, world: World) -> Iterator[Load]:
+    with Load(ingress.address, world.application) as load:
+        time.sleep(1)
+        yield load
+
+
+@pytest.mark.parametrize("event", list(short_form()), ids=lambda event: event.name)
+def test_what_is_promised_is_kept(world: World, load: Load, event: Event) -> None:
+    row = happen(event, world, load)
+    assert row.calls > 100
+    assert row.is_kept, f"\n{render([row])}"
+
+
+WINDOW = Window(hit=10.0, converged=12.0, end=20.0)
+STEADY = [Call(UNARY, t / 10, t / 10 + 0.01, "OK") for t in range(90, 200)]
+
+
+def problems(promise: Promise, *calls: Call) -> list[str]:
+    return list(judge("event", promise, WINDOW, [*STEADY, *calls]).problems)
+
+
+def test_a_change_may_fail_nothing() -> None:
+    assert problems(Promise.NOTHING_FAILS) == []
+    assert problems(Promise.NOTHING_FAILS, Call(UNARY, 5, 9.9, "UNAVAILABLE")) == [], "before the event"
+    assert len(problems(Promise.NOTHING_FAILS, Call(UNARY, 9.9, 10.1, "UNAVAILABLE"))) == 1
+
+
+@pytest.mark.parametrize(("promise", "allowed_s"), [(Promise.ONLY_IN_FLIGHT, 0.3), (Promise.SOON_BACK, 2.0)])
+def test_a_fault_may_fail_what_it_hits_with_a_retryable_code(promise: Promise, allowed_s: float) -> None:
+    assert problems(promise, Call(UNARY, 9.9, 10.1, "UNAVAILABLE")) == []
+    assert problems(promise, Call(UNARY, 9.9, 10.1, "INTERNAL")) != []
+    assert problems(promise, Call("bidi", 9.0, 10.1, "INTERNAL", messages=3)) == [], "Envoy can only reset it"
+    assert problems(promise, Call("bidi", 9.0, 10.1, "INTERNAL")) != []
+    assert problems(promise, Call(UNARY, 10 + allowed_s - 0.1, 13, "UNAVAILABLE")) == []
+    assert problems(promise, Call(UNARY, 10 + allowed_s + 0.1, 13, "UNAVAILABLE")) != []
+
+
+def test_an_outage_is_seen_even_when_nothing_fails() -> None:
+    silence = [call for call in STEADY if not 12 < call.ended < 15]
+    assert judge("event", Promise.SOON_BACK, WINDOW, silence).problems == ("1 times: no call succeeded for 3.1 s",)
+
+
+def test_a_stream_past_the_grace_ends_unavailable() -> None:
+    assert problems(Promise.NOTHING_FAILS, Call(LONG, 9, 15, "UNAVAILABLE")) == []
+    assert problems(Promise.NOTHING_FAILS, Call(LONG, 9, 15, "INTERNAL")) != []
+    assert problems(Promise.NOTHING_FAILS, Call(LONG, 9, 15, "OK")) != []

@@ -1,0 +1,134 @@
+"""Whether an event was survived as promised: a pure function of the calls that were made meanwhile."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from itertools import pairwise
+
+from constant_load import BUILT_IN, LONG, UNARY, Call
+
+#: Seconds after a fault in which calls that are begun may still fail.
+RECOVERY_S = 2.0
+# A call that begins this long after a fault was not in flight when it happened.
+_IN_FLIGHT_S = 0.3
+
+
+class Promise(Enum):
+    """What is promised for an event."""
+
+    NOTHING_FAILS = "nothing fails"
+    ONLY_IN_FLIGHT = "only calls in flight on what died fail"
+    SOON_BACK = "calls begun 2 s later succeed"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When an event took place. Monotonic seconds.
+
+    Attributes:
+        hit: When the thing was done.
+        converged: When the ingress was healthy again, with every replica.
+        end: Until when calls are looked at.
+    """
+
+    hit: float
+    converged: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    event: str
+    promise: Promise
+    calls: int
+    failed: int
+    codes: dict[str, int]
+    gap_ms: int
+    recovery_ms: int
+    converged_ms: int
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the promise was kept."""
+        return not self.problems
+
+    def with_problem(self, problem: str) -> Row:
+        """Return the same line with one more problem."""
+        return replace(self, problems=(*self.problems, problem))
+
+
+def judge(event: str, promise: Promise, window: Window, calls: Iterable[Call]) -> Row:
+    """Return the line of an event.
+
+    A call belongs to the event during which it ended, or to the one in which it was cut.
+
+    Args:
+        event: Its name.
+        promise: What must be kept.
+        window: When it took place.
+        calls: All calls.
+    """
+    mine = [call for call in calls if window.hit <= call.ended <= window.end]
+    failed = [call for call in mine if call.code != "OK"]
+    late = max((call.began for call in failed), default=window.hit)
+    judged = (call for call in mine if call.code != "OK" or call.kind == LONG)
+    problems = Counter(problem for call in judged for problem in _problems(call, promise, window))
+    gap = _longest_gap(mine, window)
+    if promise is not Promise.NOTHING_FAILS and gap > RECOVERY_S:
+        problems[f"no call succeeded for {gap:.1f} s"] += 1
+    return Row(
+        event,
+        promise,
+        len(mine),
+        len(failed),
+        dict(Counter(f"{call.kind}: {call.code}" for call in failed)),
+        round(gap * 1000),
+        max(0, round((late - window.hit) * 1000)),
+        round((window.converged - window.hit) * 1000),
+        tuple(f"{count} times: {problem}" for problem, count in problems.items()),
+    )
+
+
+def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
+    what = f"{call.kind} {call.code} ({call.details[:220]})" if call.details else f"{call.kind} {call.code}"
+    if call.kind == LONG:
+        if call.code != "UNAVAILABLE":
+            yield f"a stream past the grace must end UNAVAILABLE: {what}"
+        return
+    if promise is Promise.NOTHING_FAILS:
+        yield what
+        return
+    # Of an answer that has begun, Envoy can only reset the rest.
+    retryable = {"UNAVAILABLE", "INTERNAL"} if call.messages and call.kind not in (UNARY, BUILT_IN) else {"UNAVAILABLE"}
+    if call.code not in retryable:
+        yield f"not retryable: {what}"
+    allowed = _IN_FLIGHT_S if promise is Promise.ONLY_IN_FLIGHT else RECOVERY_S
+    if call.began > window.hit + allowed:
+        yield f"begun more than {allowed:g} s later: {what}"
+
+
+def _longest_gap(calls: Iterable[Call], window: Window) -> float:
+    """Return the longest time in which no unary call succeeded."""
+    times = sorted(call.ended for call in calls if call.kind == UNARY and call.code == "OK")
+    return max((after - before for before, after in pairwise([window.hit, *times, window.end])), default=0.0)
+
+
+def render(rows: Iterable[Row]) -> str:
+    """Return the table as text."""
+    lines = [
+        f"{'event':<44} {'calls':>6} {'failed':>6} {'gap ms':>7} {'recovery ms':>11} {'converged ms':>12}  kept  codes"
+    ]
+    for row in rows:
+        codes = ", ".join(f"{count} {code}" for code, count in sorted(row.codes.items())) or "-"
+        lines.append(
+            f"{row.event:<44} {row.calls:>6} {row.failed:>6} {row.gap_ms:>7} {row.recovery_ms:>11} "
+            f"{row.converged_ms:>12}  {'yes' if row.is_kept else 'NO':<4}  {codes}"
+        )
+        lines += [f"    {problem}" for problem in row.problems]
+    return "\n".join(lines)

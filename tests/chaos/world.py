@@ -1,0 +1,177 @@
+"""The ingress under test: what can be changed and killed in it, and how to tell that it is whole again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+from constant_load import Load
+from processes import commands, ingress_folder, is_alive, raylet_pid, workers
+from ray import serve
+from ray.serve.schema import ServeDeploySchema
+
+import sdk
+from sdk.ingress.actors import CONTROLLER_NAME, NAMESPACE, proxy_name
+
+_PATIENCE_S = 90.0
+
+
+class World:
+    """One application behind the ingress of a cluster of one node.
+
+    It is deployed by Ray Serve's config: the way by which an option changes without replacing replicas.
+
+    Args:
+        application: Its name.
+        replicas: How many it has at first.
+    """
+
+    def __init__(self, application: str, replicas: int) -> None:
+        self.application, self.replicas = application, replicas
+        #: Replicas that were replaced or taken away by a change.
+        self.replaced = 0
+        self._number = 1
+        self._options: dict[str, Any] = {}
+        # What has been killed must have been replaced: how to see it, and what was seen before.
+        self._killed: list[tuple[Callable[[], object], object]] = []
+        self.node_id = sdk.status().proxies[0].node_id
+        self.raylet = raylet_pid(self.node_id)
+        self._deploy()
+        self.wait_converged()
+
+    # -- changes
+
+    @property
+    def version(self) -> str:
+        """What is deployed now, as the replicas say it."""
+        return f"v{self._number}"
+
+    def redeploy(self) -> None:
+        """Replace every replica by one of the next version."""
+        self.replaced += self.replicas
+        self._number += 1
+        self._deploy()
+
+    def scale(self, replicas: int) -> None:
+        """Change the number of replicas."""
+        self.replaced += max(0, self.replicas - replicas)
+        self.replicas = replicas
+        self._deploy()
+
+    def change(self, **options: Any) -> None:
+        """Change options of the running replicas."""
+        self._options.update(options)
+        self._deploy()
+
+    def _deploy(self) -> None:
+        deployment = {"name": "Target", "num_replicas": self.replicas, **self._options}
+        config = {
+            "name": self.application,
+            "route_prefix": None,
+            "import_path": "chaos_apps:build",
+            "args": {"version": self.version},
+            "deployments": [deployment],
+        }
+        # What the REST API and `serve deploy` end in.
+        client = serve.context._get_global_client()
+        client.deploy_apps(ServeDeploySchema(applications=[config]), _blocking=True)
+
+    # -- faults
+
+    def kill_replica(self, load: Load) -> None:
+        """Kill a replica that serves."""
+        self._kill(self.victim(load), self._replica_pids)
+
+    def victim(self, load: Load) -> int:
+        """Return the process id of a replica that answers calls."""
+        return min(pid for pid in load.serving(time.monotonic() - 1) if is_alive(pid))
+
+    def kill_envoy(self) -> None:
+        """Kill Envoy."""
+        self._kill(self._envoy(), self._envoy)
+
+    def kill_supervisor(self) -> None:
+        """Kill what looks after Envoy, and Envoy with it."""
+        self._kill(os.getsid(self._envoy()), self._envoy)
+
+    def kill_proxy(self) -> None:
+        """Kill the process of the proxy actor."""
+        self._kill(self._worker("ray::Proxy"), lambda: self._worker("ray::Proxy"))
+
+    def restart_proxy(self) -> None:
+        """Let Ray restart the proxy actor."""
+        self._expect_another(lambda: self._worker("ray::Proxy"))
+        ray.kill(ray.get_actor(proxy_name(self.node_id), namespace=NAMESPACE), no_restart=False)
+
+    def kill_controller(self) -> None:
+        """Kill the process of the controller."""
+        self._kill(self._worker("ray::Controller"), lambda: self._worker("ray::Controller"))
+
+    def restart_controller(self) -> None:
+        """Let Ray restart the controller."""
+        self._expect_another(lambda: self._worker("ray::Controller"))
+        ray.kill(ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE), no_restart=False)
+
+    @contextlib.contextmanager
+    def paused(self, load: Load) -> Iterator[None]:
+        """Stop a replica with SIGSTOP for a while."""
+        pid = self.victim(load)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    # -- looking
+
+    def is_whole(self) -> bool:
+        """Whether every part is there, and the ingress routes to every replica and to nothing else."""
+        try:
+            status = sdk.status()
+        except sdk.ClusterError:
+            return False
+        for application in status.applications:
+            if application.name == self.application:
+                (deployment,) = application.deployments
+                counts = {deployment.replicas, len(deployment.endpoints), len(self._replica_pids()), self.replicas}
+                is_healthy = status.is_healthy and all(proxy.envoy_pid for proxy in status.proxies)
+                return is_healthy and len(counts) == 1 and all(see() not in (0, before) for see, before in self._killed)
+        return False
+
+    def wait_converged(self) -> float:
+        """Wait until it is whole, and return when that was."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self.is_whole():
+            if time.monotonic() > deadline:
+                status = sdk.status()
+                raise AssertionError(f"the ingress did not converge within {_PATIENCE_S:g} s: {status}")
+            time.sleep(0.1)
+        self._killed.clear()
+        return time.monotonic()
+
+    def leftovers(self) -> list[int]:
+        """Return the replicas of the application that are more than there should be."""
+        return self._replica_pids()[self.replicas :]
+
+    # -- inside
+
+    def _replica_pids(self) -> list[int]:
+        return sorted(workers(self.raylet, f"ray::ServeReplica:{self.application}:"))
+
+    def _worker(self, title: str) -> int:
+        return next(iter(workers(self.raylet, title)), 0)
+
+    def _envoy(self) -> int:
+        return next(iter(commands(f"--config-path {ingress_folder(self.node_id)}")), 0)
+
+    def _kill(self, pid: int, see: Callable[[], object]) -> None:
+        self._expect_another(see)
+        os.kill(pid, signal.SIGKILL)
+
+    def _expect_another(self, see: Callable[[], object]) -> None:
+        self._killed.append((see, see()))

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+
+from sdk.ingress.learning import Learning
+from sdk.ingress.registry import ProxyState, Registry, Replica
+from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def learning(clock: Clock) -> Learning:
+    return Learning(7.0, clock)
+
+
+def test_the_first_controller_has_nothing_to_learn(learning: Learning) -> None:
+    assert not learning.is_over, "it has not looked yet"
+    learning.expect(set())
+    assert learning.is_over
+
+
+def test_it_waits_for_every_proxy_that_was_there(learning: Learning) -> None:
+    learning.hear("a", holds_table=True)  # before the controller has looked
+    assert not learning.is_over
+    learning.expect({"a", "b"})
+    assert not learning.is_over
+    learning.hear("b", holds_table=False)
+    assert learning.is_over
+
+
+def test_a_proxy_that_does_not_come_back_is_not_waited_for_longer_than_replicas_need(
+    learning: Learning, clock: Clock
+) -> None:
+    learning.expect({"a"})
+    clock.now = 6.9
+    assert not learning.is_over
+    clock.now = 7
+    assert learning.is_over
+
+
+def test_proxies_that_hold_nothing_leave_it_to_the_replicas(learning: Learning, clock: Clock) -> None:
+    learning.expect({"a"})
+    learning.hear("a", holds_table=False)
+    assert not learning.is_over, "an empty table would turn UNAVAILABLE into NOT_FOUND"
+    clock.now = 7
+    assert learning.is_over
+
+
+def test_once_over_it_stays_over(learning: Learning) -> None:
+    learning.expect({"a"})
+    learning.hear("a", holds_table=True)
+    learning.expect({"a", "new"})
+    assert learning.is_over
+
+
+def test_controller_and_proxy_restarted_together_serve_what_was_served(learning: Learning, clock: Clock) -> None:
+    endpoint = Endpoint("r", "127.0.0.1", 4000)
+    kept = Snapshot(50, (Application("app", (Deployment("D", ("t.T",), (endpoint,)),)),))
+    registry = Registry(lease_s=7, clock=clock, first_version=10)
+    learning.expect({"a"})
+    # The next proxy actor brings what it found beside its Envoy.
+    registry.adopt(kept)
+    learning.hear("a", holds_table=True)
+    registry.report(ProxyState("p2", "a", "127.0.0.1:9000", version=50))
+    assert learning.is_over
+    assert registry.snapshot.applications == kept.applications
+    assert registry.snapshot.version > 50
+    clock.now = 6
+    registry.register(Replica("app", "D", ("t.T",), endpoint))
+    clock.now = 7
+    assert registry.expire() == (), "the replica has sent its heartbeat"
+
+
+def test_a_proxy_that_is_being_restarted_is_waited_for_longer_than_a_replica(clock: Clock) -> None:
+    registry = Registry(lease_s=7, proxy_lease_s=15, clock=clock, first_version=10)
+    registry.report(ProxyState("p1", "a", "127.0.0.1:9000", version=10))
+    registry.register(Replica("app", "D", ("t.T",), Endpoint("r", "127.0.0.1", 4000)))
+    clock.now = 14
+    registry.expire()
+    assert not registry.is_acknowledged(registry.snapshot.version), "its Envoy still routes by the old table"
+    registry.report(ProxyState("p2", "a", "127.0.0.1:9000", version=registry.snapshot.version))
+    assert registry.is_acknowledged(registry.snapshot.version)
+    clock.now = 29
+    registry.expire()
+    assert registry.proxies == ()
+
+
+def test_a_replica_that_leaves_while_the_controller_learns_does_not_come_back(clock: Clock) -> None:
+    old = Endpoint("old", "127.0.0.1", 4000)
+    held = Snapshot(50, (Application("app", (Deployment("D", ("t.T",), (old,)),)),))
+    registry = Registry(lease_s=7, clock=clock, first_version=10)
+    registry.deregister("old")
+    registry.adopt(held)
+    assert registry.snapshot.applications[0].deployments[0].endpoints == ()
+    assert registry.snapshot.version > 50, "the proxy must hear of it"

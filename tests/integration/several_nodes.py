@@ -1,0 +1,194 @@
+"""A program: a Ray cluster of two nodes, each in a network of its own where possible. Prints what it sees as JSON.
+
+In namespaces an abstract unix socket of one node can't be reached from the other: as on two machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import ray
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from namespaces import machines
+from node_app import Where
+from processes import commands, ingress_folder, is_alive
+from ray.serve.generated.serve_pb2 import HealthzRequest
+from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
+from user_defined_protos_pb2 import UserDefinedMessage
+from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+
+import sdk
+from sdk.serve.run import stop_ingress
+
+BEGAN = time.monotonic()
+METADATA = (("application", "spread"),)
+
+
+def main(port: int, uses_namespaces: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
+        here, there, prefix = "127.0.0.1", "127.0.0.1", []
+        if uses_namespaces:
+            here, ((namespace, there),) = stack.enter_context(machines(1))
+            prefix = ["ip", "netns", "exec", namespace]
+        # Ray notices a lost node after two seconds instead of fifteen.
+        os.environ["RAY_health_check_period_ms"] = "500"
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            _node_ip_address=here,
+            _temp_dir=temporary,
+        )
+        stack.callback(ray.shutdown)
+        raylet = stack.enter_context(second_node(prefix, there))
+        look(port, here, there, raylet, uses_namespaces)
+        sdk.shutdown()
+
+
+def look(port: int, here: str, there: str, raylet: int, uses_namespaces: bool) -> None:
+    host = "0.0.0.0" if uses_namespaces else "127.0.0.1"
+    sdk.start(sdk.GrpcOptions(host=host, port=port, proxy_location="HeadOnly"))
+    sdk.run(Where.bind(), name="spread")
+    tell("with HeadOnly there is one proxy", len(sdk.status().proxies))
+    nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    head = sdk.status().proxies[0].node_id
+    (other,) = nodes - {head}
+    with grpc.insecure_channel(f"{here}:{port}") as channel:
+        tell("the head's proxy reaches", names(answers(channel, 2), head))
+    if uses_namespaces:
+        stop_ingress()
+        sdk.start(sdk.GrpcOptions(host=host, port=port))
+        wait_until(lambda: is_whole(2, 2))
+        tell("with EveryNode there are proxies on", names({proxy.node_id for proxy in sdk.status().proxies}, head))
+        with grpc.insecure_channel(f"{there}:{port}") as channel:
+            tell("the other node's proxy reaches", names(answers(channel, 2), head))
+            tell("its health", health(channel))
+            drain(other)
+            wait_until(lambda: health(channel)[0] != "SERVING")
+            tell("its health while it is drained", health(channel))
+        with grpc.insecure_channel(f"{here}:{port}") as channel:
+            tell("the health of the head meanwhile", health(channel))
+    envoys = commands(str(ingress_folder(other)))
+    tell("processes of the other node's proxy", len(envoys))
+    with grpc.insecure_channel(f"{here}:{port}") as channel:
+        os.kill(raylet, signal.SIGKILL)
+        tell("codes after a node is lost", codes(channel, seconds=3.0))
+        tell("codes 3 s later", codes(channel, seconds=2.0))
+        wait_until(lambda: is_whole(1, 1), 60)
+        tell("then the head's proxy reaches", names(answers(channel, 1), head))
+    tell("the lost node is forgotten", True)
+    wait_until(lambda: not any(is_alive(pid) for pid in envoys) and not ingress_folder(other).exists())
+    tell("its Envoy is left", any(is_alive(pid) for pid in envoys))
+
+
+@contextlib.contextmanager
+def second_node(prefix: list[str], address: str) -> Iterator[int]:
+    """Join a node to the cluster, and yield the process id of its raylet."""
+    before = commands("raylet/raylet ").keys()
+    command = [*prefix, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=4"]
+    command += [f"--address={ray.get_runtime_context().gcs_address}", f"--node-ip-address={address}"]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2, 60)
+            (raylet,) = (
+                pid
+                for pid, words in commands("raylet/raylet ").items()
+                if pid not in before and f"--node_ip_address={address}" in words and _is_of(words)
+            )
+            yield raylet
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+
+
+def _is_of(words: str) -> bool:
+    return f"--gcs-address={ray.get_runtime_context().gcs_address}" in words
+
+
+def answers(channel: grpc.Channel, count: int) -> set[str]:
+    """The nodes whose replicas answer, when so many do: Envoy sends calls to a replica after its first health check."""
+    stub, found = UserDefinedServiceStub(channel), set()
+
+    def call() -> bool:
+        found.add(stub.__call__(UserDefinedMessage(), metadata=METADATA, timeout=10, wait_for_ready=True).greeting)
+        return len(found) >= count
+
+    wait_until(call, 10)
+    return found
+
+
+def drain(node_id: str) -> None:
+    """Tell Ray that a machine will be preempted."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--node-id={node_id}"]
+    command += [f"--address={ray.get_runtime_context().gcs_address}", "--reason=DRAIN_NODE_REASON_PREEMPTION"]
+    command += ["--reason-message=test", "--deadline-remaining-seconds=600"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def health(channel: grpc.Channel) -> list[str]:
+    """What grpc.health.v1 says, and what Ray Serve's Healthz does."""
+    stub, serve = HealthStub(channel), RayServeAPIServiceStub(channel)
+    status = HealthCheckResponse.ServingStatus.Name(stub.Check(HealthCheckRequest(), timeout=5).status)
+    try:
+        return [status, serve.Healthz(HealthzRequest(), timeout=5).message]
+    except grpc.RpcError as error:
+        return [status, f"{error.code().name}: {error.details()}"]
+
+
+def codes(channel: grpc.Channel, seconds: float) -> list[str]:
+    """The codes of calls in that time."""
+    stub, end, seen = UserDefinedServiceStub(channel), time.monotonic() + seconds, set()
+    while time.monotonic() < end:
+        try:
+            stub.__call__(UserDefinedMessage(), metadata=METADATA, timeout=5)
+            seen.add("OK")
+        except grpc.RpcError as error:
+            seen.add(error.code().name)
+        time.sleep(0.01)
+    return sorted(seen)
+
+
+def is_whole(proxies: int, endpoints: int) -> bool:
+    try:
+        status = sdk.status()
+    except sdk.ClusterError:
+        return False
+    (application,) = status.applications
+    routed = application.deployments[0].endpoints
+    return len(status.proxies) == proxies and all(p.up_to_date for p in status.proxies) and len(routed) == endpoints
+
+
+def names(nodes: set[str], head: str) -> list[str]:
+    return sorted("head" if node == head else "other" for node in nodes)
+
+
+def tell(what: str, value: Any) -> None:
+    print(json.dumps([what, value]), flush=True)
+    print(f"{time.monotonic() - BEGAN:.1f} s: {what}", file=sys.stderr)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2] == "namespaces")

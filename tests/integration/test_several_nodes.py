@@ -1,0 +1,71 @@
+"""A cluster of two nodes: replicas on both are reached from both, and a lost node is forgotten."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import free_port
+from namespaces import machines
+
+PROGRAM = Path(__file__).parent / "several_nodes.py"
+
+
+def has_namespaces() -> bool:
+    try:
+        with machines(0):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Any]:
+    # Without its rights, both nodes are on the loopback address, and there can be one Envoy only.
+    kind = "namespaces" if has_namespaces() else "loopback"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(free_port()), kind],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+
+
+def test_replicas_on_another_node_are_reached(seen: dict[str, Any]) -> None:
+    assert seen["with HeadOnly there is one proxy"] == 1
+    assert seen["the head's proxy reaches"] == ["head", "other"]
+
+
+def test_every_node_has_a_proxy_that_reaches_every_replica(seen: dict[str, Any]) -> None:
+    if "the other node's proxy reaches" not in seen:
+        pytest.skip("two Envoys of one port need network namespaces, which this user may not make")
+    assert seen["with EveryNode there are proxies on"] == ["head", "other"]
+    assert seen["the other node's proxy reaches"] == ["head", "other"]
+
+
+def test_a_node_that_is_being_drained_says_so_to_load_balancers(seen: dict[str, Any]) -> None:
+    if "its health" not in seen:
+        pytest.skip("two Envoys of one port need network namespaces, which this user may not make")
+    assert seen["its health"] == ["SERVING", "success"]
+    assert seen["its health while it is drained"] == ["NOT_SERVING", "UNAVAILABLE: This node is being drained."]
+    assert seen["the health of the head meanwhile"] == ["SERVING", "success"]
+
+
+def test_a_lost_node_is_forgotten(seen: dict[str, Any]) -> None:
+    assert set(seen["codes after a node is lost"]) <= {"OK", "UNAVAILABLE"}
+    assert seen["codes 3 s later"] == ["OK"]
+    assert seen["then the head's proxy reaches"] == ["head"]
+
+
+def test_nothing_of_a_lost_nodes_proxy_is_left(seen: dict[str, Any]) -> None:
+    assert not seen["its Envoy is left"]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from envoy_rig import rig
+
+from sdk.xds.server import ResourcesRejected
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GREET = "/demo.Greeter/SayHello"
+
+
+def test_each_call_is_a_line_of_json_with_its_request_id_and_status(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+
+    async def scenario() -> list[dict[str, Any]]:
+        async with rig("a") as it:
+            it.config = replace(it.config, access_log=str(log))
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+            assert await it.answers(GREET, ("request_id", 'a "b"'), ("multiplexed_model_id", "m")) == "a"
+            assert await it.answers(GREET, ("application", "none")) == "NOT_FOUND"
+            return [json.loads(line) for line in (await lines(log, 2)).splitlines()]
+
+    served, refused = sorted(asyncio.run(scenario()), key=lambda line: str(line["status"]), reverse=True)
+    expected = {"request_id": 'a "b"', "application": "one", "method": GREET, "status": "OK", "model_id": "m"}
+    assert served.items() >= expected.items()
+    assert served["peer"].startswith("127.0.0.1:")
+    assert served["replica"]
+    assert isinstance(served["duration_ms"], int)
+    assert (served["request_bytes"], served["time"][:2]) == (5, "20")
+    assert refused["status"] == "NOT_FOUND"
+    assert len(refused["request_id"]) == 36, "the one that the client got, too"
+
+
+def test_a_file_that_cannot_be_opened_is_said_to_be_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with rig("a") as it:
+            it.config = replace(it.config, access_log=str(tmp_path / "no" / "access.log"))
+            with pytest.raises(ResourcesRejected, match=r"no/access\.log"):
+                await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+
+    asyncio.run(scenario())
+
+
+async def lines(path: Path, count: int) -> str:
+    """Returns the log once it has so many lines: Envoy writes what it has each second."""
+    for _ in range(300):
+        if path.exists() and (text := path.read_text()).count("\n") >= count:
+            return text
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"no {count} lines in {path}")
