@@ -7,6 +7,8 @@ QUICK ?=
 
 GUIDE_PROTO := protos/user_defined_protos.proto
 GUIDE := examples/guide
+# The other examples have their proto in their own folder, and one module whose name ends with _app.
+EXAMPLES := $(dir $(wildcard examples/*/*.proto))
 BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
 NODE_CLIENT := tests/interop/node
@@ -29,10 +31,12 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE) --check
+	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example --check || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check
 	$(BIN)/python protos/compile_own.py --check
 	$(BIN)/pytest tests/codegen/test_cases.py -k committed
 	cd $(GUIDE) && for app in app1 app2 app3; do $(CURDIR)/$(BIN)/sdk check --strict $$app || exit 1; done
+	for example in $(EXAMPLES); do (cd $$example && $(CURDIR)/$(BIN)/sdk check --strict $$(basename *_app.py .py)) || exit 1; done
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
@@ -51,6 +55,7 @@ bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc 
 
 codegen: $(INSTALLED) ## Generate the code of every proto in the repository again.
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE)
+	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
 	$(BIN)/python tests/codegen/test_cases.py

@@ -107,6 +107,15 @@ def getter(name: str, generic: str, types: Sequence[str], indent: int) -> str:
     return _lines(indent, f"def {name}(", "self,", f") -> {annotation}:")
 
 
+def subclass(name: str, bases: Sequence[str], comment: str, indent: int) -> str:
+    """Lay out the head of a class with a comment on its first line. The first line is returned unindented."""
+    # A comment for type checkers does not count for the width.
+    flat = f"class {name}({', '.join(bases)}):"
+    if indent + len(flat) <= WIDTH:
+        return flat + comment
+    return exploded(f"class {name}({comment}", bases, "):", indent)
+
+
 def docstring(text: str, indent: int) -> str:
     """Lay out a docstring. Its value is ``text``, whatever it contains.
 

@@ -76,6 +76,11 @@ class Rpc:
         return self.kind.endswith("Stream")
 
     @property
+    def handle_kind(self) -> str:
+        """Name of its class in a handle, ``"HandleStream"``; for methods that take one message."""
+        return scope.handle_kind(self.kind)
+
+    @property
     def cardinality(self) -> str:
         """Name of the ``sdk.service.Cardinality``, ``"UNARY_STREAM"``."""
         return naming.constant(self.kind)
@@ -120,8 +125,8 @@ class File:
 
     @property
     def exports(self) -> tuple[str, ...]:
-        """Every name that the generated module defines, as ruff sorts an ``__all__``."""
-        derived = [name for names in self.scope.services for name in dataclasses.astuple(names)]
+        """Every name that the generated module defines for others, as ruff sorts an ``__all__``."""
+        derived = [name for each in self.scope.services for name in dataclasses.astuple(each) if name != each.bound]
         return tuple(sorted([*derived, *(alias.name for alias in self.scope.aliases)], key=imports.by_kind))
 
 

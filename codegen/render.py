@@ -63,6 +63,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "answers": _answers,
+        "bound": _bound,
         "bracketed": layout.bracketed,
         "client_property": _client_property,
         "client_row": _client_row,
@@ -75,6 +76,7 @@ def _environment() -> jinja2.Environment:
         "quoted": _quoted,
         "rows": _rows,
         "signature": layout.signature,
+        "subclass": layout.subclass,
     }
     return environment
 
@@ -123,6 +125,10 @@ def _client_property(rpc: Rpc, kind: str, indent: int) -> str:
 def _client_row(rpc: Rpc, kind: str, constant: str, indent: int) -> str:
     types = [rpc.request.expression, rpc.response.expression]
     return layout.subscripted(f"{rpc.python_name} = {kind}", types, f"{constant}[{_quoted(rpc.name)}]", indent)
+
+
+def _bound(service: Service, becomes: str, indent: int) -> str:
+    return layout.getter("__grpc_bound__", becomes, [service.names.bound], indent)
 
 
 def _rows(service: Service, row: str, indent: int) -> str:

@@ -33,7 +33,8 @@ _RUNTIME: Mapping[str, tuple[str, ...]] = {
         "SyncUnaryStream",
         "SyncUnaryUnary",
     ),
-    "sdk.deployment": ("ServicerBase",),
+    "sdk.deployment": ("Becomes", "BoundDeployment", "ServicerBase"),
+    "sdk.handles": ("HandleStream", "HandleUnary", "ServiceHandle"),
     "sdk.service": ("Cardinality", "Method", "RequestStream", "Row", "Service", "Shim"),
 }
 
@@ -92,6 +93,8 @@ class Derived:
     base: str
     async_client: str
     sync_client: str
+    handle: str
+    bound: str  # for type checkers only
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +213,7 @@ def resolve(proto: FileDescriptorProto, homes: Mapping[str, Home], tree: Tree) -
             stub = "Any" if isinstance(module, Loaded) else naming.message_stub(module.alias, path)
             aliases.append(Alias(alias, expression, stub))
 
-    needed = _needed(proto, methods) | ({"TYPE_CHECKING"} if any(a.stub != a.expression for a in aliases) else set())
+    needed = _needed(proto, methods)
     runtime = [
         Import(module, name, _claim(name, taken))
         for module, names in _RUNTIME.items()
@@ -249,19 +252,32 @@ def _derived(stem: str, taken: set[str]) -> Derived:
         base=_claim(stem + "Base", taken),
         async_client=_claim(stem + "Client", taken),
         sync_client=_claim(stem + "SyncClient", taken),
+        handle=_claim(stem + "Handle", taken),
+        bound=_claim(f"_{stem}Bound", taken),
     )
 
 
 def _needed(proto: FileDescriptorProto, methods: Sequence[MethodDescriptorProto]) -> set[str]:
     """Return what the generated module uses of the SDK and the standard library; it must not import more."""
-    needed = {"ClassVar", "AsyncClient", "SyncClient", "ServicerBase", "Row", "Service", "Shim"}
+    needed = {"TYPE_CHECKING", "ClassVar", "AsyncClient", "SyncClient", "Row", "Service", "Shim"}
+    needed |= {"Becomes", "BoundDeployment", "ServicerBase", "ServiceHandle"}
     for method in methods:
         flow = kind(method)
         needed |= {"Any", "Cardinality", "Method", "Async" + flow, "Sync" + flow}
         needed |= {"AsyncIterator", "Iterator"} if method.server_streaming else {"Awaitable"}
-        needed |= {"RequestStream"} if method.client_streaming else set()
+        needed |= {"RequestStream"} if method.client_streaming else {handle_kind(flow)}
     deprecated = proto.options.deprecated or any(service.options.deprecated for service in proto.service)
     return needed | ({"deprecated"} if deprecated or any(method.options.deprecated for method in methods) else set())
+
+
+def handle_kind(kind: str) -> str:
+    """Return the class of an RPC in a handle, by what comes and goes; a handle sends one message.
+
+    Example:
+        >>> handle_kind("UnaryStream")
+        'HandleStream'
+    """
+    return kind.replace("Unary", "Handle", 1)
 
 
 def kind(method: MethodDescriptorProto) -> str:

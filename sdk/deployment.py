@@ -6,9 +6,10 @@ class unchanged: it can be built and called in a unit test, and mypy and pyright
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from typing_extensions import TypedDict, Unpack
 
@@ -21,19 +22,34 @@ if TYPE_CHECKING:
     from ray.serve.config import AutoscalingConfig
     from ray.serve.handle import DeploymentHandle
 
+    from sdk.inner_call import InnerCall
     from sdk.interceptors import Interceptor
     from sdk.service import Shim
 
-    class BoundDeployment(Application, DeploymentHandle[Any]):
-        """What ``bind`` returns, for type checkers.
-
-        At run time it is a ``ray.serve.Application``. Ray Serve replaces it by a ``DeploymentHandle`` when it is given
-        to another deployment's constructor, so it is typed as both.
-        """
-
-
 P = ParamSpec("P")
 C = TypeVar("C", bound="type[ServicerBase]")
+B = TypeVar("B")
+B_co = TypeVar("B_co", covariant=True)
+
+if TYPE_CHECKING:
+
+    class BoundDeployment(Application, DeploymentHandle[Any]):
+        """What ``bind`` returns, for type checkers; in generated code it is the service's typed handle as well.
+
+        At run time it is a ``ray.serve.Application``. It is replaced by a handle when it is given to another
+        deployment's constructor, so it is typed as both.
+        """
+
+    class Becomes(Any, Generic[B_co]):  # type: ignore[misc]  # Any: a class of two services inherits two of them
+        """Names what binding a class returns. A class of several services is typed as a handle of its first one."""
+
+else:
+    # Generated code imports them, and uses them where only type checkers look.
+    BoundDeployment = Becomes = object
+
+
+class _Bindable(Protocol[B_co]):
+    def __grpc_bound__(self) -> Becomes[B_co]: ...
 
 
 class DeploymentOptions(TypedDict, total=False):
@@ -68,12 +84,18 @@ class ServicerBase:
 
     __grpc_shim__: ClassVar[type[Shim]]
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[BoundDeployment]:
+            raise NotImplementedError
+
     @classmethod
-    def bind(cls: Callable[P, ServicerBase], *args: P.args, **kwargs: P.kwargs) -> BoundDeployment:
+    def bind(cls: Callable[P, _Bindable[B]], *args: P.args, **kwargs: P.kwargs) -> B:
         """Bind constructor arguments and return an application for :func:`sdk.run`.
 
         Args:
             *args: Positional arguments of the class's constructor. What another ``bind`` returned arrives there as a
+                generated handle, ``GreeterHandle``, when the parameter is annotated so, else as Ray Serve's
                 ``DeploymentHandle``.
             **kwargs: Keyword arguments of the constructor.
 
@@ -82,13 +104,14 @@ class ServicerBase:
 
         Raises:
             DefinitionError: The class is not decorated with :func:`grpc_deployment`.
-            OptionsError: Ray Serve refuses an option of the deployment.
+            OptionsError: Ray Serve refuses an option of the deployment, or a parameter is a handle of another service.
             ApplicationError: Another deployment among the arguments serves one of the services of this one.
         """
-        return _bind(cls, {}, args, kwargs)
+        bound: B = _bind(cls, {}, args, kwargs)
+        return bound
 
     @classmethod
-    def options(cls: Callable[P, ServicerBase], **options: Unpack[DeploymentOptions]) -> Configured[P]:
+    def options(cls: Callable[P, _Bindable[B]], **options: Unpack[DeploymentOptions]) -> Configured[P, B]:
         """Return the deployment with other options, to ``bind`` afterwards.
 
         Args:
@@ -100,17 +123,32 @@ class ServicerBase:
         _check_options(cls, options)
         return Configured(cls, options)
 
+    # What typed handles call (sdk/handles.py). No RPC is called so: the names of theirs don't begin with an underscore.
+
+    async def _grpc_unary(self, call: InnerCall) -> bytes:
+        from sdk.inner_handlers import answer_unary
+
+        return await answer_unary(self, call)
+
+    async def _grpc_stream(self, call: InnerCall) -> AsyncGenerator[bytes, None]:
+        from sdk.inner_handlers import answer_stream
+
+        async with contextlib.aclosing(answer_stream(self, call)) as messages:
+            async for message in messages:
+                yield message
+
 
 @dataclass(frozen=True)
-class Configured(Generic[P]):
+class Configured(Generic[P, B]):
     """A deployment with options that replace those of its decorator."""
 
-    cls: Callable[P, ServicerBase]
+    cls: Callable[P, _Bindable[B]]
     replaced: DeploymentOptions
 
-    def bind(self, *args: P.args, **kwargs: P.kwargs) -> BoundDeployment:
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> B:
         """Bind constructor arguments, as :meth:`ServicerBase.bind` does."""
-        return _bind(self.cls, self.replaced, args, kwargs)
+        bound: B = _bind(self.cls, self.replaced, args, kwargs)
+        return bound
 
 
 @overload
@@ -194,8 +232,7 @@ def _check_compression(cls: Any, compression: Any) -> None:
         )
 
 
-def _bind(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundDeployment:
+def _bind(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     from sdk.serve.application import bind_class
 
-    bound: BoundDeployment = bind_class(cls, replaced, args, kwargs)
-    return bound
+    return bind_class(cls, replaced, args, kwargs)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import (
     AsyncClient,
@@ -16,7 +16,8 @@ from sdk.client import (
     SyncUnaryStream,
     SyncUnaryUnary,
 )
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleStream, HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 
 import user_defined_protos_pb2
@@ -26,10 +27,12 @@ __all__ = [
     "USER_DEFINED_SERVICE",
     "ImageClassificationServiceBase",
     "ImageClassificationServiceClient",
+    "ImageClassificationServiceHandle",
     "ImageClassificationServiceShim",
     "ImageClassificationServiceSyncClient",
     "UserDefinedServiceBase",
     "UserDefinedServiceClient",
+    "UserDefinedServiceHandle",
     "UserDefinedServiceShim",
     "UserDefinedServiceSyncClient",
 ]
@@ -91,6 +94,11 @@ class UserDefinedServiceBase(ServicerBase):
     """The service of Ray Serve's gRPC guide: one RPC of each kind that the guide shows."""
 
     __grpc_shim__: ClassVar[type[Shim]] = UserDefinedServiceShim
+
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_UserDefinedServiceBound]:
+            raise NotImplementedError
 
     def __call__(
         self,
@@ -176,6 +184,36 @@ class UserDefinedServiceSyncClient(SyncClient):
     """Greets ten times, counting up."""
 
 
+class UserDefinedServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `userdefinedprotos.UserDefinedService`."""
+
+    __grpc_service__: ClassVar[Service] = USER_DEFINED_SERVICE
+
+    __call__ = HandleUnary[
+        user_defined_protos_pb2.UserDefinedMessage,
+        user_defined_protos_pb2.UserDefinedResponse,
+    ](USER_DEFINED_SERVICE["__call__"])
+    """Greets, and doubles the number."""
+
+    Multiplexing = HandleUnary[
+        user_defined_protos_pb2.UserDefinedMessage2,
+        user_defined_protos_pb2.UserDefinedResponse2,
+    ](USER_DEFINED_SERVICE["Multiplexing"])
+    """Answers with the model that the `multiplexed_model_id` metadata names."""
+
+    Streaming = HandleStream[
+        user_defined_protos_pb2.UserDefinedMessage,
+        user_defined_protos_pb2.UserDefinedResponse,
+    ](USER_DEFINED_SERVICE["Streaming"])
+    """Greets ten times, counting up."""
+
+
+if TYPE_CHECKING:
+
+    class _UserDefinedServiceBound(BoundDeployment, UserDefinedServiceHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
+
+
 IMAGE_CLASSIFICATION_SERVICE = Service(
     full_name="userdefinedprotos.ImageClassificationService",
     proto="user_defined_protos.proto",
@@ -212,6 +250,11 @@ class ImageClassificationServiceBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = ImageClassificationServiceShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_ImageClassificationServiceBound]:
+            raise NotImplementedError
+
     def Predict(
         self, request: user_defined_protos_pb2.ImageData, /, *args: Any, **kwargs: Any
     ) -> (
@@ -238,3 +281,23 @@ class ImageClassificationServiceSyncClient(SyncClient):
         user_defined_protos_pb2.ImageData, user_defined_protos_pb2.ImageClass
     ](IMAGE_CLASSIFICATION_SERVICE["Predict"])
     """Downloads the image and returns the most likely classes, the likeliest first."""
+
+
+class ImageClassificationServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `userdefinedprotos.ImageClassificationService`."""
+
+    __grpc_service__: ClassVar[Service] = IMAGE_CLASSIFICATION_SERVICE
+
+    Predict = HandleUnary[
+        user_defined_protos_pb2.ImageData, user_defined_protos_pb2.ImageClass
+    ](IMAGE_CLASSIFICATION_SERVICE["Predict"])
+    """Downloads the image and returns the most likely classes, the likeliest first."""
+
+
+if TYPE_CHECKING:
+
+    class _ImageClassificationServiceBound(  # type: ignore[misc, unused-ignore]
+        BoundDeployment,
+        ImageClassificationServiceHandle,
+    ):
+        """What binding an implementation returns: another constructor takes it as a handle."""

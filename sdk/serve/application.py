@@ -15,6 +15,7 @@ from sdk.errors import ApplicationError, DefinitionError, OptionsError, Problem
 from sdk.serve.autoscaling import with_our_policy
 from sdk.serve.internals import bound_deployments
 from sdk.serve.replica import SERVED, replica_class
+from sdk.serve.typed_handles import mark, with_typed_handles
 
 if TYPE_CHECKING:
     from sdk.definition import Definition
@@ -59,23 +60,25 @@ def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwa
 
     Raises:
         DefinitionError: The class is not decorated.
-        OptionsError: The arguments don't fit its constructor, or Ray Serve refuses an option.
+        OptionsError: The arguments don't fit its constructor, one is a handle of another service than its parameter, or
+            Ray Serve refuses an option.
         ApplicationError: Another deployment among its arguments serves one of its services.
     """
     definition = require_definition(cls)
     try:
-        inspect.signature(cls.__init__).bind(None, *args, **kwargs)
+        given = inspect.signature(cls.__init__).bind(None, *args, **kwargs)
     except TypeError as error:
         raise OptionsError(f"{cls.__name__}.bind: {error}; its constructor is {_describe_constructor(cls)}") from None
     options = {**definition.options, **replaced}
     check_options(cls.__name__, options)
+    with_typed_handles(cls, given)
     if options.get("expose", True):
         deployment = _deploy(cls.__name__, replica_class(cls), with_our_policy(options))
     else:  # as any deployment of Ray Serve's: reached by handles, and by nothing else
         deployment = _deploy(cls.__name__, cls, options)
-    application = deployment.bind(*args, **kwargs)
+    application = deployment.bind(*given.args[1:], **given.kwargs)
     _check_services(cls.__name__, application)
-    return application
+    return mark(application, cls)
 
 
 def _check_services(name: str, application: serve.Application) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import copy
+import dataclasses
+import inspect
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +25,8 @@ from ray.serve._private.common import RUNNING_REQUESTS_KEY, DeploymentHandleSour
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve._private.router import SingletonThreadRouter
 from ray.serve.schema import ServeApplicationSchema, gRPCOptionsSchema
+
+from sdk.handles import ServiceHandle
 
 if TYPE_CHECKING:
     from ray.serve.schema import ServeDeploySchema
@@ -47,6 +51,8 @@ def bound_deployments(application: Application) -> list[Deployment]:
             if id(value) not in found:
                 found[id(value)] = deployment = value._bound_deployment
                 look([deployment.init_args, deployment.init_kwargs])
+        elif isinstance(value, ServiceHandle):
+            look(value._handle)
         elif isinstance(value, dict):
             look(list(value.values()))
         elif isinstance(value, (list, tuple)):
@@ -212,6 +218,20 @@ def internal_request_id(call: Call) -> str:
     return f"{_PROCESS}-{id(call):x}"
 
 
+def current_request_id() -> str:
+    """Return the request id that Ray Serve knows here, or ``""``."""
+    request_id: str = serve_context._get_serve_request_context().request_id
+    return request_id
+
+
+def carry_model_id(model_id: str) -> None:
+    """Let ``serve.get_multiplexed_model_id()`` return a model id here, where a handle has not been given one."""
+    context = serve_context._get_serve_request_context()
+    if model_id and not context.multiplexed_model_id:
+        changed: Any = dataclasses.replace(context, multiplexed_model_id=model_id)
+        serve_context._serve_request_context.set(changed)
+
+
 def cancel_child_requests(call: Call) -> None:
     """Cancel what a cancelled call awaits on other deployments' handles, as Ray Serve's replica does."""
     # Ray Serve's routers live on a loop of their own, unless it is told otherwise.
@@ -270,6 +290,17 @@ def build_local(application: serve.Application, name: str, make_router: Callable
         make_deployment_handle=lambda deployment, _: make_handle(deployment.name, name, make_router),
     )
     return built.deployments, built.ingress_deployment_name
+
+
+def forget_batches(cls: Any) -> None:
+    """Let the methods of a class under ``@serve.batch`` gather anew, on the event loop that runs now.
+
+    Ray Serve keeps one queue for each such method and process, which belongs to the loop that used it first.
+    """
+    for name in dir(cls):
+        set_size = getattr(inspect.getattr_static(cls, name), "set_max_batch_size", None)
+        if set_size is not None:
+            set_size.__self__._queue = None
 
 
 def make_handle(deployment: str, application: str, make_router: Callable[[str], Any]) -> Any:

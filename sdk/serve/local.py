@@ -18,6 +18,7 @@ from sdk.serve.application import describe_instance, require_application
 from sdk.serve.internals import (
     build_local,
     enter_local_replica,
+    forget_batches,
     internal_request_id,
     make_handle,
     make_replica_context,
@@ -84,6 +85,7 @@ class LocalReplica:
             self.instance = self.cls
             return
         if self._is_made:
+            forget_batches(self.cls)
             # As Ray Serve does it, for constructors that are async.
             self.instance = self.context.servable_object = self.cls.__new__(self.cls)
             await _finish(self.instance.__init__(*self.deployment.init_args, **self.deployment.init_kwargs))

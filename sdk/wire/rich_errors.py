@@ -12,7 +12,7 @@ from sdk.errors import STATUS_DETAILS
 from sdk.wire import metadata as md
 
 if TYPE_CHECKING:
-    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no types
+    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped, unused-ignore]  # it has no types, unless generated
 
     from sdk.errors import RpcError
 

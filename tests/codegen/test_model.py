@@ -24,7 +24,14 @@ def test_a_service(request_for: Build) -> None:
     (service,) = file.services
     assert (file.proto, file.output) == ("greet.proto", "greet_sdk.py")
     assert file.scope.own == "greet_pb2"
-    assert file.exports == ("GREETER", "GreeterBase", "GreeterClient", "GreeterShim", "GreeterSyncClient")
+    assert file.exports == (
+        "GREETER",
+        "GreeterBase",
+        "GreeterClient",
+        "GreeterHandle",
+        "GreeterShim",
+        "GreeterSyncClient",
+    )
     assert file.proto_hash == fingerprint(request.proto_file[0].SerializeToString())
     assert service.full_name == "greet.Greeter"
     assert [rpc.path for rpc in service.rpcs] == ["/greet.Greeter/SayHello", "/greet.Greeter/import"]

@@ -14,7 +14,17 @@ import grpc
 from awkward_pb2 import AMessageWithANameThatIsSoLongThatNoSignatureFitsOnOneLineAnyMore as Long
 from awkward_pb2 import Outer
 from awkward_pb2_grpc import AwkwardStub
-from awkward_sdk import AWKWARD, AwkwardBase, AwkwardClient, AwkwardShim, AwkwardSyncClient, RetiredBase
+from awkward_sdk import (
+    AWKWARD,
+    AsyncHandle,
+    AwkwardBase,
+    AwkwardClient,
+    AwkwardHandle,
+    AwkwardShim,
+    AwkwardSyncClient,
+    RetiredBase,
+    RetiredHandle,
+)
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import StringValue
 from shapes.awkward_pb2 import Square
@@ -120,6 +130,32 @@ sdk.run(WrongTypes.bind("a"), allow_breaking="yes")  # expect: arg-type reportAr
 sdk.run(WrongTypes.bind("a"), allow_braking=True)  # expect: call-arg reportCallIssue
 
 
+@grpc_deployment
+class Composed(RetiredBase):
+    def __init__(self, inner: AwkwardHandle) -> None:
+        self.inner = inner
+
+    async def Old(self, request: Outer) -> Outer:
+        await self.inner.Unary(Circle())  # expect: arg-type reportArgumentType
+        await self.inner.Unary(Outer(), deadline=3)  # expect: call-arg reportCallIssue
+        await self.inner.Unary(Outer(), timeout="3")  # expect: arg-type reportArgumentType
+        name: str = await self.inner.Unary(Outer())  # expect: assignment reportAssignmentType
+        await self.inner.Down(Circle())  # expect: misc reportGeneralTypeIssues
+        async for inner in self.inner.Down(Circle()):
+            depth: int = inner.name  # expect: assignment reportAssignmentType
+            print(depth, name)
+        await self.inner.Up(iter([]))  # expect: attr-defined reportAttributeAccessIssue
+        self.inner.Both(iter([]))  # expect: attr-defined reportAttributeAccessIssue
+        self.inner.Unary.remote(Outer())  # expect: attr-defined reportAttributeAccessIssue
+        return request
+
+
+Composed.bind(Composed.bind(WrongShapes.bind()))  # expect: arg-type reportArgumentType
+Composed.bind(WrongShapes)  # expect: arg-type reportArgumentType
+Composed.options(num_replicas=2).bind("inner")  # expect: arg-type reportArgumentType
+AsyncHandle(WrongShapes.bind()).Missing(Outer())  # expect: attr-defined reportAttributeAccessIssue
+
+
 async def async_clients() -> None:
     client = AwkwardClient("localhost:9000", deadline=3)  # expect: call-arg reportCallIssue
     AwkwardClient(grpc.insecure_channel("localhost:9000"))  # expect: arg-type reportArgumentType
@@ -179,3 +215,4 @@ class ImplementsWhatIsDeprecated(RetiredBase):
 async def deprecated() -> None:
     await awkward_sdk.RetiredClient("localhost:9000").Old(Outer())  # expect: deprecated reportDeprecated
     awkward_sdk.RetiredSyncClient("localhost:9000").Old(Outer())  # expect: deprecated reportDeprecated
+    await RetiredHandle(None).Old(Outer())  # expect: deprecated reportDeprecated

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 from awkward_pb2 import AMessageWithANameThatIsSoLongThatNoSignatureFitsOnOneLineAnyMore as Long
 from awkward_pb2 import Outer
-from awkward_sdk import AsyncBase, AwkwardBase, AwkwardClient, AwkwardSyncClient
+from awkward_sdk import AsyncBase, AwkwardBase, AwkwardClient, AwkwardHandle, AwkwardSyncClient
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import StringValue
 from shapes.awkward_pb2 import Square
@@ -26,8 +26,10 @@ from user_defined_protos_pb2 import (
 )
 from user_defined_protos_sdk import (
     ImageClassificationServiceBase,
+    ImageClassificationServiceHandle,
     UserDefinedServiceBase,
     UserDefinedServiceClient,
+    UserDefinedServiceHandle,
     UserDefinedServiceSyncClient,
 )
 
@@ -182,6 +184,39 @@ AsyncHandlers.options(num_replicas=3, name="x").bind("a")
 downloader = SyncHandlers.bind()
 TwoServices.bind(downloader, ["cat"])
 TwoServices.options(max_ongoing_requests=7, expose=False).bind(downloader, labels=["cat"])
+
+
+@grpc_deployment
+class Composed(ImageClassificationServiceBase):
+    def __init__(
+        self,
+        awkward: AwkwardHandle,
+        guide: UserDefinedServiceHandle | None = None,
+        *many: AwkwardHandle,
+        named: dict[str, AwkwardHandle] | None = None,
+    ) -> None:
+        self.awkward, self.guide = awkward, guide
+
+    async def Predict(self, image_data: ImageData) -> ImageClass:
+        reply: Outer.Inner.Deepest = await self.awkward.Unary(Outer(), timeout=2.5, model_id="m")
+        async for inner in self.awkward.Down(Circle(), metadata=[("key", "value"), ("key-bin", b"value")]):
+            name: str = inner.name
+            print(name, reply)
+        assert self.guide is not None
+        greeting: UserDefinedResponse = await self.guide(UserDefinedMessage(), timeout=None)
+        same: UserDefinedResponse = self.guide.__call__(UserDefinedMessage()).result()
+        for response in self.guide.Streaming(UserDefinedMessage()):
+            print(response.greeting, greeting, same)
+        call = self.awkward.Unary(Outer())
+        call.cancel()
+        return ImageClass()
+
+
+Composed.bind(AsyncHandlers.bind("a"))
+Composed.bind(SyncHandlers.options(num_replicas=2).bind(), TwoServices.bind(downloader, []), SyncHandlers.bind())
+Composed.options(num_replicas=2).bind(SyncHandlers.bind(), guide=None, named={"a": AsyncHandlers.bind("a")})
+# A class of two services is a handle of the first.
+ImageClassificationServiceHandle(TwoServices.bind(downloader, []))
 
 
 async def async_clients(channel: grpc.aio.Channel) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import (
     AsyncClient,
@@ -20,12 +20,20 @@ from sdk.client import (
     SyncUnaryStream,
     SyncUnaryUnary,
 )
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleStream, HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, RequestStream, Row, Service, Shim
 
 import bench_pb2
 
-__all__ = ["BENCH", "BenchBase", "BenchClient", "BenchShim", "BenchSyncClient"]
+__all__ = [
+    "BENCH",
+    "BenchBase",
+    "BenchClient",
+    "BenchHandle",
+    "BenchShim",
+    "BenchSyncClient",
+]
 
 BENCH = Service(
     full_name="bench.Bench",
@@ -144,6 +152,11 @@ class BenchBase(ServicerBase):
     """What the benchmarks call. Every server answers it with the same handlers."""
 
     __grpc_shim__: ClassVar[type[Shim]] = BenchShim
+
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_BenchBound]:
+            raise NotImplementedError
 
     def Unary(
         self, request: bench_pb2.Ask, /, *args: Any, **kwargs: Any
@@ -268,3 +281,38 @@ class BenchSyncClient(SyncClient):
 
     PingPong = SyncStreamStream[bench_pb2.Payload, bench_pb2.Payload](BENCH["PingPong"])
     """Answers each message with itself."""
+
+
+class BenchHandle(ServiceHandle):
+    """Typed handle to a deployment of `bench.Bench`."""
+
+    __grpc_service__: ClassVar[Service] = BENCH
+
+    Unary = HandleUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["Unary"])
+    """Answers with a payload of the size asked for."""
+
+    UnarySync = HandleUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["UnarySync"])
+    """The same, by a plain function where a server knows such handlers."""
+
+    WithContext = HandleUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["WithContext"])
+    """The same, and the handler reads the metadata and sets trailing metadata."""
+
+    ThroughHandle = HandleUnary[bench_pb2.Ask, bench_pb2.Payload](
+        BENCH["ThroughHandle"]
+    )
+    """The same, and the handler awaits another deployment for it."""
+
+    Fails = HandleUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["Fails"])
+    """Ends with NOT_FOUND."""
+
+    Sleeps = HandleUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["Sleeps"])
+    """Waits for ten seconds, which is longer than the deadlines it is called with."""
+
+    Download = HandleStream[bench_pb2.Ask, bench_pb2.Payload](BENCH["Download"])
+    """Answers with as many payloads as are asked for, each of the size asked for."""
+
+
+if TYPE_CHECKING:
+
+    class _BenchBound(BoundDeployment, BenchHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
 from collections.abc import Iterator as Iterator_
+from typing import TYPE_CHECKING, ClassVar
 from typing import Any as Any_
-from typing import ClassVar
 
 from google.protobuf import empty_pb2, wrappers_pb2
 from sdk.client import AsyncClient as AsyncClient_
@@ -23,7 +23,8 @@ from sdk.client import (
     SyncUnaryStream,
     SyncUnaryUnary,
 )
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleStream, HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, RequestStream, Row, Service, Shim
 from typing_extensions import deprecated
 
@@ -40,16 +41,20 @@ __all__ = [
     "AsyncBase",
     "ASyncClient",
     "AsyncClient",
+    "ASyncHandle",
+    "AsyncHandle",
     "ASyncShim",
     "AsyncShim",
     "ASyncSyncClient",
     "AsyncSyncClient",
     "AwkwardBase",
     "AwkwardClient",
+    "AwkwardHandle",
     "AwkwardShim",
     "AwkwardSyncClient",
     "RetiredBase",
     "RetiredClient",
+    "RetiredHandle",
     "RetiredShim",
     "RetiredSyncClient",
 ]
@@ -129,6 +134,11 @@ class AwkwardBase(ServicerBase):
     """
 
     __grpc_shim__: ClassVar[type[Shim]] = AwkwardShim
+
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_AwkwardBound]:
+            raise NotImplementedError
 
     def Unary(
         self, request: awkward_pb2_.Outer, /, *args: Any_, **kwargs: Any_
@@ -217,6 +227,29 @@ class AwkwardSyncClient(SyncClient):
         shapes_awkward_pb2.Square,
         awkward_pb2_.AMessageWithANameThatIsSoLongThatNoSignatureFitsOnOneLineAnyMore,
     ](AWKWARD["Both"])
+
+
+class AwkwardHandle(ServiceHandle):
+    """Typed handle to a deployment of `test.awkward.Awkward`."""
+
+    __grpc_service__: ClassVar[Service] = AWKWARD
+
+    Unary = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer.Inner.Deepest](
+        AWKWARD["Unary"]
+    )
+    """\"Quoted" from the start"""
+
+    Down = HandleStream[circle_pb2.Circle, awkward_pb2_.Outer.Inner](AWKWARD["Down"])
+    """A block comment
+    with stars,
+      and more indentation \\
+    """
+
+
+if TYPE_CHECKING:
+
+    class _AwkwardBound(BoundDeployment, AwkwardHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 ASYNC_ = Service(
@@ -346,6 +379,11 @@ class AsyncBase(ServicerBase):
     """Names that Python has a use for."""
 
     __grpc_shim__: ClassVar[type[Shim]] = AsyncShim
+
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_AsyncBound]:
+            raise NotImplementedError
 
     def import_(
         self, request: awkward_pb2_.Outer, /, *args: Any_, **kwargs: Any_
@@ -480,6 +518,38 @@ class AsyncSyncClient(SyncClient):
     )
 
 
+class AsyncHandle(ServiceHandle):
+    """Typed handle to a deployment of `test.awkward.Async`."""
+
+    __grpc_service__: ClassVar[Service] = ASYNC_
+
+    import_ = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["import"])
+
+    bind__ = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["bind"])
+
+    bind_ = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["bind_"])
+
+    __init___ = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["__init__"])
+
+    _channel___ = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer](
+        ASYNC_["_channel"]
+    )
+
+    Any = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["Any"])
+
+    Iterator = HandleStream[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["Iterator"])
+
+    ASYNC = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["ASYNC"])
+
+    __call__ = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["__call__"])
+
+
+if TYPE_CHECKING:
+
+    class _AsyncBound(BoundDeployment, AsyncHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
+
+
 A_SYNC = Service(
     full_name="test.awkward.ASync",
     proto="awkward.proto",
@@ -506,6 +576,11 @@ class ASyncBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = ASyncShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_ASyncBound]:
+            raise NotImplementedError
+
 
 class ASyncClient(AsyncClient_):
     """Async client of `test.awkward.ASync`."""
@@ -513,6 +588,18 @@ class ASyncClient(AsyncClient_):
 
 class ASyncSyncClient(SyncClient):
     """Blocking client of `test.awkward.ASync`."""
+
+
+class ASyncHandle(ServiceHandle):
+    """Typed handle to a deployment of `test.awkward.ASync`."""
+
+    __grpc_service__: ClassVar[Service] = A_SYNC
+
+
+if TYPE_CHECKING:
+
+    class _ASyncBound(BoundDeployment, ASyncHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 RETIRED = Service(
@@ -555,6 +642,11 @@ class RetiredBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = RetiredShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_RetiredBound]:
+            raise NotImplementedError
+
     def Old(
         self, request: awkward_pb2_.Outer, /, *args: Any_, **kwargs: Any_
     ) -> awkward_pb2_.Outer | Awaitable[awkward_pb2_.Outer]:
@@ -591,3 +683,24 @@ class RetiredSyncClient(SyncClient):
         Deprecated.
         """
         return SyncUnaryUnary.of(self, RETIRED["Old"])
+
+
+class RetiredHandle(ServiceHandle):
+    """Typed handle to a deployment of `test.awkward.Retired`."""
+
+    __grpc_service__: ClassVar[Service] = RETIRED
+
+    @property
+    @deprecated("/test.awkward.Retired/Old is deprecated in awkward.proto")
+    def Old(self) -> HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer]:
+        """Calls `/test.awkward.Retired/Old`.
+
+        Deprecated.
+        """
+        return HandleUnary.of(self, RETIRED["Old"])
+
+
+if TYPE_CHECKING:
+
+    class _RetiredBound(BoundDeployment, RetiredHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

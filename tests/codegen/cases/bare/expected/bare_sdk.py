@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncUnaryUnary, SyncClient, SyncUnaryUnary
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 
 import bare_pb2
@@ -19,10 +20,12 @@ __all__ = [
     "EMPTY",
     "AloneBase",
     "AloneClient",
+    "AloneHandle",
     "AloneShim",
     "AloneSyncClient",
     "EmptyBase",
     "EmptyClient",
+    "EmptyHandle",
     "EmptyShim",
     "EmptySyncClient",
 ]
@@ -63,6 +66,11 @@ class AloneBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = AloneShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_AloneBound]:
+            raise NotImplementedError
+
     def Go(
         self, request: bare_pb2.Nothing, /, *args: Any, **kwargs: Any
     ) -> bare_pb2.Nothing | Awaitable[bare_pb2.Nothing]:
@@ -80,6 +88,20 @@ class AloneSyncClient(SyncClient):
     """Blocking client of `Alone`."""
 
     Go = SyncUnaryUnary[bare_pb2.Nothing, bare_pb2.Nothing](ALONE["Go"])
+
+
+class AloneHandle(ServiceHandle):
+    """Typed handle to a deployment of `Alone`."""
+
+    __grpc_service__: ClassVar[Service] = ALONE
+
+    Go = HandleUnary[bare_pb2.Nothing, bare_pb2.Nothing](ALONE["Go"])
+
+
+if TYPE_CHECKING:
+
+    class _AloneBound(BoundDeployment, AloneHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 EMPTY = Service(
@@ -108,6 +130,11 @@ class EmptyBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = EmptyShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_EmptyBound]:
+            raise NotImplementedError
+
 
 class EmptyClient(AsyncClient):
     """Async client of `Empty`."""
@@ -115,3 +142,15 @@ class EmptyClient(AsyncClient):
 
 class EmptySyncClient(SyncClient):
     """Blocking client of `Empty`."""
+
+
+class EmptyHandle(ServiceHandle):
+    """Typed handle to a deployment of `Empty`."""
+
+    __grpc_service__: ClassVar[Service] = EMPTY
+
+
+if TYPE_CHECKING:
+
+    class _EmptyBound(BoundDeployment, EmptyHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncUnaryUnary, SyncClient, SyncUnaryUnary
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 
 import comments_pb2
@@ -18,6 +19,7 @@ __all__ = [
     "COMMENTS",
     "CommentsBase",
     "CommentsClient",
+    "CommentsHandle",
     "CommentsShim",
     "CommentsSyncClient",
 ]
@@ -169,6 +171,11 @@ class CommentsBase(ServicerBase):
     """\"Quoted" from the start, and at the end "so\""""
 
     __grpc_shim__: ClassVar[type[Shim]] = CommentsShim
+
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_CommentsBound]:
+            raise NotImplementedError
 
     def One(
         self, request: comments_pb2.Comment, /, *args: Any, **kwargs: Any
@@ -387,3 +394,66 @@ class CommentsSyncClient(SyncClient):
         COMMENTS["Twelve"]
     )
     """A line that is so long that it is longer than any line of code in the generated module is allowed to be, by far."""
+
+
+class CommentsHandle(ServiceHandle):
+    """Typed handle to a deployment of `comments.Comments`."""
+
+    __grpc_service__: ClassVar[Service] = COMMENTS
+
+    One = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["One"])
+    """A backslash \\ and two \\\\ and \\n and \\N{DASH} and \\u1234 and \"\"\"triple quotes\"\"\" and '''these'''.
+    Ends with a quote"
+    """
+
+    Two = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Two"])
+    """\"\"\""""
+
+    Three = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Three"])
+    """ends with a backslash \\"""
+
+    Four = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Four"])
+    """\\\""""
+
+    Five = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Five"])
+    """\"\"\"\""""
+
+    Six = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Six"])
+    """Trailing spaces
+          tabs
+
+
+     deeper
+    less deep
+    """
+
+    Seven = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Seven"])
+    """A block
+    with stars
+
+        and code {
+          "indented"
+        }
+    """
+
+    Eight = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Eight"])
+    """Javadoc, Ünïcödé, 日本語, emoji 🚀, a non-breaking space, a line separator, a right-to-left mark‏"""
+
+    Nine = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Nine"])
+    """Behind."""
+
+    Ten = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Ten"])
+
+    Eleven = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Eleven"])
+    """# noqa  type: ignore  {{ template }} {% raw %} %s {0} <html> &amp;
+    import comments_pb2 as comments__pb2
+    """
+
+    Twelve = HandleUnary[comments_pb2.Comment, comments_pb2.Comment](COMMENTS["Twelve"])
+    """A line that is so long that it is longer than any line of code in the generated module is allowed to be, by far."""
+
+
+if TYPE_CHECKING:
+
+    class _CommentsBound(BoundDeployment, CommentsHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

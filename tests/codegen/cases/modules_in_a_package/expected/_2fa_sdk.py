@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncStreamStream, SyncClient, SyncStreamStream
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import ServiceHandle
 from sdk.service import Cardinality, Method, RequestStream, Row, Service, Shim
 
 from . import _2fa_pb2
@@ -19,6 +20,7 @@ __all__ = [
     "SECOND_SERVICE",
     "SecondServiceBase",
     "SecondServiceClient",
+    "SecondServiceHandle",
     "SecondServiceShim",
     "SecondServiceSyncClient",
 ]
@@ -59,6 +61,11 @@ class SecondServiceBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = SecondServiceShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_SecondServiceBound]:
+            raise NotImplementedError
+
     def Go(
         self, requests: RequestStream[my_file_pb2.Third], /, *args: Any, **kwargs: Any
     ) -> Iterator[_2fa_pb2.Second] | AsyncIterator[_2fa_pb2.Second]:
@@ -76,3 +83,15 @@ class SecondServiceSyncClient(SyncClient):
     """Blocking client of `python.second.SecondService`."""
 
     Go = SyncStreamStream[my_file_pb2.Third, _2fa_pb2.Second](SECOND_SERVICE["Go"])
+
+
+class SecondServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `python.second.SecondService`."""
+
+    __grpc_service__: ClassVar[Service] = SECOND_SERVICE
+
+
+if TYPE_CHECKING:
+
+    class _SecondServiceBound(BoundDeployment, SecondServiceHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncUnaryUnary, SyncClient, SyncUnaryUnary
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 from typing_extensions import deprecated
 
 import file_option_pb2
 
-__all__ = ["OLD", "OldBase", "OldClient", "OldShim", "OldSyncClient"]
+__all__ = ["OLD", "OldBase", "OldClient", "OldHandle", "OldShim", "OldSyncClient"]
 
 OLD = Service(
     full_name="options.file.Old",
@@ -56,6 +57,11 @@ class OldBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = OldShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_OldBound]:
+            raise NotImplementedError
+
     def Go(
         self, request: file_option_pb2.Request, /, *args: Any, **kwargs: Any
     ) -> file_option_pb2.Request | Awaitable[file_option_pb2.Request]:
@@ -75,3 +81,17 @@ class OldSyncClient(SyncClient):
     """Blocking client of `options.file.Old`."""
 
     Go = SyncUnaryUnary[file_option_pb2.Request, file_option_pb2.Request](OLD["Go"])
+
+
+class OldHandle(ServiceHandle):
+    """Typed handle to a deployment of `options.file.Old`."""
+
+    __grpc_service__: ClassVar[Service] = OLD
+
+    Go = HandleUnary[file_option_pb2.Request, file_option_pb2.Request](OLD["Go"])
+
+
+if TYPE_CHECKING:
+
+    class _OldBound(BoundDeployment, OldHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import (
     AsyncClient,
@@ -18,7 +18,8 @@ from sdk.client import (
     SyncUnaryStream,
     SyncUnaryUnary,
 )
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleStream, HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, RequestStream, Row, Service, Shim
 from typing_extensions import deprecated
 
@@ -29,10 +30,12 @@ __all__ = [
     "OLD_SERVICE",
     "NewServiceBase",
     "NewServiceClient",
+    "NewServiceHandle",
     "NewServiceShim",
     "NewServiceSyncClient",
     "OldServiceBase",
     "OldServiceClient",
+    "OldServiceHandle",
     "OldServiceShim",
     "OldServiceSyncClient",
 ]
@@ -90,6 +93,11 @@ class OldServiceBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = OldServiceShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_OldServiceBound]:
+            raise NotImplementedError
+
     def Get(
         self, request: options_pb2.Request, /, *args: Any, **kwargs: Any
     ) -> options_pb2.Reply | Awaitable[options_pb2.Reply]:
@@ -119,6 +127,22 @@ class OldServiceSyncClient(SyncClient):
     Get = SyncUnaryUnary[options_pb2.Request, options_pb2.Reply](OLD_SERVICE["Get"])
 
     Put = SyncUnaryUnary[options_pb2.Request, options_pb2.Reply](OLD_SERVICE["Put"])
+
+
+class OldServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `options.OldService`."""
+
+    __grpc_service__: ClassVar[Service] = OLD_SERVICE
+
+    Get = HandleUnary[options_pb2.Request, options_pb2.Reply](OLD_SERVICE["Get"])
+
+    Put = HandleUnary[options_pb2.Request, options_pb2.Reply](OLD_SERVICE["Put"])
+
+
+if TYPE_CHECKING:
+
+    class _OldServiceBound(BoundDeployment, OldServiceHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 NEW_SERVICE = Service(
@@ -194,6 +218,11 @@ class NewServiceBase(ServicerBase):
     """Base of every implementation of `options.NewService`."""
 
     __grpc_shim__: ClassVar[type[Shim]] = NewServiceShim
+
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_NewServiceBound]:
+            raise NotImplementedError
 
     def Old(
         self, request: options_pb2.Request, /, *args: Any, **kwargs: Any
@@ -305,3 +334,35 @@ class NewServiceSyncClient(SyncClient):
         return SyncUnaryStream.of(self, NEW_SERVICE["__call__"])
 
     New = SyncUnaryUnary[options_pb2.Request, options_pb2.Reply](NEW_SERVICE["New"])
+
+
+class NewServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `options.NewService`."""
+
+    __grpc_service__: ClassVar[Service] = NEW_SERVICE
+
+    @property
+    @deprecated("/options.NewService/Old is deprecated in options.proto")
+    def Old(self) -> HandleUnary[options_pb2.Request, options_pb2.Reply]:
+        """Says what is not to be called any more.
+
+        Deprecated.
+        """
+        return HandleUnary.of(self, NEW_SERVICE["Old"])
+
+    @property
+    @deprecated("/options.NewService/__call__ is deprecated in options.proto")
+    def __call__(self) -> HandleStream[options_pb2.Request, options_pb2.Reply]:
+        """Calls `/options.NewService/__call__`.
+
+        Deprecated.
+        """
+        return HandleStream.of(self, NEW_SERVICE["__call__"])
+
+    New = HandleUnary[options_pb2.Request, options_pb2.Reply](NEW_SERVICE["New"])
+
+
+if TYPE_CHECKING:
+
+    class _NewServiceBound(BoundDeployment, NewServiceHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncStreamUnary, SyncClient, SyncStreamUnary
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import ServiceHandle
 from sdk.service import Cardinality, Method, RequestStream, Row, Service, Shim
 
 import edition_2023_pb2
@@ -19,6 +20,7 @@ __all__ = [
     "EDITION_SERVICE",
     "EditionServiceBase",
     "EditionServiceClient",
+    "EditionServiceHandle",
     "EditionServiceShim",
     "EditionServiceSyncClient",
 ]
@@ -59,6 +61,11 @@ class EditionServiceBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = EditionServiceShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_EditionServiceBound]:
+            raise NotImplementedError
+
     def Go(
         self,
         requests: RequestStream[syntax_three_pb2.Three],
@@ -84,3 +91,15 @@ class EditionServiceSyncClient(SyncClient):
     Go = SyncStreamUnary[syntax_three_pb2.Three, edition_2023_pb2.Edition](
         EDITION_SERVICE["Go"]
     )
+
+
+class EditionServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `syntaxes.edition2023.EditionService`."""
+
+    __grpc_service__: ClassVar[Service] = EDITION_SERVICE
+
+
+if TYPE_CHECKING:
+
+    class _EditionServiceBound(BoundDeployment, EditionServiceHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncUnaryUnary, SyncClient, SyncUnaryUnary
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 
 import edition_2024_pb2
@@ -18,6 +19,7 @@ __all__ = [
     "EDITION_SERVICE",
     "EditionServiceBase",
     "EditionServiceClient",
+    "EditionServiceHandle",
     "EditionServiceShim",
     "EditionServiceSyncClient",
 ]
@@ -58,6 +60,11 @@ class EditionServiceBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = EditionServiceShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_EditionServiceBound]:
+            raise NotImplementedError
+
     def Go(
         self, request: edition_2024_pb2.Hidden, /, *args: Any, **kwargs: Any
     ) -> edition_2024_pb2.Edition | Awaitable[edition_2024_pb2.Edition]:
@@ -79,3 +86,19 @@ class EditionServiceSyncClient(SyncClient):
     Go = SyncUnaryUnary[edition_2024_pb2.Hidden, edition_2024_pb2.Edition](
         EDITION_SERVICE["Go"]
     )
+
+
+class EditionServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `syntaxes.edition2024.EditionService`."""
+
+    __grpc_service__: ClassVar[Service] = EDITION_SERVICE
+
+    Go = HandleUnary[edition_2024_pb2.Hidden, edition_2024_pb2.Edition](
+        EDITION_SERVICE["Go"]
+    )
+
+
+if TYPE_CHECKING:
+
+    class _EditionServiceBound(BoundDeployment, EditionServiceHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncUnaryStream, SyncClient, SyncUnaryStream
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleStream, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 
 import syntax_three_pb2
@@ -19,6 +20,7 @@ __all__ = [
     "THREE_SERVICE",
     "ThreeServiceBase",
     "ThreeServiceClient",
+    "ThreeServiceHandle",
     "ThreeServiceShim",
     "ThreeServiceSyncClient",
 ]
@@ -59,6 +61,11 @@ class ThreeServiceBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = ThreeServiceShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_ThreeServiceBound]:
+            raise NotImplementedError
+
     def Go(
         self, request: syntax_two_pb2.Two, /, *args: Any, **kwargs: Any
     ) -> Iterator[syntax_three_pb2.Three] | AsyncIterator[syntax_three_pb2.Three]:
@@ -80,3 +87,17 @@ class ThreeServiceSyncClient(SyncClient):
     Go = SyncUnaryStream[syntax_two_pb2.Two, syntax_three_pb2.Three](
         THREE_SERVICE["Go"]
     )
+
+
+class ThreeServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `syntaxes.three.ThreeService`."""
+
+    __grpc_service__: ClassVar[Service] = THREE_SERVICE
+
+    Go = HandleStream[syntax_two_pb2.Two, syntax_three_pb2.Three](THREE_SERVICE["Go"])
+
+
+if TYPE_CHECKING:
+
+    class _ThreeServiceBound(BoundDeployment, ThreeServiceHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

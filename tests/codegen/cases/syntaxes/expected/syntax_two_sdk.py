@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncUnaryUnary, SyncClient, SyncUnaryUnary
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 
 import syntax_two_pb2
@@ -18,6 +19,7 @@ __all__ = [
     "TWO_SERVICE",
     "TwoServiceBase",
     "TwoServiceClient",
+    "TwoServiceHandle",
     "TwoServiceShim",
     "TwoServiceSyncClient",
 ]
@@ -58,6 +60,11 @@ class TwoServiceBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = TwoServiceShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_TwoServiceBound]:
+            raise NotImplementedError
+
     def Go(
         self, request: syntax_two_pb2.Two, /, *args: Any, **kwargs: Any
     ) -> syntax_two_pb2.Two.Group | Awaitable[syntax_two_pb2.Two.Group]:
@@ -77,3 +84,17 @@ class TwoServiceSyncClient(SyncClient):
     """Blocking client of `syntaxes.two.TwoService`."""
 
     Go = SyncUnaryUnary[syntax_two_pb2.Two, syntax_two_pb2.Two.Group](TWO_SERVICE["Go"])
+
+
+class TwoServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `syntaxes.two.TwoService`."""
+
+    __grpc_service__: ClassVar[Service] = TWO_SERVICE
+
+    Go = HandleUnary[syntax_two_pb2.Two, syntax_two_pb2.Two.Group](TWO_SERVICE["Go"])
+
+
+if TYPE_CHECKING:
+
+    class _TwoServiceBound(BoundDeployment, TwoServiceHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

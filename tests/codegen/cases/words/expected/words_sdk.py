@@ -21,7 +21,9 @@ from sdk.client import (
     SyncUnaryUnary,
 )
 from sdk.client import SyncClient as SyncClient_
+from sdk.deployment import Becomes, BoundDeployment
 from sdk.deployment import ServicerBase as ServicerBase_
+from sdk.handles import HandleStream, HandleUnary, ServiceHandle
 from sdk.service import Cardinality as Cardinality_
 from sdk.service import Method, RequestStream, Row, Service, Shim
 
@@ -59,18 +61,22 @@ __all__ = [
     "A",
     "ABase",
     "AClient",
+    "AHandle",
     "AShim",
     "ASyncBase",
     "AsyncBase",
     "ASyncClient",
     "AsyncClient",
     "ASyncClient_",
+    "ASyncHandle",
+    "AsyncHandle",
     "ASyncShim",
     "AsyncShim",
     "ASyncSyncClient",
     "AsyncSyncClient",
     "CardinalityBase",
     "CardinalityClient",
+    "CardinalityHandle",
     "CardinalityShim",
     "CardinalitySyncClient",
     "Hidden_lambda",
@@ -78,12 +84,15 @@ __all__ = [
     "ImportBase",
     "IMPORTClient",
     "ImportClient",
+    "IMPORTHandle",
+    "ImportHandle",
     "IMPORTShim",
     "ImportShim",
     "IMPORTSyncClient",
     "ImportSyncClient",
     "MangledBase",
     "MangledClient",
+    "MangledHandle",
     "MangledShim",
     "MangledSyncClient",
     "None__",
@@ -91,27 +100,33 @@ __all__ = [
     "None_True___Deep",
     "PrivateBase",
     "PrivateClient",
+    "PrivateHandle",
     "PrivateShim",
     "PrivateSyncClient",
     "Service1Base",
     "Service1Client",
+    "Service1Handle",
     "Service1Shim",
     "Service1SyncClient",
     "ServicerBase",
     "ServicerClient",
+    "ServicerHandle",
     "ServicerShim",
     "ServicerSyncClient",
     "ShimBase",
     "ShimClient",
+    "ShimHandle",
     "ShimShim",
     "ShimSyncClient",
     "SyncBase",
     "SyncClient",
+    "SyncHandle",
     "SyncShim",
     "SyncSyncClient",
     "class___",
     "importBase_",
     "importClient",
+    "importHandle",
     "importShim",
     "importSyncClient",
     "lambda_",
@@ -504,6 +519,11 @@ class importBase_(ServicerBase_):
     """Every name of an RPC that can stay does."""
 
     __grpc_shim__: ClassVar[type[Shim]] = importShim
+
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_importBound]:
+            raise NotImplementedError
 
     def class__(
         self, request: None__, /, *args: Any, **kwargs: Any
@@ -922,6 +942,97 @@ class importSyncClient(SyncClient_):
     sayHello = SyncUnaryUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["sayHello"])
 
 
+class importHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.import`."""
+
+    __grpc_service__: ClassVar[Service] = IMPORT_
+
+    class__ = HandleUnary[None__, None_True](IMPORT_["class"])
+    """Keywords."""
+
+    None_ = HandleStream[None_True___Deep, Hidden_lambda](IMPORT_["None"])
+
+    class_ = HandleUnary[class___, lambda_](IMPORT_["class_"])
+
+    match = HandleUnary[words_pb2_.type, words_pb2_.match](IMPORT_["match"])
+    """Soft keywords and names that only look as if they were taken."""
+
+    request = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["request"])
+
+    args = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["args"])
+
+    rows = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["rows"])
+
+    service = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["service"])
+
+    mro = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["mro"])
+
+    bind__ = HandleUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["bind"])
+    """What our bases and clients have."""
+
+    bind_ = HandleUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["bind_"])
+
+    options_ = HandleUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["options"])
+
+    close_ = HandleUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["close"])
+
+    channel_ = HandleUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["channel"])
+
+    check_health_ = HandleUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["check_health"])
+
+    __grpc_shim___ = HandleUnary[words_pb2_.Any, words_pb2_.Any](
+        IMPORT_["__grpc_shim__"]
+    )
+
+    _channel___ = HandleUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["_channel"])
+
+    __call__ = HandleUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["__call__"])
+    """Dunders."""
+
+    __init___ = HandleStream[words_pb2_.Any, words_pb2_.Any](IMPORT_["__init__"])
+
+    type_ = HandleUnary[words_pb2_.Any, words_pb2_.int](IMPORT_["type"])
+    """Builtins."""
+
+    property_ = HandleUnary[words_pb2_.Any, words_pb2_.int](IMPORT_["property"])
+
+    staticmethod_ = HandleUnary[words_pb2_.Any, words_pb2_.int](IMPORT_["staticmethod"])
+
+    classmethod = HandleUnary[words_pb2_.Any, words_pb2_.int](IMPORT_["classmethod"])
+
+    NotImplementedError = HandleUnary[words_pb2_.Any, words_pb2_.int](
+        IMPORT_["NotImplementedError"]
+    )
+
+    tuple = HandleUnary[words_pb2_.Any, words_pb2_.int](IMPORT_["tuple"])
+
+    int = HandleUnary[words_pb2_.Any, words_pb2_.int](IMPORT_["int"])
+
+    object = HandleUnary[words_pb2_.Any, words_pb2_.int](IMPORT_["object"])
+
+    Iterator = HandleStream[words_pb2_.Any, words_pb2_.Method](IMPORT_["Iterator"])
+    """What the generated module imports and defines."""
+
+    Cardinality = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["Cardinality"])
+
+    words_pb2 = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["words_pb2"])
+
+    importBase = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["importBase"])
+
+    IMPORT = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["IMPORT"])
+
+    SayHello = HandleUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["SayHello"])
+    """Names that differ by their case only."""
+
+    sayHello = HandleUnary[words_pb2_.Any, words_pb2_.Any](IMPORT_["sayHello"])
+
+
+if TYPE_CHECKING:
+
+    class _importBound(BoundDeployment, importHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
+
+
 IMPORT__ = Service(
     full_name="words.Import",
     proto="words.proto",
@@ -948,6 +1059,11 @@ class ImportBase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = ImportShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_ImportBound]:
+            raise NotImplementedError
+
 
 class ImportClient(AsyncClient_):
     """Async client of `words.Import`."""
@@ -955,6 +1071,18 @@ class ImportClient(AsyncClient_):
 
 class ImportSyncClient(SyncClient_):
     """Blocking client of `words.Import`."""
+
+
+class ImportHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.Import`."""
+
+    __grpc_service__: ClassVar[Service] = IMPORT__
+
+
+if TYPE_CHECKING:
+
+    class _ImportBound(BoundDeployment, ImportHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 IMPORT___ = Service(
@@ -983,6 +1111,11 @@ class IMPORTBase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = IMPORTShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_IMPORTBound]:
+            raise NotImplementedError
+
 
 class IMPORTClient(AsyncClient_):
     """Async client of `words.IMPORT`."""
@@ -990,6 +1123,18 @@ class IMPORTClient(AsyncClient_):
 
 class IMPORTSyncClient(SyncClient_):
     """Blocking client of `words.IMPORT`."""
+
+
+class IMPORTHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.IMPORT`."""
+
+    __grpc_service__: ClassVar[Service] = IMPORT___
+
+
+if TYPE_CHECKING:
+
+    class _IMPORTBound(BoundDeployment, IMPORTHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 A = Service(
@@ -1018,6 +1163,11 @@ class ABase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = AShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_ABound]:
+            raise NotImplementedError
+
 
 class AClient(AsyncClient_):
     """Async client of `words.A`."""
@@ -1025,6 +1175,18 @@ class AClient(AsyncClient_):
 
 class ASyncClient(SyncClient_):
     """Blocking client of `words.A`."""
+
+
+class AHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.A`."""
+
+    __grpc_service__: ClassVar[Service] = A
+
+
+if TYPE_CHECKING:
+
+    class _ABound(BoundDeployment, AHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 A_SYNC = Service(
@@ -1053,6 +1215,11 @@ class ASyncBase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = ASyncShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_ASyncBound]:
+            raise NotImplementedError
+
 
 class ASyncClient_(AsyncClient_):
     """Async client of `words.ASync`."""
@@ -1060,6 +1227,18 @@ class ASyncClient_(AsyncClient_):
 
 class ASyncSyncClient(SyncClient_):
     """Blocking client of `words.ASync`."""
+
+
+class ASyncHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.ASync`."""
+
+    __grpc_service__: ClassVar[Service] = A_SYNC
+
+
+if TYPE_CHECKING:
+
+    class _ASyncBound(BoundDeployment, ASyncHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 ASYNC = Service(
@@ -1088,6 +1267,11 @@ class AsyncBase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = AsyncShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_AsyncBound]:
+            raise NotImplementedError
+
 
 class AsyncClient(AsyncClient_):
     """Async client of `words.Async`."""
@@ -1095,6 +1279,18 @@ class AsyncClient(AsyncClient_):
 
 class AsyncSyncClient(SyncClient_):
     """Blocking client of `words.Async`."""
+
+
+class AsyncHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.Async`."""
+
+    __grpc_service__: ClassVar[Service] = ASYNC
+
+
+if TYPE_CHECKING:
+
+    class _AsyncBound(BoundDeployment, AsyncHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 SYNC = Service(
@@ -1123,6 +1319,11 @@ class SyncBase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = SyncShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_SyncBound]:
+            raise NotImplementedError
+
 
 class SyncClient(AsyncClient_):
     """Async client of `words.Sync`."""
@@ -1130,6 +1331,18 @@ class SyncClient(AsyncClient_):
 
 class SyncSyncClient(SyncClient_):
     """Blocking client of `words.Sync`."""
+
+
+class SyncHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.Sync`."""
+
+    __grpc_service__: ClassVar[Service] = SYNC
+
+
+if TYPE_CHECKING:
+
+    class _SyncBound(BoundDeployment, SyncHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 SERVICER = Service(
@@ -1158,6 +1371,11 @@ class ServicerBase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = ServicerShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_ServicerBound]:
+            raise NotImplementedError
+
 
 class ServicerClient(AsyncClient_):
     """Async client of `words.Servicer`."""
@@ -1165,6 +1383,18 @@ class ServicerClient(AsyncClient_):
 
 class ServicerSyncClient(SyncClient_):
     """Blocking client of `words.Servicer`."""
+
+
+class ServicerHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.Servicer`."""
+
+    __grpc_service__: ClassVar[Service] = SERVICER
+
+
+if TYPE_CHECKING:
+
+    class _ServicerBound(BoundDeployment, ServicerHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 SHIM = Service(
@@ -1193,6 +1423,11 @@ class ShimBase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = ShimShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_ShimBound]:
+            raise NotImplementedError
+
 
 class ShimClient(AsyncClient_):
     """Async client of `words.Shim`."""
@@ -1200,6 +1435,18 @@ class ShimClient(AsyncClient_):
 
 class ShimSyncClient(SyncClient_):
     """Blocking client of `words.Shim`."""
+
+
+class ShimHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.Shim`."""
+
+    __grpc_service__: ClassVar[Service] = SHIM
+
+
+if TYPE_CHECKING:
+
+    class _ShimBound(BoundDeployment, ShimHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 CARDINALITY = Service(
@@ -1228,6 +1475,11 @@ class CardinalityBase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = CardinalityShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_CardinalityBound]:
+            raise NotImplementedError
+
 
 class CardinalityClient(AsyncClient_):
     """Async client of `words.Cardinality`."""
@@ -1235,6 +1487,18 @@ class CardinalityClient(AsyncClient_):
 
 class CardinalitySyncClient(SyncClient_):
     """Blocking client of `words.Cardinality`."""
+
+
+class CardinalityHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.Cardinality`."""
+
+    __grpc_service__: ClassVar[Service] = CARDINALITY
+
+
+if TYPE_CHECKING:
+
+    class _CardinalityBound(BoundDeployment, CardinalityHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 PRIVATE = Service(
@@ -1263,6 +1527,11 @@ class PrivateBase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = PrivateShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_PrivateBound]:
+            raise NotImplementedError
+
 
 class PrivateClient(AsyncClient_):
     """Async client of `words._Private`."""
@@ -1270,6 +1539,18 @@ class PrivateClient(AsyncClient_):
 
 class PrivateSyncClient(SyncClient_):
     """Blocking client of `words._Private`."""
+
+
+class PrivateHandle(ServiceHandle):
+    """Typed handle to a deployment of `words._Private`."""
+
+    __grpc_service__: ClassVar[Service] = PRIVATE
+
+
+if TYPE_CHECKING:
+
+    class _PrivateBound(BoundDeployment, PrivateHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 MANGLED = Service(
@@ -1308,6 +1589,11 @@ class MangledBase(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = MangledShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_MangledBound]:
+            raise NotImplementedError
+
     def Go(
         self, request: words_pb2_.Any, /, *args: Any, **kwargs: Any
     ) -> words_pb2_.Any | Awaitable[words_pb2_.Any]:
@@ -1325,6 +1611,20 @@ class MangledSyncClient(SyncClient_):
     """Blocking client of `words.__Mangled`."""
 
     Go = SyncUnaryUnary[words_pb2_.Any, words_pb2_.Any](MANGLED["Go"])
+
+
+class MangledHandle(ServiceHandle):
+    """Typed handle to a deployment of `words.__Mangled`."""
+
+    __grpc_service__: ClassVar[Service] = MANGLED
+
+    Go = HandleUnary[words_pb2_.Any, words_pb2_.Any](MANGLED["Go"])
+
+
+if TYPE_CHECKING:
+
+    class _MangledBound(BoundDeployment, MangledHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""
 
 
 SERVICE1 = Service(
@@ -1353,6 +1653,11 @@ class Service1Base(ServicerBase_):
 
     __grpc_shim__: ClassVar[type[Shim]] = Service1Shim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_Service1Bound]:
+            raise NotImplementedError
+
 
 class Service1Client(AsyncClient_):
     """Async client of `words._1`."""
@@ -1360,3 +1665,15 @@ class Service1Client(AsyncClient_):
 
 class Service1SyncClient(SyncClient_):
     """Blocking client of `words._1`."""
+
+
+class Service1Handle(ServiceHandle):
+    """Typed handle to a deployment of `words._1`."""
+
+    __grpc_service__: ClassVar[Service] = SERVICE1
+
+
+if TYPE_CHECKING:
+
+    class _Service1Bound(BoundDeployment, Service1Handle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from google.protobuf import empty_pb2
 from sdk.client import (
@@ -17,7 +17,8 @@ from sdk.client import (
     SyncUnaryStream,
     SyncUnaryUnary,
 )
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleStream, HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 
 from .. import lambda_pb2
@@ -28,6 +29,7 @@ __all__ = [
     "THIRD_SERVICE",
     "ThirdServiceBase",
     "ThirdServiceClient",
+    "ThirdServiceHandle",
     "ThirdServiceShim",
     "ThirdServiceSyncClient",
 ]
@@ -80,6 +82,11 @@ class ThirdServiceBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = ThirdServiceShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_ThirdServiceBound]:
+            raise NotImplementedError
+
     def Go(
         self, request: my_file_pb2.Third, /, *args: Any, **kwargs: Any
     ) -> lambda_pb2.Keyword | Awaitable[lambda_pb2.Keyword]:
@@ -107,3 +114,19 @@ class ThirdServiceSyncClient(SyncClient):
     Go = SyncUnaryUnary[my_file_pb2.Third, lambda_pb2.Keyword](THIRD_SERVICE["Go"])
 
     No = SyncUnaryStream[empty_pb2.Empty, shop_pb2.Shop](THIRD_SERVICE["No"])
+
+
+class ThirdServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `python.third.ThirdService`."""
+
+    __grpc_service__: ClassVar[Service] = THIRD_SERVICE
+
+    Go = HandleUnary[my_file_pb2.Third, lambda_pb2.Keyword](THIRD_SERVICE["Go"])
+
+    No = HandleStream[empty_pb2.Empty, shop_pb2.Shop](THIRD_SERVICE["No"])
+
+
+if TYPE_CHECKING:
+
+    class _ThirdServiceBound(BoundDeployment, ThirdServiceHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

@@ -6,15 +6,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncUnaryUnary, SyncClient, SyncUnaryUnary
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 
 from . import shop_pb2
 
-__all__ = ["SHOPS", "ShopsBase", "ShopsClient", "ShopsShim", "ShopsSyncClient"]
+__all__ = [
+    "SHOPS",
+    "ShopsBase",
+    "ShopsClient",
+    "ShopsHandle",
+    "ShopsShim",
+    "ShopsSyncClient",
+]
 
 SHOPS = Service(
     full_name="python.lambda.Shops",
@@ -52,6 +60,11 @@ class ShopsBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = ShopsShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_ShopsBound]:
+            raise NotImplementedError
+
     def Open(
         self, request: shop_pb2.Shop, /, *args: Any, **kwargs: Any
     ) -> shop_pb2.Shop | Awaitable[shop_pb2.Shop]:
@@ -69,3 +82,17 @@ class ShopsSyncClient(SyncClient):
     """Blocking client of `python.lambda.Shops`."""
 
     Open = SyncUnaryUnary[shop_pb2.Shop, shop_pb2.Shop](SHOPS["Open"])
+
+
+class ShopsHandle(ServiceHandle):
+    """Typed handle to a deployment of `python.lambda.Shops`."""
+
+    __grpc_service__: ClassVar[Service] = SHOPS
+
+    Open = HandleUnary[shop_pb2.Shop, shop_pb2.Shop](SHOPS["Open"])
+
+
+if TYPE_CHECKING:
+
+    class _ShopsBound(BoundDeployment, ShopsHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

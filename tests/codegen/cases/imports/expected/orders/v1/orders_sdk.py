@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from google.protobuf import any_pb2, empty_pb2, field_mask_pb2
 from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
@@ -20,14 +20,22 @@ from sdk.client import (
     SyncUnaryStream,
     SyncUnaryUnary,
 )
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleStream, HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, RequestStream, Row, Service, Shim
 
 from catalog.v1 import item_pb2
 from orders.v1 import item_pb2 as orders_v1_item_pb2
 from orders.v1 import orders_pb2
 
-__all__ = ["ORDERS", "OrdersBase", "OrdersClient", "OrdersShim", "OrdersSyncClient"]
+__all__ = [
+    "ORDERS",
+    "OrdersBase",
+    "OrdersClient",
+    "OrdersHandle",
+    "OrdersShim",
+    "OrdersSyncClient",
+]
 
 ORDERS = Service(
     full_name="orders.v1.Orders",
@@ -97,6 +105,11 @@ class OrdersBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = OrdersShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_OrdersBound]:
+            raise NotImplementedError
+
     def Get(
         self, request: item_pb2.Item, /, *args: Any, **kwargs: Any
     ) -> orders_v1_item_pb2.Order | Awaitable[orders_v1_item_pb2.Order]:
@@ -144,3 +157,21 @@ class OrdersSyncClient(SyncClient):
     Put = SyncStreamUnary[orders_pb2.Update, status_pb2.Status](ORDERS["Put"])
 
     Check = SyncUnaryUnary[any_pb2.Any, field_mask_pb2.FieldMask](ORDERS["Check"])
+
+
+class OrdersHandle(ServiceHandle):
+    """Typed handle to a deployment of `orders.v1.Orders`."""
+
+    __grpc_service__: ClassVar[Service] = ORDERS
+
+    Get = HandleUnary[item_pb2.Item, orders_v1_item_pb2.Order](ORDERS["Get"])
+
+    List = HandleStream[empty_pb2.Empty, orders_v1_item_pb2.Item](ORDERS["List"])
+
+    Check = HandleUnary[any_pb2.Any, field_mask_pb2.FieldMask](ORDERS["Check"])
+
+
+if TYPE_CHECKING:
+
+    class _OrdersBound(BoundDeployment, OrdersHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

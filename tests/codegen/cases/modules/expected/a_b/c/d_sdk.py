@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncUnaryUnary, SyncClient, SyncUnaryUnary
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 
 from a_b.c import d_pb2
@@ -19,6 +20,7 @@ __all__ = [
     "DOTTED_SERVICE",
     "DottedServiceBase",
     "DottedServiceClient",
+    "DottedServiceHandle",
     "DottedServiceShim",
     "DottedServiceSyncClient",
 ]
@@ -59,6 +61,11 @@ class DottedServiceBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = DottedServiceShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_DottedServiceBound]:
+            raise NotImplementedError
+
     def Go(
         self, request: d_pb2.Dotted, /, *args: Any, **kwargs: Any
     ) -> till_pb2.Till | Awaitable[till_pb2.Till]:
@@ -76,3 +83,17 @@ class DottedServiceSyncClient(SyncClient):
     """Blocking client of `python.dotted.DottedService`."""
 
     Go = SyncUnaryUnary[d_pb2.Dotted, till_pb2.Till](DOTTED_SERVICE["Go"])
+
+
+class DottedServiceHandle(ServiceHandle):
+    """Typed handle to a deployment of `python.dotted.DottedService`."""
+
+    __grpc_service__: ClassVar[Service] = DOTTED_SERVICE
+
+    Go = HandleUnary[d_pb2.Dotted, till_pb2.Till](DOTTED_SERVICE["Go"])
+
+
+if TYPE_CHECKING:
+
+    class _DottedServiceBound(BoundDeployment, DottedServiceHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

@@ -6,16 +6,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncUnaryStream, SyncClient, SyncUnaryStream
-from sdk.deployment import ServicerBase
+from sdk.deployment import Becomes, BoundDeployment, ServicerBase
+from sdk.handles import HandleStream, ServiceHandle
 from sdk.service import Cardinality, Method, Row, Service, Shim
 
 from .. import shop_pb2
 from . import till_pb2
 
-__all__ = ["TILLS", "TillsBase", "TillsClient", "TillsShim", "TillsSyncClient"]
+__all__ = [
+    "TILLS",
+    "TillsBase",
+    "TillsClient",
+    "TillsHandle",
+    "TillsShim",
+    "TillsSyncClient",
+]
 
 TILLS = Service(
     full_name="python.till.Tills",
@@ -53,6 +61,11 @@ class TillsBase(ServicerBase):
 
     __grpc_shim__: ClassVar[type[Shim]] = TillsShim
 
+    if TYPE_CHECKING:
+
+        def __grpc_bound__(self) -> Becomes[_TillsBound]:
+            raise NotImplementedError
+
     def Ring(
         self, request: till_pb2.Till, /, *args: Any, **kwargs: Any
     ) -> Iterator[shop_pb2.Shop] | AsyncIterator[shop_pb2.Shop]:
@@ -70,3 +83,17 @@ class TillsSyncClient(SyncClient):
     """Blocking client of `python.till.Tills`."""
 
     Ring = SyncUnaryStream[till_pb2.Till, shop_pb2.Shop](TILLS["Ring"])
+
+
+class TillsHandle(ServiceHandle):
+    """Typed handle to a deployment of `python.till.Tills`."""
+
+    __grpc_service__: ClassVar[Service] = TILLS
+
+    Ring = HandleStream[till_pb2.Till, shop_pb2.Shop](TILLS["Ring"])
+
+
+if TYPE_CHECKING:
+
+    class _TillsBound(BoundDeployment, TillsHandle):  # type: ignore[misc, unused-ignore]
+        """What binding an implementation returns: another constructor takes it as a handle."""

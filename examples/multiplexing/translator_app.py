@@ -1,0 +1,59 @@
+"""Many models, few in memory: each call finds the replica that has its own.
+
+Run it with ``sdk run translator_app:app``.
+"""
+
+import grpc
+from ray import serve
+from translator_pb2 import Text, Translation
+from translator_sdk import TranslatorBase
+
+from sdk import RpcError, grpc_deployment
+
+# What would be files with weights.
+DICTIONARIES = {
+    "de": {"good": "guten", "morning": "Morgen", "world": "Welt", "hello": "hallo"},
+    "fr": {"good": "bon", "morning": "matin", "world": "monde", "hello": "bonjour"},
+    "sv": {"good": "god", "morning": "morgon", "world": "värld", "hello": "hej"},
+}
+
+
+class Model:
+    """Translates word by word."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self.dictionary = DICTIONARIES[language]
+
+    def translate(self, text: str) -> str:
+        """Return the text with the words that the model knows translated."""
+        return " ".join(self.dictionary.get(word.lower(), word) for word in text.split())
+
+
+@grpc_deployment(num_replicas=2, ray_actor_options={"num_cpus": 0.5}, max_ongoing_requests=100)
+class Translator(TranslatorBase):
+    """Holds at most two models at a time."""
+
+    def __init__(self) -> None:
+        self.loads = 0
+
+    # Ray Serve keeps what this returns, calls it only for a model that the replica does not hold, and drops the one
+    # that was not used for the longest time.
+    @serve.multiplexed(max_num_models_per_replica=2)  # type: ignore[untyped-decorator]  # Ray's decorator has no types
+    async def get_model(self, model_id: str) -> Model:
+        """Load a model."""
+        if model_id not in DICTIONARIES:
+            raise RpcError(grpc.StatusCode.NOT_FOUND, f"no model {model_id!r}; there are {', '.join(DICTIONARIES)}")
+        self.loads += 1
+        return Model(model_id)
+
+    async def Translate(self, request: Text) -> Translation:
+        model_id = serve.get_multiplexed_model_id()
+        if not model_id:
+            raise RpcError(grpc.StatusCode.INVALID_ARGUMENT, "name a model: metadata multiplexed_model_id")
+        model: Model = await self.get_model(model_id)  # pyright: ignore[reportCallIssue]  # which pyright misreads
+        replica = serve.get_replica_context().replica_tag
+        return Translation(text=model.translate(request.text), model=model_id, replica=replica, loads=self.loads)
+
+
+app = Translator.bind()

@@ -1,0 +1,97 @@
+"""Makes typed handles of the bound deployments that are given to a constructor whose parameters ask for them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from ray import serve
+
+from sdk.annotations import Scope, Unresolved
+from sdk.errors import OptionsError
+from sdk.handles import ServiceHandle
+from sdk.implementation import generated_bases
+
+# Where an application keeps the class that it was bound from.
+_CLASS = "_grpc_class"
+_CONTAINERS = (list, tuple, dict)
+
+
+def mark(application: serve.Application, cls: type) -> serve.Application:
+    """Let an application know the class that it was bound from, and return it."""
+    setattr(application, _CLASS, cls)
+    return application
+
+
+def with_typed_handles(cls: type, given: inspect.BoundArguments) -> None:
+    """Put typed handles in the place of bound deployments among the arguments of a constructor.
+
+    Where a parameter is annotated with a generated handle (or a union, list or dict of them), it gets one. Ray Serve
+    looks for bound deployments inside of what is given to a constructor: it finds them in these handles too.
+
+    Args:
+        cls: The class.
+        given: The arguments of its constructor; they are changed.
+
+    Raises:
+        OptionsError: A parameter is a handle of a service that the given deployment does not serve.
+    """
+    constructor: Any = cls.__init__  # type: ignore[misc]  # that of this very class
+    scope = Scope(inspect.unwrap(constructor), cls)
+    for name, parameter in given.signature.parameters.items():
+        if name in given.arguments and parameter.annotation is not inspect.Parameter.empty:
+            wanted = list(_types_in(scope, parameter.annotation))
+            given.arguments[name] = _converted(given.arguments[name], wanted, f"{cls.__name__}.bind: {name}")
+
+
+def _types_in(scope: Scope, annotation: Any) -> Iterator[Any]:
+    annotation = scope.resolve(annotation)
+    arguments = typing.get_args(annotation)
+    if not arguments:
+        yield annotation
+    for argument in arguments:
+        yield from _types_in(scope, argument)
+
+
+def _converted(value: Any, wanted: list[Any], where: str) -> Any:
+    if isinstance(value, serve.Application):
+        return _handle(value, wanted, where)
+    if type(value) is dict:
+        return {key: _converted(each, wanted, where) for key, each in value.items()}
+    if type(value) in _CONTAINERS:
+        return type(value)(_converted(each, wanted, where) for each in value)
+    return value
+
+
+def _handle(application: serve.Application, wanted: list[Any], where: str) -> Any:
+    cls = getattr(application, _CLASS, None)
+    own = _handles_of(cls) if cls is not None else []
+    handles = [each for each in wanted if isinstance(each, type) and issubclass(each, ServiceHandle)]
+    for handle in handles:
+        if cls is None or any(each.__grpc_service__ == handle.__grpc_service__ for each in own):
+            return handle(application)
+    # A name that only type checkers can resolve names one of the deployment's own handles, if it is a handle at all.
+    for name in (each.name.rpartition(".")[2] for each in wanted if isinstance(each, Unresolved)):
+        for handle in own:
+            if handle.__name__ == name:
+                return handle(application)
+    if cls is not None and handles and all(each in handles or each is type(None) for each in wanted):
+        names = " or ".join(handle.__name__ for handle in handles)
+        services = ", ".join(handle.__grpc_service__.full_name for handle in own)
+        raise OptionsError(f"{where} is annotated {names}, but {cls.__name__} serves {services}")
+    return application
+
+
+def _handles_of(cls: type) -> list[type[ServiceHandle]]:
+    """Return the generated handles of the services of a class, from the modules of its generated bases."""
+    return [
+        value
+        for base in generated_bases(cls)
+        for value in vars(sys.modules[base.__module__]).values()
+        if isinstance(value, type) and issubclass(value, ServiceHandle)
+        # The base of all handles has none.
+        if getattr(value, "__grpc_service__", None) is vars(base)["__grpc_shim__"].service
+    ]

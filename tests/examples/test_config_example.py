@@ -1,0 +1,83 @@
+"""The config file and the Kubernetes manifest are what Ray Serve understands, and describe the same."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import quotes_app
+import yaml
+from pydantic import ValidationError
+from quotes_pb2 import PickRequest
+from quotes_sdk import QuotesSyncClient
+from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
+from readme import ROOT
+
+import sdk.testing
+
+HERE = ROOT / "config"
+
+
+def parsed(file: Path) -> ServeDeploySchema:
+    return ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
+
+
+def built(application: ServeApplicationSchema) -> Any:
+    """Return an application as Ray Serve builds it from a config file: the file's options replace the code's."""
+    module, _, name = application.import_path.partition(":")
+    options = {each.name: each for each in application.deployments}
+    build = getattr(import_module(module), name)
+    (parameter,) = build.__annotations__.keys() - {"return"}
+    settings = quotes_app.Settings(**application.args)
+    app = build(**{parameter: settings})
+    config = options["Quotes"].user_config
+    if isinstance(config, dict):
+        # What `user_config` of the file would be for a running replica.
+        return quotes_app.Quotes.options(user_config=config).bind(settings.language, settings.mark)
+    return app
+
+
+@pytest.fixture(scope="module")
+def manifest() -> dict[str, Any]:
+    text = (HERE / "rayservice.yaml").read_text()
+    return dict(yaml.safe_load(text))
+
+
+def test_the_file_is_one_of_ray_serve() -> None:
+    schema = parsed(HERE / "serve_config.yaml")
+    assert [application.name for application in schema.applications] == ["english", "german"]
+    assert schema.proxy_location == "Disabled"
+    for application in schema.applications:
+        assert application.route_prefix is None
+        assert [deployment.name for deployment in application.deployments] == ["Quotes"]
+
+
+def test_the_manifest_describes_the_same(manifest: dict[str, Any]) -> None:
+    embedded = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
+    assert embedded == parsed(HERE / "serve_config.yaml")
+
+
+def test_every_pod_of_the_manifest_serves_the_port(manifest: dict[str, Any]) -> None:
+    assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayService")
+    cluster = manifest["spec"]["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    containers = [group["template"]["spec"]["containers"][0] for group in groups]
+    assert [container["ports"] for container in containers] == [[{"name": "serve", "containerPort": 9000}]] * 2
+    assert [container["env"] for container in containers] == [[{"name": "SDK_GRPC_PORT", "value": "9000"}]] * 2
+    assert containers[1]["readinessProbe"]["grpc"] == {"port": 9000}
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_what_the_file_describes_is_served() -> None:
+    applications = {each.name: built(each) for each in parsed(HERE / "serve_config.yaml").applications}
+    with sdk.testing.serve(applications) as server:
+        client = server.client(QuotesSyncClient)
+        assert client.Pick(PickRequest(), application="english").text == "Make haste slowly."
+        assert client.Pick(PickRequest(), application="german").text == "Eile mit Weile.!"
+
+
+def test_arguments_are_checked_before_anything_starts() -> None:
+    with pytest.raises(ValidationError, match="language"):
+        quotes_app.Settings.model_validate({"lang": "en"})

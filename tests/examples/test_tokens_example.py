@@ -1,0 +1,99 @@
+"""Tokens: every end of a stream, and a server that works for nobody but those who read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from language_model_app import LanguageModel
+from language_model_pb2 import FinishReason, Prompt, Stats, StatsRequest, Token
+from language_model_sdk import LanguageModelSyncClient
+from markov import MarkovModel, split
+
+Serve = Callable[..., LanguageModelSyncClient]
+
+
+def wait_for(client: LanguageModelSyncClient, condition: Callable[[Stats], bool]) -> Stats:
+    until = time.monotonic() + 10
+    while not condition(stats := client.GetStats(StatsRequest())):
+        assert time.monotonic() < until, stats
+        time.sleep(0.01)
+    return stats
+
+
+def test_the_model_knows_its_text_and_is_reproducible() -> None:
+    model = MarkovModel("one two three one two four")
+    words = [word for _, word in zip(range(50), model.continue_text("one", 1), strict=False)]
+    assert words[0] == "two"
+    assert set(words) <= {"one", "two", "three", "four"}
+    assert words == [word for _, word in zip(range(50), model.continue_text("one", 1), strict=False)]
+    assert split("It's here, now.") == ["it's", "here", ",", "now", "."]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [
+        (Prompt(text="the river", seed=1, max_tokens=3), FinishReason.LENGTH),
+        (Prompt(text="when the moon", seed=7), FinishReason.END_OF_TEXT),
+        (Prompt(text="the letters wait", seed=33, stop=["RIVER"]), FinishReason.STOP),
+    ],
+)
+def test_a_stream_says_in_its_last_message_why_it_ends(client: Serve, prompt: Prompt, reason: Any) -> None:
+    model = client(LanguageModel.bind(step_s=0), LanguageModelSyncClient)
+    *tokens, last = model.Generate(prompt)
+    assert [token.index for token in tokens] == list(range(len(tokens)))
+    assert {token.finish_reason for token in tokens} == {FinishReason.UNFINISHED}
+    assert last == Token(index=len(tokens), finish_reason=reason)
+    assert not {token.text.upper() for token in tokens} & set(prompt.stop)
+    assert model.GetStats(StatsRequest()) == Stats(tokens=len(tokens), finished=1)
+
+
+def test_a_token_arrives_before_the_next_one_is_made(client: Serve) -> None:
+    model = client(LanguageModel.bind(step_s=0.2), LanguageModelSyncClient)
+    stream = iter(model.Generate(Prompt(text="the", max_tokens=50)))
+    next(stream)
+    assert model.GetStats(StatsRequest()).tokens <= 2
+    stream.cancel()
+
+
+def test_a_client_that_leaves_ends_the_work(client: Serve) -> None:
+    model = client(LanguageModel.bind(step_s=0.01), LanguageModelSyncClient)
+    stream = iter(model.Generate(Prompt(text="the", stop=["never"])))
+    next(stream)
+    stream.cancel()
+    stats = wait_for(model, lambda stats: stats.abandoned == 1)
+    time.sleep(0.1)
+    assert model.GetStats(StatsRequest()) == stats
+
+
+def test_a_deadline_ends_the_work(client: Serve) -> None:
+    model = client(LanguageModel.bind(step_s=0.01), LanguageModelSyncClient)
+    with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+        list(model.Generate(Prompt(text="the", stop=["never"]), timeout=0.3))
+    assert wait_for(model, lambda stats: stats.abandoned == 1).tokens < 50
+
+
+def test_a_client_that_does_not_read_holds_the_model(client: Serve) -> None:
+    # gRPC would let a client that is far away have megabytes on the way.
+    small = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 16)]
+    model = client(LanguageModel.bind(step_s=0), LanguageModelSyncClient, options=small)
+    stream = iter(model.Generate(Prompt(text="the", stop=["never"])))
+    next(stream)
+    before, stats = -1, model.GetStats(StatsRequest())
+    while stats.tokens != before:  # until it stands still
+        time.sleep(0.2)
+        before, stats = stats.tokens, model.GetStats(StatsRequest())
+    assert stats.tokens < 100_000
+    for _ in range(stats.tokens):  # what was on its way is read, and the model goes on
+        next(stream)
+    wait_for(model, lambda now: now.tokens > stats.tokens)
+    stream.cancel()
+
+
+def test_too_many_tokens_are_refused(client: Serve) -> None:
+    model = client(LanguageModel.bind(), LanguageModelSyncClient)
+    with pytest.raises(grpc.RpcError, match="max_tokens must be from 0 to 1000000"):
+        list(model.Generate(Prompt(max_tokens=-1)))

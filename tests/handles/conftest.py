@@ -1,0 +1,9 @@
+"""These tests call the probe service of the integration tests, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster import generate, share_with_replicas
+
+share_with_replicas(generate(Path(__file__).parents[1] / "integration" / "protos"))

@@ -1,0 +1,364 @@
+"""Typed handles and what answers them, without Ray Serve between the two."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import pickle
+import re
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.status_pb2 import Status
+from local_handle import LocalHandle
+from probe_pb2 import Ask, Told
+from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeHandle
+from ray import serve
+from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
+from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHandle
+
+from sdk.context import current_context, enter_call
+from sdk.errors import RpcError
+from sdk.inner_call import InnerCall
+
+BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
+
+
+class Callee(AsyncProbeBase):
+    """Does what it is asked to; ``ended`` is set when a call that waits has been cancelled."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        self.yielded = 0
+
+    async def Unary(self, request: Ask, grpc_context: Any) -> Told:
+        match request.act:
+            case "echo":
+                return Told(text=request.note, number=request.number)
+            case "seen":
+                seen = dict(grpc_context.invocation_metadata())
+                seen |= {"id": grpc_context.request_id(), "model": grpc_context.multiplexed_model_id()}
+                seen |= {"serve": serve.get_multiplexed_model_id(), "peer": grpc_context.peer()}
+                assert current_context() is grpc_context
+                return Told(text=repr(seen))
+            case "left":
+                left = grpc_context.time_remaining()
+                return Told(text=repr(left))
+            case "wait":
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self.ended.set()
+            case "raise":
+                raise RpcError(grpc.StatusCode.NOT_FOUND, "no such", [("k", "v")], errors=[BAD])
+            case "abort":
+                grpc_context.set_trailing_metadata([("kept", "yes")])
+                await grpc_context.abort(grpc.StatusCode.ABORTED, "no")
+            case "abort with status":
+                status = Status(code=3, message="bad")
+                status.details.add().Pack(BAD)
+                pairs = [("grpc-status-details-bin", status.SerializeToString())]
+                await grpc_context.abort(grpc.StatusCode.INVALID_ARGUMENT, "bad", pairs)
+            case "swallow":
+                with contextlib.suppress(RpcError):
+                    await grpc_context.abort(grpc.StatusCode.ABORTED, "swallowed")
+            case "code":
+                grpc_context.set_code(grpc.StatusCode.OUT_OF_RANGE)
+                grpc_context.set_details("too far")
+                return None  # type: ignore[return-value]
+            case "cancel":
+                grpc_context.cancel()
+                await asyncio.sleep(10)
+            case "fail":
+                raise ValueError("a value")
+            case "timeout":
+                raise TimeoutError("its own")
+        return 7  # type: ignore[return-value]
+
+    async def Down(self, request: Ask) -> AsyncIterator[Told]:
+        try:
+            for number in range(request.number):
+                self.yielded += 1
+                yield Told(number=number, text=current_context().request_id())
+                await asyncio.sleep(0)
+            if request.act == "wait":
+                await asyncio.Event().wait()
+            if request.act == "raise":
+                raise RpcError(grpc.StatusCode.DATA_LOSS, "half")
+        finally:
+            self.ended.set()
+
+
+class PlainCallee(Callee):
+    def Unary(self, request: Ask) -> Told:  # type: ignore[override]
+        return Told(text=current_context().request_id())
+
+    def Down(self, request: Ask) -> Iterator[Told]:  # type: ignore[override]
+        for number in range(request.number):
+            yield Told(number=number)
+
+
+class WritingCallee(Callee):
+    async def Down(self, request: Ask, grpc_context: Any) -> None:  # type: ignore[override]
+        for number in range(request.number):
+            await grpc_context.write(Told(number=number))
+
+
+@contextlib.contextmanager
+def outer_call(*metadata: tuple[str, str], timeout: float | None = None) -> Iterator[None]:
+    """Let a call from outside run here."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    enter_call(InnerCall("/outer", b"", "r1", metadata, "ipv4:1.2.3.4:5", {}, deadline))
+    try:
+        yield
+    finally:
+        enter_call(None)
+
+
+def handle_to(callee: Callee) -> AsyncProbeHandle:
+    return AsyncProbeHandle(LocalHandle(callee))
+
+
+async def error_of(act: str, **options: Any) -> RpcError:
+    with pytest.raises(RpcError) as raised:
+        await handle_to(Callee()).Unary(Ask(act=act), **options)
+    return raised.value
+
+
+def run(test: Any) -> Any:
+    """Run an async test in a loop of its own."""
+
+    @functools.wraps(test)
+    def in_loop() -> None:
+        asyncio.run(asyncio.wait_for(test(), 20))
+
+    return in_loop
+
+
+@run
+async def test_unary() -> None:
+    handle = handle_to(Callee())
+    assert await handle.Unary(Ask(act="echo", note="x", number=7)) == Told(text="x", number=7)
+    replies = await asyncio.gather(*(handle.Unary(Ask(act="echo", number=n)) for n in range(9)))
+    assert [reply.number for reply in replies] == list(range(9))
+
+
+@pytest.mark.parametrize("callee", [Callee, PlainCallee, WritingCallee])
+def test_a_stream_of_every_kind_of_handler(callee: type[Callee]) -> None:
+    async def test() -> None:
+        replies = [reply.number async for reply in handle_to(callee()).Down(Ask(number=100))]
+        assert replies == list(range(100))
+
+    asyncio.run(test())
+
+
+@run
+async def test_a_plain_function_runs_in_a_thread_with_its_context() -> None:
+    with outer_call():
+        assert (await handle_to(PlainCallee()).Unary(Ask())).text == "r1"
+
+
+@run
+async def test_what_the_client_sent_is_carried_on() -> None:
+    handle = handle_to(Callee())
+    with outer_call(("multiplexed_model_id", "m1"), ("user", "me"), ("application", "a")):
+        seen = eval((await handle.Unary(Ask(act="seen"))).text)
+    assert seen.pop("id") == "r1"
+    assert seen == {
+        "multiplexed_model_id": "m1",
+        "application": "a",
+        "user": "me",
+        "model": "m1",
+        "serve": "m1",
+        "peer": "ipv4:1.2.3.4:5",
+    }
+    assert [sent.model_id for sent in handle._handle.sent] == [""]
+
+
+@run
+async def test_a_call_may_name_its_model_and_metadata() -> None:
+    handle = handle_to(Callee())
+    with outer_call(("multiplexed_model_id", "m1"), ("user", "me")):
+        seen = eval((await handle.Unary(Ask(act="seen"), model_id="m2", metadata=[("more", "x")])).text)
+    assert (seen["model"], seen["user"], seen["more"]) == ("m2", "me", "x")
+    assert [sent.model_id for sent in handle._handle.sent] == ["m2"]
+
+
+@run
+async def test_without_an_outer_call_a_request_id_is_made() -> None:
+    seen = eval((await handle_to(Callee()).Unary(Ask(act="seen"))).text)
+    assert len(seen["id"]) == 36
+    assert seen["model"] is None
+
+
+@run
+async def test_the_shorter_of_both_deadlines_is_carried_on() -> None:
+    handle = handle_to(Callee())
+    assert (await handle.Unary(Ask(act="left"))).text == "None"
+    with outer_call(timeout=50):
+        assert 40 < float((await handle.Unary(Ask(act="left"))).text) <= 50
+        assert 40 < float((await handle.Unary(Ask(act="left"), timeout=90)).text) <= 50
+        assert 5 < float((await handle.Unary(Ask(act="left"), timeout=10)).text) <= 10
+
+
+@run
+async def test_a_deadline_ends_the_handler_too() -> None:
+    callee = Callee()
+    with pytest.raises(RpcError) as raised:
+        await handle_to(callee).Unary(Ask(act="wait"), timeout=0.05)
+    assert raised.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.wait_for(callee.ended.wait(), 5)
+    stream = handle_to(callee).Down(Ask(act="wait"), timeout=0.05)
+    with pytest.raises(RpcError, match="DEADLINE_EXCEEDED"):
+        await anext(stream)
+
+
+@run
+async def test_after_the_deadline_nothing_is_sent() -> None:
+    handle = handle_to(Callee())
+    with outer_call(timeout=0), pytest.raises(RpcError, match="DEADLINE_EXCEEDED"):
+        handle.Unary(Ask(act="echo"))
+    assert not handle._handle.sent
+
+
+@run
+async def test_a_status_arrives_with_all_it_has() -> None:
+    error = await error_of("raise")
+    assert (error.code, error.details) == (grpc.StatusCode.NOT_FOUND, "no such")
+    assert error.trailing_metadata == (("k", "v"),)
+    assert error.find(BadRequest) == BAD
+
+
+@run
+async def test_abort_and_status_details_arrive() -> None:
+    error = await error_of("abort")
+    assert (error.code, error.details) == (grpc.StatusCode.ABORTED, "no")
+    assert error.trailing_metadata == (("kept", "yes"),)
+    error = await error_of("abort with status")
+    assert (error.code, error.find(BadRequest)) == (grpc.StatusCode.INVALID_ARGUMENT, BAD)
+    assert not error.trailing_metadata
+    assert (await error_of("swallow")).details == "swallowed"
+
+
+@run
+async def test_a_code_that_was_set_arrives_as_error() -> None:
+    error = await error_of("code")
+    assert (error.code, error.details) == (grpc.StatusCode.OUT_OF_RANGE, "too far")
+    assert (await error_of("cancel")).code is grpc.StatusCode.CANCELLED
+
+
+@run
+async def test_other_errors_stay_what_they_are() -> None:
+    handle = handle_to(Callee())
+    with pytest.raises(ValueError, match="a value"):
+        await handle.Unary(Ask(act="fail"))
+    with pytest.raises(TimeoutError, match="its own"):
+        await handle.Unary(Ask(act="timeout"), timeout=10)
+
+
+@run
+async def test_a_wrong_answer_is_internal_and_names_both_types() -> None:
+    error = await error_of("wrong")
+    assert error.code is grpc.StatusCode.INTERNAL
+    assert error.details == "Callee.Unary returned a builtins.int; the proto says probe.Told"
+
+
+@run
+async def test_a_deployment_of_another_service_is_unimplemented() -> None:
+    with pytest.raises(RpcError) as raised:
+        await SyncProbeHandle(LocalHandle(Callee())).Unary(Ask())
+    assert raised.value.code is grpc.StatusCode.UNIMPLEMENTED
+    assert raised.value.details == "deployment class Callee has no method /probe.SyncProbe/Unary"
+
+
+@run
+async def test_who_waits_no_longer_cancels_the_handler() -> None:
+    callee = Callee()
+    waiting = asyncio.ensure_future(handle_to(callee).Unary(Ask(act="wait")))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    await asyncio.wait_for(callee.ended.wait(), 5)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+@run
+async def test_a_stream_that_is_left_cancels_the_handler() -> None:
+    callee = Callee()
+    async for _ in handle_to(callee).Down(Ask(act="wait", number=3)):
+        break
+    gc.collect()
+    await asyncio.wait_for(callee.ended.wait(), 5)
+
+
+@run
+async def test_a_stream_may_end_with_a_status() -> None:
+    stream = handle_to(Callee()).Down(Ask(act="raise", number=3))
+    assert [(await anext(stream)).number for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(RpcError, match="DATA_LOSS: half"):
+        await anext(stream)
+
+
+@run
+async def test_a_handler_waits_for_who_reads_its_stream() -> None:
+    callee = Callee()
+    stream = handle_to(callee).Down(Ask(number=1000))
+    await anext(stream)
+    await asyncio.sleep(0.05)
+    assert callee.yielded < 30
+    await stream.aclose()
+
+
+def test_what_takes_a_stream_is_not_there_and_the_remedy_is_named() -> None:
+    text = (
+        "AsyncProbeHandle has no Up: a handle carries one request message, and Up takes a stream of them. "
+        "Call it with AsyncProbeClient, through the ingress"
+    )
+    with pytest.raises(AttributeError, match=f"^{re.escape(text)}$"):
+        handle_to(None).Up  # type: ignore[arg-type,attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match="object has no attribute 'Missing'"):
+        handle_to(None).Missing  # type: ignore[arg-type,attr-defined]  # noqa: B018
+
+
+def test_an_rpc_that_is_called_call_makes_the_handle_callable() -> None:
+    class Greets(UserDefinedServiceBase):
+        async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
+            return UserDefinedResponse(greeting=f"Hello {request.name}")
+
+    async def call() -> str:
+        return (await UserDefinedServiceHandle(LocalHandle(Greets()))(UserDefinedMessage(name="you"))).greeting
+
+    assert asyncio.run(call()) == "Hello you"
+
+
+def test_wrong_use_is_refused() -> None:
+    handle = AsyncProbeHandle(LocalHandle(None))
+    with pytest.raises(TypeError, match=r"Unary takes a probe\.Ask, not a Told"):
+        handle.Unary(Told())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'deadline'; it takes metadata, model_id, timeout"):
+        handle.Unary(Ask(), deadline=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="is called on a handle, not on its class"):
+        AsyncProbeHandle.Unary(Ask())
+    with pytest.raises(TypeError, match="is not deployed yet"):
+        AsyncProbeHandle(object()).Unary(Ask())
+
+
+def test_a_handle_is_pickled_without_what_it_remembers() -> None:
+    handle = AsyncProbeHandle("raw")
+    assert handle.Unary.method.name == "Unary"
+    copied = pickle.loads(pickle.dumps(handle))
+    assert (type(copied), copied._handle) == (AsyncProbeHandle, "raw")
+    assert AsyncProbeHandle(handle)._handle == "raw"
+
+
+def test_the_time_that_is_left_is_pickled_and_not_the_point_in_time() -> None:
+    call = InnerCall("/a/B", b"", deadline=time.monotonic() + 10)
+    data = pickle.dumps(call)
+    time.sleep(0.2)
+    assert 9.9 < pickle.loads(data).time_remaining() <= 10

@@ -1,0 +1,134 @@
+"""Deployments that call one another through generated handles."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import typed_handle_apps
+from clients import error_of, trailing
+from google.rpc.error_details_pb2 import BadRequest
+from grpc_status import rpc_status
+from probe_pb2 import Ask
+from probe_sdk import AsyncProbeHandle
+from ray import serve
+from user_defined_protos_pb2 import UserDefinedMessage as Message
+from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+
+from sdk.errors import RpcError
+
+OUTER = (("application", "typed"), ("request_id", "r1"))
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("notes")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def app(deploy: Any, notes: Path) -> None:
+    deploy(typed_handle_apps.composed(str(notes)), "typed")
+
+
+@pytest.fixture
+def stub(channel: grpc.Channel) -> UserDefinedServiceStub:
+    return UserDefinedServiceStub(channel)
+
+
+def wait_for(file: Path) -> None:
+    until = time.monotonic() + 10
+    while not file.exists():
+        assert time.monotonic() < until, f"{file.name} did not happen"
+        time.sleep(0.01)
+
+
+def test_a_unary_call_carries_on_what_the_client_sent(stub: UserDefinedServiceStub) -> None:
+    metadata = (*OUTER, ("multiplexed_model_id", "m1"), ("user", "me"))
+    for origin in ("", "plain"):  # through a plain deployment as well, whose sync handler waits in a thread
+        told = json.loads(stub.__call__(Message(name="seen", origin=origin), metadata=metadata, timeout=30).greeting)
+        assert 20 < told.pop("left") < 31
+        assert told == {"request_id": "r1", "model": "m1", "serve": ["m1", "r1"], "user": "me", "peer": "ipv4"}
+
+
+def test_a_call_may_name_its_own_model_metadata_and_time(stub: UserDefinedServiceStub) -> None:
+    metadata = (*OUTER, ("multiplexed_model_id", "m1"))
+    told = json.loads(stub.__call__(Message(name="seen", origin="given"), metadata=metadata).greeting)
+    assert (told["model"], told["serve"][0], told["user"], told["left"]) == ("m2", "m2", "you", None)
+    assert json.loads(stub.__call__(Message(name="seen", origin="short"), metadata=OUTER).greeting)["left"] < 0.2
+
+
+def test_a_stream(stub: UserDefinedServiceStub) -> None:
+    replies = list(stub.Streaming(Message(num=50), metadata=OUTER))
+    assert [reply.num for reply in replies] == list(range(50))
+    assert {reply.greeting for reply in replies} == {"r1"}
+
+
+def test_a_status_of_the_inner_call_is_that_of_the_outer_one(stub: UserDefinedServiceStub) -> None:
+    error: Any = error_of(stub.__call__, Message(name="fail"), metadata=OUTER)
+    assert (error.code(), error.details()) == (grpc.StatusCode.NOT_FOUND, "no such")
+    assert (trailing(error)["k"], trailing(error)["request_id"]) == ("v", "r1")
+    status = rpc_status.from_call(error)
+    found = BadRequest()
+    assert status.details[0].Unpack(found)
+    assert found.field_violations[0].field == "note"
+    stream = stub.Streaming(Message(name="fail", num=2), metadata=OUTER)
+    assert [next(stream).num for _ in range(2)] == [0, 1]
+    assert error_of(next, stream).code() is grpc.StatusCode.DATA_LOSS
+
+
+def test_a_status_can_be_caught(stub: UserDefinedServiceStub) -> None:
+    assert stub.__call__(Message(name="fail", origin="caught"), metadata=OUTER).greeting == "NOT_FOUND no such note"
+
+
+def test_another_error_is_internal_with_the_inner_traceback(stub: UserDefinedServiceStub) -> None:
+    error: Any = error_of(stub.__call__, Message(name="raise"), metadata=OUTER)
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert "ValueError: a value" in error.details()
+    assert "typed_handle_apps.py" in error.details()
+
+
+def test_a_deadline_ends_the_inner_call(stub: UserDefinedServiceStub, notes: Path) -> None:
+    error = error_of(stub.__call__, Message(name="wait short", origin="short"), metadata=OUTER, timeout=30)
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_for(notes / "wait short ended")
+    with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+        stub.__call__(Message(name="wait outer"), metadata=OUTER, timeout=0.5)
+    wait_for(notes / "wait outer ended")
+
+
+def test_a_client_that_leaves_ends_the_inner_calls(stub: UserDefinedServiceStub, notes: Path) -> None:
+    call = stub.__call__.future(Message(name="wait unary"), metadata=OUTER)
+    wait_for(notes / "wait unary began")
+    call.cancel()
+    wait_for(notes / "wait unary ended")
+    stream = stub.Streaming(Message(name="wait stream", num=1), metadata=OUTER)
+    next(stream)
+    wait_for(notes / "wait stream began")
+    stream.cancel()
+    wait_for(notes / "wait stream ended")
+
+
+def test_a_stream_that_the_outer_handler_leaves_is_cancelled(stub: UserDefinedServiceStub, notes: Path) -> None:
+    stub.__call__(Message(name="wait first", num=3, origin="first"), metadata=OUTER)
+    wait_for(notes / "wait first ended")
+
+
+def test_a_program_calls_through_a_handle_too() -> None:
+    handle = AsyncProbeHandle(serve.get_deployment_handle("Inner", "typed"))
+    told = json.loads(handle.Unary(Ask(act="seen")).result().text)
+    assert told["request_id"] == told["serve"][1] != ""
+    assert [told.number for told in handle.Down(Ask(number=3))] == [0, 1, 2]
+    with pytest.raises(RpcError, match="NOT_FOUND: no such"):
+        handle.Unary(Ask(act="fail")).result()
+    with pytest.raises(RpcError, match="DEADLINE_EXCEEDED"):
+        handle.Unary(Ask(act="wait", note="wait program"), timeout=0.3).result()
+
+    async def call() -> str:
+        return (await handle.Unary(Ask(note="async"), timeout=10)).text
+
+    assert asyncio.run(call()) == "async"

@@ -1,0 +1,128 @@
+"""Deployments that call one another through typed handles. A module of its own: replicas import it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.rpc.error_details_pb2 import BadRequest
+from probe_pb2 import Ask, Told
+from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeBase, SyncProbeHandle
+from ray import serve
+from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedMessage2, UserDefinedResponse, UserDefinedResponse2
+from user_defined_protos_sdk import UserDefinedServiceBase
+
+from sdk import RpcError, current_context, grpc_deployment
+
+FAST = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 5}
+
+
+class Unused(AsyncProbeBase):
+    """The RPCs that a handle can't carry."""
+
+    async def Up(self, requests: AsyncIterator[Ask]) -> Told:
+        return Told()
+
+    async def Both(self, requests: AsyncIterator[Ask]) -> AsyncIterator[Told]:
+        yield Told()
+
+
+@grpc_deployment(max_ongoing_requests=20, **FAST)
+class Inner(Unused):
+    def __init__(self, notes: str) -> None:
+        self.notes = Path(notes)
+
+    async def Unary(self, request: Ask, grpc_context: Any) -> Told:
+        match request.act:
+            case "seen":
+                told = {
+                    "request_id": grpc_context.request_id(),
+                    "model": grpc_context.multiplexed_model_id(),
+                    "serve": [serve.get_multiplexed_model_id(), serve.context._get_serve_request_context().request_id],
+                    "user": dict(grpc_context.invocation_metadata()).get("user"),
+                    "left": grpc_context.time_remaining(),
+                    "peer": grpc_context.peer().partition(":")[0],
+                }
+                return Told(text=json.dumps(told))
+            case "fail":
+                violation = BadRequest.FieldViolation(field="note", description="is wrong")
+                details = [BadRequest(field_violations=[violation])]
+                raise RpcError(grpc.StatusCode.NOT_FOUND, "no such", [("k", "v")], errors=details)
+            case "raise":
+                raise ValueError("a value")
+            case "wait":
+                await self.wait(request.note)
+        return Told(text=request.note)
+
+    async def Down(self, request: Ask) -> AsyncIterator[Told]:
+        for number in range(request.number):
+            yield Told(number=number, text=current_context().request_id())
+        if request.act == "wait":
+            await self.wait(request.note)
+        if request.act == "fail":
+            raise RpcError(grpc.StatusCode.DATA_LOSS, "half")
+
+    async def wait(self, note: str) -> None:
+        (self.notes / f"{note} began").touch()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            (self.notes / f"{note} ended").touch()
+
+
+@grpc_deployment(max_ongoing_requests=20, **FAST)
+class Outer(UserDefinedServiceBase):
+    """Passes on what it is asked; the origin of a message says how."""
+
+    def __init__(self, inner: AsyncProbeHandle, plain: SyncProbeHandle) -> None:
+        self.inner, self.plain = inner, plain
+
+    async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
+        ask = Ask(act=request.name.partition(" ")[0], note=request.name, number=request.num)
+        match request.origin:
+            case "caught":
+                try:
+                    await self.inner.Unary(ask)
+                except RpcError as error:
+                    found = error.find(BadRequest)
+                    field = found and found.field_violations[0].field
+                    return UserDefinedResponse(greeting=f"{error.code.name} {error.details} {field}")
+            case "plain":
+                return UserDefinedResponse(greeting=(await self.plain.Unary(ask)).text)
+            case "short":
+                return UserDefinedResponse(greeting=(await self.inner.Unary(ask, timeout=0.2)).text)
+            case "given":
+                pairs = [("user", "you")]
+                return UserDefinedResponse(greeting=(await self.inner.Unary(ask, model_id="m2", metadata=pairs)).text)
+            case "first":
+                async for told in self.inner.Down(ask):
+                    return UserDefinedResponse(num=told.number)
+        return UserDefinedResponse(greeting=(await self.inner.Unary(ask)).text)
+
+    async def Streaming(self, request: UserDefinedMessage) -> AsyncIterator[UserDefinedResponse]:
+        ask = Ask(act=request.name.partition(" ")[0], note=request.name, number=request.num)
+        async for told in self.inner.Down(ask):
+            yield UserDefinedResponse(num=told.number, greeting=told.text)
+
+    async def Multiplexing(self, request: UserDefinedMessage2) -> UserDefinedResponse2:
+        return UserDefinedResponse2()
+
+
+class Plain(SyncProbeBase):
+    """Only reached by handles: not decorated, and deployed with Ray Serve's own decorator."""
+
+    def __init__(self, inner: AsyncProbeHandle) -> None:
+        self.inner = inner
+
+    def Unary(self, request: Ask) -> Told:
+        return self.inner.Unary(request).result()
+
+
+def composed(notes: str) -> Any:
+    inner = Inner.bind(notes)
+    plain = serve.deployment(Plain, **FAST).bind(AsyncProbeHandle(inner))
+    return Outer.bind(inner, SyncProbeHandle(plain))
