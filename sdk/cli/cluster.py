@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from sdk.cli.guard import Guard
 from sdk.errors import ClusterError
 
 _REACH_S = 5.0
@@ -36,6 +38,8 @@ def connect_or_start(
     """
     import ray
 
+    guard = Guard()
+    cleanup.callback(guard.finish)
     cleanup.callback(ray.shutdown)
     named = address or os.environ.get("RAY_ADDRESS")
     if named != "local":
@@ -49,9 +53,12 @@ def connect_or_start(
     check_before_start()
     report("Starting a local Ray …")
     try:
-        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
+        with _sigterm_interrupts():
+            ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
     except (RuntimeError, OSError, ValueError) as error:
         raise ClusterError(f"A local Ray can't be started: {_one_line(error)}") from None
+    finally:
+        guard.watch()  # also when the start failed amid its processes
     return True
 
 
@@ -72,15 +79,27 @@ def connect(address: str | None) -> None:
     # Ray Serve's controller may belong to another program that was started elsewhere: say where our modules are.
     path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if part)
     try:
-        ray.init(
-            address=named or "auto",
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            runtime_env={"env_vars": {"PYTHONPATH": path}},
-        )
+        with _sigterm_interrupts():
+            ray.init(
+                address=named or "auto",
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                runtime_env={"env_vars": {"PYTHONPATH": path}},
+            )
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         what = f"Ray at {named} can't be reached" if named else "No Ray cluster runs here"
         raise ClusterError(f"{what}: {_one_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Make SIGTERM a KeyboardInterrupt also where Ray has its own handler already, which exits with the number."""
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code != signal.SIGTERM:
+            raise
+        raise KeyboardInterrupt from None
 
 
 def _check_reachable(address: str) -> None:

@@ -1,24 +1,28 @@
-"""``sdk run``: serve an application until Ctrl-C."""
+"""``sdk run``: serve an application, or those of a config file, until Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from sdk.cli.target import load_target
+from sdk.cli.interrupts import Interrupts
 from sdk.errors import ClusterError
+from sdk.ingress.environment import from_environment
 from sdk.ingress.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from rich.console import Console
+
+    from sdk.cli.served import Served
 
 _REFRESH_S = 1.0
 _DEFAULTS = GrpcOptions()
@@ -28,9 +32,11 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     return None if path is None else os.path.abspath(path)  # symbolic links stay: renewal may go by them
 
 
-@click.command(epilog="Example:  sdk run app:app --name greeter --port 9000")
-@click.argument("target", metavar="MODULE[:NAME]")
-@click.option("--name", default="default", show_default=True, help="Name of the application.")
+@click.command(
+    epilog="Example:  sdk run app:app --name greeter --port 9000\n\nExample:  sdk run serve.yaml --address local"
+)
+@click.argument("target", metavar="MODULE[:NAME]|CONFIG.yaml")
+@click.option("--name", default=None, help="Name of the application of a module.  [default: default]")
 @click.option("--host", default=_DEFAULTS.host, show_default=True, help="IP address that Envoy listens on.")
 @click.option("--port", type=int, default=_DEFAULTS.port, show_default=True, help="Port that Envoy listens on.")
 @click.option(
@@ -78,41 +84,45 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     help="Append a line of JSON for each call to this file.",
 )
 @click.pass_context
-def run(context: click.Context, /, target: str, name: str, address: str | None, **options: Any) -> None:
-    """Serve the application that MODULE:NAME holds, behind Envoy, until Ctrl-C.
+def run(context: click.Context, /, target: str, name: str | None, address: str | None, **options: Any) -> None:
+    """Serve the application that MODULE:NAME holds, or those of a config file, behind Envoy, until Ctrl-C.
 
-    NAME is what `.bind()` returned; without it, the module's only application. A local Ray is started when there is
-    none, and ended again with everything else.
+    NAME is what `.bind()` returned; without it, the module's only application. A config file is one of Ray Serve's own
+    (`serve deploy` takes it too). A local Ray is started when there is none, and ended again with everything else.
+
+    Each option of the ingress may also stand in an environment variable, such as SDK_GRPC_PORT, or in the `sdk:`
+    section of a config file.
     """
-    grpc_options = GrpcOptions(**options)
-    module, found = load_target(target)
-    # Without options of ours we take those of an ingress that runs already.
-    are_given = any(context.get_parameter_source(option) is not ParameterSource.DEFAULT for option in options)
-    with _interrupt_on_sigterm(), _quiet_logs():
-        _serve(module, found, target, name, address, grpc_options, are_given)
+    given = {
+        option: value
+        for option, value in options.items()
+        if context.get_parameter_source(option) is not ParameterSource.DEFAULT
+    }
+    wanted = {**from_environment(os.environ), **given}
+    GrpcOptions(**wanted)  # what is wrong with the command line is said before anything is imported
+    with Interrupts() as interrupts:
+        from sdk.cli.served import find_served
+
+        served = find_served(target, name)
+        with _quiet_logs():  # after Ray Serve was imported, which sets the levels of its logs
+            failed = _serve(served, address, wanted, interrupts)
+    if failed:
+        context.exit(1)
 
 
-def _serve(
-    module: ModuleType,
-    found: object | None,
-    target: str,
-    name: str,
-    address: str | None,
-    options: GrpcOptions,
-    are_options_given: bool,
-) -> None:
+def _serve(served: Served, address: str | None, wanted: Mapping[str, Any], interrupts: Interrupts) -> tuple[str, ...]:
+    """Serve until a signal comes, and return the names of the applications that failed to start."""
     # Imported here: what is wrong with the command line or the module is said before Ray takes its seconds.
     from rich.console import Console
 
     from sdk.cli.cluster import connect_or_start
-    from sdk.ingress.actors import find_controller
     from sdk.ingress.certificates import check_certificates
     from sdk.ingress.envoy import check_port, find_envoy
-    from sdk.serve.application import only_application, require_application
-    from sdk.serve.run import delete, shutdown, start, stop_ingress
-    from sdk.serve.run import run as run_application
+    from sdk.serve.run import start, stop_ingress
+    from sdk.serve.tie import Tie
 
-    application = only_application(module) if found is None else require_application(found, target)
+    wanted = {**served.options, **wanted}
+    options = GrpcOptions(**wanted)
     find_envoy()
     console = Console(stderr=True)
 
@@ -124,30 +134,79 @@ def _serve(
         # Stops the spinner before the last lines are printed.
         cleanup.callback(progress.stop)
         is_local = connect_or_start(address, cleanup, progress.update, check_node)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own handler in the place of ours
+        interrupts.install()
         progress.update("Starting the ingress …")
-        has_started = find_controller() is None
-        start(options if has_started or are_options_given else None)
         if is_local:
             # Ray itself ends next, so Ray Serve need not be shut down apart from it.
             cleanup.callback(stop_ingress)
-            cleanup.callback(delete, name)
-        elif has_started:
-            cleanup.callback(shutdown)
-        else:
-            cleanup.callback(delete, name)
+        cleanup.callback(interrupts.shield)
+        deployed: list[str] = []
+        end = _what_ends(deployed, is_local)
+        tie = Tie(end)
+
+        def end_and_untie() -> None:
+            end()
+            tie.release()  # not when a second Ctrl-C ended the waiting: then the ingress does the rest
+
+        cleanup.callback(end_and_untie)
         cleanup.callback(console.print, "Shutting down …", style="dim")
-        progress.update(f"Starting application {name!r} …")
-        with _tell_what_it_waits_for(name, lambda message: console.print(message, style="yellow", highlight=False)):
-            run_application(application, name=name)
+        served.start_serve()
+        start(_options_beside(options, wanted))
+        progress.update(f"Starting {_listed(served.names)} …")
+        deployed += served.names
+        if not is_local:
+            tie.start()
+        with _tell_what_it_waits_for(served.names, console):
+            failed = served.deploy(functools.partial(_tell_failure, console))
         progress.stop()
-        where = "a local Ray" if is_local else "the running Ray cluster"
-        _show_until_interrupted(f"on {where}. Ctrl-C ends it.", name)
+        running = [name for name in served.names if name not in failed]
+        if running:
+            where = "a local Ray" if is_local else "the running Ray cluster"
+            _show_until_interrupted(f"on {where}. Ctrl-C ends it.", running)
+    return failed
+
+
+def _options_beside(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOptions | None:
+    """Return the options to start with: beside an ingress that runs, its own with what is wanted in their place."""
+    import ray
+
+    from sdk.ingress.actors import find_controller
+
+    controller = find_controller()
+    if controller is None:
+        return options
+    if not wanted:
+        return None
+    try:
+        running: GrpcOptions = ray.get(controller.status.remote(), timeout=15).options
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"The ingress controller failed: {' '.join(str(error).split())}") from error
+    return replace(running, **wanted)
+
+
+def _what_ends(deployed: list[str], is_local: bool) -> functools.partial[None]:
+    """Return what ends the applications; on a cluster of others also what is not there before this command."""
+    from sdk.ingress.actors import find_controller
+    from sdk.serve.joining import has_serve
+    from sdk.serve.run import end
+
+    return functools.partial(
+        end,
+        deployed,
+        ends_serve=not is_local and not has_serve(),
+        ends_ingress=not is_local and find_controller() is None,
+    )
+
+
+def _tell_failure(console: Console, name: str, reason: str) -> None:
+    console.print(
+        f"error: Application {name!r} failed to start: {reason}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 @contextlib.contextmanager
-def _tell_what_it_waits_for(name: str, tell: Callable[[str], None]) -> Iterator[None]:
-    """Pass on what Ray Serve says of an application that takes long to start, such as that no node has room for it."""
+def _tell_what_it_waits_for(names: Iterable[str], console: Console) -> Iterator[None]:
+    """Pass on what Ray Serve says of applications that take long to start, such as that no node has room for them."""
     from sdk.serve.failures import messages_of
 
     over = threading.Event()
@@ -156,9 +215,9 @@ def _tell_what_it_waits_for(name: str, tell: Callable[[str], None]) -> Iterator[
         told: set[str] = set()
         while not over.wait(_REFRESH_S):
             with contextlib.suppress(ClusterError):
-                for message in set(messages_of(name)) - told:
+                for message in {message for name in names for message in messages_of(name)} - told:
                     told.add(message)
-                    tell(message)
+                    console.print(message, style="yellow", highlight=False)
 
     watcher = threading.Thread(target=watch, name="tell-what-it-waits-for", daemon=True)
     watcher.start()
@@ -169,7 +228,7 @@ def _tell_what_it_waits_for(name: str, tell: Callable[[str], None]) -> Iterator[
         watcher.join()
 
 
-def _show_until_interrupted(ending: str, name: str) -> None:
+def _show_until_interrupted(ending: str, names: Iterable[str]) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -180,7 +239,7 @@ def _show_until_interrupted(ending: str, name: str) -> None:
     forever = threading.Event()
     try:
         addresses = sorted({proxy.address for proxy in status().proxies})
-        headline = f"Serving {name!r} at {', '.join(addresses)} {ending}"
+        headline = f"Serving {_listed(names)} at {', '.join(addresses)} {ending}"
         if not console.is_terminal:
             click.echo(as_text(status()))
             click.echo(headline)
@@ -192,14 +251,8 @@ def _show_until_interrupted(ending: str, name: str) -> None:
         return
 
 
-@contextlib.contextmanager
-def _interrupt_on_sigterm() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C: a supervisor that stops us gets the same clean end."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ def as_text(status: Status) -> str:
         lines.append(f"application {application.name}: {application.state} {_one_line(application.message)}".rstrip())
         lines += [
             f"  deployment {d.name}: {d.state}, {_count(d.replicas, 'replica')}"
+            + (", scaled to zero, wakes on a call" if d.wakes else "")
             + (f", serves {', '.join(d.services)}" if d.services else ", reached by handles")
             for d in application.deployments
         ]
@@ -35,6 +36,8 @@ def as_text(status: Status) -> str:
         f"proxy {proxy.address} on node {proxy.node_id[:8]}: {_proxy_state(proxy.up_to_date, proxy.problem)}"
         for proxy in status.proxies
     ]
+    if status.problem:
+        lines.append(f"problem: {status.problem}")
     return "\n".join(lines) or "nothing runs"
 
 
@@ -56,7 +59,7 @@ def as_tables(status: Status, footer: str = "") -> RenderableType:
                 application.name if index == 0 else "",
                 deployment.name,
                 _coloured(deployment.state),
-                str(deployment.replicas),
+                f"{deployment.replicas}, wakes on a call" if deployment.wakes else str(deployment.replicas),
                 ", ".join(deployment.services) or Text("reached by handles", style="dim"),
             )
     proxies = Table(box=None, pad_edge=False, header_style="bold")
@@ -66,6 +69,8 @@ def as_tables(status: Status, footer: str = "") -> RenderableType:
         state = _proxy_state(proxy.up_to_date, proxy.problem)
         proxies.add_row(proxy.address, proxy.node_id[:8], _coloured(state))
     parts: list[RenderableType] = [applications, Text(), proxies]
+    if status.problem:
+        parts.append(Text(status.problem, style="yellow"))
     return Group(*parts, Text(), Text(footer, style="dim")) if footer else Group(*parts)
 
 

@@ -404,16 +404,20 @@ class GrpcService(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ENVOY_GRPC_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def envoy_grpc(self) -> Global___GrpcService.EnvoyGrpc: ...
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
         envoy_grpc: Global___GrpcService.EnvoyGrpc | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["envoy_grpc", b"envoy_grpc", "target_specifier", b"target_specifier"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envoy_grpc", b"envoy_grpc", "target_specifier", b"target_specifier", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["envoy_grpc", b"envoy_grpc", "target_specifier", b"target_specifier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envoy_grpc", b"envoy_grpc", "target_specifier", b"target_specifier", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target_specifier: _TypeAlias = _typing.Literal["envoy_grpc"]  # noqa: Y015
     _WhichOneofArgType_target_specifier: _TypeAlias = _typing.Literal["target_specifier", b"target_specifier"]  # noqa: Y015
@@ -2942,6 +2946,315 @@ class DownstreamConnectionsConfig(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DownstreamConnectionsConfig: _TypeAlias = DownstreamConnectionsConfig  # noqa: Y015
+
+@_typing.final
+class ExtAuthz(_message.Message):
+    """---- Asking the proxy before a call goes on: Envoy's external authorization, used to let calls wait ----"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRPC_SERVICE_FIELD_NUMBER: _builtins.int
+    FAILURE_MODE_ALLOW_FIELD_NUMBER: _builtins.int
+    TRANSPORT_API_VERSION_FIELD_NUMBER: _builtins.int
+    ALLOWED_HEADERS_FIELD_NUMBER: _builtins.int
+    failure_mode_allow: _builtins.bool
+    transport_api_version: Global___ApiVersion.ValueType
+    @_builtins.property
+    def grpc_service(self) -> Global___GrpcService: ...
+    @_builtins.property
+    def allowed_headers(self) -> Global___ListStringMatcher: ...
+    def __init__(
+        self,
+        *,
+        grpc_service: Global___GrpcService | None = ...,
+        failure_mode_allow: _builtins.bool = ...,
+        transport_api_version: Global___ApiVersion.ValueType = ...,
+        allowed_headers: Global___ListStringMatcher | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allowed_headers", b"allowed_headers", "grpc_service", b"grpc_service", "services", b"services"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_headers", b"allowed_headers", "failure_mode_allow", b"failure_mode_allow", "grpc_service", b"grpc_service", "services", b"services", "transport_api_version", b"transport_api_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_services: _TypeAlias = _typing.Literal["grpc_service"]  # noqa: Y015
+    _WhichOneofArgType_services: _TypeAlias = _typing.Literal["services", b"services"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_services) -> _WhichOneofReturnType_services | None: ...
+
+Global___ExtAuthz: _TypeAlias = ExtAuthz  # noqa: Y015
+
+@_typing.final
+class ExtAuthzPerRoute(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECK_SETTINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def check_settings(self) -> Global___CheckSettings: ...
+    def __init__(
+        self,
+        *,
+        check_settings: Global___CheckSettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check_settings", b"check_settings", "override", b"override"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_settings", b"check_settings", "override", b"override"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_override: _TypeAlias = _typing.Literal["check_settings"]  # noqa: Y015
+    _WhichOneofArgType_override: _TypeAlias = _typing.Literal["override", b"override"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_override) -> _WhichOneofReturnType_override | None: ...
+
+Global___ExtAuthzPerRoute: _TypeAlias = ExtAuthzPerRoute  # noqa: Y015
+
+@_typing.final
+class CheckSettings(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ContextExtensionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CONTEXT_EXTENSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def context_extensions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        context_extensions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_extensions", b"context_extensions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckSettings: _TypeAlias = CheckSettings  # noqa: Y015
+
+@_typing.final
+class ListStringMatcher(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATTERNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def patterns(self) -> _containers.RepeatedCompositeFieldContainer[Global___StringMatcher]: ...
+    def __init__(
+        self,
+        *,
+        patterns: _abc.Iterable[Global___StringMatcher] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["patterns", b"patterns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListStringMatcher: _TypeAlias = ListStringMatcher  # noqa: Y015
+
+@_typing.final
+class CheckRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attributes(self) -> Global___AttributeContext: ...
+    def __init__(
+        self,
+        *,
+        attributes: Global___AttributeContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckRequest: _TypeAlias = CheckRequest  # noqa: Y015
+
+@_typing.final
+class AttributeContext(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Request(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        HTTP_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def http(self) -> Global___AttributeContext.HttpRequest: ...
+        def __init__(
+            self,
+            *,
+            http: Global___AttributeContext.HttpRequest | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["http", b"http"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["http", b"http"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class HttpRequest(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        @_typing.final
+        class HeadersEntry(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            KEY_FIELD_NUMBER: _builtins.int
+            VALUE_FIELD_NUMBER: _builtins.int
+            key: _builtins.str
+            value: _builtins.str
+            def __init__(
+                self,
+                *,
+                key: _builtins.str = ...,
+                value: _builtins.str = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        HEADERS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+        def __init__(
+            self,
+            *,
+            headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ContextExtensionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    CONTEXT_EXTENSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___AttributeContext.Request: ...
+    @_builtins.property
+    def context_extensions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        request: Global___AttributeContext.Request | None = ...,
+        context_extensions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_extensions", b"context_extensions", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeContext: _TypeAlias = AttributeContext  # noqa: Y015
+
+@_typing.final
+class CheckResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    DENIED_RESPONSE_FIELD_NUMBER: _builtins.int
+    OK_RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___Status: ...
+    @_builtins.property
+    def denied_response(self) -> Global___DeniedHttpResponse: ...
+    @_builtins.property
+    def ok_response(self) -> Global___OkHttpResponse: ...
+    def __init__(
+        self,
+        *,
+        status: Global___Status | None = ...,
+        denied_response: Global___DeniedHttpResponse | None = ...,
+        ok_response: Global___OkHttpResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["denied_response", b"denied_response", "http_response", b"http_response", "ok_response", b"ok_response", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["denied_response", b"denied_response", "http_response", b"http_response", "ok_response", b"ok_response", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_http_response: _TypeAlias = _typing.Literal["denied_response", "ok_response"]  # noqa: Y015
+    _WhichOneofArgType_http_response: _TypeAlias = _typing.Literal["http_response", b"http_response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_http_response) -> _WhichOneofReturnType_http_response | None: ...
+
+Global___CheckResponse: _TypeAlias = CheckResponse  # noqa: Y015
+
+@_typing.final
+class DeniedHttpResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADERS_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    body: _builtins.str
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderValueOption]: ...
+    def __init__(
+        self,
+        *,
+        headers: _abc.Iterable[Global___HeaderValueOption] | None = ...,
+        body: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "headers", b"headers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeniedHttpResponse: _TypeAlias = DeniedHttpResponse  # noqa: Y015
+
+@_typing.final
+class OkHttpResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderValueOption]: ...
+    def __init__(
+        self,
+        *,
+        headers: _abc.Iterable[Global___HeaderValueOption] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OkHttpResponse: _TypeAlias = OkHttpResponse  # noqa: Y015
 
 ENVOY_NAME_FIELD_NUMBER: _builtins.int
 envoy_name: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.str]

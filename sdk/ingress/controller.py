@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,14 @@ from sdk.ingress.actors import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_
 from sdk.ingress.learning import Learning
 from sdk.ingress.proxy import Proxy
 from sdk.ingress.registry import Lease, ProxyState, Registry, Replica
+from sdk.ingress.ties import Absence, Ties
+from sdk.ingress.waking import Waking
 
 if TYPE_CHECKING:
     from sdk.ingress.options import GrpcOptions
-    from sdk.xds.snapshot import Snapshot
+    from sdk.ingress.waiting import Key
+    from sdk.ingress.waking import Wake
+    from sdk.xds.snapshot import Deployment, Snapshot
 
 logger = logging.getLogger("sdk.ingress")
 
@@ -33,6 +37,8 @@ _WATCH_S = 2.0
 _TICK_S = 1.0
 # Seconds after which an actor that should run and does not report is looked at.
 _PROXY_PATIENCE_S = 10.0
+# Seconds without Ray Serve after which the ingress ends: nobody is left to serve for.
+_WITHOUT_SERVE_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +57,22 @@ class Controller:
         options: Options of the ingress.
         list_applications: Returns the names of the applications that Ray Serve has, or None when it can't say.
             Called in a thread, and only while some application has no replica.
+        has_serve: Tells whether Ray Serve runs, a restart of its controller included. Called in a thread.
+        wake: Has a replica of a deployment started, for which calls wait.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
-        self, options: GrpcOptions, list_applications: Callable[[], set[str] | None]
+        self,
+        options: GrpcOptions,
+        list_applications: Callable[[], set[str] | None],
+        has_serve: Callable[[], bool],
+        wake: Wake,
     ) -> None:
         self._options = options
         self._list_applications = list_applications
+        self._has_serve = has_serve
+        self._without_serve = Absence(_WITHOUT_SERVE_S)
+        self._ties = Ties()
         self._registry = Registry(
             lease_s=LEASE_S,
             proxy_lease_s=PROXY_LEASE_S,
@@ -65,6 +80,7 @@ class Controller:
             route_by_service=options.route_by_service,
             only_services=options.grpc_servicer_functions,
         )
+        self._waking = Waking(wake)
         self._changed = asyncio.Event()
         self._proxy_actors: dict[str, Any] = {}
         self._heard_at: dict[str, float] = {}
@@ -122,6 +138,14 @@ class Controller:
         self._registry.report(state)
         self._notify()
 
+    async def waiting(self, proxy_id: str, counts: Mapping[Key, int]) -> Mapping[Key, str]:
+        """Take note of how many calls wait at a proxy for the first replica of which deployment.
+
+        Returns:
+            Why some of these deployments can't start.
+        """
+        return self._waking.report(proxy_id, counts)
+
     async def descriptors(self, digest: str) -> bytes | None:
         """Return the descriptors that some replica announced; None when none did."""
         return self._registry.descriptors(digest)
@@ -139,18 +163,46 @@ class Controller:
         """Return the state of the ingress."""
         return IngressStatus(self._options, self._registry.snapshot, self._registry.proxies)
 
+    async def announce(
+        self, application: str, deployments: Iterable[tuple[Deployment, bytes]], timeout_s: float
+    ) -> None:
+        """Make deployments known that have had no replica yet, and wait until every proxy lets their calls wait."""
+        self._registry.announce(application, deployments)
+        await self._acknowledged(timeout_s)
+
     async def delete_application(self, name: str, timeout_s: float) -> None:
         """Drop an application that Ray Serve has deleted, and wait until every proxy has."""
         self._registry.delete_application(name)
         await self._acknowledged(timeout_s)
 
+    async def hold(self, key: str) -> None:
+        """Return when :meth:`release` is called with the same key."""
+        await self._ties.hold(key)
+
+    async def tie(self, held: list[Any], end: Callable[[], None]) -> None:
+        """Call ``end`` when the process that called :meth:`hold` dies before it calls :meth:`release`.
+
+        Args:
+            held: The reference that its call returned, alone in a list, so that Ray does not wait for it.
+            end: What is left to do then.
+        """
+        await self._ties.end_with_owner(held[0], end)
+
+    async def release(self, key: str) -> None:
+        """End what :meth:`hold` with the same key began."""
+        self._ties.release(key)
+
     async def stop(self) -> None:
         """Stop every proxy with its Envoy. The caller then ends this actor."""
         self._tending.cancel()
-        await asyncio.gather(*(self._stop_proxy(actor) for actor in self._proxy_actors.values()))
-        self._proxy_actors.clear()
+        await self._waking.stop()
+        await self._stop_proxies()
 
     # -- inside -------------------------------------------------------------------------------
+
+    async def _stop_proxies(self) -> None:
+        await asyncio.gather(*(self._stop_proxy(actor) for actor in self._proxy_actors.values()))
+        self._proxy_actors.clear()
 
     def _problems(self) -> tuple[str, ...]:
         return tuple(proxy.problem for proxy in self._registry.proxies if proxy.problem)
@@ -170,6 +222,7 @@ class Controller:
             await asyncio.sleep(_TICK_S)
 
     async def _tend_once(self) -> None:
+        self._waking.expire()
         expired = self._registry.expire()
         if expired:
             logger.warning("no heartbeat from %s for %g s: forgotten", ", ".join(expired), LEASE_S)
@@ -192,6 +245,10 @@ class Controller:
             present = await asyncio.to_thread(self._list_applications)
             if present is not None:
                 self._registry.forget_applications(tuple(name for name in silent if name not in present))
+        if self._without_serve.note(await asyncio.to_thread(self._has_serve), time.monotonic()):
+            logger.warning("Ray Serve has been gone for %g s: the ingress ends", _WITHOUT_SERVE_S)
+            await self._stop_proxies()
+            await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
 
     def _silent_nodes(self) -> set[str]:
         """Return the nodes whose proxy has not reported for long: it may have been killed for good."""
@@ -269,8 +326,13 @@ def _create_proxy(node_id: str, options: GrpcOptions) -> Any:
     )
 
 
-def create(options: GrpcOptions, list_applications: Callable[[], set[str] | None]) -> Any:
-    """Return a handle to the controller; it is created when there is none."""
+def create(
+    options: GrpcOptions,
+    list_applications: Callable[[], set[str] | None],
+    has_serve: Callable[[], bool],
+    wake: Wake,
+) -> Any:
+    """Return a handle to the controller; it is created when there is none. See :class:`Controller`."""
     return (
         ray.remote(Controller)
         .options(
@@ -281,6 +343,7 @@ def create(options: GrpcOptions, list_applications: Callable[[], set[str] | None
             num_cpus=0,
             max_restarts=-1,
             max_concurrency=10_000,
+            scheduling_strategy="DEFAULT",  # a replica that creates it may live in a placement group
         )
-        .remote(options, list_applications)
+        .remote(options, list_applications, has_serve, wake)
     )

@@ -78,7 +78,7 @@ class Health:
 
 
 def status_of(snapshot: Snapshot, service: str, application: str | None = None) -> int | None:
-    """Return whether a service has a replica, as a ``ServingStatus``; None when nobody serves it.
+    """Return whether a service has a replica or starts one for a call, as a ``ServingStatus``; None: nobody serves it.
 
     Args:
         snapshot: The routing table.
@@ -86,7 +86,7 @@ def status_of(snapshot: Snapshot, service: str, application: str | None = None) 
         application: The only application to look at; None or empty for all.
     """
     serving = [
-        bool(deployment.endpoints)
+        bool(deployment.endpoints) or deployment.is_held
         for known in snapshot.applications
         if not application or known.name == application
         for deployment in known.deployments

@@ -22,6 +22,7 @@ from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
 from sdk.ingress.draining import is_draining
 from sdk.ingress.envoy import check_port, envoy_command, find_envoy, last_words
+from sdk.ingress.gate import Gate
 from sdk.ingress.goodbye import say_goodbye
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
@@ -33,8 +34,11 @@ from sdk.xds.snapshot import Snapshot
 from sdk.xds.tls import TlsConfig, write_secrets
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sdk.ingress.options import GrpcOptions
     from sdk.ingress.supervisor import Plan
+    from sdk.ingress.waiting import Key
 
 logger = logging.getLogger("sdk.ingress")
 
@@ -74,6 +78,8 @@ class Proxy:
         self._tls = _tls_config(options, self._folder)
         self._ads: AdsServer | None = None
         self._fallback: Any = None
+        self._hold: Any = None
+        self._gate = Gate(self._tell_who_waits, request_timeout_s=options.request_timeout_s)
         self._isolation = Isolation(self._push)
         self._built_in = BuiltIn(self._in_force, self._fetch_descriptors)
         self._envoy: SupervisedEnvoy | None = None
@@ -89,6 +95,7 @@ class Proxy:
             self._ads = AdsServer(str(self._folder / "ads.sock"))
             await self._ads.start()
             await self._start_fallback()
+            await self._start_gate()
             self._tasks.append(loop.create_task(self._attend_envoy(plan)))
         except (IngressError, OSError) as error:
             self._change(problem=str(error))
@@ -104,8 +111,9 @@ class Proxy:
         if self._envoy is not None:
             await say_goodbye(self._folder / "admin.sock")
             await self._envoy.stop()
-        if self._fallback is not None:
-            await self._fallback.stop(None)
+        for server in self._fallback, self._hold:
+            if server is not None:
+                await server.stop(None)
         if self._ads is not None:
             await self._ads.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -175,6 +183,20 @@ class Proxy:
         self._fallback.add_generic_rpc_handlers((self._built_in.generic_handler(),))
         self._fallback.add_insecure_port(f"unix:{self._folder / 'fallback.sock'}")
         await self._fallback.start()
+
+    async def _start_gate(self) -> None:
+        self._hold = grpc.aio.server(options=_FALLBACK_OPTIONS)
+        self._hold.add_generic_rpc_handlers((self._gate.generic_handler(),))
+        self._hold.add_insecure_port(f"unix:{self._folder / 'hold.sock'}")
+        await self._hold.start()
+        self._tasks.append(asyncio.get_running_loop().create_task(self._gate.keep_reporting()))
+
+    async def _tell_who_waits(self, counts: Mapping[Key, int]) -> Mapping[Key, str]:
+        controller = await asyncio.to_thread(find_controller)
+        if controller is None:
+            return {}
+        troubles: Mapping[Key, str] = await controller.waiting.remote(self._state.proxy_id, counts)
+        return troubles
 
     async def _attend_envoy(self, plan: Plan) -> None:
         """Follow what becomes of Envoy, for ever. Its supervisor starts it again; without one, another is started."""
@@ -286,14 +308,17 @@ class Proxy:
             max_concurrent_streams=self._options.max_concurrent_streams,
             max_metadata_bytes=self._options.max_metadata_bytes,
             tls=self._tls,
+            hold_socket=str(self._folder / "hold.sock"),
             access_log=self._options.access_log,
             keepalive_time_s=self._options.keepalive_time_s,
             keepalive_timeout_s=self._options.keepalive_timeout_s,
             max_connection_idle_s=self._options.max_connection_idle_s,
             max_connection_age_s=self._options.max_connection_age_s,
         )
+        self._gate.expect(snapshot)
         resources = build(snapshot.seen_from(self._state.node_id), config)
         await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_PATIENCE_S)
+        self._gate.serve(snapshot)
 
     def _in_force(self) -> Snapshot:
         """Return the routing table that Envoy serves."""

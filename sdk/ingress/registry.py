@@ -29,6 +29,8 @@ class Replica:
         endpoint: Where it listens.
         descriptors: Digest of the descriptors of its services.
         idempotent: Paths of the methods that may be called again when a replica is lost.
+        max_waiting: Most calls that each proxy lets wait while its deployment has no replica; zero when that never
+            happens on purpose.
     """
 
     application: str
@@ -37,11 +39,18 @@ class Replica:
     endpoint: Endpoint
     descriptors: str = ""
     idempotent: tuple[str, ...] = ()
+    max_waiting: int = 0
 
     @property
     def described(self) -> Deployment:
         """Its deployment, without endpoints."""
-        return Deployment(self.deployment, self.services, descriptors=self.descriptors, idempotent=self.idempotent)
+        return Deployment(
+            self.deployment,
+            self.services,
+            descriptors=self.descriptors,
+            idempotent=self.idempotent,
+            max_waiting=self.max_waiting,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +206,7 @@ class Registry:
                             endpoint,
                             deployment.descriptors,
                             deployment.idempotent,
+                            max_waiting=deployment.max_waiting,
                         )
                         self._leases[endpoint.replica_id] = self._clock() + self._lease_s
         self._publish(at_least=snapshot.version)
@@ -206,6 +216,19 @@ class Registry:
         return self._descriptors.get(digest)
 
     # -- applications -------------------------------------------------------------------------
+
+    def announce(self, application: str, deployments: Iterable[tuple[Deployment, bytes]]) -> None:
+        """Make deployments known that may have had no replica yet, which would have announced them.
+
+        Args:
+            application: Name of their application.
+            deployments: Each without endpoints, with the serialized ``FileDescriptorSet`` whose digest it holds.
+        """
+        for deployment, descriptors in deployments:
+            self._known.setdefault(application, {})[deployment.name] = deployment
+            if deployment.descriptors:
+                self._descriptors[deployment.descriptors] = descriptors
+        self._publish()
 
     def without_replicas(self) -> tuple[str, ...]:
         """Return the applications that no ready replica serves."""

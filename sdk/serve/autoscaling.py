@@ -9,6 +9,8 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 
 #: What a replica's ``record_autoscaling_stats`` calls its calls, running and queued.
 ONGOING_CALLS = "grpc_ongoing_calls"
+# The most calls that wait at each proxy for the first replica, unless `max_queued_requests` says another number.
+_MAX_WAITING = 1000
 _POLICY = f"{__name__}:by_ongoing_calls"
 
 
@@ -34,6 +36,19 @@ def with_our_policy(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "autoscaling_config": config}
 
 
+def max_waiting(config: Any) -> int:
+    """Return how many calls may wait at each proxy while a deployment has no replica; zero when it always has one.
+
+    Args:
+        config: The configuration that the deployment runs with.
+    """
+    autoscaling = config.autoscaling_config
+    if autoscaling is None or autoscaling.min_replicas > 0:
+        return 0
+    limit: int = config.max_queued_requests
+    return limit if limit > 0 else _MAX_WAITING
+
+
 def by_ongoing_calls(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
     """Decide as Ray Serve's default policy does, with our calls among the requests.
 
@@ -42,8 +57,13 @@ def by_ongoing_calls(context: AutoscalingContext) -> tuple[float, dict[str, Any]
         bounds, factors and delays to the number.
     """
     if context.current_num_replicas == 0:
+        # Ray Serve itself starts the first one, when a handle has a request: see sdk/serve/waking.py.
         return context.target_num_replicas, {}
-    metrics = context.aggregated_metrics or {}
-    ongoing = context.total_num_requests + sum(metrics.get(ONGOING_CALLS, {}).values())
+    told = (context.aggregated_metrics or {}).get(ONGOING_CALLS, {})
+    ongoing = context.total_num_requests + sum(told.values())
     target: float = context.config.get_target_ongoing_requests()  # type: ignore[union-attr]
-    return ongoing / target, {}
+    wanted = ongoing / target
+    if len(told) < context.current_num_replicas:
+        # A replica that was just started for calls that wait has not told of them yet: that it is idle is no news.
+        wanted = max(wanted, float(context.current_num_replicas))
+    return wanted, {}

@@ -6,14 +6,22 @@ Checked with Ray Serve 2.60. If an upgrade breaks something, it breaks here.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray.serve import Application, Deployment, get_replica_context
 from ray.serve import context as serve_context
+from ray.serve._private.build_app import build_app
+from ray.serve._private.common import RUNNING_REQUESTS_KEY, DeploymentHandleSource, HandleMetricReport, TimeStampedValue
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve._private.router import SingletonThreadRouter
+from ray.serve.schema import ServeApplicationSchema, gRPCOptionsSchema
 
 if TYPE_CHECKING:
+    from ray.serve.schema import ServeDeploySchema
+
     from sdk.wire.call import Call
 
 # Downstream replicas keep the requests of many callers under the ids that these gave them.
@@ -42,6 +50,123 @@ def bound_deployments(application: Application) -> list[Deployment]:
 
     look(application)
     return list(found.values())
+
+
+def built_deployments(application: Any, name: str) -> list[tuple[str, Any, Any]]:
+    """Return the deployments of an application as Ray Serve is about to deploy them.
+
+    Args:
+        application: A ``ray.serve.Application``.
+        name: The application's name.
+
+    Returns:
+        For each the name that it gets, its class or function, and its configuration.
+    """
+    built = build_app(application, name=name)
+    return [(found.name, found.func_or_class, found._deployment_config) for found in built.deployments]
+
+
+def find_serve() -> Any | None:
+    """Return a handle to Ray Serve's controller, or None when Ray Serve does not run. While it restarts, it runs."""
+    try:
+        return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    except ValueError:
+        return None
+
+
+def forget_gone_serve() -> None:
+    """Let this process find a Ray Serve that others have shut down and started again; else it asks the old one."""
+    client: Any = serve_context._global_client
+    if client is not None:
+        controller = find_serve()
+        if controller is None or controller._actor_id != client._controller._actor_id:
+            serve_context._set_global_client(None)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """What Ray Serve was started with, and what was deployed from config files.
+
+    Attributes:
+        proxy_location: ``"EveryNode"``, ``"HeadOnly"`` or ``"Disabled"``: where its own proxies run.
+        grpc_port: Port of its own gRPC proxy.
+        grpc_request_timeout_s: That proxy's limit, or None.
+        has_grpc_proxy: Whether that proxy runs: only with ``grpc_servicer_functions``.
+        declared: The applications of its declarative API, as they were given.
+        target_capacity: The percentage of the replicas that a config asked for, or None.
+    """
+
+    proxy_location: str
+    grpc_port: int
+    grpc_request_timeout_s: float | None
+    has_grpc_proxy: bool
+    declared: tuple[ServeApplicationSchema, ...]
+    target_capacity: float | None = None
+
+
+def serve_settings(controller: Any, patience_s: float) -> ServeSettings:
+    """Return what Ray Serve was started with.
+
+    Args:
+        controller: What :func:`find_serve` returned.
+        patience_s: Seconds to wait for it.
+
+    Raises:
+        ray.exceptions.RayError: It does not answer.
+    """
+    details = ray.get(controller.get_serve_instance_details.remote(), timeout=patience_s)
+    grpc = gRPCOptionsSchema.model_validate(details.get("grpc_options") or {})  # only what was set is there
+    location = details.get("proxy_location") or "EveryNode"
+    declared = [details["applications"][name].get("deployed_app_config") for name in sorted(details["applications"])]
+    return ServeSettings(
+        str(getattr(location, "value", location)),
+        grpc.port,
+        grpc.request_timeout_s,
+        bool(grpc.grpc_servicer_functions) and location != "Disabled",
+        tuple(ServeApplicationSchema.model_validate(config) for config in declared if config),
+        details.get("target_capacity"),
+    )
+
+
+def deploy_declared(controller: Any, schema: ServeDeploySchema) -> None:
+    """Hand a config to Ray Serve, as ``serve deploy`` and the REST API do. What it does not name is deleted.
+
+    Args:
+        controller: What :func:`find_serve` returned.
+        schema: The whole config.
+
+    Raises:
+        ray.exceptions.RayError: Ray Serve refuses it, or does not answer.
+    """
+    ray.get(controller.apply_config.remote(schema))
+
+
+def delete_now(controller: Any, names: Sequence[str]) -> None:
+    """Tell Ray Serve to delete applications, without waiting for it."""
+    controller.delete_apps.remote(list(names))
+
+
+def report_running(controller: Any, points: Sequence[tuple[float, float]]) -> None:
+    """Tell Ray Serve's autoscaling how many calls this replica had at some moments.
+
+    As a deployment handle reports what it has sent to a replica: so Ray Serve's default policy counts them.
+
+    Args:
+        controller: What :func:`find_serve` returned.
+        points: Seconds since the epoch, and a number of calls.
+    """
+    replica = get_replica_context().replica_id
+    controller.record_autoscaling_metrics_from_handle.remote(
+        HandleMetricReport(
+            deployment_id=replica.deployment_id,
+            handle_id=f"grpc-{replica.unique_id}",
+            actor_id=ray.get_runtime_context().get_actor_id() or "",
+            handle_source=DeploymentHandleSource.REPLICA,
+            queued_requests=[],
+            metrics={RUNNING_REQUESTS_KEY: {replica.to_full_id_str(): [TimeStampedValue(*point) for point in points]}},
+            timestamp=points[-1][0],
+        )
+    )
 
 
 def request_context_setter(application: str) -> Callable[[Call], None]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,12 +23,15 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 
 from sdk.errors import RpcError
 from sdk.ingress.actors import HEARTBEAT_S, find_controller
+from sdk.ingress.environment import from_environment
 from sdk.ingress.options import GrpcOptions
 from sdk.ingress.reflection import announce
 from sdk.ingress.registry import Lease, Replica
 from sdk.interceptors import make_interceptors
-from sdk.serve.autoscaling import ONGOING_CALLS
+from sdk.serve.autoscaling import ONGOING_CALLS, max_waiting
 from sdk.serve.internals import cancel_child_requests, deployment_config, request_context_setter
+from sdk.serve.joining import join_ingress
+from sdk.serve.reports import report_calls
 from sdk.wire.server import WireServer, WireSettings
 from sdk.xds.snapshot import Endpoint
 
@@ -59,6 +64,7 @@ class ReplicaHost:
     def __init__(self, implementation: Any, definition: Definition) -> None:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
+        self._wanted = from_environment(os.environ)  # a wrong one ends the start of the replica
         self._services = tuple(service.full_name for service in definition.services)
         self._idempotent = definition.idempotent_paths
         self._digest, self._descriptors = announce(service.file for service in definition.services)
@@ -67,10 +73,12 @@ class ReplicaHost:
         self._controller: Any = None
         self._replica: Replica | None = None
         self._heartbeat: asyncio.Task[None] | None = None
+        self._reports: asyncio.Task[None] | None = None
         self._leaving = False
         self._was_registered = False
         self._is_public = False
         self._is_alone = False
+        self._told_differences = ""
         # What the wire server logs goes where the handlers' own lines go, as Ray Serve was told to log.
         logging.getLogger("sdk").parent = logger
         self._server = WireServer(
@@ -96,11 +104,19 @@ class ReplicaHost:
             Endpoint(self._replica_id, host, port, node_id, socket),
             self._digest,
             self._idempotent,
+            max_waiting=max_waiting(deployment_config()),
         )
+        self._reports = asyncio.get_running_loop().create_task(report_calls(lambda: self.ongoing_calls))
 
     async def ensure_registered(self) -> None:
-        """Register with the ingress, the first time it is called; then a task keeps the lease."""
-        if self._heartbeat is None and not self._leaving:
+        """Register with the ingress, the first time it is called; then a task keeps the lease.
+
+        Raises:
+            RuntimeError: The replica has left. A restarted controller of Ray Serve may want to keep it all the same.
+        """
+        if self._leaving:
+            raise RuntimeError(f"{self._replica_id} has left the ingress and can't come back")
+        if self._heartbeat is None:
             await self._register()
             self._heartbeat = asyncio.get_running_loop().create_task(self._keep_lease())
 
@@ -113,9 +129,10 @@ class ReplicaHost:
         """Leave without losing a call: deregister, wait until no proxy routes here, drain."""
         self._leaving = True
         began = time.monotonic()
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            await asyncio.gather(self._heartbeat, return_exceptions=True)
+        tasks = [task for task in (self._heartbeat, self._reports) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         config = deployment_config()
         if self._was_registered:
             patience_s = min(_ACKNOWLEDGE_S, config.graceful_shutdown_timeout_s / 2)
@@ -139,13 +156,14 @@ class ReplicaHost:
         )
 
     async def _register(self) -> None:
-        self._controller = await asyncio.to_thread(find_controller)
+        if self._is_alone:  # what keeps the ingress away stays as long as Ray Serve does
+            self._controller = await asyncio.to_thread(find_controller)
+        else:
+            joined = await asyncio.to_thread(join_ingress, self._wanted)
+            self._controller, self._is_alone = joined.controller, joined.controller is None
+            if joined.problem:
+                logger.error("%s: %s", self._replica_id, joined.problem)
         if self._controller is None:
-            if not self._is_alone:
-                self._is_alone = True
-                logger.warning(
-                    "the gRPC ingress does not run: %s serves handles only until `sdk.start()`", self._replica_id
-                )
             return
         self._is_alone = False
         await self._obey(await self._controller.lease.remote())
@@ -170,6 +188,7 @@ class ReplicaHost:
         """Serve as the ingress and Ray Serve want it now."""
         assert self._replica is not None
         self._options = lease.options
+        self._tell_differences()
         settings = self._settings()
         if settings != self._server.settings:
             self._server.reconfigure(settings)
@@ -178,13 +197,33 @@ class ReplicaHost:
             await self._server.listen(self._replica.endpoint.host, self._replica.endpoint.port)
             self._is_public = True
 
+    def _is_changed(self) -> bool:
+        """Take over what a configuration changed of what this replica announces; return whether it did."""
+        assert self._replica is not None
+        announced, self._replica = self._replica, replace(self._replica, max_waiting=max_waiting(deployment_config()))
+        return announced != self._replica
+
+    def _tell_differences(self) -> None:
+        """Say once when the environment of this replica asks for another ingress than the one that runs."""
+        if not self._wanted:
+            return
+        different = self._options.differences(replace(self._options, **self._wanted))
+        if different and different != self._told_differences:
+            logger.warning(
+                "the ingress runs with other options than the environment of %s sets: %s; the first replica "
+                "created it, and it changes with the next start of Ray Serve",
+                self._replica_id,
+                different,
+            )
+        self._told_differences = different
+
     async def _keep_lease(self) -> None:
         """Tell the controller that this replica lives; register again with one that does not know it."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             try:
                 lease = self._controller and await self._controller.renew.remote(self._replica_id)
-                if lease is None:
+                if lease is None or self._is_changed():
                     await self._register()
                 else:
                     await self._obey(lease)
@@ -216,6 +255,9 @@ def replica_class(cls: Any) -> type[Any]:
             if inherited is not None:
                 await _call_hook(inherited)
             await self.__grpc_host.ensure_registered()
+
+        async def _sdk_wake(self) -> None:
+            """Answer the request that had this replica started."""
 
         async def record_autoscaling_stats(self) -> dict[str, float]:
             inherited = getattr(super(), "record_autoscaling_stats", None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +17,24 @@ from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]  # where
 from sdk.errors import ClusterError, IngressError
 from sdk.ingress.actors import find_controller
 from sdk.ingress.controller import IngressStatus, create
+from sdk.ingress.environment import from_environment
 from sdk.ingress.envoy import find_envoy
 from sdk.ingress.options import GrpcOptions
 from sdk.ingress.servicers import with_services
 from sdk.serve.application import require_application
 from sdk.serve.failures import explain
+from sdk.serve.internals import delete_now, find_serve, forget_gone_serve
+from sdk.serve.joining import deployed_applications, has_serve, why_no_ingress
 from sdk.serve.routed import wait_routed
+from sdk.serve.sleepers import sleepers
+from sdk.serve.waking import wake
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
 _START_PATIENCE_S = 30.0
 _DELETE_PATIENCE_S = 5.0
+_ANNOUNCE_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class DeploymentStatus:
         services: Full names of the proto services that it answers; empty when it is reached by handles only.
         replicas: Replicas that Ray Serve counts as running.
         endpoints: Addresses of the replicas that the ingress routes to.
+        wakes: Whether it has no replica now and starts one when a call comes.
         message: Ray Serve's message, when there is one.
     """
 
@@ -48,6 +57,7 @@ class DeploymentStatus:
     replicas: int
     endpoints: tuple[str, ...]
     message: str = ""
+    wakes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +83,11 @@ class ProxyStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that runs. ``proxies`` is empty when the ingress does not run."""
+    """Everything that runs. ``proxies`` is empty when the ingress does not run; ``problem`` may say why."""
 
     applications: tuple[ApplicationStatus, ...]
     proxies: tuple[ProxyStatus, ...]
+    problem: str = ""
 
     @property
     def is_healthy(self) -> bool:
@@ -95,11 +106,12 @@ def start(options: GrpcOptions | None = None) -> None:
     without its own proxies when it does not run. Does nothing when the ingress runs with these options already.
 
     Args:
-        options: Options of the ingress; by default those it runs with, or ``GrpcOptions()``.
+        options: Options of the ingress; by default those it runs with, or those that ``SDK_GRPC_…`` environment
+            variables set.
 
     Raises:
         IngressError: Envoy is missing, the port is taken, or the ingress runs with other options.
-        OptionsError: A name in ``grpc_servicer_functions`` can't be imported.
+        OptionsError: A name in ``grpc_servicer_functions`` can't be imported, or an environment variable is wrong.
         ClusterError: Ray can't be reached.
 
     Example:
@@ -114,11 +126,16 @@ def start(options: GrpcOptions | None = None) -> None:
             different = _call(running.status).options.differences(options)
             if different:
                 raise IngressError(f"The ingress runs with other options ({different}); call sdk.shutdown() first.")
+    else:
+        find_envoy()  # fails here with one clear line instead of in an actor
+    if not has_serve():
+        with _serve_errors():
+            serve.start(proxy_location="Disabled")
+    if running is not None:
         return
-    find_envoy()  # fails here with one clear line instead of in an actor
-    with _serve_errors():
-        serve.start(proxy_location="Disabled")
-    controller = create(options or GrpcOptions(), deployed_applications)
+    if options is None:
+        options = with_services(GrpcOptions(**from_environment(os.environ)))
+    controller = create(options, deployed_applications, has_serve, wake)
     problem = _call(controller.wait_ready, _START_PATIENCE_S, patience_s=_START_PATIENCE_S + 10)
     if problem:
         stop_ingress()
@@ -153,13 +170,24 @@ def run(target: Any, *, name: str = "default", options: GrpcOptions | None = Non
             handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)
         except RuntimeError as error:
             raise ClusterError(f"Application {name!r} failed to start: {explain(name) or error}") from error
-    _require_routed(name)
-    wait_routed(name, status)
+    sleeping = sleepers(application, name)
+    controller = find_controller()
+    if sleeping and controller is not None:
+        _call(controller.announce, name, sleeping, _ANNOUNCE_PATIENCE_S)
+    require_routed(name)
     return handle
 
 
-def _require_routed(name: str) -> None:
-    """Raise what the proxies' Envoys say of an application that they refuse; its replicas run, and stay."""
+def require_routed(name: str) -> None:
+    """Wait until every proxy routes to an application as it runs now.
+
+    Args:
+        name: The application's name.
+
+    Raises:
+        IngressError: It takes too long, or an Envoy refuses the application; its replicas run, and stay.
+        ClusterError: Ray can't be reached.
+    """
     controller = find_controller()
     ingress: IngressStatus | None = controller and _call(controller.status)
     refused = {
@@ -170,6 +198,32 @@ def _require_routed(name: str) -> None:
     }
     if refused:
         raise IngressError("; ".join(sorted(refused)))
+    wait_routed(name, status)
+
+
+def end(names: Iterable[str], *, ends_serve: bool, ends_ingress: bool) -> None:
+    """End what a command served; what else runs on the cluster stays.
+
+    Args:
+        names: Its applications.
+        ends_serve: Whether Ray Serve and the ingress end too when nothing else is left.
+        ends_ingress: Whether the ingress ends when no application is left behind it.
+
+    Raises:
+        ClusterError: Ray can't be reached.
+    """
+    names = tuple(names)
+    serving = find_serve()
+    if serving is not None:
+        delete_now(serving, names)  # all at once; then wait for each
+        for name in names:
+            delete(name)
+    if ends_serve and deployed_applications() == set():
+        shutdown()
+    elif ends_ingress:
+        controller = find_controller()
+        if controller is not None and not _call(controller.status).snapshot.applications:
+            stop_ingress()
 
 
 def delete(name: str) -> None:
@@ -223,6 +277,7 @@ def status() -> Status:
                     deployment.replica_states.get(ReplicaState.RUNNING, 0),
                     tuple(f"{endpoint.host}:{endpoint.port}" for endpoint in known.endpoints) if known else (),
                     deployment.message,
+                    known is not None and known.is_held,
                 )
             )
         applications.append(ApplicationStatus(name, overview.status.value, tuple(deployments), overview.message))
@@ -237,7 +292,8 @@ def status() -> Status:
         for p in (ingress.proxies if ingress else ())
         if ingress is not None
     )
-    return Status(tuple(applications), proxies)
+    problem = why_no_ingress() if applications and controller is None else ""
+    return Status(tuple(applications), proxies, problem)
 
 
 def shutdown() -> None:
@@ -283,19 +339,9 @@ def handle(application: serve.Application) -> DeploymentHandle[Any]:
     return typed
 
 
-def deployed_applications() -> set[str] | None:
-    """Return the names of the applications that Ray Serve has, or None when it can't be asked now.
-
-    The ingress controller calls it, so that it need not know Ray Serve.
-    """
-    try:
-        return set(serve.status().applications)
-    except (RayServeException, ray.exceptions.RayError):
-        return None
-
-
 def _connect(*, starts_ray: bool = True) -> None:
     if ray.is_initialized():
+        forget_gone_serve()
         return
     try:
         ray.init(address=None if starts_ray else "auto", log_to_driver=False)

@@ -11,6 +11,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk.gen import envoy_pb2 as pb
 from sdk.wire.contract import ALIVENESS_PATH
+from sdk.xds.holding import HOLD
 from sdk.xds.listener import MAX_HEADERS, ads_source, socket_address
 from sdk.xds.typed import pack
 
@@ -62,6 +63,13 @@ def deployment_clusters(application: str, deployment: str, config: ListenerConfi
 def fallback_cluster(config: ListenerConfig) -> pb.Cluster:
     """Returns the cluster of the proxy's own gRPC server."""
     cluster = unix_cluster(FALLBACK, config.fallback_socket)
+    cluster.circuit_breakers.CopyFrom(_circuit_breakers())
+    return cluster
+
+
+def hold_cluster(config: ListenerConfig) -> pb.Cluster:
+    """Returns the cluster of the proxy's server that lets calls wait."""
+    cluster = unix_cluster(HOLD, config.hold_socket)
     cluster.circuit_breakers.CopyFrom(_circuit_breakers())
     return cluster
 

@@ -11,6 +11,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 from sdk.errors import OptionsError
 from sdk.gen import envoy_pb2 as pb
 from sdk.xds.access_log import access_log
+from sdk.xds.holding import hold_filter
 from sdk.xds.last_value import last_value
 from sdk.xds.tls import TlsConfig, transport_socket
 from sdk.xds.typed import pack
@@ -46,6 +47,8 @@ class ListenerConfig:
         keepalive_timeout_s: Seconds that a client has to answer one before its connection is closed.
         max_connection_idle_s: Seconds without a call after which a connection is closed; None for never.
         max_connection_age_s: Seconds after which a client is told to connect anew; None for never.
+        hold_socket: Path of the unix socket where the proxy lets calls wait for a replica; empty when it can't, and
+            calls to a deployment that is scaled to zero end UNAVAILABLE.
 
     Raises:
         OptionsError: A value that Envoy would refuse.
@@ -62,6 +65,7 @@ class ListenerConfig:
     keepalive_timeout_s: float = 20.0
     max_connection_idle_s: float | None = None
     max_connection_age_s: float | None = None
+    hold_socket: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -127,6 +131,7 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
         rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTES_NAME),
         http_filters=[
             last_value(APPLICATION_KEY),
+            *([hold_filter()] if config.hold_socket else []),
             pb.HttpFilter(
                 name="envoy.filters.http.router",
                 # Envoy's x-envoy-* headers would reach clients as metadata.

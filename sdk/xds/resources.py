@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from sdk.errors import IngressError
 from sdk.gen import envoy_pb2 as pb
-from sdk.xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster
+from sdk.xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, hold_cluster
+from sdk.xds.holding import HOLD
 from sdk.xds.listener import LISTENER_NAME, ROUTES_NAME, ListenerConfig, build_listener
 from sdk.xds.routes import build_routes
 from sdk.xds.typed import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
@@ -50,6 +51,8 @@ def build(snapshot: Snapshot, config: ListenerConfig) -> Resources:
     """
     fallback = fallback_cluster(config)
     clusters = {fallback.name: pack(fallback)}
+    if config.hold_socket:
+        clusters[HOLD] = pack(hold_cluster(config))
     endpoints = {}
     for app in snapshot.applications:
         for deployment in app.deployments:

@@ -9,7 +9,8 @@
     else                             → fallback
 
 At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together. A deployment
-with idempotent methods has one more lookup, by path: their calls are retried when a replica is lost.
+with idempotent methods has one more lookup, by path: their calls are retried when a replica is lost. Calls
+to a deployment that is scaled to zero are held (holding.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from sdk.gen import envoy_pb2 as pb
 from sdk.xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
+from sdk.xds.holding import held
 from sdk.xds.last_value import switched_on
 from sdk.xds.listener import APPLICATION_KEY, ROUTES_NAME, header
 from sdk.xds.matching import header_input, header_matches
@@ -93,9 +95,12 @@ def _unnamed(
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
     """What happens to a call whose `application` is unknown, empty or absent."""
-    several_values = _action(_fallback_route(switched_on()))
+    several_values = _fallback_route(switched_on())
+    if any(deployment.is_held for app in snapshot.applications for deployment in app.deployments):
+        # Envoy enables filters by the first route that it finds, which is not yet that of the last value.
+        _hold(several_values)
     # The first that matches counts.
-    known_by_value = [_when(".*,.*", several_values), _when(".+", fallback)]
+    known_by_value = [_when(".*,.*", _action(several_values)), _when(".+", fallback)]
     if len(apps) == 1:
         unset = next(iter(apps.values()))
     elif snapshot.route_by_service and (services := _service_owners(snapshot, leaves, fallback)):
@@ -123,14 +128,14 @@ def _service_owners(
 
 
 def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
-    leaf = _routes(application, deployment.name, None)
+    leaf = _routes(application, deployment, None)
     if not deployment.idempotent:
         return leaf
-    repeatable = _routes(application, deployment.name, lost_replica_retries())
+    repeatable = _routes(application, deployment, lost_replica_retries())
     return _OnMatch(matcher=_lookup(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=leaf))
 
 
-def _routes(application: str, deployment: str, retries: pb.RetryPolicy | None) -> pb.Matcher.OnMatch:
+def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | None) -> pb.Matcher.OnMatch:
     by_model = pb.Route(
         name=application,
         match=pb.RouteMatch(
@@ -145,18 +150,26 @@ def _routes(application: str, deployment: str, retries: pb.RetryPolicy | None) -
                 )
             ],
         ),
-        route=_to(affinity_cluster_name(application, deployment)),
+        route=_to(affinity_cluster_name(application, deployment.name)),
     )
     header = pb.RouteAction.HashPolicy.Header(header_name=MODEL_KEY)
     by_model.route.hash_policy.add(header=header)
     by_load = pb.Route(
-        name=application, match=pb.RouteMatch(prefix="/"), route=_to(cluster_name(application, deployment))
+        name=application, match=pb.RouteMatch(prefix="/"), route=_to(cluster_name(application, deployment.name))
     )
     for route in (by_model, by_load):
         if retries is not None:
             route.route.retry_policy.CopyFrom(retries)
             route.per_request_buffer_limit_bytes.value = BUFFERED_BYTES
+        if deployment.is_held:
+            _hold(route, application, deployment.name)
     return _action(pb.RouteList(routes=[by_model, by_load]))
+
+
+def _hold(route: pb.Route, application: str = "", deployment: str = "") -> pb.Route:
+    for name, config in held(application, deployment).items():
+        route.typed_per_filter_config[name].CopyFrom(config)
+    return route
 
 
 def _to(cluster: str) -> pb.RouteAction:

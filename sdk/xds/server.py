@@ -181,9 +181,10 @@ class AdsServer:
                 subscription.retry()
         new = resources.by_type
         # Envoy acknowledges a new cluster only once it has its endpoints: these two go together or never end. What
-        # left stays until no route leads there.
+        # left stays until no route leads there; so do the last endpoints of a cluster, until its calls are held.
         self._hold(CLUSTERS, {**self._acked.get(CLUSTERS, {}), **new[CLUSTERS]})
-        self._hold(ENDPOINTS, {**self._acked.get(ENDPOINTS, {}), **new[ENDPOINTS]})
+        acked = self._acked.get(ENDPOINTS, {})
+        self._hold(ENDPOINTS, {**acked, **new[ENDPOINTS], **_emptied(acked, new[ENDPOINTS])})
         await self._settle(CLUSTERS, ENDPOINTS)
         for type_url in (LISTENERS, ROUTES):
             self._hold(type_url, new[type_url])
@@ -280,6 +281,15 @@ class AdsServer:
             _log.info("Envoy refused %s: %s", type_url, request.error_detail.message)
         stream.send_due(type_url, self._held.get(type_url))
         self._wake.set()
+
+
+def _emptied(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> dict[str, PackedAny]:
+    """Returns the endpoints that Envoy has of clusters that are about to have none."""
+    return {
+        name: acked[name]
+        for name, packed in new.items()
+        if acked.get(name, packed) != packed and not pb.ClusterLoadAssignment.FromString(packed.value).endpoints
+    }
 
 
 def _finish(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:

@@ -38,6 +38,8 @@ class Deployment:
         endpoints: Its ready replicas.
         descriptors: Digest of the descriptors of its services, which the controller keeps; empty when it has none.
         idempotent: Paths of the methods that may be called again when a replica is lost, sorted.
+        max_waiting: Most calls that each proxy lets wait for a replica while there is none; zero when the deployment
+            never scales to zero, and such calls end UNAVAILABLE.
     """
 
     name: str
@@ -45,6 +47,12 @@ class Deployment:
     endpoints: tuple[Endpoint, ...] = ()
     descriptors: str = ""
     idempotent: tuple[str, ...] = ()
+    max_waiting: int = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether calls wait until there is a replica."""
+        return self.max_waiting > 0 and not self.endpoints
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -18,7 +18,7 @@ TABLE = Snapshot(
     1,
     (
         Application("a", (Deployment("D", ("t.T",), (R,)), Deployment("E", ("t.U",)))),
-        Application("b", (Deployment("D", ("t.T",)),)),
+        Application("b", (Deployment("D", ("t.T",)), Deployment("Z", ("t.Z",), max_waiting=1))),
     ),
 )
 
@@ -49,6 +49,7 @@ class Context:
         ("t.T", "b", NOT_SERVING),
         ("t.U", None, NOT_SERVING),
         ("t.U", "b", None),
+        ("t.Z", "b", SERVING),  # it is scaled to zero and wakes on a call
         ("t.X", None, None),
     ],
 )

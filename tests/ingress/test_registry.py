@@ -188,3 +188,20 @@ def test_after_a_restart_a_replica_announces_its_descriptors_again(registry: Reg
     registry.register(replace(replica("e"), descriptors="digest"), b"FILES")
     assert registry.renew("e")
     assert registry.descriptors("digest") == b"FILES"
+
+
+def test_a_deployment_that_never_had_a_replica_can_be_announced(registry: Registry) -> None:
+    asleep = Deployment("D", ("t.T",), descriptors="d1", max_waiting=7)
+    registry.announce("app", [(asleep, b"files")])
+    assert registry.snapshot.applications == (Application("app", (asleep,)),)
+    assert asleep.is_held
+    assert registry.descriptors("d1") == b"files"
+    registry.register(replace(replica("a"), max_waiting=9))
+    (known,) = registry.snapshot.applications[0].deployments
+    assert (known.max_waiting, known.is_held) == (9, False), "its replicas know best"
+    registry.deregister("a")
+    assert registry.snapshot.applications[0].deployments[0].is_held
+
+    successor = Registry(lease_s=5, first_version=1)
+    successor.adopt(registry.snapshot)
+    assert successor.snapshot.applications == registry.snapshot.applications, "a restarted controller wakes it too"

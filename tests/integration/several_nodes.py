@@ -43,7 +43,7 @@ def main(port: int, uses_namespaces: bool) -> None:
             here, ((namespace, there),) = stack.enter_context(machines(1))
             prefix = ["ip", "netns", "exec", namespace]
         # Ray notices a lost node after two seconds instead of fifteen.
-        os.environ["RAY_health_check_period_ms"] = "500"
+        os.environ["RAY_health_check_period_ms"] = "500"  # noqa: SIM112 - Ray's name
         ray.init(
             address="local",
             num_cpus=4,

@@ -49,6 +49,7 @@ class Upstream:
         self.socket = ""
         self.endpoint_host = "127.0.0.1"
         self.last_words: bytes | None = None  # what it writes, in place of an answer, before it closes
+        self.headers: dict[str, str] = {}
         self.hold = asyncio.Event()
         self.hold.set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -79,7 +80,7 @@ class Upstream:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-                headers = dict(line.split(": ", 1) for line in head[1:] if line)
+                headers = self.headers = dict(line.split(": ", 1) for line in head[1:] if line)
                 if head[0].startswith(f"get {ALIVENESS_PATH} "):
                     self.questions += 1
                     await self.alive.wait()

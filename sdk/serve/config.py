@@ -1,0 +1,247 @@
+"""A config file of Ray Serve's own schema, as ``serve deploy`` takes it, read and checked before anything starts.
+
+What Ray Serve does not know about the ingress stands in a section ``sdk:``, which Ray Serve ignores.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.machinery
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml  # type: ignore[import-untyped]  # Ray brings it, without types
+from ray.serve.schema import (
+    DeploymentSchema,
+    HTTPOptionsSchema,
+    RayActorOptionsSchema,
+    ServeApplicationSchema,
+    ServeDeploySchema,
+    gRPCOptionsSchema,
+)
+
+from sdk.errors import ApplicationError, OptionsError
+from sdk.ingress.environment import PREFIX, from_environment
+from sdk.ingress.options import GrpcOptions
+from sdk.serve.lines import Lines
+
+_OPTIONS = tuple(field.name for field in fields(GrpcOptions))
+_SECTION = "sdk"
+# Options that name a file, which starts in the folder of the config.
+_PATHS = ("tls_certificate", "tls_private_key", "tls_client_ca", "access_log")
+# With these in its runtime_env, an application's modules need not be here.
+_BRINGS_CODE = ("working_dir", "py_modules", "pip", "uv", "conda", "container", "image_uri")
+_Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """A config file.
+
+    Attributes:
+        path: The file.
+        schema: What it says, as Ray Serve understands it.
+        options: Options of the ingress that it sets, by name.
+        serves_http: Whether it asks for Ray Serve's HTTP proxy, with ``http_options``.
+    """
+
+    path: str
+    schema: ServeDeploySchema
+    options: Mapping[str, Any]
+    serves_http: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its applications."""
+        return tuple(application.name for application in self.schema.applications)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Where its import paths start, the working directory first, as with ``serve run``."""
+        return tuple(dict.fromkeys((os.getcwd(), os.path.dirname(os.path.abspath(self.path)))))
+
+
+def read_config(path: str) -> ServeConfig:
+    """Read and check a config file.
+
+    Args:
+        path: A YAML or JSON file.
+
+    Raises:
+        ApplicationError: The file can't be read.
+        OptionsError: Something in it is wrong; the text lists every problem with its line.
+
+    Example:
+        >>> read_config("serve.yaml").names  # doctest: +SKIP
+        ('shop', 'stock')
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ApplicationError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from None
+    data, lines = _parse(path, text)
+    reader = _Reader(path, data, lines)
+    reader.check()
+    if reader.problems:
+        count = f"{len(reader.problems)} problem" + ("s" if len(reader.problems) != 1 else "")
+        listed = "\n".join(f"  - {path}:{line}: {what}" for line, what in sorted(reader.problems))
+        raise OptionsError(f"{path}: {count}\n{listed}")
+    assert reader.schema is not None
+    return ServeConfig(path, reader.schema, reader.options, "http_options" in data)
+
+
+def _parse(path: str, text: str) -> tuple[dict[str, Any], Lines | None]:
+    try:
+        data = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+    except json.JSONDecodeError as error:
+        raise OptionsError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except yaml.YAMLError as error:
+        line = error.problem_mark.line + 1 if getattr(error, "problem_mark", None) else 1
+        what = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise OptionsError(f"{path}:{line}: not YAML: {what}") from None
+    if not isinstance(data, dict):
+        raise OptionsError(f"{path}:1: a config is a mapping with `applications`, not {type(data).__name__}")
+    try:
+        return data, Lines(text)
+    except yaml.YAMLError:  # JSON may hold tabs, which YAML does not take
+        return data, None
+
+
+class _Reader:
+    """Gathers what is wrong with a file, and what it says."""
+
+    def __init__(self, path: str, data: dict[str, Any], lines: Lines | None) -> None:
+        self._path, self._data, self._lines = path, data, lines
+        self.problems: list[tuple[int, str]] = []
+        self.schema: ServeDeploySchema | None = None
+        self.options: dict[str, Any] = {}
+
+    def check(self) -> None:
+        for line, key in self._lines.duplicates() if self._lines is not None else ():
+            self.problems.append((line, f"{key} is there twice"))
+        for where, name, known in _unknown(self._data):
+            near = difflib.get_close_matches(name, known, n=1)
+            if near:  # else it may belong to another version of Ray Serve, which ignores what it does not know
+                self._add((*where, name), f"{_spell((*where, name))} is unknown; did you mean {near[0]}?")
+        try:
+            schema = ServeDeploySchema.model_validate({k: v for k, v in self._data.items() if k != _SECTION})
+        except pydantic.ValidationError as error:
+            for problem in error.errors():
+                where = tuple(problem["loc"])
+                self._add(where, f"{_spell(where) or 'config'}: {_tidy(problem['msg'])}")
+        else:
+            self._check_applications(schema)
+            self.schema = schema
+        self._read_options()
+
+    def _add(self, where: _Path, what: str) -> None:
+        self.problems.append((self._lines.of(where) if self._lines is not None else 1, what))
+
+    def _check_applications(self, schema: ServeDeploySchema) -> None:
+        if not schema.applications:
+            self._add(("applications",), "applications is empty: there is nothing to serve")
+        folders = [*ServeConfig(self._path, schema, {}, False).folders, *sys.path]
+        for index, application in enumerate(schema.applications):
+            if any(application.runtime_env.get(key) for key in _BRINGS_CODE):
+                continue
+            path = application.import_path
+            missing = _missing_module(path.partition(":")[0] if ":" in path else path.rpartition(".")[0], folders)
+            if missing:
+                where = ("applications", index, "import_path")
+                self._add(where, f"application {application.name!r}: no module named {missing!r} in {folders[0]}")
+
+    def _read_options(self) -> None:
+        """Read the options of the ingress: Ray Serve's own, then those of applications' environments, then ours."""
+        own = self._data.get("grpc_options")
+        if isinstance(own, dict):
+            given = {name: value for name, value in own.items() if name in _OPTIONS}
+            if not given.get("grpc_servicer_functions"):  # an empty list is Ray Serve's way to say nothing
+                given.pop("grpc_servicer_functions", None)
+            self._take(("grpc_options",), given)
+        if self._data.get("proxy_location") == "HeadOnly":
+            self._take(("proxy_location",), {"proxy_location": "HeadOnly"})
+        for index, application in enumerate(self.schema.applications if self.schema is not None else ()):
+            variables = application.runtime_env.get("env_vars") or {}
+            ours = {name: str(value) for name, value in variables.items() if str(name).startswith(PREFIX)}
+            try:
+                self.options.update(from_environment(ours))
+            except OptionsError as error:
+                self._add(("applications", index, "runtime_env", "env_vars"), str(error))
+        section = self._data.get(_SECTION, {})
+        if not isinstance(section, dict):
+            self._add((_SECTION,), f"{_SECTION} must be a mapping of the ingress's options, not {section!r}")
+            return
+        for name in sorted(section.keys() - set(_OPTIONS), key=str):
+            near = difflib.get_close_matches(str(name), _OPTIONS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_OPTIONS)}"
+            self._add((_SECTION, name), f"{_SECTION}.{name} is unknown; {hint}")
+        self._take((_SECTION,), {name: value for name, value in section.items() if name in _OPTIONS})
+
+    def _take(self, where: _Path, options: dict[str, Any]) -> None:
+        folder = os.path.dirname(os.path.abspath(self._path))
+        for name, value in options.items():
+            if name in _PATHS and isinstance(value, str):
+                options[name] = os.path.join(folder, value)
+        try:
+            GrpcOptions(**options)
+        except OptionsError as error:
+            self._add(where, f"{where[0]}: {str(error).removeprefix('GrpcOptions: ')}")
+        self.options.update(options)
+
+
+def _unknown(data: Mapping[str, Any]) -> Iterator[tuple[_Path, str, list[str]]]:
+    """Yield where there is a key that Ray Serve does not know, the key, and those that it knows there."""
+
+    def look(where: _Path, value: Any, schema: type[pydantic.BaseModel], more: tuple[str, ...] = ()) -> Any:
+        if isinstance(value, dict):
+            known = [*schema.model_fields, *more]
+            yield from ((where, name, known) for name in value if isinstance(name, str) and name not in known)
+
+    def each(value: Any) -> Iterator[tuple[int, Any]]:
+        return enumerate(value) if isinstance(value, list) else enumerate(())
+
+    yield from look((), data, ServeDeploySchema, (_SECTION,))
+    yield from look(("http_options",), data.get("http_options"), HTTPOptionsSchema)
+    yield from look(("grpc_options",), data.get("grpc_options"), gRPCOptionsSchema)
+    for i, application in each(data.get("applications")):
+        yield from look(("applications", i), application, ServeApplicationSchema)
+        for j, deployment in each(application.get("deployments") if isinstance(application, dict) else None):
+            where: _Path = ("applications", i, "deployments", j)
+            yield from look(where, deployment, DeploymentSchema)
+            if isinstance(deployment, dict):
+                actor = deployment.get("ray_actor_options")
+                yield from look((*where, "ray_actor_options"), actor, RayActorOptionsSchema)
+
+
+def _missing_module(name: str, folders: list[str]) -> str:
+    """Return the first part of a dotted module name that is not there; nothing is imported."""
+    path: list[str] | None = folders
+    parts = name.split(".")
+    for count in range(1, len(parts) + 1):
+        dotted = ".".join(parts[:count])
+        if path is None:
+            return dotted
+        found = importlib.machinery.PathFinder.find_spec(dotted, path)
+        if found is None:
+            return "" if dotted in sys.builtin_module_names else dotted
+        path = None if found.submodule_search_locations is None else list(found.submodule_search_locations)
+    return ""
+
+
+def _spell(where: _Path) -> str:
+    r"""Return a path as it is written in code, ``applications[0].name``."""
+    spelled = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where)
+    return spelled.removeprefix(".")
+
+
+def _tidy(message: str) -> str:
+    text = " ".join(message.removeprefix("Value error, ").split())
+    if "duplicate applications for route prefix" in text:
+        return f"{text} One that serves gRPC only may have `route_prefix: null`."
+    return text

@@ -1,0 +1,60 @@
+"""Applications that belong to a command end with it, also when it is killed and can't end them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from sdk.ingress.actors import find_controller
+
+# Seconds between two looks at whether the ingress controller still knows of the tie: it forgets when it restarts.
+_LOOK_S = 2.0
+
+
+class Tie:
+    """Has the ingress controller call a function when this process dies between :meth:`start` and :meth:`release`.
+
+    Args:
+        end: What to do then; the controller calls it in a thread, so it must be importable there.
+
+    Example:
+        >>> import functools
+        >>> from sdk.serve.run import end
+        >>> tie = Tie(functools.partial(end, ["shop"], ends_serve=False, ends_ingress=False))  # doctest: +SKIP
+    """
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self._end = end
+        self._key = uuid.uuid4().hex
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        """Begin; the ingress must run."""
+        threading.Thread(target=self._keep, args=(self._hold(),), name="tie", daemon=True).start()
+
+    def release(self) -> None:
+        """Let go: from now on this process may end."""
+        self._over.set()
+        with contextlib.suppress(ray.exceptions.RayError):
+            controller = find_controller()
+            if controller is not None:
+                ray.get(controller.release.remote(self._key), timeout=_LOOK_S)
+
+    def _hold(self) -> Any | None:
+        controller = find_controller()
+        if controller is None:
+            return None
+        held = controller.hold.remote(self._key)
+        controller.tie.remote([held], self._end)
+        return held
+
+    def _keep(self, held: Any | None) -> None:
+        while not self._over.wait(_LOOK_S):
+            with contextlib.suppress(ray.exceptions.RayError):
+                if held is None or ray.wait([held], timeout=0)[0]:
+                    held = self._hold()

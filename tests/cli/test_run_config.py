@@ -1,0 +1,136 @@
+"""``sdk run`` with a config file: a local Ray, an end by kill -9; and every way to get the command wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from cluster import free_port
+from conftest import SDK, Run
+from test_run import only_line, processes_with
+
+CONFIG = """\
+grpc_options: {{port: {port}}}
+applications:
+  - name: built
+    import_path: shop_app:build
+    args: {{word: two}}
+    route_prefix: null
+    deployments:
+      - {{name: Counter, max_ongoing_requests: 3}}
+"""
+BUILDER = """
+
+def build(args):
+    return Counter.options(user_config=args).bind()
+"""
+
+
+@pytest.fixture
+def temp() -> Iterator[Path]:
+    # Short: Ray keeps unix sockets below it, whose paths have at most 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def config(project: Path) -> Path:
+    module = project / "shop_app.py"
+    constructor = "class Counter(ShopBase):\n    def reconfigure(self, config):\n        self.word = config['word']\n"
+    code = module.read_text().replace("class Counter(ShopBase):\n", constructor).replace('f"one ', 'f"{self.word} ')
+    module.write_text(code + BUILDER)
+    (project / "deploy").mkdir()  # not where the modules are: those are found in the working directory
+    path = project / "deploy" / "serve.yaml"
+    path.write_text(CONFIG.format(port=free_port()))
+    return path
+
+
+def start(project: Path, config: Path, mark: str, temp: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [SDK, "run", str(config.relative_to(project)), "--address", "local"],
+        cwd=project,
+        env={**os.environ, "SDK_TEST_MARK": mark, "TMPDIR": str(temp)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until_gone(mark: str, seconds: float) -> list[str]:
+    deadline = time.monotonic() + seconds
+    while (left := processes_with(mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def test_a_config_is_served_and_kill_9_leaves_no_process(project: Path, config: Path, temp: Path) -> None:
+    mark = uuid.uuid4().hex
+    process = start(project, config, mark, temp)
+    assert process.stdout is not None
+    try:
+        shown = []
+        for line in process.stdout:
+            shown.append(line.strip())
+            if "Ctrl-C" in line:
+                break
+        assert shown[:2] == [
+            "application built: RUNNING",
+            "deployment Counter: HEALTHY, 1 replica, serves shop.Shop",
+        ]
+        address = shown[-1].split()[3]
+        assert shown[-1] == f"Serving 'built' at {address} on a local Ray. Ctrl-C ends it."
+        with grpc.insecure_channel(address) as channel:
+            assert b"two apple" in channel.unary_unary("/shop.Shop/Buy")(b"\x0a\x05apple", timeout=20)
+        assert len(processes_with(mark)) > 3
+    finally:
+        process.kill()
+        process.communicate()
+    assert wait_until_gone(mark, 30) == []
+
+
+def test_sigterm_in_the_middle_of_the_start_leaves_nothing(project: Path, config: Path, temp: Path) -> None:
+    mark = uuid.uuid4().hex
+    process = start(project, config, mark, temp)
+    deadline = time.monotonic() + 60
+    while not any("raylet" in command for command in processes_with(mark)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert wait_until_gone(mark, 30) == []
+
+
+def test_a_name_is_for_a_module(sdk: Run, config: Path) -> None:
+    result = sdk("run", str(config), "--name", "shop")
+    assert result.returncode == 2
+    assert "have their names there" in only_line(result)
+
+
+def test_what_is_wrong_in_the_file_is_listed(sdk: Run, config: Path) -> None:
+    config.write_text(config.read_text().replace("shop_app:build", "shop_ap:build").replace("args", "arg"))
+    result = sdk("run", str(config))
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert [line.partition("serve.yaml")[2] for line in result.stderr.splitlines()] == [
+        ": 2 problems",
+        f":4: application 'built': no module named 'shop_ap' in {config.parents[1]}",
+        ":5: applications[0].arg is unknown; did you mean args?",
+    ]
+
+
+def test_a_wrong_environment_variable(sdk: Run, config: Path) -> None:
+    result = sdk("run", str(config), SDK_GRPC_PORT="none")
+    assert result.returncode == 2
+    assert "SDK_GRPC_PORT must be a whole number, not 'none'" in only_line(result)

@@ -1,0 +1,128 @@
+"""A deployment that scales to zero starts a replica for its first calls, which wait for it; no call fails."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from clients import error_of, metadata_for, trailing
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from probe_pb2 import Ask
+from probe_pb2_grpc import AsyncProbeStub
+from prober import wait_until
+from sleepy_app import Sleepy
+
+import sdk
+from sdk.cli.view import as_text
+from sdk.serve.run import delete
+
+if TYPE_CHECKING:
+    from cluster import Ingress
+
+    from sdk.serve.run import DeploymentStatus
+
+NAME = "sleepy"
+METADATA = metadata_for(NAME)
+SCALING = {
+    "min_replicas": 0,
+    "max_replicas": 3,
+    "target_ongoing_requests": 4,
+    "upscale_delay_s": 0.2,
+    "downscale_delay_s": 0.4,
+    "metrics_interval_s": 0.1,
+    "look_back_period_s": 0.5,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def obstacle(deploy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sleepy") / "obstacle"
+    deploy(Sleepy.options(autoscaling_config=SCALING, max_queued_requests=6).bind(str(path)), NAME)
+    return path
+
+
+@pytest.fixture
+def stub(channel: grpc.Channel) -> Any:
+    return AsyncProbeStub(channel)
+
+
+def deployment() -> DeploymentStatus:
+    return next(app for app in sdk.status().applications if app.name == NAME).deployments[0]
+
+
+def sleeps() -> bool:
+    now = deployment()
+    return now.wakes and not now.replicas
+
+
+def test_01_without_any_replica_so_far_the_first_calls_wait_and_succeed(ingress: Ingress, stub: Any) -> None:
+    assert sleeps(), "no replica was started by the deployment"
+    assert "0 replicas, scaled to zero, wakes on a call, serves probe.AsyncProbe" in as_text(sdk.status())
+    with grpc.insecure_channel(ingress.address) as other, grpc.insecure_channel(ingress.address) as third:
+        check = HealthStub(other).Check(health_pb2.HealthCheckRequest(service="probe.AsyncProbe"), metadata=METADATA)
+        assert check.status == health_pb2.HealthCheckResponse.SERVING
+        model = metadata_for(NAME, multiplexed_model_id="m1")
+        unary = [AsyncProbeStub(one).Unary.future(Ask(note="a"), metadata=METADATA) for one in (other, third)]
+        down = AsyncProbeStub(third).Down(Ask(note="d", number=3), metadata=METADATA)
+        up = AsyncProbeStub(other).Up.future(iter([Ask(note="x"), Ask(note="y")]), metadata=model)
+        both = stub.Both(iter([Ask(note="1"), Ask(note="2")]), metadata=METADATA)
+        assert [told.text for told in both] == ["1", "2"]
+        assert [told.number for told in down] == [0, 1, 2]
+        assert up.result().text == "xy"
+        assert [call.result().text for call in unary] == ["a", "a"]
+    wait_until(lambda: deployment().replicas >= 1)
+
+
+def test_02_a_waiting_call_ends_at_its_deadline_and_the_queue_has_a_limit(stub: Any) -> None:
+    wait_until(sleeps)
+    began = time.monotonic()
+    assert stub.Unary.future(Ask(), metadata=METADATA, timeout=0.3).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert time.monotonic() - began < 3
+    wait_until(sleeps)
+    calls = [stub.Unary.future(Ask(note="q"), metadata=METADATA) for _ in range(10)]
+    wait_until(lambda: sum(call.done() for call in calls) >= 4)
+    refused = [call for call in calls if call.done()]
+    assert [call.code() for call in refused] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 4
+    assert all(trailing(call)["request_id"] for call in refused)
+    assert [call.code() for call in calls if call not in refused] == [grpc.StatusCode.OK] * 6
+
+
+def test_03_no_call_fails_while_it_scales_to_zero_and_back(stub: Any) -> None:
+    seen: list[int] = []
+    until = time.monotonic() + 12
+    pauses = random.Random(7)
+    for number in itertools.count():
+        if time.monotonic() > until:
+            break
+        calls = [stub.Unary.future(Ask(note=str(number), number=20), metadata=METADATA, timeout=20) for _ in range(3)]
+        seen.append(calls[0].result().number)
+        assert [call.result().text for call in calls] == [str(number)] * 3
+        # Now a replica is about to leave, has just left, or was never in doubt.
+        time.sleep(pauses.choice((0.01, 0.02, 0.05, 0.05, 0.9 + pauses.random())))
+    assert len(set(seen)) > 1, "it scaled to zero at least once"
+
+
+def test_04_calls_end_with_the_reason_when_no_replica_can_start(stub: Any, obstacle: Path) -> None:
+    wait_until(sleeps)
+    obstacle.touch()
+    failed = error_of(stub.Unary, Ask(), metadata=METADATA, timeout=30)
+    assert failed.code() is grpc.StatusCode.UNAVAILABLE
+    assert "FileNotFoundError: the model is not there" in str(failed.details())
+    obstacle.unlink()
+    wait_until(lambda: stub.Unary.future(Ask(), metadata=METADATA, timeout=20).code() is grpc.StatusCode.OK)
+
+
+def test_05_an_application_that_is_deleted_and_deployed_again_wakes_again(
+    stub: Any, obstacle: Path, deploy: Any
+) -> None:
+    delete(NAME)
+    assert error_of(stub.Unary, Ask(), metadata=METADATA, timeout=5).code() is grpc.StatusCode.NOT_FOUND
+    deploy(Sleepy.options(autoscaling_config=SCALING).bind(str(obstacle)), NAME)
+    assert sleeps()
+    assert stub.Unary(Ask(note="again"), metadata=METADATA, timeout=30).text == "again"

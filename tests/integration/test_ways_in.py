@@ -1,0 +1,70 @@
+"""Ways in without a driver of ours, on a cluster of its own: the session's has an ingress already."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).parent / "ways_in.py"
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Any]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM)], env=environment, capture_output=True, text=True, timeout=175, check=False
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {key: value for step in steps for key, value in step.items()}
+
+
+@pytest.mark.timeout(180)
+def test_a_replica_creates_the_ingress_that_the_rest_api_asks_for(seen: dict[str, Any]) -> None:
+    assert seen["rest"]
+    assert seen["port"]
+    assert seen["timeout"] == 7
+
+
+def test_ray_serves_default_policy_counts_our_calls(seen: dict[str, Any]) -> None:
+    assert seen["scaled"]
+
+
+def test_serve_deploy_and_serve_run_join_it(seen: dict[str, Any]) -> None:
+    assert (seen["deploy"], seen["deployed"]) == (0, True)
+    assert (seen["run"], seen["ran"]) == (0, True)
+
+
+def test_sdk_run_serves_a_config_beside_others_and_tells_what_failed(seen: dict[str, Any]) -> None:
+    assert seen["mine"] == "mine you"
+    assert seen["beside"] == ["broken", "deploy", "mine", "ran", "rest"]
+    assert seen["headline"] == "Serving 'mine'"
+    assert seen["exit"] == 1
+    (failure,) = seen["failure"]
+    assert failure.startswith(
+        "error: Application 'broken' failed to start: deployment Broken: OSError: no such model ("
+    )
+
+
+def test_what_a_killed_sdk_run_served_ends_and_nothing_else(seen: dict[str, Any]) -> None:
+    assert seen["ended_when_killed"]
+    assert seen["left"] == ["deploy", "ran", "rest"]
+
+
+def test_the_ingress_outlives_a_restart_of_ray_serves_controller_and_ends_with_ray_serve(seen: dict[str, Any]) -> None:
+    assert seen["there_while_it_restarts"]
+    assert seen["gone_with_serve"]
+
+
+def test_beside_ray_serves_own_grpc_proxy_the_ingress_tells_why_it_does_not_run(seen: dict[str, Any]) -> None:
+    assert seen["own"]
+    assert not seen["ingress"]
+    assert "leave grpc_servicer_functions out" in seen["problem"]
+    assert "SDK_GRPC_PORT" in seen["problem"]

@@ -1,0 +1,203 @@
+"""A program: a cluster of its own, on which nobody calls ``sdk.start``. Prints what it saw, one JSON object a line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import ray
+from cluster import free_port
+from user_defined_protos_pb2 import UserDefinedMessage
+from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+
+import sdk
+from sdk.ingress.actors import find_controller
+from sdk.serve.joining import has_serve
+
+BIN = Path(sys.executable).parent
+PORT, SERVES_OWN = free_port(), free_port()
+AUTOSCALING = {
+    "min_replicas": 1,
+    "max_replicas": 2,
+    "target_ongoing_requests": 2,
+    "upscale_delay_s": 0,
+    "metrics_interval_s": 0.5,
+    "look_back_period_s": 1,
+}
+
+
+def application(name: str, target: str = "build", **more: Any) -> dict[str, Any]:
+    args = {"args": {"salute": name}} if target == "build" else {}
+    return {"name": name, "import_path": f"ways_app:{target}", "route_prefix": None, **args, **more}
+
+
+def config(*applications: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "proxy_location": "Disabled",
+        "grpc_options": {"port": PORT, "request_timeout_s": 7},
+        "applications": list(applications),
+        **more,
+    }
+
+
+def put(dashboard: str, body: dict[str, Any] | None) -> None:
+    """Deploy through the REST API, as KubeRay does; None shuts Ray Serve down."""
+    request = urllib.request.Request(
+        f"{dashboard}/api/serve/applications/",
+        method="DELETE" if body is None else "PUT",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def call(name: str, milliseconds: int = 0, port: int = PORT) -> str:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        metadata = (("application", name),)
+        message = UserDefinedMessage(name="you", num=milliseconds)
+        return str(UserDefinedServiceStub(channel).__call__(message, metadata=metadata, timeout=10).greeting)
+
+
+def answers(name: str, greeting: str, port: int = PORT) -> Callable[[], bool]:
+    def ask() -> bool:
+        try:
+            return call(name, port=port) == greeting
+        except grpc.RpcError:
+            return False
+
+    return ask
+
+
+def applications() -> list[str]:
+    return sorted(application.name for application in sdk.status().applications)
+
+
+def replicas(name: str) -> int:
+    (found,) = (application for application in sdk.status().applications if application.name == name)
+    return found.deployments[0].replicas
+
+
+@contextlib.contextmanager
+def load(name: str) -> Iterator[None]:
+    over = threading.Event()
+
+    def calls() -> None:
+        while not over.is_set():
+            with contextlib.suppress(grpc.RpcError):
+                call(name, 100)
+
+    threads = [threading.Thread(target=calls) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    yield
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+def serve_command(*arguments: str) -> int:
+    return subprocess.run([BIN / "serve", *arguments], capture_output=True, timeout=60, check=False).returncode
+
+
+def run_command(path: Path, address: str) -> tuple[subprocess.Popen[str], list[str]]:
+    """Start ``sdk run`` and wait until it serves."""
+    process = subprocess.Popen(
+        [BIN / "sdk", "run", path, "--address", address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    shown = []
+    for line in process.stdout:
+        shown.append(line.strip())
+        if "Ctrl-C" in line:
+            break
+    return process, shown
+
+
+def main(folder: Path) -> None:
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    context = ray.init(
+        address="local", num_cpus=8, include_dashboard=True, dashboard_port=free_port(), log_to_driver=False
+    )
+    dashboard, address = f"http://{context.dashboard_url}", context.address_info["address"]
+    try:
+        scaled = application("rest", deployments=[{"name": "Slow", "autoscaling_config": AUTOSCALING}])
+        put(dashboard, config(scaled))
+        say(rest=wait_until(answers("rest", "rest you"), 40))
+        status = ray.get(find_controller().status.remote())
+        say(port=status.options.port == PORT, timeout=status.options.request_timeout_s)
+
+        with load("rest"):
+            say(scaled=wait_until(lambda: replicas("rest") == 2, 30))
+
+        serving = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+        ray.kill(serving, no_restart=False)
+        say(there_while_it_restarts=not wait_until(lambda: not has_serve(), 2))
+
+        deployed = folder / "deployed.json"
+        deployed.write_text(json.dumps(config(scaled, application("deploy"))))
+        say(deploy=serve_command("deploy", "-a", dashboard, str(deployed)))
+        say(deployed=wait_until(answers("deploy", "deploy you"), 40))
+        say(run=serve_command("run", "--non-blocking", "-a", address, "--name", "ran", "ways_app:app"))
+        say(ran=wait_until(answers("ran", "Ran you"), 20))
+
+        mine = folder / "mine.yaml"
+        mine.write_text(json.dumps(config(application("mine"), application("broken", "broken"))))
+        command, shown = run_command(mine, address)
+        say(mine=call("mine"), beside=applications(), headline=shown[-1].partition(" at ")[0])
+        command.send_signal(signal.SIGINT)
+        _, errors = command.communicate(timeout=30)
+        failure = [line for line in errors.splitlines() if line.startswith("error")]
+        say(exit=command.returncode, failure=failure, left=applications())
+
+        mine.write_text(json.dumps(config(application("mine"))))
+        command, _ = run_command(mine, address)
+        command.kill()
+        command.communicate()
+        say(ended_when_killed=wait_until(lambda: "mine" not in applications(), 15), left=applications())
+
+        put(dashboard, None)
+        say(gone_with_serve=wait_until(lambda: find_controller() is None, 20))
+
+        servicers = ["user_defined_protos_pb2_grpc.add_UserDefinedServiceServicer_to_server"]
+        own = {"port": SERVES_OWN, "grpc_servicer_functions": servicers}
+        http = {"host": "127.0.0.1", "port": free_port()}
+        routed = application("own", route_prefix="/own")  # else that proxy does not find it
+        put(dashboard, config(routed, proxy_location="HeadOnly", grpc_options=own, http_options=http))
+        say(own=wait_until(answers("own", "own you", SERVES_OWN), 40))
+        say(ingress=find_controller() is not None, problem=sdk.status().problem)
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        main(Path(folder))
