@@ -35,7 +35,8 @@ class GrpcOptions:
         max_concurrent_streams: Most calls at once on one client connection.
         grpc_servicer_functions: The only services that clients reach; None for all that are deployed. Each is named as
             in Ray Serve, by the import path of its generated function
-            (``"greet_pb2_grpc.add_GreeterServicer_to_server"``), or by its full name (``"greet.Greeter"``). Import
+            (``"greet_pb2_grpc.add_GreeterServicer_to_server"``), or by its full name (``"greet.Greeter"``) if
+            the last part of that starts with a capital letter. Import
             paths are looked up once, where :func:`sdk.start` runs.
         keepalive_time_s: Seconds between two pings to a client, by which one that is gone without a word is noticed;
             None for no pings.

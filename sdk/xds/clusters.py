@@ -150,6 +150,7 @@ def _replicas(config: ListenerConfig) -> pb.Cluster:
     )
 
 
+@lru_cache
 def _aliveness(*, misses: int, idle_s: int) -> pb.HealthCheck:
     """Finds replicas that hold their connections and serve nothing: stopped, or with a loop that hangs.
 

@@ -172,11 +172,17 @@ class Isolation:
     def _instead_of(self, app: Application) -> Application:
         """Return what an application keeps while its newest state is refused."""
         present = {endpoint.replica_id for deployment in app.deployments for endpoint in deployment.endpoints}
+        started = {deployment.name for deployment in app.deployments if deployment.endpoints}
         taken = self._taken.get(app.name)
         if taken is None:
             taken, present = app, set()
         deployments = (
-            replace(d, endpoints=tuple(endpoint for endpoint in d.endpoints if endpoint.replica_id in present))
+            replace(
+                d,
+                endpoints=tuple(endpoint for endpoint in d.endpoints if endpoint.replica_id in present),
+                # Its replicas are there, and refused: calls that wait for one would wait in vain.
+                max_waiting=0 if d.name in started else d.max_waiting,
+            )
             for d in taken.deployments
         )
         return replace(taken, deployments=tuple(deployments))

@@ -83,6 +83,19 @@ def test_one_that_was_never_good_is_known_without_replicas() -> None:
     assert envoy.holds["b"].deployments[0].services == ("demo.b",)
 
 
+def test_calls_do_not_wait_for_replicas_that_are_there_and_refused() -> None:
+    def sleeper(*endpoints: Endpoint) -> Application:
+        return Application("s", (Deployment("D", ("demo.s",), endpoints, max_waiting=7),))
+
+    envoy = Envoy(is_bad)
+    envoy.publish(sleeper())
+    assert envoy.holds["s"].deployments[0].is_held
+    assert envoy.publish(sleeper(Endpoint("r", "bad", 4000))).keys() == {"s"}
+    assert not envoy.holds["s"].deployments[0].is_held
+    envoy.publish(sleeper())
+    assert envoy.holds["s"].deployments[0].is_held
+
+
 def test_one_whose_very_name_is_refused_is_left_out_and_only_that() -> None:
     envoy = Envoy(lambda app: app.name == "b" or is_bad(app))
     envoy.error = UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
