@@ -19,7 +19,7 @@ from sdk.ingress.envoy import find_envoy
 from sdk.ingress.options import GrpcOptions
 from sdk.serve.application import require_application
 from sdk.serve.failures import explain
-from sdk.serve.updates import check_update
+from sdk.serve.updates import check_classes, check_update
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -139,6 +139,7 @@ def run(
 
     Raises:
         ApplicationError: ``target`` is not an application.
+        DefinitionError: A class has changed since it was decorated, and does not fit its service.
         BreakingChangeError: The update would break clients of the version that runs. Nothing was changed.
         IngressError: The ingress can't be started.
         ClusterError: Ray can't be reached, or the application failed to start; the text says why.
@@ -148,6 +149,7 @@ def run(
         >>> sdk.run(Greeter.bind("Hello"), name="greeter")  # doctest: +SKIP
     """
     application = require_application(target, "The target of sdk.run")
+    check_classes(application)
     start(options)
     _check_update(name, application, allow_breaking)
     with _serve_errors():
