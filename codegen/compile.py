@@ -111,7 +111,10 @@ class Protoc:
         self._run([])
 
     def descriptors(self) -> bytes:
-        """Return what ``read`` has parsed: a serialized ``FileDescriptorSet`` with all imports and their lines."""
+        """Return a serialized ``FileDescriptorSet`` of the protos and all that they import.
+
+        ``read`` or ``generate`` comes first.
+        """
         return self._descriptors.read_bytes()
 
     def digest(self, others: Collection[str] = ()) -> str:

@@ -136,6 +136,7 @@ class Scope:
         except Exception:
             # ``module.Missing`` and the like: only the text is left. Its last word names the type.
             words = "".join(c if c.isidentifier() or c.isdigit() else " " for c in annotation).split()
+            words = [word for word in words if word != "None"]
             return Unresolved(words[-1]) if words else Any
 
     def shapes(self, annotation: Any) -> Iterator[Shape]:

@@ -64,3 +64,9 @@ def place(path: str, line: int | None) -> str:
     except (ValueError, OSError):  # elsewhere, or the working directory is gone
         short = file.name
     return f"{short}:{line}" if line else short
+
+
+def find_proto(name: str) -> Path | None:
+    """Return a proto file of the working directory, or of a folder in it, by the name that protoc knows it by."""
+    here = Path.cwd()
+    return next((path for path in (here / name, *sorted(here.glob(f"*/{name}"))) if path.is_file()), None)

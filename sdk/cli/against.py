@@ -56,7 +56,13 @@ def compare_against(services: Sequence[Service], other: str, strict: bool) -> Co
     if not asked:
         note = f"nothing to compare, it has {', '.join(old.services)}, and none of {', '.join(served)}"
         return Comparison(other, (), (), note)
-    return Comparison(other, tuple(asked), tuple(compare(old, new, asked, served=served, json=strict)))
+    changes = compare(old, new, asked, served=served, json=strict)
+    if changes:
+        from sdk.cli.proto_lines import with_lines
+
+        new = Descriptors(with_lines(describe(services)), "the generated code")
+        changes = compare(old, new, asked, served=served, json=strict)
+    return Comparison(other, tuple(asked), tuple(changes))
 
 
 def _in_question(old: Descriptors, new: Descriptors, served: Sequence[str]) -> list[str]:

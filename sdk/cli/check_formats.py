@@ -151,10 +151,10 @@ def _in_repository(file: str) -> str | None:
     """Return the path of a file from the top of the repository, as annotations need it; None when it is not there."""
     top = Path(os.environ.get("GITHUB_WORKSPACE") or os.getcwd()).resolve()
     # A proto is named as protoc knows it: below a folder that is not told here.
-    for path in (Path.cwd() / file, *sorted(Path.cwd().glob(f"*/{file}"))):
-        if path.is_file() and path.resolve().is_relative_to(top):
-            return path.resolve().relative_to(top).as_posix()
-    return None
+    path = places.find_proto(file)
+    if path is None or not path.resolve().is_relative_to(top):
+        return None
+    return path.resolve().relative_to(top).as_posix()
 
 
 def _escaped(text: str, more: str = "") -> str:
@@ -235,10 +235,10 @@ def _trees(report: Report) -> Iterator[RenderableType]:
         yield tree
 
 
-def _add(branch: Any, found: Problem | Change, places: tuple[str, ...]) -> None:
+def _add(branch: Any, found: Problem | Change, where: tuple[str, ...]) -> None:
     from rich.text import Text
 
     branch.add(Text(found.message))
     branch.add(Text(found.remedy, style="green"))
-    if any(places):
-        branch.add(Text(", ".join(filter(None, places)), style="dim"))
+    if any(where):
+        branch.add(Text(", ".join(filter(None, where)), style="dim"))

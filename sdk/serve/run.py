@@ -27,7 +27,7 @@ from sdk.serve.internals import delete_now, find_serve, forget_gone_serve
 from sdk.serve.joining import deployed_applications, has_serve, why_no_ingress
 from sdk.serve.routed import wait_routed
 from sdk.serve.sleepers import sleepers
-from sdk.serve.updates import check_update
+from sdk.serve.updates import check_classes, check_update
 from sdk.serve.waking import wake
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ def run(
 
     Raises:
         ApplicationError: ``target`` is not an application.
+        DefinitionError: A class has changed since it was decorated, and does not fit its service.
         BreakingChangeError: The update would break clients of the version that runs. Nothing was changed.
         IngressError: The ingress can't be started, or an Envoy refuses to route to the application.
         ClusterError: Ray can't be reached, or the application failed to start; the text says why.
@@ -169,6 +170,7 @@ def run(
         >>> sdk.run(Greeter.bind("Hello"), name="greeter")  # doctest: +SKIP
     """
     application = require_application(target, "The target of sdk.run")
+    check_classes(application)
     start(options)
     _check_update(name, application, allow_breaking)
     with _serve_errors():

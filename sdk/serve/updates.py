@@ -11,17 +11,32 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from sdk.checks import check
 from sdk.compatibility import compare
 from sdk.composition import deployed_classes
 from sdk.deployment import definition_of
 from sdk.descriptors import Descriptors, describe
-from sdk.errors import BreakingChangeError, Change
+from sdk.errors import BreakingChangeError, Change, DefinitionError
 
 if TYPE_CHECKING:
     from sdk.service import Service
     from sdk.xds.snapshot import Deployment, Snapshot
 
 logger = logging.getLogger("sdk.serve")
+
+
+def check_classes(application: Any) -> None:
+    """Check the classes of an application once more: they may have changed since they were decorated.
+
+    Args:
+        application: What ``bind`` returned.
+
+    Raises:
+        DefinitionError: Some do not fit their services; the error lists the problems of all.
+    """
+    found = {cls.__name__: problems for cls in deployed_classes(application) if (problems := check(cls))}
+    if found:
+        raise DefinitionError(", ".join(found), [problem for problems in found.values() for problem in problems])
 
 
 def check_update(

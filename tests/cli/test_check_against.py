@@ -79,15 +79,19 @@ def test_protos(sdk: Run, project: Path) -> None:
     (old / "shop.proto").write_text(text.replace("string item = 1;", "int32 item = 1; bool gift = 2;"))
     (old / "other.proto").write_text('syntax = "proto3"; package other; service Other {}')
     expected = [
-        "  error: shop.Order.item (1): `int32` became `string`: the two are encoded differently (shop.proto) → keep"
+        "  error: shop.Order.item (1): `int32` became `string`: the two are encoded differently (shop.proto:3) → keep"
         " `int32`, or give the new field another number and reserve 1 [field-type]",
         "  error: shop.Order.gift (2): the field is gone, and its number is free to be taken for another one, which"
-        " would be misread (shop.proto) → write `reserved 2;` in message `Order`, or keep the field [field-removed]",
+        " would be misread (shop.proto:3) → write `reserved 2;` in message `Order`, or keep the field [field-removed]",
     ]
     for path in ("old", "old/shop.proto"):
         done = sdk("check", "shop_app", "--against", path)
         assert (done.returncode, done.stderr) == (1, "")
         assert done.stdout.splitlines()[3:] == [f"Against {path}: 2 changes break clients", *expected]
+    # What the code was not generated from has other lines.
+    (project / "shop.proto").write_text(f"\n{text}\nmessage More {{}}\n")
+    assert "(shop.proto) → keep" in sdk("check", "shop_app", "--against", "old").stdout
+    (project / "shop.proto").write_text(text)
     done = sdk("check", "shop_app", "--against", "shop.proto", "--strict")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[3:] == ["Against shop.proto: nothing breaks clients"]
@@ -105,8 +109,8 @@ def test_lost_data_is_a_problem_with_strict(sdk: Run, project: Path) -> None:
     done = sdk("check", "shop_app", "--against", "old.proto", "--strict", "--format", "github")
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == (
-        "::warning file=shop.proto,title=field-json-name::shop.Order.thing (1): its name in JSON `thing` became `item`"
-        " (shop.proto) → keep the name `thing`\n"
+        "::warning file=shop.proto,line=3,title=field-json-name::shop.Order.thing (1): its name in JSON `thing` became"
+        " `item` (shop.proto:3) → keep the name `thing`\n"
     )
 
 

@@ -13,8 +13,8 @@ from user_defined_protos_sdk import IMAGE_CLASSIFICATION_SERVICE, ImageClassific
 
 from sdk import grpc_deployment
 from sdk.descriptors import gather
-from sdk.errors import BreakingChangeError
-from sdk.serve.updates import check_update
+from sdk.errors import BreakingChangeError, DefinitionError
+from sdk.serve.updates import check_classes, check_update
 from sdk.xds.snapshot import Application, Deployment, Snapshot
 
 SERVICE = "userdefinedprotos.ImageClassificationService"
@@ -71,6 +71,27 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 def deployment(name: str = "D", digest: str = "1", *services: str) -> Deployment:
     return Deployment(name, services or (SERVICE,), (), digest)
+
+
+def test_classes_that_changed_after_they_were_decorated_are_checked_again() -> None:
+    class Changed(Classifier):
+        pass
+
+    class Other(Classifier):
+        def __init__(self, changed: Any) -> None:
+            pass
+
+    application = grpc_deployment(Other).bind(grpc_deployment(Changed).bind())
+    check_classes(application)
+    Changed.Predict = None  # type: ignore[assignment]
+    Other.Predict = lambda self: ImageClass()  # type: ignore[assignment,misc]
+    with pytest.raises(DefinitionError) as raised:
+        check_classes(application)
+    assert str(raised.value).splitlines()[0] == "Changed, Other does not fit its service: 2 problems"
+    assert [(problem.rule, problem.subject) for problem in raised.value.problems] == [
+        ("not-callable", "Changed.Predict"),
+        ("parameters", "Other.Predict"),
+    ]
 
 
 CHANGE = (
