@@ -34,8 +34,8 @@ def signature_of(bound: Any) -> Signature | None:
         ...     return wrapper
         >>> @session
         ... def handler(request: int, db: str) -> bytes: ...
-        >>> signature_of(handler)
-        <Signature (request: int) -> bytes>
+        >>> list(signature_of(handler).parameters)
+        ['request']
     """
     function = bound.__func__ if isinstance(bound, types.MethodType) else bound
     taker, wrapped = _taker(function)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import pickle
 import signal
@@ -28,6 +29,8 @@ from sdk.ingress.supervisor import CONTROL, LOG, PLAN, Plan, Report, start_of
 
 if TYPE_CHECKING:
     from sdk.xds.snapshot import Snapshot
+
+logger = logging.getLogger("sdk.ingress")
 
 #: Seconds without a proxy actor after which its Envoy ends. Ray starts an actor again within a few.
 ACTOR_PATIENCE_S = 30.0
@@ -90,6 +93,7 @@ class SupervisedEnvoy:
             # Its end closes the connection. Others may be reading, so that this does not.
             pid = os.pidfd_open(self._pid)
         except ProcessLookupError:
+            self._writer.close()
             return
         try:
             if not await _readable(pid, _STOP_PATIENCE_S):
@@ -119,6 +123,26 @@ async def find(folder: Path) -> SupervisedEnvoy | None:
         return await _connect(folder)
     except (OSError, asyncio.TimeoutError):
         return None
+
+
+async def adopt(folder: Path, plan: Plan) -> SupervisedEnvoy | None:
+    """Return the Envoy that an earlier proxy actor of this folder has left, if it is the one that would be started now.
+
+    One that was started otherwise is ended, and its folder removed.
+
+    Args:
+        folder: The folder of the proxy; one of another user is refused.
+        plan: What would be started now.
+
+    Raises:
+        IngressError: The folder belongs to somebody else.
+    """
+    found = await find(folder)
+    if found is None or (found.is_ours and found.report.digest == plan.digest):
+        return found
+    logger.warning("the Envoy that runs on this node was started with other options: it is replaced")
+    await found.stop()
+    return None
 
 
 async def start(folder: Path, plan: Plan) -> SupervisedEnvoy:

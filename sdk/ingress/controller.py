@@ -35,8 +35,11 @@ logger = logging.getLogger("sdk.ingress")
 _WATCH_S = 2.0
 # Seconds between two looks at the nodes and the leases.
 _TICK_S = 1.0
-# Seconds after which an actor that should run and does not report is looked at.
-_PROXY_PATIENCE_S = 10.0
+# Seconds after which a proxy that should run and is not known (any more) is created again, if Ray has it no more.
+_PROXY_PATIENCE_S = 3.0
+# Seconds that a proxy gets to stop; some of them for being restarted.
+_STOP_PATIENCE_S = 10.0
+_RETRY_S = 0.2
 # Seconds without Ray Serve after which the ingress ends: nobody is left to serve for.
 _WITHOUT_SERVE_S = 8.0
 
@@ -251,7 +254,7 @@ class Controller:
             await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
 
     def _silent_nodes(self) -> set[str]:
-        """Return the nodes whose proxy has not reported for long: it may have been killed for good."""
+        """Return the nodes whose proxy is not known, or no longer: it may have been killed for good."""
         now = time.monotonic()
         reporting = {proxy.node_id for proxy in self._registry.proxies}
         for node_id in self._proxy_actors:
@@ -264,10 +267,15 @@ class Controller:
         return silent
 
     async def _stop_proxy(self, actor: Any) -> None:
-        try:
-            await asyncio.wait_for(actor.stop.remote(), 5)
-        except (ray.exceptions.RayError, asyncio.TimeoutError) as error:
-            logger.warning("a proxy did not stop by itself: %s", error)
+        deadline = time.monotonic() + _STOP_PATIENCE_S
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                await asyncio.wait_for(actor.stop.remote(), left)
+                break
+            except (ray.exceptions.RayError, asyncio.TimeoutError) as error:  # each try may fail
+                # One that is being restarted finds the Envoy of its predecessor, and can end it.
+                logger.warning("a proxy did not stop by itself: %s", error)
+                await asyncio.sleep(_RETRY_S)
         await asyncio.to_thread(ray.kill, actor)
 
     def _notify(self) -> None:

@@ -17,7 +17,7 @@ import ray
 
 from sdk.errors import IngressError
 from sdk.ingress.actors import find_controller
-from sdk.ingress.adoption import SupervisedEnvoy, Table, find, keep_table, kept_table, make_plan, start
+from sdk.ingress.adoption import SupervisedEnvoy, Table, adopt, keep_table, kept_table, make_plan, start
 from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
 from sdk.ingress.draining import is_draining
@@ -133,16 +133,9 @@ class Proxy:
         return make_plan(command, bootstrap, self._options), bootstrap
 
     async def _adopt(self, plan: Plan) -> bool:
-        """Take over the Envoy that an earlier proxy actor has left, with what it serves.
-
-        One that was started otherwise is ended.
-        """
-        found = await find(self._folder)
+        """Take over the Envoy that an earlier proxy actor has left, with what it serves."""
+        found = await adopt(self._folder, plan)
         if found is None:
-            return False
-        if not found.is_ours or found.report.digest != plan.digest:
-            logger.warning("the Envoy that runs on this node was started with other options: it is replaced")
-            await found.stop()
             return False
         self._envoy, self._kept = found, kept_table(self._folder)
         self._snapshot = self._kept.published if self._kept is not None else None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import selectors
@@ -142,11 +143,17 @@ class Supervisor:
     Args:
         folder: The folder of the proxy.
         plan: What to do.
-        control: The listening control socket.
+        control: The control socket.
+
+    Raises:
+        ProcessLookupError: Ray's node has ended already.
     """
 
     def __init__(self, folder: str, plan: Plan, control: socket.socket) -> None:
         self._folder, self._plan, self._control = folder, plan, control
+        self._node = os.pidfd_open(plan.node_pid)
+        if start_of(plan.node_pid) != plan.node_start:
+            raise ProcessLookupError(_NODE_ENDED)
         self._prctl = ctypes.CDLL(None).prctl
         self._selector = selectors.DefaultSelector()
         self._actors: set[socket.socket] = set()
@@ -159,12 +166,9 @@ class Supervisor:
 
     def run(self) -> None:
         """Supervise until there is a reason to end, and leave nothing behind."""
-        node = os.pidfd_open(self._plan.node_pid)
-        if start_of(self._plan.node_pid) != self._plan.node_start:
-            raise ProcessLookupError(_NODE_ENDED)
         self._be_as_important_as_the_node()
         self._heed_sigterm()
-        self._selector.register(node, selectors.EVENT_READ, lambda: self._end(_NODE_ENDED))
+        self._selector.register(self._node, selectors.EVENT_READ, lambda: self._end(_NODE_ENDED))
         self._selector.register(self._control, selectors.EVENT_READ, self._accept)
         while not self._reason:
             now = time.monotonic()
@@ -294,16 +298,26 @@ def _read_plan(folder: str) -> Plan:
         return Plan(**json.load(file))
 
 
-def _detach(folder: str) -> None:
-    """Go on as a process that is nobody's child. The first process ends when the control socket listens."""
+def _detach(folder: str) -> int:
+    """Go on as a process that is nobody's child.
+
+    Returns:
+        A pipe; the first process waits for a byte there, and ends well when it comes.
+    """
+    ready, tell = os.pipe()
     if os.fork():
-        os._exit(0)
+        os.close(tell)
+        os._exit(0 if os.read(ready, 1) else 1)
+    os.close(ready)
     os.setsid()
     os.chdir("/")
+    # Held as long as this process lives: systemd-tmpfiles(8) removes no old files of a locked folder.
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
     log = os.open(os.path.join(folder, LOG), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    return tell
 
 
 def main(arguments: list[str]) -> Any:
@@ -311,17 +325,20 @@ def main(arguments: list[str]) -> Any:
     (folder,) = arguments
     plan = _read_plan(folder)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    control.bind(os.path.join(folder, CONTROL))
-    control.listen(16)
     control.setblocking(False)
+    control.bind(os.path.join(folder, CONTROL))
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    _detach(folder)
-    control.listen(16)  # again: whoever connects is told the process id of who called it last
+    tell = _detach(folder)
     try:
-        Supervisor(folder, plan, control).run()
-    except ProcessLookupError:
-        shutil.rmtree(folder, ignore_errors=True)
+        supervisor = Supervisor(folder, plan, control)
+        # Not in the first process: whoever connects is told the process id of the one that listens.
+        control.listen(16)
+        os.write(tell, b".")
+        os.close(tell)
+        supervisor.run()
+    except ProcessLookupError as error:
+        print(error, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def happen(event: Event, world: World, load: Load) -> Row:
     # A stream that began before the event ends within this time, too.
     time.sleep(max(_AFTER_S, hit + event.lasts_s - time.monotonic()))
     end = time.monotonic()
-    row = judge(event.name, event.promise, Window(hit, converged, end), list(load.calls))
+    row = judge(event.name, event.promise, Window(hit, max(hit, world.dead_at), converged, end), list(load.calls))
     leftovers = world.leftovers()
     if leftovers:
         row = row.with_problem(f"replicas are left over: {leftovers}")
@@ -125,6 +125,8 @@ TWO_AT_ONCE = (
     Event("kill -9 of controller and proxy actor", Promise.NOTHING_FAILS, _both(kill_controller, kill_proxy)),
     Event("kill -9 of a replica and the controller", Promise.ONLY_IN_FLIGHT, _both(kill_controller, kill_replica)),
     Event("kill -9 of a replica and the proxy actor", Promise.ONLY_IN_FLIGHT, _both(kill_proxy, kill_replica)),
+    Event("kill -9 of Envoy and the controller", Promise.SOON_BACK, _both(kill_controller, kill_envoy)),
+    Event("kill -9 of Envoy and the proxy actor", Promise.SOON_BACK, _both(kill_proxy, kill_envoy)),
     Event("redeploy while the controller restarts", Promise.NOTHING_FAILS, _both(restart_controller, redeploy)),
     Event("redeploy while the proxy actor restarts", Promise.NOTHING_FAILS, _both(restart_proxy, redeploy)),
 )
@@ -151,7 +153,7 @@ def short_form() -> Iterator[Event]:
     yield PAST_THE_GRACE
     yield FROZEN
     yield FAULTS[1]
-    yield TWO_AT_ONCE[4]
+    yield TWO_AT_ONCE[-1]
     yield SCALE_DOWN
 
 

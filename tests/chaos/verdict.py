@@ -13,7 +13,7 @@ from constant_load import BUILT_IN, LONG, UNARY, Call
 #: Seconds after a fault in which calls that are begun may still fail.
 RECOVERY_S = 2.0
 # A call that begins this long after a fault was not in flight when it happened.
-_IN_FLIGHT_S = 0.3
+_IN_FLIGHT_S = 0.5
 
 
 class Promise(Enum):
@@ -30,11 +30,13 @@ class Window:
 
     Attributes:
         hit: When the thing was done.
+        dead: When what was killed was dead; else the same.
         converged: When the ingress was healthy again, with every replica.
         end: Until when calls are looked at.
     """
 
     hit: float
+    dead: float
     converged: float
     end: float
 
@@ -109,7 +111,7 @@ def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
     if call.code not in retryable:
         yield f"not retryable: {what}"
     allowed = _IN_FLIGHT_S if promise is Promise.ONLY_IN_FLIGHT else RECOVERY_S
-    if call.began > window.hit + allowed:
+    if call.began > window.dead + allowed:
         yield f"begun more than {allowed:g} s later: {what}"
 
 

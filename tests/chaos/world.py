@@ -35,6 +35,8 @@ class World:
         self.application, self.replicas = application, replicas
         #: Replicas that were replaced or taken away by a change.
         self.replaced = 0
+        #: When the process that was killed last was dead.
+        self.dead_at = 0.0
         self._number = 1
         self._options: dict[str, Any] = {}
         # What has been killed must have been replaced: how to see it, and what was seen before.
@@ -172,6 +174,10 @@ class World:
     def _kill(self, pid: int, see: Callable[[], object]) -> None:
         self._expect_another(see)
         os.kill(pid, signal.SIGKILL)
+        # A busy machine needs its time to end a process; its connections stay open as long.
+        while is_alive(pid):
+            time.sleep(0.005)
+        self.dead_at = time.monotonic()
 
     def _expect_another(self, see: Callable[[], object]) -> None:
         self._killed.append((see, see()))

@@ -42,8 +42,6 @@ def main(port: int, uses_namespaces: bool) -> None:
         if uses_namespaces:
             here, ((namespace, there),) = stack.enter_context(machines(1))
             prefix = ["ip", "netns", "exec", namespace]
-        # Ray notices a lost node after two seconds instead of fifteen.
-        os.environ["RAY_health_check_period_ms"] = "500"  # noqa: SIM112 - Ray's name
         ray.init(
             address="local",
             num_cpus=4,
@@ -52,6 +50,8 @@ def main(port: int, uses_namespaces: bool) -> None:
             configure_logging=False,
             _node_ip_address=here,
             _temp_dir=temporary,
+            # A lost node is noticed after some two seconds instead of fifteen.
+            _system_config={"health_check_period_ms": 500},
         )
         stack.callback(ray.shutdown)
         raylet = stack.enter_context(second_node(prefix, there))
