@@ -6,13 +6,15 @@ defined, and checked, on machines that have neither a cluster nor a server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sdk.checks import check
-from sdk.errors import DefinitionError
+from sdk.errors import DefinitionError, Problem
 from sdk.implementation import generated_bases
 from sdk.interceptors import check_interceptors
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from sdk.interceptors import Interceptor
     from sdk.service import Service, Shim
 
-__all__ = ["Definition", "define"]
+__all__ = ["Definition", "define", "keeping_unfit"]
+
+#: Where classes that do not fit are noted with their problems; None: the decorator refuses them.
+_unfit: ContextVar[dict[type, tuple[Problem, ...]] | None] = ContextVar("sdk_unfit", default=None)
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,33 @@ def define(
 
     Raises:
         DefinitionError: The class does not fit its services, or an interceptor is none; the error lists every problem.
+            Not raised amid :func:`keeping_unfit`.
     """
     problems = [*check(cls), *check_interceptors(cls.__name__, interceptors)]
     if problems:
-        raise DefinitionError(cls.__name__, problems)
+        if (unfit := _unfit.get()) is None:
+            raise DefinitionError(cls.__name__, problems)
+        unfit[cls] = tuple(problems)
+        interceptors = ()  # perhaps not even a list
     shims: tuple[type[Shim], ...] = tuple(vars(base)["__grpc_shim__"] for base in generated_bases(cls))
     return _rebuild(cls.__name__, shims, options, compression, interceptors)
+
+
+@contextlib.contextmanager
+def keeping_unfit() -> Iterator[Mapping[type, tuple[Problem, ...]]]:
+    """Note the classes that do not fit instead of refusing them, so that an import goes on to the other classes.
+
+    Such a class is decorated all the same; it is to be looked at and not to be run.
+
+    Returns:
+        The problems of each such class, in the order in which they are decorated.
+    """
+    unfit: dict[type, tuple[Problem, ...]] = {}
+    token = _unfit.set(unfit)
+    try:
+        yield unfit
+    finally:
+        _unfit.reset(token)
 
 
 def _rebuild(

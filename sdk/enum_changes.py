@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
-from google.protobuf.descriptor_pb2 import EnumDescriptorProto
-
+from sdk import reserved
 from sdk.errors import Change
 
 if TYPE_CHECKING:
@@ -15,37 +14,24 @@ if TYPE_CHECKING:
     from sdk.descriptors import Descriptors
 
 
-class Numbers:
-    """The numbers in some ranges.
-
-    Args:
-        ranges: First and last number of each.
-
-    Example:
-        >>> 7 in Numbers([(1, 2), (5, 536870911)])
-        True
-    """
-
-    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
-        self._ranges = tuple(ranges)
-
-    def __contains__(self, number: int) -> bool:
-        return any(first <= number <= last for first, last in self._ranges)
-
-
 def check_enum(
-    old: EnumDescriptor, new: EnumDescriptor, is_sent_by_clients: bool, files: Descriptors, json: bool
+    old: EnumDescriptor, new: EnumDescriptor, flows: Container[str], files: Descriptors, json: bool
 ) -> list[Change]:
     """Return what changed in an enum.
 
     Args:
         old: What it was.
         new: What it is now.
-        is_sent_by_clients: Whether old clients send it; else they only receive it.
+        flows: Where it travels: old clients send it in ``"requests"``, and receive it in ``"responses"``.
         files: The files of the new version, for places.
         json: Also report what only clients notice that speak JSON.
     """
-    return [*_check_values(old, new, is_sent_by_clients, files, json), *_check_openness(old, new, files)]
+    return [
+        *_check_values(old, new, "requests" in flows, files, json),
+        *(_check_added(old, new, files) if old.is_closed and "responses" in flows else ()),
+        *_check_reserved(old, new, files),
+        *_check_openness(old, new, files),
+    ]
 
 
 def _check_values(
@@ -53,7 +39,7 @@ def _check_values(
 ) -> Iterable[Change]:
     before, now = _names(old), _names(new)
     numbers = {name: number for number, names in now.items() for name in names}
-    reserved = _reserved(new)
+    kept = reserved.of_enum(new)
     for number, names in before.items():
         first = names[0]
         path = f"{old.full_name}.{first} ({number})"
@@ -75,7 +61,7 @@ def _check_values(
                 remedy = f"keep `{first}`; `allow_alias` lets two names have one number"
                 place = _place(files, new, renamed)
                 yield Change("enum-value-name", "warning", path, message, remedy, text, f"{renamed} = {number}", place)
-        elif number not in reserved:
+        elif number not in kept:
             message = "the value is gone, and its number is free to be taken for another one, which would be misread"
             remedy = f"write `reserved {number};` in enum `{new.name}`, or keep the value"
             yield Change("enum-value-removed", "error", path, message, remedy, text, "", files.place(new))
@@ -83,6 +69,30 @@ def _check_values(
             message = "the value is gone: the server does not know what clients send"
             remedy = "keep it while clients use it"
             yield Change("enum-value-removed", "warning", path, message, remedy, text, "", files.place(new))
+
+
+def _check_added(old: EnumDescriptor, new: EnumDescriptor, files: Descriptors) -> Iterable[Change]:
+    before = _names(old)
+    for number, names in _names(new).items():
+        if number not in before:
+            message = "the value is new, and clients do not know it: as the enum is closed, they find the field unset"
+            path, text = f"{old.full_name}.{names[0]} ({number})", f"{names[0]} = {number}"
+            remedy = "answer with it only where clients ask for it"
+            place = _place(files, new, names[0])
+            yield Change("enum-value-added", "warning", path, message, remedy, "", text, place)
+
+
+def _check_reserved(old: EnumDescriptor, new: EnumDescriptor, files: Descriptors) -> Iterable[Change]:
+    before, now, kept = _names(old), _names(new), reserved.of_enum(old)
+    for number, names in now.items():
+        if number in kept and number not in before:
+            message = "the number was reserved for a value that is gone: who still uses that one is misread"
+            path, text = f"{old.full_name}.{names[0]} ({number})", f"{names[0]} = {number}"
+            place = _place(files, new, names[0])
+            yield Change("enum-number-reserved", "warning", path, message, "take another number", "", text, place)
+    freed = kept.without(reserved.of_enum(new), now)
+    if freed:
+        yield reserved.removed(old.full_name, f"enum `{new.name}`", "value", freed, files.place(new))
 
 
 def _check_openness(old: EnumDescriptor, new: EnumDescriptor, files: Descriptors) -> Iterable[Change]:
@@ -104,10 +114,3 @@ def _names(enum: EnumDescriptor) -> dict[int, list[str]]:
 def _place(files: Descriptors, enum: EnumDescriptor, value: str) -> str:
     scope = enum.full_name.rpartition(".")[0]
     return files.place(enum, f"{scope}.{value}" if scope else value)
-
-
-def _reserved(enum: EnumDescriptor) -> Numbers:
-    proto = EnumDescriptorProto()
-    enum.CopyToProto(proto)
-    # Unlike those of messages, the ends are reserved themselves.
-    return Numbers((each.start, each.end) for each in proto.reserved_range)

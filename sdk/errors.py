@@ -68,6 +68,7 @@ class DefinitionError(SdkError):
     """A decorated class does not fit its proto service. The author of the class must act.
 
     Attributes:
+        class_name: Name of the class; several with commas.
         problems: Every problem found, in the order of the proto.
     """
 
@@ -75,9 +76,8 @@ class DefinitionError(SdkError):
         self.class_name = class_name
         self.problems = tuple(problems)
         count = f"{len(self.problems)} problem" + ("s" if len(self.problems) != 1 else "")
-        super().__init__(
-            "\n".join([f"{class_name} does not fit its service: {count}", *(f"  - {p}" for p in self.problems)])
-        )
+        what = "do not fit their services" if "," in class_name else "does not fit its service"
+        super().__init__("\n".join([f"{class_name} {what}: {count}", *(f"  - {p}" for p in self.problems)]))
 
     def __reduce__(self) -> tuple[type[DefinitionError], tuple[str, tuple[Problem, ...]]]:
         return type(self), (self.class_name, self.problems)

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from google.protobuf.descriptor_pb2 import DescriptorProto
-
-from sdk.enum_changes import Numbers, check_enum
+from sdk import reserved
+from sdk.enum_changes import check_enum
 from sdk.errors import Change
 from sdk.wire_types import Reading, Verdict, is_repeated, is_required, map_entry, reads_label, reads_type, spell
 
@@ -73,7 +72,7 @@ class Messages:
         for pair in self._pairs.values():
             found += _MessageCheck(self, self._new, pair, self._json).run()
         for pair in self._enums.values():
-            found += check_enum(pair.old, pair.new, "requests" in pair.flows, self._new, self._json)
+            found += check_enum(pair.old, pair.new, pair.flows, self._new, self._json)
         return found
 
     def reads(self, writer: FieldDescriptor, reader: FieldDescriptor, flow: Flow) -> Verdict:
@@ -149,14 +148,20 @@ class _MessageCheck:
                 self._removed(old)
             else:
                 self._check_field(old, now[number])
-        reserved = _reserved(self._old)
+        kept = reserved.of_message(self._old)
         for number, new in now.items():
             if number not in before and is_required(new) and "requests" in self._flows:
                 message = "the field is new and required: the server can't read a request without it"
                 self._note("field-required", "error", new, message, "make it optional", "", new)
-            if number not in before and number in reserved:
+            if number not in before and number in kept:
                 message = "the number was reserved for a field that is gone: who still uses that one is misread"
                 self._note("field-number-reserved", "warning", new, message, "take another number", "", new)
+        freed = kept.without(reserved.of_message(self._new), now)
+        if freed:
+            where = self._descriptors.place(self._new)
+            self._changes.append(
+                reserved.removed(self._old.full_name, f"message `{self._new.name}`", "field", freed, where)
+            )
         self._check_oneofs(before, now)
         return self._changes
 
@@ -196,7 +201,7 @@ class _MessageCheck:
         if is_required(old) and "responses" in self._flows:
             message = "the required field is gone: clients can't read a response without it"
             self._note("field-required", "error", old, message, "keep the field", old, "")
-        elif old.number in _reserved(self._new):
+        elif old.number in reserved.of_message(self._new):
             effects = {"requests": "what clients send in it is lost", "responses": "clients find it unset"}
             message = f"the field is gone: {', and '.join(effects[flow] for flow in self._flows)}"
             self._note("field-removed", "warning", old, message, "keep it while clients use it", old, "")
@@ -299,9 +304,3 @@ def _oneof(field: FieldDescriptor) -> str | None:
 
 def _default(field: FieldDescriptor) -> Any:
     return None if is_repeated(field) or field.message_type is not None else field.default_value
-
-
-def _reserved(message: Descriptor) -> Numbers:
-    proto = DescriptorProto()
-    message.CopyToProto(proto)
-    return Numbers((each.start, each.end - 1) for each in proto.reserved_range)

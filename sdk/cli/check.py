@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +13,7 @@ from sdk import checks, places
 from sdk.cli.check_report import ClassReport, Failure, Report
 from sdk.cli.target import load_target
 from sdk.composition import deployed_classes, is_application
+from sdk.definition import keeping_unfit
 from sdk.deployment import Configured, definition_of
 from sdk.errors import ApplicationError, DefinitionError, Problem, SdkError
 from sdk.implementation import generated_bases
@@ -57,10 +58,10 @@ def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: 
     classes: list[ClassReport] = []
     failures: list[Failure] = []
     for target in dict.fromkeys(targets):
-        try:
-            classes += _check_target(target, strict, {report.cls for report in classes if report.cls is not None})
-        except SdkError as error:  # noqa: PERF203  # the other targets are checked all the same
-            failures.append(Failure(target, str(error), exit_code(error)))
+        look = _Look(target)
+        seen = {report.cls for report in classes if report.cls is not None}
+        classes += look.reports(strict, seen)
+        failures += [Failure(what, str(error), exit_code(error)) for what, error in look.failures]
     comparison = None
     services = {service.full_name: service for report in classes for service in report.services}
     if against is not None and services:
@@ -76,29 +77,70 @@ def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: 
         raise click.exceptions.Exit(report.exit_code)
 
 
-def _check_target(target: str, strict: bool, seen: set[type]) -> list[ClassReport]:
-    """Return what is found out about the classes of a target that were not seen yet.
+class _Look:
+    """What one target names: its classes, and what could not be loaded.
 
-    Raises:
-        SdkError: The target can't be loaded, or there is nothing to check.
+    Args:
+        target: ``"app"``, ``"app:Greeter"`` or ``"package"``.
     """
-    try:
-        module, found = load_target(target)
-        modules = [module] if found is not None or _classes_of_module(module) else [module, *_modules_below(module)]
-    except DefinitionError as error:
-        # Raised by the decorator: the import ended there, and what the module defines below it is not known.
-        return [ClassReport(error.class_name, target, None, "", None, error.problems)]
-    if found is not None:
-        classes = list(_classes_of(found))
-    else:
-        classes = list(dict.fromkeys(cls for each in modules for cls in _classes_of_module(each)))
-    if not classes:
-        raise ApplicationError(_nothing(target, module, found))
-    return [_report(cls, target, strict) for cls in classes if cls not in seen]
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._classes: dict[type, None] = {}
+        self._refused: list[DefinitionError] = []
+        self.failures: list[tuple[str, SdkError]] = []
+        # One class that does not fit must not hide those below it.
+        with keeping_unfit() as self._unfit:
+            self._look(target)
+        # Also those that the target does not name: on a cluster the import ends there.
+        self._classes.update(dict.fromkeys(self._unfit))
+
+    def reports(self, strict: bool, seen: Container[type]) -> list[ClassReport]:
+        """Return what is found out about the classes that were not seen yet."""
+        refused = [ClassReport(each.class_name, self._target, None, "", None, each.problems) for each in self._refused]
+        return [*(self._report(cls, strict) for cls in self._classes if cls not in seen), *refused]
+
+    def _look(self, target: str) -> None:
+        loaded = self._load(target)
+        if loaded is None:
+            return
+        module, found = loaded
+        if found is not None:
+            self._note(_classes_of(found))
+        else:
+            self._note(_classes_of_module(module))
+            for name in _names_below(module) if not self._classes else ():
+                below = self._load(name)
+                self._note(_classes_of_module(below[0]) if below is not None else ())
+        if not (self._classes or self._unfit or self._refused or self.failures):
+            self.failures.append((target, ApplicationError(_nothing(target, module, found))))
+
+    def _load(self, target: str) -> tuple[ModuleType, object | None] | None:
+        try:
+            return load_target(target)
+        except DefinitionError as error:  # of what was bound and is not decorated
+            self._refused.append(error)
+        except SdkError as error:
+            self.failures.append((target, error))
+        return None
+
+    def _note(self, classes: Iterable[type]) -> None:
+        self._classes.update(dict.fromkeys(classes))
+
+    def _report(self, cls: type, strict: bool) -> ClassReport:
+        return report_of(cls, self._target, strict, self._unfit.get(cls))
 
 
-def _report(cls: type, target: str, strict: bool) -> ClassReport:
-    definition, problems = definition_of(cls), checks.check(cls)
+def report_of(cls: type, target: str, strict: bool, known: Sequence[Problem] | None = None) -> ClassReport:
+    """Return what is found out about a class.
+
+    Args:
+        cls: The class.
+        target: What was named on the command line.
+        strict: Whether methods without annotations are problems.
+        known: Its problems, when the decorator has found some.
+    """
+    definition, problems = definition_of(cls), list(known or checks.check(cls))
     if definition is None and not problems:
         message, remedy = "the class is not bound to its service", "put @grpc_deployment above it"
         problems.append(Problem("not-decorated", cls.__name__, message, remedy, code_location=places.of_class(cls)))
@@ -107,11 +149,12 @@ def _report(cls: type, target: str, strict: bool) -> ClassReport:
     return ClassReport(cls.__name__, target, cls, places.of_class(cls), definition, tuple(problems))
 
 
-def _modules_below(package: ModuleType) -> Iterator[ModuleType]:
+def _names_below(package: ModuleType) -> Iterator[str]:
     """Yield the modules of a package, all that can hold a class: no generated ones, and none that are programs."""
-    for info in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{package.__name__}."):
+    # Each is loaded before its own modules are looked for, and tells then why it can't be.
+    for info in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{package.__name__}.", lambda _: None):
         if not info.name.endswith(("_pb2", "_pb2_grpc", "_sdk", ".__main__")):
-            yield load_target(info.name)[0]
+            yield info.name
 
 
 def _classes_of_module(module: ModuleType) -> list[type]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,9 +66,44 @@ def test_problem_at_import(sdk: Run, project: Path) -> None:
     done = sdk("check", "bad")
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == (
-        "Counter: 1 problem\n"
+        "Counter: 1 problem (bad.py:7)\n"
         "  Counter.Buy: the class spells it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`"
         " (bad.py:8, shop.proto:7) → rename `buy` to `Buy`: names of RPCs must be equal to the letter [wrong-case]\n"
+    )
+
+
+def test_every_class_of_a_module_is_checked(sdk: Run, project: Path) -> None:
+    more = BAD.partition("@grpc")[2].replace("Counter", "Other").replace("buy", "Bye")
+    fits = BAD.partition("@grpc")[2].replace("Counter", "Right").replace("buy", "Buy")
+    (project / "bad.py").write_text(f"{BAD}\n\n@grpc{more}\n\n@grpc{fits}\n\napp = Other.bind()\n")
+    done = sdk("check", "bad")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert [line for line in done.stdout.splitlines() if line[0] != " "] == [
+        "Counter: 1 problem (bad.py:7)",
+        "Other: 1 problem (bad.py:13)",
+        "Right: fits (bad.py:19)",
+    ]
+    # The import ends at the first of them elsewhere, whatever is named here.
+    assert sdk("check", "bad:Right").stdout.count("1 problem") == 2
+    refused = subprocess.run([sys.executable, "-c", "import bad"], cwd=project, capture_output=True, text=True)
+    assert refused.stderr.count("Counter does not fit its service: 1 problem") == 1
+
+
+def test_problems_are_told_though_the_import_fails_below_them(sdk: Run, project: Path) -> None:
+    (project / "bad.py").write_text(f"{BAD}\n\nCounter.nothing()\n")
+    done = sdk("check", "bad")
+    assert done.returncode == 1
+    assert "[wrong-case]" in done.stdout
+    assert done.stderr.startswith("error: Module 'bad' can't be imported: AttributeError: type object 'Counter'")
+
+
+def test_a_class_that_is_bound_without_the_decorator(sdk: Run, project: Path) -> None:
+    (project / "bare.py").write_text(BAD.replace("@grpc_deployment\n", "") + "\n\napp = Counter.bind()\n")
+    done = sdk("check", "bare")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == (
+        "Counter: 1 problem\n"
+        "  Counter: the class is not bound to its service → put @grpc_deployment above it [not-decorated]\n"
     )
 
 

@@ -188,9 +188,18 @@ def test_a_server_that_serves_nothing_or_is_not_there() -> None:
             compare_against(SERVICES, other_version, strict=False)
 
 
-def test_nothing_is_compared_where_the_import_failed(sdk: Run, project: Path) -> None:
+def test_classes_that_do_not_fit_are_compared_too(sdk: Run, project: Path) -> None:
     source: Any = (project / "shop_app.py").read_text()
     (project / "bad.py").write_text(source.replace("def Buy", "def Bye"))
-    done = sdk("check", "bad", "--against", "nowhere")
+    (project / "old.proto").write_text((project / "shop.proto").read_text().replace("string item", "int32 item"))
+    done = sdk("check", "bad", "--against", "old.proto")
     assert (done.returncode, done.stderr) == (1, "")
-    assert done.stdout.startswith("Counter: 1 problem\n")
+    assert done.stdout.startswith("Counter: 1 problem (bad.py:7)\n")
+    assert "\nAgainst old.proto: 1 change breaks clients\n" in done.stdout
+
+
+def test_nothing_is_compared_where_the_import_failed(sdk: Run, project: Path) -> None:
+    (project / "bad.py").write_text("1 / 0\n")
+    done = sdk("check", "bad", "--against", "nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("error: ") == 1

@@ -38,7 +38,7 @@ def test_several_targets_are_all_checked(sdk: Run, project: Path) -> None:
     done = sdk("check", "one", "shop_app", "nothing", "shop_app:Counter", "one")
     assert done.returncode == 2
     assert done.stdout == (
-        f"One: 1 problem\n  One.buy: {SAID.format('(one.py:8, shop.proto:7)')} [wrong-case]\n{FITS}".replace(
+        f"One: 1 problem (one.py:7)\n  One.buy: {SAID.format('(one.py:8, shop.proto:7)')} [wrong-case]\n{FITS}".replace(
             "One.buy", "One.Buy"
         )
     )
@@ -55,6 +55,25 @@ def test_a_package_without_classes_is_checked_with_the_modules_below_it(sdk: Run
     (package / "other_pb2.py").write_text("raise SystemExit('generated')")
     done = sdk("check", "shops")
     assert (done.returncode, done.stdout, done.stderr) == (0, FITS.replace("shop_app.py", "shops/more/app.py"), "")
+
+
+def test_a_module_of_a_package_that_fails_hides_no_other(sdk: Run, project: Path) -> None:
+    package = project / "shops"
+    (package / "broken").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "broken" / "__init__.py").write_text("1 / 0\n")
+    (package / "first.py").write_text(BAD.format(name="First"))
+    (package / "last.py").write_text((project / "shop_app.py").read_text())
+    done = sdk("check", "shops")
+    assert done.returncode == 1
+    assert [line for line in done.stdout.splitlines() if line[0] != " "] == [
+        "First: 1 problem (shops/first.py:7)",
+        "Counter: fits (shops/last.py:7)",
+    ]
+    assert done.stderr == (
+        "error: Module 'shops.broken' can't be imported: ZeroDivisionError: division by zero"
+        " (shops/broken/__init__.py:1)\n"
+    )
 
 
 def test_a_terminal_gets_a_tree_in_colours(sdk: Run, project: Path) -> None:
@@ -75,7 +94,13 @@ def test_json(sdk: Run, project: Path) -> None:
         "version": 1,
         "strict": False,
         "classes": [
-            {"name": "One", "target": "one", "fits": False, "services": [], "code": None},
+            {
+                "name": "One",
+                "target": "one",
+                "fits": False,
+                "services": ["shop.Shop"],
+                "code": {"file": "one.py", "line": 7},
+            },
             {
                 "name": "Counter",
                 "target": "shop_app",

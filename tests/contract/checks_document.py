@@ -99,9 +99,9 @@ def _problems(example: Example) -> str:
 
 
 def _undecorated(cls: type) -> Problem:
-    from sdk.cli.check import _report
+    from sdk.cli.check import report_of
 
-    (problem,) = _report(cls, "app", strict=False).problems
+    (problem,) = report_of(cls, "app", strict=False).problems
     return problem
 
 

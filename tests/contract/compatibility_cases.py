@@ -192,6 +192,14 @@ FIELDS = [
         "error field-number M.a (1)",
     ),
     *everywhere("a reserved number", "reserved 1;", "string a = 1;", "warning field-number-reserved M.a (1)"),
+    *everywhere("no longer reserved", "reserved 1; string a = 2;", "string a = 2;", "warning reserved-removed M"),
+    *everywhere(
+        "fewer are reserved",
+        "reserved 1, 4 to max; string a = 2;",
+        "reserved 4, 6 to max; string a = 2; string b = 1;",
+        "warning field-number-reserved M.b (1)\nwarning reserved-removed M",
+    ),
+    *same("reserved in other words", "reserved 4 to 6;", "reserved 4, 5; reserved 6, 7;"),
     # -- oneofs ---------------------------------------------------------------------------------
     *both(
         "two into a new oneof",
@@ -235,6 +243,12 @@ FIELDS = [
         "enum E { X = 0; Y = 1; } repeated E e = 1;",
         "enum E { X = 0; reserved 1; } repeated E e = 1;",
         request="warning enum-value-removed M.E.Y (1)",
+    ),
+    *everywhere(
+        "a reserved number of an enum",
+        "enum E { X = 0; reserved 1 to 3; } E e = 1;",
+        "enum E { X = 0; Y = 2; reserved 1; } E e = 1;",
+        "warning enum-number-reserved M.E.Y (2)\nwarning reserved-removed M.E",
     ),
     *everywhere(
         "a value moves",
@@ -401,6 +415,17 @@ FILES = [
         f"{_TWO} message Q {{ optional string a = 1; }} message A {{ repeated int32 b = 1; }}",
         "syntax = 'proto3'; package p; service S { rpc Do(Q) returns (A); } message Q { string a = 1; } "
         "message A { repeated int32 b = 1; }",
+    ),
+    *(
+        Case(
+            f"a new value of a closed enum, {side}",
+            *(f"{_TWO} enum E {{ X = 0; {more} }} {messages}" for more in ("", "Y = 1;")),
+            expected,
+        )
+        for side, messages, expected in [
+            ("request", "message Q { optional E e = 1; } message A {}", ()),
+            ("response", "message Q {} message A { optional E e = 1; }", ("warning enum-value-added p.E.Y (1)",)),
+        ]
     ),
     Case(
         "a closed enum that opens",

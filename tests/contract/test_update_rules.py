@@ -81,13 +81,13 @@ def test_classes_that_changed_after_they_were_decorated_are_checked_again() -> N
         def __init__(self, changed: Any) -> None:
             pass
 
-    application = grpc_deployment(Other).bind(grpc_deployment(Changed).bind())
+    application = grpc_deployment(Other).bind(grpc_deployment(expose=False)(Changed).bind())
     check_classes(application)
     Changed.Predict = None  # type: ignore[assignment]
     Other.Predict = lambda self: ImageClass()  # type: ignore[assignment,misc]
     with pytest.raises(DefinitionError) as raised:
         check_classes(application)
-    assert str(raised.value).splitlines()[0] == "Changed, Other does not fit its service: 2 problems"
+    assert str(raised.value).splitlines()[0] == "Changed, Other do not fit their services: 2 problems"
     assert [(problem.rule, problem.subject) for problem in raised.value.problems] == [
         ("not-callable", "Changed.Predict"),
         ("parameters", "Other.Predict"),
