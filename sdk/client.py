@@ -8,6 +8,7 @@ Neither Ray nor the server side is imported. How a client reaches its server is 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast
@@ -72,6 +73,7 @@ _DEFAULT_KEEPALIVE = Keepalive()
 class _Client(Generic[ChannelT]):
     """What both kinds of clients share: the channel, and the arguments that go with every call."""
 
+    _own_channel: ClassVar[type[Any]]
     _other_channel: ClassVar[type[Any]]
     _channel_remedy: ClassVar[str]
 
@@ -90,6 +92,8 @@ class _Client(Generic[ChannelT]):
         max_message_length: int = DEFAULT_MAX_MESSAGE_LENGTH,
         options: Sequence[tuple[str, Any]] | None = None,
     ) -> None:
+        _check_settings(application=(application, str), model_id=(model_id, str), timeout=(timeout, (int, float)))
+        _check_settings(retry=(retry, RetryPolicy), keepalive=(keepalive, Keepalive))
         self._target: str | ChannelT = target
         self._channel: ChannelT | None = None
         if isinstance(target, str):
@@ -98,6 +102,8 @@ class _Client(Generic[ChannelT]):
             self._options = channel_options(self._methods(), retry, keepalive, max_message_length, options)
         elif isinstance(target, self._other_channel):
             raise TypeError(f"{type(self).__name__} {self._channel_remedy}")
+        elif not isinstance(target, self._own_channel):
+            raise TypeError(f"{type(self).__name__} needs a target, 'host:port', or a channel, not {target!r}")
         elif (
             (credentials, token, options) != (None, None, None)
             or (retry, keepalive) != (_DEFAULT_RETRY, _DEFAULT_KEEPALIVE)
@@ -109,6 +115,8 @@ class _Client(Generic[ChannelT]):
             )
         else:
             self._channel = target
+        # The process that the channel belongs to; a client may be built before a fork and used after it.
+        self._process = None if self._channel is None else os.getpid()
         self._closed = False
         self._timeout = timeout
         self._plain, self._routing = _split(metadata)
@@ -126,18 +134,23 @@ class _Client(Generic[ChannelT]):
 
         Raises:
             ValueError: The client is closed.
+            RuntimeError: An async client is used outside of its event loop, or the channel is from before a fork.
         """
-        self._check_open()
+        self._check_use()
         if self._channel is None:
             self._channel = self._open()
+            self._process = os.getpid()
         return self._channel
 
     def _open(self) -> ChannelT:
         raise NotImplementedError
 
-    def _check_open(self) -> None:
+    def _check_use(self) -> None:
+        """Raise when the client can't be used, or not here."""
         if self._closed:
             raise ValueError(f"{type(self).__name__} is closed; make a new one")
+        if self._process not in (None, os.getpid()):
+            raise RuntimeError(f"{type(self).__name__} was in use when this process was forked: make a new one here")
 
     @classmethod
     def _methods(cls) -> list[Method]:
@@ -162,7 +175,7 @@ class _Client(Generic[ChannelT]):
 
     def _arguments(self, rpc: str, options: CallOptions) -> dict[str, Any]:
         """Return the keyword arguments for grpc."""
-        self._check_open()
+        self._check_use()
         if not options:
             return {"timeout": self._timeout, "metadata": self._metadata}
         given = cast("dict[str, Any]", options)
@@ -208,8 +221,24 @@ class AsyncClient(_Client[grpc.aio.Channel]):
                 reply = await client.SayHello(HelloRequest(name="you"), timeout=2)
     """
 
-    _other_channel = grpc.Channel
+    _own_channel, _other_channel = grpc.aio.Channel, grpc.Channel
     _channel_remedy = "needs a channel of grpc.aio; a channel of grpc goes with the SyncClient"
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def _check_use(self) -> None:
+        super()._check_use()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            name = type(self).__name__
+            raise RuntimeError(
+                f"{name} is used outside of an event loop: call it in a coroutine, or use the SyncClient"
+            ) from None
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError(f"{type(self).__name__} belongs to another event loop: make one in each loop")
 
     def _open(self) -> grpc.aio.Channel:
         if self._credentials is None:
@@ -262,7 +291,7 @@ class SyncClient(_Client[grpc.Channel]):
                 call.trailing_metadata()
     """
 
-    _other_channel = grpc.aio.Channel
+    _own_channel, _other_channel = grpc.Channel, grpc.aio.Channel
     _channel_remedy = "needs a channel of grpc; a channel of grpc.aio goes with the async client"
 
     def _open(self) -> grpc.Channel:
@@ -307,8 +336,19 @@ def _split(metadata: Metadata) -> tuple[tuple[tuple[str, str | bytes], ...], dic
 
     Each of these must reach the server once: with two values for ``application`` the ingress could only guess.
     """
-    plain = tuple(pair for pair in metadata if pair[0] not in _ROUTING)
-    return plain, {key: value for key, value in metadata if key in _ROUTING}
+    try:
+        plain = tuple((key, value) for key, value in metadata if key not in _ROUTING)
+        return plain, {key: value for key, value in metadata if key in _ROUTING}
+    except (TypeError, ValueError):
+        raise TypeError(f"metadata must be pairs, [('key', 'value')], not {metadata!r}") from None
+
+
+def _check_settings(**settings: tuple[Any, Any]) -> None:
+    for name, (value, kind) in settings.items():
+        if value is not None and not isinstance(value, kind):
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            wanted = " or ".join(each.__name__ for each in kinds)
+            raise TypeError(f"{name} must be of type {wanted}, or None, not {value!r}")
 
 
 def _not_ready(client: _Client[Any], timeout: float | None) -> TimeoutError:

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import grpc
+import grpc.aio
 from google.protobuf.message import Message
 from typing_extensions import Self, TypedDict, Unpack
 
-if TYPE_CHECKING:
-    import grpc.aio
+from sdk.client_requests import Requests, check_request, checked_requests
 
+if TYPE_CHECKING:
     from sdk.client import AsyncClient, SyncClient
     from sdk.service import Method
 
@@ -94,7 +95,20 @@ class Rpc(Generic[RequestT, ResponseT]):
             vars(client)[self._name] = bound
         return bound
 
-    def _call(self, request: Any, options: CallOptions, form: str = "__call__") -> Any:
+    def _call(self, request: RequestT, options: CallOptions, form: str = "__call__") -> Any:
+        check_request(request, self.method)
+        return self._send(request, options, form)
+
+    def _call_with_all(self, requests: Iterable[RequestT], options: CallOptions, form: str = "__call__") -> Any:
+        checked = Requests(requests, self.method)
+        try:
+            return self._send(checked, options, form)
+        except grpc.RpcError as error:
+            if checked.error is not None:  # grpc calls it UNKNOWN; the caller knows it better
+                raise checked.error from error
+            raise
+
+    def _send(self, request: Any, options: CallOptions, form: str = "__call__") -> Any:
         if self._client is None:
             raise TypeError(f"{self._name} is called on a client, not on its class")
         return getattr(self._invoke, form)(request, **self._client._arguments(self._name, options))
@@ -132,7 +146,10 @@ class AsyncStreamUnary(Rpc[RequestT, ResponseT]):
         **options: Unpack[CallOptions],
     ) -> grpc.aio.StreamUnaryCall[RequestT, ResponseT]:
         """Start a call; ``await`` it for the response. Without ``requests``, send them with ``call.write``."""
-        return cast("grpc.aio.StreamUnaryCall[RequestT, ResponseT]", self._call(requests, options))
+        return cast(
+            "grpc.aio.StreamUnaryCall[RequestT, ResponseT]",
+            self._send(checked_requests(requests, self.method), options),
+        )
 
 
 class AsyncStreamStream(Rpc[RequestT, ResponseT]):
@@ -144,7 +161,10 @@ class AsyncStreamStream(Rpc[RequestT, ResponseT]):
         **options: Unpack[CallOptions],
     ) -> grpc.aio.StreamStreamCall[RequestT, ResponseT]:
         """Start a call; iterate over it with ``async for``. Without ``requests``, send them with ``call.write``."""
-        return cast("grpc.aio.StreamStreamCall[RequestT, ResponseT]", self._call(requests, options))
+        return cast(
+            "grpc.aio.StreamStreamCall[RequestT, ResponseT]",
+            self._send(checked_requests(requests, self.method), options),
+        )
 
 
 class SyncUnaryUnary(Rpc[RequestT, ResponseT]):
@@ -172,11 +192,11 @@ class SyncStreamUnary(Rpc[RequestT, ResponseT]):
 
     def __call__(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> ResponseT:
         """Send all requests and wait for the response."""
-        return cast("ResponseT", self._call(iter(requests), options))
+        return cast("ResponseT", self._call_with_all(requests, options))
 
     def with_call(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> tuple[ResponseT, grpc.Call]:
         """Call, and return the response with the call, which knows the code and the trailing metadata."""
-        return cast("tuple[ResponseT, grpc.Call]", self._call(iter(requests), options, "with_call"))
+        return cast("tuple[ResponseT, grpc.Call]", self._call_with_all(requests, options, "with_call"))
 
 
 class SyncStreamStream(Rpc[RequestT, ResponseT]):
@@ -184,4 +204,4 @@ class SyncStreamStream(Rpc[RequestT, ResponseT]):
 
     def __call__(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> Responses[ResponseT]:
         """Start a call; iterate over it. A thread of grpc's takes the requests from ``requests``."""
-        return cast("Responses[ResponseT]", self._call(iter(requests), options))
+        return cast("Responses[ResponseT]", self._send(Requests(requests, self.method), options))

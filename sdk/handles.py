@@ -333,12 +333,18 @@ async def _in_time(answer: Any, deadline: float) -> Any:
     try:
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - time.monotonic()))
     except asyncio.CancelledError:
-        task.cancel()
+        _leave(task)
         raise
     if not done:
-        task.cancel()
+        _leave(task)
         raise _too_late()
     return task.result()
+
+
+def _leave(task: asyncio.Future[Any]) -> None:
+    """Cancel a task that nobody waits for any more, and ask for what it raises: asyncio would log that nobody did."""
+    task.cancel()
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _too_late() -> RpcError:

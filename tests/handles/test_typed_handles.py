@@ -25,6 +25,7 @@ from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHa
 
 from sdk.context import current_context, enter_call
 from sdk.errors import RpcError
+from sdk.handles import _in_time
 from sdk.inner_call import InnerCall
 
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
@@ -217,6 +218,28 @@ async def test_a_deadline_ends_the_handler_too() -> None:
     stream = handle_to(callee).Down(Ask(act="wait"), timeout=0.05)
     with pytest.raises(RpcError, match="DEADLINE_EXCEEDED"):
         await anext(stream)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_what_an_answer_raises_that_nobody_waits_for_is_not_logged(
+    is_cancelled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError("as Ray Serve's responses do")
+
+    async def test() -> None:
+        waiting = asyncio.ensure_future(_in_time(answer(), time.monotonic() + (60 if is_cancelled else 0)))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError if is_cancelled else RpcError):
+            await waiting
+
+    asyncio.run(test())
+    gc.collect()
+    assert caplog.records == []
 
 
 @run
