@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
-import tempfile
 import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError  # Python 3.10 has two
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
@@ -25,11 +22,14 @@ from sdk.serve.local_calls import Children
 from sdk.serve.replica import translate
 from sdk.testing.certificates import write_certificate
 from sdk.testing.faults import Faults
+from sdk.testing.folder import own_folder
 from sdk.testing.ingress import LocalIngress
 from sdk.wire.server import WireServer, WireSettings
 from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sdk.ingress.options import GrpcOptions
 
 T = TypeVar("T")
@@ -105,9 +105,7 @@ class Core:
         """Start everything; when something fails, everything is ended and the error raised."""
         try:
             self._stack.enter_context(local_serve())
-            # The path of a unix socket has at most 107 bytes: pytest's own folders are too deep.
-            self._folder = Path(tempfile.mkdtemp(prefix="sdk-testing-"))
-            self._stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self._folder = self._stack.enter_context(own_folder())
             if self._tls:
                 certificate, key = write_certificate(self._folder)
                 self.options = replace(self.options, tls_certificate=certificate, tls_private_key=key)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -40,20 +40,21 @@ class Server:
         self._core = Core(targets, options, tls=tls)
         self._closing: list[Callable[[], None]] = []
         self._closing_async: list[grpc.aio.Channel] = []
-        self._was_started = False
+        self._state: Literal["not started", "running", "ended"] = "not started"
 
     # -- life ---------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        if self._was_started:
+        if self._state != "not started":
             raise RuntimeError("a test server is started once; call sdk.testing.serve again")
-        self._was_started = True
+        self._state = "running"
         self._core.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._state = "ended"
         try:
             for close in reversed(self._closing):
                 close()
@@ -80,17 +81,30 @@ class Server:
         finally:
             await asyncio.to_thread(self.__exit__, kind, error, traceback)
 
+    @property
+    def _running(self) -> Core:
+        """What runs.
+
+        Raises:
+            RuntimeError: Nothing does.
+        """
+        if self._state == "not started":
+            raise RuntimeError("the test server is not started: write `with sdk.testing.serve(...) as server:`")
+        if self._state == "ended":
+            raise RuntimeError("the test server has ended, with its `with` block")
+        return self._core
+
     # -- clients ------------------------------------------------------------------------------
 
     @property
     def target(self) -> str:
         """Where clients reach it, ``"127.0.0.1:41234"``."""
-        return f"{HOST}:{self._core.ingress.port}"
+        return f"{HOST}:{self._running.ingress.port}"
 
     @property
     def credentials(self) -> grpc.ChannelCredentials | None:
         """What a client needs to trust the server's certificate; None without TLS."""
-        certificate = self._core.options.tls_certificate
+        certificate = self._running.options.tls_certificate
         return None if certificate is None else grpc.ssl_channel_credentials(Path(certificate).read_bytes())
 
     def channel(
@@ -147,12 +161,12 @@ class Server:
     @property
     def applications(self) -> tuple[str, ...]:
         """Names of the applications."""
-        return tuple(self._core.applications)
+        return tuple(self._running.applications)
 
     @property
     def envoy_pid(self) -> int:
         """Process id of its Envoy."""
-        return self._core.ingress.envoy_pid
+        return self._running.ingress.envoy_pid
 
     def instance(self, kind: type[T], /, *, application: str | None = None, deployment: str | None = None) -> T:
         """Return the instance of a deployment's class that answers, to look inside.
@@ -192,7 +206,7 @@ class Server:
         Raises:
             LookupError: There is no such application, or several and none is named.
         """
-        known = self._core.applications
+        known = self._running.applications
         if application is None and len(known) == 1:
             application = next(iter(known))
         if application not in known:
@@ -259,7 +273,7 @@ class Server:
             wrong.append(f"after_messages must be at least 0 and come with a status, got {after_messages}")
         if status is None and not latency_s:
             wrong.append("give latency_s, status, or both")
-        if application is not None and application not in self._core.applications:
+        if application is not None and application not in self._running.applications:
             wrong.append(f"no application {application!r} is served")
         paths = None if method is None else self._paths(method)
         if paths is not None and not paths:
@@ -270,7 +284,7 @@ class Server:
         if status is not None:
             error = RpcError(status, details or "injected by the test", trailing_metadata, errors=errors)
         fault = Fault(latency_s, error, after_messages, paths, application, times, share, self._core.faults)
-        self._core.faults.add(fault)
+        self._running.faults.add(fault)
         return fault
 
     def clear_faults(self) -> None:
@@ -279,7 +293,7 @@ class Server:
 
     def _methods(self) -> dict[str, list[tuple[LocalReplica, Method]]]:
         found: dict[str, list[tuple[LocalReplica, Method]]] = {}
-        for application in self._core.applications.values():
+        for application in self._running.applications.values():
             for replica in application.replicas.values():
                 for service in replica.definition.services if replica.definition else ():
                     for method in service.methods:
@@ -333,6 +347,11 @@ def serve(*applications: Any, options: GrpcOptions | None = None, tls: bool = Fa
     targets: dict[str, Any] = {}
     for application in applications:
         targets.update(application if isinstance(application, Mapping) else {"default": application})
+    wrong = [name for name in targets if not isinstance(name, str) or not name]
+    twice = targets.keys() & named.keys()
+    if wrong or twice:
+        what = f"two are called {min(twice)!r}" if twice else f"{wrong[0]!r} is no name"
+        raise ApplicationError(f"sdk.testing.serve: each application needs a name of its own, and {what}")
     targets.update(named)
     if not targets or len(applications) > 1:
         raise ApplicationError(

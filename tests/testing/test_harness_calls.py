@@ -238,3 +238,16 @@ def test_no_application_is_refused() -> None:
         sdk.testing.serve()
     with pytest.raises(ApplicationError, match="takes one application, or several by name"):
         sdk.testing.serve(Greeter.bind(), Doubler.bind())
+
+
+@pytest.mark.parametrize(
+    ("applications", "named", "said"),
+    [
+        ([{3: None}], {}, "and 3 is no name"),
+        ([{"": None}], {}, "and '' is no name"),
+        ([Greeter], {"default": Doubler}, "and two are called 'default'"),
+    ],
+)
+def test_applications_without_a_name_of_their_own(applications: list[Any], named: dict[str, Any], said: str) -> None:
+    with pytest.raises(ApplicationError, match=f"each application needs a name of its own, {said}$"):
+        sdk.testing.serve(*applications, **named)

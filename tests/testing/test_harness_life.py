@@ -54,7 +54,13 @@ def ours() -> set[threading.Thread]:
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="left-") as folder:  # not where other processes have theirs
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield from _nothing_left()
+
+
+def _nothing_left() -> Iterator[None]:
     def new() -> list[Any]:
         return [sorted(map(str, now() - before)) for now, before in zip(kinds, known, strict=True)]
 
@@ -132,8 +138,13 @@ def test_servers_end_in_any_order() -> None:
 
 def test_a_server_is_started_once() -> None:
     server = sdk.testing.serve(Greeter.bind())
+    with pytest.raises(RuntimeError, match=r"not started: write `with sdk\.testing\.serve\(\.\.\.\) as server:`$"):
+        server.client(GreeterSyncClient)
     with server:
         pass
+    for use in (server.channel, server.aio_channel, server.handle, lambda: server.inject(latency_s=1)):
+        with pytest.raises(RuntimeError, match=r"^the test server has ended, with its `with` block$"):
+            use()
     with pytest.raises(RuntimeError, match=r"started once; call sdk\.testing\.serve again"), server:
         pass
 
@@ -174,7 +185,13 @@ def test_a_destructor_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> 
     assert [record.message for record in caplog.records if record.name == "sdk.testing"] == ["Sore.__del__ failed"]
 
 
-def test_envoy_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
+def test_envoy_ends_with_a_process_that_is_killed_and_its_folder_with_the_next_start(monkeypatch: Any) -> None:
+    # The path of a unix socket is short, and pytest's folders are deep.
+    with tempfile.TemporaryDirectory(prefix="killed-") as folder:
+        _kill_one(Path(folder), monkeypatch)
+
+
+def _kill_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "program.py").write_text(
         "import sys, time; sys.path[:0] = sys.argv[1:]\n"
         "import sdk.testing; from harness_apps import Greeter\n"
@@ -193,5 +210,13 @@ def test_envoy_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
         assert process.stdout is not None
         pid = int(process.stdout.readline().split()[0])
         assert is_alive(pid)
+        (folder,) = tmp_path.glob("sdk-testing-*")
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with sdk.testing.serve(Greeter.bind()):
+            assert folder.exists(), "it belongs to a process that lives"
         process.kill()
     assert until(lambda: not is_alive(pid))
+    assert folder.exists()
+    with sdk.testing.serve(Greeter.bind()):
+        assert not folder.exists()
+    assert not folders()
