@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from sdk.deployment import definition_of
+from sdk.handles import ServiceHandle
+
+#: What the class of a replica holds: full names of the services that clients can call there.
+SERVED = "__grpc_served__"
 
 
 def is_application(value: object) -> bool:
@@ -14,30 +18,34 @@ def is_application(value: object) -> bool:
     return (type(value).__module__.split(".")[0], type(value).__name__) == ("ray", "Application")
 
 
-def deployed_classes(application: Any) -> tuple[type, ...]:
+def deployed_classes(application: Any, *, is_exposed: bool = False) -> tuple[type, ...]:
     """Return the decorated classes of an application, those of its constructor arguments first.
 
     Args:
         application: What ``bind`` returned.
+        is_exposed: Only those whose services clients can call, so none with ``expose=False``.
     """
-    return tuple(dict.fromkeys(_classes(application)))
+    deployed = dict.fromkeys(_deployed(application))
+    chosen = [cls for cls in deployed if not is_exposed or hasattr(cls, SERVED)]
+    # A replica runs a subclass of the class that was decorated.
+    return tuple(dict.fromkeys(base for cls in chosen for base in cls.__mro__ if definition_of(base) is not None))
 
 
-def _classes(application: Any) -> Iterator[type]:
+def _deployed(application: Any) -> Iterator[type]:
     for deployment in vars(application).values():
         if hasattr(deployment, "func_or_class"):
-            yield from _classes_in((deployment.init_args, deployment.init_kwargs))
-            # A replica runs a subclass of the class that was decorated.
-            deployed = deployment.func_or_class
-            bases = deployed.__mro__ if isinstance(deployed, type) else ()
-            yield from (base for base in bases if definition_of(base) is not None)
+            yield from _deployed_in((deployment.init_args, deployment.init_kwargs))
+            if isinstance(deployment.func_or_class, type):
+                yield deployment.func_or_class
 
 
-def _classes_in(arguments: Any) -> Iterator[type]:
+def _deployed_in(arguments: Any) -> Iterator[type]:
     if is_application(arguments):
-        yield from _classes(arguments)
+        yield from _deployed(arguments)
+    elif isinstance(arguments, ServiceHandle):
+        yield from _deployed_in(arguments._handle)
     elif isinstance(arguments, dict):
-        yield from _classes_in(tuple(arguments.values()))
+        yield from _deployed_in(tuple(arguments.values()))
     elif isinstance(arguments, (list, tuple)):
         for argument in arguments:
-            yield from _classes_in(argument)
+            yield from _deployed_in(argument)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,40 +28,46 @@ _BUILT_IN = ("grpc.", "ray.serve.")
 _GZIP = b"\x1f\x8b"
 
 
-def compare_against(services: Sequence[Service], other: str, strict: bool) -> Comparison:
+def compare_against(
+    services: Sequence[Service], other: str, strict: bool, *, served: Container[str] | None = None
+) -> Comparison:
     """Return what changed for the clients of another version.
 
     Args:
-        services: What is served now.
+        services: The services of this version.
         other: A file of descriptors, a proto file or a folder of them, or ``HOST:PORT[/APPLICATION]``.
         strict: Report also what only clients notice that speak JSON.
+        served: Full names of those that clients can call; None for all.
 
     Raises:
         OptionsError: ``other`` is none of these, or can't be read.
         ServerError: The server can't be reached, or it has no reflection.
     """
     new = Descriptors(describe(services), "the generated code")
-    served = [service.full_name for service in services]
+    offered = [service.full_name for service in services if served is None or service.full_name in served]
     path, server = Path(other), _SERVER.fullmatch(other)
     if path.exists():
         old = Descriptors(_compiled(path) if path.is_dir() or path.suffix == ".proto" else _read(path), other)
-        asked = _in_question(old, new, served)
+        asked = _in_question(old, new, offered)
     elif server is not None:
         old, listed = _ask(server, other)
-        asked = listed if server["application"] else [name for name in _in_question(old, new, served) if name in listed]
+        asked = (
+            listed if server["application"] else [name for name in _in_question(old, new, offered) if name in listed]
+        )
     else:
         raise OptionsError(f"--against {other}: there is no such file or folder, and it is no HOST:PORT[/APPLICATION]")
     if not old.services:
         raise OptionsError(f"--against {other}: it has no service")
     if not asked:
-        note = f"nothing to compare, it has {', '.join(old.services)}, and none of {', '.join(served)}"
+        here = f"none of {', '.join(offered)}" if offered else "here clients can call none"
+        note = f"nothing to compare, it has {', '.join(old.services)}, and {here}"
         return Comparison(other, (), (), note)
-    changes = compare(old, new, asked, served=served, json=strict)
+    changes = compare(old, new, asked, served=offered, json=strict)
     if changes:
         from sdk.cli.proto_lines import with_lines
 
         new = Descriptors(with_lines(describe(services)), "the generated code")
-        changes = compare(old, new, asked, served=served, json=strict)
+        changes = compare(old, new, asked, served=offered, json=strict)
     return Comparison(other, tuple(asked), tuple(changes))
 
 

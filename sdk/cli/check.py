@@ -64,11 +64,12 @@ def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: 
         failures += [Failure(what, str(error), exit_code(error)) for what, error in look.failures]
     comparison = None
     services = {service.full_name: service for report in classes for service in report.services}
+    served = {service.full_name for report in classes for service in report.offered}
     if against is not None and services:
         from sdk.cli.against import compare_against
 
         try:
-            comparison = compare_against(list(services.values()), against, strict)
+            comparison = compare_against(list(services.values()), against, strict, served=served)
         except SdkError as error:
             failures.append(Failure(against, str(error), exit_code(error)))
     report = Report(tuple(classes), tuple(failures), comparison, strict)

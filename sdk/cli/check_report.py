@@ -39,6 +39,12 @@ class ClassReport:
         bases = generated_bases(self.cls) if self.cls is not None else ()
         return tuple(vars(base)["__grpc_shim__"].service for base in bases)
 
+    @property
+    def offered(self) -> tuple[Service, ...]:
+        """Those that clients can call: none with ``expose=False``."""
+        is_exposed = self.definition is None or self.definition.options.get("expose", True)
+        return self.services if is_exposed else ()
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
+from sdk.composition import SERVED
 from sdk.deployment import DeploymentOptions, definition_of
 from sdk.errors import ApplicationError, DefinitionError, OptionsError, Problem
 from sdk.serve.autoscaling import with_our_policy
 from sdk.serve.internals import bound_deployments
-from sdk.serve.replica import SERVED, replica_class
+from sdk.serve.replica import replica_class
 from sdk.serve.typed_handles import mark, with_typed_handles
 
 if TYPE_CHECKING:

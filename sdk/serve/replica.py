@@ -21,6 +21,7 @@ import ray
 from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
+from sdk.composition import SERVED
 from sdk.errors import RpcError
 from sdk.ingress.actors import HEARTBEAT_S, find_controller
 from sdk.ingress.environment import from_environment
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray.serve")
 
-#: The attribute of a replica's class that holds the full names of the services it answers behind the ingress.
-SERVED = "__grpc_served__"
 # Seconds that a new replica waits for every proxy to route to it, and a leaving one for none to.
 _ACKNOWLEDGE_S = 10.0
 # A leaving replica serves on until no call has arrived for this long: some may be on their way already.

@@ -82,7 +82,7 @@ def check_update(
 
 
 def _services_of(application: Any) -> dict[str, Service]:
-    definitions = (definition_of(cls) for cls in deployed_classes(application))
+    definitions = (definition_of(cls) for cls in deployed_classes(application, is_exposed=True))
     return {service.full_name: service for each in definitions if each is not None for service in each.services}
 
 

@@ -174,6 +174,8 @@ def test_a_server() -> None:
         comparison = compare_against([USER_DEFINED_SERVICE], f"http://{address}/app", strict=False)
         assert felt(comparison) == [f"error service-removed {GUIDE}.ImageClassificationService"]
         assert "no class serves it any more" in comparison.changes[0].message
+        comparison = compare_against(SERVICES, f"{address}/app", strict=False, served={names[0]})
+        assert felt(comparison) == [f"error service-removed {GUIDE}.ImageClassificationService"]
 
 
 def test_a_server_that_serves_nothing_or_is_not_there() -> None:
@@ -186,6 +188,16 @@ def test_a_server_that_serves_nothing_or_is_not_there() -> None:
     for other_version in (address, f"https://{address}/app"):
         with pytest.raises(ServerError, match=f"^The server at {address} can't be reached"):
             compare_against(SERVICES, other_version, strict=False)
+
+
+def test_what_is_not_exposed_is_not_compared(sdk: Run, project: Path) -> None:
+    source = (project / "shop_app.py").read_text()
+    (project / "hidden.py").write_text(source.replace("@grpc_deployment", "@grpc_deployment(expose=False)"))
+    (project / "old.proto").write_text((project / "shop.proto").read_text().replace("string item", "int32 item"))
+    assert "1 change breaks clients" in sdk("check", "shop_app", "--against", "old.proto").stdout
+    done = sdk("check", "hidden", "--against", "old.proto")
+    assert (done.returncode, done.stdout.startswith("Counter: fits")) == (0, True)
+    assert "Against old.proto: nothing to compare, it has shop.Shop, and here clients can call none" in done.stdout
 
 
 def test_classes_that_do_not_fit_are_compared_too(sdk: Run, project: Path) -> None:

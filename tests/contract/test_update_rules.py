@@ -8,10 +8,23 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
-from user_defined_protos_pb2 import ImageClass, ImageData
-from user_defined_protos_sdk import IMAGE_CLASSIFICATION_SERVICE, ImageClassificationServiceBase
+from user_defined_protos_pb2 import (
+    ImageClass,
+    ImageData,
+    UserDefinedMessage,
+    UserDefinedMessage2,
+    UserDefinedResponse,
+    UserDefinedResponse2,
+)
+from user_defined_protos_sdk import (
+    IMAGE_CLASSIFICATION_SERVICE,
+    ImageClassificationServiceBase,
+    ImageClassificationServiceHandle,
+    UserDefinedServiceBase,
+)
 
 from sdk import grpc_deployment
+from sdk.composition import deployed_classes
 from sdk.descriptors import gather
 from sdk.errors import BreakingChangeError, DefinitionError
 from sdk.serve.updates import check_classes, check_update
@@ -47,11 +60,12 @@ def check(
     allow_breaking: bool = False,
     others: tuple[Application, ...] = (),
     route_by_service: bool = False,
+    application: Any = None,
 ) -> None:
     known = (Application("app", deployments),) if deployments else ()
     snapshot = Snapshot(1, (*known, *others), route_by_service)
     fetch = (sets or {}).get
-    check_update("app", Classifier.bind(), snapshot, running, fetch, allow_breaking=allow_breaking)
+    check_update("app", application or Classifier.bind(), snapshot, running, fetch, allow_breaking=allow_breaking)
 
 
 @pytest.fixture
@@ -136,6 +150,37 @@ def test_a_service_that_is_no_longer_served_is_missed() -> None:
         check(deployment(), deployment("E", "1", other), sets={"1": SAME})
     (change,) = raised.value.changes
     assert (change.rule, change.path) == ("service-removed", other)
+
+
+class Front(UserDefinedServiceBase):
+    def __init__(self, classifier: ImageClassificationServiceHandle) -> None:
+        """Takes a typed handle."""
+
+    def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
+        return UserDefinedResponse()
+
+    def Multiplexing(self, request: UserDefinedMessage2) -> UserDefinedResponse2:
+        return UserDefinedResponse2()
+
+    def Streaming(self, request: UserDefinedMessage) -> Iterator[UserDefinedResponse]:
+        yield UserDefinedResponse()
+
+
+def test_what_is_bound_behind_a_typed_handle_is_served() -> None:
+    application = grpc_deployment(Front).bind(Classifier.bind())
+    assert [cls.__name__ for cls in deployed_classes(application)] == ["Classifier", "Front"]
+    check(deployment("D"), sets={"1": SAME}, application=application)
+    with pytest.raises(BreakingChangeError):
+        check(deployment("D", "2"), sets={"2": BROKEN}, application=application)
+
+
+def test_what_is_not_exposed_any_more_is_missed() -> None:
+    hidden = Classifier.options(expose=False).bind()
+    for application in (hidden, grpc_deployment(Front).bind(hidden)):
+        with pytest.raises(BreakingChangeError) as raised:
+            check(deployment("D"), sets={"1": SAME}, application=application)
+        (change,) = raised.value.changes
+        assert (change.rule, change.path) == ("service-removed", SERVICE)
 
 
 def test_deployments_that_were_made_from_different_protos_are_each_compared() -> None:
