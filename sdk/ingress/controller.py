@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +58,9 @@ class Controller:
 
     Args:
         options: Options of the ingress.
-        list_applications: Returns the names of the applications that Ray Serve has, or None when it can't say.
-            Called in a thread, and only while some application has no replica.
+        list_deployments: Returns the names of the deployments of each application that Ray Serve has, none while it
+            is not known which those are; None when it can't say. Called in a thread, and only while some deployment has
+            no replica.
         has_serve: Tells whether Ray Serve runs, a restart of its controller included. Called in a thread.
         wake: Has a replica of a deployment started, for which calls wait.
     """
@@ -67,12 +68,12 @@ class Controller:
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self,
         options: GrpcOptions,
-        list_applications: Callable[[], set[str] | None],
+        list_deployments: Callable[[], Mapping[str, Container[str]] | None],
         has_serve: Callable[[], bool],
         wake: Wake,
     ) -> None:
         self._options = options
-        self._list_applications = list_applications
+        self._list_deployments = list_deployments
         self._has_serve = has_serve
         self._without_serve = Absence(_WITHOUT_SERVE_S)
         self._ties = Ties()
@@ -245,9 +246,13 @@ class Controller:
                     self._registry.forget_proxy(proxy.proxy_id)
         silent = self._registry.without_replicas()
         if silent:
-            present = await asyncio.to_thread(self._list_applications)
+            present = await asyncio.to_thread(self._list_deployments)
             if present is not None:
-                self._registry.forget_applications(tuple(name for name in silent if name not in present))
+                self._registry.forget(
+                    (application, name)
+                    for application, name in silent
+                    if application not in present or (present[application] and name not in present[application])
+                )
         if self._without_serve.note(await asyncio.to_thread(self._has_serve), time.monotonic()):
             logger.warning("Ray Serve has been gone for %g s: the ingress ends", _WITHOUT_SERVE_S)
             await self._stop_proxies()
@@ -336,7 +341,7 @@ def _create_proxy(node_id: str, options: GrpcOptions) -> Any:
 
 def create(
     options: GrpcOptions,
-    list_applications: Callable[[], set[str] | None],
+    list_deployments: Callable[[], Mapping[str, Container[str]] | None],
     has_serve: Callable[[], bool],
     wake: Wake,
 ) -> Any:
@@ -353,5 +358,5 @@ def create(
             max_concurrency=10_000,
             scheduling_strategy="DEFAULT",  # a replica that creates it may live in a placement group
         )
-        .remote(options, list_applications, has_serve, wake)
+        .remote(options, list_deployments, has_serve, wake)
     )

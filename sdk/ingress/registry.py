@@ -153,7 +153,7 @@ class Registry:
             descriptors: The serialized ``FileDescriptorSet`` whose digest it announces.
         """
         self._leases[replica.endpoint.replica_id] = self._clock() + self._lease_s
-        self._known.setdefault(replica.application, {})[replica.deployment] = replica.described
+        self._know(replica.application, replica.described)
         if replica.descriptors:
             self._descriptors[replica.descriptors] = descriptors
         self._replicas[replica.endpoint.replica_id] = replica
@@ -225,21 +225,23 @@ class Registry:
             deployments: Each without endpoints, with the serialized ``FileDescriptorSet`` whose digest it holds.
         """
         for deployment, descriptors in deployments:
-            self._known.setdefault(application, {})[deployment.name] = deployment
+            self._know(application, deployment)
             if deployment.descriptors:
                 self._descriptors[deployment.descriptors] = descriptors
         self._publish()
 
-    def without_replicas(self) -> tuple[str, ...]:
-        """Return the applications that no ready replica serves."""
-        serving = {replica.application for replica in self._replicas.values()}
-        return tuple(name for name in self._known if name not in serving)
+    def without_replicas(self) -> tuple[tuple[str, str], ...]:
+        """Return application and name of the deployments that no ready replica serves."""
+        serving = {(replica.application, replica.deployment) for replica in self._replicas.values()}
+        return tuple((app, name) for app, known in self._known.items() for name in known if (app, name) not in serving)
 
-    def forget_applications(self, names: tuple[str, ...]) -> None:
-        """Drop applications that Ray Serve no longer has; those that have a replica stay."""
-        gone = set(names) & set(self.without_replicas())
-        for name in gone:
-            del self._known[name]
+    def forget(self, deployments: Iterable[tuple[str, str]]) -> None:
+        """Drop deployments that Ray Serve no longer has, each by application and name; those with a replica stay."""
+        gone = set(deployments) & set(self.without_replicas())
+        for application, name in gone:
+            del self._known[application][name]
+            if not self._known[application]:
+                del self._known[application]
         if gone:
             self._publish()
 
@@ -276,12 +278,28 @@ class Registry:
 
     # -- the snapshot -------------------------------------------------------------------------
 
+    def _know(self, application: str, deployment: Deployment) -> None:
+        known = self._known.setdefault(application, {})
+        known.pop(deployment.name, None)
+        known[deployment.name] = deployment  # the last one is the newest
+
+    def _drop_replaced(self) -> None:
+        """Drop deployments without replicas whose services newer ones of their application serve: an update's old."""
+        silent = set(self.without_replicas())
+        for application, known in self._known.items():
+            taken: set[str] = set()
+            for name, deployment in reversed(list(known.items())):
+                if (application, name) in silent and not taken.isdisjoint(deployment.services):
+                    del known[name]
+                taken.update(deployment.services)
+
     def _routed(self, services: tuple[str, ...]) -> tuple[str, ...]:
         if self._only_services is None:
             return services
         return tuple(service for service in services if service in self._only_services)
 
     def _publish(self, at_least: int = 0) -> None:
+        self._drop_replaced()
         endpoints: dict[tuple[str, str], list[Endpoint]] = {}
         for replica in self._replicas.values():
             endpoints.setdefault((replica.application, replica.deployment), []).append(replica.endpoint)
@@ -294,7 +312,10 @@ class Registry:
                         services=self._routed(known.services),
                         endpoints=tuple(sorted(endpoints.get((name, deployment), ()))),
                     )
-                    for deployment, known in sorted(deployments.items())
+                    # Where an update has two deployments serve one service for a while, the first is routed to.
+                    for deployment, known in sorted(
+                        deployments.items(), key=lambda item: ((name, item[0]) not in endpoints, item[0])
+                    )
                 ),
             )
             for name, deployments in sorted(self._known.items())

@@ -59,7 +59,7 @@ def join_ingress(wanted: Mapping[str, Any]) -> Joined:
     if settings is not None and (problem := conflict(settings, wanted)):
         return Joined(None, problem)
     options = with_services(options_behind(settings, wanted))
-    controller = create(options, deployed_applications, has_serve, wake)
+    controller = create(options, deployed, has_serve, wake)
     problem = ray.get(controller.wait_ready.remote(_START_PATIENCE_S), timeout=_START_PATIENCE_S * 2)
     return Joined(controller, f"{problem} ({_choose_port()})" if problem else "")
 
@@ -111,14 +111,14 @@ def why_no_ingress() -> str:
         return f"Ray Serve does not answer ({type(error).__name__})"
 
 
-def deployed_applications() -> set[str] | None:
-    """Return the names of the applications that Ray Serve has, or None when it can't be asked now.
+def deployed() -> dict[str, tuple[str, ...]] | None:
+    """Return the deployments of each application that Ray Serve has, or None when it can't be asked now.
 
     The ingress controller calls it, so that it need not know Ray Serve.
     """
     forget_gone_serve()
     try:
-        return set(serve.status().applications)
+        return {name: tuple(known.deployments) for name, known in serve.status().applications.items()}
     except (RayServeException, ray.exceptions.RayError):
         return None
 

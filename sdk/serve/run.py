@@ -24,7 +24,7 @@ from sdk.ingress.servicers import with_services
 from sdk.serve.application import require_application
 from sdk.serve.failures import explain
 from sdk.serve.internals import delete_now, find_serve, forget_gone_serve
-from sdk.serve.joining import deployed_applications, has_serve, why_no_ingress
+from sdk.serve.joining import deployed, has_serve, why_no_ingress
 from sdk.serve.routed import wait_routed
 from sdk.serve.sleepers import sleepers
 from sdk.serve.updates import check_classes, check_update
@@ -136,7 +136,7 @@ def start(options: GrpcOptions | None = None) -> None:
         return
     if options is None:
         options = with_services(GrpcOptions(**from_environment(os.environ)))
-    controller = create(options, deployed_applications, has_serve, wake)
+    controller = create(options, deployed, has_serve, wake)
     problem = _call(controller.wait_ready, _START_PATIENCE_S, patience_s=_START_PATIENCE_S + 10)
     if problem:
         stop_ingress()
@@ -226,7 +226,7 @@ def end(names: Iterable[str], *, ends_serve: bool, ends_ingress: bool) -> None:
         delete_now(serving, names)  # all at once; then wait for each
         for name in names:
             delete(name)
-    if ends_serve and deployed_applications() == set():
+    if ends_serve and deployed() == {}:
         shutdown()
     elif ends_ingress:
         controller = find_controller()

@@ -96,13 +96,46 @@ def test_an_application_without_replicas_stays_known_until_it_is_forgotten(regis
     registry.register(replica("a"))
     registry.deregister("a")
     assert registry.snapshot.applications == (Application("app", (Deployment("D", ("t.T",)),)),)
-    assert registry.without_replicas() == ("app",)
+    assert registry.without_replicas() == (("app", "D"),)
     registry.register(replica("b"))
-    registry.forget_applications(("app",))
+    registry.forget([("app", "D")])
     assert endpoints(registry) == ["b"], "one that has a replica stays"
     registry.deregister("b")
-    registry.forget_applications(("app",))
+    registry.forget([("app", "D"), ("other", "D")])
     assert registry.snapshot.applications == ()
+
+
+def names(registry: Registry) -> list[str]:
+    return [deployment.name for known in registry.snapshot.applications for deployment in known.deployments]
+
+
+@pytest.mark.parametrize(("old", "new"), [("A", "B"), ("B", "A")])
+def test_a_deployment_that_an_update_has_renamed_is_routed_to_by_its_new_name(
+    registry: Registry, old: str, new: str
+) -> None:
+    registry.register(replica("1", deployment=old))
+    registry.register(replica("2", deployment=new))
+    assert names(registry) == ["A", "B"]
+    registry.deregister("1")
+    assert (names(registry), endpoints(registry)) == ([new], ["2"])
+
+
+@pytest.mark.parametrize(("old", "new"), [("A", "B"), ("B", "A")])
+def test_while_the_new_name_has_no_replica_the_old_one_is_routed_to(registry: Registry, old: str, new: str) -> None:
+    registry.register(replica("1", deployment=old))
+    registry.announce("app", [(Deployment(new, ("t.T",), max_waiting=1), b"")])
+    assert names(registry) == [old, new], "of two with one service the first is routed to"
+    registry.deregister("1")
+    assert names(registry) == [new]
+
+
+def test_a_deployment_that_an_update_has_left_out_is_forgotten_and_the_others_stay(registry: Registry) -> None:
+    registry.register(replica("1", deployment="A"))
+    registry.register(replace(replica("2", deployment="B"), services=("t.U",)))
+    registry.deregister("1")
+    assert sorted(names(registry)) == ["A", "B"], "its replicas may come again"
+    registry.forget([("app", "A"), ("app", "B")])
+    assert names(registry) == ["B"]
 
 
 def test_a_deleted_application_goes_with_replicas_that_died_silently(registry: Registry) -> None:
