@@ -12,7 +12,7 @@ import copy
 import sys
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -174,8 +174,7 @@ class HandleStreamCall(Generic[ResponseT]):
             self.cancel()
             raise
         except Exception as error:
-            self.cancel()
-            raise _typed(error) from error
+            self._fail(error)
         return self._decoded(data)
 
     def __iter__(self) -> Iterator[ResponseT]:
@@ -188,8 +187,7 @@ class HandleStreamCall(Generic[ResponseT]):
             self._ended = True
             raise
         except Exception as error:
-            self.cancel()
-            raise _typed(error) from error
+            self._fail(error)
 
     async def aclose(self) -> None:
         """End the call, as :meth:`cancel` does: for ``contextlib.aclosing``."""
@@ -205,6 +203,12 @@ class HandleStreamCall(Generic[ResponseT]):
         if not self._ended and not sys.is_finalizing():
             with contextlib.suppress(RuntimeError):  # the loop that it ran on is closed
                 self.cancel()
+
+    def _fail(self, error: Exception) -> NoReturn:
+        if isinstance(error, RpcError) and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self.cancel()  # it is late here, and may run on there
+        self._ended = True
+        raise _typed(error) from error
 
     def _decoded(self, data: bytes) -> ResponseT:
         response: Any = self._method.response.FromString(data)

@@ -287,7 +287,10 @@ def translate(error: BaseException) -> BaseException:
         cause = error.cause if isinstance(error.cause, BaseException) else error
     if isinstance(cause, BackPressureError):
         return RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(cause))
-    if isinstance(cause, (DeploymentUnavailableError, ray.exceptions.RayActorError)):
+    if isinstance(cause, DeploymentUnavailableError):
+        # Its own text names the deployment and says nothing of it.
+        return RpcError(grpc.StatusCode.UNAVAILABLE, f"{cause} is not there: it failed to deploy, or was deleted")
+    if isinstance(cause, ray.exceptions.RayActorError):
         return RpcError(grpc.StatusCode.UNAVAILABLE, str(cause))
     if isinstance(cause, RequestCancelledError):
         return RpcError(grpc.StatusCode.CANCELLED, str(cause))

@@ -20,6 +20,8 @@ from local_handle import LocalHandle
 from probe_pb2 import Ask, Told
 from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeHandle
 from ray import serve
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import DeploymentUnavailableError
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
 from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHandle
 
@@ -240,6 +242,45 @@ def test_what_an_answer_raises_that_nobody_waits_for_is_not_logged(
     asyncio.run(test())
     gc.collect()
     assert caplog.records == []
+
+
+class Gone:
+    """What Ray Serve returns for a call of a deployment that is no longer there: it raises at every touch."""
+
+    def options(self, **_: Any) -> Gone:
+        return self
+
+    def remote(self, *_: Any) -> Gone:
+        return self
+
+    async def __anext__(self) -> Any:
+        self.result()
+
+    def __next__(self) -> Any:
+        self.result()
+
+    def __await__(self) -> Any:
+        self.result()
+
+    def result(self, timeout_s: float | None = None) -> Any:
+        raise DeploymentUnavailableError(DeploymentID("Callee", "app"))
+
+    cancel = result
+
+
+@run
+async def test_a_deployment_that_is_gone_is_unavailable() -> None:
+    handle = AsyncProbeHandle(Gone())
+    said = r"^UNAVAILABLE: Deployment\(name='Callee', app='app'\) is not there: it failed to deploy, or was deleted$"
+    for timeout in (None, 5):
+        with pytest.raises(RpcError, match=said):
+            await handle.Unary(Ask(), timeout=timeout)
+        with pytest.raises(RpcError, match=said):
+            handle.Unary(Ask(), timeout=timeout).result()
+        with pytest.raises(RpcError, match=said):
+            await anext(handle.Down(Ask(), timeout=timeout))
+        with pytest.raises(RpcError, match=said):
+            next(handle.Down(Ask(), timeout=timeout))
 
 
 @run

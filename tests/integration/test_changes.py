@@ -50,6 +50,14 @@ def test_every_call_after_run_reaches_the_new_version(deploy: Any, ingress: Any)
             assert answers == {version}
 
 
+def test_a_deployment_may_get_another_name(deploy: Any, ingress: Any) -> None:
+    with grpc.insecure_channel(ingress.address) as channel:
+        stub = UserDefinedServiceStub(channel)
+        for version in ("Before", "After", "Zero"):  # sorted in no way
+            deploy(apps.Guide.options(name=version).bind(version), "renamed")
+            assert stub.__call__(FOO, metadata=(("application", "renamed"),)).greeting.startswith(version)
+
+
 def test_a_deleted_application_is_not_found(deploy: Any, channel: grpc.Channel) -> None:
     from sdk.serve.run import delete
 
