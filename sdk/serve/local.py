@@ -24,6 +24,7 @@ from sdk.serve.internals import (
     make_replica_context,
     request_context_setter,
 )
+from sdk.serve.local_batches import end_batches
 from sdk.serve.local_calls import Children, LocalCalls, LocalRouter, unknown_method
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class LocalReplica:
         self.enter()
         if hasattr(self, "calls"):
             await self.calls.stop()
+        end_batches(self.batch_queues.values())
         if not self._is_class or not self._is_made or self.instance is None:
             return  # an instance that was given ends when its owner wants it to
         try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -138,6 +140,15 @@ def test_batches() -> None:
 
     asyncio.run(main())
     asyncio.run(main())  # a second time: nothing of it belongs to the first server's loop
+
+
+def test_batches_that_are_dropped_after_the_end_want_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    with sdk.testing.serve(Models.bind()) as server:
+        assert server.client(GreeterSyncClient).SayHello(Text(text="1")).text == "2"
+    loop = Mock()
+    monkeypatch.setattr("ray.serve.batching.get_or_create_event_loop", loop)
+    gc.collect()
+    loop.assert_not_called()
 
 
 def test_replicas_of_one_class_gather_their_own_batches() -> None:
