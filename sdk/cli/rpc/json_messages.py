@@ -18,7 +18,6 @@ from sdk.cli.rpc.json_stream import JsonError, JsonValue
 from sdk.errors import ServerError
 
 if TYPE_CHECKING:
-    from google.protobuf.any_pb2 import Any as AnyMessage
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
     from google.protobuf.descriptor_pool import DescriptorPool
 
@@ -55,6 +54,7 @@ class Messages:
         self._emit_defaults = emit_defaults
         self._proto_names = proto_names
         self._allow_unknown_fields = allow_unknown_fields
+        self._strangers: set[str] = set()
 
     def read(self, json_value: JsonValue, kind: type[Message]) -> Message:
         """Return the message that a JSON value means.
@@ -79,12 +79,16 @@ class Messages:
             ServerError: JSON has nothing for it, such as a ``Value`` that is infinite.
         """
         try:
-            try:
-                return self._to_dict(message)
-            except TypeError:  # json_format's for a type that the pool lacks
-                for each in _anys(message, self._pool):
-                    self._make_known(each)
-                return self._to_dict(message)
+            if not self._strangers:
+                try:
+                    return self._to_dict(message)
+                except TypeError:  # json_format's for a type that the pool lacks
+                    pass
+            copy = type(message)()
+            copy.CopyFrom(message)
+            for each in self._unknown_within(copy):
+                self._make_known(each)
+            return self._to_dict(copy)
         except (json_format.SerializeToJsonError, DecodeError, ValueError) as error:
             what = " ".join(str(error).split())
             raise ServerError(
@@ -114,20 +118,62 @@ class Messages:
             descriptor_pool=self._pool,
         )
 
+    def _is_known(self, full_name: str) -> bool:
+        if full_name in self._strangers:
+            return False
+        try:
+            self._pool.FindMessageTypeByName(full_name)
+        except KeyError:
+            return False
+        return True
+
     def _make_known(self, packed: Any) -> None:
         """Give an ``Any`` of a type that is known nowhere one of that name that holds nothing but the bytes."""
         full_name = packed.TypeName()
-        try:
-            descriptor = self._pool.FindMessageTypeByName(full_name)
-        except KeyError:
+        if full_name not in self._strangers:
             package, _, name = full_name.rpartition(".")
             file = FileDescriptorProto(name=f"unknown/{full_name}.proto", package=package, syntax="proto3")
             field = file.message_type.add(name=name).field.add(name="value", number=1, json_name="@value")
             field.type, field.label = field.TYPE_BYTES, field.LABEL_OPTIONAL
-            self._pool.AddSerializedFile(file.SerializeToString())
-            descriptor = self._pool.FindMessageTypeByName(full_name)
-        if descriptor.file.name == f"unknown/{full_name}.proto":
-            packed.value = GetMessageClass(descriptor)(value=packed.value).SerializeToString()
+            try:
+                self._pool.AddSerializedFile(file.SerializeToString())
+            except TypeError:  # no name, or one within a message that is known
+                raise ValueError(f"type {packed.type_url!r} is not described") from None
+            self._strangers.add(full_name)
+        kind = GetMessageClass(self._pool.FindMessageTypeByName(full_name))
+        packed.value = kind(value=packed.value).SerializeToString()
+
+    def _unknown_within(self, message: Any) -> Iterator[Any]:
+        """Yield each ``Any`` in a message whose type is not known, also those within others; they may be changed."""
+        if message.DESCRIPTOR.full_name == _ANY:
+            yield from self._unknown_in_any(message)
+            return
+        for field, value in message.ListFields():
+            if field.message_type is None:
+                continue
+            if field.message_type.GetOptions().map_entry:
+                if field.message_type.fields_by_name["value"].message_type is not None:
+                    for item in value.values():
+                        yield from self._unknown_within(item)
+            else:
+                items: Sequence[Any] = value if field.is_repeated else (value,)
+                for item in items:
+                    yield from self._unknown_within(item)
+
+    def _unknown_in_any(self, packed: Any) -> Iterator[Any]:
+        if not packed.ListFields():
+            return
+        if not self._is_known(packed.TypeName()):
+            yield packed
+            return
+        inner = GetMessageClass(self._pool.FindMessageTypeByName(packed.TypeName()))()
+        inner.ParseFromString(packed.value)
+        found = False
+        for each in self._unknown_within(inner):
+            found = True
+            yield each
+        if found:
+            packed.value = inner.SerializeToString()
 
     # -- what is wrong ------------------------------------------------------------------------
 
@@ -241,36 +287,3 @@ def _unknown_field(descriptor: Descriptor, name: str) -> str:
     else:
         hint = "it has none"
     return f"{descriptor.full_name} has no field `{name}`; {hint}"
-
-
-def _anys(message: Any, pool: DescriptorPool) -> Iterator[Any]:
-    """Yield each ``Any`` in a message whose type the pool lacks, also those within others."""
-    if message.DESCRIPTOR.full_name == _ANY:
-        yield from _anys_within(message, pool)
-        return
-    for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        if field.message_type.GetOptions().map_entry:
-            if field.message_type.fields_by_name["value"].message_type is not None:
-                for item in value.values():
-                    yield from _anys(item, pool)
-        else:
-            items: Sequence[Any] = value if field.is_repeated else (value,)
-            for item in items:
-                yield from _anys(item, pool)
-
-
-def _anys_within(packed: AnyMessage, pool: DescriptorPool) -> Iterator[Any]:
-    if not packed.ListFields():
-        return
-    try:
-        inner = GetMessageClass(pool.FindMessageTypeByName(packed.TypeName()))()
-        inner.ParseFromString(packed.value)
-    except (KeyError, DecodeError):
-        yield packed
-        return
-    found = list(_anys(inner, pool))
-    yield from found
-    if found:  # the consumer has changed them by now
-        packed.value = inner.SerializeToString()

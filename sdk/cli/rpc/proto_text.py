@@ -125,7 +125,7 @@ class ProtoText:
     # -- messages -----------------------------------------------------------------------------
 
     def _message(self, message: DescriptorProto, path: Path) -> Iterator[str]:
-        yield from self._block(f"message {message.name}", list(self._body(message, path)), path)
+        yield from self._block(f"{_visibility(message)}message {message.name}", list(self._body(message, path)), path)
 
     def _body(self, message: DescriptorProto, path: Path) -> Iterator[str]:
         yield from self._option_lines(message)
@@ -200,7 +200,7 @@ class ProtoText:
             body += self._commented(f"{value.name} = {value.number}{self._inline(value)};", (*path, _VALUES, i))
         ranges = [_range(each.start, each.end, _ENUM_END) for each in enum.reserved_range]
         body += self._reserved(ranges, enum.reserved_name)
-        yield from self._block(f"enum {enum.name}", body, path)
+        yield from self._block(f"{_visibility(enum)}enum {enum.name}", body, path)
 
     def _reserved(self, ranges: Sequence[str], names: Sequence[str]) -> Iterator[str]:
         if ranges:
@@ -271,6 +271,11 @@ class ProtoText:
 def _all_fields(message: DescriptorProto) -> Iterator[FieldDescriptorProto]:
     yield from message.field
     yield from message.extension
+
+
+def _visibility(described: DescriptorProto | EnumDescriptorProto) -> str:
+    """Return the keyword that says who may use a type, since edition 2024; older protobuf knows none."""
+    return ("", "local ", "export ")[getattr(described, "visibility", 0)]
 
 
 def _type(field: FieldDescriptorProto) -> str:
