@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdk.cli.rpc.completing import complete_method
-from sdk.cli.rpc.server_options import server_options
+from sdk.cli.rpc.server_options import quieten_grpc, server_options
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from sdk.cli.rpc.connection import Connection
     from sdk.cli.rpc.json_messages import Messages
+    from sdk.cli.rpc.outcome import Outcome
     from sdk.cli.rpc.schemas import Schema
     from sdk.service import Method
 
 _PATH = click.Path(path_type=Path)
 
+# What Ray Serve's gRPC guide has proxies say to a call without `application` metadata, where there are several.
+_NO_APPLICATION = "Application metadata not set"
 _EXAMPLES = """\b
 Examples:
   sdk call localhost:9000 greet.Greeter/SayHello -d '{"name": "you"}'
@@ -90,6 +94,7 @@ def call(target: str, method: str, data: str | None, **options: Any) -> None:
     Exits with 0 when the status is OK, 1 when it is another one, 2 when there was no call: wrong data, no such method,
     no such server. Ctrl-C cancels the call and exits with 130.
     """
+    quieten_grpc()
     from sdk.cli.rpc.connection import connect
     from sdk.cli.rpc.json_messages import Messages
     from sdk.cli.rpc.symbols import as_method, find_method
@@ -124,7 +129,7 @@ def _local_schema(options: dict[str, Any]) -> Schema | None:
 def _server_schema(connection: Connection) -> Schema:
     from sdk.cli.rpc.schemas import ServerSchema
 
-    return ServerSchema(connection)
+    return ServerSchema(connection, "Give its protos, or descriptors of them, with --protos PATH.")
 
 
 def _with_error_details(pool: Any) -> Any:
@@ -194,15 +199,27 @@ def _call(
 
         click.echo(dumps(as_json(outcome, shown, messages), indent=2))
     else:
-        for line in as_lines(outcome, messages):
+        for line in (*as_lines(outcome, messages), *_hints(connection, method, outcome, options)):
             click.echo(line, err=True)
     return outcome.is_ok
+
+
+def _hints(connection: Connection, method: Method, outcome: Outcome, options: dict[str, Any]) -> Iterator[str]:
+    """Yield what to do about a status that the ingress gives to calls without an application."""
+    if options["application"] is not None or not outcome.details.startswith(_NO_APPLICATION):
+        return
+    from sdk.cli.rpc.listing import applications
+
+    service = method.path.split("/")[1]
+    serving = [name for name, services in applications(connection).items() if service in services]
+    if serving:
+        yield f"Give --application: {service} is served by {', '.join(serving)}."
 
 
 def _writer(messages: Messages, is_pretty: bool | None) -> Callable[[Any], None]:
     is_terminal = sys.stdout.isatty()
     indent = 2 if (is_terminal if is_pretty is None else is_pretty) else None
-    if not is_terminal:
+    if not is_terminal or os.environ.get("NO_COLOR"):
         return lambda message: click.echo(messages.write(message, indent=indent))
     from rich.console import Console
 

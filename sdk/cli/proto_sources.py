@@ -26,6 +26,9 @@ def read_descriptors(paths: Sequence[Path], includes: Sequence[Path], option: st
     Raises:
         OptionsError: One can't be read or compiled.
     """
+    for path in paths:
+        if not path.exists():
+            raise OptionsError(f"{option} {path}: there is no such file or folder")
     found = FileDescriptorSet()
     protos = [path for path in paths if path.is_dir() or path.suffix == ".proto"]
     if protos:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdk.cli.rpc.server_options import server_options
+from sdk.cli.rpc.server_options import quieten_grpc, server_options
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def services(target: str, name: str | None, shows_all: bool, template: bool, wan
 
     Exits with 0, or with 2 when there is no such server or name.
     """
+    quieten_grpc()
     from sdk.cli.rpc.schemas import FileSchema
 
     if template and name is None:
@@ -68,7 +69,7 @@ def services(target: str, name: str | None, shows_all: bool, template: bool, wan
 
     connection = connect(target, options)
     with connection.client:
-        schema = ServerSchema(connection)
+        schema = ServerSchema(connection, "Give its protos, or descriptors of them, as TARGET.")
         if name is not None:
             _show(schema, None, name, template, wants_json)
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import queue
 import re
 import time
@@ -108,7 +107,7 @@ def parse_metadata(text: str) -> tuple[str, str | bytes]:
         try:
             standard = value.translate(str.maketrans("-_", "+/")).rstrip("=")
             return key, base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-        except binascii.Error:
+        except ValueError:
             raise OptionsError(f"-H {text!r}: the value of a key that ends with -bin must be base64") from None
     if not _TEXT.fullmatch(value):
         raise OptionsError(f"-H {text!r}: a value is printable ASCII; give other data as {key}-bin, in base64")

@@ -51,10 +51,10 @@ def listed(connection: Connection, schema: Schema, shows_all: bool) -> dict[str,
         ServerError: The server does not list its services.
     """
     names = schema.services()
-    applications = _applications(connection) if _SERVE_API in names else {}
+    known = applications(connection) if _SERVE_API in names else {}
     return {
         name: Listed(
-            tuple(application for application, served in applications.items() if name in served),
+            tuple(application for application, served in known.items() if name in served),
             _health(connection, name) if _HEALTH in names else "",
         )
         for name in names
@@ -62,8 +62,15 @@ def listed(connection: Connection, schema: Schema, shows_all: bool) -> dict[str,
     }
 
 
-def _applications(connection: Connection) -> dict[str, list[str]]:
-    """Return the services of each application, without those of the server itself."""
+def applications(connection: Connection) -> dict[str, list[str]]:
+    """Return the services of each application, without those of the server itself.
+
+    Args:
+        connection: A server of ours, or one of Ray Serve's.
+
+    Raises:
+        ServerError: It does not list its applications.
+    """
     from sdk.reflection_client import Reflection
 
     ask = connection.channel.unary_unary(

@@ -10,6 +10,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from sdk.cli.proto_sources import read_descriptors
 from sdk.descriptors import Descriptors
+from sdk.errors import ServerError
 
 if TYPE_CHECKING:
     from sdk.cli.rpc.connection import Connection
@@ -39,24 +40,31 @@ class ServerSchema:
 
     Args:
         connection: The server.
+        remedy: What to do when it has no reflection.
         timeout: Seconds that it has for an answer.
 
     Raises:
         ServerError: From its methods: the server has no reflection, or does not answer.
     """
 
-    def __init__(self, connection: Connection, timeout: float = 10.0) -> None:
+    def __init__(self, connection: Connection, remedy: str = "", timeout: float = 10.0) -> None:
         from sdk.reflection_client import Reflection
 
         self.source = f"The server at {connection.target}"
         self._target = connection.target
+        self._remedy = remedy
         self._reflection = Reflection(
             connection.channel, connection.metadata, timeout=timeout, target=connection.target
         )
 
     def services(self) -> list[str]:
         """Return the full names of the services."""
-        return self._reflection.services()
+        from sdk.reflection_client import NoReflectionError
+
+        try:
+            return self._reflection.services()
+        except NoReflectionError:
+            raise ServerError(f"{self.source} has no server reflection. {self._remedy}") from None
 
     def describe(self, services: Iterable[str]) -> Descriptors:
         """Return the files of some services, with all that they import."""

@@ -48,7 +48,7 @@ def find_method(schema: Schema, name: str) -> tuple[MethodDescriptor, Descriptor
         return methods[found[0]], descriptors
     if found:
         raise OptionsError(f"{name!r} is the name of several methods: {', '.join(map(path_of, found))}")
-    own = _named(wanted, descriptors.services)
+    own = _named(wanted, [each for each in services if each in descriptors.services])
     if own:
         has = ", ".join(f"{own[0]}/{method.name}" for method in descriptors.services[own[0]].methods)
         raise OptionsError(f"{name!r} is a service; give one of its methods: {has}")
