@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +55,10 @@ class LazyGroup(click.Group):
         """Return the context of a run; without colours where the user wants none (no-color.org)."""
         if os.environ.get("NO_COLOR"):
             extra.setdefault("color", False)
-        return super().make_context(*args, **extra)
+        try:
+            return super().make_context(*args, **extra)
+        except click.ClickException as error:
+            raise click.exceptions.Exit(_show(error)) from None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the commands and options that begin so, without loading the commands."""
@@ -97,10 +102,28 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SdkError as error:
-            click.echo(f"error: {error}", err=True)
+            show_error(str(error))
             ctx.exit(exit_code(error))
+        except click.ClickException as error:
+            ctx.exit(_show(error))
         except KeyboardInterrupt:
             ctx.exit(_INTERRUPTED)
+
+
+def show_error(text: str) -> None:
+    """Print an error on stderr, as all commands do."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True)
+
+
+def _show(error: click.ClickException) -> int:
+    """Print an error of click's in our way, after the usage that it shows before some; return its exit code."""
+    text = io.StringIO()
+    error.show(text)
+    usage, *message = re.split("^Error: ", text.getvalue(), maxsplit=1, flags=re.MULTILINE)
+    click.echo(usage, nl=False, err=True)  # the help, for `sdk` alone
+    for each in message:
+        show_error(each.rstrip("\n"))
+    return error.exit_code
 
 
 def exit_code(error: SdkError) -> int:

@@ -221,11 +221,11 @@ def test_wrong_use(invoke: Invoke, server: sdk.testing.Server, arguments: list[s
     [
         (
             ["Desk/Echo", "-d", "{} {} {}"],
-            "Error: Invalid value for -d: desk.v1.Desk/Echo takes one message, and there are 3.\n",
+            "error: Invalid value for -d: desk.v1.Desk/Echo takes one message, and there are 3.\n",
         ),
-        (["Desk/Echo", "-I", "."], "Error: -I is for --protos.\n"),
-        (["Desk/Echo", "--timeout", "0"], "Error: Invalid value for '--timeout': 0.0 is not in the range x>0.\n"),
-        ([], "Error: Missing argument 'METHOD'.\n"),
+        (["Desk/Echo", "-I", "."], "error: -I is for --protos.\n"),
+        (["Desk/Echo", "--timeout", "0"], "error: Invalid value for '--timeout': 0.0 is not in the range x>0.\n"),
+        ([], "error: Missing argument 'METHOD'.\n"),
     ],
 )  # fmt: skip
 def test_wrong_options(invoke: Invoke, arguments: list[str], said: str) -> None:
