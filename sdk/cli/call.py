@@ -156,7 +156,11 @@ def _with_error_details(pool: Any) -> Any:
 
 def _requests(data: str | None, method: Method, messages: Messages) -> Iterator[Message]:
     """Return the request messages; all are read before the call unless they are to be sent as they come."""
-    from sdk.cli.rpc.requests import STDIN, given_messages, messages_from_stdin
+    from sdk.cli.rpc.json_messages import check_required
+    from sdk.cli.rpc.requests import STDIN, given_messages, is_terminal_input, messages_from_stdin
+
+    if data in STDIN and is_terminal_input():
+        click.echo(click.style("Type messages as JSON; Ctrl-D ends them.", dim=True), err=True)
 
     def read(value: Any) -> Message:
         return messages.read(value, method.request)
@@ -166,7 +170,10 @@ def _requests(data: str | None, method: Method, messages: Messages) -> Iterator[
     given = given_messages(data, read)
     if len(given) > 1:
         raise click.BadParameter(f"{method.path[1:]} takes one message, and there are {len(given)}.", param_hint="-d")
-    return iter(given or [method.request()])
+    if not given:
+        given = [method.request()]
+        check_required(given[0], "-d")
+    return iter(given)
 
 
 def _call(

@@ -244,7 +244,6 @@ def test_a_name_of_several_methods(invoke: Invoke) -> None:
     ("target", "said"),
     [
         ("nowhere", "target 'nowhere' has no port: give HOST:PORT, such as nowhere:9000"),
-        ("grpcs://host:1", "target 'grpcs://host:1': give HOST:PORT, or https://HOST:PORT for TLS"),
         ("https://host:1/path", "the target 'https://host:1/path' must be a host and a port only"),
     ],
 )
@@ -345,6 +344,15 @@ def test_descriptors_that_lack_an_import(invoke: Invoke, tmp_path: Path) -> None
     assert "lacks gone.proto, which desk.proto imports: make it with all imports" in done.stderr
 
 
+def test_what_proto2_requires(invoke: Invoke) -> None:
+    protos = ("--protos", str(PROTOS.parent / "ledger"))
+    for data in ((), ("-d", "{}")):
+        done = invoke("Ledger/Write", *data, *protos)
+        place = "-d, line 1, column 1" if data else "-d"
+        said = f"error: {place}: ledger.Entry lacks `name`, which it requires\n"
+        assert (done.exit_code, done.stdout, done.stderr) == (2, "", said)
+
+
 # -- TLS --------------------------------------------------------------------------------------
 
 
@@ -352,7 +360,7 @@ def test_tls(invoke: Invoke, tmp_path: Path) -> None:
     with sdk.testing.serve(Porter.bind(), tls=True) as server:
         certificate = str(server._core.options.tls_certificate)
         arguments = ("Ring", "-d", '{"text": "x"}')
-        for target in (server.target, f"https://{server.target}"):
+        for target in (server.target, f"https://{server.target}", f"grpcs://{server.target}"):
             done = invoke(*arguments, "--tls-ca", certificate, target=target, application=None)
             assert (done.exit_code, done.stdout) == (0, '{"text": "x"}\n'), done.stderr
         done = invoke(*arguments, target=f"https://{server.target}")
@@ -449,6 +457,17 @@ def test_input_that_is_no_text(server: sdk.testing.Server, tmp_path: Path) -> No
     assert (done.returncode, done.stderr) == (2, b"error: stdin: it is no UTF-8: invalid start byte\n")
 
 
+def test_no_input_at_all(server: sdk.testing.Server, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", '"$@" <&-', "bash", *command(server.target, "Add", "--application", "desk", "-d", "-")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (2, "error: stdin can't be read: Bad file descriptor\n")
+
+
 def test_ctrl_c_cancels_the_call(server: sdk.testing.Server, tmp_path: Path) -> None:
     cancelled.clear()
     with subprocess.Popen(
@@ -483,7 +502,7 @@ def test_a_pipe_that_is_closed_ends_the_call(server: sdk.testing.Server, tmp_pat
         assert "Traceback" not in process.stderr.read()
 
 
-def in_terminal(arguments: list[str], folder: Path, **environment: str) -> str:
+def in_terminal(arguments: list[str], folder: Path, typed: str = "", **environment: str) -> str:
     """Return what a command writes to a terminal of 100 columns."""
     primary, secondary = pty.openpty()
     fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 100, 0, 0))
@@ -497,6 +516,7 @@ def in_terminal(arguments: list[str], folder: Path, **environment: str) -> str:
         env={**known, "TERM": "xterm", **environment},
     ) as process:
         os.close(secondary)
+        os.write(primary, typed.encode())
         said = b""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and select.select([primary], [], [], 60)[0]:
@@ -515,6 +535,8 @@ def test_a_terminal(server: sdk.testing.Server, tmp_path: Path) -> None:
     coloured = in_terminal(arguments, tmp_path)
     assert "\x1b[" in coloured.split("OK")[0]  # the message
     assert "\x1b[32m\x1b[1mOK\x1b[0m" in coloured
+    talk = in_terminal(command(server.target, "Talk", "--application", "desk", "-d", "-"), tmp_path, typed="\x04")
+    assert "Type messages as JSON; Ctrl-D ends them." in talk
     plain = in_terminal(arguments, tmp_path, NO_COLOR="1")
     assert "\x1b[3" not in plain
     assert plain.startswith('{\r\n  "title": "x",\r\n  "seats": [\r\n    1\r\n  ]\r\n}\r\nOK (1 message in ')

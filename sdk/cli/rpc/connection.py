@@ -67,8 +67,7 @@ def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tu
     metadata = tuple(parse_metadata(each) for each in options["metadata"])
     credentials, channel_options = _credentials(options)
     longest = options["max_message_length"]
-    if "://" in target and target.partition("://")[0] not in ("http", "https", "dns", "unix", "xds", "ipv4", "ipv6"):
-        raise OptionsError(f"target {target!r}: give HOST:PORT, or https://HOST:PORT for TLS")
+    target = re.sub("^grpc(s?)://", r"http\1://", target)  # as other tools write it
     if not re.search(r":(\d+)?|^https?://", target):
         raise OptionsError(f"target {target!r} has no port: give HOST:PORT, such as {target}:9000")
     try:

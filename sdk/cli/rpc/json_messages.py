@@ -67,10 +67,12 @@ class Messages:
             JsonError: It does not fit; the text says where and why.
         """
         try:
-            return self._parse(json_value.value, kind)
+            message = self._parse(json_value.value, kind)
         except json_format.ParseError as error:
             path, why = self._what_is_wrong(json_value.value, kind) or ([], " ".join(str(error).split()))
             raise JsonError(f"{json_value.place(offset_of(json_value.text, path))}: {why}") from None
+        check_required(message, json_value.place())
+        return message
 
     def as_dict(self, message: Message) -> Any:
         """Return what a message is in JSON. An ``Any`` of an unknown type has its bytes in ``@value``, in base64.
@@ -236,6 +238,22 @@ class Messages:
         except json_format.ParseError:
             return False
         return True
+
+
+def check_required(message: Message, place: str) -> None:
+    """Check that a message has what proto2 requires of it.
+
+    Args:
+        message: The message.
+        place: Where it stands, for the error.
+
+    Raises:
+        JsonError: It lacks something.
+    """
+    missing = message.FindInitializationErrors()
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in missing)
+        raise JsonError(f"{place}: {message.DESCRIPTOR.full_name} lacks {listed}, which it requires")
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:

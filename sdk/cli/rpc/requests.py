@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 Read = Callable[[JsonValue], "Message"]
 
 STDIN = ("-", "@-", "@")
+_DESCRIPTOR = 0
 _CHUNK = 1 << 16
 
 
@@ -48,6 +48,11 @@ def given_messages(data: str | None, read: Read) -> list[Message]:
     return [read(value) for values in (stream.feed(text), stream.end()) for value in values]
 
 
+def is_terminal_input() -> bool:
+    """Return whether somebody types what comes on standard input."""
+    return os.isatty(_DESCRIPTOR)
+
+
 def messages_from_stdin(read: Read) -> Iterator[Message]:
     """Yield each message of standard input as soon as it is there.
 
@@ -60,10 +65,12 @@ def messages_from_stdin(read: Read) -> Iterator[Message]:
     stream = JsonStream("stdin")
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     # Not by sys.stdin: its lock would be held while it waits, and the program could not end before the input does.
-    descriptor = sys.stdin.fileno()
     is_end = False
     while not is_end:
-        chunk = os.read(descriptor, _CHUNK)
+        try:
+            chunk = os.read(_DESCRIPTOR, _CHUNK)
+        except OSError as error:
+            raise OptionsError(f"stdin can't be read: {error.strerror}") from None
         is_end = not chunk
         try:
             text = decoder.decode(chunk, final=is_end)
