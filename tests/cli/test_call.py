@@ -465,7 +465,7 @@ def test_no_input_at_all(server: sdk.testing.Server, tmp_path: Path) -> None:
         cwd=tmp_path,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (2, "error: stdin can't be read: Bad file descriptor\n")
+    assert (done.returncode, done.stderr) == (2, "error: -d -: standard input is closed\n")
 
 
 def test_ctrl_c_cancels_the_call(server: sdk.testing.Server, tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def check_required(message: Message, place: str) -> None:
     Raises:
         JsonError: It lacks something.
     """
-    missing = message.FindInitializationErrors()
+    missing: list[str] = cast("Any", message).FindInitializationErrors()  # its stub lacks it
     if missing:
         listed = ", ".join(f"`{name}`" for name in missing)
         raise JsonError(f"{place}: {message.DESCRIPTOR.full_name} lacks {listed}, which it requires")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +65,8 @@ def messages_from_stdin(read: Read) -> Iterator[Message]:
     """
     stream = JsonStream("stdin")
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    if sys.stdin is None:  # its number may be that of something else by now
+        raise OptionsError("-d -: standard input is closed")
     # Not by sys.stdin: its lock would be held while it waits, and the program could not end before the input does.
     is_end = False
     while not is_end:
