@@ -229,7 +229,7 @@ def in_terminal(*arguments: str, **environment: str) -> str:
 
 
 def test_colours_are_for_terminals(project: Path) -> None:
-    assert in_terminal("none", "--out", "gen") == "\x1b[31m\x1b[1mError:\x1b[0m none does not exist\r\n"
+    assert in_terminal("none", "--out", "gen") == "\x1b[31m\x1b[1merror:\x1b[0m none does not exist\r\n"
     assert in_terminal("none", "--out", "gen", NO_COLOR="1") == "error: none does not exist\r\n"
 
 
