@@ -66,11 +66,13 @@ class JsonStream:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._buffer = ""
-        self._scanned = 0
+        self._line, self._column = 1, 1
+        # Of the value that is not complete yet: what there is of it, and where its text leads to.
+        self._parts: list[str] = []
+        self._is_scalar = False
         self._depth = 0
         self._in_string = False
-        self._line, self._column = 1, 1
+        self._is_escaped = False
 
     def feed(self, text: str) -> Iterator[JsonValue]:
         """Take more text and yield each value that is complete now.
@@ -78,8 +80,25 @@ class JsonStream:
         Raises:
             JsonError: A value is no JSON.
         """
-        self._buffer += text
-        yield from self._values(is_end=False)
+        at = 0
+        while True:
+            begin = at
+            if not self._parts:
+                space = _SPACE.match(text, at)
+                assert space is not None
+                self._line, self._column = _moved(self._line, self._column, space[0])
+                begin = at = space.end()
+                if at < len(text) and text[at] not in '"{[':
+                    self._is_scalar = True
+                    at += 1
+            if begin == len(text):
+                return
+            end = self._end_of_value(text, at)
+            self._parts.append(text[begin:end])
+            if end is None:
+                return
+            at = end
+            yield self._take()
 
     def end(self) -> Iterator[JsonValue]:
         """Yield the last value, where only the end of the text tells that it is complete.
@@ -87,58 +106,38 @@ class JsonStream:
         Raises:
             JsonError: The last value is no JSON, or not complete.
         """
-        yield from self._values(is_end=True)
+        if self._parts:
+            yield self._take()
 
-    def _values(self, *, is_end: bool) -> Iterator[JsonValue]:
-        start = 0
-        try:
-            while True:
-                if not self._scanned:  # between two values
-                    space = _SPACE.match(self._buffer, start)
-                    assert space is not None
-                    self._line, self._column = _moved(self._line, self._column, space[0])
-                    start = space.end()
-                    if start == len(self._buffer):
-                        return
-                end = self._end_of_value(start, is_end)
-                if end is None:
-                    return
-                text = self._buffer[start:end]
-                value = JsonValue(self._loads(text), text, self._source, self._line, self._column)
-                self._line, self._column = _moved(self._line, self._column, text)
-                self._scanned, self._depth, self._in_string, start = 0, 0, False, end
-                yield value
-        finally:
-            self._buffer = self._buffer[start:]
+    def _take(self) -> JsonValue:
+        text = "".join(self._parts)
+        value = JsonValue(self._loads(text), text, self._source, self._line, self._column)
+        self._line, self._column = _moved(self._line, self._column, text)
+        self._parts, self._is_scalar, self._depth, self._in_string, self._is_escaped = [], False, 0, False, False
+        return value
 
-    def _end_of_value(self, start: int, is_end: bool) -> int | None:
-        """Return where the value that begins at ``start`` ends; None when that is not known yet."""
-        buffer = self._buffer
-        if buffer[start] not in '"{[':
-            match = _SCALAR_END.search(buffer, start + 1)
-            if match is not None:
-                return match.start()
-            return len(buffer) if is_end else None
-        at = start + self._scanned
-        while match := (_IN_STRING if self._in_string else _STRUCTURE).search(buffer, at):
+    def _end_of_value(self, text: str, at: int) -> int | None:
+        """Return where the value ends whose text goes on at ``at``; None when it does not end in this text."""
+        if self._is_scalar:
+            end = _SCALAR_END.search(text, at)
+            return None if end is None else end.start()
+        while True:
+            if self._is_escaped:
+                if at == len(text):
+                    return None
+                at, self._is_escaped = at + 1, False
+            match = (_IN_STRING if self._in_string else _STRUCTURE).search(text, at)
+            if match is None:
+                return None
             at = match.end()
             if match[0] == "\\":
-                if at == len(buffer):  # what it escapes is still to come
-                    at -= 1
-                    break
-                at += 1
+                self._is_escaped = True
             elif match[0] == '"':
                 self._in_string = not self._in_string
             else:
                 self._depth += 1 if match[0] in "{[" else -1
             if not self._in_string and self._depth <= 0:
                 return at
-        else:
-            at = len(buffer)
-        if is_end:
-            return len(buffer)
-        self._scanned = at - start
-        return None
 
     def _loads(self, text: str) -> Any:
         try:
