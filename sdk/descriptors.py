@@ -79,7 +79,10 @@ class Descriptors:
         self._pool = DescriptorPool()
         self._files = {file.name: file for file in files.file}
         self._places: dict[str, str] = {}
+        self._order: list[str] = []
         for file in _ordered(self._files, source):
+            if file.name in self._files:
+                self._order.append(file.name)
             try:
                 self._pool.AddSerializedFile(file.SerializeToString())
             except TypeError as error:
@@ -98,6 +101,11 @@ class Descriptors:
     def pool(self) -> DescriptorPool:
         """What knows every type of the files."""
         return self._pool
+
+    @property
+    def file_descriptor_set(self) -> FileDescriptorSet:
+        """The files as they were given, each after those that it imports."""
+        return FileDescriptorSet(file=[self._files[name] for name in self._order])
 
     def types(self) -> dict[str, Descriptor | EnumDescriptor]:
         """Return every message and enum of the files by full name, those within messages too."""

@@ -13,7 +13,7 @@ from sdk.cli.rpc.server_options import quieten_grpc, server_options
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
-    from sdk.cli.rpc.listing import Listed
+    from sdk.cli.rpc.connection import Connection
     from sdk.cli.rpc.schemas import Schema
     from sdk.descriptors import Descriptors
 
@@ -33,6 +33,12 @@ Examples:
 @click.option("--all", "shows_all", is_flag=True, help="List the server's own services too: health, reflection, …")
 @click.option("--template", is_flag=True, help="Print JSON with every field of the message NAME, to be edited.")
 @click.option("--json", "wants_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--descriptor-set-out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the descriptors of the services to FILE, for `sdk call --protos` or `sdk check --against`.",
+)
 @server_options
 @click.option(
     "-I",
@@ -42,7 +48,7 @@ Examples:
     metavar="DIR",
     help="Folder to look for imported protos in, when TARGET is a proto. May be given several times.",
 )
-def services(target: str, name: str | None, shows_all: bool, template: bool, wants_json: bool, **options: Any) -> None:
+def services(target: str, name: str | None, **options: Any) -> None:
     """List the services of TARGET with their methods; or print what NAME is, as the text of a proto.
 
     TARGET is HOST:PORT of a server with reflection, or https://HOST:PORT for TLS; a proto file or a folder of them; or
@@ -52,13 +58,15 @@ def services(target: str, name: str | None, shows_all: bool, template: bool, wan
     Exits with 0, or with 2 when there is no such server or name.
     """
     quieten_grpc()
-    from sdk.cli.rpc.schemas import FileSchema
-
-    if template and name is None:
+    if options["template"] and name is None:
         raise click.UsageError("--template needs the NAME of a message.")
+    if options["descriptor_set_out"] is not None and name is not None:
+        raise click.UsageError("--descriptor-set-out takes all services; leave NAME out.")
     path = Path(target)
     if path.exists():
-        _show(FileSchema([path], options["proto_path"], ""), None, name, template, wants_json)
+        from sdk.cli.rpc.schemas import FileSchema
+
+        _show(FileSchema([path], options["proto_path"], ""), None, name, options)
         return
     if options["proto_path"]:
         raise click.UsageError("-I is for a TARGET that is a proto.")
@@ -70,29 +78,35 @@ def services(target: str, name: str | None, shows_all: bool, template: bool, wan
     connection = connect(target, options)
     with connection.client:
         schema = ServerSchema(connection, "Give its protos, or descriptors of them, as TARGET.")
-        if name is not None:
-            _show(schema, None, name, template, wants_json)
-            return
-        from sdk.cli.rpc.listing import listed
-
-        _show(schema, listed(connection, schema, shows_all), None, template, wants_json)
+        _show(schema, connection, name, options)
 
 
-def _show(
-    schema: Schema, services: Mapping[str, Listed] | None, name: str | None, template: bool, wants_json: bool
-) -> None:
-    from sdk.cli.rpc import listing
-    from sdk.cli.rpc.json_messages import dumps
-    from sdk.cli.rpc.symbols import describe_all
+def _show(schema: Schema, server: Connection | None, name: str | None, options: Mapping[str, Any]) -> None:
+    """Print, or write, what was asked for.
+
+    Args:
+        schema: What describes the services.
+        server: The server that has them; None for files.
+        name: What to describe; None for the services.
+        options: The command's.
+    """
+    from sdk.cli.rpc.symbols import describe_all, is_built_in
 
     names = schema.services()
-    descriptors, problems = describe_all(schema, names)
     if name is not None:
-        click.echo(_described(schema, descriptors, names, name, template, wants_json))
+        descriptors, _ = describe_all(schema, names)
+        click.echo(_described(schema, descriptors, names, name, options))
         return
-    if services is None:
-        services = {each: listing.Listed() for each in names}
-    if wants_json:
+    names = [each for each in names if options["shows_all"] or not is_built_in(each)]
+    descriptors, problems = describe_all(schema, names)
+    if options["descriptor_set_out"] is not None:
+        _write(descriptors, names, schema, options["descriptor_set_out"])
+        return
+    from sdk.cli.rpc import listing
+    from sdk.cli.rpc.json_messages import dumps
+
+    services = {each: listing.Listed() for each in names} if server is None else listing.listed(server, names)
+    if options["wants_json"]:
         click.echo(dumps(listing.as_json(services, descriptors, problems), indent=2))
         return
     for line in listing.as_lines(services, descriptors, problems):
@@ -101,20 +115,30 @@ def _show(
         click.echo(f"{schema.source} has no services", err=True)
 
 
+def _write(descriptors: Descriptors, names: list[str], schema: Schema, out: Path) -> None:
+    if not names:
+        raise OptionsError(f"{schema.source} has no services")
+    try:
+        out.write_bytes(descriptors.file_descriptor_set.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise OptionsError(f"--descriptor-set-out {out}: {error.strerror}") from None
+    click.echo(f"{out}: {', '.join(names)}", err=True)
+
+
 def _described(
-    schema: Schema, descriptors: Descriptors, names: list[str], name: str, template: bool, wants_json: bool
+    schema: Schema, descriptors: Descriptors, names: list[str], name: str, options: Mapping[str, Any]
 ) -> str:
     from sdk.cli.rpc.describing import describe, kind_of, template_of
     from sdk.cli.rpc.json_messages import dumps
     from sdk.cli.rpc.symbols import find_symbol
 
     symbol = find_symbol(descriptors, names, name, schema.source)
-    if template:
+    if options["template"]:
         if kind_of(symbol) != "message":
             raise OptionsError(f"--template: {symbol.full_name} is no message, it is a {kind_of(symbol)}")
         return dumps(template_of(symbol), indent=2)
     text = describe(symbol, descriptors)
-    if wants_json:
+    if options["wants_json"]:
         return dumps(
             {"name": symbol.full_name, "kind": kind_of(symbol), "file": _file(symbol), "proto": text}, indent=2
         )

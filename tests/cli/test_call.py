@@ -233,6 +233,7 @@ def test_a_name_of_several_methods(invoke: Invoke) -> None:
     ("target", "said"),
     [
         ("nowhere", "target 'nowhere' has no port: give HOST:PORT, such as nowhere:9000"),
+        ("localhost:99999", "target 'localhost:99999': a port is at most 65535"),
         ("https://host:1/path", "the target 'https://host:1/path' must be a host and a port only"),
     ],
 )

@@ -40,5 +40,5 @@ def test_every_option_is_told_and_no_other(name: str) -> None:
 
 def options_of_others(name: str) -> set[str]:
     """Return the options of other commands that the section of a command mentions as such."""
-    mentioned = re.findall(r"`sdk (\w+) [^`]*?(--[a-z][a-z-]+|-[a-zA-Z])`", SECTIONS[name])
+    mentioned = re.findall(r"`sdk (\w+) [^`]*?(--[a-z][a-z-]+|-[a-zA-Z])\b[^`]*`", SECTIONS[name])
     return {option for other, option in mentioned if other != name}

@@ -175,6 +175,22 @@ def test_protos_and_descriptors(invoke: Invoke, tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"{tmp_path} has no services\n")
 
 
+def test_descriptors_in_a_file(invoke: Invoke, server: sdk.testing.Server, tmp_path: Path) -> None:
+    out = tmp_path / "desk.binpb"
+    done = invoke("--descriptor-set-out", str(out))
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"{out}: desk.v1.Annex, desk.v1.Desk\n")
+    assert invoke(target=str(out)).stdout == f"desk.v1.Annex\n{ANNEX}desk.v1.Desk\n{DESK}"
+    arguments = ["call", server.target, "Ring", "--application", "annex", "--protos", str(out)]
+    assert CliRunner().invoke(main, arguments).stdout == "{}\n"
+    again = tmp_path / "again.binpb"
+    assert invoke("--descriptor-set-out", str(again), target=str(out)).exit_code == 0
+    assert again.read_bytes() == out.read_bytes()
+    nowhere = tmp_path / "no" / "desk.binpb"
+    done = invoke("--descriptor-set-out", str(nowhere))
+    said = f"error: --descriptor-set-out {nowhere}: No such file or directory\n"
+    assert (done.exit_code, done.stderr) == (2, said)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -182,6 +198,10 @@ def test_protos_and_descriptors(invoke: Invoke, tmp_path: Path) -> None:
         (["xyzzy"], "error: The server at {target} has no service, method or type 'xyzzy'\n"),
         (["Echo"], "error: 'Echo' is the name of several things: desk.v1.Annex.Echo, desk.v1.Desk.Echo\n"),
         (["Desk", "--template"], "error: --template: desk.v1.Desk is no message, it is a service\n"),
+        (
+            ["Desk", "--descriptor-set-out", "x"],
+            "error: --descriptor-set-out takes all services; leave NAME out.\n",
+        ),
         (["--template"], "error: --template needs the NAME of a message.\n"),
         (["-I", "."], "error: -I is for a TARGET that is a proto.\n"),
     ],
@@ -211,7 +231,7 @@ def test_a_server_of_others(invoke: Invoke) -> None:
         server = grpc.server(threads)
         pool = DescriptorPool()
         pool.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)
-        # It names a service that it can't describe, and one of health that it does not have.
+        # It names a service that it can't describe, and health, which it does not have.
         reflection.enable_server_reflection(["gone.Service", "grpc.health.v1.Health"], server, pool)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
@@ -219,7 +239,7 @@ def test_a_server_of_others(invoke: Invoke) -> None:
             done = invoke("--all", target=f"127.0.0.1:{port}")
             assert done.exit_code == 0, done.stderr
             first, problem, second, *_ = done.stdout.splitlines()
-            assert (first, second) == ("gone.Service  UNIMPLEMENTED", "grpc.health.v1.Health  UNIMPLEMENTED")
+            assert (first, second) == ("gone.Service", "grpc.health.v1.Health")
             assert "does not know 'gone.Service'" in problem
         finally:
             server.stop(None).wait()

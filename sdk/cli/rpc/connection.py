@@ -19,6 +19,7 @@ from sdk.errors import OptionsError, ServerError
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _TEXT = re.compile(r"[ -~]*")
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,9 @@ def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tu
     target = re.sub("^grpc(s?)://", r"http\1://", target)  # as other tools write it
     if not re.search(r":(\d+)?|^https?://", target):
         raise OptionsError(f"target {target!r} has no port: give HOST:PORT, such as {target}:9000")
+    port = re.search(r":(\d+)/?$", target)
+    if port is not None and int(port[1]) > _LAST_PORT:  # gRPC would take another one
+        raise OptionsError(f"target {target!r}: a port is at most {_LAST_PORT}")
     try:
         client = SyncClient(
             target,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
     from sdk.cli.rpc.connection import Connection
-    from sdk.cli.rpc.schemas import Schema
     from sdk.descriptors import Descriptors
 
 _HEALTH = "grpc.health.v1.Health"
@@ -39,37 +38,32 @@ class Listed:
     health: str = ""
 
 
-def listed(connection: Connection, schema: Schema, shows_all: bool) -> dict[str, Listed]:
-    """Return the services of a server by full name.
+def listed(connection: Connection, services: Sequence[str]) -> dict[str, Listed]:
+    """Return what a server says of its services besides their descriptors, by full name.
 
     Args:
         connection: The server.
-        schema: Its reflection.
-        shows_all: Whether those of the server itself are among them.
+        services: Full names of the services to tell of.
 
     Raises:
-        ServerError: The server does not list its services.
+        ServerError: The server is one of ours, or of Ray Serve's, and does not list its applications.
     """
-    names = schema.services()
-    known = applications(connection) if _SERVE_API in names else {}
+    known = applications(connection)
+    healths = {name: _health(connection, name) for name in services}
     return {
-        name: Listed(
-            tuple(application for application, served in known.items() if name in served),
-            _health(connection, name) if _HEALTH in names else "",
-        )
-        for name in names
-        if shows_all or not is_built_in(name)
+        name: Listed(tuple(application for application, served in known.items() if name in served), healths[name])
+        for name in services
     }
 
 
 def applications(connection: Connection) -> dict[str, list[str]]:
-    """Return the services of each application, without those of the server itself.
+    """Return the services of each application, without those of the server itself; none for a server without any.
 
     Args:
-        connection: A server of ours, or one of Ray Serve's.
+        connection: The server.
 
     Raises:
-        ServerError: It does not list its applications.
+        ServerError: It does not list its applications, although it is one of ours, or of Ray Serve's.
     """
     from sdk.reflection_client import Reflection
 
@@ -82,6 +76,8 @@ def applications(connection: Connection) -> dict[str, list[str]]:
         request = serve_api_pb2.ListApplicationsRequest()
         names = ask(request, timeout=_TIMEOUT_S, metadata=connection.metadata).application_names
     except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):  # it knows no applications
+            return {}
         raise ServerError(
             f"The server at {connection.target} does not list its applications: {error.code().name}: {error.details()}"
         ) from None
@@ -109,7 +105,7 @@ def _health(connection: Connection, service: str) -> str:
     try:
         answer = check(health_pb2.HealthCheckRequest(service=service), timeout=_TIMEOUT_S, metadata=connection.metadata)
     except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.NOT_FOUND:  # the usual answer of servers that know only ""
+        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):  # it knows only "", or nothing
             return ""
         return str(error.code().name)
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
