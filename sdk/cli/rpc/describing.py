@@ -8,6 +8,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, ServiceDescri
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from sdk.cli.rpc.proto_text import ProtoText
+from sdk.wire_types import is_repeated
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
@@ -99,7 +100,7 @@ def _field(field: FieldDescriptor, outer: tuple[str, ...]) -> Any:
         text = _value(key, outer)
         return {} if made is None else {text if isinstance(text, str) else str(text).lower(): made}
     made = _value(field, outer)
-    if field.is_repeated:
+    if is_repeated(field):
         return [] if made is None else [made]
     return made
 
@@ -111,7 +112,7 @@ def _value(field: FieldDescriptor, outer: tuple[str, ...]) -> Any:
         return field.enum_type.values[0].name
     if field.type == field.TYPE_BYTES:
         return ""
-    return field.default_value if not field.is_repeated else _zero(field)
+    return field.default_value if not is_repeated(field) else _zero(field)
 
 
 def _zero(field: FieldDescriptor) -> Any:

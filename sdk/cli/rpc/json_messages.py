@@ -16,6 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from sdk.cli.rpc.json_places import offset_of
 from sdk.cli.rpc.json_stream import JsonError, JsonValue
 from sdk.errors import ServerError
+from sdk.wire_types import is_repeated
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -158,7 +159,7 @@ class Messages:
                     for item in value.values():
                         yield from self._unknown_within(item)
             else:
-                items: Sequence[Any] = value if field.is_repeated else (value,)
+                items: Sequence[Any] = value if is_repeated(field) else (value,)
                 for item in items:
                     yield from self._unknown_within(item)
 
@@ -211,7 +212,7 @@ class Messages:
                     return [wrong_key, *found[0]], found[1]
             types = f"from {_wanted(key_type)} to {_wanted(value_type)}"
             return [wrong_key], f"`{name}` maps {types}: {shown({wrong_key: part[wrong_key]})} does not fit"
-        if field.is_repeated:
+        if is_repeated(field):
             if not isinstance(part, list):
                 return [], f"`{name}` is repeated: it must be a list in [], not {shown(part)}"
             index = next(index for index, item in enumerate(part) if not self._fits({name: [item]}, kind))

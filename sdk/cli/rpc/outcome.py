@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,12 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from sdk.cli.rpc.json_messages import Messages, as_text, dumps
-from sdk.errors import STATUS_DETAILS
+from sdk.errors import STATUS_DETAILS, ServerError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Pairs = tuple[tuple[str, "str | bytes"], ...]
 
 
@@ -67,11 +69,11 @@ def as_lines(outcome: Outcome, messages: Messages) -> Iterator[str]:
     """
     colour = "green" if outcome.is_ok else "red"
     count = f"{outcome.messages} message{'' if outcome.messages == 1 else 's'} in {_duration(outcome.seconds)}"
-    said = f": {outcome.details}" if outcome.details else ""
+    said = f": {_printable(outcome.details)}" if outcome.details else ""
     yield f"{click.style(outcome.code.name, fg=colour, bold=True)}{said} ({count})"
     details = status_details(outcome)
     for each in details or ():
-        shown = messages.as_dict(each)
+        shown = _detail(each, messages)
         kind = shown.pop("@type", "google.protobuf.Any").rpartition("/")[2]
         yield f"  {click.style(kind, bold=True)} {dumps(shown)}"
     hidden = () if details is None else (STATUS_DETAILS,)
@@ -81,7 +83,7 @@ def as_lines(outcome: Outcome, messages: Messages) -> Iterator[str]:
 def metadata_lines(pairs: Iterable[tuple[str, str | bytes]]) -> Iterator[str]:
     """Yield a line for each pair of metadata, indented."""
     for key, value in pairs:
-        yield f"  {click.style(f'{key}:', dim=True)} {as_text(value)}"
+        yield f"  {click.style(f'{key}:', dim=True)} {_printable(as_text(value))}"
 
 
 def as_json(outcome: Outcome, shown: list[Any], messages: Messages) -> dict[str, Any]:
@@ -98,12 +100,25 @@ def as_json(outcome: Outcome, shown: list[Any], messages: Messages) -> dict[str,
             "code": outcome.code.name,
             "number": outcome.code.value[0],
             "message": outcome.details,
-            "details": [messages.as_dict(each) for each in status_details(outcome) or ()],
+            "details": [_detail(each, messages) for each in status_details(outcome) or ()],
         },
         "initial_metadata": [[key, as_text(value)] for key, value in outcome.initial],
         "trailing_metadata": [[key, as_text(value)] for key, value in outcome.trailing],
         "seconds": round(outcome.seconds, 6),
     }
+
+
+def _detail(packed: Any, messages: Messages) -> dict[str, Any]:
+    """Return a detail of a status; one that is no message of its type as its bytes, since the status itself counts."""
+    try:
+        return dict(messages.as_dict(packed))
+    except ServerError:
+        return {"@type": packed.type_url, "@value": as_text(packed.value)}
+
+
+def _printable(text: str) -> str:
+    """Return a server's text without what would command the terminal."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _duration(seconds: float) -> str:

@@ -17,6 +17,8 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.message_factory import GetMessageClass
 
+from sdk.wire_types import is_repeated
+
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
     from google.protobuf.descriptor_pool import DescriptorPool
@@ -244,7 +246,7 @@ class ProtoText:
             if field.name == "map_entry" and not field.is_extension:
                 continue
             name = f"(.{field.full_name})" if field.is_extension else field.name
-            for item in value if field.is_repeated else (value,):
+            for item in value if is_repeated(field) else (value,):
                 yield name, _value(field, item)
 
     # -- lines --------------------------------------------------------------------------------
