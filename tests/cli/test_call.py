@@ -356,6 +356,9 @@ def test_tls(invoke: Invoke, tmp_path: Path) -> None:
         done = invoke(*arguments, target=f"https://{server.target}")
         assert done.exit_code == 2
         assert "--tls-ca FILE" in done.stderr
+        done = invoke(*arguments, "--tls-ca", certificate, "--tls-server-name", "other", target=server.target)
+        assert done.exit_code == 2
+        assert "--tls-server-name NAME for one of another name." in done.stderr
         done = invoke(*arguments, target=server.target)
         assert done.exit_code == 2
         assert "If it speaks TLS: https://HOST:PORT." in done.stderr
