@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import copy
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
@@ -156,6 +157,7 @@ class HandleStreamCall(Generic[ResponseT]):
         self._responses = responses
         self._method = method
         self._deadline = deadline
+        self._has_begun = False
         self._ended = False
 
     def __aiter__(self) -> AsyncIterator[ResponseT]:
@@ -182,12 +184,30 @@ class HandleStreamCall(Generic[ResponseT]):
 
     def __next__(self) -> ResponseT:
         try:
-            return self._decoded(next(self._responses))
+            return self._decoded(self._next())
         except StopIteration:
             self._ended = True
             raise
         except Exception as error:
-            self._fail(error)
+            status = _typed(error)
+            is_cut = isinstance(status, RpcError) and status.code is grpc.StatusCode.CANCELLED
+            is_late = self._deadline is not None and time.monotonic() > self._deadline - _EARLY_S
+            self._fail(_too_late() if is_cut and is_late else error)
+
+    def _next(self) -> bytes:
+        """Return the next message. Before the first one there is perhaps no replica yet that ends the call in time."""
+        if self._deadline is None or self._has_begun:
+            data: bytes = next(self._responses)
+            return data
+        timer = threading.Timer(max(0.0, self._deadline - time.monotonic()), self._responses.cancel)
+        timer.daemon = True
+        timer.start()
+        try:
+            data = next(self._responses)
+        finally:
+            timer.cancel()
+        self._has_begun = True
+        return data
 
     async def aclose(self) -> None:
         """End the call, as :meth:`cancel` does: for ``contextlib.aclosing``."""

@@ -8,6 +8,7 @@ import functools
 import gc
 import pickle
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -21,7 +22,7 @@ from probe_pb2 import Ask, Told
 from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeHandle
 from ray import serve
 from ray.serve._private.common import DeploymentID
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.exceptions import DeploymentUnavailableError, RequestCancelledError
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
 from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHandle
 
@@ -242,6 +243,35 @@ def test_what_an_answer_raises_that_nobody_waits_for_is_not_logged(
     asyncio.run(test())
     gc.collect()
     assert caplog.records == []
+
+
+class Unassigned:
+    """What Ray Serve returns for a call that waits for a replica: it ends when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.is_cancelled = threading.Event()
+
+    def options(self, **_: Any) -> Unassigned:
+        return self
+
+    def remote(self, *_: Any) -> Unassigned:
+        return self
+
+    def cancel(self) -> None:
+        self.is_cancelled.set()
+
+    def __next__(self) -> Any:
+        assert self.is_cancelled.wait(10)
+        raise RequestCancelledError("r1")
+
+
+def test_a_stream_in_a_thread_ends_at_its_deadline_although_no_replica_has_it() -> None:
+    with pytest.raises(RpcError, match=r"^DEADLINE_EXCEEDED: Deadline exceeded"):
+        next(AsyncProbeHandle(Unassigned()).Down(Ask(), timeout=0.05))
+    call = AsyncProbeHandle(Unassigned()).Down(Ask(), timeout=60)
+    threading.Timer(0.05, call.cancel).start()
+    with pytest.raises(RpcError, match=r"^CANCELLED: "):
+        next(call)
 
 
 class Gone:
