@@ -16,10 +16,13 @@ from sdk.errors import ApplicationError, OptionsError, SdkError
 _COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("sdk.cli.check:check", "Check that classes fit their proto services; needs no cluster."),
     "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),
+    "new": ("sdk.cli.new:new", "Make a project to start from."),
     "run": ("sdk.cli.run:run", "Serve an application behind Envoy until Ctrl-C."),
     "shutdown": ("sdk.cli.shutdown:shutdown", "End every application and the ingress."),
     "status": ("sdk.cli.status:status", "Show how applications and proxies are."),
 }
+# Those that need the extra of this name.
+_CODEGEN = ("codegen.cli", "sdk.cli.new")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -53,7 +56,7 @@ class LazyGroup(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] in ("sdk", "codegen"):
                 raise
-            extra = "[codegen]" if module.startswith("codegen.") else ""
+            extra = "[codegen]" if module in _CODEGEN else ""
             raise click.ClickException(
                 f"`sdk {cmd_name}` needs {error.name}, which is not installed: pip install 'ray-grpc-sdk{extra}'"
             ) from None
