@@ -18,6 +18,8 @@ _VENV = "pyvenv.cfg"
 # Milliseconds without another change until a change counts, at the most, and how often is looked.
 _DEBOUNCE_MS = 1600
 _STEP_MS = 100
+# Some file systems send no events, as those of other machines: look again this often.
+_LOOK_AGAIN_MS = 1000
 
 
 class Watched:
@@ -43,7 +45,7 @@ class Watched:
         return found
 
     def watch(self, over: threading.Event, changed: Callable[[], None]) -> None:
-        """Call ``changed`` after some of the files may have changed, until ``over`` is set.
+        """Call ``changed`` after some of the files may have changed, and now and then, until ``over`` is set.
 
         Raises:
             RuntimeError: The system can't watch the folders.
@@ -57,6 +59,8 @@ class Watched:
             stop_event=over,
             debounce=_DEBOUNCE_MS,
             step=_STEP_MS,
+            rust_timeout=_LOOK_AGAIN_MS,
+            yield_on_timeout=True,
             raise_interrupt=False,
         ):
             changed()
