@@ -44,6 +44,7 @@ def connect_or_start(
     guard = Guard()
     cleanup.callback(guard.finish)
     cleanup.callback(ray.shutdown)
+    cleanup.callback(report, "Ending …")  # seen when the start is interrupted
     named = address or os.environ.get("RAY_ADDRESS")
     if named != "local":
         report(f"Connecting to Ray at {named} …" if named else "Looking for Ray …")
@@ -106,7 +107,17 @@ def quiet_logs() -> Iterator[None]:
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    yield
+    # That a new local Ray wants tokens, which is as it should be, is said as a warning.
+    tokens = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    tokens.addFilter(_is_problem)
+    try:
+        yield
+    finally:
+        tokens.removeFilter(_is_problem)
+
+
+def _is_problem(record: logging.LogRecord) -> bool:
+    return "Token authentication is enabled" not in record.getMessage()
 
 
 @contextlib.contextmanager

@@ -130,7 +130,7 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
     assert "is stale" in shell.run("sdk", "codegen", "--check", exit_code=1)
     assert "4 written" in shell.run("sdk", "codegen")
     missing = shell.run("sdk", "check", "--strict", "shop.service", exit_code=1)
-    assert "Shop.Shout: missing RPC" in missing or "Shout" in missing
+    assert "write `async def Shout(self, request: GreetRequest) -> GreetReply`" in missing
     shell.edit(
         "shop/service.py",
         "    async def GreetMany",
