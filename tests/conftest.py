@@ -12,8 +12,9 @@ import grpc
 import pytest
 from cluster import IMPORTED_BY_REPLICAS, Ingress, free_port
 
-# A shell that starts us in the background lets us ignore Ctrl-C, and so would every command that a test starts.
+# A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
