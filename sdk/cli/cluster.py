@@ -56,6 +56,7 @@ def connect_or_start(
                 raise
     check_before_start()
     report("Starting a local Ray …")
+    guard.begin()
     try:
         with _sigterm_interrupts():
             ray.init(

@@ -45,6 +45,8 @@ def look():
     known.update((pid, starts[pid]) for pid in found if pid != command)
 
 said = b""
+look()
+os.write(1, b"b")
 while not said:
     look()
     if select.select([0], [], [], 0.2)[0]:
@@ -86,7 +88,7 @@ class Guard:
         self._process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
-        """Begin to look for processes that descend from this one."""
+        """Begin to look for processes that descend from this one; what is there already is found at once."""
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
@@ -94,6 +96,7 @@ class Guard:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # what is sent to the command's process group does not reach it
         )
+        self._wait(self._process)
 
     def watch(self) -> None:
         """Look for the last time: what this process starts from now on is its own affair."""
@@ -101,11 +104,15 @@ class Guard:
             self.begin()
         assert self._process is not None
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # somebody has killed it
             self._process.stdin.write(b"w")
             self._process.stdin.flush()
-        self._process.stdout.read(1)
+        self._wait(self._process)
+
+    @staticmethod
+    def _wait(process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        process.stdout.read(1)
 
     def finish(self) -> None:
         """End what is left of those processes now, and the guard."""
