@@ -55,11 +55,7 @@ class Order:
 
 def main() -> int:
     """Wait for the order, and carry it out."""
-    import ray  # noqa: F401  # imported ahead
-    from ray import serve  # noqa: F401
-
-    import sdk.serve.declared
-    import sdk.serve.run  # noqa: F401
+    import sdk.serve.declared  # noqa: F401  # ahead: this is what takes long
     from sdk.cli.cluster import quiet_logs
 
     line = sys.stdin.buffer.readline()
