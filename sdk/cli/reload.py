@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdk.cli.regenerate import CodegenFailedError, Generator
-from sdk.cli.served import CONFIG_SUFFIXES
+from sdk.cli.served import is_config
 from sdk.cli.watched import Watched, difference
 from sdk.errors import OptionsError
 
@@ -60,7 +60,7 @@ class Reloader:
     """
 
     def __init__(self, target: str) -> None:
-        self._config = Path(target) if target.endswith(CONFIG_SUFFIXES) else None
+        self._config = Path(target) if is_config(target) else None
         self._generator = Generator()
         self._is_stale = False
         self._events: queue.SimpleQueue[_Ended | bool] = queue.SimpleQueue()

@@ -238,9 +238,8 @@ class _Run:
         served, address = self._served, ray.get_runtime_context().gcs_address
 
         def make_order() -> Order:
-            # A local Ray has no clients but the user's own.
-            allow_breaking = self._allow_breaking or is_local
-            return Order(served.target, served.given_name, address, is_local, allow_breaking, tuple(self._deployed))
+            before = tuple(self._deployed)
+            return Order(served.target, served.given_name, address, is_local, self._allow_breaking, before)
 
         def deployed(is_done: bool) -> None:
             before = tuple(self._deployed)

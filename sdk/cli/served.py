@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from sdk.serve.config import ServeConfig
 
 _DEFAULT_NAME = "default"
-#: What a config file's name may end with.
-CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+_CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class Served(Protocol):
@@ -164,6 +163,16 @@ class ConfigTarget:
         return f"{self.target}: options of the ingress have changed; they hold from the next start of the command"
 
 
+def is_config(target: str) -> bool:
+    """Return whether a target of the command line is a config file, by its name.
+
+    Example:
+        >>> is_config("serve.yaml"), is_config("app:app")
+        (True, False)
+    """
+    return target.endswith(_CONFIG_SUFFIXES)
+
+
 def find_served(target: str, name: str | None, allow_breaking: bool = False) -> Served:
     """Return what a command line means.
 
@@ -175,7 +184,7 @@ def find_served(target: str, name: str | None, allow_breaking: bool = False) -> 
     Raises:
         SdkError: It can't be found or read, or is wrong.
     """
-    if not target.endswith(CONFIG_SUFFIXES):
+    if not is_config(target):
         return ModuleTarget(target, name, allow_breaking)
     if allow_breaking:
         raise OptionsError(f"--allow-breaking is for a module; Ray Serve builds what {target} names, unchecked.")

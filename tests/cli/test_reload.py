@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cluster import free_port
 from test_new import contents
 
 from sdk.cli import redeploy, reload
@@ -236,6 +237,16 @@ def test_a_module_that_fails_is_one_line(
     assert redeploy.deploy(Order("broken_app:app", None, "127.0.0.1:1", True, False, ())) == 1
     where = "SyntaxError: invalid syntax (broken_app.py:1)"
     assert capsys.readouterr().out == f"error: Module 'broken_app' can't be imported: {where}\n"
+
+
+def test_a_config_on_a_ray_of_its_own(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDK_CODE_VERSION", "")  # restored afterwards
+    (here / "serve.yaml").write_text("applications: [{name: shop, import_path: 'app:app'}]")
+    address = f"127.0.0.1:{free_port()}"
+    assert redeploy.deploy(Order("serve.yaml", None, address, True, False, ())) == 1
+    assert capsys.readouterr().out == f"error: Ray at {address} can't be reached: Connection refused.\n"
 
 
 @pytest.mark.parametrize("when", ["before the order", "in the middle"])
