@@ -48,4 +48,6 @@ def new(context: click.Context, /, folder: Path, package: str, service: str) -> 
         steps.insert(0, f"cd {shlex.quote(str(folder))}")
     for step in steps:
         click.echo(f"  {step}")
-    click.echo(f"\nThen call it:\n\n  python -m {names.package}.client\n\nREADME.md has the rest.")
+    method = f"{names.package}.{names.service}/Greet"
+    click.echo(f'\nThen, in another terminal:\n\n  sdk call localhost:9000 {method} -d \'{{"name": "you"}}\'\n')
+    click.echo("README.md has the rest.")

@@ -77,9 +77,9 @@ def test_it_says_what_comes_next(here: Path) -> None:
         "  pytest",
         "  sdk run shop.service:app --reload",
         "",
-        "Then call it:",
+        "Then, in another terminal:",
         "",
-        "  python -m shop.client",
+        """  sdk call localhost:9000 shop.Till/Greet -d '{"name": "you"}'""",
         "",
         "README.md has the rest.",
     ]
@@ -186,4 +186,4 @@ def test_without_the_extra_it_says_what_is_missing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert done.stderr == "Error: `sdk new` needs jinja2, which is not installed: pip install 'ray-grpc-sdk[codegen]'\n"
+    assert done.stderr == "error: `sdk new` needs jinja2, which is not installed: pip install 'ray-grpc-sdk[codegen]'\n"

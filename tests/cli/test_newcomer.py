@@ -152,7 +152,8 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
         output.until("Ctrl-C ends it")
 
         # -- it is called
-        assert shell.run("python", "-m", "shop.client", target, "you") == "Hello, you!\n"
+        call = ("sdk", "call", target, "shop.Shop/Greet", "-d", '{"name": "you"}')
+        assert shell.run(*call).splitlines()[0] == '{"text": "Hello, you!"}'
         assert shell.run("python", "-m", "shop.client", target, "you", "me") == "Hello, you!\nHello, me!\n"
 
         # -- it changes while it is called
@@ -162,10 +163,10 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
             shell.edit("shop/service.py", "app = Shop.bind()", "app = Shop.bind(")
             assert "SyntaxError: '(' was never closed (shop/service.py:" in output.until("error:")
             output.until("The version before goes on")
-            assert shell.run("python", "-m", "shop.client", target, "you") == "Good day, you!\n"
+            assert shell.run(*call).splitlines()[0] == '{"text": "Good day, you!"}'
             shell.edit("shop/service.py", "app = Shop.bind(", 'app = Shop.bind("Welcome")')
             output.until("reloaded in")
-            assert shell.run("python", "-m", "shop.client", target, "you") == "Welcome, you!\n"
+            assert shell.run(*call).splitlines()[0] == '{"text": "Welcome, you!"}'
         assert not callers.failures, (len(callers.failures), len(callers.answers), callers.failures[0])
         assert list(dict.fromkeys(callers.answers)) == ["Hello, you!", "Good day, you!", "Welcome, you!"]
         types, _ = mypy.communicate(timeout=200)
