@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import click
 
 from sdk.cli.rpc.completing import complete_method
 from sdk.cli.rpc.server_options import quieten_grpc, server_options
+from sdk.errors import ServerError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -150,7 +152,8 @@ def _with_error_details(pool: Any) -> Any:
             pool.AddSerializedFile(duration.SerializeToString())
         file = FileDescriptorProto()
         error_details_pb2.DESCRIPTOR.CopyToProto(file)
-        pool.AddSerializedFile(file.SerializeToString())
+        with contextlib.suppress(TypeError):  # the files have others of these names: they are what the server means
+            pool.AddSerializedFile(file.SerializeToString())
     return pool
 
 
@@ -218,7 +221,9 @@ def _hints(connection: Connection, method: Method, outcome: Outcome, options: di
     from sdk.cli.rpc.listing import applications
 
     service = method.path.split("/")[1]
-    serving = [name for name, services in applications(connection).items() if service in services]
+    serving: list[str] = []
+    with contextlib.suppress(ServerError):  # then there is no hint; the status is what counts
+        serving += (name for name, services in applications(connection).items() if service in services)
     if serving:
         yield f"Give --application: {service} is served by {', '.join(serving)}."
 

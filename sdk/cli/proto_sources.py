@@ -57,10 +57,14 @@ def _read(path: Path, option: str) -> FileDescriptorSet:
 
 def _compiled(paths: Sequence[Path], includes: Sequence[Path], option: str) -> FileDescriptorSet:
     # Imported here: the other ways need no compiler.
-    from codegen import compile as compiler
-    from codegen import config, sources
-    from codegen.errors import CodegenError
-
+    try:
+        from codegen import compile as compiler
+        from codegen import config, sources
+        from codegen.errors import CodegenError
+    except ModuleNotFoundError as error:
+        raise OptionsError(
+            f"{option}: protos need {error.name}, which is not installed: pip install 'ray-grpc-sdk[codegen]'"
+        ) from None
     try:
         includes = [*includes, *config.load(Path.cwd()).proto_path]
         with compiler.Protoc(sources.find(paths, includes), includes) as protoc:

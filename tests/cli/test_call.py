@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -324,6 +325,16 @@ def test_protos_with_imports_from_elsewhere(invoke: Invoke, tmp_path: Path) -> N
     assert (done.exit_code, done.stdout) == (0, '{"text": "x"}\n'), done.stderr
 
 
+def test_protos_without_the_extra_that_compiles_them(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    import codegen.config  # noqa: F401  # so that there is something to take away
+
+    monkeypatch.delattr("codegen.config")
+    monkeypatch.setitem(sys.modules, "codegen.config", None)
+    done = invoke("Ring", "--protos", str(PROTOS))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --protos: protos need codegen.config, which is not installed: pip install ")
+
+
 def test_descriptors_that_lack_an_import(invoke: Invoke, tmp_path: Path) -> None:
     files = gather([Call.DESCRIPTOR.file])
     file = files.file[-1]
@@ -356,6 +367,9 @@ def test_tls(invoke: Invoke, tmp_path: Path) -> None:
         done = invoke(*arguments, target=f"https://{server.target}")
         assert done.exit_code == 2
         assert "--tls-ca FILE" in done.stderr
+        done = invoke(*arguments, "--tls-ca", certificate, "--tls-server-name", "other", target=server.target)
+        assert done.exit_code == 2
+        assert "--tls-server-name NAME for one of another name." in done.stderr
         done = invoke(*arguments, target=server.target)
         assert done.exit_code == 2
         assert "If it speaks TLS: https://HOST:PORT." in done.stderr

@@ -13,10 +13,9 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sdk.cli.rpc.json_messages import Messages, dumps
+from sdk.cli.rpc.json_messages import Messages, UnprintableError, dumps
 from sdk.cli.rpc.json_stream import JsonError, JsonStream
 from sdk.descriptors import Descriptors, gather
-from sdk.errors import ServerError
 
 
 def pool() -> DescriptorPool:
@@ -139,14 +138,16 @@ def test_an_any_of_an_unknown_type_has_its_bytes() -> None:
 
 
 def test_what_json_has_nothing_for() -> None:
-    with pytest.raises(ServerError, match=r"^The server sent a google.protobuf.Value that JSON can't show: .*Infinity"):
+    with pytest.raises(
+        UnprintableError, match=r"^The server sent a google.protobuf.Value that JSON can't show: .*Infinity"
+    ):
         Messages(DescriptorPool()).as_dict(Value(number_value=float("inf")))
     nameless = AnyMessage(type_url="x/", value=b"a")
-    with pytest.raises(ServerError, match=r" that JSON can't show: type 'x/' is not described$"):
+    with pytest.raises(UnprintableError, match=r" that JSON can't show: type 'x/' is not described$"):
         Messages(DescriptorPool()).as_dict(nameless)
     broken = AnyMessage(type_url="x/google.protobuf.Timestamp", value=b"\xff")
     files = Descriptors(gather([Timestamp.DESCRIPTOR.file]), "protobuf")
-    with pytest.raises(ServerError, match=r"^The server sent a google.protobuf.Any that JSON can't show: "):
+    with pytest.raises(UnprintableError, match=r"^The server sent a google.protobuf.Any that JSON can't show: "):
         Messages(files.pool).as_dict(broken)
 
 

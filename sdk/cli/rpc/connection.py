@@ -20,6 +20,8 @@ from sdk.errors import OptionsError, ServerError
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _TEXT = re.compile(r"[ -~]*")
 _LAST_PORT = 65535
+# Options that are for TLS only.
+_TLS = ("tls_ca", "tls_certificate", "tls_server_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def connect(target: str, options: Mapping[str, Any]) -> Connection:
     """
     client, metadata = _open(target, options)
     try:
-        _reach(client.channel, target, options["connect_timeout"])
+        _reach(client.channel, target, options)
     except BaseException:
         client.close()
         raise
@@ -144,8 +146,10 @@ def _read_pem(path: Path, option: str) -> bytes:
     return data
 
 
-def _reach(channel: grpc.Channel, target: str, timeout: float) -> None:
+def _reach(channel: grpc.Channel, target: str, options: Mapping[str, Any]) -> None:
     """Connect, and return when the connection stands."""
+    timeout = options["connect_timeout"]
+    is_tls = target.startswith(("https://", "grpcs://")) or any(options[name] for name in _TLS)
     states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
     deadline = time.monotonic() + timeout
     channel.subscribe(states.put, try_to_connect=True)
@@ -157,7 +161,7 @@ def _reach(channel: grpc.Channel, target: str, timeout: float) -> None:
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                 break
     except queue.Empty:
-        raise ServerError(_unreachable(target, f"no connection within {timeout:g} s")) from None
+        raise ServerError(_unreachable(target, is_tls, f"no connection within {timeout:g} s")) from None
     finally:
         channel.unsubscribe(states.put)
     # Only a call says why there is no connection; it ends at once, since the channel waits before it tries again.
@@ -165,12 +169,12 @@ def _reach(channel: grpc.Channel, target: str, timeout: float) -> None:
         channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)(b"", timeout=timeout)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            raise ServerError(_unreachable(target, error.details() or "no reason given")) from None
+            raise ServerError(_unreachable(target, is_tls, error.details() or "no reason given")) from None
     # Any other answer is one: the server has come up meanwhile.
 
 
-def _unreachable(target: str, why: str) -> str:
-    if target.startswith("https://"):
+def _unreachable(target: str, is_tls: bool, why: str) -> str:
+    if is_tls:
         remedy = (
             "Does it run there, and does it speak TLS? Give --tls-ca FILE for a certificate that this machine does not "
             "trust, --tls-server-name NAME for one of another name."

@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from sdk.cli.rpc.json_places import offset_of
 from sdk.cli.rpc.json_stream import JsonError, JsonValue
-from sdk.errors import ServerError
+from sdk.errors import SdkError
 from sdk.wire_types import is_repeated
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ _NAMES = {
     "TYPE_STRING": "a string",
     "TYPE_BYTES": "a string in base64",
 }
+
+
+class UnprintableError(SdkError):
+    """A server sent a message that JSON can't show. Whoever runs it must act."""
 
 
 class Messages:
@@ -79,7 +83,7 @@ class Messages:
         """Return what a message is in JSON. An ``Any`` of an unknown type has its bytes in ``@value``, in base64.
 
         Raises:
-            ServerError: JSON has nothing for it, such as a ``Value`` that is infinite.
+            UnprintableError: JSON has nothing for it, such as a ``Value`` that is infinite.
         """
         try:
             if not self._strangers:
@@ -94,7 +98,7 @@ class Messages:
             return self._to_dict(copy)
         except (json_format.SerializeToJsonError, DecodeError, ValueError) as error:
             what = " ".join(str(error).split())
-            raise ServerError(
+            raise UnprintableError(
                 f"The server sent a {message.DESCRIPTOR.full_name} that JSON can't show: {what}"
             ) from None
 

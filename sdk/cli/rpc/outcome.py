@@ -11,8 +11,8 @@ import click
 import grpc
 from google.protobuf.message import DecodeError
 
-from sdk.cli.rpc.json_messages import Messages, as_text, dumps
-from sdk.errors import STATUS_DETAILS, ServerError
+from sdk.cli.rpc.json_messages import Messages, UnprintableError, as_text, dumps
+from sdk.errors import STATUS_DETAILS
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -112,7 +112,7 @@ def _detail(packed: Any, messages: Messages) -> dict[str, Any]:
     """Return a detail of a status; one that is no message of its type as its bytes, since the status itself counts."""
     try:
         return dict(messages.as_dict(packed))
-    except ServerError:
+    except UnprintableError:
         return {"@type": packed.type_url, "@value": as_text(packed.value)}
 
 
