@@ -295,6 +295,15 @@ class Call(FlowControl):
         self._finish()
 
     def _finish_raised(self, error: BaseException) -> None:
+        try:
+            self._tell(error)
+        except Exception as failure:  # its text can't be had, for example: the client gets an answer all the same
+            self.server.log_failure(self, failure)
+            style = self.server.settings.error_details
+            details = f"{type(error).__name__}; it could not be told: {type(failure).__name__}"
+            self.finish_with(INTERNAL, md.INTERNAL_ERROR if style == "none" else details)
+
+    def _tell(self, error: BaseException) -> None:
         answered = self.aborted or self.server.translate(error)
         if isinstance(answered, RpcError):
             try:

@@ -82,6 +82,9 @@ class FlowControl(ContextView):
         while self._is_congested and not self._finished:
             self._write_waiter = self.server.loop.create_future()
             await self._write_waiter
+        if self._finished:
+            await asyncio.sleep(0)  # the cancellation that goes with the end arrives here, unless it was there before:
+            raise asyncio.CancelledError  # a handler that swallowed it must not go on for ever
 
     def _wake_reader(self) -> None:
         waiter = self._waiter

@@ -125,7 +125,7 @@ def count() -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def counts() -> dict[str, int]:
-    # In a process of its own: pytest rewrites the asserts of every package that has a plugin for it, and they cost more.
+    # In a process of its own: pytest rewrites the asserts of a package that has a plugin for it, and they cost more.
     done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     counted: dict[str, int] = json.loads(done.stdout)
