@@ -130,6 +130,8 @@ class Call(FlowControl):
         encoding = fields.get(b"grpc-encoding")
         if encoding is not None:
             self._encoding = encoding
+            if not route.client_streaming:
+                self.route = route.inflating
         timeout = fields.get(b"grpc-timeout")
         limit = self.server.settings.request_timeout_s
         if timeout is not None or limit is not None:
@@ -241,6 +243,16 @@ class Call(FlowControl):
             if self.slot_held:
                 self.slot_held = False
                 self.server.release()
+
+    async def inflate(self) -> None:
+        """Decompress the one request message in a thread when it is long; :meth:`take_message` then has less to do.
+
+        Raises:
+            FrameError: The body is not one message, or it is refused.
+        """
+        body, limit = self._body, self.server.settings.max_receive_message_length
+        if len(body) >= frames.INFLATE_BYTES and body[0]:
+            self._body = await asyncio.to_thread(frames.inflate_body, body, limit, self._encoding)
 
     def take_message(self) -> bytes | bytearray:
         """Return the one request message of a method that takes one; the body is complete.

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from sdk.wire.context_view import ContextView
-from sdk.wire.frames import Flagged
+from sdk.wire.frames import INFLATE_BYTES, Flagged
 
 if TYPE_CHECKING:
     from sdk.wire.frames import FrameReader, Message
@@ -115,4 +115,16 @@ class FlowControl(ContextView):
         if self.paused and self._queued_bytes < LOW_WATER:
             self.paused = False
             self.transport.resume_reading()
-        return reader.decompress(message) if isinstance(message, Flagged) else message
+        return await self._inflate(reader, message) if isinstance(message, Flagged) else message
+
+    async def _inflate(self, reader: FrameReader, message: Flagged) -> bytes:
+        if len(message) < INFLATE_BYTES:
+            return reader.decompress(message)
+        try:
+            return await asyncio.to_thread(reader.decompress, message)
+        except asyncio.CancelledError:
+            # It may have been a wait of the handler's own (``wait_for``): the message is there when it asks again.
+            assert self.messages is not None
+            self.messages.appendleft(message)
+            self._queued_bytes += len(message) + MESSAGE_COST
+            raise
