@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 from sdk.deployment import definition_of
 from sdk.errors import OptionsError
 from sdk.serve.application import describe_instance, require_application
-from sdk.serve.internals import (
+from sdk.serve.internals import internal_request_id, request_context_setter
+from sdk.serve.local_calls import Children, LocalCalls, LocalRouter, unknown_method
+from sdk.serve.local_internals import (
     build_local,
+    end_batches,
     enter_local_replica,
     forget_batches,
-    internal_request_id,
     make_handle,
     make_replica_context,
-    request_context_setter,
 )
-from sdk.serve.local_batches import end_batches
-from sdk.serve.local_calls import Children, LocalCalls, LocalRouter, unknown_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -112,9 +111,14 @@ class LocalReplica:
     async def stop(self) -> None:
         """End its calls and call its ``__del__``; what that raises is logged."""
         self.enter()
+        try:
+            await self._end()
+        finally:
+            end_batches(self.batch_queues.values())
+
+    async def _end(self) -> None:
         if hasattr(self, "calls"):
             await self.calls.stop()
-        end_batches(self.batch_queues.values())
         if not self._is_class or not self._is_made or self.instance is None:
             return  # an instance that was given ends when its owner wants it to
         try:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -142,15 +141,6 @@ def test_batches() -> None:
     asyncio.run(main())  # a second time: nothing of it belongs to the first server's loop
 
 
-def test_batches_that_are_dropped_after_the_end_want_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    with sdk.testing.serve(Models.bind()) as server:
-        assert server.client(GreeterSyncClient).SayHello(Text(text="1")).text == "2"
-    loop = Mock()
-    monkeypatch.setattr("ray.serve.batching.get_or_create_event_loop", loop)
-    gc.collect()
-    loop.assert_not_called()
-
-
 def test_replicas_of_one_class_gather_their_own_batches() -> None:
     async def main() -> None:
         async with sdk.testing.serve(a=Models.bind(), b=Models.bind()) as server:
@@ -173,6 +163,18 @@ def test_the_size_of_batches_may_be_set() -> None:
             assert models.batches == [2, 2, 4]
 
     asyncio.run(main())
+
+
+def test_what_drops_a_batch_later_makes_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with sdk.testing.serve(Models.bind()) as server, server.client(GreeterClient) as client:
+            await asyncio.gather(*(client.SayHello(Text(text="1")) for _ in range(4)))
+
+    asyncio.run(main())  # from now on this thread has no event loop
+    made: list[str] = []
+    monkeypatch.setattr("ray.serve.batching.get_or_create_event_loop", lambda: made.append("a loop"))
+    gc.collect()
+    assert not made
 
 
 def test_multiplexed_models(serving: Callable[..., Any]) -> None:
