@@ -150,7 +150,10 @@ class _Client(Generic[ChannelT]):
         if self._closed:
             raise ValueError(f"{type(self).__name__} is closed; make a new one")
         if self._process not in (None, os.getpid()):
-            raise RuntimeError(f"{type(self).__name__} was in use when this process was forked: make a new one here")
+            raise RuntimeError(
+                f"{type(self).__name__} was in use when this process was forked, and gRPC is no good afterwards: start "
+                "processes by spawning, or before the first call"
+            )
 
     @classmethod
     def _methods(cls) -> list[Method]:
