@@ -117,6 +117,7 @@ class WireServer:
         self._connections: set[Connection] = self.sweep.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []
         self._idle: asyncio.Event | None = None
+        self._lost: asyncio.Event | None = None
         self.closing = False
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -202,7 +203,7 @@ class WireServer:
         """Log an exception that a handler did not handle, with the id that the client has."""
         logger.error("%s failed, request_id %s", call.path.decode("latin-1"), call.request_id, exc_info=error)
 
-    async def drain(self, *, quiet_s: float, grace_s: float) -> None:
+    async def drain(self, *, quiet_s: float, grace_s: float, leave_s: float = 0.0) -> None:
         """Stop serving without losing a call; then end what is left.
 
         Envoy must no longer send calls here when this is called; those on their way still arrive.
@@ -210,11 +211,16 @@ class WireServer:
         Args:
             quiet_s: Seconds without a new call after which none is expected any more; at most a fourth of the grace.
             grace_s: Seconds that ongoing calls get to end by themselves; then they end UNAVAILABLE.
+            leave_s: Seconds that Envoy gets to close its idle connections, which each of its threads does when it
+                forgets this replica: until then one that is short of time may still send a call. At most a fourth of
+                the grace, too.
         """
         began, seen = self.loop.time(), -1
         while seen != self.calls and self.loop.time() <= began + grace_s / 4:
             seen = self.calls
             await asyncio.sleep(quiet_s)
+        await self._until_nothing_is_idle(min(leave_s, grace_s / 4))
+        await asyncio.sleep(0)  # what has arrived is accepted and read
         self.closing = True
         self.head = _HEAD_CLOSE
         for listener in self._listeners:
@@ -228,6 +234,23 @@ class WireServer:
         for connection in list(self._connections):
             connection.end(UNAVAILABLE, SHUTTING_DOWN)
         self.executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _until_nothing_is_idle(self, patience_s: float) -> None:
+        """Wait until the peers have closed every connection on which no call runs."""
+        deadline = self.loop.time() + patience_s
+        while any(connection.phase is Phase.IDLE for connection in self._connections):
+            left = deadline - self.loop.time()
+            if left <= 0:
+                return
+            self._lost = asyncio.Event()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), left)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is closed."""
+        self._connections.discard(connection)
+        if self._lost is not None:
+            self._lost.set()
 
     @property
     def connections(self) -> int:
@@ -279,7 +302,7 @@ class Connection(asyncio.Protocol):
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._server._connections.discard(self)
+        self._server.forget(self)
         self._parser = DEAF  # it refers to this object: without the cycle nothing waits for the GC
         if self._call is not None:
             self._call.connection_lost()
