@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 from sdk.deployment import definition_of
 from sdk.errors import OptionsError
 from sdk.serve.application import describe_instance, require_application
-from sdk.serve.internals import (
+from sdk.serve.internals import internal_request_id, request_context_setter
+from sdk.serve.local_calls import Children, LocalCalls, LocalRouter, unknown_method
+from sdk.serve.local_internals import (
     build_local,
     enter_local_replica,
     forget_batches,
-    internal_request_id,
     make_handle,
     make_replica_context,
-    request_context_setter,
 )
-from sdk.serve.local_calls import Children, LocalCalls, LocalRouter, unknown_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

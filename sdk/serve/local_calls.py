@@ -21,7 +21,7 @@ from ray import cloudpickle
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 from ray.serve.handle import DeploymentResponse, DeploymentResponseGenerator
 
-from sdk.serve.internals import enter_local_request
+from sdk.serve.local_internals import enter_local_request
 
 if TYPE_CHECKING:
     from sdk.serve.local import LocalReplica

@@ -19,9 +19,9 @@ import uvloop
 
 from sdk.ingress.reflection import announce
 from sdk.interceptors import make_interceptors
-from sdk.serve.internals import local_serve
 from sdk.serve.local import LocalApplication, LocalReplica
 from sdk.serve.local_calls import Children
+from sdk.serve.local_internals import local_serve
 from sdk.serve.replica import translate
 from sdk.testing.certificates import write_certificate
 from sdk.testing.faults import Faults
