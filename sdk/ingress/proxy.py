@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc.aio
 import ray
 
 from sdk.errors import IngressError
@@ -24,14 +23,14 @@ from sdk.ingress.draining import is_draining
 from sdk.ingress.envoy import check_port, envoy_command, find_envoy, last_words
 from sdk.ingress.gate import Gate
 from sdk.ingress.goodbye import say_goodbye
+from sdk.ingress.listening import FALLBACK, HOLD, address_text, listener_config, tls_config, unix_server
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
 from sdk.xds.isolation import Isolation
-from sdk.xds.listener import ListenerConfig
 from sdk.xds.resources import build
 from sdk.xds.server import AdsServer
 from sdk.xds.snapshot import Snapshot
-from sdk.xds.tls import TlsConfig, write_secrets
+from sdk.xds.tls import write_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,11 +52,6 @@ _ORPHAN_PATIENCE_S = 5.0
 _DRAIN_LOOK_S = 2.0
 # Seconds without any controller, not even one that is being restarted, after which nobody needs this proxy.
 _ABANDONED_S = 30.0
-# A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default).
-_FALLBACK_OPTIONS = [
-    ("grpc.server.max_pending_requests", 1_000_000),
-    ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
-]
 
 
 class Proxy:
@@ -70,12 +64,11 @@ class Proxy:
 
     async def __init__(self, node_id: str, options: GrpcOptions) -> None:  # type: ignore[misc]  # Ray awaits it
         self._options = options
-        self._state = ProxyState(uuid.uuid4().hex, node_id, f"{options.host}:{options.port}")
+        self._state = ProxyState(uuid.uuid4().hex, node_id, address_text(options.host, options.port))
         self._snapshot: Snapshot | None = None
         # What an adopted Envoy had from its former proxy.
         self._kept: Table | None = None
         self._folder = Path(tempfile.gettempdir(), f"sdk-ingress-{node_id[:12]}")
-        self._tls = _tls_config(options, self._folder)
         self._ads: AdsServer | None = None
         self._fallback: Any = None
         self._hold: Any = None
@@ -168,19 +161,16 @@ class Proxy:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
         (self._folder / "bootstrap.pb").write_bytes(bootstrap)
-        if self._tls is not None:
-            write_secrets(self._tls)
+        tls = tls_config(self._options, self._folder)
+        if tls is not None:
+            write_secrets(tls)
 
     async def _start_fallback(self) -> None:
-        self._fallback = grpc.aio.server(options=_FALLBACK_OPTIONS)
-        self._fallback.add_generic_rpc_handlers((self._built_in.generic_handler(),))
-        self._fallback.add_insecure_port(f"unix:{self._folder / 'fallback.sock'}")
+        self._fallback = unix_server(self._built_in.generic_handler(), self._folder / FALLBACK)
         await self._fallback.start()
 
     async def _start_gate(self) -> None:
-        self._hold = grpc.aio.server(options=_FALLBACK_OPTIONS)
-        self._hold.add_generic_rpc_handlers((self._gate.generic_handler(),))
-        self._hold.add_insecure_port(f"unix:{self._folder / 'hold.sock'}")
+        self._hold = unix_server(self._gate.generic_handler(), self._folder / HOLD)
         await self._hold.start()
         self._tasks.append(asyncio.get_running_loop().create_task(self._gate.keep_reporting()))
 
@@ -294,20 +284,7 @@ class Proxy:
     async def _push(self, snapshot: Snapshot) -> None:
         """Return when Envoy has acknowledged this routing table."""
         assert self._ads is not None
-        config = ListenerConfig(
-            fallback_socket=str(self._folder / "fallback.sock"),
-            host=self._options.host,
-            port=self._options.port,
-            max_concurrent_streams=self._options.max_concurrent_streams,
-            max_metadata_bytes=self._options.max_metadata_bytes,
-            tls=self._tls,
-            hold_socket=str(self._folder / "hold.sock"),
-            access_log=self._options.access_log,
-            keepalive_time_s=self._options.keepalive_time_s,
-            keepalive_timeout_s=self._options.keepalive_timeout_s,
-            max_connection_idle_s=self._options.max_connection_idle_s,
-            max_connection_age_s=self._options.max_connection_age_s,
-        )
+        config = listener_config(self._options, self._folder, can_hold=True)
         self._gate.expect(snapshot)
         resources = build(snapshot.seen_from(self._state.node_id), config)
         await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_PATIENCE_S)
@@ -336,11 +313,3 @@ class Proxy:
         controller = await asyncio.to_thread(find_controller)
         descriptors: bytes | None = controller and await controller.descriptors.remote(digest)
         return descriptors
-
-
-def _tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
-    if options.tls_certificate is None or options.tls_private_key is None:
-        return None
-    return TlsConfig(
-        options.tls_certificate, options.tls_private_key, str(folder / "secrets"), client_ca=options.tls_client_ca
-    )

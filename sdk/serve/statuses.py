@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from ray.serve.schema import ApplicationStatus as ServeState
 from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]  # where Ray Serve's own status has it from
 
+from sdk.ingress.listening import address_text
+
 if TYPE_CHECKING:
     from ray.serve.schema import ApplicationStatusOverview
 
@@ -129,7 +131,7 @@ def combine(
                     deployment.status.value,
                     known.services if known else (),
                     deployment.replica_states.get(ReplicaState.RUNNING, 0),
-                    tuple(f"{endpoint.host}:{endpoint.port}" for endpoint in known.endpoints) if known else (),
+                    tuple(address_text(endpoint.host, endpoint.port) for endpoint in known.endpoints) if known else (),
                     deployment.message,
                     known is not None and known.is_held,
                 )
