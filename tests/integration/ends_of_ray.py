@@ -1,6 +1,6 @@
 """A program: what serves with an ingress is ended without a chance to clean up. Prints what is left of it as JSON.
 
-It is the first process of a namespace where possible: `ray stop` ends every Ray that it sees.
+It runs in a namespace of its own where possible: `ray stop` ends every Ray that it sees.
 """
 
 from __future__ import annotations
