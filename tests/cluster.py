@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import socket
 import sys
@@ -28,6 +29,13 @@ def share_with_replicas(*folders: Path) -> None:
         IMPORTED_BY_REPLICAS.append(folder)
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
+
+
+def set_import_path() -> None:
+    """Let processes that are started from now on import from these folders too."""
+    before = os.environ.get("PYTHONPATH")
+    # An empty part would be the working directory.
+    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, IMPORTED_BY_REPLICAS), *([before] if before else [])])
 
 
 def generate(protos: Path) -> Path:

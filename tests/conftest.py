@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
+import atexit
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,17 @@ from typing import Any
 
 import grpc
 import pytest
-from cluster import IMPORTED_BY_REPLICAS, Ingress, free_port
+from cluster import Ingress, free_port, set_import_path
 
-# A shell that starts us in the background lets us ignore Ctrl-C, and so would every command that a test starts.
+# A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Ray asks for this thread's event loop. One that asyncio makes for it would be dropped, unclosed, by the first
+# `asyncio.run` of any test.
+_loop = asyncio.new_event_loop()
+atexit.register(_loop.close)
+asyncio.set_event_loop(_loop)
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +29,7 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     # Workers inherit the environment of the processes that Ray starts now.
-    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, IMPORTED_BY_REPLICAS), os.environ.get("PYTHONPATH", "")])
+    set_import_path()
     ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()

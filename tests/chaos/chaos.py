@@ -17,7 +17,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 # Ray starts processes while the load's threads call.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-from cluster import IMPORTED_BY_REPLICAS, free_port, generate, share_with_replicas  # noqa: E402  # after the path
+from cluster import free_port, generate, set_import_path, share_with_replicas  # noqa: E402  # after the path
 
 _LONGEST_S = 600.0
 
@@ -34,7 +34,7 @@ def main() -> int:
     watchdog.daemon = True
     watchdog.start()
     share_with_replicas(HERE, generate(HERE.parent / "integration" / "protos"))
-    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, IMPORTED_BY_REPLICAS), os.environ.get("PYTHONPATH", "")])
+    set_import_path()
 
     import ray
 

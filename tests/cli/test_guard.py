@@ -13,7 +13,7 @@ from sdk.cli.guard import Guard
 COMMAND = """
 import subprocess, sys, time
 from sdk.cli.guard import Guard
-child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+child = subprocess.Popen(["sleep", "60"], start_new_session=True, stdout=subprocess.DEVNULL)
 Guard().watch() if sys.argv[1] == "guarded" else None
 print(child.pid, flush=True)
 time.sleep(60)
@@ -50,12 +50,21 @@ def test_what_a_killed_command_leaves_is_ended_and_what_others_started_stays() -
         os.kill(others_child, signal.SIGKILL)
 
 
+# In a process of its own: everything else that this one has started, such as the session's Ray, would end too.
+FINISH = """
+import subprocess
+from sdk.cli.guard import Guard
+guard = Guard()
+child = subprocess.Popen(["sleep", "60"])
+guard.watch()
+guard.finish()
+print(child.wait(5))
+"""
+
+
 def test_finish_ends_what_is_left_at_once() -> None:
-    guard = Guard()
-    with subprocess.Popen(["sleep", "60"]) as child:
-        guard.watch()
-        guard.finish()
-        assert child.wait(5) == -signal.SIGKILL
+    finished = subprocess.run([sys.executable, "-c", FINISH], capture_output=True, text=True, timeout=30, check=True)
+    assert int(finished.stdout) == -signal.SIGKILL
 
 
 def test_finish_before_anything_was_started() -> None:
