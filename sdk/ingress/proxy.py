@@ -76,6 +76,7 @@ class Proxy:
         self._isolation = Isolation(self._push)
         self._built_in = BuiltIn(self._in_force, self._fetch_descriptors)
         self._envoy: SupervisedEnvoy | None = None
+        self._confirming: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
@@ -97,6 +98,8 @@ class Proxy:
 
     async def stop(self) -> None:
         """End Envoy and everything else, and remove what was written."""
+        if self._confirming is not None:
+            self._tasks.append(self._confirming)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -187,20 +190,45 @@ class Proxy:
             if self._envoy is not None:
                 self._change(envoy_pid=self._envoy.report.envoy_pid)
                 async for report in self._envoy.reports():
-                    self._change(envoy_pid=report.envoy_pid)
-                    if not report.envoy_pid:
+                    if report.envoy_pid:
+                        self._change(envoy_pid=report.envoy_pid)
+                    else:
+                        self._lose_envoy()
                         logger.error(
                             "Envoy ended with exit code %s and is started again: %s", report.exit_code, self._words()
                         )
                 self._envoy.leave()
                 self._envoy = None
-                self._change(envoy_pid=0)
+                self._lose_envoy()
                 logger.error("Envoy's supervisor ended, and Envoy with it: both are started again")
             try:
                 self._envoy = await start(self._folder, plan)
             except OSError as error:
                 logger.error("Envoy can't be started: %s; trying again", error)
                 await asyncio.sleep(_RETRY_S)
+
+    def _lose_envoy(self) -> None:
+        """Take note that Envoy is dead: the next one serves nothing before it has acknowledged the table."""
+        self._change(envoy_pid=0, version=0)
+        if self._ads is not None:
+            self._ads.disconnect()
+        if self._confirming is not None:
+            self._confirming.cancel()
+        if self._snapshot is not None:
+            self._confirming = asyncio.get_running_loop().create_task(self._confirm())
+
+    async def _confirm(self) -> None:
+        """Report the table's version once an Envoy that was started again serves it."""
+        assert self._ads is not None
+        assert self._snapshot is not None
+        while True:
+            try:
+                await asyncio.wait_for(self._ads.settled(), _PUBLISH_PATIENCE_S)
+            except asyncio.TimeoutError:  # noqa: PERF203  # each wait may fail by itself
+                self._fail_to_acknowledge()
+            else:
+                self._change(version=self._snapshot.version, problem="")
+                return
 
     async def _follow(self) -> None:
         """Ask the controller for news and publish it, until there is no controller any more."""
@@ -264,8 +292,7 @@ class Proxy:
         try:
             is_complete = await self._isolation.publish(snapshot)
         except asyncio.TimeoutError:
-            problem = f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {self._words()}"
-            self._fail(problem.rstrip())
+            self._fail_to_acknowledge()
         except IngressError as error:
             self._fail(str(error))
         else:
@@ -305,6 +332,10 @@ class Proxy:
         if problem != self._state.problem:
             logger.error("%s", problem)
         self._change(problem=problem)
+
+    def _fail_to_acknowledge(self) -> None:
+        problem = f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {self._words()}"
+        self._fail(problem.rstrip())
 
     def _words(self) -> str:
         return last_words(self._folder / "envoy.log")
