@@ -1,7 +1,6 @@
-"""What the SDK uses of Ray Serve beyond its public API.
+"""What the SDK uses of Ray Serve beyond its public API; for applications without a cluster, ``local_internals.py``.
 
-Checked with Ray Serve 2.60. If an upgrade breaks something, it breaks here. What applications without a cluster need
-stands in ``local_internals.py``.
+Checked with Ray Serve 2.60. If an upgrade breaks something, it breaks here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What applications without a cluster (``local.py``) use of Ray Serve beyond its public API.
+"""What applications without a cluster (``sdk/serve/local.py``) use of Ray Serve beyond its public API.
 
-As with ``internals.py``: checked with Ray Serve 2.60, and if an upgrade breaks something of this, it breaks here.
+As with ``internals.py``: checked with Ray Serve 2.60, and if an upgrade breaks something, it breaks here.
 """
 
 from __future__ import annotations
