@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 from collections.abc import Mapping
@@ -76,8 +75,6 @@ def codegen(
 
     Exits with 0 when all is well, 1 when a proto has an error or --check finds something, 2 when used wrongly.
     """
-    if "NO_COLOR" in os.environ:
-        context.color = False
     given = {name: context.params[name] for name in _NAMES if context.params[name]}
     try:
         if check and is_watching:
@@ -165,7 +162,7 @@ def _show_notes(options: Options, report: Report) -> None:
 def _show_error(error: CodegenError) -> None:
     for line in error.details:
         click.echo(line, err=True)
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {error}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
 
 
 def _command(given: Mapping[str, Any]) -> str:

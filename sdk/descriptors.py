@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import Descriptor, FileDescriptor, ServiceDescriptor
+    from google.protobuf.descriptor import Descriptor, EnumDescriptor, FileDescriptor, ServiceDescriptor
 
     from sdk.service import Service
 
@@ -79,7 +79,10 @@ class Descriptors:
         self._pool = DescriptorPool()
         self._files = {file.name: file for file in files.file}
         self._places: dict[str, str] = {}
+        self._order: list[str] = []
         for file in _ordered(self._files, source):
+            if file.name in self._files:
+                self._order.append(file.name)
             try:
                 self._pool.AddSerializedFile(file.SerializeToString())
             except TypeError as error:
@@ -93,6 +96,42 @@ class Descriptors:
     def has_file(self, name: str) -> bool:
         """Return whether a file of this name is among them."""
         return name in self._files
+
+    @property
+    def pool(self) -> DescriptorPool:
+        """What knows every type of the files."""
+        return self._pool
+
+    @property
+    def file_descriptor_set(self) -> FileDescriptorSet:
+        """The files as they were given, each after those that it imports."""
+        return FileDescriptorSet(file=[self._files[name] for name in self._order])
+
+    def types(self) -> dict[str, Descriptor | EnumDescriptor]:
+        """Return every message and enum of the files by full name, those within messages too."""
+        found: dict[str, Descriptor | EnumDescriptor] = {}
+
+        def add(message: Descriptor) -> None:
+            if not message.GetOptions().map_entry:
+                found[message.full_name] = message
+                found.update((enum.full_name, enum) for enum in message.enum_types)
+                for nested in message.nested_types:
+                    add(nested)
+
+        for name in self._files:
+            file = self._pool.FindFileByName(name)
+            found.update((enum.full_name, enum) for enum in file.enum_types_by_name.values())
+            for message in file.message_types_by_name.values():
+                add(message)
+        return found
+
+    def file(self, name: str) -> FileDescriptorProto:
+        """Return a file as it was given, with comments where it has them.
+
+        Raises:
+            KeyError: There is no such file.
+        """
+        return self._files[name]
 
     def message(self, full_name: str) -> Descriptor | None:
         """Return a message, or None."""

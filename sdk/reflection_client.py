@@ -26,6 +26,10 @@ _VERSIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
 _TIMEOUT_S = 10.0
 
 
+class NoReflectionError(ServerError):
+    """A server has no reflection. Whoever asks must know otherwise what it serves."""
+
+
 class Reflection:
     """What a server says of its services. Blocking; may be used from several threads.
 
@@ -113,7 +117,9 @@ class Reflection:
                 raise ServerError(f"{self._who} answered {len(answers)} of {len(questions)} questions by reflection.")
             self._version = version
             return answers
-        raise ServerError(f"{self._who} has no server reflection: give its protos or descriptors as a file instead.")
+        raise NoReflectionError(
+            f"{self._who} has no server reflection: give its protos or descriptors as a file instead."
+        )
 
     def _failed(self, error: Any) -> str:
         if error.code() is grpc.StatusCode.UNAVAILABLE:

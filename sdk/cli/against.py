@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.protobuf.message import DecodeError
-
 from sdk.cli.check_report import Comparison
+from sdk.cli.proto_sources import read_descriptors
 from sdk.compatibility import compare
 from sdk.descriptors import Descriptors, describe
 from sdk.errors import OptionsError
@@ -25,7 +21,6 @@ _SERVER = re.compile(
     r"(?P<tls>https://|grpcs://)?(http://|grpc://)?(?P<target>[^/\s]+:\d+)(/(?P<application>[^/\s]+))?/?"
 )
 _BUILT_IN = ("grpc.", "ray.serve.")
-_GZIP = b"\x1f\x8b"
 
 
 def compare_against(services: Sequence[Service], other: str, strict: bool) -> Comparison:
@@ -44,7 +39,7 @@ def compare_against(services: Sequence[Service], other: str, strict: bool) -> Co
     served = [service.full_name for service in services]
     path, server = Path(other), _SERVER.fullmatch(other)
     if path.exists():
-        old = Descriptors(_compiled(path) if path.is_dir() or path.suffix == ".proto" else _read(path), other)
+        old = Descriptors(read_descriptors([path], (), "--against"), other)
         asked = _in_question(old, new, served)
     elif server is not None:
         old, listed = _ask(server, other)
@@ -75,36 +70,6 @@ def _in_question(old: Descriptors, new: Descriptors, served: Sequence[str]) -> l
         for name, service in old.services.items()
         if name in served or (name not in new.services and new.has_file(service.file.name))
     ]
-
-
-def _read(path: Path) -> FileDescriptorSet:
-    try:
-        data = path.read_bytes()
-        files = FileDescriptorSet.FromString(gzip.decompress(data) if data.startswith(_GZIP) else data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise OptionsError(f"--against {path}: it can't be read: {error}") from None
-    except DecodeError:
-        files = FileDescriptorSet()
-    if not files.file or not all(file.name for file in files.file):
-        raise OptionsError(
-            f"--against {path}: it holds no descriptors; make it with `protoc --include_imports --descriptor_set_out`"
-        )
-    return files
-
-
-def _compiled(path: Path) -> FileDescriptorSet:
-    # Imported here: the other ways need no compiler.
-    from codegen import compile as compiler
-    from codegen import config, sources
-    from codegen.errors import CodegenError
-
-    try:
-        includes = config.load(Path.cwd()).proto_path
-        with compiler.Protoc(sources.find([path], includes), includes) as protoc:
-            protoc.read()
-            return FileDescriptorSet.FromString(protoc.descriptors())
-    except CodegenError as error:
-        raise OptionsError("\n".join([f"--against {path}: {error}", *error.details])) from None
 
 
 def _ask(server: re.Match[str], other: str) -> tuple[Descriptors, list[str]]:

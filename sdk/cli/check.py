@@ -43,7 +43,8 @@ from sdk.implementation import generated_bases
     show_default=True,
     help="`json` for scripts, `github` for annotations in GitHub Actions.",
 )
-def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: str) -> None:
+@click.option("--json", "wants_json", is_flag=True, help="The same as `--format json`.")
+def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: str, wants_json: bool) -> None:
     """Check that the classes of MODULE fit the services of their proto files. Needs no cluster.
 
     NAME is a class, or what its `.bind()` returned; without it, every decorated class of the module is checked, and of
@@ -71,7 +72,7 @@ def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: 
         except SdkError as error:
             failures.append(Failure(against, str(error), exit_code(error)))
     report = Report(tuple(classes), tuple(failures), comparison, strict)
-    check_formats.show(report, format_)
+    check_formats.show(report, "json" if wants_json else format_)
     if report.exit_code:
         raise click.exceptions.Exit(report.exit_code)
 

@@ -41,6 +41,8 @@ def show(report: Report, format_: str) -> None:
         return
     from rich.console import Console
 
+    from sdk.cli.main import show_error
+
     console = Console()
     if console.is_terminal:
         for tree in _trees(report):
@@ -48,7 +50,7 @@ def show(report: Report, format_: str) -> None:
     elif report.classes or report.comparison is not None:
         click.echo("\n".join(_texts(report)))
     for failure in report.failures:
-        click.echo(f"error: {failure.message}", err=True)
+        show_error(failure.message)
 
 
 # -- JSON -------------------------------------------------------------------------------------

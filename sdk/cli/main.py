@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import sdk
-from sdk.errors import ApplicationError, OptionsError, SdkError
+from sdk.errors import ApplicationError, OptionsError, SdkError, ServerError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # Where each command is and what its line in `sdk --help` says. Commands import Ray or grpcio-tools, which take
 # seconds: only the one that is called is loaded.
 _COMMANDS: dict[str, tuple[str, str]] = {
+    "call": ("sdk.cli.call:call", "Call a method of a gRPC server, with messages as JSON."),
     "check": ("sdk.cli.check:check", "Check that classes fit their proto services; needs no cluster."),
     "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),
+    "completion": ("sdk.cli.completion:completion", "Print the script that completes commands in a shell."),
     "run": ("sdk.cli.run:run", "Serve an application behind Envoy until Ctrl-C."),
+    "services": ("sdk.cli.services:services", "List what a gRPC server serves, or describe a part of it."),
     "shutdown": ("sdk.cli.shutdown:shutdown", "End every application and the ingress."),
     "status": ("sdk.cli.status:status", "Show how applications and proxies are."),
 }
+_COMPLETE = "_SDK_COMPLETE"  # click's name for the variable by which a shell asks for completions
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -34,6 +44,29 @@ class LazyGroup(click.Group):
     def __init__(self, *, lazy: Mapping[str, tuple[str, str]], **options: Any) -> None:
         super().__init__(**options)
         self._lazy = lazy
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line; a shell that asks for completions is answered instead."""
+        if _COMPLETE in os.environ:
+            importlib.import_module("sdk.cli.completion")  # it registers what bash needs
+        return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Return the context of a run; without colours where the user wants none (no-color.org)."""
+        if os.environ.get("NO_COLOR"):
+            extra.setdefault("color", False)
+        try:
+            return super().make_context(*args, **extra)
+        except click.ClickException as error:
+            raise click.exceptions.Exit(_show(error)) from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin so, without loading the commands."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, (_, text) in sorted(self._lazy.items())]
+        found = [item for item in found if item.value.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
@@ -69,18 +102,37 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SdkError as error:
-            click.echo(f"error: {error}", err=True)
+            show_error(str(error))
             ctx.exit(exit_code(error))
+        except click.ClickException as error:
+            ctx.exit(_show(error))
         except KeyboardInterrupt:
             ctx.exit(_INTERRUPTED)
+
+
+def show_error(text: str) -> None:
+    """Print an error on stderr, as all commands do."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {text}", err=True)
+
+
+def _show(error: click.ClickException) -> int:
+    """Print an error of click's in our way, after the usage that it shows before some; return its exit code."""
+    text = io.StringIO()
+    error.show(text)
+    usage, *message = re.split("^Error: ", text.getvalue(), maxsplit=1, flags=re.MULTILINE)
+    click.echo(usage, nl=False, err=True)  # the help, for `sdk` alone
+    for each in message:
+        show_error(each.rstrip("\n"))
+    return error.exit_code
 
 
 def exit_code(error: SdkError) -> int:
     """Return 2 when the command was called with something wrong, 1 when something else is."""
     from sdk.cli.target import ModuleFailedError
 
-    called_wrongly = isinstance(error, (ApplicationError, OptionsError)) and not isinstance(error, ModuleFailedError)
-    return 2 if called_wrongly else 1
+    if isinstance(error, ModuleFailedError):
+        return 1
+    return 2 if isinstance(error, (ApplicationError, OptionsError, ServerError)) else 1
 
 
 @click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -5,19 +5,25 @@ from __future__ import annotations
 import click
 
 
-@click.command(epilog="Example:  sdk status --json | jq .healthy")
+@click.command(epilog="\b\nExamples:\n  sdk status\n  sdk status --json | jq .healthy")
 @click.option("--json", "wants_json", is_flag=True, help="Print one JSON object.")
-@click.option("--address", default=None, help="Ray cluster to ask; by default RAY_ADDRESS or the one of this machine.")
+@click.option(
+    "--address", default=None, metavar="HOST:PORT", help="Ray cluster.  [default: RAY_ADDRESS, or one that runs here]"
+)
 def status(wants_json: bool, address: str | None) -> None:
-    """Show applications, deployments and proxies. Exit code 0: all healthy; 1: something is not, or nothing runs."""
+    """Show applications, deployments and proxies.
+
+    Exits with 0 when all are healthy, 1 when something is not, when nothing runs, or when there is no cluster.
+    """
     from rich.console import Console
 
     from sdk.cli.cluster import connect
     from sdk.cli.view import as_json, as_tables, as_text
     from sdk.serve.run import status as read_status
 
-    connect(address)
-    current = read_status()
+    with Console(stderr=True).status("Asking Ray …"):
+        connect(address)
+        current = read_status()
     console = Console()
     if wants_json:
         click.echo(as_json(current))

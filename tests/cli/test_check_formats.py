@@ -67,6 +67,10 @@ def test_a_terminal_gets_a_tree_in_colours(sdk: Run, project: Path) -> None:
     assert "\x1b[1;31mOne: 1 problem\x1b[0m" in done.stdout
 
 
+def test_json_as_other_commands_call_it(sdk: Run) -> None:
+    assert sdk("check", "shop_app", "--json").stdout == sdk("check", "shop_app", "--format", "json").stdout
+
+
 def test_json(sdk: Run, project: Path) -> None:
     (project / "one.py").write_text(BAD.format(name="One"))
     done = sdk("check", "one", "shop_app", "nothing", "--format", "json")

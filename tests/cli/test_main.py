@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -38,6 +39,60 @@ def test_help_lists_every_command_and_loads_none() -> None:
     assert (done.returncode, loaded) == (0, "")
     for name, (_, text) in _COMMANDS.items():
         assert any(line.split() == [name, *text.split()] for line in shown)
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_help_has_an_example(name: str) -> None:
+    shown = CliRunner().invoke(main, [name, "--help"], terminal_width=120).output
+    assert f"sdk {name}" in shown.partition("Example")[2]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["call", "--help"], ["services", "--help"], ["completion", "zsh"]]
+)
+def test_what_only_tells_loads_nothing_large(arguments: list[str]) -> None:
+    program = (
+        "import sys; from sdk.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print('loaded', *(m for m in ('ray', 'grpc', 'grpc_tools', 'rich') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "loaded")
+
+
+def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(**options: Any) -> str:
+        return CliRunner().invoke(main, ["codegen", "none", "--out", "gen"], **options).stderr
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert said(color=True).startswith("\x1b[31m\x1b[1merror:\x1b[0m ")
+    assert said().startswith("error: ")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert said(color=True).startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["chek"], "No such command 'chek'."),
+        (["--nothing"], "No such option '--nothing'."),
+        (["call"], "Missing argument 'TARGET'."),
+        (["status", "more"], "Got unexpected extra argument (more)"),
+    ],
+)
+def test_wrong_use_is_told_in_the_same_words(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(main, arguments, prog_name="sdk")
+    assert (done.exit_code, done.stdout) == (2, "")
+    command = "sdk" if arguments[0] not in _COMMANDS else f"sdk {arguments[0]}"
+    usage, hint, empty, error = done.stderr.splitlines()
+    assert usage.startswith(f"Usage: {command} ")
+    assert (hint, empty, error) == (f"Try '{command} --help' for help.", "", f"error: {said}")
+
+
+def test_no_command_shows_the_help() -> None:
+    done = CliRunner().invoke(main, [], prog_name="sdk")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == CliRunner().invoke(main, ["--help"], prog_name="sdk").stdout
 
 
 def test_help_is_fast(sdk: Run) -> None:
@@ -74,6 +129,7 @@ def test_unknown_command(sdk: Run) -> None:
         (errors.IngressError("it is wrong"), 1),
         (errors.OptionsError("it is wrong"), 2),
         (errors.ApplicationError("it is wrong"), 2),
+        (errors.ServerError("it is wrong"), 2),
         (ModuleFailedError("it is wrong"), 1),
     ],
 )
@@ -98,4 +154,4 @@ def test_package_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monke
     group = LazyGroup(name="sdk", lazy={"more": ("needs_more:more", "Needs more.")})
     done = CliRunner().invoke(group, ["more"])
     assert done.exit_code == 1
-    assert done.stderr == "Error: `sdk more` needs not_installed, which is not installed: pip install 'ray-grpc-sdk'\n"
+    assert done.stderr == "error: `sdk more` needs not_installed, which is not installed: pip install 'ray-grpc-sdk'\n"

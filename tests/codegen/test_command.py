@@ -95,7 +95,7 @@ def test_check(sdk: Sdk) -> None:
         "gen/gone_pb2_grpc.pyi is extra: no proto makes it\n"
         "gen/greet_pb2.py is missing\n"
         "gen/greet_sdk.py is stale\n"
-        "Error: gen is not up to date; run: sdk codegen protos --out gen\n",
+        "error: gen is not up to date; run: sdk codegen protos --out gen\n",
     )
     assert content("gen") == before
     sdk("protos", "--out", "gen")
@@ -107,7 +107,7 @@ def test_check_makes_no_folder_and_believes_no_manifest(sdk: Sdk) -> None:
         1,
         "",
         "".join(f"gen/{name} is missing\n" for name in FILES)
-        + "Error: gen is not up to date; run: sdk codegen protos --out gen -I protos --exclude 'x y'\n",
+        + "error: gen is not up to date; run: sdk codegen protos --out gen -I protos --exclude 'x y'\n",
     )
     assert not Path("gen").exists()
     sdk("protos", "--out", "gen")
@@ -163,7 +163,7 @@ def test_a_tree_in_a_package(sdk: Sdk) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)
     assert sdk("protos", "--out", "myapp/gen", "--package", "myapp.gen", "--check").returncode == 0
     wrong = sdk("protos", "--out", "myapp/gen", "--package", "my-app")
-    assert outcome(wrong) == (2, "", "Error: package 'my-app': 'my-app' is no name of a Python package\n")
+    assert outcome(wrong) == (2, "", "error: package 'my-app': 'my-app' is no name of a Python package\n")
 
 
 def test_a_package_grows_with_every_call(sdk: Sdk) -> None:
@@ -229,8 +229,8 @@ def in_terminal(*arguments: str, **environment: str) -> str:
 
 
 def test_colours_are_for_terminals(project: Path) -> None:
-    assert in_terminal("none", "--out", "gen") == "\x1b[31m\x1b[1mError:\x1b[0m none does not exist\r\n"
-    assert in_terminal("none", "--out", "gen", NO_COLOR="1") == "Error: none does not exist\r\n"
+    assert in_terminal("none", "--out", "gen") == "\x1b[31m\x1b[1merror:\x1b[0m none does not exist\r\n"
+    assert in_terminal("none", "--out", "gen", NO_COLOR="1") == "error: none does not exist\r\n"
 
 
 def test_a_large_tree_shows_its_progress_in_a_terminal(project: Path) -> None:

@@ -58,7 +58,7 @@ def test_plain_sdk_codegen_works_from_any_folder_of_the_project(sdk: Sdk) -> Non
     assert outcome(sdk("--check")) == (
         1,
         "",
-        "gen/greet_pb2.py is missing\nError: gen is not up to date; run: sdk codegen\n",
+        "gen/greet_pb2.py is missing\nerror: gen is not up to date; run: sdk codegen\n",
     )
 
 
@@ -93,7 +93,7 @@ def test_the_command_line_wins_one_option_at_a_time(sdk: Sdk) -> None:
 )
 def test_what_is_wrong_names_the_file_and_the_key(sdk: Sdk, text: str, said: str) -> None:
     put({"pyproject.toml": text})
-    assert outcome(sdk("protos", "--out", "gen")) == (2, "", f"Error: {said}\n")
+    assert outcome(sdk("protos", "--out", "gen")) == (2, "", f"error: {said}\n")
     put({"sub/x": ""})
     with pytest.raises(CodegenError) as caught:
         config.load(Path("sub"))

@@ -16,13 +16,13 @@ from codegen.cli import codegen
 
 def test_a_syntax_error_stands_where_protoc_says_with_the_path_that_was_given(sdk: Sdk) -> None:
     put({"protos/wrong.proto": 'syntax = "proto3";\nmessage A {\n  int32 x = 1\n}\n', "elsewhere/x": ""})
-    said = 'protos/wrong.proto:4:1: Expected ";".\nError: 1 error in the protos\n'
+    said = 'protos/wrong.proto:4:1: Expected ";".\nerror: 1 error in the protos\n'
     assert outcome(sdk("protos", "--out", "gen")) == (1, "", said)
     assert outcome(sdk("./protos/wrong.proto", "--out", "gen")) == (1, "", said)
     os.chdir("elsewhere")
     for given in ("../protos", str(Path("../protos").resolve())):
         done = CliRunner().invoke(codegen, [given, "--out", "gen"])
-        assert done.stderr == f'{given}/wrong.proto:4:1: Expected ";".\nError: 1 error in the protos\n'
+        assert done.stderr == f'{given}/wrong.proto:4:1: Expected ";".\nerror: 1 error in the protos\n'
 
 
 def test_every_error_is_shown_and_counted_and_a_warning_is_none(sdk: Sdk) -> None:
@@ -34,20 +34,20 @@ def test_every_error_is_shown_and_counted_and_a_warning_is_none(sdk: Sdk) -> Non
         'valid edition version. (Defaulted to "syntax = "proto2";".)\n'
         'protos/a.proto:3:13: Expected "required", "optional", or "repeated".\n'
         'protos/a.proto:3:26: Expected "required", "optional", or "repeated".\n'
-        "Error: 2 errors in the protos\n",
+        "error: 2 errors in the protos\n",
     )
 
 
 def test_a_missing_import_names_the_folders_that_were_tried(sdk: Sdk) -> None:
     put({"protos/a.proto": message("a", 'import "base/base.proto";\n', "base.Base b = 1;"), "more/x.proto": PROTO})
-    assert outcome(sdk("protos", "more", "-I", "deps/", "--out", "gen")) == (2, "", "Error: deps does not exist\n")
+    assert outcome(sdk("protos", "more", "-I", "deps/", "--out", "gen")) == (2, "", "error: deps does not exist\n")
     Path("deps").mkdir()
     assert outcome(sdk("protos", "more", "-I", "deps/", "--out", "gen")) == (
         1,
         "",
         'protos/a.proto:3:1: Import "base/base.proto" was not found in protos, more, deps; -I adds a folder\n'
         'protos/a.proto:4:13: "base.Base" is not defined.\n'
-        "Error: 2 errors in the protos\n",
+        "error: 2 errors in the protos\n",
     )
 
 
@@ -59,7 +59,7 @@ def test_an_error_in_an_import_is_not_a_missing_import(sdk: Sdk) -> None:
         'deps/b.proto:1:10: Unrecognized syntax identifier "proto9".  This parser only recognizes "proto2" and '
         '"proto3".\n'
         'protos/a.proto:3:1: Import "b.proto" was not found or had errors.\n'
-        "Error: 2 errors in the protos\n",
+        "error: 2 errors in the protos\n",
     )
 
 
@@ -88,7 +88,7 @@ def test_an_error_in_an_import_is_not_a_missing_import(sdk: Sdk) -> None:
 )
 def test_wrong_use(sdk: Sdk, arguments: list[str], said: str) -> None:
     put({"empty/x": "", "also/x": "", "note.txt": "", "more/greet.proto": PROTO})
-    assert outcome(sdk(*arguments)) == (2, "", f"Error: {said}\n")
+    assert outcome(sdk(*arguments)) == (2, "", f"error: {said}\n")
     assert not Path("gen").exists()
 
 
@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_written(sdk: Sdk, project: Path, monkeypatch: p
     # Root may write anywhere; what the system answers others is said here.
     monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "gen")
     done = CliRunner().invoke(codegen, ["protos", "--out", out])
-    assert (done.exit_code, done.output) == (2, f"Error: can't write to {out}: permission denied\n")
+    assert (done.exit_code, done.output) == (2, f"error: can't write to {out}: permission denied\n")
     assert not list((project / "gen").iterdir())
 
 
@@ -121,7 +121,7 @@ def test_a_disk_that_is_full(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "write_bytes", full)
     done = CliRunner().invoke(codegen, ["protos", "--out", "gen"])
-    assert (done.exit_code, done.output) == (2, "Error: can't write to gen: no space left on device\n")
+    assert (done.exit_code, done.output) == (2, "error: can't write to gen: no space left on device\n")
     assert content("gen") == before
 
 
@@ -130,7 +130,7 @@ def test_a_file_that_no_generator_wrote_is_not_overwritten(sdk: Sdk) -> None:
     assert outcome(sdk("protos", "--out", "gen")) == (
         2,
         "",
-        "Error: not generated, and would be overwritten: gen/greet_pb2.py, gen/greet_sdk.py; move away what is yours "
+        "error: not generated, and would be overwritten: gen/greet_pb2.py, gen/greet_sdk.py; move away what is yours "
         "or give another --out\n",
     )
     assert sorted(content("gen")) == ["greet_pb2.py", "greet_sdk.py"]
@@ -145,7 +145,7 @@ def test_a_damaged_manifest(sdk: Sdk, text: str) -> None:
     assert outcome(sdk("protos", "--out", "gen")) == (
         2,
         "",
-        "Error: gen/.sdk-codegen.json is damaged (a merge conflict?); take either side of the conflict or delete the "
+        "error: gen/.sdk-codegen.json is damaged (a merge conflict?); take either side of the conflict or delete the "
         "file, then generate again\n",
     )
 
@@ -155,7 +155,7 @@ def test_a_manifest_from_the_future(sdk: Sdk) -> None:
     assert outcome(sdk("protos", "--out", "gen")) == (
         2,
         "",
-        "Error: gen/.sdk-codegen.json was written by a newer version of sdk codegen; install that one\n",
+        "error: gen/.sdk-codegen.json was written by a newer version of sdk codegen; install that one\n",
     )
 
 
@@ -170,7 +170,7 @@ def test_an_error_of_the_plugin_reads_like_one_of_protoc(sdk: Sdk, monkeypatch: 
 
     monkeypatch.setattr(subprocess, "run", plugin_fails)
     done = CliRunner().invoke(codegen, ["protos", "--out", "gen"])
-    assert (done.exit_code, done.output) == (1, "protos/greet.proto: it is wrong\nError: 1 error in the protos\n")
+    assert (done.exit_code, done.output) == (1, "protos/greet.proto: it is wrong\nerror: 1 error in the protos\n")
     assert not Path("gen").exists()
 
 
@@ -179,7 +179,7 @@ def test_without_the_codegen_extra(project: Path, monkeypatch: pytest.MonkeyPatc
     done = CliRunner().invoke(codegen, ["protos", "--out", "gen"])
     assert (done.exit_code, done.output) == (
         2,
-        "Error: grpcio-tools, jinja2, mypy-protobuf not installed: pip install 'ray-grpc-sdk[codegen]'\n",
+        "error: grpcio-tools, jinja2, mypy-protobuf not installed: pip install 'ray-grpc-sdk[codegen]'\n",
     )
 
 

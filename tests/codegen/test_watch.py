@@ -46,7 +46,7 @@ def test_it_generates_again_when_a_proto_changes(watching: subprocess.Popen[str]
     assert said(watching) == "gen: 9 files from 2 protos: 4 written, 5 up to date\n"
     put({"protos/acme/a.proto": "wrong"})
     assert said(watching).endswith(
-        'protos/acme/a.proto:1:1: Expected top-level statement (e.g. "message").\nError: 1 error in the protos\n'
+        'protos/acme/a.proto:1:1: Expected top-level statement (e.g. "message").\nerror: 1 error in the protos\n'
     )
     assert Path("gen/acme/a_pb2.py").exists()
     put({"protos/acme/a.proto": message("a").replace("}", "int32 b = 1; }")})
@@ -62,11 +62,11 @@ def test_it_generates_again_when_a_proto_changes(watching: subprocess.Popen[str]
 def test_folders_and_options_may_come_and_go(watching: subprocess.Popen[str]) -> None:
     said(watching)
     shutil.rmtree("protos")
-    assert said(watching) == "Error: protos does not exist\n"
+    assert said(watching) == "error: protos does not exist\n"
     put({"protos/greet.proto": PROTO})
     assert said(watching) == "gen: 5 files from 1 proto: 0 written, 5 up to date\n"
     put({"pyproject.toml": "[tool.sdk.codegen]\npackages = 'gen'\n"})
-    assert said(watching).startswith("Error: pyproject.toml: unknown key 'packages' in [tool.sdk.codegen]; known are ")
+    assert said(watching).startswith("error: pyproject.toml: unknown key 'packages' in [tool.sdk.codegen]; known are ")
     put({"pyproject.toml": "[tool.sdk.codegen]\npackage = 'gen'\n"})
     assert said(watching).startswith("gen: 6 files from 1 proto: ")
 

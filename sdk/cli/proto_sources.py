@@ -1,0 +1,75 @@
+"""Descriptors from files: proto files and folders of them, compiled, and files of descriptors."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.message import DecodeError
+
+from sdk.errors import OptionsError
+
+_GZIP = b"\x1f\x8b"
+
+
+def read_descriptors(paths: Sequence[Path], includes: Sequence[Path], option: str) -> FileDescriptorSet:
+    """Return the files that some paths mean, with all that they import; one file may be there twice.
+
+    Args:
+        paths: Proto files, folders of them, and files of descriptors (``protoc --descriptor_set_out``, a buf image).
+        includes: Folders to look for imported protos in, besides those of ``pyproject.toml``.
+        option: How the user gave them, for messages: ``"--against"``.
+
+    Raises:
+        OptionsError: One can't be read or compiled.
+    """
+    for path in paths:
+        if not path.exists():
+            raise OptionsError(f"{option} {path}: there is no such file or folder")
+    found = FileDescriptorSet()
+    protos = [path for path in paths if path.is_dir() or path.suffix == ".proto"]
+    if protos:
+        found.MergeFrom(_compiled(protos, includes, option))
+    for path in paths:
+        if path not in protos:
+            found.MergeFrom(_read(path, option))
+    return found
+
+
+def _read(path: Path, option: str) -> FileDescriptorSet:
+    what = f"{option} {path}".strip()
+    try:
+        data = path.read_bytes()
+        files = FileDescriptorSet.FromString(gzip.decompress(data) if data.startswith(_GZIP) else data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise OptionsError(f"{what}: it can't be read: {error}") from None
+    except DecodeError:
+        files = FileDescriptorSet()
+    if not files.file or not all(file.name for file in files.file):
+        raise OptionsError(
+            f"{what}: it holds no descriptors; make it with `protoc --include_imports --descriptor_set_out`"
+        )
+    return files
+
+
+def _compiled(paths: Sequence[Path], includes: Sequence[Path], option: str) -> FileDescriptorSet:
+    # Imported here: the other ways need no compiler.
+    try:
+        from codegen import compile as compiler
+        from codegen import config, sources
+        from codegen.errors import CodegenError
+    except ModuleNotFoundError as error:
+        raise OptionsError(
+            f"{option}: protos need {error.name}, which is not installed: pip install 'ray-grpc-sdk[codegen]'"
+        ) from None
+    try:
+        includes = [*includes, *config.load(Path.cwd()).proto_path]
+        with compiler.Protoc(sources.find(paths, includes), includes) as protoc:
+            protoc.read()
+            return FileDescriptorSet.FromString(protoc.descriptors())
+    except CodegenError as error:
+        what = f"{option} {' '.join(map(str, paths))}".strip()
+        raise OptionsError("\n".join([f"{what}: {error}", *error.details])) from None

@@ -1,0 +1,102 @@
+"""One call, of any cardinality: its messages as they come, then how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from sdk.cli.rpc.outcome import Outcome
+from sdk.cli.rpc.requests import Watched
+from sdk.client_rpcs import SyncStreamStream, SyncUnaryStream
+from sdk.service import Cardinality
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from sdk.client import SyncClient
+    from sdk.client_rpcs import CallOptions
+    from sdk.service import Method
+
+
+class Call:
+    """One call on a client, made as a stream in both directions: on the wire, all cardinalities are.
+
+    Args:
+        client: The client.
+        method: What is called.
+        requests: The request messages; one that blocks is read in a thread of grpc's.
+        options: What goes with the call: ``timeout``, ``request_id``…
+        started: Called with the initial metadata when it is there.
+
+    Attributes:
+        outcome: How it ended, after :meth:`responses`.
+    """
+
+    def __init__(
+        self,
+        client: SyncClient,
+        method: Method,
+        requests: Iterator[Message],
+        options: CallOptions,
+        started: Callable[[tuple[tuple[str, str | bytes], ...]], None] | None = None,
+    ) -> None:
+        self._client = client
+        self._method = method
+        self._requests = requests
+        self._options: Mapping[str, Any] = options
+        self._started = started
+        self._messages = 0
+        self.outcome: Outcome
+
+    def responses(self) -> Iterator[Message]:
+        """Yield each message of the answer when it comes. An error of the server is in ``outcome``, not raised.
+
+        Raises:
+            JsonError: A request message is wrong; the call is cancelled.
+            KeyboardInterrupt: The call is cancelled.
+        """
+        began = time.perf_counter()
+        call, watched = self._start()
+        try:
+            if self._started is not None:
+                self._started(_pairs(call.initial_metadata()))
+            for message in call:
+                self._messages += 1
+                yield message
+        except grpc.RpcError as error:
+            if error is not call:
+                raise
+        finally:
+            call.cancel()  # no effect on a call that has ended
+        if watched is not None and watched.error is not None:
+            raise watched.error
+        self.outcome = Outcome(
+            call.code(),
+            call.details() or "",
+            _pairs(call.initial_metadata()),
+            _pairs(call.trailing_metadata()),
+            self._messages,
+            time.perf_counter() - began,
+        )
+
+    def _start(self) -> tuple[Any, Watched | None]:
+        options: Any = self._options
+        if not self._method.cardinality.client_streaming:
+            unary: SyncUnaryStream[Any, Any] = SyncUnaryStream.of(self._client, self._as(Cardinality.UNARY_STREAM))
+            return unary(next(self._requests), **options), None
+        stream: SyncStreamStream[Any, Any] = SyncStreamStream.of(self._client, self._as(Cardinality.STREAM_STREAM))
+        watched = Watched(self._requests)
+        call = stream(watched, **options)
+        watched.on_error(call.cancel)
+        return call, watched
+
+    def _as(self, cardinality: Cardinality) -> Method:
+        return replace(self._method, cardinality=cardinality)
+
+
+def _pairs(metadata: Any) -> tuple[tuple[str, str | bytes], ...]:
+    return tuple((key, value) for key, value in metadata or ())

@@ -1,0 +1,184 @@
+"""The server that a command calls: what its options mean, and the client that reaches it."""
+
+from __future__ import annotations
+
+import base64
+import queue
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from sdk.channels import DEFAULT_MAX_MESSAGE_LENGTH
+from sdk.client import SyncClient
+from sdk.errors import OptionsError, ServerError
+
+_KEY = re.compile(r"[0-9a-z_.-]+")
+_TEXT = re.compile(r"[ -~]*")
+_LAST_PORT = 65535
+# Options that are for TLS only.
+_TLS = ("tls_ca", "tls_certificate", "tls_server_name")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A server that was reached.
+
+    Attributes:
+        client: A client without RPCs of its own; its metadata and application go with every call.
+        target: What the user named.
+        metadata: What goes with questions to the server itself, such as those by reflection.
+    """
+
+    client: SyncClient
+    target: str
+    metadata: tuple[tuple[str, str | bytes], ...]
+
+    @property
+    def channel(self) -> grpc.Channel:
+        """The channel."""
+        return self.client.channel
+
+
+def connect(target: str, options: Mapping[str, Any]) -> Connection:
+    """Reach a server, and return the connection; its ``client`` is to be closed.
+
+    Args:
+        target: ``HOST:PORT``, a URL, or any target of gRPC.
+        options: What the options of ``server_options`` were given.
+
+    Raises:
+        OptionsError: An option or the target is wrong.
+        ServerError: The server can't be reached.
+    """
+    client, metadata = _open(target, options)
+    try:
+        _reach(client.channel, target, options)
+    except BaseException:
+        client.close()
+        raise
+    if options["application"] is not None:
+        metadata = (*(pair for pair in metadata if pair[0] != "application"), ("application", options["application"]))
+    return Connection(client, target, metadata)
+
+
+def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tuple[str, str | bytes], ...]]:
+    metadata = tuple(parse_metadata(each) for each in options["metadata"])
+    credentials, channel_options = _credentials(options)
+    longest = options["max_message_length"]
+    target = re.sub("^grpc(s?)://", r"http\1://", target)  # as other tools write it
+    if not re.search(r":(\d+)?|^https?://", target):
+        raise OptionsError(f"target {target!r} has no port: give HOST:PORT, such as {target}:9000")
+    port = re.search(r":(\d+)/?$", target)
+    if port is not None and int(port[1]) > _LAST_PORT:  # gRPC would take another one
+        raise OptionsError(f"target {target!r}: a port is at most {_LAST_PORT}")
+    try:
+        client = SyncClient(
+            target,
+            application=options["application"],
+            metadata=metadata,
+            credentials=credentials,
+            retry=None,
+            max_message_length=DEFAULT_MAX_MESSAGE_LENGTH if longest is None else longest,
+            options=channel_options,
+        )
+    except ValueError as error:
+        raise OptionsError(str(error)) from None
+    return client, metadata
+
+
+def parse_metadata(text: str) -> tuple[str, str | bytes]:
+    r"""Return the pair that ``-H`` means.
+
+    Args:
+        text: ``"KEY: VALUE"``.
+
+    Raises:
+        OptionsError: It is none.
+
+    Example:
+        >>> parse_metadata("Authorization: Bearer x"), parse_metadata("trace-bin: AQI")
+        (('authorization', 'Bearer x'), ('trace-bin', b'\x01\x02'))
+    """
+    key, colon, value = text.partition(":")
+    key, value = key.strip().lower(), value.strip()
+    if not colon or not _KEY.fullmatch(key):
+        raise OptionsError(f"-H {text!r}: give 'KEY: VALUE', where KEY has letters, digits, '-', '_' and '.' only")
+    if key.endswith("-bin"):
+        try:
+            standard = value.translate(str.maketrans("-_", "+/")).rstrip("=")
+            return key, base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+        except ValueError:
+            raise OptionsError(f"-H {text!r}: the value of a key that ends with -bin must be base64") from None
+    if not _TEXT.fullmatch(value):
+        raise OptionsError(f"-H {text!r}: a value is printable ASCII; give other data as {key}-bin, in base64")
+    return key, value
+
+
+def _credentials(options: Mapping[str, Any]) -> tuple[grpc.ChannelCredentials | None, list[tuple[str, Any]]]:
+    """Return the credentials that the options ask for, and the channel arguments that belong to them."""
+    ca, certificate, key = (options[name] for name in ("tls_ca", "tls_certificate", "tls_private_key"))
+    if (certificate is None) != (key is None):
+        raise OptionsError("--tls-certificate and --tls-private-key go together")
+    name = options["tls_server_name"]
+    arguments = [] if name is None else [("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)]
+    if ca is None and certificate is None and name is None:
+        return None, []
+    read = [None if path is None else _read_pem(path, option) for path, option in _named(ca, key, certificate)]
+    return grpc.ssl_channel_credentials(*read), arguments
+
+
+def _named(ca: Path | None, key: Path | None, certificate: Path | None) -> list[tuple[Path | None, str]]:
+    return [(ca, "--tls-ca"), (key, "--tls-private-key"), (certificate, "--tls-certificate")]
+
+
+def _read_pem(path: Path, option: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise OptionsError(f"{option} {path}: {error.strerror}") from None
+    if b"-----BEGIN " not in data:
+        raise OptionsError(f"{option} {path}: it is no PEM file")
+    return data
+
+
+def _reach(channel: grpc.Channel, target: str, options: Mapping[str, Any]) -> None:
+    """Connect, and return when the connection stands."""
+    timeout = options["connect_timeout"]
+    is_tls = target.startswith(("https://", "grpcs://")) or any(options[name] for name in _TLS)
+    states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
+    deadline = time.monotonic() + timeout
+    channel.subscribe(states.put, try_to_connect=True)
+    try:
+        while True:
+            state = states.get(timeout=max(0.0, deadline - time.monotonic()))
+            if state is grpc.ChannelConnectivity.READY:
+                return
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                break
+    except queue.Empty:
+        raise ServerError(_unreachable(target, is_tls, f"no connection within {timeout:g} s")) from None
+    finally:
+        channel.unsubscribe(states.put)
+    # Only a call says why there is no connection; it ends at once, since the channel waits before it tries again.
+    try:
+        channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)(b"", timeout=timeout)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            raise ServerError(_unreachable(target, is_tls, error.details() or "no reason given")) from None
+    # Any other answer is one: the server has come up meanwhile.
+
+
+def _unreachable(target: str, is_tls: bool, why: str) -> str:
+    if is_tls:
+        remedy = (
+            "Does it run there, and does it speak TLS? Give --tls-ca FILE for a certificate that this machine does not "
+            "trust, --tls-server-name NAME for one of another name."
+        )
+    else:
+        remedy = "Does it run there? If it speaks TLS: https://HOST:PORT."
+    return f"The server at {target} can't be reached: {why}\n{remedy}"

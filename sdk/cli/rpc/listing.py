@@ -1,0 +1,167 @@
+"""The services of a server: with the application that serves each, and whether it is healthy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+import grpc
+from grpc_health.v1 import health_pb2
+
+from sdk.cli.rpc.symbols import cardinality_of, is_built_in, path_of
+from sdk.errors import ServerError
+from sdk.gen import serve_api_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import MethodDescriptor
+
+    from sdk.cli.rpc.connection import Connection
+    from sdk.descriptors import Descriptors
+
+_HEALTH = "grpc.health.v1.Health"
+_SERVE_API = "ray.serve.RayServeAPIService"
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What is known of a service besides its descriptor.
+
+    Attributes:
+        applications: Names of the applications that serve it; empty when the server has none, or does not say.
+        health: ``"SERVING"``, ``"NOT_SERVING"``…, or ``""`` when the server does not say.
+    """
+
+    applications: tuple[str, ...] = ()
+    health: str = ""
+
+
+def listed(connection: Connection, services: Sequence[str]) -> dict[str, Listed]:
+    """Return what a server says of its services besides their descriptors, by full name.
+
+    Args:
+        connection: The server.
+        services: Full names of the services to tell of.
+
+    Raises:
+        ServerError: The server is one of ours, or of Ray Serve's, and does not list its applications.
+    """
+    known = applications(connection)
+    healths = {name: _health(connection, name) for name in services}
+    return {
+        name: Listed(tuple(application for application, served in known.items() if name in served), healths[name])
+        for name in services
+    }
+
+
+def applications(connection: Connection) -> dict[str, list[str]]:
+    """Return the services of each application, without those of the server itself; none for a server without any.
+
+    Args:
+        connection: The server.
+
+    Raises:
+        ServerError: It does not list its applications, although it is one of ours, or of Ray Serve's.
+    """
+    from sdk.reflection_client import Reflection
+
+    ask = connection.channel.unary_unary(
+        f"/{_SERVE_API}/ListApplications",
+        request_serializer=serve_api_pb2.ListApplicationsRequest.SerializeToString,
+        response_deserializer=serve_api_pb2.ListApplicationsResponse.FromString,
+    )
+    try:
+        request = serve_api_pb2.ListApplicationsRequest()
+        names = ask(request, timeout=_TIMEOUT_S, metadata=connection.metadata).application_names
+    except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):  # it knows no applications
+            return {}
+        raise ServerError(
+            f"The server at {connection.target} does not list its applications: {error.code().name}: {error.details()}"
+        ) from None
+    asked = dict(connection.metadata).get("application")
+    others = tuple(pair for pair in connection.metadata if pair[0] != "application")
+    return {
+        name: [
+            service
+            for service in Reflection(
+                connection.channel, (*others, ("application", name)), target=connection.target
+            ).services()
+            if not is_built_in(service)
+        ]
+        for name in names
+        if asked in (None, name)
+    }
+
+
+def _health(connection: Connection, service: str) -> str:
+    check = connection.channel.unary_unary(
+        f"/{_HEALTH}/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    try:
+        answer = check(health_pb2.HealthCheckRequest(service=service), timeout=_TIMEOUT_S, metadata=connection.metadata)
+    except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):  # it knows only "", or nothing
+            return ""
+        return str(error.code().name)
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+def as_lines(services: Mapping[str, Listed], descriptors: Descriptors, problems: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines that show services to people.
+
+    Args:
+        services: The services.
+        descriptors: Their files.
+        problems: Why a service is not described.
+    """
+    for name, known in services.items():
+        head = click.style(name, bold=True)
+        if known.health:
+            head += f"  {click.style(known.health, fg='green' if known.health == 'SERVING' else 'yellow')}"
+        if known.applications:
+            many = "s" if len(known.applications) > 1 else ""
+            head += click.style(f"  application{many} {', '.join(known.applications)}", dim=True)
+        yield head
+        if name in problems:
+            yield f"  {click.style(problems[name], fg='yellow')}"
+        elif name in descriptors.services:
+            for method in descriptors.services[name].methods:
+                note = "  deprecated" if method.GetOptions().deprecated else ""
+                yield f"  {_signature(method)}{note}"
+
+
+def as_json(services: Mapping[str, Listed], descriptors: Descriptors, problems: Mapping[str, str]) -> dict[str, Any]:
+    """Return services as ``--json`` prints them; ``docs/cli.md`` describes it."""
+    return {
+        "services": [
+            {
+                "name": name,
+                "applications": list(known.applications),
+                "health": known.health or None,
+                "problem": problems.get(name),
+                "methods": [
+                    {
+                        "name": method.name,
+                        "path": path_of(method.full_name),
+                        "cardinality": cardinality_of(method).value,
+                        "request": method.input_type.full_name,
+                        "response": method.output_type.full_name,
+                        "deprecated": bool(method.GetOptions().deprecated),
+                    }
+                    for method in (descriptors.services[name].methods if name in descriptors.services else ())
+                ],
+            }
+            for name, known in services.items()
+        ]
+    }
+
+
+def _signature(method: MethodDescriptor) -> str:
+    request = f"{'stream ' * method.client_streaming}{method.input_type.full_name}"
+    response = f"{'stream ' * method.server_streaming}{method.output_type.full_name}"
+    return f"{method.name}({request}) returns ({response})"

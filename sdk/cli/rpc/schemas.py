@@ -1,0 +1,102 @@
+"""What describes services: the server itself by reflection, proto files, or a file of descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from sdk.cli.proto_sources import read_descriptors
+from sdk.descriptors import Descriptors
+from sdk.errors import ServerError
+
+if TYPE_CHECKING:
+    from sdk.cli.rpc.connection import Connection
+
+#: Services of the server itself, which are no application's.
+BUILT_IN = ("grpc.", "ray.serve.")
+
+
+class Schema(Protocol):
+    """Where services and their types are looked up.
+
+    Attributes:
+        source: What it is, for messages: ``"The server at localhost:9000"``.
+    """
+
+    source: str
+
+    def services(self) -> list[str]:
+        """Return the full names of the services."""
+
+    def describe(self, services: Iterable[str]) -> Descriptors:
+        """Return the files of some services, with all that they import."""
+
+
+class ServerSchema:
+    """What a server says of itself.
+
+    Args:
+        connection: The server.
+        remedy: What to do when it has no reflection.
+        timeout: Seconds that it has for an answer.
+
+    Raises:
+        ServerError: From its methods: the server has no reflection, or does not answer.
+    """
+
+    def __init__(self, connection: Connection, remedy: str = "", timeout: float = 10.0) -> None:
+        from sdk.reflection_client import Reflection
+
+        self.source = f"The server at {connection.target}"
+        self._target = connection.target
+        self._remedy = remedy
+        self._reflection = Reflection(
+            connection.channel, connection.metadata, timeout=timeout, target=connection.target
+        )
+
+    def services(self) -> list[str]:
+        """Return the full names of the services."""
+        from sdk.reflection_client import NoReflectionError
+
+        try:
+            return self._reflection.services()
+        except NoReflectionError:
+            raise ServerError(f"{self.source} has no server reflection. {self._remedy}") from None
+
+    def describe(self, services: Iterable[str]) -> Descriptors:
+        """Return the files of some services, with all that they import."""
+        return Descriptors(self._reflection.file_descriptor_set(services), self._target)
+
+
+class FileSchema:
+    """What files say.
+
+    Args:
+        paths: Proto files, folders of them, and files of descriptors.
+        includes: Folders to look for imported protos in.
+        option: How the user gave them, for messages: ``"--protos"``.
+
+    Raises:
+        OptionsError: One of them can't be read, or is wrong.
+    """
+
+    def __init__(self, paths: Sequence[Path], includes: Sequence[Path], option: str) -> None:
+        self.source = f"{option} {' '.join(map(str, paths))}".strip()
+        files = FileDescriptorSet()
+        known: set[str] = set()
+        for each in read_descriptors(paths, includes, option).file:
+            if each.name not in known:
+                known.add(each.name)
+                files.file.append(each)
+        self._descriptors = Descriptors(files, self.source)
+
+    def services(self) -> list[str]:
+        """Return the full names of the services."""
+        return sorted(self._descriptors.services)
+
+    def describe(self, services: Iterable[str]) -> Descriptors:
+        """Return all files."""
+        return self._descriptors

@@ -1,0 +1,149 @@
+"""``sdk services``: what a gRPC server, or a proto, has to offer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdk.cli.rpc.server_options import quieten_grpc, server_options
+from sdk.errors import OptionsError
+
+if TYPE_CHECKING:
+    from sdk.cli.rpc.connection import Connection
+    from sdk.cli.rpc.schemas import Schema
+    from sdk.descriptors import Descriptors
+
+_PATH = click.Path(path_type=Path)
+_EXAMPLES = """\b
+Examples:
+  sdk services localhost:9000
+  sdk services localhost:9000 greet.HelloRequest     as the text of a proto
+  sdk services localhost:9000 --json | jq -r '.services[].name'
+  sdk services protos/ Greeter
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("target", metavar="TARGET")
+@click.argument("name", required=False)
+@click.option("--all", "shows_all", is_flag=True, help="List the server's own services too: health, reflection, …")
+@click.option("--template", is_flag=True, help="Print JSON with every field of the message NAME, to be edited.")
+@click.option("--json", "wants_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--descriptor-set-out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the descriptors of the services to FILE, for `sdk call --protos` or `sdk check --against`.",
+)
+@server_options
+@click.option(
+    "-I",
+    "--proto-path",
+    multiple=True,
+    type=_PATH,
+    metavar="DIR",
+    help="Folder to look for imported protos in, when TARGET is a proto. May be given several times.",
+)
+def services(target: str, name: str | None, **options: Any) -> None:
+    """List the services of TARGET with their methods; or print what NAME is, as the text of a proto.
+
+    TARGET is HOST:PORT of a server with reflection, or https://HOST:PORT for TLS; a proto file or a folder of them; or
+    a file of descriptors. NAME is a service, a method, a message or an enum, or as much of the end of its name as is
+    unambiguous.
+
+    Exits with 0, or with 2 when there is no such server or name.
+    """
+    quieten_grpc()
+    if options["template"] and name is None:
+        raise click.UsageError("--template needs the NAME of a message.")
+    if options["descriptor_set_out"] is not None and name is not None:
+        raise click.UsageError("--descriptor-set-out takes all services; leave NAME out.")
+    path = Path(target)
+    if path.exists():
+        from sdk.cli.rpc.schemas import FileSchema
+
+        _show(FileSchema([path], options["proto_path"], ""), None, name, options)
+        return
+    if options["proto_path"]:
+        raise click.UsageError("-I is for a TARGET that is a proto.")
+    if not re.search(r"[:.]", target) or target.endswith(".proto"):
+        raise OptionsError(f"{target}: there is no such file or folder, and it is no HOST:PORT")
+    from sdk.cli.rpc.connection import connect
+    from sdk.cli.rpc.schemas import ServerSchema
+
+    connection = connect(target, options)
+    with connection.client:
+        schema = ServerSchema(connection, "Give its protos, or descriptors of them, as TARGET.")
+        _show(schema, connection, name, options)
+
+
+def _show(schema: Schema, server: Connection | None, name: str | None, options: Mapping[str, Any]) -> None:
+    """Print, or write, what was asked for.
+
+    Args:
+        schema: What describes the services.
+        server: The server that has them; None for files.
+        name: What to describe; None for the services.
+        options: The command's.
+    """
+    from sdk.cli.rpc.symbols import describe_all, is_built_in
+
+    names = schema.services()
+    if name is not None:
+        descriptors, _ = describe_all(schema, names)
+        click.echo(_described(schema, descriptors, names, name, options))
+        return
+    names = [each for each in names if options["shows_all"] or not is_built_in(each)]
+    descriptors, problems = describe_all(schema, names)
+    if options["descriptor_set_out"] is not None:
+        _write(descriptors, names, schema, options["descriptor_set_out"])
+        return
+    from sdk.cli.rpc import listing
+    from sdk.cli.rpc.json_messages import dumps
+
+    services = {each: listing.Listed() for each in names} if server is None else listing.listed(server, names)
+    if options["wants_json"]:
+        click.echo(dumps(listing.as_json(services, descriptors, problems), indent=2))
+        return
+    for line in listing.as_lines(services, descriptors, problems):
+        click.echo(line)
+    if not services:
+        click.echo(f"{schema.source} has no services", err=True)
+
+
+def _write(descriptors: Descriptors, names: list[str], schema: Schema, out: Path) -> None:
+    if not names:
+        raise OptionsError(f"{schema.source} has no services")
+    try:
+        out.write_bytes(descriptors.file_descriptor_set.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise OptionsError(f"--descriptor-set-out {out}: {error.strerror}") from None
+    click.echo(f"{out}: {', '.join(names)}", err=True)
+
+
+def _described(
+    schema: Schema, descriptors: Descriptors, names: list[str], name: str, options: Mapping[str, Any]
+) -> str:
+    from sdk.cli.rpc.describing import describe, kind_of, template_of
+    from sdk.cli.rpc.json_messages import dumps
+    from sdk.cli.rpc.symbols import find_symbol
+
+    symbol = find_symbol(descriptors, names, name, schema.source)
+    if options["template"]:
+        if kind_of(symbol) != "message":
+            raise OptionsError(f"--template: {symbol.full_name} is no message, it is a {kind_of(symbol)}")
+        return dumps(template_of(symbol), indent=2)
+    text = describe(symbol, descriptors)
+    if options["wants_json"]:
+        return dumps(
+            {"name": symbol.full_name, "kind": kind_of(symbol), "file": _file(symbol), "proto": text}, indent=2
+        )
+    return f"// {symbol.full_name}, a {kind_of(symbol)} of {descriptors.place(symbol)}\n{text}"
+
+
+def _file(symbol: Any) -> str:
+    return str((getattr(symbol, "containing_service", None) or symbol).file.name)

@@ -1,0 +1,258 @@
+"""`sdk services`: what a server, or a proto, has to offer; and what one name there means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from click.testing import CliRunner, Result
+from cluster import free_port
+from desk_server import PROTOS, Clerk, Porter
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection
+
+import sdk.testing
+from sdk.cli.main import main
+
+Invoke = Callable[..., Result]
+DESK = """\
+  Echo(desk.v1.Ticket) returns (desk.v1.Ticket)
+  Count(desk.v1.Ticket) returns (stream desk.v1.Ticket)
+  Add(stream desk.v1.Ticket) returns (desk.v1.Ticket)
+  Talk(stream desk.v1.Ticket) returns (stream desk.v1.Ticket)
+  Refuse(desk.v1.Ticket) returns (desk.v1.Ticket)
+  Wait(desk.v1.Ticket) returns (stream desk.v1.Ticket)  deprecated
+  Tell(desk.v1.Ticket) returns (desk.v1.Call)
+"""
+ANNEX = """\
+  Echo(google.protobuf.StringValue) returns (google.protobuf.StringValue)
+  Ring(desk.v1.Call) returns (desk.v1.Call)
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[sdk.testing.Server]:
+    with sdk.testing.serve(desk=Clerk.bind(), annex=Porter.bind(), other=Porter.bind()) as server:
+        yield server
+
+
+@pytest.fixture
+def invoke(server: sdk.testing.Server) -> Invoke:
+    def run(*arguments: str, target: str = server.target) -> Result:
+        return CliRunner().invoke(main, ["services", target, *arguments])
+
+    return run
+
+
+def test_the_services_with_their_applications_and_health(invoke: Invoke) -> None:
+    done = invoke()
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"desk.v1.Annex  SERVING  applications annex, other\n{ANNEX}desk.v1.Desk  SERVING  application desk\n{DESK}"
+    )
+
+
+def test_the_services_of_one_application(invoke: Invoke) -> None:
+    assert invoke("--application", "other").stdout == f"desk.v1.Annex  SERVING  application other\n{ANNEX}"
+
+
+def test_the_servers_own_services_too(invoke: Invoke) -> None:
+    heads = [line.split()[0] for line in invoke("--all").stdout.splitlines() if not line.startswith(" ")]
+    assert heads == [
+        "desk.v1.Annex",
+        "desk.v1.Desk",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "ray.serve.RayServeAPIService",
+    ]
+
+
+def test_one_object_for_scripts(invoke: Invoke) -> None:
+    annex, desk = json.loads(invoke("--json").stdout)["services"]
+    assert annex["applications"] == ["annex", "other"]
+    assert {key: desk[key] for key in ("name", "applications", "health", "problem")} == {
+        "name": "desk.v1.Desk",
+        "applications": ["desk"],
+        "health": "SERVING",
+        "problem": None,
+    }
+    assert desk["methods"][5] == {
+        "name": "Wait",
+        "path": "desk.v1.Desk/Wait",
+        "cardinality": "unary_stream",
+        "request": "desk.v1.Ticket",
+        "response": "desk.v1.Ticket",
+        "deprecated": True,
+    }
+
+
+@pytest.mark.parametrize("name", ["desk.v1.Person", "Person", ".desk.v1.Person"])
+def test_a_message(invoke: Invoke, name: str) -> None:
+    done = invoke(name)
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "// desk.v1.Person, a message of desk.proto\nmessage Person {\n  string first_name = 1;\n  int32 age = 2;\n}\n",
+    )
+
+
+def test_a_service_an_enum_and_a_type_of_protobufs_own(invoke: Invoke) -> None:
+    assert invoke("Annex").stdout == (
+        "// desk.v1.Annex, a service of desk.proto\n"
+        "service Annex {\n"
+        "  rpc Echo(.google.protobuf.StringValue) returns (.google.protobuf.StringValue);\n"
+        "  rpc Ring(.desk.v1.Call) returns (.desk.v1.Call);\n"
+        "}\n"
+    )
+    assert invoke("Urgency").stdout.endswith("enum Urgency {\n  URGENCY_UNSPECIFIED = 0;\n  LOW = 1;\n  HIGH = 2;\n}\n")
+    assert "int64 seconds = 1;" in invoke("Timestamp").stdout
+
+
+def test_a_method_with_its_messages(invoke: Invoke) -> None:
+    assert invoke("Desk/Tell").stdout.startswith(
+        "// desk.v1.Desk.Tell, a method of desk.proto\n"
+        "rpc Tell(.desk.v1.Ticket) returns (.desk.v1.Call);\n\n"
+        "// desk.v1.Ticket\nmessage Ticket {\n"
+    )
+    assert invoke("Ring").stdout.count("message Call {") == 1
+    assert json.loads(invoke("Ring", "--json").stdout) == {
+        "name": "desk.v1.Annex.Ring",
+        "kind": "method",
+        "file": "desk.proto",
+        "proto": "rpc Ring(.desk.v1.Call) returns (.desk.v1.Call);\n\n"
+        "// desk.v1.Call\nmessage Call {\n  string text = 1;\n}",
+    }
+
+
+def test_json_to_begin_with(invoke: Invoke, server: sdk.testing.Server) -> None:
+    done = invoke("Ticket", "--template")
+    person = {"firstName": "", "age": 0}
+    assert json.loads(done.stdout) == {
+        "title": "",
+        "number": 0,
+        "seats": [0],
+        "urgency": "URGENCY_UNSPECIFIED",
+        "owner": person,
+        "guests": {"": person},
+        "room": "",
+        "isRemote": None,
+        "waiting": [person],
+        "due": "1970-01-01T00:00:00Z",
+        "extra": {"@type": ""},
+        "note": "",
+        "form": {},
+        "stamp": "",
+        "price": 0.0,
+        "vip": False,
+        "parent": None,
+        "labels": {"0": ""},
+    }
+    data = done.stdout.replace('{\n    "@type": ""\n  }', "{}")
+    called = CliRunner().invoke(main, ["call", server.target, "Desk/Echo", "--application", "desk", "-d", data])
+    assert called.exit_code == 0, called.stderr
+
+
+def test_protos_and_descriptors(invoke: Invoke, tmp_path: Path) -> None:
+    done = invoke(target=str(PROTOS))
+    assert (done.exit_code, done.stdout) == (0, f"desk.v1.Annex\n{ANNEX}desk.v1.Desk\n{DESK}")
+    # They know more than a server does.
+    assert invoke("Desk/Add", target=str(PROTOS / "desk.proto")).stdout.startswith(
+        "// desk.v1.Desk.Add, a method of desk.proto:56\n"
+        "// Adds up the numbers.\n"
+        "rpc Add(stream .desk.v1.Ticket) returns (.desk.v1.Ticket);\n\n"
+        "// desk.v1.Ticket\n"
+        "// What a visitor asks for.\n"
+        "message Ticket {\n"
+        "  string title = 1;  // one line\n"
+    )
+    (tmp_path / "bare.proto").write_text('syntax = "proto3"; message Bare {}')
+    done = invoke(target=str(tmp_path))
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"{tmp_path} has no services\n")
+
+
+def test_descriptors_in_a_file(invoke: Invoke, server: sdk.testing.Server, tmp_path: Path) -> None:
+    out = tmp_path / "desk.binpb"
+    done = invoke("--descriptor-set-out", str(out))
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"{out}: desk.v1.Annex, desk.v1.Desk\n")
+    assert invoke(target=str(out)).stdout == f"desk.v1.Annex\n{ANNEX}desk.v1.Desk\n{DESK}"
+    arguments = ["call", server.target, "Ring", "--application", "annex", "--protos", str(out)]
+    assert CliRunner().invoke(main, arguments).stdout == "{}\n"
+    again = tmp_path / "again.binpb"
+    assert invoke("--descriptor-set-out", str(again), target=str(out)).exit_code == 0
+    assert again.read_bytes() == out.read_bytes()
+    nowhere = tmp_path / "no" / "desk.binpb"
+    done = invoke("--descriptor-set-out", str(nowhere))
+    said = f"error: --descriptor-set-out {nowhere}: No such file or directory\n"
+    assert (done.exit_code, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["Tikcet"], " has no service, method or type 'Tikcet'; did you mean desk.v1.Ticket?\n"),
+        (["xyzzy"], "error: The server at {target} has no service, method or type 'xyzzy'\n"),
+        (["Echo"], "error: 'Echo' is the name of several things: desk.v1.Annex.Echo, desk.v1.Desk.Echo\n"),
+        (["Desk", "--template"], "error: --template: desk.v1.Desk is no message, it is a service\n"),
+        (
+            ["Desk", "--descriptor-set-out", "x"],
+            "error: --descriptor-set-out takes all services; leave NAME out.\n",
+        ),
+        (["--template"], "error: --template needs the NAME of a message.\n"),
+        (["-I", "."], "error: -I is for a TARGET that is a proto.\n"),
+    ],
+)  # fmt: skip
+def test_wrong_use(invoke: Invoke, server: sdk.testing.Server, arguments: list[str], said: str) -> None:
+    done = invoke(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.endswith(said.format(target=server.target))
+
+
+@pytest.mark.parametrize("target", ["nowhere", "no/such.proto"])
+def test_what_is_neither_a_file_nor_a_server(invoke: Invoke, target: str) -> None:
+    done = invoke(target=target)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"error: {target}: there is no such file or folder, and it is no HOST:PORT\n"
+
+
+def test_a_server_that_is_not_there(invoke: Invoke) -> None:
+    target = f"127.0.0.1:{free_port()}"
+    done = invoke(target=target)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: The server at {target} can't be reached: ")
+
+
+def test_a_server_of_others(invoke: Invoke) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        server = grpc.server(threads)
+        pool = DescriptorPool()
+        pool.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)
+        # It names a service that it can't describe, and health, which it does not have.
+        reflection.enable_server_reflection(["gone.Service", "grpc.health.v1.Health"], server, pool)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            done = invoke("--all", target=f"127.0.0.1:{port}")
+            assert done.exit_code == 0, done.stderr
+            first, problem, second, *_ = done.stdout.splitlines()
+            assert (first, second) == ("gone.Service", "grpc.health.v1.Health")
+            assert "does not know 'gone.Service'" in problem
+        finally:
+            server.stop(None).wait()
+    with ThreadPoolExecutor(2) as threads:
+        server = grpc.server(threads)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            done = invoke(target=f"127.0.0.1:{port}")
+            assert done.exit_code == 2
+            assert done.stderr == (
+                f"error: The server at 127.0.0.1:{port} has no server reflection. Give its protos, or descriptors of "
+                "them, as TARGET.\n"
+            )
+        finally:
+            server.stop(None).wait()
