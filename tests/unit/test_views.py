@@ -1,16 +1,13 @@
-"""What ``sdk status`` says, and its exit code."""
+"""How the state of everything is shown, and what of it is healthy."""
 
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
 from rich.console import Console
 
-from sdk.cli.main import main
 from sdk.cli.view import as_tables, as_text
 from sdk.serve.statuses import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 
@@ -61,21 +58,3 @@ def test_tables() -> None:
 def test_what_is_not_healthy(status: Status) -> None:
     assert GOOD.is_healthy
     assert not status.is_healthy
-
-
-@pytest.mark.parametrize(("status", "code"), [(GOOD, 0), (UNHEALTHY["a proxy that is behind"], 1)])
-def test_the_command_ends_with_0_when_all_is_healthy(
-    status: Status, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str | None] = []
-    monkeypatch.setattr("sdk.cli.cluster.connect", asked.append)
-    monkeypatch.setattr("sdk.serve.run.status", lambda: status)
-    plain = CliRunner().invoke(main, ["status", "--address", "10.0.0.5:6379"])
-    assert (plain.exit_code, plain.output) == (code, as_text(status) + "\n")
-    told = CliRunner().invoke(main, ["status", "--json"])
-    assert told.exit_code == code
-    found = json.loads(told.output)
-    assert (found["healthy"], found["version"]) == (code == 0, 12)
-    assert found["applications"][0]["deployments"][0]["services"] == ["greet.Greeter"]
-    assert [proxy["version"] for proxy in found["proxies"]] == [12] * len(status.proxies)
-    assert asked == ["10.0.0.5:6379", None]
