@@ -136,7 +136,8 @@ class Proxy:
         self._envoy, self._kept = found, kept_table(self._folder)
         self._snapshot = self._kept.published if self._kept is not None else None
         version = self._snapshot.version if self._snapshot is not None else 0
-        self._change(version=version, envoy_pid=found.report.envoy_pid)
+        # Not its version: it may have been started again while nobody was there to tell it anything.
+        self._change(envoy_pid=found.report.envoy_pid)
         logger.info("adopted Envoy %d with version %d of the routing table", found.report.envoy_pid, version)
         return True
 
