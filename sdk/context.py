@@ -171,7 +171,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
 
     def set_details(self, details: str) -> None:
         """Set the text of ``grpc-message`` for the end of the call."""
-        self._call.details = str(details)
+        self._call.details = "" if details is None else str(details)
 
     def set_trailing_metadata(self, trailing_metadata: MetadataPairs) -> None:
         """Set the trailing metadata; the ``request_id`` is added to it in any case.
@@ -216,7 +216,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         status = _CODE_BY_NUMBER[_number(code)]
         if status is grpc.StatusCode.OK:
             status, details = grpc.StatusCode.UNKNOWN, ""
-        error = AbortError(status, details)
+        error = AbortError(status, "" if details is None else details)
         self._call.aborted = error
         raise error
 

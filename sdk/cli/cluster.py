@@ -20,6 +20,8 @@ def connect_or_start(
     cleanup: contextlib.ExitStack,
     report: Callable[[str], None],
     check_before_start: Callable[[], None],
+    *,
+    has_spare_room: bool = False,
 ) -> bool:
     """Connect to a cluster, or start a local Ray that ends with the command.
 
@@ -29,6 +31,7 @@ def connect_or_start(
         cleanup: Gets what must be undone at the end.
         report: Gets a line of progress.
         check_before_start: Called before a local Ray is started, which takes seconds; raises what speaks against it.
+        has_spare_room: Whether a local Ray counts each CPU twice, so that a second version fits beside the first.
 
     Returns:
         Whether a local Ray was started.
@@ -41,6 +44,7 @@ def connect_or_start(
     guard = Guard()
     cleanup.callback(guard.finish)
     cleanup.callback(ray.shutdown)
+    cleanup.callback(report, "Ending …")  # seen when the start is interrupted
     named = address or os.environ.get("RAY_ADDRESS")
     if named != "local":
         report(f"Connecting to Ray at {named} …" if named else "Looking for Ray …")
@@ -52,9 +56,15 @@ def connect_or_start(
                 raise
     check_before_start()
     report("Starting a local Ray …")
+    guard.begin()
     try:
         with _sigterm_interrupts():
-            ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
+            ray.init(
+                address="local",
+                num_cpus=2 * (os.cpu_count() or 1) if has_spare_room else None,
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+            )
     except (RuntimeError, OSError, ValueError) as error:
         raise ClusterError(f"A local Ray can't be started: {_one_line(error)}") from None
     finally:
@@ -62,11 +72,12 @@ def connect_or_start(
     return True
 
 
-def connect(address: str | None) -> None:
+def connect(address: str | None, *, tells_path: bool = True) -> None:
     """Connect to a cluster that runs.
 
     Args:
         address: The cluster's address; None for ``RAY_ADDRESS``, then for one that runs on this machine.
+        tells_path: Whether Ray's processes must be told where our modules are.
 
     Raises:
         ClusterError: No cluster runs, or it can't be reached.
@@ -84,11 +95,30 @@ def connect(address: str | None) -> None:
                 address=named or "auto",
                 log_to_driver=False,
                 logging_level=logging.WARNING,
-                runtime_env={"env_vars": {"PYTHONPATH": path}},
+                runtime_env={"env_vars": {"PYTHONPATH": path}} if tells_path else None,
             )
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         what = f"Ray at {named} can't be reached" if named else "No Ray cluster runs here"
         raise ClusterError(f"{what}: {_one_line(error)}") from None
+
+
+@contextlib.contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Keep Ray's and Ray Serve's progress reports out of the view; warnings and the application's output stay."""
+    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # That a new local Ray wants tokens, which is as it should be, is said as a warning.
+    tokens = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    tokens.addFilter(_is_problem)
+    try:
+        yield
+    finally:
+        tokens.removeFilter(_is_problem)
+
+
+def _is_problem(record: logging.LogRecord) -> bool:
+    return "Token authentication is enabled" not in record.getMessage()
 
 
 @contextlib.contextmanager

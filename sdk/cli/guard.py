@@ -7,41 +7,76 @@ for it for a minute. No other Ray is touched: the processes are known by their i
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-# Reads until the command says that it is done, or is gone; then gives Ray some seconds, and kills what is left.
+# Looks for what descends from the command, time and again until the command says that all of it is there. Then it waits
+# until the command says that it is done, or is gone; gives Ray some seconds, and kills what is left.
 _PROGRAM = """
-import os, signal, sys, time
+import os, select, signal, time
 
-def is_there(pid, start):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return False
-    return fields[19] == start and fields[0] != "Z"
+command, known = os.getppid(), {}
 
-patience_s = 2.0 if sys.stdin.buffer.read() else 5.0
-left = [entry.split(":") for entry in sys.argv[1:]]
-deadline = time.monotonic() + patience_s
-while left and time.monotonic() < deadline:
-    left = [entry for entry in left if is_there(*entry)]
+def processes():
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    fields = file.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                yield int(name), int(fields[1]), fields[19]
+
+def look():
+    there = list(processes())
+    starts = {pid: start for pid, _, start in there}
+    found = {pid for pid, start in known.items() if starts.get(pid) == start}
+    known.clear()
+    if os.getppid() == command:
+        found.add(command)
+    pending = list(found)
+    while pending:
+        parent = pending.pop()
+        for pid, its_parent, _ in there:
+            if its_parent == parent and pid not in found:
+                found.add(pid)
+                pending.append(pid)
+    known.update((pid, starts[pid]) for pid in found if pid != command)
+
+said = b""
+look()
+os.write(1, b"b")
+while not said:
+    look()
+    if select.select([0], [], [], 0.2)[0]:
+        said = os.read(0, 1)
+        if not said:
+            break
+if said == b"w":
+    look()
+    os.write(1, b"w")
+    said = os.read(0, 1)
+deadline = time.monotonic() + (2.0 if said == b"d" else 5.0)
+look()
+while known and time.monotonic() < deadline:
     time.sleep(0.05)
-for pid, start in left:
-    if is_there(pid, start):
-        os.kill(int(pid), signal.SIGKILL)
+    look()
+for pid in known:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 """
 _PATIENCE_S = 10.0
 
 
 class Guard:
-    """Watches this process and those that it started.
+    """Watches this process and those that it starts.
 
     Example:
         >>> guard = Guard()
+        >>> guard.begin()
         >>> child = subprocess.Popen(["sleep", "60"])
         >>> guard.watch()
         >>> guard.finish()
@@ -52,34 +87,35 @@ class Guard:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def watch(self) -> None:
-        """Begin, with the processes that descend from this one now."""
+    def begin(self) -> None:
+        """Begin to look for processes that descend from this one; what is there already is found at once."""
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, *_descendants(os.getpid())],
+            [sys.executable, "-I", "-S", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # what is sent to the command's process group does not reach it
         )
+        self._wait(self._process)
+
+    def watch(self) -> None:
+        """Look for the last time: what this process starts from now on is its own affair."""
+        if self._process is None:
+            self.begin()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # somebody has killed it
+            self._process.stdin.write(b"w")
+            self._process.stdin.flush()
+        self._wait(self._process)
+
+    @staticmethod
+    def _wait(process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        process.stdout.read(1)
 
     def finish(self) -> None:
         """End what is left of those processes now, and the guard."""
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.communicate(b"done", timeout=_PATIENCE_S)
-
-
-def _descendants(root: int) -> list[str]:
-    """Return ``"PID:START"`` of each process that descends from one, with its start in the kernel's ticks."""
-    children: dict[int, list[tuple[int, str]]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                children.setdefault(int(fields[1]), []).append((int(entry.name), fields[19]))
-    found, pending = [], [root]
-    while pending:
-        for pid, start in children.get(pending.pop(), ()):
-            found.append(f"{pid}:{start}")
-            pending.append(pid)
-    return found
+                self._process.communicate(b"d", timeout=_PATIENCE_S)

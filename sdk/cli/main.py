@@ -24,11 +24,14 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("sdk.cli.check:check", "Check that classes fit their proto services; needs no cluster."),
     "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),
     "completion": ("sdk.cli.completion:completion", "Print the script that completes commands in a shell."),
+    "new": ("sdk.cli.new:new", "Make a project to start from."),
     "run": ("sdk.cli.run:run", "Serve an application behind Envoy until Ctrl-C."),
     "services": ("sdk.cli.services:services", "List what a gRPC server serves, or describe a part of it."),
     "shutdown": ("sdk.cli.shutdown:shutdown", "End every application and the ingress."),
     "status": ("sdk.cli.status:status", "Show how applications and proxies are."),
 }
+# Those that need the extra of this name.
+_CODEGEN = ("codegen.cli", "sdk.cli.new")
 _COMPLETE = "_SDK_COMPLETE"  # click's name for the variable by which a shell asks for completions
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -86,7 +89,7 @@ class LazyGroup(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] in ("sdk", "codegen"):
                 raise
-            extra = "[codegen]" if module.startswith("codegen.") else ""
+            extra = "[codegen]" if module in _CODEGEN else ""
             raise click.ClickException(
                 f"`sdk {cmd_name}` needs {error.name}, which is not installed: pip install 'ray-grpc-sdk{extra}'"
             ) from None

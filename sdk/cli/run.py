@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,14 @@ import click
 from click.core import ParameterSource
 
 from sdk.cli.interrupts import Interrupts
-from sdk.errors import BreakingChangeError, ClusterError
+from sdk.errors import BreakingChangeError, ClusterError, SdkError
 from sdk.ingress.environment import from_environment
 from sdk.ingress.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from sdk.cli.reload import Reloader
     from sdk.cli.served import Served
+    from sdk.serve.tie import Tie
 
 _REFRESH_S = 1.0
 _DEFAULTS = GrpcOptions()
@@ -33,7 +32,10 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
 
 
 @click.command(
-    epilog="Example:  sdk run app:app --name greeter --port 9000\n\nExample:  sdk run serve.yaml --address local"
+    epilog="\b\nExamples:\n"
+    "  sdk run app:app --name greeter --port 9000\n"
+    "  sdk run app:app --reload\n"
+    "  sdk run serve.yaml --address local"
 )
 @click.argument("target", metavar="MODULE[:NAME]|CONFIG.yaml")
 @click.option("--name", default=None, help="Name of the application of a module.  [default: default]")
@@ -84,6 +86,7 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     help="Append a line of JSON for each call to this file.",
 )
 @click.option("--allow-breaking", is_flag=True, help="Update an application although that breaks its clients.")
+@click.option("--reload", is_flag=True, help="Serve the new code when Python, proto or config files change.")
 @click.pass_context
 def run(
     context: click.Context,
@@ -92,6 +95,7 @@ def run(
     name: str | None,
     address: str | None,
     allow_breaking: bool,
+    reload: bool,
     **options: Any,
 ) -> None:
     """Serve the application that MODULE:NAME holds, or those of a config file, behind Envoy, until Ctrl-C.
@@ -101,6 +105,10 @@ def run(
 
     Each option of the ingress may also stand in an environment variable, such as SDK_GRPC_PORT, or in the `sdk:`
     section of a config file.
+
+    With --reload, the files below the working directory, PYTHONPATH and the folder of a config file are watched, and
+    code is generated as [tool.sdk.codegen] says. The new version takes over without losing a call; when it has an
+    error, that is shown and the version before goes on.
     """
     given = {
         option: value
@@ -110,73 +118,178 @@ def run(
     wanted = {**from_environment(os.environ), **given}
     GrpcOptions(**wanted)  # what is wrong with the command line is said before anything is imported
     with Interrupts() as interrupts:
+        from sdk.cli.cluster import quiet_logs
         from sdk.cli.served import find_served
 
+        reloader = _prepare_reload(target) if reload else None
         served = find_served(target, name, allow_breaking)
-        with _quiet_logs():  # after Ray Serve was imported, which sets the levels of its logs
-            failed = _serve(served, address, wanted, interrupts)
+        with quiet_logs():  # after Ray Serve was imported, which sets the levels of its logs
+            failed = _Run(served, address, wanted, interrupts, reloader, allow_breaking).serve()
     if failed:
         context.exit(1)
 
 
-def _serve(served: Served, address: str | None, wanted: Mapping[str, Any], interrupts: Interrupts) -> tuple[str, ...]:
-    """Serve until a signal comes, and return the names of the applications that failed to start."""
-    # Imported here: what is wrong with the command line or the module is said before Ray takes its seconds.
-    from rich.console import Console
+def _prepare_reload(target: str) -> Reloader:
+    """Bring generated code up to date, and note how all files are, before any of them is imported."""
+    from sdk.cli.reload import Reloader, require_watchfiles
 
-    from sdk.cli.cluster import connect_or_start
-    from sdk.ingress.certificates import check_certificates
-    from sdk.ingress.envoy import check_port, find_envoy
-    from sdk.serve.run import start, stop_ingress
-    from sdk.serve.tie import Tie
+    require_watchfiles()
+    reloader = Reloader(target)
+    done = reloader.generate()
+    if done:
+        click.echo(done, err=True)
+    return reloader
 
-    wanted = {**served.options, **wanted}
-    options = GrpcOptions(**wanted)
-    find_envoy()
-    console = Console(stderr=True)
 
-    def check_node() -> None:
-        check_certificates(options)
-        check_port(options.host, options.port)
+class _Run:
+    """One call of the command.
 
-    with contextlib.ExitStack() as cleanup, console.status("Starting …") as progress:
-        # Stops the spinner before the last lines are printed.
-        cleanup.callback(progress.stop)
-        is_local = connect_or_start(address, cleanup, progress.update, check_node)
-        interrupts.install()
-        progress.update("Starting the ingress …")
-        if is_local:
-            # Ray itself ends next, so Ray Serve need not be shut down apart from it.
-            cleanup.callback(stop_ingress)
-        cleanup.callback(interrupts.shield)
-        deployed: list[str] = []
-        end = _what_ends(deployed, is_local)
-        tie = Tie(end)
+    Args:
+        served: What to serve.
+        address: As on the command line.
+        wanted: Options of the ingress by name, from the command line and the environment.
+        interrupts: The signals.
+        reloader: What deploys new versions, if any.
+        allow_breaking: As on the command line.
+    """
 
-        def end_and_untie() -> None:
-            end()
-            tie.release()  # not when a second Ctrl-C ended the waiting: then the ingress does the rest
+    def __init__(
+        self,
+        served: Served,
+        address: str | None,
+        wanted: Mapping[str, Any],
+        interrupts: Interrupts,
+        reloader: Reloader | None,
+        allow_breaking: bool,
+    ) -> None:
+        from rich.console import Console
 
-        cleanup.callback(end_and_untie)
-        cleanup.callback(console.print, "Shutting down …", style="dim")
-        served.start_serve()
-        start(_options_beside(options, wanted))
-        progress.update(f"Starting {_listed(served.names)} …")
-        deployed += served.names
-        if not is_local:
-            tie.start()
-        with _tell_what_it_waits_for(served.names, console):
+        self._served, self._address, self._interrupts = served, address, interrupts
+        self._reloader, self._allow_breaking = reloader, allow_breaking
+        self._wanted = {**served.options, **wanted}
+        self._console = Console(stderr=True)
+        self._deployed: list[str] = []
+        self._failed: tuple[str, ...] = ()
+
+    def serve(self) -> tuple[str, ...]:
+        """Serve until a signal comes, and return the names of the applications that failed to start."""
+        # Imported here: what is wrong with the command line or the module is said before Ray takes its seconds.
+        from sdk.cli.cluster import connect_or_start
+        from sdk.cli.waiting import failure, tell_what_it_waits_for
+        from sdk.ingress.certificates import check_certificates
+        from sdk.ingress.envoy import check_port, find_envoy
+        from sdk.serve.run import start, stop_ingress
+        from sdk.serve.tie import Tie
+
+        served, interrupts = self._served, self._interrupts
+        options = GrpcOptions(**self._wanted)
+        find_envoy()
+
+        def check_node() -> None:
+            check_certificates(options)
+            check_port(options.host, options.port)
+
+        with contextlib.ExitStack() as cleanup, self._console.status("Starting …") as progress:
+            # Stops the spinner before the last lines are printed.
+            cleanup.callback(progress.stop)
+            room = self._reloader is not None
+            is_local = connect_or_start(self._address, cleanup, progress.update, check_node, has_spare_room=room)
+            interrupts.install()
+            progress.update("Starting the ingress …")
+            if is_local:
+                # Ray itself ends next, so Ray Serve need not be shut down apart from it.
+                cleanup.callback(stop_ingress)
+            cleanup.callback(interrupts.shield)
+            end = _what_ends(self._deployed, is_local)
+            tie = Tie(end)
+
+            def end_and_untie() -> None:
+                end()
+                tie.release()  # not when a second Ctrl-C ended the waiting: then the ingress does the rest
+
+            cleanup.callback(end_and_untie)
+            cleanup.callback(self._console.print, "Shutting down …", style="dim")
+            served.start_serve()
+            start(_options_beside(options, self._wanted))
+            progress.update(f"Starting {_listed(served.names)} …")
+            self._deployed += served.names
+            if not is_local:
+                tie.start()
+            with tell_what_it_waits_for(served.names, functools.partial(self._tell, style="yellow")):
+                try:
+                    self._failed = served.deploy(lambda name, reason: self._tell(failure(name, reason)))
+                except BreakingChangeError:
+                    self._deployed.clear()  # the version that ran before goes on
+                    raise
+            progress.stop()
+            if len(self._failed) < len(served.names):
+                if self._reloader is not None:
+                    self._start_reload(cleanup, is_local, tie)
+                where = "a local Ray" if is_local else "the running Ray cluster"
+                self._show_until_interrupted(f"on {where}. Ctrl-C ends it.")
+        return self._failed
+
+    def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, tie: Tie) -> None:
+        import ray
+
+        from sdk.cli.redeploy import Order
+
+        assert self._reloader is not None
+        served, address = self._served, ray.get_runtime_context().gcs_address
+
+        def make_order() -> Order:
+            before = tuple(self._deployed)
+            return Order(served.target, served.given_name, address, is_local, self._allow_breaking, before)
+
+        def deployed(is_done: bool) -> None:
+            before = tuple(self._deployed)
             try:
-                failed = served.deploy(functools.partial(_tell_failure, console))
-            except BreakingChangeError:
-                deployed.clear()  # the version that ran before goes on
-                raise
-        progress.stop()
-        running = [name for name in served.names if name not in failed]
-        if running:
-            where = "a local Ray" if is_local else "the running Ray cluster"
-            _show_until_interrupted(f"on {where}. Ctrl-C ends it.", running)
-    return failed
+                self._tell_if(served.refresh())
+            except SdkError:
+                return  # said already: it was not deployed
+            # What of it was not done is not known; what does not run need not be ended.
+            self._deployed[:] = served.names if is_done else dict.fromkeys([*before, *served.names])
+            if is_done:
+                self._failed = ()
+            if not is_local and set(before) != set(self._deployed):
+                tie.renew()
+
+        cleanup.callback(self._reloader.stop)
+        self._reloader.start(make_order, self._tell, deployed)
+
+    def _tell(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def _tell_if(self, text: str) -> None:
+        if text:
+            self._tell(text)
+
+    def _show_until_interrupted(self, ending: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        from sdk.cli.view import as_tables, as_text
+        from sdk.serve.run import status
+
+        console = Console()
+        forever = threading.Event()
+        addresses = ", ".join(sorted({proxy.address for proxy in status().proxies}))
+
+        def headline() -> str:
+            running = [name for name in self._deployed if name not in self._failed]
+            return f"Serving {_listed(running)} at {addresses} {ending}"
+
+        try:
+            if not console.is_terminal:
+                click.echo(as_text(status()))
+                click.echo(headline())
+                forever.wait()
+            with Live(as_tables(status(), headline()), console=console, auto_refresh=False) as live:
+                self._console = console  # what is told stands above the tables
+                while not forever.wait(_REFRESH_S):
+                    live.update(as_tables(status(), headline()), refresh=True)
+        except KeyboardInterrupt:
+            return
 
 
 def _options_beside(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOptions | None:
@@ -211,67 +324,5 @@ def _what_ends(deployed: list[str], is_local: bool) -> functools.partial[None]:
     )
 
 
-def _tell_failure(console: Console, name: str, reason: str) -> None:
-    console.print(
-        f"error: Application {name!r} failed to start: {reason}", markup=False, highlight=False, soft_wrap=True
-    )
-
-
-@contextlib.contextmanager
-def _tell_what_it_waits_for(names: Iterable[str], console: Console) -> Iterator[None]:
-    """Pass on what Ray Serve says of applications that take long to start, such as that no node has room for them."""
-    from sdk.serve.failures import messages_of
-
-    over = threading.Event()
-
-    def watch() -> None:
-        told: set[str] = set()
-        while not over.wait(_REFRESH_S):
-            with contextlib.suppress(ClusterError):
-                for message in {message for name in names for message in messages_of(name)} - told:
-                    told.add(message)
-                    console.print(message, style="yellow", highlight=False)
-
-    watcher = threading.Thread(target=watch, name="tell-what-it-waits-for", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-
-
-def _show_until_interrupted(ending: str, names: Iterable[str]) -> None:
-    from rich.console import Console
-    from rich.live import Live
-
-    from sdk.cli.view import as_tables, as_text
-    from sdk.serve.run import status
-
-    console = Console()
-    forever = threading.Event()
-    try:
-        addresses = sorted({proxy.address for proxy in status().proxies})
-        headline = f"Serving {_listed(names)} at {', '.join(addresses)} {ending}"
-        if not console.is_terminal:
-            click.echo(as_text(status()))
-            click.echo(headline)
-            forever.wait()
-        with Live(as_tables(status(), headline), console=console, auto_refresh=False) as live:
-            while not forever.wait(_REFRESH_S):
-                live.update(as_tables(status(), headline), refresh=True)
-    except KeyboardInterrupt:
-        return
-
-
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
-
-
-@contextlib.contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """Keep Ray's and Ray Serve's progress reports out of the view; warnings and the application's output stay."""
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
-    for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    yield

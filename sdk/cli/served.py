@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sdk.cli.target import load_target
@@ -18,6 +18,12 @@ _CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 
 class Served(Protocol):
     """Applications that are ready to be deployed."""
+
+    target: str
+    """As on the command line."""
+
+    given_name: str | None
+    """The application's name, when it was given."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,6 +49,24 @@ class Served(Protocol):
             ClusterError: Nothing was started, and why.
         """
 
+    def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
+        """Deploy them as new versions of what runs, with the code as it is now; as :meth:`deploy` else.
+
+        Args:
+            before: The applications that were deployed before; those that there are no longer are deleted.
+            failed: As for :meth:`deploy`.
+        """
+
+    def refresh(self) -> str:
+        """Take note of a new version that another process has deployed.
+
+        Returns:
+            What of it holds only after a new start; empty when nothing does.
+
+        Raises:
+            SdkError: It can't be read.
+        """
+
 
 class ModuleTarget:
     """The application that ``MODULE:NAME`` holds.
@@ -59,6 +83,7 @@ class ModuleTarget:
         from sdk.serve.application import only_application, require_application
 
         module, found = load_target(spec)
+        self.target, self.given_name = spec, name
         self.names: tuple[str, ...] = (name or _DEFAULT_NAME,)
         self._allow_breaking = allow_breaking
         self.application: Any = only_application(module) if found is None else require_application(found, spec)
@@ -73,6 +98,14 @@ class ModuleTarget:
         run(self.application, name=self.names[0], allow_breaking=self._allow_breaking)
         return ()
 
+    def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
+        """Deploy it: Ray Serve takes each deployment from a program for a new version."""
+        return self.deploy(failed)
+
+    def refresh(self) -> str:
+        """Do nothing: the name stays."""
+        return ""
+
 
 class ConfigTarget:
     """The applications of a config file.
@@ -84,6 +117,8 @@ class ConfigTarget:
     def __init__(self, path: str) -> None:
         from sdk.serve.config import read_config
 
+        self.target = path
+        self.given_name: str | None = None
         self.config: ServeConfig = read_config(path)
         # What grpc_servicer_functions names is imported here.
         sys.path[:0] = [folder for folder in self.config.folders if folder not in sys.path]
@@ -111,18 +146,31 @@ class ConfigTarget:
         deploy(self.config)
         return wait_until_started(self.config, failed)
 
-    def deploy_again(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
-        """Read the file again and deploy what it says now, with the code as it is now; no call is lost.
-
-        Raises:
-            OptionsError: The file is wrong now; what runs goes on.
-        """
-        from sdk.serve.config import read_config
+    def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
+        """Deploy them, each with a version of its own: Ray Serve does not look at their code."""
         from sdk.serve.declared import deploy, wait_until_started
 
-        before, self.config = self.config, read_config(self.config.path)
-        deploy(self.config, before=before.names, has_new_code=True)
+        deploy(self.config, before=before, has_new_code=True)
         return wait_until_started(self.config, failed)
+
+    def refresh(self) -> str:
+        """Read the file again."""
+        from sdk.serve.config import read_config
+
+        before, self.config = self.config, read_config(self.target)
+        if self.config.options == before.options:
+            return ""
+        return f"{self.target}: options of the ingress have changed; they hold from the next start of the command"
+
+
+def is_config(target: str) -> bool:
+    """Return whether a target of the command line is a config file, by its name.
+
+    Example:
+        >>> is_config("serve.yaml"), is_config("app:app")
+        (True, False)
+    """
+    return target.endswith(_CONFIG_SUFFIXES)
 
 
 def find_served(target: str, name: str | None, allow_breaking: bool = False) -> Served:
@@ -136,7 +184,7 @@ def find_served(target: str, name: str | None, allow_breaking: bool = False) -> 
     Raises:
         SdkError: It can't be found or read, or is wrong.
     """
-    if not target.endswith(_CONFIG_SUFFIXES):
+    if not is_config(target):
         return ModuleTarget(target, name, allow_breaking)
     if allow_breaking:
         raise OptionsError(f"--allow-breaking is for a module; Ray Serve builds what {target} names, unchecked.")

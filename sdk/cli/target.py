@@ -88,8 +88,10 @@ def _look_up(module: ModuleType, path: str) -> object:
 
 def _not_found(name: str) -> str:
     here = Path.cwd()
-    modules = {path.stem for path in here.glob("*.py")} | {path.parent.name for path in here.glob("*/__init__.py")}
-    near = difflib.get_close_matches(name, sorted(modules), n=1)
+    package, dot, _ = name.rpartition(".")
+    folder = here.joinpath(*package.split(".")) if package else here
+    modules = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    near = difflib.get_close_matches(name, [f"{package}{dot}{module}" for module in sorted(modules)], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"No module named {name!r} in {here} or in the installed packages{hint}"
 

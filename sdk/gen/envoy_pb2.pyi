@@ -2386,6 +2386,7 @@ class Cluster(_message.Message):
     HEALTH_CHECKS_FIELD_NUMBER: _builtins.int
     CIRCUIT_BREAKERS_FIELD_NUMBER: _builtins.int
     OUTLIER_DETECTION_FIELD_NUMBER: _builtins.int
+    UPSTREAM_BIND_CONFIG_FIELD_NUMBER: _builtins.int
     COMMON_LB_CONFIG_FIELD_NUMBER: _builtins.int
     UPSTREAM_CONNECTION_OPTIONS_FIELD_NUMBER: _builtins.int
     IGNORE_HEALTH_ON_HOST_REMOVAL_FIELD_NUMBER: _builtins.int
@@ -2406,6 +2407,8 @@ class Cluster(_message.Message):
     @_builtins.property
     def outlier_detection(self) -> Global___OutlierDetection: ...
     @_builtins.property
+    def upstream_bind_config(self) -> Global___BindConfig: ...
+    @_builtins.property
     def common_lb_config(self) -> Global___Cluster.CommonLbConfig: ...
     @_builtins.property
     def upstream_connection_options(self) -> Global___UpstreamConnectionOptions: ...
@@ -2424,15 +2427,16 @@ class Cluster(_message.Message):
         health_checks: _abc.Iterable[Global___HealthCheck] | None = ...,
         circuit_breakers: Global___CircuitBreakers | None = ...,
         outlier_detection: Global___OutlierDetection | None = ...,
+        upstream_bind_config: Global___BindConfig | None = ...,
         common_lb_config: Global___Cluster.CommonLbConfig | None = ...,
         upstream_connection_options: Global___UpstreamConnectionOptions | None = ...,
         ignore_health_on_host_removal: _builtins.bool = ...,
         load_assignment: Global___ClusterLoadAssignment | None = ...,
         typed_extension_protocol_options: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "outlier_detection", b"outlier_detection", "type", b"type", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "outlier_detection", b"outlier_detection", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "name", b"name", "outlier_detection", b"outlier_detection", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "name", b"name", "outlier_detection", b"outlier_detection", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cluster_discovery_type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType_cluster_discovery_type: _TypeAlias = _typing.Literal["cluster_discovery_type", b"cluster_discovery_type"]  # noqa: Y015
@@ -2520,6 +2524,59 @@ class HealthCheck(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_health_checker) -> _WhichOneofReturnType_health_checker | None: ...
 
 Global___HealthCheck: _TypeAlias = HealthCheck  # noqa: Y015
+
+@_typing.final
+class BindConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOCKET_OPTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def socket_options(self) -> _containers.RepeatedCompositeFieldContainer[Global___SocketOption]: ...
+    def __init__(
+        self,
+        *,
+        socket_options: _abc.Iterable[Global___SocketOption] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["socket_options", b"socket_options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BindConfig: _TypeAlias = BindConfig  # noqa: Y015
+
+@_typing.final
+class SocketOption(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    INT_VALUE_FIELD_NUMBER: _builtins.int
+    BUF_VALUE_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    level: _builtins.int
+    name: _builtins.int
+    int_value: _builtins.int
+    buf_value: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        description: _builtins.str = ...,
+        level: _builtins.int = ...,
+        name: _builtins.int = ...,
+        int_value: _builtins.int = ...,
+        buf_value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["buf_value", b"buf_value", "int_value", b"int_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buf_value", b"buf_value", "description", b"description", "int_value", b"int_value", "level", b"level", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["int_value", "buf_value"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___SocketOption: _TypeAlias = SocketOption  # noqa: Y015
 
 @_typing.final
 class UpstreamConnectionOptions(_message.Message):

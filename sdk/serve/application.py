@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ from sdk.serve.typed_handles import mark, with_typed_handles
 
 if TYPE_CHECKING:
     from sdk.definition import Definition
+
+#: Set in the environment of what builds an application again because its code has changed.
+CODE_VERSION = "SDK_CODE_VERSION"
 
 
 def check_options(class_name: str, options: Mapping[str, Any]) -> None:
@@ -72,6 +76,9 @@ def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwa
     options = {**definition.options, **replaced}
     check_options(cls.__name__, options)
     with_typed_handles(cls, given)
+    if CODE_VERSION in os.environ and "max_surge_percent" in inspect.signature(serve.deployment).parameters:
+        # The code may be in the middle of being written: what runs goes on until the new replicas have started.
+        options.setdefault("max_surge_percent", 100)
     if options.get("expose", True):
         deployment = _deploy(cls.__name__, replica_class(cls), with_our_policy(options))
     else:  # as any deployment of Ray Serve's: reached by handles, and by nothing else

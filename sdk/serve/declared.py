@@ -14,6 +14,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus as ServeState
 
 from sdk.errors import ClusterError, IngressError
+from sdk.serve.application import CODE_VERSION
 from sdk.serve.failures import explain
 from sdk.serve.internals import deploy_declared, find_serve, serve_settings
 from sdk.serve.run import require_routed
@@ -126,7 +127,7 @@ def _complete(application: ServeApplicationSchema, config: ServeConfig, version:
         path = [*config.folders, os.environ.get("PYTHONPATH", "")]
         variables.setdefault("PYTHONPATH", os.pathsep.join(part for part in path if part))
     if version:
-        variables["SDK_CODE_VERSION"] = version
+        variables[CODE_VERSION] = version
     changed: dict[str, object] = {"runtime_env": {**runtime_env, "env_vars": variables}}
     if not config.serves_http:
         changed["route_prefix"] = None

@@ -19,6 +19,7 @@ from sdk.serve.internals import internal_request_id, request_context_setter
 from sdk.serve.local_calls import Children, LocalCalls, LocalRouter, unknown_method
 from sdk.serve.local_internals import (
     build_local,
+    end_batches,
     enter_local_replica,
     forget_batches,
     make_handle,
@@ -110,6 +111,12 @@ class LocalReplica:
     async def stop(self) -> None:
         """End its calls and call its ``__del__``; what that raises is logged."""
         self.enter()
+        try:
+            await self._end()
+        finally:
+            end_batches(self.batch_queues.values())
+
+    async def _end(self) -> None:
         if hasattr(self, "calls"):
             await self.calls.stop()
         if not self._is_class or not self._is_made or self.instance is None:

@@ -10,7 +10,7 @@ import contextvars
 import copy
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from ray import serve
@@ -66,6 +66,17 @@ def forget_batches(cls: Any) -> None:
         set_size = getattr(inspect.getattr_static(cls, name), "set_max_batch_size", None)
         if set_size is not None:
             set_size.__self__._queue = None
+
+
+def end_batches(queues: Iterable[Any]) -> None:
+    """End the tasks of batch queues that nobody uses any more; on their loop.
+
+    What drops a queue of Ray Serve asks for the event loop of its thread, which may make one there that nobody closes.
+    """
+    for queue in queues:
+        task, queue._handle_batch_task = queue._handle_batch_task, None  # without one it asks for no loop
+        if task is not None:
+            task.cancel()
 
 
 def make_handle(deployment: str, application: str, make_router: Callable[[str], Any]) -> Any:

@@ -54,6 +54,8 @@ _LEAVE_S = 3.0
 _RETRY_S = 0.2
 # Kept of the grace, so that the last answers leave before Ray Serve kills the process.
 _MARGIN_S = 1.0
+# The part of that margin in which clients whose calls outlived the grace read so and go.
+_LAST_WORDS_S = 0.5
 
 
 class ReplicaHost:
@@ -145,7 +147,7 @@ class ReplicaHost:
         spent = time.monotonic() - began + config.graceful_shutdown_wait_loop_s + _MARGIN_S
         await asyncio.sleep(_MIN_QUIET_S)
         grace_s = max(0.0, config.graceful_shutdown_timeout_s - spent)
-        await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, leave_s=_LEAVE_S)
+        await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, leave_s=_LEAVE_S, last_words_s=_LAST_WORDS_S)
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -63,7 +63,10 @@ def start(options: GrpcOptions | None = None) -> None:
         if options is not None:
             different = _call(running.status).options.differences(options)
             if different:
-                raise IngressError(f"The ingress runs with other options ({different}); call sdk.shutdown() first.")
+                raise IngressError(
+                    f"The ingress runs with other options ({different}). End it first, with sdk.shutdown() or "
+                    "`sdk shutdown`; or serve on another Ray, with `sdk run --address local`."
+                )
     else:
         find_envoy()  # fails here with one clear line instead of in an actor
     if not has_serve():

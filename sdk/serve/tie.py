@@ -31,19 +31,30 @@ class Tie:
     def __init__(self, end: Callable[[], None]) -> None:
         self._end = end
         self._key = uuid.uuid4().hex
+        self._held: Any | None = None
         self._over = threading.Event()
 
     def start(self) -> None:
         """Begin; the ingress must run."""
-        threading.Thread(target=self._keep, args=(self._hold(),), name="tie", daemon=True).start()
+        self._held = self._hold()
+        threading.Thread(target=self._keep, name="tie", daemon=True).start()
+
+    def renew(self) -> None:
+        """Let the function be called as it is now: what it was given has changed."""
+        before, self._key = self._key, uuid.uuid4().hex
+        self._held = self._hold()
+        self._let_go(before)
 
     def release(self) -> None:
         """Let go: from now on this process may end."""
         self._over.set()
+        self._let_go(self._key)
+
+    def _let_go(self, key: str) -> None:
         with contextlib.suppress(ray.exceptions.RayError):
             controller = find_controller()
             if controller is not None:
-                ray.get(controller.release.remote(self._key), timeout=_LOOK_S)
+                ray.get(controller.release.remote(key), timeout=_LOOK_S)
 
     def _hold(self) -> Any | None:
         controller = find_controller()
@@ -53,8 +64,8 @@ class Tie:
         controller.tie.remote([held], self._end)
         return held
 
-    def _keep(self, held: Any | None) -> None:
+    def _keep(self) -> None:
         while not self._over.wait(_LOOK_S):
             with contextlib.suppress(ray.exceptions.RayError):
-                if held is None or ray.wait([held], timeout=0)[0]:
-                    held = self._hold()
+                if self._held is None or ray.wait([self._held], timeout=0)[0]:
+                    self._held = self._hold()

@@ -130,6 +130,8 @@ class Call(FlowControl):
         encoding = fields.get(b"grpc-encoding")
         if encoding is not None:
             self._encoding = encoding
+            if not route.client_streaming:
+                self.route = route.inflating
         timeout = fields.get(b"grpc-timeout")
         limit = self.server.settings.request_timeout_s
         if timeout is not None or limit is not None:
@@ -242,6 +244,16 @@ class Call(FlowControl):
                 self.slot_held = False
                 self.server.release()
 
+    async def inflate(self) -> None:
+        """Decompress the one request message in a thread when it is long; :meth:`take_message` then has less to do.
+
+        Raises:
+            FrameError: The body is not one message, or it is refused.
+        """
+        body, limit = self._body, self.server.settings.max_receive_message_length
+        if len(body) >= frames.INFLATE_BYTES and body[0]:
+            self._body = await asyncio.to_thread(frames.inflate_body, body, limit, self._encoding)
+
     def take_message(self) -> bytes | bytearray:
         """Return the one request message of a method that takes one; the body is complete.
 
@@ -295,6 +307,15 @@ class Call(FlowControl):
         self._finish()
 
     def _finish_raised(self, error: BaseException) -> None:
+        try:
+            self._tell(error)
+        except Exception as failure:  # its text can't be had, for example: the client gets an answer all the same
+            self.server.log_failure(self, failure)
+            style = self.server.settings.error_details
+            details = f"{type(error).__name__}; it could not be told: {type(failure).__name__}"
+            self.finish_with(INTERNAL, md.INTERNAL_ERROR if style == "none" else details)
+
+    def _tell(self, error: BaseException) -> None:
         answered = self.aborted or self.server.translate(error)
         if isinstance(answered, RpcError):
             try:

@@ -41,6 +41,7 @@ class ContextView:
         "_head_sent",
         "_metadata",
         "_request_id",
+        "_skips_first",
         "_trailing",
         "compressor",
         "headers",
@@ -64,6 +65,7 @@ class ContextView:
         _head_sent: bool
         _metadata: md.Metadata | None
         _request_id: bytes | None
+        _skips_first: bool
         _trailing: md.Metadata
         compressor: Compressor | None
         messages: deque[bytes | bytearray | Flagged] | None
@@ -143,9 +145,13 @@ class ContextView:
                 "with the first message or by send_initial_metadata"
             )
         self.compressor = compressor_for(compression, self._fields.get(b"grpc-accept-encoding"))
+        if self.compressor is not None:
+            # Not set by the constructor: a call that compresses nothing does not pay for it.
+            self.compressor.skip_next = getattr(self, "_skips_first", False)
 
     def disable_next_message_compression(self) -> None:
-        """Send the next message as it is."""
+        """Send the next message as it is, also when what compresses is set only then."""
+        self._skips_first = True
         if self.compressor is not None:
             self.compressor.skip_next = True
 

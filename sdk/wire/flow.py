@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from sdk.wire.context_view import ContextView
-from sdk.wire.frames import Flagged
+from sdk.wire.frames import INFLATE_BYTES, Flagged
 
 if TYPE_CHECKING:
     from sdk.wire.frames import FrameReader, Message
@@ -82,6 +82,9 @@ class FlowControl(ContextView):
         while self._is_congested and not self._finished:
             self._write_waiter = self.server.loop.create_future()
             await self._write_waiter
+        if self._finished:
+            await asyncio.sleep(0)  # the cancellation that goes with the end arrives here, unless it was there before:
+            raise asyncio.CancelledError  # a handler that swallowed it must not go on for ever
 
     def _wake_reader(self) -> None:
         waiter = self._waiter
@@ -112,4 +115,16 @@ class FlowControl(ContextView):
         if self.paused and self._queued_bytes < LOW_WATER:
             self.paused = False
             self.transport.resume_reading()
-        return reader.decompress(message) if isinstance(message, Flagged) else message
+        return await self._inflate(reader, message) if isinstance(message, Flagged) else message
+
+    async def _inflate(self, reader: FrameReader, message: Flagged) -> bytes:
+        if len(message) < INFLATE_BYTES:
+            return reader.decompress(message)
+        try:
+            return await asyncio.to_thread(reader.decompress, message)
+        except asyncio.CancelledError:
+            # It may have been a wait of the handler's own (``wait_for``): the message is there when it asks again.
+            assert self.messages is not None
+            self.messages.appendleft(message)
+            self._queued_bytes += len(message) + MESSAGE_COST
+            raise

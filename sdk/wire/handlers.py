@@ -6,7 +6,7 @@ On every request's way, and written for speed: which way fits a handler is decid
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,12 @@ from sdk.wire.threads import pump, run_in_thread
 if TYPE_CHECKING:
     from sdk.wire.call import Call
     from sdk.wire.routes import Route
+
+
+async def answer_inflated(answer: Callable[[Call, Route], Awaitable[None]], call: Call, route: Route) -> None:
+    """Decompress the one request message, and answer."""
+    await call.inflate()
+    await answer(call, route)
 
 
 async def answer_unary_async(call: Call, route: Route) -> None:

@@ -16,7 +16,7 @@ from sdk.context import context_of, current_call
 from sdk.implementation import kind_of
 from sdk.wire.frames import FrameError
 from sdk.wire.handlers import RequestMessages, send_stream
-from sdk.wire.threads import ThreadIterator, iterate_in_thread, run_in_thread
+from sdk.wire.threads import ThreadContext, ThreadIterator, iterate_in_thread, run_in_thread
 
 if TYPE_CHECKING:
     from sdk.errors import RpcError
@@ -139,13 +139,12 @@ def _innermost(route: Route) -> Any:
 
     async def invoke(request: Any, context: Any) -> Any:
         call = current_call()
-        if is_async:
-            call.context = context  # the handler sees what the interceptors made of it, by current_context() too
-        else:
-            # The methods of a context that an interceptor has wrapped are async, and a thread can't await them.
-            context = context_of(call)
+        if not is_async:
+            if context is not context_of(call):
+                context = ThreadContext(call, context)
             if hasattr(request, "__aiter__") and not isinstance(request, RequestMessages):
                 request = ThreadIterator(call, request)
+        call.context = context  # the handler sees what the interceptors made of it, by current_context() too
         arguments = {"grpc_context": context} if route.takes_context else {}
         answer = partial(route.handler, request, **arguments)
         result = answer() if is_async or route.is_generator else await run_in_thread(call, answer)

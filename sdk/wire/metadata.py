@@ -43,6 +43,8 @@ _OF_HTTP = frozenset(
 _SERVER_FOLDERS = tuple(
     str(Path(file).parent) for file in (__file__, _asyncio_futures.__file__, _concurrent_futures.__file__)
 )
+#: All that a client reads of an exception when it is to read nothing of it.
+INTERNAL_ERROR = "Internal error."
 # What a status message gets in any case.
 MIN_MESSAGE_ROOM = 1024
 # The most that a handler may send at a time. Envoy accepts it (sdk/xds/clusters.py); many clients accept less.
@@ -205,4 +207,4 @@ def describe_exception(error: BaseException, style: str) -> str:
         return _COLOUR.sub("", "".join(traceback.format_exception(type(error), error, frames))).rstrip()
     if style == "message":
         return f"{type(error).__name__}: {error}"
-    return "Internal error."
+    return INTERNAL_ERROR

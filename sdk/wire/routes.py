@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,7 +15,13 @@ from sdk.errors import RpcError
 from sdk.implementation import kind_of
 from sdk.wire.compression import compressing
 from sdk.wire.frames import FrameError
-from sdk.wire.handlers import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
+from sdk.wire.handlers import (
+    answer_inflated,
+    answer_stream_async,
+    answer_stream_sync,
+    answer_unary_async,
+    answer_unary_sync,
+)
 from sdk.wire.interceptors import intercept
 from sdk.wrappers import takes_context
 
@@ -32,8 +40,8 @@ class Route:
     """
 
     __slots__ = (
-        "_from_string", "answer", "client_streaming", "handler", "is_generator", "label", "method", "response_type",
-        "server_streaming", "takes_context",
+        "_from_string", "_inflating", "answer", "client_streaming", "handler", "is_generator", "label", "method",
+        "response_type", "server_streaming", "takes_context",
     )  # fmt: skip
 
     def __init__(self, row: Row) -> None:
@@ -48,6 +56,15 @@ class Route:
         is_async, self.is_generator = kind_of(row.handler)
         self._from_string: Any = method.request.FromString  # its type knows bytes only
         self.answer = _answer(method, is_async)
+        self._inflating: Route | None = None
+
+    @property
+    def inflating(self) -> Route:
+        """The same for calls whose one request message may be compressed; others do not pay for it."""
+        if self._inflating is None:
+            self._inflating = copy.copy(self)
+            self._inflating.answer = partial(answer_inflated, self.answer)
+        return self._inflating
 
     def decode_request(self, data: bytes | bytearray) -> Any:
         """Return the request message.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -132,6 +133,42 @@ class ThreadIterator:
 
     async def _next(self) -> Any:
         return await anext(self._iterator)
+
+
+class ThreadContext:
+    """A context that an interceptor has wrapped, for a handler in a thread: what is async in it is waited for."""
+
+    __slots__ = ("_call", "_context")
+
+    def __init__(self, call: Call, context: Any) -> None:
+        object.__setattr__(self, "_call", call)
+        object.__setattr__(self, "_context", context)
+
+    @property  # type: ignore[misc]  # nobody is to set it
+    def __class__(self) -> Any:
+        # isinstance() says of it what it says of the one behind it.
+        return self._context.__class__
+
+    def __reduce__(self) -> Any:
+        return self._context.__reduce__()
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._context, name)
+        return functools.partial(self._wait_for, value) if callable(value) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._context, name, value)
+
+    def _wait_for(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        server = self._call.server
+        if not isinstance(result, Awaitable) or server.is_loop_thread():
+            return result
+        return asyncio.run_coroutine_threadsafe(_await(result), server.loop).result()
+
+
+async def _await(result: Awaitable[R]) -> R:
+    return await result
 
 
 class _Pump:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -139,6 +141,7 @@ def _replicas(config: ListenerConfig) -> pb.Cluster:
         # if all did: a replica that is busy and not lost answers later, and the client's deadline is its own.
         common_lb_config=pb.Cluster.CommonLbConfig(healthy_panic_threshold=pb.Percent(value=1)),
         typed_extension_protocol_options={_PROTOCOL_OPTIONS: pack(http1)},
+        upstream_bind_config=pb.BindConfig(socket_options=[_reset_on_close()]),
         # A node that loses power sends no reset: without this its calls would hang to their deadline, or for ever.
         upstream_connection_options=pb.UpstreamConnectionOptions(
             tcp_keepalive=pb.TcpKeepalive(
@@ -147,6 +150,20 @@ def _replicas(config: ListenerConfig) -> pb.Cluster:
                 keepalive_probes=UInt32Value(value=3),
             )
         ),
+    )
+
+
+def _reset_on_close() -> pb.SocketOption:
+    """Lets Envoy close a connection by a reset (TCP only; SO_LINGER of no time).
+
+    It closes when a client cancels. The end that TCP knows otherwise stands behind all that was sent, and a handler
+    that reads nothing would learn of it when the kernel gives up, after some minutes; a reset overtakes it.
+    """
+    return pb.SocketOption(
+        description="close by a reset",
+        level=socket.SOL_SOCKET,
+        name=socket.SO_LINGER,
+        buf_value=struct.pack("ii", 1, 0),  # struct linger: on, 0 seconds
     )
 
 

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from sdk.cli.guard import Guard
 
 COMMAND = """
 import subprocess, sys, time
 from sdk.cli.guard import Guard
 child = subprocess.Popen(["sleep", "60"], start_new_session=True, stdout=subprocess.DEVNULL)
-Guard().watch() if sys.argv[1] == "guarded" else None
+guard = Guard()
+guard.begin() if sys.argv[1] == "begun" else guard.watch() if sys.argv[1] == "guarded" else None
 print(child.pid, flush=True)
 time.sleep(60)
 """
@@ -34,8 +37,9 @@ def is_there(pid: int) -> bool:
         return False
 
 
-def test_what_a_killed_command_leaves_is_ended_and_what_others_started_stays() -> None:
-    guarded, child = start("guarded")
+@pytest.mark.parametrize("how", ["begun", "guarded"])
+def test_what_a_killed_command_leaves_is_ended_and_what_others_started_stays(how: str) -> None:
+    guarded, child = start(how)
     other, others_child = start("not guarded")
     try:
         for process in (guarded, other):

@@ -90,6 +90,15 @@ def test_the_module_is_not_there(sdk: Run) -> None:
     assert "nowhere" in only_line(result)
 
 
+def test_a_module_of_a_package_that_is_misspelt(sdk: Run, project: Path) -> None:
+    (project / "services" / "tills").mkdir(parents=True)
+    for name in ("__init__.py", "tills/__init__.py", "tills/counter.py"):
+        (project / "services" / name).touch()
+    result = sdk("run", "services.tills.conter:app")
+    assert result.returncode == 2
+    assert only_line(result).endswith("; did you mean 'services.tills.counter'?")
+
+
 def test_what_is_named_is_no_application(sdk: Run) -> None:
     result = sdk("run", "shop_app:Counter")
     assert result.returncode == 2

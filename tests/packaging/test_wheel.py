@@ -113,6 +113,9 @@ def run(command: list[str], folder: Path) -> str:
 def test_wheel_holds_what_is_needed_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"sdk/py.typed", "codegen/py.typed", "codegen/templates/python/sdk.py.jinja"} <= names
+    templates = [path.name for path in REPO.glob("templates/project/*")]
+    assert len(templates) == 9
+    assert {f"codegen/templates/project/{name}" for name in templates} <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"sdk", "codegen", "ray_grpc_sdk"}
     assert not [name for name in names if "__pycache__" in name]
@@ -131,6 +134,12 @@ def test_versions_agree(venv: Path, project: Path) -> None:
 
 def test_generated_code_is_up_to_date_afterwards(venv: Path, project: Path) -> None:
     run([f"{venv}/bin/sdk", "codegen", "protos", "--out", ".", "--check"], project)
+
+
+def test_makes_a_new_project(venv: Path, tmp_path: Path) -> None:
+    run([f"{venv}/bin/sdk", "new", "till"], tmp_path)
+    run([f"{venv}/bin/sdk", "codegen", "--check"], tmp_path / "till")
+    assert "Till: fits" in run([f"{venv}/bin/sdk", "check", "--strict", "till.service"], tmp_path / "till")
 
 
 def test_checks_the_application(venv: Path, project: Path) -> None:

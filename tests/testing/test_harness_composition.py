@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +163,18 @@ def test_the_size_of_batches_may_be_set() -> None:
             assert models.batches == [2, 2, 4]
 
     asyncio.run(main())
+
+
+def test_what_drops_a_batch_later_makes_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with sdk.testing.serve(Models.bind()) as server, server.client(GreeterClient) as client:
+            await asyncio.gather(*(client.SayHello(Text(text="1")) for _ in range(4)))
+
+    asyncio.run(main())  # from now on this thread has no event loop
+    made: list[str] = []
+    monkeypatch.setattr("ray.serve.batching.get_or_create_event_loop", lambda: made.append("a loop"))
+    gc.collect()
+    assert not made
 
 
 def test_multiplexed_models(serving: Callable[..., Any]) -> None:

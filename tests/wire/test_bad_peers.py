@@ -11,9 +11,10 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
+from sdk.wire.connection import Connection
 from sdk.wire.frames import pack_prefix
 from sdk.wire.refusals import MAX_HEADER_BYTES
-from sdk.wire.server import Connection, WireServer, WireSettings
+from sdk.wire.server import WireServer, WireSettings
 
 LINE = b"POST /t.T/Double HTTP/1.1\r\n"
 HEAD = LINE + b"host: x\r\ncontent-type: application/grpc\r\n"

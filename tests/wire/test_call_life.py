@@ -17,8 +17,9 @@ from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 from sdk import RpcError
 from sdk.service import Method, Row
+from sdk.wire.connection import Connection
 from sdk.wire.frames import pack_prefix
-from sdk.wire.server import Connection, WireServer, WireSettings
+from sdk.wire.server import WireServer, WireSettings
 
 METHODS = {"Unary": UNARY, "Server": SERVER, "Client": CLIENT, "Bidi": BIDI}
 DEADLINE_S = 30

@@ -168,7 +168,22 @@ def skip_first_sync(request: Any) -> Iterator[StringValue]:
     yield LONG
 
 
-@pytest.mark.parametrize("handler", [skip_first_async, skip_first_sync])
+async def skip_before_asking(request: Any) -> AsyncIterator[StringValue]:
+    current_context().disable_next_message_compression()
+    ask(GZIP)
+    yield LONG
+    yield LONG
+
+
+async def skip_and_ask_again(request: Any) -> AsyncIterator[StringValue]:
+    ask(DEFLATE)
+    current_context().disable_next_message_compression()
+    ask(GZIP)
+    yield LONG
+    yield LONG
+
+
+@pytest.mark.parametrize("handler", [skip_first_async, skip_first_sync, skip_before_asking, skip_and_ask_again])
 def test_one_message_can_be_left_as_it_is(handler: Any) -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Get=(SERVER, handler)))

@@ -63,6 +63,39 @@ def test_a_handler_that_never_waits_ends_with_its_connection(handler: Any) -> No
     in_loop(body)
 
 
+@pytest.mark.parametrize("ends_by", ["client", "deadline"])
+def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_by: str) -> None:
+    told: list[str] = []
+
+    async def stubborn(request: Int32Value) -> AsyncIterator[StringValue]:
+        try:
+            while True:
+                yield StringValue()
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    told.append("cancelled")
+        finally:
+            await asyncio.sleep(0.01)  # its own cleanup is not cut short
+            told.append("cleaned up")
+
+    async def body(serve: Any) -> None:
+        server = serve(Stream=(SERVER, stubborn))
+        peer = Peer(server)
+        peer.call("Stream", Int32Value(), **({"grpc__timeout": "10m"} if ends_by == "deadline" else {}))
+        await asyncio.sleep(0)
+        if ends_by == "client":
+            peer.transport.closed = True
+            peer.connection.connection_lost(None)
+        else:
+            assert (await peer.answered())["grpc-status"] == "4"
+        while server.ongoing:
+            await asyncio.sleep(0.005)
+        assert told == ["cancelled", "cleaned up"]
+
+    in_loop(body)
+
+
 @pytest.mark.parametrize("cardinality", [UNARY, SERVER])
 @pytest.mark.parametrize("returns_in_time", [True, False])
 def test_a_thread_that_outlives_its_call_is_logged(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wire_rig import FakeTransport
 
 from sdk.wire import metadata as md
-from sdk.wire.server import Connection
+from sdk.wire.connection import Connection
 
 MADE = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Cuts = st.lists(st.integers(0, 2000), max_size=12)

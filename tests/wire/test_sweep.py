@@ -17,7 +17,8 @@ from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk.service import Method, Row
 from sdk.wire import sweep
-from sdk.wire.server import Connection, WireServer
+from sdk.wire.connection import Connection
+from sdk.wire.server import WireServer
 from sdk.wire.sweep import IDLE_S, PATIENCE_S
 
 HEAD = b"POST /t.T/%s HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"

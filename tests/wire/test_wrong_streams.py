@@ -1,14 +1,16 @@
-"""Handlers that answer with no stream where their proto says one, or with wrong messages in it."""
+"""Handlers that answer with no stream where their proto says one, with wrong messages in it, or with odd errors."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from test_call import BIDI, SERVER, Peer, in_loop
+from wire_rig import BIDI, SERVER, UNARY, Peer, in_loop
 
+from sdk import RpcError
 from sdk.wire.server import WireSettings
 
 
@@ -76,3 +78,47 @@ def test_error_details_of_a_stream(style: Any, says: str) -> None:
         assert trailers["grpc-message"].startswith(says)
 
     in_loop(body)
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def misshapen() -> RpcError:
+    error = RpcError(grpc.StatusCode.NOT_FOUND)
+    error.details = b"bytes"  # type: ignore[assignment]  # the constructor would have made text of it
+    return error
+
+
+@pytest.mark.parametrize("cardinality", [UNARY, SERVER])
+@pytest.mark.parametrize(
+    ("error", "style", "says"),
+    [
+        (Unspeakable(), "message", "Unspeakable; it could not be told: ZeroDivisionError"),
+        (Unspeakable(), "none", "Internal error."),
+        (Unspeakable(), "traceback", "Traceback"),
+        (misshapen(), "message", "RpcError; it could not be told: AttributeError"),
+        (misshapen(), "none", "Internal error."),
+    ],
+)
+def test_an_error_that_can_not_be_told_is_an_answer(
+    cardinality: Any, error: Exception, style: Any, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(request: Int32Value) -> StringValue:
+        raise error
+
+    async def fails_amid(request: Int32Value) -> AsyncIterator[StringValue]:
+        yield StringValue()
+        raise error
+
+    async def body(serve: Any) -> None:
+        handler = fails if cardinality is UNARY else fails_amid
+        peer = Peer(serve(Fails=(cardinality, handler), settings=WireSettings(error_details=style)))
+        peer.call("Fails", Int32Value())
+        trailers = await peer.answered()
+        assert (trailers["grpc-status"], trailers["request_id"]) == ("13", "made")
+        assert trailers["grpc-message"].startswith(says)
+
+    in_loop(body)
+    assert "/t.T/Fails failed, request_id made" in caplog.text

@@ -1,0 +1,197 @@
+"""Makes a new project: what ``sdk new`` writes, from the templates in ``templates/project``."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import keyword
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+
+from codegen import layout
+from codegen.errors import CodegenError
+from codegen.swap import locked, swap
+from codegen.update import Options, update
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Each template, and the file that it makes; {package} is the name of the Python package.
+_FILES = {
+    "README.md": "README.md",
+    "pyproject.toml": "pyproject.toml",
+    "gitignore": ".gitignore",
+    "service.proto": "protos/{package}.proto",
+    "init.py": "{package}/__init__.py",
+    "service.py": "{package}/service.py",
+    "client.py": "{package}/client.py",
+    "test_service.py": "tests/test_service.py",
+    "serve.yaml": "serve.yaml",
+}
+# Lines of the templates keep within their width up to here.
+_LONGEST = 30
+# Folders of the project, which no package may share.
+_FOLDERS = ("protos", "tests")
+# What the modules of the project call something else.
+_USED = frozenset(
+    {"AsyncIterator", "Callable", "GreetManyRequest", "GreetReply", "GreetRequest", "RpcError", "Serve", "Server"}
+)
+# Where the project's folder may be a repository already.
+_NOT_CONTENT = (".git",)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a new project is called.
+
+    Attributes:
+        project: The distribution, as in ``pyproject.toml``.
+        package: Its Python package, and that of its proto.
+        service: Its gRPC service.
+    """
+
+    project: str
+    package: str
+    service: str
+
+
+def choose_names(project: str, package: str = "", service: str = "") -> Names:
+    """Return the names of a project; those that are not given follow from its own.
+
+    Args:
+        project: Name of its folder.
+        package: Name of its Python package.
+        service: Name of its gRPC service.
+
+    Raises:
+        CodegenError: A name can't be used, with the reason.
+
+    Example:
+        >>> choose_names("word-count")
+        Names(project='word-count', package='word_count', service='WordCount')
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", project) or not project[-1].isalnum():
+        raise CodegenError(
+            f"{project!r} can't name a project: a letter, then letters, digits, '-' and '_', which do not end it",
+            exit_code=2,
+        )
+    package = package or project.lower().replace("-", "_")
+    _check_package(package)
+    service = service or "".join(f"{word[0].upper()}{word[1:]}" for word in re.split(r"[-_]+", project))
+    _check_service(service)
+    return Names(project, package, service)
+
+
+def files_of(names: Names) -> dict[str, bytes]:
+    """Return the files of a project by their paths, with the code that is generated from its proto.
+
+    Raises:
+        CodegenError: The generator failed.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(list(_template_folders())),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.globals["imported"] = layout.imported
+    values = {"project": names.project, "package": names.package, "service": names.service}
+    made = {
+        path.format(package=names.package): environment.get_template(f"{template}.jinja").render(values).encode()
+        for template, path in _FILES.items()
+    }
+    with tempfile.TemporaryDirectory(prefix="sdk-new-") as folder:
+        root = Path(folder)
+        for path, content in made.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(content)
+        out = root / names.package / "gen"
+        update(Options((root / "protos",), out, package=f"{names.package}.gen"))
+        generated = {
+            str(path.relative_to(root)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()
+        }
+    return made | generated
+
+
+def create(folder: Path, names: Names) -> int:
+    """Write a project to a folder that is empty or not there: all of its files, or none.
+
+    Returns:
+        How many files were written.
+
+    Raises:
+        CodegenError: The folder is not empty, or can't be written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CodegenError(f"{folder} is a file; give another name", exit_code=2)
+    try:
+        _check_empty(folder)
+        files = files_of(names)
+        with locked(folder):
+            _check_empty(folder)  # somebody else may have been faster
+            swap(folder, files, (), lambda: None)
+    except OSError as error:
+        raise CodegenError(f"can't write to {folder}: {(error.strerror or str(error)).lower()}", exit_code=2) from error
+    return len(files)
+
+
+def _check_empty(folder: Path) -> None:
+    there = (
+        sorted(entry.name for entry in folder.iterdir() if entry.name not in _NOT_CONTENT) if folder.exists() else []
+    )
+    if there:
+        listed = ", ".join(there[:3]) + (" …" if len(there) > 3 else "")
+        raise CodegenError(
+            f"{folder} is not empty: it has {listed}; give another name, or move away what is there", exit_code=2
+        )
+
+
+def _check_package(package: str) -> None:
+    problem = _why_no_package(package)
+    if problem:
+        raise CodegenError(
+            f"{package!r} can't name a Python package: {problem}; choose one with --package", exit_code=2
+        )
+
+
+def _why_no_package(package: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", package):
+        return "it takes lower-case letters, digits and '_', a letter first"
+    if keyword.iskeyword(package):
+        return "it is a word of Python's own"
+    if len(package) > _LONGEST:
+        return f"it has more than {_LONGEST} letters"
+    if package in _FOLDERS:
+        return f"the project has a folder {package}/ already"
+    if package in sys.stdlib_module_names:
+        return f"it would hide the module {package!r} of Python's standard library"
+    spec = importlib.util.find_spec(package)
+    # Without an origin it is no more than a folder of that name, which a package comes before.
+    if spec is not None and spec.origin is not None:
+        return f"it would hide the installed module {package!r} ({spec.origin})"
+    return ""
+
+
+def _check_service(service: str) -> None:
+    problem = ""
+    if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", service):
+        problem = "it takes letters and digits, a capital letter first"
+    elif len(service) > _LONGEST:
+        problem = f"it has more than {_LONGEST} letters"
+    elif service in _USED or hasattr(builtins, service):
+        problem = "the code of the project means something else by it"
+    if problem:
+        raise CodegenError(f"{service!r} can't name a service: {problem}; choose one with --service", exit_code=2)
+
+
+def _template_folders() -> Iterator[Path]:
+    # In the wheel the templates lie inside the package, in the source tree beside it.
+    here = Path(__file__).resolve().parent
+    for parent in (here, here.parent):
+        yield parent / "templates" / "project"

@@ -1,0 +1,189 @@
+"""``sdk new``: what it makes passes every check as it is, and what it can't make it does not begin."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from codegen import scaffold
+from codegen.errors import CodegenError
+from sdk.cli.main import main
+
+BIN = Path(sys.executable).parent
+LONGEST = "n" * scaffold._LONGEST
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def new(*arguments: str) -> Result:
+    done = CliRunner().invoke(main, ["new", *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def refused(*arguments: str) -> str:
+    done = new(*arguments)
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("error: ")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def tool(folder: Path, *command: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([BIN / command[0], *command[1:]], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_with_the_longest_name_it_passes_what_its_readme_says(here: Path) -> None:
+    # With a shorter one: test_newcomer.py.
+    assert new(LONGEST).exit_code == 0
+    project = here / LONGEST
+    assert "all up to date" in tool(project, "sdk", "codegen", "--check")
+    assert "fits" in tool(project, "sdk", "check", "--strict", f"{LONGEST}.service")
+    tool(project, "ruff", "check", ".")
+    tool(project, "ruff", "format", "--check", ".")
+    assert re.fullmatch(r"3 passed in \S+", tool(project, "pytest", "-q").splitlines()[-1])  # and no warnings
+
+
+def test_pyright_finds_nothing_in_a_new_project(here: Path) -> None:
+    assert new("shop").exit_code == 0
+    assert tool(here / "shop", "pyright", f"--pythonpath={sys.executable}").startswith("0 errors, 0 warnings")
+
+
+def test_it_says_what_comes_next(here: Path) -> None:
+    done = new("services/my-shop", "--package", "shop", "--service", "Till")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "services/my-shop: 16 files, with the code generated from protos/shop.proto. Next:",
+        "",
+        "  cd services/my-shop",
+        "  pip install -e '.[dev]'",
+        "  sdk check --strict shop.service",
+        "  pytest",
+        "  sdk run shop.service:app --reload",
+        "",
+        "Then, in another terminal:",
+        "",
+        """  sdk call localhost:9000 shop.Till/Greet -d '{"name": "you"}'""",
+        "",
+        "README.md has the rest.",
+    ]
+    assert "service Till {" in (here / "services" / "my-shop" / "protos" / "shop.proto").read_text()
+    assert 'name = "my-shop"' in (here / "services" / "my-shop" / "pyproject.toml").read_text()
+
+
+def test_the_current_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = here / "shop"
+    (repository / ".git").mkdir(parents=True)
+    monkeypatch.chdir(repository)
+    done = new(".")
+    assert done.exit_code == 0, done.output
+    assert "cd " not in done.stdout
+    assert (repository / "shop" / "gen" / "shop_sdk.py").exists()
+    assert sorted(path.name for path in repository.iterdir() if path.name.startswith(".")) == [".git", ".gitignore"]
+
+
+def test_a_folder_that_is_not_empty_stays_as_it_is(here: Path) -> None:
+    (here / "shop").mkdir()
+    for name in ("a", "b", "c", "d"):
+        (here / "shop" / name).write_text("mine")
+    assert refused("shop") == "shop is not empty: it has a, b, c …; give another name, or move away what is there"
+    assert contents(here) == {f"shop/{name}": b"mine" for name in "abcd"}
+
+
+def test_a_file_of_that_name(here: Path) -> None:
+    (here / "shop").write_text("mine")
+    assert refused("shop") == "shop is a file; give another name"
+    (here / "other").write_text("mine")
+    assert refused("other/shop") == "can't write to other/shop: not a directory"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["9lives"], "'9lives' can't name a project: a letter, then letters, digits, '-' and '_', which do not end it"),
+        (["my shop"], "'my shop' can't name a project"),
+        (["shop-"], "'shop-' can't name a project"),
+        (["lambda"], "'lambda' can't name a Python package: it is a word of Python's own; choose one with --package"),
+        (["json"], "'json' can't name a Python package: it would hide the module 'json' of Python's standard library"),
+        (["sdk"], "'sdk' can't name a Python package: it would hide the installed module 'sdk' ("),
+        (["grpc"], "'grpc' can't name a Python package: it would hide the installed module 'grpc' ("),
+        (["tests"], "'tests' can't name a Python package: the project has a folder tests/ already"),
+        ([f"{LONGEST}n"], "it has more than 30 letters; choose one with --package"),
+        (["shop", "--package", "Shop"], "'Shop' can't name a Python package: it takes lower-case letters"),
+        (["shop", "--package", "a.b"], "'a.b' can't name a Python package: it takes lower-case letters"),
+        (["shop", "--service", "till"], "'till' can't name a service: it takes letters and digits, a capital letter"),
+        (["shop", "--service", "GreetReply"], "'GreetReply' can't name a service: the code of the project means"),
+        (["exception"], "'Exception' can't name a service: the code of the project means something else by it"),
+    ],
+)
+def test_names_that_can_not_be_used(here: Path, arguments: list[str], message: str) -> None:
+    assert message in refused(*arguments)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", ["message", "option", "service", "package", "match"])
+def test_words_of_protos_are_names_as_others(here: Path, package: str) -> None:
+    assert new("project", "--package", package).exit_code == 0
+    compile((here / "project" / package / "gen" / f"{package}_sdk.py").read_text(), "generated", "exec")
+
+
+def test_a_folder_beside_does_not_count_as_installed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "shop_data").mkdir()
+    monkeypatch.syspath_prepend(str(here))
+    assert scaffold.choose_names("shop_data").package == "shop_data"
+
+
+def test_what_fails_in_the_middle_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, placed = os.replace, []
+
+    def replace(source: str, target: str) -> None:
+        if target.startswith("work/shop/"):
+            if len(placed) == 5:
+                raise OSError(28, "No space left on device")
+            placed.append(target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    assert refused("work/shop") == "can't write to work/shop: no space left on device"
+    assert (len(placed), list(here.iterdir())) == (5, [])
+
+
+def test_a_folder_that_fills_meanwhile_stays_as_it_is(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = scaffold.choose_names("shop")
+    files = scaffold.files_of(names)
+
+    def meanwhile(_: object) -> dict[str, bytes]:
+        (here / "shop").mkdir()
+        (here / "shop" / "README.md").write_text("mine")
+        return files
+
+    monkeypatch.setattr(scaffold, "files_of", meanwhile)
+    with pytest.raises(CodegenError, match=r"is not empty: it has README\.md"):
+        scaffold.create(here / "shop", names)
+    assert contents(here) == {"shop/README.md": b"mine"}
+
+
+def test_without_the_extra_it_says_what_is_missing() -> None:
+    program = (
+        "import sys; sys.modules['jinja2'] = None; sys.argv = ['sdk', 'new', 'shop']\n"
+        "from sdk.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "error: `sdk new` needs jinja2, which is not installed: pip install 'ray-grpc-sdk[codegen]'\n"

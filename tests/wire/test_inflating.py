@@ -1,0 +1,175 @@
+"""Compressed requests: what a few bytes can become is made of them in a thread, and other calls do not wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import random
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
+
+from sdk.wire import frames
+from sdk.wire.frames import INFLATE_BYTES, pack_prefix
+from sdk.wire.server import WireSettings
+
+SHORT = Int32Value(value=7).SerializeToString()
+# A known field, and one that is not known, whose bytes do not get shorter.
+LONG = SHORT + b"\x12\x80\x80\x01" + random.Random(1).randbytes(1 << 14)
+
+
+def packed(message: bytes, flag: int = 1) -> bytes:
+    data = gzip.compress(message)
+    return pack_prefix(flag, len(data)) + data
+
+
+async def unary(request: Int32Value) -> StringValue:
+    return StringValue(value=str(request.value))
+
+
+def unary_sync(request: Int32Value) -> StringValue:
+    return StringValue(value=str(request.value))
+
+
+async def server(request: Int32Value) -> AsyncIterator[StringValue]:
+    yield StringValue(value=str(request.value))
+
+
+async def client(requests: AsyncIterator[Int32Value]) -> StringValue:
+    return StringValue(value=str(sum([request.value async for request in requests])))
+
+
+def client_sync(requests: Iterator[Int32Value]) -> StringValue:
+    return StringValue(value=str(sum(request.value for request in requests)))
+
+
+async def bidi(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
+    async for request in requests:
+        yield StringValue(value=str(request.value))
+
+
+HANDLERS = [
+    (UNARY, unary),
+    (UNARY, unary_sync),
+    (SERVER, server),
+    (CLIENT, client),
+    (CLIENT, client_sync),
+    (BIDI, bidi),
+]
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The threads in which messages are decompressed."""
+    found: list[int] = []
+    decompress = frames.decompress
+
+    def spy(*arguments: Any) -> bytes:
+        found.append(threading.get_ident())
+        return decompress(*arguments)
+
+    monkeypatch.setattr(frames, "decompress", spy)
+    return found
+
+
+def test_the_messages_are_what_their_names_say() -> None:
+    assert len(packed(SHORT)) < INFLATE_BYTES <= len(packed(LONG)) - 5
+    assert Int32Value.FromString(LONG).value == 7
+
+
+@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
+def test_a_long_message_is_decompressed_off_the_loop(cardinality: Any, handler: Any, threads: list[int]) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Get=(cardinality, handler)))
+        for message in (SHORT, LONG):
+            peer.transport.chunks.clear()
+            peer.head("Get", grpc__encoding="gzip")
+            peer.raw(packed(message))
+            peer.end()
+            answer = await peer.answer()
+            assert [StringValue.FromString(data).value for _, data in answer.messages] == ["7"]
+
+    in_loop(body)
+    here = threading.get_ident()
+    in_a_thread = [thread != here for thread in threads]
+    assert in_a_thread == [handler is unary_sync, True], "a sync handler's one message is its thread's work in any case"
+
+
+@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (packed(LONG, flag=3), "message with the flag 3"),
+        (pack_prefix(1, len(LONG)) + LONG, "message is not valid gzip"),
+        (packed(bytes(1_000_000)), "longer than the limit"),
+    ],
+)
+def test_what_is_wrong_with_it_is_told(cardinality: Any, handler: Any, data: bytes, says: str) -> None:
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Get=(cardinality, handler), settings=WireSettings(max_receive_message_length=100_000)))
+        peer.head("Get", grpc__encoding="gzip")
+        peer.raw(data)
+        peer.end()
+        assert says in (await peer.answered())["grpc-message"]
+
+    in_loop(body)
+
+
+def test_a_message_is_not_lost_when_the_wait_for_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    go, decompress = threading.Event(), frames.decompress
+
+    def slow(*arguments: Any) -> bytes:
+        go.wait(10)
+        return decompress(*arguments)
+
+    monkeypatch.setattr(frames, "decompress", slow)
+
+    async def impatient(requests: AsyncIterator[Int32Value]) -> StringValue:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(anext(requests), 0.001)
+        go.set()
+        request = await anext(requests)
+        return StringValue(value=str(request.value))
+
+    async def body(serve: Any) -> None:
+        peer = Peer(serve(Get=(CLIENT, impatient)))
+        peer.head("Get", grpc__encoding="gzip")
+        peer.raw(packed(LONG))
+        peer.end()
+        answer = await peer.answer()
+        assert StringValue.FromString(answer.messages[0][1]).value == "7"
+
+    in_loop(body)
+
+
+@pytest.mark.parametrize(("cardinality", "handler"), [(UNARY, unary), (CLIENT, client)])
+def test_a_client_that_goes_meanwhile_leaves_nothing(
+    cardinality: Any, handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, began, decompress = threading.Event(), threading.Event(), frames.decompress
+
+    def slow(*arguments: Any) -> bytes:
+        began.set()
+        go.wait(10)
+        return decompress(*arguments)
+
+    monkeypatch.setattr(frames, "decompress", slow)
+
+    async def body(serve: Any) -> None:
+        wire = serve(Get=(cardinality, handler))
+        peer = Peer(wire)
+        peer.head("Get", grpc__encoding="gzip")
+        peer.raw(packed(LONG))
+        peer.end()
+        assert await asyncio.to_thread(began.wait, 10)
+        peer.transport.closed = True
+        peer.connection.connection_lost(None)
+        await asyncio.sleep(0.01)
+        assert wire.ongoing == 0
+        go.set()
+
+    in_loop(body)
