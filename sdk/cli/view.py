@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from sdk.serve.run import Status
+    from sdk.serve.statuses import DeploymentStatus, ProxyStatus, Status
 
 _GOOD = ("RUNNING", "HEALTHY", "serving")
 
@@ -28,12 +28,13 @@ def as_text(status: Status) -> str:
         lines.append(f"application {application.name}: {application.state} {_one_line(application.message)}".rstrip())
         lines += [
             f"  deployment {d.name}: {d.state}, {_count(d.replicas, 'replica')}"
-            + (", scaled to zero, wakes on a call" if d.wakes else "")
+            + (", scaled to zero, wakes on a call" if d.wakes else _unrouted(d))
             + (f", serves {', '.join(d.services)}" if d.services else ", reached by handles")
             for d in application.deployments
         ]
     lines += [
-        f"proxy {proxy.address} on node {proxy.node_id[:8]}: {_proxy_state(proxy.up_to_date, proxy.problem)}"
+        f"proxy {proxy.address} on node {proxy.node_id[:8]}: {_proxy_state(proxy)}, "
+        f"version {_versions(proxy, status)}, {_envoy(proxy)}"
         for proxy in status.proxies
     ]
     if status.problem:
@@ -59,23 +60,43 @@ def as_tables(status: Status, footer: str = "") -> RenderableType:
                 application.name if index == 0 else "",
                 deployment.name,
                 _coloured(deployment.state),
-                f"{deployment.replicas}, wakes on a call" if deployment.wakes else str(deployment.replicas),
+                f"{deployment.replicas}, wakes on a call"
+                if deployment.wakes
+                else f"{deployment.replicas}{_unrouted(deployment)}",
                 ", ".join(deployment.services) or Text("reached by handles", style="dim"),
             )
     proxies = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("PROXY", "NODE", "STATE"):
+    for column in ("PROXY", "NODE", "STATE", "VERSION", "ENVOY"):
         proxies.add_column(column)
     for proxy in status.proxies:
-        state = _proxy_state(proxy.up_to_date, proxy.problem)
-        proxies.add_row(proxy.address, proxy.node_id[:8], _coloured(state))
+        proxies.add_row(
+            proxy.address,
+            proxy.node_id[:8],
+            _coloured(_proxy_state(proxy)),
+            _versions(proxy, status),
+            str(proxy.envoy_pid or "-"),
+        )
     parts: list[RenderableType] = [applications, Text(), proxies]
     if status.problem:
         parts.append(Text(status.problem, style="yellow"))
     return Group(*parts, Text(), Text(footer, style="dim")) if footer else Group(*parts)
 
 
-def _proxy_state(up_to_date: bool, problem: str) -> str:
-    return problem or ("serving" if up_to_date else "updating")
+def _proxy_state(proxy: ProxyStatus) -> str:
+    return proxy.problem or ("serving" if proxy.up_to_date else "updating")
+
+
+def _versions(proxy: ProxyStatus, status: Status) -> str:
+    """Return the version of the routing table that an Envoy has acknowledged, and the newest where that is another."""
+    return str(proxy.version) if proxy.up_to_date else f"{proxy.version} of {status.version}"
+
+
+def _envoy(proxy: ProxyStatus) -> str:
+    return f"Envoy {proxy.envoy_pid}" if proxy.envoy_pid else "no Envoy"
+
+
+def _unrouted(deployment: DeploymentStatus) -> str:
+    return "" if deployment.is_routed else f", {len(deployment.endpoints)} routed to"
 
 
 def _coloured(state: str) -> Text:

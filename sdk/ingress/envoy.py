@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sdk.errors import IngressError
 from sdk.ingress.goodbye import ENVOY_ARGUMENTS
+from sdk.ingress.listening import address_text
 
 _STOP_PATIENCE_S = 3.0
 
@@ -65,7 +66,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise IngressError(
-                f"The ingress can't listen on {host}:{port}: {os.strerror(error.errno or 0)}. "
+                f"The ingress can't listen on {address_text(host, port)}: {os.strerror(error.errno or 0)}. "
                 "Choose another port with GrpcOptions(port=…) or `sdk run --port …`, or stop what uses it."
             ) from None
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc.aio
 import ray
 
 from sdk.errors import IngressError
@@ -24,14 +23,14 @@ from sdk.ingress.draining import is_draining
 from sdk.ingress.envoy import check_port, envoy_command, find_envoy, last_words
 from sdk.ingress.gate import Gate
 from sdk.ingress.goodbye import say_goodbye
+from sdk.ingress.listening import FALLBACK, HOLD, address_text, listener_config, tls_config, unix_server
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
 from sdk.xds.isolation import Isolation
-from sdk.xds.listener import ListenerConfig
 from sdk.xds.resources import build
 from sdk.xds.server import AdsServer
 from sdk.xds.snapshot import Snapshot
-from sdk.xds.tls import TlsConfig, write_secrets
+from sdk.xds.tls import write_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,11 +52,6 @@ _ORPHAN_PATIENCE_S = 5.0
 _DRAIN_LOOK_S = 2.0
 # Seconds without any controller, not even one that is being restarted, after which nobody needs this proxy.
 _ABANDONED_S = 30.0
-# A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default).
-_FALLBACK_OPTIONS = [
-    ("grpc.server.max_pending_requests", 1_000_000),
-    ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
-]
 
 
 class Proxy:
@@ -70,12 +64,11 @@ class Proxy:
 
     async def __init__(self, node_id: str, options: GrpcOptions) -> None:  # type: ignore[misc]  # Ray awaits it
         self._options = options
-        self._state = ProxyState(uuid.uuid4().hex, node_id, f"{options.host}:{options.port}")
+        self._state = ProxyState(uuid.uuid4().hex, node_id, address_text(options.host, options.port))
         self._snapshot: Snapshot | None = None
         # What an adopted Envoy had from its former proxy.
         self._kept: Table | None = None
         self._folder = Path(tempfile.gettempdir(), f"sdk-ingress-{node_id[:12]}")
-        self._tls = _tls_config(options, self._folder)
         self._ads: AdsServer | None = None
         self._fallback: Any = None
         self._hold: Any = None
@@ -83,6 +76,7 @@ class Proxy:
         self._isolation = Isolation(self._push)
         self._built_in = BuiltIn(self._in_force, self._fetch_descriptors)
         self._envoy: SupervisedEnvoy | None = None
+        self._confirming: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
@@ -104,6 +98,8 @@ class Proxy:
 
     async def stop(self) -> None:
         """End Envoy and everything else, and remove what was written."""
+        if self._confirming is not None:
+            self._tasks.append(self._confirming)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -140,7 +136,8 @@ class Proxy:
         self._envoy, self._kept = found, kept_table(self._folder)
         self._snapshot = self._kept.published if self._kept is not None else None
         version = self._snapshot.version if self._snapshot is not None else 0
-        self._change(version=version, envoy_pid=found.report.envoy_pid)
+        # Not its version: it may have been started again while nobody was there to tell it anything.
+        self._change(envoy_pid=found.report.envoy_pid)
         logger.info("adopted Envoy %d with version %d of the routing table", found.report.envoy_pid, version)
         return True
 
@@ -168,19 +165,16 @@ class Proxy:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
         (self._folder / "bootstrap.pb").write_bytes(bootstrap)
-        if self._tls is not None:
-            write_secrets(self._tls)
+        tls = tls_config(self._options, self._folder)
+        if tls is not None:
+            write_secrets(tls)
 
     async def _start_fallback(self) -> None:
-        self._fallback = grpc.aio.server(options=_FALLBACK_OPTIONS)
-        self._fallback.add_generic_rpc_handlers((self._built_in.generic_handler(),))
-        self._fallback.add_insecure_port(f"unix:{self._folder / 'fallback.sock'}")
+        self._fallback = unix_server(self._built_in.generic_handler(), self._folder / FALLBACK)
         await self._fallback.start()
 
     async def _start_gate(self) -> None:
-        self._hold = grpc.aio.server(options=_FALLBACK_OPTIONS)
-        self._hold.add_generic_rpc_handlers((self._gate.generic_handler(),))
-        self._hold.add_insecure_port(f"unix:{self._folder / 'hold.sock'}")
+        self._hold = unix_server(self._gate.generic_handler(), self._folder / HOLD)
         await self._hold.start()
         self._tasks.append(asyncio.get_running_loop().create_task(self._gate.keep_reporting()))
 
@@ -197,20 +191,45 @@ class Proxy:
             if self._envoy is not None:
                 self._change(envoy_pid=self._envoy.report.envoy_pid)
                 async for report in self._envoy.reports():
-                    self._change(envoy_pid=report.envoy_pid)
-                    if not report.envoy_pid:
+                    if report.envoy_pid:
+                        self._change(envoy_pid=report.envoy_pid)
+                    else:
+                        self._lose_envoy()
                         logger.error(
                             "Envoy ended with exit code %s and is started again: %s", report.exit_code, self._words()
                         )
                 self._envoy.leave()
                 self._envoy = None
-                self._change(envoy_pid=0)
+                self._lose_envoy()
                 logger.error("Envoy's supervisor ended, and Envoy with it: both are started again")
             try:
                 self._envoy = await start(self._folder, plan)
             except OSError as error:
                 logger.error("Envoy can't be started: %s; trying again", error)
                 await asyncio.sleep(_RETRY_S)
+
+    def _lose_envoy(self) -> None:
+        """Take note that Envoy is dead: the next one serves nothing before it has acknowledged the table."""
+        self._change(envoy_pid=0, version=0)
+        if self._ads is not None:
+            self._ads.disconnect()
+        if self._confirming is not None:
+            self._confirming.cancel()
+        if self._snapshot is not None:
+            self._confirming = asyncio.get_running_loop().create_task(self._confirm())
+
+    async def _confirm(self) -> None:
+        """Report the table's version once an Envoy that was started again serves it."""
+        assert self._ads is not None
+        assert self._snapshot is not None
+        while True:
+            try:
+                await asyncio.wait_for(self._ads.settled(), _PUBLISH_PATIENCE_S)
+            except asyncio.TimeoutError:  # noqa: PERF203  # each wait may fail by itself
+                self._fail_to_acknowledge()
+            else:
+                self._change(version=self._snapshot.version, problem="")
+                return
 
     async def _follow(self) -> None:
         """Ask the controller for news and publish it, until there is no controller any more."""
@@ -274,8 +293,7 @@ class Proxy:
         try:
             is_complete = await self._isolation.publish(snapshot)
         except asyncio.TimeoutError:
-            problem = f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {self._words()}"
-            self._fail(problem.rstrip())
+            self._fail_to_acknowledge()
         except IngressError as error:
             self._fail(str(error))
         else:
@@ -294,20 +312,7 @@ class Proxy:
     async def _push(self, snapshot: Snapshot) -> None:
         """Return when Envoy has acknowledged this routing table."""
         assert self._ads is not None
-        config = ListenerConfig(
-            fallback_socket=str(self._folder / "fallback.sock"),
-            host=self._options.host,
-            port=self._options.port,
-            max_concurrent_streams=self._options.max_concurrent_streams,
-            max_metadata_bytes=self._options.max_metadata_bytes,
-            tls=self._tls,
-            hold_socket=str(self._folder / "hold.sock"),
-            access_log=self._options.access_log,
-            keepalive_time_s=self._options.keepalive_time_s,
-            keepalive_timeout_s=self._options.keepalive_timeout_s,
-            max_connection_idle_s=self._options.max_connection_idle_s,
-            max_connection_age_s=self._options.max_connection_age_s,
-        )
+        config = listener_config(self._options, self._folder, can_hold=True)
         self._gate.expect(snapshot)
         resources = build(snapshot.seen_from(self._state.node_id), config)
         await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_PATIENCE_S)
@@ -329,6 +334,10 @@ class Proxy:
             logger.error("%s", problem)
         self._change(problem=problem)
 
+    def _fail_to_acknowledge(self) -> None:
+        problem = f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {self._words()}"
+        self._fail(problem.rstrip())
+
     def _words(self) -> str:
         return last_words(self._folder / "envoy.log")
 
@@ -336,11 +345,3 @@ class Proxy:
         controller = await asyncio.to_thread(find_controller)
         descriptors: bytes | None = controller and await controller.descriptors.remote(digest)
         return descriptors
-
-
-def _tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
-    if options.tls_certificate is None or options.tls_private_key is None:
-        return None
-    return TlsConfig(
-        options.tls_certificate, options.tls_private_key, str(folder / "secrets"), client_ca=options.tls_client_ca
-    )

@@ -46,6 +46,9 @@ _ACKNOWLEDGE_S = 10.0
 # A leaving replica serves on until no call has arrived for this long: some may be on their way already.
 _QUIET_S = 0.1
 _MIN_QUIET_S = 0.25
+# Each thread of Envoy closes its idle connections when it forgets a replica: on a machine without time to spare long
+# after the acknowledgement.
+_LEAVE_S = 3.0
 # Seconds after which a controller that does not answer is asked again.
 _RETRY_S = 0.2
 # Kept of the grace, so that the last answers leave before Ray Serve kills the process.
@@ -143,7 +146,7 @@ class ReplicaHost:
         spent = time.monotonic() - began + config.graceful_shutdown_wait_loop_s + _MARGIN_S
         await asyncio.sleep(_MIN_QUIET_S)
         grace_s = max(0.0, config.graceful_shutdown_timeout_s - spent)
-        await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, last_words_s=_LAST_WORDS_S)
+        await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, leave_s=_LEAVE_S, last_words_s=_LAST_WORDS_S)
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
-    from sdk.serve.run import Status
+    from sdk.serve.statuses import Status
 
 _PATIENCE_S = 30.0
 _PAUSE_S = 0.1
@@ -27,8 +27,8 @@ def not_routed(status: Status, name: str) -> str:
         return f"waiting for {', '.join(behind)}"
     for application in status.applications:
         for deployment in application.deployments if application.name == name else ():
-            routed = len(deployment.endpoints)
-            if deployment.services and routed != deployment.replicas:
+            if not deployment.is_routed:
+                routed = len(deployment.endpoints)
                 return f"{routed} of {deployment.replicas} replicas of {deployment.name!r} are routed to"
     return ""
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus as ServeState
-from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]  # where Ray Serve's own status has it from
 
 from sdk.errors import ClusterError, IngressError
 from sdk.ingress.actors import find_controller
@@ -27,6 +25,7 @@ from sdk.serve.internals import delete_now, find_serve, forget_gone_serve
 from sdk.serve.joining import deployed, has_serve, why_no_ingress
 from sdk.serve.routed import wait_routed
 from sdk.serve.sleepers import sleepers
+from sdk.serve.statuses import Status, combine
 from sdk.serve.updates import check_classes, check_update
 from sdk.serve.waking import wake
 
@@ -36,68 +35,6 @@ if TYPE_CHECKING:
 _START_PATIENCE_S = 30.0
 _DELETE_PATIENCE_S = 5.0
 _ANNOUNCE_PATIENCE_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class DeploymentStatus:
-    """One deployment: its state in Ray Serve, and what of it the ingress routes to.
-
-    Attributes:
-        name: Its name.
-        state: Ray Serve's word for its state, ``"HEALTHY"``.
-        services: Full names of the proto services that it answers; empty when it is reached by handles only.
-        replicas: Replicas that Ray Serve counts as running.
-        endpoints: Addresses of the replicas that the ingress routes to.
-        wakes: Whether it has no replica now and starts one when a call comes.
-        message: Ray Serve's message, when there is one.
-    """
-
-    name: str
-    state: str
-    services: tuple[str, ...]
-    replicas: int
-    endpoints: tuple[str, ...]
-    message: str = ""
-    wakes: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ApplicationStatus:
-    """One application; ``state`` is Ray Serve's word, ``"RUNNING"``."""
-
-    name: str
-    state: str
-    deployments: tuple[DeploymentStatus, ...]
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyStatus:
-    """One proxy: where its Envoy listens, and whether it serves the newest routing table."""
-
-    node_id: str
-    address: str
-    up_to_date: bool
-    envoy_pid: int
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Everything that runs. ``proxies`` is empty when the ingress does not run; ``problem`` may say why."""
-
-    applications: tuple[ApplicationStatus, ...]
-    proxies: tuple[ProxyStatus, ...]
-    problem: str = ""
-
-    @property
-    def is_healthy(self) -> bool:
-        """Whether every application runs and every proxy serves the newest routing table."""
-        return (
-            bool(self.proxies)
-            and all(application.state == ServeState.RUNNING.value for application in self.applications)
-            and all(proxy.up_to_date and not proxy.problem for proxy in self.proxies)
-        )
 
 
 def start(options: GrpcOptions | None = None) -> None:
@@ -287,41 +224,9 @@ def status() -> Status:
     ingress: IngressStatus | None = _call(controller.status) if controller is not None else None
     with _serve_errors():
         serving = serve.status()
-    routed = {
-        (application.name, deployment.name): deployment
-        for application in (ingress.snapshot.applications if ingress else ())
-        for deployment in application.deployments
-    }
-    applications = []
-    for name, overview in sorted(serving.applications.items()):
-        deployments = []
-        for deployment_name, deployment in sorted(overview.deployments.items()):
-            known = routed.get((name, deployment_name))
-            deployments.append(
-                DeploymentStatus(
-                    deployment_name,
-                    deployment.status.value,
-                    known.services if known else (),
-                    deployment.replica_states.get(ReplicaState.RUNNING, 0),
-                    tuple(f"{endpoint.host}:{endpoint.port}" for endpoint in known.endpoints) if known else (),
-                    deployment.message,
-                    known is not None and known.is_held,
-                )
-            )
-        applications.append(ApplicationStatus(name, overview.status.value, tuple(deployments), overview.message))
-    proxies = tuple(
-        ProxyStatus(
-            p.node_id,
-            p.address,
-            p.version == ingress.snapshot.version,
-            p.envoy_pid,
-            "; ".join(filter(None, [p.problem, *map(str, p.refusals)])),
-        )
-        for p in (ingress.proxies if ingress else ())
-        if ingress is not None
-    )
+    applications, proxies = combine(serving.applications, ingress)
     problem = why_no_ingress() if applications and controller is None else ""
-    return Status(tuple(applications), proxies, problem)
+    return Status(applications, proxies, problem, ingress.snapshot.version if ingress is not None else 0)
 
 
 def shutdown() -> None:

@@ -7,21 +7,20 @@ import contextlib
 import os
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import grpc.aio
 
 from sdk.errors import IngressError
 from sdk.ingress.builtin import BuiltIn
 from sdk.ingress.certificates import check_certificates
 from sdk.ingress.envoy import EnvoyProcess, find_envoy
+from sdk.ingress.listening import FALLBACK, listener_config, unix_server
 from sdk.xds.bootstrap import build_bootstrap
-from sdk.xds.listener import ListenerConfig
 from sdk.xds.resources import build
 from sdk.xds.server import AdsServer
 from sdk.xds.snapshot import Snapshot
-from sdk.xds.tls import TlsConfig, write_secrets
+from sdk.xds.tls import write_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,9 +82,7 @@ class LocalIngress:
         self._envoy = EnvoyProcess(
             binary, self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency or 1
         )
-        self._fallback = grpc.aio.server()
-        self._fallback.add_generic_rpc_handlers((self._built_in.generic_handler(),))
-        self._fallback.add_insecure_port(f"unix:{self._folder / 'fallback.sock'}")
+        self._fallback = unix_server(self._built_in.generic_handler(), self._folder / FALLBACK)
         await self._fallback.start()
 
     async def publish(self, snapshot: Snapshot, descriptors: Mapping[str, bytes]) -> None:
@@ -99,17 +96,9 @@ class LocalIngress:
             IngressError: Envoy ended, or refused its configuration.
         """
         assert self._envoy is not None
-        tls = self._tls()
-        config = ListenerConfig(
-            fallback_socket=str(self._folder / "fallback.sock"),
-            host=HOST,
-            port=self.port,
-            max_concurrent_streams=self._options.max_concurrent_streams,
-            max_metadata_bytes=self._options.max_metadata_bytes,
-            tls=tls,
-        )
-        if tls is not None:
-            write_secrets(tls)
+        config = listener_config(replace(self._options, host=HOST, port=self.port), self._folder, can_hold=False)
+        if config.tls is not None:
+            write_secrets(config.tls)
         published = asyncio.ensure_future(self._ads.publish(build(snapshot.seen_from(""), config)))
         ended = asyncio.ensure_future(self._envoy.wait())
         try:
@@ -143,14 +132,3 @@ class LocalIngress:
 
     async def _fetch_descriptors(self, digest: str) -> bytes | None:
         return self._descriptors.get(digest)
-
-    def _tls(self) -> TlsConfig | None:
-        options = self._options
-        if options.tls_certificate is None or options.tls_private_key is None:
-            return None
-        return TlsConfig(
-            options.tls_certificate,
-            options.tls_private_key,
-            str(self._folder / "secrets"),
-            client_ca=options.tls_client_ca,
-        )

@@ -20,7 +20,7 @@ from sdk.wire.call import HEAD, UNAVAILABLE
 from sdk.wire.connection import Connection
 from sdk.wire.contract import SHUTTING_DOWN
 from sdk.wire.routes import build_routes
-from sdk.wire.sweep import Sweep, most_connections, notice_dead_peers
+from sdk.wire.sweep import Phase, Sweep, most_connections, notice_dead_peers
 
 if TYPE_CHECKING:
     import grpc
@@ -115,7 +115,7 @@ class WireServer:
         self._connections: set[Connection] = self.sweep.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []
         self._idle: asyncio.Event | None = None
-        self._alone: asyncio.Event | None = None
+        self._lost: asyncio.Event | None = None
         self.closing = False
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -204,10 +204,10 @@ class WireServer:
     def forget(self, connection: Connection) -> None:
         """A connection is closed."""
         self._connections.discard(connection)
-        if self._alone is not None and not self._connections:
-            self._alone.set()
+        if self._lost is not None:
+            self._lost.set()
 
-    async def drain(self, *, quiet_s: float, grace_s: float, last_words_s: float = 0.0) -> None:
+    async def drain(self, *, quiet_s: float, grace_s: float, leave_s: float = 0.0, last_words_s: float = 0.0) -> None:
         """Stop serving without losing a call; then end what is left.
 
         Envoy must no longer send calls here when this is called; those on their way still arrive.
@@ -215,13 +215,18 @@ class WireServer:
         Args:
             quiet_s: Seconds without a new call after which none is expected any more; at most a fourth of the grace.
             grace_s: Seconds that ongoing calls get to end by themselves; then they end UNAVAILABLE.
-            last_words_s: Seconds after that which peers get to read their answers and to close. A process that ended at
-                once would reset the connections of those that still send, and the answers would be lost.
+            leave_s: Seconds that Envoy gets to close its idle connections, which each of its threads does when it
+                forgets this replica: until then one that is short of time may still send a call. At most a fourth of
+                the grace, too.
+            last_words_s: Seconds after the grace that peers get to read their answers and to close. A process that
+                ended at once would reset the connections of those that still send, and the answers would be lost.
         """
         began, seen = self.loop.time(), -1
         while seen != self.calls and self.loop.time() <= began + grace_s / 4:
             seen = self.calls
             await asyncio.sleep(quiet_s)
+        await self._until_closed(lambda connection: connection.phase is Phase.IDLE, min(leave_s, grace_s / 4))
+        await asyncio.sleep(0)  # what has arrived is accepted and read
         self.closing = True
         self.head = _HEAD_CLOSE
         for listener in self._listeners:
@@ -234,11 +239,19 @@ class WireServer:
                 await asyncio.wait_for(self._idle.wait(), began + grace_s - self.loop.time())
         for connection in list(self._connections):
             connection.end(UNAVAILABLE, SHUTTING_DOWN)
-        if self._connections and last_words_s:
-            self._alone = asyncio.Event()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._alone.wait(), last_words_s)
+        await self._until_closed(lambda _: True, last_words_s)
         self.executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _until_closed(self, counts: Callable[[Connection], bool], patience_s: float) -> None:
+        """Wait until no connection is open that counts."""
+        deadline = self.loop.time() + patience_s
+        while any(map(counts, self._connections)):
+            left = deadline - self.loop.time()
+            if left <= 0:
+                return
+            self._lost = asyncio.Event()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), left)
 
     @property
     def connections(self) -> int:

@@ -149,6 +149,20 @@ class AdsServer:
         self._wake.set()
         await done
 
+    def disconnect(self) -> None:
+        """Closes every stream: the Envoys at their ends are dead, and nobody need wait for the news of that."""
+        for stream in self._streams:
+            stream.outbox.put_nowait(None)
+        self._streams.clear()
+        self._wake.set()
+
+    async def settled(self) -> None:
+        """Returns when an Envoy is connected, and every one has acknowledged all that it is to have."""
+        types = (CLUSTERS, ENDPOINTS, LISTENERS, ROUTES)
+        await self._until(
+            lambda: bool(self._streams) and self._held.keys() >= set(types) and self._has(types),
+        )
+
     # -- publishing: one task, so that a caller that gives up leaves no half-published state
 
     async def _publish_forever(self) -> None:

@@ -15,6 +15,7 @@ from chaos_apps import BEAT_S
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from probe_pb2 import Ask, Told
 from probe_pb2_grpc import AsyncProbeStub
+from slowness import Slowness
 
 UNARY, DOWN, BOTH, BUILT_IN = "unary", "server streaming", "bidi", "built-in"
 #: A stream that is longer than a replica's grace.
@@ -25,7 +26,7 @@ _CHANNEL = [
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 100),
 ]
 _TIMEOUT_S = 15.0
 
@@ -75,8 +76,11 @@ class Load:
         self._threads = [threading.Thread(target=target) for target in (self._run_async, self._run_blocking)]
         #: Every call that has ended.
         self.calls: list[Call] = []
+        #: How busy the machine is otherwise.
+        self.slowness = Slowness()
 
     def __enter__(self) -> Load:
+        self.slowness.__enter__()
         for thread in self._threads:
             thread.start()
         return self
@@ -85,6 +89,7 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        self.slowness.__exit__(None, None, None)
 
     def serving(self, since: float) -> set[int]:
         """The replicas that have answered calls begun since then."""

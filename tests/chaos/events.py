@@ -40,7 +40,8 @@ def happen(event: Event, world: World, load: Load) -> Row:
     # A stream that began before the event ends within this time, too.
     time.sleep(max(_AFTER_S, hit + event.lasts_s - time.monotonic()))
     end = time.monotonic()
-    row = judge(event.name, event.promise, Window(hit, max(hit, world.dead_at), converged, end), list(load.calls))
+    window = Window(hit, max(hit, world.dead_at), converged, end, load.slowness.between(hit, end))
+    row = judge(event.name, event.promise, window, list(load.calls))
     leftovers = world.leftovers()
     if leftovers:
         row = row.with_problem(f"replicas are left over: {leftovers}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from constant_load import LONG, UNARY, Call, Load
 from events import Event, happen, short_form
+from slowness import Slowness, average
 from verdict import Promise, Window, judge, render
 from world import World
 
@@ -57,6 +59,24 @@ def test_a_fault_may_fail_what_it_hits_with_a_retryable_code(promise: Promise, a
     assert problems(promise, Call("bidi", 9.0, 10.1, "INTERNAL")) != []
     assert problems(promise, Call(UNARY, 10 + allowed_s - 0.1, 13, "UNAVAILABLE")) == []
     assert problems(promise, Call(UNARY, 10 + allowed_s + 0.1, 13, "UNAVAILABLE")) != []
+
+
+def test_a_machine_that_is_busy_otherwise_has_its_time() -> None:
+    late = Call(UNARY, 15, 16, "UNAVAILABLE")
+    assert judge("event", Promise.SOON_BACK, WINDOW, [*STEADY, late]).problems
+    assert not judge("event", Promise.SOON_BACK, replace(WINDOW, slowness=3.0), [*STEADY, late]).problems
+    assert judge("event", Promise.NOTHING_FAILS, replace(WINDOW, slowness=3.0), [*STEADY, late]).problems
+
+
+def test_work_takes_as_long_as_it_takes() -> None:
+    assert average([(0.0, 0.03), (1.0, 1.09), (2.0, 2.15)], since=0.5, until=2.0) == 4.0
+    assert average([], 0.0, 1.0) == 1.0
+    with Slowness() as slowness:
+        deadline = time.monotonic() + 20
+        while not slowness.samples:
+            assert time.monotonic() < deadline, "nothing is measured"
+            time.sleep(0.01)
+    assert slowness.between(0.0, deadline) >= 1.0
 
 
 def test_an_outage_is_seen_even_when_nothing_fails() -> None:

@@ -10,9 +10,9 @@ from itertools import pairwise
 
 from constant_load import BUILT_IN, LONG, UNARY, Call
 
-#: Seconds after a fault in which calls that are begun may still fail.
+#: Seconds after a fault in which calls that are begun may still fail, on a machine that does nothing else.
 RECOVERY_S = 2.0
-# A call that begins this long after a fault was not in flight when it happened.
+# A call that begins this long after a fault was not in flight when it happened; the same.
 _IN_FLIGHT_S = 0.5
 
 
@@ -33,12 +33,14 @@ class Window:
         dead: When what was killed was dead; else the same.
         converged: When the ingress was healthy again, with every replica.
         end: Until when calls are looked at.
+        slowness: How many times longer than by itself everything takes on the machine meanwhile.
     """
 
     hit: float
     dead: float
     converged: float
     end: float
+    slowness: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Row:
     gap_ms: int
     recovery_ms: int
     converged_ms: int
+    slowness: float
     problems: tuple[str, ...] = field(default=())
 
     @property
@@ -82,7 +85,7 @@ def judge(event: str, promise: Promise, window: Window, calls: Iterable[Call]) -
     judged = (call for call in mine if call.code != "OK" or call.kind == LONG)
     problems = Counter(problem for call in judged for problem in _problems(call, promise, window))
     gap = _longest_gap(mine, window)
-    if promise is not Promise.NOTHING_FAILS and gap > RECOVERY_S:
+    if promise is not Promise.NOTHING_FAILS and gap > RECOVERY_S * window.slowness:
         problems[f"no call succeeded for {gap:.1f} s"] += 1
     return Row(
         event,
@@ -93,6 +96,7 @@ def judge(event: str, promise: Promise, window: Window, calls: Iterable[Call]) -
         round(gap * 1000),
         max(0, round((late - window.hit) * 1000)),
         round((window.converged - window.hit) * 1000),
+        window.slowness,
         tuple(f"{count} times: {problem}" for problem, count in problems.items()),
     )
 
@@ -110,7 +114,7 @@ def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
     retryable = {"UNAVAILABLE", "INTERNAL"} if call.messages and call.kind not in (UNARY, BUILT_IN) else {"UNAVAILABLE"}
     if call.code not in retryable:
         yield f"not retryable: {what}"
-    allowed = _IN_FLIGHT_S if promise is Promise.ONLY_IN_FLIGHT else RECOVERY_S
+    allowed = (_IN_FLIGHT_S if promise is Promise.ONLY_IN_FLIGHT else RECOVERY_S) * window.slowness
     if call.began > window.dead + allowed:
         yield f"begun more than {allowed:g} s later: {what}"
 
@@ -124,13 +128,14 @@ def _longest_gap(calls: Iterable[Call], window: Window) -> float:
 def render(rows: Iterable[Row]) -> str:
     """Return the table as text."""
     lines = [
-        f"{'event':<44} {'calls':>6} {'failed':>6} {'gap ms':>7} {'recovery ms':>11} {'converged ms':>12}  kept  codes"
+        f"{'event':<44} {'calls':>6} {'failed':>6} {'gap ms':>7} {'recovery ms':>11} {'converged ms':>12} "
+        f"{'slow':>5}  kept  codes"
     ]
     for row in rows:
         codes = ", ".join(f"{count} {code}" for code, count in sorted(row.codes.items())) or "-"
         lines.append(
             f"{row.event:<44} {row.calls:>6} {row.failed:>6} {row.gap_ms:>7} {row.recovery_ms:>11} "
-            f"{row.converged_ms:>12}  {'yes' if row.is_kept else 'NO':<4}  {codes}"
+            f"{row.converged_ms:>12} {row.slowness:>4g}x  {'yes' if row.is_kept else 'NO':<4}  {codes}"
         )
         lines += [f"    {problem}" for problem in row.problems]
     return "\n".join(lines)

@@ -9,11 +9,11 @@ from click.testing import CliRunner, Result
 
 from sdk.cli.main import main
 from sdk.errors import ClusterError
-from sdk.serve.run import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
+from sdk.serve.statuses import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 
 DEPLOYMENT = DeploymentStatus("Greeter", "HEALTHY", ("greet.Greeter",), 2, ("127.0.0.1:1", "127.0.0.1:2"))
-PROXY = ProxyStatus("0123456789ab", "127.0.0.1:9000", True, envoy_pid=7)
-WELL = Status((ApplicationStatus("greeter", "RUNNING", (DEPLOYMENT,)),), (PROXY,))
+PROXY = ProxyStatus("0123456789ab", "127.0.0.1:9000", True, envoy_pid=7, version=12)
+WELL = Status((ApplicationStatus("greeter", "RUNNING", (DEPLOYMENT,)),), (PROXY,), version=12)
 ILL = Status((ApplicationStatus("greeter", "DEPLOY_FAILED", (), "no\nmodel"),), (PROXY,), "the controller is away")
 
 
@@ -36,10 +36,11 @@ def test_all_is_well(monkeypatch: pytest.MonkeyPatch, connected: list[str | None
     assert done.stdout == (
         "application greeter: RUNNING\n"
         "  deployment Greeter: HEALTHY, 2 replicas, serves greet.Greeter\n"
-        "proxy 127.0.0.1:9000 on node 01234567: serving\n"
+        "proxy 127.0.0.1:9000 on node 01234567: serving, version 12, Envoy 7\n"
     )
     found = json.loads(run("status", "--json").stdout)
     assert (found["healthy"], found["applications"][0]["deployments"][0]["replicas"]) == (True, 2)
+    assert (found["version"], found["proxies"][0]["version"]) == (12, 12)
 
 
 def test_something_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +49,7 @@ def test_something_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (done.exit_code, done.stderr) == (1, "")
     assert done.stdout == (
         "application greeter: DEPLOY_FAILED no model\n"
-        "proxy 127.0.0.1:9000 on node 01234567: serving\n"
+        "proxy 127.0.0.1:9000 on node 01234567: serving, version 12, Envoy 7\n"
         "problem: the controller is away\n"
     )
     done = run("status", "--json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -67,11 +68,16 @@ def proxy_actor() -> Any:
     return ray.get_actor(proxy_name(sdk.status().proxies[0].node_id), namespace=NAMESPACE)
 
 
-def test_envoy(call: Any) -> None:
+def test_envoy(call: Any, ingress: Any) -> None:
     before = envoy_pid()
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: answers(call), 10)
     wait_until(lambda: envoy_pid() not in (0, before), 10)
+    os.kill(envoy_pid(), signal.SIGKILL)
+    wait_until(lambda: not is_healthy(), 10)
+    wait_until(is_healthy, 10)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", ingress.port)) == 0, "healthy means that the next Envoy listens"
 
 
 def test_controller(call: Any) -> None:

@@ -25,7 +25,7 @@ from sdk.serve.run import delete
 if TYPE_CHECKING:
     from cluster import Ingress
 
-    from sdk.serve.run import DeploymentStatus
+    from sdk.serve.statuses import DeploymentStatus
 
 NAME = "sleepy"
 METADATA = metadata_for(NAME)

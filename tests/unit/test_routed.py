@@ -4,7 +4,7 @@ import pytest
 
 from sdk.errors import IngressError
 from sdk.serve.routed import not_routed, wait_routed
-from sdk.serve.run import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
+from sdk.serve.statuses import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 
 
 def status(

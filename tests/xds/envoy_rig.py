@@ -70,6 +70,11 @@ class Upstream:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
+    def connections(self) -> int:
+        """How many connections of Envoy's are open."""
+        return len(self._tasks)
+
+    @property
     def endpoint(self) -> Endpoint:
         return Endpoint(self.name, self.endpoint_host, self.port, socket=self.socket)
 

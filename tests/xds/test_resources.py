@@ -53,6 +53,14 @@ def without_application(snapshot: Snapshot) -> pb.Matcher.OnMatch:
     return otherwise.matcher.on_no_match if otherwise.HasField("matcher") else otherwise
 
 
+def steps(matcher: pb.Matcher) -> int:
+    """Returns how many keys and list entries Envoy looks at on the longest way through a tree."""
+    tree, entries = matcher.matcher_tree, matcher.matcher_list.matchers
+    inner = [*tree.exact_match_map.map.values(), *tree.prefix_match_map.map.values()]
+    inner += [*(entry.on_match for entry in entries), matcher.on_no_match]
+    return max(1, len(entries)) + max(steps(step.matcher) if step.HasField("matcher") else 0 for step in inner)
+
+
 def test_equal_snapshots_give_equal_resources() -> None:
     assert build(Snapshot(1, (ONE, TWO)), CONFIG) == build(Snapshot(2, (ONE, TWO)), CONFIG)
     shuffled = replace(ONE, deployments=(replace(ONE.deployments[0], endpoints=(R2, R1)),))
@@ -106,6 +114,16 @@ def test_built_in_services_come_first() -> None:
 
 def test_no_applications() -> None:
     assert target(routes(Snapshot(1)).on_no_match) == "fallback"
+
+
+@pytest.mark.parametrize("by_service", [False, True])
+def test_a_call_costs_the_same_whatever_the_number_of_applications(by_service: bool) -> None:
+    def apps(count: int) -> tuple[Application, ...]:
+        kinds = (ONE, TWO)
+        return tuple(replace(kinds[number % 2], name=f"app{number}") for number in range(count))
+
+    few, many = (steps(routes(Snapshot(1, apps(count), route_by_service=by_service))) for count in (2, 400))
+    assert few == many
 
 
 def test_an_application_with_one_deployment_is_a_leaf() -> None:

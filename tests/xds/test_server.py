@@ -229,6 +229,27 @@ def test_nobody_waits_for_an_envoy_that_left(run: Run) -> None:
     run(scenario())
 
 
+def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_all(run: Run) -> None:
+    async def scenario() -> None:
+        async with ads() as (server, connect):
+            envoy = connect()
+            publish = asyncio.create_task(server.publish(resources("a")))
+            await envoy.start_up("a")
+            await publish
+            await asyncio.wait_for(server.settled(), 3)
+            server.disconnect()
+            assert server.connections == 0
+            settled = asyncio.create_task(server.settled())
+            await asyncio.sleep(0.02)
+            assert not settled.done(), "what a dead one acknowledged counts no more"
+            second = connect()
+            await second.start_up("a")
+            await asyncio.wait_for(settled, 3)
+            assert server.connections == 1
+
+    run(scenario())
+
+
 def test_before_the_first_publish_there_is_no_answer(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):

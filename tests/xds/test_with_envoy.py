@@ -145,29 +145,6 @@ def test_changes_are_in_force_once_published(run: Run) -> None:
     run(scenario())
 
 
-def test_a_model_stays_on_its_replica(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b", "c") as it:
-            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b", "c"])}})
-            homes = {}
-            for model in map(str, range(20)):
-                answers = {await it.answers(GREET, app("one"), ("multiplexed_model_id", model)) for _ in range(3)}
-                assert len(answers) == 1
-                homes[model] = answers.pop()
-            assert set(homes.values()) == {"a", "b", "c"}
-            for upstream in it.upstreams.values():
-                await upstream.stop()
-                await upstream.start()
-            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["c", "b", "a"])}})
-            for model, home in homes.items():
-                answer = await it.answers(GREET, app("one"), ("multiplexed_model_id", model))
-                assert answer == home, "a model's home depends on the replicas' ids and not on their addresses"
-            spread = {await it.answers(GREET, app("one"), ("multiplexed_model_id", "")) for _ in range(40)}
-            assert spread == {"a", "b", "c"}, "an empty id is none"
-
-    run(scenario())
-
-
 def test_a_replica_that_is_gone_fails_no_call(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:

@@ -1,0 +1,134 @@
+"""A program: what serves with an ingress is ended without a chance to clean up. Prints what is left of it as JSON.
+
+It runs in a namespace of its own where possible: `ray stop` ends every Ray that it sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cluster import free_port
+from processes import commands, ingress_folder, is_alive
+from user_defined_protos_pb2 import UserDefinedMessage
+from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+
+# What is ours; Ray's own agents take their time.
+OURS = ("envoy", "supervisor.py", "ray::Proxy", "ray::Controller", "ray::ServeReplica")
+
+
+def drive(address: str, port: int) -> None:
+    """Serve from a program that never ends by itself."""
+    import ray
+    from node_app import Where
+
+    import sdk
+
+    ray.init(address=address, log_to_driver=False, configure_logging=False, **_resources(address))
+    sdk.start(sdk.GrpcOptions(port=port))
+    sdk.run(Where.options(num_replicas=1).bind(), name="served")
+    print(json.dumps(sdk.status().proxies[0].node_id), flush=True)
+    signal.pause()
+
+
+def _resources(address: str) -> dict[str, Any]:
+    return {"num_cpus": 2, "include_dashboard": False} if address == "local" else {}
+
+
+@contextlib.contextmanager
+def driver(address: str, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start such a program, and yield it with the id of the node once it serves."""
+    command = [sys.executable, __file__, "drive", address, str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        line = next((line for line in process.stdout if line.startswith('"')), "")
+        assert line, "the program did not come to serve"
+        yield process, json.loads(line)
+
+
+def main(is_alone: bool) -> None:
+    port = free_port()
+    with driver("local", port) as (process, node_id):
+        tell("served by a driver", call(port))
+        process.kill()
+    tell("left by a killed driver", left(node_id, port))
+
+    gcs = f"127.0.0.1:{free_port()}"
+    ray_command("start", "--head", f"--port={gcs.rpartition(':')[2]}", "--num-cpus=2", "--include-dashboard=false")
+    with driver(gcs, port) as (process, node_id):
+        process.kill()
+    tell("served without its driver", call(port))
+    if is_alone:
+        ray_command("stop", "--force")
+    else:
+        for pid, words in ours():
+            if not any(part in words for part in ("envoy", "supervisor.py")):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    tell("left by ray stop --force", left(node_id, port))
+
+
+def ray_command(*arguments: str) -> None:
+    command = [sys.executable, "-m", "ray.scripts.scripts", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def call(port: int) -> str:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            return "OK" if UserDefinedServiceStub(channel).__call__(UserDefinedMessage(), timeout=10).greeting else ""
+        except grpc.RpcError as error:
+            return str(error.code().name)
+
+
+def left(node_id: str, port: int) -> list[str]:
+    """Return what is still there after a while."""
+
+    def look() -> list[str]:
+        found = [words[:150] for _, words in ours() if any(part in words for part in OURS)]
+        found += [str(folder) for folder in (ingress_folder(node_id),) if folder.exists()]
+        with socket.socket() as probe:
+            found += [f"port {port}"] if probe.connect_ex(("127.0.0.1", port)) == 0 else []
+        return found
+
+    wait_until(lambda: not look(), 20)
+    return look()
+
+
+def ours() -> list[tuple[int, str]]:
+    """Return the processes that descend from this one, by what they inherited, and their command lines."""
+    mark = os.environ["SDK_TEST_MARK"].encode()
+    found = []
+    for pid, words in commands("").items():
+        with contextlib.suppress(OSError):
+            if is_alive(pid) and mark in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append((pid, words))
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def tell(what: str, value: Any) -> None:
+    print(json.dumps([what, value]), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "drive":
+        drive(sys.argv[2], int(sys.argv[3]))
+    else:
+        main(is_alone=sys.argv[1] == "alone")

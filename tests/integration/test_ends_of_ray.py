@@ -1,0 +1,64 @@
+"""Nothing is left when a driver is killed, nor after `ray stop --force`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).parent / "ends_of_ray.py"
+# A namespace where it sees no other process: `ray stop` would end the other Rays of this machine. The shell is the
+# first process there, and buries what others leave: Ray takes a process that nobody buries for one that lives.
+ALONE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", '"$@"; exit $?', "sh")
+
+
+def may_be_alone() -> bool:
+    return shutil.which("unshare") is not None and subprocess.run([*ALONE, "true"], capture_output=True).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    # Short: Ray keeps unix sockets below it, whose paths have at most 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="t"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> dict[str, Any]:
+    is_alone = may_be_alone()
+    command = [*(ALONE if is_alone else ()), sys.executable, str(PROGRAM), "alone" if is_alone else "among others"]
+    # Ray keeps the address of the cluster that was started last in RAY_TMPDIR: not where others look for theirs.
+    own = {
+        "TMPDIR": str(folder),
+        "RAY_TMPDIR": str(folder),
+        "RAY_AUTH_MODE": "disabled",
+        "SDK_TEST_MARK": uuid.uuid4().hex,
+    }
+    environment = {**os.environ, **own, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+
+
+def test_a_driver_that_is_killed_leaves_nothing(seen: dict[str, Any]) -> None:
+    assert seen["served by a driver"] == "OK"
+    assert seen["left by a killed driver"] == []
+
+
+def test_on_a_cluster_an_application_outlives_its_driver(seen: dict[str, Any]) -> None:
+    assert seen["served without its driver"] == "OK"
+
+
+def test_a_ray_that_is_stopped_with_force_leaves_nothing(seen: dict[str, Any], folder: Path) -> None:
+    assert seen["left by ray stop --force"] == []
+    assert [path for path in folder.rglob("*") if "sdk-ingress" in path.name] == []

@@ -1,0 +1,60 @@
+"""How the state of everything is shown, and what of it is healthy."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from sdk.cli.view import as_tables, as_text
+from sdk.serve.statuses import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
+
+DEPLOYMENT = DeploymentStatus("Greeter", "HEALTHY", ("greet.Greeter",), 2, ("10.0.0.1:4000", "10.0.0.2:4000"))
+INNER = DeploymentStatus("Vault", "HEALTHY", (), 1, ())
+APPLICATION = ApplicationStatus("shop", "RUNNING", (DEPLOYMENT, INNER))
+PROXY = ProxyStatus("abcdefghij", "127.0.0.1:9000", True, 4711, version=12)
+GOOD = Status((APPLICATION,), (PROXY,), version=12)
+UNROUTED = replace(DEPLOYMENT, endpoints=DEPLOYMENT.endpoints[:1])
+
+UNHEALTHY = {
+    "nothing runs": Status((), ()),
+    "no ingress": replace(GOOD, proxies=()),
+    "an application that starts": replace(GOOD, applications=(replace(APPLICATION, state="DEPLOYING"),)),
+    "a replica that is not routed to": replace(GOOD, applications=(replace(APPLICATION, deployments=(UNROUTED,)),)),
+    "a proxy that is behind": replace(GOOD, proxies=(PROXY, replace(PROXY, up_to_date=False))),
+    "a proxy with a problem": replace(GOOD, proxies=(replace(PROXY, problem="it is broken"),)),
+}
+
+
+def test_text() -> None:
+    assert as_text(GOOD).splitlines() == [
+        "application shop: RUNNING",
+        "  deployment Greeter: HEALTHY, 2 replicas, serves greet.Greeter",
+        "  deployment Vault: HEALTHY, 1 replica, reached by handles",
+        "proxy 127.0.0.1:9000 on node abcdefgh: serving, version 12, Envoy 4711",
+    ]
+    behind = replace(PROXY, up_to_date=False, version=11)
+    broken = replace(PROXY, problem="it is broken", envoy_pid=0)
+    assert as_text(replace(GOOD, applications=(), proxies=(behind, broken))).splitlines() == [
+        "proxy 127.0.0.1:9000 on node abcdefgh: updating, version 11 of 12, Envoy 4711",
+        "proxy 127.0.0.1:9000 on node abcdefgh: it is broken, version 12, no Envoy",
+    ]
+    assert "2 replicas, 1 routed to, serves" in as_text(UNHEALTHY["a replica that is not routed to"])
+    assert as_text(Status((), ())) == "nothing runs"
+
+
+def test_tables() -> None:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(as_tables(UNHEALTHY["a replica that is not routed to"], "a footer"))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert ["shop", "Greeter", "HEALTHY", "2,", "1", "routed", "to", "greet.Greeter"] in lines
+    assert ["PROXY", "NODE", "STATE", "VERSION", "ENVOY"] in lines
+    assert ["127.0.0.1:9000", "abcdefgh", "serving", "12", "4711"] in lines
+
+
+@pytest.mark.parametrize("status", UNHEALTHY.values(), ids=UNHEALTHY)
+def test_what_is_not_healthy(status: Status) -> None:
+    assert GOOD.is_healthy
+    assert not status.is_healthy

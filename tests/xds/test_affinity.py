@@ -1,0 +1,106 @@
+"""Calls with a model id stay on one replica while it lives and keeps up, and spread when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from envoy_rig import Rig, rig
+
+if TYPE_CHECKING:
+    Run = Callable[[Coroutine[Any, Any, None]], None]
+
+GREET = "/demo.Greeter/SayHello"
+MODELS = tuple(map(str, range(20)))
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    # One loop for all: grpc.aio has one poller a process.
+    loop = asyncio.new_event_loop()
+    yield loop.run_until_complete
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+async def publish(it: Rig, *replicas: str) -> None:
+    await it.publish({"one": {"Greeter": (["demo.Greeter"], list(replicas))}})
+
+
+async def answers(it: Rig, model: str) -> str:
+    return await it.answers(GREET, ("application", "one"), ("multiplexed_model_id", model), timeout=10)
+
+
+async def homes(it: Rig) -> dict[str, str]:
+    return {model: await answers(it, model) for model in MODELS}
+
+
+async def arrived(it: Rig, number: int) -> None:
+    """Waits until so many calls are or were at the replicas."""
+    deadline = time.monotonic() + 5
+    while sum(upstream.calls for upstream in it.upstreams.values()) < number:
+        assert time.monotonic() < deadline, "a call has not arrived"
+        await asyncio.sleep(0.001)
+
+
+def test_a_model_stays_on_its_replica(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b", "c") as it:
+            await publish(it, "a", "b", "c")
+            before = await homes(it)
+            assert [await homes(it) for _ in range(2)] == [before, before]
+            assert set(before.values()) == {"a", "b", "c"}
+            for upstream in it.upstreams.values():
+                await upstream.stop()
+                await upstream.start()
+            await publish(it, "c", "b", "a")
+            assert await homes(it) == before, "a model's home depends on the replicas' ids and not on their addresses"
+            assert {await answers(it, "") for _ in range(40)} == {"a", "b", "c"}, "an empty id is none"
+
+    run(scenario())
+
+
+def test_a_replica_that_comes_or_leaves_moves_few_models(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b", "c") as it:
+            await publish(it, "a", "b", "c")
+            before = await homes(it)
+            await publish(it, "a", "b")
+            without = await homes(it)
+            moved = [model for model in MODELS if before[model] not in ("c", without[model])]
+            assert len(moved) <= 2
+            assert set(without.values()) == {"a", "b"}
+            await publish(it, "a", "b", "c")
+            deadline = time.monotonic() + 5
+            while await homes(it) != before:  # a new replica gets calls when it has said that it lives
+                assert time.monotonic() < deadline, "models do not come home"
+
+    run(scenario())
+
+
+def test_a_model_that_is_hot_spreads_and_comes_home_when_it_cools(run: Run) -> None:
+    async def scenario() -> None:
+        async with rig("a", "b", "c") as it:
+            await publish(it, "a", "b", "c")
+            home = await answers(it, "hot")
+            before = {name: upstream.calls for name, upstream in it.upstreams.items()}
+            for upstream in it.upstreams.values():
+                upstream.hold.clear()
+            calls = []
+            for number in range(1, 31):
+                calls.append(asyncio.create_task(answers(it, "hot")))
+                await arrived(it, number + sum(before.values()))
+            shares = {name: upstream.calls - before[name] for name, upstream in it.upstreams.items()}
+            for upstream in it.upstreams.values():
+                upstream.hold.set()
+            answered = await asyncio.gather(*calls)
+            assert {name: answered.count(name) for name in shares} == shares
+            assert all(share <= 14 for share in shares.values()), (
+                f"nobody has much more than 125 % of the average: {shares}"
+            )
+            assert {await answers(it, "hot") for _ in range(10)} == {home}
+
+    run(scenario())
