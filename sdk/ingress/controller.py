@@ -1,7 +1,7 @@
 """The ingress controller: one detached Ray actor that turns what replicas announce into snapshots for the proxies.
 
-Its state is soft. When it dies Ray starts it again, the proxies hand it what they hold, and meanwhile they go on
-serving what they have.
+Its state is soft, but for options that were changed. When it dies Ray starts it again, the proxies hand it what they
+hold, and meanwhile they go on serving what they have.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sdk.ingress import changed_options
 from sdk.ingress.actors import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S, proxy_name
 from sdk.ingress.learning import Learning
 from sdk.ingress.proxy import Proxy
@@ -57,7 +58,7 @@ class Controller:
     """The controller actor's class; :func:`create` makes the actor.
 
     Args:
-        options: Options of the ingress.
+        options: Options of the ingress, before any change.
         list_deployments: Returns the names of the deployments of each application that Ray Serve has, none while it
             is not known which those are; None when it can't say. Called in a thread, and only while some deployment has
             no replica.
@@ -72,7 +73,6 @@ class Controller:
         has_serve: Callable[[], bool],
         wake: Wake,
     ) -> None:
-        self._options = options
         self._list_deployments = list_deployments
         self._has_serve = has_serve
         self._without_serve = Absence(_WITHOUT_SERVE_S)
@@ -81,9 +81,9 @@ class Controller:
             lease_s=LEASE_S,
             proxy_lease_s=PROXY_LEASE_S,
             pause_s=LEASE_S / 2,
-            route_by_service=options.route_by_service,
-            only_services=options.grpc_servicer_functions,
+            options=await changed_options.restore(options),
         )
+        self._changing = asyncio.Lock()
         self._waking = Waking(wake)
         self._changed = asyncio.Event()
         self._proxy_actors: dict[str, Any] = {}
@@ -98,16 +98,34 @@ class Controller:
     async def lease(self) -> Lease:
         """Return what a replica must know before it registers."""
         await self._until(lambda: self._nodes > 0, _WATCH_S)
-        return Lease(self._options, self._nodes > 1)
+        return self._lease
 
-    async def register(self, replica: Replica, descriptors: bytes, timeout_s: float) -> None:
-        """Add a replica and wait until every proxy routes to it, at most ``timeout_s``."""
+    async def register(self, replica: Replica, descriptors: bytes, timeout_s: float, options: GrpcOptions) -> bool:
+        """Add a replica and wait until every proxy routes to it, at most ``timeout_s``.
+
+        Args:
+            replica: What it announces.
+            descriptors: The serialized ``FileDescriptorSet`` whose digest it announces.
+            timeout_s: Seconds to wait.
+            options: Those that it serves with.
+
+        Returns:
+            False: the options were changed meanwhile, and it must ask for another lease first.
+        """
+        if options != self._registry.options:
+            return False
         self._registry.register(replica, descriptors)
+        self._registry.note_followed(replica.endpoint.replica_id, options)
         await self._acknowledged(timeout_s)
+        return True
 
-    async def renew(self, replica_id: str) -> Lease | None:
-        """Renew a replica's lease. None: the replica is not known and must register."""
-        return Lease(self._options, self._nodes > 1) if self._registry.renew(replica_id) else None
+    async def renew(self, replica_id: str, options: GrpcOptions) -> Lease | None:
+        """Renew the lease of a replica that serves with these options. None: it is not known and must register."""
+        if not self._registry.renew(replica_id):
+            return None
+        if self._registry.note_followed(replica_id, options):
+            self._notify()
+        return self._lease
 
     async def deregister(self, replica_id: str, timeout_s: float) -> bool:
         """Remove a replica and wait until no proxy routes to it. Returns False when that took too long."""
@@ -165,7 +183,28 @@ class Controller:
 
     async def status(self) -> IngressStatus:
         """Return the state of the ingress."""
-        return IngressStatus(self._options, self._registry.snapshot, self._registry.proxies)
+        return IngressStatus(self._registry.options, self._registry.snapshot, self._registry.proxies)
+
+    async def reconfigure(self, options: GrpcOptions, timeout_s: float) -> str:
+        """Change the options that can change while the ingress runs, and wait until they are in force everywhere.
+
+        Of several callers the last one wins.
+
+        Args:
+            options: The options; what can't change is left as it is.
+            timeout_s: Seconds to wait. What was changed then stays so.
+
+        Returns:
+            Where they are not in force yet, or an empty string.
+        """
+        deadline = time.monotonic() + timeout_s
+        async with self._changing:  # kept and published in the same order
+            changed = self._registry.options.with_live_of(options)
+            await changed_options.keep(changed)
+            self._registry.reconfigure(changed)
+        late = [] if await self._acknowledged(timeout_s) else ["a proxy"]
+        await self._until(lambda: not self._registry.behind, deadline - time.monotonic())
+        return ", ".join([*late, *self._registry.behind])
 
     async def announce(
         self, application: str, deployments: Iterable[tuple[Deployment, bytes]], timeout_s: float
@@ -201,8 +240,13 @@ class Controller:
         self._tending.cancel()
         await self._waking.stop()
         await self._stop_proxies()
+        await changed_options.forget()
 
     # -- inside -------------------------------------------------------------------------------
+
+    @property
+    def _lease(self) -> Lease:
+        return Lease(self._registry.options, self._nodes > 1)
 
     async def _stop_proxies(self) -> None:
         await asyncio.gather(*(self._stop_proxy(actor) for actor in self._proxy_actors.values()))
@@ -232,13 +276,12 @@ class Controller:
             logger.warning("no heartbeat from %s for %g s: forgotten", ", ".join(expired), LEASE_S)
         alive = await asyncio.to_thread(_alive_nodes)
         self._nodes = len(alive)
-        nodes = {
-            node_id for node_id, is_head in alive.items() if is_head or self._options.proxy_location == "EveryNode"
-        }
+        options = self._registry.options
+        nodes = {node_id for node_id, is_head in alive.items() if is_head or options.proxy_location == "EveryNode"}
         if not self._learning.is_expecting:
             self._learning.expect(await asyncio.to_thread(_with_proxy, nodes))
         for node_id in nodes - self._proxy_actors.keys() | self._silent_nodes():
-            self._proxy_actors[node_id] = await asyncio.to_thread(_create_proxy, node_id, self._options)
+            self._proxy_actors[node_id] = await asyncio.to_thread(_create_proxy, node_id, options)
         for node_id in self._proxy_actors.keys() - nodes:
             self._proxy_actors.pop(node_id)
             for proxy in self._registry.proxies:
@@ -256,6 +299,7 @@ class Controller:
         if self._without_serve.note(await asyncio.to_thread(self._has_serve), time.monotonic()):
             logger.warning("Ray Serve has been gone for %g s: the ingress ends", _WITHOUT_SERVE_S)
             await self._stop_proxies()
+            await changed_options.forget()
             await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
 
     def _silent_nodes(self) -> set[str]:

@@ -46,13 +46,13 @@ class Gate:
 
     Args:
         report: Tells the controller how many calls wait.
-        request_timeout_s: The ingress's limit for a call; the time that it waits counts.
         settle_s: Seconds between Envoy's acknowledgement of a replica and the first call to it.
     """
 
-    def __init__(self, report: Report, *, request_timeout_s: float | None = None, settle_s: float = _SETTLE_S) -> None:
+    def __init__(self, report: Report, *, settle_s: float = _SETTLE_S) -> None:
         self._report = report
-        self._request_timeout_s = request_timeout_s
+        # The ingress's limit for a call; the time that it waits counts.
+        self._request_timeout_s: float | None = None
         self._settle_s = settle_s
         self._changed = asyncio.Event()
         self._room = WaitingRoom(on_change=self._changed.set)
@@ -79,11 +79,13 @@ class Gate:
     def expect(self, snapshot: Snapshot) -> None:
         """Take note of a routing table that Envoy is about to get: calls wait for what will have no replica."""
         self._coming = _by_key(snapshot)
+        self._request_timeout_s = snapshot.request_timeout_s
         self._open = {key: since for key, since in self._open.items() if _has_replica(self._coming, key)}
 
     def serve(self, snapshot: Snapshot) -> None:
         """Take note that Envoy has acknowledged a routing table: calls go on that have a replica now."""
         self._coming = self._serving = _by_key(snapshot)
+        self._request_timeout_s = snapshot.request_timeout_s
         for key in self._serving:
             if _has_replica(self._serving, key):
                 self._open.setdefault(key, time.monotonic())

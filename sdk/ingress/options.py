@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from sdk.errors import OptionsError
@@ -16,10 +16,24 @@ _PROXY_LOCATIONS = ("EveryNode", "HeadOnly")
 _LONGEST_S = 365 * 86400.0
 _ERROR_DETAILS = ("traceback", "message", "none")
 
+#: The options that can be changed while the ingress runs: Envoy's listener has no part in them.
+LIVE = frozenset(
+    {
+        "request_timeout_s",
+        "route_by_service",
+        "error_details",
+        "max_receive_message_length",
+        "grpc_servicer_functions",
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class GrpcOptions:
     """How the ingress listens and what it allows.
+
+    ``request_timeout_s``, ``route_by_service``, ``error_details``, ``max_receive_message_length`` and
+    ``grpc_servicer_functions`` can be changed while the ingress runs, with :func:`sdk.start` or :func:`sdk.run`.
 
     Attributes:
         host: IP address that Envoy listens on, on every node that has a proxy.
@@ -157,6 +171,24 @@ class GrpcOptions:
             yield "tls_certificate and tls_private_key must be given together"
         elif self.tls_client_ca is not None and self.tls_certificate is None:
             yield "tls_client_ca must come with tls_certificate and tls_private_key"
+
+    def with_live_of(self, other: GrpcOptions) -> GrpcOptions:
+        """Return these options with the values of others where the ingress can change while it runs.
+
+        Example:
+            >>> changed = GrpcOptions(port=9000).with_live_of(GrpcOptions(port=9001, route_by_service=True))
+            >>> changed.port, changed.route_by_service
+            (9000, True)
+        """
+        return replace(self, **{name: getattr(other, name) for name in LIVE})
+
+    def fixed_differences(self, other: GrpcOptions) -> tuple[str, ...]:
+        """Return the names of what differs in other options, and can't be changed while the ingress runs."""
+        return tuple(
+            field.name
+            for field in fields(self)
+            if field.name not in LIVE and getattr(self, field.name) != getattr(other, field.name)
+        )
 
     def differences(self, other: GrpcOptions) -> str:
         """Return what differs in another set of options, ``"port 9000 → 9001"``; empty when nothing does."""

@@ -24,6 +24,7 @@ from sdk.ingress.envoy import check_port, envoy_command, find_envoy, last_words
 from sdk.ingress.gate import Gate
 from sdk.ingress.goodbye import say_goodbye
 from sdk.ingress.listening import FALLBACK, HOLD, address_text, listener_config, tls_config, unix_server
+from sdk.ingress.options import GrpcOptions
 from sdk.ingress.registry import ProxyState
 from sdk.xds.bootstrap import build_bootstrap
 from sdk.xds.isolation import Isolation
@@ -35,7 +36,6 @@ from sdk.xds.tls import write_secrets
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sdk.ingress.options import GrpcOptions
     from sdk.ingress.supervisor import Plan
     from sdk.ingress.waiting import Key
 
@@ -59,7 +59,8 @@ class Proxy:
 
     Args:
         node_id: Ray's id of the node that it runs on.
-        options: Options of the ingress.
+        options: Options of the ingress. Those that change while it runs are in the snapshots; after a restart of the
+            actor these are the first ones again.
     """
 
     async def __init__(self, node_id: str, options: GrpcOptions) -> None:  # type: ignore[misc]  # Ray awaits it
@@ -72,7 +73,7 @@ class Proxy:
         self._ads: AdsServer | None = None
         self._fallback: Any = None
         self._hold: Any = None
-        self._gate = Gate(self._tell_who_waits, request_timeout_s=options.request_timeout_s)
+        self._gate = Gate(self._tell_who_waits)
         self._isolation = Isolation(self._push)
         self._built_in = BuiltIn(self._in_force, self._fetch_descriptors)
         self._envoy: SupervisedEnvoy | None = None
@@ -126,7 +127,8 @@ class Proxy:
         command = envoy_command(
             find_envoy(), self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
         )
-        return make_plan(command, bootstrap, self._options), bootstrap
+        # An Envoy whose ingress has other live options is the same.
+        return make_plan(command, bootstrap, self._options.with_live_of(GrpcOptions())), bootstrap
 
     async def _adopt(self, plan: Plan) -> bool:
         """Take over the Envoy that an earlier proxy actor has left, with what it serves."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sdk.ingress.options import GrpcOptions
 from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 if TYPE_CHECKING:
-    from sdk.ingress.options import GrpcOptions
     from sdk.xds.isolation import Refusal
 
 
@@ -97,8 +97,7 @@ class Registry:
         proxy_lease_s: The same for a proxy; by default as long.
         pause_s: Seconds between two calls of :meth:`expire` above which this process was stopped itself (a suspended
             machine, a stopped container), and could hear no heartbeat: such a time counts against nobody's lease.
-        route_by_service: Goes into every snapshot.
-        only_services: Full names of the only services that are routed; None for all.
+        options: Options of the ingress, with full names of services in ``grpc_servicer_functions``.
         clock: Monotonic seconds.
         first_version: Versions grow from here; the time in milliseconds, so that a restarted controller goes on above
             every version that its predecessor published.
@@ -116,8 +115,7 @@ class Registry:
         lease_s: float,
         pause_s: float = float("inf"),
         proxy_lease_s: float | None = None,
-        route_by_service: bool = False,
-        only_services: Iterable[str] | None = None,
+        options: GrpcOptions | None = None,
         clock: Callable[[], float] = time.monotonic,
         first_version: int | None = None,
     ) -> None:
@@ -126,7 +124,9 @@ class Registry:
         self._clock = clock
         self._looked_at = clock()
         self._proxy_lease_s = lease_s if proxy_lease_s is None else proxy_lease_s
-        self._only_services = None if only_services is None else frozenset(only_services)
+        self._options = options or GrpcOptions()
+        # What replicas say that they serve with.
+        self._followed: dict[str, GrpcOptions] = {}
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
         # Replicas that have deregistered, for as long as a new controller learns.
@@ -139,8 +139,7 @@ class Registry:
         self._proxy_leases: dict[str, float] = {}
         self.snapshot = Snapshot(
             int(time.time() * 1000) if first_version is None else first_version,
-            route_by_service=route_by_service,
-            listed_services_only=only_services is not None,
+            **self._of_options(),
         )
 
     # -- replicas -----------------------------------------------------------------------------
@@ -166,6 +165,12 @@ class Registry:
             return False
         self._leases[replica_id] = self._clock() + self._lease_s
         return True
+
+    def note_followed(self, replica_id: str, options: GrpcOptions) -> bool:
+        """Note the options that a replica serves with. Returns whether they are others than it said before."""
+        before = self._followed.get(replica_id)
+        self._followed[replica_id] = options
+        return before != options
 
     def deregister(self, replica_id: str) -> None:
         """Remove a replica. One that is not known may still come from a proxy that holds it, and must not."""
@@ -196,13 +201,14 @@ class Registry:
         for application in snapshot.applications:
             for deployment in application.deployments:
                 known = self._known.setdefault(application.name, {})
-                known.setdefault(deployment.name, replace(deployment, endpoints=()))
+                services = (*deployment.services, *deployment.hidden)
+                known.setdefault(deployment.name, replace(deployment, services=services, hidden=(), endpoints=()))
                 for endpoint in deployment.endpoints:
                     if endpoint.replica_id not in self._replicas and endpoint.replica_id not in self._left:
                         self._replicas[endpoint.replica_id] = Replica(
                             application.name,
                             deployment.name,
-                            deployment.services,
+                            services,
                             endpoint,
                             deployment.descriptors,
                             deployment.idempotent,
@@ -214,6 +220,23 @@ class Registry:
     def descriptors(self, digest: str) -> bytes | None:
         """Return the serialized ``FileDescriptorSet`` that some replica announced; None when none did."""
         return self._descriptors.get(digest)
+
+    # -- options ------------------------------------------------------------------------------
+
+    @property
+    def options(self) -> GrpcOptions:
+        """The options of the ingress, as they were changed last."""
+        return self._options
+
+    def reconfigure(self, options: GrpcOptions) -> None:
+        """Change the options of the ingress; those that can't change while it runs stay."""
+        self._options = self._options.with_live_of(options)
+        self._publish()
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """The ids of the replicas that have not said that they serve with these options, sorted."""
+        return tuple(sorted(key for key in self._replicas if self._followed.get(key) != self._options))
 
     # -- applications -------------------------------------------------------------------------
 
@@ -293,10 +316,24 @@ class Registry:
                     del known[name]
                 taken.update(deployment.services)
 
-    def _routed(self, services: tuple[str, ...]) -> tuple[str, ...]:
-        if self._only_services is None:
-            return services
-        return tuple(service for service in services if service in self._only_services)
+    def _of_options(self) -> dict[str, Any]:
+        """Return what every snapshot says of the options."""
+        return {
+            "route_by_service": self._options.route_by_service,
+            "listed_services_only": self._options.grpc_servicer_functions is not None,
+            "request_timeout_s": self._options.request_timeout_s,
+        }
+
+    def _routed(self, deployment: Deployment) -> Deployment:
+        """Return a deployment with the services apart that the options keep from clients."""
+        listed = self._options.grpc_servicer_functions
+        if listed is None:
+            return deployment
+        return replace(
+            deployment,
+            services=tuple(service for service in deployment.services if service in listed),
+            hidden=tuple(service for service in deployment.services if service not in listed),
+        )
 
     def _publish(self, at_least: int = 0) -> None:
         self._drop_replaced()
@@ -307,11 +344,7 @@ class Registry:
             Application(
                 name,
                 tuple(
-                    replace(
-                        known,
-                        services=self._routed(known.services),
-                        endpoints=tuple(sorted(endpoints.get((name, deployment), ()))),
-                    )
+                    replace(self._routed(known), endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
                     # Where an update has two deployments serve one service for a while, the first is routed to.
                     for deployment, known in sorted(
                         deployments.items(), key=lambda item: ((name, item[0]) not in endpoints, item[0])
@@ -322,9 +355,9 @@ class Registry:
         )
         announced = {deployment.descriptors for known in applications for deployment in known.deployments}
         self._descriptors = {digest: data for digest, data in self._descriptors.items() if digest in announced}
-        if applications != self.snapshot.applications:
-            self.snapshot = replace(
-                self.snapshot, version=max(self.snapshot.version, at_least) + 1, applications=applications
-            )
+        self._followed = {key: options for key, options in self._followed.items() if key in self._replicas}
+        table = replace(self.snapshot, applications=applications, **self._of_options())
+        if table != self.snapshot:
+            self.snapshot = replace(table, version=max(table.version, at_least) + 1)
         elif at_least > self.snapshot.version:
             self.snapshot = replace(self.snapshot, version=at_least)

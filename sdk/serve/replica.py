@@ -171,9 +171,13 @@ class ReplicaHost:
         if self._controller is None:
             return
         self._is_alone = False
-        await self._obey(await self._controller.lease.remote())
-        self._was_registered = True
-        await self._controller.register.remote(self._replica, self._descriptors, _ACKNOWLEDGE_S)
+        is_registered = False
+        while not is_registered:  # again when the options change in between
+            await self._obey(await self._controller.lease.remote())
+            self._was_registered = True
+            is_registered = await self._controller.register.remote(
+                self._replica, self._descriptors, _ACKNOWLEDGE_S, self._options
+            )
 
     async def _deregister(self, deadline: float) -> bool:
         """Return whether no proxy routes here any more. A controller that is being restarted is waited for."""
@@ -216,7 +220,7 @@ class ReplicaHost:
         if different and different != self._told_differences:
             logger.warning(
                 "the ingress runs with other options than the environment of %s sets: %s; the first replica "
-                "created it, and it changes with the next start of Ray Serve",
+                "created it. sdk.start and `sdk run` change some while it runs, a new start of Ray Serve changes all",
                 self._replica_id,
                 different,
             )
@@ -227,11 +231,14 @@ class ReplicaHost:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             try:
-                lease = self._controller and await self._controller.renew.remote(self._replica_id)
+                lease = self._controller and await self._controller.renew.remote(self._replica_id, self._options)
                 if lease is None or self._is_changed():
                     await self._register()
                 else:
+                    before = self._options
                     await self._obey(lease)
+                    if self._options != before:  # who changes them waits until every replica says so
+                        await self._controller.renew.remote(self._replica_id, self._options)
             except ray.exceptions.RayError as error:
                 logger.warning("the ingress controller does not answer (%s); trying again", type(error).__name__)
                 self._controller = None

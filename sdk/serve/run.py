@@ -35,20 +35,25 @@ if TYPE_CHECKING:
 _START_PATIENCE_S = 30.0
 _DELETE_PATIENCE_S = 5.0
 _ANNOUNCE_PATIENCE_S = 10.0
+# Replicas hear of changed options with their heartbeats; one that is dead is forgotten after some seconds.
+_CHANGE_PATIENCE_S = 20.0
 
 
 def start(options: GrpcOptions | None = None) -> None:
     """Start the ingress on the Ray cluster: a controller, and a proxy with Envoy on every node.
 
     Ray is started or joined as ``ray.init()`` does it when this process has not yet done so, and Ray Serve is started
-    without its own proxies when it does not run. Does nothing when the ingress runs with these options already.
+    without its own proxies when it does not run. When the ingress runs with other options, those of them that can
+    change while it runs are changed without losing a call; this returns when they are in force on every node and in
+    every replica.
 
     Args:
         options: Options of the ingress; by default those it runs with, or those that ``SDK_GRPC_…`` environment
             variables set.
 
     Raises:
-        IngressError: Envoy is missing, the port is taken, or the ingress runs with other options.
+        IngressError: Envoy is missing, the port is taken, or the ingress runs with other options of which one can't
+            change; then none was changed.
         OptionsError: A name in ``grpc_servicer_functions`` can't be imported, or an environment variable is wrong.
         ClusterError: Ray can't be reached.
 
@@ -58,29 +63,44 @@ def start(options: GrpcOptions | None = None) -> None:
     """
     options = None if options is None else with_services(options)  # what is wrong there needs no cluster
     _connect()
-    running = find_controller()
-    if running is not None:
-        if options is not None:
-            different = _call(running.status).options.differences(options)
-            if different:
-                raise IngressError(
-                    f"The ingress runs with other options ({different}). End it first, with sdk.shutdown() or "
-                    "`sdk shutdown`; or serve on another Ray, with `sdk run --address local`."
-                )
-    else:
+    controller = find_controller()
+    if controller is None:
         find_envoy()  # fails here with one clear line instead of in an actor
+    elif options is not None:
+        _change_options(controller, options)
     if not has_serve():
         with _serve_errors():
             serve.start(proxy_location="Disabled")
-    if running is not None:
+    if controller is not None:
         return
-    if options is None:
-        options = with_services(GrpcOptions(**from_environment(os.environ)))
-    controller = create(options, deployed, has_serve, wake)
+    wanted = with_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
+    controller = create(wanted, deployed, has_serve, wake)
     problem = _call(controller.wait_ready, _START_PATIENCE_S, patience_s=_START_PATIENCE_S + 10)
     if problem:
         stop_ingress()
         raise IngressError(problem)
+    if options is not None:
+        _change_options(controller, options)  # somebody else may have created it at the same time
+
+
+def _change_options(controller: Any, options: GrpcOptions) -> None:
+    running: GrpcOptions = _call(controller.status).options
+    different = running.differences(options)
+    if not different:
+        return
+    fixed = running.fixed_differences(options)
+    if fixed:
+        raise IngressError(
+            f"The ingress runs with other options ({different}), and {', '.join(fixed)} can't be changed while it "
+            "runs. End it first, with sdk.shutdown() or `sdk shutdown`; or serve on another Ray, with "
+            "`sdk run --address local`."
+        )
+    late = _call(controller.reconfigure, options, _CHANGE_PATIENCE_S, patience_s=_CHANGE_PATIENCE_S + 10)
+    if late:
+        raise IngressError(
+            f"The options of the ingress were changed ({different}), but within {_CHANGE_PATIENCE_S:g} s they were not "
+            f"in force at: {late}. There they will be as soon as it answers; `sdk status` shows what does not."
+        )
 
 
 def run(
@@ -101,7 +121,7 @@ def run(
     Raises:
         ApplicationError: ``target`` is not an application.
         DefinitionError: A class has changed since it was decorated, and does not fit its service.
-        BreakingChangeError: The update would break clients of the version that runs. Nothing was changed.
+        BreakingChangeError: The update would break clients of the version that runs. That version goes on.
         IngressError: The ingress can't be started, or an Envoy refuses to route to the application.
         ClusterError: Ray can't be reached, or the application failed to start; the text says why.
 

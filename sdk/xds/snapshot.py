@@ -40,6 +40,7 @@ class Deployment:
         idempotent: Paths of the methods that may be called again when a replica is lost, sorted.
         max_waiting: Most calls that each proxy lets wait for a replica while there is none; zero when the deployment
             never scales to zero, and such calls end UNAVAILABLE.
+        hidden: Full names of the services that it answers, too, and that the options of the ingress keep from clients.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Deployment:
     descriptors: str = ""
     idempotent: tuple[str, ...] = ()
     max_waiting: int = 0
+    hidden: tuple[str, ...] = ()
 
     @property
     def is_held(self) -> bool:
@@ -74,12 +76,14 @@ class Snapshot:
             service.
         listed_services_only: Whether only the services that the deployments list are routed: a replica may answer
             others, which the options of the ingress keep from clients.
+        request_timeout_s: Seconds after which a call ends that waits for the first replica; None for no limit.
     """
 
     version: int
     applications: tuple[Application, ...] = ()
     route_by_service: bool = False
     listed_services_only: bool = False
+    request_timeout_s: float | None = None
 
     def seen_from(self, node_id: str) -> Snapshot:
         """Return the snapshot for the proxy of a node: only replicas on the same node are reached locally."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sdk import GrpcOptions, OptionsError
+from sdk.ingress.options import LIVE
 
 DOCS = Path(__file__).parents[2] / "docs" / "options.md"
 
@@ -72,3 +73,17 @@ def test_every_option_stands_in_the_documentation_with_its_default() -> None:
 def test_differences() -> None:
     assert GrpcOptions().differences(GrpcOptions()) == ""
     assert GrpcOptions().differences(GrpcOptions(port=9001)) == "port 9000 → 9001"
+
+
+def test_what_can_not_change_while_the_ingress_runs_is_named() -> None:
+    assert GrpcOptions().fixed_differences(GrpcOptions(port=9001, access_log="/log", route_by_service=True)) == (
+        "port",
+        "access_log",
+    )
+
+
+def test_what_changes_while_the_ingress_runs_stands_in_the_documentation() -> None:
+    (section,) = re.findall(r"^## What changes while it runs\n(.*?)^## ", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"^- `(\w+)`", section, re.MULTILINE)) == LIVE
+    for name in LIVE:
+        assert f"``{name}``" in str(GrpcOptions.__doc__).split("Attributes:")[0]

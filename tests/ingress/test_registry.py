@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from sdk.ingress.options import GrpcOptions
 from sdk.ingress.registry import ProxyState, Registry, Replica
 from sdk.xds.isolation import Refusal
 from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
@@ -193,7 +194,9 @@ def test_a_deployment_is_what_its_replicas_announce(registry: Registry) -> None:
 
 
 def test_services_that_are_not_listed_are_not_in_the_table(clock: Clock) -> None:
-    registry = Registry(lease_s=5, clock=clock, first_version=1, only_services=("t.U", "t.V"))
+    registry = Registry(
+        lease_s=5, clock=clock, first_version=1, options=GrpcOptions(grpc_servicer_functions=("t.U", "t.V"))
+    )
     registry.register(Replica("app", "D", ("t.T", "t.U"), E))
     assert registry.snapshot.listed_services_only
     assert registry.snapshot.applications[0].deployments[0].services == ("t.U",)

@@ -62,7 +62,7 @@ def test_every_bad_path_is_told_in_one_line() -> None:
 
 
 def test_what_is_not_listed_is_unimplemented_with_the_words_of_an_unknown_service() -> None:
-    registry = Registry(lease_s=5, first_version=1, only_services=["t.Public"])
+    registry = Registry(lease_s=5, first_version=1, options=GrpcOptions(grpc_servicer_functions=("t.Public",)))
     registry.register(Replica("app", "D", ("t.Public", "t.Private"), Endpoint("r", "127.0.0.1", 4000)))
     code, details = refusal(registry.snapshot, "/t.Private/Do", "app")
     assert (code.name, details) == ("UNIMPLEMENTED", "Application 'app' has no method 'Do' of service 't.Private'.")

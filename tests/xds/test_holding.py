@@ -41,7 +41,8 @@ class Held:
         self.it = it
         self.troubles: dict[tuple[str, str], str] = {}
         self.reports: list[dict[tuple[str, str], int]] = []
-        self.gate = Gate(self._report, request_timeout_s=request_timeout_s)
+        self.gate = Gate(self._report)
+        self.request_timeout_s = request_timeout_s
 
     async def _report(self, counts: Mapping[tuple[str, str], int]) -> Mapping[tuple[str, str], str]:
         self.reports.append(dict(counts))
@@ -51,7 +52,9 @@ class Held:
         snapshot = self.it.snapshot({"one": {"Greeter": (["demo.Greeter"], list(upstreams))}, **(others or {})})
         one = snapshot.applications[0]
         one = replace(one, deployments=(replace(one.deployments[0], max_waiting=max_waiting),))
-        snapshot = replace(snapshot, applications=(one, *snapshot.applications[1:]))
+        snapshot = replace(
+            snapshot, applications=(one, *snapshot.applications[1:]), request_timeout_s=self.request_timeout_s
+        )
         self.gate.expect(snapshot)
         await asyncio.wait_for(self.it.ads.publish(build(snapshot, self.it.config)), 5)
         self.gate.serve(snapshot)

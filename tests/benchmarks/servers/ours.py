@@ -54,14 +54,14 @@ class Entries:
         with self._lock:
             gone = [entry.endpoint.replica_id for entry in self._entries[count:]]
             new, self._entries = entries[len(self._entries) :], entries
-        ray.get([self._controller.register.remote(entry, b"", 60.0) for entry in new])
+        ray.get([self._controller.register.remote(entry, b"", 60.0, OPTIONS) for entry in new])
         ray.get([self._controller.deregister.remote(replica_id, 60.0) for replica_id in gone])
 
     def _renew(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             with self._lock:
                 ids = [entry.endpoint.replica_id for entry in self._entries]
-            ray.get([self._controller.renew.remote(replica_id) for replica_id in ids])
+            ray.get([self._controller.renew.remote(replica_id, OPTIONS) for replica_id in ids])
 
 
 OPTIONS = sdk.GrpcOptions(port=free_port())

@@ -1,0 +1,220 @@
+"""Options that change while the ingress runs: the controller as a plain object, with a store in place of Ray's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from sdk import GrpcOptions
+from sdk.ingress import changed_options, controller
+from sdk.ingress.controller import Controller
+from sdk.ingress.listening import listener_config
+from sdk.ingress.options import LIVE
+from sdk.ingress.registry import ProxyState, Registry, Replica
+from sdk.xds.snapshot import Endpoint
+
+FIRST = GrpcOptions(port=9001)
+CHANGED = GrpcOptions(
+    port=9001,
+    request_timeout_s=4.5,
+    route_by_service=True,
+    error_details="none",
+    max_receive_message_length=1000,
+    grpc_servicer_functions=("t.T",),
+)
+REPLICA = Replica("app", "D", ("t.T", "t.Private"), Endpoint("r", "127.0.0.1", 4000))
+
+
+@pytest.fixture(autouse=True)
+def store(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
+    """What the GCS keeps."""
+    kept: dict[bytes, bytes] = {}
+    kv = SimpleNamespace(
+        _internal_kv_get=lambda key, namespace: kept.get(key),
+        _internal_kv_put=lambda key, value, namespace: kept.update({key: value}),
+        _internal_kv_del=lambda key, namespace: kept.pop(key, None),
+    )
+    monkeypatch.setattr(changed_options, "internal_kv", kv)
+    monkeypatch.setattr(changed_options, "_key", lambda: b"options")
+    monkeypatch.setattr(controller, "_alive_nodes", dict)
+    monkeypatch.setattr(controller, "_with_proxy", set)
+    return kept
+
+
+@asynccontextmanager
+async def running(options: GrpcOptions = FIRST) -> AsyncIterator[Controller]:
+    made = Controller.__new__(Controller)
+    await made.__init__(options, dict, lambda: True, lambda *_: None)  # type: ignore[misc,func-returns-value,arg-type]
+    try:
+        yield made
+    finally:
+        made._tending.cancel()
+        await made._waking.stop()
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+async def options_of(it: Controller) -> GrpcOptions:
+    return (await it.status()).options
+
+
+def test_a_change_is_in_force_when_every_replica_says_so() -> None:
+    async def scenario() -> None:
+        async with running() as it:
+            assert await it.register(REPLICA, b"", 1, FIRST)
+            change = asyncio.ensure_future(it.reconfigure(CHANGED, 5))
+            while await options_of(it) != CHANGED:
+                await asyncio.sleep(0)
+            lease = await it.renew("r", FIRST)
+            assert lease is not None
+            assert lease.options == CHANGED
+            assert not change.done(), "the replica has heard of it, and serves with it a moment later"
+            await it.renew("r", CHANGED)
+            assert await change == ""
+
+    run(scenario)
+
+
+def test_a_change_is_in_force_when_every_proxy_has_acknowledged_it() -> None:
+    async def scenario() -> None:
+        async with running() as it:
+            before = (await it.status()).snapshot
+            await it.report(ProxyState("p", "n", "127.0.0.1:9001", version=before.version))
+            change = asyncio.ensure_future(it.reconfigure(CHANGED, 5))
+            while (snapshot := (await it.status()).snapshot) == before:
+                await asyncio.sleep(0)
+            assert (snapshot.request_timeout_s, snapshot.route_by_service) == (4.5, True)
+            await asyncio.sleep(0.05)
+            assert not change.done()
+            await it.report(ProxyState("p", "n", "127.0.0.1:9001", version=snapshot.version))
+            assert await change == ""
+
+    run(scenario)
+
+
+def test_who_does_not_answer_is_named_and_the_change_stays() -> None:
+    async def scenario() -> None:
+        async with running() as it:
+            await it.register(REPLICA, b"", 1, FIRST)
+            await it.report(ProxyState("p", "n", "127.0.0.1:9001", version=1))
+            assert await it.reconfigure(CHANGED, 0.05) == "a proxy, r"
+            assert await options_of(it) == CHANGED
+
+    run(scenario)
+
+
+def test_a_replica_that_registers_with_former_options_must_ask_for_a_lease_again() -> None:
+    async def scenario() -> None:
+        async with running() as it:
+            await it.reconfigure(CHANGED, 5)
+            assert not await it.register(REPLICA, b"", 1, FIRST)
+            assert (await it.status()).snapshot.applications == ()
+            assert await it.register(REPLICA, b"", 1, CHANGED)
+            assert await it.reconfigure(CHANGED, 0) == "", "it serves with them already"
+
+    run(scenario)
+
+
+def test_the_last_of_several_callers_wins_and_nothing_is_mixed(store: dict[bytes, bytes]) -> None:
+    async def scenario() -> None:
+        many = [GrpcOptions(port=9001, request_timeout_s=n, max_receive_message_length=n) for n in range(1, 20)]
+        async with running() as it:
+            assert await asyncio.gather(*(it.reconfigure(options, 5) for options in many)) == [""] * len(many)
+            last = await options_of(it)
+            assert last == many[-1]
+        async with running() as it:
+            assert await options_of(it) == last, "what is kept is what was published"
+
+    run(scenario)
+
+
+def test_a_restarted_controller_has_the_changed_options(store: dict[bytes, bytes]) -> None:
+    async def scenario() -> None:
+        async with running() as it:
+            await it.reconfigure(CHANGED, 5)
+        async with running() as it:
+            assert (await it.lease()).options == CHANGED, "from the first moment"
+            await it.stop()
+        assert not store, "with the ingress ends what it keeps"
+
+    run(scenario)
+
+
+def test_what_can_not_change_stays() -> None:
+    async def scenario() -> None:
+        async with running() as it:
+            await it.reconfigure(GrpcOptions(port=9009, error_details="message"), 5)
+            assert await options_of(it) == GrpcOptions(port=9001, error_details="message")
+
+    run(scenario)
+
+
+def test_nothing_changes_when_it_can_not_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(options: GrpcOptions) -> None:
+        raise ray.exceptions.RaySystemError("no GCS")
+
+    async def scenario() -> None:
+        async with running() as it:
+            monkeypatch.setattr(changed_options, "keep", fail)
+            with pytest.raises(ray.exceptions.RaySystemError):
+                await it.reconfigure(CHANGED, 5)
+            assert await options_of(it) == FIRST
+
+    run(scenario)
+
+
+def test_a_gcs_that_does_not_answer_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, store: dict[bytes, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = iter([ray.exceptions.RaySystemError("away"), b'{"request_timeout_s": 3}'])
+
+    def get(key: bytes, namespace: str) -> Any:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(changed_options.internal_kv, "_internal_kv_get", get)
+    assert asyncio.run(changed_options.restore(FIRST)) == GrpcOptions(port=9001, request_timeout_s=3)
+    assert "away" in caplog.text
+
+
+def test_services_that_were_kept_from_clients_come_back_also_after_a_restart() -> None:
+    registry = Registry(lease_s=5, first_version=1, options=GrpcOptions(grpc_servicer_functions=("t.T",)))
+    registry.register(REPLICA)
+    registry.deregister("r")  # it scales to zero, and nobody announces it again
+    (hiding,) = registry.snapshot.applications[0].deployments
+    assert (hiding.services, hiding.hidden) == (("t.T",), ("t.Private",))
+    for known in registry, Registry(lease_s=5, first_version=1):
+        known.adopt(registry.snapshot)
+        version = known.snapshot.version
+        known.reconfigure(GrpcOptions(grpc_servicer_functions=("t.Private",)))
+        assert known.snapshot.applications[0].deployments[0].services == ("t.Private",)
+        assert known.snapshot.listed_services_only
+        assert known.snapshot.version > version
+        known.reconfigure(GrpcOptions())
+        assert known.snapshot.applications[0].deployments[0].services == ("t.T", "t.Private")
+        assert not known.snapshot.listed_services_only
+
+
+def test_a_replica_that_is_gone_is_not_waited_for() -> None:
+    registry = Registry(lease_s=5, first_version=1)
+    registry.register(REPLICA)
+    registry.reconfigure(CHANGED)
+    assert registry.behind == ("r",)
+    registry.deregister("r")
+    assert registry.behind == ()
+
+
+def test_envoy_listens_the_same_with_all_of_them_changed(tmp_path: Path) -> None:
+    assert set(LIVE) == {name for name in LIVE if getattr(FIRST, name) != getattr(CHANGED, name)}
+    assert listener_config(FIRST, tmp_path, can_hold=True) == listener_config(CHANGED, tmp_path, can_hold=True)
