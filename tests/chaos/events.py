@@ -65,6 +65,12 @@ def _scale(to: int) -> Callable[[World, Load], None]:
     return lambda world, load: world.scale(to)
 
 
+def change_timeout(world: World, load: Load) -> None:
+    # No call lasts as long; it is set, and taken back.
+    for seconds in 60.0, None:
+        world.change_ingress(request_timeout_s=seconds)
+
+
 def kill_replica(world: World, load: Load) -> None:
     world.kill_replica(load)
 
@@ -113,6 +119,7 @@ RESTARTS = (
 OPTIONS = (
     Event("user_config changed", Promise.NOTHING_FAILS, lambda w, _: w.change(user_config={"version": "configured"})),
     Event("max_ongoing_requests changed", Promise.NOTHING_FAILS, lambda w, _: w.change(max_ongoing_requests=500)),
+    Event("request_timeout_s of the ingress changed", Promise.NOTHING_FAILS, change_timeout),
 )
 FAULTS = (
     Event("kill -9 of a replica", Promise.ONLY_IN_FLIGHT, kill_replica),

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -16,7 +17,7 @@ from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
 import sdk
-from sdk.ingress.actors import CONTROLLER_NAME, NAMESPACE, proxy_name
+from sdk.ingress.actors import CONTROLLER_NAME, NAMESPACE, find_controller, proxy_name
 
 _PATIENCE_S = 90.0
 
@@ -69,6 +70,11 @@ class World:
         """Change options of the running replicas."""
         self._options.update(options)
         self._deploy()
+
+    def change_ingress(self, **options: Any) -> None:
+        """Change options of the ingress, and return when they are in force."""
+        running: sdk.GrpcOptions = ray.get(find_controller().status.remote(), timeout=15).options
+        sdk.start(replace(running, **options))
 
     def _deploy(self) -> None:
         deployment = {"name": "Target", "num_replicas": self.replicas, **self._options}

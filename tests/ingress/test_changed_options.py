@@ -17,6 +17,7 @@ from sdk.ingress import changed_options, controller
 from sdk.ingress.controller import Controller
 from sdk.ingress.listening import listener_config
 from sdk.ingress.options import LIVE
+from sdk.ingress.proxy import Proxy
 from sdk.ingress.registry import ProxyState, Registry, Replica
 from sdk.xds.snapshot import Endpoint
 
@@ -218,3 +219,12 @@ def test_a_replica_that_is_gone_is_not_waited_for() -> None:
 def test_envoy_listens_the_same_with_all_of_them_changed(tmp_path: Path) -> None:
     assert set(LIVE) == {name for name in LIVE if getattr(FIRST, name) != getattr(CHANGED, name)}
     assert listener_config(FIRST, tmp_path, can_hold=True) == listener_config(CHANGED, tmp_path, can_hold=True)
+
+
+def test_an_envoy_is_the_same_with_all_of_them_changed(tmp_path: Path) -> None:
+    digests = set()
+    for options in FIRST, CHANGED:
+        proxy = Proxy.__new__(Proxy)
+        proxy._options, proxy._folder, proxy._state = options, tmp_path, ProxyState("p", "n", "127.0.0.1:9001")
+        digests.add(proxy._plan()[0].digest)
+    assert len(digests) == 1, "a proxy that is made after the change adopts it"
