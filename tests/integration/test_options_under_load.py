@@ -28,8 +28,16 @@ MANY = range(20)
 
 
 def running() -> sdk.GrpcOptions:
-    options: sdk.GrpcOptions = ray.get(find_controller().status.remote(), timeout=30).options
-    return options
+    """Return the options that run; a controller that is being restarted is waited for."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            options: sdk.GrpcOptions = ray.get(find_controller().status.remote(), timeout=30).options
+        except ray.exceptions.ActorUnavailableError:  # noqa: PERF203  # each try may fail by itself
+            assert time.monotonic() < deadline, "it did not come back"
+            time.sleep(0.05)
+        else:
+            return options
 
 
 def is_healthy() -> bool:
@@ -54,6 +62,7 @@ def before(deploy: Any) -> Iterator[sdk.GrpcOptions]:
     deploy(apps.Guide.options(num_replicas=2).bind("v1"), "tuned")
     options = running()
     yield options
+    wait_until(is_healthy, 30)
     sdk.start(options)
     assert running() == options
 
