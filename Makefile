@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Empty unless asked for: `make bench QUICK=1`.
 QUICK ?=
+# Processes that share the tests. Most of the time they wait for Ray.
+WORKERS ?= 3
 
 GUIDE_PROTO := protos/user_defined_protos.proto
 GUIDE := examples/guide
@@ -25,7 +27,7 @@ demo: codegen ## Run Ray Serve's gRPC guide from its first call to its last, and
 
 test: check node-client ## Run the checks and every test.
 	$(BIN)/pytest --doctest-modules sdk codegen
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos.
 	$(BIN)/ruff check .

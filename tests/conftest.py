@@ -24,6 +24,28 @@ atexit.register(_loop.close)
 asyncio.set_event_loop(_loop)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests share a worker of pytest-xdist, and begin with those that take longest.
+
+    One worker has the session's cluster. Those that start a Ray of their own run one after the other on another. The
+    tests of any other module stay together, with their fixtures.
+    """
+    groups = {item: _group(item) for item in items}
+    items.sort(key=lambda item: (*_FIRST, groups[item]).index(groups[item]))  # stable
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+_FIRST = ("own_ray", "cluster")
+
+
+def _group(item: pytest.Item) -> str:
+    if item.get_closest_marker("own_ray") is not None:
+        return "own_ray"
+    return "cluster" if "ray_cluster" in getattr(item, "fixturenames", ()) else str(item.path)
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     import ray

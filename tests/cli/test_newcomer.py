@@ -19,6 +19,8 @@ from cluster import free_port
 from conftest import SDK
 from test_run import processes_with
 
+pytestmark = pytest.mark.own_ray
+
 BIN = SDK.parent
 
 

@@ -18,6 +18,8 @@ import pytest
 from cluster import free_port
 from conftest import SDK, Run
 
+pytestmark = pytest.mark.own_ray
+
 
 @contextlib.contextmanager
 def taken_port() -> Iterator[int]:

@@ -29,6 +29,8 @@ APP = """\
 import apps
 from reloaded_words import WORD
 
+pytestmark = pytest.mark.own_ray
+
 app = apps.Guide.bind(WORD)
 """
 FAILS = """

@@ -13,6 +13,8 @@ import pytest
 from cluster import free_port
 from namespaces import machines
 
+pytestmark = pytest.mark.own_ray
+
 PROGRAM = Path(__file__).parent / "several_nodes.py"
 
 
