@@ -81,7 +81,7 @@ def test_latency(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
         "/harness.Greeter/Sum",
         "harness.Greeter/Sum",
     ],
-    ids=str,
+    ids=["base", "class", "blocking client", "async client", "path", "name"],
 )
 def test_one_method_only(server: sdk.testing.Server, client: GreeterSyncClient, method: Any) -> None:
     server.inject(status=ABORTED, method=method)
