@@ -27,7 +27,7 @@ demo: codegen ## Run Ray Serve's gRPC guide from its first call to its last, and
 
 test: check node-client ## Run the checks and every test.
 	$(BIN)/pytest --doctest-modules sdk codegen
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder
 
 check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos.
 	$(BIN)/ruff check .

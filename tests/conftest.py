@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from cluster import Ingress, free_port, set_import_path
+from xdist.scheduler import LoadScopeScheduling
 
 # A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -24,26 +25,42 @@ atexit.register(_loop.close)
 asyncio.set_event_loop(_loop)
 
 
-@pytest.hookimpl(tryfirst=True)
+# Which tests share a process, when there are several. One has the session's cluster; those that start a Ray of their
+# own run one after the other; all others stay together with those of their module, and their fixtures.
+_CLUSTER = ("tests/chaos/", "tests/examples/test_examples_on_a_cluster.py", "tests/integration/", "tests/interop/")
+_OWN_RAY = (
+    "tests/cli/test_newcomer.py",
+    "tests/cli/test_run.py",
+    "tests/cli/test_run_config.py",
+    "tests/cli/test_run_tls.py",
+    "tests/integration/test_ends_of_ray.py",
+    "tests/integration/test_serves_own_proxy.py",
+    "tests/integration/test_several_nodes.py",
+    "tests/integration/test_ways_in.py",
+    "tests/packaging/",
+)
+
+
+def _group(nodeid: str) -> str:
+    if nodeid.startswith(_OWN_RAY):
+        return "own Ray"
+    return "cluster" if nodeid.startswith(_CLUSTER) else nodeid.partition("::")[0]
+
+
+class _Sharing(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _Sharing(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests share a worker of pytest-xdist, and begin with those that take longest.
-
-    One worker has the session's cluster. Those that start a Ray of their own run one after the other on another. The
-    tests of any other module stay together, with their fixtures.
-    """
-    groups = {item: _group(item) for item in items}
-    items.sort(key=lambda item: (*_FIRST, groups[item]).index(groups[item]))  # stable
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
-_FIRST = ("own_ray", "cluster")
-
-
-def _group(item: pytest.Item) -> str:
-    if item.get_closest_marker("own_ray") is not None:
-        return "own_ray"
-    return "cluster" if "ray_cluster" in getattr(item, "fixturenames", ()) else str(item.path)
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()) and _group(item.nodeid) != "cluster":
+            raise pytest.UsageError(f"{item.nodeid} needs the session's cluster: name its file in tests/conftest.py")
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,6 @@ from cluster import free_port
 from conftest import SDK
 from test_run import processes_with
 
-pytestmark = pytest.mark.own_ray
-
 BIN = SDK.parent
 
 

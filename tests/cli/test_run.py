@@ -18,8 +18,6 @@ import pytest
 from cluster import free_port
 from conftest import SDK, Run
 
-pytestmark = pytest.mark.own_ray
-
 
 @contextlib.contextmanager
 def taken_port() -> Iterator[int]:

@@ -18,8 +18,6 @@ from cluster import free_port
 from conftest import SDK, Run
 from test_run import only_line, processes_with
 
-pytestmark = pytest.mark.own_ray
-
 CONFIG = """\
 grpc_options: {{port: {port}}}
 applications:

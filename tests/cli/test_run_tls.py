@@ -15,8 +15,6 @@ from certificates import Authority, Pair
 from cluster import free_port
 from conftest import SDK
 
-pytestmark = pytest.mark.own_ray
-
 AUTHORITY = Authority("tests")
 SERVER, ANN = AUTHORITY.sign("server", dns=("localhost",)), AUTHORITY.sign("ann")
 HANDLER = """\

@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.own_ray
-
 PROGRAM = Path(__file__).parent / "ends_of_ray.py"
 # A namespace where it sees no other process: `ray stop` would end the other Rays of this machine. The shell is the
 # first process there, and buries what others leave: Ray takes a process that nobody buries for one that lives.

@@ -29,8 +29,6 @@ APP = """\
 import apps
 from reloaded_words import WORD
 
-pytestmark = pytest.mark.own_ray
-
 app = apps.Guide.bind(WORD)
 """
 FAILS = """

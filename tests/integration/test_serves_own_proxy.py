@@ -8,10 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from cluster import free_port
-
-pytestmark = pytest.mark.own_ray
 
 PROGRAM = Path(__file__).parent / "serves_own_proxy.py"
 

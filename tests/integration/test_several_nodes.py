@@ -13,8 +13,6 @@ import pytest
 from cluster import free_port
 from namespaces import machines
 
-pytestmark = pytest.mark.own_ray
-
 PROGRAM = Path(__file__).parent / "several_nodes.py"
 
 

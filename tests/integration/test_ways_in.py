@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.own_ray
-
 PROGRAM = Path(__file__).parent / "ways_in.py"
 
 

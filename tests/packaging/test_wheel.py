@@ -30,8 +30,6 @@ from shop_sdk import TillBase
 
 from sdk import grpc_deployment
 
-pytestmark = pytest.mark.own_ray
-
 
 @grpc_deployment
 class Till(TillBase):
