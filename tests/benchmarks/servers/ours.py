@@ -31,7 +31,7 @@ FOLDER = sys.argv[1]
 
 def deploy(replicas: int) -> None:
     """Deploy the service; returns when Envoy routes to it."""
-    downstream = Bench.options(name="Downstream").bind()
+    downstream = Bench.options(name="Downstream", expose=False).bind()
     sdk.run(Bench.options(num_replicas=replicas).bind(downstream), name="bench", options=OPTIONS)
 
 
