@@ -33,6 +33,7 @@ from sdk.serve.autoscaling import ONGOING_CALLS, max_waiting
 from sdk.serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk.serve.joining import join_ingress
 from sdk.serve.reports import report_calls
+from sdk.wire.memory import keep_freed_memory
 from sdk.wire.server import WireServer, WireSettings
 from sdk.xds.snapshot import Endpoint
 
@@ -98,6 +99,7 @@ class ReplicaHost:
 
     async def start(self) -> None:
         """Start the wire server; nothing is routed to it yet."""
+        keep_freed_memory()
         node_id, host = await asyncio.to_thread(_node)
         port = await self._server.listen("127.0.0.1")
         socket = await self._server.listen_locally()
