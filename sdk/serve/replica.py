@@ -33,6 +33,7 @@ from sdk.serve.autoscaling import ONGOING_CALLS, max_waiting
 from sdk.serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk.serve.joining import join_ingress
 from sdk.serve.reports import report_calls
+from sdk.wire.endings import Endings
 from sdk.wire.memory import keep_freed_memory
 from sdk.wire.server import WireServer, WireSettings
 from sdk.xds.snapshot import Endpoint
@@ -71,6 +72,9 @@ class ReplicaHost:
         self._options = GrpcOptions()
         self._wanted = from_environment(os.environ)  # a wrong one ends the start of the replica
         self._services = tuple(service.full_name for service in definition.services)
+        self._streams = any(
+            method.cardinality.server_streaming for service in definition.services for method in service.methods
+        )
         self._idempotent = definition.idempotent_paths
         self._digest, self._descriptors = announce(service.file for service in definition.services)
         self._application, self._deployment = context.app_name, context.deployment
@@ -100,6 +104,8 @@ class ReplicaHost:
     async def start(self) -> None:
         """Start the wire server; nothing is routed to it yet."""
         keep_freed_memory()
+        if self._streams:
+            self._server.endings = await asyncio.to_thread(Endings.start, asyncio.get_running_loop())
         node_id, host = await asyncio.to_thread(_node)
         port = await self._server.listen("127.0.0.1")
         socket = await self._server.listen_locally()
@@ -149,6 +155,8 @@ class ReplicaHost:
         await asyncio.sleep(_MIN_QUIET_S)
         grace_s = max(0.0, config.graceful_shutdown_timeout_s - spent)
         await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, leave_s=_LEAVE_S, last_words_s=_LAST_WORDS_S)
+        if self._server.endings is not None:
+            self._server.endings.close()
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from sdk.wire.frames import LARGE, FrameError, FrameReader, only_message, pack_p
 from sdk.wire.rich_errors import answer_of
 
 if TYPE_CHECKING:
+    from sdk.wire.endings import Ending
     from sdk.wire.routes import Route
     from sdk.wire.server import WireServer
 
@@ -111,6 +112,7 @@ class Call(FlowControl):
         self.aborted: RpcError | None = None
         self.compressor = None
         self.context: ServicerContext | None = None
+        self.ending: Ending | None = None
 
     # -- driven by the connection -------------------------------------------------------------
 
@@ -271,7 +273,7 @@ class Call(FlowControl):
             return
         length = len(data)
         if self._head_sent or self.code or self.details or self._trailing or flag or length >= LARGE:
-            self.send(data, flag)
+            self.send(data, flag, is_last=True)
             self.transport.write(self._trailers(self.code or 0, self.details))
         else:
             self._head_sent = True
@@ -281,13 +283,18 @@ class Call(FlowControl):
             )
         self._finish()
 
-    def send(self, data: bytes, flag: int = 0) -> None:
-        """Send one message of a stream; the flag 1 says that it is compressed."""
+    def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
+        """Send one message; the flag 1 says that it is compressed, the last one has the end of the call behind it."""
         if self._finished:
             self.writable = False  # the handler is to notice its end at the next wait
             return
-        head = b"" if self._head_sent else self.head()
-        self._head_sent = True
+        if self._head_sent:
+            head = b""
+            if self.ending is not None:
+                self.ending.hold()
+        else:
+            head = self.head() if is_last else self.begin_answer()
+            self._head_sent = True
         length = len(data)
         self._burst += length + BURST_MESSAGE
         if self._burst > BURST:
@@ -331,9 +338,16 @@ class Call(FlowControl):
         self.finish_with(INTERNAL, md.describe_exception(error if style == "traceback" else answered, style))
 
     def _trailers(self, code: int, details: str) -> bytes:
+        if self.ending is not None:
+            self._drop_ending()
         extra = md.encode(self._trailing) if self._trailing else b""
         message = b"grpc-message: %s\r\n" % md.fit_message(details, md.message_room(len(extra))) if details else b""
         return b"0\r\ngrpc-status: %d\r\n%s%srequest_id: %s\r\n\r\n" % (code, message, extra, self._id())
+
+    def _drop_ending(self) -> None:
+        assert self.ending is not None
+        self.ending.drop()
+        self.ending = None
 
     def _finish(self) -> None:
         self._finished = True
@@ -362,6 +376,8 @@ class Call(FlowControl):
         if is_heard:
             self.finish_with(code, details)  # the client does not wait for the handler to end
         else:
+            if self.ending is not None:
+                self._drop_ending()
             self._finish()
         if self._task is not None:
             # Not at once: a task that is cancelled before its first step runs nothing, and would keep its place.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sdk.context import MetadataPairs
     from sdk.wire.call import Transport
     from sdk.wire.compression import Compressor
+    from sdk.wire.endings import Ending
     from sdk.wire.frames import Flagged
     from sdk.wire.routes import Route
     from sdk.wire.server import WireServer
@@ -44,6 +45,7 @@ class ContextView:
         "_skips_first",
         "_trailing",
         "compressor",
+        "ending",
         "headers",
         "route",
         "server",
@@ -68,6 +70,7 @@ class ContextView:
         _skips_first: bool
         _trailing: md.Metadata
         compressor: Compressor | None
+        ending: Ending | None
         messages: deque[bytes | bytearray | Flagged] | None
 
         # ruff: noqa: D102
@@ -132,7 +135,7 @@ class ContextView:
         if self._head_sent:
             raise RuntimeError("the initial metadata was sent already: with the first message, or by an earlier call")
         self._head_sent = True
-        self.transport.write(self.head()[:-2] + lines + b"\r\n")
+        self.transport.write(self.begin_answer()[:-2] + lines + b"\r\n")
 
     def set_compression(self, compression: grpc.Compression) -> None:
         """Compress the messages of the answer from the first one on, if the client understands it."""
@@ -154,6 +157,13 @@ class ContextView:
         self._skips_first = True
         if self.compressor is not None:
             self.compressor.skip_next = True
+
+    def begin_answer(self) -> bytes:
+        """Return the head of an answer whose end is not written with it."""
+        endings = self.server.endings
+        if endings is not None:
+            self.ending = endings.begin(self.transport, self._id())
+        return self.head()
 
     def head(self) -> bytes:
         """Return the head of an answer with messages, which may be compressed."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from sdk.service import Row
     from sdk.wire.call import Call
+    from sdk.wire.endings import Endings
 
 logger = logging.getLogger("sdk.wire")
 
@@ -106,6 +107,7 @@ class WireServer:
         self.translate = translate
         self.application = application
         self.head = _HEAD_OPEN
+        self.endings: Endings | None = None
         self.ongoing = 0
         self.queue: OrderedDict[Call, None] = OrderedDict()  # so that a call that ends while it waits leaves at once
         self.calls = 0

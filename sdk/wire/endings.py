@@ -1,0 +1,214 @@
+"""How the answers of a replica that is killed end: UNAVAILABLE, with the request id, as if it had said so itself.
+
+A process that is killed says nothing. The kernel closes its connections, and an answer that has begun can then only be
+reset by Envoy, which gRPC reads as INTERNAL: not a status that anybody retries. So a copy of the connection of each
+answer that takes its time goes to a small process (``survivor.py``), and memory that both share says how that answer
+would end, and whether it can: between two messages, that is, when the kernel has all of what was written.
+
+Partly on the way of every message of a stream, and written for speed there. A unary answer is one write, and pays
+nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import socket
+import subprocess
+import sys
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sdk.wire import survivor
+from sdk.wire.survivor import GOODBYE, PACKET, RECORD, SLOT, SLOTS
+
+logger = logging.getLogger("sdk.wire")
+
+#: Details of such an answer's status.
+DIED = "The replica died before its answer was complete."
+_STATUS = f"0\r\ngrpc-status: 14\r\ngrpc-message: {DIED}\r\n".encode()
+# Seconds between two looks at what slow clients have not taken yet, and at what the other process had no room for.
+_LOOK_S = 0.1
+
+
+def ending(request_id: bytes) -> bytes:
+    r"""Return the end of a chunked answer: the last chunk, and the trailers.
+
+    Args:
+        request_id: The call's; one that is too long to be kept is left out.
+
+    Example:
+        >>> ending(b"7")[-19:]
+        b'\r\nrequest_id: 7\r\n\r\n'
+    """
+    whole = b"%srequest_id: %s\r\n\r\n" % (_STATUS, request_id)
+    return whole if len(whole) <= SLOT - RECORD.size else _STATUS + b"\r\n"
+
+
+class Ending:
+    """How one answer would end. Made by :meth:`Endings.begin`."""
+
+    __slots__ = ("_endings", "is_over", "is_ready", "offset", "transport")
+
+    def __init__(self, endings: Endings, transport: Any, offset: int) -> None:
+        self._endings = endings
+        self.transport = transport
+        self.offset = offset
+        self.is_ready = False
+        self.is_over = False
+
+    def hold(self) -> None:
+        """Something is about to be written: the answer can't be ended before the kernel has all of it."""
+        if self.is_ready:
+            self.is_ready = False
+            self._endings.hold(self)
+
+    def drop(self) -> None:
+        """The answer is about to end by itself, or nobody is there to read it."""
+        self.is_over = True
+        self._endings.memory[self.offset] = 0
+
+
+class Endings:
+    """How the answers of this process would end.
+
+    Args:
+        loop: The loop that all calls are made on.
+        give: Sends a packet to the process that survives, with a connection or without; raises ``OSError`` when it
+            takes no more at present.
+        memory: Shared with that process; bytes that can be set.
+
+    Example:
+        >>> import asyncio
+        >>> loop = asyncio.new_event_loop()
+        >>> endings = Endings(loop, lambda packet, connections: None, bytearray(4 * SLOT))
+        >>> loop.close()
+    """
+
+    def __init__(self, loop: AbstractEventLoop, give: Callable[[bytes, list[int]], object], memory: Any) -> None:
+        self.memory = memory
+        self._loop = loop
+        self._give = give
+        self._free = list(range(len(memory) // SLOT - 1, -1, -1))
+        self._slots: dict[Any, int] = {}
+        self._held: list[Ending] = []
+        self._slow: list[Ending] = []
+        self._closed: list[int] = []
+        self._looks_again = False
+
+    @classmethod
+    def start(cls, loop: AbstractEventLoop) -> Endings | None:
+        """Start the process that survives this one; None where there is no way (it takes Linux 5.3)."""
+        if not sys.platform.startswith("linux"):
+            return None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        descriptors: list[int] = []
+        with theirs:
+            try:
+                descriptors.append(os.memfd_create("endings"))
+                os.ftruncate(descriptors[0], SLOTS * SLOT)
+                descriptors.append(os.pidfd_open(os.getpid()))
+                memory = mmap.mmap(descriptors[0], SLOTS * SLOT)
+                given = (theirs.fileno(), *descriptors)
+                command = [sys.executable, "-I", "-S", str(Path(survivor.__file__)), *map(str, given)]
+                subprocess.run(
+                    command, pass_fds=given, stdin=subprocess.DEVNULL, start_new_session=True, check=True, timeout=30
+                )
+            except (OSError, subprocess.SubprocessError) as error:
+                ours.close()
+                logger.warning("were this replica killed, the streams that it answers would end INTERNAL: %s", error)
+                return None
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        ours.setblocking(False)
+        return cls(loop, lambda packet, connections: socket.send_fds(ours, [packet], connections), memory)
+
+    def begin(self, transport: Any, request_id: bytes) -> Ending | None:
+        """An answer begins on a connection, and its end is not written with it.
+
+        Returns:
+            What is to be told of that answer from now on; None when the process that survives has no room for it.
+        """
+        slot = self._slots.get(transport)
+        if slot is None:
+            if not self._free:
+                return None
+            slot = self._free.pop()
+            try:
+                self._give(PACKET.pack(slot), [transport.get_extra_info("socket").fileno()])
+            except OSError:
+                self._free.append(slot)
+                return None
+            self._slots[transport] = slot
+        text, offset = ending(request_id), slot * SLOT
+        RECORD.pack_into(self.memory, offset, False, len(text))
+        self.memory[offset + RECORD.size : offset + RECORD.size + len(text)] = text
+        begun = Ending(self, transport, offset)
+        self.hold(begun)
+        return begun
+
+    def hold(self, held: Ending) -> None:
+        """An answer can't be ended until the kernel has what is written to it in this turn of the loop."""
+        self.memory[held.offset] = 0
+        if not self._held:
+            self._loop.call_soon(self._release)
+        self._held.append(held)
+
+    def forget(self, transport: Any) -> None:
+        """A connection is closed here. Envoy learns it when the other process has closed it too."""
+        slot = self._slots.pop(transport, None)
+        if slot is not None:
+            self._closed.append(slot)
+            self._tell_closed()
+
+    def close(self) -> None:
+        """End the process that survives: this one leaves nothing behind."""
+        self._free.clear()
+        self._slots.clear()
+        try:
+            self._give(PACKET.pack(GOODBYE), [])
+        except OSError as error:  # it ends with this process then
+            logger.warning("the process that would survive this replica is not reached: %s", error)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for each in held:
+            if each.is_over:
+                continue
+            if each.transport.get_write_buffer_size():
+                self._slow.append(each)
+                self._look_again()
+            else:
+                self.memory[each.offset] = 1
+                each.is_ready = True
+
+    def _look_again(self) -> None:
+        if not self._looks_again:
+            self._looks_again = True
+            self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._looks_again = False
+        self._tell_closed()
+        if self._slow:
+            if not self._held:
+                self._loop.call_soon(self._release)
+            self._held += self._slow
+            self._slow.clear()
+
+    def _tell_closed(self) -> None:
+        while self._closed:
+            try:
+                self._give(PACKET.pack(self._closed[0]), [])
+            except BlockingIOError:
+                self._look_again()
+                return
+            except OSError:  # nobody holds a copy any more
+                pass
+            self._free.append(self._closed.pop(0))

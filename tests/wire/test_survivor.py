@@ -1,0 +1,251 @@
+"""A replica that is killed amid its answers, and what Envoy reads of them. Real processes, and sockets for Envoy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sdk.wire.endings import DIED
+from sdk.wire.frames import pack_prefix
+
+# A replica with methods that send one message (or none, or a long one) and go on for ever. It prints its port and the
+# ids of the process that survives it.
+REPLICA = """
+import asyncio, os, sys
+import uvloop
+from google.protobuf.wrappers_pb2 import BytesValue, Int32Value
+from sdk.service import Cardinality, Method, Row
+from sdk.wire.endings import Endings
+from sdk.wire.server import WireServer, WireSettings
+
+def row(name, handler):
+    method = Method(name, name, "/t.T/" + name, Cardinality.UNARY_STREAM, Int32Value, BytesValue)
+    return Row(method, handler)
+
+async def one(request):
+    yield BytesValue(value=b"one")
+    await asyncio.sleep(600)
+
+async def none(request):
+    await asyncio.sleep(600)
+    yield BytesValue()
+
+async def long(request):
+    yield BytesValue(value=bytes(16 << 20))
+    await asyncio.sleep(600)
+
+async def whole(request):
+    yield BytesValue(value=b"whole")
+
+async def early(request, grpc_context):
+    await grpc_context.send_initial_metadata((("early", "yes"),))
+    await asyncio.sleep(600)
+    yield BytesValue()
+
+async def main():
+    server = WireServer([row(each.__name__, each) for each in (one, none, long, whole, early)], WireSettings(1000))
+    loop = asyncio.get_running_loop()
+    server.endings = Endings.start(loop)
+    assert server.endings is not None
+    print(await server.listen("127.0.0.1"), flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    server.endings.close()
+    await server.drain(quiet_s=0, grace_s=0)
+
+uvloop.install()
+asyncio.run(main())
+"""
+
+MARK = "TEST_OF_THE_SURVIVOR"
+
+
+class Replica:
+    port: int
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", REPLICA],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, MARK: mark},
+            text=True,
+        )
+
+    def __enter__(self) -> Replica:
+        self.process.__enter__()
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline() or 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.process.__exit__(None, None, None)
+
+    def call(self, method: str) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        lines = [f"POST /t.T/{method} HTTP/1.1", "content-type: application/grpc", "transfer-encoding: chunked"]
+        head = "\r\n".join([*lines, f"request_id: id of {method}", "", ""])
+        body = pack_prefix(0, 0)
+        connection.sendall(head.encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+        return connection
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def others(self) -> list[int]:
+        """Return the ids of the processes that this one has left or has beside it."""
+        wanted = f"{MARK}={self.mark}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if wanted in (folder / "environ").read_bytes() and int(folder.name) != self.process.pid:
+                    found.append(int(folder.name))
+        return found
+
+
+@pytest.fixture
+def replica(request: pytest.FixtureRequest) -> Iterator[Replica]:
+    with Replica(f"{os.getpid()} {request.node.name}") as started:
+        yield started
+        started.kill()
+        await_none(started.others)
+
+
+def await_none(processes: Callable[[], list[int]]) -> None:
+    deadline = time.monotonic() + 10
+    while left := processes():
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.01)
+
+
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while end not in data:
+        more = connection.recv(1 << 16)
+        assert more, data
+        data += more
+    return data
+
+
+def read_rest(connection: socket.socket) -> bytes:
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while more := connection.recv(1 << 16):
+            data += more
+    return data
+
+
+def settle(replica: Replica) -> None:
+    """Return when the replica has gone through its loop: it answers another call."""
+    with replica.call("whole") as connection:
+        read_until(connection, b"grpc-status: 0")
+    with replica.call("whole") as connection:
+        read_until(connection, b"grpc-status: 0")
+
+
+def test_an_answer_that_has_begun_ends_unavailable_with_its_request_id(replica: Replica) -> None:
+    with replica.call("one") as one, replica.call("early") as early:
+        read_until(one, b"one\r\n")
+        read_until(early, b"early: yes\r\n\r\n")
+        settle(replica)
+        replica.kill()
+        for connection, method in ((one, "one"), (early, "early")):
+            end = f"0\r\ngrpc-status: 14\r\ngrpc-message: {DIED}\r\nrequest_id: id of {method}\r\n\r\n"
+            assert read_rest(connection) == end.encode()
+
+
+def test_an_answer_that_has_not_begun_is_cut(replica: Replica) -> None:
+    # Envoy answers UNAVAILABLE itself then, or sends the call elsewhere.
+    with replica.call("none") as none, replica.call("one") as one:
+        read_until(one, b"one\r\n")
+        settle(replica)
+        replica.kill()
+        assert read_rest(none) == b""
+
+
+def test_nothing_is_said_amid_a_message(replica: Replica) -> None:
+    with replica.call("long") as long:
+        head = read_until(long, b"\r\n\r\n")
+        settle(replica)
+        replica.kill()
+        received = head + read_rest(long)
+    assert len(received) < 16 << 20, "the kernel holds no 16 MB"
+    assert b"grpc-status" not in received
+
+
+def test_a_long_message_that_was_read_is_followed_by_the_end(replica: Replica) -> None:
+    with replica.call("long") as long:
+        left = 16 << 20
+        while left > 0:
+            left -= len(long.recv(1 << 20))
+        long.settimeout(1)
+        time.sleep(0.5)  # five looks at what slow clients have not taken
+        replica.kill()
+        assert read_rest(long).endswith(b"request_id: id of long\r\n\r\n")
+
+
+def test_what_ended_by_itself_ends_once(replica: Replica) -> None:
+    with replica.call("whole") as whole:
+        answer = read_until(whole, b"request_id: id of whole\r\n\r\n")
+        assert b"grpc-status: 0" in answer
+        replica.kill()
+        assert read_rest(whole) == b""
+
+
+def test_a_connection_that_the_replica_closes_is_closed(replica: Replica) -> None:
+    with replica.call("one") as one:
+        read_until(one, b"one\r\n")
+        settle(replica)
+        one.sendall(b"what is this")  # behind the end of the request: refused, and the connection ends
+        rest = read_rest(one)
+    assert rest.count(b"grpc-status") == 1
+    assert b"grpc-status: 13" in rest
+
+
+def test_signals_are_the_replicas(replica: Replica) -> None:
+    with replica.call("one") as one:
+        read_until(one, b"one\r\n")
+        settle(replica)
+        (survivor,) = replica.others()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(survivor, number)
+        replica.kill()
+        assert b"grpc-status: 14" in read_rest(one)
+
+
+def test_a_replica_that_says_goodbye_leaves_nothing(replica: Replica) -> None:
+    assert len(replica.others()) == 1
+    assert replica.process.stdin is not None
+    replica.process.stdin.close()
+    assert replica.process.wait(10) == 0
+    await_none(replica.others)
+
+
+def test_a_stopped_survivor_does_not_stop_the_replica(replica: Replica) -> None:
+    (survivor,) = replica.others()
+    os.kill(survivor, signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.kill, survivor, signal.SIGCONT)
+        calls = [stack.enter_context(replica.call("one")) for _ in range(400)]  # more than the channel holds
+        for call in calls:
+            read_until(call, b"one\r\n")
+    # All of them are closed. What could not be told before is told now, and the next answer gets its ending.
+    with replica.call("whole") as whole:
+        read_until(whole, b"grpc-status: 0")
+    time.sleep(0.5)  # the replica tries again ten times a second
+    with replica.call("one") as one:
+        read_until(one, b"one\r\n")
+        settle(replica)
+        replica.kill()
+        assert b"grpc-status: 14" in read_rest(one)
