@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 
-from constant_load import BUILT_IN, LONG, UNARY, Call
+from constant_load import LONG, UNARY, Call
 
 #: Seconds after a fault in which calls that are begun may still fail, on a machine that does nothing else.
 RECOVERY_S = 2.0
@@ -110,9 +110,7 @@ def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
     if promise is Promise.NOTHING_FAILS:
         yield what
         return
-    # Of an answer that has begun, Envoy can only reset the rest.
-    retryable = {"UNAVAILABLE", "INTERNAL"} if call.messages and call.kind not in (UNARY, BUILT_IN) else {"UNAVAILABLE"}
-    if call.code not in retryable:
+    if call.code != "UNAVAILABLE":
         yield f"not retryable: {what}"
     allowed = (_IN_FLIGHT_S if promise is Promise.ONLY_IN_FLIGHT else RECOVERY_S) * window.slowness
     if call.began > window.dead + allowed:

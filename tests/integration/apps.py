@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from user_defined_protos_pb2 import (
@@ -24,6 +25,8 @@ from sdk import current_context, grpc_deployment
 
 #: The origin of a request that kills the replica.
 LAST_WORDS = "kill -9"
+#: The same, by Ray.
+RAY_KILL = "ray.kill"
 
 
 @grpc_deployment(max_ongoing_requests=20, graceful_shutdown_timeout_s=10, graceful_shutdown_wait_loop_s=0.1)
@@ -52,6 +55,15 @@ class Guide(UserDefinedServiceBase):
         for i in range(10):
             yield UserDefinedResponse(greeting=f"{i}: {self.salute} {request.name}", num=request.num * 2 + i)
             await asyncio.sleep(0.001)
+            if request.origin in (LAST_WORDS, RAY_KILL):
+                await asyncio.sleep(0.05)
+                await self.die(request.origin)
+
+    async def die(self, how: str) -> None:
+        if how == LAST_WORDS:
+            os.kill(os.getpid(), signal.SIGKILL)
+        ray.kill(ray.get_runtime_context().current_actor)
+        await asyncio.Event().wait()
 
 
 @grpc_deployment(max_ongoing_requests=20, graceful_shutdown_wait_loop_s=0.1)

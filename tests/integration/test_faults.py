@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import apps
@@ -20,6 +20,7 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
 from sdk.ingress.actors import NAMESPACE, find_controller, proxy_name
+from sdk.wire.endings import DIED
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -51,13 +52,19 @@ def answers(call: Any) -> bool:
         raise  # what fails meanwhile must be worth a retry
 
 
-def is_healthy(replicas: int = 2) -> bool:
+def is_healthy(without: Collection[str] = ()) -> bool:
+    """Tell whether all is well, with one replica at most of those that there were before."""
     try:
         status = sdk.status()
     except sdk.ClusterError:
         return False
+    now = replicas(status)
+    return status.is_healthy and len(now) == 2 and len(now.intersection(without)) < 2
+
+
+def replicas(status: sdk.Status) -> set[str]:
     (application,) = (app for app in status.applications if app.name == "faulty")
-    return status.is_healthy and len(application.deployments[0].endpoints) == replicas
+    return set(application.deployments[0].endpoints)
 
 
 def envoy_pid() -> int:
@@ -104,10 +111,24 @@ def test_proxy_actor(call: Any, how: str) -> None:
 
 
 def test_replica(call: Any, channel: grpc.Channel) -> None:
-    stub = UserDefinedServiceStub(channel)
+    stub, before = UserDefinedServiceStub(channel), replicas(sdk.status())
     with pytest.raises(grpc.RpcError) as raised:
         stub.__call__(UserDefinedMessage(origin=apps.LAST_WORDS), metadata=(("application", "faulty"),))
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     for _ in range(100):
         assert call().num == 60, "the other replica serves at once"
-    wait_until(is_healthy, 60)
+    wait_until(lambda: is_healthy(without=before), 60)
+
+
+@pytest.mark.parametrize("how", [apps.LAST_WORDS, apps.RAY_KILL])
+def test_replica_amid_a_stream(call: Any, channel: grpc.Channel, how: str) -> None:
+    before = replicas(sdk.status())
+    metadata = (("application", "faulty"), ("request_id", "a stream's"))
+    stream = UserDefinedServiceStub(channel).Streaming(UserDefinedMessage(name="you", origin=how), metadata=metadata)
+    assert next(stream).greeting == "0: Hello you"
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stream)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert raised.value.details() == DIED
+    assert dict(raised.value.trailing_metadata())["request_id"] == "a stream's"
+    wait_until(lambda: is_healthy(without=before), 60)
