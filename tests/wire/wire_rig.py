@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -155,8 +155,13 @@ def _lines(lines: list[bytes]) -> list[tuple[str, str]]:
 Body = Callable[[Callable[..., WireServer]], Awaitable[None]]
 
 
-def in_loop(body: Body) -> None:
-    """Run a test body on a loop; it gets a function that makes a server of the given handlers."""
+def in_loop(body: Body, run: Callable[[Coroutine[Any, Any, None]], object] = asyncio.run) -> None:
+    """Run a test body on a loop; it gets a function that makes a server of the given handlers.
+
+    Args:
+        body: The test.
+        run: Runs a coroutine.
+    """
 
     async def main() -> None:
         servers: list[WireServer] = []
@@ -182,7 +187,7 @@ def in_loop(body: Body) -> None:
             for server in servers:
                 await server.drain(quiet_s=0, grace_s=0)
 
-    asyncio.run(main())
+    run(main())
 
 
 UNARY, SERVER = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM

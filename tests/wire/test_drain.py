@@ -1,0 +1,151 @@
+"""When a replica that leaves does what: no second passes in these tests."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import virtual_time
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from wire_rig import UNARY, Peer, in_loop
+
+from sdk.wire.contract import SHUTTING_DOWN
+from sdk.wire.server import WireServer, WireSettings
+
+UNAVAILABLE = "14"
+
+
+async def at_once(_: Int32Value) -> StringValue:
+    return StringValue(value="hello")
+
+
+async def sleep(request: Int32Value) -> StringValue:
+    await asyncio.sleep(request.value)
+    return StringValue()
+
+
+HANDLERS = {"At": (UNARY, at_once), "Sleep": (UNARY, sleep)}
+
+
+def in_no_time(test: Callable[[Any], Awaitable[None]]) -> Callable[[], None]:
+    @functools.wraps(test)
+    def run() -> None:
+        in_loop(test, virtual_time.run)
+
+    del run.__wrapped__  # type: ignore[attr-defined]  # else pytest looks for a fixture of the test's argument
+    return run
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def trailers(peer: Peer) -> dict[str, str]:
+    """Return the trailers of an answer when it is there."""
+    while b"grpc-status" not in peer.transport.written:
+        await asyncio.sleep(0.01)
+    return peer.trailers()
+
+
+async def call_every(server: WireServer, interval_s: float, until_s: float) -> list[Peer]:
+    """Call now and then, each time on a connection that is open already, as Envoy does."""
+    peers = [Peer(server) for _ in range(round(until_s / interval_s))]
+    for peer in peers:
+        if server.closing:
+            break
+        peer.call("At", Int32Value())
+        await asyncio.sleep(interval_s)
+    return peers
+
+
+@in_no_time
+async def test_one_that_is_not_called_is_gone_after_the_quiet_time(serve: Any) -> None:
+    await serve(**HANDLERS).drain(quiet_s=0.1, grace_s=20)
+    assert now() == pytest.approx(0.1, abs=0.01)
+
+
+@in_no_time
+async def test_while_calls_come_it_serves_on(serve: Any) -> None:
+    server = serve(**HANDLERS)
+    calls = asyncio.create_task(call_every(server, 0.05, until_s=1.0))
+    await asyncio.sleep(0)
+    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20))
+    while not server.closing:
+        await asyncio.sleep(0.01)
+    assert 1.0 <= now() <= 1.3
+    for peer in await calls:
+        assert (await trailers(peer))["grpc-status"] == "0"
+    await draining
+
+
+@in_no_time
+async def test_calls_that_never_stop_coming_have_a_fourth_of_the_grace(serve: Any) -> None:
+    server = serve(**HANDLERS)
+    calls = asyncio.create_task(call_every(server, 0.05, until_s=60))
+    await asyncio.sleep(0)
+    await server.drain(quiet_s=0.1, grace_s=20)
+    assert now() == pytest.approx(5, abs=0.2)
+    await calls
+
+
+@in_no_time
+async def test_it_ends_with_the_last_call(serve: Any) -> None:
+    server = serve(**HANDLERS)
+    peer = Peer(server)
+    peer.call("Sleep", Int32Value(value=7))
+    await server.drain(quiet_s=0.1, grace_s=20)
+    assert now() == pytest.approx(7, abs=0.1)
+    assert (await trailers(peer))["grpc-status"] == "0"
+
+
+@in_no_time
+async def test_what_outlives_the_grace_ends_unavailable(serve: Any) -> None:
+    server = serve(**HANDLERS)
+    peer = Peer(server)
+    peer.call("Sleep", Int32Value(value=100))
+    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, last_words_s=0.5))
+    answer = await trailers(peer)
+    assert now() == pytest.approx(20, abs=0.1)
+    assert answer == {"grpc-status": UNAVAILABLE, "grpc-message": SHUTTING_DOWN, "request_id": "made"}
+    await draining
+    assert now() == pytest.approx(20.5, abs=0.1), "the client has half a second to read it"
+
+
+@in_no_time
+async def test_what_waits_for_its_place_has_the_grace_too(serve: Any) -> None:
+    server = serve(settings=WireSettings(max_ongoing_requests=1), **HANDLERS)
+    first, second, third = (Peer(server) for _ in range(3))
+    for peer in (first, second, third):
+        peer.call("Sleep", Int32Value(value=9))
+    await server.drain(quiet_s=0.1, grace_s=20)
+    assert now() == pytest.approx(20, abs=0.1)
+    statuses = [(await trailers(peer))["grpc-status"] for peer in (first, second, third)]
+    assert statuses == ["0", "0", UNAVAILABLE]
+
+
+@in_no_time
+async def test_idle_connections_are_waited_for(serve: Any) -> None:
+    server = serve(**HANDLERS)
+    peer = Peer(server)
+    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, leave_s=3))
+    await asyncio.sleep(2)
+    assert not server.closing
+    peer.connection.connection_lost(None)
+    await draining
+    assert now() == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize(("grace_s", "leave_s", "took_s"), [(20, 3, 3.1), (4, 3, 1.1), (0, 3, 0.1)])
+def test_idle_connections_are_not_waited_for_longer_than_a_fourth_of_the_grace(
+    grace_s: float, leave_s: float, took_s: float
+) -> None:
+    async def body(serve: Any) -> None:
+        server = serve(**HANDLERS)
+        Peer(server)
+        await server.drain(quiet_s=0.1, grace_s=grace_s, leave_s=leave_s)
+        assert now() == pytest.approx(took_s, abs=0.05)
+
+    in_loop(body, virtual_time.run)
