@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import grpc.aio
+
     from sdk.service import Method
+
+    C = TypeVar("C", grpc.aio.StreamUnaryCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any])
 
 logger = logging.getLogger("sdk.client")
 
@@ -79,6 +83,26 @@ def checked_requests(requests: Any, method: Method) -> Any:
     if isinstance(requests, Iterable):
         return _checked(requests, method)
     raise _no_stream(requests, method, "an iterable or an async one")
+
+
+def check_writes(call: C, method: Method) -> C:
+    """Have the requests checked that are written to a call of an async client, each before it is sent.
+
+    Args:
+        call: A call without an iterator of requests.
+        method: The RPC.
+
+    Returns:
+        The same call. Its ``write`` raises ``TypeError`` for what is no request of the RPC; the call goes on.
+    """
+    write = call.write
+
+    async def checked_write(request: Any) -> None:
+        check_request(request, method)
+        await write(request)
+
+    call.write = checked_write  # type: ignore[method-assign]  # grpc has no other way to see what is written
+    return call
 
 
 def _checked(requests: Iterable[Any], method: Method) -> Iterator[Any]:

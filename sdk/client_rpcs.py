@@ -11,7 +11,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from typing_extensions import Self, TypedDict, Unpack
 
-from sdk.client_requests import Requests, check_request, checked_requests
+from sdk.client_requests import Requests, check_request, check_writes, checked_requests
 
 if TYPE_CHECKING:
     from sdk.client import AsyncClient, SyncClient
@@ -146,10 +146,11 @@ class AsyncStreamUnary(Rpc[RequestT, ResponseT]):
         **options: Unpack[CallOptions],
     ) -> grpc.aio.StreamUnaryCall[RequestT, ResponseT]:
         """Start a call; ``await`` it for the response. Without ``requests``, send them with ``call.write``."""
-        return cast(
+        call = cast(
             "grpc.aio.StreamUnaryCall[RequestT, ResponseT]",
             self._send(checked_requests(requests, self.method), options),
         )
+        return check_writes(call, self.method) if requests is None else call
 
 
 class AsyncStreamStream(Rpc[RequestT, ResponseT]):
@@ -161,10 +162,11 @@ class AsyncStreamStream(Rpc[RequestT, ResponseT]):
         **options: Unpack[CallOptions],
     ) -> grpc.aio.StreamStreamCall[RequestT, ResponseT]:
         """Start a call; iterate over it with ``async for``. Without ``requests``, send them with ``call.write``."""
-        return cast(
+        call = cast(
             "grpc.aio.StreamStreamCall[RequestT, ResponseT]",
             self._send(checked_requests(requests, self.method), options),
         )
+        return check_writes(call, self.method) if requests is None else call
 
 
 class SyncUnaryUnary(Rpc[RequestT, ResponseT]):

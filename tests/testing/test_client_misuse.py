@@ -96,6 +96,24 @@ def test_why_a_stream_of_requests_was_cancelled_is_logged(
     assert isinstance(record.exc_info[1], LookupError)
 
 
+@pytest.mark.parametrize("method", ["Sum", "Chat"])
+def test_a_wrong_request_is_not_written(server: sdk.testing.Server, method: str) -> None:
+    right, wrong = (Number(number=7), Text(text="7")) if method == "Sum" else (Text(text="7"), Number(number=7))
+
+    async def main() -> None:
+        async with server.client(GreeterClient) as client:
+            call: Any = getattr(client, method)()
+            await call.write(right)
+            with pytest.raises(TypeError, match=rf"{method} takes a harness\.\w+, not a harness\.\w+"):
+                await call.write(wrong)
+            await call.write(right)  # the call goes on
+            await call.done_writing()
+            answer = (await call).number if method == "Sum" else [each.text async for each in call]
+            assert answer in (14, ["7", "7"])
+
+    asyncio.run(main())
+
+
 def test_a_message_of_the_same_name_is_no_other(server: sdk.testing.Server) -> None:
     from google.protobuf import descriptor_pool, message_factory
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
