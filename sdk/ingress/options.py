@@ -45,7 +45,8 @@ class GrpcOptions:
         error_details: What a client reads of an exception in a handler: its traceback (as Ray Serve's guide says), its
             message, or nothing.
         max_receive_message_length: Longest request message, in bytes.
-        max_metadata_bytes: Most bytes of metadata in one request; Envoy counts in KiB.
+        max_metadata_bytes: Most bytes of metadata in one request, keys and values. A call with more ends
+            RESOURCE_EXHAUSTED; one with more than twice as much is reset, which clients report as INTERNAL.
         max_concurrent_streams: Most calls at once on one client connection.
         grpc_servicer_functions: The only services that clients reach; None for all that are deployed. Each is named as
             in Ray Serve, by the import path of its generated function

@@ -167,6 +167,7 @@ class ReplicaHost:
             max_queued_requests=config.max_queued_requests,
             request_timeout_s=self._options.request_timeout_s,
             max_receive_message_length=self._options.max_receive_message_length,
+            max_metadata_bytes=self._options.max_metadata_bytes,
             error_details=self._options.error_details,
         )
 

@@ -182,6 +182,7 @@ class Core:
                 max_queued_requests=replica.deployment.max_queued_requests,
                 request_timeout_s=self.options.request_timeout_s,
                 max_receive_message_length=self.options.max_receive_message_length,
+                max_metadata_bytes=self.options.max_metadata_bytes,
                 error_details=self.options.error_details,
             ),
             enter=replica.enter_call,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
+from sdk.wire import metadata as md
 from sdk.wire import refusals
-from sdk.wire.call import INTERNAL, Call
+from sdk.wire.call import INTERNAL, RESOURCE_EXHAUSTED, Call
 from sdk.wire.contract import ALIVE, ALIVENESS_PATH
 from sdk.wire.refusals import DEAF, MAX_HEADER_BYTES, Refusal, check_length, refusal_of
 from sdk.wire.sweep import Phase
@@ -111,7 +112,12 @@ class Connection(asyncio.Protocol):
         if not call.is_grpc:
             raise Refusal(*refusals.NOT_GRPC)
         self._call = call
-        call.headers_complete()
+        # What was read may have more in it than the head: it is only then counted exactly.
+        limit = server.settings.max_metadata_bytes
+        if self._overhead > limit and (size := md.size_of(headers)) > limit:
+            call.finish_with(RESOURCE_EXHAUSTED, refusals.too_much_metadata(size, limit))
+        else:
+            call.headers_complete()
 
     def _answer_other(self) -> None:
         """Answer Envoy's question whether this replica serves. It is no call, and counts nowhere."""

@@ -83,6 +83,11 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
     return tuple(pairs)
 
 
+def size_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """Return the bytes of the keys and values of the metadata that the client sent, as they came."""
+    return sum(len(name) + len(value) for name, value in headers if name not in _TRANSPORT)
+
+
 def decode_binary(value: bytes) -> bytes:
     """Return the bytes of a ``-bin`` value; the padding may be missing. What is not base64 stays as it is."""
     value = value.strip()

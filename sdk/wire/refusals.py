@@ -10,8 +10,8 @@ import httptools
 logger = logging.getLogger("sdk.wire")
 
 # Bytes of a head, or of trailers and of what else comes between the bytes of a body: the most that the ingress lets
-# through (96 KiB), and room for what Envoy adds.
-MAX_HEADER_BYTES = 112 << 10
+# through (twice 96 KiB), and room for what Envoy adds.
+MAX_HEADER_BYTES = 208 << 10
 
 
 class Refusal(Exception):
@@ -66,6 +66,11 @@ def check_length(path: bytes, headers: list[tuple[bytes, bytes]]) -> None:
     """
     if len(path) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
         raise Refusal(*TOO_LONG)
+
+
+def too_much_metadata(size: int, limit: int) -> str:
+    """Return the refusal of a call's metadata, in bytes."""
+    return f"the request has {size} bytes of metadata, more than the limit of {limit} (max_metadata_bytes)"
 
 
 def refusal_of(error: Exception) -> Refusal:

@@ -46,6 +46,7 @@ class WireSettings:
         max_queued_requests: Calls that may wait for one of these places; -1 for any number.
         request_timeout_s: Seconds after which a call ends DEADLINE_EXCEEDED; None for no limit.
         max_receive_message_length: Longest request message, in bytes.
+        max_metadata_bytes: Most metadata in a request, in bytes of keys and values.
         error_details: What the client reads of an exception in a handler.
     """
 
@@ -53,6 +54,7 @@ class WireSettings:
     max_queued_requests: int = -1
     request_timeout_s: float | None = None
     max_receive_message_length: int = 64 << 20
+    max_metadata_bytes: int = 60 << 10
     error_details: Literal["traceback", "message", "none"] = "traceback"
 
 

@@ -123,7 +123,7 @@ def _replicas(config: ListenerConfig) -> pb.Cluster:
     http1 = pb.HttpProtocolOptions(
         common_http_protocol_options=pb.CoreHttpProtocolOptions(
             max_headers_count=UInt32Value(value=MAX_HEADERS),
-            max_response_headers_kb=UInt32Value(value=config.max_metadata_kib.value + _ANSWER_KIB),
+            max_response_headers_kb=UInt32Value(value=config.max_headers_kib.value + _ANSWER_KIB),
         ),
         explicit_http_config=pb.HttpProtocolOptions.ExplicitHttpConfig(
             http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True)

@@ -40,7 +40,8 @@ class ListenerConfig:
         host: IP address to listen on; ``"::"`` listens on IPv4 too.
         port: TCP port.
         max_concurrent_streams: Calls at a time on one client connection.
-        max_metadata_bytes: Most bytes of metadata in a request, rounded up to KiB.
+        max_metadata_bytes: Most bytes of metadata in a request. Replicas refuse more, with a status and a reason; Envoy
+            can only reset it, and does so from twice as much on.
         tls: Certificates; None for plain text.
         access_log: Absolute path of the file that gets a line for each call; None for no log.
         keepalive_time_s: Seconds between two pings to a client; None for none.
@@ -75,15 +76,15 @@ class ListenerConfig:
         for name, low, high in (
             ("port", 1, 65535),
             ("max_concurrent_streams", 1, 2**31 - 1),
-            ("max_metadata_bytes", 1, 8192 * 1024),
+            ("max_metadata_bytes", 1, 4096 * 1024),
         ):
             if not low <= getattr(self, name) <= high:
                 raise OptionsError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
 
     @property
-    def max_metadata_kib(self) -> UInt32Value:
-        """``max_metadata_bytes`` in Envoy's unit."""
-        return UInt32Value(value=-(-self.max_metadata_bytes // 1024))
+    def max_headers_kib(self) -> UInt32Value:
+        """Where Envoy resets a request, in its unit."""
+        return UInt32Value(value=-(-2 * self.max_metadata_bytes // 1024))
 
 
 def ads_source() -> pb.ConfigSource:
@@ -152,7 +153,7 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
         # Zero is "never": the default cuts a stream that is quiet for five minutes.
         stream_idle_timeout=Duration(),
         server_header_transformation=pb.HttpConnectionManager.PASS_THROUGH,
-        max_request_headers_kb=config.max_metadata_kib,
+        max_request_headers_kb=config.max_headers_kib,
         common_http_protocol_options=pb.CoreHttpProtocolOptions(
             max_headers_count=UInt32Value(value=MAX_HEADERS),
             idle_timeout=_seconds(config.max_connection_idle_s or 0),  # zero is "never"; the default is an hour

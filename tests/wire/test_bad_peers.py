@@ -85,11 +85,11 @@ REFUSED = {
     "not a GET": (b"GET /t.T/Double HTTP/1.1\r\n\r\n", 405),
     "not gRPC": (LINE + b"content-type: application/json\r\n\r\n", 415),
     "no content-type": (LINE + b"\r\n", 415),
-    "many headers": (HEAD + b"a: b\r\n" * 20_000 + b"\r\n", 431),
-    "a long value": (HEAD + b"a: " + b"b" * 120_000 + b"\r\n\r\n", 431),
-    "a long name": (HEAD + b"a" * 120_000 + b": b\r\n\r\n", 431),
-    "a long path": (b"POST /" + b"t" * 120_000 + b" HTTP/1.1\r\n\r\n", 431),
-    "line ends without end": (b"\r\n" * 60_000, 431),
+    "many headers": (HEAD + b"a: b\r\n" * 40_000 + b"\r\n", 431),
+    "a long value": (HEAD + b"a: " + b"b" * 220_000 + b"\r\n\r\n", 431),
+    "a long name": (HEAD + b"a" * 220_000 + b": b\r\n\r\n", 431),
+    "a long path": (b"POST /" + b"t" * 220_000 + b" HTTP/1.1\r\n\r\n", 431),
+    "line ends without end": (b"\r\n" * 110_000, 431),
 }
 
 
@@ -140,9 +140,9 @@ BAD_BODIES = {
     "a line end in an extension": b'5;a="b\r\n"\r\n',
     "a length in the trailers": b"0\r\ncontent-length: 5\r\n\r\n",
     "another request amid the trailers": b"0\r\nPOST /t.T/Double HTTP/1.1\r\n\r\n",
-    "an endless extension": b"5;" + b"a" * 200_000,
-    "endless zeros": b"0" * 200_000,
-    "an endless trailer": b"0\r\na: " + b"b" * 200_000,
+    "an endless extension": b"5;" + b"a" * 250_000,
+    "endless zeros": b"0" * 250_000,
+    "an endless trailer": b"0\r\na: " + b"b" * 250_000,
     "endless trailers": b"0\r\n" + b"a: b\r\n" * 40_000,
 }
 
@@ -297,10 +297,35 @@ def test_headers_up_to_the_limit_are_served_in_one_piece_and_in_many() -> None:
 
     async def body(serve: Any) -> None:
         for size in (1000, 1 << 20):
-            peer = Peer(serve(Double=(UNARY, double)))
+            peer = Peer(serve(settings=WireSettings(max_metadata_bytes=MAX_HEADER_BYTES), Double=(UNARY, double)))
             for start in range(0, len(data), size):
                 peer.connection.data_received(data[start : start + size])
             assert (await peer.answered())["grpc-status"] == "0"
+
+    in_loop(body)
+
+
+def test_too_much_metadata_ends_its_call_and_the_connection_serves_the_next() -> None:
+    limit = 1000
+    request_id, key = b"request_id: 7\r\n", b"a: "
+    room = limit - len(b"request_id7a")
+
+    async def body(serve: Any) -> None:
+        for size in (1, 1 << 20):
+            peer = Peer(serve(settings=WireSettings(max_metadata_bytes=limit), Double=(UNARY, double)))
+            for excess, status in ((0, "0"), (1, "8"), (0, "0")):
+                padding = key + b"b" * (room + excess) + b"\r\n"
+                data = HEAD + request_id + padding + b"transfer-encoding: chunked\r\n\r\n" + BODY
+                for start in range(0, len(data), size):
+                    peer.connection.data_received(data[start : start + size])
+                trailers = await peer.answered()
+                assert (trailers["grpc-status"], trailers["request_id"]) == (status, "7")
+                if excess:
+                    assert trailers["grpc-message"] == (
+                        "the request has 1001 bytes of metadata, more than the limit of 1000 (max_metadata_bytes)"
+                    )
+                peer.transport.chunks.clear()
+            assert not peer.transport.closed
 
     in_loop(body)
 

@@ -274,7 +274,7 @@ def test_listener() -> None:
     listener = pb.Listener.FromString(packed.value)
     assert listener.address.socket_address.ipv4_compat
     manager = pb.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value)
-    assert manager.max_request_headers_kb.value == 2
+    assert manager.max_request_headers_kb.value == 3
     assert manager.HasField("stream_idle_timeout")
     assert not manager.stream_idle_timeout.seconds
 
