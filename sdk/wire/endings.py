@@ -92,7 +92,8 @@ class Endings:
         self.memory = memory
         self._loop = loop
         self._give = give
-        self._free = list(range(len(memory) // SLOT - 1, -1, -1))
+        self._unused = iter(range(len(memory) // SLOT))
+        self._free: list[int] = []  # those that were used before
         self._slots: dict[Any, int] = {}
         self._held: list[Ending] = []
         self._slow: list[Ending] = []
@@ -135,9 +136,9 @@ class Endings:
         """
         slot = self._slots.get(transport)
         if slot is None:
-            if not self._free:
+            slot = self._free.pop() if self._free else next(self._unused, None)
+            if slot is None:
                 return None
-            slot = self._free.pop()
             try:
                 self._give(PACKET.pack(slot), [transport.get_extra_info("socket").fileno()])
             except OSError:
@@ -167,6 +168,7 @@ class Endings:
 
     def close(self) -> None:
         """End the process that survives: this one leaves nothing behind."""
+        self._unused = iter(range(0))
         self._free.clear()
         self._slots.clear()
         try:

@@ -30,7 +30,7 @@ def ratio_chart(results: list[Result], path: Path) -> None:
     axes.barh([result.work.name for result in compared], medians, xerr=errors, color=_COLOURS[OURS], ecolor="#888888")
     axes.axvline(1, color="#333333", linewidth=1)
     axes.invert_yaxis()
-    axes.set_xlabel("times the throughput of a bare grpc.aio server (median of the rounds; bars: lowest to highest)")
+    axes.set_xlabel("times the throughput of a bare grpc.aio server\n(median of the rounds; lines: lowest to highest)")
     for index, median in enumerate(medians):
         axes.annotate(f" {median:.2f}", (0, index), va="center", color="white")
     figure.savefig(path, dpi=110)
