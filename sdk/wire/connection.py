@@ -69,8 +69,6 @@ class Connection(asyncio.Protocol):
         self._parser = DEAF  # it refers to this object: without the cycle nothing waits for the GC
         if self._call is not None:
             self._call.connection_lost()
-        if self._server.endings is not None:
-            self._server.endings.forget(self._transport)
 
     def pause_writing(self) -> None:
         self._is_congested = True

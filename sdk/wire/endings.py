@@ -2,8 +2,9 @@
 
 A process that is killed says nothing. The kernel closes its connections, and an answer that has begun can then only be
 reset by Envoy, which gRPC reads as INTERNAL: not a status that anybody retries. So a copy of the connection of each
-answer that takes its time goes to a small process (``survivor.py``), and memory that both share says how that answer
-would end, and whether it can: between two messages, that is, when the kernel has all of what was written.
+answer that takes more than some 50 ms goes to a small process (``survivor.py``), and memory that both share
+says how that answer would end, and whether it can: between two messages, that is, when the kernel has all of what was
+written.
 
 Partly on the way of every message of a stream, and written for speed there. A unary answer is one write, and pays
 nothing.
@@ -30,8 +31,9 @@ logger = logging.getLogger("sdk.wire")
 #: Details of such an answer's status.
 DIED = "The replica died before its answer was complete."
 _STATUS = f"0\r\ngrpc-status: 14\r\ngrpc-message: {DIED}\r\n".encode()
-# Seconds between two looks at what slow clients have not taken yet, and at what the other process had no room for.
-_LOOK_S = 0.1
+# Seconds between two looks at which answers still go on, which clients have not taken all yet, and what the other
+# process had no room for.
+_LOOK_S = 0.05
 
 
 def ending(request_id: bytes) -> bytes:
@@ -51,12 +53,13 @@ def ending(request_id: bytes) -> bytes:
 class Ending:
     """How one answer would end. Made by :meth:`Endings.begin`."""
 
-    __slots__ = ("_endings", "is_over", "is_ready", "offset", "transport")
+    __slots__ = ("_endings", "is_over", "is_ready", "request_id", "slot", "transport")
 
-    def __init__(self, endings: Endings, transport: Any, offset: int) -> None:
+    def __init__(self, endings: Endings, transport: Any, request_id: bytes) -> None:
         self._endings = endings
         self.transport = transport
-        self.offset = offset
+        self.request_id = request_id
+        self.slot: int | None = None  # until the other process has the connection
         self.is_ready = False
         self.is_over = False
 
@@ -69,7 +72,8 @@ class Ending:
     def drop(self) -> None:
         """The answer is about to end by itself, or nobody is there to read it."""
         self.is_over = True
-        self._endings.memory[self.offset] = 0
+        if self.slot is not None:
+            self._endings.take_back(self.slot)
 
 
 class Endings:
@@ -94,11 +98,12 @@ class Endings:
         self._give = give
         self._unused = iter(range(len(memory) // SLOT))
         self._free: list[int] = []  # those that were used before
-        self._slots: dict[Any, int] = {}
+        self._young: list[Ending] = []
         self._held: list[Ending] = []
         self._slow: list[Ending] = []
-        self._closed: list[int] = []
+        self._ended: list[int] = []
         self._looks_again = False
+        self._is_closed = False
 
     @classmethod
     def start(cls, loop: AbstractEventLoop) -> Endings | None:
@@ -131,46 +136,38 @@ class Endings:
     def begin(self, transport: Any, request_id: bytes) -> Ending | None:
         """An answer begins on a connection, and its end is not written with it.
 
+        The other process gets the connection only when the answer takes its time: most end before, and pay nothing. It
+        has it no longer than that, since a connection on which nothing is going on must close when the replica dies:
+        Envoy would send the next call on it.
+
         Returns:
-            What is to be told of that answer from now on; None when the process that survives has no room for it.
+            What is to be told of that answer from now on; None after :meth:`close`.
         """
-        slot = self._slots.get(transport)
-        if slot is None:
-            slot = self._free.pop() if self._free else next(self._unused, None)
-            if slot is None:
-                return None
-            try:
-                self._give(PACKET.pack(slot), [transport.get_extra_info("socket").fileno()])
-            except OSError:
-                self._free.append(slot)
-                return None
-            self._slots[transport] = slot
-        text, offset = ending(request_id), slot * SLOT
-        RECORD.pack_into(self.memory, offset, False, len(text))
-        self.memory[offset + RECORD.size : offset + RECORD.size + len(text)] = text
-        begun = Ending(self, transport, offset)
-        self.hold(begun)
+        if self._is_closed:
+            return None
+        begun = Ending(self, transport, request_id)
+        self._young.append(begun)
+        self._look_again()
         return begun
 
     def hold(self, held: Ending) -> None:
         """An answer can't be ended until the kernel has what is written to it in this turn of the loop."""
-        self.memory[held.offset] = 0
+        assert held.slot is not None
+        self.memory[held.slot * SLOT] = 0
         if not self._held:
             self._loop.call_soon(self._release)
         self._held.append(held)
 
-    def forget(self, transport: Any) -> None:
-        """A connection is closed here. Envoy learns it when the other process has closed it too."""
-        slot = self._slots.pop(transport, None)
-        if slot is not None:
-            self._closed.append(slot)
-            self._tell_closed()
+    def take_back(self, slot: int) -> None:
+        """The answer on a connection that the other process has is over."""
+        self.memory[slot * SLOT] = 0
+        self._ended.append(slot)
+        self._tell_ended()
 
     def close(self) -> None:
         """End the process that survives: this one leaves nothing behind."""
-        self._unused = iter(range(0))
-        self._free.clear()
-        self._slots.clear()
+        self._is_closed = True
+        self._young.clear()
         try:
             self._give(PACKET.pack(GOODBYE), [])
         except OSError as error:  # it ends with this process then
@@ -187,7 +184,8 @@ class Endings:
                 self._slow.append(each)
                 self._look_again()
             else:
-                self.memory[each.offset] = 1
+                assert each.slot is not None
+                self.memory[each.slot * SLOT] = 1
                 each.is_ready = True
 
     def _look_again(self) -> None:
@@ -197,20 +195,40 @@ class Endings:
 
     def _look(self) -> None:
         self._looks_again = False
-        self._tell_closed()
-        if self._slow:
-            if not self._held:
-                self._loop.call_soon(self._release)
-            self._held += self._slow
-            self._slow.clear()
+        self._tell_ended()
+        young, self._young = self._young, []
+        for each in young:
+            if not each.is_over:
+                self._hand_over(each)
+        slow, self._slow = self._slow, []
+        for each in slow:
+            if not each.is_over:
+                self.hold(each)
 
-    def _tell_closed(self) -> None:
-        while self._closed:
+    def _hand_over(self, young: Ending) -> None:
+        slot = self._free.pop() if self._free else next(self._unused, None)
+        if slot is not None:
+            text, offset = ending(young.request_id), slot * SLOT
+            RECORD.pack_into(self.memory, offset, False, len(text))
+            self.memory[offset + RECORD.size : offset + RECORD.size + len(text)] = text
             try:
-                self._give(PACKET.pack(self._closed[0]), [])
+                self._give(PACKET.pack(slot), [young.transport.get_extra_info("socket").fileno()])
+            except OSError:
+                self._free.append(slot)
+            else:
+                young.slot = slot
+                self.hold(young)
+                return
+        self._young.append(young)  # there may be room at the next look
+        self._look_again()
+
+    def _tell_ended(self) -> None:
+        while self._ended:
+            try:
+                self._give(PACKET.pack(self._ended[0]), [])
             except BlockingIOError:
                 self._look_again()
                 return
             except OSError:  # nobody holds a copy any more
                 pass
-            self._free.append(self._closed.pop(0))
+            self._free.append(self._ended.pop(0))

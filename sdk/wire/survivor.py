@@ -22,7 +22,7 @@ SLOT = 512
 SLOTS = 1 << 16
 #: Whether the answer may be ended now, and the length of its ending in bytes.
 RECORD = struct.Struct("<?H")
-#: What the replica sends with a connection, and without one when that connection is closed: the slot.
+#: What the replica sends with a connection, and without one when its answer is over: the slot.
 PACKET = struct.Struct("<I")
 #: Sent in place of a slot: the replica has no more to give, and will end without leaving anything behind.
 GOODBYE = 0xFFFFFFFF
@@ -73,7 +73,7 @@ def survive(channel: socket.socket, memory: mmap.mmap, replica: int) -> None:
     """Hold what the replica gives until it is dead, and act then; return at once when it says goodbye.
 
     Args:
-        channel: From the replica, a packet for each connection that it gives or has closed.
+        channel: From the replica, a packet for each connection that it gives or takes back.
         memory: How the answers end.
         replica: A file descriptor that becomes readable when the replica has died (pidfd_open(2)).
     """

@@ -57,6 +57,8 @@ def test_a_fault_may_fail_what_it_hits_with_a_retryable_code(promise: Promise, a
     assert problems(promise, Call(UNARY, 9.9, 10.1, "INTERNAL")) != []
     assert problems(promise, Call("bidi", 9.0, 10.1, "UNAVAILABLE", messages=3)) == []
     assert problems(promise, Call("bidi", 9.0, 10.1, "INTERNAL", messages=3)) != []
+    assert problems(promise, Call("bidi", 9.9, 10.1, "INTERNAL", messages=1)) == [], "a young one can only be reset"
+    assert problems(promise, Call("bidi", 9.9, 10.1, "INTERNAL")) != []
     assert problems(promise, Call(UNARY, 10 + allowed_s - 0.1, 13, "UNAVAILABLE")) == []
     assert problems(promise, Call(UNARY, 10 + allowed_s + 0.1, 13, "UNAVAILABLE")) != []
 

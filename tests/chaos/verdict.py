@@ -11,6 +11,8 @@ from itertools import pairwise
 from constant_load import LONG, UNARY, Call
 
 #: Seconds after a fault in which calls that are begun may still fail, on a machine that does nothing else.
+# Seconds after which a stream counts as one that goes on.
+_YOUNG_S = 0.3
 RECOVERY_S = 2.0
 # A call that begins this long after a fault was not in flight when it happened; the same.
 _IN_FLIGHT_S = 0.5
@@ -110,7 +112,9 @@ def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
     if promise is Promise.NOTHING_FAILS:
         yield what
         return
-    if call.code != "UNAVAILABLE":
+    # Of an answer that has only just begun Envoy can do no more than reset the rest.
+    is_young = call.messages > 0 and call.began > window.dead - _YOUNG_S * window.slowness
+    if call.code != "UNAVAILABLE" and not (call.code == "INTERNAL" and is_young):
         yield f"not retryable: {what}"
     allowed = (_IN_FLIGHT_S if promise is Promise.ONLY_IN_FLIGHT else RECOVERY_S) * window.slowness
     if call.began > window.dead + allowed:

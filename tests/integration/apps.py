@@ -56,7 +56,7 @@ class Guide(UserDefinedServiceBase):
             yield UserDefinedResponse(greeting=f"{i}: {self.salute} {request.name}", num=request.num * 2 + i)
             await asyncio.sleep(0.001)
             if request.origin in (LAST_WORDS, RAY_KILL):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.5)  # younger streams are reset
                 await self.die(request.origin)
 
     async def die(self, how: str) -> None:

@@ -113,7 +113,8 @@ def test_calls_that_may_be_repeated_survive_the_death_of_their_replica(channel: 
     assert {code for _, code in got} == {"OK"}
     assert len(got) > 50
     assert {code for _, code in put} == {"OK", "UNAVAILABLE"}, "what the replica had begun is not begun again"
-    assert {code for began, code in put if began > dead} == {"OK"}
+    # Envoy, too, until it has read that they are closed.
+    assert {code for began, code in put if began > dead + 0.2} == {"OK"}
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -123,7 +123,10 @@ def test_a_long_value_arrives_and_one_that_is_too_long_ends_its_own_call_only(ra
     assert seen(raw, ("x-long", "v" * 50_000)) == [("x-long", "v" * 50_000)]
     other = raw.open(f"{INSPECTOR}/Echo")
     other.wait(lambda stream: stream.blocks)
-    refused = raw.open(f"{INSPECTOR}/Look", [("x-long", "v" * 62_000)])
+    code, message = raw.call(f"{INSPECTOR}/Look", Empty(), headers=[("x-long", "v" * 62_000)]).status
+    assert code == 8
+    assert message.endswith(b"bytes of metadata, more than the limit of 61440 (max_metadata_bytes)")
+    refused = raw.open(f"{INSPECTOR}/Look", [("x-long", "v" * 62_000)] * 2)
     refused.wait()
     assert refused.reset is not None
     other.send(b"", end=True)

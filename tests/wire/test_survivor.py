@@ -46,13 +46,18 @@ async def long(request):
 async def whole(request):
     yield BytesValue(value=b"whole")
 
+async def short(request):
+    yield BytesValue(value=b"short")
+    await asyncio.sleep(0.3)
+
 async def early(request, grpc_context):
     await grpc_context.send_initial_metadata((("early", "yes"),))
     await asyncio.sleep(600)
     yield BytesValue()
 
 async def main():
-    server = WireServer([row(each.__name__, each) for each in (one, none, long, whole, early)], WireSettings(1000))
+    handlers = one, none, long, whole, short, early
+    server = WireServer([row(each.__name__, each) for each in handlers], WireSettings(1000))
     loop = asyncio.get_running_loop()
     server.endings = Endings.start(loop)
     assert server.endings is not None
@@ -147,9 +152,8 @@ def read_rest(connection: socket.socket) -> bytes:
 
 
 def settle(replica: Replica) -> None:
-    """Return when the replica has gone through its loop: it answers another call."""
-    with replica.call("whole") as connection:
-        read_until(connection, b"grpc-status: 0")
+    """Return when the replica has looked twice at what still goes on, and has gone through its loop since."""
+    time.sleep(0.3)
     with replica.call("whole") as connection:
         read_until(connection, b"grpc-status: 0")
 
@@ -201,6 +205,22 @@ def test_what_ended_by_itself_ends_once(replica: Replica) -> None:
         assert b"grpc-status: 0" in answer
         replica.kill()
         assert read_rest(whole) == b""
+
+
+def test_a_connection_whose_answer_is_over_closes_with_the_replica(replica: Replica) -> None:
+    # Were it open a moment longer, Envoy might send the next call on it.
+    with replica.call("one") as one, replica.call("short") as short:
+        read_until(short, b"request_id: id of short\r\n\r\n")
+        read_until(one, b"one\r\n")
+        settle(replica)
+        (survivor,) = replica.others()
+        assert count_sockets(survivor) == 2, "its channel, and the stream that goes on"
+        replica.kill()
+        assert b"grpc-status: 14" in read_rest(one)
+
+
+def count_sockets(pid: int) -> int:
+    return sum(os.readlink(each).startswith("socket:") for each in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_a_connection_that_the_replica_closes_is_closed(replica: Replica) -> None:

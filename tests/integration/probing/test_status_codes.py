@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from typing import Any
 
 import grpc
@@ -120,12 +121,8 @@ def test_a_replica_that_dies(prober: Prober) -> None:
         prober.wait_for(f"dies {method}", "began")
     for call in amid:
         next(call)
+    time.sleep(0.5)  # streams that are younger than some tenths of a second are reset
     dead = prober.ask("Unary", Ask(act="die"))
-    for ended in (dead, *map(outcome, waiting)):
+    for ended in (dead, *map(outcome, waiting), *map(outcome, amid)):
         assert ended.code is Code.UNAVAILABLE
         assert ended.trailing["request_id"]
-    for call in amid:
-        # Behind a head there is nothing that Envoy can send but a reset, which HTTP/2 clients read as INTERNAL.
-        ended = outcome(call)
-        assert (ended.code, ended.trailing) == (Code.INTERNAL, {})
-        assert "RST_STREAM" in ended.details
