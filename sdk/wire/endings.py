@@ -198,7 +198,7 @@ class Endings:
         self._tell_ended()
         young, self._young = self._young, []
         for each in young:
-            if not each.is_over:
+            if not each.is_over and not each.transport.is_closing():  # the descriptor may be another's then
                 self._hand_over(each)
         slow, self._slow = self._slow, []
         for each in slow:

@@ -11,11 +11,11 @@ from itertools import pairwise
 from constant_load import LONG, UNARY, Call
 
 #: Seconds after a fault in which calls that are begun may still fail, on a machine that does nothing else.
-# Seconds after which a stream counts as one that goes on.
-_YOUNG_S = 0.3
 RECOVERY_S = 2.0
 # A call that begins this long after a fault was not in flight when it happened; the same.
 _IN_FLIGHT_S = 0.5
+# A stream that has begun this long before it is hit goes on long enough to end with a status; the same.
+_YOUNG_S = 0.3
 
 
 class Promise(Enum):
