@@ -49,7 +49,8 @@ def test_clients_are_known_by_their_certificates(project: Path, request: pytest.
     )
     assert process.stdout is not None
     try:
-        assert any("Ctrl-C" in line for line in process.stdout)
+        is_ready = any("Ctrl-C" in line for line in process.stdout)
+        assert is_ready, process.communicate(timeout=60)
         credentials = grpc.ssl_channel_credentials(AUTHORITY.certificate, ANN.key, ANN.certificate)
         with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
             receipt = channel.unary_unary("/shop.Shop/Buy")(b"\x0a\x05apple", timeout=20)
