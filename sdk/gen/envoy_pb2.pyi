@@ -1184,6 +1184,7 @@ class HttpConnectionManager(_message.Message):
     GENERATE_REQUEST_ID_FIELD_NUMBER: _builtins.int
     FORWARD_CLIENT_CERT_DETAILS_FIELD_NUMBER: _builtins.int
     SET_CURRENT_CLIENT_CERT_DETAILS_FIELD_NUMBER: _builtins.int
+    SKIP_XFF_APPEND_FIELD_NUMBER: _builtins.int
     STREAM_IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     INTERNAL_ADDRESS_CONFIG_FIELD_NUMBER: _builtins.int
     MAX_REQUEST_HEADERS_KB_FIELD_NUMBER: _builtins.int
@@ -1193,6 +1194,7 @@ class HttpConnectionManager(_message.Message):
     codec_type: Global___HttpConnectionManager.CodecType.ValueType
     stat_prefix: _builtins.str
     forward_client_cert_details: Global___HttpConnectionManager.ForwardClientCertDetails.ValueType
+    skip_xff_append: _builtins.bool
     server_header_transformation: Global___HttpConnectionManager.ServerHeaderTransformation.ValueType
     @_builtins.property
     def rds(self) -> Global___Rds: ...
@@ -1237,6 +1239,7 @@ class HttpConnectionManager(_message.Message):
         generate_request_id: _wrappers_pb2.BoolValue | None = ...,
         forward_client_cert_details: Global___HttpConnectionManager.ForwardClientCertDetails.ValueType = ...,
         set_current_client_cert_details: Global___HttpConnectionManager.SetCurrentClientCertDetails | None = ...,
+        skip_xff_append: _builtins.bool = ...,
         stream_idle_timeout: _duration_pb2.Duration | None = ...,
         internal_address_config: Global___HttpConnectionManager.InternalAddressConfig | None = ...,
         max_request_headers_kb: _wrappers_pb2.UInt32Value | None = ...,
@@ -1246,7 +1249,7 @@ class HttpConnectionManager(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["common_http_protocol_options", b"common_http_protocol_options", "drain_timeout", b"drain_timeout", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "set_current_client_cert_details", b"set_current_client_cert_details", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "codec_type", b"codec_type", "common_http_protocol_options", b"common_http_protocol_options", "drain_timeout", b"drain_timeout", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "codec_type", b"codec_type", "common_http_protocol_options", b"common_http_protocol_options", "drain_timeout", b"drain_timeout", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "skip_xff_append", b"skip_xff_append", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_route_specifier: _TypeAlias = _typing.Literal["rds"]  # noqa: Y015
     _WhichOneofArgType_route_specifier: _TypeAlias = _typing.Literal["route_specifier", b"route_specifier"]  # noqa: Y015
@@ -1511,16 +1514,20 @@ Global___ResponseFlagFilter: _TypeAlias = ResponseFlagFilter  # noqa: Y015
 class Router(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    DYNAMIC_STATS_FIELD_NUMBER: _builtins.int
     SUPPRESS_ENVOY_HEADERS_FIELD_NUMBER: _builtins.int
     suppress_envoy_headers: _builtins.bool
+    @_builtins.property
+    def dynamic_stats(self) -> _wrappers_pb2.BoolValue: ...
     def __init__(
         self,
         *,
+        dynamic_stats: _wrappers_pb2.BoolValue | None = ...,
         suppress_envoy_headers: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic_stats", b"dynamic_stats"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["suppress_envoy_headers", b"suppress_envoy_headers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dynamic_stats", b"dynamic_stats", "suppress_envoy_headers", b"suppress_envoy_headers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
