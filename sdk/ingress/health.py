@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,14 +12,14 @@ from grpc_health.v1 import health_pb2 as pb
 from sdk.ingress.requests import Context, answer_request_id, last_value, unary
 
 if TYPE_CHECKING:
-    from sdk.xds.snapshot import Snapshot
+    from sdk.xds.snapshot import Deployment, Snapshot
 
 SERVICE = "grpc.health.v1.Health"
 _SERVING, _NOT_SERVING = int(pb.HealthCheckResponse.SERVING), int(pb.HealthCheckResponse.NOT_SERVING)
 
 
 class Health:
-    """Answers Check and Watch from the routing table.
+    """Answers Check, List and Watch from the routing table.
 
     Args:
         snapshot: Returns the routing table that Envoy serves.
@@ -44,10 +44,14 @@ class Health:
             request_deserializer=pb.HealthCheckRequest.FromString,
             response_serializer=pb.HealthCheckResponse.SerializeToString,
         )
-        return {
+        handlers = {
             f"/{SERVICE}/Check": unary(self._check, pb.HealthCheckRequest, pb.HealthCheckResponse),
             f"/{SERVICE}/Watch": watch,
         }
+        # Older versions of grpcio-health-checking don't know it, and then reflection doesn't describe it either.
+        if hasattr(pb, "HealthListRequest"):
+            handlers[f"/{SERVICE}/List"] = unary(self._list, pb.HealthListRequest, pb.HealthListResponse)
+        return handlers
 
     def _status(self, service: str, context: Context) -> int | None:
         if self.is_draining:
@@ -62,6 +66,15 @@ class Health:
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"No application serves {request.service!r}.")
         return pb.HealthCheckResponse(status=status)
+
+    async def _list(self, request: Any, context: Context) -> Any:
+        answer_request_id(context)
+        application = last_value(context, "application")
+        services = {"", *self._built_in, *services_of(self._snapshot(), application)}
+        statuses = {service: self._status(service, context) for service in sorted(services)}
+        return pb.HealthListResponse(
+            statuses={service: pb.HealthCheckResponse(status=status) for service, status in statuses.items()}
+        )
 
     async def _watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
         answer_request_id(context)
@@ -87,11 +100,25 @@ def status_of(snapshot: Snapshot, service: str, application: str | None = None) 
     """
     serving = [
         bool(deployment.endpoints) or deployment.is_held
-        for known in snapshot.applications
-        if not application or known.name == application
-        for deployment in known.deployments
+        for deployment in _deployments(snapshot, application)
         if service in deployment.services
     ]
     if not serving:
         return None
     return _SERVING if any(serving) else _NOT_SERVING
+
+
+def services_of(snapshot: Snapshot, application: str | None = None) -> set[str]:
+    """Return the full names of the services that applications serve.
+
+    Args:
+        snapshot: The routing table.
+        application: The only application to look at; None or empty for all.
+    """
+    return {service for deployment in _deployments(snapshot, application) for service in deployment.services}
+
+
+def _deployments(snapshot: Snapshot, application: str | None) -> Iterator[Deployment]:
+    for known in snapshot.applications:
+        if not application or known.name == application:
+            yield from known.deployments

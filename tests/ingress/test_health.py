@@ -85,6 +85,19 @@ def test_check() -> None:
     assert [check(it, service)[0] for service in ("", "built.In", "t.T", "t.X")] == [NOT_SERVING] * 4
 
 
+def test_list() -> None:
+    def statuses(it: Health, *metadata: tuple[str, str]) -> dict[str, int]:
+        answer = asyncio.run(it._list(pb.HealthListRequest(), Context(*metadata)))  # type: ignore[arg-type]
+        return {service: each.status for service, each in answer.statuses.items()}
+
+    it = health([TABLE])
+    everywhere = statuses(it)
+    assert everywhere == {"": SERVING, "built.In": SERVING, "t.T": SERVING, "t.U": NOT_SERVING, "t.Z": SERVING}
+    assert statuses(it, ("application", "b")) == {"": SERVING, "built.In": SERVING, "t.T": NOT_SERVING, "t.Z": SERVING}
+    it.is_draining = True
+    assert statuses(it) == dict.fromkeys(everywhere, NOT_SERVING)
+
+
 def test_watch_tells_every_change_once() -> None:
     table = [Snapshot(0)]
 

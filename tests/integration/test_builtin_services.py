@@ -34,6 +34,12 @@ def test_health_of_the_proxy_and_of_a_service(channel: grpc.Channel) -> None:
     assert "request_id" in dict(error.trailing_metadata())
 
 
+def test_list_of_all_services(channel: grpc.Channel) -> None:
+    answer = HealthStub(channel).List(health_pb2.HealthListRequest(), metadata=(("application", "described"),))
+    serving = {service for service, each in answer.statuses.items() if each.status == each.SERVING}
+    assert {"", SERVICE, "grpc.health.v1.Health", "ray.serve.RayServeAPIService"} <= serving
+
+
 def test_watch_follows_an_application_that_comes_and_goes(channel: grpc.Channel, deploy: Any) -> None:
     from sdk.serve.run import delete
 
