@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sdk.ingress import changed_options
-from sdk.ingress.actors import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S, proxy_name
+from sdk.ingress import changed_options, proxy_actors
+from sdk.ingress.actors import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S
 from sdk.ingress.learning import Learning
-from sdk.ingress.proxy import Proxy
 from sdk.ingress.registry import Lease, ProxyState, Registry, Replica
 from sdk.ingress.ties import Absence, Ties
 from sdk.ingress.waking import Waking
@@ -38,9 +36,6 @@ _WATCH_S = 2.0
 _TICK_S = 1.0
 # Seconds after which a proxy that should run and is not known (any more) is created again, if Ray has it no more.
 _PROXY_PATIENCE_S = 3.0
-# Seconds that a proxy gets to stop; some of them for being restarted.
-_STOP_PATIENCE_S = 10.0
-_RETRY_S = 0.2
 # Seconds without Ray Serve after which the ingress ends: nobody is left to serve for.
 _WITHOUT_SERVE_S = 8.0
 
@@ -249,7 +244,7 @@ class Controller:
         return Lease(self._registry.options, self._nodes > 1)
 
     async def _stop_proxies(self) -> None:
-        await asyncio.gather(*(self._stop_proxy(actor) for actor in self._proxy_actors.values()))
+        await asyncio.gather(*(proxy_actors.stop(actor) for actor in self._proxy_actors.values()))
         self._proxy_actors.clear()
 
     def _problems(self) -> tuple[str, ...]:
@@ -274,14 +269,14 @@ class Controller:
         expired = self._registry.expire()
         if expired:
             logger.warning("no heartbeat from %s for %g s: forgotten", ", ".join(expired), LEASE_S)
-        alive = await asyncio.to_thread(_alive_nodes)
+        alive = await asyncio.to_thread(proxy_actors.alive_nodes)
         self._nodes = len(alive)
         options = self._registry.options
         nodes = {node_id for node_id, is_head in alive.items() if is_head or options.proxy_location == "EveryNode"}
         if not self._learning.is_expecting:
-            self._learning.expect(await asyncio.to_thread(_with_proxy, nodes))
+            self._learning.expect(await asyncio.to_thread(proxy_actors.nodes_with_one, nodes))
         for node_id in nodes - self._proxy_actors.keys() | self._silent_nodes():
-            self._proxy_actors[node_id] = await asyncio.to_thread(_create_proxy, node_id, options)
+            self._proxy_actors[node_id] = await asyncio.to_thread(proxy_actors.create, node_id, options)
         for node_id in self._proxy_actors.keys() - nodes:
             self._proxy_actors.pop(node_id)
             for proxy in self._registry.proxies:
@@ -315,18 +310,6 @@ class Controller:
         self._heard_at.update(dict.fromkeys(silent, now))
         return silent
 
-    async def _stop_proxy(self, actor: Any) -> None:
-        deadline = time.monotonic() + _STOP_PATIENCE_S
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                await asyncio.wait_for(actor.stop.remote(), left)
-                break
-            except (ray.exceptions.RayError, asyncio.TimeoutError) as error:  # each try may fail
-                # One that is being restarted finds the Envoy of its predecessor, and can end it.
-                logger.warning("a proxy did not stop by itself: %s", error)
-                await asyncio.sleep(_RETRY_S)
-        await asyncio.to_thread(ray.kill, actor)
-
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
@@ -351,36 +334,6 @@ class Controller:
             except asyncio.TimeoutError:
                 return condition()
         return True
-
-
-def _alive_nodes() -> dict[str, bool]:
-    """Return the ids of the nodes, each with whether it is the head."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return {node["NodeID"]: "node:__internal_head__" in node["Resources"] for node in nodes if node["Alive"]}
-
-
-def _with_proxy(nodes: set[str]) -> set[str]:
-    """Return the nodes whose proxy actor exists already."""
-    names = {
-        actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE
-    }
-    return {node_id for node_id in nodes if proxy_name(node_id) in names}
-
-
-def _create_proxy(node_id: str, options: GrpcOptions) -> Any:
-    return (
-        ray.remote(Proxy)
-        .options(
-            name=proxy_name(node_id),
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=-1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        )
-        .remote(node_id, options)
-    )
 
 
 def create(

@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from sdk import GrpcOptions
-from sdk.ingress import changed_options, controller
+from sdk.ingress import changed_options, proxy_actors
 from sdk.ingress.controller import Controller
 from sdk.ingress.listening import listener_config
 from sdk.ingress.options import LIVE
@@ -44,8 +44,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
     )
     monkeypatch.setattr(changed_options, "internal_kv", kv)
     monkeypatch.setattr(changed_options, "_key", lambda: b"options")
-    monkeypatch.setattr(controller, "_alive_nodes", dict)
-    monkeypatch.setattr(controller, "_with_proxy", set)
+    monkeypatch.setattr(proxy_actors, "alive_nodes", dict)
+    monkeypatch.setattr(proxy_actors, "nodes_with_one", set)
     return kept
 
 

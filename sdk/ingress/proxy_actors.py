@@ -1,0 +1,68 @@
+"""The proxies as Ray actors: which nodes have one, and how one is made and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sdk.ingress.actors import NAMESPACE, proxy_name
+from sdk.ingress.proxy import Proxy
+
+if TYPE_CHECKING:
+    from sdk.ingress.options import GrpcOptions
+
+logger = logging.getLogger("sdk.ingress")
+
+# Seconds that a proxy gets to stop; some of them for being restarted.
+_STOP_PATIENCE_S = 10.0
+_RETRY_S = 0.2
+
+
+def alive_nodes() -> dict[str, bool]:
+    """Return the ids of the nodes, each with whether it is the head."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"]: "node:__internal_head__" in node["Resources"] for node in nodes if node["Alive"]}
+
+
+def nodes_with_one(nodes: set[str]) -> set[str]:
+    """Return those of the nodes whose proxy exists already."""
+    names = {
+        actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE
+    }
+    return {node_id for node_id in nodes if proxy_name(node_id) in names}
+
+
+def create(node_id: str, options: GrpcOptions) -> Any:
+    """Return a handle to the proxy of a node; it is created when there is none."""
+    return (
+        ray.remote(Proxy)
+        .options(
+            name=proxy_name(node_id),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+        .remote(node_id, options)
+    )
+
+
+async def stop(actor: Any) -> None:
+    """Stop a proxy with its Envoy, and end the actor."""
+    deadline = time.monotonic() + _STOP_PATIENCE_S
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            await asyncio.wait_for(actor.stop.remote(), left)
+            break
+        except (ray.exceptions.RayError, asyncio.TimeoutError) as error:  # each try may fail
+            # One that is being restarted finds the Envoy of its predecessor, and can end it.
+            logger.warning("a proxy did not stop by itself: %s", error)
+            await asyncio.sleep(_RETRY_S)
+    await asyncio.to_thread(ray.kill, actor)
