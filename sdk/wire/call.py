@@ -30,6 +30,8 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding:
 CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 12, 13, 14
 
 UNKNOWN_PATIENCE_S = 0.05
+# Most bytes that a message of an answer gets around it: a chunk's length, a message's prefix, two line ends.
+_FRAMING = 32
 
 
 class Transport(Protocol):
@@ -288,14 +290,14 @@ class Call(FlowControl):
         if self._finished:
             self.writable = False  # the handler is to notice its end at the next wait
             return
+        length = len(data)
         if self._head_sent:
             head = b""
             if self.ending is not None:
-                self.ending.hold()
+                self.ending.write(length + _FRAMING)
         else:
             head = self.head() if is_last else self.begin_answer()
             self._head_sent = True
-        length = len(data)
         self._burst += length + BURST_MESSAGE
         if self._burst > BURST:
             self.writable = False
@@ -338,16 +340,13 @@ class Call(FlowControl):
         self.finish_with(INTERNAL, md.describe_exception(error if style == "traceback" else answered, style))
 
     def _trailers(self, code: int, details: str) -> bytes:
-        if self.ending is not None:
-            self._drop_ending()
         extra = md.encode(self._trailing) if self._trailing else b""
         message = b"grpc-message: %s\r\n" % md.fit_message(details, md.message_room(len(extra))) if details else b""
-        return b"0\r\ngrpc-status: %d\r\n%s%srequest_id: %s\r\n\r\n" % (code, message, extra, self._id())
-
-    def _drop_ending(self) -> None:
-        assert self.ending is not None
-        self.ending.drop()
-        self.ending = None
+        trailers = b"0\r\ngrpc-status: %d\r\n%s%srequest_id: %s\r\n\r\n" % (code, message, extra, self._id())
+        if self.ending is not None:
+            self.ending.finish(len(trailers))
+            self.ending = None
+        return trailers
 
     def _finish(self) -> None:
         self._finished = True
@@ -377,7 +376,8 @@ class Call(FlowControl):
             self.finish_with(code, details)  # the client does not wait for the handler to end
         else:
             if self.ending is not None:
-                self._drop_ending()
+                self.ending.drop()
+                self.ending = None
             self._finish()
         if self._task is not None:
             # Not at once: a task that is cancelled before its first step runs nothing, and would keep its place.

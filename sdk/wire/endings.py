@@ -2,9 +2,9 @@
 
 A process that is killed says nothing. The kernel closes its connections, and an answer that has begun can then only be
 reset by Envoy, which gRPC reads as INTERNAL: not a status that anybody retries. So a copy of the connection of each
-answer that takes more than some 50 ms goes to a small process (``survivor.py``), and memory that both share
-says how that answer would end, and whether it can: between two messages, that is, when the kernel has all of what was
-written.
+answer that takes more than some 50 ms goes to a small process (``survivor.py``), and memory that both share says how
+that answer would end, and whether it can: between two messages, that is. A short write to a unix socket is never amid
+one, since the kernel takes it whole or not at all; after any other the answer can be ended when the kernel has all.
 
 Partly on the way of every message of a stream, and written for speed there. A unary answer is one write, and pays
 nothing.
@@ -34,6 +34,9 @@ _STATUS = f"0\r\ngrpc-status: 14\r\ngrpc-message: {DIED}\r\n".encode()
 # Seconds between two looks at which answers still go on, which clients have not taken all yet, and what the other
 # process had no room for.
 _LOOK_S = 0.05
+# Bytes that Linux takes on a unix stream socket whole or not at all: a page or more below one of its buffers, which has
+# room for 32 KiB and a bit more (unix_stream_sendmsg).
+_WHOLE = 1 << 15
 
 
 def ending(request_id: bytes) -> bytes:
@@ -53,24 +56,34 @@ def ending(request_id: bytes) -> bytes:
 class Ending:
     """How one answer would end. Made by :meth:`Endings.begin`."""
 
-    __slots__ = ("_endings", "is_over", "is_ready", "request_id", "slot", "transport")
+    __slots__ = ("_endings", "is_over", "is_ready", "request_id", "slot", "transport", "whole")
 
     def __init__(self, endings: Endings, transport: Any, request_id: bytes) -> None:
         self._endings = endings
         self.transport = transport
         self.request_id = request_id
         self.slot: int | None = None  # until the other process has the connection
+        self.whole = 0
         self.is_ready = False
         self.is_over = False
 
-    def hold(self) -> None:
-        """Something is about to be written: the answer can't be ended before the kernel has all of it."""
-        if self.is_ready:
+    def write(self, size: int) -> None:
+        """So many bytes are about to be written: unless they go as a whole, the answer can't be ended before them."""
+        if self.is_ready and self.transport.get_write_buffer_size() + size > self.whole:
             self.is_ready = False
             self._endings.hold(self)
 
+    def finish(self, size: int) -> None:
+        """The answer is about to end by itself, with so many bytes."""
+        self.write(size)
+        if self.is_ready:
+            self.is_over = True
+            self._endings.leave(self)
+        else:
+            self.drop()
+
     def drop(self) -> None:
-        """The answer is about to end by itself, or nobody is there to read it."""
+        """The answer is over: nobody is there to read it."""
         self.is_over = True
         if self.slot is not None:
             self._endings.take_back(self.slot)
@@ -154,9 +167,13 @@ class Endings:
         """An answer can't be ended until the kernel has what is written to it in this turn of the loop."""
         assert held.slot is not None
         self.memory[held.slot * SLOT] = 0
+        self.leave(held)
+
+    def leave(self, changed: Ending) -> None:
+        """Leave an answer as it is until this turn of the loop is over."""
         if not self._held:
             self._loop.call_soon(self._release)
-        self._held.append(held)
+        self._held.append(changed)
 
     def take_back(self, slot: int) -> None:
         """The answer on a connection that the other process has is over."""
@@ -178,13 +195,15 @@ class Endings:
     def _release(self) -> None:
         held, self._held = self._held, []
         for each in held:
-            if each.is_over:
-                continue
-            if each.transport.get_write_buffer_size():
+            if each.is_over and not each.is_ready:
+                continue  # taken back already
+            assert each.slot is not None
+            if each.transport.get_write_buffer_size() and not each.transport.is_closing():
                 self._slow.append(each)
                 self._look_again()
+            elif each.is_over:
+                self.take_back(each.slot)
             else:
-                assert each.slot is not None
                 self.memory[each.slot * SLOT] = 1
                 each.is_ready = True
 
@@ -202,22 +221,25 @@ class Endings:
                 self._hand_over(each)
         slow, self._slow = self._slow, []
         for each in slow:
-            if not each.is_over:
-                self.hold(each)
+            if each.is_ready or not each.is_over:
+                self.leave(each)
 
     def _hand_over(self, young: Ending) -> None:
         slot = self._free.pop() if self._free else next(self._unused, None)
         if slot is not None:
+            connection: socket.socket = young.transport.get_extra_info("socket")
             text, offset = ending(young.request_id), slot * SLOT
             RECORD.pack_into(self.memory, offset, False, len(text))
             self.memory[offset + RECORD.size : offset + RECORD.size + len(text)] = text
             try:
-                self._give(PACKET.pack(slot), [young.transport.get_extra_info("socket").fileno()])
+                self._give(PACKET.pack(slot), [connection.fileno()])
             except OSError:
                 self._free.append(slot)
             else:
-                young.slot = slot
-                self.hold(young)
+                young.slot, young.is_ready = slot, True
+                young.whole = _WHOLE if connection.family is socket.AF_UNIX else 0
+                self.memory[offset] = 1
+                young.write(0)
                 return
         self._young.append(young)  # there may be room at the next look
         self._look_again()

@@ -33,35 +33,44 @@ _HEARD_S = 2.0
 
 def end_answers(memory: mmap.mmap, connections: dict[int, socket.socket]) -> None:
     """End every answer that may be ended, and close all connections."""
-    ended = []
+    unsaid: dict[int, bytes] = {}
+    left: dict[int, socket.socket] = {}
     for slot, connection in connections.items():
         may_end, length = RECORD.unpack_from(memory, slot * SLOT)
         if may_end:
             begin = slot * SLOT + RECORD.size
+            left[connection.fileno()] = connection
+            unsaid[connection.fileno()] = memory[begin : begin + length]
+        else:
+            # Not SHUT_WR: amid a message nothing can be said, and before the answer Envoy answers by itself, or
+            # retries. Shut down because a child that the replica has forked may hold a copy too.
             with contextlib.suppress(OSError):
-                connection.send(memory[begin : begin + length], socket.MSG_DONTWAIT)
-                connection.shutdown(socket.SHUT_WR)
-                ended.append(connection)
-                continue
-        # Not SHUT_WR: amid a message nothing can be said, and before the answer Envoy answers by itself, or retries.
-        # Shut down because a child that the replica has forked may hold a copy too.
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
-    _await_close(ended)
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+    _say(unsaid, left)
 
 
-def _await_close(connections: list[socket.socket]) -> None:
-    # Closing a socket with bytes that were not read resets it, and Envoy would not read the ending.
+def _say(unsaid: dict[int, bytes], left: dict[int, socket.socket]) -> None:
+    """Write what there is to say as soon as there is room for it, and wait until Envoy closes.
+
+    Closing a socket with bytes that were not read resets it, and Envoy would not read the ending.
+    """
     deadline = time.monotonic() + _HEARD_S
-    left = {connection.fileno(): connection for connection in connections}
     open_ones = select.poll()
     for descriptor in left:
-        open_ones.register(descriptor, select.POLLIN)
+        open_ones.register(descriptor, select.POLLIN | select.POLLOUT)
     while left and (patience_s := deadline - time.monotonic()) > 0:
-        for descriptor, _ in open_ones.poll(patience_s * 1000):
+        for descriptor, events in open_ones.poll(patience_s * 1000):
+            connection, is_open = left[descriptor], True
             try:
-                is_open = bool(left[descriptor].recv(1 << 16, socket.MSG_DONTWAIT))
+                if events & ~select.POLLOUT:
+                    is_open = bool(connection.recv(1 << 16, socket.MSG_DONTWAIT))
+                if events & select.POLLOUT:
+                    said = connection.send(unsaid[descriptor], socket.MSG_DONTWAIT)
+                    unsaid[descriptor] = unsaid[descriptor][said:]
+                    if not unsaid[descriptor]:
+                        connection.shutdown(socket.SHUT_WR)
+                        open_ones.modify(descriptor, select.POLLIN)
             except OSError as error:
                 is_open = isinstance(error, BlockingIOError)
             if not is_open:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ from wire_rig import FakeTransport, Peer, in_loop
 from sdk.service import Cardinality
 from sdk.wire.endings import Ending, Endings, ending
 from sdk.wire.survivor import GOODBYE, PACKET, RECORD, SLOT
+
+LONG = (32 << 10) + 1
 
 
 class Given:
@@ -74,27 +77,79 @@ async def test_an_answer_that_ends_at_once_costs_nothing() -> None:
     rig = Rig()
     begun = rig.endings.begin(FakeTransport(), b"7")
     assert begun is not None
-    begun.hold()
-    begun.drop()
+    begun.write(LONG)
+    begun.finish(1)
     await a_look()
     assert rig.given.packets == []
 
 
 @on_loop
-async def test_nothing_is_said_before_the_kernel_has_what_was_written() -> None:
+async def test_nothing_is_said_before_the_kernel_has_what_it_may_take_in_parts() -> None:
     rig, transport = Rig(), FakeTransport()
     begun = await rig.begin(transport)
     assert rig.said() == ending(b"7")
-    begun.hold()
+    begun.write(LONG)
     assert rig.said() is None
     await turn()
     assert rig.said() == ending(b"7")
 
 
 @on_loop
+async def test_what_the_kernel_takes_whole_or_not_at_all_changes_nothing() -> None:
+    rig, transport = Rig(), FakeTransport()
+    begun = await rig.begin(transport)
+    begun.write(1000)
+    assert rig.said() == ending(b"7")
+    transport.unsent = LONG - 999
+    begun.write(1000)
+    assert rig.said() is None, "together they are too long"
+
+
+@on_loop
+async def test_tcp_takes_everything_in_parts() -> None:
+    rig, transport = Rig(), FakeTransport()
+    transport.family = socket.AF_INET
+    begun = await rig.begin(transport)
+    assert rig.said() == ending(b"7")
+    begun.write(1)
+    assert rig.said() is None
+    await turn()
+    assert rig.said() == ending(b"7")
+    begun.finish(1)
+    assert rig.said() is None
+
+
+@on_loop
+async def test_an_answer_can_be_ended_until_the_kernel_has_its_own_end() -> None:
+    rig, transport = Rig(), FakeTransport()
+    begun = await rig.begin(transport)
+    transport.unsent = 100
+    begun.finish(100)
+    assert rig.said() == ending(b"7")
+    await a_look()
+    assert rig.said() == ending(b"7"), "the client is slow"
+    assert rig.given.packets == [(0, 1)]
+    transport.unsent = 0
+    await a_look()
+    assert rig.said() is None
+    assert rig.given.packets == [(0, 1), (0, 0)]
+
+
+@on_loop
+async def test_a_connection_that_closes_is_taken_back_at_once() -> None:
+    rig, transport = Rig(), FakeTransport()
+    begun = await rig.begin(transport)
+    transport.unsent = 100
+    begun.finish(100)
+    transport.close()
+    await turn()
+    assert rig.given.packets == [(0, 1), (0, 0)]
+
+
+@on_loop
 async def test_a_slow_client_is_looked_at_again() -> None:
     rig, transport = Rig(), FakeTransport()
-    transport.unsent = 1
+    transport.unsent = LONG
     begun = await rig.begin(transport)
     await a_look()
     assert rig.said() is None
@@ -120,10 +175,11 @@ async def test_a_connection_is_given_for_one_answer_only() -> None:
 async def test_an_answer_that_ends_in_the_turn_in_which_it_is_held_is_not_ended_again() -> None:
     rig = Rig()
     begun = await rig.begin(FakeTransport())
-    begun.hold()
-    begun.drop()
+    begun.write(LONG)
+    begun.finish(1)
     await turn()
     assert rig.said() is None
+    assert rig.given.packets == [(0, 1), (0, 0)]
 
 
 @on_loop

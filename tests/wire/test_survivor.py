@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ import pytest
 from sdk.wire.endings import DIED
 from sdk.wire.frames import pack_prefix
 
-# A replica with methods that send one message (or none, or a long one) and go on for ever. It prints its port and the
-# ids of the process that survives it.
+# A replica with methods that send one message (or none, a long one, or many) and go on for ever. It prints its port and
+# the name of its unix socket.
 REPLICA = """
 import asyncio, os, sys
 import uvloop
@@ -43,6 +44,11 @@ async def long(request):
     yield BytesValue(value=bytes(16 << 20))
     await asyncio.sleep(600)
 
+async def beats(request):
+    while True:
+        yield BytesValue(value=b"beat")
+        await asyncio.sleep(0.001)
+
 async def whole(request):
     yield BytesValue(value=b"whole")
 
@@ -56,12 +62,12 @@ async def early(request, grpc_context):
     yield BytesValue()
 
 async def main():
-    handlers = one, none, long, whole, short, early
+    handlers = one, none, long, beats, whole, short, early
     server = WireServer([row(each.__name__, each) for each in handlers], WireSettings(1000))
     loop = asyncio.get_running_loop()
     server.endings = Endings.start(loop)
     assert server.endings is not None
-    print(await server.listen("127.0.0.1"), flush=True)
+    print(await server.listen("127.0.0.1"), await server.listen_locally(), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     server.endings.close()
     await server.drain(quiet_s=0, grace_s=0)
@@ -70,11 +76,13 @@ uvloop.install()
 asyncio.run(main())
 """
 
+_BEAT = b"b\r\n\0\0\0\0\6\n\4beat\r\n"
 MARK = "TEST_OF_THE_SURVIVOR"
 
 
 class Replica:
     port: int
+    name: str
 
     def __init__(self, mark: str) -> None:
         self.mark = mark
@@ -89,15 +97,21 @@ class Replica:
     def __enter__(self) -> Replica:
         self.process.__enter__()
         assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline() or 0)
+        port, self.name = self.process.stdout.readline().split()
+        self.port = int(port)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
         self.process.__exit__(None, None, None)
 
-    def call(self, method: str) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+    def call(self, method: str, *, is_local: bool = False) -> socket.socket:
+        if is_local:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(10)
+            connection.connect(f"\0{self.name}")
+        else:
+            connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
         lines = [f"POST /t.T/{method} HTTP/1.1", "content-type: application/grpc", "transfer-encoding: chunked"]
         head = "\r\n".join([*lines, f"request_id: id of {method}", "", ""])
         body = pack_prefix(0, 0)
@@ -197,6 +211,30 @@ def test_a_long_message_that_was_read_is_followed_by_the_end(replica: Replica) -
         time.sleep(0.5)  # five looks at what slow clients have not taken
         replica.kill()
         assert read_rest(long).endswith(b"request_id: id of long\r\n\r\n")
+
+
+def test_short_messages_to_envoy_on_the_same_node_never_stand_in_the_way(replica: Replica) -> None:
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(20) as pool:
+        streams = [stack.enter_context(replica.call("beats", is_local=True)) for _ in range(20)]
+        for stream in streams:
+            read_until(stream, b"beat\r\n")
+        reading = [pool.submit(read_rest, stream) for stream in streams]
+        settle(replica)
+        replica.kill()
+        for each in reading:
+            *beats, end = each.result().split(_BEAT)
+            assert beats == [b""] * len(beats), "whole messages only"
+            assert end.startswith(b"0\r\ngrpc-status: 14")
+            assert end.endswith(b"request_id: id of beats\r\n\r\n")
+
+
+def test_a_client_that_has_not_read_yet_reads_the_end_when_it_does(replica: Replica) -> None:
+    with replica.call("beats", is_local=True) as stream:
+        time.sleep(1)  # of the thousand messages the kernel has taken what it has room for
+        replica.kill()
+        received = read_rest(stream)
+    assert received.count(_BEAT) > 100
+    assert received.endswith(b"request_id: id of beats\r\n\r\n")
 
 
 def test_what_ended_by_itself_ends_once(replica: Replica) -> None:

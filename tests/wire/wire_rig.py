@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ class FakeTransport:
         self.aborted = False
         self.ended = False  # our side has said that nothing more comes
         self.unsent = 0
+        self.family = socket.AF_UNIX
 
     @property
     def written(self) -> bytes:
@@ -68,7 +70,7 @@ class FakeTransport:
 
     def get_extra_info(self, name: str) -> Any:
         assert name == "socket"
-        return SimpleNamespace(fileno=lambda: _ALIVE)
+        return SimpleNamespace(fileno=lambda: _ALIVE, family=self.family)
 
 
 class Peer:
