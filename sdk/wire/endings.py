@@ -238,8 +238,8 @@ class Endings:
             else:
                 young.slot, young.is_ready = slot, True
                 young.whole = _WHOLE if connection.family is socket.AF_UNIX else 0
-                self.memory[offset] = 1
                 young.write(0)
+                self.memory[offset] = young.is_ready
                 return
         self._young.append(young)  # there may be room at the next look
         self._look_again()
