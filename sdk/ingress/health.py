@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2 as pb
 from sdk.ingress.requests import Context, answer_request_id, last_value, unary
 
 if TYPE_CHECKING:
-    from sdk.xds.snapshot import Deployment, Snapshot
+    from sdk.xds.snapshot import Snapshot
 
 SERVICE = "grpc.health.v1.Health"
 _SERVING, _NOT_SERVING = int(pb.HealthCheckResponse.SERVING), int(pb.HealthCheckResponse.NOT_SERVING)
@@ -69,9 +69,10 @@ class Health:
 
     async def _list(self, request: Any, context: Context) -> Any:
         answer_request_id(context)
-        application = last_value(context, "application")
-        services = {"", *self._built_in, *services_of(self._snapshot(), application)}
-        statuses = {service: self._status(service, context) for service in sorted(services)}
+        own = dict.fromkeys(("", *self._built_in), _SERVING)
+        statuses = {**statuses_of(self._snapshot(), last_value(context, "application")), **own}
+        if self.is_draining:
+            statuses = dict.fromkeys(statuses, _NOT_SERVING)
         return pb.HealthListResponse(
             statuses={service: pb.HealthCheckResponse(status=status) for service, status in statuses.items()}
         )
@@ -98,27 +99,25 @@ def status_of(snapshot: Snapshot, service: str, application: str | None = None) 
         service: Full name of the service.
         application: The only application to look at; None or empty for all.
     """
-    serving = [
-        bool(deployment.endpoints) or deployment.is_held
-        for deployment in _deployments(snapshot, application)
-        if service in deployment.services
-    ]
-    if not serving:
-        return None
-    return _SERVING if any(serving) else _NOT_SERVING
+    return statuses_of(snapshot, application).get(service)
 
 
-def services_of(snapshot: Snapshot, application: str | None = None) -> set[str]:
-    """Return the full names of the services that applications serve.
+def statuses_of(snapshot: Snapshot, application: str | None = None) -> dict[str, int]:
+    """Return the same for every service, by its full name.
 
     Args:
         snapshot: The routing table.
         application: The only application to look at; None or empty for all.
     """
-    return {service for deployment in _deployments(snapshot, application) for service in deployment.services}
-
-
-def _deployments(snapshot: Snapshot, application: str | None) -> Iterator[Deployment]:
+    statuses: dict[str, int] = {}
     for known in snapshot.applications:
-        if not application or known.name == application:
-            yield from known.deployments
+        if application and known.name != application:
+            continue
+        for deployment in known.deployments:
+            is_serving = bool(deployment.endpoints) or deployment.is_held
+            for service in deployment.services:
+                if is_serving:
+                    statuses[service] = _SERVING
+                else:
+                    statuses.setdefault(service, _NOT_SERVING)
+    return statuses
