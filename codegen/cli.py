@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from codegen import config, progress, update, watch
+from codegen import config, progress, watch
+from codegen import sync as update
 from codegen.errors import CodegenError
-from codegen.update import Options, Report
+from codegen.sync import Options, Report
 
 # Options that may stand in pyproject.toml, by the names that they have here.
 _NAMES = ("protos", "out", "proto_path", "exclude", "package")

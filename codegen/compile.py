@@ -15,7 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
-from codegen import naming, packages
+from codegen import naming
+from codegen import relocate as packages
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
 
@@ -151,7 +152,7 @@ class Protoc:
         plugin = self._folder / "protoc-gen-all"
         tree = self._folder / "tree"
         tree.write_text("\n".join([*(source.name for source in self._sources), *others]), encoding="utf-8")
-        command = [sys.executable, "-c", f"{_PYTHON}from codegen.plugins import main; main()", str(tree)]
+        command = [sys.executable, "-c", f"{_PYTHON}from codegen.bundled_plugins import main; main()", str(tree)]
         plugin.write_text(f"#!/bin/sh\nexec {shlex.join(command)}\n", encoding="utf-8")
         plugin.chmod(0o700)
         self._run(

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from codegen import layout
+from codegen import formatting as layout
 
 if TYPE_CHECKING:
-    from codegen.scope import Import
+    from codegen.module_names import Import
 
 
 # Another distribution's protos may have type stubs or not.

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codegen import naming, packages
+from codegen import naming
+from codegen import relocate as packages
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
 

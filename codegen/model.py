@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from codegen import imports, naming, scope
+from codegen import imports, naming
+from codegen import module_names as scope
 from codegen.fingerprint import fingerprint
-from codegen.scope import Derived, Home, Scope, Tree
+from codegen.module_names import Derived, Home, Scope, Tree
 
 if TYPE_CHECKING:
     from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
@@ -138,7 +139,7 @@ def files(
     Args:
         request: What protoc sent. It holds the files to generate and everything they import.
         package: Dotted name of the package that the output folder is; ``""`` when it is a root on ``sys.path``. With
-            either, modules import one another from where :func:`codegen.packages.relocate` puts them. None leaves them
+            either, modules import one another from where :func:`codegen.relocate.relocate` puts them. None leaves them
             where protoc puts them.
         together: The proto files whose modules make up the tree, when they are more than the files to generate.
 

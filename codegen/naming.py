@@ -15,7 +15,7 @@ takes a name with two of them for another.
 
 A message that Python can't spell (``common_pb2.None``, or ``__Hidden`` in a class) has its name in the generated
 module: its parts joined by underscores, made free (``None_``, ``Outer_class``, ``Hidden``). What modules are called is
-in :mod:`codegen.packages`.
+in :mod:`codegen.relocate`.
 """
 
 from __future__ import annotations

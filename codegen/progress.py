@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from codegen.update import Steps
+from codegen.sync import Steps
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

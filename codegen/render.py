@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from codegen import imports, layout
+from codegen import formatting as layout
+from codegen import imports
 from codegen.errors import CodegenError
-from codegen.packages import HEADER
-from codegen.scope import Import
+from codegen.module_names import Import
+from codegen.relocate import HEADER
 
 if TYPE_CHECKING:
     from codegen.model import File, Rpc, Service

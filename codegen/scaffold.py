@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from codegen import layout
+from codegen import formatting as layout
+from codegen.atomic_write import locked, swap
 from codegen.errors import CodegenError
-from codegen.swap import locked, swap
-from codegen.update import Options, update
+from codegen.sync import Options, update
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codegen import manifest as manifests
+from codegen.atomic_write import locked, swap
 from codegen.compile import Protoc
 from codegen.errors import CodegenError
 from codegen.sources import Source, find
-from codegen.swap import locked, swap
 
 if TYPE_CHECKING:
     from codegen.manifest import Manifest

@@ -1,4 +1,4 @@
-"""Compile the SDK's own protos (``protos/sdk``) into ``sdk/gen``.
+"""Compile the SDK's own protos (``protos/sdk``) into ``sdk/_gen``.
 
 ``python protos/compile_own.py`` writes, ``--check`` only compares and exits with 1 when the committed files differ.
 Needs ``grpcio-tools`` and ``mypy-protobuf`` (the extra ``codegen``).
@@ -16,7 +16,7 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "protos" / "sdk"
-TARGET = ROOT / "sdk" / "gen"
+TARGET = ROOT / "sdk" / "_gen"
 # The oldest protobuf that the SDK supports (pyproject.toml). Generated code refuses a runtime older than the protoc
 # that wrote it; what these protos need has not changed since, so it is stamped with the floor instead.
 OLDEST_RUNTIME = (6, 31, 0)
@@ -27,12 +27,12 @@ def compile_protos() -> dict[str, str]:
     plugin = Path(sys.executable).with_name("protoc-gen-mypy")
     includes = Path(grpc_tools.__file__).with_name("_proto")
     with tempfile.TemporaryDirectory() as out:
-        # The virtual folder makes `sdk/gen/x.proto` the name in the descriptor pool, where bare names could collide.
-        command = ["protoc", f"-Isdk/gen={SOURCES}", f"-I{includes}", f"--plugin=protoc-gen-mypy={plugin}"]
+        # The virtual folder makes `sdk/_gen/x.proto` the name in the descriptor pool, where bare names could collide.
+        command = ["protoc", f"-Isdk/_gen={SOURCES}", f"-I{includes}", f"--plugin=protoc-gen-mypy={plugin}"]
         outputs = [f"--python_out={out}", f"--mypy_out=quiet:{out}"]
         if protoc.main([*command, *outputs, *map(str, sorted(SOURCES.glob("*.proto")))]) != 0:
             raise SystemExit("protoc failed")
-        return {path.name: _stamp(path.read_text()) for path in sorted(Path(out, "sdk", "gen").iterdir())}
+        return {path.name: _stamp(path.read_text()) for path in sorted(Path(out, "sdk", "_gen").iterdir())}
 
 
 def _stamp(text: str) -> str:
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         return 0
     stale = sorted(n for n in compiled.keys() | committed.keys() if compiled.get(n) != committed.get(n))
     if stale:
-        print(f"stale in sdk/gen: {', '.join(stale)}; run `python protos/compile_own.py`", file=sys.stderr)
+        print(f"stale in sdk/_gen: {', '.join(stale)}; run `python protos/compile_own.py`", file=sys.stderr)
     return 1 if stale else 0
 
 

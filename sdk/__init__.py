@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdk import testing
-    from sdk.channels import Keepalive, RetryPolicy
+    from sdk._serve.api import delete, handle, run, shutdown, start, status
+    from sdk._status import error_details
+    from sdk.client._channel import Keepalive, RetryPolicy
     from sdk.context import current_context
     from sdk.deployment import grpc_deployment
     from sdk.errors import (
@@ -27,9 +29,7 @@ if TYPE_CHECKING:
         ServerError,
         StaleCodeError,
     )
-    from sdk.failed_calls import error_details
-    from sdk.ingress.options import GrpcOptions
-    from sdk.serve.run import delete, handle, run, shutdown, start, status
+    from sdk.options import GrpcOptions
 
 __version__ = "0.1.0"
 
@@ -38,25 +38,25 @@ _MODULES = {
     "BreakingChangeError": "sdk.errors",
     "ClusterError": "sdk.errors",
     "DefinitionError": "sdk.errors",
-    "GrpcOptions": "sdk.ingress.options",
+    "GrpcOptions": "sdk.options",
     "IngressError": "sdk.errors",
-    "Keepalive": "sdk.channels",
+    "Keepalive": "sdk.client._channel",
     "OptionsError": "sdk.errors",
     "Problem": "sdk.errors",
-    "RetryPolicy": "sdk.channels",
+    "RetryPolicy": "sdk.client._channel",
     "RpcError": "sdk.errors",
     "SdkError": "sdk.errors",
     "ServerError": "sdk.errors",
     "StaleCodeError": "sdk.errors",
     "current_context": "sdk.context",
-    "delete": "sdk.serve.run",
-    "error_details": "sdk.failed_calls",
+    "delete": "sdk._serve.api",
+    "error_details": "sdk._status",
     "grpc_deployment": "sdk.deployment",
-    "handle": "sdk.serve.run",
-    "run": "sdk.serve.run",
-    "shutdown": "sdk.serve.run",
-    "start": "sdk.serve.run",
-    "status": "sdk.serve.run",
+    "handle": "sdk._serve.api",
+    "run": "sdk._serve.api",
+    "shutdown": "sdk._serve.api",
+    "start": "sdk._serve.api",
+    "status": "sdk._serve.api",
     "testing": "sdk.testing",
 }
 

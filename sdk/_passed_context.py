@@ -19,7 +19,6 @@ class PassedCall:
         call: The call, in its own process.
     """
 
-    # ruff: noqa: D102 - the names are those of the context's methods
     def __init__(self, call: CallState) -> None:
         remaining = call.time_remaining()
         vars(self).update(

@@ -13,8 +13,8 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 import grpc
 import grpc.aio
 
+from sdk._passed_context import PassedCall
 from sdk.errors import RpcError
-from sdk.passed_context import PassedCall
 
 _current: contextvars.ContextVar[ServicerContext | CallState | None] = contextvars.ContextVar("sdk_call", default=None)
 _CODE_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
@@ -23,7 +23,7 @@ MetadataPairs: TypeAlias = "grpc.aio.Metadata | Sequence[tuple[str, str | bytes]
 
 
 class CallState(Protocol):
-    """What a context needs of the call behind it; ``sdk.wire.call.Call`` is one."""
+    """What a context needs of the call behind it; ``sdk._wire.call.Call`` is one."""
 
     # ruff: noqa: D102 - the names are those of the context's methods
     code: int | None

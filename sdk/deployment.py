@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, T
 
 from typing_extensions import TypedDict, Unpack
 
-from sdk.definition import Definition, define
+from sdk._contract.definition import Definition, define
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ray.serve.config import AutoscalingConfig
     from ray.serve.handle import DeploymentHandle
 
-    from sdk.inner_call import InnerCall
-    from sdk.interceptors import Interceptor
+    from sdk._contract.interceptors import Interceptor
+    from sdk.handles._call import InnerCall
     from sdk.service import Shim
 
 P = ParamSpec("P")
@@ -123,15 +123,15 @@ class ServicerBase:
         _check_options(cls, options)
         return Configured(cls, options)
 
-    # What typed handles call (sdk/handles.py). No RPC is called so: the names of theirs don't begin with an underscore.
+    # Typed handles call these (sdk/handles/_base.py). No RPC can have these names: none begins with an underscore.
 
     async def _grpc_unary(self, call: InnerCall) -> bytes:
-        from sdk.inner_handlers import answer_unary
+        from sdk.handles._answer import answer_unary
 
         return await answer_unary(self, call)
 
     async def _grpc_stream(self, call: InnerCall) -> AsyncGenerator[bytes, None]:
-        from sdk.inner_handlers import answer_stream
+        from sdk.handles._answer import answer_stream
 
         async with contextlib.aclosing(answer_stream(self, call)) as messages:
             async for message in messages:
@@ -218,7 +218,7 @@ def definition_of(cls: Any) -> Definition | None:
 
 def _check_options(cls: Any, options: Mapping[str, Any]) -> None:
     # Imported when called: Ray Serve takes a second to import, and only it knows which values it takes.
-    from sdk.serve.application import check_options
+    from sdk._serve.application import check_options
 
     check_options(getattr(cls, "__name__", str(cls)), options)
 
@@ -233,6 +233,6 @@ def _check_compression(cls: Any, compression: Any) -> None:
 
 
 def _bind(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    from sdk.serve.application import bind_class
+    from sdk._serve.application import bind_class
 
     return bind_class(cls, replaced, args, kwargs)

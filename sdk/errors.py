@@ -261,7 +261,7 @@ class RpcError(Exception):
                 except grpc.RpcError as error:
                     raise sdk.RpcError.from_grpc(error) from error
         """
-        from sdk.failed_calls import describe, error_details
+        from sdk._status import describe, error_details
 
         code, details, metadata = describe(error)
         # Without what belongs to that call only: a handler that raises the error has its own.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from sdk.ingress.options import GrpcOptions
+    from sdk.options import GrpcOptions
     from sdk.testing import Server
 
 

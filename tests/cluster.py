@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from codegen.update import Options, update
+from codegen.sync import Options, update
 
 #: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
 IMPORTED_BY_REPLICAS: list[Path] = []

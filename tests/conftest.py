@@ -30,9 +30,9 @@ asyncio.set_event_loop(_loop)
 _CLUSTER = ("tests/chaos/", "tests/examples/test_examples_on_a_cluster.py", "tests/integration/", "tests/interop/")
 _OWN_RAY = (
     "tests/cli/test_newcomer.py",
-    "tests/cli/test_run.py",
-    "tests/cli/test_run_config.py",
-    "tests/cli/test_run_tls.py",
+    "tests/cli/run/test_run.py",
+    "tests/cli/run/test_run_config.py",
+    "tests/cli/run/test_run_tls.py",
     "tests/integration/test_ends_of_ray.py",
     "tests/integration/test_serves_own_proxy.py",
     "tests/integration/test_several_nodes.py",
@@ -95,7 +95,7 @@ def channel(ingress: Ingress) -> Iterator[grpc.Channel]:
 def deploy(ingress: Ingress) -> Iterator[Callable[[Any, str], None]]:
     """Run an application; it is deleted at the end of the module."""
     import sdk
-    from sdk.serve.run import delete
+    from sdk._serve.api import delete
 
     names: list[str] = []
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sdk import GrpcOptions, OptionsError
-from sdk.ingress.options import LIVE
+from sdk.options import LIVE
 
 DOCS = Path(__file__).parents[2] / "docs" / "options.md"
 

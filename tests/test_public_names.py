@@ -58,7 +58,7 @@ def test_unknown_name() -> None:
     [
         ("import sdk", (*HEAVY, "grpc", "google.protobuf")),
         ("from sdk import SdkError, RpcError", (*HEAVY, "grpc", "google.protobuf")),
-        ("import sdk.definition", (*HEAVY, "grpc")),
+        ("import sdk._contract.definition", (*HEAVY, "grpc")),
         ("from sdk import grpc_deployment", (*HEAVY, "grpc")),
         # grpc itself imports the package grpc_tools where it is installed; the compiler in it is what is heavy.
         ("import sdk.client", ("ray", "grpc_tools.protoc", "grpc_tools._protoc_compiler", "jinja2", "rich")),

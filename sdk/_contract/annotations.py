@@ -18,7 +18,7 @@ from typing import Any
 import typing_extensions
 from google.protobuf.message import Message
 
-from sdk.checked_imports import NotLoaded, checked_names
+from sdk._contract.checked_imports import NotLoaded, checked_names
 from sdk.service import RequestStream
 
 if typing.TYPE_CHECKING:

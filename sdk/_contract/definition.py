@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sdk.checks import check
+from sdk._contract.interceptors import check_interceptors
+from sdk._contract.methods import generated_bases
+from sdk._contract.rules import check
 from sdk.errors import DefinitionError, Problem
-from sdk.implementation import generated_bases
-from sdk.interceptors import check_interceptors
 
 if TYPE_CHECKING:
     import grpc
 
-    from sdk.interceptors import Interceptor
+    from sdk._contract.interceptors import Interceptor
     from sdk.service import Service, Shim
 
 __all__ = ["Definition", "define", "keeping_unfit"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sdk.annotations import Scope
-from sdk.wrappers import signature_of, takes_context
+from sdk._contract.annotations import Scope
+from sdk._contract.wrappers import signature_of, takes_context
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from collections.abc import Container, Iterator
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING
 
-from sdk import places
+from sdk._contract import locations as places
+from sdk._contract.methods import Implementation, find, generated_bases, is_generated
+from sdk._contract.signatures import Rpc, check_signature, proto_says, request_parameter, rpc_text, to_write
 from sdk.errors import Problem
-from sdk.implementation import Implementation, find, generated_bases, is_generated
-from sdk.signatures import Rpc, check_signature, proto_says, request_parameter, rpc_text, to_write
 
 if TYPE_CHECKING:
     from sdk.service import Method, Service

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import Descriptor
 
-from sdk import places
-from sdk.annotations import Form, Scope, Shape, Unresolved, fits, message_name, spell
+from sdk._contract import locations as places
+from sdk._contract.annotations import Form, Scope, Shape, Unresolved, fits, message_name, spell
+from sdk._contract.wrappers import CONTEXT_PARAMETER
 from sdk.errors import Problem
-from sdk.wrappers import CONTEXT_PARAMETER
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from sdk.implementation import Implementation
+    from sdk._contract.methods import Implementation
     from sdk.service import Method, Service
 
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
-    from sdk.ingress.options import GrpcOptions
+    from sdk.options import GrpcOptions
 
 
 def with_services(options: GrpcOptions) -> GrpcOptions:

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from sdk.ingress import changed_options, proxy_actors
-from sdk.ingress.actors import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S
-from sdk.ingress.learning import Learning
-from sdk.ingress.registry import Lease, ProxyState, Registry, Replica
-from sdk.ingress.ties import Absence, Ties
-from sdk.ingress.waking import Waking
+from sdk._ingress import option_store as changed_options
+from sdk._ingress import proxy_fleet as proxy_actors
+from sdk._ingress.cluster import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S
+from sdk._ingress.owners import Absence, Ties
+from sdk._ingress.recovery import Learning
+from sdk._ingress.registry import Lease, ProxyState, Registry, Replica
+from sdk._ingress.scale_to_zero.activator import Waking
 
 if TYPE_CHECKING:
-    from sdk.ingress.options import GrpcOptions
-    from sdk.ingress.waiting import Key
-    from sdk.ingress.waking import Wake
-    from sdk.xds.snapshot import Deployment, Snapshot
+    from sdk._ingress.scale_to_zero.activator import Wake
+    from sdk._ingress.scale_to_zero.waiting_calls import Key
+    from sdk._xds.snapshot import Deployment, Snapshot
+    from sdk.options import GrpcOptions
 
 logger = logging.getLogger("sdk.ingress")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sdk.errors import OptionsError
-from sdk.ingress.options import GrpcOptions
+from sdk.options import GrpcOptions
 
 PREFIX = "SDK_GRPC_"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import ray
 from ray.experimental import internal_kv
 
-from sdk.ingress.actors import NAMESPACE
-from sdk.ingress.options import LIVE
+from sdk._ingress.cluster import NAMESPACE
+from sdk.options import LIVE
 
 if TYPE_CHECKING:
-    from sdk.ingress.options import GrpcOptions
+    from sdk.options import GrpcOptions
 
 logger = logging.getLogger("sdk.ingress")
 

@@ -14,30 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from sdk._ingress.builtin.services import BuiltIn
+from sdk._ingress.cluster import find_controller
+from sdk._ingress.envoy.adoption import SupervisedEnvoy, Table, adopt, keep_table, kept_table, make_plan, start
+from sdk._ingress.envoy.certificates import check_certificates
+from sdk._ingress.envoy.drain import say_goodbye
+from sdk._ingress.envoy.listening import FALLBACK, HOLD, address_text, listener_config, tls_config, unix_server
+from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, last_words
+from sdk._ingress.node_drain import is_draining
+from sdk._ingress.registry import ProxyState
+from sdk._ingress.scale_to_zero.gate import Gate
+from sdk._xds.ads_server import AdsServer
+from sdk._xds.bootstrap import build_bootstrap
+from sdk._xds.rejection import Isolation
+from sdk._xds.resources import build
+from sdk._xds.snapshot import Snapshot
+from sdk._xds.tls import write_secrets
 from sdk.errors import IngressError
-from sdk.ingress.actors import find_controller
-from sdk.ingress.adoption import SupervisedEnvoy, Table, adopt, keep_table, kept_table, make_plan, start
-from sdk.ingress.builtin import BuiltIn
-from sdk.ingress.certificates import check_certificates
-from sdk.ingress.draining import is_draining
-from sdk.ingress.envoy import check_port, envoy_command, find_envoy, last_words
-from sdk.ingress.gate import Gate
-from sdk.ingress.goodbye import say_goodbye
-from sdk.ingress.listening import FALLBACK, HOLD, address_text, listener_config, tls_config, unix_server
-from sdk.ingress.options import GrpcOptions
-from sdk.ingress.registry import ProxyState
-from sdk.xds.bootstrap import build_bootstrap
-from sdk.xds.isolation import Isolation
-from sdk.xds.resources import build
-from sdk.xds.server import AdsServer
-from sdk.xds.snapshot import Snapshot
-from sdk.xds.tls import write_secrets
+from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sdk.ingress.supervisor import Plan
-    from sdk.ingress.waiting import Key
+    from sdk._ingress.envoy.supervisor import Plan
+    from sdk._ingress.scale_to_zero.waiting_calls import Key
 
 logger = logging.getLogger("sdk.ingress")
 

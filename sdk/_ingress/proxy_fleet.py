@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sdk.ingress.actors import NAMESPACE, proxy_name
-from sdk.ingress.proxy import Proxy
+from sdk._ingress.cluster import NAMESPACE, proxy_name
+from sdk._ingress.proxy import Proxy
 
 if TYPE_CHECKING:
-    from sdk.ingress.options import GrpcOptions
+    from sdk.options import GrpcOptions
 
 logger = logging.getLogger("sdk.ingress")
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sdk.ingress.options import GrpcOptions
-from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from sdk.xds.isolation import Refusal
+    from sdk._xds.rejection import Refusal
 
 
 @dataclass(frozen=True, slots=True)

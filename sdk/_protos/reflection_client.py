@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
-from sdk.descriptors import well_known
+from sdk._protos.descriptors import well_known
 from sdk.errors import ServerError
 
 if TYPE_CHECKING:

@@ -12,22 +12,22 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus as ServeState
 
+from sdk._ingress.allowed_services import with_services
+from sdk._ingress.cluster import find_controller
+from sdk._ingress.controller import IngressStatus, create
+from sdk._ingress.env_options import from_environment
+from sdk._ingress.envoy.process import find_envoy
+from sdk._serve.application import require_application
+from sdk._serve.cold_start import wake
+from sdk._serve.failures import explain
+from sdk._serve.ingress_bootstrap import deployed, has_serve, why_no_ingress
+from sdk._serve.internals import delete_now, find_serve, forget_gone_serve
+from sdk._serve.routing_check import wait_routed
+from sdk._serve.status import Status, combine
+from sdk._serve.update_check import check_classes, check_update
+from sdk._serve.zero_replicas import sleepers
 from sdk.errors import ClusterError, IngressError
-from sdk.ingress.actors import find_controller
-from sdk.ingress.controller import IngressStatus, create
-from sdk.ingress.environment import from_environment
-from sdk.ingress.envoy import find_envoy
-from sdk.ingress.options import GrpcOptions
-from sdk.ingress.servicers import with_services
-from sdk.serve.application import require_application
-from sdk.serve.failures import explain
-from sdk.serve.internals import delete_now, find_serve, forget_gone_serve
-from sdk.serve.joining import deployed, has_serve, why_no_ingress
-from sdk.serve.routed import wait_routed
-from sdk.serve.sleepers import sleepers
-from sdk.serve.statuses import Status, combine
-from sdk.serve.updates import check_classes, check_update
-from sdk.serve.waking import wake
+from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
-from sdk.composition import SERVED
+from sdk._serve.autoscaling import with_our_policy
+from sdk._serve.deployed_classes import SERVED
+from sdk._serve.internals import bound_deployments
+from sdk._serve.replica import replica_class
+from sdk._serve.typed_handles import mark, with_typed_handles
 from sdk.deployment import DeploymentOptions, definition_of
 from sdk.errors import ApplicationError, DefinitionError, OptionsError, Problem
-from sdk.serve.autoscaling import with_our_policy
-from sdk.serve.internals import bound_deployments
-from sdk.serve.replica import replica_class
-from sdk.serve.typed_handles import mark, with_typed_handles
 
 if TYPE_CHECKING:
-    from sdk.definition import Definition
+    from sdk._contract.definition import Definition
 
 #: Set in the environment of what builds an application again because its code has changed.
 CODE_VERSION = "SDK_CODE_VERSION"

@@ -57,7 +57,7 @@ def by_ongoing_calls(context: AutoscalingContext) -> tuple[float, dict[str, Any]
         bounds, factors and delays to the number.
     """
     if context.current_num_replicas == 0:
-        # Ray Serve itself starts the first one, when a handle has a request: see sdk/serve/waking.py.
+        # Ray Serve itself starts the first one, when a handle has a request: see sdk/_serve/cold_start.py.
         return context.target_num_replicas, {}
     told = (context.aggregated_metrics or {}).get(ONGOING_CALLS, {})
     ongoing = context.total_num_requests + sum(told.values())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from sdk.serve.internals import deployment_config, find_serve, report_running
+from sdk._serve.internals import deployment_config, find_serve, report_running
 
 if TYPE_CHECKING:
     from ray.serve.config import AutoscalingConfig

@@ -11,7 +11,7 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from sdk.serve.failures import raised_in
+from sdk._serve.failures import raised_in
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle

@@ -13,16 +13,16 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus as ServeState
 
+from sdk._serve.api import require_routed
+from sdk._serve.application import CODE_VERSION
+from sdk._serve.failures import explain
+from sdk._serve.internals import deploy_declared, find_serve, serve_settings
 from sdk.errors import ClusterError, IngressError
-from sdk.serve.application import CODE_VERSION
-from sdk.serve.failures import explain
-from sdk.serve.internals import deploy_declared, find_serve, serve_settings
-from sdk.serve.run import require_routed
 
 if TYPE_CHECKING:
     from ray.serve.schema import ServeApplicationSchema
 
-    from sdk.serve.config import ServeConfig
+    from sdk._serve.config_file import ServeConfig
 
 _POLL_S = 0.25
 _SERVE_PATIENCE_S = 15.0

@@ -26,10 +26,10 @@ from ray.serve.schema import (
     gRPCOptionsSchema,
 )
 
+from sdk._ingress.env_options import PREFIX, from_environment
+from sdk._serve.config_lines import Lines
 from sdk.errors import ApplicationError, OptionsError
-from sdk.ingress.environment import PREFIX, from_environment
-from sdk.ingress.options import GrpcOptions
-from sdk.serve.lines import Lines
+from sdk.options import GrpcOptions
 
 _OPTIONS = tuple(field.name for field in fields(GrpcOptions))
 _SECTION = "sdk"

@@ -10,7 +10,7 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from sdk import places
+from sdk._contract import locations as places
 from sdk.errors import ClusterError
 
 _FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)

@@ -13,16 +13,16 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from sdk.ingress.actors import find_controller
-from sdk.ingress.controller import create
-from sdk.ingress.environment import variable
-from sdk.ingress.options import GrpcOptions
-from sdk.ingress.servicers import with_services
-from sdk.serve.internals import find_serve, forget_gone_serve, serve_settings
-from sdk.serve.waking import wake
+from sdk._ingress.allowed_services import with_services
+from sdk._ingress.cluster import find_controller
+from sdk._ingress.controller import create
+from sdk._ingress.env_options import variable
+from sdk._serve.cold_start import wake
+from sdk._serve.internals import find_serve, forget_gone_serve, serve_settings
+from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from sdk.serve.internals import ServeSettings
+    from sdk._serve.internals import ServeSettings
 
 # Seconds that a new ingress gets until it serves.
 _START_PATIENCE_S = 10.0
@@ -68,7 +68,7 @@ def conflict(settings: ServeSettings, wanted: Mapping[str, Any]) -> str:
     """Return why the ingress can't listen beside Ray Serve's own gRPC proxy; empty when it can.
 
     Example:
-        >>> from sdk.serve.internals import ServeSettings
+        >>> from sdk._serve.internals import ServeSettings
         >>> own = ServeSettings("EveryNode", 9000, None, True, ())
         >>> conflict(own, {"port": 9001})
         ''
@@ -86,7 +86,7 @@ def options_behind(settings: ServeSettings | None, wanted: Mapping[str, Any]) ->
     """Return the options of a new ingress: those that are wanted, and behind them what Ray Serve was told.
 
     Example:
-        >>> from sdk.serve.internals import ServeSettings
+        >>> from sdk._serve.internals import ServeSettings
         >>> told = ServeSettings("Disabled", 9005, 4.0, False, ())
         >>> options = options_behind(told, {"host": "0.0.0.0"})
         >>> options.host, options.port, options.request_timeout_s, options.proxy_location

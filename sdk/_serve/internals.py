@@ -25,7 +25,7 @@ from sdk.handles import ServiceHandle
 if TYPE_CHECKING:
     from ray.serve.schema import ServeDeploySchema
 
-    from sdk.wire.call import Call
+    from sdk._wire.call import Call
 
 # Downstream replicas keep the requests of many callers under the ids that these gave them.
 _PROCESS = uuid.uuid4().hex

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from sdk.ingress.actors import find_controller
+from sdk._ingress.cluster import find_controller
 
 # Seconds between two looks at whether the ingress controller still knows of the tie: it forgets when it restarts.
 _LOOK_S = 2.0
@@ -24,7 +24,7 @@ class Tie:
 
     Example:
         >>> import functools
-        >>> from sdk.serve.run import end
+        >>> from sdk._serve.api import end
         >>> tie = Tie(functools.partial(end, ["shop"], ends_serve=False, ends_ingress=False))  # doctest: +SKIP
     """
 

@@ -21,25 +21,25 @@ import ray
 from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
-from sdk.composition import SERVED
+from sdk._contract.interceptors import make_interceptors
+from sdk._ingress.builtin.reflection import announce
+from sdk._ingress.cluster import HEARTBEAT_S, find_controller
+from sdk._ingress.env_options import from_environment
+from sdk._ingress.registry import Lease, Replica
+from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting
+from sdk._serve.autoscaling_reports import report_calls
+from sdk._serve.deployed_classes import SERVED
+from sdk._serve.ingress_bootstrap import join_ingress
+from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
+from sdk._wire.crash_trailers import Endings
+from sdk._wire.malloc import keep_freed_memory
+from sdk._wire.server import WireServer, WireSettings
+from sdk._xds.snapshot import Endpoint
 from sdk.errors import RpcError
-from sdk.ingress.actors import HEARTBEAT_S, find_controller
-from sdk.ingress.environment import from_environment
-from sdk.ingress.options import GrpcOptions
-from sdk.ingress.reflection import announce
-from sdk.ingress.registry import Lease, Replica
-from sdk.interceptors import make_interceptors
-from sdk.serve.autoscaling import ONGOING_CALLS, max_waiting
-from sdk.serve.internals import cancel_child_requests, deployment_config, request_context_setter
-from sdk.serve.joining import join_ingress
-from sdk.serve.reports import report_calls
-from sdk.wire.endings import Endings
-from sdk.wire.memory import keep_freed_memory
-from sdk.wire.server import WireServer, WireSettings
-from sdk.xds.snapshot import Endpoint
+from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from sdk.definition import Definition
+    from sdk._contract.definition import Definition
 
 logger = logging.getLogger("ray.serve")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
-    from sdk.serve.statuses import Status
+    from sdk._serve.status import Status
 
 _PATIENCE_S = 30.0
 _PAUSE_S = 0.1

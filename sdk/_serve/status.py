@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from ray.serve.schema import ApplicationStatus as ServeState
 from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]  # where Ray Serve's own status has it from
 
-from sdk.ingress.listening import address_text
+from sdk._ingress.envoy.listening import address_text
 
 if TYPE_CHECKING:
     from ray.serve.schema import ApplicationStatusOverview
 
-    from sdk.ingress.controller import IngressStatus
+    from sdk._ingress.controller import IngressStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 from ray import serve
 
-from sdk.annotations import Scope, Unresolved
+from sdk._contract.annotations import Scope, Unresolved
+from sdk._contract.methods import generated_bases
 from sdk.errors import OptionsError
 from sdk.handles import ServiceHandle
-from sdk.implementation import generated_bases
 
 # Where an application keeps the class that it was bound from.
 _CLASS = "_grpc_class"

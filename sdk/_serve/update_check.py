@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from sdk.checks import check
-from sdk.compatibility import compare
-from sdk.composition import deployed_classes
+from sdk._contract.rules import check
+from sdk._protos.breaking.services import compare
+from sdk._protos.descriptors import Descriptors, describe
+from sdk._serve.deployed_classes import deployed_classes
 from sdk.deployment import definition_of
-from sdk.descriptors import Descriptors, describe
 from sdk.errors import BreakingChangeError, Change, DefinitionError
 
 if TYPE_CHECKING:
+    from sdk._xds.snapshot import Deployment, Snapshot
     from sdk.service import Service
-    from sdk.xds.snapshot import Deployment, Snapshot
 
 logger = logging.getLogger("sdk.serve")
 

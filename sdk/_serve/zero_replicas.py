@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sdk.ingress.reflection import announce
-from sdk.serve.autoscaling import max_waiting
-from sdk.serve.internals import built_deployments
-from sdk.serve.waking import WAKE_METHOD
-from sdk.xds.snapshot import Deployment
+from sdk._ingress.builtin.reflection import announce
+from sdk._serve.autoscaling import max_waiting
+from sdk._serve.cold_start import WAKE_METHOD
+from sdk._serve.internals import built_deployments
+from sdk._xds.snapshot import Deployment
 
 if TYPE_CHECKING:
     from ray import serve
 
-    from sdk.definition import Definition
+    from sdk._contract.definition import Definition
 
 
 def sleepers(application: serve.Application, name: str) -> list[tuple[Deployment, bytes]]:

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sdk._wire.threads import pump, run_in_thread
 from sdk.context import context_of
-from sdk.wire.threads import pump, run_in_thread
 
 if TYPE_CHECKING:
-    from sdk.wire.call import Call
-    from sdk.wire.routes import Route
+    from sdk._wire.call import Call
+    from sdk._wire.route import Route
 
 
 async def answer_inflated(answer: Callable[[Call, Route], Awaitable[None]], call: Call, route: Route) -> None:

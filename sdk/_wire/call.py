@@ -12,18 +12,18 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from sdk._wire import frames
+from sdk._wire import metadata as md
+from sdk._wire.flow import BURST, BURST_MESSAGE, FlowControl
+from sdk._wire.frames import LARGE, FrameError, FrameReader, only_message, pack_prefix
+from sdk._wire.status_trailers import answer_of
 from sdk.context import CallState, ServicerContext, enter_call
 from sdk.errors import RpcError
-from sdk.wire import frames
-from sdk.wire import metadata as md
-from sdk.wire.flow import BURST, BURST_MESSAGE, FlowControl
-from sdk.wire.frames import LARGE, FrameError, FrameReader, only_message, pack_prefix
-from sdk.wire.rich_errors import answer_of
 
 if TYPE_CHECKING:
-    from sdk.wire.endings import Ending
-    from sdk.wire.routes import Route
-    from sdk.wire.server import WireServer
+    from sdk._wire.crash_trailers import Ending
+    from sdk._wire.route import Route
+    from sdk._wire.server import WireServer
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n"
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from sdk.wire.frames import WINDOW_BITS
+from sdk._wire.frames import WINDOW_BITS
 
 if TYPE_CHECKING:
-    from sdk.wire.call import Call
-    from sdk.wire.routes import Route
+    from sdk._wire.call import Call
+    from sdk._wire.route import Route
 
 _ENCODINGS = {grpc.Compression.Deflate: b"deflate", grpc.Compression.Gzip: b"gzip"}
 

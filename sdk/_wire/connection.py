@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from sdk.wire import metadata as md
-from sdk.wire import refusals
-from sdk.wire.call import INTERNAL, RESOURCE_EXHAUSTED, Call
-from sdk.wire.contract import ALIVE, ALIVENESS_PATH
-from sdk.wire.refusals import DEAF, MAX_HEADER_BYTES, Refusal, check_length, refusal_of
-from sdk.wire.sweep import Phase
+from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
+from sdk._wire import http_errors as refusals
+from sdk._wire import metadata as md
+from sdk._wire.call import INTERNAL, RESOURCE_EXHAUSTED, Call
+from sdk._wire.http_errors import DEAF, MAX_HEADER_BYTES, Refusal, check_length, refusal_of
+from sdk._wire.idle_reaper import Phase
 
 if TYPE_CHECKING:
-    from sdk.wire.server import WireServer
+    from sdk._wire.server import WireServer
 
 
 class Connection(asyncio.Protocol):

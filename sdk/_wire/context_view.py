@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs does not know it
 
-from sdk.wire import metadata as md
-from sdk.wire.compression import compressor_for
-from sdk.wire.peer import auth_context_of, peer_of
-from sdk.wire.threads import on_loop
+from sdk._wire import metadata as md
+from sdk._wire.compression import compressor_for
+from sdk._wire.peer import auth_context_of, peer_of
+from sdk._wire.threads import on_loop
 
 if TYPE_CHECKING:
     import grpc
 
+    from sdk._wire.call import Transport
+    from sdk._wire.compression import Compressor
+    from sdk._wire.crash_trailers import Ending
+    from sdk._wire.frames import Flagged
+    from sdk._wire.route import Route
+    from sdk._wire.server import WireServer
     from sdk.context import MetadataPairs
-    from sdk.wire.call import Transport
-    from sdk.wire.compression import Compressor
-    from sdk.wire.endings import Ending
-    from sdk.wire.frames import Flagged
-    from sdk.wire.routes import Route
-    from sdk.wire.server import WireServer
 
 _CANCELLED = 1
 
@@ -73,7 +73,6 @@ class ContextView:
         ending: Ending | None
         messages: deque[bytes | bytearray | Flagged] | None
 
-        # ruff: noqa: D102
         def cancel(self, code: int, details: str) -> None: ...
         async def next_message(self) -> bytes | bytearray | None: ...
         async def wait_writable(self) -> None: ...

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sdk.wire import survivor
-from sdk.wire.survivor import GOODBYE, PACKET, RECORD, SLOT, SLOTS
+from sdk._wire import crash_trailers_process as survivor
+from sdk._wire.crash_trailers_process import GOODBYE, PACKET, RECORD, SLOT, SLOTS
 
 logger = logging.getLogger("sdk.wire")
 

@@ -9,11 +9,11 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from sdk.wire.context_view import ContextView
-from sdk.wire.frames import INFLATE_BYTES, Flagged
+from sdk._wire.context_view import ContextView
+from sdk._wire.frames import INFLATE_BYTES, Flagged
 
 if TYPE_CHECKING:
-    from sdk.wire.frames import FrameReader, Message
+    from sdk._wire.frames import FrameReader, Message
 
 # Bytes of request messages that wait for the handler: above the first the connection is no longer read. Each message
 # counts for more than it is long, so that a flood of empty ones is stopped too.

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import grpc
 import grpc.aio
 
+from sdk._contract.methods import kind_of
+from sdk._wire.answering import RequestMessages, send_stream
+from sdk._wire.frames import FrameError
+from sdk._wire.threads import ThreadContext, ThreadIterator, iterate_in_thread, run_in_thread
 from sdk.context import context_of, current_call
-from sdk.implementation import kind_of
-from sdk.wire.frames import FrameError
-from sdk.wire.handlers import RequestMessages, send_stream
-from sdk.wire.threads import ThreadContext, ThreadIterator, iterate_in_thread, run_in_thread
 
 if TYPE_CHECKING:
+    from sdk._wire.call import Call
+    from sdk._wire.metadata import Metadata
+    from sdk._wire.route import Route
     from sdk.errors import RpcError
-    from sdk.wire.call import Call
-    from sdk.wire.metadata import Metadata
-    from sdk.wire.routes import Route
 
     Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 

@@ -47,7 +47,7 @@ _SERVER_FOLDERS = tuple(
 INTERNAL_ERROR = "Internal error."
 # What a status message gets in any case.
 MIN_MESSAGE_ROOM = 1024
-# The most that a handler may send at a time. Envoy accepts it (sdk/xds/clusters.py); many clients accept less.
+# The most that a handler may send at a time. Envoy accepts it (sdk/_xds/clusters.py); many clients accept less.
 MAX_PAIRS, MAX_BYTES = 1000, 64 << 10
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
 _PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")

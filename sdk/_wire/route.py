@@ -11,23 +11,23 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from sdk.errors import RpcError
-from sdk.implementation import kind_of
-from sdk.wire.compression import compressing
-from sdk.wire.frames import FrameError
-from sdk.wire.handlers import (
+from sdk._contract.methods import kind_of
+from sdk._contract.wrappers import takes_context
+from sdk._wire.answering import (
     answer_inflated,
     answer_stream_async,
     answer_stream_sync,
     answer_unary_async,
     answer_unary_sync,
 )
-from sdk.wire.interceptors import intercept
-from sdk.wrappers import takes_context
+from sdk._wire.compression import compressing
+from sdk._wire.frames import FrameError
+from sdk._wire.interceptors import intercept
+from sdk.errors import RpcError
 
 if TYPE_CHECKING:
+    from sdk._wire.call import Call
     from sdk.service import Method, Row
-    from sdk.wire.call import Call
 
 _INTERNAL = grpc.StatusCode.INTERNAL
 

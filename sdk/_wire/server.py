@@ -16,19 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from sdk.wire.call import HEAD, UNAVAILABLE
-from sdk.wire.connection import Connection
-from sdk.wire.contract import SHUTTING_DOWN
-from sdk.wire.routes import build_routes
-from sdk.wire.sweep import Phase, Sweep, most_connections, notice_dead_peers
+from sdk._replica_protocol import SHUTTING_DOWN
+from sdk._wire.call import HEAD, UNAVAILABLE
+from sdk._wire.connection import Connection
+from sdk._wire.idle_reaper import Phase, Sweep, most_connections, notice_dead_peers
+from sdk._wire.route import build_routes
 
 if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
+    from sdk._wire.call import Call
+    from sdk._wire.crash_trailers import Endings
     from sdk.service import Row
-    from sdk.wire.call import Call
-    from sdk.wire.endings import Endings
 
 logger = logging.getLogger("sdk.wire")
 

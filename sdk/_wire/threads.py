@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from sdk.wire.call import Call
-    from sdk.wire.routes import Route
-    from sdk.wire.server import WireServer
+    from sdk._wire.call import Call
+    from sdk._wire.route import Route
+    from sdk._wire.server import WireServer
 
 logger = logging.getLogger("sdk.wire")
 

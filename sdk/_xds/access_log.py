@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from google.protobuf.struct_pb2 import Struct
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.typed import pack
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.packing import pack
 
 # Envoy's command operators, under the names that gRPC and Ray Serve's guide have for what they give.
 _FIELDS = {

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
+from sdk._xds.resources import Resources, check
+from sdk._xds.subscription import Held, Received, Subscription
 from sdk.errors import IngressError
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.resources import Resources, check
-from sdk.xds.subscription import Held, Received, Subscription
-from sdk.xds.typed import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from google.protobuf.duration_pb2 import Duration
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.clusters import unix_cluster
-from sdk.xds.listener import ads_source
-from sdk.xds.typed import pack
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.clusters import unix_cluster
+from sdk._xds.listener import ads_source
+from sdk._xds.packing import pack
 
 _ADS_CLUSTER = "ads"
 

@@ -11,17 +11,17 @@ from urllib.parse import quote
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.wire.contract import ALIVENESS_PATH
-from sdk.xds.holding import HOLD
-from sdk.xds.listener import MAX_HEADERS, ads_source, socket_address
-from sdk.xds.typed import pack
+from sdk._gen import envoy_pb2 as pb
+from sdk._replica_protocol import ALIVENESS_PATH
+from sdk._xds.ext_authz import HOLD
+from sdk._xds.listener import MAX_HEADERS, ads_source, socket_address
+from sdk._xds.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sdk.xds.listener import ListenerConfig
-    from sdk.xds.snapshot import Deployment, Endpoint
+    from sdk._xds.listener import ListenerConfig
+    from sdk._xds.snapshot import Deployment, Endpoint
 
 FALLBACK = "fallback"
 _PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.typed import pack
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.packing import pack
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any

@@ -8,13 +8,13 @@ from ipaddress import ip_address
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.access_log import access_log
+from sdk._xds.ext_authz import hold_filter
+from sdk._xds.lua_filter import last_value
+from sdk._xds.packing import pack
+from sdk._xds.tls import TlsConfig, transport_socket
 from sdk.errors import OptionsError
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.access_log import access_log
-from sdk.xds.holding import hold_filter
-from sdk.xds.last_value import last_value
-from sdk.xds.tls import TlsConfig, transport_socket
-from sdk.xds.typed import pack
 
 LISTENER_NAME = "grpc"
 ROUTES_NAME = "routes"

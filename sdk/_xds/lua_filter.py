@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.any_pb2 import Any as Packed
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.typed import pack
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.typed import pack
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.packing import pack
 
 Predicate = pb.Matcher.MatcherList.Predicate
 

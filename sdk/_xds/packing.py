@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.any_pb2 import Any
 
-from sdk.gen import envoy_pb2 as pb
+from sdk._gen import envoy_pb2 as pb
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sdk.xds.resources import InconsistentResources
-from sdk.xds.server import ResourcesRejected
-from sdk.xds.typed import LISTENERS
+from sdk._xds.ads_server import ResourcesRejected
+from sdk._xds.packing import LISTENERS
+from sdk._xds.resources import InconsistentResources
 
 if TYPE_CHECKING:
-    from sdk.xds.snapshot import Application, Snapshot
+    from sdk._xds.snapshot import Application, Snapshot
 
 __all__ = ["Isolation", "Refusal"]
 

@@ -7,20 +7,20 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, hold_cluster
+from sdk._xds.ext_authz import HOLD
+from sdk._xds.listener import LISTENER_NAME, ROUTES_NAME, ListenerConfig, build_listener
+from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
+from sdk._xds.routes import build_routes
 from sdk.errors import IngressError
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, hold_cluster
-from sdk.xds.holding import HOLD
-from sdk.xds.listener import LISTENER_NAME, ROUTES_NAME, ListenerConfig, build_listener
-from sdk.xds.routes import build_routes
-from sdk.xds.typed import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from google.protobuf.any_pb2 import Any
 
-    from sdk.xds.snapshot import Snapshot
+    from sdk._xds.snapshot import Snapshot
 
 __all__ = ["InconsistentResources", "ListenerConfig", "Resources", "build", "check"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.wire.contract import SHUTTING_DOWN
-from sdk.xds.typed import pack
+from sdk._gen import envoy_pb2 as pb
+from sdk._replica_protocol import SHUTTING_DOWN
+from sdk._xds.packing import pack
 
 #: Bytes of a request that Envoy keeps, so that it can send it once more; a longer one is passed on and not retried.
 BUFFERED_BYTES = 1 << 20

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
-from sdk.xds.holding import held
-from sdk.xds.last_value import switched_on
-from sdk.xds.listener import APPLICATION_KEY, ROUTES_NAME, header
-from sdk.xds.matching import header_input, header_matches
-from sdk.xds.retries import BUFFERED_BYTES, fallback_retries, lost_replica_retries, safe_retries
-from sdk.xds.typed import pack
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
+from sdk._xds.ext_authz import held
+from sdk._xds.listener import APPLICATION_KEY, ROUTES_NAME, header
+from sdk._xds.lua_filter import switched_on
+from sdk._xds.matchers import header_input, header_matches
+from sdk._xds.packing import pack
+from sdk._xds.retries import BUFFERED_BYTES, fallback_retries, lost_replica_retries, safe_retries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as Packed
     from google.protobuf.message import Message
 
-    from sdk.xds.snapshot import Application, Deployment, Snapshot
+    from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 MODEL_KEY = "multiplexed_model_id"
 BUILT_IN_PREFIXES = ("/ray.serve.RayServeAPIService/", "/grpc.health.v1.Health/", "/grpc.reflection.")

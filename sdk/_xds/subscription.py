@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.typed import CLUSTERS, LISTENERS
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.packing import CLUSTERS, LISTENERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from google.protobuf.wrappers_pb2 import BoolValue
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.typed import pack
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.packing import pack
 
 _SERVER, _CLIENTS = "server-certificate", "client-ca"
 

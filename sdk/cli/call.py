@@ -139,7 +139,7 @@ def _with_error_details(pool: Any) -> Any:
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
     from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # it has no types
 
-    from sdk.descriptors import well_known
+    from sdk._protos.descriptors import well_known
 
     try:
         pool.FindMessageTypeByName("google.rpc.BadRequest")

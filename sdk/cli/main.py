@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 # seconds: only the one that is called is loaded.
 _COMMANDS: dict[str, tuple[str, str]] = {
     "call": ("sdk.cli.call:call", "Call a method of a gRPC server, with messages as JSON."),
-    "check": ("sdk.cli.check:check", "Check that classes fit their proto services; needs no cluster."),
+    "check": ("sdk.cli.check.command:check", "Check that classes fit their proto services; needs no cluster."),
     "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),
     "completion": ("sdk.cli.completion:completion", "Print the script that completes commands in a shell."),
     "new": ("sdk.cli.new:new", "Make a project to start from."),
-    "run": ("sdk.cli.run:run", "Serve an application behind Envoy until Ctrl-C."),
+    "run": ("sdk.cli.run.command:run", "Serve an application behind Envoy until Ctrl-C."),
     "services": ("sdk.cli.services:services", "List what a gRPC server serves, or describe a part of it."),
     "shutdown": ("sdk.cli.shutdown:shutdown", "End every application and the ingress."),
     "status": ("sdk.cli.status:status", "Show how applications and proxies are."),

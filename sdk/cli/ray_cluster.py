@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 
-from sdk.cli.guard import Guard
+from sdk.cli.ray_reaper import Guard
 from sdk.errors import ClusterError
 
 _REACH_S = 5.0

@@ -13,9 +13,9 @@ from sdk.cli.rpc.server_options import quieten_grpc, server_options
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
+    from sdk._protos.descriptors import Descriptors
     from sdk.cli.rpc.connection import Connection
     from sdk.cli.rpc.schemas import Schema
-    from sdk.descriptors import Descriptors
 
 _PATH = click.Path(path_type=Path)
 _EXAMPLES = """\b

@@ -16,8 +16,8 @@ def shutdown(address: str | None) -> None:
     """
     from rich.console import Console
 
-    from sdk.cli.cluster import connect
-    from sdk.serve.run import shutdown as shut_down
+    from sdk._serve.api import shutdown as shut_down
+    from sdk.cli.ray_cluster import connect
 
     with Console(stderr=True).status("Shutting down …"):
         connect(address)

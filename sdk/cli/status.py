@@ -17,9 +17,9 @@ def status(wants_json: bool, address: str | None) -> None:
     """
     from rich.console import Console
 
-    from sdk.cli.cluster import connect
-    from sdk.cli.view import as_json, as_tables, as_text
-    from sdk.serve.run import status as read_status
+    from sdk._serve.api import status as read_status
+    from sdk.cli.ray_cluster import connect
+    from sdk.cli.status_view import as_json, as_tables, as_text
 
     with Console(stderr=True).status("Asking Ray …"):
         connect(address)

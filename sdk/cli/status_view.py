@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from sdk.serve.statuses import DeploymentStatus, ProxyStatus, Status
+    from sdk._serve.status import DeploymentStatus, ProxyStatus, Status
 
 _GOOD = ("RUNNING", "HEALTHY", "serving")
 

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from sdk import places
+from sdk._contract import locations as places
 from sdk.errors import ApplicationError, SdkError
 
 _MISSING = object()

@@ -1,8 +1,8 @@
-"""Base classes of the generated clients; the RPCs that they are made of are in ``sdk/client_rpcs.py``.
+"""Base classes of the generated clients; the RPCs that they are made of are in ``sdk/client/_calls.py``.
 
 A generated client is a class with one attribute an RPC. Calls return grpc's own call objects, so everything that is
 known about those holds here: ``await call``, ``async for``, ``call.cancel()``, ``call.trailing_metadata()``.
-Neither Ray nor the server side is imported. How a client reaches its server is in ``sdk/channels.py``.
+Neither Ray nor the server side is imported. How a client reaches its server is in ``sdk/client/_channel.py``.
 """
 
 from __future__ import annotations
@@ -17,16 +17,7 @@ import grpc
 import grpc.aio
 from typing_extensions import Self
 
-from sdk.channels import (
-    DEFAULT_MAX_MESSAGE_LENGTH,
-    Keepalive,
-    RetryPolicy,
-    Token,
-    channel_options,
-    parse_target,
-    with_token,
-)
-from sdk.client_rpcs import (
+from sdk.client._calls import (
     AsyncStreamStream,
     AsyncStreamUnary,
     AsyncUnaryStream,
@@ -38,6 +29,15 @@ from sdk.client_rpcs import (
     SyncStreamUnary,
     SyncUnaryStream,
     SyncUnaryUnary,
+)
+from sdk.client._channel import (
+    DEFAULT_MAX_MESSAGE_LENGTH,
+    Keepalive,
+    RetryPolicy,
+    Token,
+    channel_options,
+    parse_target,
+    with_token,
 )
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import grpc.aio
 from google.protobuf.message import Message
 from typing_extensions import Self, TypedDict, Unpack
 
-from sdk.client_requests import Requests, check_request, check_writes, checked_requests
+from sdk.client._requests import Requests, check_request, check_writes, checked_requests
 
 if TYPE_CHECKING:
-    from sdk.client import AsyncClient, SyncClient
+    from sdk.client._base import AsyncClient, SyncClient
     from sdk.service import Method
 
     Client: TypeAlias = AsyncClient | SyncClient
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
         def __iter__(self) -> Iterator[T]: ...
         def __next__(self) -> T: ...
-        def cancel(self) -> bool: ...  # noqa: D102  # grpc's own, whose stub has no types
+        def cancel(self) -> bool: ...  # grpc's own, whose stub has no types
 
 
 Metadata: TypeAlias = Sequence[tuple[str, "str | bytes"]]

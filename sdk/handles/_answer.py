@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
+from sdk._contract.methods import find, generated_bases, kind_of
 from sdk.context import context_of, enter_call
 from sdk.errors import STATUS_DETAILS, RpcError
-from sdk.implementation import find, generated_bases, kind_of
 
 if TYPE_CHECKING:
-    from sdk.inner_call import InnerCall
+    from sdk.handles._call import InnerCall
     from sdk.service import Method
 
 R = TypeVar("R")
@@ -121,7 +121,7 @@ async def answer_stream(implementation: Any, call: InnerCall) -> AsyncGenerator[
 async def _entered(call: InnerCall, answer: Awaitable[Any]) -> Any:
     """Await an answer in a context in which the call is the current one, for the SDK and for Ray Serve."""
     # Not before: only who serves has Ray Serve loaded.
-    from sdk.serve.internals import carry_model_id, current_request_id
+    from sdk._serve.internals import carry_model_id, current_request_id
 
     call.request_id = call.request_id or current_request_id() or str(uuid.uuid4())
     carry_model_id(call.header(b"multiplexed_model_id") or "")

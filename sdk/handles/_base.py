@@ -21,7 +21,7 @@ from typing_extensions import Self, TypedDict, Unpack
 
 from sdk.context import ServicerContext, current_call
 from sdk.errors import RpcError
-from sdk.inner_call import InnerCall
+from sdk.handles._call import InnerCall
 
 if TYPE_CHECKING:
     from sdk.context import CallState
@@ -379,7 +379,7 @@ def _typed(error: Exception) -> Exception:
     """Return the status that an error of a handle means, or the error itself."""
     if isinstance(error, RpcError) and "ray" not in sys.modules:
         return error
-    from sdk.serve.replica import translate
+    from sdk._serve.replica import translate
 
     status = translate(error)
     return status if isinstance(status, RpcError) else error

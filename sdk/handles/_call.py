@@ -34,7 +34,6 @@ class InnerCall:
         deadline: When the call ends with DEADLINE_EXCEEDED, by ``time.monotonic()``; None for never.
     """
 
-    # ruff: noqa: D102 - the names are those of the context's methods
     def __init__(
         self,
         path: str,
@@ -112,7 +111,7 @@ class InnerCall:
             raise RuntimeError("write() is for streams; this method answers with one message: return it")
         await self._write(message)
 
-    # -- for what runs the handler (sdk/inner_handlers.py) ------------------------------------
+    # -- for what runs the handler (sdk/handles/_answer.py) ------------------------------------
 
     def begin(self, task: asyncio.Task[Any], write: Callable[[Any], Any] | None = None) -> None:
         """Let the deadline and ``cancel()`` end the task that answers; ``write`` sends one message of a stream."""

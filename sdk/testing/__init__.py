@@ -3,7 +3,7 @@
 Import it by name (``import sdk.testing``), or let ``sdk.testing`` be imported when it is first used.
 """
 
-from sdk.testing.faults import Fault
-from sdk.testing.server import Server, serve
+from sdk.testing._faults import Fault
+from sdk.testing._server import Server, serve
 
 __all__ = ["Fault", "Server", "serve"]

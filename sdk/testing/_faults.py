@@ -15,16 +15,16 @@ import grpc
 import grpc.aio
 from typing_extensions import Self
 
-from sdk.wire.routes import build_routes
+from sdk._wire.route import build_routes
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from sdk._wire.call import Call
+    from sdk._wire.route import Route
+    from sdk._wire.server import WireServer
     from sdk.errors import RpcError
     from sdk.service import Row
-    from sdk.wire.call import Call
-    from sdk.wire.routes import Route
-    from sdk.wire.server import WireServer
 
 
 @dataclass(eq=False)

@@ -11,21 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdk._ingress.builtin.services import BuiltIn
+from sdk._ingress.envoy.certificates import check_certificates
+from sdk._ingress.envoy.listening import FALLBACK, listener_config, unix_server
+from sdk._ingress.envoy.process import EnvoyProcess, find_envoy
+from sdk._xds.ads_server import AdsServer
+from sdk._xds.bootstrap import build_bootstrap
+from sdk._xds.resources import build
+from sdk._xds.snapshot import Snapshot
+from sdk._xds.tls import write_secrets
 from sdk.errors import IngressError
-from sdk.ingress.builtin import BuiltIn
-from sdk.ingress.certificates import check_certificates
-from sdk.ingress.envoy import EnvoyProcess, find_envoy
-from sdk.ingress.listening import FALLBACK, listener_config, unix_server
-from sdk.xds.bootstrap import build_bootstrap
-from sdk.xds.resources import build
-from sdk.xds.server import AdsServer
-from sdk.xds.snapshot import Snapshot
-from sdk.xds.tls import write_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sdk.ingress.options import GrpcOptions
+    from sdk.options import GrpcOptions
 
 HOST = "127.0.0.1"
 _START_PATIENCE_S = 30.0

@@ -12,12 +12,12 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
+from sdk._serve.application import describe_instance, require_application
+from sdk._serve.internals import internal_request_id, request_context_setter
 from sdk.deployment import definition_of
 from sdk.errors import OptionsError
-from sdk.serve.application import describe_instance, require_application
-from sdk.serve.internals import internal_request_id, request_context_setter
-from sdk.serve.local_calls import Children, LocalCalls, LocalRouter, unknown_method
-from sdk.serve.local_internals import (
+from sdk.testing._local_calls import Children, LocalCalls, LocalRouter, unknown_method
+from sdk.testing._serve_patches import (
     build_local,
     end_batches,
     enter_local_replica,
@@ -29,8 +29,8 @@ from sdk.serve.local_internals import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sdk.definition import Definition
-    from sdk.wire.call import Call
+    from sdk._contract.definition import Definition
+    from sdk._wire.call import Call
 
 logger = logging.getLogger("sdk.testing")
 

@@ -1,4 +1,4 @@
-"""Calls through handles to deployments of this process: what ``sdk/serve/local.py`` puts behind Ray Serve's handles.
+"""Calls through handles to deployments of this process, behind Ray Serve's own handles (``_local_app.py``).
 
 The handles, their options and their responses are Ray Serve's own. Here is only what is behind them: a router that
 knows one replica, and the result of one call, which any thread and any event loop may wait for.
@@ -21,10 +21,10 @@ from ray import cloudpickle
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 from ray.serve.handle import DeploymentResponse, DeploymentResponseGenerator
 
-from sdk.serve.local_internals import enter_local_request
+from sdk.testing._serve_patches import enter_local_request
 
 if TYPE_CHECKING:
-    from sdk.serve.local import LocalReplica
+    from sdk.testing._local_app import LocalReplica
 
 _END = object()
 
@@ -36,7 +36,6 @@ class LocalRouter:
         find: Returns the replica that is called.
     """
 
-    # ruff: noqa: D102 - the names are those that Ray Serve's handles call
     def __init__(self, find: Callable[[], LocalReplica]) -> None:
         self._find = find
 

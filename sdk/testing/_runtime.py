@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
-from sdk.ingress.reflection import announce
-from sdk.interceptors import make_interceptors
-from sdk.serve.local import LocalApplication, LocalReplica
-from sdk.serve.local_calls import Children
-from sdk.serve.local_internals import local_serve
-from sdk.serve.replica import translate
-from sdk.testing.certificates import write_certificate
-from sdk.testing.faults import Faults
-from sdk.testing.folder import own_folder
-from sdk.testing.ingress import LocalIngress
-from sdk.wire.server import WireServer, WireSettings
-from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._contract.interceptors import make_interceptors
+from sdk._ingress.builtin.reflection import announce
+from sdk._serve.replica import translate
+from sdk._wire.server import WireServer, WireSettings
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk.testing._certificates import write_certificate
+from sdk.testing._faults import Faults
+from sdk.testing._files import own_folder
+from sdk.testing._ingress import LocalIngress
+from sdk.testing._local_app import LocalApplication, LocalReplica
+from sdk.testing._local_calls import Children
+from sdk.testing._serve_patches import local_serve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sdk.ingress.options import GrpcOptions
+    from sdk.options import GrpcOptions
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""What applications without a cluster (``sdk/serve/local.py``) use of Ray Serve beyond its public API.
+"""What applications without a cluster (``sdk/testing/_local_app.py``) use of Ray Serve beyond its public API.
 
 As with ``internals.py``: checked with Ray Serve 2.60, and if an upgrade breaks something, it breaks here.
 """

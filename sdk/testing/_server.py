@@ -15,17 +15,17 @@ from typing_extensions import Self
 
 from sdk.client import AsyncClient, SyncClient
 from sdk.errors import ApplicationError, OptionsError, RpcError
-from sdk.ingress.options import GrpcOptions
-from sdk.testing.core import Core
-from sdk.testing.faults import Fault
-from sdk.testing.ingress import HOST
+from sdk.options import GrpcOptions
+from sdk.testing._faults import Fault
+from sdk.testing._ingress import HOST
+from sdk.testing._runtime import Core
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from ray.serve.handle import DeploymentHandle
 
-    from sdk.serve.local import LocalReplica
     from sdk.service import Method
+    from sdk.testing._local_app import LocalReplica
 
 C = TypeVar("C", bound="AsyncClient | SyncClient")
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from world import World
 
 @pytest.fixture(scope="module")
 def world(ingress: Any) -> Iterator[World]:
-    from sdk.serve.run import delete
+    from sdk._serve.api import delete
 
     yield World("chaos", replicas=2)
     delete("chaos")

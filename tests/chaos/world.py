@@ -17,7 +17,7 @@ from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
 import sdk
-from sdk.ingress.actors import CONTROLLER_NAME, NAMESPACE, find_controller, proxy_name
+from sdk._ingress.cluster import CONTROLLER_NAME, NAMESPACE, find_controller, proxy_name
 
 _PATIENCE_S = 90.0
 

@@ -18,8 +18,8 @@ from desk_server import PROTOS, Call, Clerk, Porter
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 import sdk.testing
+from sdk._protos.descriptors import gather
 from sdk.cli.main import main
-from sdk.descriptors import gather
 
 Invoke = Callable[..., Result]
 

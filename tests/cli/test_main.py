@@ -32,7 +32,7 @@ def test_help_lists_every_command_and_loads_none() -> None:
         "import sys; sys.argv = ['sdk', '--help']\n"
         "from sdk.cli.main import main\n"
         "try: main()\n"
-        "finally: print(*(m for m in ('ray', 'grpc', 'grpc_tools', 'rich', 'sdk.cli.run') if m in sys.modules))"
+        "finally: print(*(m for m in ('ray', 'grpc', 'grpc_tools', 'rich', 'sdk.cli.run.command') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     *shown, loaded = done.stdout.splitlines()

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from sdk.cli.guard import Guard
+from sdk.cli.ray_reaper import Guard
 
 COMMAND = """
 import subprocess, sys, time

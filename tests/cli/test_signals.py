@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from sdk.cli.interrupts import Interrupts
+from sdk.cli.signals import Interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -7,9 +7,9 @@ import json
 import pytest
 from click.testing import CliRunner, Result
 
+from sdk._serve.status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 from sdk.cli.main import main
 from sdk.errors import ClusterError
-from sdk.serve.statuses import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 
 DEPLOYMENT = DeploymentStatus("Greeter", "HEALTHY", ("greet.Greeter",), 2, ("127.0.0.1:1", "127.0.0.1:2"))
 PROXY = ProxyStatus("0123456789ab", "127.0.0.1:9000", True, envoy_pid=7, version=12)
@@ -21,7 +21,7 @@ ILL = Status((ApplicationStatus("greeter", "DEPLOY_FAILED", (), "no\nmodel"),), 
 def connected(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """Take the place of the connection to Ray; returns the addresses that were connected to."""
     addresses: list[str | None] = []
-    monkeypatch.setattr("sdk.cli.cluster.connect", addresses.append)
+    monkeypatch.setattr("sdk.cli.ray_cluster.connect", addresses.append)
     return addresses
 
 
@@ -30,7 +30,7 @@ def run(*arguments: str) -> Result:
 
 
 def test_all_is_well(monkeypatch: pytest.MonkeyPatch, connected: list[str | None]) -> None:
-    monkeypatch.setattr("sdk.serve.run.status", lambda: WELL)
+    monkeypatch.setattr("sdk._serve.api.status", lambda: WELL)
     done = run("status", "--address", "there:6379")
     assert (done.exit_code, done.stderr, connected) == (0, "", ["there:6379"])
     assert done.stdout == (
@@ -44,7 +44,7 @@ def test_all_is_well(monkeypatch: pytest.MonkeyPatch, connected: list[str | None
 
 
 def test_something_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdk.serve.run.status", lambda: ILL)
+    monkeypatch.setattr("sdk._serve.api.status", lambda: ILL)
     done = run("status")
     assert (done.exit_code, done.stderr) == (1, "")
     assert done.stdout == (
@@ -57,14 +57,14 @@ def test_something_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdk.serve.run.status", lambda: Status((), ()))
+    monkeypatch.setattr("sdk._serve.api.status", lambda: Status((), ()))
     done = run("status")
     assert (done.exit_code, done.stdout, done.stderr) == (1, "nothing runs\n", "")
 
 
 def test_shutdown(monkeypatch: pytest.MonkeyPatch, connected: list[str | None]) -> None:
     calls: list[str] = []
-    monkeypatch.setattr("sdk.serve.run.shutdown", lambda: calls.append("shutdown"))
+    monkeypatch.setattr("sdk._serve.api.shutdown", lambda: calls.append("shutdown"))
     done = run("shutdown")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "Everything is shut down; Ray still runs.\n", "")
     assert (calls, connected) == (["shutdown"], [None])
@@ -76,7 +76,7 @@ def test_no_cluster_and_ctrl_c(monkeypatch: pytest.MonkeyPatch, command: str) ->
         def connect(address: str | None) -> None:
             raise error
 
-        monkeypatch.setattr("sdk.cli.cluster.connect", connect)
+        monkeypatch.setattr("sdk.cli.ray_cluster.connect", connect)
 
     raising(ClusterError("No Ray cluster runs here"))
     done = run(command)

@@ -8,7 +8,7 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from project import project, sdk
 
-from codegen.update import Options, update
+from codegen.sync import Options, update
 
 __all__ = ["project", "sdk"]  # fixtures for every test here
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen.swap import locked, swap
+from codegen.atomic_write import locked, swap
 
 OLD = {"a.py": b"old a", "sub/b.py": b"old b", "gone/c.py": b"old c", "mine.py": b"mine"}
 NEW = {"a.py": b"new a", "sub/b.py": b"new b", "new/deep/d.py": b"new d", "mine.py": b"mine"}

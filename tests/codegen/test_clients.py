@@ -24,7 +24,7 @@ from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from sdk import Keepalive, RetryPolicy, RpcError, error_details
-from sdk.channels import parse_target
+from sdk.client._channel import parse_target
 
 pytestmark = pytest.mark.timeout(60)
 

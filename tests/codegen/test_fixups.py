@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen.mending import mend
+from codegen.fixups import mend
 
 PROTO = '''
 syntax = "proto3";

@@ -8,7 +8,7 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 
 from codegen import model
 from codegen.fingerprint import fingerprint
-from codegen.scope import Alias
+from codegen.module_names import Alias
 
 Build = Callable[..., CodeGeneratorRequest]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen import packages
+from codegen import relocate as packages
 from codegen.errors import CodegenError
 
 AWKWARD = {

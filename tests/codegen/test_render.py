@@ -13,7 +13,8 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codegen import layout, model, render
+from codegen import formatting as layout
+from codegen import model, render
 from codegen.errors import CodegenError
 
 Build = Callable[..., CodeGeneratorRequest]

@@ -18,8 +18,9 @@ import grpc
 from greet_code import DOWN, UNARY, UP, HelloReply, HelloRequest, OtherReply, make_base
 from proto_text import descriptors
 
-from sdk import checks, grpc_deployment
-from sdk.compatibility import compare
+from sdk import grpc_deployment
+from sdk._contract import rules as checks
+from sdk._protos.breaking.services import compare
 from sdk.deployment import definition_of
 from sdk.errors import DefinitionError, Problem
 
@@ -99,7 +100,7 @@ def _problems(example: Example) -> str:
 
 
 def _undecorated(cls: type) -> Problem:
-    from sdk.cli.check import report_of
+    from sdk.cli.check.command import report_of
 
     (problem,) = report_of(cls, "app", strict=False).problems
     return problem

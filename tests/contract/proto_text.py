@@ -9,7 +9,7 @@ from pathlib import Path
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
-from sdk.descriptors import Descriptors
+from sdk._protos.descriptors import Descriptors
 
 _WELL_KNOWN = Path(protoc.__file__).parent / "_proto"
 

@@ -13,10 +13,10 @@ import wrong_classes
 import wrong_wrapped  # noqa: F401
 from tables import RIGHT, WRONG
 
-from sdk.implementation import find, generated_bases
+from sdk._contract.methods import find, generated_bases
+from sdk._contract.wrappers import signature_of, takes_context
+from sdk._wire.route import Route
 from sdk.service import Method, Row, Shim
-from sdk.wire.routes import Route
-from sdk.wrappers import signature_of, takes_context
 
 CALLED = [cls for cls in RIGHT if cls.__module__ != "batched_classes"]
 UNCALLABLE = [case.cls for case in WRONG if {rule for rule, _ in case.expected} & {"parameters", "extra-parameter"}]

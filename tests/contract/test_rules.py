@@ -11,10 +11,10 @@ import wrong_classes
 import wrong_table
 from tables import RIGHT, WRONG
 
-from sdk.checks import check, unannotated
-from sdk.definition import define
+from sdk._contract.definition import define
+from sdk._contract.methods import kind_of
+from sdk._contract.rules import check, unannotated
 from sdk.errors import DefinitionError, Problem
-from sdk.implementation import kind_of
 
 HERE = Path(__file__).parent
 SECTIONS = wrong_table.sections()
@@ -40,7 +40,7 @@ def test_enough_of_both() -> None:
 
 
 def test_every_rule_has_a_wrong_class() -> None:
-    source = "".join((HERE.parents[1] / "sdk" / name).read_text() for name in ("checks.py", "signatures.py"))
+    source = "".join((HERE.parents[1] / "sdk" / "_contract" / name).read_text() for name in ("rules.py", "signatures.py"))
     rules = {*re.findall(r'problem\(\s*"([a-z-]+)"|Problem\(\s*"([a-z-]+)"', source)}
     known = {rule for pair in rules for rule in pair if rule}
     known |= {f"{side}-{rule}" for side in ("request", "response") for rule in ("type", "stream")}

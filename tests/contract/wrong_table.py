@@ -13,7 +13,7 @@ import wrong_classes  # noqa: F401
 import wrong_wrapped  # noqa: F401
 from tables import WRONG
 
-from sdk.checks import check
+from sdk._contract.rules import check
 from sdk.errors import Problem
 
 HERE = Path(__file__).parent

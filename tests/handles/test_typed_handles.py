@@ -28,8 +28,8 @@ from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHa
 
 from sdk.context import current_context, enter_call
 from sdk.errors import RpcError
-from sdk.handles import _in_time
-from sdk.inner_call import InnerCall
+from sdk.handles._base import _in_time
+from sdk.handles._call import InnerCall
 
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
 

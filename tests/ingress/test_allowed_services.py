@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sdk import GrpcOptions, OptionsError
-from sdk.ingress.builtin import refusal
-from sdk.ingress.registry import Registry, Replica
-from sdk.ingress.servicers import with_services
-from sdk.xds.snapshot import Endpoint
+from sdk._ingress.allowed_services import with_services
+from sdk._ingress.builtin.services import refusal
+from sdk._ingress.registry import Registry, Replica
+from sdk._xds.snapshot import Endpoint
 
 HEALTH = "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server"
 REFLECTION = "grpc_reflection.v1alpha.reflection_pb2_grpc:add_ServerReflectionServicer_to_server"

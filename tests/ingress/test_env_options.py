@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import sdk
-from sdk.ingress.environment import from_environment, variable
+from sdk._ingress.env_options import from_environment, variable
 
 
 def test_variables_set_options_of_every_kind() -> None:

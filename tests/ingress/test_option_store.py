@@ -13,13 +13,14 @@ import pytest
 import ray
 
 from sdk import GrpcOptions
-from sdk.ingress import changed_options, proxy_actors
-from sdk.ingress.controller import Controller
-from sdk.ingress.listening import listener_config
-from sdk.ingress.options import LIVE
-from sdk.ingress.proxy import Proxy
-from sdk.ingress.registry import ProxyState, Registry, Replica
-from sdk.xds.snapshot import Endpoint
+from sdk._ingress import option_store as changed_options
+from sdk._ingress import proxy_fleet as proxy_actors
+from sdk._ingress.controller import Controller
+from sdk._ingress.envoy.listening import listener_config
+from sdk._ingress.proxy import Proxy
+from sdk._ingress.registry import ProxyState, Registry, Replica
+from sdk._xds.snapshot import Endpoint
+from sdk.options import LIVE
 
 FIRST = GrpcOptions(port=9001)
 CHANGED = GrpcOptions(

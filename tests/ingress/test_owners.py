@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from sdk.ingress.ties import Absence, Ties
+from sdk._ingress.owners import Absence, Ties
 
 
 def test_a_short_absence_means_nothing() -> None:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from sdk.ingress.learning import Learning
-from sdk.ingress.registry import ProxyState, Registry, Replica
-from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._ingress.recovery import Learning
+from sdk._ingress.registry import ProxyState, Registry, Replica
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 
 class Clock:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from sdk.ingress.options import GrpcOptions
-from sdk.ingress.registry import ProxyState, Registry, Replica
-from sdk.xds.isolation import Refusal
-from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._ingress.registry import ProxyState, Registry, Replica
+from sdk._xds.rejection import Refusal
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk.options import GrpcOptions
 
 E = Endpoint("e", "127.0.0.1", 4000)
 

@@ -29,7 +29,7 @@ from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
-from sdk.serve.run import stop_ingress
+from sdk._serve.api import stop_ingress
 
 BEGAN = time.monotonic()
 METADATA = (("application", "spread"),)

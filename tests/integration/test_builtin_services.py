@@ -41,7 +41,7 @@ def test_list_of_all_services(channel: grpc.Channel) -> None:
 
 
 def test_watch_follows_an_application_that_comes_and_goes(channel: grpc.Channel, deploy: Any) -> None:
-    from sdk.serve.run import delete
+    from sdk._serve.api import delete
 
     metadata = (("application", "watched"),)
     states = HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE), metadata=metadata, timeout=60)

@@ -59,7 +59,7 @@ def test_a_deployment_may_get_another_name(deploy: Any, ingress: Any) -> None:
 
 
 def test_a_deleted_application_is_not_found(deploy: Any, channel: grpc.Channel) -> None:
-    from sdk.serve.run import delete
+    from sdk._serve.api import delete
 
     deploy(apps.Guide.bind(), "short")
     delete("short")

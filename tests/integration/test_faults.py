@@ -19,8 +19,8 @@ from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
-from sdk.ingress.actors import NAMESPACE, find_controller, proxy_name
-from sdk.wire.endings import DIED
+from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
+from sdk._wire.crash_trailers import DIED
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,7 +17,7 @@ from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
-from sdk.ingress.actors import NAMESPACE, find_controller, proxy_name
+from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
 
 TUNED = metadata_for("tuned")
 LIMIT = 1 << 20

@@ -19,13 +19,13 @@ from prober import wait_until
 from sleepy_app import Sleepy
 
 import sdk
-from sdk.cli.view import as_text
-from sdk.serve.run import delete
+from sdk._serve.api import delete
+from sdk.cli.status_view import as_text
 
 if TYPE_CHECKING:
     from cluster import Ingress
 
-    from sdk.serve.statuses import DeploymentStatus
+    from sdk._serve.status import DeploymentStatus
 
 NAME = "sleepy"
 METADATA = metadata_for(NAME)

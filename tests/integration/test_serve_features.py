@@ -16,7 +16,7 @@ from ray.serve.schema import ServeDeploySchema
 from user_defined_protos_pb2 import ImageData, UserDefinedMessage, UserDefinedMessage2
 from user_defined_protos_pb2_grpc import ImageClassificationServiceStub, UserDefinedServiceStub
 
-from sdk.serve.run import delete
+from sdk._serve.api import delete
 
 RESOURCES = {"num_cpus": 0.5, "runtime_env": {"env_vars": {"PROBE": "set"}}}
 

@@ -22,10 +22,10 @@ from store_pb2 import Key
 from store_pb2_grpc import ClerkStub, StoreStub, VaultStub
 
 import sdk
-from sdk.cli.view import as_text
-from sdk.ingress.actors import find_controller
-from sdk.ingress.registry import Replica
-from sdk.xds.snapshot import Endpoint
+from sdk._ingress.cluster import find_controller
+from sdk._ingress.registry import Replica
+from sdk._xds.snapshot import Endpoint
+from sdk.cli.status_view import as_text
 
 STORE = metadata_for("store")
 
@@ -77,7 +77,7 @@ def test_an_application_that_envoy_refuses_is_named_and_blocks_no_other(channel:
     finally:
         ray.get(controller.deregister.remote("unreachable", 10.0))
     wait_until(lambda: not any(proxy.problem for proxy in sdk.status().proxies))
-    from sdk.serve.run import delete
+    from sdk._serve.api import delete
 
     delete("refused")
 

@@ -61,7 +61,7 @@ def test_sdk_run_that_is_refused_leaves_the_version_that_runs(channel: grpc.Chan
 
 
 def test_sdk_check_against_the_version_that_runs(ingress: Any) -> None:
-    from sdk.cli.against import compare_against
+    from sdk.cli.check.against import compare_against
 
     same = compare_against([user_defined_protos_sdk.USER_DEFINED_SERVICE], f"{ingress.address}/updated", strict=True)
     assert (same.services, same.changes) == ((GONE,), ())

@@ -23,8 +23,8 @@ from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
-from sdk.ingress.actors import find_controller
-from sdk.serve.joining import has_serve
+from sdk._ingress.cluster import find_controller
+from sdk._serve.ingress_bootstrap import has_serve
 
 BIN = Path(sys.executable).parent
 PORT, SERVES_OWN = free_port(), free_port()

@@ -11,7 +11,7 @@ from cluster import generate, share_with_replicas
 from raw_client import RawClient
 
 import sdk
-from sdk.serve.run import delete
+from sdk._serve.api import delete
 
 HERE = Path(__file__).parent
 share_with_replicas(HERE, generate(HERE / "protos"))

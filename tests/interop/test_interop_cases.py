@@ -20,7 +20,7 @@ from raw_client import RawClient
 from sync_client import SyncClient
 
 import sdk
-from sdk.serve.run import delete
+from sdk._serve.api import delete
 
 Run = Callable[[str], None]
 

@@ -9,8 +9,8 @@ from compatibility_cases import CASES, FILES, Case
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from proto_text import compiled, descriptors
 
-from sdk.compatibility import compare
-from sdk.descriptors import Descriptors, describe, gather
+from sdk._protos.breaking.services import compare
+from sdk._protos.descriptors import Descriptors, describe, gather
 from sdk.errors import BreakingChangeError, Change, OptionsError
 
 HEAD = "syntax = 'proto3';\npackage p;\n"

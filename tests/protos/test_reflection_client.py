@@ -15,8 +15,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from sdk._protos.reflection_client import Reflection
 from sdk.errors import ServerError
-from sdk.reflection_client import Reflection
 
 V1, V1ALPHA = "grpc.reflection.v1", "grpc.reflection.v1alpha"
 WELL_KNOWN = FileDescriptorProto(name="google/protobuf/empty.proto", package="google.protobuf", syntax="proto3")

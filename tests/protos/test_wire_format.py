@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.message import DecodeError
 from proto_text import descriptors
 
-from sdk.wire_types import Reading, reads_label, reads_type
+from sdk._protos.wire_format import Reading, reads_label, reads_type
 
 SIGNED = [0, 1, -1, 2, 100, 2**31 - 1, -(2**31)]
 UNSIGNED = [0, 1, 2, 100, 2**31, 2**32 - 1]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from sdk.serve.autoscaling import ONGOING_CALLS, by_ongoing_calls, max_waiting
+from sdk._serve.autoscaling import ONGOING_CALLS, by_ongoing_calls, max_waiting
 
 CONFIG = AutoscalingConfig(min_replicas=0, max_replicas=10, target_ongoing_requests=4)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import sdk
-from sdk.serve.config import read_config
-from sdk.serve.lines import Lines
+from sdk._serve.config_file import read_config
+from sdk._serve.config_lines import Lines
 
 GOOD = """\
 proxy_location: HeadOnly

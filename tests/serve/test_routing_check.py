@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from sdk._serve.routing_check import not_routed, wait_routed
+from sdk._serve.status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 from sdk.errors import IngressError
-from sdk.serve.routed import not_routed, wait_routed
-from sdk.serve.statuses import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 
 
 def status(

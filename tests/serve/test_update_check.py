@@ -24,11 +24,11 @@ from user_defined_protos_sdk import (
 )
 
 from sdk import grpc_deployment
-from sdk.composition import deployed_classes
-from sdk.descriptors import gather
+from sdk._protos.descriptors import gather
+from sdk._serve.deployed_classes import deployed_classes
+from sdk._serve.update_check import check_classes, check_update
+from sdk._xds.snapshot import Application, Deployment, Snapshot
 from sdk.errors import BreakingChangeError, DefinitionError
-from sdk.serve.updates import check_classes, check_update
-from sdk.xds.snapshot import Application, Deployment, Snapshot
 
 SERVICE = "userdefinedprotos.ImageClassificationService"
 IMAGE = "userdefinedprotos.ImageData"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen.update import Options, update
+from codegen.sync import Options, update
 
 DOCS = Path(__file__).parents[2] / "docs" / "testing.md"
 PROTO = """syntax = "proto3";

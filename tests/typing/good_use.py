@@ -34,10 +34,10 @@ from user_defined_protos_sdk import (
 )
 
 import sdk
+from sdk._protos.reflection_client import Reflection
 from sdk.context import ServicerContext
 from sdk.deployment import grpc_deployment
 from sdk.errors import Change, RpcError
-from sdk.reflection_client import Reflection
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle

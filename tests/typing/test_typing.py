@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen.update import Options, update
+from codegen.sync import Options, update
 
 HERE = Path(__file__).parent
 REPO = HERE.parent.parent

@@ -1,4 +1,4 @@
-"""The rooms of the design: imports point down, and only `sdk/serve` knows Ray Serve."""
+"""The rooms of the design: imports point down, and only `sdk/_serve` knows Ray Serve."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_imports_point_down(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_only_the_serve_room_imports_ray_serve(path: Path) -> None:
     names = list(imported(path, only_at_import=False))
-    types_only = (Path("sdk/deployment.py"), Path("sdk/testing/server.py"))
+    types_only = (Path("sdk/deployment.py"), Path("sdk/testing/_server.py"))
     if path.parts[:2] != ("sdk", "serve") and path not in types_only:
         assert not [name for name in names if name.startswith("ray.serve")]
     if path.parts[0] == "codegen":

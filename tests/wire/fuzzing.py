@@ -27,10 +27,10 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 from sdk import current_context
+from sdk._wire.connection import Connection
+from sdk._wire.frames import pack_prefix
+from sdk._wire.server import WireServer, WireSettings
 from sdk.service import Method, Row
-from sdk.wire.connection import Connection
-from sdk.wire.frames import pack_prefix
-from sdk.wire.server import WireServer, WireSettings
 
 FAILURES = Path("fuzz-failures")
 

@@ -9,9 +9,9 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import UNARY, Peer, in_loop
 
-from sdk.wire.contract import ALIVE, ALIVENESS_PATH
-from sdk.wire.server import WireSettings
-from sdk.wire.sweep import IDLE_S
+from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
+from sdk._wire.idle_reaper import IDLE_S
+from sdk._wire.server import WireSettings
 
 
 async def echo(request: Int32Value) -> StringValue:

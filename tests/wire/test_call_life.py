@@ -16,10 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 from sdk import RpcError
+from sdk._wire.connection import Connection
+from sdk._wire.frames import pack_prefix
+from sdk._wire.server import WireServer, WireSettings
 from sdk.service import Method, Row
-from sdk.wire.connection import Connection
-from sdk.wire.frames import pack_prefix
-from sdk.wire.server import WireServer, WireSettings
 
 METHODS = {"Unary": UNARY, "Server": SERVER, "Client": CLIENT, "Bidi": BIDI}
 DEADLINE_S = 30

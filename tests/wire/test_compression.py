@@ -15,8 +15,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import current_context
+from sdk._wire.compression import THREAD_BYTES
 from sdk.context import ServicerContext
-from sdk.wire.compression import THREAD_BYTES
 
 GZIP, DEFLATE, NONE = grpc.Compression.Gzip, grpc.Compression.Deflate, grpc.Compression.NoCompression
 INFLATE: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
@@ -255,7 +255,7 @@ def test_a_long_message_is_compressed_off_the_loop(cardinality: Any, monkeypatch
         threads.append(threading.get_ident())
         return compressobj(**options)
 
-    monkeypatch.setattr("sdk.wire.compression.zlib.compressobj", spy)
+    monkeypatch.setattr("sdk._wire.compression.zlib.compressobj", spy)
 
     def message(request: Any) -> StringValue:
         return StringValue(value="x" * request.value)

@@ -23,9 +23,9 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import Peer, in_loop
 
 import sdk
+from sdk._wire.crash_trailers import Endings
+from sdk._wire.crash_trailers_process import SLOT
 from sdk.service import Cardinality
-from sdk.wire.endings import Endings
-from sdk.wire.survivor import SLOT
 
 PACKAGE = str(Path(sdk.__file__).parent)
 MESSAGES = 200

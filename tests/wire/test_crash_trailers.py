@@ -13,9 +13,9 @@ import virtual_time
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import FakeTransport, Peer, in_loop
 
+from sdk._wire.crash_trailers import Ending, Endings, ending
+from sdk._wire.crash_trailers_process import GOODBYE, PACKET, RECORD, SLOT
 from sdk.service import Cardinality
-from sdk.wire.endings import Ending, Endings, ending
-from sdk.wire.survivor import GOODBYE, PACKET, RECORD, SLOT
 
 LONG = (32 << 10) + 1
 

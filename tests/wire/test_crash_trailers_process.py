@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sdk.wire.endings import DIED
-from sdk.wire.frames import pack_prefix
+from sdk._wire.crash_trailers import DIED
+from sdk._wire.frames import pack_prefix
 
 # A replica with methods that send one message (or none, a long one, or many) and go on for ever. It prints its port and
 # the name of its unix socket.

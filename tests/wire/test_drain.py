@@ -12,8 +12,8 @@ import virtual_time
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import UNARY, Peer, in_loop
 
-from sdk.wire.contract import SHUTTING_DOWN
-from sdk.wire.server import WireServer, WireSettings
+from sdk._replica_protocol import SHUTTING_DOWN
+from sdk._wire.server import WireServer, WireSettings
 
 UNAVAILABLE = "14"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdk.wire.frames import LARGE, Flagged, FrameError, FrameReader, decompress, extend_body, only_message, pack_prefix
+from sdk._wire.frames import LARGE, Flagged, FrameError, FrameReader, decompress, extend_body, only_message, pack_prefix
 
 MAX = 1000
 Cuts = st.lists(st.integers(0, 400), max_size=20)

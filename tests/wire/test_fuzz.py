@@ -9,7 +9,7 @@ import fuzzing
 import pytest
 import uvloop
 
-from sdk.wire.connection import Connection
+from sdk._wire.connection import Connection
 
 
 @pytest.mark.timeout(600)

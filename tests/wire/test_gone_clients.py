@@ -12,9 +12,9 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from test_call import SERVER, UNARY, Peer, in_loop
 
+from sdk._wire import threads
+from sdk._wire.server import WireSettings
 from sdk.context import ServicerContext
-from sdk.wire import threads
-from sdk.wire.server import WireSettings
 
 
 def test_a_call_that_is_cancelled_before_its_handler_starts_gives_its_place_back() -> None:

@@ -15,7 +15,7 @@ from kinds import HANDLERS, ask, bidi, bidi_sync, client, client_sync, server, s
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError, current_context
-from sdk.wire import handlers
+from sdk._wire import answering as handlers
 
 Base = grpc.aio.ServerInterceptor
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdk.wire import metadata as md
+from sdk._wire import metadata as md
 
 
 @pytest.mark.parametrize(

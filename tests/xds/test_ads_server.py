@@ -14,12 +14,12 @@ import grpc
 import grpc.aio
 import pytest
 
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.ads_server import AdsServer, ResourcesRejected
+from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, type_url
+from sdk._xds.resources import ListenerConfig, Resources, build
+from sdk._xds.snapshot import Application, Deployment, Snapshot
 from sdk.errors import IngressError
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.resources import ListenerConfig, Resources, build
-from sdk.xds.server import AdsServer, ResourcesRejected
-from sdk.xds.snapshot import Application, Deployment, Snapshot
-from sdk.xds.typed import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, type_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator

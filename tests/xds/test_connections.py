@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from envoy_rig import Rig, rig
 
-from sdk.ingress.goodbye import say_goodbye
-from sdk.xds.resources import build
+from sdk._ingress.envoy.drain import say_goodbye
+from sdk._xds.resources import build
 
 if TYPE_CHECKING:
     from envoy_rig import Apps

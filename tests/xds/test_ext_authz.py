@@ -12,9 +12,9 @@ import grpc.aio
 import pytest
 from envoy_rig import Rig, rig
 
-from sdk.ingress.gate import Gate
-from sdk.xds.resources import build
-from sdk.xds.snapshot import Snapshot
+from sdk._ingress.scale_to_zero.gate import Gate
+from sdk._xds.resources import build
+from sdk._xds.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping

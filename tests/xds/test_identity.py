@@ -17,12 +17,12 @@ from certificates import Authority, Pair
 from envoy_rig import Rig, rig
 from google.protobuf.wrappers_pb2 import StringValue
 
+from sdk._serve.internals import internal_request_id
+from sdk._wire.server import WireServer
+from sdk._xds.snapshot import Endpoint
+from sdk._xds.tls import TlsConfig, write_secrets
 from sdk.context import ServicerContext
-from sdk.serve.internals import internal_request_id
 from sdk.service import Cardinality, Method, Row
-from sdk.wire.server import WireServer
-from sdk.xds.snapshot import Endpoint
-from sdk.xds.tls import TlsConfig, write_secrets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from envoy_rig import Rig, Upstream, rig
 
-from sdk.wire.contract import SHUTTING_DOWN
-from sdk.xds.resources import build
+from sdk._replica_protocol import SHUTTING_DOWN
+from sdk._xds.resources import build
 
 if TYPE_CHECKING:
     from envoy_rig import Apps

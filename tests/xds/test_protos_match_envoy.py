@@ -15,7 +15,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor
 
-from sdk.gen import envoy_pb2 as pb
+from sdk._gen import envoy_pb2 as pb
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def envoy_name(descriptor: Descriptor | EnumDescriptor) -> str:
         return f"{envoy_name(descriptor.containing_type)}.{descriptor.name}"
     if descriptor.full_name == "sdk.envoy.v1.ApiVersion":  # the one enum at the top
         return "envoy.config.core.v3.ApiVersion"
-    if descriptor.file.name != "sdk/gen/envoy.proto":
+    if descriptor.file.name != "sdk/_gen/envoy.proto":
         return descriptor.full_name
     assert isinstance(descriptor, Descriptor)
     name = descriptor.GetOptions().Extensions[pb.envoy_name]

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from sdk.xds.isolation import Isolation, Refusal
-from sdk.xds.resources import InconsistentResources
-from sdk.xds.server import ResourcesRejected
-from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
-from sdk.xds.typed import CLUSTERS, ENDPOINTS, LISTENERS
+from sdk._xds.ads_server import ResourcesRejected
+from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS
+from sdk._xds.rejection import Isolation, Refusal
+from sdk._xds.resources import InconsistentResources
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 
 class Envoy:

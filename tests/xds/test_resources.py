@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sdk._gen import envoy_pb2 as pb
+from sdk._replica_protocol import ALIVENESS_PATH
+from sdk._xds.clusters import affinity_cluster_name, cluster_name
+from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
+from sdk._xds.resources import ListenerConfig, Resources, build, check
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.errors import IngressError, OptionsError
-from sdk.gen import envoy_pb2 as pb
-from sdk.wire.contract import ALIVENESS_PATH
-from sdk.xds.clusters import affinity_cluster_name, cluster_name
-from sdk.xds.resources import ListenerConfig, Resources, build, check
-from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
-from sdk.xds.typed import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from google.protobuf.any_pb2 import Any
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.subscription import Held, Received, Subscription
-from sdk.xds.typed import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
+from sdk._xds.subscription import Held, Received, Subscription
 
 
 def held(version: int, **resources: str) -> Held:

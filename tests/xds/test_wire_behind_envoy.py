@@ -17,10 +17,10 @@ import pytest
 from envoy_rig import Rig, rig
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
+from sdk._replica_protocol import SHUTTING_DOWN
+from sdk._wire.server import WireServer
+from sdk._xds.snapshot import Endpoint
 from sdk.service import Cardinality, Method, Row
-from sdk.wire.contract import SHUTTING_DOWN
-from sdk.wire.server import WireServer
-from sdk.xds.snapshot import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

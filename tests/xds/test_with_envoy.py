@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from envoy_rig import rig, start_envoy, stop_envoy
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.xds.isolation import Isolation
-from sdk.xds.resources import Resources, build
-from sdk.xds.server import AdsServer, ResourcesRejected
-from sdk.xds.typed import CLUSTERS, LISTENERS, pack
+from sdk._gen import envoy_pb2 as pb
+from sdk._xds.ads_server import AdsServer, ResourcesRejected
+from sdk._xds.packing import CLUSTERS, LISTENERS, pack
+from sdk._xds.rejection import Isolation
+from sdk._xds.resources import Resources, build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from envoy_rig import Apps
 
-    from sdk.xds.snapshot import Snapshot
+    from sdk._xds.snapshot import Snapshot
 
     Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2 as pb
 
-from sdk.ingress.requests import Context, answer_request_id, last_value, unary
+from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value, unary
 
 if TYPE_CHECKING:
-    from sdk.xds.snapshot import Snapshot
+    from sdk._xds.snapshot import Snapshot
 
 SERVICE = "grpc.health.v1.Health"
 _SERVING, _NOT_SERVING = int(pb.HealthCheckResponse.SERVING), int(pb.HealthCheckResponse.NOT_SERVING)

@@ -14,14 +14,14 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection import aio as implementation  # type: ignore[attr-defined]  # untyped
 
-from sdk.descriptors import gather
-from sdk.gen import serve_api_pb2
-from sdk.ingress.requests import Context, answer_request_id, last_value
+from sdk._gen import serve_api_pb2
+from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value
+from sdk._protos.descriptors import gather
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
 
-    from sdk.xds.snapshot import Snapshot
+    from sdk._xds.snapshot import Snapshot
 
 # The messages of both versions are the same but for their package, so one implementation answers both.
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from sdk.gen import serve_api_pb2 as api
-from sdk.ingress import health, reflection
-from sdk.ingress.health import Health
-from sdk.ingress.reflection import Reflection
-from sdk.ingress.requests import Context, answer_request_id, last_value, unary
+from sdk._gen import serve_api_pb2 as api
+from sdk._ingress.builtin import health, reflection
+from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value, unary
+from sdk._ingress.builtin.health import Health
+from sdk._ingress.builtin.reflection import Reflection
 
 if TYPE_CHECKING:
-    from sdk.xds.snapshot import Snapshot
+    from sdk._xds.snapshot import Snapshot
 
 SERVE_API = "ray.serve.RayServeAPIService"
 _PING = f"Ping /{SERVE_API}/ListApplications for available applications."

@@ -23,12 +23,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sdk._ingress.envoy import supervisor
+from sdk._ingress.envoy.supervisor import CONTROL, LOG, PLAN, Plan, Report, start_of
 from sdk.errors import IngressError
-from sdk.ingress import supervisor
-from sdk.ingress.supervisor import CONTROL, LOG, PLAN, Plan, Report, start_of
 
 if TYPE_CHECKING:
-    from sdk.xds.snapshot import Snapshot
+    from sdk._xds.snapshot import Snapshot
 
 logger = logging.getLogger("sdk.ingress")
 

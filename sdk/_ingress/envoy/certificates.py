@@ -11,7 +11,7 @@ from sdk.errors import IngressError
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from sdk.ingress.options import GrpcOptions
+    from sdk.options import GrpcOptions
 
 
 def check_certificates(options: GrpcOptions) -> None:

@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from sdk.xds.listener import GOODBYE_S
+from sdk._xds.listener import GOODBYE_S
 
 #: What Envoy is started with: once it says goodbye it does so with every answer, not with a growing share of them.
 ENVOY_ARGUMENTS = ("--drain-strategy", "immediate")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
-from sdk.xds.listener import ListenerConfig
-from sdk.xds.tls import TlsConfig
+from sdk._xds.listener import ListenerConfig
+from sdk._xds.tls import TlsConfig
 
 if TYPE_CHECKING:
-    from sdk.ingress.options import GrpcOptions
+    from sdk.options import GrpcOptions
 
 FALLBACK, HOLD = "fallback.sock", "hold.sock"
 # A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default), whatever

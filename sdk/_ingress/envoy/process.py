@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sdk._ingress.envoy.drain import ENVOY_ARGUMENTS
+from sdk._ingress.envoy.listening import address_text
 from sdk.errors import IngressError
-from sdk.ingress.goodbye import ENVOY_ARGUMENTS
-from sdk.ingress.listening import address_text
 
 _STOP_PATIENCE_S = 3.0
 

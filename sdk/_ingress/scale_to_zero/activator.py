@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sdk.ingress.waiting import Key
+    from sdk._ingress.scale_to_zero.waiting_calls import Key
 
 logger = logging.getLogger("sdk.ingress")
 

@@ -1,4 +1,4 @@
-"""The gate: Envoy asks here whether a call to a deployment that was scaled to zero may go on (``sdk/xds/holding.py``).
+"""The gate: Envoy asks here if a call to a deployment that was scaled to zero may continue (see ``ext_authz``).
 
 The answer comes when this proxy's Envoy has a replica to send the call to. Meanwhile the controller is told how many
 calls wait, and has replicas started.
@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.ingress.builtin import refusal
-from sdk.ingress.waiting import GOES_ON, Key, Verdict, WaitingRoom
-from sdk.wire.metadata import parse_timeout
-from sdk.xds.holding import APPLICATION, CHECK, DEPLOYMENT, TIMEOUT_KEY, ends, goes_on
-from sdk.xds.listener import header
-from sdk.xds.snapshot import Snapshot
+from sdk._gen import envoy_pb2 as pb
+from sdk._ingress.builtin.services import refusal
+from sdk._ingress.scale_to_zero.waiting_calls import GOES_ON, Key, Verdict, WaitingRoom
+from sdk._wire.metadata import parse_timeout
+from sdk._xds.ext_authz import APPLICATION, CHECK, DEPLOYMENT, TIMEOUT_KEY, ends, goes_on
+from sdk._xds.listener import header
+from sdk._xds.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from sdk.xds.snapshot import Deployment
+    from sdk._xds.snapshot import Deployment
 
 logger = logging.getLogger("sdk.ingress")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
-from sdk import reserved
+from sdk._protos.breaking import reserved
 from sdk.errors import Change
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor
 
-    from sdk.descriptors import Descriptors
+    from sdk._protos.descriptors import Descriptors
 
 
 def check_enum(

@@ -10,15 +10,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from sdk import reserved
-from sdk.enum_changes import check_enum
+from sdk._protos.breaking import reserved
+from sdk._protos.breaking.enums import check_enum
+from sdk._protos.wire_format import (
+    Reading,
+    Verdict,
+    is_repeated,
+    is_required,
+    map_entry,
+    reads_label,
+    reads_type,
+    spell,
+)
 from sdk.errors import Change
-from sdk.wire_types import Reading, Verdict, is_repeated, is_required, map_entry, reads_label, reads_type, spell
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-    from sdk.descriptors import Descriptors
+    from sdk._protos.descriptors import Descriptors
 
 #: What to do about a type of another name that is the same on the wire.
 KEEP_NAME = "keep the name: clients that generate their code anew must be rewritten"

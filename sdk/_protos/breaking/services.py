@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import MethodOptions
 
+from sdk._protos.breaking.messages import KEEP_NAME, Messages
 from sdk.errors import Change
-from sdk.message_changes import KEEP_NAME, Messages
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-    from sdk.descriptors import Descriptors
+    from sdk._protos.descriptors import Descriptors
 
 _PROMISES = {
     MethodOptions.IDEMPOTENCY_UNKNOWN: 0,
@@ -46,7 +46,7 @@ def compare(
 
     Example:
         >>> from google.protobuf.descriptor_pb2 import FileDescriptorSet
-        >>> from sdk.descriptors import Descriptors
+        >>> from sdk._protos.descriptors import Descriptors
         >>> files = FileDescriptorSet()
         >>> compare(Descriptors(files, "old"), Descriptors(files, "new"), [])
         []

@@ -7,10 +7,10 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdk.cli.check_report import Comparison
-from sdk.cli.proto_sources import read_descriptors
-from sdk.compatibility import compare
-from sdk.descriptors import Descriptors, describe
+from sdk._protos.breaking.services import compare
+from sdk._protos.descriptors import Descriptors, describe
+from sdk.cli.check.report import Comparison
+from sdk.cli.proto_files import read_descriptors
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def compare_against(
         return Comparison(other, (), (), note)
     changes = compare(old, new, asked, served=offered, json=strict)
     if changes:
-        from sdk.cli.proto_lines import with_lines
+        from sdk.cli.check.proto_lines import with_lines
 
         new = Descriptors(with_lines(describe(services)), "the generated code")
         changes = compare(old, new, asked, served=offered, json=strict)
@@ -82,7 +82,7 @@ def _ask(server: re.Match[str], other: str) -> tuple[Descriptors, list[str]]:
     """Return the files of a server, and the services that it lists but for those of every server."""
     import grpc
 
-    from sdk.reflection_client import Reflection
+    from sdk._protos.reflection_client import Reflection
 
     target, application = server["target"], server["application"]
     metadata = (("application", application),) if application else ()

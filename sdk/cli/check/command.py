@@ -9,14 +9,15 @@ from typing import Any
 
 import click
 
-from sdk import checks, places
-from sdk.cli.check_report import ClassReport, Failure, Report
+from sdk._contract import locations as places
+from sdk._contract import rules as checks
+from sdk._contract.definition import keeping_unfit
+from sdk._contract.methods import generated_bases
+from sdk._serve.deployed_classes import deployed_classes, is_application
+from sdk.cli.check.report import ClassReport, Failure, Report
 from sdk.cli.target import load_target
-from sdk.composition import deployed_classes, is_application
-from sdk.definition import keeping_unfit
 from sdk.deployment import Configured, definition_of
 from sdk.errors import ApplicationError, DefinitionError, Problem, SdkError
-from sdk.implementation import generated_bases
 
 
 @click.command(
@@ -53,7 +54,7 @@ def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: 
 
     Exits with 0 when all fit, 1 when one has a problem or a module fails, 2 when there is nothing to check.
     """
-    from sdk.cli import check_formats
+    from sdk.cli.check import formats as check_formats
     from sdk.cli.main import exit_code
 
     classes: list[ClassReport] = []
@@ -67,7 +68,7 @@ def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: 
     services = {service.full_name: service for report in classes for service in report.services}
     served = {service.full_name for report in classes for service in report.offered}
     if against is not None and services:
-        from sdk.cli.against import compare_against
+        from sdk.cli.check.against import compare_against
 
         try:
             comparison = compare_against(list(services.values()), against, strict, served=served)

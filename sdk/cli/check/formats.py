@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdk import places
-from sdk.signatures import rpc_text
+from sdk._contract import locations as places
+from sdk._contract.signatures import rpc_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from sdk.cli.check_report import ClassReport, Comparison, Report
-    from sdk.definition import Definition
+    from sdk._contract.definition import Definition
+    from sdk.cli.check.report import ClassReport, Comparison, Report
     from sdk.errors import Change, Problem
 
 #: Version of the JSON document; it grows when a key goes or changes its meaning.

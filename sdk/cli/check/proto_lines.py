@@ -10,7 +10,7 @@ from codegen import compile as compiler
 from codegen.errors import CodegenError
 from codegen.fingerprint import fingerprint
 from codegen.sources import Source
-from sdk.places import find_proto
+from sdk._contract.locations import find_proto
 
 
 def with_lines(files: FileDescriptorSet) -> FileDescriptorSet:

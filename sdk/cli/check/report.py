@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdk.implementation import generated_bases
+from sdk._contract.methods import generated_bases
 
 if TYPE_CHECKING:
-    from sdk.definition import Definition
+    from sdk._contract.definition import Definition
     from sdk.errors import Change, Problem
     from sdk.service import Service
 

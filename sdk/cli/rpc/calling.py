@@ -11,14 +11,14 @@ import grpc
 
 from sdk.cli.rpc.outcome import Outcome
 from sdk.cli.rpc.requests import Watched
-from sdk.client_rpcs import SyncStreamStream, SyncUnaryStream
+from sdk.client._calls import SyncStreamStream, SyncUnaryStream
 from sdk.service import Cardinality
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from sdk.client import SyncClient
-    from sdk.client_rpcs import CallOptions
+    from sdk.client._calls import CallOptions
     from sdk.service import Method
 
 

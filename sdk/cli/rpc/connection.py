@@ -13,8 +13,8 @@ from typing import Any
 
 import grpc
 
-from sdk.channels import DEFAULT_MAX_MESSAGE_LENGTH
 from sdk.client import SyncClient
+from sdk.client._channel import DEFAULT_MAX_MESSAGE_LENGTH
 from sdk.errors import OptionsError, ServerError
 
 _KEY = re.compile(r"[0-9a-z_.-]+")

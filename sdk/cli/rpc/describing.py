@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+from sdk._protos.wire_format import is_repeated
 from sdk.cli.rpc.proto_text import ProtoText
-from sdk.wire_types import is_repeated
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
 
-    from sdk.descriptors import Descriptors
+    from sdk._protos.descriptors import Descriptors
 
 # What JSON has for messages that are not objects there.
 _WELL_KNOWN: dict[str, Any] = {

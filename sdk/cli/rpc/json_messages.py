@@ -13,10 +13,10 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from sdk._protos.wire_format import is_repeated
 from sdk.cli.rpc.json_places import offset_of
 from sdk.cli.rpc.json_stream import JsonError, JsonValue
 from sdk.errors import SdkError
-from sdk.wire_types import is_repeated
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor

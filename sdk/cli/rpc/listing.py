@@ -10,15 +10,15 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2
 
+from sdk._gen import serve_api_pb2
 from sdk.cli.rpc.symbols import cardinality_of, is_built_in, path_of
 from sdk.errors import ServerError
-from sdk.gen import serve_api_pb2
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
+    from sdk._protos.descriptors import Descriptors
     from sdk.cli.rpc.connection import Connection
-    from sdk.descriptors import Descriptors
 
 _HEALTH = "grpc.health.v1.Health"
 _SERVE_API = "ray.serve.RayServeAPIService"
@@ -65,7 +65,7 @@ def applications(connection: Connection) -> dict[str, list[str]]:
     Raises:
         ServerError: It does not list its applications, although it is one of ours, or of Ray Serve's.
     """
-    from sdk.reflection_client import Reflection
+    from sdk._protos.reflection_client import Reflection
 
     ask = connection.channel.unary_unary(
         f"/{_SERVE_API}/ListApplications",

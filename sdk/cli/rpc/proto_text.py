@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.message_factory import GetMessageClass
 
-from sdk.wire_types import is_repeated
+from sdk._protos.wire_format import is_repeated
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor

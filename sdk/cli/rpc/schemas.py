@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from sdk.cli.proto_sources import read_descriptors
-from sdk.descriptors import Descriptors
+from sdk._protos.descriptors import Descriptors
+from sdk.cli.proto_files import read_descriptors
 from sdk.errors import ServerError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ServerSchema:
     """
 
     def __init__(self, connection: Connection, remedy: str = "", timeout: float = 10.0) -> None:
-        from sdk.reflection_client import Reflection
+        from sdk._protos.reflection_client import Reflection
 
         self.source = f"The server at {connection.target}"
         self._target = connection.target
@@ -59,7 +59,7 @@ class ServerSchema:
 
     def services(self) -> list[str]:
         """Return the full names of the services."""
-        from sdk.reflection_client import NoReflectionError
+        from sdk._protos.reflection_client import NoReflectionError
 
         try:
             return self._reflection.services()

@@ -13,7 +13,7 @@ from sdk.service import Cardinality, Method
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
-    from sdk.descriptors import Descriptors
+    from sdk._protos.descriptors import Descriptors
 
 _MANY = 12
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from sdk.cli.interrupts import Interrupts
+from sdk._ingress.env_options import from_environment
+from sdk.cli.signals import Interrupts
 from sdk.errors import BreakingChangeError, ClusterError, SdkError
-from sdk.ingress.environment import from_environment
-from sdk.ingress.options import GrpcOptions
+from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from sdk.cli.reload import Reloader
-    from sdk.cli.served import Served
-    from sdk.serve.tie import Tie
+    from sdk._serve.owner_lease import Tie
+    from sdk.cli.run.reload import Reloader
+    from sdk.cli.run.targets import Served
 
 _REFRESH_S = 1.0
 _DEFAULTS = GrpcOptions()
@@ -118,8 +118,8 @@ def run(
     wanted = {**from_environment(os.environ), **given}
     GrpcOptions(**wanted)  # what is wrong with the command line is said before anything is imported
     with Interrupts() as interrupts:
-        from sdk.cli.cluster import quiet_logs
-        from sdk.cli.served import find_served
+        from sdk.cli.ray_cluster import quiet_logs
+        from sdk.cli.run.targets import find_served
 
         reloader = _prepare_reload(target) if reload else None
         served = find_served(target, name, allow_breaking)
@@ -131,7 +131,7 @@ def run(
 
 def _prepare_reload(target: str) -> Reloader:
     """Bring generated code up to date, and note how all files are, before any of them is imported."""
-    from sdk.cli.reload import Reloader, require_watchfiles
+    from sdk.cli.run.reload import Reloader, require_watchfiles
 
     require_watchfiles()
     reloader = Reloader(target)
@@ -174,12 +174,12 @@ class _Run:
     def serve(self) -> tuple[str, ...]:
         """Serve until a signal comes, and return the names of the applications that failed to start."""
         # Imported here: what is wrong with the command line or the module is said before Ray takes its seconds.
-        from sdk.cli.cluster import connect_or_start
-        from sdk.cli.waiting import failure, tell_what_it_waits_for
-        from sdk.ingress.certificates import check_certificates
-        from sdk.ingress.envoy import check_port, find_envoy
-        from sdk.serve.run import start, stop_ingress
-        from sdk.serve.tie import Tie
+        from sdk._ingress.envoy.certificates import check_certificates
+        from sdk._ingress.envoy.process import check_port, find_envoy
+        from sdk._serve.api import start, stop_ingress
+        from sdk._serve.owner_lease import Tie
+        from sdk.cli.ray_cluster import connect_or_start
+        from sdk.cli.run.progress import failure, tell_what_it_waits_for
 
         served, interrupts = self._served, self._interrupts
         options = GrpcOptions(**self._wanted)
@@ -232,7 +232,7 @@ class _Run:
     def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, tie: Tie) -> None:
         import ray
 
-        from sdk.cli.redeploy import Order
+        from sdk.cli.run.redeploy import Order
 
         assert self._reloader is not None
         served, address = self._served, ray.get_runtime_context().gcs_address
@@ -268,8 +268,8 @@ class _Run:
         from rich.console import Console
         from rich.live import Live
 
-        from sdk.cli.view import as_tables, as_text
-        from sdk.serve.run import status
+        from sdk._serve.api import status
+        from sdk.cli.status_view import as_tables, as_text
 
         console = Console()
         forever = threading.Event()
@@ -296,7 +296,7 @@ def _options_beside(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOpti
     """Return the options to start with: beside an ingress that runs, its own with what is wanted in their place."""
     import ray
 
-    from sdk.ingress.actors import find_controller
+    from sdk._ingress.cluster import find_controller
 
     controller = find_controller()
     if controller is None:
@@ -312,9 +312,9 @@ def _options_beside(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOpti
 
 def _what_ends(deployed: list[str], is_local: bool) -> functools.partial[None]:
     """Return what ends the applications; on a cluster of others also what is not there before this command."""
-    from sdk.ingress.actors import find_controller
-    from sdk.serve.joining import has_serve
-    from sdk.serve.run import end
+    from sdk._ingress.cluster import find_controller
+    from sdk._serve.api import end
+    from sdk._serve.ingress_bootstrap import has_serve
 
     return functools.partial(
         end,

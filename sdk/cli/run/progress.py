@@ -19,7 +19,7 @@ def tell_what_it_waits_for(names: Iterable[str], tell: Callable[[str], None]) ->
         names: The applications.
         tell: Gets each message, once.
     """
-    from sdk.serve.failures import messages_of
+    from sdk._serve.failures import messages_of
 
     over = threading.Event()
 

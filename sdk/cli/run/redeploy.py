@@ -1,4 +1,4 @@
-"""The program that ``sdk run --reload`` starts to deploy a new version: ``python -m sdk.cli.redeploy``.
+"""The program that ``sdk run --reload`` starts to deploy a new version: ``python -m sdk.cli.run.redeploy``.
 
 A process of its own for each version, since Python can't forget a module, nor protobuf a file. It imports what takes
 long and is not the user's, and waits: so one can be there before it is needed. Then it reads one line from its standard
@@ -55,8 +55,8 @@ class Order:
 
 def main() -> int:
     """Wait for the order, and carry it out."""
-    import sdk.serve.declared  # noqa: F401  # ahead: this is what takes long
-    from sdk.cli.cluster import quiet_logs
+    import sdk._serve.config_deploy  # noqa: F401  # ahead: this is what takes long
+    from sdk.cli.ray_cluster import quiet_logs
 
     line = sys.stdin.buffer.readline()
     if not line:
@@ -68,11 +68,11 @@ def main() -> int:
 
 def deploy(order: Order) -> int:
     """Import and deploy the target of an order, and wait until it runs or has failed."""
-    from sdk.cli.cluster import connect
-    from sdk.cli.served import find_served, is_config
-    from sdk.cli.waiting import failure, tell_what_it_waits_for
+    from sdk._serve.application import CODE_VERSION
+    from sdk.cli.ray_cluster import connect
+    from sdk.cli.run.progress import failure, tell_what_it_waits_for
+    from sdk.cli.run.targets import find_served, is_config
     from sdk.errors import SdkError
-    from sdk.serve.application import CODE_VERSION
 
     os.environ[CODE_VERSION] = uuid.uuid4().hex
     # A Ray of the command's own has no clients but the user's. What a config names is not compared anyway.

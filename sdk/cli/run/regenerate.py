@@ -29,7 +29,8 @@ class Generator:
             CodegenFailedError: A proto has an error, or the table is wrong.
         """
         try:
-            from codegen import config, update
+            from codegen import config
+            from codegen import sync as update
             from codegen.errors import CodegenError
         except ModuleNotFoundError as error:  # the extra is not installed, but for watchfiles
             self.is_configured = False

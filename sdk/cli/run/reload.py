@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdk.cli.regenerate import CodegenFailedError, Generator
-from sdk.cli.served import is_config
-from sdk.cli.watched import Watched, difference
+from sdk.cli.run.regenerate import CodegenFailedError, Generator
+from sdk.cli.run.targets import is_config
+from sdk.cli.run.watched_files import Watched, difference
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
-    from sdk.cli.redeploy import Order
+    from sdk.cli.run.redeploy import Order
 
 # With `-c` the current folder comes first in the path, where a module of the user's may be called as one of Python's.
 # No byte code is written: Python takes it for that of a file that was changed within the same second.
-_PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from sdk.cli.redeploy import main; sys.exit(main())"
+_PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from sdk.cli.run.redeploy import main; sys.exit(main())"
 _END_PATIENCE_S = 5.0
 # Files that a message names before it only counts.
 _NAMED = 3

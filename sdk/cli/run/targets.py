@@ -10,7 +10,7 @@ from sdk.cli.target import load_target
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
-    from sdk.serve.config import ServeConfig
+    from sdk._serve.config_file import ServeConfig
 
 _DEFAULT_NAME = "default"
 _CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
@@ -80,7 +80,7 @@ class ModuleTarget:
     options: Mapping[str, Any] = {}
 
     def __init__(self, spec: str, name: str | None, allow_breaking: bool = False) -> None:
-        from sdk.serve.application import only_application, require_application
+        from sdk._serve.application import only_application, require_application
 
         module, found = load_target(spec)
         self.target, self.given_name = spec, name
@@ -93,7 +93,7 @@ class ModuleTarget:
 
     def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy it and wait until it runs."""
-        from sdk.serve.run import run
+        from sdk._serve.api import run
 
         run(self.application, name=self.names[0], allow_breaking=self._allow_breaking)
         return ()
@@ -115,7 +115,7 @@ class ConfigTarget:
     """
 
     def __init__(self, path: str) -> None:
-        from sdk.serve.config import read_config
+        from sdk._serve.config_file import read_config
 
         self.target = path
         self.given_name: str | None = None
@@ -135,27 +135,27 @@ class ConfigTarget:
 
     def start_serve(self) -> None:
         """Start Ray Serve as the file wants it."""
-        from sdk.serve.declared import start_serve
+        from sdk._serve.config_deploy import start_serve
 
         start_serve(self.config)
 
     def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy them and wait until each runs or has failed."""
-        from sdk.serve.declared import deploy, wait_until_started
+        from sdk._serve.config_deploy import deploy, wait_until_started
 
         deploy(self.config)
         return wait_until_started(self.config, failed)
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy them, each with a version of its own: Ray Serve does not look at their code."""
-        from sdk.serve.declared import deploy, wait_until_started
+        from sdk._serve.config_deploy import deploy, wait_until_started
 
         deploy(self.config, before=before, has_new_code=True)
         return wait_until_started(self.config, failed)
 
     def refresh(self) -> str:
         """Read the file again."""
-        from sdk.serve.config import read_config
+        from sdk._serve.config_file import read_config
 
         before, self.config = self.config, read_config(self.target)
         if self.config.options == before.options:

@@ -20,9 +20,9 @@ import ray
 from service import Bench
 
 import sdk
-from sdk.ingress.actors import HEARTBEAT_S, find_controller
-from sdk.ingress.registry import Replica
-from sdk.xds.snapshot import Endpoint
+from sdk._ingress.cluster import HEARTBEAT_S, find_controller
+from sdk._ingress.registry import Replica
+from sdk._xds.snapshot import Endpoint
 from servers.cluster import start_ray
 from servers.reporting import commands, free_port, report
 

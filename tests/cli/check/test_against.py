@@ -18,9 +18,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection
 from user_defined_protos_sdk import IMAGE_CLASSIFICATION_SERVICE, USER_DEFINED_SERVICE
 
-from sdk.cli.against import compare_against
-from sdk.cli.check_report import Comparison
-from sdk.descriptors import gather
+from sdk._protos.descriptors import gather
+from sdk.cli.check.against import compare_against
+from sdk.cli.check.report import Comparison
 from sdk.errors import OptionsError, ServerError
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sdk.cli.check_formats import as_github, as_json
-from sdk.cli.check_report import ClassReport, Comparison, Failure, Report
+from sdk.cli.check.formats import as_github, as_json
+from sdk.cli.check.report import ClassReport, Comparison, Failure, Report
 from sdk.errors import Change, Problem
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -13,9 +13,9 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from sdk._protos.descriptors import Descriptors, gather
 from sdk.cli.rpc.json_messages import Messages, UnprintableError, dumps
 from sdk.cli.rpc.json_stream import JsonError, JsonStream
-from sdk.descriptors import Descriptors, gather
 
 
 def pool() -> DescriptorPool:

@@ -8,9 +8,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
+from sdk._protos.descriptors import Descriptors, gather
 from sdk.cli.rpc.json_messages import Messages
 from sdk.cli.rpc.outcome import Outcome, as_json, as_lines
-from sdk.descriptors import Descriptors, gather
 from sdk.errors import STATUS_DETAILS
 
 NONE = Messages(DescriptorPool())

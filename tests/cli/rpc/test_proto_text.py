@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor_pb2 import Edition, FileDescriptorProto, FileDescriptorSet
 
-from sdk.cli.proto_sources import read_descriptors
+from sdk._protos.descriptors import Descriptors
+from sdk.cli.proto_files import read_descriptors
 from sdk.cli.rpc.proto_text import ProtoText
-from sdk.descriptors import Descriptors
 
 HERE = Path(__file__).parent
 CASES = HERE.parent / "codegen" / "cases"

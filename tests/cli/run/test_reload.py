@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from cluster import free_port
 from test_new import contents
 
-from sdk.cli import redeploy, reload
 from sdk.cli.main import main
-from sdk.cli.redeploy import Order
-from sdk.cli.regenerate import CodegenFailedError, Generator
-from sdk.cli.reload import Reloader
+from sdk.cli.run import redeploy, reload
+from sdk.cli.run.redeploy import Order
+from sdk.cli.run.regenerate import CodegenFailedError, Generator
+from sdk.cli.run.reload import Reloader
 
 PROTO = 'syntax = "proto3";\npackage shop;\nmessage Order { string item = 1; }\n'
 TABLE = '[tool.sdk.codegen]\nprotos = ["protos"]\nout = "gen"\n'
@@ -218,8 +218,8 @@ def test_without_watchfiles_it_says_what_is_missing(here: Path, monkeypatch: pyt
 
 
 def test_without_the_code_generator_the_rest_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "codegen.update", None)
-    monkeypatch.delattr("codegen.update", raising=False)
+    monkeypatch.setitem(sys.modules, "codegen.sync", None)
+    monkeypatch.delattr("codegen.sync", raising=False)
     generator = Generator()
     assert "is not installed: pip install 'ray-grpc-sdk[codegen]'" in generator.run()
     assert not generator.is_configured
@@ -280,7 +280,7 @@ def test_new_code_starts_before_the_old_one_ends(monkeypatch: pytest.MonkeyPatch
     from user_defined_protos_sdk import ImageClassificationServiceBase
 
     from sdk import grpc_deployment
-    from sdk.serve.internals import bound_deployments
+    from sdk._serve.internals import bound_deployments
 
     @grpc_deployment
     class Classifier(ImageClassificationServiceBase):

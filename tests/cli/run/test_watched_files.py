@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdk.cli.watched import Watched, difference
+from sdk.cli.run.watched_files import Watched, difference
 
 
 @pytest.fixture

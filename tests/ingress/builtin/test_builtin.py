@@ -5,8 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from sdk.ingress.builtin import refusal
-from sdk.xds.snapshot import Application, Deployment, Snapshot
+from sdk._ingress.builtin.services import refusal
+from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 NOT_FOUND, UNIMPLEMENTED = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED
 PING = "Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
@@ -55,7 +55,7 @@ def test_refusals(
 def test_the_messages_have_the_shape_of_ray_serves_own() -> None:
     from ray.serve.generated import serve_pb2
 
-    from sdk.gen import serve_api_pb2
+    from sdk._gen import serve_api_pb2
 
     for name in ("ListApplicationsRequest", "ListApplicationsResponse", "HealthzRequest", "HealthzResponse"):
         ours, theirs = (

@@ -9,8 +9,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
-from sdk.ingress.health import Health, status_of
-from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._ingress.builtin.health import Health, status_of
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 SERVING, NOT_SERVING, UNKNOWN = 1, 2, 3
 R = Endpoint("r", "127.0.0.1", 4000)

@@ -11,9 +11,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from user_defined_protos_pb2 import DESCRIPTOR
 
-from sdk.ingress.builtin import SERVICES
-from sdk.ingress.reflection import Reflection, announce
-from sdk.xds.snapshot import Application, Deployment, Snapshot
+from sdk._ingress.builtin.reflection import Reflection, announce
+from sdk._ingress.builtin.services import SERVICES
+from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 

@@ -8,8 +8,8 @@ from certificates import Authority, Pair
 from cryptography.hazmat.primitives import serialization
 
 from sdk import GrpcOptions, OptionsError
+from sdk._ingress.envoy.certificates import check_certificates
 from sdk.errors import IngressError
-from sdk.ingress.certificates import check_certificates
 
 AUTHORITY = Authority("tests")
 ONE, OTHER = AUTHORITY.sign("one"), AUTHORITY.sign("other")

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from processes import is_alive, workers
 
+from sdk._ingress.envoy import adoption
+from sdk._ingress.envoy.adoption import SupervisedEnvoy, Table, adopt, find, keep_table, kept_table, start
+from sdk._ingress.envoy.supervisor import Needed, Plan, Restarts, start_of
+from sdk._xds.snapshot import Snapshot
 from sdk.errors import IngressError
-from sdk.ingress import adoption
-from sdk.ingress.adoption import SupervisedEnvoy, Table, adopt, find, keep_table, kept_table, start
-from sdk.ingress.supervisor import Needed, Plan, Restarts, start_of
-from sdk.xds.snapshot import Snapshot
 
 SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"]
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"

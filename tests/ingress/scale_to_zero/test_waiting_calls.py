@@ -9,11 +9,11 @@ from typing import Any
 
 import grpc
 
-from sdk.gen import envoy_pb2 as pb
-from sdk.ingress.gate import Gate
-from sdk.ingress.waiting import GOES_ON, Verdict, WaitingRoom
-from sdk.ingress.waking import Waking
-from sdk.xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._gen import envoy_pb2 as pb
+from sdk._ingress.scale_to_zero.activator import Waking
+from sdk._ingress.scale_to_zero.gate import Gate
+from sdk._ingress.scale_to_zero.waiting_calls import GOES_ON, Verdict, WaitingRoom
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 KEY = ("app", "Greeter")
 OTHER = ("app", "Fruit")

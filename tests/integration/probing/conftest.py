@@ -11,7 +11,7 @@ import pytest
 from prober import SERVICES, Prober
 
 import sdk
-from sdk.serve.run import delete
+from sdk._serve.api import delete
 
 
 @pytest.fixture(autouse=True, scope="package")

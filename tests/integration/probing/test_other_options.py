@@ -14,8 +14,8 @@ from probe_pb2 import Ask
 from prober import METHODS, SERVICES, Prober, wait_until
 
 import sdk
-from sdk.ingress.actors import find_controller
-from sdk.serve.run import stop_ingress
+from sdk._ingress.cluster import find_controller
+from sdk._serve.api import stop_ingress
 
 Code = grpc.StatusCode
 TIMEOUT_S = 0.4

@@ -55,7 +55,7 @@ def test_how_a_handler_ends_its_call(
     ended = prober.ask(method, Ask(act=act, note="note", number=number), metadata=metadata)
     assert ended.code is code
     assert re.fullmatch(details, ended.details, re.DOTALL), ended.details
-    assert "sdk/wire" not in ended.details
+    assert "sdk/_wire" not in ended.details
     assert "\x1b" not in ended.details
     assert len(ended.details.encode()) < LIMIT
     request_id = ended.trailing.pop("request_id")

@@ -1,0 +1,1 @@
+"""Rules that a decorated class must follow to fit its proto services."""

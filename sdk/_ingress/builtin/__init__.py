@@ -1,0 +1,1 @@
+"""Services that the proxy answers itself: RayServeAPIService, health and reflection."""

@@ -1,0 +1,1 @@
+"""Calls to deployments that are scaled to zero: they wait while a replica starts."""

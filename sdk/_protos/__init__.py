@@ -1,0 +1,1 @@
+"""Descriptors: gathering them, asking a server for them, and comparing two versions."""

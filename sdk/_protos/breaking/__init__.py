@@ -1,0 +1,1 @@
+"""Changes of a proto that break the clients of the previous version."""

@@ -1,0 +1,36 @@
+"""Base classes of the generated clients, their channel settings and the RPCs that they are made of.
+
+Neither Ray nor the serving side is imported.
+"""
+
+from sdk.client._base import AsyncClient, SyncClient
+from sdk.client._calls import (
+    AsyncStreamStream,
+    AsyncStreamUnary,
+    AsyncUnaryStream,
+    AsyncUnaryUnary,
+    CallOptions,
+    Metadata,
+    SyncStreamStream,
+    SyncStreamUnary,
+    SyncUnaryStream,
+    SyncUnaryUnary,
+)
+from sdk.client._channel import Keepalive, RetryPolicy
+
+__all__ = [
+    "AsyncClient",
+    "AsyncStreamStream",
+    "AsyncStreamUnary",
+    "AsyncUnaryStream",
+    "AsyncUnaryUnary",
+    "CallOptions",
+    "Keepalive",
+    "Metadata",
+    "RetryPolicy",
+    "SyncClient",
+    "SyncStreamStream",
+    "SyncStreamUnary",
+    "SyncUnaryStream",
+    "SyncUnaryUnary",
+]
