@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from sdk.errors import STATUS_DETAILS
-
 if TYPE_CHECKING:
     import grpc
     from google.protobuf.any_pb2 import Any as AnyMessage
     from google.protobuf.message import Message
+
+# Trailing metadata with a serialized google.rpc.Status (gRPC richer error model, https://grpc.io/docs/guides/error/).
+STATUS_DETAILS = "grpc-status-details-bin"
 
 
 def error_details(error: grpc.RpcError) -> list[Message]:

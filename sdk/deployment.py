@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, T
 
 from typing_extensions import TypedDict, Unpack
 
-from sdk._contract.definition import Definition, define
+from sdk._backend import backend
+from sdk._contract.definition import define
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class ServicerBase:
 
     # Typed handles call these (sdk/handles/_base.py). No RPC can have these names: none begins with an underscore.
 
+    # Imported when called: a program that only defines classes needs no grpc.
+
     async def _grpc_unary(self, call: InnerCall) -> bytes:
         from sdk.handles._answer import answer_unary
 
@@ -210,17 +213,9 @@ def grpc_deployment(
     return decorate if cls is None else decorate(cls)
 
 
-def definition_of(cls: Any) -> Definition | None:
-    """Return the definition that :func:`grpc_deployment` stamped on this very class, or None."""
-    stamp = vars(cls).get("__grpc_definition__") if isinstance(cls, type) else None
-    return stamp if isinstance(stamp, Definition) else None
-
-
 def _check_options(cls: Any, options: Mapping[str, Any]) -> None:
-    # Imported when called: Ray Serve takes a second to import, and only it knows which values it takes.
-    from sdk._serve.application import check_options
-
-    check_options(getattr(cls, "__name__", str(cls)), options)
+    # Only Ray Serve knows which values it takes.
+    backend().check_options(getattr(cls, "__name__", str(cls)), options)
 
 
 def _check_compression(cls: Any, compression: Any) -> None:
@@ -233,6 +228,4 @@ def _check_compression(cls: Any, compression: Any) -> None:
 
 
 def _bind(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    from sdk._serve.application import bind_class
-
-    return bind_class(cls, replaced, args, kwargs)
+    return backend().bind_class(cls, replaced, args, kwargs)

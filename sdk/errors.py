@@ -19,15 +19,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from sdk._status import STATUS_DETAILS, describe, error_details
+
 if TYPE_CHECKING:
     import grpc
     from google.protobuf.any_pb2 import Any as AnyMessage
     from google.protobuf.message import Message
 
 M = TypeVar("M", bound="Message")
-
-#: The trailer that holds a ``google.rpc.Status``.
-STATUS_DETAILS = "grpc-status-details-bin"
 
 
 class SdkError(Exception):
@@ -261,8 +260,6 @@ class RpcError(Exception):
                 except grpc.RpcError as error:
                     raise sdk.RpcError.from_grpc(error) from error
         """
-        from sdk._status import describe, error_details
-
         code, details, metadata = describe(error)
         # Without what belongs to that call only: a handler that raises the error has its own.
         kept = tuple(pair for pair in metadata if pair[0] != "request_id" and not pair[0].startswith("grpc-"))

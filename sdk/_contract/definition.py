@@ -125,3 +125,9 @@ def _rebuild(
 ) -> Definition:
     services = tuple(shim.service for shim in shims)
     return Definition(cls_name, services, shims, options, compression, tuple(interceptors))
+
+
+def definition_of(cls: Any) -> Definition | None:
+    """Return the definition that :func:`grpc_deployment` stamped on this very class, or None."""
+    stamp = vars(cls).get("__grpc_definition__") if isinstance(cls, type) else None
+    return stamp if isinstance(stamp, Definition) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -17,9 +17,6 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from sdk._protos.descriptors import well_known
 from sdk.errors import ServerError
-
-if TYPE_CHECKING:
-    from sdk.client import Metadata
 
 # Their messages are the same but for the package, which is not on the wire.
 _VERSIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
@@ -50,7 +47,7 @@ class Reflection:
     def __init__(
         self,
         channel: grpc.Channel,
-        metadata: Metadata = (),
+        metadata: Sequence[tuple[str, str | bytes]] = (),
         *,
         timeout: float = _TIMEOUT_S,
         target: str = "",

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ray import serve
 
+from sdk._contract.definition import definition_of
 from sdk._serve.autoscaling import with_our_policy
 from sdk._serve.deployed_classes import SERVED
 from sdk._serve.internals import bound_deployments
 from sdk._serve.replica import replica_class
 from sdk._serve.typed_handles import mark, with_typed_handles
-from sdk.deployment import DeploymentOptions, definition_of
+from sdk.deployment import DeploymentOptions
 from sdk.errors import ApplicationError, DefinitionError, OptionsError, Problem
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sdk.deployment import definition_of
+from sdk._contract.definition import definition_of
 from sdk.handles import ServiceHandle
 
 #: What the class of a replica holds: full names of the services that clients can call there.

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from sdk._contract.definition import definition_of
 from sdk._contract.rules import check
 from sdk._protos.breaking.services import compare
 from sdk._protos.descriptors import Descriptors, describe
 from sdk._serve.deployed_classes import deployed_classes
-from sdk.deployment import definition_of
 from sdk.errors import BreakingChangeError, Change, DefinitionError
 
 if TYPE_CHECKING:

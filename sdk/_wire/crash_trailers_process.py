@@ -1,8 +1,8 @@
 """The process that survives its replica, and ends the streams that the replica can't end any more.
 
 Run by :mod:`sdk._wire.crash_trailers`, as a plain script and with the standard library only, so that it is small. It
-holds copies of a replica's connections, and memory in which the replica keeps how the answer on each would end. A connection
-lives until its last copy is closed: Envoy sees nothing of the replica's death before this process has acted.
+holds copies of a replica's connections, and memory in which the replica keeps how the answer on each would end. A
+connection lives until its last copy is closed: Envoy sees nothing of the replica's death before this process has acted.
 """
 
 import contextlib

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from google.protobuf.message import DecodeError
 
+from sdk._status import STATUS_DETAILS
 from sdk._wire import metadata as md
-from sdk.errors import STATUS_DETAILS
 
 if TYPE_CHECKING:
     from google.rpc.status_pb2 import Status  # type: ignore[import-untyped, unused-ignore]  # it has no types, unless generated

@@ -3,14 +3,12 @@
 Neither Ray nor the serving side is imported.
 """
 
-from sdk.client._base import AsyncClient, SyncClient
+from sdk.client._base import AsyncClient, CallOptions, Metadata, SyncClient
 from sdk.client._calls import (
     AsyncStreamStream,
     AsyncStreamUnary,
     AsyncUnaryStream,
     AsyncUnaryUnary,
-    CallOptions,
-    Metadata,
     SyncStreamStream,
     SyncStreamUnary,
     SyncUnaryStream,

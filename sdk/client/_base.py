@@ -1,4 +1,4 @@
-"""Base classes of the generated clients; the RPCs that they are made of are in ``sdk/client/_calls.py``.
+"""Base classes of the generated clients and of their RPCs; ``_calls.py`` has one class for each kind of RPC.
 
 A generated client is a class with one attribute an RPC. Calls return grpc's own call objects, so everything that is
 known about those holds here: ``await call``, ``async for``, ``call.cancel()``, ``call.trailing_metadata()``.
@@ -8,28 +8,17 @@ Neither Ray nor the server side is imported. How a client reaches its server is 
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
-from typing_extensions import Self
+from google.protobuf.message import Message
+from typing_extensions import Self, TypedDict
 
-from sdk.client._calls import (
-    AsyncStreamStream,
-    AsyncStreamUnary,
-    AsyncUnaryStream,
-    AsyncUnaryUnary,
-    CallOptions,
-    Metadata,
-    Rpc,
-    SyncStreamStream,
-    SyncStreamUnary,
-    SyncUnaryStream,
-    SyncUnaryUnary,
-)
 from sdk.client._channel import (
     DEFAULT_MAX_MESSAGE_LENGTH,
     Keepalive,
@@ -39,24 +28,13 @@ from sdk.client._channel import (
     parse_target,
     with_token,
 )
+from sdk.client._requests import Requests, check_request
 
 if TYPE_CHECKING:
     from sdk.service import Method
 
-__all__ = [
-    "AsyncClient",
-    "AsyncStreamStream",
-    "AsyncStreamUnary",
-    "AsyncUnaryStream",
-    "AsyncUnaryUnary",
-    "CallOptions",
-    "Metadata",
-    "SyncClient",
-    "SyncStreamStream",
-    "SyncStreamUnary",
-    "SyncUnaryStream",
-    "SyncUnaryUnary",
-]
+Metadata: TypeAlias = Sequence[tuple[str, "str | bytes"]]
+"""Metadata of a call: pairs of a key and a text, or of a key that ends with ``-bin`` and bytes."""
 
 ChannelT = TypeVar("ChannelT", bound="grpc.Channel | grpc.aio.Channel")
 
@@ -68,6 +46,92 @@ _GRPCS_OWN = ("wait_for_ready", "compression", "credentials")
 _OPTIONS = frozenset({"timeout", "metadata", *_KEYS, *_GRPCS_OWN})
 _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_KEEPALIVE = Keepalive()
+
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+
+class CallOptions(TypedDict, total=False):
+    """Keyword arguments of every call. What is given here replaces what was given to the client."""
+
+    timeout: float | None
+    """Seconds until the call ends with DEADLINE_EXCEEDED; None for no deadline."""
+    metadata: Metadata
+    """Pairs to send besides those given to the client."""
+    application: str | None
+    """Name of the application to route to; None to send none."""
+    model_id: str | None
+    """ID of the model that the replica should have loaded (metadata ``multiplexed_model_id``)."""
+    request_id: str | None
+    """ID of the request, in the server's logs and its trailing metadata; the server makes one otherwise."""
+    wait_for_ready: bool | None
+    """Whether the call waits, until its deadline, while the server can't be reached, instead of ending UNAVAILABLE."""
+    compression: grpc.Compression | None
+    """How the requests are compressed."""
+    credentials: grpc.CallCredentials | None
+    """Credentials of this call, besides those of the channel; over TLS only."""
+
+
+class Rpc(Generic[RequestT, ResponseT]):
+    """One RPC of a generated client class. Read from a client, it is what calls the RPC on that client's channel.
+
+    Attributes:
+        method: The RPC.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self._name = method.python_name
+        self._client: AsyncClient | SyncClient | None = None
+        self._invoke: Any = None
+
+    @classmethod
+    def of(cls, client: AsyncClient | SyncClient, method: Method) -> Self:
+        """Return what calls an RPC on the client's channel, for a property of a generated client class."""
+        return cls(method).__get__(client)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, client: AsyncClient | SyncClient | None, owner: type | None = None) -> Self:
+        if client is None:
+            return self
+        # The bound copy lies in the client's own namespace, where Python finds it before it comes here again.
+        # Only an implicit `client(...)` of an RPC called __call__ comes here every time.
+        bound: Self | None = vars(client).get(self._name)
+        if bound is None:
+            bound = copy.copy(self)
+            bound._client = client
+            multicallable = getattr(client.channel, self.method.cardinality.value)
+            bound._invoke = multicallable(
+                self.method.path,
+                request_serializer=self.method.request.SerializeToString,
+                response_deserializer=self.method.response.FromString,
+            )
+            vars(client)[self._name] = bound
+        return bound
+
+    def _call(self, request: RequestT, options: CallOptions, form: str = "__call__") -> Any:
+        check_request(request, self.method)
+        return self._send(request, options, form)
+
+    def _call_with_all(self, requests: Iterable[RequestT], options: CallOptions, form: str = "__call__") -> Any:
+        checked = Requests(requests, self.method)
+        try:
+            return self._send(checked, options, form)
+        except grpc.RpcError as error:
+            if checked.error is not None:  # grpc calls it UNKNOWN; the caller knows it better
+                raise checked.error from error
+            raise
+
+    def _send(self, request: Any, options: CallOptions, form: str = "__call__") -> Any:
+        if self._client is None:
+            raise TypeError(f"{self._name} is called on a client, not on its class")
+        return getattr(self._invoke, form)(request, **self._client._arguments(self._name, options))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.method.path}>"
 
 
 class _Client(Generic[ChannelT]):

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
+from sdk._backend import backend
 from sdk._contract.methods import find, generated_bases, kind_of
+from sdk._status import STATUS_DETAILS
 from sdk.context import context_of, enter_call
-from sdk.errors import STATUS_DETAILS, RpcError
+from sdk.errors import RpcError
 
 if TYPE_CHECKING:
     from sdk.handles._call import InnerCall
@@ -120,11 +122,8 @@ async def answer_stream(implementation: Any, call: InnerCall) -> AsyncGenerator[
 
 async def _entered(call: InnerCall, answer: Awaitable[Any]) -> Any:
     """Await an answer in a context in which the call is the current one, for the SDK and for Ray Serve."""
-    # Not before: only who serves has Ray Serve loaded.
-    from sdk._serve.internals import carry_model_id, current_request_id
-
-    call.request_id = call.request_id or current_request_id() or str(uuid.uuid4())
-    carry_model_id(call.header(b"multiplexed_model_id") or "")
+    call.request_id = call.request_id or backend().current_request_id() or str(uuid.uuid4())
+    backend().carry_model_id(call.header(b"multiplexed_model_id") or "")
     enter_call(call)
     return await answer
 

@@ -19,6 +19,7 @@ import grpc
 from google.protobuf.message import Message
 from typing_extensions import Self, TypedDict, Unpack
 
+from sdk._backend import backend
 from sdk.context import ServicerContext, current_call
 from sdk.errors import RpcError
 from sdk.handles._call import InnerCall
@@ -379,7 +380,5 @@ def _typed(error: Exception) -> Exception:
     """Return the status that an error of a handle means, or the error itself."""
     if isinstance(error, RpcError) and "ray" not in sys.modules:
         return error
-    from sdk._serve.replica import translate
-
-    status = translate(error)
+    status = backend().translate(error)
     return status if isinstance(status, RpcError) else error

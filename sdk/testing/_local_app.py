@@ -12,9 +12,9 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
+from sdk._contract.definition import definition_of
 from sdk._serve.application import describe_instance, require_application
 from sdk._serve.internals import internal_request_id, request_context_setter
-from sdk.deployment import definition_of
 from sdk.errors import OptionsError
 from sdk.testing._local_calls import Children, LocalCalls, LocalRouter, unknown_method
 from sdk.testing._serve_patches import (

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError  # Python 3.10 has two
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ray import cloudpickle
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
@@ -23,10 +23,23 @@ from ray.serve.handle import DeploymentResponse, DeploymentResponseGenerator
 
 from sdk.testing._serve_patches import enter_local_request
 
-if TYPE_CHECKING:
-    from sdk.testing._local_app import LocalReplica
-
 _END = object()
+
+
+class CalledReplica(Protocol):
+    """A replica of this process, as its calls see it; ``LocalReplica`` of ``_local_app.py`` is one."""
+
+    application: str
+    deployment: Any
+    loop: asyncio.AbstractEventLoop
+    children: Children
+    calls: LocalCalls
+
+    def enter(self) -> None:
+        """Make this replica the one whose code runs in the current context."""
+
+    def method(self, name: str) -> Any:
+        """Return the method that answers a call."""
 
 
 class LocalRouter:
@@ -36,7 +49,7 @@ class LocalRouter:
         find: Returns the replica that is called.
     """
 
-    def __init__(self, find: Callable[[], LocalReplica]) -> None:
+    def __init__(self, find: Callable[[], CalledReplica]) -> None:
         self._find = find
 
     def running_replicas_populated(self) -> bool:
@@ -144,7 +157,7 @@ class LocalCalls:
         replica: The replica.
     """
 
-    def __init__(self, replica: LocalReplica) -> None:
+    def __init__(self, replica: CalledReplica) -> None:
         self._replica = replica
         limit = replica.deployment.max_ongoing_requests
         self._slots = asyncio.Semaphore(limit)

@@ -17,7 +17,7 @@ from ray import serve
 from ray.serve import context as serve_context
 
 
-class LocalReplica(Protocol):
+class HostedReplica(Protocol):
     """What stands for a replica in this process, as far as Ray Serve's own code is concerned."""
 
     @property
@@ -31,7 +31,7 @@ class LocalReplica(Protocol):
         """Return what calls of a handle to a deployment go through."""
 
 
-_local_replica: contextvars.ContextVar[LocalReplica | None] = contextvars.ContextVar("sdk_local_replica", default=None)
+_local_replica: contextvars.ContextVar[HostedReplica | None] = contextvars.ContextVar("sdk_local_replica", default=None)
 
 #: Marks a replica of this process as the one whose code runs in the current context.
 enter_local_replica = _local_replica.set

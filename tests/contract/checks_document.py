@@ -20,8 +20,8 @@ from proto_text import descriptors
 
 from sdk import grpc_deployment
 from sdk._contract import rules as checks
+from sdk._contract.definition import definition_of
 from sdk._protos.breaking.services import compare
-from sdk.deployment import definition_of
 from sdk.errors import DefinitionError, Problem
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "checks.md"

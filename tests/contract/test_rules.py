@@ -17,6 +17,7 @@ from sdk._contract.rules import check, unannotated
 from sdk.errors import DefinitionError, Problem
 
 HERE = Path(__file__).parent
+REPO = HERE.parents[1]
 SECTIONS = wrong_table.sections()
 
 
@@ -40,7 +41,9 @@ def test_enough_of_both() -> None:
 
 
 def test_every_rule_has_a_wrong_class() -> None:
-    source = "".join((HERE.parents[1] / "sdk" / "_contract" / name).read_text() for name in ("rules.py", "signatures.py"))
+    source = "".join(
+        (HERE.parents[1] / "sdk" / "_contract" / name).read_text() for name in ("rules.py", "signatures.py")
+    )
     rules = {*re.findall(r'problem\(\s*"([a-z-]+)"|Problem\(\s*"([a-z-]+)"', source)}
     known = {rule for pair in rules for rule in pair if rule}
     known |= {f"{side}-{rule}" for side in ("request", "response") for rule in ("type", "stream")}

@@ -11,8 +11,8 @@ from user_defined_protos_pb2 import ImageClass, ImageData
 from user_defined_protos_sdk import ImageClassificationServiceBase
 
 from sdk import DefinitionError, OptionsError, grpc_deployment
+from sdk._contract.definition import definition_of
 from sdk._contract.interceptors import make_interceptors
-from sdk.deployment import definition_of
 
 
 class Classifier(ImageClassificationServiceBase):

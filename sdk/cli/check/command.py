@@ -11,12 +11,12 @@ import click
 
 from sdk._contract import locations as places
 from sdk._contract import rules as checks
-from sdk._contract.definition import keeping_unfit
+from sdk._contract.definition import definition_of, keeping_unfit
 from sdk._contract.methods import generated_bases
 from sdk._serve.deployed_classes import deployed_classes, is_application
 from sdk.cli.check.report import ClassReport, Failure, Report
 from sdk.cli.target import load_target
-from sdk.deployment import Configured, definition_of
+from sdk.deployment import Configured
 from sdk.errors import ApplicationError, DefinitionError, Problem, SdkError
 
 

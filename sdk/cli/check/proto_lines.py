@@ -8,9 +8,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from codegen import compile as compiler
 from codegen.errors import CodegenError
-from codegen.fingerprint import fingerprint
 from codegen.sources import Source
 from sdk._contract.locations import find_proto
+from sdk._protos.fingerprint import fingerprint
 
 
 def with_lines(files: FileDescriptorSet) -> FileDescriptorSet:

@@ -17,8 +17,7 @@ from sdk.service import Cardinality
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from sdk.client import SyncClient
-    from sdk.client._calls import CallOptions
+    from sdk.client import CallOptions, SyncClient
     from sdk.service import Method
 
 

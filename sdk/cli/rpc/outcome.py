@@ -11,8 +11,8 @@ import click
 import grpc
 from google.protobuf.message import DecodeError
 
+from sdk._status import STATUS_DETAILS
 from sdk.cli.rpc.json_messages import Messages, UnprintableError, as_text, dumps
-from sdk.errors import STATUS_DETAILS
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

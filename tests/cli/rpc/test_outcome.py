@@ -9,9 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
 from sdk._protos.descriptors import Descriptors, gather
+from sdk._status import STATUS_DETAILS
 from sdk.cli.rpc.json_messages import Messages
 from sdk.cli.rpc.outcome import Outcome, as_json, as_lines
-from sdk.errors import STATUS_DETAILS
 
 NONE = Messages(DescriptorPool())
 
