@@ -32,6 +32,7 @@ test: check node-client ## Run the checks and every test.
 check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE) --check
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example --check || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check

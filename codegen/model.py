@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from codegen import imports, naming
 from codegen import module_names as scope
 from codegen.module_names import Derived, Home, Scope, Tree
-from sdk._protos.fingerprint import fingerprint
+from sdk._fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest

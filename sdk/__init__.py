@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sdk import testing
     from sdk._serve.api import delete, handle, run, shutdown, start, status
     from sdk._status import error_details
-    from sdk.client._channel import Keepalive, RetryPolicy
+    from sdk.client import Keepalive, RetryPolicy
     from sdk.context import current_context
     from sdk.deployment import grpc_deployment
     from sdk.errors import (
@@ -40,10 +40,10 @@ _MODULES = {
     "DefinitionError": "sdk.errors",
     "GrpcOptions": "sdk.options",
     "IngressError": "sdk.errors",
-    "Keepalive": "sdk.client._channel",
+    "Keepalive": "sdk.client",
     "OptionsError": "sdk.errors",
     "Problem": "sdk.errors",
-    "RetryPolicy": "sdk.client._channel",
+    "RetryPolicy": "sdk.client",
     "RpcError": "sdk.errors",
     "SdkError": "sdk.errors",
     "ServerError": "sdk.errors",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from google.protobuf import descriptor_pool
 
-from sdk._protos.fingerprint import fingerprint
+from sdk._fingerprint import fingerprint
 from sdk.errors import StaleCodeError
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ def test_a_stale_module_says_so(generated: Path, tmp_path: Path) -> None:
 
 FINGERPRINTS = """
 import sys, importlib
-from sdk._protos.fingerprint import fingerprint
+from sdk._fingerprint import fingerprint
 for name in sys.argv[1:]:
     print(fingerprint(importlib.import_module(name).DESCRIPTOR.serialized_pb))
 """

@@ -11,7 +11,7 @@ import grpc
 
 from sdk.cli.rpc.outcome import Outcome
 from sdk.cli.rpc.requests import Watched
-from sdk.client._calls import SyncStreamStream, SyncUnaryStream
+from sdk.client import SyncStreamStream, SyncUnaryStream
 from sdk.service import Cardinality
 
 if TYPE_CHECKING:

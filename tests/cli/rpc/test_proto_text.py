@@ -11,7 +11,7 @@ from sdk._protos.descriptors import Descriptors
 from sdk.cli.proto_files import read_descriptors
 from sdk.cli.rpc.proto_text import ProtoText
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 CASES = HERE.parent / "codegen" / "cases"
 
 

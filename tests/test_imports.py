@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# What generated code and users import; each path stays as it is.
+PUBLIC = {
+    "sdk.client": (
+        "AsyncClient",
+        "AsyncStreamStream",
+        "AsyncStreamUnary",
+        "AsyncUnaryStream",
+        "AsyncUnaryUnary",
+        "CallOptions",
+        "Keepalive",
+        "Metadata",
+        "RetryPolicy",
+        "SyncClient",
+        "SyncStreamStream",
+        "SyncStreamUnary",
+        "SyncUnaryStream",
+        "SyncUnaryUnary",
+    ),
+    "sdk.context": ("ServicerContext", "current_context"),
+    "sdk.deployment": ("BoundDeployment", "DeploymentOptions", "ServicerBase", "grpc_deployment"),
+    "sdk.errors": ("RpcError", "SdkError"),
+    "sdk.handles": ("HandleCall", "HandleOptions", "HandleStream", "HandleStreamCall", "HandleUnary", "ServiceHandle"),
+    "sdk.options": ("GrpcOptions",),
+    "sdk.pytest_plugin": ("grpc_serve",),
+    "sdk.service": ("Cardinality", "Method", "RequestStream", "Service", "Shim"),
+    "sdk.testing": ("Fault", "Server", "serve"),
+}
+PRIVATE = re.compile(r"\bsdk\.(?:\w+\.)*_[a-z]\w*")
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_path_holds_its_names(module: str) -> None:
+    found = vars(__import__(module, fromlist=["*"]))
+    assert [name for name in PUBLIC[module] if name not in found] == []
+
+
+def test_public_modules_are_these() -> None:
+    public = {path.stem for path in (ROOT / "sdk").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {name for name in public if not name.startswith("_")} == {
+        *(module.removeprefix("sdk.") for module in PUBLIC),
+        "cli",
+    }
+
+
+@pytest.mark.parametrize("folder", ["examples", "templates", "tests/codegen/cases"])
+def test_users_code_names_public_modules_only(folder: str) -> None:
+    private = [
+        f"{path.relative_to(ROOT)}: {found}"
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in {".py", ".pyi", ".jinja", ".txt", ".toml"}
+        for found in PRIVATE.findall(path.read_text())
+    ]
+    assert private == []
+
+
+def test_private_names_of_ray_serve_are_used_in_two_files() -> None:
+    named = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "sdk").rglob("*.py")
+        if re.search(r"\bray\.serve\._private\b", path.read_text())
+    }
+    assert named == {"sdk/_serve/internals.py", "sdk/testing/_serve_patches.py"}
