@@ -86,7 +86,7 @@ def test_an_error_midway_is_undone(
 
 KILLED = """
 import os, pathlib, signal, sys
-from codegen import swap
+from codegen import atomic_write
 call, times = sys.argv[2], int(sys.argv[3])
 owner = os if call.startswith("os.") else pathlib.Path
 name = call.rpartition(".")[2]
@@ -98,8 +98,8 @@ def killed(*arguments, **options):
     return real(*arguments, **options)
 setattr(owner, name, killed)
 folder = pathlib.Path(sys.argv[1])
-with swap.locked(folder):
-    swap.swap(folder, {"a.py": b"new a", "new/deep/d.py": b"new d", "sub/b.py": b"new b"}, ["gone/c.py"], int)
+with atomic_write.locked(folder):
+    atomic_write.swap(folder, {"a.py": b"new a", "new/deep/d.py": b"new d", "sub/b.py": b"new b"}, ["gone/c.py"], int)
 """
 
 

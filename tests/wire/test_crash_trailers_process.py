@@ -25,8 +25,8 @@ import asyncio, os, sys
 import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value
 from sdk.service import Cardinality, Method, Row
-from sdk.wire.endings import Endings
-from sdk.wire.server import WireServer, WireSettings
+from sdk._wire.crash_trailers import Endings
+from sdk._wire.server import WireServer, WireSettings
 
 def row(name, handler):
     method = Method(name, name, "/t.T/" + name, Cardinality.UNARY_STREAM, Int32Value, BytesValue)

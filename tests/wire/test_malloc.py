@@ -11,7 +11,7 @@ import pytest
 # Takes and frees what four calls with a message of 1 MB do, and says how many pages the kernel had to give for it.
 PROGRAM = """
 import resource, sys
-from sdk.wire.memory import keep_freed_memory
+from sdk._wire.malloc import keep_freed_memory
 keeps = len(sys.argv) > 1 and keep_freed_memory()
 for turn in range(100):
     if turn == 10:
