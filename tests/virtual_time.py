@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: How often a task may swallow its cancellation.
+_CANCELLATIONS = 10
+
 
 class _Selector(selectors.DefaultSelector):
     """Waits for no file: the seconds that it would have waited are added up."""
@@ -34,6 +37,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Seconds since the loop was made."""
         return self._virtual.passed
 
+    def pass_time(self, seconds: float) -> None:
+        """Put the clock forward; timers that are due run at the next turn."""
+        self._virtual.passed += seconds
+
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on such a loop; sleeping takes no time."""
@@ -41,4 +48,35 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(main)
     finally:
+        close(loop)
+
+
+def close(loop: asyncio.AbstractEventLoop) -> None:
+    """End what still runs on a loop, and close it.
+
+    A task of a test that has failed would else be collected during another test, find its loop closed, and make that
+    other test fail.
+
+    Raises:
+        AssertionError: A task swallows every cancellation.
+    """
+    try:
+        for _ in range(_CANCELLATIONS):
+            tasks = asyncio.all_tasks(loop)
+            if not tasks:
+                break
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(_turns(tasks))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        assert not asyncio.all_tasks(loop), "tasks that can't be cancelled"
+    finally:
         loop.close()
+
+
+async def _turns(tasks: set[asyncio.Task[Any]]) -> None:
+    """Let tasks take their cancellation, until they have ended or swallowed it."""
+    for _ in range(100):
+        if all(task.done() for task in tasks):
+            return
+        await asyncio.sleep(0)
