@@ -87,9 +87,6 @@ class Script:
                     self.stubborn = False
                     continue
                 raise
-            if step == "be stubborn":
-                self.stubborn = True
-                continue
             return step
 
     async def stream(self, requests: Any) -> AsyncIterator[StringValue]:
@@ -184,10 +181,14 @@ class CallLife(RuleBasedStateMachine):
     def send_junk(self) -> None:
         self._send(b"junk")
 
-    @rule(steps=st.lists(st.sampled_from(["send", "read", "raise", "fail", "return", "be stubborn"]), max_size=3))
+    @rule(steps=st.lists(st.sampled_from(["send", "read", "raise", "fail", "return"]), max_size=3))
     def tell_handler(self, steps: list[str]) -> None:
         for step in steps:
             self.script.steps.put_nowait(step)
+
+    @rule()
+    def make_handler_stubborn(self) -> None:
+        self.script.stubborn = True
 
     @rule()
     def turn(self) -> None:
@@ -274,7 +275,7 @@ def test_a_stubborn_handler_of_a_call_that_ends_while_the_server_drains_ends_too
         life.begin("Client", deadline=False)
         life.begin_to_drain()
         life.end_request()
-        life.tell_handler(["be stubborn"])
+        life.make_handler_stubborn()
         life.lose_client()
         assert life.script.running == life.server.ongoing == 1
     finally:
@@ -282,4 +283,4 @@ def test_a_stubborn_handler_of_a_call_that_ends_while_the_server_drains_ends_too
 
 
 TestCallLife = CallLife.TestCase
-TestCallLife.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestCallLife.settings = settings(max_examples=2 * settings.default.max_examples, stateful_step_count=30)
