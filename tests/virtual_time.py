@@ -7,10 +7,9 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+import loops
 
-#: How often a task may swallow its cancellation.
-_CANCELLATIONS = 10
+T = TypeVar("T")
 
 
 class _Selector(selectors.DefaultSelector):
@@ -48,35 +47,4 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(main)
     finally:
-        close(loop)
-
-
-def close(loop: asyncio.AbstractEventLoop) -> None:
-    """End what still runs on a loop, and close it.
-
-    A task of a test that has failed would else be collected during another test, find its loop closed, and make that
-    other test fail.
-
-    Raises:
-        AssertionError: A task swallows every cancellation.
-    """
-    try:
-        for _ in range(_CANCELLATIONS):
-            tasks = asyncio.all_tasks(loop)
-            if not tasks:
-                break
-            for task in tasks:
-                task.cancel()
-            loop.run_until_complete(_turns(tasks))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        assert not asyncio.all_tasks(loop), "tasks that can't be cancelled"
-    finally:
-        loop.close()
-
-
-async def _turns(tasks: set[asyncio.Task[Any]]) -> None:
-    """Let tasks take their cancellation, until they have ended or swallowed it."""
-    for _ in range(100):
-        if all(task.done() for task in tasks):
-            return
-        await asyncio.sleep(0)
+        loops.close(loop)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import loops
 import virtual_time
 from fuzzing import split_answers
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
@@ -265,7 +266,7 @@ class CallLife(RuleBasedStateMachine):
             assert self.loop.timers() == 0
         finally:
             self.server.executor.shutdown(wait=False)
-            virtual_time.close(self.loop)
+            loops.close(self.loop)
 
 
 def test_a_stubborn_handler_of_a_call_that_ends_while_the_server_drains_ends_too() -> None:

@@ -13,14 +13,12 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from loops import PATIENCE_S
 
 from sdk.service import Cardinality, Method, Row
 from sdk.wire.connection import Connection
 from sdk.wire.frames import pack_prefix, unpack_prefix
 from sdk.wire.server import WireServer, WireSettings
-
-#: Seconds that something may take which comes at once on an idle machine; only a test that fails waits so long.
-PATIENCE_S = 30
 
 _ALIVE, _ = os.pipe()  # for the sweep, which asks the kernel whether a peer is still there
 
