@@ -14,7 +14,8 @@ import grpc.aio
 import pytest
 import virtual_time
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns, until
+from loops import PATIENCE_S
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns, until, until_it_waits_for_its_client
 
 from sdk.context import ServicerContext
 from sdk.wire import threads
@@ -32,7 +33,7 @@ def test_a_call_that_is_cancelled_before_its_handler_starts_gives_its_place_back
         peer.call("Never", Int32Value())
         peer.transport.closed = True
         peer.connection.connection_lost(None)
-        await asyncio.sleep(0.01)
+        await turns()
         assert server.ongoing == 0
 
     in_loop(body)
@@ -56,13 +57,13 @@ def test_a_handler_that_never_waits_ends_with_its_connection(handler: Any) -> No
         peer = Peer(server)
         peer.call("Stream", Int32Value())
         peer.connection.pause_writing()
-        await asyncio.sleep(0.01)
+        await until_it_waits_for_its_client(peer)
         # As uvloop does it: the transport drops what is written and frees the buffer; the loss is told a little later.
         peer.transport.closed = True
         peer.transport.write = lambda data: None  # type: ignore[method-assign]
         peer.connection.resume_writing()
         asyncio.get_running_loop().call_soon(peer.connection.connection_lost, None)
-        await asyncio.sleep(0.01)
+        await turns()
         assert server.ongoing == 0
 
     in_loop(body)
@@ -248,11 +249,11 @@ def test_a_call_is_ongoing_until_its_task_and_its_threads_have_ended(last: str) 
 def test_a_thread_that_outlives_its_call_is_logged(
     cardinality: Any, returns_in_time: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(threads, "OUTLIVES_S", 0.05)
+    monkeypatch.setattr(threads, "OUTLIVES_S", PATIENCE_S if returns_in_time else 0.05)
     go = threading.Event()
 
     def block(request: Int32Value) -> StringValue:
-        go.wait(5)
+        go.wait(PATIENCE_S)
         return StringValue()
 
     def stream(request: Int32Value) -> Iterator[StringValue]:
@@ -264,11 +265,12 @@ def test_a_thread_that_outlives_its_call_is_logged(
         peer = Peer(server)
         peer.call("Block", Int32Value(), request_id="long")
         assert (await peer.answered())["grpc-status"] == "4"
-        if returns_in_time:
-            go.set()
-        await asyncio.sleep(0.1)
+        if not returns_in_time:
+            await until(lambda: caplog.messages)
         go.set()
         await until(lambda: not server.ongoing)
+        timers = server.loop._scheduled
+        assert not [timer for timer in timers if timer._callback is threads._warn and not timer.cancelled()]
 
     with caplog.at_level(logging.WARNING, "sdk.wire"):
         in_loop(body)

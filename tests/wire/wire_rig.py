@@ -37,6 +37,16 @@ async def until(condition: Callable[[], object]) -> None:
     await asyncio.wait_for(look(), PATIENCE_S)
 
 
+async def until_it_waits_for_its_client(peer: Peer) -> None:
+    """Wait until the handler of the running call waits: its client takes nothing."""
+
+    def is_waiting() -> bool:
+        call = peer.connection._call
+        return call is not None and call._write_waiter is not None and not call._write_waiter.done()
+
+    await until(is_waiting)
+
+
 async def turns(count: int = 20) -> None:
     """Let the loop do what is ready now, and what follows from it; no time passes."""
     for _ in range(count):
