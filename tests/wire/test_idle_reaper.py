@@ -20,7 +20,7 @@ from sdk._wire import idle_reaper as sweep
 from sdk._wire.connection import Connection
 from sdk._wire.idle_reaper import IDLE_S, PATIENCE_S
 from sdk._wire.server import WireServer
-from sdk.service import Method, Row
+from sdk.service import Method, MethodBinding
 
 HEAD = b"POST /t.T/%s HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
 BODY = b"7\r\n\0\0\0\0\2\x08\x04\r\n0\r\n\r\n"
@@ -208,7 +208,7 @@ def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServe
         }
         server = WireServer(
             [
-                Row(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+                MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
                 for name, (cardinality, handler) in handlers.items()
             ]
         )

@@ -18,7 +18,7 @@ from loops import PATIENCE_S
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix, unpack_prefix
 from sdk._wire.server import WireServer, WireSettings
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
 
 _ALIVE, _ = os.pipe()  # for the sweep, which asks the kernel whether a peer is still there
 
@@ -211,11 +211,11 @@ def in_loop(body: Body, run: Callable[[Coroutine[Any, Any, None]], object] = asy
             interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
             **handlers: tuple[Cardinality, Any],
         ) -> WireServer:
-            rows = [
-                Row(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+            bindings = [
+                MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
                 for name, (cardinality, handler) in handlers.items()
             ]
-            server = WireServer(rows, settings, compression=compression, interceptors=interceptors)
+            server = WireServer(bindings, settings, compression=compression, interceptors=interceptors)
             server.attach(asyncio.get_running_loop())
             servers.append(server)
             return server

@@ -21,7 +21,7 @@ from loops import PATIENCE_S
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
 
 if TYPE_CHECKING:
     from loops import Run
@@ -36,7 +36,9 @@ class Replica:
     def __init__(self, kind: str, **handlers: Any) -> None:
         self.kind = kind
         self.server = WireServer(
-            Row(Method(name, name, f"/{SERVICE}/{name}", Cardinality.STREAM_STREAM, Int32Value, StringValue), handler)
+            MethodBinding(
+                Method(name, name, f"/{SERVICE}/{name}", Cardinality.STREAM_STREAM, Int32Value, StringValue), handler
+            )
             for name, handler in handlers.items()
         )
 
