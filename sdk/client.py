@@ -11,11 +11,10 @@ import asyncio
 import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVar, cast
 
 import grpc
 import grpc.aio
-from typing_extensions import Self
 
 from sdk.channels import (
     DEFAULT_MAX_MESSAGE_LENGTH,
@@ -259,7 +258,7 @@ class AsyncClient(_Client[grpc.aio.Channel]):
         """
         try:
             await asyncio.wait_for(self.channel.channel_ready(), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise _not_ready(self, timeout) from None
 
     async def close(self) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from typing_extensions import Self, TypedDict, Unpack
+from typing_extensions import TypedDict, Unpack
 
 from sdk.client_requests import Requests, check_request, check_writes, checked_requests
 
@@ -20,12 +20,8 @@ if TYPE_CHECKING:
     Client: TypeAlias = AsyncClient | SyncClient
     T = TypeVar("T")
 
-    class Responses(grpc.CallIterator[T], Iterator[T]):
+    class Responses(grpc.Call, Iterator[T]):
         """What a blocking client returns for a stream of responses, for type checkers: grpc's call, all of it typed."""
-
-        def __iter__(self) -> Iterator[T]: ...
-        def __next__(self) -> T: ...
-        def cancel(self) -> bool: ...  # noqa: D102  # grpc's own, whose stub has no types
 
 
 Metadata: TypeAlias = Sequence[tuple[str, "str | bytes"]]
