@@ -13,11 +13,15 @@ GUIDE := examples/guide
 EXAMPLES := $(dir $(wildcard examples/*/*.proto))
 BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
+# Installs with uv as pip is configured, or with pip.
+INSTALL := $(BIN)/python .ci/install.py
+LOWEST := .venv-lowest
 NODE_CLIENT := tests/interop/node
 NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-codegen chaos fuzz codegen install node-client clean distclean
+.PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen install constraints node-client \
+	clean distclean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -28,6 +32,11 @@ demo: codegen ## Run Ray Serve's gRPC guide from its first call to its last, and
 test: check node-client ## Run the checks and every test.
 	$(BIN)/pytest --doctest-modules sdk codegen
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder
+
+test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproject.toml names, installed in .venv-lowest.
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(INSTALL) --uv-only pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[dev]'
+	$(LOWEST)/bin/pytest -n $(WORKERS) --no-loadscope-reorder $(LOWEST_TESTS)
 
 check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos.
 	$(BIN)/ruff check .
@@ -41,6 +50,10 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	for example in $(EXAMPLES); do (cd $$example && $(CURDIR)/$(BIN)/sdk check --strict $$(basename *_app.py .py)) || exit 1; done
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(INSTALLED) ## Format the code, and fix what ruff can.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
 	$(BIN)/python $(BENCH)/bench.py $(if $(QUICK),--quick)
@@ -64,10 +77,17 @@ codegen: $(INSTALLED) ## Generate the code of every proto in the repository agai
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt .ci/install.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
+	$(INSTALL) -e '.[dev]' -c constraints.txt
 	touch $@
+
+constraints: ## Write constraints.txt again, with the newest releases of today.
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --uv-only pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 \
+		--no-header --no-annotate > $(VENV)/constraints.txt
+	sed -i '/^[^#]/d' constraints.txt
+	cat $(VENV)/constraints.txt >> constraints.txt
 
 node-client: $(NODE_INSTALLED) ## Install the packages of the interop tests' Node client; node and npm come from PyPI.
 
@@ -82,4 +102,4 @@ clean: ## Remove what tests, builds and benchmarks wrote.
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean ## Remove .venv and node_modules too.
-	rm -rf $(VENV) $(NODE_CLIENT)/node_modules
+	rm -rf $(VENV) $(LOWEST) $(NODE_CLIENT)/node_modules
