@@ -77,9 +77,12 @@ def main(arguments: list[str]) -> int:
     environment = {**uv_environment(listed), **os.environ}
     uv = find_uv(environment)
     if arguments[:1] == ["--uv-only"]:
-        return 1 if uv is None else subprocess.run([uv, *arguments[1:]], env=environment).returncode
+        if uv is None:
+            print("This needs uv, which pip can't install here.", file=sys.stderr)
+            return 1
+        return subprocess.run([str(uv), *arguments[1:]], env=environment).returncode
     if uv is not None:
-        install = [uv, "pip", "install", "--quiet", "--python", sys.executable, *arguments]
+        install = [str(uv), "pip", "install", "--quiet", "--python", sys.executable, *arguments]
         if subprocess.run(install, env=environment).returncode == 0:
             return 0
     print("uv can't install here; pip does, in more time.", file=sys.stderr)
