@@ -17,8 +17,8 @@ INSTALLED := $(VENV)/.installed
 INSTALL := $(BIN)/python .ci/install.py
 # Generated code refuses a protobuf older than the protoc that wrote it: `make test-lowest` writes its own.
 LOWEST := build/lowest
-# What type checkers say differs with their versions; the rest is about machines, not versions.
-NOT_LOWEST := typing codegen/test_corpus.py chaos packaging
+# What type checkers say, and what other generators write, differs with their versions; the rest needs no such try.
+NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py chaos packaging
 NODE_CLIENT := tests/interop/node
 NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
@@ -43,8 +43,9 @@ test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproje
 	$(PYTHON) -m venv $(LOWEST)/$(VENV)
 	$(INSTALL) --uv-only pip install --quiet --python $(LOWEST)/$(BIN)/python --resolution lowest-direct -e '$(LOWEST)[dev]'
 	touch $(LOWEST)/$(INSTALLED)
-	$(MAKE) -C $(LOWEST) generated
-	cd $(LOWEST) && $(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder $(addprefix --ignore=tests/,$(NOT_LOWEST))
+	$(MAKE) -C $(LOWEST) generated node-client
+	cd $(LOWEST) && $(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -k 'not 2024' \
+		$(addprefix --ignore=tests/,$(NOT_LOWEST)) # protoc 31 does not know edition 2024
 
 check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos.
 	$(BIN)/ruff check .
