@@ -8,7 +8,7 @@ import types
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
-from typing import Annotated, Any, ClassVar, Generic, NewType, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NewType, Protocol, Self, TypeVar
 from unittest import mock
 
 import typing_extensions
@@ -21,7 +21,7 @@ from greet_code import HelloReply as Reply
 from greet_code import HelloRequest as Request
 from right_classes import Async
 from tables import right
-from typing_extensions import ParamSpec, Self, TypeAliasType
+from typing_extensions import ParamSpec, TypeAliasType
 
 P = ParamSpec("P")
 T = TypeVar("T")
