@@ -48,10 +48,10 @@ bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUI
 	$(if $(QUICK),,$(BIN)/python $(BENCH)/codegen_bench.py)
 
 chaos: $(INSTALLED) ## Change, break and kill everything under constant load, in ten minutes: what did clients see?
-	$(BIN)/python tests/chaos/chaos.py
+	$(BIN)/python -m tests.chaos.chaos
 
 fuzz: $(INSTALLED) ## Send mutated requests to the wire server for FUZZ_SECONDS (60), from a new seed each time.
-	$(BIN)/python tests/wire/fuzzing.py
+	$(BIN)/python -m tests.wire.fuzzing
 
 bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc with the other generators.
 	$(BIN)/python tests/benchmarks/codegen_bench.py
@@ -61,7 +61,7 @@ codegen: $(INSTALLED) ## Generate the code of every proto in the repository agai
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
-	$(BIN)/python tests/codegen/test_cases.py
+	$(BIN)/python -m tests.codegen.test_cases
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
 

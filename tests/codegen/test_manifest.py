@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from project import FILES, PROTO, Sdk, content, message, outcome, put
+
+from tests.support.project import FILES, PROTO, Sdk, content, message, outcome, put
 
 
 def modules(folder: str = "gen") -> list[str]:

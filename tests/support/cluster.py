@@ -13,8 +13,10 @@ from pathlib import Path
 
 from codegen.sync import Options, update
 
+#: The repository: the tests are a package of it.
+ROOT = Path(__file__).parents[2]
 #: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
-IMPORTED_BY_REPLICAS: list[Path] = []
+IMPORTED_BY_REPLICAS: list[Path] = [ROOT]
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError, current_context
 from sdk._wire.flow import HIGH_WATER
 from sdk._wire.server import WireSettings
 from sdk.context import ServicerContext
 from sdk.service import Cardinality
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 
 async def double(request: Int32Value) -> StringValue:

@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from fuzzing import split_answers
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 from sdk import RpcError
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
 from sdk._wire.server import WireServer, WireSettings
 from sdk.service import Method, Row
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
+from tests.wire.fuzzing import split_answers
 
 METHODS = {"Unary": UNARY, "Server": SERVER, "Client": CLIENT, "Bidi": BIDI}
 DEADLINE_S = 30

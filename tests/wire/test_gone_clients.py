@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from test_call import SERVER, UNARY, Peer, in_loop
 
 from sdk._wire import threads
 from sdk._wire.server import WireSettings
 from sdk.context import ServicerContext
+from tests.support.wire_rig import SERVER, UNARY, Peer, in_loop
 
 
 def test_a_call_that_is_cancelled_before_its_handler_starts_gives_its_place_back() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from envoy_rig import Rig, rig
+
+from tests.support.envoy_rig import Rig, rig
 
 if TYPE_CHECKING:
     Run = Callable[[Coroutine[Any, Any, None]], None]

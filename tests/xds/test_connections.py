@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from envoy_rig import Rig, rig
 
 from sdk._ingress.envoy.drain import say_goodbye
 from sdk._xds.resources import build
+from tests.support.envoy_rig import Rig, rig
 
 if TYPE_CHECKING:
-    from envoy_rig import Apps
+    from tests.support.envoy_rig import Apps
 
     Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
-from envoy_rig import Rig, rig
 
 from sdk._ingress.scale_to_zero.gate import Gate
 from sdk._xds.resources import build
 from sdk._xds.snapshot import Snapshot
+from tests.support.envoy_rig import Rig, rig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from envoy_rig import Upstream, rig
+from tests.support.envoy_rig import Upstream, rig
 
 GREET = "/demo.Greeter/SayHello"
 

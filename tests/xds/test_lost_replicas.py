@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from envoy_rig import Rig, Upstream, rig
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._xds.resources import build
+from tests.support.envoy_rig import Rig, Upstream, rig
 
 if TYPE_CHECKING:
-    from envoy_rig import Apps
+    from tests.support.envoy_rig import Apps
 
     Run = Callable[[Coroutine[Any, Any, None]], None]
 

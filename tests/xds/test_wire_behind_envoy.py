@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
-from envoy_rig import Rig, rig
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
 from sdk.service import Cardinality, Method, Row
+from tests.support.envoy_rig import Rig, rig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
