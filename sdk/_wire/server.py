@@ -205,6 +205,18 @@ class WireServer:
         """Log an exception that a handler did not handle, with the id that the client has."""
         logger.error("%s failed, request_id %s", call.path.decode("latin-1"), call.request_id, exc_info=error)
 
+    def log_stubborn(self, call: Call, seconds: float) -> None:
+        """Log that a coroutine has not ended so many seconds after it was cancelled."""
+        logger.warning(
+            "%s still runs %g s after it was cancelled, request_id %s; it keeps one of the %d places "
+            "(max_ongoing_requests) until it ends, and is cancelled again: "
+            "a handler must not catch asyncio.CancelledError without raising it",
+            call.path.decode("latin-1"),
+            seconds,
+            call.request_id,
+            self.settings.max_ongoing_requests,
+        )
+
     def forget(self, connection: Connection) -> None:
         """A connection is closed."""
         self._connections.discard(connection)

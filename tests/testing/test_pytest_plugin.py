@@ -50,7 +50,8 @@ def test_nothing_is_left():
 def run(folder: Path, *arguments: str) -> str:
     paths = [str(ROOT), str(Path(str(harness_pb2.__file__)).parent)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "pytest", "-p", "sdk.pytest_plugin", "-W", "error", *arguments]
+    # pytest-asyncio warns that it is not configured.
+    command = [sys.executable, "-m", "pytest", "-p", "sdk.pytest_plugin", "-p", "no:asyncio", "-W", "error", *arguments]
     # Ray's own warnings, which pyproject.toml leaves out here.
     command += ["-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning", "-W", "ignore::ResourceWarning"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -15,7 +15,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from sdk._wire import frames
 from sdk._wire.frames import INFLATE_BYTES, pack_prefix
 from sdk._wire.server import WireSettings
-from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns
 
 SHORT = Int32Value(value=7).SerializeToString()
 # A known field, and one that is not known, whose bytes do not get shorter.
@@ -168,7 +168,7 @@ def test_a_client_that_goes_meanwhile_leaves_nothing(
         assert await asyncio.to_thread(began.wait, 10)
         peer.transport.closed = True
         peer.connection.connection_lost(None)
-        await asyncio.sleep(0.01)
+        await turns()
         assert wire.ongoing == 0
         go.set()
 

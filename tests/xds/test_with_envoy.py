@@ -6,7 +6,7 @@ import asyncio
 import re
 import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,12 +18,9 @@ from sdk._xds.resources import Resources, build
 from tests.support.envoy_rig import rig, start_envoy, stop_envoy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
     from sdk._xds.snapshot import Snapshot
     from tests.support.envoy_rig import Apps
-
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from tests.support.loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 FRUIT = "/demo.Fruit/Count"
@@ -34,15 +31,6 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 def app(name: str) -> tuple[str, str]:
     return ("application", name)
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 def test_the_last_of_several_application_values_counts(run: Run) -> None:
