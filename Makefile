@@ -70,17 +70,17 @@ bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUI
 	$(if $(QUICK),,$(BIN)/python $(BENCH)/codegen_bench.py)
 
 chaos: $(INSTALLED) ## Change, break and kill everything under constant load, in ten minutes: what did clients see?
-	$(BIN)/python tests/chaos/chaos.py
+	$(BIN)/python -m tests.chaos.chaos
 
 fuzz: $(INSTALLED) ## Search at random for FUZZ_SECONDS (60) each: mutated requests, then the property tests. fuzz-failures/ keeps finds.
-	$(BIN)/python tests/wire/fuzzing.py
+	$(BIN)/python -m tests.wire.fuzzing
 	$(BIN)/pytest --hypothesis-profile=search -m hypothesis --timeout=0 $$(grep -rl --include='test_*.py' '^from hypothesis' tests)
 
 bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc with the other generators.
 	$(BIN)/python tests/benchmarks/codegen_bench.py
 
 codegen: generated ## Generate the code of every proto in the repository again.
-	$(BIN)/python tests/codegen/test_cases.py
+	$(BIN)/python -m tests.codegen.test_cases
 
 generated: $(INSTALLED)
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE)

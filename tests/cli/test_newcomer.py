@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import free_port
-from conftest import SDK
-from test_run import processes_with
+
+from tests.support.cluster import free_port
+from tests.support.processes import processes_with
+from tests.support.sdk_command import SDK
 
 BIN = SDK.parent
 

@@ -4,7 +4,7 @@ A case is a folder with protos and, in ``expected``, what comes out: every ``_sd
 other files with how they import one another. ``case.json`` says what is not as usual: ``protos``, another folder of
 protos; ``package``, for the output to be one; ``include``, a distribution whose protos are imported.
 
-To accept a change: ``python tests/codegen/test_cases.py``.
+To accept a change: ``python -m tests.codegen.test_cases``.
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from certificates import Authority
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from sdk import Keepalive, RetryPolicy, RpcError, error_details
 from sdk.client._channel import parse_target
+from tests.support.certificates import Authority
 
 pytestmark = pytest.mark.timeout(60)
 

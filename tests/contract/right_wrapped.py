@@ -16,12 +16,13 @@ import wrapt
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import Message
-from greet_code import GREET, UNARY, Downloader, Greeter, Talker, Uploader, make_base
-from greet_code import HelloReply as Reply
-from greet_code import HelloRequest as Request
-from right_classes import Async
-from tables import right
 from typing_extensions import ParamSpec, TypeAliasType
+
+from tests.contract.greet_code import GREET, UNARY, Downloader, Greeter, Talker, Uploader, make_base
+from tests.contract.greet_code import HelloReply as Reply
+from tests.contract.greet_code import HelloRequest as Request
+from tests.contract.right_classes import Async
+from tests.contract.tables import right
 
 P = ParamSpec("P")
 T = TypeVar("T")

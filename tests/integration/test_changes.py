@@ -6,12 +6,12 @@ import threading
 import time
 from typing import Any
 
-import apps
 import grpc
-from clients import FOO, error_of
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
+from tests.integration import apps
+from tests.integration.clients import FOO, error_of
 
 
 def test_redeploy_under_load_loses_nothing(deploy: Any, ingress: Any) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import apps
 import grpc
 import pytest
 import ray
-from clients import FOO, metadata_for
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
 from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
+from tests.integration import apps
+from tests.integration.clients import FOO, metadata_for
 
 TUNED = metadata_for("tuned")
 LIMIT = 1 << 20

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns
 
 from sdk._wire import frames
 from sdk._wire.frames import INFLATE_BYTES, pack_prefix
 from sdk._wire.server import WireSettings
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns
 
 SHORT = Int32Value(value=7).SerializeToString()
 # A known field, and one that is not known, whose bytes do not get shorter.

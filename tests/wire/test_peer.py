@@ -3,9 +3,9 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from certificates import Authority
 
 from sdk._wire.peer import auth_context_of, peer_of
+from tests.support.certificates import Authority
 
 PEM = Authority("tests").sign("ann", organization="Acme", dns=("a.org",), uri=("spiffe://acme/ann",)).certificate
 HEADER = f'Hash=ab12;Cert="{quote(PEM, safe="")}"'
