@@ -17,7 +17,7 @@ _LONGEST_S = 365 * 86400.0
 _ERROR_DETAILS = ("traceback", "message", "none")
 
 #: The options that can be changed while the ingress runs: Envoy's listener has no part in them.
-LIVE = frozenset(
+LIVE_OPTIONS = frozenset(
     {
         "request_timeout_s",
         "route_by_service",
@@ -173,22 +173,22 @@ class GrpcOptions:
         elif self.tls_client_ca is not None and self.tls_certificate is None:
             yield "tls_client_ca must come with tls_certificate and tls_private_key"
 
-    def with_live_of(self, other: GrpcOptions) -> GrpcOptions:
+    def with_live_options_of(self, other: GrpcOptions) -> GrpcOptions:
         """Return these options with the values of others where the ingress can change while it runs.
 
         Example:
-            >>> changed = GrpcOptions(port=9000).with_live_of(GrpcOptions(port=9001, route_by_service=True))
+            >>> changed = GrpcOptions(port=9000).with_live_options_of(GrpcOptions(port=9001, route_by_service=True))
             >>> changed.port, changed.route_by_service
             (9000, True)
         """
-        return replace(self, **{name: getattr(other, name) for name in LIVE})
+        return replace(self, **{name: getattr(other, name) for name in LIVE_OPTIONS})
 
     def fixed_differences(self, other: GrpcOptions) -> tuple[str, ...]:
         """Return the names of what differs in other options, and can't be changed while the ingress runs."""
         return tuple(
             field.name
             for field in fields(self)
-            if field.name not in LIVE and getattr(self, field.name) != getattr(other, field.name)
+            if field.name not in LIVE_OPTIONS and getattr(self, field.name) != getattr(other, field.name)
         )
 
     def differences(self, other: GrpcOptions) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sdk import GrpcOptions, OptionsError
-from sdk.options import LIVE
+from sdk.options import LIVE_OPTIONS
 
 DOCS = Path(__file__).parents[1] / "docs" / "options.md"
 
@@ -84,6 +84,6 @@ def test_what_can_not_change_while_the_ingress_runs_is_named() -> None:
 
 def test_what_changes_while_the_ingress_runs_stands_in_the_documentation() -> None:
     (section,) = re.findall(r"^## What changes while it runs\n(.*?)^## ", DOCS.read_text(), re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"^- `(\w+)`", section, re.MULTILINE)) == LIVE
-    for name in LIVE:
+    assert set(re.findall(r"^- `(\w+)`", section, re.MULTILINE)) == LIVE_OPTIONS
+    for name in LIVE_OPTIONS:
         assert f"``{name}``" in str(GrpcOptions.__doc__).split("Attributes:")[0]

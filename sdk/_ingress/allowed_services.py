@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sdk.options import GrpcOptions
 
 
-def with_services(options: GrpcOptions) -> GrpcOptions:
+def resolve_services(options: GrpcOptions) -> GrpcOptions:
     """Return the options with full names of services in place of import paths.
 
     A name whose last part starts with a small letter is that of a function,
@@ -33,7 +33,7 @@ def with_services(options: GrpcOptions) -> GrpcOptions:
     Example:
         >>> from sdk import GrpcOptions
         >>> path = "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server"
-        >>> with_services(GrpcOptions(grpc_servicer_functions=(path, "greet.Greeter"))).grpc_servicer_functions
+        >>> resolve_services(GrpcOptions(grpc_servicer_functions=(path, "greet.Greeter"))).grpc_servicer_functions
         ('greet.Greeter', 'grpc.health.v1.Health')
     """
     if options.grpc_servicer_functions is None:

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from sdk._ingress import option_store as changed_options
-from sdk._ingress import proxy_fleet as proxy_actors
+from sdk._ingress import option_store, proxy_fleet
 from sdk._ingress.cluster import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S
-from sdk._ingress.owners import Absence, Ties
-from sdk._ingress.recovery import Learning
+from sdk._ingress.owners import Absence, OwnerLeases
+from sdk._ingress.recovery import Recovery
 from sdk._ingress.registry import Lease, ProxyState, Registry, Replica
-from sdk._ingress.scale_to_zero.activator import Waking
+from sdk._ingress.scale_to_zero.activator import Activator
 
 if TYPE_CHECKING:
-    from sdk._ingress.scale_to_zero.activator import Wake
-    from sdk._ingress.scale_to_zero.waiting_calls import Key
+    from sdk._ingress.scale_to_zero.activator import Activate
+    from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
     from sdk._xds.snapshot import Deployment, Snapshot
     from sdk.options import GrpcOptions
 
@@ -59,7 +58,7 @@ class Controller:
             is not known which those are; None when it can't say. Called in a thread, and only while some deployment has
             no replica.
         has_serve: Tells whether Ray Serve runs, a restart of its controller included. Called in a thread.
-        wake: Has a replica of a deployment started, for which calls wait.
+        activate: Has a replica of a deployment started, for which calls wait.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
@@ -67,27 +66,27 @@ class Controller:
         options: GrpcOptions,
         list_deployments: Callable[[], Mapping[str, Container[str]] | None],
         has_serve: Callable[[], bool],
-        wake: Wake,
+        activate: Activate,
     ) -> None:
         self._list_deployments = list_deployments
         self._has_serve = has_serve
         self._without_serve = Absence(_WITHOUT_SERVE_S)
-        self._ties = Ties()
+        self._owner_leases = OwnerLeases()
         self._registry = Registry(
             lease_s=LEASE_S,
             proxy_lease_s=PROXY_LEASE_S,
             pause_s=LEASE_S / 2,
-            options=await changed_options.restore(options),
+            options=await option_store.load(options),
         )
         self._changing = asyncio.Lock()
-        self._waking = Waking(wake)
+        self._activator = Activator(activate)
         self._changed = asyncio.Event()
         self._proxy_actors: dict[str, Any] = {}
         self._heard_at: dict[str, float] = {}
         self._nodes = 0
         # Until its end, every replica that lives has sent a heartbeat.
-        self._learning = Learning(LEASE_S)
-        self._tending = asyncio.get_running_loop().create_task(self._tend())
+        self._recovery = Recovery(LEASE_S)
+        self._reconcile_task = asyncio.get_running_loop().create_task(self._reconcile_forever())
 
     # -- replicas -----------------------------------------------------------------------------
 
@@ -111,7 +110,7 @@ class Controller:
         if options != self._registry.options:
             return False
         self._registry.register(replica, descriptors)
-        self._registry.note_followed(replica.endpoint.replica_id, options)
+        self._registry.set_replica_options(replica.endpoint.replica_id, options)
         await self._acknowledged(timeout_s)
         return True
 
@@ -119,7 +118,7 @@ class Controller:
         """Renew the lease of a replica that serves with these options. None: it is not known and must register."""
         if not self._registry.renew(replica_id):
             return None
-        if self._registry.note_followed(replica_id, options):
+        if self._registry.set_replica_options(replica_id, options):
             self._notify()
         return self._lease
 
@@ -140,29 +139,31 @@ class Controller:
         Returns:
             The snapshot, or None when there is no news for a while.
         """
-        if not self._learning.is_over and held is not None:
+        if not self._recovery.is_over and held is not None:
             self._registry.adopt(held)
-        self._learning.hear(state.node_id, holds_table=held is not None)
+        self._recovery.hear(state.node_id, holds_table=held is not None)
         self._registry.report(state)
         self._notify()
         await self._until(
-            lambda: self._learning.is_over and (held is None or self._registry.snapshot != held), _WATCH_S
+            lambda: self._recovery.is_over and (held is None or self._registry.snapshot != held), _WATCH_S
         )
         snapshot = self._registry.snapshot
-        return snapshot if self._learning.is_over and snapshot != held else None
+        return snapshot if self._recovery.is_over and snapshot != held else None
 
     async def report(self, state: ProxyState) -> None:
         """Take a proxy's report when something has changed there."""
         self._registry.report(state)
         self._notify()
 
-    async def waiting(self, proxy_id: str, counts: Mapping[Key, int]) -> Mapping[Key, str]:
+    async def report_waiting_calls(
+        self, proxy_id: str, counts: Mapping[DeploymentKey, int]
+    ) -> Mapping[DeploymentKey, str]:
         """Take note of how many calls wait at a proxy for the first replica of which deployment.
 
         Returns:
             Why some of these deployments can't start.
         """
-        return self._waking.report(proxy_id, counts)
+        return self._activator.report(proxy_id, counts)
 
     async def descriptors(self, digest: str) -> bytes | None:
         """Return the descriptors that some replica announced; None when none did."""
@@ -195,12 +196,12 @@ class Controller:
         """
         deadline = time.monotonic() + timeout_s
         async with self._changing:  # kept and published in the same order
-            changed = self._registry.options.with_live_of(options)
-            await changed_options.keep(changed)
+            changed = self._registry.options.with_live_options_of(options)
+            await option_store.save(changed)
             self._registry.reconfigure(changed)
         late = [] if await self._acknowledged(timeout_s) else ["a proxy"]
-        await self._until(lambda: not self._registry.behind, deadline - time.monotonic())
-        return ", ".join([*late, *self._registry.behind])
+        await self._until(lambda: not self._registry.outdated_replicas, deadline - time.monotonic())
+        return ", ".join([*late, *self._registry.outdated_replicas])
 
     async def announce(
         self, application: str, deployments: Iterable[tuple[Deployment, bytes]], timeout_s: float
@@ -214,29 +215,30 @@ class Controller:
         self._registry.delete_application(name)
         await self._acknowledged(timeout_s)
 
-    async def hold(self, key: str) -> None:
-        """Return when :meth:`release` is called with the same key."""
-        await self._ties.hold(key)
+    async def hold_owner_lease(self, key: str) -> None:
+        """Return when :meth:`release_owner_lease` is called with the same key."""
+        await self._owner_leases.hold(key)
 
-    async def tie(self, held: list[Any], end: Callable[[], None]) -> None:
-        """Call ``end`` when the process that called :meth:`hold` dies before it calls :meth:`release`.
+    async def watch_owner_lease(self, held: list[Any], end: Callable[[], None]) -> None:
+        """Call a function if the owner of a lease dies before it calls :meth:`release_owner_lease`.
 
         Args:
-            held: The reference that its call returned, alone in a list, so that Ray does not wait for it.
-            end: What is left to do then.
+            held: The reference that its call of :meth:`hold_owner_lease` returned, alone in a list, so that Ray does
+                not wait for it.
+            end: The function; it is called in a thread.
         """
-        await self._ties.end_with_owner(held[0], end)
+        await self._owner_leases.call_on_owner_death(held[0], end)
 
-    async def release(self, key: str) -> None:
-        """End what :meth:`hold` with the same key began."""
-        self._ties.release(key)
+    async def release_owner_lease(self, key: str) -> None:
+        """End what :meth:`hold_owner_lease` with the same key began."""
+        self._owner_leases.release(key)
 
     async def stop(self) -> None:
         """Stop every proxy with its Envoy. The caller then ends this actor."""
-        self._tending.cancel()
-        await self._waking.stop()
+        self._reconcile_task.cancel()
+        await self._activator.stop()
         await self._stop_proxies()
-        await changed_options.forget()
+        await option_store.delete()
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -245,7 +247,7 @@ class Controller:
         return Lease(self._registry.options, self._nodes > 1)
 
     async def _stop_proxies(self) -> None:
-        await asyncio.gather(*(proxy_actors.stop(actor) for actor in self._proxy_actors.values()))
+        await asyncio.gather(*(proxy_fleet.stop(actor) for actor in self._proxy_actors.values()))
         self._proxy_actors.clear()
 
     def _problems(self) -> tuple[str, ...]:
@@ -255,39 +257,39 @@ class Controller:
         proxies = self._registry.proxies
         return bool(self._proxy_actors) and len(proxies) >= len(self._proxy_actors) and all(p.version for p in proxies)
 
-    async def _tend(self) -> None:
+    async def _reconcile_forever(self) -> None:
         """Keep a proxy on every node and forget what no longer reports, for ever."""
         while True:
             try:
-                await self._tend_once()
+                await self._reconcile()
             except Exception:
                 logger.exception("the ingress controller could not look after its proxies; it tries again")
             self._notify()
             await asyncio.sleep(_TICK_S)
 
-    async def _tend_once(self) -> None:
-        self._waking.expire()
+    async def _reconcile(self) -> None:
+        self._activator.expire()
         expired = self._registry.expire()
         if expired:
             logger.warning("no heartbeat from %s for %g s: forgotten", ", ".join(expired), LEASE_S)
-        alive = await asyncio.to_thread(proxy_actors.alive_nodes)
+        alive = await asyncio.to_thread(proxy_fleet.alive_nodes)
         self._nodes = len(alive)
         options = self._registry.options
         nodes = {node_id for node_id, is_head in alive.items() if is_head or options.proxy_location == "EveryNode"}
-        if not self._learning.is_expecting:
-            self._learning.expect(await asyncio.to_thread(proxy_actors.nodes_with_one, nodes))
+        if not self._recovery.is_expecting:
+            self._recovery.expect(await asyncio.to_thread(proxy_fleet.nodes_with_proxy, nodes))
         for node_id in nodes - self._proxy_actors.keys() | self._silent_nodes():
-            self._proxy_actors[node_id] = await asyncio.to_thread(proxy_actors.create, node_id, options)
+            self._proxy_actors[node_id] = await asyncio.to_thread(proxy_fleet.create, node_id, options)
         for node_id in self._proxy_actors.keys() - nodes:
             self._proxy_actors.pop(node_id)
             for proxy in self._registry.proxies:
                 if proxy.node_id == node_id:
-                    self._registry.forget_proxy(proxy.proxy_id)
+                    self._registry.remove_proxy(proxy.proxy_id)
         silent = self._registry.without_replicas()
         if silent:
             present = await asyncio.to_thread(self._list_deployments)
             if present is not None:
-                self._registry.forget(
+                self._registry.remove_deployments(
                     (application, name)
                     for application, name in silent
                     if application not in present or (present[application] and name not in present[application])
@@ -295,7 +297,7 @@ class Controller:
         if self._without_serve.note(await asyncio.to_thread(self._has_serve), time.monotonic()):
             logger.warning("Ray Serve has been gone for %g s: the ingress ends", _WITHOUT_SERVE_S)
             await self._stop_proxies()
-            await changed_options.forget()
+            await option_store.delete()
             await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
 
     def _silent_nodes(self) -> set[str]:
@@ -319,7 +321,7 @@ class Controller:
         """Wait until every proxy serves what is true now. Returns False when that takes too long."""
         deadline = time.monotonic() + timeout_s
         # What the proxies have acknowledged of an earlier controller is not known before.
-        await self._until(lambda: self._learning.is_over, timeout_s)
+        await self._until(lambda: self._recovery.is_over, timeout_s)
         version = self._registry.snapshot.version
         self._notify()
         return await self._until(lambda: self._registry.is_acknowledged(version), deadline - time.monotonic())
@@ -341,7 +343,7 @@ def create(
     options: GrpcOptions,
     list_deployments: Callable[[], Mapping[str, Container[str]] | None],
     has_serve: Callable[[], bool],
-    wake: Wake,
+    activate: Activate,
 ) -> Any:
     """Return a handle to the controller; it is created when there is none. See :class:`Controller`."""
     return (
@@ -356,5 +358,5 @@ def create(
             max_concurrency=10_000,
             scheduling_strategy="DEFAULT",  # a replica that creates it may live in a placement group
         )
-        .remote(options, list_deployments, has_serve, wake)
+        .remote(options, list_deployments, has_serve, activate)
     )

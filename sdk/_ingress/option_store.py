@@ -17,7 +17,7 @@ import ray
 from ray.experimental import internal_kv
 
 from sdk._ingress.cluster import NAMESPACE
-from sdk.options import LIVE
+from sdk.options import LIVE_OPTIONS
 
 if TYPE_CHECKING:
     from sdk.options import GrpcOptions
@@ -27,17 +27,17 @@ logger = logging.getLogger("sdk.ingress")
 _RETRY_S = 0.2
 
 
-async def keep(options: GrpcOptions) -> None:
+async def save(options: GrpcOptions) -> None:
     """Keep the options that this actor has changed, beyond its restarts.
 
     Raises:
         ray.exceptions.RayError: The GCS does not answer.
     """
-    live = json.dumps({name: getattr(options, name) for name in LIVE}).encode()
+    live = json.dumps({name: getattr(options, name) for name in LIVE_OPTIONS}).encode()
     await asyncio.to_thread(internal_kv._internal_kv_put, _key(), live, namespace=NAMESPACE)
 
 
-async def restore(first: GrpcOptions) -> GrpcOptions:
+async def load(first: GrpcOptions) -> GrpcOptions:
     """Return the options as this actor changed them last; those that it was created with when it never did.
 
     Asks until the GCS answers: an error in its constructor would end the actor for good.
@@ -52,7 +52,7 @@ async def restore(first: GrpcOptions) -> GrpcOptions:
             return first if kept is None else replace(first, **json.loads(kept))
 
 
-async def forget() -> None:
+async def delete() -> None:
     """Keep them no longer: this actor ends.
 
     Raises:

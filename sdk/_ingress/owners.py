@@ -43,7 +43,7 @@ class Absence:
         return self._since is not None and now - self._since >= self._patience_s
 
 
-class Ties:
+class OwnerLeases:
     """The commands that applications belong to."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Ties:
         """Let go: the end of the command means nothing any more."""
         self._released.setdefault(key, asyncio.Event()).set()
 
-    async def end_with_owner(self, held: Any, end: Callable[[], None]) -> None:
+    async def call_on_owner_death(self, held: Any, end: Callable[[], None]) -> None:
         """Wait until the command lets go; when it dies instead, call ``end`` in a thread.
 
         Args:

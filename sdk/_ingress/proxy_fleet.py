@@ -29,7 +29,7 @@ def alive_nodes() -> dict[str, bool]:
     return {node["NodeID"]: "node:__internal_head__" in node["Resources"] for node in nodes if node["Alive"]}
 
 
-def nodes_with_one(nodes: set[str]) -> set[str]:
+def nodes_with_proxy(nodes: set[str]) -> set[str]:
     """Return those of the nodes whose proxy exists already."""
     names = {
         actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Set
 
 
-class Learning:
+class Recovery:
     """Whether a proxy of an earlier controller may still hold more than this one knows.
 
     Nothing may be published before: an Envoy would drop replicas that live. It is over when every proxy that was there
@@ -17,12 +17,12 @@ class Learning:
         clock: Monotonic seconds.
 
     Example:
-        >>> learning = Learning(7.0, clock=lambda: 0.0)
-        >>> learning.expect({"node"})
-        >>> learning.is_over
+        >>> recovery = Recovery(7.0, clock=lambda: 0.0)
+        >>> recovery.expect({"node"})
+        >>> recovery.is_over
         False
-        >>> learning.hear("node", holds_table=True)
-        >>> learning.is_over
+        >>> recovery.hear("node", holds_table=True)
+        >>> recovery.is_over
         True
     """
 

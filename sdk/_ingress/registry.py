@@ -15,7 +15,7 @@ from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from sdk._xds.rejection import Refusal
+    from sdk._xds.rejection import RejectedApplication
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Replica:
     max_waiting: int = 0
 
     @property
-    def described(self) -> Deployment:
+    def deployment_info(self) -> Deployment:
         """Its deployment, without endpoints."""
         return Deployment(
             self.deployment,
@@ -77,7 +77,7 @@ class ProxyState:
         version: Version of the snapshot that its Envoy acknowledged; 0 before the first.
         envoy_pid: Envoy's process id, 0 while it does not run.
         problem: Why it can't serve, or empty.
-        refusals: Applications whose newest state its Envoy refused; all others are served at ``version``.
+        rejected_applications: Applications whose newest state its Envoy refused; all others are served at ``version``.
     """
 
     proxy_id: str
@@ -86,7 +86,7 @@ class ProxyState:
     version: int = 0
     envoy_pid: int = 0
     problem: str = ""
-    refusals: tuple[Refusal, ...] = ()
+    rejected_applications: tuple[RejectedApplication, ...] = ()
 
 
 class Registry:
@@ -122,24 +122,24 @@ class Registry:
         self._lease_s = lease_s
         self._pause_s = pause_s
         self._clock = clock
-        self._looked_at = clock()
+        self._expired_at = clock()
         self._proxy_lease_s = lease_s if proxy_lease_s is None else proxy_lease_s
         self._options = options or GrpcOptions()
         # What replicas say that they serve with.
-        self._followed: dict[str, GrpcOptions] = {}
+        self._replica_options: dict[str, GrpcOptions] = {}
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
         # Replicas that have deregistered, for as long as a new controller learns.
-        self._left: dict[str, float] = {}
+        self._deregistered: dict[str, float] = {}
         # An application stays known when its last replica leaves: "no replica is ready" is not "no such application".
         # Without endpoints, which are those of its replicas at the time.
-        self._known: dict[str, dict[str, Deployment]] = {}
+        self._deployments: dict[str, dict[str, Deployment]] = {}
         self._descriptors: dict[str, bytes] = {}
         self._proxies: dict[str, ProxyState] = {}
         self._proxy_leases: dict[str, float] = {}
         self.snapshot = Snapshot(
             int(time.time() * 1000) if first_version is None else first_version,
-            **self._of_options(),
+            **self._option_fields(),
         )
 
     # -- replicas -----------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class Registry:
             descriptors: The serialized ``FileDescriptorSet`` whose digest it announces.
         """
         self._leases[replica.endpoint.replica_id] = self._clock() + self._lease_s
-        self._know(replica.application, replica.described)
+        self._add_deployment(replica.application, replica.deployment_info)
         if replica.descriptors:
             self._descriptors[replica.descriptors] = descriptors
         self._replicas[replica.endpoint.replica_id] = replica
@@ -166,15 +166,15 @@ class Registry:
         self._leases[replica_id] = self._clock() + self._lease_s
         return True
 
-    def note_followed(self, replica_id: str, options: GrpcOptions) -> bool:
+    def set_replica_options(self, replica_id: str, options: GrpcOptions) -> bool:
         """Note the options that a replica serves with. Returns whether they are others than it said before."""
-        before = self._followed.get(replica_id)
-        self._followed[replica_id] = options
+        before = self._replica_options.get(replica_id)
+        self._replica_options[replica_id] = options
         return before != options
 
     def deregister(self, replica_id: str) -> None:
         """Remove a replica. One that is not known may still come from a proxy that holds it, and must not."""
-        self._left[replica_id] = self._clock() + self._lease_s
+        self._deregistered[replica_id] = self._clock() + self._lease_s
         if self._replicas.pop(replica_id, None) is not None:
             del self._leases[replica_id]
             self._publish()
@@ -182,16 +182,16 @@ class Registry:
     def expire(self) -> tuple[str, ...]:
         """Forget replicas and proxies whose lease has run out, and return the replicas' ids."""
         now = self._clock()
-        pause, self._looked_at = now - self._looked_at, now
+        pause, self._expired_at = now - self._expired_at, now
         if pause > self._pause_s:
             for leases in self._leases, self._proxy_leases:
                 leases.update((key, until + pause) for key, until in leases.items())
         gone = tuple(replica_id for replica_id, until in self._leases.items() if until <= now)
         for replica_id in gone:
             del self._replicas[replica_id], self._leases[replica_id]
-        self._left = {replica_id: until for replica_id, until in self._left.items() if until > now}
+        self._deregistered = {replica_id: until for replica_id, until in self._deregistered.items() if until > now}
         for proxy_id in [proxy_id for proxy_id, until in self._proxy_leases.items() if until <= now]:
-            self.forget_proxy(proxy_id)
+            self.remove_proxy(proxy_id)
         if gone:
             self._publish()
         return gone
@@ -200,11 +200,11 @@ class Registry:
         """Take over what a proxy still holds from an earlier controller; each replica must renew its lease soon."""
         for application in snapshot.applications:
             for deployment in application.deployments:
-                known = self._known.setdefault(application.name, {})
+                known = self._deployments.setdefault(application.name, {})
                 services = (*deployment.services, *deployment.hidden)
                 known.setdefault(deployment.name, replace(deployment, services=services, hidden=(), endpoints=()))
                 for endpoint in deployment.endpoints:
-                    if endpoint.replica_id not in self._replicas and endpoint.replica_id not in self._left:
+                    if endpoint.replica_id not in self._replicas and endpoint.replica_id not in self._deregistered:
                         self._replicas[endpoint.replica_id] = Replica(
                             application.name,
                             deployment.name,
@@ -230,13 +230,13 @@ class Registry:
 
     def reconfigure(self, options: GrpcOptions) -> None:
         """Change the options of the ingress; those that can't change while it runs stay."""
-        self._options = self._options.with_live_of(options)
+        self._options = self._options.with_live_options_of(options)
         self._publish()
 
     @property
-    def behind(self) -> tuple[str, ...]:
+    def outdated_replicas(self) -> tuple[str, ...]:
         """The ids of the replicas that have not said that they serve with these options, sorted."""
-        return tuple(sorted(key for key in self._replicas if self._followed.get(key) != self._options))
+        return tuple(sorted(key for key in self._replicas if self._replica_options.get(key) != self._options))
 
     # -- applications -------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class Registry:
             deployments: Each without endpoints, with the serialized ``FileDescriptorSet`` whose digest it holds.
         """
         for deployment, descriptors in deployments:
-            self._know(application, deployment)
+            self._add_deployment(application, deployment)
             if deployment.descriptors:
                 self._descriptors[deployment.descriptors] = descriptors
         self._publish()
@@ -256,15 +256,17 @@ class Registry:
     def without_replicas(self) -> tuple[tuple[str, str], ...]:
         """Return application and name of the deployments that no ready replica serves."""
         serving = {(replica.application, replica.deployment) for replica in self._replicas.values()}
-        return tuple((app, name) for app, known in self._known.items() for name in known if (app, name) not in serving)
+        return tuple(
+            (app, name) for app, known in self._deployments.items() for name in known if (app, name) not in serving
+        )
 
-    def forget(self, deployments: Iterable[tuple[str, str]]) -> None:
+    def remove_deployments(self, deployments: Iterable[tuple[str, str]]) -> None:
         """Drop deployments that Ray Serve no longer has, each by application and name; those with a replica stay."""
         gone = set(deployments) & set(self.without_replicas())
         for application, name in gone:
-            del self._known[application][name]
-            if not self._known[application]:
-                del self._known[application]
+            del self._deployments[application][name]
+            if not self._deployments[application]:
+                del self._deployments[application]
         if gone:
             self._publish()
 
@@ -272,7 +274,7 @@ class Registry:
         """Drop an application that was deleted, with replicas that died and whose lease has not run out yet."""
         for replica_id in [r.endpoint.replica_id for r in self._replicas.values() if r.application == name]:
             del self._replicas[replica_id], self._leases[replica_id]
-        if self._known.pop(name, None) is not None:
+        if self._deployments.pop(name, None) is not None:
             self._publish()
 
     # -- proxies ------------------------------------------------------------------------------
@@ -281,11 +283,11 @@ class Registry:
         """Note what a proxy reports; it replaces an earlier proxy of the same node."""
         for proxy_id in [p.proxy_id for p in self._proxies.values() if p.node_id == state.node_id]:
             if proxy_id != state.proxy_id:
-                self.forget_proxy(proxy_id)
+                self.remove_proxy(proxy_id)
         self._proxies[state.proxy_id] = state
         self._proxy_leases[state.proxy_id] = self._clock() + self._proxy_lease_s
 
-    def forget_proxy(self, proxy_id: str) -> None:
+    def remove_proxy(self, proxy_id: str) -> None:
         """Drop a proxy: nobody waits for its acknowledgement any more."""
         self._proxies.pop(proxy_id, None)
         self._proxy_leases.pop(proxy_id, None)
@@ -301,22 +303,22 @@ class Registry:
 
     # -- the snapshot -------------------------------------------------------------------------
 
-    def _know(self, application: str, deployment: Deployment) -> None:
-        known = self._known.setdefault(application, {})
+    def _add_deployment(self, application: str, deployment: Deployment) -> None:
+        known = self._deployments.setdefault(application, {})
         known.pop(deployment.name, None)
         known[deployment.name] = deployment  # the last one is the newest
 
     def _drop_replaced(self) -> None:
         """Drop deployments without replicas whose services newer ones of their application serve: an update's old."""
         silent = set(self.without_replicas())
-        for application, known in self._known.items():
+        for application, known in self._deployments.items():
             taken: set[str] = set()
             for name, deployment in reversed(list(known.items())):
                 if (application, name) in silent and not taken.isdisjoint(deployment.services):
                     del known[name]
                 taken.update(deployment.services)
 
-    def _of_options(self) -> dict[str, Any]:
+    def _option_fields(self) -> dict[str, Any]:
         """Return what every snapshot says of the options."""
         return {
             "route_by_service": self._options.route_by_service,
@@ -324,7 +326,7 @@ class Registry:
             "request_timeout_s": self._options.request_timeout_s,
         }
 
-    def _routed(self, deployment: Deployment) -> Deployment:
+    def _hide_unlisted(self, deployment: Deployment) -> Deployment:
         """Return a deployment with the services apart that the options keep from clients."""
         listed = self._options.grpc_servicer_functions
         if listed is None:
@@ -344,19 +346,21 @@ class Registry:
             Application(
                 name,
                 tuple(
-                    replace(self._routed(known), endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
+                    replace(self._hide_unlisted(known), endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
                     # Where an update has two deployments serve one service for a while, the first is routed to.
                     for deployment, known in sorted(
                         deployments.items(), key=lambda item: ((name, item[0]) not in endpoints, item[0])
                     )
                 ),
             )
-            for name, deployments in sorted(self._known.items())
+            for name, deployments in sorted(self._deployments.items())
         )
         announced = {deployment.descriptors for known in applications for deployment in known.deployments}
         self._descriptors = {digest: data for digest, data in self._descriptors.items() if digest in announced}
-        self._followed = {key: options for key, options in self._followed.items() if key in self._replicas}
-        table = replace(self.snapshot, applications=applications, **self._of_options())
+        self._replica_options = {
+            key: options for key, options in self._replica_options.items() if key in self._replicas
+        }
+        table = replace(self.snapshot, applications=applications, **self._option_fields())
         if table != self.snapshot:
             self.snapshot = replace(table, version=max(table.version, at_least) + 1)
         elif at_least > self.snapshot.version:

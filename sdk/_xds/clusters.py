@@ -12,8 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import ALIVENESS_PATH
-from sdk._xds.ext_authz import HOLD
+from sdk._replica_protocol import HEALTH_CHECK_PATH
+from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import MAX_HEADERS, ads_source, socket_address
 from sdk._xds.packing import pack
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from sdk._xds.listener import ListenerConfig
     from sdk._xds.snapshot import Deployment, Endpoint
 
-FALLBACK = "fallback"
+FALLBACK_CLUSTER = "fallback"
 _PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # A replica may hold this share (in percent) of the average load before a model's calls spill to the next replica.
-_BALANCE_FACTOR = 125
+_HASH_BALANCE_FACTOR = 125
 # The most that a replica adds to the client's request id, which may fill a request: metadata of 64 KiB in base64 and a
 # status message. Above that Envoy would take the answer for a broken replica's, and keep calls from it for a while.
-_ANSWER_KIB = 104
+_RESPONSE_EXTRA_KIB = 104
 
 
 def cluster_name(application: str, deployment: str) -> str:
@@ -47,31 +47,31 @@ def deployment_clusters(application: str, deployment: str, config: ListenerConfi
     name = cluster_name(application, deployment)
     by_load, by_model = pb.Cluster(), pb.Cluster()
     for cluster in by_load, by_model:
-        cluster.CopyFrom(_replicas(config))
+        cluster.CopyFrom(_replica_cluster(config))
         cluster.eds_cluster_config.service_name = name
     by_load.name = name
     by_load.lb_policy = pb.Cluster.LEAST_REQUEST
-    by_load.health_checks.append(_aliveness(misses=1, idle_s=3))
+    by_load.health_checks.append(_health_check(misses=1, idle_s=3))
     yield by_load
     by_model.name = affinity_cluster_name(application, deployment)
     by_model.lb_policy = pb.Cluster.RING_HASH
     # Loading a model may well block a replica's loop. Were its calls sent elsewhere meanwhile, the next replica would
     # load the model too, and then the next.
-    by_model.health_checks.append(_aliveness(misses=6, idle_s=10))
-    by_model.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value = _BALANCE_FACTOR
+    by_model.health_checks.append(_health_check(misses=6, idle_s=10))
+    by_model.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value = _HASH_BALANCE_FACTOR
     yield by_model
 
 
 def fallback_cluster(config: ListenerConfig) -> pb.Cluster:
     """Returns the cluster of the proxy's own gRPC server."""
-    cluster = unix_cluster(FALLBACK, config.fallback_socket)
+    cluster = unix_cluster(FALLBACK_CLUSTER, config.fallback_socket)
     cluster.circuit_breakers.CopyFrom(_circuit_breakers())
     return cluster
 
 
-def hold_cluster(config: ListenerConfig) -> pb.Cluster:
+def gate_cluster(config: ListenerConfig) -> pb.Cluster:
     """Returns the cluster of the proxy's server that lets calls wait."""
-    cluster = unix_cluster(HOLD, config.hold_socket)
+    cluster = unix_cluster(GATE_CLUSTER, config.gate_socket)
     cluster.circuit_breakers.CopyFrom(_circuit_breakers())
     return cluster
 
@@ -118,12 +118,12 @@ def _assignment(name: str, hosts: list[pb.LbEndpoint]) -> pb.ClusterLoadAssignme
 
 
 @lru_cache(maxsize=1)
-def _replicas(config: ListenerConfig) -> pb.Cluster:
+def _replica_cluster(config: ListenerConfig) -> pb.Cluster:
     # What all deployments share. Copying it is ten times as fast as building it, and there may be thousands.
     http1 = pb.HttpProtocolOptions(
         common_http_protocol_options=pb.CoreHttpProtocolOptions(
             max_headers_count=UInt32Value(value=MAX_HEADERS),
-            max_response_headers_kb=UInt32Value(value=config.max_headers_kib.value + _ANSWER_KIB),
+            max_response_headers_kb=UInt32Value(value=config.max_headers_kib.value + _RESPONSE_EXTRA_KIB),
         ),
         explicit_http_config=pb.HttpProtocolOptions.ExplicitHttpConfig(
             http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True)
@@ -168,7 +168,7 @@ def _reset_on_close() -> pb.SocketOption:
 
 
 @lru_cache
-def _aliveness(*, misses: int, idle_s: int) -> pb.HealthCheck:
+def _health_check(*, misses: int, idle_s: int) -> pb.HealthCheck:
     """Finds replicas that hold their connections and serve nothing: stopped, or with a loop that hangs.
 
     A stopped replica gets no new calls after at most 1.75 s for each miss that it may have. Calls that it has are left
@@ -181,7 +181,7 @@ def _aliveness(*, misses: int, idle_s: int) -> pb.HealthCheck:
         no_traffic_interval=Duration(seconds=idle_s),
         unhealthy_threshold=UInt32Value(value=misses),
         healthy_threshold=UInt32Value(value=1),
-        http_health_check=pb.HealthCheck.HttpHealthCheck(host="replica", path=ALIVENESS_PATH),
+        http_health_check=pb.HealthCheck.HttpHealthCheck(host="replica", path=HEALTH_CHECK_PATH),
     )
 
 

@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any
 
 #: The cluster of the proxy's server that lets calls wait.
-HOLD = "hold"
+GATE_CLUSTER = "hold"
 #: Path of its one method.
-CHECK = "/envoy.service.auth.v3.Authorization/Check"
+CHECK_PATH = "/envoy.service.auth.v3.Authorization/Check"
 TIMEOUT_KEY = "grpc-timeout"
 #: What a check says of its call's route.
 APPLICATION, DEPLOYMENT = "application", "deployment"
 _FILTER = "hold"
 
 
-def hold_filter() -> pb.HttpFilter:
-    """Returns the filter that asks the proxy before a call goes on, for the routes that :func:`held` enables."""
+def gate_filter() -> pb.HttpFilter:
+    """Returns the filter that asks the proxy before a call goes on, for the routes that :func:`gate_config` enables."""
     return pb.HttpFilter(
         name=_FILTER,
         typed_config=pack(
             pb.ExtAuthz(
                 transport_api_version=pb.V3,
                 grpc_service=pb.GrpcService(
-                    envoy_grpc=pb.GrpcService.EnvoyGrpc(cluster_name=HOLD),
+                    envoy_grpc=pb.GrpcService.EnvoyGrpc(cluster_name=GATE_CLUSTER),
                     timeout=Duration(),  # zero is "never"; the proxy keeps the call's deadline
                 ),
                 allowed_headers=pb.ListStringMatcher(patterns=[pb.StringMatcher(exact=TIMEOUT_KEY)]),
@@ -49,7 +49,7 @@ def hold_filter() -> pb.HttpFilter:
     )
 
 
-def held(application: str = "", deployment: str = "") -> dict[str, Any]:
+def gate_config(application: str = "", deployment: str = "") -> dict[str, Any]:
     """Returns the part of a route that enables the filter.
 
     Args:
@@ -60,12 +60,12 @@ def held(application: str = "", deployment: str = "") -> dict[str, Any]:
     return {_FILTER: pack(pb.ExtAuthzPerRoute(check_settings=pb.CheckSettings(context_extensions=names)))}
 
 
-def goes_on(headers: Iterable[pb.HeaderValueOption] = ()) -> pb.CheckResponse:
+def allow(headers: Iterable[pb.HeaderValueOption] = ()) -> pb.CheckResponse:
     """Returns the answer that lets a call go on, with these headers in place of its own."""
     return pb.CheckResponse(status=pb.Status(), ok_response=pb.OkHttpResponse(headers=headers))
 
 
-def ends(headers: Iterable[pb.HeaderValueOption], details: str) -> pb.CheckResponse:
+def deny(headers: Iterable[pb.HeaderValueOption], details: str) -> pb.CheckResponse:
     """Returns the answer that ends a call with these headers, ``grpc-status`` among them, and a status message."""
     return pb.CheckResponse(
         status=pb.Status(code=7),  # PERMISSION_DENIED for Envoy's eyes; the client reads the headers

@@ -10,19 +10,19 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.access_log import access_log
-from sdk._xds.ext_authz import hold_filter
-from sdk._xds.lua_filter import last_value
+from sdk._xds.ext_authz import gate_filter
+from sdk._xds.lua_filter import last_value_filter
 from sdk._xds.packing import pack
 from sdk._xds.tls import TlsConfig, transport_socket
 from sdk.errors import OptionsError
 
 LISTENER_NAME = "grpc"
-ROUTES_NAME = "routes"
+ROUTE_CONFIG_NAME = "routes"
 #: Headers in a request, and trailers in an answer. gRPC counts bytes only; Envoy's default is 100.
 MAX_HEADERS = 1100
 APPLICATION_KEY = "application"
 #: Seconds in which a client has surely read that its connection ends (HTTP/2's GOAWAY).
-GOODBYE_S = 1
+DRAIN_NOTICE_S = 1
 _RESOURCE_EXHAUSTED = "8"
 # Bytes of requests that Envoy holds for handlers that do not read. By default a connection has room for one and a half
 # such streams, and then every call on it stands still; with these for 128, more than most clients have at a time.
@@ -48,7 +48,7 @@ class ListenerConfig:
         keepalive_timeout_s: Seconds that a client has to answer one before its connection is closed.
         max_connection_idle_s: Seconds without a call after which a connection is closed; None for never.
         max_connection_age_s: Seconds after which a client is told to connect anew; None for never.
-        hold_socket: Path of the unix socket where the proxy lets calls wait for a replica; empty when it can't, and
+        gate_socket: Path of the unix socket where the proxy lets calls wait for a replica; empty when it can't, and
             calls to a deployment that is scaled to zero end UNAVAILABLE.
 
     Raises:
@@ -66,7 +66,7 @@ class ListenerConfig:
     keepalive_timeout_s: float = 20.0
     max_connection_idle_s: float | None = None
     max_connection_age_s: float | None = None
-    hold_socket: str = ""
+    gate_socket: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -100,7 +100,7 @@ def ads_source() -> pb.ConfigSource:
 def build_listener(config: ListenerConfig) -> pb.Listener:
     """Returns the one listener, which takes its routes from ADS."""
     connections = pb.Filter(
-        name="envoy.filters.network.http_connection_manager", typed_config=pack(_connections(config))
+        name="envoy.filters.network.http_connection_manager", typed_config=pack(_connection_manager(config))
     )
     return pb.Listener(
         name=LISTENER_NAME,
@@ -125,14 +125,14 @@ def socket_address(host: str, port: int) -> pb.Address:
     return pb.Address(socket_address=pb.SocketAddress(address=host, port_value=port, ipv4_compat=host == "::"))
 
 
-def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
+def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
     return pb.HttpConnectionManager(
         codec_type=pb.HttpConnectionManager.AUTO,
         stat_prefix="grpc",
-        rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTES_NAME),
+        rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTE_CONFIG_NAME),
         http_filters=[
-            last_value(APPLICATION_KEY),
-            *([hold_filter()] if config.hold_socket else []),
+            last_value_filter(APPLICATION_KEY),
+            *([gate_filter()] if config.gate_socket else []),
             pb.HttpFilter(
                 name="envoy.filters.http.router",
                 # Envoy's x-envoy-* headers would reach clients as metadata. Dynamic statistics count each cluster's
@@ -163,7 +163,7 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
         ),
         # Between the announcement that a connection ends and its end new calls on it are still taken; those that run
         # then go on for as long as they like.
-        drain_timeout=Duration(seconds=GOODBYE_S),
+        drain_timeout=Duration(seconds=DRAIN_NOTICE_S),
         http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True),
         http2_protocol_options=pb.Http2ProtocolOptions(
             max_concurrent_streams=UInt32Value(value=config.max_concurrent_streams),
@@ -173,7 +173,7 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
             override_stream_error_on_invalid_http_message=BoolValue(value=True),
             connection_keepalive=_keepalive(config),
         ),
-        local_reply_config=_own_answers(),
+        local_reply_config=_local_replies(),
         access_log=[access_log(config.access_log)] if config.access_log is not None else [],
     )
 
@@ -192,7 +192,7 @@ def _seconds(seconds: float) -> Duration:
     return duration
 
 
-def _own_answers() -> pb.LocalReplyConfig:
+def _local_replies() -> pb.LocalReplyConfig:
     """What Envoy answers itself: every one carries `request_id`; two get the words and status they need.
 
     The first mapper that matches is the only one used, so each adds `request_id`. Envoy's answers are trailers-only:
@@ -201,12 +201,12 @@ def _own_answers() -> pb.LocalReplyConfig:
     overflow = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UO"]))
     no_host = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UH"]))
     always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
-    request_id = header("request_id", "%REQ(request_id?x-request-id)%")
+    request_id = set_header("request_id", "%REQ(request_id?x-request-id)%")
     return pb.LocalReplyConfig(
         mappers=[
             pb.ResponseMapper(
                 filter=overflow,
-                headers_to_add=[request_id, header("grpc-status", _RESOURCE_EXHAUSTED)],
+                headers_to_add=[request_id, set_header("grpc-status", _RESOURCE_EXHAUSTED)],
                 body_format_override=_text(
                     "Request dropped due to backpressure: the proxy holds as many requests for application "
                     "'%ROUTE_NAME%' as it may."
@@ -222,7 +222,7 @@ def _own_answers() -> pb.LocalReplyConfig:
     )
 
 
-def header(name: str, value: str) -> pb.HeaderValueOption:
+def set_header(name: str, value: str) -> pb.HeaderValueOption:
     """Returns a header that replaces what there is under its name."""
     return pb.HeaderValueOption(
         header=pb.HeaderValue(key=name, value=value),

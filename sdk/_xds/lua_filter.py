@@ -28,7 +28,7 @@ end
 """
 
 
-def last_value(key: str) -> pb.HttpFilter:
+def last_value_filter(key: str) -> pb.HttpFilter:
     """Returns the filter that leaves the last value of a header, and has the route chosen again.
 
     It is off but for routes that switch it on: a look at the header of each call would cost a tenth of all that Envoy
@@ -38,6 +38,6 @@ def last_value(key: str) -> pb.HttpFilter:
     return pb.HttpFilter(name=_NAME, typed_config=pack(script), disabled=True)
 
 
-def switched_on() -> Mapping[str, Packed]:
+def enable_last_value() -> Mapping[str, Packed]:
     """Returns what a route has in its ``typed_per_filter_config`` to switch the filter on."""
     return {_NAME: pack(pb.RouteFilterConfig(config=Packed()))}

@@ -32,7 +32,7 @@ def pack(message: Message) -> Any:
     return Any(type_url=type_url(type(message)), value=message.SerializeToString(deterministic=True))
 
 
-CLUSTERS = type_url(pb.Cluster)
-ENDPOINTS = type_url(pb.ClusterLoadAssignment)
-LISTENERS = type_url(pb.Listener)
-ROUTES = type_url(pb.RouteConfiguration)
+CLUSTER_TYPE = type_url(pb.Cluster)
+ENDPOINT_TYPE = type_url(pb.ClusterLoadAssignment)
+LISTENER_TYPE = type_url(pb.Listener)
+ROUTE_TYPE = type_url(pb.RouteConfiguration)

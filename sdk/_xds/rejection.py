@@ -13,23 +13,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sdk._xds.ads_server import ResourcesRejected
-from sdk._xds.packing import LISTENERS
+from sdk._xds.packing import LISTENER_TYPE
 from sdk._xds.resources import InconsistentResources
 
 if TYPE_CHECKING:
     from sdk._xds.snapshot import Application, Snapshot
 
-__all__ = ["Isolation", "Refusal"]
+__all__ = ["IsolatingPublisher", "RejectedApplication"]
 
 # A ValueError is what a message raises for text that can't be sent at all, such as half of a surrogate pair.
-_REFUSALS = (ResourcesRejected, InconsistentResources, ValueError)
+_REJECTIONS = (ResourcesRejected, InconsistentResources, ValueError)
 _RETRY_S = 30.0
 # Seconds that one search may take: below the lease of a proxy, which can't report meanwhile.
 _SEARCH_S = 4.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Refusal:
+class RejectedApplication:
     """An application whose newest state is not in force.
 
     Attributes:
@@ -44,7 +44,7 @@ class Refusal:
         return f"application {self.application!r}: {self.reason}"
 
 
-class Isolation:
+class IsolatingPublisher:
     """Publishes routing tables, each application on its own account.
 
     An application that is refused keeps the last state that was taken, less the replicas that have left since. One that
@@ -64,21 +64,21 @@ class Isolation:
         self._clock = clock
         self._retry_at = 0.0
         # The last state of each application that was taken.
-        self._taken: dict[str, Application] = {}
-        self._refused: dict[str, tuple[Application, str]] = {}
+        self._accepted: dict[str, Application] = {}
+        self._rejected: dict[str, tuple[Application, str]] = {}
         # Applications of which nothing is taken, not even their name.
         self._left_out: set[str] = set()
         #: What is in force; None before the first time.
         self.in_force: Snapshot | None = None
 
     @property
-    def refusals(self) -> tuple[Refusal, ...]:
+    def rejected_applications(self) -> tuple[RejectedApplication, ...]:
         """The applications whose newest state is not in force, sorted by name."""
-        return tuple(sorted(Refusal(name, reason) for name, (_, reason) in self._refused.items()))
+        return tuple(sorted(RejectedApplication(name, reason) for name, (_, reason) in self._rejected.items()))
 
     def is_retry_due(self) -> bool:
         """Tell whether what was refused should be tried again, with ``publish``, though nothing has changed."""
-        return bool(self._refused) and self._clock() >= self._retry_at
+        return bool(self._rejected) and self._clock() >= self._retry_at
 
     async def publish(self, snapshot: Snapshot) -> bool:
         """Put all of a routing table in force but the applications that are refused.
@@ -92,11 +92,11 @@ class Isolation:
             InconsistentResources: The same, found here.
         """
         apps = {app.name: app for app in snapshot.applications}
-        self._taken = {name: app for name, app in self._taken.items() if name in apps}
+        self._accepted = {name: app for name, app in self._accepted.items() if name in apps}
         is_retry = self._clock() >= self._retry_at
         held_back = {
             name: (app, reason)
-            for name, (app, reason) in self._refused.items()
+            for name, (app, reason) in self._rejected.items()
             if name in apps and apps[name] == app and not is_retry
         }
         self._left_out &= held_back.keys()
@@ -105,26 +105,26 @@ class Isolation:
         is_complete = True
         try:
             await self._try(snapshot, fresh)
-        except _REFUSALS as error:
-            if isinstance(error, ResourcesRejected) and error.type_url == LISTENERS:
+        except _REJECTIONS as error:
+            if isinstance(error, ResourcesRejected) and error.type_url == LISTENER_TYPE:
                 raise
             refused, is_complete = await self._search(snapshot, sorted(fresh), error)
         if refused:
             self._retry_at = self._clock() + _RETRY_S
-        self._refused = {**held_back, **{name: (apps[name], reason) for name, reason in refused.items()}}
+        self._rejected = {**held_back, **{name: (apps[name], reason) for name, reason in refused.items()}}
         return is_complete
 
     async def _search(self, snapshot: Snapshot, fresh: Sequence[str], error: Exception) -> tuple[dict[str, str], bool]:
         """Return why which applications are refused, and whether all were tried; those that are good are in force."""
         apps = {app.name: app for app in snapshot.applications}
-        changed = [name for name in fresh if self._taken.get(name) != apps[name]]
+        changed = [name for name in fresh if self._accepted.get(name) != apps[name]]
         if not changed:
             raise error
         accepted = set(fresh) - set(changed)
         try:
             await self._try(snapshot, accepted)
-        except _REFUSALS:
-            self._left_out |= set(changed) - self._taken.keys()
+        except _REJECTIONS:
+            self._left_out |= set(changed) - self._accepted.keys()
             await self._try(snapshot, accepted)
         refused: dict[str, str] = {}
         deadline = self._clock() + _SEARCH_S
@@ -138,7 +138,7 @@ class Isolation:
             if known is None:
                 try:
                     await self._try(snapshot, accepted | set(names))
-                except _REFUSALS as error:
+                except _REJECTIONS as error:
                     known = error
                 else:
                     accepted.update(names)
@@ -160,20 +160,20 @@ class Isolation:
     async def _try(self, snapshot: Snapshot, fresh: Collection[str]) -> None:
         """Publish the newest state of some applications with what the others may keep."""
         applications = tuple(
-            app if app.name in fresh else self._instead_of(app)
+            app if app.name in fresh else self._last_accepted(app)
             for app in snapshot.applications
             if app.name in fresh or app.name not in self._left_out
         )
         combined = replace(snapshot, applications=applications)
         await self._publish(combined)
         self.in_force = combined
-        self._taken.update((app.name, app) for app in applications if app.name in fresh)
+        self._accepted.update((app.name, app) for app in applications if app.name in fresh)
 
-    def _instead_of(self, app: Application) -> Application:
+    def _last_accepted(self, app: Application) -> Application:
         """Return what an application keeps while its newest state is refused."""
         present = {endpoint.replica_id for deployment in app.deployments for endpoint in deployment.endpoints}
         started = {deployment.name for deployment in app.deployments if deployment.endpoints}
-        taken = self._taken.get(app.name)
+        taken = self._accepted.get(app.name)
         if taken is None:
             taken, present = app, set()
         deployments = (

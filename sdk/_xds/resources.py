@@ -8,10 +8,10 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, hold_cluster
-from sdk._xds.ext_authz import HOLD
-from sdk._xds.listener import LISTENER_NAME, ROUTES_NAME, ListenerConfig, build_listener
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
+from sdk._xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, gate_cluster
+from sdk._xds.ext_authz import GATE_CLUSTER
+from sdk._xds.listener import LISTENER_NAME, ROUTE_CONFIG_NAME, ListenerConfig, build_listener
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
 from sdk._xds.routes import build_routes
 from sdk.errors import IngressError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sdk._xds.snapshot import Snapshot
 
-__all__ = ["InconsistentResources", "ListenerConfig", "Resources", "build", "check"]
+__all__ = ["InconsistentResources", "ListenerConfig", "Resources", "build_resources", "check_resources"]
 
 
 class InconsistentResources(IngressError):
@@ -40,7 +40,7 @@ class Resources:
     by_type: Mapping[str, Mapping[str, Any]]
 
 
-def build(snapshot: Snapshot, config: ListenerConfig) -> Resources:
+def build_resources(snapshot: Snapshot, config: ListenerConfig) -> Resources:
     """Turns a routing table into Envoy's resources. Equal arguments give equal resources.
 
     When two deployments of one application answer the same service, the one that comes first in the snapshot gets it.
@@ -51,8 +51,8 @@ def build(snapshot: Snapshot, config: ListenerConfig) -> Resources:
     """
     fallback = fallback_cluster(config)
     clusters = {fallback.name: pack(fallback)}
-    if config.hold_socket:
-        clusters[HOLD] = pack(hold_cluster(config))
+    if config.gate_socket:
+        clusters[GATE_CLUSTER] = pack(gate_cluster(config))
     endpoints = {}
     for app in snapshot.applications:
         for deployment in app.deployments:
@@ -62,22 +62,22 @@ def build(snapshot: Snapshot, config: ListenerConfig) -> Resources:
             endpoints[assignment.cluster_name] = pack(assignment)
     return Resources(
         {
-            CLUSTERS: clusters,
-            ENDPOINTS: endpoints,
-            LISTENERS: {LISTENER_NAME: pack(build_listener(config))},
-            ROUTES: {ROUTES_NAME: pack(build_routes(snapshot))},
+            CLUSTER_TYPE: clusters,
+            ENDPOINT_TYPE: endpoints,
+            LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))},
+            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot))},
         }
     )
 
 
-def check(resources: Resources) -> None:
+def check_resources(resources: Resources) -> None:
     """Finds what Envoy would refuse, dropping everybody's update with it, or accept and then fail calls over.
 
     Raises:
         InconsistentResources: With every problem found: a missing type, a route to an unknown cluster, a cluster
             without endpoints resource or the reverse, an endpoint that is no IP address.
     """
-    missing = {CLUSTERS, ENDPOINTS, LISTENERS, ROUTES} - resources.by_type.keys()
+    missing = {CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE} - resources.by_type.keys()
     problems = [f"no resources of type {name}" for name in sorted(missing)]
     if not missing:
         problems += [*_cluster_problems(resources), *_endpoint_problems(resources), *_route_problems(resources)]
@@ -88,19 +88,19 @@ def check(resources: Resources) -> None:
 
 def _cluster_problems(resources: Resources) -> Iterator[str]:
     wanted = set()
-    for name, packed in resources.by_type[CLUSTERS].items():
+    for name, packed in resources.by_type[CLUSTER_TYPE].items():
         cluster = pb.Cluster.FromString(packed.value)
         if cluster.name != name:
             yield f"cluster {cluster.name!r} is filed under {name!r}"
         if cluster.type == pb.Cluster.EDS:
             wanted.add(cluster.eds_cluster_config.service_name or name)
-    held = resources.by_type[ENDPOINTS].keys()
+    held = resources.by_type[ENDPOINT_TYPE].keys()
     yield from (f"a cluster wants endpoints {name!r}, which are missing" for name in sorted(wanted - held))
     yield from (f"no cluster wants endpoints {name!r}" for name in sorted(held - wanted))
 
 
 def _endpoint_problems(resources: Resources) -> Iterator[str]:
-    for name, packed in resources.by_type[ENDPOINTS].items():
+    for name, packed in resources.by_type[ENDPOINT_TYPE].items():
         assignment = pb.ClusterLoadAssignment.FromString(packed.value)
         if assignment.cluster_name != name:
             yield f"endpoints {assignment.cluster_name!r} are filed under {name!r}"
@@ -126,10 +126,10 @@ def _is_ip(text: str) -> bool:
 
 
 def _route_problems(resources: Resources) -> Iterator[str]:
-    if ROUTES_NAME not in resources.by_type[ROUTES]:
-        yield f"the listener's routes {ROUTES_NAME!r} are missing"
-    known = resources.by_type[CLUSTERS].keys()
-    for name, packed in resources.by_type[ROUTES].items():
+    if ROUTE_CONFIG_NAME not in resources.by_type[ROUTE_TYPE]:
+        yield f"the listener's routes {ROUTE_CONFIG_NAME!r} are missing"
+    known = resources.by_type[CLUSTER_TYPE].keys()
+    for name, packed in resources.by_type[ROUTE_TYPE].items():
         config = pb.RouteConfiguration.FromString(packed.value)
         for host in config.virtual_hosts:
             targets = set(_matcher_targets(host.matcher))

@@ -15,12 +15,12 @@ from sdk._xds.packing import pack
 #: Bytes of a request that Envoy keeps, so that it can send it once more; a longer one is passed on and not retried.
 BUFFERED_BYTES = 1 << 20
 # The call can't have reached a handler: the connection was refused, or broke before the request was sent.
-_NEVER_ARRIVED = "connect-failure,refused-stream,reset-before-request"
+_NOT_PROCESSED = "connect-failure,refused-stream,reset-before-request"
 
 
 def safe_retries() -> pb.RetryPolicy:
     """Returns the policy of every call: it is retried when it can't have reached a handler."""
-    return _elsewhere(_NEVER_ARRIVED, attempts=3)
+    return _retry_on_another_host(_NOT_PROCESSED, attempts=3)
 
 
 def lost_replica_retries() -> pb.RetryPolicy:
@@ -29,7 +29,7 @@ def lost_replica_retries() -> pb.RetryPolicy:
     A replica is lost when its connection breaks, or when it says that it ends before the call could. What a handler
     answers is never retried, whatever its status.
     """
-    policy = _elsewhere(f"{_NEVER_ARRIVED},reset,retriable-headers", attempts=3)
+    policy = _retry_on_another_host(f"{_NOT_PROCESSED},reset,retriable-headers", attempts=3)
     policy.retriable_headers.add(name="grpc-message", string_match=pb.StringMatcher(exact=SHUTTING_DOWN))
     return policy
 
@@ -41,7 +41,7 @@ def fallback_retries() -> pb.RetryPolicy:
     these on average: some ten seconds in all, unless the client's deadline comes first.
     """
     return pb.RetryPolicy(
-        retry_on=f"{_NEVER_ARRIVED},reset",
+        retry_on=f"{_NOT_PROCESSED},reset",
         num_retries=UInt32Value(value=25),
         retry_back_off=pb.RetryPolicy.RetryBackOff(
             base_interval=Duration(nanos=50_000_000), max_interval=Duration(seconds=1)
@@ -49,7 +49,7 @@ def fallback_retries() -> pb.RetryPolicy:
     )
 
 
-def _elsewhere(retry_on: str, attempts: int) -> pb.RetryPolicy:
+def _retry_on_another_host(retry_on: str, attempts: int) -> pb.RetryPolicy:
     # How many calls of a deployment may be retried at a time: max_retries of its cluster.
     previous_hosts = pb.RetryPolicy.RetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts", typed_config=pack(pb.PreviousHostsPredicate())

@@ -52,7 +52,7 @@ class Deployment:
     hidden: tuple[str, ...] = ()
 
     @property
-    def is_held(self) -> bool:
+    def holds_calls(self) -> bool:
         """Whether calls wait until there is a replica."""
         return self.max_waiting > 0 and not self.endpoints
 
@@ -85,7 +85,7 @@ class Snapshot:
     listed_services_only: bool = False
     request_timeout_s: float | None = None
 
-    def seen_from(self, node_id: str) -> Snapshot:
+    def for_node(self, node_id: str) -> Snapshot:
         """Return the snapshot for the proxy of a node: only replicas on the same node are reached locally."""
         return replace(
             self,

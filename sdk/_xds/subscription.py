@@ -16,7 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTERS, LISTENERS
+from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any
 
 # A response of these types must hold all that Envoy is to have.
-_COMPLETE_TYPES = frozenset({CLUSTERS, LISTENERS})
+_FULL_STATE_TYPES = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class VersionedResources:
     """What the server holds of one type.
 
     Attributes:
@@ -40,7 +40,7 @@ class Held:
     resources: Mapping[str, Any]
 
 
-class Received(Enum):
+class RequestKind(Enum):
     """What a request of Envoy's means."""
 
     SUBSCRIBED = "the first request of the type, or other names than before"
@@ -67,52 +67,52 @@ class Subscription:
         self.rejection: str | None = None
         self._nonces = map(str, itertools.count(1))
         self._nonce = ""
-        self._complete = type_url in _COMPLETE_TYPES
+        self._is_full_state = type_url in _FULL_STATE_TYPES
         self._requested = False
         self._answered = False
         self._acked: dict[str, Any] = {}
-        self._under_way: dict[str, Any] | None = None
+        self._in_flight: dict[str, Any] | None = None
         self._rejected: dict[str, Any] | None = None
 
-    def receive(self, request: pb.DiscoveryRequest) -> Received:
+    def receive(self, request: pb.DiscoveryRequest) -> RequestKind:
         """Takes a request of this type. Call ``next_response`` afterwards."""
         if self._requested and request.response_nonce != self._nonce:
-            return Received.STALE
-        answer, self._under_way = self._under_way, None
+            return RequestKind.STALE
+        answer, self._in_flight = self._in_flight, None
         names_before, asked_before = self.names, self._requested
         self._requested = True
         self.names = frozenset(request.resource_names)
-        self.wildcard = "*" in self.names or (self._complete and not self.names)
+        self.wildcard = "*" in self.names or (self._is_full_state and not self.names)
         if answer is not None:
-            return self._take_answer(answer, request)
-        self._forget_unwanted()
+            return self._apply_answer(answer, request)
+        self._drop_unsubscribed()
         if not asked_before or self.names - names_before:
-            return Received.SUBSCRIBED
+            return RequestKind.SUBSCRIBED
         if self.names == names_before:
             # Without this an Envoy that re-creates a cluster would wait for its endpoints for ever.
             self._acked, self._answered = {}, False
-            return Received.REPEATED
-        return Received.SUBSCRIBED
+            return RequestKind.REPEATED
+        return RequestKind.SUBSCRIBED
 
-    def _take_answer(self, answer: dict[str, Any], request: pb.DiscoveryRequest) -> Received:
+    def _apply_answer(self, answer: dict[str, Any], request: pb.DiscoveryRequest) -> RequestKind:
         if request.HasField("error_detail"):
             self._rejected, self.rejection = answer, request.error_detail.message
             # Envoy may have taken a part of it: what it had before must be sent again to be sure that it has it.
             self._answered = False
             self._acked = {name: packed for name, packed in self._acked.items() if name not in answer}
-            return Received.NACK
-        self._acked = answer if self._complete else {**self._acked, **answer}
+            return RequestKind.NACK
+        self._acked = answer if self._is_full_state else {**self._acked, **answer}
         self._answered = True
         self._rejected = self.rejection = None
-        self._forget_unwanted()
-        return Received.ACK
+        self._drop_unsubscribed()
+        return RequestKind.ACK
 
-    def _forget_unwanted(self) -> None:
+    def _drop_unsubscribed(self) -> None:
         # Envoy drops what it no longer asks for, so it must be sent again when it asks again.
-        if not self._complete and not self.wildcard:
+        if not self._is_full_state and not self.wildcard:
             self._acked = {name: packed for name, packed in self._acked.items() if name in self.names}
 
-    def next_response(self, held: Held | None) -> pb.DiscoveryResponse | None:
+    def next_response(self, held: VersionedResources | None) -> pb.DiscoveryResponse | None:
         """Returns what to send now, or ``None``.
 
         Nothing while a response is under way, nothing that Envoy has, nothing that it refused (until ``retry``), and
@@ -121,20 +121,20 @@ class Subscription:
         Args:
             held: What the server holds of the type; ``None`` if it was never told.
         """
-        if held is None or not self._requested or self._under_way is not None:
+        if held is None or not self._requested or self._in_flight is not None:
             return None
         due = self._due(held)
         if due is None or due == self._rejected:
             return None
         self._rejected = self.rejection = None
-        self._under_way, self._nonce = due, next(self._nonces)
+        self._in_flight, self._nonce = due, next(self._nonces)
         return pb.DiscoveryResponse(
             version_info=str(held.version), type_url=self.type_url, nonce=self._nonce, resources=due.values()
         )
 
-    def _due(self, held: Held) -> dict[str, Any] | None:
+    def _due(self, held: VersionedResources) -> dict[str, Any] | None:
         wanted = {name: packed for name, packed in held.resources.items() if self.wildcard or name in self.names}
-        if self._complete:
+        if self._is_full_state:
             return None if self._answered and wanted == self._acked else wanted
         return {name: packed for name, packed in wanted.items() if self._acked.get(name) != packed} or None
 
@@ -142,8 +142,8 @@ class Subscription:
         """Lets ``next_response`` send again what Envoy refused: what was in its way, a taken port, may be gone."""
         self._rejected = self.rejection = None
 
-    def settled(self, held: Held) -> bool:
+    def is_acked(self, held: VersionedResources) -> bool:
         """Tells whether Envoy asked for and acknowledged everything that the server holds of this type."""
-        if self._under_way is not None or not self._requested or self._due(held) is not None:
+        if self._in_flight is not None or not self._requested or self._due(held) is not None:
             return False
         return self.wildcard or self.names >= held.resources.keys()

@@ -46,7 +46,7 @@ def write_secrets(config: TlsConfig) -> None:
     Path(config.secrets).mkdir(mode=0o700, exist_ok=True)
     for secret in _secrets(config):
         response = pb.DiscoveryResponse(resources=[pack(secret)])
-        Path(_file(config, secret.name)).write_bytes(response.SerializeToString())
+        Path(_secret_path(config, secret.name)).write_bytes(response.SerializeToString())
 
 
 def transport_socket(config: TlsConfig) -> pb.TransportSocket:
@@ -54,11 +54,11 @@ def transport_socket(config: TlsConfig) -> pb.TransportSocket:
     common = pb.CommonTlsContext(
         # HTTP/1.1 too: gRPC-Web and health checks of load balancers use it.
         alpn_protocols=["h2", "http/1.1"],
-        tls_certificate_sds_secret_configs=[_source(config, _SERVER)],
+        tls_certificate_sds_secret_configs=[_sds_config(config, _SERVER)],
     )
     context = pb.DownstreamTlsContext(common_tls_context=common)
     if config.client_ca is not None:
-        context.common_tls_context.validation_context_sds_secret_config.CopyFrom(_source(config, _CLIENTS))
+        context.common_tls_context.validation_context_sds_secret_config.CopyFrom(_sds_config(config, _CLIENTS))
         context.require_client_certificate.CopyFrom(BoolValue(value=True))
     return pb.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 
@@ -69,28 +69,29 @@ def _secrets(config: TlsConfig) -> Iterator[pb.Secret]:
         tls_certificate=pb.TlsCertificate(
             certificate_chain=pb.DataSource(filename=config.certificate),
             private_key=pb.DataSource(filename=config.private_key),
-            watched_directory=_folder(config.certificate),
+            watched_directory=_watched_directory(config.certificate),
         ),
     )
     if config.client_ca is not None:
         yield pb.Secret(
             name=_CLIENTS,
             validation_context=pb.CertificateValidationContext(
-                trusted_ca=pb.DataSource(filename=config.client_ca), watched_directory=_folder(config.client_ca)
+                trusted_ca=pb.DataSource(filename=config.client_ca),
+                watched_directory=_watched_directory(config.client_ca),
             ),
         )
 
 
-def _source(config: TlsConfig, name: str) -> pb.SdsSecretConfig:
-    path = pb.PathConfigSource(path=_file(config, name))
+def _sds_config(config: TlsConfig, name: str) -> pb.SdsSecretConfig:
+    path = pb.PathConfigSource(path=_secret_path(config, name))
     return pb.SdsSecretConfig(
         name=name, sds_config=pb.ConfigSource(path_config_source=path, resource_api_version=pb.V3)
     )
 
 
-def _file(config: TlsConfig, name: str) -> str:
+def _secret_path(config: TlsConfig, name: str) -> str:
     return str(Path(config.secrets, f"{name}.pb"))
 
 
-def _folder(path: str) -> pb.WatchedDirectory:
+def _watched_directory(path: str) -> pb.WatchedDirectory:
     return pb.WatchedDirectory(path=str(Path(path).parent))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sdk import GrpcOptions, OptionsError
-from sdk._ingress.allowed_services import with_services
-from sdk._ingress.builtin.services import refusal
+from sdk._ingress.allowed_services import resolve_services
+from sdk._ingress.builtin.services import no_route_status
 from sdk._ingress.registry import Registry, Replica
 from sdk._xds.snapshot import Endpoint
 
@@ -19,7 +19,7 @@ REFLECTION = "grpc_reflection.v1alpha.reflection_pb2_grpc:add_ServerReflectionSe
 
 
 def resolve(*names: str) -> Any:
-    return with_services(GrpcOptions(grpc_servicer_functions=names)).grpc_servicer_functions
+    return resolve_services(GrpcOptions(grpc_servicer_functions=names)).grpc_servicer_functions
 
 
 def test_functions_and_names() -> None:
@@ -31,7 +31,7 @@ def test_functions_and_names() -> None:
 
 def test_without_a_list_nothing_is_imported() -> None:
     options = GrpcOptions()
-    assert with_services(options) is options
+    assert resolve_services(options) is options
 
 
 def test_code_of_an_old_grpcio(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,5 +64,5 @@ def test_every_bad_path_is_told_in_one_line() -> None:
 def test_what_is_not_listed_is_unimplemented_with_the_words_of_an_unknown_service() -> None:
     registry = Registry(lease_s=5, first_version=1, options=GrpcOptions(grpc_servicer_functions=("t.Public",)))
     registry.register(Replica("app", "D", ("t.Public", "t.Private"), Endpoint("r", "127.0.0.1", 4000)))
-    code, details = refusal(registry.snapshot, "/t.Private/Do", "app")
+    code, details = no_route_status(registry.snapshot, "/t.Private/Do", "app")
     assert (code.name, details) == ("UNIMPLEMENTED", "Application 'app' has no method 'Do' of service 't.Private'.")

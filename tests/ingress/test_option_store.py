@@ -13,14 +13,13 @@ import pytest
 import ray
 
 from sdk import GrpcOptions
-from sdk._ingress import option_store as changed_options
-from sdk._ingress import proxy_fleet as proxy_actors
+from sdk._ingress import option_store, proxy_fleet
 from sdk._ingress.controller import Controller
 from sdk._ingress.envoy.listening import listener_config
 from sdk._ingress.proxy import Proxy
 from sdk._ingress.registry import ProxyState, Registry, Replica
 from sdk._xds.snapshot import Endpoint
-from sdk.options import LIVE
+from sdk.options import LIVE_OPTIONS
 
 FIRST = GrpcOptions(port=9001)
 CHANGED = GrpcOptions(
@@ -43,10 +42,10 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
         _internal_kv_put=lambda key, value, namespace: kept.update({key: value}),
         _internal_kv_del=lambda key, namespace: kept.pop(key, None),
     )
-    monkeypatch.setattr(changed_options, "internal_kv", kv)
-    monkeypatch.setattr(changed_options, "_key", lambda: b"options")
-    monkeypatch.setattr(proxy_actors, "alive_nodes", dict)
-    monkeypatch.setattr(proxy_actors, "nodes_with_one", set)
+    monkeypatch.setattr(option_store, "internal_kv", kv)
+    monkeypatch.setattr(option_store, "_key", lambda: b"options")
+    monkeypatch.setattr(proxy_fleet, "alive_nodes", dict)
+    monkeypatch.setattr(proxy_fleet, "nodes_with_proxy", set)
     return kept
 
 
@@ -57,8 +56,8 @@ async def running(options: GrpcOptions = FIRST) -> AsyncIterator[Controller]:
     try:
         yield made
     finally:
-        made._tending.cancel()
-        await made._waking.stop()
+        made._reconcile_task.cancel()
+        await made._activator.stop()
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -166,7 +165,7 @@ def test_nothing_changes_when_it_can_not_be_kept(monkeypatch: pytest.MonkeyPatch
 
     async def scenario() -> None:
         async with running() as it:
-            monkeypatch.setattr(changed_options, "keep", fail)
+            monkeypatch.setattr(option_store, "save", fail)
             with pytest.raises(ray.exceptions.RaySystemError):
                 await it.reconfigure(CHANGED, 5)
             assert await options_of(it) == FIRST
@@ -185,8 +184,8 @@ def test_a_gcs_that_does_not_answer_is_asked_again(
             raise answer
         return answer
 
-    monkeypatch.setattr(changed_options.internal_kv, "_internal_kv_get", get)
-    assert asyncio.run(changed_options.restore(FIRST)) == GrpcOptions(port=9001, request_timeout_s=3)
+    monkeypatch.setattr(option_store.internal_kv, "_internal_kv_get", get)
+    assert asyncio.run(option_store.load(FIRST)) == GrpcOptions(port=9001, request_timeout_s=3)
     assert "away" in caplog.text
 
 
@@ -212,14 +211,14 @@ def test_a_replica_that_is_gone_is_not_waited_for() -> None:
     registry = Registry(lease_s=5, first_version=1)
     registry.register(REPLICA)
     registry.reconfigure(CHANGED)
-    assert registry.behind == ("r",)
+    assert registry.outdated_replicas == ("r",)
     registry.deregister("r")
-    assert registry.behind == ()
+    assert registry.outdated_replicas == ()
 
 
 def test_envoy_listens_the_same_with_all_of_them_changed(tmp_path: Path) -> None:
-    assert set(LIVE) == {name for name in LIVE if getattr(FIRST, name) != getattr(CHANGED, name)}
-    assert listener_config(FIRST, tmp_path, can_hold=True) == listener_config(CHANGED, tmp_path, can_hold=True)
+    assert set(LIVE_OPTIONS) == {name for name in LIVE_OPTIONS if getattr(FIRST, name) != getattr(CHANGED, name)}
+    assert listener_config(FIRST, tmp_path, has_gate=True) == listener_config(CHANGED, tmp_path, has_gate=True)
 
 
 def test_an_envoy_is_the_same_with_all_of_them_changed(tmp_path: Path) -> None:
@@ -227,5 +226,5 @@ def test_an_envoy_is_the_same_with_all_of_them_changed(tmp_path: Path) -> None:
     for options in FIRST, CHANGED:
         proxy = Proxy.__new__(Proxy)
         proxy._options, proxy._folder, proxy._state = options, tmp_path, ProxyState("p", "n", "127.0.0.1:9001")
-        digests.add(proxy._plan()[0].digest)
+        digests.add(proxy._envoy_config()[0].digest)
     assert len(digests) == 1, "a proxy that is made after the change adopts it"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from sdk._ingress.owners import Absence, Ties
+from sdk._ingress.owners import Absence, OwnerLeases
 
 
 def test_a_short_absence_means_nothing() -> None:
@@ -24,7 +24,7 @@ async def outcome(error: Exception | None) -> list[str]:
         held.set_result(None)
     else:
         held.set_exception(error)
-    await Ties().end_with_owner(held, lambda: ended.append("ended"))
+    await OwnerLeases().call_on_owner_death(held, lambda: ended.append("ended"))
     return ended
 
 
@@ -42,11 +42,11 @@ def test_only_the_death_of_the_command_ends_what_it_served(error: Exception | No
 
 def test_a_command_that_lets_go_is_held_no_longer() -> None:
     async def hold_and_release() -> bool:
-        ties = Ties()
-        held = asyncio.create_task(ties.hold("key"))
+        leases = OwnerLeases()
+        held = asyncio.create_task(leases.hold("key"))
         await asyncio.sleep(0)
         was_held = not held.done()
-        ties.release("key")
+        leases.release("key")
         await asyncio.wait_for(held, 1)
         return was_held
 
@@ -55,8 +55,8 @@ def test_a_command_that_lets_go_is_held_no_longer() -> None:
 
 def test_letting_go_may_come_first() -> None:
     async def release_and_hold() -> None:
-        ties = Ties()
-        ties.release("key")
-        await asyncio.wait_for(ties.hold("key"), 1)
+        leases = OwnerLeases()
+        leases.release("key")
+        await asyncio.wait_for(leases.hold("key"), 1)
 
     asyncio.run(release_and_hold())

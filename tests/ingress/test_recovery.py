@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdk._ingress.recovery import Learning
+from sdk._ingress.recovery import Recovery
 from sdk._ingress.registry import ProxyState, Registry, Replica
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
@@ -20,60 +20,60 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def learning(clock: Clock) -> Learning:
-    return Learning(7.0, clock)
+def recovery(clock: Clock) -> Recovery:
+    return Recovery(7.0, clock)
 
 
-def test_the_first_controller_has_nothing_to_learn(learning: Learning) -> None:
-    assert not learning.is_over, "it has not looked yet"
-    learning.expect(set())
-    assert learning.is_over
+def test_the_first_controller_has_nothing_to_learn(recovery: Recovery) -> None:
+    assert not recovery.is_over, "it has not looked yet"
+    recovery.expect(set())
+    assert recovery.is_over
 
 
-def test_it_waits_for_every_proxy_that_was_there(learning: Learning) -> None:
-    learning.hear("a", holds_table=True)  # before the controller has looked
-    assert not learning.is_over
-    learning.expect({"a", "b"})
-    assert not learning.is_over
-    learning.hear("b", holds_table=False)
-    assert learning.is_over
+def test_it_waits_for_every_proxy_that_was_there(recovery: Recovery) -> None:
+    recovery.hear("a", holds_table=True)  # before the controller has looked
+    assert not recovery.is_over
+    recovery.expect({"a", "b"})
+    assert not recovery.is_over
+    recovery.hear("b", holds_table=False)
+    assert recovery.is_over
 
 
 def test_a_proxy_that_does_not_come_back_is_not_waited_for_longer_than_replicas_need(
-    learning: Learning, clock: Clock
+    recovery: Recovery, clock: Clock
 ) -> None:
-    learning.expect({"a"})
+    recovery.expect({"a"})
     clock.now = 6.9
-    assert not learning.is_over
+    assert not recovery.is_over
     clock.now = 7
-    assert learning.is_over
+    assert recovery.is_over
 
 
-def test_proxies_that_hold_nothing_leave_it_to_the_replicas(learning: Learning, clock: Clock) -> None:
-    learning.expect({"a"})
-    learning.hear("a", holds_table=False)
-    assert not learning.is_over, "an empty table would turn UNAVAILABLE into NOT_FOUND"
+def test_proxies_that_hold_nothing_leave_it_to_the_replicas(recovery: Recovery, clock: Clock) -> None:
+    recovery.expect({"a"})
+    recovery.hear("a", holds_table=False)
+    assert not recovery.is_over, "an empty table would turn UNAVAILABLE into NOT_FOUND"
     clock.now = 7
-    assert learning.is_over
+    assert recovery.is_over
 
 
-def test_once_over_it_stays_over(learning: Learning) -> None:
-    learning.expect({"a"})
-    learning.hear("a", holds_table=True)
-    learning.expect({"a", "new"})
-    assert learning.is_over
+def test_once_over_it_stays_over(recovery: Recovery) -> None:
+    recovery.expect({"a"})
+    recovery.hear("a", holds_table=True)
+    recovery.expect({"a", "new"})
+    assert recovery.is_over
 
 
-def test_controller_and_proxy_restarted_together_serve_what_was_served(learning: Learning, clock: Clock) -> None:
+def test_controller_and_proxy_restarted_together_serve_what_was_served(recovery: Recovery, clock: Clock) -> None:
     endpoint = Endpoint("r", "127.0.0.1", 4000)
     kept = Snapshot(50, (Application("app", (Deployment("D", ("t.T",), (endpoint,)),)),))
     registry = Registry(lease_s=7, clock=clock, first_version=10)
-    learning.expect({"a"})
+    recovery.expect({"a"})
     # The next proxy actor brings what it found beside its Envoy.
     registry.adopt(kept)
-    learning.hear("a", holds_table=True)
+    recovery.hear("a", holds_table=True)
     registry.report(ProxyState("p2", "a", "127.0.0.1:9000", version=50))
-    assert learning.is_over
+    assert recovery.is_over
     assert registry.snapshot.applications == kept.applications
     assert registry.snapshot.version > 50
     clock.now = 6

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sdk._ingress.registry import ProxyState, Registry, Replica
-from sdk._xds.rejection import Refusal
+from sdk._xds.rejection import RejectedApplication
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.options import GrpcOptions
 
@@ -99,10 +99,10 @@ def test_an_application_without_replicas_stays_known_until_it_is_forgotten(regis
     assert registry.snapshot.applications == (Application("app", (Deployment("D", ("t.T",)),)),)
     assert registry.without_replicas() == (("app", "D"),)
     registry.register(replica("b"))
-    registry.forget([("app", "D")])
+    registry.remove_deployments([("app", "D")])
     assert endpoints(registry) == ["b"], "one that has a replica stays"
     registry.deregister("b")
-    registry.forget([("app", "D"), ("other", "D")])
+    registry.remove_deployments([("app", "D"), ("other", "D")])
     assert registry.snapshot.applications == ()
 
 
@@ -135,7 +135,7 @@ def test_a_deployment_that_an_update_has_left_out_is_forgotten_and_the_others_st
     registry.register(replace(replica("2", deployment="B"), services=("t.U",)))
     registry.deregister("1")
     assert sorted(names(registry)) == ["A", "B"], "its replicas may come again"
-    registry.forget([("app", "A"), ("app", "B")])
+    registry.remove_deployments([("app", "A"), ("app", "B")])
     assert names(registry) == ["B"]
 
 
@@ -203,7 +203,9 @@ def test_services_that_are_not_listed_are_not_in_the_table(clock: Clock) -> None
 
 
 def test_a_proxy_whose_envoy_refuses_an_application_counts_for_the_others(registry: Registry) -> None:
-    registry.report(ProxyState("p", "n", "a", version=7, refusals=(Refusal("bad", "Envoy refused it"),)))
+    registry.report(
+        ProxyState("p", "n", "a", version=7, rejected_applications=(RejectedApplication("bad", "Envoy refused it"),))
+    )
     assert registry.is_acknowledged(7)
     assert not registry.is_acknowledged(8), "it serves, so it is waited for"
 
@@ -230,13 +232,13 @@ def test_a_deployment_that_never_had_a_replica_can_be_announced(registry: Regist
     asleep = Deployment("D", ("t.T",), descriptors="d1", max_waiting=7)
     registry.announce("app", [(asleep, b"files")])
     assert registry.snapshot.applications == (Application("app", (asleep,)),)
-    assert asleep.is_held
+    assert asleep.holds_calls
     assert registry.descriptors("d1") == b"files"
     registry.register(replace(replica("a"), max_waiting=9))
     (known,) = registry.snapshot.applications[0].deployments
-    assert (known.max_waiting, known.is_held) == (9, False), "its replicas know best"
+    assert (known.max_waiting, known.holds_calls) == (9, False), "its replicas know best"
     registry.deregister("a")
-    assert registry.snapshot.applications[0].deployments[0].is_held
+    assert registry.snapshot.applications[0].deployments[0].holds_calls
 
     successor = Registry(lease_s=5, first_version=1)
     successor.adopt(registry.snapshot)

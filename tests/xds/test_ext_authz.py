@@ -13,7 +13,7 @@ import pytest
 from envoy_rig import Rig, rig
 
 from sdk._ingress.scale_to_zero.gate import Gate
-from sdk._xds.resources import build
+from sdk._xds.resources import build_resources
 from sdk._xds.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Held:
         snapshot = replace(
             snapshot, applications=(one, *snapshot.applications[1:]), request_timeout_s=self.request_timeout_s
         )
-        self.gate.expect(snapshot)
-        await asyncio.wait_for(self.it.ads.publish(build(snapshot, self.it.config)), 5)
-        self.gate.serve(snapshot)
+        self.gate.on_publish(snapshot)
+        await asyncio.wait_for(self.it.ads.publish(build_resources(snapshot, self.it.config)), 5)
+        self.gate.on_acknowledged(snapshot)
 
     async def until_waiting(self, number: int) -> None:
         async with asyncio.timeout(5):
@@ -68,13 +68,13 @@ class Held:
 @asynccontextmanager
 async def held(*upstreams: str, request_timeout_s: float | None = None) -> AsyncIterator[Held]:
     async with rig(*upstreams) as it:
-        it.config = replace(it.config, hold_socket=str(it.folder / "hold.sock"))
+        it.config = replace(it.config, gate_socket=str(it.folder / "gate.sock"))
         holds = Held(it, request_timeout_s)
         server = grpc.aio.server()
         server.add_generic_rpc_handlers((holds.gate.generic_handler(),))
-        server.add_insecure_port(f"unix:{it.config.hold_socket}")
+        server.add_insecure_port(f"unix:{it.config.gate_socket}")
         await server.start()
-        reporting = asyncio.create_task(holds.gate.keep_reporting())
+        reporting = asyncio.create_task(holds.gate.report_forever())
         try:
             yield holds
         finally:
@@ -145,7 +145,7 @@ def test_a_waiting_call_ends_by_its_deadline_the_limit_or_the_reason_why_nothing
                 waits = call(it, timeout=None)
                 await holds.until_waiting(1)
                 if change is None:
-                    holds.gate.serve(Snapshot(2))
+                    holds.gate.on_acknowledged(Snapshot(2))
                 else:
                     await holds.publish(**change)
                 assert (await answer(waits))[0] == code
@@ -216,7 +216,7 @@ def test_no_call_fails_while_the_last_replica_leaves_and_the_first_one_comes(run
 def test_calls_go_where_they_would_when_the_gate_is_gone(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a") as it:
-            it.config = replace(it.config, hold_socket=str(it.folder / "nobody.sock"))
+            it.config = replace(it.config, gate_socket=str(it.folder / "nobody.sock"))
             holds = Held(it)
             await holds.publish()
             code, details, request_id = await answer(call(it, ("request_id", "r1"), wait_for_ready=True))

@@ -13,7 +13,7 @@ import pytest
 from envoy_rig import Rig, Upstream, rig
 
 from sdk._replica_protocol import SHUTTING_DOWN
-from sdk._xds.resources import build
+from sdk._xds.resources import build_resources
 
 if TYPE_CHECKING:
     from envoy_rig import Apps
@@ -53,7 +53,7 @@ async def publish_store(it: Rig) -> None:
     (app,) = snapshot.applications
     store = replace(app.deployments[0], idempotent=(GET,))
     snapshot = replace(snapshot, applications=(replace(app, deployments=(store,)),))
-    await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+    await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), 5)
 
 
 async def call_until_caught(

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from sdk._xds.ads_server import ResourcesRejected
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS
-from sdk._xds.rejection import Isolation, Refusal
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE
+from sdk._xds.rejection import IsolatingPublisher, RejectedApplication
 from sdk._xds.resources import InconsistentResources
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
@@ -20,12 +20,12 @@ class Envoy:
 
     def __init__(self, refuses: Callable[[Application], bool] = lambda _: False) -> None:
         self.refuses = refuses
-        self.error: Exception = ResourcesRejected(ENDPOINTS, "no such address")
+        self.error: Exception = ResourcesRejected(ENDPOINT_TYPE, "no such address")
         self.tries = 0
         self.now = 0.0
         self.seconds_a_try = 0.0
         self.holds: dict[str, Application] = {}
-        self.isolation = Isolation(self.take, lambda: self.now)
+        self.isolation = IsolatingPublisher(self.take, lambda: self.now)
 
     async def take(self, snapshot: Snapshot) -> None:
         self.tries += 1
@@ -37,7 +37,7 @@ class Envoy:
     def publish(self, *apps: Application) -> dict[str, str]:
         self.tries = 0
         self.is_complete = asyncio.run(self.isolation.publish(Snapshot(1, apps)))
-        return {refusal.application: refusal.reason for refusal in self.isolation.refusals}
+        return {refusal.application: refusal.reason for refusal in self.isolation.rejected_applications}
 
 
 def app(name: str, *replicas: str, host: str = "10.0.0.1") -> Application:
@@ -66,7 +66,7 @@ def test_the_others_are_updated_and_the_bad_one_is_named() -> None:
     refused = envoy.publish(app("a", "r", "new"), app("b", host="bad"), app("c", "other"))
     assert refused == {"b": "Envoy refused ClusterLoadAssignment: no such address"}
     assert envoy.holds == {"a": app("a", "r", "new"), "b": app("b"), "c": app("c", "other")}
-    assert str(Refusal("b", "why")) == "application 'b': why"
+    assert str(RejectedApplication("b", "why")) == "application 'b': why"
 
 
 def test_replicas_that_have_left_are_not_kept() -> None:
@@ -89,11 +89,11 @@ def test_calls_do_not_wait_for_replicas_that_are_there_and_refused() -> None:
 
     envoy = Envoy(is_bad)
     envoy.publish(sleeper())
-    assert envoy.holds["s"].deployments[0].is_held
+    assert envoy.holds["s"].deployments[0].holds_calls
     assert envoy.publish(sleeper(Endpoint("r", "bad", 4000))).keys() == {"s"}
-    assert not envoy.holds["s"].deployments[0].is_held
+    assert not envoy.holds["s"].deployments[0].holds_calls
     envoy.publish(sleeper())
-    assert envoy.holds["s"].deployments[0].is_held
+    assert envoy.holds["s"].deployments[0].holds_calls
 
 
 def test_one_whose_very_name_is_refused_is_left_out_and_only_that() -> None:
@@ -128,7 +128,9 @@ def test_a_search_is_bounded_and_goes_on_where_it_was() -> None:
         assert envoy.now - began <= 7, "a proxy's lease"
         assert rounds < 40
     assert rounds > 1
-    assert {refusal.application for refusal in envoy.isolation.refusals} == {a.name for a in apps if is_bad(a)}
+    assert {refusal.application for refusal in envoy.isolation.rejected_applications} == {
+        a.name for a in apps if is_bad(a)
+    }
     assert all(replicas(envoy.holds[a.name]) == ([] if is_bad(a) else ["r"]) for a in apps)
 
 
@@ -176,22 +178,22 @@ def test_what_is_found_here_is_blamed_in_one_line() -> None:
 
 def test_a_listener_is_nobodys_fault() -> None:
     envoy = Envoy(lambda _: True)
-    envoy.error = ResourcesRejected(LISTENERS, "address in use")
+    envoy.error = ResourcesRejected(LISTENER_TYPE, "address in use")
     with pytest.raises(ResourcesRejected, match="address in use"):
         envoy.publish(app("a"))
-    assert (envoy.tries, envoy.isolation.refusals, envoy.isolation.in_force) == (1, (), None)
+    assert (envoy.tries, envoy.isolation.rejected_applications, envoy.isolation.in_force) == (1, (), None)
 
 
 def test_what_is_refused_without_anything_new_in_it_is_nobodys_fault() -> None:
     envoy = Envoy()
     envoy.publish(app("a"))
     envoy.refuses = lambda _: True
-    envoy.error = ResourcesRejected(CLUSTERS, "out of memory")
+    envoy.error = ResourcesRejected(CLUSTER_TYPE, "out of memory")
     with pytest.raises(ResourcesRejected, match="out of memory"):
         envoy.publish(app("a"))
     with pytest.raises(ResourcesRejected, match="out of memory"):
         envoy.publish(app("a"), app("b"))
-    assert envoy.isolation.refusals == ()
+    assert envoy.isolation.rejected_applications == ()
 
 
 def test_an_envoy_that_does_not_answer_blames_nobody() -> None:
@@ -199,7 +201,7 @@ def test_an_envoy_that_does_not_answer_blames_nobody() -> None:
     envoy.error = asyncio.TimeoutError()
     with pytest.raises(asyncio.TimeoutError):
         envoy.publish(app("a"))
-    assert envoy.isolation.refusals == ()
+    assert envoy.isolation.rejected_applications == ()
 
 
 def test_options_of_the_table_stay() -> None:

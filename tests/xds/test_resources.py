@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import ALIVENESS_PATH
+from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.clusters import affinity_cluster_name, cluster_name
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
-from sdk._xds.resources import ListenerConfig, Resources, build, check
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
+from sdk._xds.resources import ListenerConfig, Resources, build_resources, check_resources
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.errors import IngressError, OptionsError
 
@@ -23,7 +23,7 @@ TWO = Application("two", (Deployment("Fruit", ("demo.Fruit",), (R2,)), Deploymen
 
 
 def routes(snapshot: Snapshot) -> pb.Matcher:
-    packed = build(snapshot, CONFIG).by_type[ROUTES]["routes"]
+    packed = build_resources(snapshot, CONFIG).by_type[ROUTE_TYPE]["routes"]
     (host,) = pb.RouteConfiguration.FromString(packed.value).virtual_hosts
     return host.matcher
 
@@ -62,26 +62,26 @@ def steps(matcher: pb.Matcher) -> int:
 
 
 def test_equal_snapshots_give_equal_resources() -> None:
-    assert build(Snapshot(1, (ONE, TWO)), CONFIG) == build(Snapshot(2, (ONE, TWO)), CONFIG)
+    assert build_resources(Snapshot(1, (ONE, TWO)), CONFIG) == build_resources(Snapshot(2, (ONE, TWO)), CONFIG)
     shuffled = replace(ONE, deployments=(replace(ONE.deployments[0], endpoints=(R2, R1)),))
-    assert build(Snapshot(1, (ONE,)), CONFIG) == build(Snapshot(1, (shuffled,)), CONFIG)
+    assert build_resources(Snapshot(1, (ONE,)), CONFIG) == build_resources(Snapshot(1, (shuffled,)), CONFIG)
 
 
 @pytest.mark.parametrize("by_service", [False, True])
 @pytest.mark.parametrize("apps", [(), (ONE,), (ONE, TWO), (Application("empty", ()),), (ONE, Application("empty", ()))])
 def test_what_is_built_is_consistent(apps: tuple[Application, ...], by_service: bool) -> None:
-    check(build(Snapshot(1, apps, by_service), CONFIG))
+    check_resources(build_resources(Snapshot(1, apps, by_service), CONFIG))
 
 
 def test_a_deployment_has_two_clusters_over_one_list_of_endpoints() -> None:
-    resources = build(Snapshot(1, (ONE,)), CONFIG)
-    clusters = {n: pb.Cluster.FromString(p.value) for n, p in resources.by_type[CLUSTERS].items()}
+    resources = build_resources(Snapshot(1, (ONE,)), CONFIG)
+    clusters = {n: pb.Cluster.FromString(p.value) for n, p in resources.by_type[CLUSTER_TYPE].items()}
     assert set(clusters) == {"fallback", "one#Greeter", "one#Greeter#model"}
     by_load, by_model = clusters["one#Greeter"], clusters["one#Greeter#model"]
     assert by_load.lb_policy == pb.Cluster.LEAST_REQUEST
     assert by_model.lb_policy == pb.Cluster.RING_HASH
     assert by_model.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value == 125
-    assert {c.eds_cluster_config.service_name for c in (by_load, by_model)} == set(resources.by_type[ENDPOINTS])
+    assert {c.eds_cluster_config.service_name for c in (by_load, by_model)} == set(resources.by_type[ENDPOINT_TYPE])
     for cluster in by_load, by_model:
         (limits,) = cluster.circuit_breakers.thresholds
         assert limits.max_requests.value == 100_000
@@ -101,7 +101,7 @@ def test_names_of_clusters_are_distinct() -> None:
 def test_an_address_is_listed_once() -> None:
     again = Endpoint("r3", R1.host, R1.port)
     app = Application("one", (Deployment("Greeter", ("demo.Greeter",), (R1, again)),))
-    (packed,) = build(Snapshot(1, (app,)), CONFIG).by_type[ENDPOINTS].values()
+    (packed,) = build_resources(Snapshot(1, (app,)), CONFIG).by_type[ENDPOINT_TYPE].values()
     (hosts,) = pb.ClusterLoadAssignment.FromString(packed.value).endpoints
     assert len(hosts.lb_endpoints) == 1
 
@@ -162,7 +162,7 @@ def test_idempotent_methods_alone_are_retried_when_a_replica_is_lost() -> None:
         "/demo.Tea/Pour": "two#Tea",
     }
     assert target(by_path.on_no_match) == "two#Tea"
-    check(build(Snapshot(1, (ONE, app)), CONFIG))
+    check_resources(build_resources(Snapshot(1, (ONE, app)), CONFIG))
 
 
 def test_an_only_deployment_goes_by_service_when_not_all_are_routed() -> None:
@@ -170,16 +170,16 @@ def test_an_only_deployment_goes_by_service_when_not_all_are_routed() -> None:
     inner = by_application(snapshot).matcher_tree.exact_match_map.map["one"].matcher
     assert targets(inner.matcher_tree.prefix_match_map) == {"/demo.Greeter/": "one#Greeter"}
     assert target(inner.on_no_match) == "fallback"
-    check(build(snapshot, CONFIG))
+    check_resources(build_resources(snapshot, CONFIG))
 
 
 def test_replicas_that_hang_are_found_and_idle_ones_are_asked_seldom() -> None:
-    packed = build(Snapshot(1, (ONE,)), CONFIG).by_type[CLUSTERS]
+    packed = build_resources(Snapshot(1, (ONE,)), CONFIG).by_type[CLUSTER_TYPE]
     patience = {}
     for name in ("one#Greeter", "one#Greeter#model"):
         cluster = pb.Cluster.FromString(packed[name].value)
         (question,) = cluster.health_checks
-        assert question.http_health_check.path == ALIVENESS_PATH
+        assert question.http_health_check.path == HEALTH_CHECK_PATH
         once = question.interval.ToMilliseconds() + question.timeout.ToMilliseconds()
         patience[name] = once * question.unhealthy_threshold.value / 1000
         assert question.no_traffic_interval.ToMilliseconds() >= 3000
@@ -211,7 +211,7 @@ def test_without_application_by_service() -> None:
 
 
 def with_resource(kind: str, name: str, packed: Any | None) -> Resources:
-    by_type = {url: dict(named) for url, named in build(Snapshot(1, (ONE,)), CONFIG).by_type.items()}
+    by_type = {url: dict(named) for url, named in build_resources(Snapshot(1, (ONE,)), CONFIG).by_type.items()}
     if packed is None:
         del by_type[kind][name]
     else:
@@ -226,32 +226,32 @@ BAD_HOST.endpoints.add().lb_endpoints.add().endpoint.address.socket_address.addr
 @pytest.mark.parametrize(
     ("resources", "problem"),
     [
-        (with_resource(CLUSTERS, "one#Greeter", None), "lead to cluster 'one#Greeter', which is unknown"),
-        (with_resource(CLUSTERS, "fallback", None), "lead to cluster 'fallback', which is unknown"),
-        (with_resource(ENDPOINTS, "one#Greeter", None), "wants endpoints 'one#Greeter', which are missing"),
-        (with_resource(ENDPOINTS, "x", pack(pb.ClusterLoadAssignment(cluster_name="x"))), "no cluster wants"),
-        (with_resource(ENDPOINTS, "one#Greeter", pack(BAD_HOST)), "'node-1', which is no IP address"),
-        (with_resource(ROUTES, "routes", None), "the listener's routes 'routes' are missing"),
-        (with_resource(CLUSTERS, "y", pack(pb.Cluster(name="z"))), "cluster 'z' is filed under 'y'"),
+        (with_resource(CLUSTER_TYPE, "one#Greeter", None), "lead to cluster 'one#Greeter', which is unknown"),
+        (with_resource(CLUSTER_TYPE, "fallback", None), "lead to cluster 'fallback', which is unknown"),
+        (with_resource(ENDPOINT_TYPE, "one#Greeter", None), "wants endpoints 'one#Greeter', which are missing"),
+        (with_resource(ENDPOINT_TYPE, "x", pack(pb.ClusterLoadAssignment(cluster_name="x"))), "no cluster wants"),
+        (with_resource(ENDPOINT_TYPE, "one#Greeter", pack(BAD_HOST)), "'node-1', which is no IP address"),
+        (with_resource(ROUTE_TYPE, "routes", None), "the listener's routes 'routes' are missing"),
+        (with_resource(CLUSTER_TYPE, "y", pack(pb.Cluster(name="z"))), "cluster 'z' is filed under 'y'"),
         (Resources({}), "no resources of type type.googleapis.com/envoy.config.cluster.v3.Cluster"),
     ],
 )
 def test_check_refuses(resources: Resources, problem: str) -> None:
     with pytest.raises(IngressError) as caught:
-        check(resources)
+        check_resources(resources)
     assert problem in str(caught.value)
 
 
 def test_check_names_every_problem() -> None:
-    resources = with_resource(ENDPOINTS, "one#Greeter", pack(BAD_HOST))
+    resources = with_resource(ENDPOINT_TYPE, "one#Greeter", pack(BAD_HOST))
     with pytest.raises(IngressError) as caught:
-        check(Resources({**resources.by_type, ROUTES: {}}))
+        check_resources(Resources({**resources.by_type, ROUTE_TYPE: {}}))
     assert len(str(caught.value).splitlines()) == 4
 
 
 def test_connections_of_clients() -> None:
     def manager(config: ListenerConfig) -> pb.HttpConnectionManager:
-        listener = pb.Listener.FromString(build(Snapshot(1), config).by_type[LISTENERS]["grpc"].value)
+        listener = pb.Listener.FromString(build_resources(Snapshot(1), config).by_type[LISTENER_TYPE]["grpc"].value)
         return pb.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value)
 
     config = replace(
@@ -270,7 +270,9 @@ def test_connections_of_clients() -> None:
 
 
 def test_listener() -> None:
-    packed = build(Snapshot(1), replace(CONFIG, host="::", max_metadata_bytes=1025)).by_type[LISTENERS]["grpc"]
+    packed = build_resources(Snapshot(1), replace(CONFIG, host="::", max_metadata_bytes=1025)).by_type[LISTENER_TYPE][
+        "grpc"
+    ]
     listener = pb.Listener.FromString(packed.value)
     assert listener.address.socket_address.ipv4_compat
     manager = pb.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value)
@@ -302,7 +304,7 @@ def test_only_marked_messages_can_be_packed() -> None:
 def test_only_the_proxy_of_the_same_node_uses_a_replicas_unix_socket() -> None:
     here, there = Endpoint("r1", "10.0.0.1", 1001, "n1", "s1"), Endpoint("r2", "10.0.0.2", 1002, "n2", "s2")
     snapshot = Snapshot(1, (Application("app", (Deployment("D", ("t.T",), (here, there)),)),))
-    (assignment,) = build(snapshot.seen_from("n1"), CONFIG).by_type[ENDPOINTS].values()
+    (assignment,) = build_resources(snapshot.for_node("n1"), CONFIG).by_type[ENDPOINT_TYPE].values()
     hosts = pb.ClusterLoadAssignment.FromString(assignment.value).endpoints[0].lb_endpoints
     assert [host.endpoint.address.pipe.path for host in hosts] == ["@s1", ""]
     assert hosts[1].endpoint.address.socket_address.address == "10.0.0.2"

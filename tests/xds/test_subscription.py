@@ -4,12 +4,12 @@ import pytest
 from google.protobuf.any_pb2 import Any
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
-from sdk._xds.subscription import Held, Received, Subscription
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
 
 
-def held(version: int, **resources: str) -> Held:
-    return Held(version, {name: Any(value=text.encode()) for name, text in resources.items()})
+def held(version: int, **resources: str) -> VersionedResources:
+    return VersionedResources(version, {name: Any(value=text.encode()) for name, text in resources.items()})
 
 
 def request(nonce: str = "", *names: str, error: str = "") -> pb.DiscoveryRequest:
@@ -23,7 +23,7 @@ def values(response: pb.DiscoveryResponse | None) -> list[str] | None:
     return None if response is None else [resource.value.decode() for resource in response.resources]
 
 
-def send(subscription: Subscription, now: Held) -> pb.DiscoveryResponse:
+def send(subscription: Subscription, now: VersionedResources) -> pb.DiscoveryResponse:
     response = subscription.next_response(now)
     assert response is not None
     return response
@@ -31,35 +31,35 @@ def send(subscription: Subscription, now: Held) -> pb.DiscoveryResponse:
 
 @pytest.fixture
 def clusters() -> Subscription:
-    return Subscription(CLUSTERS)
+    return Subscription(CLUSTER_TYPE)
 
 
 @pytest.fixture
 def endpoints() -> Subscription:
-    return Subscription(ENDPOINTS)
+    return Subscription(ENDPOINT_TYPE)
 
 
 def test_nothing_is_sent_before_envoy_asks(clusters: Subscription) -> None:
     assert clusters.next_response(held(1, a="1")) is None
-    assert not clusters.settled(held(1, a="1"))
+    assert not clusters.is_acked(held(1, a="1"))
 
 
-@pytest.mark.parametrize("type_url", [CLUSTERS, ENDPOINTS, LISTENERS, ROUTES])
+@pytest.mark.parametrize("type_url", [CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE])
 def test_nothing_is_sent_before_the_server_knows(type_url: str) -> None:
     subscription = Subscription(type_url)
-    assert subscription.receive(request("", "a")) is Received.SUBSCRIBED
+    assert subscription.receive(request("", "a")) is RequestKind.SUBSCRIBED
     assert subscription.next_response(None) is None
 
 
 def test_ack_settles(clusters: Subscription) -> None:
     now = held(7, a="1", b="2")
-    assert clusters.receive(request()) is Received.SUBSCRIBED
+    assert clusters.receive(request()) is RequestKind.SUBSCRIBED
     assert clusters.wildcard
     response = send(clusters, now)
-    assert (response.version_info, response.type_url, values(response)) == ("7", CLUSTERS, ["1", "2"])
-    assert not clusters.settled(now)
-    assert clusters.receive(request(response.nonce)) is Received.ACK
-    assert clusters.settled(now)
+    assert (response.version_info, response.type_url, values(response)) == ("7", CLUSTER_TYPE, ["1", "2"])
+    assert not clusters.is_acked(now)
+    assert clusters.receive(request(response.nonce)) is RequestKind.ACK
+    assert clusters.is_acked(now)
     assert clusters.next_response(now) is None
 
 
@@ -75,7 +75,7 @@ def test_the_last_cluster_can_go(clusters: Subscription) -> None:
     response = send(clusters, held(2))
     assert values(response) == []
     clusters.receive(request(response.nonce))
-    assert clusters.settled(held(2))
+    assert clusters.is_acked(held(2))
 
 
 def test_no_clusters_is_an_answer(clusters: Subscription) -> None:
@@ -95,13 +95,13 @@ def test_endpoints_settle_when_all_are_asked_for(endpoints: Subscription) -> Non
     now = held(1, a="1", b="2")
     endpoints.receive(request("", "a"))
     endpoints.receive(request(send(endpoints, now).nonce, "a"))
-    assert not endpoints.settled(now), "Envoy has not yet asked for b"
+    assert not endpoints.is_acked(now), "Envoy has not yet asked for b"
     nonce = endpoints._nonce
-    assert endpoints.receive(request(nonce, "a", "b")) is Received.SUBSCRIBED
+    assert endpoints.receive(request(nonce, "a", "b")) is RequestKind.SUBSCRIBED
     response = send(endpoints, now)
     assert values(response) == ["2"]
     endpoints.receive(request(response.nonce, "a", "b"))
-    assert endpoints.settled(now)
+    assert endpoints.is_acked(now)
 
 
 def test_names_that_nobody_knows_yet_get_no_empty_answer(endpoints: Subscription) -> None:
@@ -115,7 +115,7 @@ def test_what_was_unsubscribed_is_sent_again(endpoints: Subscription) -> None:
     endpoints.receive(request("", "a", "b"))
     nonce = send(endpoints, now).nonce
     endpoints.receive(request(nonce, "a", "b"))
-    assert endpoints.receive(request(nonce, "a")) is Received.SUBSCRIBED
+    assert endpoints.receive(request(nonce, "a")) is RequestKind.SUBSCRIBED
     assert endpoints.next_response(now) is None
     endpoints.receive(request(nonce, "a", "b"))
     assert values(endpoints.next_response(now)) == ["2"]
@@ -124,7 +124,7 @@ def test_what_was_unsubscribed_is_sent_again(endpoints: Subscription) -> None:
 def test_names_that_come_with_an_ack_are_served(endpoints: Subscription) -> None:
     now = held(1, a="1", b="2")
     endpoints.receive(request("", "a"))
-    assert endpoints.receive(request(send(endpoints, now).nonce, "a", "b")) is Received.ACK
+    assert endpoints.receive(request(send(endpoints, now).nonce, "a", "b")) is RequestKind.ACK
     assert values(endpoints.next_response(now)) == ["2"]
 
 
@@ -133,7 +133,7 @@ def test_the_same_names_again_want_the_same_again(endpoints: Subscription) -> No
     endpoints.receive(request("", "a"))
     nonce = send(endpoints, now).nonce
     endpoints.receive(request(nonce, "a"))
-    assert endpoints.receive(request(nonce, "a")) is Received.REPEATED
+    assert endpoints.receive(request(nonce, "a")) is RequestKind.REPEATED
     assert values(endpoints.next_response(now)) == ["1"]
 
 
@@ -142,11 +142,11 @@ def test_stale_nonce_is_ignored(clusters: Subscription) -> None:
     first = send(clusters, held(1, a="1"))
     clusters.receive(request(first.nonce))
     second = send(clusters, held(2, a="2"))
-    assert clusters.receive(request(first.nonce)) is Received.STALE
-    assert clusters.receive(request(first.nonce, error="late")) is Received.STALE
+    assert clusters.receive(request(first.nonce)) is RequestKind.STALE
+    assert clusters.receive(request(first.nonce, error="late")) is RequestKind.STALE
     assert clusters.rejection is None
-    assert not clusters.settled(held(2, a="2"))
-    assert clusters.receive(request(second.nonce)) is Received.ACK
+    assert not clusters.is_acked(held(2, a="2"))
+    assert clusters.receive(request(second.nonce)) is RequestKind.ACK
 
 
 def test_one_response_is_under_way_at_a_time(clusters: Subscription) -> None:
@@ -162,15 +162,15 @@ def test_nack_keeps_what_was(clusters: Subscription) -> None:
     clusters.receive(request())
     clusters.receive(request(send(clusters, good).nonce))
     refused = send(clusters, bad)
-    assert clusters.receive(request(refused.nonce, error="no good")) is Received.NACK
+    assert clusters.receive(request(refused.nonce, error="no good")) is RequestKind.NACK
     assert clusters.rejection == "no good"
-    assert not clusters.settled(bad)
+    assert not clusters.is_acked(bad)
     assert clusters.next_response(bad) is None, "the same again would be refused again, for ever"
     again = send(clusters, good)
     assert values(again) == ["1"], "Envoy may have taken a part of what it refused"
     assert clusters.rejection is None
     clusters.receive(request(again.nonce))
-    assert clusters.settled(good)
+    assert clusters.is_acked(good)
     assert values(clusters.next_response(held(3, a="3"))) == ["3"]
 
 
@@ -184,7 +184,7 @@ def test_nack_of_endpoints_sends_only_what_changes(endpoints: Subscription) -> N
     again = send(endpoints, now)
     assert values(again) == ["old a", "old b"], "a may have been taken before b was refused"
     endpoints.receive(request(again.nonce, "a", "b", "c"))
-    assert endpoints.settled(now)
+    assert endpoints.is_acked(now)
 
 
 def test_retry_after_nack(clusters: Subscription) -> None:
@@ -194,12 +194,12 @@ def test_retry_after_nack(clusters: Subscription) -> None:
     clusters.retry()
     assert clusters.rejection is None
     clusters.receive(request(send(clusters, now).nonce))
-    assert clusters.settled(now)
+    assert clusters.is_acked(now)
 
 
 def test_a_new_stream_gets_everything_whatever_envoy_says_it_has(endpoints: Subscription) -> None:
     first = pb.DiscoveryRequest(version_info="41", resource_names=["a"])
-    assert endpoints.receive(first) is Received.SUBSCRIBED
+    assert endpoints.receive(first) is RequestKind.SUBSCRIBED
     assert values(endpoints.next_response(held(41, a="1"))) == ["1"]
 
 

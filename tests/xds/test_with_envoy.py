@@ -13,9 +13,9 @@ from envoy_rig import rig, start_envoy, stop_envoy
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
-from sdk._xds.packing import CLUSTERS, LISTENERS, pack
-from sdk._xds.rejection import Isolation
-from sdk._xds.resources import Resources, build
+from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE, pack
+from sdk._xds.rejection import IsolatingPublisher
+from sdk._xds.resources import Resources, build_resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -185,11 +185,11 @@ def test_overflow_is_resource_exhausted(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a") as it:
             resources = it.resources(ONE)
-            cluster = pb.Cluster.FromString(resources.by_type[CLUSTERS]["one#Greeter"].value)
+            cluster = pb.Cluster.FromString(resources.by_type[CLUSTER_TYPE]["one#Greeter"].value)
             cluster.circuit_breakers.thresholds[0].max_connections.value = 1
             cluster.circuit_breakers.thresholds[0].max_pending_requests.value = 1
-            clusters = {**resources.by_type[CLUSTERS], cluster.name: pack(cluster)}
-            await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTERS: clusters})), 5)
+            clusters = {**resources.by_type[CLUSTER_TYPE], cluster.name: pack(cluster)}
+            await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTER_TYPE: clusters})), 5)
             it.upstreams["a"].hold.clear()
             first = asyncio.create_task(it.call(GREET))
             while not it.upstreams["a"].calls:
@@ -214,14 +214,14 @@ def test_what_envoy_refuses_changes_nothing_and_blocks_nothing(run: Run) -> None
     async def scenario() -> None:
         async with rig("a", "b") as it:
             bad = it.resources({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
-            cluster = pb.Cluster.FromString(bad.by_type[CLUSTERS]["bad#Greeter"].value)
+            cluster = pb.Cluster.FromString(bad.by_type[CLUSTER_TYPE]["bad#Greeter"].value)
             cluster.connect_timeout.seconds = -1
             broken = Resources(
-                {**bad.by_type, CLUSTERS: {**bad.by_type[CLUSTERS], cluster.name: pack(cluster)}},
+                {**bad.by_type, CLUSTER_TYPE: {**bad.by_type[CLUSTER_TYPE], cluster.name: pack(cluster)}},
             )
             with pytest.raises(ResourcesRejected, match="Expected positive duration") as first:
                 await asyncio.wait_for(it.ads.publish(broken), 5)
-            assert first.value.type_url == CLUSTERS
+            assert first.value.type_url == CLUSTER_TYPE
             await it.publish(ONE)
             with pytest.raises(ResourcesRejected):
                 await asyncio.wait_for(it.ads.publish(broken), 5)
@@ -237,9 +237,9 @@ def test_a_replica_that_envoy_refuses_blocks_its_own_application_only(run: Run) 
         async with rig("a", "b") as it:
 
             async def publish(snapshot: Snapshot) -> None:
-                await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+                await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), 5)
 
-            isolation = Isolation(publish)
+            isolation = IsolatingPublisher(publish)
             bad = {"bad": {"Greeter": (["demo.Greeter"], ["b"])}}
             await isolation.publish(it.snapshot({**ONE, **bad}))
             # A node that is known by a link-local address, of an interface that is not one of this machine.
@@ -247,14 +247,14 @@ def test_a_replica_that_envoy_refuses_blocks_its_own_application_only(run: Run) 
             new = {"new": {"Greeter": (["demo.Greeter"], ["a"])}}
             for _ in range(2):
                 await isolation.publish(it.snapshot({**ONE, **bad, **new}))
-                (refusal,) = isolation.refusals
+                (refusal,) = isolation.rejected_applications
                 assert refusal.application == "bad"
                 assert refusal.reason.startswith("Envoy refused ClusterLoadAssignment: malformed IP address: fe80")
                 assert await it.answers(GREET, app("new")) == "a"
                 assert await it.answers(GREET, app("bad")) == "b", "the state before"
             it.upstreams["b"].endpoint_host = "127.0.0.1"
             await isolation.publish(it.snapshot({**ONE, **bad}))
-            assert isolation.refusals == ()
+            assert isolation.rejected_applications == ()
             assert await it.answers(GREET, app("bad")) == "b"
             assert await it.answers(GREET, app("new")) == "NOT_FOUND"
 
@@ -265,7 +265,7 @@ def test_only_listed_services_are_routed(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a") as it:
             snapshot = replace(it.snapshot(ONE), listed_services_only=True)
-            await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+            await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), 5)
             assert await it.answers(GREET) == "a"
             assert await it.answers(OTHER) == "NOT_FOUND", "from the fallback; a proxy knows better words"
 
@@ -282,7 +282,7 @@ def test_taken_port_is_told_and_can_be_retried(run: Run) -> None:
                 other.listen()
                 with pytest.raises(ResourcesRejected, match=r"(?i)address already in use") as taken:
                     await it.publish(ONE)
-                assert taken.value.type_url == LISTENERS
+                assert taken.value.type_url == LISTENER_TYPE
             await it.publish(ONE)
             assert await it.answers(GREET) == "a"
 

@@ -18,7 +18,7 @@ SERVICE = "grpc.health.v1.Health"
 _SERVING, _NOT_SERVING = int(pb.HealthCheckResponse.SERVING), int(pb.HealthCheckResponse.NOT_SERVING)
 
 
-class Health:
+class HealthServicer:
     """Answers Check, List and Watch from the routing table.
 
     Args:
@@ -114,7 +114,7 @@ def statuses_of(snapshot: Snapshot, application: str | None = None) -> dict[str,
         if application and known.name != application:
             continue
         for deployment in known.deployments:
-            is_serving = bool(deployment.endpoints) or deployment.is_held
+            is_serving = bool(deployment.endpoints) or deployment.holds_calls
             for service in deployment.services:
                 if is_serving:
                     statuses[service] = _SERVING

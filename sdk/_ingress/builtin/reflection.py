@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
-def announce(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
+def serialize_descriptors(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
     """Return what a replica says of its services: a digest, and a serialized ``FileDescriptorSet``.
 
     Args:
@@ -37,7 +37,7 @@ def announce(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
     return hashlib.sha256(data).hexdigest(), data
 
 
-class Reflection:
+class ReflectionServicer:
     """Answers ServerReflectionInfo from the routing table.
 
     With ``application`` metadata a client sees the services of that application. Without it those of all; when two

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sdk._ingress.envoy import supervisor
-from sdk._ingress.envoy.supervisor import CONTROL, LOG, PLAN, Plan, Report, start_of
+from sdk._ingress.envoy.supervisor import CONFIG, CONTROL, LOG, EnvoyState, SupervisorConfig, process_start_time
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _TABLE = "table.pickle"
 _CREDENTIALS = struct.Struct("3i")
 
 
-class Table(NamedTuple):
+class StoredTables(NamedTuple):
     """The routing table of a proxy.
 
     Attributes:
@@ -62,7 +62,7 @@ class SupervisedEnvoy:
         report: What the supervisor said first.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, report: Report) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, report: EnvoyState) -> None:
         self._reader, self._writer = reader, writer
         peer = writer.get_extra_info("socket")
         credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -76,7 +76,7 @@ class SupervisedEnvoy:
         """Whether this user runs it."""
         return self._uid == os.geteuid()
 
-    async def reports(self) -> AsyncIterator[Report]:
+    async def reports(self) -> AsyncIterator[EnvoyState]:
         """Yield what is reported after each change; ends when the supervisor has, and Envoy with it."""
         while (report := await _read(self._reader)) is not None:
             self.report = report
@@ -125,7 +125,7 @@ async def find(folder: Path) -> SupervisedEnvoy | None:
         return None
 
 
-async def adopt(folder: Path, plan: Plan) -> SupervisedEnvoy | None:
+async def adopt(folder: Path, plan: SupervisorConfig) -> SupervisedEnvoy | None:
     """Return the Envoy that an earlier proxy actor of this folder has left, if it is the one that would be started now.
 
     One that was started otherwise is ended, and its folder removed.
@@ -145,7 +145,7 @@ async def adopt(folder: Path, plan: Plan) -> SupervisedEnvoy | None:
     return None
 
 
-async def start(folder: Path, plan: Plan) -> SupervisedEnvoy:
+async def start(folder: Path, plan: SupervisorConfig) -> SupervisedEnvoy:
     """Start a supervisor with Envoy.
 
     Args:
@@ -155,7 +155,7 @@ async def start(folder: Path, plan: Plan) -> SupervisedEnvoy:
     Raises:
         OSError: It could not be started; the text says why.
     """
-    (folder / PLAN).write_text(json.dumps(plan._asdict()))
+    (folder / CONFIG).write_text(json.dumps(plan._asdict()))
     (folder / CONTROL).unlink(missing_ok=True)
     if await asyncio.to_thread(_spawn, folder):
         return await _connect(folder)
@@ -182,7 +182,7 @@ def _spawn(folder: Path) -> bool:
         return False
 
 
-def make_plan(command: list[str], *inputs: object) -> Plan:
+def make_config(command: list[str], *inputs: object) -> SupervisorConfig:
     """Return the plan for an Envoy.
 
     Args:
@@ -194,23 +194,23 @@ def make_plan(command: list[str], *inputs: object) -> Plan:
     for part in (command, binary.st_size, binary.st_mtime_ns, *inputs):
         digest.update(repr(part).encode() + b"\0")
     node_pid, node_start = _node_process()
-    return Plan(digest.hexdigest(), command, node_pid, node_start, ACTOR_PATIENCE_S)
+    return SupervisorConfig(digest.hexdigest(), command, node_pid, node_start, ACTOR_PATIENCE_S)
 
 
-def keep_table(folder: Path, table: Table) -> None:
+def store_tables(folder: Path, table: StoredTables) -> None:
     """Write down what Envoy has acknowledged, for the next actor."""
     new = folder / f"{_TABLE}.new"
     new.write_bytes(pickle.dumps(table))
     new.replace(folder / _TABLE)
 
 
-def kept_table(folder: Path) -> Table | None:
+def load_tables(folder: Path) -> StoredTables | None:
     """Return what Envoy acknowledged last; None before the first time.
 
     The folder is private, and what an adopted Envoy's digest stands for has written it.
     """
     with contextlib.suppress(FileNotFoundError):
-        table: Table = pickle.loads((folder / _TABLE).read_bytes())
+        table: StoredTables = pickle.loads((folder / _TABLE).read_bytes())
         return table
     return None
 
@@ -222,7 +222,7 @@ def _node_process() -> tuple[int, int]:
         IngressError: It has ended.
     """
     pid = int(os.environ.get("RAY_RAYLET_PID", os.getppid()))
-    began = start_of(pid)
+    began = process_start_time(pid)
     if began is None:
         raise IngressError("Ray's node has ended")
     return pid, began
@@ -240,12 +240,12 @@ async def _connect(folder: Path) -> SupervisedEnvoy:
     return SupervisedEnvoy(reader, writer, report)
 
 
-async def _read(reader: asyncio.StreamReader) -> Report | None:
+async def _read(reader: asyncio.StreamReader) -> EnvoyState | None:
     try:
         line = await reader.readline()
     except ConnectionError:
         line = b""
-    return Report(*json.loads(line)) if line.endswith(b"\n") else None
+    return EnvoyState(*json.loads(line)) if line.endswith(b"\n") else None
 
 
 async def _readable(fd: int, patience_s: float) -> bool:

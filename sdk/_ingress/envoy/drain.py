@@ -8,17 +8,17 @@ import re
 import time
 from pathlib import Path
 
-from sdk._xds.listener import GOODBYE_S
+from sdk._xds.listener import DRAIN_NOTICE_S
 
 #: What Envoy is started with: once it says goodbye it does so with every answer, not with a growing share of them.
-ENVOY_ARGUMENTS = ("--drain-strategy", "immediate")
+DRAIN_ARGUMENTS = ("--drain-strategy", "immediate")
 #: Seconds that calls get to end by themselves, unless the caller says otherwise.
-PATIENCE_S = 3.0
+DRAIN_TIMEOUT_S = 3.0
 _POLL_S = 0.1
 _ADMIN_PATIENCE_S = 1.0
 
 
-async def say_goodbye(admin_socket: Path, patience_s: float = PATIENCE_S) -> None:
+async def drain_envoy(admin_socket: Path, patience_s: float = DRAIN_TIMEOUT_S) -> None:
     """Let Envoy's clients go; afterwards it can be ended. Does nothing when it does not answer.
 
     Each client is told with its next answer that its connection ends (GOAWAY), and connects anew: to another proxy, if
@@ -29,7 +29,7 @@ async def say_goodbye(admin_socket: Path, patience_s: float = PATIENCE_S) -> Non
         patience_s: The longest that it takes, in seconds; calls that last longer are cut by ending Envoy.
 
     Example:
-        >>> asyncio.run(say_goodbye(Path("/there/is/no/envoy.sock")))
+        >>> asyncio.run(drain_envoy(Path("/there/is/no/envoy.sock")))
     """
     began = time.monotonic()
     deadline = began + patience_s
@@ -41,7 +41,7 @@ async def say_goodbye(admin_socket: Path, patience_s: float = PATIENCE_S) -> Non
             await asyncio.sleep(_POLL_S)
             if not await _count_calls(admin_socket):
                 return
-            if accepts and time.monotonic() > began + GOODBYE_S:
+            if accepts and time.monotonic() > began + DRAIN_NOTICE_S:
                 accepts = False
                 await _ask(admin_socket, "POST", "/drain_listeners")
 

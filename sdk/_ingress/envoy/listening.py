@@ -14,7 +14,7 @@ from sdk._xds.tls import TlsConfig
 if TYPE_CHECKING:
     from sdk.options import GrpcOptions
 
-FALLBACK, HOLD = "fallback.sock", "hold.sock"
+FALLBACK_SOCKET, GATE_SOCKET = "fallback.sock", "gate.sock"
 # A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default), whatever
 # metadata they have that Envoy lets through (grpcio refuses them from 8 KiB on).
 _OPTIONS = [
@@ -24,32 +24,32 @@ _OPTIONS = [
     ("grpc.absolute_max_metadata_size", 256 << 10),
 ]
 # Options of the ingress that are Envoy's under the same name.
-_SAME = {field.name for field in fields(ListenerConfig)} - {"fallback_socket", "hold_socket", "tls"}
+_SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {"fallback_socket", "gate_socket", "tls"}
 
 
-def address_text(host: str, port: int) -> str:
+def format_address(host: str, port: int) -> str:
     """Return an address as clients write it.
 
     Example:
-        >>> address_text("127.0.0.1", 9000), address_text("::1", 9000)
+        >>> format_address("127.0.0.1", 9000), format_address("::1", 9000)
         ('127.0.0.1:9000', '[::1]:9000')
     """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def listener_config(options: GrpcOptions, folder: Path, *, can_hold: bool) -> ListenerConfig:
+def listener_config(options: GrpcOptions, folder: Path, *, has_gate: bool) -> ListenerConfig:
     """Return what Envoy listens on.
 
     Args:
         options: Options of the ingress.
         folder: The folder of the proxy.
-        can_hold: Whether calls may wait there for the first replica of a deployment.
+        has_gate: Whether calls may wait there for the first replica of a deployment.
     """
     return ListenerConfig(
-        fallback_socket=str(folder / FALLBACK),
-        hold_socket=str(folder / HOLD) if can_hold else "",
+        fallback_socket=str(folder / FALLBACK_SOCKET),
+        gate_socket=str(folder / GATE_SOCKET) if has_gate else "",
         tls=tls_config(options, folder),
-        **{name: getattr(options, name) for name in _SAME},
+        **{name: getattr(options, name) for name in _SHARED_NAMES},
     )
 
 

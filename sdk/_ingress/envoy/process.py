@@ -12,15 +12,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sdk._ingress.envoy.drain import ENVOY_ARGUMENTS
-from sdk._ingress.envoy.listening import address_text
+from sdk._ingress.envoy.drain import DRAIN_ARGUMENTS
+from sdk._ingress.envoy.listening import format_address
 from sdk.errors import IngressError
 
 _STOP_PATIENCE_S = 3.0
 
 # Asks the kernel to kill this process when the thread that started it ends, and becomes Envoy. A process of its own,
 # because a fork that runs Python (Popen's preexec_fn) is not safe in a process with gRPC's threads.
-_TETHER = """
+_EXEC_ENVOY = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -66,7 +66,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise IngressError(
-                f"The ingress can't listen on {address_text(host, port)}: {os.strerror(error.errno or 0)}. "
+                f"The ingress can't listen on {format_address(host, port)}: {os.strerror(error.errno or 0)}. "
                 "Choose another port with GrpcOptions(port=…) or `sdk run --port …`, or stop what uses it."
             ) from None
 
@@ -81,14 +81,14 @@ def envoy_command(binary: Path, bootstrap: Path, log: Path, concurrency: int | N
         concurrency: Worker threads; None for one a core.
     """
     command = [str(binary), "--config-path", str(bootstrap), "--log-level", "warning", "--log-path", str(log)]
-    command += ENVOY_ARGUMENTS
+    command += DRAIN_ARGUMENTS
     # The access log is written each second, not each ten.
     command += ["--file-flush-interval-msec", "1000"]
     # Without hot restart there is no shared memory that two Envoys on one machine would fight for.
     return [*command, "--disable-hot-restart", "--concurrency", str(concurrency or os.cpu_count() or 1)]
 
 
-def last_words(log: Path) -> str:
+def log_tail(log: Path) -> str:
     """Return the last lines of Envoy's log."""
     with contextlib.suppress(OSError):
         return " | ".join(log.read_text(errors="replace").splitlines()[-3:])
@@ -111,7 +111,7 @@ class EnvoyProcess:
         self._log = log
         command = envoy_command(binary, bootstrap, log, concurrency)
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _TETHER, str(os.getpid()), *command],
+            [sys.executable, "-I", "-S", "-c", _EXEC_ENVOY, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -127,9 +127,9 @@ class EnvoyProcess:
         """Wait until Envoy ends, and return its exit code."""
         return await asyncio.to_thread(self._process.wait)
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """Return the last lines of Envoy's log."""
-        return last_words(self._log)
+        return log_tail(self._log)
 
     async def stop(self) -> None:
         """End Envoy; kill it when it does not end by itself."""

@@ -5,7 +5,7 @@ memory. It is nobody's child and in a session of its own: what ends the actor do
 when Envoy dies, and ends it, and removes the folder, when Ray's node ends, when an actor says so, and when no actor has
 been connected for a while.
 
-An actor connects to ``control.sock`` in the folder and gets a line of JSON, a :class:`Report`, now and after each
+An actor connects to ``control.sock`` in the folder and gets a line of JSON, a :class:`EnvoyState`, now and after each
 change. The line ``stop`` ends everything.
 """
 
@@ -24,14 +24,14 @@ import sys
 import time
 from typing import Any, NamedTuple, NoReturn
 
-PLAN, CONTROL, LOG = "supervisor.json", "control.sock", "supervisor.log"
+CONFIG, CONTROL, LOG = "supervisor.json", "control.sock", "supervisor.log"
 _PR_SET_PDEATHSIG = 1
 # Seconds that Envoy gets to end by itself.
 _STOP_PATIENCE_S = 3.0
 _NODE_ENDED, _SIGTERM = "Ray's node has ended", "SIGTERM"
 
 
-class Plan(NamedTuple):
+class SupervisorConfig(NamedTuple):
     """What a supervisor has to do; the file ``supervisor.json``.
 
     Attributes:
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
     patience_s: float
 
 
-class Report(NamedTuple):
+class EnvoyState(NamedTuple):
     """What an actor is told.
 
     Attributes:
@@ -65,7 +65,7 @@ class Report(NamedTuple):
     exit_code: int | None
 
 
-class Needed:
+class IdleDeadline:
     """Whether somebody still needs Envoy. Plain state; times are monotonic seconds.
 
     Args:
@@ -73,7 +73,7 @@ class Needed:
         now: The time.
 
     Example:
-        >>> needed = Needed(30.0, now=0.0)
+        >>> needed = IdleDeadline(30.0, now=0.0)
         >>> needed.until
         30.0
         >>> needed.connected()
@@ -101,11 +101,11 @@ class Needed:
             self.until = now + self._patience_s
 
 
-class Restarts:
+class RestartBackoff:
     """When Envoy is started again after it has died: at once, and ever more slowly while it dies at once.
 
     Example:
-        >>> restarts = Restarts()
+        >>> restarts = RestartBackoff()
         >>> [restarts.delay(lived_s=0.1) for _ in range(5)]
         [0.0, 0.1, 0.2, 0.4, 0.8]
         >>> restarts.delay(lived_s=0.1)
@@ -127,7 +127,7 @@ class Restarts:
         return delay
 
 
-def start_of(pid: int) -> int | None:
+def process_start_time(pid: int) -> int | None:
     """Return when a process started, in the kernel's ticks; None when there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -149,16 +149,16 @@ class Supervisor:
         ProcessLookupError: Ray's node has ended already.
     """
 
-    def __init__(self, folder: str, plan: Plan, control: socket.socket) -> None:
-        self._folder, self._plan, self._control = folder, plan, control
+    def __init__(self, folder: str, plan: SupervisorConfig, control: socket.socket) -> None:
+        self._folder, self._config, self._control = folder, plan, control
         self._node = os.pidfd_open(plan.node_pid)
-        if start_of(plan.node_pid) != plan.node_start:
+        if process_start_time(plan.node_pid) != plan.node_start:
             raise ProcessLookupError(_NODE_ENDED)
         self._prctl = ctypes.CDLL(None).prctl
         self._selector = selectors.DefaultSelector()
         self._actors: set[socket.socket] = set()
-        self._needed = Needed(plan.patience_s, time.monotonic())
-        self._restarts = Restarts()
+        self._idle_deadline = IdleDeadline(plan.patience_s, time.monotonic())
+        self._backoff = RestartBackoff()
         self._envoy_pid, self._envoy_fd, self._starts, self._began = 0, -1, 0, 0.0
         self._exit_code: int | None = None
         self._start_at: float | None = 0.0
@@ -166,8 +166,8 @@ class Supervisor:
 
     def run(self) -> None:
         """Supervise until there is a reason to end, and leave nothing behind."""
-        self._be_as_important_as_the_node()
-        self._heed_sigterm()
+        self._copy_oom_score()
+        self._install_sigterm_handler()
         self._selector.register(self._node, selectors.EVENT_READ, lambda: self._end(_NODE_ENDED))
         self._selector.register(self._control, selectors.EVENT_READ, self._accept)
         while not self._reason:
@@ -176,8 +176,8 @@ class Supervisor:
                 self._start_envoy()
             for key, _ in self._selector.select(self._patience(now)):
                 key.data()
-            if self._needed.until is not None and time.monotonic() >= self._needed.until:
-                self._end(f"no proxy actor has come for {self._plan.patience_s:g} s")
+            if self._idle_deadline.until is not None and time.monotonic() >= self._idle_deadline.until:
+                self._end(f"no proxy actor has come for {self._config.patience_s:g} s")
         # The node's end is everybody's: there is no one left to wait for.
         self._stop_envoy(0.0 if self._reason == _NODE_ENDED else _STOP_PATIENCE_S)
         if self._reason != _SIGTERM or not self._actors:  # an actor that did not ask for the end needs its sockets
@@ -188,7 +188,7 @@ class Supervisor:
     def _end(self, reason: str) -> None:
         self._reason = self._reason or reason
 
-    def _heed_sigterm(self) -> None:
+    def _install_sigterm_handler(self) -> None:
         # Python goes back to waiting after a signal's handler, unless there is something to read.
         wake, waker = socket.socketpair()
         for end in wake, waker:
@@ -198,12 +198,12 @@ class Supervisor:
         self._selector.register(wake, selectors.EVENT_READ, lambda: (wake.recv(16), waker))
 
     def _patience(self, now: float) -> float | None:
-        ends = [end for end in (self._start_at, self._needed.until) if end is not None]
+        ends = [end for end in (self._start_at, self._idle_deadline.until) if end is not None]
         return max(0.0, min(ends) - now) if ends else None
 
-    def _be_as_important_as_the_node(self) -> None:
+    def _copy_oom_score(self) -> None:
         # Ray gives its workers away first when memory runs out, and Envoy is not one.
-        with contextlib.suppress(OSError), open(f"/proc/{self._plan.node_pid}/oom_score_adj", "rb") as node:
+        with contextlib.suppress(OSError), open(f"/proc/{self._config.node_pid}/oom_score_adj", "rb") as node:
             score = node.read()
             with open("/proc/self/oom_score_adj", "wb") as own:
                 own.write(score)
@@ -216,27 +216,27 @@ class Supervisor:
         self._envoy_pid, self._envoy_fd = pid, os.pidfd_open(pid)
         self._starts += 1
         self._start_at, self._began = None, time.monotonic()
-        self._selector.register(self._envoy_fd, selectors.EVENT_READ, self._bury)
-        self._tell_all()
+        self._selector.register(self._envoy_fd, selectors.EVENT_READ, self._reap)
+        self._broadcast_state()
 
     def _become_envoy(self, supervisor: int) -> NoReturn:
         try:
             self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and a new program inherits that
             if os.getppid() == supervisor:
-                os.execv(self._plan.command[0], self._plan.command)
+                os.execv(self._config.command[0], self._config.command)
         finally:
             os._exit(127)
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         self._selector.unregister(self._envoy_fd)
         os.close(self._envoy_fd)
         _, status = os.waitpid(self._envoy_pid, 0)
         self._exit_code = os.waitstatus_to_exitcode(status)
         now = time.monotonic()
-        self._start_at = now + self._restarts.delay(now - self._began)
+        self._start_at = now + self._backoff.delay(now - self._began)
         self._envoy_pid = 0
-        self._tell_all()
+        self._broadcast_state()
 
     def _stop_envoy(self, patience_s: float) -> None:
         if not self._envoy_pid:
@@ -258,11 +258,11 @@ class Supervisor:
             return
         actor.setblocking(False)
         self._actors.add(actor)
-        self._needed.connected()
-        self._selector.register(actor, selectors.EVENT_READ, lambda: self._hear(actor))
-        self._tell(actor)
+        self._idle_deadline.connected()
+        self._selector.register(actor, selectors.EVENT_READ, lambda: self._read_command(actor))
+        self._send_state(actor)
 
-    def _hear(self, actor: socket.socket) -> None:
+    def _read_command(self, actor: socket.socket) -> None:
         try:
             said = actor.recv(4096)
         except BlockingIOError:
@@ -270,32 +270,32 @@ class Supervisor:
         except OSError:
             said = b""
         if not said:
-            self._forget(actor)
+            self._disconnect(actor)
         elif b"stop" in said.split():
             self._end("a proxy actor stops")
 
-    def _forget(self, actor: socket.socket) -> None:
+    def _disconnect(self, actor: socket.socket) -> None:
         if actor in self._actors:
             self._actors.remove(actor)
             self._selector.unregister(actor)
             actor.close()
-            self._needed.disconnected(time.monotonic())
+            self._idle_deadline.disconnected(time.monotonic())
 
-    def _tell(self, actor: socket.socket) -> None:
-        report = Report(self._plan.digest, self._envoy_pid, self._starts, self._exit_code)
+    def _send_state(self, actor: socket.socket) -> None:
+        report = EnvoyState(self._config.digest, self._envoy_pid, self._starts, self._exit_code)
         try:
             actor.sendall(json.dumps(report).encode() + b"\n")
         except OSError:  # dead, or it does not listen: it will ask anew
-            self._forget(actor)
+            self._disconnect(actor)
 
-    def _tell_all(self) -> None:
+    def _broadcast_state(self) -> None:
         for actor in list(self._actors):
-            self._tell(actor)
+            self._send_state(actor)
 
 
-def _read_plan(folder: str) -> Plan:
-    with open(os.path.join(folder, PLAN), encoding="utf-8") as file:
-        return Plan(**json.load(file))
+def _read_config(folder: str) -> SupervisorConfig:
+    with open(os.path.join(folder, CONFIG), encoding="utf-8") as file:
+        return SupervisorConfig(**json.load(file))
 
 
 def _detach(folder: str) -> int:
@@ -323,7 +323,7 @@ def _detach(folder: str) -> int:
 def main(arguments: list[str]) -> Any:
     """Run the supervisor of a folder; the arguments are its path."""
     (folder,) = arguments
-    plan = _read_plan(folder)
+    plan = _read_config(folder)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     control.setblocking(False)
     control.bind(os.path.join(folder, CONTROL))

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sdk._ingress.scale_to_zero.waiting_calls import Key
+    from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
 
 logger = logging.getLogger("sdk.ingress")
 
 #: Has a replica of a deployment (application, deployment) started; returns when one answers, with an empty text, or
 #: when none can start, with the reason. It is cancelled when no call waits any more.
-Wake = Callable[[str, str], Awaitable[str]]
+Activate = Callable[[str, str], Awaitable[str]]
 
 # Seconds without a report after which a proxy's waiting calls are gone with it.
 _LEASE_S = 3.0
@@ -23,33 +23,33 @@ _LEASE_S = 3.0
 _RETRY_S = 2.0
 
 
-class Waking:
+class Activator:
     """The controller's view of waiting calls.
 
     Args:
-        wake: Has a replica started.
+        activate: Has a replica started.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, wake: Wake, clock: Callable[[], float] = time.monotonic) -> None:
-        self._wake = wake
+    def __init__(self, activate: Activate, clock: Callable[[], float] = time.monotonic) -> None:
+        self._activate = activate
         self._clock = clock
         # By proxy: how many calls wait for which deployment, and until when that counts.
-        self._reports: dict[str, tuple[Mapping[Key, int], float]] = {}
-        self._tasks: dict[Key, asyncio.Task[str]] = {}
+        self._reports: dict[str, tuple[Mapping[DeploymentKey, int], float]] = {}
+        self._tasks: dict[DeploymentKey, asyncio.Task[str]] = {}
         # Until when the reason why a deployment can't start answers the calls that wait for it.
-        self._not_before: dict[Key, float] = {}
+        self._not_before: dict[DeploymentKey, float] = {}
 
     @property
-    def waiting(self) -> dict[Key, int]:
+    def waiting(self) -> dict[DeploymentKey, int]:
         """How many calls wait for each deployment, over all proxies."""
-        total: dict[Key, int] = {}
+        total: dict[DeploymentKey, int] = {}
         for counts, _ in self._reports.values():
             for key, number in counts.items():
                 total[key] = total.get(key, 0) + number
         return total
 
-    def report(self, proxy_id: str, counts: Mapping[Key, int]) -> dict[Key, str]:
+    def report(self, proxy_id: str, counts: Mapping[DeploymentKey, int]) -> dict[DeploymentKey, str]:
         """Take a proxy's report.
 
         Args:
@@ -88,10 +88,10 @@ class Waking:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, key: Key) -> str:
+    async def _run(self, key: DeploymentKey) -> str:
         logger.info("calls wait for a replica of deployment %r of application %r", key[1], key[0])
         try:
-            reason = await self._wake(*key)
+            reason = await self._activate(*key)
         except Exception:
             logger.exception("having a replica of deployment %r of application %r started failed", key[1], key[0])
             reason = ""
@@ -99,6 +99,6 @@ class Waking:
             self._not_before[key] = self._clock() + _RETRY_S
         return reason
 
-    def _reason(self, key: Key) -> str:
+    def _reason(self, key: DeploymentKey) -> str:
         task = self._tasks.get(key)
         return task.result() if task is not None and task.done() else ""

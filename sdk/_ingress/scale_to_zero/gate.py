@@ -18,11 +18,11 @@ import grpc
 import grpc.aio
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._ingress.builtin.services import refusal
-from sdk._ingress.scale_to_zero.waiting_calls import GOES_ON, Key, Verdict, WaitingRoom
+from sdk._ingress.builtin.services import no_route_status
+from sdk._ingress.scale_to_zero.waiting_calls import ALLOW, Decision, DeploymentKey, WaitingCalls
 from sdk._wire.metadata import parse_timeout
-from sdk._xds.ext_authz import APPLICATION, CHECK, DEPLOYMENT, TIMEOUT_KEY, ends, goes_on
-from sdk._xds.listener import header
+from sdk._xds.ext_authz import APPLICATION, CHECK_PATH, DEPLOYMENT, TIMEOUT_KEY, allow, deny
+from sdk._xds.listener import set_header
 from sdk._xds.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _REPORT_S, _REPORT_GAP_S = 0.5, 0.05
 _LONGEST_TIMEOUT_MS = 99_999_999
 
 #: Tells the controller how many calls wait for which deployment; returns why some of these can't start.
-Report = Callable[[Mapping[Key, int]], Awaitable[Mapping[Key, str]]]
+ReportWaitingCalls = Callable[[Mapping[DeploymentKey, int]], Awaitable[Mapping[DeploymentKey, str]]]
 
 
 class Gate:
@@ -49,26 +49,26 @@ class Gate:
         settle_s: Seconds between Envoy's acknowledgement of a replica and the first call to it.
     """
 
-    def __init__(self, report: Report, *, settle_s: float = _SETTLE_S) -> None:
+    def __init__(self, report: ReportWaitingCalls, *, settle_s: float = _SETTLE_S) -> None:
         self._report = report
         # The ingress's limit for a call; the time that it waits counts.
         self._request_timeout_s: float | None = None
         self._settle_s = settle_s
         self._changed = asyncio.Event()
-        self._room = WaitingRoom(on_change=self._changed.set)
-        self._serving: dict[Key, Deployment] = {}
-        self._coming: dict[Key, Deployment] = {}
+        self._waiting_calls = WaitingCalls(on_change=self._changed.set)
+        self._serving: dict[DeploymentKey, Deployment] = {}
+        self._coming: dict[DeploymentKey, Deployment] = {}
         # Since when Envoy has had a replica of a deployment.
-        self._open: dict[Key, float] = {}
+        self._open: dict[DeploymentKey, float] = {}
 
     @property
-    def waiting(self) -> dict[Key, int]:
+    def waiting(self) -> dict[DeploymentKey, int]:
         """How many calls wait for each deployment."""
-        return self._room.counts
+        return self._waiting_calls.counts
 
     def generic_handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]  # generic in the stubs only
         """Return what answers the checks of a gRPC server."""
-        service, _, method = CHECK.lstrip("/").rpartition("/")
+        service, _, method = CHECK_PATH.lstrip("/").rpartition("/")
         check = grpc.unary_unary_rpc_method_handler(
             self._check,
             request_deserializer=pb.CheckRequest.FromString,
@@ -76,31 +76,31 @@ class Gate:
         )
         return grpc.method_handlers_generic_handler(service, {method: check})
 
-    def expect(self, snapshot: Snapshot) -> None:
+    def on_publish(self, snapshot: Snapshot) -> None:
         """Take note of a routing table that Envoy is about to get: calls wait for what will have no replica."""
         self._coming = _by_key(snapshot)
         self._request_timeout_s = snapshot.request_timeout_s
         self._open = {key: since for key, since in self._open.items() if _has_replica(self._coming, key)}
 
-    def serve(self, snapshot: Snapshot) -> None:
+    def on_acknowledged(self, snapshot: Snapshot) -> None:
         """Take note that Envoy has acknowledged a routing table: calls go on that have a replica now."""
         self._coming = self._serving = _by_key(snapshot)
         self._request_timeout_s = snapshot.request_timeout_s
         for key in self._serving:
             if _has_replica(self._serving, key):
                 self._open.setdefault(key, time.monotonic())
-        for key in self._room.counts:
+        for key in self._waiting_calls.counts:
             if key in self._open:
                 asyncio.get_running_loop().call_later(self._settle_s, self._release, key)
-            elif (refusal := self._refusal(key)) is not None:
-                self._room.answer(key, refusal)
+            elif (status := self._reject_status(key)) is not None:
+                self._waiting_calls.answer(key, status)
 
-    async def keep_reporting(self) -> None:
+    async def report_forever(self) -> None:
         """Tell the controller who waits, for ever."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            counts = self._room.counts
+            counts = self._waiting_calls.counts
             try:
                 troubles = await self._report(counts)
             except Exception as error:  # the controller is being restarted; the calls go on waiting
@@ -108,9 +108,9 @@ class Gate:
                 troubles = {}
             for key, reason in troubles.items():
                 details = f"No replica of application {key[0]!r} can be started: {reason}"
-                self._room.answer(key, Verdict(grpc.StatusCode.UNAVAILABLE, details))
+                self._waiting_calls.answer(key, Decision(grpc.StatusCode.UNAVAILABLE, details))
             await asyncio.sleep(_REPORT_GAP_S)
-            if self._room.counts:
+            if self._waiting_calls.counts:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), _REPORT_S)
                 self._changed.set()
@@ -120,7 +120,7 @@ class Gate:
     async def _check(self, request: pb.CheckRequest, _: Any) -> pb.CheckResponse:
         names = request.attributes.context_extensions
         if DEPLOYMENT not in names:
-            return goes_on()  # its route turned out to lead to a deployment that has replicas
+            return allow()  # its route turned out to lead to a deployment that has replicas
         key = names[APPLICATION], names[DEPLOYMENT]
         began = time.monotonic()
         text = request.attributes.request.http.headers.get(TIMEOUT_KEY)
@@ -128,41 +128,41 @@ class Gate:
         late, limit_s = "Deadline exceeded.", self._request_timeout_s
         if limit_s is not None and (timeout_s is None or limit_s < timeout_s):
             timeout_s, late = limit_s, f"Request timed out after {limit_s}s."
-        verdict = await self._verdict(key, timeout_s, late)
-        if verdict is not GOES_ON:
-            return ends([header("grpc-status", str(verdict.code.value[0]))], verdict.details)
+        decision = await self._decide(key, timeout_s, late)
+        if decision is not ALLOW:
+            return deny([set_header("grpc-status", str(decision.code.value[0]))], decision.details)
         if timeout_s is None:
-            return goes_on()
+            return allow()
         # What is left of it: the replica counts from when it sees the call.
         left_ms = math.ceil((timeout_s - (time.monotonic() - began)) * 1000)
-        return goes_on([header(TIMEOUT_KEY, f"{min(max(left_ms, 1), _LONGEST_TIMEOUT_MS)}m")])
+        return allow([set_header(TIMEOUT_KEY, f"{min(max(left_ms, 1), _LONGEST_TIMEOUT_MS)}m")])
 
-    async def _verdict(self, key: Key, timeout_s: float | None, late: str) -> Verdict:
+    async def _decide(self, key: DeploymentKey, timeout_s: float | None, late: str) -> Decision:
         since = self._open.get(key)
         if since is not None:
             await asyncio.sleep(max(0.0, since + self._settle_s - time.monotonic()))
             if key in self._open:
-                return GOES_ON
-        refusal = self._refusal(key)
-        if refusal is not None:
-            return refusal
-        return await self._room.enter(key, limit=self._coming[key].max_waiting, timeout_s=timeout_s, late=late)
+                return ALLOW
+        status = self._reject_status(key)
+        if status is not None:
+            return status
+        return await self._waiting_calls.enter(key, limit=self._coming[key].max_waiting, timeout_s=timeout_s, late=late)
 
-    def _release(self, key: Key) -> None:
+    def _release(self, key: DeploymentKey) -> None:
         if key in self._open:
-            self._room.answer(key, GOES_ON)
+            self._waiting_calls.answer(key, ALLOW)
 
-    def _refusal(self, key: Key) -> Verdict | None:
+    def _reject_status(self, key: DeploymentKey) -> Decision | None:
         """Return how a call ends that can't wait for a deployment without replicas."""
         application = key[0]
         if not any(name == application for name, _ in self._coming):
-            return Verdict(*refusal(Snapshot(0), "", application))
+            return Decision(*no_route_status(Snapshot(0), "", application))
         if key not in self._coming or not self._coming[key].max_waiting:
-            return Verdict(grpc.StatusCode.UNAVAILABLE, f"No replica of application {application!r} is ready.")
+            return Decision(grpc.StatusCode.UNAVAILABLE, f"No replica of application {application!r} is ready.")
         return None
 
 
-def _by_key(snapshot: Snapshot) -> dict[Key, Deployment]:
+def _by_key(snapshot: Snapshot) -> dict[DeploymentKey, Deployment]:
     return {
         (application.name, deployment.name): deployment
         for application in snapshot.applications
@@ -170,5 +170,5 @@ def _by_key(snapshot: Snapshot) -> dict[Key, Deployment]:
     }
 
 
-def _has_replica(deployments: Mapping[Key, Deployment], key: Key) -> bool:
+def _has_replica(deployments: Mapping[DeploymentKey, Deployment], key: DeploymentKey) -> bool:
     return key in deployments and bool(deployments[key].endpoints)

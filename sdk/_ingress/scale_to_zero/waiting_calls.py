@@ -14,25 +14,25 @@ from typing import Protocol
 import grpc
 
 #: A deployment: the names of its application and its own.
-Key = tuple[str, str]
+DeploymentKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """What becomes of a call that waited: it goes on (OK), or ends with this status."""
 
     code: grpc.StatusCode
     details: str = ""
 
 
-GOES_ON = Verdict(grpc.StatusCode.OK)
+ALLOW = Decision(grpc.StatusCode.OK)
 
 
 class _Timer(Protocol):
     def cancel(self) -> object: ...
 
 
-class WaitingRoom:
+class WaitingCalls:
     """The calls that wait, by deployment.
 
     Args:
@@ -41,9 +41,9 @@ class WaitingRoom:
 
     Example:
         >>> async def example():
-        ...     room = WaitingRoom()
+        ...     room = WaitingCalls()
         ...     call = room.enter(("app", "Greeter"), limit=100, timeout_s=5.0)
-        ...     room.answer(("app", "Greeter"), GOES_ON)
+        ...     room.answer(("app", "Greeter"), ALLOW)
         ...     return (await call).code.name
         >>> asyncio.run(example())
         'OK'
@@ -57,16 +57,16 @@ class WaitingRoom:
     ) -> None:
         self._call_later = call_later
         self._on_change = on_change
-        self._waiting: dict[Key, dict[asyncio.Future[Verdict], _Timer | None]] = {}
+        self._waiting: dict[DeploymentKey, dict[asyncio.Future[Decision], _Timer | None]] = {}
 
     @property
-    def counts(self) -> dict[Key, int]:
+    def counts(self) -> dict[DeploymentKey, int]:
         """How many calls wait for each deployment; one that none waits for is not there."""
         return {key: len(calls) for key, calls in self._waiting.items()}
 
     def enter(
-        self, key: Key, *, limit: int, timeout_s: float | None = None, late: str = "Deadline exceeded."
-    ) -> asyncio.Future[Verdict]:
+        self, key: DeploymentKey, *, limit: int, timeout_s: float | None = None, late: str = "Deadline exceeded."
+    ) -> asyncio.Future[Decision]:
         """Let a call wait.
 
         Args:
@@ -79,36 +79,36 @@ class WaitingRoom:
             What becomes of the call; cancel it when the client has gone.
         """
         loop = asyncio.get_running_loop()
-        call: asyncio.Future[Verdict] = loop.create_future()
+        call: asyncio.Future[Decision] = loop.create_future()
         number = len(self._waiting.get(key, ()))
         if number >= limit:
             details = (
                 f"Request dropped due to backpressure: {number} requests wait for the first replica of application "
                 f"{key[0]!r}, the most that may."
             )
-            call.set_result(Verdict(grpc.StatusCode.RESOURCE_EXHAUSTED, details))
+            call.set_result(Decision(grpc.StatusCode.RESOURCE_EXHAUSTED, details))
             return call
         timer = None
         if timeout_s is not None:
             call_later = self._call_later or loop.call_later
-            timer = call_later(timeout_s, self._end, key, call, Verdict(grpc.StatusCode.DEADLINE_EXCEEDED, late))
+            timer = call_later(timeout_s, self._end, key, call, Decision(grpc.StatusCode.DEADLINE_EXCEEDED, late))
         self._waiting.setdefault(key, {})[call] = timer
         call.add_done_callback(lambda call: self._leave(key, call))
         if number == 0:
             self._on_change()
         return call
 
-    def answer(self, key: Key, verdict: Verdict) -> None:
-        """Give every call that waits for a deployment the same verdict."""
+    def answer(self, key: DeploymentKey, decision: Decision) -> None:
+        """Give every call that waits for a deployment the same decision."""
         for call in list(self._waiting.get(key, ())):
-            self._end(key, call, verdict)
+            self._end(key, call, decision)
 
-    def _end(self, key: Key, call: asyncio.Future[Verdict], verdict: Verdict) -> None:
+    def _end(self, key: DeploymentKey, call: asyncio.Future[Decision], decision: Decision) -> None:
         if not call.done():
-            call.set_result(verdict)
+            call.set_result(decision)
         self._leave(key, call)
 
-    def _leave(self, key: Key, call: asyncio.Future[Verdict]) -> None:
+    def _leave(self, key: DeploymentKey, call: asyncio.Future[Decision]) -> None:
         calls = self._waiting.get(key)
         if calls is None or call not in calls:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from sdk._ingress.builtin.services import refusal
+from sdk._ingress.builtin.services import no_route_status
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 NOT_FOUND, UNIMPLEMENTED = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED
@@ -49,7 +49,7 @@ def test_refusals(
     code: grpc.StatusCode,
     details: str,
 ) -> None:
-    assert refusal(Snapshot(1, applications, by_service), path, application) == (code, details)
+    assert no_route_status(Snapshot(1, applications, by_service), path, application) == (code, details)
 
 
 def test_the_messages_have_the_shape_of_ray_serves_own() -> None:

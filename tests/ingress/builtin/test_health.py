@@ -9,7 +9,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
-from sdk._ingress.builtin.health import Health, status_of
+from sdk._ingress.builtin.health import HealthServicer, status_of
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 SERVING, NOT_SERVING, UNKNOWN = 1, 2, 3
@@ -57,11 +57,11 @@ def test_a_service_is_healthy_when_it_has_a_replica(service: str, application: s
     assert status_of(TABLE, service, application) == status
 
 
-def health(table: list[Snapshot]) -> Health:
-    return Health(lambda: table[-1], frozenset({"built.In"}))
+def health(table: list[Snapshot]) -> HealthServicer:
+    return HealthServicer(lambda: table[-1], frozenset({"built.In"}))
 
 
-def check(health: Health, service: str, *metadata: tuple[str, str]) -> tuple[int | None, Context]:
+def check(health: HealthServicer, service: str, *metadata: tuple[str, str]) -> tuple[int | None, Context]:
     context = Context(*metadata)
 
     async def call() -> int | None:
@@ -86,7 +86,7 @@ def test_check() -> None:
 
 
 def test_list() -> None:
-    def statuses(it: Health, *metadata: tuple[str, str]) -> dict[str, int]:
+    def statuses(it: HealthServicer, *metadata: tuple[str, str]) -> dict[str, int]:
         answer = asyncio.run(it._list(pb.HealthListRequest(), Context(*metadata)))  # type: ignore[arg-type]
         return {service: each.status for service, each in answer.statuses.items()}
 

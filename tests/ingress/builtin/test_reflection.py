@@ -11,7 +11,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from user_defined_protos_pb2 import DESCRIPTOR
 
-from sdk._ingress.builtin.reflection import Reflection, announce
+from sdk._ingress.builtin.reflection import ReflectionServicer, serialize_descriptors
 from sdk._ingress.builtin.services import SERVICES
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 
@@ -40,7 +40,7 @@ class Rig:
                 for name, service, digest, _ in applications
             ),
         )
-        handlers = Reflection(lambda: self.snapshot, self._fetch, SERVICES).handlers()
+        handlers = ReflectionServicer(lambda: self.snapshot, self._fetch, SERVICES).handlers()
         assert set(handlers) == {V1ALPHA, V1ALPHA.replace("v1alpha", "v1")}
         self._method = handlers[V1ALPHA].stream_stream
 
@@ -84,13 +84,13 @@ def test_a_replica_announces_its_files_after_those_that_they_import() -> None:
     user = FileDescriptorProto(name="user.proto", package="u", syntax="proto3", dependency=["base.proto"])
     pool.Add(base)
     pool.Add(user)
-    digest, data = announce([pool.FindFileByName("user.proto"), pool.FindFileByName("base.proto")])
+    digest, data = serialize_descriptors([pool.FindFileByName("user.proto"), pool.FindFileByName("base.proto")])
     assert [each.name for each in FileDescriptorSet.FromString(data).file] == ["base.proto", "user.proto"]
-    assert announce([pool.FindFileByName("user.proto")]) == (digest, data)
+    assert serialize_descriptors([pool.FindFileByName("user.proto")]) == (digest, data)
 
 
 def test_services_and_files_are_those_of_the_replicas() -> None:
-    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *announce([DESCRIPTOR])))
+    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([DESCRIPTOR])))
     assert rig.services() == {"userdefinedprotos.UserDefinedService"}
     found = rig.file_of("userdefinedprotos.UserDefinedService")
     assert found is not None

@@ -16,8 +16,8 @@ import pytest
 from processes import is_alive, workers
 
 from sdk._ingress.envoy import adoption
-from sdk._ingress.envoy.adoption import SupervisedEnvoy, Table, adopt, find, keep_table, kept_table, start
-from sdk._ingress.envoy.supervisor import Needed, Plan, Restarts, start_of
+from sdk._ingress.envoy.adoption import StoredTables, SupervisedEnvoy, adopt, find, load_tables, start, store_tables
+from sdk._ingress.envoy.supervisor import IdleDeadline, RestartBackoff, SupervisorConfig, process_start_time
 from sdk._xds.snapshot import Snapshot
 from sdk.errors import IngressError
 
@@ -39,13 +39,13 @@ def node() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def plan(node: subprocess.Popen[bytes], command: list[str] = SLEEP, patience_s: float = 30.0) -> Plan:
-    began = start_of(node.pid)
+def plan(node: subprocess.Popen[bytes], command: list[str] = SLEEP, patience_s: float = 30.0) -> SupervisorConfig:
+    began = process_start_time(node.pid)
     assert began is not None
-    return Plan("digest", command, node.pid, began, patience_s)
+    return SupervisorConfig("digest", command, node.pid, began, patience_s)
 
 
-async def started(folder: Path, plan: Plan) -> SupervisedEnvoy:
+async def started(folder: Path, plan: SupervisorConfig) -> SupervisedEnvoy:
     folder.mkdir(mode=0o700)
     envoy = await start(folder, plan)
     if not envoy.report.envoy_pid:
@@ -203,21 +203,21 @@ def test_a_folder_that_others_can_enter_is_refused(folder: Path) -> None:
 
 def test_the_routing_table_is_kept_for_the_next_actor(folder: Path) -> None:
     folder.mkdir()
-    assert kept_table(folder) is None
-    keep_table(folder, Table(Snapshot(8), Snapshot(7)))
-    assert kept_table(folder) == Table(Snapshot(8), Snapshot(7))
+    assert load_tables(folder) is None
+    store_tables(folder, StoredTables(Snapshot(8), Snapshot(7)))
+    assert load_tables(folder) == StoredTables(Snapshot(8), Snapshot(7))
 
 
 def test_a_plan_differs_with_all_that_makes_an_envoy_another() -> None:
     command = [sys.executable, "x"]
     others = [(command, b"other", "port=1"), (command, b"boot", "port=2"), ([*command, "y"], b"boot", "port=1")]
-    plans = [adoption.make_plan(command, b"boot", "port=1"), *(adoption.make_plan(*other) for other in others)]
+    plans = [adoption.make_config(command, b"boot", "port=1"), *(adoption.make_config(*other) for other in others)]
     assert len({plan.digest for plan in plans}) == 4
-    assert adoption.make_plan(command, b"boot", "port=1") == plans[0]
+    assert adoption.make_config(command, b"boot", "port=1") == plans[0]
 
 
 def test_envoy_is_needed_while_an_actor_is_connected_and_for_a_while_after() -> None:
-    needed = Needed(30.0, now=100.0)
+    needed = IdleDeadline(30.0, now=100.0)
     assert needed.until == 130
     needed.connected()
     needed.connected()
@@ -228,7 +228,7 @@ def test_envoy_is_needed_while_an_actor_is_connected_and_for_a_while_after() -> 
 
 
 def test_an_envoy_that_keeps_dying_is_started_ever_more_slowly() -> None:
-    restarts = Restarts()
+    restarts = RestartBackoff()
     assert restarts.delay(lived_s=3600) == 0
     delays = [restarts.delay(lived_s=0.01) for _ in range(6)]
     assert delays == sorted(delays)
