@@ -1,16 +1,19 @@
-"""Routes: a tree of exact and prefix lookups, so a call's cost doesn't grow with the number of applications.
+"""The route configuration: a matcher tree of exact and prefix lookups.
 
-    path of a built-in service       → fallback
-    else `application` names an app  → the app: path → deployment, or fallback
-    else it has a comma in it        → the last of its values, and all of this again
-    else `application` isn't empty   → fallback (it answers NOT_FOUND)
-    else one app in all              → that app
-    else route_by_service            → path → the one app that serves the service, or fallback
-    else                             → fallback
+Its cost per call does not grow with the number of applications; a linear list of routes costs 33 µs at 1,000.
+https://www.envoyproxy.io/docs/envoy/latest/api-v3/xds/type/matcher/v3/matcher.proto
 
-At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together. A deployment
-with idempotent methods has one more lookup, by path: their calls are retried when a replica is lost. Calls
-to a deployment that is scaled to zero pass the gate (ext_authz.py).
+    path of a built-in service            → fallback
+    else `application` names an app       → that app: path → deployment, or fallback
+    else `application` contains a comma   → keep its last value and match again
+    else `application` is not empty       → fallback (answers NOT_FOUND)
+    else there is exactly one app         → that app
+    else route_by_service                 → path → the only app that serves the service, or fallback
+    else                                  → fallback
+
+At each leaf, a call with `multiplexed_model_id` goes to the cluster with model affinity. A deployment with idempotent
+methods has one more lookup, by path: their calls are retried if a replica is lost. Calls to a deployment that is scaled
+to zero pass the gate (ext_authz.py).
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ _OnMatch = pb.Matcher.OnMatch
 
 
 def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
-    """Returns the routing tree of a snapshot."""
+    """Return the route configuration of a snapshot."""
     fallback = _on_match(_fallback_route({}))
     leaves = {
         (app.name, deployment.name): _leaf(app.name, deployment)
@@ -61,9 +64,9 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     return pb.RouteConfiguration(
         name=ROUTE_CONFIG_NAME,
         virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=safe_retries())],
-        # An error without messages comes with a length of 0, which clients would take for metadata.
+        # A Trailers-Only response has content-length 0, which clients would take for metadata.
         response_headers_to_remove=["content-length"],
-        # The client's address with its port, in place of whatever it sent: the context's peer().
+        # The client's address and port, for peer() of the context. It replaces what the client sent.
         request_headers_to_add=[set_header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")],
     )
 
@@ -83,7 +86,7 @@ def _application(
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
     if len(app.deployments) == 1 and not snapshot.listed_services_only:
-        # Its replica answers UNIMPLEMENTED for a service that it doesn't have, and can say which ones it has.
+        # The replica answers UNIMPLEMENTED for unknown services, and can list those that it has.
         return leaves[app.name, app.deployments[0].name]
     services: dict[str, pb.Matcher.OnMatch] = {}
     for deployment in app.deployments:
@@ -98,12 +101,12 @@ def _no_known_application(
     leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch],
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
-    """What happens to a call whose `application` is unknown, empty or absent."""
+    """Return the match for a call whose `application` is unknown, empty or absent."""
     several_values = _fallback_route(enable_last_value())
     if any(deployment.holds_calls for app in snapshot.applications for deployment in app.deployments):
-        # Envoy enables filters by the first route that it finds, which is not yet that of the last value.
+        # Envoy enables filters by the first route that it selects, which is not yet the route of the last value.
         _enable_gate(several_values)
-    # The first that matches counts.
+    # The first matching predicate wins.
     known_by_value = [_application_matches(".*,.*", _on_match(several_values)), _application_matches(".+", fallback)]
     if len(apps) == 1:
         unset = next(iter(apps.values()))
@@ -147,7 +150,7 @@ def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | 
         match=pb.RouteMatch(
             prefix="/",
             headers=[
-                # Not equal to "", and absent counts as "": an empty model id is none.
+                # Matches if not equal to "". An absent header counts as "": an empty model id counts as absent.
                 pb.HeaderMatcher(
                     name=MODEL_KEY,
                     string_match=pb.StringMatcher(exact=""),
@@ -181,7 +184,8 @@ def _enable_gate(route: pb.Route, application: str = "", deployment: str = "") -
 
 
 def _route_action(cluster: str) -> pb.RouteAction:
-    # Zero is "never"; by default Envoy cuts every call after 15 s. Deadlines are the replica's to keep.
+    # Zero disables the timeout; by default Envoy ends every call after 15 s. The replica enforces deadlines.
+    # https://www.envoyproxy.io/docs/envoy/latest/faq/configuration/timeouts
     return pb.RouteAction(cluster=cluster, timeout=Duration())
 
 

@@ -1,7 +1,8 @@
-"""TLS between clients and Envoy: certificates come from files, and Envoy takes new ones without a restart.
+"""TLS between clients and Envoy, with certificates from files that Envoy reloads without a restart.
 
-Envoy follows certificates that it gets as secrets, not those that are part of a listener. The secrets are files of our
-own, one each, that name the files of the user.
+Envoy reloads certificates from SDS secrets, but not those inlined in a listener. We write one SDS file for each secret;
+it names the user's certificate files.
+https://www.envoyproxy.io/docs/envoy/latest/configuration/security/secret
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ _SERVER, _CLIENTS = "server-certificate", "client-ca"
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """Where the certificates of one Envoy are.
+    """Paths of one Envoy's certificates.
 
-    A file is replaced by moving a new one over it, or over a symbolic link on the way to it.
+    Replace a file by moving a new one over it, or over a symbolic link in its path.
 
     Attributes:
         certificate: Path of the certificate chain, in PEM.
         private_key: Path of its private key, in PEM.
-        secrets: Path of a folder for Envoy's secrets, which :func:`write_secrets` fills.
-        client_ca: Path of the certificates that sign clients, in PEM. When it is given, every client must have one.
+        secrets: Path of the folder for Envoy's SDS files, written by :func:`write_secrets`.
+        client_ca: Path of the CA certificates for clients, in PEM. If set, every client must present a certificate.
     """
 
     certificate: str
@@ -38,7 +39,7 @@ class TlsConfig:
 
 
 def write_secrets(config: TlsConfig) -> None:
-    """Write the secrets; before the listener that needs them is published.
+    """Write the SDS files. Call it before the listener that uses them is published.
 
     Raises:
         OSError: The folder can't be written to.
@@ -50,7 +51,7 @@ def write_secrets(config: TlsConfig) -> None:
 
 
 def transport_socket(config: TlsConfig) -> pb.TransportSocket:
-    """Returns the part of a listener that makes it speak TLS."""
+    """Return the transport socket that terminates TLS on the listener."""
     common = pb.CommonTlsContext(
         # HTTP/1.1 too: gRPC-Web and health checks of load balancers use it.
         alpn_protocols=["h2", "http/1.1"],

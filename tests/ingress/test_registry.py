@@ -204,7 +204,7 @@ def test_services_that_are_not_listed_are_not_in_the_table(clock: Clock) -> None
 
 def test_a_proxy_whose_envoy_refuses_an_application_counts_for_the_others(registry: Registry) -> None:
     registry.report(
-        ProxyState("p", "n", "a", version=7, rejected_applications=(RejectedApplication("bad", "Envoy refused it"),))
+        ProxyState("p", "n", "a", version=7, rejected_applications=(RejectedApplication("bad", "Envoy rejected it"),))
     )
     assert registry.is_acknowledged(7)
     assert not registry.is_acknowledged(8), "it serves, so it is waited for"

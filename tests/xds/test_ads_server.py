@@ -276,7 +276,7 @@ def test_stop_ends_who_waits(run: Run) -> None:
             await server.stop()
             with pytest.raises(IngressError, match="stopped"):
                 await waiting
-            with pytest.raises(IngressError, match="does not run"):
+            with pytest.raises(IngressError, match="is not running"):
                 await server.publish(resources())
 
     run(scenario())
@@ -303,4 +303,4 @@ def test_a_path_that_no_socket_can_have(run: Run) -> None:
 
 def test_a_rejection_survives_a_process_boundary() -> None:
     error = pickle.loads(pickle.dumps(ResourcesRejected(ROUTE_TYPE, "no")))
-    assert (error.type_url, error.reason, str(error)) == (ROUTE_TYPE, "no", "Envoy refused RouteConfiguration: no")
+    assert (error.type_url, error.reason, str(error)) == (ROUTE_TYPE, "no", "Envoy rejected RouteConfiguration: no")

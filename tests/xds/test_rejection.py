@@ -64,7 +64,7 @@ def test_the_others_are_updated_and_the_bad_one_is_named() -> None:
     envoy = Envoy(is_bad)
     envoy.publish(app("a"), app("b"), app("c"))
     refused = envoy.publish(app("a", "r", "new"), app("b", host="bad"), app("c", "other"))
-    assert refused == {"b": "Envoy refused ClusterLoadAssignment: no such address"}
+    assert refused == {"b": "Envoy rejected ClusterLoadAssignment: no such address"}
     assert envoy.holds == {"a": app("a", "r", "new"), "b": app("b"), "c": app("c", "other")}
     assert str(RejectedApplication("b", "why")) == "application 'b': why"
 

@@ -226,13 +226,13 @@ BAD_HOST.endpoints.add().lb_endpoints.add().endpoint.address.socket_address.addr
 @pytest.mark.parametrize(
     ("resources", "problem"),
     [
-        (with_resource(CLUSTER_TYPE, "one#Greeter", None), "lead to cluster 'one#Greeter', which is unknown"),
-        (with_resource(CLUSTER_TYPE, "fallback", None), "lead to cluster 'fallback', which is unknown"),
-        (with_resource(ENDPOINT_TYPE, "one#Greeter", None), "wants endpoints 'one#Greeter', which are missing"),
-        (with_resource(ENDPOINT_TYPE, "x", pack(pb.ClusterLoadAssignment(cluster_name="x"))), "no cluster wants"),
-        (with_resource(ENDPOINT_TYPE, "one#Greeter", pack(BAD_HOST)), "'node-1', which is no IP address"),
-        (with_resource(ROUTE_TYPE, "routes", None), "the listener's routes 'routes' are missing"),
-        (with_resource(CLUSTER_TYPE, "y", pack(pb.Cluster(name="z"))), "cluster 'z' is filed under 'y'"),
+        (with_resource(CLUSTER_TYPE, "one#Greeter", None), "point to unknown cluster 'one#Greeter'"),
+        (with_resource(CLUSTER_TYPE, "fallback", None), "point to unknown cluster 'fallback'"),
+        (with_resource(ENDPOINT_TYPE, "one#Greeter", None), "needs endpoints 'one#Greeter', which are missing"),
+        (with_resource(ENDPOINT_TYPE, "x", pack(pb.ClusterLoadAssignment(cluster_name="x"))), "no cluster uses"),
+        (with_resource(ENDPOINT_TYPE, "one#Greeter", pack(BAD_HOST)), "'node-1', which is not an IP address"),
+        (with_resource(ROUTE_TYPE, "routes", None), "the listener's route configuration 'routes' is missing"),
+        (with_resource(CLUSTER_TYPE, "y", pack(pb.Cluster(name="z"))), "cluster 'z' is stored under the name 'y'"),
         (Resources({}), "no resources of type type.googleapis.com/envoy.config.cluster.v3.Cluster"),
     ],
 )

@@ -249,7 +249,7 @@ def test_a_replica_that_envoy_refuses_blocks_its_own_application_only(run: Run) 
                 await isolation.publish(it.snapshot({**ONE, **bad, **new}))
                 (refusal,) = isolation.rejected_applications
                 assert refusal.application == "bad"
-                assert refusal.reason.startswith("Envoy refused ClusterLoadAssignment: malformed IP address: fe80")
+                assert refusal.reason.startswith("Envoy rejected ClusterLoadAssignment: malformed IP address: fe80")
                 assert await it.answers(GREET, app("new")) == "a"
                 assert await it.answers(GREET, app("bad")) == "b", "the state before"
             it.upstreams["b"].endpoint_host = "127.0.0.1"
