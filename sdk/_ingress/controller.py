@@ -35,7 +35,7 @@ _WATCH_S = 2.0
 # Seconds between two looks at the nodes and the leases.
 _TICK_S = 1.0
 # Seconds after which a proxy that should run and is not known (any more) is created again, if Ray has it no more.
-_PROXY_PATIENCE_S = 3.0
+_PROXY_TIMEOUT_S = 3.0
 # Seconds without Ray Serve after which the ingress ends: nobody is left to serve for.
 _WITHOUT_SERVE_S = 8.0
 
@@ -309,7 +309,7 @@ class Controller:
                 self._heard_at[node_id] = now
             else:
                 self._heard_at.setdefault(node_id, now)
-        silent = {node_id for node_id in self._proxy_actors if now >= self._heard_at[node_id] + _PROXY_PATIENCE_S}
+        silent = {node_id for node_id in self._proxy_actors if now >= self._heard_at[node_id] + _PROXY_TIMEOUT_S}
         self._heard_at.update(dict.fromkeys(silent, now))
         return silent
 

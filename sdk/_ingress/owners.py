@@ -20,7 +20,7 @@ class Absence:
     """For how long something has been gone. Plain state; times are monotonic seconds.
 
     Args:
-        patience_s: Seconds until it counts as gone for good.
+        timeout_s: Seconds until it counts as gone for good.
 
     Example:
         >>> absence = Absence(8.0)
@@ -30,8 +30,8 @@ class Absence:
         (False, False)
     """
 
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._since: float | None = None
 
     def note(self, is_there: bool, now: float) -> bool:
@@ -40,7 +40,7 @@ class Absence:
             self._since = None
         elif self._since is None:
             self._since = now
-        return self._since is not None and now - self._since >= self._patience_s
+        return self._since is not None and now - self._since >= self._timeout_s
 
 
 class OwnerLeases:

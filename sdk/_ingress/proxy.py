@@ -22,7 +22,7 @@ from sdk._ingress.envoy.adoption import (
     adopt,
     load_tables,
     make_config,
-    start,
+    start_envoy,
     store_tables,
 )
 from sdk._ingress.envoy.certificates import check_certificates
@@ -57,12 +57,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sdk.ingress")
 
 # Seconds until Envoy must have acknowledged a snapshot before the proxy reports it as a problem.
-_PUBLISH_PATIENCE_S = 10.0
+_PUBLISH_TIMEOUT_S = 10.0
 _RETRY_S = 0.2
 # Seconds until a snapshot that Envoy did not take is tried again; a newer one is tried then, too.
 _REJECTED_RETRY_S = 1.0
 # Seconds that the kernel gets to end an Envoy whose supervisor was killed.
-_ORPHAN_PATIENCE_S = 5.0
+_PORT_TIMEOUT_S = 5.0
 # Seconds between two looks whether Ray drains the node.
 _DRAIN_POLL_S = 2.0
 # Seconds without any controller, not even one that is being restarted, after which nobody needs this proxy.
@@ -98,15 +98,15 @@ class Proxy:
         loop = asyncio.get_running_loop()
         try:
             check_certificates(options)
-            plan, bootstrap = self._envoy_config()
-            if not await self._adopt(plan):
+            config, bootstrap = self._envoy_config()
+            if not await self._adopt(config):
                 await self._wait_for_port()
                 self._make_folder(bootstrap)
             self._ads = AdsServer(str(self._folder / "ads.sock"))
             await self._ads.start()
             await self._start_fallback()
             await self._start_gate()
-            self._tasks.append(loop.create_task(self._watch_envoy(plan)))
+            self._tasks.append(loop.create_task(self._watch_envoy(config)))
         except (IngressError, OSError) as error:
             self._change(problem=str(error))
         # What keeps the proxy from serving is reported to the controller, not raised: Ray would try again for ever.
@@ -147,17 +147,17 @@ class Proxy:
         # An Envoy whose ingress has other live options is the same.
         return make_config(command, bootstrap, self._options.with_live_options_of(GrpcOptions())), bootstrap
 
-    async def _adopt(self, plan: SupervisorConfig) -> bool:
+    async def _adopt(self, config: SupervisorConfig) -> bool:
         """Take over the Envoy that an earlier proxy actor has left, with what it serves."""
-        found = await adopt(self._folder, plan)
+        found = await adopt(self._folder, config)
         if found is None:
             return False
         self._envoy, self._restored = found, load_tables(self._folder)
         self._snapshot = self._restored.published if self._restored is not None else None
         version = self._snapshot.version if self._snapshot is not None else 0
         # Not its version: it may have been started again while nobody was there to tell it anything.
-        self._change(envoy_pid=found.report.envoy_pid)
-        logger.info("adopted Envoy %d with version %d of the routing table", found.report.envoy_pid, version)
+        self._change(envoy_pid=found.state.envoy_pid)
+        logger.info("adopted Envoy %d with version %d of the routing table", found.state.envoy_pid, version)
         return True
 
     async def _wait_for_port(self) -> None:
@@ -166,7 +166,7 @@ class Proxy:
         Raises:
             IngressError: Something else listens there.
         """
-        deadline = time.monotonic() + (_ORPHAN_PATIENCE_S if self._folder.exists() else 0)
+        deadline = time.monotonic() + (_PORT_TIMEOUT_S if self._folder.exists() else 0)
         while True:
             try:
                 return check_port(self._options.host, self._options.port)
@@ -206,12 +206,12 @@ class Proxy:
         )
         return troubles
 
-    async def _watch_envoy(self, plan: SupervisorConfig) -> None:
+    async def _watch_envoy(self, config: SupervisorConfig) -> None:
         """Follow what becomes of Envoy, for ever. Its supervisor starts it again; without one, another is started."""
         while True:
             if self._envoy is not None:
-                self._change(envoy_pid=self._envoy.report.envoy_pid)
-                async for report in self._envoy.reports():
+                self._change(envoy_pid=self._envoy.state.envoy_pid)
+                async for report in self._envoy.states():
                     if report.envoy_pid:
                         self._change(envoy_pid=report.envoy_pid)
                     else:
@@ -219,12 +219,12 @@ class Proxy:
                         logger.error(
                             "Envoy ended with exit code %s and is started again: %s", report.exit_code, self._log_tail()
                         )
-                self._envoy.leave()
+                self._envoy.disconnect()
                 self._envoy = None
                 self._on_envoy_exit()
                 logger.error("Envoy's supervisor ended, and Envoy with it: both are started again")
             try:
-                self._envoy = await start(self._folder, plan)
+                self._envoy = await start_envoy(self._folder, config)
             except OSError as error:
                 logger.error("Envoy can't be started: %s; trying again", error)
                 await asyncio.sleep(_RETRY_S)
@@ -245,7 +245,7 @@ class Proxy:
         assert self._snapshot is not None
         while True:
             try:
-                await asyncio.wait_for(self._ads.wait_acked(), _PUBLISH_PATIENCE_S)
+                await asyncio.wait_for(self._ads.wait_acked(), _PUBLISH_TIMEOUT_S)
             except asyncio.TimeoutError:  # noqa: PERF203  # each wait may fail by itself
                 self._fail_to_acknowledge()
             else:
@@ -336,7 +336,7 @@ class Proxy:
         config = listener_config(self._options, self._folder, has_gate=True)
         self._gate.on_publish(snapshot)
         resources = build_resources(snapshot.for_node(self._state.node_id), config)
-        await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_PATIENCE_S)
+        await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_TIMEOUT_S)
         self._gate.on_acknowledged(snapshot)
 
     def _in_force(self) -> Snapshot:
@@ -356,7 +356,7 @@ class Proxy:
         self._change(problem=problem)
 
     def _fail_to_acknowledge(self) -> None:
-        problem = f"Envoy did not acknowledge the routing table within {_PUBLISH_PATIENCE_S:g} s. {self._log_tail()}"
+        problem = f"Envoy did not acknowledge the routing table within {_PUBLISH_TIMEOUT_S:g} s. {self._log_tail()}"
         self._fail(problem.rstrip())
 
     def _log_tail(self) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sdk.ingress")
 
 # Seconds that a proxy gets to stop; some of them for being restarted.
-_STOP_PATIENCE_S = 10.0
+_STOP_TIMEOUT_S = 10.0
 _RETRY_S = 0.2
 
 
@@ -56,7 +56,7 @@ def create(node_id: str, options: GrpcOptions) -> Any:
 
 async def stop(actor: Any) -> None:
     """Stop a proxy with its Envoy, and end the actor."""
-    deadline = time.monotonic() + _STOP_PATIENCE_S
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
     while (left := deadline - time.monotonic()) > 0:
         try:
             await asyncio.wait_for(actor.stop.remote(), left)

@@ -13,7 +13,7 @@ class Recovery:
     before has said what it holds, or when each replica that lives has had the time to register by itself.
 
     Args:
-        patience_s: Seconds in which every replica that lives registers.
+        timeout_s: Seconds in which every replica that lives registers.
         clock: Monotonic seconds.
 
     Example:
@@ -26,9 +26,9 @@ class Recovery:
         True
     """
 
-    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until = clock() + patience_s
+        self._until = clock() + timeout_s
         self._silent: set[str] | None = None
         self._heard: set[str] = set()
         self._has_table = False
