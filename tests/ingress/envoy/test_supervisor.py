@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loops import PATIENCE_S
 from processes import is_alive, workers
 
 from sdk._ingress.envoy import adoption
@@ -65,11 +66,18 @@ async def started(folder: Path, config: SupervisorConfig) -> SupervisedEnvoy:
 
 
 async def next_state(envoy: SupervisedEnvoy) -> None:
-    await asyncio.wait_for(envoy.states().__anext__(), 10)
+    await asyncio.wait_for(envoy.states().__anext__(), PATIENCE_S)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
+def ignores_sigterm(pid: int) -> bool:
+    """Return whether a process ignores SIGTERM (SigIgn in proc(5)). One that has just started does not yet."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(mask, 16) & 1 << (signal.SIGTERM - 1))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -127,6 +135,7 @@ def test_the_supervisor_is_a_daemon_in_a_separate_session(folder: Path, node: su
 def test_envoy_and_folder_are_removed_if_the_node_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
         envoy = await started(folder, config(node, [*SLEEP[:-1], STUBBORN]))
+        await until(lambda: ignores_sigterm(envoy.state.envoy_pid))
         node.kill()
         await until(lambda: not is_alive(envoy.state.envoy_pid) and not folder.exists())
         envoy.disconnect()
@@ -179,7 +188,7 @@ def test_a_killed_supervisor_takes_envoy_with_it(folder: Path, node: subprocess.
 def test_an_envoy_that_ignores_sigterm_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
         envoy = await started(folder, config(node, [*SLEEP[:-1], STUBBORN]))
-        await asyncio.sleep(0.3)  # until it ignores SIGTERM
+        await until(lambda: ignores_sigterm(envoy.state.envoy_pid))
         await envoy.stop()
         assert not is_alive(envoy.state.envoy_pid)
 
