@@ -1,7 +1,7 @@
-"""The ingress controller: one detached Ray actor that turns what replicas announce into snapshots for the proxies.
+"""The ingress controller: one detached Ray actor that turns the registrations of replicas into snapshots for proxies.
 
-Its state is soft, but for options that were changed. When it dies Ray starts it again, the proxies hand it what they
-hold, and meanwhile they go on serving what they have.
+Only changed options are stored; all other state is soft. If the controller dies, Ray restarts it, and the proxies send
+it their routing tables. Meanwhile they keep serving.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sdk.ingress")
 
-# Seconds that a proxy's question for news stays open; well below the lease, since asking is its heartbeat.
+# Seconds that a proxy's long poll stays open; well below the lease, because each poll is its heartbeat.
 _WATCH_S = 2.0
-# Seconds between two looks at the nodes and the leases.
+# Seconds between two checks of the nodes and the leases.
 _TICK_S = 1.0
-# Seconds after which a proxy that should run and is not known (any more) is created again, if Ray has it no more.
+# Seconds without a report after which a missing proxy is created again, unless Ray still has its actor.
 _PROXY_TIMEOUT_S = 3.0
-# Seconds without Ray Serve after which the ingress ends: nobody is left to serve for.
+# Seconds without Ray Serve after which the ingress stops.
 _WITHOUT_SERVE_S = 8.0
 
 
@@ -50,15 +50,15 @@ class IngressStatus:
 
 
 class Controller:
-    """The controller actor's class; :func:`create` makes the actor.
+    """Class of the controller actor. :func:`create_controller` creates the actor.
 
     Args:
         options: Options of the ingress, before any change.
-        list_deployments: Returns the names of the deployments of each application that Ray Serve has, none while it
-            is not known which those are; None when it can't say. Called in a thread, and only while some deployment has
-            no replica.
-        has_serve: Tells whether Ray Serve runs, a restart of its controller included. Called in a thread.
-        activate: Has a replica of a deployment started, for which calls wait.
+        list_deployments: Returns application → names of its deployments in Ray Serve, with no names while these are
+            unknown; None if Ray Serve does not answer. Called in a thread, and only while a deployment is without
+            replicas.
+        has_serve: Returns whether Ray Serve is running, also during a restart of its controller. Called in a thread.
+        activate: Starts a replica of a deployment for which calls wait.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
@@ -84,14 +84,14 @@ class Controller:
         self._proxy_actors: dict[str, Any] = {}
         self._heard_at: dict[str, float] = {}
         self._nodes = 0
-        # Until its end, every replica that lives has sent a heartbeat.
+        # Within one lease, every running replica sends a heartbeat.
         self._recovery = Recovery(LEASE_S)
         self._reconcile_task = asyncio.get_running_loop().create_task(self._reconcile_forever())
 
     # -- replicas -----------------------------------------------------------------------------
 
     async def lease(self) -> Lease:
-        """Return what a replica must know before it registers."""
+        """Return the lease that a replica needs before it registers."""
         await self._until(lambda: self._nodes > 0, _WATCH_S)
         return self._lease
 
@@ -99,13 +99,13 @@ class Controller:
         """Add a replica and wait until every proxy routes to it, at most ``timeout_s``.
 
         Args:
-            replica: What it announces.
-            descriptors: The serialized ``FileDescriptorSet`` whose digest it announces.
-            timeout_s: Seconds to wait.
-            options: Those that it serves with.
+            replica: The replica.
+            descriptors: The serialized ``FileDescriptorSet`` with the replica's digest.
+            timeout_s: Maximum seconds to wait.
+            options: Options that the replica serves with.
 
         Returns:
-            False: the options were changed meanwhile, and it must ask for another lease first.
+            False if the options have changed meanwhile: the replica must get another lease first.
         """
         if options != self._registry.options:
             return False
@@ -115,7 +115,7 @@ class Controller:
         return True
 
     async def renew(self, replica_id: str, options: GrpcOptions) -> Lease | None:
-        """Renew the lease of a replica that serves with these options. None: it is not known and must register."""
+        """Renew the lease of a replica that serves with these options. Return None if it must register (again)."""
         if not self._registry.renew(replica_id):
             return None
         if self._registry.set_replica_options(replica_id, options):
@@ -123,21 +123,21 @@ class Controller:
         return self._lease
 
     async def deregister(self, replica_id: str, timeout_s: float) -> bool:
-        """Remove a replica and wait until no proxy routes to it. Returns False when that took too long."""
+        """Remove a replica and wait until no proxy routes to it. Return False on timeout."""
         self._registry.deregister(replica_id)
         return await self._acknowledged(timeout_s)
 
     # -- proxies ------------------------------------------------------------------------------
 
     async def watch(self, state: ProxyState, held: Snapshot | None) -> Snapshot | None:
-        """Take a proxy's report and return the snapshot it should serve, as soon as it is another one.
+        """Record a proxy's state, and return the snapshot that it should serve as soon as it differs (long poll).
 
         Args:
-            state: What the proxy reports.
-            held: The snapshot that it serves; None while it has none.
+            state: The proxy's state.
+            held: The snapshot that it serves; None before the first one.
 
         Returns:
-            The snapshot, or None when there is no news for a while.
+            The snapshot, or None if it has not changed for 2 s.
         """
         if not self._recovery.is_over and held is not None:
             self._registry.adopt(held)
@@ -151,28 +151,28 @@ class Controller:
         return snapshot if self._recovery.is_over and snapshot != held else None
 
     async def report(self, state: ProxyState) -> None:
-        """Take a proxy's report when something has changed there."""
+        """Record a proxy's state after a change."""
         self._registry.report(state)
         self._notify()
 
     async def report_waiting_calls(
         self, proxy_id: str, counts: Mapping[DeploymentKey, int]
     ) -> Mapping[DeploymentKey, str]:
-        """Take note of how many calls wait at a proxy for the first replica of which deployment.
+        """Record the number of calls that wait at a proxy, by deployment.
 
         Returns:
-            Why some of these deployments can't start.
+            Deployment → reason why it can't start, for those of these deployments that can't.
         """
         return self._activator.report(proxy_id, counts)
 
     async def descriptors(self, digest: str) -> bytes | None:
-        """Return the descriptors that some replica announced; None when none did."""
+        """Return the serialized ``FileDescriptorSet`` of a digest; None if it is unknown."""
         return self._registry.descriptors(digest)
 
-    # -- whoever runs the ingress ---------------------------------------------------------------
+    # -- operators ----------------------------------------------------------------------------
 
     async def wait_ready(self, timeout_s: float) -> str:
-        """Wait until every node's proxy serves. Returns what keeps one from it, or an empty string."""
+        """Wait until the proxy of every node serves. Return the problem if one can't, or an empty string."""
         await self._until(lambda: bool(self._problems()) or self._is_ready(), timeout_s)
         if self._problems():
             return "; ".join(self._problems())
@@ -183,19 +183,19 @@ class Controller:
         return IngressStatus(self._registry.options, self._registry.snapshot, self._registry.proxies)
 
     async def reconfigure(self, options: GrpcOptions, timeout_s: float) -> str:
-        """Change the options that can change while the ingress runs, and wait until they are in force everywhere.
+        """Change the live options, and wait until they are in force on all proxies and replicas.
 
-        Of several callers the last one wins.
+        Of several concurrent callers the last one wins.
 
         Args:
-            options: The options; what can't change is left as it is.
-            timeout_s: Seconds to wait. What was changed then stays so.
+            options: The options. Those that can't change while the ingress runs are ignored.
+            timeout_s: Maximum seconds to wait. The change stays after a timeout.
 
         Returns:
-            Where they are not in force yet, or an empty string.
+            Names of those that have not applied the options yet, or an empty string.
         """
         deadline = time.monotonic() + timeout_s
-        async with self._changing:  # kept and published in the same order
+        async with self._changing:  # store and publish in the same order
             changed = self._registry.options.with_live_options_of(options)
             await option_store.save(changed)
             self._registry.reconfigure(changed)
@@ -206,12 +206,12 @@ class Controller:
     async def announce(
         self, application: str, deployments: Iterable[tuple[Deployment, bytes]], timeout_s: float
     ) -> None:
-        """Make deployments known that have had no replica yet, and wait until every proxy lets their calls wait."""
+        """Announce deployments that may not have had a replica yet, and wait until every proxy holds their calls."""
         self._registry.announce(application, deployments)
         await self._acknowledged(timeout_s)
 
     async def delete_application(self, name: str, timeout_s: float) -> None:
-        """Drop an application that Ray Serve has deleted, and wait until every proxy has."""
+        """Remove an application that Ray Serve has deleted, and wait until every proxy has removed it."""
         self._registry.delete_application(name)
         await self._acknowledged(timeout_s)
 
@@ -230,11 +230,11 @@ class Controller:
         await self._owner_leases.call_on_owner_death(held[0], end)
 
     async def release_owner_lease(self, key: str) -> None:
-        """End what :meth:`hold_owner_lease` with the same key began."""
+        """End the lease that :meth:`hold_owner_lease` began with the same key."""
         self._owner_leases.release(key)
 
     async def stop(self) -> None:
-        """Stop every proxy with its Envoy. The caller then ends this actor."""
+        """Stop every proxy with its Envoy. The caller then kills this actor."""
         self._reconcile_task.cancel()
         await self._activator.stop()
         await self._stop_proxies()
@@ -258,12 +258,12 @@ class Controller:
         return bool(self._proxy_actors) and len(proxies) >= len(self._proxy_actors) and all(p.version for p in proxies)
 
     async def _reconcile_forever(self) -> None:
-        """Keep a proxy on every node and forget what no longer reports, for ever."""
+        """Keep a proxy on every node and expire leases, every second until the ingress stops."""
         while True:
             try:
                 await self._reconcile()
             except Exception:
-                logger.exception("the ingress controller could not look after its proxies; it tries again")
+                logger.exception("the ingress controller could not check its nodes and leases; trying again")
             self._notify()
             await asyncio.sleep(_TICK_S)
 
@@ -271,7 +271,7 @@ class Controller:
         self._activator.expire()
         expired = self._registry.expire()
         if expired:
-            logger.warning("no heartbeat from %s for %g s: forgotten", ", ".join(expired), LEASE_S)
+            logger.warning("removing replicas without a heartbeat for %g s: %s", LEASE_S, ", ".join(expired))
         alive = await asyncio.to_thread(proxy_fleet.alive_nodes)
         self._nodes = len(alive)
         options = self._registry.options
@@ -295,13 +295,13 @@ class Controller:
                     if application not in present or (present[application] and name not in present[application])
                 )
         if self._without_serve.note(await asyncio.to_thread(self._has_serve), time.monotonic()):
-            logger.warning("Ray Serve has been gone for %g s: the ingress ends", _WITHOUT_SERVE_S)
+            logger.warning("Ray Serve has been gone for %g s; stopping the ingress", _WITHOUT_SERVE_S)
             await self._stop_proxies()
             await option_store.delete()
             await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
 
     def _silent_nodes(self) -> set[str]:
-        """Return the nodes whose proxy is not known, or no longer: it may have been killed for good."""
+        """Return the nodes whose proxy does not report (any more): it may have been killed for good."""
         now = time.monotonic()
         reporting = {proxy.node_id for proxy in self._registry.proxies}
         for node_id in self._proxy_actors:
@@ -318,9 +318,9 @@ class Controller:
         self._changed = asyncio.Event()
 
     async def _acknowledged(self, timeout_s: float) -> bool:
-        """Wait until every proxy serves what is true now. Returns False when that takes too long."""
+        """Wait until every proxy serves the current snapshot. Return False on timeout."""
         deadline = time.monotonic() + timeout_s
-        # What the proxies have acknowledged of an earlier controller is not known before.
+        # During recovery the tables that proxies got from an earlier controller are not known yet.
         await self._until(lambda: self._recovery.is_over, timeout_s)
         version = self._registry.snapshot.version
         self._notify()
@@ -339,13 +339,13 @@ class Controller:
         return True
 
 
-def create(
+def create_controller(
     options: GrpcOptions,
     list_deployments: Callable[[], Mapping[str, Container[str]] | None],
     has_serve: Callable[[], bool],
     activate: Activate,
 ) -> Any:
-    """Return a handle to the controller; it is created when there is none. See :class:`Controller`."""
+    """Return a handle to the controller, and create it if it does not exist. See :class:`Controller`."""
     return (
         ray.remote(Controller)
         .options(
@@ -356,7 +356,7 @@ def create(
             num_cpus=0,
             max_restarts=-1,
             max_concurrency=10_000,
-            scheduling_strategy="DEFAULT",  # a replica that creates it may live in a placement group
+            scheduling_strategy="DEFAULT",  # a replica that creates it may run in a placement group
         )
         .remote(options, list_deployments, has_serve, activate)
     )

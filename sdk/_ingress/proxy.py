@@ -1,4 +1,4 @@
-"""The proxy actor, one a node: it runs Envoy, tells it the routing table over ADS, and answers what has no route."""
+"""The proxy actor, one per node: run Envoy, configure it over ADS, and answer calls without a route."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from sdk._ingress.builtin.services import BuiltinServices
-from sdk._ingress.cluster import find_controller
+from sdk._ingress.cluster import find_controller, is_draining
 from sdk._ingress.envoy.adoption import (
     StoredTables,
     SupervisedEnvoy,
@@ -36,7 +36,6 @@ from sdk._ingress.envoy.listening import (
     unix_server,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
-from sdk._ingress.node_drain import is_draining
 from sdk._ingress.registry import ProxyState
 from sdk._ingress.scale_to_zero.gate import Gate
 from sdk._xds.ads_server import AdsServer
@@ -56,33 +55,33 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sdk.ingress")
 
-# Seconds until Envoy must have acknowledged a snapshot before the proxy reports it as a problem.
+# Seconds that Envoy has to acknowledge a snapshot before the proxy reports a problem.
 _PUBLISH_TIMEOUT_S = 10.0
 _RETRY_S = 0.2
-# Seconds until a snapshot that Envoy did not take is tried again; a newer one is tried then, too.
+# Seconds until a snapshot that Envoy did not acknowledge is tried again, or a newer one.
 _REJECTED_RETRY_S = 1.0
-# Seconds that the kernel gets to end an Envoy whose supervisor was killed.
+# Seconds to wait for the port, which an Envoy still has for a moment after its supervisor was killed.
 _PORT_TIMEOUT_S = 5.0
-# Seconds between two looks whether Ray drains the node.
+# Seconds between two checks whether Ray drains the node.
 _DRAIN_POLL_S = 2.0
-# Seconds without any controller, not even one that is being restarted, after which nobody needs this proxy.
+# Seconds without a controller, not even one that is being restarted, after which this proxy stops.
 _ABANDONED_S = 30.0
 
 
 class Proxy:
-    """The proxy actor's class; the controller makes one for each node.
+    """Class of the proxy actor. The controller creates one on each node.
 
     Args:
-        node_id: Ray's id of the node that it runs on.
-        options: Options of the ingress. Those that change while it runs are in the snapshots; after a restart of the
-            actor these are the first ones again.
+        node_id: Ray's id of its node.
+        options: Options of the ingress. After a restart of the actor these are the original ones again, so live options
+            are taken from the snapshots.
     """
 
     async def __init__(self, node_id: str, options: GrpcOptions) -> None:  # type: ignore[misc]  # Ray awaits it
         self._options = options
         self._state = ProxyState(uuid.uuid4().hex, node_id, format_address(options.host, options.port))
         self._snapshot: Snapshot | None = None
-        # What an adopted Envoy had from its former proxy.
+        # The routing table of an adopted Envoy, from its previous proxy actor.
         self._restored: StoredTables | None = None
         self._folder = Path(tempfile.gettempdir(), f"sdk-ingress-{node_id[:12]}")
         self._ads: AdsServer | None = None
@@ -109,13 +108,13 @@ class Proxy:
             self._tasks.append(loop.create_task(self._watch_envoy(config)))
         except (IngressError, OSError) as error:
             self._change(problem=str(error))
-        # What keeps the proxy from serving is reported to the controller, not raised: Ray would try again for ever.
+        # Report errors to the controller instead of raising them: Ray would restart the actor without end.
         self._tasks += [
             loop.create_task(task) for task in (self._watch_controller(), self._report_changes(), self._watch_drain())
         ]
 
     async def stop(self) -> None:
-        """End Envoy and everything else, and remove what was written."""
+        """Drain and stop Envoy and the proxy's servers, and remove the folder."""
         if self._confirm_task is not None:
             self._tasks.append(self._confirm_task)
         for task in self._tasks:
@@ -135,7 +134,7 @@ class Proxy:
     # -- inside -------------------------------------------------------------------------------
 
     def _envoy_config(self) -> tuple[SupervisorConfig, bytes]:
-        """Return how Envoy is started, and the content of its bootstrap file."""
+        """Return the configuration of Envoy's supervisor, and the content of Envoy's bootstrap file."""
         bootstrap = build_bootstrap(
             node_id=self._state.node_id,
             ads_socket=str(self._folder / "ads.sock"),
@@ -144,27 +143,27 @@ class Proxy:
         command = envoy_command(
             find_envoy(), self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
         )
-        # An Envoy whose ingress has other live options is the same.
+        # Live options are left out of the digest: an Envoy is adopted whatever their values.
         return make_config(command, bootstrap, self._options.with_live_options_of(GrpcOptions())), bootstrap
 
     async def _adopt(self, config: SupervisorConfig) -> bool:
-        """Take over the Envoy that an earlier proxy actor has left, with what it serves."""
+        """Adopt the running Envoy and the routing table of an earlier proxy actor. Return whether there is one."""
         found = await adopt(self._folder, config)
         if found is None:
             return False
         self._envoy, self._restored = found, load_tables(self._folder)
         self._snapshot = self._restored.published if self._restored is not None else None
         version = self._snapshot.version if self._snapshot is not None else 0
-        # Not its version: it may have been started again while nobody was there to tell it anything.
+        # The version stays 0: Envoy may have been restarted while no actor was there to configure it.
         self._change(envoy_pid=found.state.envoy_pid)
         logger.info("adopted Envoy %d with version %d of the routing table", found.state.envoy_pid, version)
         return True
 
     async def _wait_for_port(self) -> None:
-        """Make sure that the port is free; an Envoy of this node that was replaced may need a moment to end.
+        """Wait until the port is free. An Envoy of this node that was replaced may need a moment to end.
 
         Raises:
-            IngressError: Something else listens there.
+            IngressError: Another process listens on the port.
         """
         deadline = time.monotonic() + (_PORT_TIMEOUT_S if self._folder.exists() else 0)
         while True:
@@ -176,10 +175,10 @@ class Proxy:
             await asyncio.sleep(_RETRY_S)
 
     def _make_folder(self, bootstrap: bytes) -> None:
-        """Make the folder for sockets and logs anew; what is left there serves nobody.
+        """Create an empty folder for sockets and logs.
 
-        Its name is short, because the path of a unix socket has at most 107 bytes. It is private, because who can open
-        Envoy's admin socket can stop it.
+        Its name is short, because the path of a unix socket has at most 107 bytes. Only this user can enter it, because
+        a process that can open Envoy's admin socket can stop Envoy.
         """
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
@@ -207,7 +206,7 @@ class Proxy:
         return troubles
 
     async def _watch_envoy(self, config: SupervisorConfig) -> None:
-        """Follow what becomes of Envoy, for ever. Its supervisor starts it again; without one, another is started."""
+        """Watch Envoy without end. Its supervisor restarts it; if the supervisor ends, start another one."""
         while True:
             if self._envoy is not None:
                 self._change(envoy_pid=self._envoy.state.envoy_pid)
@@ -216,13 +215,11 @@ class Proxy:
                         self._change(envoy_pid=report.envoy_pid)
                     else:
                         self._on_envoy_exit()
-                        logger.error(
-                            "Envoy ended with exit code %s and is started again: %s", report.exit_code, self._log_tail()
-                        )
+                        logger.error("Envoy exited with code %s; restarting it: %s", report.exit_code, self._log_tail())
                 self._envoy.disconnect()
                 self._envoy = None
                 self._on_envoy_exit()
-                logger.error("Envoy's supervisor ended, and Envoy with it: both are started again")
+                logger.error("Envoy's supervisor ended, and Envoy with it; restarting both")
             try:
                 self._envoy = await start_envoy(self._folder, config)
             except OSError as error:
@@ -230,7 +227,7 @@ class Proxy:
                 await asyncio.sleep(_RETRY_S)
 
     def _on_envoy_exit(self) -> None:
-        """Take note that Envoy is dead: the next one serves nothing before it has acknowledged the table."""
+        """Report version 0 until the next Envoy has acknowledged the routing table."""
         self._change(envoy_pid=0, version=0)
         if self._ads is not None:
             self._ads.disconnect()
@@ -240,25 +237,26 @@ class Proxy:
             self._confirm_task = asyncio.get_running_loop().create_task(self._confirm())
 
     async def _confirm(self) -> None:
-        """Report the table's version once an Envoy that was started again serves it."""
+        """Report the version of the routing table when the restarted Envoy serves it."""
         assert self._ads is not None
         assert self._snapshot is not None
         while True:
             try:
                 await asyncio.wait_for(self._ads.wait_acked(), _PUBLISH_TIMEOUT_S)
-            except asyncio.TimeoutError:  # noqa: PERF203  # each wait may fail by itself
+            except asyncio.TimeoutError:  # noqa: PERF203  # each wait may fail separately
                 self._fail_to_acknowledge()
             else:
                 self._change(version=self._snapshot.version, problem="")
                 return
 
     async def _watch_controller(self) -> None:
-        """Ask the controller for news and publish it, until there is no controller any more."""
+        """Long-poll the controller and publish its snapshots, until the controller has been gone for a while."""
         heard = time.monotonic()
         while time.monotonic() < heard + _ABANDONED_S:
             try:
                 if self._restored is not None and self._publisher.in_force is None:
-                    # The adopted Envoy has it. One that is started before the controller answers must get it, too.
+                    # The adopted Envoy has this table. An Envoy that is restarted before the controller answers needs
+                    # it too.
                     for table in dict.fromkeys(self._restored):
                         await self._publish(table)
                 controller = await asyncio.to_thread(find_controller)
@@ -272,13 +270,13 @@ class Proxy:
                     if snapshot is not None and self._snapshot != snapshot:
                         await asyncio.sleep(_REJECTED_RETRY_S)
             except ray.exceptions.RayError as error:
-                # The controller is being restarted. Envoy serves what it has.
+                # The controller is being restarted. Envoy keeps its configuration.
                 heard = time.monotonic()
-                logger.warning("the ingress controller does not answer (%s); asking again", type(error).__name__)
-            except Exception:  # a proxy that no longer follows would serve an old table for ever
-                logger.exception("following the ingress controller failed; asking again")
+                logger.warning("the ingress controller does not answer (%s); trying again", type(error).__name__)
+            except Exception:  # without this loop the proxy would keep an old table
+                logger.exception("watching the ingress controller failed; trying again")
             await asyncio.sleep(_RETRY_S)
-        logger.warning("there has been no ingress controller for %g s: this proxy stops", _ABANDONED_S)
+        logger.warning("the ingress controller has been gone for %g s; stopping this proxy", _ABANDONED_S)
         self._abandoning = asyncio.get_running_loop().create_task(self._abandon())
 
     async def _abandon(self) -> None:
@@ -286,16 +284,16 @@ class Proxy:
         await asyncio.to_thread(ray.kill, ray.get_runtime_context().current_actor)
 
     async def _watch_drain(self) -> None:
-        """Tell load balancers when Ray is about to take this node away."""
+        """Report NOT_SERVING to load balancers while Ray drains this node."""
         while True:
             try:
                 self._built_in.drain(await asyncio.to_thread(is_draining, self._state.node_id))
-            except Exception as error:  # Ray's own, of several kinds, while its head is being restarted
-                logger.debug("Ray does not say whether this node is being drained: %s", error)
+            except Exception as error:  # Ray raises errors of several types while its head is being restarted
+                logger.debug("can't find out whether Ray drains this node: %s", error)
             await asyncio.sleep(_DRAIN_POLL_S)
 
     async def _report_changes(self) -> None:
-        """Tell the controller at once what changes here; it hears the same when the proxy asks for news."""
+        """Report changes of the state to the controller at once. Each long poll reports the state, too."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -304,7 +302,7 @@ class Proxy:
                 if controller is not None:
                     await controller.report.remote(self._state)
             except ray.exceptions.RayError as error:
-                logger.debug("the ingress controller could not be told: %s", error)
+                logger.debug("can't report to the ingress controller: %s", error)
 
     @property
     def _is_broken(self) -> bool:
@@ -321,17 +319,17 @@ class Proxy:
             self._built_in.notify()
             if not is_complete:
                 return
-            # Only now: what Envoy has not acknowledged is asked for, and published, again.
+            # Not before: a snapshot that Envoy has not acknowledged is requested and published again.
             self._snapshot = snapshot
             rejected_applications = self._publisher.rejected_applications
-            for refusal in sorted(set(rejected_applications) - set(self._state.rejected_applications)):
-                logger.error("the newest state of %s", refusal)
-            # Before it is reported: what others believe to be gone must not come back with the next actor.
+            for rejected in sorted(set(rejected_applications) - set(self._state.rejected_applications)):
+                logger.error("the newest state is not in force: %s", rejected)
+            # Store it before it is reported: removed replicas must not come back with the next actor.
             store_tables(self._folder, StoredTables(self._in_force(), snapshot))
             self._change(version=snapshot.version, problem="", rejected_applications=rejected_applications)
 
     async def _push(self, snapshot: Snapshot) -> None:
-        """Return when Envoy has acknowledged this routing table."""
+        """Publish this routing table, and return when Envoy has acknowledged it."""
         assert self._ads is not None
         config = listener_config(self._options, self._folder, has_gate=True)
         self._gate.on_publish(snapshot)
@@ -344,7 +342,7 @@ class Proxy:
         return self._publisher.in_force or (self._restored.in_force if self._restored is not None else Snapshot(0))
 
     def _change(self, **changes: Any) -> None:
-        """Note a change of the state, to be reported at once."""
+        """Change the state, and let it be reported."""
         state = replace(self._state, **changes)
         if state != self._state:
             self._state = state

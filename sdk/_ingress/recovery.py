@@ -1,4 +1,4 @@
-"""What a restarted controller must hear before it publishes: what the proxies hold. Plain state."""
+"""Recovery of a restarted controller: wait for the proxies' routing tables before the first publish. Plain state."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Set
 
 
 class Recovery:
-    """Whether a proxy of an earlier controller may still hold more than this one knows.
+    """Decides when a restarted controller knows all replicas that proxies of an earlier controller route to.
 
-    Nothing may be published before: an Envoy would drop replicas that live. It is over when every proxy that was there
-    before has said what it holds, or when each replica that lives has had the time to register by itself.
+    If it published earlier, Envoys would drop running replicas. Recovery is over when every proxy of the earlier
+    controller has reported its routing table, or when every running replica has had time to register.
 
     Args:
-        timeout_s: Seconds in which every replica that lives registers.
+        timeout_s: Seconds in which every running replica registers.
         clock: Monotonic seconds.
 
     Example:
@@ -35,19 +35,19 @@ class Recovery:
         self._is_over = False
 
     def expect(self, nodes: Set[str]) -> None:
-        """Note the nodes whose proxy was there before this controller; before this nothing is over."""
+        """Set the nodes whose proxy is older than this controller. Recovery is not over before this call."""
         self._silent = set(nodes) - self._heard
         if not nodes:
-            self._is_over = True  # the first controller: there is nothing to learn
+            self._is_over = True  # the first controller: nothing to recover
         self._conclude()
 
     @property
     def is_expecting(self) -> bool:
-        """Whether it knows already whom to wait for."""
+        """True after :meth:`expect`."""
         return self._silent is not None
 
     def hear(self, node_id: str, *, holds_table: bool) -> None:
-        """Note what the proxy of a node says."""
+        """Record a report of the proxy of a node."""
         self._heard.add(node_id)
         self._has_table = self._has_table or holds_table
         if self._silent is not None:
@@ -56,11 +56,11 @@ class Recovery:
 
     @property
     def is_over(self) -> bool:
-        """Whether the registry holds all that is served."""
+        """True if the registry is complete."""
         self._conclude()
         return self._is_over
 
     def _conclude(self) -> None:
         if not self._is_over and self._silent is not None:
-            # Proxies that hold nothing have lost it together with the earlier controller: only replicas know.
+            # If all proxies have lost their tables together with the earlier controller, only replicas know.
             self._is_over = (not self._silent and self._has_table) or self._clock() >= self._until

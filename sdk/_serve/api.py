@@ -14,7 +14,7 @@ from ray.serve.schema import ApplicationStatus as ServeState
 
 from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
-from sdk._ingress.controller import IngressStatus, create
+from sdk._ingress.controller import IngressStatus, create_controller
 from sdk._ingress.env_options import from_environment
 from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
@@ -74,7 +74,7 @@ def start(options: GrpcOptions | None = None) -> None:
     if controller is not None:
         return
     wanted = resolve_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
-    controller = create(wanted, deployed, has_serve, wake)
+    controller = create_controller(wanted, deployed, has_serve, wake)
     problem = _call(controller.wait_ready, _START_PATIENCE_S, patience_s=_START_PATIENCE_S + 10)
     if problem:
         stop_ingress()

@@ -35,7 +35,7 @@ def test_every_wrong_variable_is_named() -> None:
         from_environment({"SDK_GRPC_PROT": "1", "SDK_GRPC_PORT": "many", "SDK_GRPC_ROUTE_BY_SERVICE": "perhaps"})
     assert str(raised.value) == (
         "environment variables SDK_GRPC_…: SDK_GRPC_PORT must be a whole number, not 'many'; "
-        "SDK_GRPC_PROT is no option of the ingress; did you mean SDK_GRPC_PORT?; "
+        "SDK_GRPC_PROT is not an option of the ingress; did you mean SDK_GRPC_PORT?; "
         "SDK_GRPC_ROUTE_BY_SERVICE must be true or false, not 'perhaps'"
     )
 

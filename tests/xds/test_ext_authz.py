@@ -121,7 +121,7 @@ def test_a_waiting_call_ends_by_its_deadline_the_limit_or_the_reason_why_nothing
             await holds.until_waiting(2)
             code, details, request_id = await answer(call(it, ("request_id", "r3")))
             assert (code, request_id) == ("RESOURCE_EXHAUSTED", "r3")
-            assert details.startswith("Request dropped due to backpressure: 2 requests wait for the first replica")
+            assert details.startswith("Request dropped due to backpressure: 2 requests already wait for the first replica")
             assert (await answer(first))[0] == "DEADLINE_EXCEEDED"
             await holds.until_waiting(1)
             holds.troubles = {GREETER: "ValueError: café"}

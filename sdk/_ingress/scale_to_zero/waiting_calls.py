@@ -1,7 +1,7 @@
-"""The calls that wait at one proxy for a replica of a deployment that is scaled to zero. Plain state, no IO.
+"""Calls that wait at one proxy for a replica of a deployment that is scaled to zero. Plain state, no IO.
 
-Each waits until there is a replica, its time is over, the deployment turns out to be unable to start, or its client
-goes; then it has left. How many wait is told to whoever starts replicas.
+A call waits until there is a replica, its deadline is over, the deployment can't start, or its client cancels. The
+number of waiting calls is reported to the activator, which starts replicas.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Protocol
 
 import grpc
 
-#: A deployment: the names of its application and its own.
+#: Key of a deployment: names of application and deployment.
 DeploymentKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of a call that waited: it goes on (OK), or ends with this status."""
+    """Decision about a waiting call: it proceeds (OK), or ends with this status."""
 
     code: grpc.StatusCode
     details: str = ""
@@ -33,11 +33,11 @@ class _Timer(Protocol):
 
 
 class WaitingCalls:
-    """The calls that wait, by deployment.
+    """The waiting calls, by deployment.
 
     Args:
-        call_later: Calls a function after so many seconds, as an event loop's does; the running loop's by default.
-        on_change: Called when a deployment gets its first waiting call, or loses its last one.
+        call_later: Calls a function after a delay in seconds; by default ``call_later`` of the running event loop.
+        on_change: Called when a deployment gets its first waiting call, and when its last one has left.
 
     Example:
         >>> async def example():
@@ -61,7 +61,7 @@ class WaitingCalls:
 
     @property
     def counts(self) -> dict[DeploymentKey, int]:
-        """How many calls wait for each deployment; one that none waits for is not there."""
+        """Number of waiting calls by deployment, without those at zero."""
         return {key: len(calls) for key, calls in self._waiting.items()}
 
     def enter(
@@ -70,21 +70,21 @@ class WaitingCalls:
         """Let a call wait.
 
         Args:
-            key: The deployment it waits for.
-            limit: Most calls that may wait for that deployment; with so many the answer is RESOURCE_EXHAUSTED at once.
-            timeout_s: Seconds after which it ends DEADLINE_EXCEEDED; None for as long as it takes.
-            late: Status message of that.
+            key: The deployment that it waits for.
+            limit: Maximum number of calls that wait for the deployment. More calls end RESOURCE_EXHAUSTED at once.
+            timeout_s: Seconds after which the call ends DEADLINE_EXCEEDED; None for no limit.
+            late: Status message of DEADLINE_EXCEEDED.
 
         Returns:
-            What becomes of the call; cancel it when the client has gone.
+            Future of the decision. Cancel it if the client cancels the call.
         """
         loop = asyncio.get_running_loop()
         call: asyncio.Future[Decision] = loop.create_future()
         number = len(self._waiting.get(key, ()))
         if number >= limit:
             details = (
-                f"Request dropped due to backpressure: {number} requests wait for the first replica of application "
-                f"{key[0]!r}, the most that may."
+                f"Request dropped due to backpressure: {number} requests already wait for the first replica of "
+                f"application {key[0]!r}, which is the limit."
             )
             call.set_result(Decision(grpc.StatusCode.RESOURCE_EXHAUSTED, details))
             return call
@@ -99,7 +99,7 @@ class WaitingCalls:
         return call
 
     def answer(self, key: DeploymentKey, decision: Decision) -> None:
-        """Give every call that waits for a deployment the same decision."""
+        """Apply a decision to every call that waits for a deployment."""
         for call in list(self._waiting.get(key, ())):
             self._end(key, call, decision)
 

@@ -74,7 +74,7 @@ def test_the_limit_is_each_deployments_and_the_refusal_is_immediate() -> None:
         waits = [waiting.enter(KEY, limit=2) for _ in range(2)]
         refused = waiting.enter(KEY, limit=2)
         assert refused.result().code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "2 requests wait for the first replica of application 'app'" in refused.result().details
+        assert "2 requests already wait for the first replica of application 'app'" in refused.result().details
         assert not waiting.enter(OTHER, limit=2).done()
         waits[0].cancel()
         await asyncio.sleep(0)
