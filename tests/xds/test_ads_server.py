@@ -1,4 +1,4 @@
-"""The order of what the server sends and when ``publish`` returns, with a scripted stream in Envoy's place."""
+"""Order of responses, and when ``publish`` returns, with a scripted ADS stream instead of Envoy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def resources(*apps: str) -> Resources:
 
 
 class ScriptedEnvoy:
-    """An ADS stream that sends and reads what a test tells it to."""
+    """ADS stream that a test scripts."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -53,7 +53,7 @@ class ScriptedEnvoy:
         return response
 
     async def take(self, kind: str, *names: str, error: str = "") -> set[str]:
-        """Reads a response and answers it; returns the names of its resources."""
+        """Read a response and answer it; return the names of its resources."""
         response = await self.read(kind)
         await self.ask(kind, *names, nonce=response.nonce, error=error)
         messages = {type_url(m): m for m in (pb.Cluster, pb.Listener, pb.RouteConfiguration)}
@@ -62,7 +62,7 @@ class ScriptedEnvoy:
         return {p.cluster_name if isinstance(p, pb.ClusterLoadAssignment) else p.name for p in parsed}
 
     async def start_up(self, *apps: str) -> None:
-        """Subscribes to all types and takes a first configuration."""
+        """Subscribe to all types and acknowledge a first configuration."""
         endpoints = [f"{app}#D" for app in apps]
         await self.ask(CLUSTER_TYPE)
         await self.take(CLUSTER_TYPE)
@@ -101,7 +101,7 @@ def names(*apps: str) -> set[str]:
     return {"fallback", *(f"{app}#D{suffix}" for app in apps for suffix in ("", "#model"))}
 
 
-def test_additions_come_first_and_removals_last(run: Run) -> None:
+def test_additions_are_sent_first_and_removals_last(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
@@ -124,7 +124,7 @@ def test_additions_come_first_and_removals_last(run: Run) -> None:
     run(scenario())
 
 
-def test_publish_waits_for_an_envoy_that_then_gets_all(run: Run) -> None:
+def test_publish_waits_until_an_envoy_connects(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             with pytest.raises(asyncio.TimeoutError):
@@ -139,7 +139,7 @@ def test_publish_waits_for_an_envoy_that_then_gets_all(run: Run) -> None:
     run(scenario())
 
 
-def test_waiting_publishes_become_one(run: Run) -> None:
+def test_pending_publishes_are_superseded_by_the_newest(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
@@ -165,7 +165,7 @@ def test_waiting_publishes_become_one(run: Run) -> None:
     run(scenario())
 
 
-def test_refused_routes_are_taken_back(run: Run) -> None:
+def test_previous_routes_are_restored_after_a_nack(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
@@ -184,7 +184,7 @@ def test_refused_routes_are_taken_back(run: Run) -> None:
             envoy.leave()
             while server.connections:
                 await asyncio.sleep(0.01)
-            # An Envoy that comes now gets the routes that were good, and every cluster that they need.
+            # An Envoy that connects now gets the previous routes, and every cluster that they point to.
             envoy = connect()
             await envoy.ask(ROUTE_TYPE, "routes")
             routes = await envoy.read(ROUTE_TYPE)
@@ -198,7 +198,7 @@ def test_refused_routes_are_taken_back(run: Run) -> None:
     run(scenario())
 
 
-def test_nobody_waits_for_an_envoy_that_left(run: Run) -> None:
+def test_publish_does_not_wait_for_a_disconnected_envoy(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             stays, leaves = connect(), connect()
@@ -221,7 +221,7 @@ def test_nobody_waits_for_an_envoy_that_left(run: Run) -> None:
     run(scenario())
 
 
-def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_all(run: Run) -> None:
+def test_wait_acked_waits_for_the_envoy_that_replaces_a_dead_one(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
@@ -233,7 +233,7 @@ def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_al
             assert server.connections == 0
             settled = asyncio.create_task(server.wait_acked())
             await asyncio.sleep(0.02)
-            assert not settled.done(), "what a dead one acknowledged counts no more"
+            assert not settled.done(), "ACKs of a dead Envoy do not count"
             second = connect()
             await second.start_up("a")
             await asyncio.wait_for(settled, PATIENCE_S)
@@ -242,7 +242,7 @@ def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_al
     run(scenario())
 
 
-def test_before_the_first_publish_there_is_no_answer(run: Run) -> None:
+def test_no_response_is_sent_before_the_first_publish(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
@@ -260,7 +260,7 @@ def test_before_the_first_publish_there_is_no_answer(run: Run) -> None:
     run(scenario())
 
 
-def test_stop_ends_who_waits(run: Run) -> None:
+def test_stop_fails_pending_publishes(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, _):
             waiting = asyncio.create_task(server.publish(resources()))
@@ -274,7 +274,7 @@ def test_stop_ends_who_waits(run: Run) -> None:
     run(scenario())
 
 
-def test_inconsistent_resources_never_leave(run: Run) -> None:
+def test_inconsistent_resources_are_not_published(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, _):
             with pytest.raises(IngressError, match="inconsistent"):
@@ -283,7 +283,7 @@ def test_inconsistent_resources_never_leave(run: Run) -> None:
     run(scenario())
 
 
-def test_a_path_that_no_socket_can_have(run: Run) -> None:
+def test_invalid_socket_paths_are_rejected(run: Run) -> None:
     async def scenario() -> None:
         with pytest.raises(IngressError, match="107 bytes"):
             await AdsServer("/tmp/" + "x" * 103).start()
@@ -293,6 +293,6 @@ def test_a_path_that_no_socket_can_have(run: Run) -> None:
     run(scenario())
 
 
-def test_a_rejection_survives_a_process_boundary() -> None:
+def test_a_rejection_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(ResourcesRejected(ROUTE_TYPE, "no")))
     assert (error.type_url, error.reason, str(error)) == (ROUTE_TYPE, "no", "Envoy rejected RouteConfiguration: no")

@@ -1,4 +1,4 @@
-"""Calls to a deployment that is scaled to zero wait in a real Envoy until the gate lets them go on."""
+"""Calls to a deployment that is scaled to zero wait in a real Envoy until the gate allows them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GREETER = ("one", "Greeter")
 
 
 class Held:
-    """A rig whose deployments may scale to zero, with a gate as the proxy has one."""
+    """Rig whose deployments may scale to zero, with a gate like the proxy's."""
 
     def __init__(self, it: Rig, request_timeout_s: float | None = None) -> None:
         self.it = it
@@ -105,7 +105,7 @@ def test_calls_wait_for_the_first_replica(run: Run) -> None:
     run(scenario())
 
 
-def test_a_waiting_call_ends_by_its_deadline_the_limit_or_the_reason_why_nothing_starts(run: Run) -> None:
+def test_a_waiting_call_ends_by_deadline_timeout_or_startup_failure(run: Run) -> None:
     async def scenario() -> None:
         async with held("a", request_timeout_s=0.7) as holds:
             it = holds.it
@@ -121,7 +121,9 @@ def test_a_waiting_call_ends_by_its_deadline_the_limit_or_the_reason_why_nothing
             await holds.until_waiting(2)
             code, details, request_id = await answer(call(it, ("request_id", "r3")))
             assert (code, request_id) == ("RESOURCE_EXHAUSTED", "r3")
-            assert details.startswith("Request dropped due to backpressure: 2 requests already wait for the first replica")
+            assert details.startswith(
+                "Request dropped due to backpressure: 2 requests already wait for the first replica"
+            )
             assert (await answer(first))[0] == "DEADLINE_EXCEEDED"
             await holds.until_waiting(1)
             holds.troubles = {GREETER: "ValueError: café"}
@@ -149,7 +151,7 @@ def test_a_waiting_call_ends_by_its_deadline_the_limit_or_the_reason_why_nothing
 
 
 async def answer(call: Any) -> tuple[str, str, str]:
-    """Returns the status of a call that fails, its details, and the request id among the trailers."""
+    """Return the status of a failed call, its details, and the request id in its trailers."""
     with pytest.raises(grpc.aio.AioRpcError):
         await call
     trailers = dict(await call.trailing_metadata())
@@ -168,7 +170,7 @@ def test_a_long_request_waits_in_envoy_and_arrives_whole(run: Run) -> None:
     run(scenario())
 
 
-def test_what_is_left_of_the_deadline_is_what_the_replica_gets(run: Run) -> None:
+def test_the_replica_gets_the_remaining_deadline(run: Run) -> None:
     async def scenario() -> None:
         async with held("a") as holds:
             await holds.publish()
@@ -187,7 +189,7 @@ def test_what_is_left_of_the_deadline_is_what_the_replica_gets(run: Run) -> None
     run(scenario())
 
 
-def test_no_call_fails_while_the_last_replica_leaves_and_the_first_one_comes(run: Run) -> None:
+def test_no_call_fails_while_scaling_to_zero_and_back(run: Run) -> None:
     async def scenario() -> None:
         async with held("a", "b") as holds:
             await holds.publish("a")
@@ -212,7 +214,7 @@ def test_no_call_fails_while_the_last_replica_leaves_and_the_first_one_comes(run
     run(scenario())
 
 
-def test_calls_go_where_they_would_when_the_gate_is_gone(run: Run) -> None:
+def test_calls_are_routed_as_usual_if_the_gate_is_gone(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a") as it:
             it.config = replace(it.config, gate_socket=str(it.folder / "nobody.sock"))

@@ -1,4 +1,4 @@
-"""What the proxy answers to calls that Envoy has no route for."""
+"""Status of calls without a route."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ A, B = Application("a", (Deployment("D", ("t.T", "t.U")),)), Application("b", (D
         ),
     ],
 )
-def test_refusals(
+def test_no_route_status(
     applications: tuple[Application, ...],
     by_service: bool,
     path: str,
@@ -52,7 +52,7 @@ def test_refusals(
     assert no_route_status(Snapshot(1, applications, by_service), path, application) == (code, details)
 
 
-def test_the_messages_have_the_shape_of_ray_serves_own() -> None:
+def test_the_messages_match_ray_serves_protos() -> None:
     from ray.serve.generated import serve_pb2
 
     from sdk._gen import serve_api_pb2

@@ -1,4 +1,4 @@
-"""The waiting waiting, and who has replicas started for it: no sockets, and a clock that the tests turn."""
+"""Waiting calls, activator and gate, without sockets and with a fake clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHER = ("app", "Fruit")
 
 
 class Clock:
-    """Seconds that pass when a test says so, with an event loop's ``call_later``."""
+    """Fake clock with an event loop's ``call_later``; tests advance it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -53,7 +53,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 10))
 
 
-def test_calls_wait_until_they_are_answered_each_deployments_alone() -> None:
+def test_calls_wait_for_their_deployment_only() -> None:
     async def scenario() -> None:
         waiting = WaitingCalls()
         mine = [waiting.enter(KEY, limit=9) for _ in range(3)]
@@ -68,7 +68,7 @@ def test_calls_wait_until_they_are_answered_each_deployments_alone() -> None:
     run(scenario())
 
 
-def test_the_limit_is_each_deployments_and_the_refusal_is_immediate() -> None:
+def test_the_limit_applies_per_deployment_and_at_once() -> None:
     async def scenario() -> None:
         waiting = WaitingCalls()
         waits = [waiting.enter(KEY, limit=2) for _ in range(2)]
@@ -78,12 +78,12 @@ def test_the_limit_is_each_deployments_and_the_refusal_is_immediate() -> None:
         assert not waiting.enter(OTHER, limit=2).done()
         waits[0].cancel()
         await asyncio.sleep(0)
-        assert not waiting.enter(KEY, limit=2).done(), "the one whose client has gone left its place"
+        assert not waiting.enter(KEY, limit=2).done(), "a cancelled call does not count"
 
     run(scenario())
 
 
-def test_each_call_has_its_deadline() -> None:
+def test_a_call_ends_at_its_deadline() -> None:
     async def scenario() -> None:
         clock = Clock()
         waiting = WaitingCalls(call_later=clock.call_later)
@@ -100,7 +100,7 @@ def test_each_call_has_its_deadline() -> None:
     run(scenario())
 
 
-def test_a_change_is_the_first_call_and_the_last() -> None:
+def test_a_change_is_reported_for_the_first_and_the_last_call() -> None:
     async def scenario() -> None:
         changes: list[dict[Any, int]] = []
         waiting = WaitingCalls(on_change=lambda: changes.append(waiting.counts))
@@ -115,7 +115,7 @@ def test_a_change_is_the_first_call_and_the_last() -> None:
 
 
 class Starter:
-    """Starts replicas when the test says so."""
+    """Fake starter of replicas."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -136,7 +136,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_a_deployment_is_woken_once_however_many_wait_at_however_many_proxies() -> None:
+def test_a_deployment_is_activated_once_for_all_calls_of_all_proxies() -> None:
     async def scenario() -> None:
         starter, clock = Starter(), Clock()
         activator = Activator(starter, clock)
@@ -151,12 +151,12 @@ def test_a_deployment_is_woken_once_however_many_wait_at_however_many_proxies() 
         assert not starter.cancelled
         activator.report("p2", {})
         await settle()
-        assert starter.cancelled == 1, "nobody waits any more"
+        assert starter.cancelled == 1, "no call waits any more"
 
     run(scenario())
 
 
-def test_a_proxy_that_no_longer_reports_has_no_waiting_calls() -> None:
+def test_waiting_calls_expire_if_a_proxy_stops_reporting() -> None:
     async def scenario() -> None:
         starter, clock = Starter(), Clock()
         activator = Activator(starter, clock)
@@ -173,7 +173,7 @@ def test_a_proxy_that_no_longer_reports_has_no_waiting_calls() -> None:
     run(scenario())
 
 
-def test_why_nothing_starts_is_told_to_every_proxy_and_then_it_is_tried_again() -> None:
+def test_a_startup_failure_is_reported_to_every_proxy_and_retried() -> None:
     async def scenario() -> None:
         starter, clock = Starter(), Clock()
         activator = Activator(starter, clock)
@@ -185,7 +185,7 @@ def test_why_nothing_starts_is_told_to_every_proxy_and_then_it_is_tried_again() 
         assert activator.report("p2", {KEY: 1, OTHER: 1}) == {KEY: "OSError: no model"}
         starter.outcome = asyncio.get_running_loop().create_future()
         clock.forward(2.1)
-        assert activator.report("p1", {KEY: 1}) == {}, "what was in the way may be gone"
+        assert activator.report("p1", {KEY: 1}) == {}, "the cause may be gone"
         await settle()
         assert starter.asked.count(KEY) == 2
         await activator.stop()
@@ -205,7 +205,7 @@ def check(**headers: str) -> pb.CheckRequest:
     return request
 
 
-def test_the_gate_opens_when_envoy_has_a_replica_and_shuts_before_envoy_loses_the_last() -> None:
+def test_the_gate_opens_with_the_first_endpoint_and_closes_before_the_last_one_is_removed() -> None:
     async def scenario() -> None:
         async def report(_: Any) -> dict[Any, str]:
             return {}
@@ -218,17 +218,17 @@ def test_the_gate_opens_when_envoy_has_a_replica_and_shuts_before_envoy_loses_th
         assert gate.waiting == {KEY: 1}
         gate.on_publish(ready)
         await settle()
-        assert not call.done(), "Envoy does not have it yet"
+        assert not call.done(), "Envoy has not acknowledged the endpoint yet"
         gate.on_acknowledged(ready)
         assert (await call).HasField("ok_response")
         assert (await gate._check(check(grpc_timeout="10S"), None)).ok_response.headers[0].header.value == "10000m"
         gate.on_publish(snapshot())
         call = asyncio.ensure_future(gate._check(check(), None))
         await settle()
-        assert gate.waiting == {KEY: 1}, "the replica that Envoy still has is about to leave"
+        assert gate.waiting == {KEY: 1}, "Envoy's last endpoint is about to be removed"
         call.cancel()
         await settle()
-        assert not gate.waiting, "the client has gone"
+        assert not gate.waiting, "the client has cancelled"
         gate.on_acknowledged(replace(snapshot(max_waiting=0), version=2))
         denied = (await gate._check(check(), None)).denied_response
         assert (denied.headers[0].header.key, denied.headers[0].header.value) == ("grpc-status", "14")
