@@ -82,7 +82,7 @@ class Controller:
         self._activator = Activator(activate)
         self._changed = asyncio.Event()
         self._proxy_actors: dict[str, Any] = {}
-        self._heard_at: dict[str, float] = {}
+        self._reported_at: dict[str, float] = {}
         self._nodes = 0
         # Within one lease, every running replica sends a heartbeat.
         self._recovery = Recovery(LEASE_S)
@@ -141,7 +141,7 @@ class Controller:
         """
         if not self._recovery.is_over and held is not None:
             self._registry.adopt(held)
-        self._recovery.hear(state.node_id, holds_table=held is not None)
+        self._recovery.record_report(state.node_id, holds_table=held is not None)
         self._registry.report(state)
         self._notify()
         await self._until(
@@ -294,7 +294,7 @@ class Controller:
                     for application, name in silent
                     if application not in present or (present[application] and name not in present[application])
                 )
-        if self._without_serve.note(await asyncio.to_thread(self._has_serve), time.monotonic()):
+        if self._without_serve.update(await asyncio.to_thread(self._has_serve), time.monotonic()):
             logger.warning("Ray Serve has been gone for %g s; stopping the ingress", _WITHOUT_SERVE_S)
             await self._stop_proxies()
             await option_store.delete()
@@ -306,11 +306,11 @@ class Controller:
         reporting = {proxy.node_id for proxy in self._registry.proxies}
         for node_id in self._proxy_actors:
             if node_id in reporting:
-                self._heard_at[node_id] = now
+                self._reported_at[node_id] = now
             else:
-                self._heard_at.setdefault(node_id, now)
-        silent = {node_id for node_id in self._proxy_actors if now >= self._heard_at[node_id] + _PROXY_TIMEOUT_S}
-        self._heard_at.update(dict.fromkeys(silent, now))
+                self._reported_at.setdefault(node_id, now)
+        silent = {node_id for node_id in self._proxy_actors if now >= self._reported_at[node_id] + _PROXY_TIMEOUT_S}
+        self._reported_at.update(dict.fromkeys(silent, now))
         return silent
 
     def _notify(self) -> None:

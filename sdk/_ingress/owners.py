@@ -25,9 +25,9 @@ class Absence:
 
     Example:
         >>> absence = Absence(8.0)
-        >>> absence.note(False, now=0.0), absence.note(False, now=7.9), absence.note(False, now=8.0)
+        >>> absence.update(False, now=0.0), absence.update(False, now=7.9), absence.update(False, now=8.0)
         (False, False, True)
-        >>> absence.note(True, now=9.0), absence.note(False, now=10.0)
+        >>> absence.update(True, now=9.0), absence.update(False, now=10.0)
         (False, False)
     """
 
@@ -35,7 +35,7 @@ class Absence:
         self._timeout_s = timeout_s
         self._since: float | None = None
 
-    def note(self, is_there: bool, now: float) -> bool:
+    def update(self, is_there: bool, now: float) -> bool:
         """Record whether it is there, and return whether it is gone for good."""
         if is_there:
             self._since = None

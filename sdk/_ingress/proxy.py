@@ -200,22 +200,22 @@ class Proxy:
         controller = await asyncio.to_thread(find_controller)
         if controller is None:
             return {}
-        troubles: Mapping[DeploymentKey, str] = await controller.report_waiting_calls.remote(
+        reasons: Mapping[DeploymentKey, str] = await controller.report_waiting_calls.remote(
             self._state.proxy_id, counts
         )
-        return troubles
+        return reasons
 
     async def _watch_envoy(self, config: SupervisorConfig) -> None:
         """Watch Envoy without end. Its supervisor restarts it; if the supervisor ends, start another one."""
         while True:
             if self._envoy is not None:
                 self._change(envoy_pid=self._envoy.state.envoy_pid)
-                async for report in self._envoy.states():
-                    if report.envoy_pid:
-                        self._change(envoy_pid=report.envoy_pid)
+                async for state in self._envoy.states():
+                    if state.envoy_pid:
+                        self._change(envoy_pid=state.envoy_pid)
                     else:
                         self._on_envoy_exit()
-                        logger.error("Envoy exited with code %s; restarting it: %s", report.exit_code, self._log_tail())
+                        logger.error("Envoy exited with code %s; restarting it: %s", state.exit_code, self._log_tail())
                 self._envoy.disconnect()
                 self._envoy = None
                 self._on_envoy_exit()
@@ -251,8 +251,8 @@ class Proxy:
 
     async def _watch_controller(self) -> None:
         """Long-poll the controller and publish its snapshots, until the controller has been gone for a while."""
-        heard = time.monotonic()
-        while time.monotonic() < heard + _ABANDONED_S:
+        answered_at = time.monotonic()
+        while time.monotonic() < answered_at + _ABANDONED_S:
             try:
                 if self._restored is not None and self._publisher.in_force is None:
                     # The adopted Envoy has this table. An Envoy that is restarted before the controller answers needs
@@ -261,7 +261,7 @@ class Proxy:
                         await self._publish(table)
                 controller = await asyncio.to_thread(find_controller)
                 while controller is not None:
-                    heard = time.monotonic()
+                    answered_at = time.monotonic()
                     snapshot = await controller.watch.remote(self._state, self._snapshot)
                     if snapshot is not None and not self._is_broken:
                         await self._publish(snapshot)
@@ -271,7 +271,7 @@ class Proxy:
                         await asyncio.sleep(_REJECTED_RETRY_S)
             except ray.exceptions.RayError as error:
                 # The controller is being restarted. Envoy keeps its configuration.
-                heard = time.monotonic()
+                answered_at = time.monotonic()
                 logger.warning("the ingress controller does not answer (%s); trying again", type(error).__name__)
             except Exception:  # without this loop the proxy would keep an old table
                 logger.exception("watching the ingress controller failed; trying again")

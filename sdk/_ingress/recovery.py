@@ -21,7 +21,7 @@ class Recovery:
         >>> recovery.expect({"node"})
         >>> recovery.is_over
         False
-        >>> recovery.hear("node", holds_table=True)
+        >>> recovery.record_report("node", holds_table=True)
         >>> recovery.is_over
         True
     """
@@ -30,13 +30,13 @@ class Recovery:
         self._clock = clock
         self._until = clock() + timeout_s
         self._silent: set[str] | None = None
-        self._heard: set[str] = set()
+        self._reported: set[str] = set()
         self._has_table = False
         self._is_over = False
 
     def expect(self, nodes: Set[str]) -> None:
         """Set the nodes whose proxy is older than this controller. Recovery is not over before this call."""
-        self._silent = set(nodes) - self._heard
+        self._silent = set(nodes) - self._reported
         if not nodes:
             self._is_over = True  # the first controller: nothing to recover
         self._conclude()
@@ -46,9 +46,9 @@ class Recovery:
         """True after :meth:`expect`."""
         return self._silent is not None
 
-    def hear(self, node_id: str, *, holds_table: bool) -> None:
+    def record_report(self, node_id: str, *, holds_table: bool) -> None:
         """Record a report of the proxy of a node."""
-        self._heard.add(node_id)
+        self._reported.add(node_id)
         self._has_table = self._has_table or holds_table
         if self._silent is not None:
             self._silent.discard(node_id)

@@ -14,7 +14,7 @@ from sdk._ingress.owners import Absence, OwnerLeases
 def test_only_a_long_absence_counts() -> None:
     absence = Absence(8.0)
     seen = [(False, 0.0), (False, 7.0), (True, 7.5), (False, 9.0), (False, 16.9), (False, 17.0)]
-    assert [absence.note(is_there, now) for is_there, now in seen] == [False, False, False, False, False, True]
+    assert [absence.update(is_there, now) for is_there, now in seen] == [False, False, False, False, False, True]
 
 
 async def outcome(error: Exception | None) -> list[str]:

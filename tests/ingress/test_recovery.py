@@ -31,11 +31,11 @@ def test_the_first_controller_has_nothing_to_recover(recovery: Recovery) -> None
 
 
 def test_recovery_waits_for_every_existing_proxy(recovery: Recovery) -> None:
-    recovery.hear("a", holds_table=True)  # before the controller knows the existing proxies
+    recovery.record_report("a", holds_table=True)  # before the controller knows the existing proxies
     assert not recovery.is_over
     recovery.expect({"a", "b"})
     assert not recovery.is_over
-    recovery.hear("b", holds_table=False)
+    recovery.record_report("b", holds_table=False)
     assert recovery.is_over
 
 
@@ -49,7 +49,7 @@ def test_recovery_does_not_wait_for_a_lost_proxy_longer_than_for_replicas(recove
 
 def test_recovery_waits_for_replicas_if_no_proxy_has_a_table(recovery: Recovery, clock: Clock) -> None:
     recovery.expect({"a"})
-    recovery.hear("a", holds_table=False)
+    recovery.record_report("a", holds_table=False)
     assert not recovery.is_over, "an empty table would turn UNAVAILABLE into NOT_FOUND"
     clock.now = 7
     assert recovery.is_over
@@ -57,7 +57,7 @@ def test_recovery_waits_for_replicas_if_no_proxy_has_a_table(recovery: Recovery,
 
 def test_recovery_stays_over(recovery: Recovery) -> None:
     recovery.expect({"a"})
-    recovery.hear("a", holds_table=True)
+    recovery.record_report("a", holds_table=True)
     recovery.expect({"a", "new"})
     assert recovery.is_over
 
@@ -69,7 +69,7 @@ def test_controller_and_proxy_that_restart_together_keep_the_routing_table(recov
     recovery.expect({"a"})
     # The next proxy actor sends the table that it found with its Envoy.
     registry.adopt(kept)
-    recovery.hear("a", holds_table=True)
+    recovery.record_report("a", holds_table=True)
     registry.report(ProxyState("p2", "a", "127.0.0.1:9000", version=50))
     assert recovery.is_over
     assert registry.snapshot.applications == kept.applications

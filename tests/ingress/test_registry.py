@@ -227,10 +227,10 @@ def test_after_a_restart_a_replica_registers_its_descriptors_again(registry: Reg
 
 
 def test_a_deployment_without_a_first_replica_can_be_announced(registry: Registry) -> None:
-    asleep = Deployment("D", ("t.T",), descriptors="d1", max_waiting=7)
-    registry.announce("app", [(asleep, b"files")])
-    assert registry.snapshot.applications == (Application("app", (asleep,)),)
-    assert asleep.holds_calls
+    scaled_to_zero = Deployment("D", ("t.T",), descriptors="d1", max_waiting=7)
+    registry.announce("app", [(scaled_to_zero, b"files")])
+    assert registry.snapshot.applications == (Application("app", (scaled_to_zero,)),)
+    assert scaled_to_zero.holds_calls
     assert registry.descriptors("d1") == b"files"
     registry.register(replace(replica("a"), max_waiting=9))
     (known,) = registry.snapshot.applications[0].deployments

@@ -35,7 +35,7 @@ _SETTLE_S = 0.05
 # Seconds between two reports to the controller while calls wait, and the minimum between any two.
 _REPORT_S, _REPORT_GAP_S = 0.5, 0.05
 # TimeoutValue has at most eight digits: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests
-_LONGEST_TIMEOUT_MS = 99_999_999
+_MAX_TIMEOUT_MS = 99_999_999
 
 #: Reports the number of waiting calls by deployment; returns deployment → reason why it can't start.
 ReportWaitingCalls = Callable[[Mapping[DeploymentKey, int]], Awaitable[Mapping[DeploymentKey, str]]]
@@ -56,7 +56,6 @@ class Gate:
         self._settle_s = settle_s
         self._changed = asyncio.Event()
         self._waiting_calls = WaitingCalls(on_change=self._changed.set)
-        self._acknowledged: dict[DeploymentKey, Deployment] = {}
         self._published: dict[DeploymentKey, Deployment] = {}
         # Deployments with a replica → time of Envoy's acknowledgement.
         self._ready_since: dict[DeploymentKey, float] = {}
@@ -86,10 +85,10 @@ class Gate:
 
     def on_acknowledged(self, snapshot: Snapshot) -> None:
         """Release calls to deployments with replicas in a routing table that Envoy has acknowledged."""
-        self._published = self._acknowledged = _by_key(snapshot)
+        self._published = _by_key(snapshot)
         self._request_timeout_s = snapshot.request_timeout_s
-        for key in self._acknowledged:
-            if _has_replica(self._acknowledged, key):
+        for key in self._published:
+            if _has_replica(self._published, key):
                 self._ready_since.setdefault(key, time.monotonic())
         for key in self._waiting_calls.counts:
             if key in self._ready_since:
@@ -124,7 +123,7 @@ class Gate:
         if DEPLOYMENT not in names:
             return allow()  # Envoy has selected another route meanwhile, of a deployment with replicas
         key = names[APPLICATION], names[DEPLOYMENT]
-        began = time.monotonic()
+        received_at = time.monotonic()
         text = request.attributes.request.http.headers.get(TIMEOUT_KEY)
         timeout_s = parse_timeout(text.encode()) if text is not None else None
         late, limit_s = "Deadline exceeded.", self._request_timeout_s
@@ -136,8 +135,8 @@ class Gate:
         if timeout_s is None:
             return allow()
         # Subtract the time that the call has waited: the replica counts from when it receives the call.
-        left_ms = math.ceil((timeout_s - (time.monotonic() - began)) * 1000)
-        return allow([set_header(TIMEOUT_KEY, f"{min(max(left_ms, 1), _LONGEST_TIMEOUT_MS)}m")])
+        left_ms = math.ceil((timeout_s - (time.monotonic() - received_at)) * 1000)
+        return allow([set_header(TIMEOUT_KEY, f"{min(max(left_ms, 1), _MAX_TIMEOUT_MS)}m")])
 
     async def _decide(self, key: DeploymentKey, timeout_s: float | None, late: str) -> Decision:
         since = self._ready_since.get(key)
