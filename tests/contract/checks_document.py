@@ -1,4 +1,4 @@
-"""Reads `docs/checks.md`, and works out what its examples give.
+"""Reads `docs/reference/checks.md`, and works out what its examples give.
 
 ``python tests/contract/checks_document.py`` writes the outputs into the document anew; look at the difference.
 """
@@ -24,7 +24,7 @@ from sdk._contract.definition import definition_of
 from sdk._protos.breaking.services import compare
 from sdk.errors import DefinitionError, Problem
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "checks.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "checks.md"
 # A heading, perhaps words, the example, and what it gives.
 EXAMPLE = re.compile(
     r"^### (?P<rule>[a-z-]+)\n(?P<words>(?:(?!^#).)*?)```(?P<kind>python|diff)\n(?P<text>.*?)```\n"
