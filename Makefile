@@ -13,11 +13,13 @@ GUIDE := examples/guide
 EXAMPLES := $(dir $(wildcard examples/*/*.proto))
 BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
+# The modules of docs/reference/api.md; pdoc adds sdk.testing, which `sdk.__all__` names.
+PUBLIC := sdk $(addprefix sdk.,client context deployment errors handles options service)
 NODE_CLIENT := tests/interop/node
 NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-codegen chaos fuzz codegen install node-client clean distclean
+.PHONY: help demo test check bench bench-codegen chaos fuzz codegen docs install node-client clean distclean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -63,6 +65,9 @@ codegen: $(INSTALLED) ## Generate the code of every proto in the repository agai
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
 	$(BIN)/python tests/codegen/test_cases.py
+
+docs: $(INSTALLED) ## Build the API reference from the docstrings, as HTML in build/docs.
+	$(BIN)/pdoc --docformat google --output-directory build/docs $(PUBLIC)
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
 
