@@ -84,3 +84,11 @@ def test_the_api_page_has_every_public_name() -> None:
     named = set(re.findall(r"`(\w+)`", (DOCS / "reference" / "api.md").read_text()))
     names = {*sdk.__all__, *(name for module in PUBLIC for name in importlib.import_module(f"sdk.{module}").__all__)}
     assert names - named == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_path_that_a_page_names_exists(page: str) -> None:
+    text = (ROOT / page).read_text()
+    paths = re.findall(r"`((?:sdk|codegen|docs|examples|templates|tests)/[\w./-]*)`", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert len(paths) > 3
