@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from sdk._contract.class_rules import check_class
 from sdk._contract.definition import definition_of
-from sdk._contract.rules import check
 from sdk._protos.breaking.services import compare
 from sdk._protos.descriptors import Descriptors, describe
 from sdk._serve.deployed_classes import deployed_classes
@@ -34,7 +34,7 @@ def check_classes(application: Any) -> None:
     Raises:
         DefinitionError: Some do not fit their services; the error lists the problems of all.
     """
-    found = {cls.__name__: problems for cls in deployed_classes(application) if (problems := check(cls))}
+    found = {cls.__name__: problems for cls in deployed_classes(application) if (problems := check_class(cls))}
     if found:
         raise DefinitionError(", ".join(found), [problem for problems in found.values() for problem in problems])
 

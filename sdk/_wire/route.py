@@ -11,8 +11,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from sdk._contract.methods import kind_of
-from sdk._contract.wrappers import takes_context
+from sdk._contract.effective_signature import takes_context
+from sdk._contract.implementations import handler_kind
 from sdk._wire.answering import (
     answer_inflated,
     answer_stream_async,
@@ -53,7 +53,7 @@ class Route:
         self.server_streaming = method.cardinality.server_streaming
         self.takes_context = takes_context(binding.handler)
         self.response_type = method.response
-        is_async, self.is_generator = kind_of(binding.handler)
+        is_async, self.is_generator = handler_kind(binding.handler)
         self._from_string: Any = method.request.FromString  # its type knows bytes only
         self.answer = _answer(method, is_async)
         self._inflating: Route | None = None

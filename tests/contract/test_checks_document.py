@@ -1,8 +1,8 @@
-"""`docs/checks.md` has every rule, and its examples give what it says."""
+"""`docs/checks.md` has every rule, and its examples have the outputs that it shows."""
 
 from __future__ import annotations
 
-import batched_classes  # noqa: F401  # notes its classes in the tables
+import batched_classes  # noqa: F401  # registers its classes in the tables
 import pytest
 import wrong_classes  # noqa: F401
 import wrong_wrapped  # noqa: F401
