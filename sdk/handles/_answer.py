@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from sdk._backend import backend
 from sdk._contract.implementations import find_implementation, generated_bases, handler_kind
+from sdk._contract.responses import wrong_response
 from sdk._status import STATUS_DETAILS
 from sdk.context import context_of, enter_call
 from sdk.errors import RpcError
@@ -51,9 +52,7 @@ class _Rpc:
     takes_context: bool
 
     def wrong_type(self, value: Any, prefix: str = "") -> RpcError:
-        got = "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
-        expected = self.method.response.DESCRIPTOR.full_name
-        return RpcError(grpc.StatusCode.INTERNAL, f"{self.label} returned {got}; the proto says {prefix}{expected}")
+        return wrong_response(self.method, self.label, value, prefix)
 
     def encode(self, message: Any) -> bytes:
         if not isinstance(message, self.method.response):

@@ -294,10 +294,10 @@ def test_a_refused_update_lists_every_change_and_survives_a_pickle() -> None:
     found = changes(f"{HEAD}service S {{}} service T {{}}", HEAD)
     error = BreakingChangeError("shop", found)
     assert str(error) == (
-        "Application 'shop' was not updated: 2 changes would break clients of the version that runs\n"
+        "Application 'shop' was not updated: 2 changes would break clients of the running version\n"
         "  - p.S: the service is gone: every call ends UNIMPLEMENTED → keep it while clients call it\n"
         "  - p.T: the service is gone: every call ends UNIMPLEMENTED → keep it while clients call it\n"
-        "To update it all the same: `allow_breaking=True`, or `sdk run --allow-breaking`."
+        "To update it anyway, pass `allow_breaking=True` or `sdk run --allow-breaking`."
     )
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.application, again.changes) == (str(error), "shop", tuple(found))

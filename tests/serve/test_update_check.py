@@ -118,9 +118,9 @@ def test_an_update_that_breaks_clients_is_refused(warnings: list[str]) -> None:
     with pytest.raises(BreakingChangeError) as raised:
         check(deployment(), sets={"1": BROKEN})
     assert str(raised.value) == (
-        "Application 'app' was not updated: 1 change would break clients of the version that runs\n"
+        "Application 'app' was not updated: 1 change would break clients of the running version\n"
         f"  - {CHANGE}\n"
-        "To update it all the same: `allow_breaking=True`, or `sdk run --allow-breaking`."
+        "To update it anyway, pass `allow_breaking=True` or `sdk run --allow-breaking`."
     )
     assert warnings == []
 
