@@ -271,8 +271,8 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
     ) -> Awaitable[NoReturn]:
         """End the call with a status. It raises, so the code after it does not run; do not catch the raised error.
 
-        It is typed as an awaitable because pyright refuses to await ``NoReturn``. Where a type checker must know that the
-        code after it does not run, use ``raise sdk.RpcError(code, details)``.
+        It is typed as an awaitable because pyright refuses to await ``NoReturn``. Where a type checker must know that
+        the code after it does not run, use ``raise sdk.RpcError(code, details)``.
 
         Args:
             code: Any code but ``OK`` (which becomes ``UNKNOWN``, as in grpcio), or its number.
@@ -293,7 +293,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         raise error
 
     def abort_with_status(self, status: grpc.Status) -> Awaitable[NoReturn]:
-        """End the call with a ``grpc.Status``, such as ``grpc_status.rpc_status.to_status`` returns for error details."""
+        """End the call with a ``grpc.Status``, for example from ``grpc_status.rpc_status.to_status``."""
         return self.abort(status.code, status.details, tuple(status.trailing_metadata or ()))
 
     def set_compression(self, compression: grpc.Compression) -> None:

@@ -375,7 +375,7 @@ def test_tls(invoke: Invoke, tmp_path: Path) -> None:
         assert "If it speaks TLS: https://HOST:PORT." in done.stderr
         done = invoke(*arguments, "--tls-ca", certificate, target=f"http://{server.target}")
         assert done.exit_code == 2
-        assert "says plain text" in done.stderr
+        assert "is plain text" in done.stderr
 
 
 def test_mutual_tls(invoke: Invoke, tmp_path: Path) -> None:
