@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from envoy_rig import Rig, rig
+from loops import PATIENCE_S
 
 if TYPE_CHECKING:
     from loops import Run
@@ -29,7 +30,7 @@ async def homes(it: Rig) -> dict[str, str]:
 
 async def arrived(it: Rig, number: int) -> None:
     """Waits until so many calls are or were at the replicas."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while sum(upstream.calls for upstream in it.upstreams.values()) < number:
         assert time.monotonic() < deadline, "a call has not arrived"
         await asyncio.sleep(0.001)
@@ -63,7 +64,7 @@ def test_a_replica_that_comes_or_leaves_moves_few_models(run: Run) -> None:
             assert len(moved) <= 2
             assert set(without.values()) == {"a", "b"}
             await publish(it, "a", "b", "c")
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + PATIENCE_S
             while await homes(it) != before:  # a new replica gets calls when it has said that it lives
                 assert time.monotonic() < deadline, "models do not come home"
 

@@ -16,6 +16,7 @@ import grpc.aio
 import pytest
 from envoy_rig import Rig, rig
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from loops import PATIENCE_S
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.server import WireServer
@@ -103,12 +104,12 @@ def test_the_end_of_a_client_overtakes_what_it_has_sent(run: Run, kind: str, ans
             await publish(it, replica)
             call = it.channel.stream_stream(f"/{SERVICE}/NeverReads")(wait_for_ready=True)
             writing = asyncio.create_task(flood(call))
-            await asyncio.wait_for(began.wait(), 5)
+            await asyncio.wait_for(began.wait(), PATIENCE_S)
             if answers:
                 assert StringValue.FromString(await call.read()).value == "first"
             await full(replica)
             call.cancel()
-            await asyncio.wait_for(ended.wait(), 5)
+            await asyncio.wait_for(ended.wait(), PATIENCE_S)
             await writing
             assert replica.server.ongoing == 0
             await replica.server.drain(quiet_s=0, grace_s=0)
