@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from sdk._contract.class_rules import check_class
 from sdk._contract.definition import definition_of
 from sdk._protos.breaking.services import compare
-from sdk._protos.descriptors import Descriptors, describe
+from sdk._protos.descriptors import Descriptors, files_of_services
 from sdk._serve.deployed_classes import deployed_classes
 from sdk.errors import BreakingChangeError, Change, DefinitionError
 
@@ -93,7 +93,7 @@ def _changes(
     fetch: Callable[[str], bytes | None],
 ) -> list[Change]:
     """Return what changes for the clients of each deployment; those may have been made from different protos."""
-    new = Descriptors(describe(services.values()), "the new version")
+    new = Descriptors(files_of_services(services.values()), "the new version")
     changes: dict[Change, None] = {}
     for deployment in deployed:
         data = fetch(deployment.descriptors) if deployment.descriptors else None

@@ -18,7 +18,7 @@ from desk_server import PROTOS, Call, Clerk, Porter
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 import sdk.testing
-from sdk._protos.descriptors import gather
+from sdk._protos.descriptors import with_imports
 from sdk.cli.main import main
 
 Invoke = Callable[..., Result]
@@ -291,7 +291,7 @@ def bare_server() -> Iterator[str]:
 
 def test_a_server_without_reflection_needs_protos_or_descriptors(invoke: Invoke, tmp_path: Path) -> None:
     descriptors = tmp_path / "desk.binpb"
-    descriptors.write_bytes(gather([Call.DESCRIPTOR.file]).SerializeToString())
+    descriptors.write_bytes(with_imports([Call.DESCRIPTOR.file]).SerializeToString())
     remedy = "Give its protos, or descriptors of them, with --protos PATH."
     with bare_server() as target:
         done = invoke("Ring", target=target)
@@ -336,13 +336,13 @@ def test_protos_without_the_extra_that_compiles_them(invoke: Invoke, monkeypatch
 
 
 def test_descriptors_that_lack_an_import(invoke: Invoke, tmp_path: Path) -> None:
-    files = gather([Call.DESCRIPTOR.file])
+    files = with_imports([Call.DESCRIPTOR.file])
     file = files.file[-1]
     file.dependency.append("gone.proto")
     (tmp_path / "desk.binpb").write_bytes(FileDescriptorSet(file=[file]).SerializeToString())
     done = invoke("Ring", "--protos", str(tmp_path / "desk.binpb"))
     assert done.exit_code == 2
-    assert "lacks gone.proto, which desk.proto imports: make it with all imports" in done.stderr
+    assert "lacks gone.proto, which desk.proto imports: create it with all imports" in done.stderr
 
 
 def test_what_proto2_requires(invoke: Invoke) -> None:

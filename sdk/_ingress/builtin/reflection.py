@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.reflection import aio as implementation  # type: ig
 
 from sdk._gen import serve_api_pb2
 from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value
-from sdk._protos.descriptors import gather
+from sdk._protos.descriptors import with_imports
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
@@ -33,7 +33,7 @@ def announce(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
     Args:
         files: The files of its services. Those that they import are added, each before the first that needs it.
     """
-    data = gather(files).SerializeToString(deterministic=True)
+    data = with_imports(files).SerializeToString(deterministic=True)
     return hashlib.sha256(data).hexdigest(), data
 
 
