@@ -1,4 +1,4 @@
-"""Code with type errors. Each has a comment `# expect: <mypy's code> <pyright's rule>`, with `-` if there is no error.
+"""Code with type errors. Each has a comment `# expect: <mypy's code> <pyright's rule>`, with `-` for no error.
 
 Pyright does not compare the parameters of an override with a base method that takes `*args: Any, **kwargs: Any`.
 The check at decoration does.
