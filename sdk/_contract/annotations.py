@@ -71,9 +71,6 @@ class Unresolved:
     def __ror__(self, other: object) -> Any:
         return typing.Union[other, self]  # noqa: UP007  # a value and no annotation
 
-    def __call__(self) -> None:
-        """Be callable: ``typing`` of Python 3.10 refuses arguments that are not."""
-
 
 class MemberKind(Enum):
     """Kind of one member of an annotation's union."""
@@ -191,8 +188,7 @@ def allows_message(value: Any, message: type[Message]) -> bool:
     """
     if isinstance(value, Unresolved):
         return value.name in (message.__name__, "Message", "object")
-    # Python 3.10 calls ``list[int]`` a type.
-    if not isinstance(value, type) or typing.get_origin(value) is not None:
+    if not isinstance(value, type):
         return False
     descriptor = getattr(value, "DESCRIPTOR", None)
     # By name too: a proto file loaded under two module names makes two distinct classes for one message.
@@ -280,7 +276,7 @@ def _closure_values(cells: Iterator[tuple[str, types.CellType]]) -> Iterator[tup
     for name, cell in cells:
         try:
             yield name, cell.cell_contents
-        except ValueError:  # noqa: PERF203  # unbound: the class that is being defined
+        except ValueError:  # unbound: the class that is being defined
             continue
 
 

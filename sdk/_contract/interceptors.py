@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
 #: An interceptor, or a callable without parameters that returns one.
-Interceptor: TypeAlias = "grpc.aio.ServerInterceptor[Any, Any] | Callable[[], grpc.aio.ServerInterceptor[Any, Any]]"
+Interceptor: TypeAlias = "grpc.aio.ServerInterceptor | Callable[[], grpc.aio.ServerInterceptor]"
 
 
 def check_interceptors(class_name: str, interceptors: Any) -> list[Problem]:
@@ -38,7 +38,7 @@ def check_interceptors(class_name: str, interceptors: Any) -> list[Problem]:
     ]
 
 
-def make_interceptors(class_name: str, interceptors: Sequence[Any]) -> list[grpc.aio.ServerInterceptor[Any, Any]]:
+def make_interceptors(class_name: str, interceptors: Sequence[Any]) -> list[grpc.aio.ServerInterceptor]:
     """Return the interceptors of one replica; the callables among those given are called to create theirs.
 
     Args:

@@ -332,7 +332,7 @@ class Controller:
                 return False
             try:
                 await asyncio.wait_for(self._changed.wait(), left)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 return condition()
         return True
 

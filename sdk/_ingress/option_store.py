@@ -45,7 +45,7 @@ async def restore(first: GrpcOptions) -> GrpcOptions:
     while True:
         try:
             kept = await asyncio.to_thread(internal_kv._internal_kv_get, _key(), namespace=NAMESPACE)
-        except ray.exceptions.RayError as error:  # noqa: PERF203  # each try may fail by itself
+        except ray.exceptions.RayError as error:  # each try may fail by itself
             logger.warning("Ray does not say which options were changed (%s); asking again", error)
             await asyncio.sleep(_RETRY_S)
         else:

@@ -227,7 +227,7 @@ class Proxy:
         while True:
             try:
                 await asyncio.wait_for(self._ads.settled(), _PUBLISH_PATIENCE_S)
-            except asyncio.TimeoutError:  # noqa: PERF203  # each wait may fail by itself
+            except TimeoutError:  # each wait may fail by itself
                 self._fail_to_acknowledge()
             else:
                 self._change(version=self._snapshot.version, problem="")
@@ -294,7 +294,7 @@ class Proxy:
     async def _publish(self, snapshot: Snapshot) -> None:
         try:
             is_complete = await self._isolation.publish(snapshot)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self._fail_to_acknowledge()
         except IngressError as error:
             self._fail(str(error))

@@ -61,7 +61,7 @@ async def stop(actor: Any) -> None:
         try:
             await asyncio.wait_for(actor.stop.remote(), left)
             break
-        except (ray.exceptions.RayError, asyncio.TimeoutError) as error:  # each try may fail
+        except (TimeoutError, ray.exceptions.RayError) as error:  # each try may fail
             # One that is being restarted finds the Envoy of its predecessor, and can end it.
             logger.warning("a proxy did not stop by itself: %s", error)
             await asyncio.sleep(_RETRY_S)

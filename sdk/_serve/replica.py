@@ -199,7 +199,7 @@ class ReplicaHost:
                     return True  # without an ingress nobody routes here
                 left: bool = await controller.deregister.remote(self._replica_id, patience_s)
                 return left
-            except ray.exceptions.RayError as error:  # noqa: PERF203  # each try may fail by itself
+            except ray.exceptions.RayError as error:  # each try may fail by itself
                 logger.warning("the ingress could not be told that %s leaves: %s", self._replica_id, error)
                 await asyncio.sleep(_RETRY_S)
         return False

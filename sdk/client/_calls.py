@@ -16,12 +16,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-    class Responses(grpc.CallIterator[T], Iterator[T]):
+    class Responses(grpc.Call, Iterator[T]):
         """Stream of responses of a blocking client: grpc's call, with complete types for type checkers."""
-
-        def __iter__(self) -> Iterator[T]: ...
-        def __next__(self) -> T: ...
-        def cancel(self) -> bool: ...  # the stub of grpc's method has no types
 
 
 class AsyncUnaryUnary(ClientMethod[RequestT, ResponseT]):

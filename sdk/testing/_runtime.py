@@ -8,7 +8,6 @@ import logging
 import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError  # Python 3.10 has two
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -126,7 +125,7 @@ class Core:
         self._starting.cancel()  # an interrupt came while a constructor waits for something
         try:
             thread.start(self._stop()).result(_STOP_PATIENCE_S)
-        except FutureTimeoutError:
+        except TimeoutError:
             logger.error("code of the applications blocks the event loop or does not end: the test server is abandoned")
             if hasattr(self, "ingress"):
                 self.ingress.kill()

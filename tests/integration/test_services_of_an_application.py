@@ -9,15 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import apps
 import grpc
 import pytest
 import ray
-import store_apps
-from clients import error_of, metadata_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from processes import is_alive
 from store_pb2 import Key
 from store_pb2_grpc import ClerkStub, StoreStub, VaultStub
 
@@ -26,6 +22,9 @@ from sdk._ingress.cluster import find_controller
 from sdk._ingress.registry import Replica
 from sdk._xds.snapshot import Endpoint
 from sdk.cli.status_view import as_text
+from tests.integration import apps, store_apps
+from tests.integration.clients import error_of, metadata_for
+from tests.support.processes import is_alive
 
 STORE = metadata_for("store")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import UNARY, Peer, in_loop
 
 from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
 from sdk._wire.idle_reaper import IDLE_S
 from sdk._wire.server import WireSettings
+from tests.support.wire_rig import UNARY, Peer, in_loop
 
 
 async def echo(request: Int32Value) -> StringValue:

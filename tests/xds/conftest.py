@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import loops
 import pytest
+
+from tests.support import loops
 
 
 @pytest.fixture(scope="module")

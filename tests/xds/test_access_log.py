@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from envoy_rig import rig
 
 from sdk._xds.ads_server import ResourcesRejected
+from tests.support.envoy_rig import rig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
-from loops import PATIENCE_S
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
@@ -21,11 +20,12 @@ from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, type_url
 from sdk._xds.resources import ListenerConfig, Resources, build
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 from sdk.errors import IngressError
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from loops import Run
+    from tests.support.loops import Run
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 

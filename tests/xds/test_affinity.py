@@ -6,11 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from envoy_rig import Rig, rig
-from loops import PATIENCE_S
+from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from loops import Run
+    from tests.support.loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 MODELS = tuple(map(str, range(20)))

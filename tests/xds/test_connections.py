@@ -7,15 +7,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from envoy_rig import Rig, rig
-from loops import PATIENCE_S
-
 from sdk._ingress.envoy.drain import say_goodbye
 from sdk._xds.resources import build
+from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from envoy_rig import Apps
-    from loops import Run
+    from tests.support.envoy_rig import Apps
+    from tests.support.loops import Run
 
 CALL = "/demo.Greeter/SayHello"
 TWO: Apps = {"one": {"Greeter": (["demo.Greeter"], ["a"])}, "two": {"Greeter": (["demo.Greeter"], ["b"])}}

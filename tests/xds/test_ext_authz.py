@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
-from envoy_rig import Rig, rig
-from loops import PATIENCE_S
 
 from sdk._ingress.scale_to_zero.gate import Gate
 from sdk._xds.resources import build
 from sdk._xds.snapshot import Snapshot
+from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from loops import Run
+    from tests.support.loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 GREETER = ("one", "Greeter")

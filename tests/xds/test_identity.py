@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
-from certificates import Authority, Pair
-from envoy_rig import Rig, rig
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sdk._serve.internals import internal_request_id
@@ -23,11 +21,13 @@ from sdk._xds.snapshot import Endpoint
 from sdk._xds.tls import TlsConfig, write_secrets
 from sdk.context import ServicerContext
 from sdk.service import Cardinality, Method, MethodBinding
+from tests.support.certificates import Authority, Pair
+from tests.support.envoy_rig import Rig, rig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from loops import Run
+    from tests.support.loops import Run
 
 PATH = "/demo.Greeter/WhoAmI"
 APPS: Any = {"one": {"Greeter": (["demo.Greeter"], ["replica"])}}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from envoy_rig import Upstream, rig
-from loops import PATIENCE_S
+from tests.support.envoy_rig import Upstream, rig
+from tests.support.loops import PATIENCE_S
 
 GREET = "/demo.Greeter/SayHello"
 

@@ -10,15 +10,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from envoy_rig import Rig, Upstream, rig
-from loops import PATIENCE_S
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._xds.resources import build
+from tests.support.envoy_rig import Rig, Upstream, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from envoy_rig import Apps
-    from loops import Run
+    from tests.support.envoy_rig import Apps
+    from tests.support.loops import Run
 
 GET, PUT = "/demo.Store/Get", "/demo.Store/Put"
 STORE: Apps = {"one": {"Store": (["demo.Store"], ["a", "b"])}}

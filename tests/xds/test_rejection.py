@@ -196,7 +196,7 @@ def test_what_is_refused_without_anything_new_in_it_is_nobodys_fault() -> None:
 
 def test_an_envoy_that_does_not_answer_blames_nobody() -> None:
     envoy = Envoy(lambda _: True)
-    envoy.error = asyncio.TimeoutError()
+    envoy.error = TimeoutError()
     with pytest.raises(asyncio.TimeoutError):
         envoy.publish(app("a"))
     assert envoy.isolation.refusals == ()

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
-from envoy_rig import Rig, rig
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from loops import PATIENCE_S
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
 from sdk.service import Cardinality, Method, MethodBinding
+from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from loops import Run
+    from tests.support.loops import Run
 
 SERVICE = "t.T"
 FLOOD = b"\x08\x01\x12" + b"\xff\xff\x03" + b"x" * 65535  # a known field, and one that is not

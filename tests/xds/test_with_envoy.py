@@ -9,20 +9,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from envoy_rig import rig, start_envoy, stop_envoy
-from loops import PATIENCE_S
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
 from sdk._xds.packing import CLUSTERS, LISTENERS, pack
 from sdk._xds.rejection import Isolation
 from sdk._xds.resources import Resources, build
+from tests.support.envoy_rig import rig, start_envoy, stop_envoy
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from envoy_rig import Apps
-    from loops import Run
-
     from sdk._xds.snapshot import Snapshot
+    from tests.support.envoy_rig import Apps
+    from tests.support.loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 FRUIT = "/demo.Fruit/Count"

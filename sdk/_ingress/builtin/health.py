@@ -50,7 +50,7 @@ class Health:
         }
         # Older versions of grpcio-health-checking don't know it, and then reflection doesn't describe it either.
         if hasattr(pb, "HealthListRequest"):
-            handlers[f"/{SERVICE}/List"] = unary(self._list, pb.HealthListRequest, pb.HealthListResponse)
+            handlers[f"/{SERVICE}/List"] = unary(self._list, pb.HealthListRequest, pb.HealthListResponse)  # type: ignore[attr-defined]  # newer than its stubs
         return handlers
 
     def _status(self, service: str, context: Context) -> int | None:
@@ -73,7 +73,7 @@ class Health:
         statuses = {**statuses_of(self._snapshot(), last_value(context, "application")), **own}
         if self.is_draining:
             statuses = dict.fromkeys(statuses, _NOT_SERVING)
-        return pb.HealthListResponse(
+        return pb.HealthListResponse(  # type: ignore[attr-defined]  # newer than its stubs
             statuses={service: pb.HealthCheckResponse(status=status) for service, status in statuses.items()}
         )
 

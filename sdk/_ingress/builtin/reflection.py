@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as pb
-from grpc_reflection.v1alpha.reflection import aio as implementation  # type: ignore[attr-defined]  # untyped
+from grpc_reflection.v1alpha.reflection import aio as implementation
 
 from sdk._gen import serve_api_pb2
 from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value
@@ -97,7 +97,7 @@ class Reflection:
             for digest in dict.fromkeys(deployment.descriptors for deployment in deployments):
                 _add_files(pool, FileDescriptorSet.FromString(await self._files(digest)).file)
             services = self._built_in.union(*(deployment.services for deployment in deployments))
-            self._servicers[application] = implementation.ReflectionServicer(services, pool)  # type: ignore[attr-defined]
+            self._servicers[application] = implementation.ReflectionServicer(services, pool)
         return self._servicers[application]
 
     async def _files(self, digest: str) -> bytes:

@@ -43,7 +43,7 @@ class BuiltIn:
             **Reflection(snapshot, fetch_descriptors, SERVICES).handlers(),
         }
 
-    def generic_handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]  # generic in the stubs only
+    def generic_handler(self) -> grpc.GenericRpcHandler:
         """Return what answers every call of a gRPC server."""
         return _Handlers(self._handlers, self._refuse)
 
@@ -80,7 +80,7 @@ class BuiltIn:
         return refuse
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+class _Handlers(grpc.GenericRpcHandler):
     def __init__(self, handlers: dict[str, Any], refuse: Callable[[str], Any]) -> None:
         self._handlers = handlers
         self._refuse = refuse

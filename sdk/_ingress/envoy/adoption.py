@@ -121,7 +121,7 @@ async def find(folder: Path) -> SupervisedEnvoy | None:
         raise IngressError(f"{folder} is not this user's private folder; remove it.")
     try:
         return await _connect(folder)
-    except (OSError, asyncio.TimeoutError):
+    except (TimeoutError, OSError):
         return None
 
 
@@ -255,7 +255,7 @@ async def _readable(fd: int, patience_s: float) -> bool:
     loop.add_reader(fd, done.set)
     try:
         await asyncio.wait_for(done.wait(), patience_s)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         return False
     finally:
         loop.remove_reader(fd)

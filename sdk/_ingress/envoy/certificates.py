@@ -57,7 +57,7 @@ def _certificates(name: str, path: str, problems: list[str]) -> list[Certificate
         problems.append(f"{name} {path}: it is not a certificate in PEM")
         return []
     ends = found[0].not_valid_after_utc
-    if ends < datetime.datetime.now(datetime.timezone.utc):
+    if ends < datetime.datetime.now(datetime.UTC):
         problems.append(f"{name} {path}: it expired on {ends:%Y-%m-%d %H:%M} UTC")
     return found
 

@@ -62,7 +62,7 @@ def tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
     )
 
 
-def unix_server(handler: grpc.GenericRpcHandler, path: Path) -> grpc.aio.Server:  # type: ignore[type-arg]  # generic in the stubs only
+def unix_server(handler: grpc.GenericRpcHandler, path: Path) -> grpc.aio.Server:
     """Return a gRPC server behind Envoy; it listens when it is started.
 
     Args:

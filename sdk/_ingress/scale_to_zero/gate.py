@@ -66,7 +66,7 @@ class Gate:
         """How many calls wait for each deployment."""
         return self._room.counts
 
-    def generic_handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]  # generic in the stubs only
+    def generic_handler(self) -> grpc.GenericRpcHandler:
         """Return what answers the checks of a gRPC server."""
         service, _, method = CHECK.lstrip("/").rpartition("/")
         check = grpc.unary_unary_rpc_method_handler(

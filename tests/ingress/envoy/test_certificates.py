@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import Authority, Pair
 from cryptography.hazmat.primitives import serialization
 
 from sdk import GrpcOptions, OptionsError
 from sdk._ingress.envoy.certificates import check_certificates
 from sdk.errors import IngressError
+from tests.support.certificates import Authority, Pair
 
 AUTHORITY = Authority("tests")
 ONE, OTHER = AUTHORITY.sign("one"), AUTHORITY.sign("other")

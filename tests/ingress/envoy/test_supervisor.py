@@ -13,14 +13,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from loops import PATIENCE_S
-from processes import is_alive, workers
 
 from sdk._ingress.envoy import adoption
 from sdk._ingress.envoy.adoption import SupervisedEnvoy, Table, adopt, find, keep_table, kept_table, start
 from sdk._ingress.envoy.supervisor import Needed, Plan, Restarts, start_of
 from sdk._xds.snapshot import Snapshot
 from sdk.errors import IngressError
+from tests.support.loops import PATIENCE_S
+from tests.support.processes import is_alive, workers
 
 SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"]
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"

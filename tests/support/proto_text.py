@@ -1,4 +1,4 @@
-"""Compiles the text of a proto file with protoc into descriptors with line numbers."""
+"""Compiles the text of a proto file, as `sdk codegen` does, into descriptors with their lines."""
 
 from __future__ import annotations
 
