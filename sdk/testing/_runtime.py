@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import uvloop
 
 from sdk._contract.interceptors import make_interceptors
-from sdk._ingress.builtin.reflection import announce
+from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.replica import translate
 from sdk._wire.server import WireServer, WireSettings
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
@@ -159,7 +159,7 @@ class Core:
                 port, socket = await wire.listen("127.0.0.1"), await wire.listen_locally()
                 endpoint = Endpoint(f"{name}#{replica.name}", "127.0.0.1", port, "", socket)
                 services = replica.definition.services
-                digest, data = announce(service.file for service in services)
+                digest, data = serialize_descriptors(service.file for service in services)
                 descriptors[digest] = data
                 deployments.append(
                     Deployment(replica.name, tuple(service.full_name for service in services), (endpoint,), digest)
