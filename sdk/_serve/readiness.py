@@ -1,4 +1,4 @@
-"""Whether what Ray Serve runs is what every proxy routes to."""
+"""Wait until every proxy routes to all current replicas of an application."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from sdk.errors import IngressError
 if TYPE_CHECKING:
     from sdk._serve.status import Status
 
-_PATIENCE_S = 30.0
-_PAUSE_S = 0.1
+_TIMEOUT_S = 30.0
+_POLL_INTERVAL_S = 0.1
 
 
-def not_routed(status: Status, name: str) -> str:
-    """Return what of an application is not routed as it runs; empty when every call reaches what was deployed.
+def pending_routes(status: Status, name: str) -> str:
+    """Return a description of the routes that an application still lacks.
 
     Args:
-        status: The state of everything.
+        status: The state of the cluster.
         name: The application's name.
+
+    Returns:
+        The description; empty if every call reaches the current replicas.
     """
     behind = [proxy.problem or f"the proxy at {proxy.address}" for proxy in status.proxies if not proxy.up_to_date]
     if behind:
@@ -33,22 +36,22 @@ def not_routed(status: Status, name: str) -> str:
     return ""
 
 
-def wait_routed(name: str, look: Callable[[], Status], patience_s: float = _PATIENCE_S) -> None:
-    """Wait until every call reaches what was deployed.
+def wait_until_routed(name: str, read_status: Callable[[], Status], timeout_s: float = _TIMEOUT_S) -> None:
+    """Wait until every call reaches the current replicas of an application.
 
-    Ray Serve calls a replica ready when it has registered, and an old one gone when no proxy routes to it, unless a
-    proxy takes so long to follow that neither can be waited for. So this mostly looks once.
+    Usually the first check succeeds: Ray Serve counts a replica as ready only after it has registered, and an old one
+    as gone only after no proxy routes to it. Both give up when a proxy takes too long.
 
     Args:
         name: The application's name.
-        look: Returns the state of everything.
-        patience_s: Seconds to wait.
+        read_status: Returns the state of the cluster.
+        timeout_s: Seconds to wait.
 
     Raises:
-        IngressError: Something is not routed after that time; the text says what.
+        IngressError: Routes are still missing after that time; the message names them.
     """
-    deadline = time.monotonic() + patience_s
-    while missing := not_routed(look(), name):
+    deadline = time.monotonic() + timeout_s
+    while missing := pending_routes(read_status(), name):
         if time.monotonic() >= deadline:
-            raise IngressError(f"Application {name!r} runs, but is not routed to after {patience_s:g} s: {missing}.")
-        time.sleep(_PAUSE_S)
+            raise IngressError(f"Application {name!r} runs, but is not routed to after {timeout_s:g} s: {missing}.")
+        time.sleep(_POLL_INTERVAL_S)

@@ -28,7 +28,7 @@ from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHa
 
 from sdk.context import current_context, enter_call
 from sdk.errors import RpcError
-from sdk.handles._base import _in_time
+from sdk.handles._base import _await_until
 from sdk.handles._call import InnerCall
 
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
@@ -234,7 +234,7 @@ def test_what_an_answer_raises_that_nobody_waits_for_is_not_logged(
             raise LookupError("as Ray Serve's responses do")
 
     async def test() -> None:
-        waiting = asyncio.ensure_future(_in_time(answer(), time.monotonic() + (60 if is_cancelled else 0)))
+        waiting = asyncio.ensure_future(_await_until(answer(), time.monotonic() + (60 if is_cancelled else 0)))
         await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError if is_cancelled else RpcError):
@@ -301,7 +301,10 @@ class Gone:
 @run
 async def test_a_deployment_that_is_gone_is_unavailable() -> None:
     handle = AsyncProbeHandle(Gone())
-    said = r"^UNAVAILABLE: Deployment\(name='Callee', app='app'\) is not there: it failed to deploy, or was deleted$"
+    said = (
+        r"^UNAVAILABLE: Deployment\(name='Callee', app='app'\) is not available: "
+        r"it failed to deploy, or was deleted$"
+    )
     for timeout in (None, 5):
         with pytest.raises(RpcError, match=said):
             await handle.Unary(Ask(), timeout=timeout)
@@ -437,7 +440,7 @@ def test_wrong_use_is_refused() -> None:
         handle.Unary(Told())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unexpected keyword argument 'deadline'; it takes metadata, model_id, timeout"):
         handle.Unary(Ask(), deadline=3)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="is called on a handle, not on its class"):
+    with pytest.raises(TypeError, match="must be called on a handle, not on its class"):
         AsyncProbeHandle.Unary(Ask())
     with pytest.raises(TypeError, match="is not deployed yet"):
         AsyncProbeHandle(object()).Unary(Ask())

@@ -58,7 +58,7 @@ def deployment() -> DeploymentStatus:
 
 def sleeps() -> bool:
     now = deployment()
-    return now.wakes and not now.replicas
+    return now.scaled_to_zero and not now.replicas
 
 
 def test_01_without_any_replica_so_far_the_first_calls_wait_and_succeed(ingress: Ingress, stub: Any) -> None:

@@ -66,5 +66,5 @@ def test_the_ingress_outlives_a_restart_of_ray_serves_controller_and_ends_with_r
 def test_beside_ray_serves_own_grpc_proxy_the_ingress_tells_why_it_does_not_run(seen: dict[str, Any]) -> None:
     assert seen["own"]
     assert not seen["ingress"]
-    assert "leave grpc_servicer_functions out" in seen["problem"]
+    assert "remove grpc_servicer_functions" in seen["problem"]
     assert "SDK_GRPC_PORT" in seen["problem"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from sdk._serve.autoscaling import ONGOING_CALLS, by_ongoing_calls, max_waiting
+from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, ongoing_calls_policy
 
 CONFIG = AutoscalingConfig(min_replicas=0, max_replicas=10, target_ongoing_requests=4)
 
@@ -34,7 +34,7 @@ def wanted(calls: list[int], *, running: int, target: int, handles: float = 0.0)
         current_time=None,
         config=CONFIG,
     )
-    return by_ongoing_calls(context)[0]
+    return ongoing_calls_policy(context)[0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 import sdk
 from sdk._serve.config_file import read_config
-from sdk._serve.config_lines import Lines
+from sdk._serve.yaml_lines import LineNumbers
 
 GOOD = """\
 proxy_location: HeadOnly
@@ -122,7 +122,7 @@ applications:
         "2: grpc_options: port must be a whole number from 1 to 65535, not 70000",
         "4: sdk: error_details must be one of traceback, message, none, not 'loud'",
         "5: sdk.route_by_servce is unknown; did you mean route_by_service?",
-        "10: name is there twice",
+        "10: name appears twice",
     ]
     assert found[5].startswith('12: applications[1].import_path: Got invalid import path "stock".')
     assert found[6].startswith("14: applications[1].deployments[0]: `num_replicas` must be an int")
@@ -186,5 +186,6 @@ def test_a_file_that_is_not_there() -> None:
 
 
 def test_lines_of_what_is_not_in_the_file_are_those_of_what_is_around_it() -> None:
-    lines = Lines("a:\n  - b: 1\n\n    c: {d: 2}\n")
-    assert [lines.of(path) for path in (("a",), ("a", 0, "c", "d"), ("a", 0, "x"), ("a", 7), ("y",))] == [1, 4, 2, 1, 1]
+    lines = LineNumbers("a:\n  - b: 1\n\n    c: {d: 2}\n")
+    paths = (("a",), ("a", 0, "c", "d"), ("a", 0, "x"), ("a", 7), ("y",))
+    assert [lines.line_of(path) for path in paths] == [1, 4, 2, 1, 1]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdk._serve.routing_check import not_routed, wait_routed
+from sdk._serve.readiness import pending_routes, wait_until_routed
 from sdk._serve.status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 from sdk.errors import IngressError
 
@@ -17,20 +17,20 @@ def status(
 
 
 def test_what_runs_is_routed_when_every_replica_is_and_every_proxy_knows() -> None:
-    assert not_routed(status(), "app") == ""
-    assert not_routed(status(1), "app") == "1 of 2 replicas of 'D' are routed to"
-    assert not_routed(status(3), "app") == "3 of 2 replicas of 'D' are routed to", "an old one, too"
-    assert not_routed(status(up_to_date=False), "app") == "waiting for the proxy at 127.0.0.1:9000"
-    assert not_routed(status(up_to_date=False, problem="no Envoy"), "app") == "waiting for no Envoy"
+    assert pending_routes(status(), "app") == ""
+    assert pending_routes(status(1), "app") == "1 of 2 replicas of 'D' are routed to"
+    assert pending_routes(status(3), "app") == "3 of 2 replicas of 'D' are routed to", "an old one, too"
+    assert pending_routes(status(up_to_date=False), "app") == "waiting for the proxy at 127.0.0.1:9000"
+    assert pending_routes(status(up_to_date=False, problem="no Envoy"), "app") == "waiting for no Envoy"
 
 
 def test_other_applications_and_deployments_for_handles_only_do_not_count() -> None:
-    assert not_routed(status(1), "other") == ""
-    assert not_routed(status(0, services=()), "app") == ""
+    assert pending_routes(status(1), "other") == ""
+    assert pending_routes(status(0, services=()), "app") == ""
 
 
 def test_it_waits_until_it_is_routed_and_says_what_is_not() -> None:
     looks = iter([status(1), status(3), status()])
-    wait_routed("app", lambda: next(looks))
+    wait_until_routed("app", lambda: next(looks))
     with pytest.raises(IngressError, match=r"'app' runs, but is not routed to after 0 s: 1 of 2 replicas"):
-        wait_routed("app", lambda: status(1), patience_s=0)
+        wait_until_routed("app", lambda: status(1), timeout_s=0)

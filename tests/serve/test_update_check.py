@@ -128,7 +128,7 @@ def test_an_update_that_breaks_clients_is_refused(warnings: list[str]) -> None:
 def test_it_is_made_and_logged_when_it_is_allowed(warnings: list[str]) -> None:
     check(deployment(), sets={"1": BROKEN}, allow_breaking=True)
     assert warnings == [
-        f"application 'app' is updated with changes that break clients of the version that runs:\n  - error: {CHANGE}"
+        f"application 'app' is updated with changes that break clients of the running version:\n  - error: {CHANGE}"
     ]
 
 
@@ -211,7 +211,7 @@ def test_an_update_that_breaks_nobody(options: Any, warnings: list[str]) -> None
 def test_a_version_that_has_not_said_what_it_serves_is_named(digest: str, warnings: list[str]) -> None:
     check(deployment("D", digest))
     assert warnings == [
-        "deployment 'D' of application 'app' has not said what it serves: the update is not compared with it"
+        "deployment 'D' of application 'app' has not announced its services: the update is not compared with it"
     ]
 
 
@@ -225,6 +225,6 @@ def test_a_service_of_two_applications_is_warned_of_while_it_decides_the_route(w
     assert warnings == []
     check(others=others, route_by_service=True)
     assert warnings == [
-        f"application 'app' serves {SERVICE}, and so does 'a', 'c': calls of it without `application` metadata end"
-        " NOT_FOUND, although route_by_service is on → let clients name the application"
+        f"application 'app' serves {SERVICE}, and so does 'a', 'c': calls of it without `application` metadata end with"
+        " NOT_FOUND, although route_by_service is on → clients must name the application"
     ]

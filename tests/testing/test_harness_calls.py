@@ -170,7 +170,7 @@ def test_tls_with_a_certificate_made_for_the_test(serving: Callable[..., Any]) -
     with pytest.raises(grpc.RpcError):
         server.client(GreeterSyncClient, credentials=None).SayHello(Text(), timeout=5)
     options = GrpcOptions(tls_certificate="/a", tls_private_key="/b")
-    with pytest.raises(OptionsError, match="makes a certificate with tls=True"):
+    with pytest.raises(OptionsError, match="creates a certificate with tls=True"):
         sdk.testing.serve(Greeter.bind(), tls=True, options=options)
 
 
@@ -243,11 +243,11 @@ def test_no_application_is_refused() -> None:
 @pytest.mark.parametrize(
     ("applications", "named", "said"),
     [
-        ([{3: None}], {}, "and 3 is no name"),
-        ([{"": None}], {}, "and '' is no name"),
-        ([Greeter], {"default": Doubler}, "and two are called 'default'"),
+        ([{3: None}], {}, "but 3 is not a name"),
+        ([{"": None}], {}, "but '' is not a name"),
+        ([Greeter], {"default": Doubler}, "but two are named 'default'"),
     ],
 )
 def test_applications_without_a_name_of_their_own(applications: list[Any], named: dict[str, Any], said: str) -> None:
-    with pytest.raises(ApplicationError, match=f"each application needs a name of its own, {said}$"):
+    with pytest.raises(ApplicationError, match=f"each application needs a unique name, {said}$"):
         sdk.testing.serve(*applications, **named)
