@@ -90,7 +90,7 @@ class ReplicaHost:
         # The wire server's log lines follow Ray Serve's logging configuration, as the handlers' own lines do.
         logging.getLogger("sdk").parent = logger
         self._server = WireServer(
-            [row for shim in definition.shims for row in shim.rows(implementation)],
+            [binding for shim in definition.shims for binding in shim.bindings(implementation)],
             self._settings(),
             enter=request_context_setter(self._application),
             leave=cancel_child_requests,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from sdk._wire import frames
@@ -30,6 +31,8 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding:
 CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 12, 13, 14
 
 UNKNOWN_PATIENCE_S = 0.05
+# Seconds that a handler has to end after a cancellation before it is cancelled again: time for its own cleanup.
+CANCEL_AGAIN_S = 10.0
 # Most bytes that a message of an answer gets around it: a chunk's length, a message's prefix, two line ends.
 _FRAMING = 32
 
@@ -67,7 +70,7 @@ class Call(FlowControl):
         "context",
         "details",
         "path",
-        "slot_held",
+        "running",
     )
 
     def __init__(
@@ -108,7 +111,7 @@ class Call(FlowControl):
         self._done_callbacks = None
         self._encoding = b"identity"
         self.messages: deque[frames.Message] | None = None
-        self.slot_held = False
+        self.running = 0  # the handler's task and its threads: the call counts as ongoing until all have ended
         self.code: int | None = None
         self.details = ""
         self.aborted: RpcError | None = None
@@ -217,7 +220,7 @@ class Call(FlowControl):
 
     def start(self) -> None:
         """Run the handler; the caller has counted the call as ongoing."""
-        self.slot_held = True
+        self.running = 1
         assert self.route is not None
         # Named, because asyncio would otherwise format a name for each.
         self._task = asyncio.Task(self._run(self.route), loop=self.server.loop, name="grpc-call")
@@ -243,9 +246,11 @@ class Call(FlowControl):
                 self.finish_with(self.code or 0, self.details)
         finally:
             self._task = None  # it holds its context, and that the call: without the cycle nothing waits for the GC
+            if self._cancel_reason is not None and self._timer is not None:
+                self._timer.cancel()  # that of _cancel_task
             # Not when the answer is out: a handler that is cancelled keeps its place until it has ended.
-            if self.slot_held:
-                self.slot_held = False
+            self.running -= 1
+            if not self.running:
                 self.server.release()
 
     async def inflate(self) -> None:
@@ -381,7 +386,22 @@ class Call(FlowControl):
             self._finish()
         if self._task is not None:
             # Not at once: a task that is cancelled before its first step runs nothing, and would keep its place.
-            self.server.loop.call_soon(self._task.cancel)
+            self.server.loop.call_soon(self._cancel_task)
+
+    def _cancel_task(self, *, is_first: bool = True) -> None:
+        """Cancel the handler's task, again and again until it has ended.
+
+        A coroutine can swallow a cancellation: with a bare ``except``, or in what it awaits (``asyncio.wait_for`` up to
+        Python 3.11 does when its own result arrives at the same moment). Cancelled only once, a handler that then waits
+        for what never comes would keep its place until the process ends, and the calls behind it would wait as long.
+        """
+        task = self._task
+        if task is None:
+            return
+        if not is_first:
+            self.server.log_stubborn(self, CANCEL_AGAIN_S)
+        task.cancel()
+        self._timer = self.server.loop.call_later(CANCEL_AGAIN_S, partial(self._cancel_task, is_first=False))
 
     def _set_deadline(self, timeout: bytes | None, limit: float | None) -> None:
         seconds = md.parse_timeout(timeout) if timeout is not None else None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sdk._wire.call import Call
     from sdk._wire.crash_trailers import Endings
-    from sdk.service import Row
+    from sdk.service import MethodBinding
 
 logger = logging.getLogger("sdk.wire")
 
@@ -67,10 +67,10 @@ def _untranslated(error: BaseException) -> BaseException:
 
 
 class WireServer:
-    """Serves the rows of one implementation.
+    """Serves the methods of one implementation.
 
     Args:
-        rows: The methods and their handlers.
+        bindings: The methods and their handlers.
         settings: Limits; they may be replaced while it serves.
         enter: Called in the context of each call's handler before it runs.
         leave: Called on the loop when a call is cancelled.
@@ -92,7 +92,7 @@ class WireServer:
 
     def __init__(
         self,
-        rows: Iterable[Row],
+        bindings: Iterable[MethodBinding],
         settings: WireSettings | None = None,
         *,
         enter: Callable[[Call], None] = _nothing,
@@ -102,7 +102,7 @@ class WireServer:
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
-        self.routes = build_routes(rows, compression, interceptors)
+        self.routes = build_routes(bindings, compression, interceptors)
         self.settings = settings or WireSettings()
         self.enter = enter
         self.leave = leave
@@ -204,6 +204,18 @@ class WireServer:
     def log_failure(self, call: Call, error: BaseException) -> None:
         """Log an exception that a handler did not handle, with the id that the client has."""
         logger.error("%s failed, request_id %s", call.path.decode("latin-1"), call.request_id, exc_info=error)
+
+    def log_stubborn(self, call: Call, seconds: float) -> None:
+        """Log that a coroutine has not ended so many seconds after it was cancelled."""
+        logger.warning(
+            "%s still runs %g s after it was cancelled, request_id %s; it keeps one of the %d places "
+            "(max_ongoing_requests) until it ends, and is cancelled again: "
+            "a handler must not catch asyncio.CancelledError without raising it",
+            call.path.decode("latin-1"),
+            seconds,
+            call.request_id,
+            self.settings.max_ongoing_requests,
+        )
 
     def forget(self, connection: Connection) -> None:
         """A connection is closed."""

@@ -40,7 +40,7 @@ async def run_in_thread(call: Call, function: Callable[[], R]) -> R:
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        _keep_slot(call, future)
+        _keep_place(call, future)
         raise
 
 
@@ -72,7 +72,7 @@ async def pump(call: Call, route: Route, iterator: Iterator[Any]) -> None:
             pass
         await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        _keep_slot(call, future)
+        _keep_place(call, future)
         raise
     finally:
         shared.stop()
@@ -247,17 +247,21 @@ def _without_stop_iteration(function: Callable[[], R]) -> R:
         raise RuntimeError("the handler raised StopIteration") from error
 
 
-def _keep_slot(call: Call, future: Future[Any]) -> None:
-    if call.slot_held and not future.cancel() and not future.done():
-        call.slot_held = False
-        server = call.server
-        warning = server.loop.call_later(OUTLIVES_S, _warn, call)
+def _keep_place(call: Call, future: Future[Any]) -> None:
+    """Count the call as ongoing until its thread has ended, too, when it has begun."""
+    if future.cancel() or future.done():
+        return
+    call.running += 1
+    server = call.server
+    warning = server.loop.call_later(OUTLIVES_S, _warn, call)
 
-        def give_back() -> None:
-            warning.cancel()
+    def give_back() -> None:
+        warning.cancel()
+        call.running -= 1
+        if not call.running:
             server.release()
 
-        future.add_done_callback(lambda _: server.on_loop(give_back))
+    future.add_done_callback(lambda _: server.on_loop(give_back))
 
 
 def _warn(call: Call) -> None:

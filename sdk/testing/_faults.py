@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sdk._wire.route import Route
     from sdk._wire.server import WireServer
     from sdk.errors import RpcError
-    from sdk.service import Row
+    from sdk.service import MethodBinding
 
 
 @dataclass(eq=False)
@@ -111,7 +111,7 @@ class Faults:
         self,
         server: WireServer,
         application: str,
-        rows: Iterable[Row],
+        bindings: Iterable[MethodBinding],
         compression: grpc.Compression | None,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]],
     ) -> None:
@@ -120,11 +120,11 @@ class Faults:
         Args:
             server: The server; its routes are changed.
             application: Name of the application.
-            rows: The server's methods with their handlers.
+            bindings: The server's methods with their handlers.
             compression: The server's compression.
             interceptors: The server's interceptors.
         """
-        interrupted_routes = build_routes(rows, compression, [_Interruption(), *interceptors])
+        interrupted_routes = build_routes(bindings, compression, [_Interruption(), *interceptors])
         for path, route in server.routes.items():
             route.answer = self._answer(application, route.answer, interrupted_routes[path])
 

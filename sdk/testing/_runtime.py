@@ -173,10 +173,10 @@ class Runtime:
     def _wire_server(self, replica: LocalReplica) -> WireServer:
         definition = replica.definition
         assert definition is not None
-        rows = [row for shim in definition.shims for row in shim.rows(replica.instance)]
+        bindings = [binding for shim in definition.shims for binding in shim.bindings(replica.instance)]
         interceptors = make_interceptors(definition.cls_name, definition.interceptors)
         server = WireServer(
-            rows,
+            bindings,
             wire_settings(replica.deployment, self.options),
             enter=replica.enter_call,
             leave=replica.leave_call,
@@ -185,7 +185,7 @@ class Runtime:
             compression=definition.compression,
             interceptors=interceptors,
         )
-        self.faults.install(server, replica.application, rows, definition.compression, interceptors)
+        self.faults.install(server, replica.application, bindings, definition.compression, interceptors)
         return server
 
     async def _stop(self) -> None:

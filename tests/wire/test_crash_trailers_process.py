@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from loops import PATIENCE_S
 
 from sdk._wire.crash_trailers import DIED
 from sdk._wire.frames import pack_prefix
@@ -24,13 +25,13 @@ REPLICA = """
 import asyncio, os, sys
 import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
 from sdk._wire.crash_trailers import Endings
 from sdk._wire.server import WireServer, WireSettings
 
-def row(name, handler):
+def binding(name, handler):
     method = Method(name, name, "/t.T/" + name, Cardinality.UNARY_STREAM, Int32Value, BytesValue)
-    return Row(method, handler)
+    return MethodBinding(method, handler)
 
 async def one(request):
     yield BytesValue(value=b"one")
@@ -63,7 +64,7 @@ async def early(request, grpc_context):
 
 async def main():
     handlers = one, none, long, beats, whole, short, early
-    server = WireServer([row(each.__name__, each) for each in handlers], WireSettings(1000))
+    server = WireServer([binding(each.__name__, each) for each in handlers], WireSettings(1000))
     loop = asyncio.get_running_loop()
     server.endings = Endings.start(loop)
     assert server.endings is not None
@@ -142,7 +143,7 @@ def replica(request: pytest.FixtureRequest) -> Iterator[Replica]:
 
 
 def await_none(processes: Callable[[], list[int]]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while left := processes():
         assert time.monotonic() < deadline, f"still there: {left}"
         time.sleep(0.01)
@@ -167,9 +168,11 @@ def read_rest(connection: socket.socket) -> bytes:
 
 def settle(replica: Replica) -> None:
     """Return when the replica has looked twice at what still goes on, and has gone through its loop since."""
-    time.sleep(0.3)
-    with replica.call("whole") as connection:
-        read_until(connection, b"grpc-status: 0")
+    # It looks ten times a second. Each answer shows that its loop went round after the time of a look, however late.
+    for _ in range(3):
+        time.sleep(0.11)
+        with replica.call("whole") as connection:
+            read_until(connection, b"grpc-status: 0")
 
 
 def test_an_answer_that_has_begun_ends_unavailable_with_its_request_id(replica: Replica) -> None:
@@ -207,7 +210,6 @@ def test_a_long_message_that_was_read_is_followed_by_the_end(replica: Replica) -
         left = 16 << 20
         while left > 0:
             left -= len(long.recv(1 << 20))
-        long.settimeout(1)
         time.sleep(0.5)  # five looks at what slow clients have not taken
         replica.kill()
         assert read_rest(long).endswith(b"request_id: id of long\r\n\r\n")

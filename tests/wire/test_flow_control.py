@@ -18,7 +18,7 @@ from sdk._wire.flow import HIGH_WATER, MESSAGE_COST
 from sdk._wire.frames import pack_prefix
 from sdk._wire.server import WireServer, WireSettings
 from sdk.context import ServicerContext
-from sdk.service import Method, Row
+from sdk.service import Method, MethodBinding
 
 MIB = 1 << 20
 
@@ -131,7 +131,7 @@ def over_sockets(
     async def main() -> None:
         server = WireServer(
             [
-                Row(Method(name, name, f"/t.T/{name}", cardinality, BytesValue, BytesValue), handler)
+                MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, BytesValue, BytesValue), handler)
                 for name, (cardinality, handler) in handlers.items()
             ],
             settings,

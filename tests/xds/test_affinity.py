@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 from envoy_rig import Rig, rig
+from loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 MODELS = tuple(map(str, range(20)))
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 async def publish(it: Rig, *replicas: str) -> None:
@@ -40,7 +30,7 @@ async def homes(it: Rig) -> dict[str, str]:
 
 async def arrived(it: Rig, number: int) -> None:
     """Waits until so many calls are or were at the replicas."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while sum(upstream.calls for upstream in it.upstreams.values()) < number:
         assert time.monotonic() < deadline, "a call has not arrived"
         await asyncio.sleep(0.001)
@@ -74,7 +64,7 @@ def test_a_replica_that_comes_or_leaves_moves_few_models(run: Run) -> None:
             assert len(moved) <= 2
             assert set(without.values()) == {"a", "b"}
             await publish(it, "a", "b", "c")
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + PATIENCE_S
             while await homes(it) != before:  # a new replica gets calls when it has said that it lives
                 assert time.monotonic() < deadline, "models do not come home"
 

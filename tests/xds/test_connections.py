@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 from envoy_rig import Rig, rig
+from loops import PATIENCE_S
 
 from sdk._ingress.envoy.drain import say_goodbye
 from sdk._xds.resources import build
 
 if TYPE_CHECKING:
     from envoy_rig import Apps
-
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 CALL = "/demo.Greeter/SayHello"
 TWO: Apps = {"one": {"Greeter": (["demo.Greeter"], ["a"])}, "two": {"Greeter": (["demo.Greeter"], ["b"])}}
 ONE, OTHER = ("application", "one"), ("application", "two")
 SETTINGS, PING, GOAWAY = 4, 6, 7
 ACK = 1
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 async def watch(port: int, *, answers_pings: bool = True) -> tuple[list[int], float]:
@@ -71,7 +60,7 @@ def test_options_of_connections(run: Run) -> None:
         async with rig("a", "b") as it:
             await publish(it, keepalive_time_s=1.0, keepalive_timeout_s=1.0)
             silent, alive = watch(it.port, answers_pings=False), asyncio.create_task(watch(it.port))
-            frames, seconds = await asyncio.wait_for(silent, 10)
+            frames, seconds = await asyncio.wait_for(silent, PATIENCE_S)
             assert PING in frames
             assert 1 <= seconds < 6
             assert not alive.done(), "this one has answered"
@@ -80,7 +69,7 @@ def test_options_of_connections(run: Run) -> None:
     async def idle() -> None:
         async with rig("a", "b") as it:
             await publish(it, max_connection_idle_s=1.0)
-            frames, seconds = await asyncio.wait_for(watch(it.port), 10)
+            frames, seconds = await asyncio.wait_for(watch(it.port), PATIENCE_S)
             assert GOAWAY in frames
             assert 1 <= seconds < 6
 
@@ -89,7 +78,7 @@ def test_options_of_connections(run: Run) -> None:
             await publish(it, max_connection_age_s=1.0)
             it.upstreams["a"].hold.clear()
             long = asyncio.create_task(it.call(CALL, ONE))
-            frames, seconds = await asyncio.wait_for(watch(it.port), 10)
+            frames, seconds = await asyncio.wait_for(watch(it.port), PATIENCE_S)
             assert GOAWAY in frames
             assert 1 <= seconds < 6
             assert not long.done(), "its connection is as old, and has a call"
@@ -126,7 +115,7 @@ def test_an_envoy_says_goodbye_and_lets_calls_end(run: Run) -> None:
                 await asyncio.sleep(0.05)
             assert not goodbye.done()
             it.upstreams["b"].hold.set()
-            await asyncio.wait_for(goodbye, 2)
+            await asyncio.wait_for(goodbye, PATIENCE_S)
             assert (await running)[0] == "OK"
 
     run(scenario())

@@ -22,12 +22,12 @@ from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
 from sdk._xds.tls import TlsConfig, write_secrets
 from sdk.context import ServicerContext
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable
 
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 PATH = "/demo.Greeter/WhoAmI"
 APPS: Any = {"one": {"Greeter": (["demo.Greeter"], ["replica"])}}
@@ -61,7 +61,7 @@ async def who_am_i(request: StringValue, grpc_context: ServicerContext) -> Strin
 @asynccontextmanager
 async def serving(make_tls: Callable[[Path], TlsConfig] | None = None) -> AsyncIterator[Rig]:
     method = Method("WhoAmI", "who_am_i", PATH, Cardinality.UNARY_UNARY, StringValue, StringValue)
-    server = WireServer([Row(method, who_am_i)])
+    server = WireServer([MethodBinding(method, who_am_i)])
     port = await server.listen("127.0.0.1")
     async with rig() as it:
         it.upstreams["replica"] = Replica(Endpoint("replica", "127.0.0.1", port), server)  # type: ignore[assignment]
@@ -81,14 +81,6 @@ async def ask(channel: grpc.aio.Channel, *metadata: tuple[str, str]) -> dict[str
     answer = await method(StringValue(), metadata=metadata, timeout=10, wait_for_ready=True)
     told: dict[str, Any] = json.loads(answer.value)
     return told
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 LIES = (

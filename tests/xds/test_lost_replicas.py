@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from envoy_rig import Rig, Upstream, rig
+from loops import PATIENCE_S
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._xds.resources import build
 
 if TYPE_CHECKING:
     from envoy_rig import Apps
-
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 GET, PUT = "/demo.Store/Get", "/demo.Store/Put"
 STORE: Apps = {"one": {"Store": (["demo.Store"], ["a", "b"])}}
@@ -26,15 +26,6 @@ LEAVES = (
     "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n"
     f"grpc-status: 14\r\ngrpc-message: {SHUTTING_DOWN}\r\n\r\n"
 ).encode()
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 def hang(upstream: Upstream) -> None:
@@ -53,7 +44,7 @@ async def publish_store(it: Rig) -> None:
     (app,) = snapshot.applications
     store = replace(app.deployments[0], idempotent=(GET,))
     snapshot = replace(snapshot, applications=(replace(app, deployments=(store,)),))
-    await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+    await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), PATIENCE_S)
 
 
 async def call_until_caught(
@@ -69,7 +60,7 @@ async def call_until_caught(
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -98,7 +89,7 @@ def test_a_replica_that_hangs_gets_no_new_calls_after_two_seconds_and_keeps_thos
             assert await late in ("a", "b")
             assert {await call for call in waiting} == {"b"}, "it was busy, and its calls were left to it"
             answers = set()
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + PATIENCE_S
             while "b" not in answers:
                 assert time.monotonic() < deadline, "it is back, and must get calls again"
                 answers.add(await it.answers(PUT))

@@ -16,16 +16,15 @@ import grpc.aio
 import pytest
 from envoy_rig import Rig, rig
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from loops import PATIENCE_S
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 SERVICE = "t.T"
 FLOOD = b"\x08\x01\x12" + b"\xff\xff\x03" + b"x" * 65535  # a known field, and one that is not
@@ -37,7 +36,9 @@ class Replica:
     def __init__(self, kind: str, **handlers: Any) -> None:
         self.kind = kind
         self.server = WireServer(
-            Row(Method(name, name, f"/{SERVICE}/{name}", Cardinality.STREAM_STREAM, Int32Value, StringValue), handler)
+            MethodBinding(
+                Method(name, name, f"/{SERVICE}/{name}", Cardinality.STREAM_STREAM, Int32Value, StringValue), handler
+            )
             for name, handler in handlers.items()
         )
 
@@ -83,15 +84,6 @@ def bytes_unread(descriptor: int) -> int:
     return int.from_bytes(buffer, sys.byteorder)
 
 
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
-
-
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize("answers", [True, False])
 def test_the_end_of_a_client_overtakes_what_it_has_sent(run: Run, kind: str, answers: bool) -> None:
@@ -112,12 +104,12 @@ def test_the_end_of_a_client_overtakes_what_it_has_sent(run: Run, kind: str, ans
             await publish(it, replica)
             call = it.channel.stream_stream(f"/{SERVICE}/NeverReads")(wait_for_ready=True)
             writing = asyncio.create_task(flood(call))
-            await asyncio.wait_for(began.wait(), 5)
+            await asyncio.wait_for(began.wait(), PATIENCE_S)
             if answers:
                 assert StringValue.FromString(await call.read()).value == "first"
             await full(replica)
             call.cancel()
-            await asyncio.wait_for(ended.wait(), 5)
+            await asyncio.wait_for(ended.wait(), PATIENCE_S)
             await writing
             assert replica.server.ongoing == 0
             await replica.server.drain(quiet_s=0, grace_s=0)

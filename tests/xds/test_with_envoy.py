@@ -6,10 +6,11 @@ import asyncio
 import re
 import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from envoy_rig import rig, start_envoy, stop_envoy
+from loops import PATIENCE_S
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
@@ -18,13 +19,10 @@ from sdk._xds.rejection import Isolation
 from sdk._xds.resources import Resources, build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
     from envoy_rig import Apps
+    from loops import Run
 
     from sdk._xds.snapshot import Snapshot
-
-    Run = Callable[[Coroutine[Any, Any, None]], None]
 
 GREET = "/demo.Greeter/SayHello"
 FRUIT = "/demo.Fruit/Count"
@@ -35,15 +33,6 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 def app(name: str) -> tuple[str, str]:
     return ("application", name)
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 def test_the_last_of_several_application_values_counts(run: Run) -> None:
@@ -189,7 +178,7 @@ def test_overflow_is_resource_exhausted(run: Run) -> None:
             cluster.circuit_breakers.thresholds[0].max_connections.value = 1
             cluster.circuit_breakers.thresholds[0].max_pending_requests.value = 1
             clusters = {**resources.by_type[CLUSTERS], cluster.name: pack(cluster)}
-            await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTERS: clusters})), 5)
+            await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTERS: clusters})), PATIENCE_S)
             it.upstreams["a"].hold.clear()
             first = asyncio.create_task(it.call(GREET))
             while not it.upstreams["a"].calls:
@@ -220,11 +209,11 @@ def test_what_envoy_refuses_changes_nothing_and_blocks_nothing(run: Run) -> None
                 {**bad.by_type, CLUSTERS: {**bad.by_type[CLUSTERS], cluster.name: pack(cluster)}},
             )
             with pytest.raises(ResourcesRejected, match="Expected positive duration") as first:
-                await asyncio.wait_for(it.ads.publish(broken), 5)
+                await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
             assert first.value.type_url == CLUSTERS
             await it.publish(ONE)
             with pytest.raises(ResourcesRejected):
-                await asyncio.wait_for(it.ads.publish(broken), 5)
+                await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
             assert await it.answers(GREET, app("one")) == "a"
             await it.publish({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
             assert await it.answers(GREET, app("bad")) == "b"
@@ -237,7 +226,7 @@ def test_a_replica_that_envoy_refuses_blocks_its_own_application_only(run: Run) 
         async with rig("a", "b") as it:
 
             async def publish(snapshot: Snapshot) -> None:
-                await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+                await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), PATIENCE_S)
 
             isolation = Isolation(publish)
             bad = {"bad": {"Greeter": (["demo.Greeter"], ["b"])}}
@@ -265,7 +254,7 @@ def test_only_listed_services_are_routed(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a") as it:
             snapshot = replace(it.snapshot(ONE), listed_services_only=True)
-            await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+            await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), PATIENCE_S)
             assert await it.answers(GREET) == "a"
             assert await it.answers(OTHER) == "NOT_FOUND", "from the fallback; a proxy knows better words"
 
