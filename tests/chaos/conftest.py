@@ -1,4 +1,4 @@
-"""What is deployed here is imported from this folder, and from generated code."""
+"""Fixtures of the chaos tests, which deploy a module of this folder with generated code."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def status(
     return Status((ApplicationStatus("app", "RUNNING", (deployment,)),), (proxy,))
 
 
-def test_what_runs_is_routed_when_every_replica_is_and_every_proxy_knows() -> None:
+def test_routed_when_every_replica_is_and_every_proxy_is_up_to_date() -> None:
     assert pending_routes(status(), "app") == ""
     assert pending_routes(status(1), "app") == "1 of 2 replicas of 'D' are routed to"
     assert pending_routes(status(3), "app") == "3 of 2 replicas of 'D' are routed to", "an old one, too"
@@ -24,12 +24,12 @@ def test_what_runs_is_routed_when_every_replica_is_and_every_proxy_knows() -> No
     assert pending_routes(status(up_to_date=False, problem="no Envoy"), "app") == "waiting for no Envoy"
 
 
-def test_other_applications_and_deployments_for_handles_only_do_not_count() -> None:
+def test_other_applications_and_deployments_behind_handles_do_not_count() -> None:
     assert pending_routes(status(1), "other") == ""
     assert pending_routes(status(0, services=()), "app") == ""
 
 
-def test_it_waits_until_it_is_routed_and_says_what_is_not() -> None:
+def test_it_waits_until_routed_and_names_what_is_missing() -> None:
     looks = iter([status(1), status(3), status()])
     wait_until_routed("app", lambda: next(looks))
     with pytest.raises(IngressError, match=r"'app' runs, but is not routed to after 0 s: 1 of 2 replicas"):
