@@ -19,7 +19,7 @@ from sdk._ingress.env_options import from_environment
 from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
-from sdk._serve.failures import explain
+from sdk._serve.failures import explain, one_line
 from sdk._serve.ingress_bootstrap import deployed, explain_missing_ingress, has_serve
 from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
 from sdk._serve.readiness import wait_until_routed
@@ -300,7 +300,7 @@ def _connect(*, starts_ray: bool = True) -> None:
     try:
         ray.init(address=None if starts_ray else "auto", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ClusterError(f"Ray can't be reached: {' '.join(str(error).split())}") from None
+        raise ClusterError(f"Ray can't be reached: {one_line(error)}") from None
 
 
 def _call(method: Any, *args: Any, timeout_s: float = 15.0) -> Any:
@@ -309,7 +309,7 @@ def _call(method: Any, *args: Any, timeout_s: float = 15.0) -> Any:
     except ray.exceptions.GetTimeoutError:
         raise ClusterError(f"The ingress controller did not answer within {timeout_s:g} s.") from None
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"The ingress controller failed: {' '.join(str(error).split())}") from error
+        raise ClusterError(f"The ingress controller failed: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from ray import serve
 from sdk._contract.definition import definition_of
 from sdk._serve.autoscaling import with_grpc_policy
 from sdk._serve.deployed_classes import SERVED_SERVICES, bound_deployments
+from sdk._serve.failures import one_line
 from sdk._serve.replica import replica_class
 from sdk._serve.typed_handles import remember_class, with_typed_handles
 from sdk.deployment import DeploymentOptions
@@ -48,7 +49,7 @@ def check_options(class_name: str, options: Mapping[str, Any]) -> None:
     try:
         _deploy(class_name, type(class_name, (), {}), options)
     except (TypeError, ValueError) as error:  # pydantic's ValidationError is a ValueError
-        raise OptionsError(f"{class_name}: Ray Serve rejects its deployment options: {_one_line(error)}") from None
+        raise OptionsError(f"{class_name}: Ray Serve rejects its deployment options: {one_line(error)}") from None
 
 
 def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -170,7 +171,3 @@ def _deploy(name: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
 def _describe_constructor(cls: Any) -> str:
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     return f"{cls.__name__}({', '.join(map(str, parameters))})"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

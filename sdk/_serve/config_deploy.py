@@ -18,7 +18,7 @@ from ray.serve.schema import ApplicationStatus as ServeState
 
 from sdk._serve.api import wait_until_ready
 from sdk._serve.application import CODE_VERSION
-from sdk._serve.failures import explain
+from sdk._serve.failures import explain, one_line
 from sdk._serve.internals import apply_config, find_serve_controller, serve_settings
 from sdk.errors import ClusterError, IngressError
 
@@ -50,7 +50,7 @@ def start_serve(config: ServeConfig) -> None:
             logging_config=schema.logging_config,
         )
     except (RayServeException, ray.exceptions.RayError, RuntimeError, TimeoutError) as error:
-        raise ClusterError(f"Ray Serve can't be started: {' '.join(str(error).split())}") from error
+        raise ClusterError(f"Ray Serve can't be started: {one_line(error)}") from error
 
 
 def deploy(config: ServeConfig, *, before: Collection[str] = (), has_new_code: bool = False) -> None:
@@ -79,7 +79,7 @@ def deploy(config: ServeConfig, *, before: Collection[str] = (), has_new_code: b
             changed["target_capacity"] = settings.target_capacity
         apply_config(serving, config.schema.model_copy(update=changed))
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"Ray Serve rejects {config.path}: {' '.join(str(error).split())}") from error
+        raise ClusterError(f"Ray Serve rejects {config.path}: {one_line(error)}") from error
 
 
 def wait_until_started(config: ServeConfig, failed: Callable[[str, str], None]) -> tuple[str, ...]:

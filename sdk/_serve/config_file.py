@@ -28,6 +28,7 @@ from ray.serve.schema import (
 )
 
 from sdk._ingress.env_options import PREFIX, from_environment
+from sdk._serve.failures import one_line
 from sdk._serve.yaml_lines import LineNumbers
 from sdk.errors import ApplicationError, OptionsError
 from sdk.options import GrpcOptions
@@ -104,7 +105,7 @@ def _parse(path: str, text: str) -> tuple[dict[str, Any], LineNumbers | None]:
         raise OptionsError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
     except yaml.YAMLError as error:
         line = error.problem_mark.line + 1 if getattr(error, "problem_mark", None) else 1
-        what = getattr(error, "problem", None) or " ".join(str(error).split())
+        what = getattr(error, "problem", None) or one_line(error)
         raise OptionsError(f"{path}:{line}: not YAML: {what}") from None
     if not isinstance(data, dict):
         raise OptionsError(f"{path}:1: a config is a mapping with `applications`, not {type(data).__name__}")

@@ -67,11 +67,21 @@ def raised_in(message: str) -> str:
     _, found, last = message.rpartition(_TRACEBACK)
     frames = list(_FRAME.finditer(last))
     if not found or not frames:
-        return " ".join(message.split())
+        return one_line(message)
     # After the last frame come its source line and markers, indented, and then the exception, which is not.
     raised = [line for line in last[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
     where = places.place(frames[-1]["file"], int(frames[-1]["line"]))
     return f"{' '.join(' '.join(raised).split())} ({where}, in {frames[-1]['function']})"
+
+
+def one_line(error: object) -> str:
+    r"""Return the text of an error in one line.
+
+    Example:
+        >>> one_line(OSError("no  such\nfile"))
+        'no such file'
+    """
+    return " ".join(str(error).split())
 
 
 def _lines(overview: Any, is_wanted: Callable[[Any], bool]) -> list[str]:

@@ -62,7 +62,7 @@ class OwnerLease:
         if controller is None:
             return None
         # This process owns the result of the call. If it dies, the controller's wait for the result raises
-        # OwnerDiedError.
+        # OwnerDiedError: https://docs.ray.io/en/latest/ray-core/fault_tolerance/objects.html
         held = controller.hold.remote(self._key)
         controller.tie.remote([held], self._on_death)
         return held

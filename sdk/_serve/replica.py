@@ -2,7 +2,7 @@
 
 It uses only Ray Serve's public hooks: ``async __init__``, ``check_health``, ``record_autoscaling_stats`` and
 ``__del__``. The replica registers at its first health check, not in its constructor: Ray Serve calls ``reconfigure``
-between the two.
+between the two (https://docs.ray.io/en/latest/serve/production-guide/fault-tolerance.html).
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class ReplicaHost:
         if self._server.endings is not None:
             self._server.endings.close()
 
-    # -- inside -------------------------------------------------------------------------------
+    # -- internal ---------------------------------------------------------------------------
 
     def _settings(self) -> WireSettings:
         return wire_settings(deployment_config(), self._options)
@@ -314,7 +314,11 @@ def replica_class(cls: Any) -> type[Any]:
 
 
 def translate(error: BaseException) -> BaseException:
-    """Return the exception that decides the status of a call: the one of another deployment, without Ray's wrapper."""
+    """Return the exception that decides the status of a call: the one of another deployment, without Ray's wrapper.
+
+    Ray Serve's own errors become an :class:`~sdk.errors.RpcError` with the status code that fits
+    (https://github.com/grpc/grpc/blob/master/doc/statuscodes.md).
+    """
     cause = error
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = error.cause if isinstance(error.cause, BaseException) else error

@@ -45,8 +45,9 @@ class HandleOptions(TypedDict, total=False):
     metadata: Sequence[tuple[str, str | bytes]]
     """Pairs for the handler, in addition to the metadata of the calling handler's call."""
     model_id: str
-    """ID of a model; Ray Serve prefers a replica that has loaded it. For deployments with ``@serve.multiplexed``; with
-    others, Ray Serve searches for such a replica in vain for up to a second."""
+    """ID of a model; Ray Serve prefers a replica that has loaded it. For deployments with ``@serve.multiplexed``
+    (https://docs.ray.io/en/latest/serve/model-multiplexing.html); with others, Ray Serve searches for such a replica
+    in vain for up to a second."""
 
 
 class ServiceHandle:

@@ -32,7 +32,7 @@ _TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallRecord:
     """One call that has ended. Times are monotonic seconds.
 
     Attributes:
@@ -75,7 +75,7 @@ class Load:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=target) for target in (self._run_async, self._run_blocking)]
         #: Every call that has ended.
-        self.calls: list[Call] = []
+        self.calls: list[CallRecord] = []
         #: The load of other processes on the machine.
         self.slowness = Slowness()
 
@@ -224,4 +224,4 @@ class Load:
             code, details = error.code().name, error.details() or ""
         ended = time.monotonic()
         by, version = (reply.number, reply.text) if reply is not None else (0, "")
-        self.calls.append(Call(kind, began, ended, code, details, messages, by, version))
+        self.calls.append(CallRecord(kind, began, ended, code, details, messages, by, version))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from constant_load import LONG, UNARY, Call, Load
+from constant_load import LONG, UNARY, CallRecord, Load
 from events import Event, happen, short_form
 from slowness import Slowness, average
 from verdict import Promise, Window, judge, render
@@ -38,33 +38,33 @@ def test_promises_are_kept(world: World, load: Load, event: Event) -> None:
 
 
 WINDOW = Window(hit=10.0, dead=10.0, converged=12.0, end=20.0)
-STEADY = [Call(UNARY, t / 10, t / 10 + 0.01, "OK") for t in range(90, 200)]
+STEADY = [CallRecord(UNARY, t / 10, t / 10 + 0.01, "OK") for t in range(90, 200)]
 
 
-def problems(promise: Promise, *calls: Call) -> list[str]:
+def problems(promise: Promise, *calls: CallRecord) -> list[str]:
     return list(judge("event", promise, WINDOW, [*STEADY, *calls]).problems)
 
 
 def test_a_change_must_not_fail_calls() -> None:
     assert problems(Promise.NOTHING_FAILS) == []
-    assert problems(Promise.NOTHING_FAILS, Call(UNARY, 5, 9.9, "UNAVAILABLE")) == [], "before the event"
-    assert len(problems(Promise.NOTHING_FAILS, Call(UNARY, 9.9, 10.1, "UNAVAILABLE"))) == 1
+    assert problems(Promise.NOTHING_FAILS, CallRecord(UNARY, 5, 9.9, "UNAVAILABLE")) == [], "before the event"
+    assert len(problems(Promise.NOTHING_FAILS, CallRecord(UNARY, 9.9, 10.1, "UNAVAILABLE"))) == 1
 
 
 @pytest.mark.parametrize(("promise", "allowed_s"), [(Promise.ONLY_IN_FLIGHT, 0.5), (Promise.SOON_BACK, 2.0)])
 def test_a_fault_may_fail_calls_in_flight_with_a_retryable_code(promise: Promise, allowed_s: float) -> None:
-    assert problems(promise, Call(UNARY, 9.9, 10.1, "UNAVAILABLE")) == []
-    assert problems(promise, Call(UNARY, 9.9, 10.1, "INTERNAL")) != []
-    assert problems(promise, Call("bidi", 9.0, 10.1, "UNAVAILABLE", messages=3)) == []
-    assert problems(promise, Call("bidi", 9.0, 10.1, "INTERNAL", messages=3)) != []
-    assert problems(promise, Call("bidi", 9.9, 10.1, "INTERNAL", messages=1)) == [], "a young stream can only be reset"
-    assert problems(promise, Call("bidi", 9.9, 10.1, "INTERNAL")) != []
-    assert problems(promise, Call(UNARY, 10 + allowed_s - 0.1, 13, "UNAVAILABLE")) == []
-    assert problems(promise, Call(UNARY, 10 + allowed_s + 0.1, 13, "UNAVAILABLE")) != []
+    assert problems(promise, CallRecord(UNARY, 9.9, 10.1, "UNAVAILABLE")) == []
+    assert problems(promise, CallRecord(UNARY, 9.9, 10.1, "INTERNAL")) != []
+    assert problems(promise, CallRecord("bidi", 9.0, 10.1, "UNAVAILABLE", messages=3)) == []
+    assert problems(promise, CallRecord("bidi", 9.0, 10.1, "INTERNAL", messages=3)) != []
+    assert problems(promise, CallRecord("bidi", 9.9, 10.1, "INTERNAL", messages=1)) == [], "a young one is only reset"
+    assert problems(promise, CallRecord("bidi", 9.9, 10.1, "INTERNAL")) != []
+    assert problems(promise, CallRecord(UNARY, 10 + allowed_s - 0.1, 13, "UNAVAILABLE")) == []
+    assert problems(promise, CallRecord(UNARY, 10 + allowed_s + 0.1, 13, "UNAVAILABLE")) != []
 
 
 def test_time_limits_grow_with_the_slowdown_of_the_machine() -> None:
-    late = Call(UNARY, 15, 16, "UNAVAILABLE")
+    late = CallRecord(UNARY, 15, 16, "UNAVAILABLE")
     assert judge("event", Promise.SOON_BACK, WINDOW, [*STEADY, late]).problems
     assert not judge("event", Promise.SOON_BACK, replace(WINDOW, slowness=3.0), [*STEADY, late]).problems
     assert judge("event", Promise.NOTHING_FAILS, replace(WINDOW, slowness=3.0), [*STEADY, late]).problems
@@ -87,6 +87,6 @@ def test_a_gap_without_failed_calls_is_seen() -> None:
 
 
 def test_a_stream_longer_than_the_grace_period_ends_unavailable() -> None:
-    assert problems(Promise.NOTHING_FAILS, Call(LONG, 9, 15, "UNAVAILABLE")) == []
-    assert problems(Promise.NOTHING_FAILS, Call(LONG, 9, 15, "INTERNAL")) != []
-    assert problems(Promise.NOTHING_FAILS, Call(LONG, 9, 15, "OK")) != []
+    assert problems(Promise.NOTHING_FAILS, CallRecord(LONG, 9, 15, "UNAVAILABLE")) == []
+    assert problems(Promise.NOTHING_FAILS, CallRecord(LONG, 9, 15, "INTERNAL")) != []
+    assert problems(Promise.NOTHING_FAILS, CallRecord(LONG, 9, 15, "OK")) != []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 
-from constant_load import LONG, UNARY, Call
+from constant_load import LONG, UNARY, CallRecord
 
 #: Seconds after a fault in which new calls may still fail, on an idle machine.
 RECOVERY_S = 2.0
@@ -70,7 +70,7 @@ class Row:
         return replace(self, problems=(*self.problems, problem))
 
 
-def judge(event: str, promise: Promise, window: Window, calls: Iterable[Call]) -> Row:
+def judge(event: str, promise: Promise, window: Window, calls: Iterable[CallRecord]) -> Row:
     """Return the row of an event.
 
     A call belongs to the event during which it ended, or to the one in which it was cut.
@@ -103,7 +103,7 @@ def judge(event: str, promise: Promise, window: Window, calls: Iterable[Call]) -
     )
 
 
-def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
+def _problems(call: CallRecord, promise: Promise, window: Window) -> Iterable[str]:
     what = f"{call.kind} {call.code} ({call.details[:220]})" if call.details else f"{call.kind} {call.code}"
     if call.kind == LONG:
         if call.code != "UNAVAILABLE":
@@ -121,7 +121,7 @@ def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
         yield f"begun more than {allowed:g} s later: {what}"
 
 
-def _longest_gap(calls: Iterable[Call], window: Window) -> float:
+def _longest_gap(calls: Iterable[CallRecord], window: Window) -> float:
     """Return the longest time without a successful unary call."""
     times = sorted(call.ended for call in calls if call.kind == UNARY and call.code == "OK")
     return max((after - before for before, after in pairwise([window.hit, *times, window.end])), default=0.0)

@@ -166,7 +166,7 @@ class World:
         """Return the excess replicas of the application."""
         return self._replica_pids()[self.replicas :]
 
-    # -- inside
+    # -- internal
 
     def _replica_pids(self) -> list[int]:
         return sorted(workers(self.raylet, f"ray::ServeReplica:{self.application}:"))
