@@ -20,7 +20,7 @@ from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
 from sdk._serve.failures import explain, one_line
-from sdk._serve.ingress_bootstrap import deployed, explain_missing_ingress, has_serve
+from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments
 from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
 from sdk._serve.readiness import wait_until_routed
 from sdk._serve.status import Status, combine
@@ -72,7 +72,7 @@ def start(options: GrpcOptions | None = None) -> None:
     if controller is not None:
         return
     wanted = with_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
-    controller = create(wanted, deployed, has_serve, start_first_replica)
+    controller = create(wanted, list_deployments, has_serve, start_first_replica)
     problem = _call(controller.wait_ready, _START_TIMEOUT_S, timeout_s=_START_TIMEOUT_S + 10)
     if problem:
         stop_ingress()
@@ -185,7 +185,7 @@ def end_applications(names: Iterable[str], *, ends_serve: bool, ends_ingress: bo
         request_deletion(serving, names)  # all at once; then wait for one after another
         for name in names:
             delete(name)
-    if ends_serve and deployed() == {}:
+    if ends_serve and list_deployments() == {}:
         shutdown()
     elif ends_ingress:
         controller = find_controller()

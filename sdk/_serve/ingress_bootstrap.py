@@ -60,7 +60,7 @@ def find_or_create_ingress(wanted: Mapping[str, Any]) -> FoundIngress:
     if settings is not None and (problem := port_conflict(settings, wanted)):
         return FoundIngress(None, problem)
     options = with_services(initial_options(settings, wanted))
-    controller = create(options, deployed, has_serve, start_first_replica)
+    controller = create(options, list_deployments, has_serve, start_first_replica)
     problem = ray.get(controller.wait_ready.remote(_START_TIMEOUT_S), timeout=_START_TIMEOUT_S * 2)
     return FoundIngress(controller, f"{problem} ({_choose_port()})" if problem else "")
 
@@ -112,7 +112,7 @@ def explain_missing_ingress() -> str:
         return f"Ray Serve does not answer ({type(error).__name__})"
 
 
-def deployed() -> dict[str, tuple[str, ...]] | None:
+def list_deployments() -> dict[str, tuple[str, ...]] | None:
     """Return the names of each application's deployments in Ray Serve, or None if Ray Serve does not answer.
 
     The ingress controller receives this function as an argument, so that it does not import Ray Serve.

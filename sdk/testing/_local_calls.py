@@ -26,7 +26,7 @@ from sdk.testing._serve_patches import set_request_context
 _END = object()
 
 
-class Callee(Protocol):
+class CallTarget(Protocol):
     """The replica that answers calls through handles; implemented by ``LocalReplica`` in ``_local_app.py``."""
 
     application: str
@@ -49,7 +49,7 @@ class LocalRouter:
         find: Returns the replica.
     """
 
-    def __init__(self, find: Callable[[], Callee]) -> None:
+    def __init__(self, find: Callable[[], CallTarget]) -> None:
         self._find = find
 
     def running_replicas_populated(self) -> bool:
@@ -157,7 +157,7 @@ class LocalCalls:
         replica: The replica.
     """
 
-    def __init__(self, replica: Callee) -> None:
+    def __init__(self, replica: CallTarget) -> None:
         self._replica = replica
         limit = replica.deployment.max_ongoing_requests
         self._slots = asyncio.Semaphore(limit)
