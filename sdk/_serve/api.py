@@ -12,9 +12,9 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus as ServeState
 
-from sdk._ingress.allowed_services import with_services
+from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
-from sdk._ingress.controller import IngressStatus, create
+from sdk._ingress.controller import IngressStatus, create_controller
 from sdk._ingress.env_options import from_environment
 from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
@@ -59,7 +59,7 @@ def start(options: GrpcOptions | None = None) -> None:
         >>> import sdk
         >>> sdk.start(sdk.GrpcOptions(port=9000))  # doctest: +SKIP
     """
-    options = None if options is None else with_services(options)  # its errors need no cluster
+    options = None if options is None else resolve_services(options)  # its errors need no cluster
     _connect()
     controller = find_controller()
     if controller is None:
@@ -71,8 +71,8 @@ def start(options: GrpcOptions | None = None) -> None:
             serve.start(proxy_location="Disabled")
     if controller is not None:
         return
-    wanted = with_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
-    controller = create(wanted, list_deployments, has_serve, start_first_replica)
+    wanted = resolve_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
+    controller = create_controller(wanted, list_deployments, has_serve, start_first_replica)
     problem = _call(controller.wait_ready, _START_TIMEOUT_S, timeout_s=_START_TIMEOUT_S + 10)
     if problem:
         stop_ingress()
@@ -160,7 +160,7 @@ def wait_until_ready(name: str) -> None:
     rejected = {
         str(refusal)
         for proxy in (ingress.proxies if ingress else ())
-        for refusal in proxy.refusals
+        for refusal in proxy.rejected_applications
         if refusal.application == name
     }
     if rejected:

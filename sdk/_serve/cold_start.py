@@ -16,7 +16,7 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from sdk._ingress.builtin.reflection import announce
+from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.autoscaling import max_waiting
 from sdk._serve.failures import raised_in
 from sdk._serve.internals import built_deployments
@@ -54,7 +54,7 @@ def deployments_without_replicas(application: serve.Application, name: str) -> l
             continue
         definition: Definition = cls.__grpc_definition__
         services = tuple(service.full_name for service in definition.services)
-        digest, descriptors = announce(service.file for service in definition.services)
+        digest, descriptors = serialize_descriptors(service.file for service in definition.services)
         announced = Deployment(
             deployment, services, descriptors=digest, idempotent=definition.idempotent_paths, max_waiting=limit
         )

@@ -14,9 +14,9 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from sdk._ingress.allowed_services import with_services
+from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
-from sdk._ingress.controller import create
+from sdk._ingress.controller import create_controller
 from sdk._ingress.env_options import variable
 from sdk._serve.cold_start import start_first_replica
 from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, serve_settings
@@ -59,8 +59,8 @@ def find_or_create_ingress(wanted: Mapping[str, Any]) -> FoundIngress:
     settings = serve_settings(controller, _SERVE_TIMEOUT_S) if controller is not None else None
     if settings is not None and (problem := port_conflict(settings, wanted)):
         return FoundIngress(None, problem)
-    options = with_services(initial_options(settings, wanted))
-    controller = create(options, list_deployments, has_serve, start_first_replica)
+    options = resolve_services(initial_options(settings, wanted))
+    controller = create_controller(options, list_deployments, has_serve, start_first_replica)
     problem = ray.get(controller.wait_ready.remote(_START_TIMEOUT_S), timeout=_START_TIMEOUT_S * 2)
     return FoundIngress(controller, f"{problem} ({_choose_port()})" if problem else "")
 

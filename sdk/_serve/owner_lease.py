@@ -55,7 +55,7 @@ class OwnerLease:
         with contextlib.suppress(ray.exceptions.RayError):
             controller = find_controller()
             if controller is not None:
-                ray.get(controller.release.remote(key), timeout=_CHECK_INTERVAL_S)
+                ray.get(controller.release_owner_lease.remote(key), timeout=_CHECK_INTERVAL_S)
 
     def _hold(self) -> Any | None:
         controller = find_controller()
@@ -63,8 +63,8 @@ class OwnerLease:
             return None
         # This process owns the result of the call. If it dies, the controller's wait for the result raises
         # OwnerDiedError: https://docs.ray.io/en/latest/ray-core/fault_tolerance/objects.html
-        held = controller.hold.remote(self._key)
-        controller.tie.remote([held], self._on_death)
+        held = controller.hold_owner_lease.remote(self._key)
+        controller.watch_owner_lease.remote([held], self._on_death)
         return held
 
     def _keep(self) -> None:

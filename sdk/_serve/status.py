@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ray.serve.schema import ApplicationStatus as ServeState
-from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]  # ray.serve.schema uses it in its own status, without a declared re-export
+from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]  # it uses it without a re-export
 
-from sdk._ingress.envoy.listening import address_text
+from sdk._ingress.envoy.listening import format_address
 
 if TYPE_CHECKING:
     from ray.serve.schema import ApplicationStatusOverview
@@ -132,11 +132,9 @@ def combine(
                     deployment.status.value,
                     routed.services if routed else (),
                     deployment.replica_states.get(ReplicaState.RUNNING, 0),
-                    tuple(address_text(endpoint.host, endpoint.port) for endpoint in routed.endpoints)
-                    if routed
-                    else (),
+                    tuple(format_address(each.host, each.port) for each in routed.endpoints) if routed else (),
                     deployment.message,
-                    routed is not None and routed.is_held,
+                    routed is not None and routed.holds_calls,
                 )
             )
         applications.append(ApplicationStatus(name, overview.status.value, tuple(deployments), overview.message))
@@ -148,7 +146,7 @@ def combine(
             p.address,
             p.version == ingress.snapshot.version,
             p.envoy_pid,
-            "; ".join(filter(None, [p.problem, *map(str, p.refusals)])),
+            "; ".join(filter(None, [p.problem, *map(str, p.rejected_applications)])),
             p.version,
         )
         for p in ingress.proxies

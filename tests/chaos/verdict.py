@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 
-from constant_load import LONG, UNARY, CallRecord
+from tests.chaos.constant_load import LONG, UNARY, CallRecord
 
 #: Seconds after a fault in which new calls may still fail, on an idle machine.
 RECOVERY_S = 2.0

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
-from greet_code import DOWN, UNARY, UP, HelloReply, HelloRequest, OtherReply, make_base
-from proto_text import descriptors
 
 from sdk import grpc_deployment
 from sdk._contract import rules as checks
 from sdk._contract.definition import definition_of
 from sdk._protos.breaking.services import compare
 from sdk.errors import DefinitionError, Problem
+from tests.contract.greet_code import DOWN, UNARY, UP, HelloReply, HelloRequest, OtherReply, make_base
+from tests.support.proto_text import descriptors
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "checks.md"
 # A heading, perhaps words, the example, and what it gives.

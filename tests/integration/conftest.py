@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster import generate, share_with_replicas
+from tests.support.cluster import generate, share_with_replicas
 
 HERE = Path(__file__).parent
-share_with_replicas(HERE, HERE.parents[1] / "examples" / "guide", generate(HERE / "protos"))
+share_with_replicas(HERE.parents[1] / "examples" / "guide", generate(HERE / "protos"))

@@ -11,16 +11,16 @@ from typing import Any
 
 import grpc
 import pytest
-from certificates import Authority
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from harness_apps import Doubler, Greeter, SyncGreeter
 from harness_pb2 import Number, Text
 from harness_pb2_grpc import GreeterStub
 from harness_sdk import DoublerSyncClient, GreeterClient, GreeterSyncClient
 
 import sdk.testing
 from sdk import ApplicationError, GrpcOptions, OptionsError
+from tests.support.certificates import Authority
+from tests.testing.harness_apps import Doubler, Greeter, SyncGreeter
 
 pytestmark = pytest.mark.timeout(60)
 

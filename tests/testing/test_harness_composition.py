@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 import pytest
 import ray
-from harness_apps import Composed, Greeter, Models, Relay, ThreadComposed, Worker, function
 from harness_pb2 import Text
 from harness_sdk import GreeterClient, GreeterSyncClient
 from ray import serve
@@ -20,6 +19,7 @@ from ray.serve.exceptions import RayServeException, RequestCancelledError
 
 import sdk.testing
 from sdk import handle
+from tests.testing.harness_apps import Composed, Greeter, Models, Relay, ThreadComposed, Worker, function
 
 pytestmark = pytest.mark.timeout(60)
 

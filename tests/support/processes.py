@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -34,6 +35,17 @@ def commands(part: str) -> dict[int, str]:
     """The processes that have this in their command line."""
     found = {pid: _command(pid) for pid in _pids() if pid != os.getpid()}
     return {pid: command for pid, command in found.items() if part in command}
+
+
+def processes_with(mark: str) -> list[str]:
+    """Return the command lines of all processes that inherited this mark in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200])
+    return found
 
 
 def is_alive(pid: int) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import wire_rig
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Answer
 
 from sdk import current_context
 from sdk.context import ServicerContext
+from tests.support import wire_rig
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Answer
 
 
 async def unary(request: Int32Value, grpc_context: ServicerContext) -> StringValue:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from codegen.sync import Options, update
 
+#: The repository: the tests are a package of it.
+ROOT = Path(__file__).parents[2]
 #: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
-IMPORTED_BY_REPLICAS: list[Path] = []
+IMPORTED_BY_REPLICAS: list[Path] = [ROOT]
 
 # Kept open as long as this process runs.
 _CLAIMS: list[socket.socket] = []

@@ -7,7 +7,7 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-import loops
+from tests.support import loops
 
 T = TypeVar("T")
 

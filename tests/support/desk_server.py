@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-from cluster import generate
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 
 from sdk import RpcError, grpc_deployment
+from tests.support.cluster import generate
 
 PROTOS = Path(__file__).parent / "protos"
 sys.path.insert(0, str(generate(PROTOS)))

@@ -13,12 +13,12 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from loops import PATIENCE_S
 
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix, unpack_prefix
 from sdk._wire.server import WireServer, WireSettings
 from sdk.service import Cardinality, Method, MethodBinding
+from tests.support.loops import PATIENCE_S
 
 _ALIVE, _ = os.pipe()  # for the sweep, which asks the kernel whether a peer is still there
 
@@ -151,7 +151,7 @@ class Peer:
             written.clear()
             try:
                 await asyncio.wait_for(written.wait(), PATIENCE_S)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 raise AssertionError(f"no end of an answer: {self.transport.written!r}") from None
         return self.trailers()
 

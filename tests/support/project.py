@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-SDK = Path(sys.executable).parent / "sdk"
+from tests.support.sdk_command import SDK
 
 PROTO = (
     'syntax = "proto3";\npackage greet;\nmessage Hello {}\nservice Greeter { rpc SayHello(Hello) returns (Hello); }\n'
