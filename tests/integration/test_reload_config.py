@@ -90,7 +90,7 @@ def calls(call: Callable[[], str]) -> Iterator[list[str]]:
         while not over.wait(0.002):
             try:
                 answers.append(call())
-            except grpc.RpcError as error:  # each call may fail by itself
+            except grpc.RpcError as error:  # a failed call does not end the loop
                 answers.append(str(error))
 
     thread = threading.Thread(target=run)
