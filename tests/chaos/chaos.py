@@ -1,6 +1,6 @@
 """`make chaos`: change, break and kill everything under constant load, and print what clients saw.
 
-Ends with 1 when a promise was not kept. See docs/operation.md.
+Ends with 1 when a promise was not kept. See docs/operations/operation.md.
 """
 
 from __future__ import annotations

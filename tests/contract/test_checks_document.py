@@ -1,4 +1,4 @@
-"""`docs/checks.md` has every rule, and its examples give what it says."""
+"""`docs/reference/checks.md` has every rule, and its examples give what it says."""
 
 from __future__ import annotations
 
