@@ -1,4 +1,4 @@
-"""Reads the examples of `docs/checks.md` and computes their outputs.
+"""Reads the examples of `docs/reference/checks.md` and computes their outputs.
 
 ``python tests/contract/checks_document.py`` rewrites the outputs in the document; review the diff.
 """
@@ -24,7 +24,7 @@ from sdk.errors import DefinitionError, Problem
 from tests.contract.greet_code import DOWN, UNARY, UP, HelloReply, HelloRequest, OtherReply, make_base
 from tests.support.proto_text import descriptors
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "checks.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "checks.md"
 # A heading, optional prose, the example, and its output.
 EXAMPLE = re.compile(
     r"^### (?P<rule>[a-z-]+)\n(?P<words>(?:(?!^#).)*?)```(?P<kind>python|diff)\n(?P<text>.*?)```\n"

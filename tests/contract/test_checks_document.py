@@ -1,4 +1,4 @@
-"""`docs/checks.md` has every rule, and its examples have the outputs that it shows."""
+"""`docs/reference/checks.md` has every rule, and its examples have the outputs that it shows."""
 
 from __future__ import annotations
 
