@@ -36,11 +36,11 @@ async def outcome(error: Exception | None) -> list[str]:
         (ray.exceptions.ActorDiedError(), []),
     ],
 )
-def test_only_the_death_of_the_command_ends_what_it_served(error: Exception | None, ended: list[str]) -> None:
-    assert asyncio.run(outcome(error)) == ended
+async def test_only_the_death_of_the_command_ends_what_it_served(error: Exception | None, ended: list[str]) -> None:
+    assert await outcome(error) == ended
 
 
-def test_a_command_that_lets_go_is_held_no_longer() -> None:
+async def test_a_command_that_lets_go_is_held_no_longer() -> None:
     async def hold_and_release() -> bool:
         ties = Ties()
         held = asyncio.create_task(ties.hold("key"))
@@ -50,13 +50,10 @@ def test_a_command_that_lets_go_is_held_no_longer() -> None:
         await asyncio.wait_for(held, 1)
         return was_held
 
-    assert asyncio.run(hold_and_release())
+    assert await hold_and_release()
 
 
-def test_letting_go_may_come_first() -> None:
-    async def release_and_hold() -> None:
-        ties = Ties()
-        ties.release("key")
-        await asyncio.wait_for(ties.hold("key"), 1)
-
-    asyncio.run(release_and_hold())
+async def test_letting_go_may_come_first() -> None:
+    ties = Ties()
+    ties.release("key")
+    await asyncio.wait_for(ties.hold("key"), 1)

@@ -25,7 +25,6 @@ from tests.support.loops import PATIENCE_S
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.support.loops import Run
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 
@@ -101,196 +100,166 @@ def names(*apps: str) -> set[str]:
     return {"fallback", *(f"{app}#D{suffix}" for app in apps for suffix in ("", "#model"))}
 
 
-def test_additions_come_first_and_removals_last(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            envoy = connect()
-            first = asyncio.create_task(server.publish(resources("a")))
-            await envoy.start_up("a")
-            await first
-            second = asyncio.create_task(server.publish(resources("b")))
-            # Like Envoy, acknowledge the clusters only once the new one has its endpoints.
-            clusters = await envoy.read(CLUSTERS)
-            assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "b")
-            await envoy.ask(ENDPOINTS, "a#D", "b#D", nonce="1")
-            assert await envoy.take(ENDPOINTS, "a#D", "b#D") == {"b#D"}
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            assert await envoy.take(ROUTES, "routes") == {"routes"}
-            assert not second.done()
-            assert await envoy.take(CLUSTERS) == names("b")
+async def test_additions_come_first_and_removals_last() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        first = asyncio.create_task(server.publish(resources("a")))
+        await envoy.start_up("a")
+        await first
+        second = asyncio.create_task(server.publish(resources("b")))
+        # Like Envoy, acknowledge the clusters only once the new one has its endpoints.
+        clusters = await envoy.read(CLUSTERS)
+        assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "b")
+        await envoy.ask(ENDPOINTS, "a#D", "b#D", nonce="1")
+        assert await envoy.take(ENDPOINTS, "a#D", "b#D") == {"b#D"}
+        await envoy.ask(CLUSTERS, nonce=clusters.nonce)
+        assert await envoy.take(ROUTES, "routes") == {"routes"}
+        assert not second.done()
+        assert await envoy.take(CLUSTERS) == names("b")
+        await second
+        await server.publish(resources("b"))
+
+
+async def test_publish_waits_for_an_envoy_that_then_gets_all() -> None:
+    async with ads() as (server, connect):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(server.publish(resources("a")), 0.05)
+        older = asyncio.create_task(server.publish(resources("b")))
+        newer = asyncio.create_task(server.publish(resources("b", "c")))
+        await asyncio.sleep(0.02)
+        assert not older.done()
+        await connect().start_up("b", "c")
+        await asyncio.gather(older, newer)
+
+
+async def test_waiting_publishes_become_one() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        first = asyncio.create_task(server.publish(resources()))
+        await envoy.start_up()
+        await first
+        running = asyncio.create_task(server.publish(resources("a")))
+        clusters = await envoy.read(CLUSTERS)
+        waiting = [asyncio.create_task(server.publish(resources(*apps))) for apps in ("b", "c", "ad")]
+        await envoy.ask(ENDPOINTS, "a#D")
+        await envoy.take(ENDPOINTS, "a#D")
+        await envoy.ask(CLUSTERS, nonce=clusters.nonce)
+        await envoy.take(ROUTES, "routes")
+        await running
+        clusters = await envoy.read(CLUSTERS)
+        assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "d")
+        await envoy.ask(ENDPOINTS, "a#D", "d#D", nonce="1")
+        await envoy.take(ENDPOINTS, "a#D", "d#D")
+        await envoy.ask(CLUSTERS, nonce=clusters.nonce)
+        await envoy.take(ROUTES, "routes")
+        await asyncio.gather(*waiting)
+
+
+async def test_refused_routes_are_taken_back() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        first = asyncio.create_task(server.publish(resources("a")))
+        await envoy.start_up("a")
+        await first
+        second = asyncio.create_task(server.publish(resources("a", "b")))
+        clusters = await envoy.read(CLUSTERS)
+        await envoy.ask(ENDPOINTS, "a#D", "b#D", nonce="1")
+        await envoy.take(ENDPOINTS, "a#D", "b#D")
+        await envoy.ask(CLUSTERS, nonce=clusters.nonce)
+        await envoy.take(ROUTES, "routes", error="no such thing")
+        with pytest.raises(ResourcesRejected, match="no such thing") as caught:
             await second
-            await server.publish(resources("b"))
-
-    run(scenario())
-
-
-def test_publish_waits_for_an_envoy_that_then_gets_all(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(server.publish(resources("a")), 0.05)
-            older = asyncio.create_task(server.publish(resources("b")))
-            newer = asyncio.create_task(server.publish(resources("b", "c")))
-            await asyncio.sleep(0.02)
-            assert not older.done()
-            await connect().start_up("b", "c")
-            await asyncio.gather(older, newer)
-
-    run(scenario())
+        assert caught.value.type_url == ROUTES
+        envoy.leave()
+        while server.connections:
+            await asyncio.sleep(0.01)
+        # An Envoy that comes now gets the routes that were good, and every cluster that they need.
+        envoy = connect()
+        await envoy.ask(ROUTES, "routes")
+        routes = await envoy.read(ROUTES)
+        assert routes.resources[0] == resources("a").by_type[ROUTES]["routes"]
+        await envoy.ask(ROUTES, "routes", nonce=routes.nonce)
+        third = asyncio.create_task(server.publish(resources("a")))
+        await envoy.ask(CLUSTERS)
+        assert names("a") <= await envoy.take(CLUSTERS)
+        third.cancel()
 
 
-def test_waiting_publishes_become_one(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            envoy = connect()
-            first = asyncio.create_task(server.publish(resources()))
-            await envoy.start_up()
-            await first
-            running = asyncio.create_task(server.publish(resources("a")))
-            clusters = await envoy.read(CLUSTERS)
-            waiting = [asyncio.create_task(server.publish(resources(*apps))) for apps in ("b", "c", "ad")]
-            await envoy.ask(ENDPOINTS, "a#D")
-            await envoy.take(ENDPOINTS, "a#D")
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            await envoy.take(ROUTES, "routes")
-            await running
-            clusters = await envoy.read(CLUSTERS)
-            assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "d")
-            await envoy.ask(ENDPOINTS, "a#D", "d#D", nonce="1")
-            await envoy.take(ENDPOINTS, "a#D", "d#D")
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            await envoy.take(ROUTES, "routes")
-            await asyncio.gather(*waiting)
-
-    run(scenario())
+async def test_nobody_waits_for_an_envoy_that_left() -> None:
+    async with ads() as (server, connect):
+        stays, leaves = connect(), connect()
+        first = asyncio.create_task(server.publish(resources()))
+        await asyncio.gather(stays.start_up(), leaves.start_up())
+        await first
+        assert server.connections == 2
+        second = asyncio.create_task(server.publish(resources("a")))
+        clusters = await stays.read(CLUSTERS)
+        await stays.ask(ENDPOINTS, "a#D")
+        await stays.take(ENDPOINTS, "a#D")
+        await stays.ask(CLUSTERS, nonce=clusters.nonce)
+        await asyncio.sleep(0.05)
+        assert not second.done()
+        leaves.leave()
+        await stays.take(ROUTES, "routes")
+        await second
+        assert server.connections == 1
 
 
-def test_refused_routes_are_taken_back(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            envoy = connect()
-            first = asyncio.create_task(server.publish(resources("a")))
-            await envoy.start_up("a")
-            await first
-            second = asyncio.create_task(server.publish(resources("a", "b")))
-            clusters = await envoy.read(CLUSTERS)
-            await envoy.ask(ENDPOINTS, "a#D", "b#D", nonce="1")
-            await envoy.take(ENDPOINTS, "a#D", "b#D")
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            await envoy.take(ROUTES, "routes", error="no such thing")
-            with pytest.raises(ResourcesRejected, match="no such thing") as caught:
-                await second
-            assert caught.value.type_url == ROUTES
-            envoy.leave()
-            while server.connections:
-                await asyncio.sleep(0.01)
-            # An Envoy that comes now gets the routes that were good, and every cluster that they need.
-            envoy = connect()
-            await envoy.ask(ROUTES, "routes")
-            routes = await envoy.read(ROUTES)
-            assert routes.resources[0] == resources("a").by_type[ROUTES]["routes"]
-            await envoy.ask(ROUTES, "routes", nonce=routes.nonce)
-            third = asyncio.create_task(server.publish(resources("a")))
-            await envoy.ask(CLUSTERS)
-            assert names("a") <= await envoy.take(CLUSTERS)
-            third.cancel()
-
-    run(scenario())
+async def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_all() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        publish = asyncio.create_task(server.publish(resources("a")))
+        await envoy.start_up("a")
+        await publish
+        await asyncio.wait_for(server.settled(), PATIENCE_S)
+        server.disconnect()
+        assert server.connections == 0
+        settled = asyncio.create_task(server.settled())
+        await asyncio.sleep(0.02)
+        assert not settled.done(), "what a dead one acknowledged counts no more"
+        second = connect()
+        await second.start_up("a")
+        await asyncio.wait_for(settled, PATIENCE_S)
+        assert server.connections == 1
 
 
-def test_nobody_waits_for_an_envoy_that_left(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            stays, leaves = connect(), connect()
-            first = asyncio.create_task(server.publish(resources()))
-            await asyncio.gather(stays.start_up(), leaves.start_up())
-            await first
-            assert server.connections == 2
-            second = asyncio.create_task(server.publish(resources("a")))
-            clusters = await stays.read(CLUSTERS)
-            await stays.ask(ENDPOINTS, "a#D")
-            await stays.take(ENDPOINTS, "a#D")
-            await stays.ask(CLUSTERS, nonce=clusters.nonce)
-            await asyncio.sleep(0.05)
-            assert not second.done()
-            leaves.leave()
-            await stays.take(ROUTES, "routes")
-            await second
-            assert server.connections == 1
-
-    run(scenario())
+async def test_before_the_first_publish_there_is_no_answer() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        await envoy.ask(CLUSTERS)
+        await envoy.ask(LISTENERS)
+        while not server.connections:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        publish = asyncio.create_task(server.publish(resources()))
+        response = await envoy.read(CLUSTERS)
+        assert response.nonce == "1", "the first response of this stream"
+        assert response.resources
+        publish.cancel()
 
 
-def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_all(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            envoy = connect()
-            publish = asyncio.create_task(server.publish(resources("a")))
-            await envoy.start_up("a")
-            await publish
-            await asyncio.wait_for(server.settled(), PATIENCE_S)
-            server.disconnect()
-            assert server.connections == 0
-            settled = asyncio.create_task(server.settled())
-            await asyncio.sleep(0.02)
-            assert not settled.done(), "what a dead one acknowledged counts no more"
-            second = connect()
-            await second.start_up("a")
-            await asyncio.wait_for(settled, PATIENCE_S)
-            assert server.connections == 1
-
-    run(scenario())
+async def test_stop_ends_who_waits() -> None:
+    async with ads() as (server, _):
+        waiting = asyncio.create_task(server.publish(resources()))
+        await asyncio.sleep(0.02)
+        await server.stop()
+        with pytest.raises(IngressError, match="stopped"):
+            await waiting
+        with pytest.raises(IngressError, match="does not run"):
+            await server.publish(resources())
 
 
-def test_before_the_first_publish_there_is_no_answer(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            envoy = connect()
-            await envoy.ask(CLUSTERS)
-            await envoy.ask(LISTENERS)
-            while not server.connections:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.05)
-            publish = asyncio.create_task(server.publish(resources()))
-            response = await envoy.read(CLUSTERS)
-            assert response.nonce == "1", "the first response of this stream"
-            assert response.resources
-            publish.cancel()
-
-    run(scenario())
+async def test_inconsistent_resources_never_leave() -> None:
+    async with ads() as (server, _):
+        with pytest.raises(IngressError, match="inconsistent"):
+            await server.publish(Resources({}))
 
 
-def test_stop_ends_who_waits(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, _):
-            waiting = asyncio.create_task(server.publish(resources()))
-            await asyncio.sleep(0.02)
-            await server.stop()
-            with pytest.raises(IngressError, match="stopped"):
-                await waiting
-            with pytest.raises(IngressError, match="does not run"):
-                await server.publish(resources())
-
-    run(scenario())
-
-
-def test_inconsistent_resources_never_leave(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, _):
-            with pytest.raises(IngressError, match="inconsistent"):
-                await server.publish(Resources({}))
-
-    run(scenario())
-
-
-def test_a_path_that_no_socket_can_have(run: Run) -> None:
-    async def scenario() -> None:
-        with pytest.raises(IngressError, match="107 bytes"):
-            await AdsServer("/tmp/" + "x" * 103).start()
-        with pytest.raises(IngressError, match="can't listen"):
-            await AdsServer("/tmp/there-is-no-such-folder/s").start()
-
-    run(scenario())
+async def test_a_path_that_no_socket_can_have() -> None:
+    with pytest.raises(IngressError, match="107 bytes"):
+        await AdsServer("/tmp/" + "x" * 103).start()
+    with pytest.raises(IngressError, match="can't listen"):
+        await AdsServer("/tmp/there-is-no-such-folder/s").start()
 
 
 def test_a_rejection_survives_a_process_boundary() -> None:

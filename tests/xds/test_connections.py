@@ -13,7 +13,6 @@ from tests.support.envoy_rig import Rig, rig
 
 if TYPE_CHECKING:
     from tests.support.envoy_rig import Apps
-    from tests.support.loops import Run
 
 CALL = "/demo.Greeter/SayHello"
 TWO: Apps = {"one": {"Greeter": (["demo.Greeter"], ["a"])}, "two": {"Greeter": (["demo.Greeter"], ["b"])}}
@@ -53,7 +52,7 @@ async def publish(it: Rig, **options: float | None) -> None:
     await asyncio.wait_for(it.ads.publish(build(it.snapshot(TWO), config)), 5)
 
 
-def test_options_of_connections(run: Run) -> None:
+async def test_options_of_connections() -> None:
     async def pings() -> None:
         async with rig("a", "b") as it:
             await publish(it, keepalive_time_s=1.0, keepalive_timeout_s=1.0)
@@ -83,56 +82,47 @@ def test_options_of_connections(run: Run) -> None:
             it.upstreams["a"].hold.set()
             assert (await long)[0] == "OK"
 
-    async def all_at_once() -> None:
-        await asyncio.gather(pings(), idle(), age())
-
-    run(all_at_once())
+    await asyncio.gather(pings(), idle(), age())
 
 
-def test_an_envoy_says_goodbye_and_lets_calls_end(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await publish(it)
-            it.upstreams["b"].hold.clear()
-            running = asyncio.create_task(it.call(CALL, OTHER))
-            assert await it.answers(CALL, ONE) == "a"
-            while not it.upstreams["b"].calls:
-                await asyncio.sleep(0.01)
-            goodbye = asyncio.create_task(say_goodbye(it.folder / "envoy.admin.sock"))
-            await asyncio.sleep(0.3)
-            assert await it.answers(CALL, ONE) == "a", "calls are still taken"
-            stats = await it.admin("/stats?filter=http.grpc.downstream_cx_drain_close")
-            assert "downstream_cx_drain_close: 1" in stats, "and their connection ends after them"
-            assert not goodbye.done()
-            while True:  # then new connections no longer are
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", it.port)
-                except ConnectionError:
-                    break
-                writer.close()
-                await asyncio.sleep(0.05)
-            assert not goodbye.done()
-            it.upstreams["b"].hold.set()
-            await asyncio.wait_for(goodbye, 2)
-            assert (await running)[0] == "OK"
-
-    run(scenario())
+async def test_an_envoy_says_goodbye_and_lets_calls_end() -> None:
+    async with rig("a", "b") as it:
+        await publish(it)
+        it.upstreams["b"].hold.clear()
+        running = asyncio.create_task(it.call(CALL, OTHER))
+        assert await it.answers(CALL, ONE) == "a"
+        while not it.upstreams["b"].calls:
+            await asyncio.sleep(0.01)
+        goodbye = asyncio.create_task(say_goodbye(it.folder / "envoy.admin.sock"))
+        await asyncio.sleep(0.3)
+        assert await it.answers(CALL, ONE) == "a", "calls are still taken"
+        stats = await it.admin("/stats?filter=http.grpc.downstream_cx_drain_close")
+        assert "downstream_cx_drain_close: 1" in stats, "and their connection ends after them"
+        assert not goodbye.done()
+        while True:  # then new connections no longer are
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", it.port)
+            except ConnectionError:
+                break
+            writer.close()
+            await asyncio.sleep(0.05)
+        assert not goodbye.done()
+        it.upstreams["b"].hold.set()
+        await asyncio.wait_for(goodbye, 2)
+        assert (await running)[0] == "OK"
 
 
-def test_a_goodbye_takes_no_longer_than_its_patience(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await publish(it)
-            began = time.monotonic()
-            await say_goodbye(it.folder / "envoy.admin.sock")
-            assert time.monotonic() - began < 2, "nobody calls"
-            it.upstreams["b"].hold.clear()
-            endless = asyncio.create_task(it.call(CALL, OTHER))
-            while not it.upstreams["b"].calls:
-                await asyncio.sleep(0.01)
-            began = time.monotonic()
-            await say_goodbye(it.folder / "envoy.admin.sock", 0.5)
-            assert 0.5 <= time.monotonic() - began < 2.5
-            endless.cancel()
-
-    run(scenario())
+async def test_a_goodbye_takes_no_longer_than_its_patience() -> None:
+    async with rig("a", "b") as it:
+        await publish(it)
+        began = time.monotonic()
+        await say_goodbye(it.folder / "envoy.admin.sock")
+        assert time.monotonic() - began < 2, "nobody calls"
+        it.upstreams["b"].hold.clear()
+        endless = asyncio.create_task(it.call(CALL, OTHER))
+        while not it.upstreams["b"].calls:
+            await asyncio.sleep(0.01)
+        began = time.monotonic()
+        await say_goodbye(it.folder / "envoy.admin.sock", 0.5)
+        assert 0.5 <= time.monotonic() - began < 2.5
+        endless.cancel()

@@ -27,7 +27,6 @@ from tests.support.envoy_rig import Rig, rig
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.support.loops import Run
 
 PATH = "/demo.Greeter/WhoAmI"
 APPS: Any = {"one": {"Greeter": (["demo.Greeter"], ["replica"])}}
@@ -96,34 +95,28 @@ LIES = (
 )
 
 
-def test_a_client_over_plain_text_is_its_address_whatever_it_says(run: Run) -> None:
-    async def scenario() -> None:
-        async with serving() as it:
-            honest, liar = await ask(it.channel), await ask(it.channel, *LIES)
-            for told in (honest, liar):
-                assert told["auth"] == {}
-                assert told["key"] is None
-                assert told["identities"] is None
-                kind, address, port = told["peer"].split(":")
-                assert (kind, address) == ("ipv4", "127.0.0.1")
-                assert 1024 < int(port) < 65536
-            assert honest["peer"] == liar["peer"], "one connection"
-            assert [key for key, _ in liar["metadata"]] == ["user-agent"], "the headers of others are no metadata"
-
-    run(scenario())
+async def test_a_client_over_plain_text_is_its_address_whatever_it_says() -> None:
+    async with serving() as it:
+        honest, liar = await ask(it.channel), await ask(it.channel, *LIES)
+        for told in (honest, liar):
+            assert told["auth"] == {}
+            assert told["key"] is None
+            assert told["identities"] is None
+            kind, address, port = told["peer"].split(":")
+            assert (kind, address) == ("ipv4", "127.0.0.1")
+            assert 1024 < int(port) < 65536
+        assert honest["peer"] == liar["peer"], "one connection"
+        assert [key for key, _ in liar["metadata"]] == ["user-agent"], "the headers of others are no metadata"
 
 
-def test_calls_that_claim_one_request_id_are_kept_apart(run: Run) -> None:
+async def test_calls_that_claim_one_request_id_are_kept_apart() -> None:
     """Ray Serve keeps the children of a call by this id, and cancels them with it."""
 
-    async def scenario() -> None:
-        async with serving() as it:
-            same = [("x-request-id", "11111111-1111-4111-8111-111111111111"), ("request_id", "mine")]
-            told = [await ask(it.channel, *same) for _ in range(2)]
-            assert [t["request_id"] for t in told] == ["mine", "mine"]
-            assert len({t["internal_id"] for t in told} | {same[0][1], "mine"}) == 4
-
-    run(scenario())
+    async with serving() as it:
+        same = [("x-request-id", "11111111-1111-4111-8111-111111111111"), ("request_id", "mine")]
+        told = [await ask(it.channel, *same) for _ in range(2)]
+        assert [t["request_id"] for t in told] == ["mine", "mine"]
+        assert len({t["internal_id"] for t in told} | {same[0][1], "mine"}) == 4
 
 
 SERVER_CA, CLIENT_CA, OTHER_CA = Authority("servers"), Authority("clients"), Authority("others")
@@ -148,17 +141,14 @@ def secure_channel(port: int, client: Pair | None = None) -> grpc.aio.Channel:
     )
 
 
-def test_a_client_over_tls_without_a_certificate(run: Run) -> None:
-    async def scenario() -> None:
-        async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
-            for client, lies in ((None, ()), (None, LIES), (CLIENT_CA.sign("unasked"), LIES)):
-                async with secure_channel(it.port, client) as channel:
-                    told = await ask(channel, *lies)
-                assert told["auth"] == {"transport_security_type": ["ssl"]}
-                assert (told["key"], told["identities"]) == (None, None)
-                assert "127.0.0.1:" in told["peer"]
-
-    run(scenario())
+async def test_a_client_over_tls_without_a_certificate() -> None:
+    async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
+        for client, lies in ((None, ()), (None, LIES), (CLIENT_CA.sign("unasked"), LIES)):
+            async with secure_channel(it.port, client) as channel:
+                told = await ask(channel, *lies)
+            assert told["auth"] == {"transport_security_type": ["ssl"]}
+            assert (told["key"], told["identities"]) == (None, None)
+            assert "127.0.0.1:" in told["peer"]
 
 
 STRANGE = 'O"B;rien, \\ü=1'
@@ -192,73 +182,61 @@ STRANGE = 'O"B;rien, \\ü=1'
     ],
     ids=["all", "common name", "strange", "injected in the name", "injected in DNS"],
 )
-def test_a_client_with_a_certificate_is_whom_it_names(
-    run: Run, client: Pair, auth: dict[str, list[str]], identities: list[str]
+async def test_a_client_with_a_certificate_is_whom_it_names(
+    client: Pair, auth: dict[str, list[str]], identities: list[str]
 ) -> None:
-    async def scenario() -> None:
-        async with serving(lambda folder: tls_files(folder, mutual=True)) as it, secure_channel(it.port, client) as c:
-            for lies in ((), LIES):
-                told = await ask(c, *lies)
-                assert told["identities"] == identities
-                assert told["auth"]["transport_security_type"] == ["ssl"]
-                assert told["auth"]["x509_pem_cert"] == [client.certificate.decode()]
-                assert auth.items() <= told["auth"].items()
-                assert told["key"] == (
-                    "x509_subject_alternative_name"
-                    if "x509_subject_alternative_name" in told["auth"]
-                    else "x509_common_name"
-                )
-
-    run(scenario())
+    async with serving(lambda folder: tls_files(folder, mutual=True)) as it, secure_channel(it.port, client) as c:
+        for lies in ((), LIES):
+            told = await ask(c, *lies)
+            assert told["identities"] == identities
+            assert told["auth"]["transport_security_type"] == ["ssl"]
+            assert told["auth"]["x509_pem_cert"] == [client.certificate.decode()]
+            assert auth.items() <= told["auth"].items()
+            assert told["key"] == (
+                "x509_subject_alternative_name"
+                if "x509_subject_alternative_name" in told["auth"]
+                else "x509_common_name"
+            )
 
 
 @pytest.mark.parametrize("client", [None, OTHER_CA.sign("ann")], ids=["none", "of another authority"])
-def test_a_client_without_a_certificate_of_ours_is_refused(run: Run, client: Pair | None) -> None:
-    async def scenario() -> None:
-        async with serving(lambda folder: tls_files(folder, mutual=True)) as it:
-            async with secure_channel(it.port, CLIENT_CA.sign("ann")) as channel:
-                await ask(channel)
-            async with secure_channel(it.port, client) as channel:
-                method = channel.unary_unary(PATH)
-                with pytest.raises(grpc.aio.AioRpcError) as raised:
-                    await method(b"", timeout=10)
-                assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-
-    run(scenario())
-
-
-def test_plain_text_is_refused_where_tls_is_spoken(run: Run) -> None:
-    async def scenario() -> None:
-        async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
-            async with secure_channel(it.port) as channel:
-                await ask(channel)
+async def test_a_client_without_a_certificate_of_ours_is_refused(client: Pair | None) -> None:
+    async with serving(lambda folder: tls_files(folder, mutual=True)) as it:
+        async with secure_channel(it.port, CLIENT_CA.sign("ann")) as channel:
+            await ask(channel)
+        async with secure_channel(it.port, client) as channel:
+            method = channel.unary_unary(PATH)
             with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await it.channel.unary_unary(PATH)(b"", timeout=10)
+                await method(b"", timeout=10)
             assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
-    run(scenario())
+
+async def test_plain_text_is_refused_where_tls_is_spoken() -> None:
+    async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
+        async with secure_channel(it.port) as channel:
+            await ask(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await it.channel.unary_unary(PATH)(b"", timeout=10)
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_certificate_that_is_replaced_is_used_without_a_restart(run: Run) -> None:
+async def test_a_certificate_that_is_replaced_is_used_without_a_restart() -> None:
     def serial(port: int) -> str:
         pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
         return pem
 
-    async def scenario() -> None:
-        async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
-            async with secure_channel(it.port) as channel:
-                await ask(channel)
-                assert await asyncio.to_thread(serial, it.port) == SERVER.certificate.decode()
-                renewed = SERVER_CA.sign("server", dns=("localhost",))
-                renewed.write(it.folder / "certificates", "server")
-                for _ in range(500):
-                    if await asyncio.to_thread(serial, it.port) == renewed.certificate.decode():
-                        break
-                    await asyncio.sleep(0.01)
-                else:
-                    raise AssertionError("Envoy still shows the old certificate")
-                await ask(channel)  # the connection is the old one, and lives
-            async with secure_channel(it.port) as channel:
-                await ask(channel)
-
-    run(scenario())
+    async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
+        async with secure_channel(it.port) as channel:
+            await ask(channel)
+            assert await asyncio.to_thread(serial, it.port) == SERVER.certificate.decode()
+            renewed = SERVER_CA.sign("server", dns=("localhost",))
+            renewed.write(it.folder / "certificates", "server")
+            for _ in range(500):
+                if await asyncio.to_thread(serial, it.port) == renewed.certificate.decode():
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                raise AssertionError("Envoy still shows the old certificate")
+            await ask(channel)  # the connection is the old one, and lives
+        async with secure_channel(it.port) as channel:
+            await ask(channel)

@@ -34,9 +34,9 @@ class Envoy:
             raise self.error
         self.holds = {app.name: app for app in snapshot.applications}
 
-    def publish(self, *apps: Application) -> dict[str, str]:
+    async def publish(self, *apps: Application) -> dict[str, str]:
         self.tries = 0
-        self.is_complete = asyncio.run(self.isolation.publish(Snapshot(1, apps)))
+        self.is_complete = await self.isolation.publish(Snapshot(1, apps))
         return {refusal.application: refusal.reason for refusal in self.isolation.refusals}
 
 
@@ -53,78 +53,78 @@ def replicas(app: Application) -> list[str]:
     return [endpoint.replica_id for deployment in app.deployments for endpoint in deployment.endpoints]
 
 
-def test_what_is_good_is_published_once() -> None:
+async def test_what_is_good_is_published_once() -> None:
     envoy = Envoy()
-    assert envoy.publish(app("a"), app("b")) == {}
+    assert await envoy.publish(app("a"), app("b")) == {}
     assert envoy.tries == 1
     assert envoy.isolation.in_force == Snapshot(1, (app("a"), app("b")))
 
 
-def test_the_others_are_updated_and_the_bad_one_is_named() -> None:
+async def test_the_others_are_updated_and_the_bad_one_is_named() -> None:
     envoy = Envoy(is_bad)
-    envoy.publish(app("a"), app("b"), app("c"))
-    refused = envoy.publish(app("a", "r", "new"), app("b", host="bad"), app("c", "other"))
+    await envoy.publish(app("a"), app("b"), app("c"))
+    refused = await envoy.publish(app("a", "r", "new"), app("b", host="bad"), app("c", "other"))
     assert refused == {"b": "Envoy refused ClusterLoadAssignment: no such address"}
     assert envoy.holds == {"a": app("a", "r", "new"), "b": app("b"), "c": app("c", "other")}
     assert str(Refusal("b", "why")) == "application 'b': why"
 
 
-def test_replicas_that_have_left_are_not_kept() -> None:
+async def test_replicas_that_have_left_are_not_kept() -> None:
     envoy = Envoy(is_bad)
-    envoy.publish(app("a", "old", "stays"))
-    envoy.publish(app("a", "stays", "new", host="bad"))
+    await envoy.publish(app("a", "old", "stays"))
+    await envoy.publish(app("a", "stays", "new", host="bad"))
     assert replicas(envoy.holds["a"]) == ["stays"]
 
 
-def test_one_that_was_never_good_is_known_without_replicas() -> None:
+async def test_one_that_was_never_good_is_known_without_replicas() -> None:
     envoy = Envoy(is_bad)
-    envoy.publish(app("a"), app("b", host="bad"))
+    await envoy.publish(app("a"), app("b", host="bad"))
     assert replicas(envoy.holds["b"]) == []
     assert envoy.holds["b"].deployments[0].services == ("demo.b",)
 
 
-def test_calls_do_not_wait_for_replicas_that_are_there_and_refused() -> None:
+async def test_calls_do_not_wait_for_replicas_that_are_there_and_refused() -> None:
     def sleeper(*endpoints: Endpoint) -> Application:
         return Application("s", (Deployment("D", ("demo.s",), endpoints, max_waiting=7),))
 
     envoy = Envoy(is_bad)
-    envoy.publish(sleeper())
+    await envoy.publish(sleeper())
     assert envoy.holds["s"].deployments[0].is_held
-    assert envoy.publish(sleeper(Endpoint("r", "bad", 4000))).keys() == {"s"}
+    assert (await envoy.publish(sleeper(Endpoint("r", "bad", 4000)))).keys() == {"s"}
     assert not envoy.holds["s"].deployments[0].is_held
-    envoy.publish(sleeper())
+    await envoy.publish(sleeper())
     assert envoy.holds["s"].deployments[0].is_held
 
 
-def test_one_whose_very_name_is_refused_is_left_out_and_only_that() -> None:
+async def test_one_whose_very_name_is_refused_is_left_out_and_only_that() -> None:
     envoy = Envoy(lambda app: app.name == "b" or is_bad(app))
     envoy.error = UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
-    refused = envoy.publish(app("a"), app("b"), app("c"))
+    refused = await envoy.publish(app("a"), app("b"), app("c"))
     assert list(refused) == ["b"]
     assert "surrogates not allowed" in refused["b"]
     assert envoy.holds.keys() == {"a", "c"}
-    envoy.publish(app("a"), app("b"), app("c", "more"))
+    await envoy.publish(app("a"), app("b"), app("c", "more"))
     assert envoy.holds.keys() == {"a", "c"}
-    assert envoy.publish(app("a"), app("c", "more")) == {}, "it was deleted"
+    assert await envoy.publish(app("a"), app("c", "more")) == {}, "it was deleted"
 
 
 @pytest.mark.parametrize("bad", [{7}, {0, 999}, {499, 500, 501}])
-def test_a_thousand_applications_are_halved_not_tried_one_by_one(bad: set[int]) -> None:
+async def test_a_thousand_applications_are_halved_not_tried_one_by_one(bad: set[int]) -> None:
     envoy = Envoy(is_bad)
     apps = [app(f"{n:03}", host="bad" if n in bad else "10.0.0.1") for n in range(1000)]
-    assert envoy.publish(*apps).keys() == {f"{n:03}" for n in bad}
+    assert (await envoy.publish(*apps)).keys() == {f"{n:03}" for n in bad}
     assert envoy.tries <= 4 + 22 * len(bad)
     assert all(replicas(envoy.holds[a.name]) == ([] if is_bad(a) else ["r"]) for a in apps)
 
 
-def test_a_search_is_bounded_and_goes_on_where_it_was() -> None:
+async def test_a_search_is_bounded_and_goes_on_where_it_was() -> None:
     envoy = Envoy(is_bad)
     envoy.seconds_a_try = 0.5
     apps = [app(f"{n:02}", host="bad" if n % 3 else "10.0.0.1") for n in range(48)]
     rounds = 0
     while not rounds or not envoy.is_complete:
         began, rounds = envoy.now, rounds + 1
-        envoy.publish(*apps)
+        await envoy.publish(*apps)
         assert envoy.now - began <= 7, "a proxy's lease"
         assert rounds < 40
     assert rounds > 1
@@ -132,79 +132,79 @@ def test_a_search_is_bounded_and_goes_on_where_it_was() -> None:
     assert all(replicas(envoy.holds[a.name]) == ([] if is_bad(a) else ["r"]) for a in apps)
 
 
-def test_only_what_changed_is_searched() -> None:
+async def test_only_what_changed_is_searched() -> None:
     envoy = Envoy(is_bad)
     apps = [app(f"{n:03}") for n in range(1000)]
-    envoy.publish(*apps)
+    await envoy.publish(*apps)
     apps[3] = app("003", host="bad")
-    envoy.publish(*apps)
+    await envoy.publish(*apps)
     assert envoy.tries == 3, "all, all but the one, and the end"
 
 
-def test_what_is_refused_waits_until_it_changes() -> None:
+async def test_what_is_refused_waits_until_it_changes() -> None:
     envoy = Envoy(is_bad)
-    envoy.publish(app("a"), app("b", host="bad"))
-    assert envoy.publish(app("a", "more"), app("b", host="bad")).keys() == {"b"}
+    await envoy.publish(app("a"), app("b", host="bad"))
+    assert (await envoy.publish(app("a", "more"), app("b", host="bad"))).keys() == {"b"}
     assert envoy.tries == 1, "the same again is not tried again"
     assert replicas(envoy.holds["a"]) == ["more"]
-    assert envoy.publish(app("a", "more"), app("b", "mended")) == {}
+    assert await envoy.publish(app("a", "more"), app("b", "mended")) == {}
     assert replicas(envoy.holds["b"]) == ["mended"]
 
 
-def test_what_is_refused_is_tried_again_after_a_while() -> None:
+async def test_what_is_refused_is_tried_again_after_a_while() -> None:
     envoy = Envoy(is_bad)
     table = app("a"), app("b", host="bad")
-    envoy.publish(*table)
+    await envoy.publish(*table)
     envoy.now = 29
     assert not envoy.isolation.is_retry_due()
     envoy.now = 31
     assert envoy.isolation.is_retry_due()
-    assert envoy.publish(*table).keys() == {"b"}
+    assert (await envoy.publish(*table)).keys() == {"b"}
     assert not envoy.isolation.is_retry_due()
     envoy.now = 62
     envoy.refuses = lambda _: False
-    assert envoy.publish(*table) == {}
+    assert await envoy.publish(*table) == {}
     assert envoy.holds["b"] == table[1]
 
 
-def test_what_is_found_here_is_blamed_in_one_line() -> None:
+async def test_what_is_found_here_is_blamed_in_one_line() -> None:
     envoy = Envoy(is_bad)
     envoy.error = InconsistentResources("Envoy's resources are inconsistent:\n  - endpoints 'b#D' hold 'bad'")
-    reasons = envoy.publish(app("a"), app("b", host="bad"))
+    reasons = await envoy.publish(app("a"), app("b", host="bad"))
     assert reasons == {"b": "Envoy's resources are inconsistent: - endpoints 'b#D' hold 'bad'"}
 
 
-def test_a_listener_is_nobodys_fault() -> None:
+async def test_a_listener_is_nobodys_fault() -> None:
     envoy = Envoy(lambda _: True)
     envoy.error = ResourcesRejected(LISTENERS, "address in use")
     with pytest.raises(ResourcesRejected, match="address in use"):
-        envoy.publish(app("a"))
+        await envoy.publish(app("a"))
     assert (envoy.tries, envoy.isolation.refusals, envoy.isolation.in_force) == (1, (), None)
 
 
-def test_what_is_refused_without_anything_new_in_it_is_nobodys_fault() -> None:
+async def test_what_is_refused_without_anything_new_in_it_is_nobodys_fault() -> None:
     envoy = Envoy()
-    envoy.publish(app("a"))
+    await envoy.publish(app("a"))
     envoy.refuses = lambda _: True
     envoy.error = ResourcesRejected(CLUSTERS, "out of memory")
     with pytest.raises(ResourcesRejected, match="out of memory"):
-        envoy.publish(app("a"))
+        await envoy.publish(app("a"))
     with pytest.raises(ResourcesRejected, match="out of memory"):
-        envoy.publish(app("a"), app("b"))
+        await envoy.publish(app("a"), app("b"))
     assert envoy.isolation.refusals == ()
 
 
-def test_an_envoy_that_does_not_answer_blames_nobody() -> None:
+async def test_an_envoy_that_does_not_answer_blames_nobody() -> None:
     envoy = Envoy(lambda _: True)
     envoy.error = asyncio.TimeoutError()
     with pytest.raises(asyncio.TimeoutError):
-        envoy.publish(app("a"))
+        await envoy.publish(app("a"))
     assert envoy.isolation.refusals == ()
 
 
-def test_options_of_the_table_stay() -> None:
+async def test_options_of_the_table_stay() -> None:
     envoy = Envoy(is_bad)
     table = Snapshot(7, (app("a"), app("b", host="bad")), route_by_service=True, listed_services_only=True)
-    asyncio.run(envoy.isolation.publish(table))
+    await envoy.isolation.publish(table)
     assert envoy.isolation.in_force is not None
     assert replace(envoy.isolation.in_force, applications=()) == replace(table, applications=())

@@ -9,7 +9,7 @@ import itertools
 import sys
 import termios
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -21,9 +21,6 @@ from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
 from sdk.service import Cardinality, Method, Row
 from tests.support.envoy_rig import Rig, rig
-
-if TYPE_CHECKING:
-    from tests.support.loops import Run
 
 SERVICE = "t.T"
 FLOOD = b"\x08\x01\x12" + b"\xff\xff\x03" + b"x" * 65535  # a known field, and one that is not
@@ -83,7 +80,7 @@ def bytes_unread(descriptor: int) -> int:
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize("answers", [True, False])
-def test_the_end_of_a_client_overtakes_what_it_has_sent(run: Run, kind: str, answers: bool) -> None:
+async def test_the_end_of_a_client_overtakes_what_it_has_sent(kind: str, answers: bool) -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 
     async def never_reads(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
@@ -95,51 +92,45 @@ def test_the_end_of_a_client_overtakes_what_it_has_sent(run: Run, kind: str, ans
         finally:
             ended.set()
 
-    async def scenario() -> None:
-        async with rig() as it:
-            replica = Replica(kind, NeverReads=never_reads)
-            await publish(it, replica)
-            call = it.channel.stream_stream(f"/{SERVICE}/NeverReads")(wait_for_ready=True)
-            writing = asyncio.create_task(flood(call))
-            await asyncio.wait_for(began.wait(), 5)
-            if answers:
-                assert StringValue.FromString(await call.read()).value == "first"
-            await full(replica)
-            call.cancel()
-            await asyncio.wait_for(ended.wait(), 5)
-            await writing
-            assert replica.server.ongoing == 0
-            await replica.server.drain(quiet_s=0, grace_s=0)
-
-    run(scenario())
+    async with rig() as it:
+        replica = Replica(kind, NeverReads=never_reads)
+        await publish(it, replica)
+        call = it.channel.stream_stream(f"/{SERVICE}/NeverReads")(wait_for_ready=True)
+        writing = asyncio.create_task(flood(call))
+        await asyncio.wait_for(began.wait(), 5)
+        if answers:
+            assert StringValue.FromString(await call.read()).value == "first"
+        await full(replica)
+        call.cancel()
+        await asyncio.wait_for(ended.wait(), 5)
+        await writing
+        assert replica.server.ongoing == 0
+        await replica.server.drain(quiet_s=0, grace_s=0)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_client_that_still_sends_reads_the_last_words_of_a_replica(run: Run, kind: str, answers: bool) -> None:
+async def test_a_client_that_still_sends_reads_the_last_words_of_a_replica(kind: str, answers: bool) -> None:
     async def reads(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
         if answers:
             yield StringValue(value="first")
         async for _ in requests:
             pass
 
-    async def scenario() -> None:
-        async with rig() as it:
-            replica = Replica(kind, Reads=reads)
-            await publish(it, replica)
-            # The client of grpc.aio says INTERNAL itself when a message could not be sent because the call is over.
-            channel = grpc.insecure_channel(f"127.0.0.1:{it.port}")
-            method = channel.stream_stream(f"/{SERVICE}/Reads")
-            calls = [method(itertools.repeat(FLOOD), wait_for_ready=True) for _ in range(20)]
-            while replica.server.ongoing < len(calls):
-                await asyncio.sleep(0.01)
-            await replica.server.drain(quiet_s=0, grace_s=0, last_words_s=5)
-            connections = list(replica.server.sweep.connections)
-            for connection in connections:  # as the kernel does it when the process ends
-                connection.abort()
-            ends = {await asyncio.to_thread(end, call) for call in calls}
-            await asyncio.to_thread(channel.close)
-            assert ends == {(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)}
-            assert not connections, "there was nothing to wait for any more"
-
-    run(scenario())
+    async with rig() as it:
+        replica = Replica(kind, Reads=reads)
+        await publish(it, replica)
+        # The client of grpc.aio says INTERNAL itself when a message could not be sent because the call is over.
+        channel = grpc.insecure_channel(f"127.0.0.1:{it.port}")
+        method = channel.stream_stream(f"/{SERVICE}/Reads")
+        calls = [method(itertools.repeat(FLOOD), wait_for_ready=True) for _ in range(20)]
+        while replica.server.ongoing < len(calls):
+            await asyncio.sleep(0.01)
+        await replica.server.drain(quiet_s=0, grace_s=0, last_words_s=5)
+        connections = list(replica.server.sweep.connections)
+        for connection in connections:  # as the kernel does it when the process ends
+            connection.abort()
+        ends = {await asyncio.to_thread(end, call) for call in calls}
+        await asyncio.to_thread(channel.close)
+        assert ends == {(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)}
+        assert not connections, "there was nothing to wait for any more"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,141 +64,107 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
         await asyncio.sleep(0.01)
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 60))
+async def test_envoy_outlives_the_actor_and_the_next_one_finds_it(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    first = await started(folder, plan(node))
+    first.leave()
+    second = await find(folder)
+    assert second is not None
+    assert second.is_ours
+    assert second.report == first.report
+    assert is_alive(second.report.envoy_pid)
+    await second.stop()
+    assert not is_alive(first.report.envoy_pid)
+    assert not folder.exists()
 
 
-def test_envoy_outlives_the_actor_and_the_next_one_finds_it(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        first = await started(folder, plan(node))
-        first.leave()
-        second = await find(folder)
-        assert second is not None
-        assert second.is_ours
-        assert second.report == first.report
-        assert is_alive(second.report.envoy_pid)
-        await second.stop()
-        assert not is_alive(first.report.envoy_pid)
-        assert not folder.exists()
-
-    run(test)
+async def test_only_an_envoy_that_would_be_started_now_is_adopted(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    assert await adopt(folder, plan(node)) is None, "there is none"
+    first = await started(folder, plan(node))
+    first.leave()
+    same = await adopt(folder, plan(node))
+    assert same is not None
+    assert same.report.envoy_pid == first.report.envoy_pid
+    same.leave()
+    assert await adopt(folder, plan(node)._replace(digest="another")) is None
+    assert not is_alive(first.report.envoy_pid)
+    assert not folder.exists()
 
 
-def test_only_an_envoy_that_would_be_started_now_is_adopted(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        assert await adopt(folder, plan(node)) is None, "there is none"
-        first = await started(folder, plan(node))
-        first.leave()
-        same = await adopt(folder, plan(node))
-        assert same is not None
-        assert same.report.envoy_pid == first.report.envoy_pid
-        same.leave()
-        assert await adopt(folder, plan(node)._replace(digest="another")) is None
-        assert not is_alive(first.report.envoy_pid)
-        assert not folder.exists()
-
-    run(test)
+async def test_it_is_nobodys_child_and_in_a_session_of_its_own(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    before = workers(os.getpid(), sys.executable)
+    envoy = await started(folder, plan(node))
+    supervisor = os.getsid(envoy.report.envoy_pid)
+    assert supervisor not in (os.getsid(0), envoy.report.envoy_pid)
+    assert node.pid in before
+    assert workers(os.getpid(), sys.executable) == before
+    await envoy.stop()
 
 
-def test_it_is_nobodys_child_and_in_a_session_of_its_own(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        before = workers(os.getpid(), sys.executable)
-        envoy = await started(folder, plan(node))
-        supervisor = os.getsid(envoy.report.envoy_pid)
-        assert supervisor not in (os.getsid(0), envoy.report.envoy_pid)
-        assert node.pid in before
-        assert workers(os.getpid(), sys.executable) == before
-        await envoy.stop()
-
-    run(test)
+async def test_nothing_is_left_when_the_node_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    envoy = await started(folder, plan(node, [*SLEEP[:-1], STUBBORN]))
+    node.kill()
+    await until(lambda: not is_alive(envoy.report.envoy_pid) and not folder.exists())
+    envoy.leave()
 
 
-def test_nothing_is_left_when_the_node_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        envoy = await started(folder, plan(node, [*SLEEP[:-1], STUBBORN]))
-        node.kill()
-        await until(lambda: not is_alive(envoy.report.envoy_pid) and not folder.exists())
-        envoy.leave()
-
-    run(test)
+async def test_nothing_is_left_when_no_actor_comes(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    envoy = await started(folder, plan(node, patience_s=0.5))
+    await asyncio.sleep(1)
+    assert is_alive(envoy.report.envoy_pid), "an actor is connected"
+    envoy.leave()
+    await until(lambda: not is_alive(envoy.report.envoy_pid) and not folder.exists())
 
 
-def test_nothing_is_left_when_no_actor_comes(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        envoy = await started(folder, plan(node, patience_s=0.5))
-        await asyncio.sleep(1)
-        assert is_alive(envoy.report.envoy_pid), "an actor is connected"
-        envoy.leave()
-        await until(lambda: not is_alive(envoy.report.envoy_pid) and not folder.exists())
-
-    run(test)
-
-
-def test_a_killed_envoy_is_started_again_and_reported(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        envoy = await started(folder, plan(node))
-        before = envoy.report.envoy_pid
-        os.kill(before, signal.SIGKILL)
-        seen = []
-        async for report in envoy.reports():
-            seen.append((bool(report.envoy_pid), report.exit_code, report.starts))
-            if report.envoy_pid:
-                break
-        assert seen == [(False, -9, 1), (True, -9, 2)]
-        assert is_alive(envoy.report.envoy_pid)
-        await envoy.stop()
-
-    run(test)
+async def test_a_killed_envoy_is_started_again_and_reported(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    envoy = await started(folder, plan(node))
+    before = envoy.report.envoy_pid
+    os.kill(before, signal.SIGKILL)
+    seen = []
+    async for report in envoy.reports():
+        seen.append((bool(report.envoy_pid), report.exit_code, report.starts))
+        if report.envoy_pid:
+            break
+    assert seen == [(False, -9, 1), (True, -9, 2)]
+    assert is_alive(envoy.report.envoy_pid)
+    await envoy.stop()
 
 
-def test_a_killed_supervisor_takes_envoy_with_it(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        envoy = await started(folder, plan(node))
-        os.kill(os.getsid(envoy.report.envoy_pid), signal.SIGKILL)
-        assert [report async for report in envoy.reports()] == []
-        envoy.leave()
-        await until(lambda: not is_alive(envoy.report.envoy_pid))
-        assert await find(folder) is None
-        again = await start(folder, plan(node))
-        await again.stop()
-
-    run(test)
+async def test_a_killed_supervisor_takes_envoy_with_it(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    envoy = await started(folder, plan(node))
+    os.kill(os.getsid(envoy.report.envoy_pid), signal.SIGKILL)
+    assert [report async for report in envoy.reports()] == []
+    envoy.leave()
+    await until(lambda: not is_alive(envoy.report.envoy_pid))
+    assert await find(folder) is None
+    again = await start(folder, plan(node))
+    await again.stop()
 
 
-def test_an_envoy_that_does_not_end_by_itself_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        envoy = await started(folder, plan(node, [*SLEEP[:-1], STUBBORN]))
-        await asyncio.sleep(0.3)  # until it ignores SIGTERM
-        await envoy.stop()
-        assert not is_alive(envoy.report.envoy_pid)
-
-    run(test)
+async def test_an_envoy_that_does_not_end_by_itself_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    envoy = await started(folder, plan(node, [*SLEEP[:-1], STUBBORN]))
+    await asyncio.sleep(0.3)  # until it ignores SIGTERM
+    await envoy.stop()
+    assert not is_alive(envoy.report.envoy_pid)
 
 
-def test_what_cannot_be_started_says_why(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        folder.mkdir(mode=0o700)
-        (folder / "supervisor.json").mkdir()
-        with pytest.raises(OSError, match="supervisor"):
-            await start(folder, plan(node))
-
-    run(test)
+async def test_what_cannot_be_started_says_why(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / "supervisor.json").mkdir()
+    with pytest.raises(OSError, match="supervisor"):
+        await start(folder, plan(node))
 
 
-def test_a_plan_for_a_node_that_has_ended_starts_nothing(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        folder.mkdir(mode=0o700)
-        with pytest.raises(OSError, match=r"did not start.*Ray's node has ended"):
-            await start(folder, plan(node)._replace(node_start=1))
-
-    run(test)
+async def test_a_plan_for_a_node_that_has_ended_starts_nothing(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    folder.mkdir(mode=0o700)
+    with pytest.raises(OSError, match=r"did not start.*Ray's node has ended"):
+        await start(folder, plan(node)._replace(node_start=1))
 
 
-def test_a_folder_that_others_can_enter_is_refused(folder: Path) -> None:
+async def test_a_folder_that_others_can_enter_is_refused(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o755)
     with pytest.raises(IngressError, match="private"):
-        asyncio.run(find(folder))
+        await find(folder)
 
 
 def test_the_routing_table_is_kept_for_the_next_actor(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -49,69 +49,53 @@ class Clock:
             timer[1]()
 
 
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 10))
+async def test_calls_wait_until_they_are_answered_each_deployments_alone() -> None:
+    room = WaitingRoom()
+    mine = [room.enter(KEY, limit=9) for _ in range(3)]
+    other = room.enter(OTHER, limit=9)
+    assert room.counts == {KEY: 3, OTHER: 1}
+    room.answer(KEY, GOES_ON)
+    assert [await call for call in mine] == [GOES_ON] * 3
+    assert room.counts == {OTHER: 1}
+    assert not other.done()
+    room.answer(KEY, GOES_ON)
 
 
-def test_calls_wait_until_they_are_answered_each_deployments_alone() -> None:
-    async def scenario() -> None:
-        room = WaitingRoom()
-        mine = [room.enter(KEY, limit=9) for _ in range(3)]
-        other = room.enter(OTHER, limit=9)
-        assert room.counts == {KEY: 3, OTHER: 1}
-        room.answer(KEY, GOES_ON)
-        assert [await call for call in mine] == [GOES_ON] * 3
-        assert room.counts == {OTHER: 1}
-        assert not other.done()
-        room.answer(KEY, GOES_ON)
-
-    run(scenario())
+async def test_the_limit_is_each_deployments_and_the_refusal_is_immediate() -> None:
+    room = WaitingRoom()
+    waits = [room.enter(KEY, limit=2) for _ in range(2)]
+    refused = room.enter(KEY, limit=2)
+    assert refused.result().code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "2 requests wait for the first replica of application 'app'" in refused.result().details
+    assert not room.enter(OTHER, limit=2).done()
+    waits[0].cancel()
+    await asyncio.sleep(0)
+    assert not room.enter(KEY, limit=2).done(), "the one whose client has gone left its place"
 
 
-def test_the_limit_is_each_deployments_and_the_refusal_is_immediate() -> None:
-    async def scenario() -> None:
-        room = WaitingRoom()
-        waits = [room.enter(KEY, limit=2) for _ in range(2)]
-        refused = room.enter(KEY, limit=2)
-        assert refused.result().code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "2 requests wait for the first replica of application 'app'" in refused.result().details
-        assert not room.enter(OTHER, limit=2).done()
-        waits[0].cancel()
-        await asyncio.sleep(0)
-        assert not room.enter(KEY, limit=2).done(), "the one whose client has gone left its place"
-
-    run(scenario())
-
-
-def test_each_call_has_its_deadline() -> None:
-    async def scenario() -> None:
-        clock = Clock()
-        room = WaitingRoom(call_later=clock.call_later)
-        soon, later, never = (room.enter(KEY, limit=9, timeout_s=seconds) for seconds in (1.0, 2.0, None))
-        clock.forward(0.9)
-        assert not soon.done()
-        clock.forward(0.2)
-        assert soon.result() == Verdict(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
-        assert room.counts == {KEY: 2}
-        room.answer(KEY, GOES_ON)
-        assert (await later, await never) == (GOES_ON, GOES_ON)
-        assert not clock.timers, "no timer outlives its call"
-
-    run(scenario())
+async def test_each_call_has_its_deadline() -> None:
+    clock = Clock()
+    room = WaitingRoom(call_later=clock.call_later)
+    soon, later, never = (room.enter(KEY, limit=9, timeout_s=seconds) for seconds in (1.0, 2.0, None))
+    clock.forward(0.9)
+    assert not soon.done()
+    clock.forward(0.2)
+    assert soon.result() == Verdict(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
+    assert room.counts == {KEY: 2}
+    room.answer(KEY, GOES_ON)
+    assert (await later, await never) == (GOES_ON, GOES_ON)
+    assert not clock.timers, "no timer outlives its call"
 
 
-def test_a_change_is_the_first_call_and_the_last() -> None:
-    async def scenario() -> None:
-        changes: list[dict[Any, int]] = []
-        room = WaitingRoom(on_change=lambda: changes.append(room.counts))
-        first, second = room.enter(KEY, limit=9), room.enter(KEY, limit=9)
-        first.cancel()
-        second.cancel()
-        await asyncio.sleep(0)
-        assert changes == [{KEY: 1}, {}]
-        assert not room.counts
-
-    run(scenario())
+async def test_a_change_is_the_first_call_and_the_last() -> None:
+    changes: list[dict[Any, int]] = []
+    room = WaitingRoom(on_change=lambda: changes.append(room.counts))
+    first, second = room.enter(KEY, limit=9), room.enter(KEY, limit=9)
+    first.cancel()
+    second.cancel()
+    await asyncio.sleep(0)
+    assert changes == [{KEY: 1}, {}]
+    assert not room.counts
 
 
 class Starter:
@@ -136,61 +120,52 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_a_deployment_is_woken_once_however_many_wait_at_however_many_proxies() -> None:
-    async def scenario() -> None:
-        starter, clock = Starter(), Clock()
-        waking = Waking(starter, clock)
-        for _ in range(3):
-            assert waking.report("p1", {KEY: 7}) == {}
-            assert waking.report("p2", {KEY: 2}) == {}
-            await settle()
-        assert starter.asked == [KEY]
-        assert waking.waiting == {KEY: 9}
-        waking.report("p1", {})
+async def test_a_deployment_is_woken_once_however_many_wait_at_however_many_proxies() -> None:
+    starter, clock = Starter(), Clock()
+    waking = Waking(starter, clock)
+    for _ in range(3):
+        assert waking.report("p1", {KEY: 7}) == {}
+        assert waking.report("p2", {KEY: 2}) == {}
         await settle()
-        assert not starter.cancelled
-        waking.report("p2", {})
-        await settle()
-        assert starter.cancelled == 1, "nobody waits any more"
-
-    run(scenario())
+    assert starter.asked == [KEY]
+    assert waking.waiting == {KEY: 9}
+    waking.report("p1", {})
+    await settle()
+    assert not starter.cancelled
+    waking.report("p2", {})
+    await settle()
+    assert starter.cancelled == 1, "nobody waits any more"
 
 
-def test_a_proxy_that_no_longer_reports_has_no_waiting_calls() -> None:
-    async def scenario() -> None:
-        starter, clock = Starter(), Clock()
-        waking = Waking(starter, clock)
-        waking.report("p1", {KEY: 1})
-        await settle()
-        clock.forward(2.9)
-        waking.expire()
-        assert waking.waiting == {KEY: 1}
-        clock.forward(0.2)
-        waking.expire()
-        await settle()
-        assert (waking.waiting, starter.cancelled) == ({}, 1)
-
-    run(scenario())
+async def test_a_proxy_that_no_longer_reports_has_no_waiting_calls() -> None:
+    starter, clock = Starter(), Clock()
+    waking = Waking(starter, clock)
+    waking.report("p1", {KEY: 1})
+    await settle()
+    clock.forward(2.9)
+    waking.expire()
+    assert waking.waiting == {KEY: 1}
+    clock.forward(0.2)
+    waking.expire()
+    await settle()
+    assert (waking.waiting, starter.cancelled) == ({}, 1)
 
 
-def test_why_nothing_starts_is_told_to_every_proxy_and_then_it_is_tried_again() -> None:
-    async def scenario() -> None:
-        starter, clock = Starter(), Clock()
-        waking = Waking(starter, clock)
-        waking.report("p1", {KEY: 1})
-        await settle()
-        starter.outcome.set_result("OSError: no model")
-        await settle()
-        assert waking.report("p1", {KEY: 1}) == {KEY: "OSError: no model"}
-        assert waking.report("p2", {KEY: 1, OTHER: 1}) == {KEY: "OSError: no model"}
-        starter.outcome = asyncio.get_running_loop().create_future()
-        clock.forward(2.1)
-        assert waking.report("p1", {KEY: 1}) == {}, "what was in the way may be gone"
-        await settle()
-        assert starter.asked.count(KEY) == 2
-        await waking.stop()
-
-    run(scenario())
+async def test_why_nothing_starts_is_told_to_every_proxy_and_then_it_is_tried_again() -> None:
+    starter, clock = Starter(), Clock()
+    waking = Waking(starter, clock)
+    waking.report("p1", {KEY: 1})
+    await settle()
+    starter.outcome.set_result("OSError: no model")
+    await settle()
+    assert waking.report("p1", {KEY: 1}) == {KEY: "OSError: no model"}
+    assert waking.report("p2", {KEY: 1, OTHER: 1}) == {KEY: "OSError: no model"}
+    starter.outcome = asyncio.get_running_loop().create_future()
+    clock.forward(2.1)
+    assert waking.report("p1", {KEY: 1}) == {}, "what was in the way may be gone"
+    await settle()
+    assert starter.asked.count(KEY) == 2
+    await waking.stop()
 
 
 def snapshot(*, endpoints: tuple[Endpoint, ...] = (), max_waiting: int = 5) -> Snapshot:
@@ -205,36 +180,33 @@ def check(**headers: str) -> pb.CheckRequest:
     return request
 
 
-def test_the_gate_opens_when_envoy_has_a_replica_and_shuts_before_envoy_loses_the_last() -> None:
-    async def scenario() -> None:
-        async def report(_: Any) -> dict[Any, str]:
-            return {}
+async def test_the_gate_opens_when_envoy_has_a_replica_and_shuts_before_envoy_loses_the_last() -> None:
+    async def report(_: Any) -> dict[Any, str]:
+        return {}
 
-        gate = Gate(report, settle_s=0.0)
-        ready = snapshot(endpoints=(Endpoint("r1", "127.0.0.1", 4000),))
-        gate.serve(snapshot())
-        call = asyncio.ensure_future(gate._check(check(), None))
-        await settle()
-        assert gate.waiting == {KEY: 1}
-        gate.expect(ready)
-        await settle()
-        assert not call.done(), "Envoy does not have it yet"
-        gate.serve(ready)
-        assert (await call).HasField("ok_response")
-        assert (await gate._check(check(grpc_timeout="10S"), None)).ok_response.headers[0].header.value == "10000m"
-        gate.expect(snapshot())
-        call = asyncio.ensure_future(gate._check(check(), None))
-        await settle()
-        assert gate.waiting == {KEY: 1}, "the replica that Envoy still has is about to leave"
-        call.cancel()
-        await settle()
-        assert not gate.waiting, "the client has gone"
-        gate.serve(replace(snapshot(max_waiting=0), version=2))
-        denied = (await gate._check(check(), None)).denied_response
-        assert (denied.headers[0].header.key, denied.headers[0].header.value) == ("grpc-status", "14")
-        gate.serve(Snapshot(3))
-        denied = (await gate._check(check(), None)).denied_response
-        assert denied.headers[0].header.value == "5"
-        assert denied.body.startswith("Application 'app' not found.")
-
-    run(scenario())
+    gate = Gate(report, settle_s=0.0)
+    ready = snapshot(endpoints=(Endpoint("r1", "127.0.0.1", 4000),))
+    gate.serve(snapshot())
+    call = asyncio.ensure_future(gate._check(check(), None))
+    await settle()
+    assert gate.waiting == {KEY: 1}
+    gate.expect(ready)
+    await settle()
+    assert not call.done(), "Envoy does not have it yet"
+    gate.serve(ready)
+    assert (await call).HasField("ok_response")
+    assert (await gate._check(check(grpc_timeout="10S"), None)).ok_response.headers[0].header.value == "10000m"
+    gate.expect(snapshot())
+    call = asyncio.ensure_future(gate._check(check(), None))
+    await settle()
+    assert gate.waiting == {KEY: 1}, "the replica that Envoy still has is about to leave"
+    call.cancel()
+    await settle()
+    assert not gate.waiting, "the client has gone"
+    gate.serve(replace(snapshot(max_waiting=0), version=2))
+    denied = (await gate._check(check(), None)).denied_response
+    assert (denied.headers[0].header.key, denied.headers[0].header.value) == ("grpc-status", "14")
+    gate.serve(Snapshot(3))
+    denied = (await gate._check(check(), None)).denied_response
+    assert denied.headers[0].header.value == "5"
+    assert denied.body.startswith("Application 'app' not found.")
