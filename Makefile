@@ -44,8 +44,8 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
-	$(BIN)/python $(BENCH)/bench.py $(if $(QUICK),--quick)
-	$(if $(QUICK),,$(BIN)/python $(BENCH)/codegen_bench.py)
+	$(BIN)/python -m tests.benchmarks.bench $(if $(QUICK),--quick)
+	$(if $(QUICK),,$(BIN)/python -m tests.benchmarks.codegen_bench)
 
 chaos: $(INSTALLED) ## Change, break and kill everything under constant load, in ten minutes: what did clients see?
 	$(BIN)/python -m tests.chaos.chaos
@@ -55,7 +55,7 @@ fuzz: $(INSTALLED) ## Search at random for FUZZ_SECONDS (60) each: mutated reque
 	$(BIN)/pytest --hypothesis-profile=search -m hypothesis --timeout=0 $$(grep -rl --include='test_*.py' '^from hypothesis' tests)
 
 bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc with the other generators.
-	$(BIN)/python tests/benchmarks/codegen_bench.py
+	$(BIN)/python -m tests.benchmarks.codegen_bench
 
 codegen: $(INSTALLED) ## Generate the code of every proto in the repository again.
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE)

@@ -23,8 +23,9 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 from bench_pb2 import Ask, Payload
-from pausing import tree_of
-from works import Work
+
+from tests.benchmarks.pausing import tree_of
+from tests.benchmarks.works import Work
 
 # Ray Serve routes by it, and so do we when there are several applications; a bare server does not mind.
 APPLICATION = ("application", "bench")
