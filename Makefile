@@ -22,7 +22,7 @@ NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-demo: codegen ## Run Ray Serve's gRPC guide from its first call to its last, and leave nothing running.
+demo: $(INSTALLED) ## Run Ray Serve's gRPC guide from its first call to its last, and leave nothing running.
 	$(BIN)/python $(GUIDE)/demo.py
 
 test: check node-client ## Run the checks and every test.
@@ -81,7 +81,7 @@ $(NODE_INSTALLED): $(NODE_CLIENT)/package.json | $(INSTALLED)
 clean: ## Remove what tests, builds and benchmarks wrote.
 	rm -rf build dist bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f $(GUIDE)/digits.joblib $(GUIDE)/digit.png
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .sdk_codegen_cache \) -type d -exec rm -rf {} +
 
 distclean: clean ## Remove .venv, node_modules and what make fuzz found too.
 	rm -rf $(VENV) $(NODE_CLIENT)/node_modules fuzz-failures

@@ -91,7 +91,7 @@ class ReplicaHost:
         # What the wire server logs goes where the handlers' own lines go, as Ray Serve was told to log.
         logging.getLogger("sdk").parent = logger
         self._server = WireServer(
-            [row for shim in definition.shims for row in shim.rows(implementation)],
+            [binding for shim in definition.shims for binding in shim.bindings(implementation)],
             self._settings(),
             enter=request_context_setter(self._application),
             leave=cancel_child_requests,

@@ -27,7 +27,7 @@ from sdk.errors import RpcError
 
 if TYPE_CHECKING:
     from sdk._wire.call import Call
-    from sdk.service import Method, Row
+    from sdk.service import Method, MethodBinding
 
 _INTERNAL = grpc.StatusCode.INTERNAL
 
@@ -36,7 +36,7 @@ class Route:
     """One method bound to its handler, with everything looked up once that a call needs.
 
     Args:
-        row: The method and the bound method that answers it.
+        binding: The method and the bound method that answers it.
     """
 
     __slots__ = (
@@ -44,16 +44,16 @@ class Route:
         "response_type", "server_streaming", "takes_context",
     )  # fmt: skip
 
-    def __init__(self, row: Row) -> None:
-        method = row.method
+    def __init__(self, binding: MethodBinding) -> None:
+        method = binding.method
         self.method = method
-        self.handler = row.handler
-        self.label = getattr(row.handler, "__qualname__", method.path)
+        self.handler = binding.handler
+        self.label = getattr(binding.handler, "__qualname__", method.path)
         self.client_streaming = method.cardinality.client_streaming
         self.server_streaming = method.cardinality.server_streaming
-        self.takes_context = takes_context(row.handler)
+        self.takes_context = takes_context(binding.handler)
         self.response_type = method.response
-        is_async, self.is_generator = kind_of(row.handler)
+        is_async, self.is_generator = kind_of(binding.handler)
         self._from_string: Any = method.request.FromString  # its type knows bytes only
         self.answer = _answer(method, is_async)
         self._inflating: Route | None = None
@@ -97,18 +97,18 @@ class Route:
 
 
 def build_routes(
-    rows: Iterable[Row],
+    bindings: Iterable[MethodBinding],
     compression: grpc.Compression | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
 ) -> dict[bytes, Route]:
     """Return the routes by path.
 
     Args:
-        rows: The methods and their handlers.
+        bindings: The methods and their handlers.
         compression: How answers are compressed whose handler does not say it.
         interceptors: What stands between a call and its handler, the outermost first.
     """
-    routes = {row.method.path.encode(): Route(row) for row in rows}
+    routes = {binding.method.path.encode(): Route(binding) for binding in bindings}
     if interceptors:
         intercept(routes, interceptors)
     if compression is not None:

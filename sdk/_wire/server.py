@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sdk._wire.call import Call
     from sdk._wire.crash_trailers import Endings
-    from sdk.service import Row
+    from sdk.service import MethodBinding
 
 logger = logging.getLogger("sdk.wire")
 
@@ -67,10 +67,10 @@ def _untranslated(error: BaseException) -> BaseException:
 
 
 class WireServer:
-    """Serves the rows of one implementation.
+    """Serves the methods of one implementation.
 
     Args:
-        rows: The methods and their handlers.
+        bindings: The methods and their handlers.
         settings: Limits; they may be replaced while it serves.
         enter: Called in the context of each call's handler before it runs.
         leave: Called on the loop when a call is cancelled.
@@ -92,7 +92,7 @@ class WireServer:
 
     def __init__(
         self,
-        rows: Iterable[Row],
+        bindings: Iterable[MethodBinding],
         settings: WireSettings | None = None,
         *,
         enter: Callable[[Call], None] = _nothing,
@@ -102,7 +102,7 @@ class WireServer:
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
-        self.routes = build_routes(rows, compression, interceptors)
+        self.routes = build_routes(bindings, compression, interceptors)
         self.settings = settings or WireSettings()
         self.enter = enter
         self.leave = leave

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sdk._wire.route import Route
     from sdk._wire.server import WireServer
     from sdk.errors import RpcError
-    from sdk.service import Row
+    from sdk.service import MethodBinding
 
 
 @dataclass(eq=False)
@@ -111,12 +111,12 @@ class Faults:
         self,
         server: WireServer,
         application: str,
-        rows: Iterable[Row],
+        bindings: Iterable[MethodBinding],
         compression: grpc.Compression | None,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]],
     ) -> None:
         """Stand before every method of a wire server. Calls without a fault are answered as if nothing were here."""
-        amid = build_routes(rows, compression, [_Amid(), *interceptors])
+        amid = build_routes(bindings, compression, [_Amid(), *interceptors])
         for path, route in server.routes.items():
             route.answer = self._answer(application, route.answer, amid[path])
 

@@ -173,10 +173,10 @@ class Core:
     def _wire_server(self, replica: LocalReplica) -> WireServer:
         definition = replica.definition
         assert definition is not None
-        rows = [row for shim in definition.shims for row in shim.rows(replica.instance)]
+        bindings = [binding for shim in definition.shims for binding in shim.bindings(replica.instance)]
         interceptors = make_interceptors(definition.cls_name, definition.interceptors)
         server = WireServer(
-            rows,
+            bindings,
             WireSettings(
                 max_ongoing_requests=replica.deployment.max_ongoing_requests,
                 max_queued_requests=replica.deployment.max_queued_requests,
@@ -192,7 +192,7 @@ class Core:
             compression=definition.compression,
             interceptors=interceptors,
         )
-        self.faults.stand_before(server, replica.application, rows, definition.compression, interceptors)
+        self.faults.stand_before(server, replica.application, bindings, definition.compression, interceptors)
         return server
 
     async def _stop(self) -> None:

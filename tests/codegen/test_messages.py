@@ -151,7 +151,7 @@ def test_a_damaged_manifest(sdk: Sdk, text: str) -> None:
 
 
 def test_a_manifest_from_the_future(sdk: Sdk) -> None:
-    put({"gen/.sdk-codegen.json": '{"format": 2}'})
+    put({"gen/.sdk-codegen.json": '{"format": 3}'})
     assert outcome(sdk("protos", "--out", "gen")) == (
         2,
         "",

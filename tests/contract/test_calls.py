@@ -11,7 +11,7 @@ import pytest
 from sdk._contract.methods import find, generated_bases
 from sdk._contract.wrappers import signature_of, takes_context
 from sdk._wire.route import Route
-from sdk.service import Method, Row, Shim
+from sdk.service import Method, MethodBinding, Shim
 from tests.contract import (
     right_classes,  # noqa: F401  # notes its classes in the table
     right_wrapped,
@@ -32,7 +32,7 @@ def methods_of(cls: type) -> list[Method]:
 def call(cls: type, method: Method) -> Any:
     """Call a method as the wire server does, far enough that Python has bound every argument."""
     handler = getattr(cls(), method.python_name)
-    route = Route(Row(method, handler))
+    route = Route(MethodBinding(method, handler))
     result = handler(method.request(), **({"grpc_context": "a context"} if route.takes_context else {}))
     if inspect.iscoroutine(result):
         try:

@@ -18,6 +18,7 @@ PROTO = (
 FILES = ["greet_pb2.py", "greet_pb2.pyi", "greet_pb2_grpc.py", "greet_pb2_grpc.pyi", "greet_sdk.py"]
 
 MANIFEST = ".sdk-codegen.json"
+CACHE = ".sdk_codegen_cache"
 
 Sdk = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -61,11 +62,11 @@ def message(name: str, imports: str = "", fields: str = "") -> str:
 
 
 def content(folder: str) -> dict[str, bytes]:
-    """Return every file below a folder but the manifest."""
+    """Return every file below a folder but the manifest and the cache."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in Path(folder).rglob("*")
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path.name != MANIFEST and path.parent.name != CACHE
     }
 
 

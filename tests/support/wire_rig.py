@@ -18,7 +18,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix, unpack_prefix
 from sdk._wire.server import WireServer, WireSettings
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
 from tests.support.loops import PATIENCE_S
 
 _ALIVE, _ = os.pipe()  # for the sweep, which asks the kernel whether a peer is still there
@@ -206,11 +206,11 @@ async def serving() -> AsyncIterator[Serve]:
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
         **handlers: tuple[Cardinality, Any],
     ) -> WireServer:
-        rows = [
-            Row(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+        bindings = [
+            MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
             for name, (cardinality, handler) in handlers.items()
         ]
-        server = WireServer(rows, settings, compression=compression, interceptors=interceptors)
+        server = WireServer(bindings, settings, compression=compression, interceptors=interceptors)
         server.attach(asyncio.get_running_loop())
         servers.append(server)
         return server

@@ -29,7 +29,7 @@ from sdk import current_context
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
 from sdk._wire.server import WireServer, WireSettings
-from sdk.service import Method, Row
+from sdk.service import Method, MethodBinding
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 FAILURES = Path("fuzz-failures")
@@ -168,7 +168,7 @@ class Fuzzer:
         self.entered: list[str] = []
         self.server = WireServer(
             [
-                Row(Method(name, name, f"/t.T/{name}", cardinalities[name], Int32Value, StringValue), handler)
+                MethodBinding(Method(name, name, f"/t.T/{name}", cardinalities[name], Int32Value, StringValue), handler)
                 for name, handler in handlers.items()
             ],
             WireSettings(max_receive_message_length=1000, error_details="message"),

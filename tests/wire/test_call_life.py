@@ -18,7 +18,7 @@ from sdk._wire.call import CANCEL_AGAIN_S
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
 from sdk._wire.server import WireServer, WireSettings
-from sdk.service import Method, Row
+from sdk.service import Method, MethodBinding
 from tests.support import loops, virtual_time
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 from tests.wire.fuzzing import split_answers
@@ -111,7 +111,7 @@ class CallLife(RuleBasedStateMachine):
         }
         self.server = WireServer(
             [
-                Row(Method(name, name, f"/t.T/{name}", METHODS[name], Int32Value, StringValue), handler)
+                MethodBinding(Method(name, name, f"/t.T/{name}", METHODS[name], Int32Value, StringValue), handler)
                 for name, handler in handlers.items()
             ],
             WireSettings(max_ongoing_requests=1, max_receive_message_length=50, error_details="none"),

@@ -25,13 +25,13 @@ REPLICA = """
 import asyncio, os, sys
 import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
 from sdk._wire.crash_trailers import Endings
 from sdk._wire.server import WireServer, WireSettings
 
-def row(name, handler):
+def binding(name, handler):
     method = Method(name, name, "/t.T/" + name, Cardinality.UNARY_STREAM, Int32Value, BytesValue)
-    return Row(method, handler)
+    return MethodBinding(method, handler)
 
 async def one(request):
     yield BytesValue(value=b"one")
@@ -64,7 +64,7 @@ async def early(request, grpc_context):
 
 async def main():
     handlers = one, none, long, beats, whole, short, early
-    server = WireServer([row(each.__name__, each) for each in handlers], WireSettings(1000))
+    server = WireServer([binding(each.__name__, each) for each in handlers], WireSettings(1000))
     loop = asyncio.get_running_loop()
     server.endings = Endings.start(loop)
     assert server.endings is not None

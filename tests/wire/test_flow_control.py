@@ -16,7 +16,7 @@ from sdk._wire.flow import HIGH_WATER, MESSAGE_COST
 from sdk._wire.frames import pack_prefix
 from sdk._wire.server import WireServer, WireSettings
 from sdk.context import ServicerContext
-from sdk.service import Method, Row
+from sdk.service import Method, MethodBinding
 from tests.support.loops import on_uvloop
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer
 
@@ -123,7 +123,7 @@ async def over_sockets(settings: WireSettings | None = None, **handlers: Any) ->
     """Serve handlers at a port."""
     server = WireServer(
         [
-            Row(Method(name, name, f"/t.T/{name}", cardinality, BytesValue, BytesValue), handler)
+            MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, BytesValue, BytesValue), handler)
             for name, (cardinality, handler) in handlers.items()
         ],
         settings,

@@ -17,7 +17,7 @@ from sdk._wire import idle_reaper as sweep
 from sdk._wire.connection import Connection
 from sdk._wire.idle_reaper import IDLE_S, PATIENCE_S
 from sdk._wire.server import WireServer
-from sdk.service import Method, Row
+from sdk.service import Method, MethodBinding
 from tests.support import loops
 from tests.support.loops import on_uvloop
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, until
@@ -196,7 +196,7 @@ async def over_sockets(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[i
     }
     server = WireServer(
         [
-            Row(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+            MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
             for name, (cardinality, handler) in handlers.items()
         ]
     )

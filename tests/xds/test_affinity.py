@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 GREET = "/demo.Greeter/SayHello"
 MODELS = tuple(map(str, range(20)))
@@ -25,7 +26,7 @@ async def homes(it: Rig) -> dict[str, str]:
 
 async def arrived(it: Rig, number: int) -> None:
     """Waits until so many calls are or were at the replicas."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while sum(upstream.calls for upstream in it.upstreams.values()) < number:
         assert time.monotonic() < deadline, "a call has not arrived"
         await asyncio.sleep(0.001)
@@ -55,7 +56,7 @@ async def test_a_replica_that_comes_or_leaves_moves_few_models() -> None:
         assert len(moved) <= 2
         assert set(without.values()) == {"a", "b"}
         await publish(it, "a", "b", "c")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while await homes(it) != before:  # a new replica gets calls when it has said that it lives
             assert time.monotonic() < deadline, "models do not come home"
 

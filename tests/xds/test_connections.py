@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sdk._ingress.envoy.drain import say_goodbye
 from sdk._xds.resources import build
 from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.support.envoy_rig import Apps
@@ -57,7 +58,7 @@ async def test_options_of_connections() -> None:
         async with rig("a", "b") as it:
             await publish(it, keepalive_time_s=1.0, keepalive_timeout_s=1.0)
             silent, alive = watch(it.port, answers_pings=False), asyncio.create_task(watch(it.port))
-            frames, seconds = await asyncio.wait_for(silent, 10)
+            frames, seconds = await asyncio.wait_for(silent, PATIENCE_S)
             assert PING in frames
             assert 1 <= seconds < 6
             assert not alive.done(), "this one has answered"
@@ -66,7 +67,7 @@ async def test_options_of_connections() -> None:
     async def idle() -> None:
         async with rig("a", "b") as it:
             await publish(it, max_connection_idle_s=1.0)
-            frames, seconds = await asyncio.wait_for(watch(it.port), 10)
+            frames, seconds = await asyncio.wait_for(watch(it.port), PATIENCE_S)
             assert GOAWAY in frames
             assert 1 <= seconds < 6
 
@@ -75,7 +76,7 @@ async def test_options_of_connections() -> None:
             await publish(it, max_connection_age_s=1.0)
             it.upstreams["a"].hold.clear()
             long = asyncio.create_task(it.call(CALL, ONE))
-            frames, seconds = await asyncio.wait_for(watch(it.port), 10)
+            frames, seconds = await asyncio.wait_for(watch(it.port), PATIENCE_S)
             assert GOAWAY in frames
             assert 1 <= seconds < 6
             assert not long.done(), "its connection is as old, and has a call"
@@ -108,7 +109,7 @@ async def test_an_envoy_says_goodbye_and_lets_calls_end() -> None:
             await asyncio.sleep(0.05)
         assert not goodbye.done()
         it.upstreams["b"].hold.set()
-        await asyncio.wait_for(goodbye, 2)
+        await asyncio.wait_for(goodbye, PATIENCE_S)
         assert (await running)[0] == "OK"
 
 

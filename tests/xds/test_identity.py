@@ -20,7 +20,7 @@ from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
 from sdk._xds.tls import TlsConfig, write_secrets
 from sdk.context import ServicerContext
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
 from tests.support.certificates import Authority, Pair
 from tests.support.envoy_rig import Rig, rig
 
@@ -60,7 +60,7 @@ async def who_am_i(request: StringValue, grpc_context: ServicerContext) -> Strin
 @asynccontextmanager
 async def serving(make_tls: Callable[[Path], TlsConfig] | None = None) -> AsyncIterator[Rig]:
     method = Method("WhoAmI", "who_am_i", PATH, Cardinality.UNARY_UNARY, StringValue, StringValue)
-    server = WireServer([Row(method, who_am_i)])
+    server = WireServer([MethodBinding(method, who_am_i)])
     port = await server.listen("127.0.0.1")
     async with rig() as it:
         it.upstreams["replica"] = Replica(Endpoint("replica", "127.0.0.1", port), server)  # type: ignore[assignment]

@@ -6,12 +6,13 @@ import asyncio
 import time
 
 from tests.support.envoy_rig import Upstream, rig
+from tests.support.loops import PATIENCE_S
 
 GREET = "/demo.Greeter/SayHello"
 
 
 async def until_connections(upstream: Upstream, number: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while upstream.connections != number:
         assert time.monotonic() < deadline, f"{upstream.connections} connections, not {number}"
         await asyncio.sleep(0.01)

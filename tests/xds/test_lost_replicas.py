@@ -14,6 +14,7 @@ import pytest
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._xds.resources import build
 from tests.support.envoy_rig import Rig, Upstream, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.support.envoy_rig import Apps
@@ -42,7 +43,7 @@ async def publish_store(it: Rig) -> None:
     (app,) = snapshot.applications
     store = replace(app.deployments[0], idempotent=(GET,))
     snapshot = replace(snapshot, applications=(replace(app, deployments=(store,)),))
-    await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+    await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), PATIENCE_S)
 
 
 async def call_until_caught(
@@ -58,7 +59,7 @@ async def call_until_caught(
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -86,7 +87,7 @@ async def test_a_replica_that_hangs_gets_no_new_calls_after_two_seconds_and_keep
         assert await late in ("a", "b")
         assert {await call for call in waiting} == {"b"}, "it was busy, and its calls were left to it"
         answers = set()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while "b" not in answers:
             assert time.monotonic() < deadline, "it is back, and must get calls again"
             answers.add(await it.answers(PUT))

@@ -19,8 +19,9 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
 from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 SERVICE = "t.T"
 FLOOD = b"\x08\x01\x12" + b"\xff\xff\x03" + b"x" * 65535  # a known field, and one that is not
@@ -32,7 +33,9 @@ class Replica:
     def __init__(self, kind: str, **handlers: Any) -> None:
         self.kind = kind
         self.server = WireServer(
-            Row(Method(name, name, f"/{SERVICE}/{name}", Cardinality.STREAM_STREAM, Int32Value, StringValue), handler)
+            MethodBinding(
+                Method(name, name, f"/{SERVICE}/{name}", Cardinality.STREAM_STREAM, Int32Value, StringValue), handler
+            )
             for name, handler in handlers.items()
         )
 
@@ -97,12 +100,12 @@ async def test_the_end_of_a_client_overtakes_what_it_has_sent(kind: str, answers
         await publish(it, replica)
         call = it.channel.stream_stream(f"/{SERVICE}/NeverReads")(wait_for_ready=True)
         writing = asyncio.create_task(flood(call))
-        await asyncio.wait_for(began.wait(), 5)
+        await asyncio.wait_for(began.wait(), PATIENCE_S)
         if answers:
             assert StringValue.FromString(await call.read()).value == "first"
         await full(replica)
         call.cancel()
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), PATIENCE_S)
         await writing
         assert replica.server.ongoing == 0
         await replica.server.drain(quiet_s=0, grace_s=0)

@@ -16,6 +16,7 @@ from sdk._xds.packing import CLUSTERS, LISTENERS, pack
 from sdk._xds.rejection import Isolation
 from sdk._xds.resources import Resources, build
 from tests.support.envoy_rig import rig, start_envoy, stop_envoy
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
     from sdk._xds.snapshot import Snapshot
@@ -147,7 +148,7 @@ async def test_overflow_is_resource_exhausted() -> None:
         cluster.circuit_breakers.thresholds[0].max_connections.value = 1
         cluster.circuit_breakers.thresholds[0].max_pending_requests.value = 1
         clusters = {**resources.by_type[CLUSTERS], cluster.name: pack(cluster)}
-        await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTERS: clusters})), 5)
+        await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTERS: clusters})), PATIENCE_S)
         it.upstreams["a"].hold.clear()
         first = asyncio.create_task(it.call(GREET))
         while not it.upstreams["a"].calls:
@@ -175,11 +176,11 @@ async def test_what_envoy_refuses_changes_nothing_and_blocks_nothing() -> None:
             {**bad.by_type, CLUSTERS: {**bad.by_type[CLUSTERS], cluster.name: pack(cluster)}},
         )
         with pytest.raises(ResourcesRejected, match="Expected positive duration") as first:
-            await asyncio.wait_for(it.ads.publish(broken), 5)
+            await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
         assert first.value.type_url == CLUSTERS
         await it.publish(ONE)
         with pytest.raises(ResourcesRejected):
-            await asyncio.wait_for(it.ads.publish(broken), 5)
+            await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
         assert await it.answers(GREET, app("one")) == "a"
         await it.publish({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
         assert await it.answers(GREET, app("bad")) == "b"
@@ -189,7 +190,7 @@ async def test_a_replica_that_envoy_refuses_blocks_its_own_application_only() ->
     async with rig("a", "b") as it:
 
         async def publish(snapshot: Snapshot) -> None:
-            await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+            await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), PATIENCE_S)
 
         isolation = Isolation(publish)
         bad = {"bad": {"Greeter": (["demo.Greeter"], ["b"])}}
@@ -214,7 +215,7 @@ async def test_a_replica_that_envoy_refuses_blocks_its_own_application_only() ->
 async def test_only_listed_services_are_routed() -> None:
     async with rig("a") as it:
         snapshot = replace(it.snapshot(ONE), listed_services_only=True)
-        await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+        await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), PATIENCE_S)
         assert await it.answers(GREET) == "a"
         assert await it.answers(OTHER) == "NOT_FOUND", "from the fallback; a proxy knows better words"
 

@@ -19,6 +19,7 @@ from sdk._ingress.envoy.adoption import SupervisedEnvoy, Table, adopt, find, kee
 from sdk._ingress.envoy.supervisor import Needed, Plan, Restarts, start_of
 from sdk._xds.snapshot import Snapshot
 from sdk.errors import IngressError
+from tests.support.loops import PATIENCE_S
 from tests.support.processes import is_alive, workers
 
 SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"]
@@ -54,11 +55,18 @@ async def started(folder: Path, plan: Plan) -> SupervisedEnvoy:
 
 
 async def anext_report(envoy: SupervisedEnvoy) -> None:
-    await asyncio.wait_for(envoy.reports().__anext__(), 10)
+    await asyncio.wait_for(envoy.reports().__anext__(), PATIENCE_S)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
+def ignores_sigterm(pid: int) -> bool:
+    """Whether a process ignores SIGTERM; one that has just started does not yet (proc(5), SigIgn)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(mask, 16) & 1 << (signal.SIGTERM - 1))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -102,6 +110,7 @@ async def test_it_is_nobodys_child_and_in_a_session_of_its_own(folder: Path, nod
 
 async def test_nothing_is_left_when_the_node_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
     envoy = await started(folder, plan(node, [*SLEEP[:-1], STUBBORN]))
+    await until(lambda: ignores_sigterm(envoy.report.envoy_pid))
     node.kill()
     await until(lambda: not is_alive(envoy.report.envoy_pid) and not folder.exists())
     envoy.leave()
@@ -142,7 +151,7 @@ async def test_a_killed_supervisor_takes_envoy_with_it(folder: Path, node: subpr
 
 async def test_an_envoy_that_does_not_end_by_itself_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
     envoy = await started(folder, plan(node, [*SLEEP[:-1], STUBBORN]))
-    await asyncio.sleep(0.3)  # until it ignores SIGTERM
+    await until(lambda: ignores_sigterm(envoy.report.envoy_pid))
     await envoy.stop()
     assert not is_alive(envoy.report.envoy_pid)
 
