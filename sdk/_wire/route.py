@@ -99,7 +99,7 @@ class Route:
 def build_routes(
     bindings: Iterable[MethodBinding],
     compression: grpc.Compression | None = None,
-    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> dict[bytes, Route]:
     """Return the routes by path.
 

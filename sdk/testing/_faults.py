@@ -9,11 +9,10 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import grpc.aio
-from typing_extensions import Self
 
 from sdk._wire.route import build_routes
 
@@ -113,7 +112,7 @@ class Faults:
         application: str,
         bindings: Iterable[MethodBinding],
         compression: grpc.Compression | None,
-        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]],
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
     ) -> None:
         """Stand before every method of a wire server. Calls without a fault are answered as if nothing were here."""
         amid = build_routes(bindings, compression, [_Amid(), *interceptors])
@@ -142,7 +141,7 @@ class Faults:
         return answer
 
 
-class _Amid(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+class _Amid(grpc.aio.ServerInterceptor):
     """Ends an answer with the error of the call's fault, after some of its messages."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:

@@ -111,7 +111,7 @@ class Callers:
         while not self._over.wait(0.002):
             try:
                 self.answers.append(self._client.Greet(self._request).text)
-            except Exception as error:  # noqa: PERF203  # each call may fail by itself
+            except Exception as error:  # each call may fail by itself
                 self.failures.append(error)
 
 

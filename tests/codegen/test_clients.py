@@ -43,7 +43,7 @@ def awkward(generated: Path) -> Iterator[ModuleType]:
     sys.path.remove(str(generated))
 
 
-class Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+class Echo(grpc.GenericRpcHandler):
     """Answers every method of all four kinds, and sends the metadata that it got back as trailing metadata."""
 
     def __init__(self, services: list[Any]) -> None:
@@ -444,7 +444,7 @@ def test_a_client_can_not_be_pickled(awkward: ModuleType, do: Callable[[Any], An
             do(kind("localhost:1"))
 
 
-class Failing(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+class Failing(grpc.GenericRpcHandler):
     """Ends every call with a status whose details are these bytes."""
 
     def __init__(self) -> None:

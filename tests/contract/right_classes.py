@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Answers = Stream[Answer]
     OneAnswer: TypeAlias = "Answer"
 
-Alias = Union[Reply, Awaitable[Reply]]  # noqa: UP007  # evaluated on Python 3.10 as well
+Alias = Union[Reply, Awaitable[Reply]]  # noqa: UP007  # the other spelling of a union
 NamedAlias = TypeAliasType("NamedAlias", Reply)
 New = NewType("New", Reply)
 AnyMessage = TypeVar("AnyMessage", bound=Message)

@@ -26,7 +26,7 @@ def test_redeploy_under_load_loses_nothing(deploy: Any, ingress: Any) -> None:
             while not stop.is_set():
                 try:
                     seen.append(stub.__call__(FOO, metadata=(("application", "changing"),)).greeting[:2])
-                except grpc.RpcError as error:  # noqa: PERF203  # each call may fail by itself
+                except grpc.RpcError as error:  # each call may fail by itself
                     failed.append(error)
 
     threads = [threading.Thread(target=load) for _ in range(4)]

@@ -90,7 +90,7 @@ def calls(call: Callable[[], str]) -> Iterator[list[str]]:
         while not over.wait(0.002):
             try:
                 answers.append(call())
-            except grpc.RpcError as error:  # noqa: PERF203  # each call may fail by itself
+            except grpc.RpcError as error:  # each call may fail by itself
                 answers.append(str(error))
 
     thread = threading.Thread(target=run)

@@ -58,7 +58,7 @@ def test_an_application_that_envoy_refuses_is_named_and_blocks_no_other(channel:
     # A node that is known by a link-local address, of an interface that the proxy's machine does not have.
     unreachable = Endpoint("unreachable", "fe80::1%nowhere", 4000, "another node")
     bad = Replica("refused", "Elsewhere", ("else.Where",), unreachable)
-    reason = "application 'refused': Envoy refused ClusterLoadAssignment: malformed IP address: fe80::1%nowhere"
+    reason = "application 'refused': Envoy rejected ClusterLoadAssignment: malformed IP address: fe80::1%nowhere"
     options = ray.get(controller.lease.remote()).options
     try:
         began = time.monotonic()

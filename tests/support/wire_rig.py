@@ -152,7 +152,7 @@ class Peer:
             written.clear()
             try:
                 await asyncio.wait_for(written.wait(), PATIENCE_S)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 raise AssertionError(f"no end of an answer: {self.transport.written!r}") from None
         return self.trailers()
 

@@ -68,7 +68,7 @@ class Script:
                 if step == "send":
                     yield StringValue(value="x" * 100)
                 elif step == "read" and hasattr(requests, "__anext__"):
-                    await anext(requests, None)  # a builtin since Python 3.10
+                    await anext(requests, None)
                 elif step == "raise":
                     raise RpcError(grpc.StatusCode.NOT_FOUND, "told so")
                 elif step == "fail":

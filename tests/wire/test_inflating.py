@@ -109,6 +109,7 @@ async def test_a_long_message_is_decompressed_off_the_loop(
         (pack_prefix(1, len(LONG)) + LONG, "message is not valid gzip"),
         (packed(bytes(1_000_000)), "longer than the limit"),
     ],
+    ids=["flag", "no gzip", "too long"],
 )
 async def test_what_is_wrong_with_it_is_told(
     cardinality: Any, handler: Any, data: bytes, says: str, serve: Any

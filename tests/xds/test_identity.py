@@ -1,4 +1,4 @@
-"""Who calls, as a handler sees it behind a real Envoy: over plain text and TLS, and with a client that lies."""
+"""Client identity in a handler behind a real Envoy: plain text, TLS, and clients with forged headers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ APPS: Any = {"one": {"Greeter": (["demo.Greeter"], ["replica"])}}
 
 @dataclass
 class Replica:
-    """A wire server whose one method tells what its context says of the client."""
+    """Wire server whose method returns what its context knows about the client."""
 
     endpoint: Endpoint
     server: WireServer
@@ -78,11 +78,11 @@ async def ask(channel: grpc.aio.Channel, *metadata: tuple[str, str]) -> dict[str
         PATH, request_serializer=StringValue.SerializeToString, response_deserializer=StringValue.FromString
     )
     answer = await method(StringValue(), metadata=metadata, timeout=10, wait_for_ready=True)
-    told: dict[str, Any] = json.loads(answer.value)
-    return told
+    seen: dict[str, Any] = json.loads(answer.value)
+    return seen
 
 
-LIES = (
+FORGED_HEADERS = (
     ("x-forwarded-for", "6.6.6.6"),
     ("x-forwarded-for", "6.6.6.7"),
     ("x-forwarded-proto", "https"),
@@ -95,28 +95,28 @@ LIES = (
 )
 
 
-async def test_a_client_over_plain_text_is_its_address_whatever_it_says() -> None:
+async def test_a_plain_text_client_is_identified_by_its_address_only() -> None:
     async with serving() as it:
-        honest, liar = await ask(it.channel), await ask(it.channel, *LIES)
-        for told in (honest, liar):
-            assert told["auth"] == {}
-            assert told["key"] is None
-            assert told["identities"] is None
-            kind, address, port = told["peer"].split(":")
+        honest, forger = await ask(it.channel), await ask(it.channel, *FORGED_HEADERS)
+        for seen in (honest, forger):
+            assert seen["auth"] == {}
+            assert seen["key"] is None
+            assert seen["identities"] is None
+            kind, address, port = seen["peer"].split(":")
             assert (kind, address) == ("ipv4", "127.0.0.1")
             assert 1024 < int(port) < 65536
-        assert honest["peer"] == liar["peer"], "one connection"
-        assert [key for key, _ in liar["metadata"]] == ["user-agent"], "the headers of others are no metadata"
+        assert honest["peer"] == forger["peer"], "one connection"
+        assert [key for key, _ in forger["metadata"]] == ["user-agent"], "other forged headers are not metadata"
 
 
-async def test_calls_that_claim_one_request_id_are_kept_apart() -> None:
-    """Ray Serve keeps the children of a call by this id, and cancels them with it."""
+async def test_calls_with_the_same_request_id_have_distinct_internal_ids() -> None:
+    """Ray Serve tracks the child calls of a call by the internal id, and cancels them with it."""
 
     async with serving() as it:
         same = [("x-request-id", "11111111-1111-4111-8111-111111111111"), ("request_id", "mine")]
-        told = [await ask(it.channel, *same) for _ in range(2)]
-        assert [t["request_id"] for t in told] == ["mine", "mine"]
-        assert len({t["internal_id"] for t in told} | {same[0][1], "mine"}) == 4
+        seen = [await ask(it.channel, *same) for _ in range(2)]
+        assert [t["request_id"] for t in seen] == ["mine", "mine"]
+        assert len({t["internal_id"] for t in seen} | {same[0][1], "mine"}) == 4
 
 
 SERVER_CA, CLIENT_CA, OTHER_CA = Authority("servers"), Authority("clients"), Authority("others")
@@ -143,12 +143,12 @@ def secure_channel(port: int, client: Pair | None = None) -> grpc.aio.Channel:
 
 async def test_a_client_over_tls_without_a_certificate() -> None:
     async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
-        for client, lies in ((None, ()), (None, LIES), (CLIENT_CA.sign("unasked"), LIES)):
+        for client, forged in ((None, ()), (None, FORGED_HEADERS), (CLIENT_CA.sign("unasked"), FORGED_HEADERS)):
             async with secure_channel(it.port, client) as channel:
-                told = await ask(channel, *lies)
-            assert told["auth"] == {"transport_security_type": ["ssl"]}
-            assert (told["key"], told["identities"]) == (None, None)
-            assert "127.0.0.1:" in told["peer"]
+                seen = await ask(channel, *forged)
+            assert seen["auth"] == {"transport_security_type": ["ssl"]}
+            assert (seen["key"], seen["identities"]) == (None, None)
+            assert "127.0.0.1:" in seen["peer"]
 
 
 STRANGE = 'O"B;rien, \\ü=1'
@@ -182,25 +182,25 @@ STRANGE = 'O"B;rien, \\ü=1'
     ],
     ids=["all", "common name", "strange", "injected in the name", "injected in DNS"],
 )
-async def test_a_client_with_a_certificate_is_whom_it_names(
+async def test_a_client_is_identified_by_its_certificate(
     client: Pair, auth: dict[str, list[str]], identities: list[str]
 ) -> None:
     async with serving(lambda folder: tls_files(folder, mutual=True)) as it, secure_channel(it.port, client) as c:
-        for lies in ((), LIES):
-            told = await ask(c, *lies)
-            assert told["identities"] == identities
-            assert told["auth"]["transport_security_type"] == ["ssl"]
-            assert told["auth"]["x509_pem_cert"] == [client.certificate.decode()]
-            assert auth.items() <= told["auth"].items()
-            assert told["key"] == (
+        for forged in ((), FORGED_HEADERS):
+            seen = await ask(c, *forged)
+            assert seen["identities"] == identities
+            assert seen["auth"]["transport_security_type"] == ["ssl"]
+            assert seen["auth"]["x509_pem_cert"] == [client.certificate.decode()]
+            assert auth.items() <= seen["auth"].items()
+            assert seen["key"] == (
                 "x509_subject_alternative_name"
-                if "x509_subject_alternative_name" in told["auth"]
+                if "x509_subject_alternative_name" in seen["auth"]
                 else "x509_common_name"
             )
 
 
 @pytest.mark.parametrize("client", [None, OTHER_CA.sign("ann")], ids=["none", "of another authority"])
-async def test_a_client_without_a_certificate_of_ours_is_refused(client: Pair | None) -> None:
+async def test_a_client_without_a_valid_certificate_is_rejected(client: Pair | None) -> None:
     async with serving(lambda folder: tls_files(folder, mutual=True)) as it:
         async with secure_channel(it.port, CLIENT_CA.sign("ann")) as channel:
             await ask(channel)
@@ -211,7 +211,7 @@ async def test_a_client_without_a_certificate_of_ours_is_refused(client: Pair | 
             assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_plain_text_is_refused_where_tls_is_spoken() -> None:
+async def test_plain_text_is_rejected_on_a_tls_listener() -> None:
     async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
         async with secure_channel(it.port) as channel:
             await ask(channel)
@@ -220,7 +220,7 @@ async def test_plain_text_is_refused_where_tls_is_spoken() -> None:
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_a_certificate_that_is_replaced_is_used_without_a_restart() -> None:
+async def test_a_replaced_certificate_is_used_without_a_restart() -> None:
     def serial(port: int) -> str:
         pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
         return pem
@@ -237,6 +237,6 @@ async def test_a_certificate_that_is_replaced_is_used_without_a_restart() -> Non
                 await asyncio.sleep(0.01)
             else:
                 raise AssertionError("Envoy still shows the old certificate")
-            await ask(channel)  # the connection is the old one, and lives
+            await ask(channel)  # the old connection still works
         async with secure_channel(it.port) as channel:
             await ask(channel)

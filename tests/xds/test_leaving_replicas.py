@@ -1,4 +1,4 @@
-"""What a replica that leaves can rely on: each thread of Envoy closes its connections when it forgets the replica."""
+"""Each thread of Envoy closes its connections to a removed replica, which a leaving replica relies on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def until_connections(upstream: Upstream, number: int) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_envoy_closes_what_is_idle_at_once_and_what_is_busy_after_its_answer() -> None:
+async def test_envoy_closes_connections_of_a_removed_replica_when_they_are_idle() -> None:
     async with rig("a", "b") as it:
         await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b"])}})
         leaving = it.upstreams["b"]
