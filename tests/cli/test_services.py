@@ -196,14 +196,14 @@ def test_descriptors_in_a_file(invoke: Invoke, server: sdk.testing.Server, tmp_p
     [
         (["Tikcet"], " has no service, method or type 'Tikcet'; did you mean desk.v1.Ticket?\n"),
         (["xyzzy"], "error: The server at {target} has no service, method or type 'xyzzy'\n"),
-        (["Echo"], "error: 'Echo' is the name of several things: desk.v1.Annex.Echo, desk.v1.Desk.Echo\n"),
-        (["Desk", "--template"], "error: --template: desk.v1.Desk is no message, it is a service\n"),
+        (["Echo"], "error: 'Echo' is ambiguous: desk.v1.Annex.Echo, desk.v1.Desk.Echo\n"),
+        (["Desk", "--template"], "error: --template: desk.v1.Desk is a service, not a message\n"),
         (
             ["Desk", "--descriptor-set-out", "x"],
-            "error: --descriptor-set-out takes all services; leave NAME out.\n",
+            "error: --descriptor-set-out writes all services; omit NAME.\n",
         ),
         (["--template"], "error: --template needs the NAME of a message.\n"),
-        (["-I", "."], "error: -I is for a TARGET that is a proto.\n"),
+        (["-I", "."], "error: -I needs a TARGET that is a proto.\n"),
     ],
 )  # fmt: skip
 def test_wrong_use(invoke: Invoke, server: sdk.testing.Server, arguments: list[str], said: str) -> None:
@@ -216,7 +216,7 @@ def test_wrong_use(invoke: Invoke, server: sdk.testing.Server, arguments: list[s
 def test_what_is_neither_a_file_nor_a_server(invoke: Invoke, target: str) -> None:
     done = invoke(target=target)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == f"error: {target}: there is no such file or folder, and it is no HOST:PORT\n"
+    assert done.stderr == f"error: {target}: neither an existing file or folder, nor HOST:PORT\n"
 
 
 def test_a_server_that_is_not_there(invoke: Invoke) -> None:

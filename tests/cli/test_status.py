@@ -59,14 +59,18 @@ def test_something_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdk._serve.api.status", lambda: Status((), ()))
     done = run("status")
-    assert (done.exit_code, done.stdout, done.stderr) == (1, "nothing runs\n", "")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "nothing is running\n", "")
 
 
 def test_shutdown(monkeypatch: pytest.MonkeyPatch, connected: list[str | None]) -> None:
     calls: list[str] = []
     monkeypatch.setattr("sdk._serve.api.shutdown", lambda: calls.append("shutdown"))
     done = run("shutdown")
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "Everything is shut down; Ray still runs.\n", "")
+    assert (done.exit_code, done.stdout, done.stderr) == (
+        0,
+        "Applications, Ray Serve and the ingress are shut down. Ray is still running.\n",
+        "",
+    )
     assert (calls, connected) == (["shutdown"], [None])
 
 

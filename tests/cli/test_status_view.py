@@ -42,7 +42,7 @@ def test_text() -> None:
         "proxy 127.0.0.1:9000 on node abcdefgh: it is broken, version 12, no Envoy",
     ]
     assert "2 replicas, 1 routed to, serves" in as_text(UNHEALTHY["a replica that is not routed to"])
-    assert as_text(Status((), ())) == "nothing runs"
+    assert as_text(Status((), ())) == "nothing is running"
 
 
 def test_tables() -> None:

@@ -11,13 +11,13 @@ import pytest
 from project import CACHE, FILES, MANIFEST, PROTO, Sdk, content, put
 
 from codegen.compile import Protoc
-from codegen.sync import Options, Report, update
+from codegen.sync import Options, SyncResult, update
 
 OUT = Path("gen")
 KEY = OUT / CACHE / "key"
 
 
-def run() -> Report:
+def run() -> SyncResult:
     return update(Options((Path("protos"),), OUT))
 
 

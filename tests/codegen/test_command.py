@@ -92,10 +92,10 @@ def test_check(sdk: Sdk) -> None:
     assert outcome(sdk("protos", "--out", "gen", "--check")) == (
         1,
         "",
-        "gen/gone_pb2.py is extra: no proto makes it\n"
-        "gen/gone_pb2.pyi is extra: no proto makes it\n"
-        "gen/gone_pb2_grpc.py is extra: no proto makes it\n"
-        "gen/gone_pb2_grpc.pyi is extra: no proto makes it\n"
+        "gen/gone_pb2.py is extra: no proto generates it\n"
+        "gen/gone_pb2.pyi is extra: no proto generates it\n"
+        "gen/gone_pb2_grpc.py is extra: no proto generates it\n"
+        "gen/gone_pb2_grpc.pyi is extra: no proto generates it\n"
         "gen/greet_pb2.py is missing\n"
         "gen/greet_sdk.py is stale\n"
         "error: gen is not up to date; run: sdk codegen protos --out gen\n",
@@ -166,7 +166,7 @@ def test_a_tree_in_a_package(sdk: Sdk) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)
     assert sdk("protos", "--out", "myapp/gen", "--package", "myapp.gen", "--check").returncode == 0
     wrong = sdk("protos", "--out", "myapp/gen", "--package", "my-app")
-    assert outcome(wrong) == (2, "", "error: package 'my-app': 'my-app' is no name of a Python package\n")
+    assert outcome(wrong) == (2, "", "error: package 'my-app': 'my-app' can't name a Python package\n")
 
 
 def test_a_package_grows_with_every_call(sdk: Sdk) -> None:

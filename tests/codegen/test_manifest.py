@@ -76,7 +76,7 @@ def test_a_file_that_somebody_edited_stays(sdk: Sdk) -> None:
     assert outcome(sdk("protos", "--out", "gen")) == (
         0,
         "gen: 5 files from 1 proto: 0 written, 5 up to date, 3 removed\n",
-        "gen/a_pb2.py stays, since it was edited; no proto makes it any more\n",
+        "gen/a_pb2.py is kept because it was edited; no proto generates it any more\n",
     )
     assert modules() == ["a_pb2.py", "greet_pb2.py"]
     assert sdk("protos", "--out", "gen").stderr == ""
@@ -114,6 +114,27 @@ def test_the_same_tree_has_the_same_manifest_wherever_it_lies(sdk: Sdk, tmp_path
     assert one == two
     assert json.loads(one)["protos"]["acme/a.proto"]["root"] == "../protos"
     assert str(tmp_path) not in one
+
+
+def test_an_absolute_root_outside_of_the_project_is_stored_as_given(sdk: Sdk, tmp_path: Path) -> None:
+    put({"shared/b.proto": message("b"), "app/protos/a.proto": PROTO, "app/pyproject.toml": ""})
+    put({"deep/er/app/protos/a.proto": PROTO, "deep/er/app/pyproject.toml": ""})
+    shared = (tmp_path / "shared").resolve()
+    for project in ("app", "deep/er/app"):
+        # The project's own folder is relative even if it is given as an absolute path.
+        sdk(str(tmp_path / project / "protos"), str(shared), "--out", f"{project}/gen")
+    one, two = (Path(project, "gen", MANIFEST).read_text() for project in ("app", "deep/er/app"))
+    assert one == two
+    roots = {name: entry["root"] for name, entry in json.loads(one)["protos"].items()}
+    assert roots == {"a.proto": "../protos", "b.proto": shared.as_posix()}
+    Path("shared/b.proto").unlink()
+    assert "4 removed" in sdk("app/protos", "--out", "app/gen").stdout
+
+
+def test_a_relative_root_outside_of_the_project_stays_relative(sdk: Sdk) -> None:
+    put({"shared/b.proto": message("b"), "app/pyproject.toml": ""})
+    sdk("shared", "--out", "app/gen")
+    assert json.loads(Path("app/gen", MANIFEST).read_text())["protos"]["b.proto"]["root"] == "../../shared"
 
 
 def test_the_manifest_does_not_depend_on_the_sources_of_the_tool(

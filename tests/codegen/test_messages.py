@@ -77,13 +77,13 @@ def test_an_error_in_an_import_is_not_a_missing_import(sdk: Sdk) -> None:
         (["protos", "--out", "note.txt/gen"], "can't write to note.txt/gen: note.txt is not a folder"),
         (
             ["protos", "more", "--out", "gen"],
-            "protos/greet.proto and more/greet.proto are both greet.proto to protos that import it; exclude one, or "
+            "protos/greet.proto and more/greet.proto are both greet.proto to protos that import them; exclude one, or "
             "give -I with a folder above both",
         ),
-        (["protos", "--check", "--watch", "--out", "gen"], "--check and --watch exclude one another"),
-        (["protos"], "no --out DIR given; [tool.sdk.codegen] of pyproject.toml has no 'out' either"),
-        (["--out", "gen"], "no PROTOS given; [tool.sdk.codegen] of pyproject.toml has no 'protos' either"),
-        (["protos", "--out", "gen", "--package", "a..b"], "package 'a..b': '' is no name of a Python package"),
+        (["protos", "--check", "--watch", "--out", "gen"], "--check and --watch are mutually exclusive"),
+        (["protos"], "no --out DIR given, and [tool.sdk.codegen] of pyproject.toml has no 'out'"),
+        (["--out", "gen"], "no PROTOS given, and [tool.sdk.codegen] of pyproject.toml has no 'protos'"),
+        (["protos", "--out", "gen", "--package", "a..b"], "package 'a..b': '' can't name a Python package"),
     ],
 )
 def test_wrong_use(sdk: Sdk, arguments: list[str], said: str) -> None:

@@ -59,8 +59,8 @@ KNOWN = "protoc-gen-sdk takes package=…"
         ("package=a,", f"unknown parameter ''; {KNOWN}"),
         (" package=a", f"unknown parameter ' package=a'; {KNOWN}"),
         ("package=a,package=a", "parameter 'package' is given twice"),
-        ("package=my-app", "package 'my-app': 'my-app' is no name of a Python package"),
-        ("package=a..b", "package 'a..b': '' is no name of a Python package"),
+        ("package=my-app", "package 'my-app': 'my-app' can't name a Python package"),
+        ("package=a..b", "package 'a..b': '' can't name a Python package"),
     ],
 )
 def test_a_wrong_parameter_is_an_error(request_for: Build, parameter: str, error: str) -> None:

@@ -13,8 +13,7 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codegen import formatting as layout
-from codegen import model, render
+from codegen import formatting, model, render
 from codegen.errors import CodegenError
 
 Build = Callable[..., CodeGeneratorRequest]
@@ -89,7 +88,7 @@ texts = st.text(st.characters(exclude_categories=("C", "Z"), include_characters=
 @example('""""', 4)
 def test_a_docstring_says_what_the_comment_says(text: str, indent: int) -> None:
     comment = inspect.cleandoc("\n" + text).rstrip()
-    source = f"def f():\n{' ' * indent}{layout.docstring(comment, indent)}\n"
+    source = f"def f():\n{' ' * indent}{formatting.docstring(comment, indent)}\n"
     function = ast.parse(source).body[0]
     assert isinstance(function, ast.FunctionDef)
     assert (ast.get_docstring(function) or "").rstrip() == inspect.cleandoc(comment)

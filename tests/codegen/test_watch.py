@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from project import PROTO, SDK, message, put
 
-WATCHING = "watching protos; Ctrl-C ends it\n"
+WATCHING = "watching protos; press Ctrl-C to stop\n"
 
 
 @pytest.fixture

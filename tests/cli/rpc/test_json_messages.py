@@ -14,7 +14,7 @@ from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sdk._protos.descriptors import Descriptors, gather
-from sdk.cli.rpc.json_messages import Messages, UnprintableError, dumps
+from sdk.cli.rpc.json_messages import JsonCodec, UnprintableError, dumps
 from sdk.cli.rpc.json_stream import JsonError, JsonStream
 
 
@@ -27,7 +27,7 @@ def read(text: str, **options: bool) -> Any:
     stream = JsonStream("-d")
     (value,) = [*stream.feed(text), *stream.end()]
     kind = GetMessageClass(known.FindMessageTypeByName("desk.v1.Ticket"))
-    return Messages(known, **options).read(value, kind)
+    return JsonCodec(known, **options).read(value, kind)
 
 
 @pytest.mark.parametrize(
@@ -107,17 +107,17 @@ FULL = {
 
 def test_there_and_back() -> None:
     message = read(json.dumps(FULL))
-    assert json.loads(Messages(pool()).write(message)) == FULL
+    assert json.loads(JsonCodec(pool()).write(message)) == FULL
 
 
 def test_names_and_defaults() -> None:
     message = read('{"owner": {"age": 1}}')
-    assert Messages(pool(), proto_names=True, emit_defaults=True).as_dict(message)["owner"] == {
+    assert JsonCodec(pool(), proto_names=True, emit_defaults=True).as_dict(message)["owner"] == {
         "first_name": "",
         "age": 1,
     }
-    assert Messages(pool(), emit_defaults=True).as_dict(message)["seats"] == []
-    assert "vip" not in Messages(pool(), emit_defaults=True).as_dict(message)  # it knows whether it is there
+    assert JsonCodec(pool(), emit_defaults=True).as_dict(message)["seats"] == []
+    assert "vip" not in JsonCodec(pool(), emit_defaults=True).as_dict(message)  # it knows whether it is there
 
 
 def test_an_any_of_an_unknown_type_has_its_bytes() -> None:
@@ -127,7 +127,7 @@ def test_an_any_of_an_unknown_type_has_its_bytes() -> None:
     inner = kind(extra={"type_url": "x/far.away.Thing", "value": b"\x03"})
     message: Any = kind(extra={"type_url": "x/desk.v1.Ticket", "value": inner.SerializeToString()})
     message.form.update({"a": 1})
-    messages = Messages(known)
+    messages = JsonCodec(known)
     assert messages.as_dict(message)["extra"] == {
         "@type": "x/desk.v1.Ticket",
         "extra": {"@type": "x/far.away.Thing", "@value": "Aw=="},
@@ -139,16 +139,16 @@ def test_an_any_of_an_unknown_type_has_its_bytes() -> None:
 
 def test_what_json_has_nothing_for() -> None:
     with pytest.raises(
-        UnprintableError, match=r"^The server sent a google.protobuf.Value that JSON can't show: .*Infinity"
+        UnprintableError, match=r"^The server sent a google.protobuf.Value that JSON can't represent: .*Infinity"
     ):
-        Messages(DescriptorPool()).as_dict(Value(number_value=float("inf")))
+        JsonCodec(DescriptorPool()).as_dict(Value(number_value=float("inf")))
     nameless = AnyMessage(type_url="x/", value=b"a")
-    with pytest.raises(UnprintableError, match=r" that JSON can't show: type 'x/' is not described$"):
-        Messages(DescriptorPool()).as_dict(nameless)
+    with pytest.raises(UnprintableError, match=r" that JSON can't represent: type 'x/' is unknown$"):
+        JsonCodec(DescriptorPool()).as_dict(nameless)
     broken = AnyMessage(type_url="x/google.protobuf.Timestamp", value=b"\xff")
     files = Descriptors(gather([Timestamp.DESCRIPTOR.file]), "protobuf")
-    with pytest.raises(UnprintableError, match=r"^The server sent a google.protobuf.Any that JSON can't show: "):
-        Messages(files.pool).as_dict(broken)
+    with pytest.raises(UnprintableError, match=r"^The server sent a google.protobuf.Any that JSON can't represent: "):
+        JsonCodec(files.pool).as_dict(broken)
 
 
 def test_text_that_no_terminal_takes_is_escaped() -> None:

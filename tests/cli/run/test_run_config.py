@@ -89,7 +89,7 @@ def test_a_config_is_served_and_kill_9_leaves_no_process(project: Path, config: 
             "deployment Counter: HEALTHY, 1 replica, serves shop.Shop",
         ]
         address = shown[-1].split()[3]
-        assert shown[-1] == f"Serving 'built' at {address} on a local Ray. Ctrl-C ends it."
+        assert shown[-1] == f"Serving 'built' at {address} on a local Ray. Press Ctrl-C to stop."
         with grpc.insecure_channel(address) as channel:
             assert b"two apple" in channel.unary_unary("/shop.Shop/Buy")(b"\x0a\x05apple", timeout=20)
         assert len(processes_with(mark)) > 3
