@@ -45,7 +45,7 @@ _DOCSTRING = re.compile(
 _GRPC = re.compile(
     rf"""
     {SKIPPED}
-  | ^class [ ] (?P<class> \w+) (?= :$ )
+  | ^class [ ] (?P<class> \w+) (?= (?: \(object\) )? :$ )
   | (?<= self\. ) (?P<rpc> \w+) (?= [ ] = [ ] channel\. )
   | (?<= def [ ] ) (?P<handler> \w+) (?= \( (?: self, [ ] )? request (?: _iterator )? \b )
   | (?<= servicer\. ) (?P<bound> \w+) (?= ,$ )
@@ -55,7 +55,7 @@ _GRPC = re.compile(
 )
 
 # A module of gRPC's that needs more than its docstrings fixed matches this. Most do not, and a search is faster.
-_SUSPECT_GRPC = re.compile(rf"\.(?:__(?!version__)|(?:{_WORDS}|staticmethod)\b)|\nclass (?:{_WORDS}):")
+_SUSPECT_GRPC = re.compile(rf"\.(?:__(?!version__)|(?:{_WORDS}|staticmethod)\b)|\nclass (?:{_WORDS})\b")
 
 # The same for a stub.
 _SUSPECT = re.compile(

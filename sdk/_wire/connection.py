@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
+from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
 from sdk._wire import http_errors as refusals
 from sdk._wire import metadata as md
 from sdk._wire.call import INTERNAL, RESOURCE_EXHAUSTED, Call
@@ -119,10 +119,10 @@ class Connection(asyncio.Protocol):
 
     def _answer_other(self) -> None:
         """Answer Envoy's question whether this replica serves. It is no call, and counts nowhere."""
-        if self._path != ALIVENESS_PATH.encode():
+        if self._path != HEALTH_CHECK_PATH.encode():
             raise Refusal(*refusals.NOT_POST)
         self.calls -= 1  # for the sweep: the connection is in use
-        self._transport.write(ALIVE)
+        self._transport.write(HEALTH_CHECK_RESPONSE)
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0

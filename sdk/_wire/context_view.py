@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs does not know it
+from grpc.aio import EOF
 
 from sdk._wire import metadata as md
 from sdk._wire.compression import compressor_for

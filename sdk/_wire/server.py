@@ -100,7 +100,7 @@ class WireServer:
         translate: Callable[[BaseException], BaseException] = _untranslated,
         application: str = "",
         compression: grpc.Compression | None = None,
-        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         self.routes = build_routes(bindings, compression, interceptors)
         self.settings = settings or WireSettings()

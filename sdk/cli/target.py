@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from codegen.console import one_line
-from sdk._contract import locations as places
+from sdk._contract import locations
 from sdk.cli.errors import ModuleFailedError
 from sdk.errors import ApplicationError, SdkError
 
@@ -97,7 +97,7 @@ def _not_found(name: str) -> str:
 def _failed(name: str, error: BaseException) -> str:
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
-        where, what = places.place(error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"
+        where, what = locations.format_location(error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"
     else:
         where = _origin(error)
     return f"Module {name!r} can't be imported: {one_line(what)}" + (f" ({where})" if where else "")
@@ -109,4 +109,4 @@ def _origin(error: BaseException) -> str:
     installed = {sysconfig.get_path("stdlib"), *site.getsitepackages(), os.path.dirname(os.path.dirname(__file__))}
     own = [frame for frame in frames if not frame.filename.startswith(tuple(f"{path}{os.sep}" for path in installed))]
     # Lines of the SDK and of libraries would not help the user.
-    return places.place(own[-1].filename, own[-1].lineno) if own else ""
+    return locations.format_location(own[-1].filename, own[-1].lineno) if own else ""

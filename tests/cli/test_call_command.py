@@ -13,13 +13,13 @@ from typing import Any
 import grpc
 import pytest
 from click.testing import CliRunner, Result
-from cluster import free_port
-from desk_server import PROTOS, Call, Clerk, Porter
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 import sdk.testing
-from sdk._protos.descriptors import gather
+from sdk._protos.descriptors import with_imports
 from sdk.cli.main import main
+from tests.support.cluster import free_port
+from tests.support.desk_server import PROTOS, Call, Clerk, Porter
 
 Invoke = Callable[..., Result]
 
@@ -185,7 +185,10 @@ def test_an_application_is_asked_for_where_there_are_several(invoke: Invoke) -> 
             "'v1.Desk' is a service; give one of its methods: desk.v1.Desk/Echo, desk.v1.Desk/Count, desk.v1.Desk/Add,"
             " desk.v1.Desk/Talk, desk.v1.Desk/Refuse, desk.v1.Desk/Wait, desk.v1.Desk/Tell",
         ),
-        (["Desk/Echo", "-d", "{"], "-d, line 1, column 2: invalid JSON: Expecting property name"),
+        (
+            ["Desk/Echo", "-d", "{"],
+            "-d, line 1, column 2: invalid JSON: Expecting property name enclosed in double quotes",
+        ),
         (["Desk/Echo", "-d", "@none"], "-d @none: No such file or directory"),
         (["Desk/Echo", "-H", "x"], "-H 'x': give 'KEY: VALUE', where KEY has letters, digits, '-', '_' and '.' only"),
         (
@@ -291,7 +294,7 @@ def bare_server() -> Iterator[str]:
 
 def test_a_server_without_reflection_needs_protos_or_descriptors(invoke: Invoke, tmp_path: Path) -> None:
     descriptors = tmp_path / "desk.binpb"
-    descriptors.write_bytes(gather([Call.DESCRIPTOR.file]).SerializeToString())
+    descriptors.write_bytes(with_imports([Call.DESCRIPTOR.file]).SerializeToString())
     remedy = "Give its protos or descriptors with --protos PATH."
     with bare_server() as target:
         done = invoke("Ring", target=target)
@@ -336,13 +339,13 @@ def test_protos_without_the_extra_that_compiles_them(invoke: Invoke, monkeypatch
 
 
 def test_descriptors_that_lack_an_import(invoke: Invoke, tmp_path: Path) -> None:
-    files = gather([Call.DESCRIPTOR.file])
+    files = with_imports([Call.DESCRIPTOR.file])
     file = files.file[-1]
     file.dependency.append("gone.proto")
     (tmp_path / "desk.binpb").write_bytes(FileDescriptorSet(file=[file]).SerializeToString())
     done = invoke("Ring", "--protos", str(tmp_path / "desk.binpb"))
     assert done.exit_code == 2
-    assert "lacks gone.proto, which desk.proto imports: make it with all imports" in done.stderr
+    assert "lacks gone.proto, which desk.proto imports: create it with all imports" in done.stderr
 
 
 def test_what_proto2_requires(invoke: Invoke) -> None:
@@ -375,11 +378,11 @@ def test_tls(invoke: Invoke, tmp_path: Path) -> None:
         assert "If it uses TLS, give https://HOST:PORT." in done.stderr
         done = invoke(*arguments, "--tls-ca", certificate, target=f"http://{server.target}")
         assert done.exit_code == 2
-        assert "says plain text" in done.stderr
+        assert "is plain text" in done.stderr
 
 
 def test_mutual_tls(invoke: Invoke, tmp_path: Path) -> None:
-    from certificates import Authority
+    from tests.support.certificates import Authority
 
     authority = Authority("the desk's authority")
     certificate, key = authority.sign("desk", dns=("desk.example",)).write(tmp_path, "server")

@@ -8,10 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from project import CACHE, FILES, MANIFEST, PROTO, Sdk, content, put
 
 from codegen.compile import Protoc
 from codegen.sync import Options, SyncResult, update
+from tests.support.project import CACHE, FILES, MANIFEST, PROTO, Sdk, content, put
 
 OUT = Path("gen")
 KEY = OUT / CACHE / "key"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from project import FILES, PROTO, SDK, Sdk, content, message, outcome, put
 
 from codegen.cli import codegen
+from tests.support.project import FILES, PROTO, SDK, Sdk, content, message, outcome, put
 
 
 def test_it_writes_only_what_changes(sdk: Sdk) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,11 +56,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_grpcs_module_has_the_names_of_our_bases(made: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(SyntaxError):
-        ast.parse(made["mending_pb2_grpc.py"])
+        ast.parse(made["fixups_pb2_grpc.py"])
     for name, text in fix_up(made).items():
         (tmp_path / name).write_text(text)
     code = """
-import inspect, grpc, mending_pb2_grpc as made
+import inspect, grpc, fixups_pb2_grpc as made
 class Import(made.importServicer):
     pass
 handlers = {}
@@ -88,10 +89,20 @@ made.import_.staticmethod_
     ]
 
 
+def test_older_grpcio_tools_write_a_base_class(made: dict[str, str]) -> None:
+    def older(text: str) -> str:
+        return re.sub(r"^(class \w+):$", r"\1(object):", text, flags=re.MULTILINE)
+
+    name = "fixups_pb2_grpc.py"
+    older_module = older(made[name])
+    assert "class import(object):" in older_module
+    assert fix_up({**made, name: older_module})[name] == older(fix_up(made)[name])
+
+
 def test_stubs_find_every_message(made: dict[str, str]) -> None:
     with pytest.raises(SyntaxError):
-        ast.parse(made["mending_pb2.pyi"])
-    stub = fix_up(made)["mending_pb2.pyi"]
+        ast.parse(made["fixups_pb2.pyi"])
+    stub = fix_up(made)["fixups_pb2.pyi"]
     ast.parse(stub)
     lines = [line for line in stub.splitlines() if line.startswith("from base_pb2 ")]
     # Base is hidden by the proto's own.
@@ -103,5 +114,5 @@ def test_stubs_find_every_message(made: dict[str, str]) -> None:
 
 
 def test_what_needs_no_mending_stays_as_it_is(made: dict[str, str]) -> None:
-    plain = {name: made[name] for name in ("mending_pb2.py", "base_pb2.py", "base_pb2_grpc.py", "base_pb2_grpc.pyi")}
+    plain = {name: made[name] for name in ("fixups_pb2.py", "base_pb2.py", "base_pb2_grpc.py", "base_pb2_grpc.pyi")}
     assert fix_up(plain) == plain

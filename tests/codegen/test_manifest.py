@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from project import FILES, MANIFEST, PROTO, Sdk, content, message, outcome, put
 
 from codegen.sync import Options, update
+from tests.support.project import FILES, MANIFEST, PROTO, Sdk, content, message, outcome, put
 
 
 def modules(folder: str = "gen") -> list[str]:

@@ -1,15 +1,16 @@
 # mypy: ignore-errors
-"""Classes whose methods Ray Serve's decorators change: behind `@serve.batch` lists stand for single messages."""
+"""Classes whose methods are behind `@serve.batch`, where they take and return lists of messages."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, List  # noqa: UP035  # the old form is tested
 
-from greet_code import Downloader, Greeter, HelloReply, HelloRequest
 from ray import serve
 from ray.serve.handle import DeploymentResponse
-from tables import right, wrong
+
+from tests.contract.greet_code import Downloader, Greeter, HelloReply, HelloRequest
+from tests.contract.tables import right, wrong
 
 
 @right

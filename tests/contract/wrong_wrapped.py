@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Classes that do not fit, with postponed annotations: decorators, inheritance, and names for type checkers only."""
+"""Classes that do not fit, with string annotations: decorators, inheritance, and imports for type checkers only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import wrapt
-from greet_code import UNARY, Downloader, Greeter, HelloReply, HelloRequest, OtherReply, make_base
-from tables import wrong
+
+from tests.contract.greet_code import UNARY, Downloader, Greeter, HelloReply, HelloRequest, OtherReply, make_base
+from tests.contract.tables import wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator as Stream
 
-    from greet_code import HelloReply as Question
-    from greet_code import OtherReply as Reply
+    from tests.contract.greet_code import HelloReply as Question
+    from tests.contract.greet_code import OtherReply as Reply
 
     Replies = Stream[HelloRequest]
     Itself = "Itself"
@@ -97,7 +98,7 @@ class ClassMethodOfAnotherType(Greeter):
     def SayHello(cls, request: HelloRequest) -> str: ...
 
 
-# -- where the method comes from --------------------------------------------------------------
+# -- inheritance --------------------------------------------------------------------------------
 
 
 class Fits(Greeter):

@@ -1,9 +1,9 @@
-"""These tests call the probe service of the integration tests, in this process."""
+"""Typed handles of the integration tests' probe service, called in this process."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cluster import generate, share_with_replicas
+from tests.support.cluster import generate, share_with_replicas
 
 share_with_replicas(generate(Path(__file__).parents[1] / "integration" / "protos"))

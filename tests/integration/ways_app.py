@@ -1,14 +1,14 @@
-"""What the ways in are tried with. A module of its own: Ray Serve imports it."""
+"""Application for the tests of deployments without ``sdk.start``. A separate module, because Ray Serve imports it."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-import apps
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
 
 from sdk import grpc_deployment
+from tests.integration import apps
 
 QUICK = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 2, "health_check_period_s": 0.5}
 

@@ -3,7 +3,7 @@
 ``make fuzz`` runs first what failed before, then for FUZZ_SECONDS (60) what it makes from a new seed. An input that
 fails is stored in ``fuzz-failures/``; this replays one:
 
-    .venv/bin/python tests/wire/fuzzing.py --replay fuzz-failures/….json
+    .venv/bin/python -m tests.wire.fuzzing --replay fuzz-failures/….json
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pathlib import Path
 
 import uvloop
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 from sdk import current_context
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
 from sdk._wire.server import WireServer, WireSettings
 from sdk.service import Method, MethodBinding
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 FAILURES = Path("fuzz-failures")
 
@@ -313,7 +313,7 @@ async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = 
                 FAILURES.mkdir(exist_ok=True)
                 path = FAILURES / f"{seed}-{number}.json"
                 path.write_text(json.dumps([asdict(step) for step in steps], indent=1))
-                raise Wrong(f"{error}\nreplay: .venv/bin/python tests/wire/fuzzing.py --replay {path}") from error
+                raise Wrong(f"{error}\nreplay: .venv/bin/python -m tests.wire.fuzzing --replay {path}") from error
             number += 1
     print(f"seed {seed}: {number} inputs, {fuzzer.calls} calls ran, {fuzzer.ok} ended OK, {fuzzer.refused} refused")
     return fuzzer

@@ -8,14 +8,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-import loops
-import virtual_time
-from fuzzing import split_answers
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 from sdk import RpcError
 from sdk._wire.call import CANCEL_AGAIN_S
@@ -23,6 +19,9 @@ from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
 from sdk._wire.server import WireServer, WireSettings
 from sdk.service import Method, MethodBinding
+from tests.support import loops, virtual_time
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
+from tests.wire.fuzzing import split_answers
 
 METHODS = {"Unary": UNARY, "Server": SERVER, "Client": CLIENT, "Bidi": BIDI}
 DEADLINE_S = 30
@@ -69,7 +68,7 @@ class Script:
                 if step == "send":
                     yield StringValue(value="x" * 100)
                 elif step == "read" and hasattr(requests, "__anext__"):
-                    await anext(requests, None)  # a builtin since Python 3.10
+                    await anext(requests, None)
                 elif step == "raise":
                     raise RpcError(grpc.StatusCode.NOT_FOUND, "told so")
                 elif step == "fail":

@@ -12,12 +12,12 @@ from urllib.parse import quote
 import grpc
 import grpc.aio
 import pytest
-from certificates import Authority
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from ray.serve.grpc_util import RayServegRPCContext
-from wire_rig import SERVER, UNARY, Peer, ask, in_loop
 
 from sdk.context import ServicerContext
+from tests.support.certificates import Authority
+from tests.support.wire_rig import SERVER, UNARY, Peer, ask, in_loop
 
 THEIRS = [grpc.aio.ServicerContext, grpc.ServicerContext, RayServegRPCContext]
 METHODS = [
@@ -166,7 +166,7 @@ def test_a_code_may_be_given_as_a_number(code: Any) -> None:
 def test_there_is_no_other_code(code: Any) -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         for method in (grpc_context.set_code, grpc_context.abort):
-            with pytest.raises(ValueError, match=r"no gRPC status code .*; give a member of grpc\.StatusCode"):
+            with pytest.raises(ValueError, match=r"unknown gRPC status code .*; use a member of grpc\.StatusCode"):
                 method(code)
         return OK
 

@@ -11,11 +11,11 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, ask, in_loop, turns, until_it_waits_for_its_client
 
 from sdk import current_context
 from sdk._wire.server import WireSettings
 from sdk.context import ServicerContext
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, ask, in_loop, turns, until_it_waits_for_its_client
 
 OK = StringValue(value="fine")
 
@@ -266,5 +266,5 @@ def test_the_argument_and_the_current_context_are_the_same() -> None:
 
 
 def test_there_is_no_current_context_outside_a_call() -> None:
-    with pytest.raises(RuntimeError, match="no gRPC call runs here"):
+    with pytest.raises(RuntimeError, match="no current gRPC call"):
         current_context()

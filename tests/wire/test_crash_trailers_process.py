@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from loops import PATIENCE_S
 
 from sdk._wire.crash_trailers import DIED
 from sdk._wire.frames import pack_prefix
+from tests.support.loops import PATIENCE_S
 
 # A replica with methods that send one message (or none, a long one, or many) and go on for ever. It prints its port and
 # the name of its unix socket.

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk._wire.flow import HIGH_WATER, MESSAGE_COST
 from sdk._wire.frames import pack_prefix
 from sdk._wire.server import WireServer, WireSettings
 from sdk.context import ServicerContext
 from sdk.service import Method, MethodBinding
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 MIB = 1 << 20
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns
 
 from sdk._wire import frames
 from sdk._wire.frames import INFLATE_BYTES, pack_prefix
 from sdk._wire.server import WireSettings
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns
 
 SHORT = Int32Value(value=7).SerializeToString()
 # A known field, and one that is not known, whose bytes do not get shorter.
@@ -107,6 +107,7 @@ def test_a_long_message_is_decompressed_off_the_loop(cardinality: Any, handler: 
         (pack_prefix(1, len(LONG)) + LONG, "message is not valid gzip"),
         (packed(bytes(1_000_000)), "longer than the limit"),
     ],
+    ids=["flag", "no gzip", "too long"],
 )
 def test_what_is_wrong_with_it_is_told(cardinality: Any, handler: Any, data: bytes, says: str) -> None:
     async def body(serve: Any) -> None:

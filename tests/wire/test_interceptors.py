@@ -11,11 +11,23 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from kinds import HANDLERS, ask, bidi, bidi_sync, client, client_sync, server, server_sync, server_writes, texts, unary
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError, current_context
 from sdk._wire import answering as handlers
+from tests.support.kinds import (
+    HANDLERS,
+    ask,
+    bidi,
+    bidi_sync,
+    client,
+    client_sync,
+    server,
+    server_sync,
+    server_writes,
+    texts,
+    unary,
+)
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 Base = grpc.aio.ServerInterceptor
 

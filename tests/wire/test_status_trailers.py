@@ -19,13 +19,13 @@ from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import RayTaskError
-from wire_rig import SERVER, UNARY, Answer, Peer, in_loop
 
 from sdk import RpcError, current_context
 from sdk._serve.replica import translate
 from sdk._wire import metadata as md
 from sdk._wire.server import WireSettings
 from sdk._wire.status_trailers import answer_of
+from tests.support.wire_rig import SERVER, UNARY, Answer, Peer, in_loop
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
@@ -220,7 +220,7 @@ def test_find() -> None:
     ("make", "kind", "says"),
     [
         (lambda: RpcError(3), TypeError, "needs a member of grpc.StatusCode, not 3"),  # type: ignore[arg-type]
-        (lambda: RpcError(grpc.StatusCode.OK), ValueError, "cannot carry the code OK"),
+        (lambda: RpcError(grpc.StatusCode.OK), ValueError, "can't have the code OK"),
         (lambda: RpcError(INVALID, errors=["text"]), TypeError, "protobuf messages, .* not 'text'"),  # type: ignore[list-item]
         (lambda: RpcError(INVALID, errors=[BadRequest]), TypeError, "protobuf messages"),
         (

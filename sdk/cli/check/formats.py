@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codegen.console import count, show_error
-from sdk._contract import locations as places
-from sdk._contract.signatures import rpc_text
+from sdk._contract import locations
+from sdk._contract.signature_rules import format_rpc
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -155,7 +155,7 @@ def _in_repository(file: str) -> str | None:
     """Return the path of a file from the top of the repository, as annotations need it; None if it is not in there."""
     top = Path(os.environ.get("GITHUB_WORKSPACE") or os.getcwd()).resolve()
     # A proto has its name for protoc: relative to a folder that is not known here.
-    path = places.find_proto(file)
+    path = locations.find_proto(file)
     if path is None or not path.resolve().is_relative_to(top):
         return None
     return path.resolve().relative_to(top).as_posix()
@@ -190,8 +190,8 @@ def _against(comparison: Comparison) -> str:
 def _services(definition: Definition | None) -> Iterator[tuple[str, list[str]]]:
     """Yield each service, with its place, and its methods in the proto's spelling."""
     for service in definition.services if definition is not None else ():
-        title = f"{service.full_name} ({places.of_proto(service, service.line)})"
-        yield title, [f"rpc {rpc_text(method)}" for method in service.methods]
+        title = f"{service.full_name} ({locations.of_proto(service, service.line)})"
+        yield title, [f"rpc {format_rpc(method)}" for method in service.methods]
 
 
 def _texts(report: CheckReport) -> Iterator[str]:

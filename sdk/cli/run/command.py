@@ -20,7 +20,7 @@ from sdk.errors import BreakingChangeError, ClusterError, SdkError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from sdk._serve.owner_lease import Tie
+    from sdk._serve.owner_lease import OwnerLease
     from sdk.cli.run.reload import Reloader
     from sdk.cli.run.targets import RunTarget
 
@@ -178,7 +178,7 @@ class _Run:
         from sdk._ingress.envoy.certificates import check_certificates
         from sdk._ingress.envoy.process import check_port, find_envoy
         from sdk._serve.api import start, stop_ingress
-        from sdk._serve.owner_lease import Tie
+        from sdk._serve.owner_lease import OwnerLease
         from sdk.cli.ray_cluster import connect_or_start
         from sdk.cli.run.progress import failure, report_pending
 
@@ -202,11 +202,11 @@ class _Run:
                 cleanup.callback(stop_ingress)
             cleanup.callback(signals.ignore)
             shut_down = _shutdown(self._deployed, is_local)
-            tie = Tie(shut_down)
+            lease = OwnerLease(shut_down)
 
             def shut_down_and_release() -> None:
                 shut_down()
-                tie.release()  # not after a second Ctrl-C, which ends the wait: then the ingress does the rest
+                lease.release()  # not after a second Ctrl-C, which ends the wait: then the ingress does the rest
 
             cleanup.callback(shut_down_and_release)
             cleanup.callback(self._console.print, "Shutting down …", style="dim")
@@ -215,7 +215,7 @@ class _Run:
             progress.update(f"Starting {_listed(target.names)} …")
             self._deployed += target.names
             if not is_local:
-                tie.start()
+                lease.start()
             with report_pending(target.names, functools.partial(self._print, style="yellow")):
                 try:
                     self._failed = target.deploy(lambda name, reason: self._print(failure(name, reason)))
@@ -225,12 +225,12 @@ class _Run:
             progress.stop()
             if len(self._failed) < len(target.names):
                 if self._reloader is not None:
-                    self._start_reload(cleanup, is_local, tie)
+                    self._start_reload(cleanup, is_local, lease)
                 where = "a local Ray" if is_local else "the running Ray cluster"
                 self._show_until_interrupted(f"on {where}. Press Ctrl-C to stop.")
         return self._failed
 
-    def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, tie: Tie) -> None:
+    def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, lease: OwnerLease) -> None:
         import ray
 
         from sdk.cli.run.redeploy import DeployRequest
@@ -255,7 +255,7 @@ class _Run:
             if succeeded:
                 self._failed = ()
             if not is_local and set(before) != set(self._deployed):
-                tie.renew()
+                lease.renew()
 
         cleanup.callback(self._reloader.stop)
         self._reloader.start(make_request, self._print, on_deployed)
@@ -312,11 +312,11 @@ def _start_options(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOptio
 def _shutdown(deployed: list[str], is_local: bool) -> functools.partial[None]:
     """Return the function that ends the applications; on a running cluster, it also ends what this command starts."""
     from sdk._ingress.cluster import find_controller
-    from sdk._serve.api import end
+    from sdk._serve.api import end_applications
     from sdk._serve.ingress_bootstrap import has_serve
 
     return functools.partial(
-        end,
+        end_applications,
         deployed,
         ends_serve=not is_local and not has_serve(),
         ends_ingress=not is_local and find_controller() is None,

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from cluster import free_port
-from test_new import contents
 
 from sdk.cli.main import main
 from sdk.cli.run import redeploy, reload
 from sdk.cli.run.redeploy import DeployRequest
 from sdk.cli.run.regenerate import CodegenFailedError, CodegenRunner
 from sdk.cli.run.reload import Reloader
+from tests.cli.test_new import contents
+from tests.support.cluster import free_port
 
 PROTO = 'syntax = "proto3";\npackage shop;\nmessage Order { string item = 1; }\n'
 TABLE = '[tool.sdk.codegen]\nprotos = ["protos"]\nout = "gen"\n'
@@ -286,7 +286,7 @@ def test_new_code_starts_before_the_old_one_ends(monkeypatch: pytest.MonkeyPatch
     from user_defined_protos_sdk import ImageClassificationServiceBase
 
     from sdk import grpc_deployment
-    from sdk._serve.internals import bound_deployments
+    from sdk._serve.deployed_classes import bound_deployments
 
     @grpc_deployment
     class Classifier(ImageClassificationServiceBase):
@@ -294,7 +294,7 @@ def test_new_code_starts_before_the_old_one_ends(monkeypatch: pytest.MonkeyPatch
             return request
 
     def surge(application: object) -> object:
-        (deployment,) = bound_deployments(application)  # type: ignore[arg-type]
+        (deployment,) = bound_deployments(application)
         return deployment._deployment_config.max_surge_percent
 
     assert surge(Classifier.bind()) == 0
