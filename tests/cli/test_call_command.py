@@ -1,4 +1,4 @@
-"""`sdk call`: every cardinality, what is printed where, and every way to be told what is wrong."""
+"""`sdk call`: every cardinality, the output on stdout and stderr, and every error."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_file(invoke: Invoke, tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", said)
 
 
-def test_what_is_no_object_in_json(invoke: Invoke) -> None:
+def test_messages_that_are_not_objects_in_json(invoke: Invoke) -> None:
     done = invoke("Annex/Echo", "-d", '"hello"', application="annex")
     assert (done.exit_code, done.stdout) == (0, '"hello"\n')
 
@@ -130,7 +130,7 @@ def test_verbose(invoke: Invoke) -> None:
     assert "desk-floor" not in invoke("Tell").stderr
 
 
-def test_a_status_with_all_that_belongs_to_it(invoke: Invoke) -> None:
+def test_a_status_with_details_and_metadata(invoke: Invoke) -> None:
     done = invoke("Refuse", "--request-id", "r1")
     status, *said = done.stderr.splitlines()
     assert (done.exit_code, done.stdout) == (1, "")
@@ -241,13 +241,13 @@ def test_a_name_of_several_methods(invoke: Invoke) -> None:
         ("https://host:1/path", "the target 'https://host:1/path' must be a host and a port only"),
     ],
 )
-def test_what_is_no_target(invoke: Invoke, target: str, said: str) -> None:
+def test_invalid_targets(invoke: Invoke, target: str, said: str) -> None:
     done = invoke("Echo", target=target)
     assert done.exit_code == 2
     assert done.stderr.startswith(f"error: {said}")
 
 
-def test_a_server_that_is_not_there(invoke: Invoke) -> None:
+def test_an_unreachable_server(invoke: Invoke) -> None:
     target = f"127.0.0.1:{free_port()}"
     for arguments in ([], ["--protos", str(PROTOS)]):
         done = invoke("Desk/Echo", *arguments, target=target)
@@ -348,7 +348,7 @@ def test_descriptors_that_lack_an_import(invoke: Invoke, tmp_path: Path) -> None
     assert "lacks gone.proto, which desk.proto imports: create it with all imports" in done.stderr
 
 
-def test_what_proto2_requires(invoke: Invoke) -> None:
+def test_required_fields_of_proto2(invoke: Invoke) -> None:
     protos = ("--protos", str(PROTOS.parent / "ledger"))
     for data in ((), ("-d", "{}")):
         done = invoke("Ledger/Write", *data, *protos)

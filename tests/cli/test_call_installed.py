@@ -47,7 +47,7 @@ def test_the_installed_command_in_a_pipe(server: sdk.testing.Server, tmp_path: P
     assert "\x1b" not in done.stderr
 
 
-def test_standard_input_is_sent_as_it_comes(server: sdk.testing.Server, tmp_path: Path) -> None:
+def test_standard_input_is_sent_as_it_arrives(server: sdk.testing.Server, tmp_path: Path) -> None:
     with subprocess.Popen(
         command(server.target, "Talk", "--application", "desk", "-d", "-"),
         stdin=subprocess.PIPE,
@@ -81,7 +81,7 @@ def test_wrong_input_in_a_call_cancels_it(server: sdk.testing.Server, tmp_path: 
     assert done.stderr == "error: stdin, line 2, column 2: desk.v1.Ticket has no field `titel`; did you mean `title`?\n"
 
 
-def test_input_that_is_no_text(server: sdk.testing.Server, tmp_path: Path) -> None:
+def test_input_that_is_not_text(server: sdk.testing.Server, tmp_path: Path) -> None:
     done = subprocess.run(
         command(server.target, "Desk/Echo", "--application", "desk", "-d", "-"),
         input=b'{"title": "\xff"}',

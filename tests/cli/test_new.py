@@ -1,4 +1,4 @@
-"""``sdk new``: what it makes passes every check as it is, and what it can't make it does not begin."""
+"""``sdk new``: the project passes every check unchanged, and an error leaves no files."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_the_current_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert sorted(path.name for path in repository.iterdir() if path.name.startswith(".")) == [".git", ".gitignore"]
 
 
-def test_a_folder_that_is_not_empty_stays_as_it_is(here: Path) -> None:
+def test_a_folder_that_is_not_empty_is_not_changed(here: Path) -> None:
     (here / "shop").mkdir()
     for name in ("a", "b", "c", "d"):
         (here / "shop" / name).write_text("mine")
@@ -146,13 +146,13 @@ def test_words_of_protos_are_names_as_others(here: Path, package: str) -> None:
     compile((here / "project" / package / "gen" / f"{package}_sdk.py").read_text(), "generated", "exec")
 
 
-def test_a_folder_beside_does_not_count_as_installed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_next_to_the_project_is_not_an_installed_module(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "shop_data").mkdir()
     monkeypatch.syspath_prepend(str(here))
     assert scaffold.choose_names("shop_data").package == "shop_data"
 
 
-def test_what_fails_in_the_middle_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_in_the_middle_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, placed = os.replace, []
 
     def replace(source: str, target: str) -> None:
@@ -167,7 +167,7 @@ def test_what_fails_in_the_middle_leaves_nothing(here: Path, monkeypatch: pytest
     assert (len(placed), list(here.iterdir())) == (5, [])
 
 
-def test_a_folder_that_fills_meanwhile_stays_as_it_is(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_another_process_fills_is_not_changed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = scaffold.choose_names("shop")
     files = scaffold.files_of(names)
 
@@ -182,7 +182,7 @@ def test_a_folder_that_fills_meanwhile_stays_as_it_is(here: Path, monkeypatch: p
     assert contents(here) == {"shop/README.md": b"mine"}
 
 
-def test_without_the_extra_it_says_what_is_missing() -> None:
+def test_without_the_extra_the_error_names_it() -> None:
     program = (
         "import sys; sys.modules['jinja2'] = None; sys.argv = ['sdk', 'new', 'shop']\n"
         "from sdk.cli.main import main; main()"

@@ -1,4 +1,4 @@
-"""The way of a newcomer, with the installed command in a fresh folder: from ``sdk new`` to Ctrl-C."""
+"""A newcomer's first steps with the installed command in an empty folder, from ``sdk new`` to Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the state of everything is shown, and what of it is healthy."""
+"""Presentation of the status, and the states that are healthy."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def test_tables() -> None:
 
 
 @pytest.mark.parametrize("status", UNHEALTHY.values(), ids=UNHEALTHY)
-def test_what_is_not_healthy(status: Status) -> None:
+def test_unhealthy_states(status: Status) -> None:
     assert GOOD.is_healthy
     assert not status.is_healthy

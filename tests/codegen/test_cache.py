@@ -1,4 +1,4 @@
-"""The cache of an output folder."""
+"""Cache of an output folder."""
 
 from __future__ import annotations
 

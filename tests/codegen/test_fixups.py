@@ -113,6 +113,6 @@ def test_stubs_find_every_message(made: dict[str, str]) -> None:
     ]
 
 
-def test_what_needs_no_mending_stays_as_it_is(made: dict[str, str]) -> None:
+def test_files_without_problems_are_not_changed(made: dict[str, str]) -> None:
     plain = {name: made[name] for name in ("fixups_pb2.py", "base_pb2.py", "base_pb2_grpc.py", "base_pb2_grpc.pyi")}
     assert fix_up(plain) == plain

@@ -1,4 +1,4 @@
-"""Everything that can be wrong, and the whole of what is said about it."""
+"""Every error of ``sdk codegen``, with its complete output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from codegen.cli import codegen
 from tests.support.project import FILES, PROTO, Sdk, content, message, outcome, put
 
 
-def test_a_syntax_error_stands_where_protoc_says_with_the_path_that_was_given(sdk: Sdk) -> None:
+def test_a_syntax_error_has_the_line_of_protoc_and_the_path_that_was_given(sdk: Sdk) -> None:
     put({"protos/wrong.proto": 'syntax = "proto3";\nmessage A {\n  int32 x = 1\n}\n', "elsewhere/x": ""})
     said = 'protos/wrong.proto:4:1: Expected ";".\nerror: 1 error in the protos\n'
     assert outcome(sdk("protos", "--out", "gen")) == (1, "", said)
@@ -25,7 +25,7 @@ def test_a_syntax_error_stands_where_protoc_says_with_the_path_that_was_given(sd
         assert done.stderr == f'{given}/wrong.proto:4:1: Expected ";".\nerror: 1 error in the protos\n'
 
 
-def test_every_error_is_shown_and_counted_and_a_warning_is_none(sdk: Sdk) -> None:
+def test_every_error_is_shown_and_counted_but_no_warning(sdk: Sdk) -> None:
     put({"protos/a.proto": message("a", "", "int32 a = 1; int32 b = 1;").removeprefix('syntax = "proto3";')})
     assert outcome(sdk("protos", "--out", "gen")) == (
         1,

@@ -165,7 +165,7 @@ def test_where_modules_are_imported_from(
     assert types == dict.fromkeys(("Hello", "M", "M_") if loaded else ("M",), "Any")
 
 
-def test_the_tree_may_be_more_than_what_is_generated_at_once(request_for: Build) -> None:
+def test_the_output_folder_may_have_other_modules(request_for: Build) -> None:
     request = request_for()
     request.proto_file.add(name="types/money.proto", package="types").message_type.add(name="Money")
     request.proto_file[0].service[0].method[0].input_type = ".types.Money"
@@ -174,7 +174,7 @@ def test_the_tree_may_be_more_than_what_is_generated_at_once(request_for: Build)
         assert [each.module for each in file.names.imports if each.name == "money_pb2"] == [module]
 
 
-def test_modules_of_the_same_name_are_told_apart(request_for: Build) -> None:
+def test_modules_of_the_same_name_are_distinguished(request_for: Build) -> None:
     request = request_for()
     for name in ("x/greet.proto", "y/greet.proto"):
         other = request.proto_file.add(name=name, package=name[0])

@@ -125,7 +125,7 @@ def test_every_module_imports_whatever_its_proto_is_called(
     assert compileall.compile_dir(out, quiet=1)
 
 
-def test_a_package_says_nothing_of_its_own_name(tree: dict[str, str]) -> None:
+def test_generated_code_does_not_contain_the_name_of_the_package(tree: dict[str, str]) -> None:
     assert relocate.relocate(tree, "myapp.gen") == relocate.relocate(tree, "elsewhere")
 
 
@@ -183,7 +183,7 @@ def test_text_that_reads_like_an_import_is_left_alone() -> None:
     assert text == tree["b_pb2.pyi"].removesuffix("import a_pb2\n") + "from . import a_pb2\n"
 
 
-def test_what_is_not_in_the_tree_is_imported_as_before() -> None:
+def test_imports_of_other_modules_are_not_changed() -> None:
     text = """from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 import other_pb2 as other__pb2
 import importlib
@@ -197,12 +197,12 @@ except AttributeError:
     assert relocate.relocate({"a_pb2.py": text}, "p")["a_pb2.py"] == text
 
 
-def test_a_tree_that_works_as_it_is_stays_as_it_is() -> None:
+def test_files_that_work_are_not_changed() -> None:
     tree = {"a/x_pb2.py": "import b_pb2 as b__pb2\n", "b_pb2.py": "", "a/x_sdk.py": "import b_pb2\n"}
     assert relocate.relocate(tree) == tree
 
 
-def test_what_protobuf_itself_brings_is_left_out() -> None:
+def test_modules_that_protobuf_includes_are_left_out() -> None:
     tree = {
         "google/protobuf/any_pb2.py": "",
         "google/protobuf/any_pb2.pyi": "",
@@ -217,13 +217,13 @@ def test_what_protobuf_itself_brings_is_left_out() -> None:
     ]
 
 
-def test_each_folder_of_a_package_is_one() -> None:
+def test_each_folder_of_a_package_is_a_package() -> None:
     made = relocate.relocate({"a/b/x_pb2.py": "", "a/b/x_sdk.py": "from . import x_pb2\n"}, "p")
     assert sorted(made) == ["__init__.py", "a/__init__.py", "a/b/__init__.py", "a/b/x_pb2.py", "a/b/x_sdk.py"]
     assert made["__init__.py"].startswith(relocate.HEADER)
 
 
-def test_a_plugin_whose_output_cannot_be_moved_is_named() -> None:
+def test_a_plugin_whose_imports_cannot_be_rewritten_is_named() -> None:
     with pytest.raises(CodegenError, match="install mypy-protobuf 5"):
         relocate.relocate({"a/x_pb2.pyi": "", "b_pb2.pyi": "import a.x_pb2\n"}, "p")
 

@@ -65,7 +65,7 @@ def test_a_file_of_descriptors(tmp_path: Path, compress: Callable[[bytes], bytes
     assert felt(compare_against(SERVICES, str(file), strict=True)) == []
 
 
-def test_a_service_that_is_not_checked_here_is_not_missed(tmp_path: Path) -> None:
+def test_services_that_are_not_checked_here_are_not_compared(tmp_path: Path) -> None:
     file = tmp_path / "same.binpb"
     file.write_bytes(guide().SerializeToString())
     comparison = compare_against([USER_DEFINED_SERVICE], str(file), strict=False)
@@ -122,7 +122,7 @@ def test_protos_with_an_error(sdk: Run, project: Path) -> None:
     assert done.stderr.startswith("error: --against broken.proto: 1 error in the protos\nbroken.proto:1:")
 
 
-def test_what_is_no_other_version(tmp_path: Path) -> None:
+def test_invalid_other_versions(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_bytes(b"")
     text = tmp_path / "text"
@@ -178,7 +178,7 @@ def test_a_server() -> None:
         assert felt(comparison) == [f"error service-removed {GUIDE}.ImageClassificationService"]
 
 
-def test_a_server_that_serves_nothing_or_is_not_there() -> None:
+def test_a_server_without_services_or_unreachable() -> None:
     with serving(guide()) as address:
         with pytest.raises(OptionsError, match=r"/app: application 'app' has no services$"):
             compare_against(SERVICES, f"{address}/app", strict=False)
@@ -190,7 +190,7 @@ def test_a_server_that_serves_nothing_or_is_not_there() -> None:
             compare_against(SERVICES, other_version, strict=False)
 
 
-def test_what_is_not_exposed_is_not_compared(sdk: Run, project: Path) -> None:
+def test_services_that_are_not_exposed_are_not_compared(sdk: Run, project: Path) -> None:
     source = (project / "shop_app.py").read_text()
     (project / "hidden.py").write_text(source.replace("@grpc_deployment", "@grpc_deployment(expose=False)"))
     (project / "old.proto").write_text((project / "shop.proto").read_text().replace("string item", "int32 item"))

@@ -89,7 +89,7 @@ def test_every_class_of_a_module_is_checked(sdk: Run, project: Path) -> None:
     assert refused.stderr.count("Counter does not fit its service: 1 problem") == 1
 
 
-def test_problems_are_told_though_the_import_fails_below_them(sdk: Run, project: Path) -> None:
+def test_problems_are_reported_even_if_the_import_fails_after_them(sdk: Run, project: Path) -> None:
     (project / "bad.py").write_text(f"{BAD}\n\nCounter.nothing()\n")
     done = sdk("check", "bad")
     assert done.returncode == 1
@@ -130,7 +130,7 @@ def test_application_with_several_deployments(sdk: Run, project: Path) -> None:
     assert module.count("fits") == 2
 
 
-def test_what_is_no_class(sdk: Run, project: Path) -> None:
+def test_targets_that_are_not_classes(sdk: Run, project: Path) -> None:
     (project / "composed.py").write_text(COMPOSED)
     (project / "empty.py").write_text("")
     bare = sdk("check", "composed:Bare")
@@ -195,7 +195,7 @@ def test_stale_generated_code_is_one_message(sdk: Run, project: Path) -> None:
         ("no-module", "'no-module' is not a module; give MODULE or MODULE:NAME, such as app:Greeter"),
     ],
 )
-def test_target_that_is_not_there(sdk: Run, project: Path, target: str, said: str) -> None:
+def test_target_that_does_not_exist(sdk: Run, project: Path, target: str, said: str) -> None:
     done = sdk("check", target)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {said.format(here=project)}\n"

@@ -86,7 +86,7 @@ def test_a_terminal_gets_a_tree_in_colours(sdk: Run, project: Path) -> None:
     assert "\x1b[1;31mOne: 1 problem\x1b[0m" in done.stdout
 
 
-def test_json_as_other_commands_call_it(sdk: Run) -> None:
+def test_the_json_option_of_other_commands(sdk: Run) -> None:
     assert sdk("check", "shop_app", "--json").stdout == sdk("check", "shop_app", "--format", "json").stdout
 
 
@@ -148,7 +148,7 @@ def report(*problems: Problem, comparison: Comparison | None = None) -> CheckRep
     return CheckReport((ClassReport("A", "app", None, "", None, problems),), (), comparison, False)
 
 
-def test_a_json_document_of_what_has_no_place() -> None:
+def test_a_json_document_without_locations() -> None:
     document = as_json(
         report(Problem("no-service", "A", "m", "r"), Problem("interceptor", "A, interceptors[1]", "m", "r"))
     )

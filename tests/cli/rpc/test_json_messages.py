@@ -1,4 +1,4 @@
-"""Messages from JSON and to JSON; what does not fit is named with its place and what is wanted."""
+"""Messages from and to JSON; an error has the position and the expected type."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read(text: str, **options: bool) -> Any:
         ('{"note": 3}', "column 2: `note` must be google.protobuf.StringValue, not 3"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit(text: str, said: str) -> None:
+def test_values_that_do_not_fit(text: str, said: str) -> None:
     with pytest.raises(JsonError) as raised:
         read(text)
     assert str(raised.value) == f"-d, line 1, {said}"
@@ -78,12 +78,12 @@ def test_the_line_counts_within_the_text() -> None:
         read('\n{\n  "owner": {\n    "years": 1}}')
 
 
-def test_what_no_single_part_is_guilty_of_is_told_in_protobufs_words() -> None:
+def test_a_problem_of_no_single_part_has_the_message_of_protobuf() -> None:
     with pytest.raises(JsonError, match=r'^-d, line 1, column 1: .*should not have multiple "place" oneof fields'):
         read('{"room": "a", "isRemote": true}')
 
 
-def test_unknown_fields_may_be_left_out() -> None:
+def test_unknown_fields_can_be_ignored() -> None:
     assert read('{"titel": "x", "number": 3}', allow_unknown_fields=True).number == 3
 
 
@@ -105,7 +105,7 @@ FULL = {
 }
 
 
-def test_there_and_back() -> None:
+def test_round_trip() -> None:
     message = read(json.dumps(FULL))
     assert json.loads(JsonCodec(pool()).write(message)) == FULL
 
@@ -137,7 +137,7 @@ def test_an_any_of_an_unknown_type_has_its_bytes() -> None:
         assert messages.as_dict(message)["extra"] == {"@type": stranger.type_url, "@value": "AQI="}
 
 
-def test_what_json_has_nothing_for() -> None:
+def test_values_that_json_can_not_represent() -> None:
     with pytest.raises(
         UnprintableError, match=r"^The server sent a google.protobuf.Value that JSON can't represent: .*Infinity"
     ):
@@ -151,6 +151,6 @@ def test_what_json_has_nothing_for() -> None:
         JsonCodec(files.pool).as_dict(broken)
 
 
-def test_text_that_no_terminal_takes_is_escaped() -> None:
+def test_text_that_a_terminal_can_not_print_is_escaped() -> None:
     assert dumps({"a": "é"}) == '{"a": "é"}'
     assert dumps({"a": "\ud800"}) == '{"a": "\\ud800"}'

@@ -1,4 +1,4 @@
-"""How the end of a call is shown, also where a server sends what nobody can read."""
+"""The outcome of a call, also if the server sends invalid data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdk.cli.rpc.outcome import CallOutcome, as_json, as_lines
 NONE = JsonCodec(DescriptorPool())
 
 
-def test_what_would_command_the_terminal_is_shown() -> None:
+def test_control_characters_are_escaped() -> None:
     outcome = CallOutcome(grpc.StatusCode.INTERNAL, "a\n\x1b[31mred\x9b", trailing=(("key", "\x07x"),), seconds=61.25)
     lines = list(as_lines(outcome, NONE))
     assert lines == [
@@ -25,7 +25,7 @@ def test_what_would_command_the_terminal_is_shown() -> None:
     ]
 
 
-def test_a_detail_that_is_no_message_of_its_type() -> None:
+def test_a_detail_that_can_not_be_parsed_as_its_type() -> None:
     messages = JsonCodec(Descriptors(with_imports([Timestamp.DESCRIPTOR.file]), "protobuf").pool)
     broken = AnyMessage(type_url="x/google.protobuf.Timestamp", value=b"\xff")
     data = Status(code=13, details=[broken]).SerializeToString()
@@ -36,6 +36,6 @@ def test_a_detail_that_is_no_message_of_its_type() -> None:
     assert details == [{"@type": "x/google.protobuf.Timestamp", "@value": "/w=="}]
 
 
-def test_details_that_are_no_status_are_shown_as_they_are() -> None:
+def test_details_that_are_not_a_status_are_shown_unparsed() -> None:
     outcome = CallOutcome(grpc.StatusCode.INTERNAL, "", trailing=((STATUS_DETAILS, b"\xff"),))
     assert list(as_lines(outcome, NONE))[1:] == ["  \x1b[2mgrpc-status-details-bin:\x1b[0m /w=="]

@@ -92,7 +92,9 @@ def test_a_change_is_deployed(here: Path, reports: Reports, deployed: list[bool]
     assert deployed == [True, True]
 
 
-def test_what_fails_is_told_and_the_next_change_is_deployed(here: Path, reports: Reports, deployed: list[bool]) -> None:
+def test_a_failure_is_reported_and_the_next_change_is_deployed(
+    here: Path, reports: Reports, deployed: list[bool]
+) -> None:
     write(here / "app.py", "1")
     assert reports.until(STILL_SERVING) == [
         "app.py changed, reloading …",
@@ -120,7 +122,7 @@ def test_stop_ends_a_deployment_in_progress(here: Path, reports: Reports) -> Non
     reports.until("deploying waits")
 
 
-def test_what_changed_while_the_first_version_started_is_deployed(here: Path) -> None:
+def test_a_change_while_the_first_version_starts_is_deployed(here: Path) -> None:
     reloader, reports = Reloader("app:app"), Reports()
     reloader.generate()
     write(here / "app.py", "0 ")
@@ -181,7 +183,7 @@ def test_a_proto_without_the_table_is_reported(here: Path, reports: Reports) -> 
     assert any("no code was generated: run `sdk codegen`" in line for line in reports.until("reloaded in "))
 
 
-def test_a_table_that_is_wrong(here: Path) -> None:
+def test_an_invalid_table(here: Path) -> None:
     (here / "pyproject.toml").write_text(TABLE + "output = 1\n")
     with pytest.raises(CodegenFailedError, match="unknown key 'output'"):
         CodegenRunner().run()
@@ -214,7 +216,7 @@ def test_folders_that_can_not_be_watched_are_reported(here: Path, monkeypatch: p
         reloader.stop()
 
 
-def test_without_watchfiles_it_says_what_is_missing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_watchfiles_the_error_names_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     done = CliRunner().invoke(main, ["run", "app:app", "--reload"])
     message = "error: --reload needs watchfiles, which is not installed: pip install 'ray-grpc-sdk[codegen]'\n"

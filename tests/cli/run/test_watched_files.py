@@ -24,7 +24,7 @@ def seen(watched: WatchedFiles, here: Path) -> list[str]:
     return sorted(str(path.relative_to(here.resolve())) for path in watched.versions())
 
 
-def test_python_and_protos_count_and_what_is_named(here: Path) -> None:
+def test_python_protos_and_named_files_are_watched(here: Path) -> None:
     assert seen(WatchedFiles([here], [here / "serve.yaml"]), here) == [
         "app.py",
         "pkg/helper.py",
@@ -33,7 +33,7 @@ def test_python_and_protos_count_and_what_is_named(here: Path) -> None:
     ]
 
 
-def test_what_is_not_the_projects_own_does_not_count(here: Path) -> None:
+def test_files_of_other_projects_are_not_watched(here: Path) -> None:
     before = seen(WatchedFiles([here], []), here)
     for name in (".git/x.py", "node_modules/x.py", "pkg/__pycache__/x.py", "env/lib/x.py", "env/pyvenv.cfg"):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
