@@ -1,4 +1,4 @@
-"""A user's project in a folder of its own, and the installed ``sdk`` command."""
+"""Fixtures: a user's project in a separate folder, and the installed ``sdk`` command."""
 
 from __future__ import annotations
 

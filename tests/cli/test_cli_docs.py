@@ -1,4 +1,4 @@
-"""docs/reference/cli.md tells of every command and every option, and of none that is not there."""
+"""docs/reference/cli.md documents every command and every option, and no others."""
 
 from __future__ import annotations
 

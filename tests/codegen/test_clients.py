@@ -514,7 +514,7 @@ async def test_an_error_without_details(
         assert RpcError.from_grpc(error).find(RetryInfo) is None
 
 
-def test_what_is_no_error_of_a_call() -> None:
+def test_an_exception_that_is_not_the_error_of_a_call() -> None:
     with pytest.raises(TypeError, match=r"KeyError\('x'\) is not the error of a call"):
         error_details(KeyError("x"))  # type: ignore[arg-type]  # that is the point
     with pytest.raises(TypeError, match="is not the error of a call"):

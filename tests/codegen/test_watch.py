@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.project import PROTO, SDK, message, put
 
-WATCHING = "watching protos; Ctrl-C ends it\n"
+WATCHING = "watching protos; press Ctrl-C to stop\n"
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_folders_and_options_may_come_and_go(watching: subprocess.Popen[str]) ->
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_without_a_word(watching: subprocess.Popen[str], ending: signal.Signals) -> None:
+def test_it_stops_silently(watching: subprocess.Popen[str], ending: signal.Signals) -> None:
     said(watching)
     os.killpg(watching.pid, ending)
     assert watching.stdout is not None

@@ -100,9 +100,9 @@ def _problems(example: Example) -> str:
 
 
 def _undecorated(cls: type) -> Problem:
-    from sdk.cli.check.command import report_of
+    from sdk.cli.check.command import check_class
 
-    (problem,) = report_of(cls, "app", strict=False).problems
+    (problem,) = check_class(cls, "app", strict=False).problems
     return problem
 
 

@@ -58,7 +58,7 @@ class Command:
             text=True,
             start_new_session=True,
         )
-        self.until("Ctrl-C ends it")
+        self.until("Press Ctrl-C to stop")
 
     def until(self, part: str) -> str:
         assert self.process.stdout is not None
@@ -117,18 +117,18 @@ def test_a_config_is_reloaded_and_ends_with_the_command(
         assert command.until("error:").startswith(
             "error: Application 'reloaded' failed to start: deployment Guide: OSError: no such model (reloaded_app.py:"
         )
-        command.until("The version before goes on")
+        command.until("Still serving the previous version")
         assert call() == "second"
         (tmp_path / "reloaded_app.py").write_text(APP)
         command.until("reloaded in")
 
         (tmp_path / "serve.yaml").write_text(CONFIG.replace("name:", "nam:"))
         command.until("did you mean name?")
-        command.until("The version before goes on")
+        command.until("Still serving the previous version")
 
         added = CONFIG.splitlines()[1].replace("name: reloaded", "name: added")
         (tmp_path / "serve.yaml").write_text(f"{CONFIG}{added}\ngrpc_options: {{request_timeout_s: 9}}\n")
-        command.until("options of the ingress have changed; they hold from the next start")
+        command.until("options of the ingress have changed; restart the command")
         assert call("added") == "second"
     assert list(dict.fromkeys(answers)) == ["first", "second"]
 

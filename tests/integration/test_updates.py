@@ -67,7 +67,7 @@ def test_sdk_check_against_the_running_version(ingress: Any) -> None:
     other = [user_defined_protos_sdk.IMAGE_CLASSIFICATION_SERVICE]
     (change,) = compare_against(other, f"{ingress.address}/updated", strict=True).changes
     assert (change.rule, change.path) == ("service-removed", GONE)
-    with pytest.raises(sdk.OptionsError, match=r"/nothing: application 'nothing' serves nothing there$"):
+    with pytest.raises(sdk.OptionsError, match=r"/nothing: application 'nothing' has no services$"):
         compare_against(other, f"{ingress.address}/nothing", strict=True)
 
 

@@ -1,4 +1,4 @@
-"""One call, of any cardinality: its messages as they come, then how it ended."""
+"""A call of any cardinality: its response messages as they arrive, then its outcome."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from sdk.cli.rpc.outcome import Outcome
-from sdk.cli.rpc.requests import Watched
+from sdk.cli.rpc.outcome import CallOutcome
+from sdk.cli.rpc.requests import RequestIterator
 from sdk.client import SyncStreamStream, SyncUnaryStream
 from sdk.service import Cardinality
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from sdk.service import Method
 
 
-class Call:
-    """One call on a client, made as a stream in both directions: on the wire, all cardinalities are.
+class ClientCall:
+    """One call on a client, made as a streaming call: on the wire, all cardinalities are streams.
 
     Args:
         client: The client.
-        method: What is called.
-        requests: The request messages; one that blocks is read in a thread of grpc's.
-        options: What goes with the call: ``timeout``, ``request_id``…
-        started: Called with the initial metadata when it is there.
+        method: The method to call.
+        requests: The request messages. For a stream, a thread of grpc iterates over them, so they may block.
+        options: Options of the call: ``timeout``, ``request_id``…
+        started: Called with the initial metadata when it arrives.
 
     Attributes:
-        outcome: How it ended, after :meth:`responses`.
+        outcome: The outcome, after :meth:`responses`.
     """
 
     def __init__(
@@ -49,17 +49,17 @@ class Call:
         self._options: Mapping[str, Any] = options
         self._started = started
         self._messages = 0
-        self.outcome: Outcome
+        self.outcome: CallOutcome
 
     def responses(self) -> Iterator[Message]:
-        """Yield each message of the answer when it comes. An error of the server is in ``outcome``, not raised.
+        """Yield each response message when it arrives. A status other than OK is in ``outcome``, not raised.
 
         Raises:
-            JsonError: A request message is wrong; the call is cancelled.
+            JsonError: A request message is invalid; the call is cancelled.
             KeyboardInterrupt: The call is cancelled.
         """
         began = time.perf_counter()
-        call, watched = self._start()
+        call, iterator = self._start()
         try:
             if self._started is not None:
                 self._started(_pairs(call.initial_metadata()))
@@ -71,9 +71,9 @@ class Call:
                 raise
         finally:
             call.cancel()  # no effect on a call that has ended
-        if watched is not None and watched.error is not None:
-            raise watched.error
-        self.outcome = Outcome(
+        if iterator is not None and iterator.error is not None:
+            raise iterator.error
+        self.outcome = CallOutcome(
             call.code(),
             call.details() or "",
             _pairs(call.initial_metadata()),
@@ -82,16 +82,16 @@ class Call:
             time.perf_counter() - began,
         )
 
-    def _start(self) -> tuple[Any, Watched | None]:
+    def _start(self) -> tuple[Any, RequestIterator | None]:
         options: Any = self._options
         if not self._method.cardinality.client_streaming:
             unary: SyncUnaryStream[Any, Any] = SyncUnaryStream.of(self._client, self._as(Cardinality.UNARY_STREAM))
             return unary(next(self._requests), **options), None
         stream: SyncStreamStream[Any, Any] = SyncStreamStream.of(self._client, self._as(Cardinality.STREAM_STREAM))
-        watched = Watched(self._requests)
-        call = stream(watched, **options)
-        watched.on_error(call.cancel)
-        return call, watched
+        iterator = RequestIterator(self._requests)
+        call = stream(iterator, **options)
+        iterator.on_error(call.cancel)
+        return call, iterator
 
     def _as(self, cardinality: Cardinality) -> Method:
         return replace(self._method, cardinality=cardinality)

@@ -1,4 +1,4 @@
-"""One service, method, message or enum: its text as a proto, and JSON to begin a request with."""
+"""Description of a service, method, message or enum as proto source, and a JSON template of a message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sdk._protos.descriptors import Descriptors
 
-# What JSON has for messages that are not objects there.
+# Messages that are not objects in JSON: https://protobuf.dev/programming-guides/json/
 _WELL_KNOWN: dict[str, Any] = {
     "google.protobuf.Any": {"@type": ""},
     "google.protobuf.Duration": "0s",
@@ -29,7 +29,7 @@ _WELL_KNOWN: dict[str, Any] = {
 
 
 def kind_of(symbol: Any) -> Literal["service", "message", "enum", "method"]:
-    """Return what a descriptor describes."""
+    """Return the kind of a descriptor."""
     if isinstance(symbol, ServiceDescriptor):
         return "service"
     if isinstance(symbol, Descriptor):
@@ -38,7 +38,7 @@ def kind_of(symbol: Any) -> Literal["service", "message", "enum", "method"]:
 
 
 def describe(symbol: Any, descriptors: Descriptors) -> str:
-    """Return the text of a proto for a service, a method with its messages, a message, or an enum.
+    """Return the proto source of a service, a method with its messages, a message, or an enum.
 
     Args:
         symbol: Its descriptor.
@@ -55,16 +55,16 @@ def describe(symbol: Any, descriptors: Descriptors) -> str:
 def _text(symbol: Any, file_name: str, descriptors: Descriptors) -> str:
     try:
         file = descriptors.file(file_name)
-    except KeyError:  # one of protobuf's own, which the server did not send
+    except KeyError:  # a file of protobuf, which the server did not send
         file = FileDescriptorProto()
         descriptors.pool.FindFileByName(file_name).CopyToProto(file)
     return ProtoText(file, descriptors.pool).symbol(symbol.full_name)
 
 
 def template_of(message: Descriptor) -> Any:
-    """Return a message as JSON with every field, with one element where it repeats.
+    """Return a message as JSON with every field, and one element of each repeated field.
 
-    A message within itself is null, and so are the members of a ``oneof`` but for the first one.
+    A recursive message is null, and so is every member of a ``oneof`` except the first.
 
     Args:
         message: The message.
