@@ -20,11 +20,13 @@ LOWEST := build/lowest
 # What type checkers and click say, and what other generators write, differs with their versions; the rest needs no
 # such try.
 NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.py chaos packaging
+# The modules of docs/reference/api.md; pdoc adds sdk.testing, which `sdk.__all__` names.
+PUBLIC := sdk $(addprefix sdk.,client context deployment errors handles options service)
 NODE_CLIENT := tests/interop/node
 NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen generated install constraints \
+.PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen docs generated install constraints \
 	node-client clean distclean
 
 help: ## List the targets.
@@ -88,6 +90,9 @@ generated: $(INSTALLED)
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
+
+docs: $(INSTALLED) ## Build the API reference from the docstrings, as HTML in build/docs.
+	$(BIN)/pdoc --docformat google --output-directory build/docs $(PUBLIC)
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
 

@@ -10,7 +10,7 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from sdk._contract import locations as places
+from sdk._contract import locations
 from sdk.errors import ClusterError
 
 _FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
@@ -70,7 +70,7 @@ def raised_in(message: str) -> str:
         return one_line(message)
     # After the last frame come its source line and markers, indented, and then the exception, which is not.
     raised = [line for line in last[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
-    where = places.place(frames[-1]["file"], int(frames[-1]["line"]))
+    where = locations.format_location(frames[-1]["file"], int(frames[-1]["line"]))
     return f"{' '.join(' '.join(raised).split())} ({where}, in {frames[-1]['function']})"
 
 

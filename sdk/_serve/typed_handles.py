@@ -10,8 +10,8 @@ from typing import Any
 
 from ray import serve
 
-from sdk._contract.annotations import Scope, Unresolved
-from sdk._contract.methods import generated_bases
+from sdk._contract.annotations import AnnotationScope, Unresolved
+from sdk._contract.implementations import generated_bases
 from sdk.errors import OptionsError
 from sdk.handles import ServiceHandle
 
@@ -40,14 +40,14 @@ def with_typed_handles(cls: type, given: inspect.BoundArguments) -> None:
         OptionsError: A parameter is a handle of a service that the given deployment does not serve.
     """
     constructor: Any = cls.__init__  # type: ignore[misc]  # the constructor of this class, not of a subclass
-    scope = Scope(inspect.unwrap(constructor), cls)
+    scope = AnnotationScope(inspect.unwrap(constructor), cls)
     for name, parameter in given.signature.parameters.items():
         if name in given.arguments and parameter.annotation is not inspect.Parameter.empty:
             wanted = list(_types_in(scope, parameter.annotation))
             given.arguments[name] = _converted(given.arguments[name], wanted, f"{cls.__name__}.bind: {name}")
 
 
-def _types_in(scope: Scope, annotation: Any) -> Iterator[Any]:
+def _types_in(scope: AnnotationScope, annotation: Any) -> Iterator[Any]:
     annotation = scope.resolve(annotation)
     arguments = typing.get_args(annotation)
     if not arguments:

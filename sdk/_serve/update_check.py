@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from sdk._contract.class_rules import check_class
 from sdk._contract.definition import definition_of
-from sdk._contract.rules import check
 from sdk._protos.breaking.services import compare
-from sdk._protos.descriptors import Descriptors, describe
+from sdk._protos.descriptors import Descriptors, files_of_services
 from sdk._serve.deployed_classes import deployed_classes
 from sdk.errors import BreakingChangeError, Change, DefinitionError
 
@@ -34,7 +34,7 @@ def check_classes(application: Any) -> None:
     Raises:
         DefinitionError: Some classes do not fit their services; the error lists the problems of all.
     """
-    found = {cls.__name__: problems for cls in deployed_classes(application) if (problems := check(cls))}
+    found = {cls.__name__: problems for cls in deployed_classes(application) if (problems := check_class(cls))}
     if found:
         raise DefinitionError(", ".join(found), [problem for problems in found.values() for problem in problems])
 
@@ -93,7 +93,7 @@ def _changes(
     fetch: Callable[[str], bytes | None],
 ) -> list[Change]:
     """Return the changes for clients of each deployment; deployments may come from different versions of a proto."""
-    new = Descriptors(describe(services.values()), "the new version")
+    new = Descriptors(files_of_services(services.values()), "the new version")
     changes: dict[Change, None] = {}
     for deployment in deployed:
         data = fetch(deployment.descriptors) if deployment.descriptors else None

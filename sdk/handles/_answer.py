@@ -19,7 +19,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from sdk._backend import backend
-from sdk._contract.methods import find, generated_bases, kind_of
+from sdk._contract.implementations import find_implementation, generated_bases, handler_kind
+from sdk._contract.responses import wrong_response
 from sdk._status import STATUS_DETAILS
 from sdk.context import context_of, enter_call
 from sdk.errors import RpcError
@@ -51,9 +52,7 @@ class _BoundMethod:
     takes_context: bool
 
     def wrong_type(self, value: Any, prefix: str = "") -> RpcError:
-        got = "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
-        expected = self.method.response.DESCRIPTOR.full_name
-        return RpcError(grpc.StatusCode.INTERNAL, f"{self.label} returned {got}; the proto says {prefix}{expected}")
+        return wrong_response(self.method, self.label, value, prefix)
 
     def encode(self, message: Any) -> bytes:
         if not isinstance(message, self.method.response):
@@ -136,7 +135,7 @@ async def _invoke(implementation: Any, rpc: _BoundMethod, call: InnerCall) -> An
         expected = rpc.method.request.DESCRIPTOR.full_name
         raise RpcError(grpc.StatusCode.INTERNAL, f"{rpc.label}: the request is not a {expected}") from None
     context = {"grpc_context": context_of(call)} if rpc.takes_context else {}
-    is_async, is_generator = kind_of(handler)
+    is_async, is_generator = handler_kind(handler)
     if is_async or is_generator:
         response = handler(request, **context)  # a generator runs no code before its first message is requested
     else:
@@ -230,7 +229,7 @@ def _bound_methods(cls: Any) -> dict[str, _BoundMethod]:
     found = {}
     for base in generated_bases(cls):
         for method in vars(base)["__grpc_shim__"].service.methods:
-            implementation = find(cls, method.python_name)
+            implementation = find_implementation(cls, method.python_name)
             takes_context = implementation is not None and implementation.takes_context
             found[method.path] = _BoundMethod(method, f"{cls.__name__}.{method.python_name}", takes_context)
     cls._grpc_inner_rpcs = found

@@ -1,6 +1,6 @@
 """`make chaos`: change, break and kill everything under constant load, and print the clients' results.
 
-Exits with 1 if a promise was not kept. See docs/operation.md.
+Exits with 1 if a promise was not kept. See docs/operations/operation.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is bound together to one application."""
+"""Deployments that are bound together in one application."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_one_deployment_in_two_places_is_one() -> None:
     Classifier.options(expose=False).bind(Classifier.bind(), Classifier.options(expose=False).bind())
 
 
-def test_what_is_not_exposed_is_a_plain_deployment_of_ray_serve() -> None:
+def test_a_deployment_that_is_not_exposed_is_a_plain_one_of_ray_serve() -> None:
     bound: Any = Classifier.options(expose=False, autoscaling_config={"max_replicas": 2}).bind()
     assert bound._bound_deployment.func_or_class is Classifier
     Classifier.bind(Classifier.options(name="Inner", expose=False).bind())
 
 
-def test_the_decorator_takes_it_and_options_replaces_it() -> None:
+def test_the_decorator_takes_expose_and_options_replaces_it() -> None:
     @grpc_deployment(expose=False)
     class Inner(ImageClassificationServiceBase):
         def Predict(self, request: ImageData) -> ImageClass:
@@ -70,6 +70,6 @@ def test_the_decorator_takes_it_and_options_replaces_it() -> None:
         Classifier.bind(Inner.options(expose=True).bind())
 
 
-def test_it_is_yes_or_no() -> None:
+def test_expose_is_a_bool() -> None:
     with pytest.raises(OptionsError, match=r"^Classifier: expose must be True or False, not 'no'"):
         Classifier.options(expose="no")  # type: ignore[typeddict-item]  # a wrong value is the point

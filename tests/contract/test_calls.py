@@ -1,4 +1,4 @@
-"""What the checks say of parameters is what happens when a method is called as the wire server calls it."""
+"""Methods that pass the checks of parameters can be called as the wire server calls them; the others can't."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sdk._contract.methods import find, generated_bases
-from sdk._contract.wrappers import signature_of, takes_context
+from sdk._contract.effective_signature import signature_of, takes_context
+from sdk._contract.implementations import find_implementation, generated_bases
 from sdk._wire.route import Route
 from sdk.service import Method, MethodBinding, Shim
 from tests.contract import (
@@ -40,7 +40,7 @@ def call(cls: type, method: Method) -> Any:
     if inspect.iscoroutine(result):
         try:
             result = asyncio.run(result)
-        except AttributeError as error:  # what a handler does with a message without fields
+        except AttributeError as error:  # the messages of these tests have no fields
             assert "name" in str(error)  # noqa: PT017
     if inspect.isgenerator(result):
         result.close()
@@ -77,8 +77,8 @@ def test_a_class_with_wrong_parameters_can_not(cls: type) -> None:
 )
 def test_who_gets_the_context(name: str, expected: bool) -> None:
     cls = getattr(right_wrapped, name)
-    assert takes_context(getattr(cls(), "SayHello")) is expected  # noqa: B009  # a name of another's class
-    implementation = find(cls, "SayHello")
+    assert takes_context(getattr(cls(), "SayHello")) is expected  # noqa: B009  # the generated base names the attribute
+    implementation = find_implementation(cls, "SayHello")
     assert implementation is not None
     assert implementation.takes_context is expected
 

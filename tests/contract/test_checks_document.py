@@ -1,11 +1,11 @@
-"""`docs/checks.md` has every rule, and its examples give what it says."""
+"""`docs/reference/checks.md` has every rule, and its examples have the outputs that it shows."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.contract import (
-    batched_classes,  # noqa: F401  # notes its classes in the tables
+    batched_classes,  # noqa: F401  # registers its classes in the tables
     wrong_classes,  # noqa: F401
     wrong_wrapped,  # noqa: F401
 )

@@ -74,7 +74,7 @@ def test_sdk_check_against_the_running_version(ingress: Any) -> None:
 def test_an_allowed_update_is_made(channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "sdk.serve"):
         sdk.run(updated_app.app, name="updated", allow_breaking=True)
-    assert f"error: {GONE}: the service is in the proto and no class serves it any more" in caplog.text
+    assert f"error: {GONE}: the service is still in the proto, but no class serves it" in caplog.text
     stub = ImageClassificationServiceStub(channel)
     assert stub.Predict(ImageData(url="cat"), metadata=METADATA).classes == ["cat"]
     error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=METADATA)

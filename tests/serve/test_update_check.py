@@ -24,7 +24,7 @@ from user_defined_protos_sdk import (
 )
 
 from sdk import grpc_deployment
-from sdk._protos.descriptors import gather
+from sdk._protos.descriptors import with_imports
 from sdk._serve.deployed_classes import deployed_classes
 from sdk._serve.update_check import check_classes, check_update
 from sdk._xds.snapshot import Application, Deployment, Snapshot
@@ -42,7 +42,7 @@ class Classifier(ImageClassificationServiceBase):
 
 def files(*, type_: FieldDescriptorProto.Type.ValueType | None = None) -> bytes:
     """Return an earlier version of the guide's proto, with another type for the URL of an image."""
-    found = gather([IMAGE_CLASSIFICATION_SERVICE.file])
+    found = with_imports([IMAGE_CLASSIFICATION_SERVICE.file])
     (message,) = (each for each in found.file[0].message_type if each.name == "ImageData")
     if type_ is not None:
         message.field[0].type = type_
@@ -118,9 +118,9 @@ def test_an_update_that_breaks_clients_is_rejected(warnings: list[str]) -> None:
     with pytest.raises(BreakingChangeError) as raised:
         check(deployment(), sets={"1": BROKEN})
     assert str(raised.value) == (
-        "Application 'app' was not updated: 1 change would break clients of the version that runs\n"
+        "Application 'app' was not updated: 1 change would break clients of the running version\n"
         f"  - {CHANGE}\n"
-        "To update it all the same: `allow_breaking=True`, or `sdk run --allow-breaking`."
+        "To update it anyway, pass `allow_breaking=True` or `sdk run --allow-breaking`."
     )
     assert warnings == []
 
@@ -133,14 +133,14 @@ def test_an_allowed_breaking_update_is_logged(warnings: list[str]) -> None:
 
 
 def test_changes_that_clients_may_notice_are_logged(warnings: list[str]) -> None:
-    old = gather([IMAGE_CLASSIFICATION_SERVICE.file])
+    old = with_imports([IMAGE_CLASSIFICATION_SERVICE.file])
     old.file[0].service[1].method[0].options.idempotency_level = 2
     check(deployment(), sets={"1": old.SerializeToString()})
     line = IMAGE_CLASSIFICATION_SERVICE.methods[0].line
     assert warnings == [
         "application 'app' is updated with changes that clients may notice:\n"
-        f"  - warning: {SERVICE}.Predict: `IDEMPOTENT` became `IDEMPOTENCY_UNKNOWN`: clients go on repeating calls that"
-        f" failed (user_defined_protos.proto:{line}) → keep `option idempotency_level = IDEMPOTENT;`, and the promise"
+        f"  - warning: {SERVICE}.Predict: `IDEMPOTENT` became `IDEMPOTENCY_UNKNOWN`: clients continue to retry failed"
+        f" calls (user_defined_protos.proto:{line}) → keep `option idempotency_level = IDEMPOTENT;` and its guarantee"
     ]
 
 

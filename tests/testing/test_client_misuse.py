@@ -86,12 +86,12 @@ def test_why_a_stream_of_requests_was_cancelled_is_logged(
             with pytest.raises(asyncio.CancelledError):
                 await client.Sum(requests())
             wrong: Any = client
-            with pytest.raises(TypeError, match="Sum takes an iterable or an async one of harness"):
+            with pytest.raises(TypeError, match="Sum takes an iterable or an async iterable of harness"):
                 wrong.Sum(7)
 
     asyncio.run(main())
     (record,) = [each for each in caplog.records if each.name == "sdk.client"]
-    assert record.getMessage() == "/harness.Greeter/Sum is cancelled: the iterator of its requests failed"
+    assert record.getMessage() == "/harness.Greeter/Sum is cancelled: the iterator of its requests raised"
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], LookupError)
 
@@ -129,7 +129,7 @@ def test_a_message_of_the_same_name_is_accepted(server: sdk.testing.Server) -> N
 
 def test_an_async_client_belongs_to_one_loop(server: sdk.testing.Server) -> None:
     client = server.client(GreeterClient)
-    with pytest.raises(RuntimeError, match=r"^GreeterClient is used outside of an event loop: call it in a coroutine"):
+    with pytest.raises(RuntimeError, match=r"^GreeterClient is used outside an event loop: call it in a coroutine"):
         client.SayHello(Text())
 
     async def call() -> None:
@@ -137,7 +137,7 @@ def test_an_async_client_belongs_to_one_loop(server: sdk.testing.Server) -> None
 
     async def use_and_close() -> None:
         await call()
-        with pytest.raises(RuntimeError, match=r"^GreeterClient belongs to another event loop: make one in each loop"):
+        with pytest.raises(RuntimeError, match=r"^GreeterClient belongs to another event loop: create one"):
             await asyncio.to_thread(asyncio.run, call())
         await client.close()
 
@@ -170,8 +170,8 @@ def test_a_client_from_before_a_fork(server: sdk.testing.Server) -> None:
         [sys.executable, "-c", FORK.format(target=server.target)], env=environment, capture_output=True, text=True
     )
     assert done.stdout.splitlines() == [
-        "GreeterSyncClient was in use when this process was forked, and gRPC is no good afterwards: start processes by "
-        "spawning, or before the first call",
+        "GreeterSyncClient was in use when this process was forked, and gRPC does not work after a fork: spawn "
+        "processes, or fork them before the first call",
         "hello parent",
     ]
 
