@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -36,7 +35,7 @@ def detail(error: grpc.RpcError, kind: Any) -> Any:
     return found
 
 
-def test_a_handler_can_be_called_without_any_server() -> None:
+async def test_a_handler_can_be_called_without_any_server() -> None:
     async def names() -> AsyncIterator[HelloRequest]:
         for name in ("Ada", "Alan"):
             yield HelloRequest(name=name)
@@ -44,12 +43,12 @@ def test_a_handler_can_be_called_without_any_server() -> None:
     async def call() -> HelloReply:
         return await greeter_app.Greeter("?").SayHelloToAll(names())
 
-    assert asyncio.run(call()).text == "Hello Ada and Alan?"
+    assert (await call()).text == "Hello Ada and Alan?"
     with pytest.raises(RpcError, match="INVALID_ARGUMENT: whom"):
         greeter_app.Greeter("?").greet("")
 
 
-def test_both_streams_are_open_at_once() -> None:
+async def test_both_streams_are_open_at_once() -> None:
     async def call(target: str) -> list[Any]:
         async with GreeterClient(target) as client:
             both = client.SayHelloToEach()
@@ -61,7 +60,7 @@ def test_both_streams_are_open_at_once() -> None:
             return [*texts, await both.code()]
 
     with sdk.testing.serve(greeter_app.app) as server:
-        assert asyncio.run(call(server.target)) == ["Hello Ada!", "Hello Alan!", grpc.StatusCode.OK]
+        assert await call(server.target) == ["Hello Ada!", "Hello Alan!", grpc.StatusCode.OK]
 
 
 def test_every_wrong_field_is_named(client: Serve) -> None:
