@@ -68,7 +68,7 @@ format: $(INSTALLED) ## Format the code, and fix what ruff can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
+bench: $(INSTALLED) ## Compare with grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
 	$(BIN)/python -m tests.benchmarks.bench $(if $(QUICK),--quick)
 	$(if $(QUICK),,$(BIN)/python -m tests.benchmarks.codegen_bench)
 
@@ -79,7 +79,7 @@ fuzz: $(INSTALLED) ## Search at random for FUZZ_SECONDS (60) each: mutated reque
 	$(BIN)/python -m tests.wire.fuzzing
 	$(BIN)/pytest --hypothesis-profile=search -m hypothesis --timeout=0 $$(grep -rl --include='test_*.py' '^from hypothesis' tests)
 
-bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc with the other generators.
+bench-codegen: $(INSTALLED) ## Compare sdk codegen on 1000 protos with protoc and the other generators.
 	$(BIN)/python -m tests.benchmarks.codegen_bench
 
 codegen: generated ## Generate the code of every proto in the repository again.
