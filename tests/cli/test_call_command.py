@@ -45,7 +45,7 @@ def lines(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-# -- what is printed --------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_an_application_is_asked_for_where_there_are_several(invoke: Invoke) -> 
     assert done.stderr.endswith("\nGive --application: desk.v1.Annex is served by annex.\n")
 
 
-# -- what is wrong ----------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
