@@ -349,7 +349,7 @@ def test_descriptors_that_lack_an_import(invoke: Invoke, tmp_path: Path) -> None
 
 
 def test_required_fields_of_proto2(invoke: Invoke) -> None:
-    protos = ("--protos", str(PROTOS.parent / "ledger"))
+    protos = ("--protos", str(Path(__file__).parent / "ledger"))
     for data in ((), ("-d", "{}")):
         done = invoke("Ledger/Write", *data, *protos)
         place = "-d, line 1, column 1" if data else "-d"

@@ -38,7 +38,7 @@ def between(inner: Any) -> Any:
 
 
 @pytest.mark.parametrize("wrap", [lambda inner: inner, nested, between])
-def test_two_deployments_with_one_service_are_refused(wrap: Any) -> None:
+def test_two_deployments_of_one_service_are_refused(wrap: Any) -> None:
     inner = Classifier.options(name="Inner").bind()
     says = f"^Classifier.bind: service '{SERVICE}' is served by two deployments of this application, .*Inner.*expose"
     with pytest.raises(ApplicationError, match=says):
@@ -47,7 +47,7 @@ def test_two_deployments_with_one_service_are_refused(wrap: Any) -> None:
         Classifier.bind(model=wrap(inner))
 
 
-def test_one_deployment_in_two_places_is_one() -> None:
+def test_one_deployment_passed_twice_counts_once() -> None:
     inner = Plain.bind(Classifier.bind())  # type: ignore[attr-defined]  # serve.deployment returns a Deployment
     Plain.bind(inner, inner)  # type: ignore[attr-defined]  # serve.deployment returns a Deployment
     Classifier.options(expose=False).bind(Classifier.bind(), Classifier.options(expose=False).bind())

@@ -19,13 +19,13 @@ ELSEWHERE = {"unannotated", "not-decorated", "interceptor", "sync-interceptor"}
 CHANGES = {line.split()[1] for case in (*CASES, *FILES) for line in case.expected}
 
 
-def test_every_rule_is_there() -> None:
+def test_every_rule_is_documented() -> None:
     assert sorted(each.rule for each in EXAMPLES if each.kind == "python") == sorted(CLASSES | ELSEWHERE)
     assert sorted(each.rule for each in EXAMPLES if each.kind == "diff") == sorted(CHANGES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda each: each.rule)
-def test_example(example: Example) -> None:
+def test_example_output(example: Example) -> None:
     given = output_of(example)
     assert f"[{example.rule}]" in given
     assert given == example.given

@@ -20,7 +20,7 @@ class Classifier(ImageClassificationServiceBase):
         return ImageClass()
 
 
-def test_the_definition_holds_the_compression() -> None:
+def test_the_definition_has_the_compression() -> None:
     definition = definition_of(grpc_deployment(compression=grpc.Compression.Deflate)(Classifier))
     assert definition is not None
     assert definition.compression is grpc.Compression.Deflate

@@ -36,7 +36,7 @@ def test_right_class(cls: type) -> None:
     assert find_unannotated(cls) is not None  # the other check handles each of them too
 
 
-def test_enough_of_both() -> None:
+def test_there_are_100_classes_of_each() -> None:
     assert len(WRONG) >= 100
     assert len(RIGHT) >= 100
     assert sorted(case.cls.__name__ for case in WRONG) == sorted(SECTIONS), "the table has no other sections"
@@ -62,7 +62,7 @@ def test_a_problem_is_shown_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     )
 
 
-def test_unknown_name_says_where_to_import_it() -> None:
+def test_remedy_for_an_unresolved_name() -> None:
     request, _ = check_class(wrong_classes.UnknownNames)
     assert "`Unknown` can't be resolved at run time: import it outside `if TYPE_CHECKING:`" in request.remedy
 
@@ -81,7 +81,7 @@ def test_code_location_is_the_line_of_def(monkeypatch: pytest.MonkeyPatch) -> No
     assert "async def SayHello" in (HERE / "wrong_classes.py").read_text().splitlines()[int(line) - 1]
 
 
-def test_names_of_a_function_are_found() -> None:
+def test_names_local_to_a_function_are_resolved() -> None:
     local = right_classes.local_class()
     (problem,) = check_class(local)
     assert problem.rule == "request-type", "the cell of LocalReply is read; LocalRequest is not a cell of the method"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import gc
 import pickle
 import re
@@ -135,17 +134,6 @@ async def error_of(act: str, **options: Any) -> RpcError:
     return raised.value
 
 
-def run(test: Any) -> Any:
-    """Run an async test in a new event loop."""
-
-    @functools.wraps(test)
-    def in_loop() -> None:
-        asyncio.run(asyncio.wait_for(test(), 20))
-
-    return in_loop
-
-
-@run
 async def test_unary() -> None:
     handle = handle_to(Callee())
     assert await handle.Unary(Ask(act="echo", note="x", number=7)) == Told(text="x", number=7)
@@ -154,21 +142,16 @@ async def test_unary() -> None:
 
 
 @pytest.mark.parametrize("callee", [Callee, PlainCallee, WritingCallee])
-def test_a_stream_of_every_kind_of_handler(callee: type[Callee]) -> None:
-    async def test() -> None:
-        replies = [reply.number async for reply in handle_to(callee()).Down(Ask(number=100))]
-        assert replies == list(range(100))
-
-    asyncio.run(test())
+async def test_a_stream_of_every_kind_of_handler(callee: type[Callee]) -> None:
+    replies = [reply.number async for reply in handle_to(callee()).Down(Ask(number=100))]
+    assert replies == list(range(100))
 
 
-@run
 async def test_a_plain_function_runs_in_a_thread_with_its_context() -> None:
     with outer_call():
         assert (await handle_to(PlainCallee()).Unary(Ask())).text == "r1"
 
 
-@run
 async def test_the_clients_metadata_is_forwarded() -> None:
     handle = handle_to(Callee())
     with outer_call(("multiplexed_model_id", "m1"), ("user", "me"), ("application", "a")):
@@ -185,7 +168,6 @@ async def test_the_clients_metadata_is_forwarded() -> None:
     assert [sent.model_id for sent in handle._handle.sent] == [""]
 
 
-@run
 async def test_a_call_may_name_its_model_and_metadata() -> None:
     handle = handle_to(Callee())
     with outer_call(("multiplexed_model_id", "m1"), ("user", "me")):
@@ -194,14 +176,12 @@ async def test_a_call_may_name_its_model_and_metadata() -> None:
     assert [sent.model_id for sent in handle._handle.sent] == ["m2"]
 
 
-@run
 async def test_without_an_outer_call_a_request_id_is_generated() -> None:
     seen = eval((await handle_to(Callee()).Unary(Ask(act="seen"))).text)
     assert len(seen["id"]) == 36
     assert seen["model"] is None
 
 
-@run
 async def test_the_shorter_of_both_deadlines_is_forwarded() -> None:
     handle = handle_to(Callee())
     assert (await handle.Unary(Ask(act="left"))).text == "None"
@@ -211,7 +191,6 @@ async def test_the_shorter_of_both_deadlines_is_forwarded() -> None:
         assert 5 < float((await handle.Unary(Ask(act="left"), timeout=10)).text) <= 10
 
 
-@run
 async def test_a_deadline_ends_the_handler_too() -> None:
     callee = Callee()
     with pytest.raises(RpcError) as raised:
@@ -224,7 +203,9 @@ async def test_a_deadline_ends_the_handler_too() -> None:
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
-def test_the_exception_of_an_abandoned_call_is_not_logged(is_cancelled: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_exception_of_an_abandoned_call_is_not_logged(
+    is_cancelled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     async def answer() -> None:
         try:
             await asyncio.Event().wait()
@@ -238,7 +219,7 @@ def test_the_exception_of_an_abandoned_call_is_not_logged(is_cancelled: bool, ca
         with pytest.raises(asyncio.CancelledError if is_cancelled else RpcError):
             await waiting
 
-    asyncio.run(test())
+    await test()
     gc.collect()
     assert caplog.records == []
 
@@ -296,7 +277,6 @@ class Gone:
     cancel = result
 
 
-@run
 async def test_a_deployment_that_is_gone_is_unavailable() -> None:
     handle = AsyncProbeHandle(Gone())
     said = (
@@ -314,7 +294,6 @@ async def test_a_deployment_that_is_gone_is_unavailable() -> None:
             next(handle.Down(Ask(), timeout=timeout))
 
 
-@run
 async def test_after_the_deadline_nothing_is_sent() -> None:
     handle = handle_to(Callee())
     with outer_call(timeout=0), pytest.raises(RpcError, match="DEADLINE_EXCEEDED"):
@@ -322,7 +301,6 @@ async def test_after_the_deadline_nothing_is_sent() -> None:
     assert not handle._handle.sent
 
 
-@run
 async def test_a_status_arrives_with_all_it_has() -> None:
     error = await error_of("raise")
     assert (error.code, error.details) == (grpc.StatusCode.NOT_FOUND, "no such")
@@ -330,7 +308,6 @@ async def test_a_status_arrives_with_all_it_has() -> None:
     assert error.find(BadRequest) == BAD
 
 
-@run
 async def test_abort_and_status_details_arrive() -> None:
     error = await error_of("abort")
     assert (error.code, error.details) == (grpc.StatusCode.ABORTED, "no")
@@ -341,14 +318,12 @@ async def test_abort_and_status_details_arrive() -> None:
     assert (await error_of("swallow")).details == "swallowed"
 
 
-@run
 async def test_a_code_that_was_set_arrives_as_error() -> None:
     error = await error_of("code")
     assert (error.code, error.details) == (grpc.StatusCode.OUT_OF_RANGE, "too far")
     assert (await error_of("cancel")).code is grpc.StatusCode.CANCELLED
 
 
-@run
 async def test_other_errors_are_unchanged() -> None:
     handle = handle_to(Callee())
     with pytest.raises(ValueError, match="a value"):
@@ -357,14 +332,12 @@ async def test_other_errors_are_unchanged() -> None:
         await handle.Unary(Ask(act="timeout"), timeout=10)
 
 
-@run
 async def test_a_wrong_answer_is_internal_and_names_both_types() -> None:
     error = await error_of("wrong")
     assert error.code is grpc.StatusCode.INTERNAL
     assert error.details == "Callee.Unary returned a builtins.int; the proto says probe.Told"
 
 
-@run
 async def test_a_deployment_of_another_service_is_unimplemented() -> None:
     with pytest.raises(RpcError) as raised:
         await SyncProbeHandle(LocalHandle(Callee())).Unary(Ask())
@@ -372,7 +345,6 @@ async def test_a_deployment_of_another_service_is_unimplemented() -> None:
     assert raised.value.details == "deployment class Callee has no method /probe.SyncProbe/Unary"
 
 
-@run
 async def test_a_cancelled_caller_cancels_the_handler() -> None:
     callee = Callee()
     waiting = asyncio.ensure_future(handle_to(callee).Unary(Ask(act="wait")))
@@ -383,7 +355,6 @@ async def test_a_cancelled_caller_cancels_the_handler() -> None:
         await waiting
 
 
-@run
 async def test_an_abandoned_stream_cancels_the_handler() -> None:
     callee = Callee()
     async for _ in handle_to(callee).Down(Ask(act="wait", number=3)):
@@ -392,7 +363,6 @@ async def test_an_abandoned_stream_cancels_the_handler() -> None:
     await asyncio.wait_for(callee.ended.wait(), 5)
 
 
-@run
 async def test_a_stream_may_end_with_a_status() -> None:
     stream = handle_to(Callee()).Down(Ask(act="raise", number=3))
     assert [(await anext(stream)).number for _ in range(3)] == [0, 1, 2]
@@ -400,7 +370,6 @@ async def test_a_stream_may_end_with_a_status() -> None:
         await anext(stream)
 
 
-@run
 async def test_a_streaming_handler_waits_for_its_reader() -> None:
     callee = Callee()
     stream = handle_to(callee).Down(Ask(number=1000))
@@ -421,7 +390,7 @@ def test_an_rpc_with_a_request_stream_is_missing_with_a_remedy() -> None:
         handle_to(None).Missing  # type: ignore[arg-type,attr-defined]  # noqa: B018
 
 
-def test_an_rpc_that_is_called_call_makes_the_handle_callable() -> None:
+async def test_an_rpc_that_is_called_call_makes_the_handle_callable() -> None:
     class Greets(UserDefinedServiceBase):
         async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
             return UserDefinedResponse(greeting=f"Hello {request.name}")
@@ -429,7 +398,7 @@ def test_an_rpc_that_is_called_call_makes_the_handle_callable() -> None:
     async def call() -> str:
         return (await UserDefinedServiceHandle(LocalHandle(Greets()))(UserDefinedMessage(name="you"))).greeting
 
-    assert asyncio.run(call()) == "Hello you"
+    assert await call() == "Hello you"
 
 
 def test_wrong_use_is_an_error() -> None:

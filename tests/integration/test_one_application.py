@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import Any
 
@@ -58,19 +57,16 @@ def test_streaming(channel: grpc.Channel) -> None:
     assert trailing(call) == {"request_id": "s"}
 
 
-def test_aio_client(ingress: Any) -> None:
-    async def main() -> None:
-        async with grpc.aio.insecure_channel(ingress.address) as channel:
-            stub = UserDefinedServiceStub(channel)
-            call = stub.__call__(FOO, metadata=APP1)
-            assert (await call).num == 60
-            assert dict(await call.trailing_metadata())["request_id"]
-            assert [r.num async for r in stub.Streaming(FOO)] == [60 + i for i in range(10)]
-
-    asyncio.run(main())
+async def test_aio_client(ingress: Any) -> None:
+    async with grpc.aio.insecure_channel(ingress.address) as channel:
+        stub = UserDefinedServiceStub(channel)
+        call = stub.__call__(FOO, metadata=APP1)
+        assert (await call).num == 60
+        assert dict(await call.trailing_metadata())["request_id"]
+        assert [r.num async for r in stub.Streaming(FOO)] == [60 + i for i in range(10)]
 
 
-def test_typed_clients(ingress: Any) -> None:
+async def test_typed_clients(ingress: Any) -> None:
     with UserDefinedServiceSyncClient(ingress.address, application="app1", model_id="m1") as client:
         assert client.Multiplexing(UserDefinedMessage2()).greeting.endswith("loading model: m1")
         assert [r.num for r in client.Streaming(FOO)] == [60 + i for i in range(10)]
@@ -79,7 +75,7 @@ def test_typed_clients(ingress: Any) -> None:
         async with UserDefinedServiceClient(ingress.address, application="app1") as client:
             assert (await client.Multiplexing(UserDefinedMessage2(), model_id="m2")).greeting.endswith("model: m2")
 
-    asyncio.run(main())
+    await main()
 
 
 def test_serve_api(channel: grpc.Channel) -> None:

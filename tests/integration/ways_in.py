@@ -40,7 +40,7 @@ AUTOSCALING = {
 
 def application(name: str, target: str = "build", **more: Any) -> dict[str, Any]:
     args = {"args": {"salute": name}} if target == "build" else {}
-    return {"name": name, "import_path": f"ways_app:{target}", "route_prefix": None, **args, **more}
+    return {"name": name, "import_path": f"tests.integration.ways_app:{target}", "route_prefix": None, **args, **more}
 
 
 def config(*applications: dict[str, Any], **more: Any) -> dict[str, Any]:

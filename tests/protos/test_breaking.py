@@ -227,7 +227,7 @@ def test_text_in_another_syntax(name: str, text: str) -> None:
         ("RPC gone", "p.S.Do: the RPC is gone: calls to it end UNIMPLEMENTED (p.proto:3) → keep it while clients call"),
     ],
 )
-def test_text_says(name: str, text: str) -> None:
+def test_text_contains(name: str, text: str) -> None:
     (case,) = [each for each in CASES if each.name == name]
     assert text in str(changes(HEAD + case.old, HEAD + case.new, case.json)[0])
 
@@ -248,7 +248,7 @@ def test_only_the_services_in_question_are_compared() -> None:
     assert compare(old, new, ["p.T"]) == []
 
 
-def test_the_lines_are_those_that_services_know() -> None:
+def test_lines_come_from_the_services() -> None:
     from user_defined_protos_sdk import USER_DEFINED_SERVICE
 
     described = Descriptors(files_of_services([USER_DEFINED_SERVICE]), "here")
@@ -266,7 +266,7 @@ def test_files_come_after_their_imports() -> None:
     assert names == [f"google/protobuf/{name}.proto" for name in ("source_context", "any", "type", "api")]
 
 
-def test_files_in_any_order_and_without_protobufs_own() -> None:
+def test_files_in_any_order_without_well_known_ones() -> None:
     text = 'syntax = "proto3"; import "google/protobuf/type.proto"; message M { google.protobuf.Type t = 1; }'
     complete = compiled(text)
     assert len(complete.file) == 4
@@ -290,13 +290,13 @@ def test_files_in_any_order_and_without_protobufs_own() -> None:
         ([FileDescriptorProto(name="a.proto", dependency=["a.proto"])], "there: a.proto can't be loaded: "),
     ],
 )
-def test_files_that_are_wrong(files: list[FileDescriptorProto], said: str) -> None:
+def test_invalid_files(files: list[FileDescriptorProto], said: str) -> None:
     with pytest.raises(OptionsError) as raised:
         Descriptors(FileDescriptorSet(file=files), "there")
     assert str(raised.value).startswith(said)
 
 
-def test_a_refused_update_lists_every_change_and_survives_a_pickle() -> None:
+def test_breaking_change_error_lists_every_change_and_can_be_pickled() -> None:
     found = changes(f"{HEAD}service S {{}} service T {{}}", HEAD)
     error = BreakingChangeError("shop", found)
     assert str(error) == (

@@ -87,7 +87,7 @@ def names(found: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("versions", [(V1,), (V1ALPHA,), (V1, V1ALPHA)], ids="+".join)
-def test_services_and_their_files_from_grpcios_own_server(versions: tuple[str, ...]) -> None:
+def test_services_and_their_files_from_a_grpcio_server(versions: tuple[str, ...]) -> None:
     with serving(grpcio_servicer(), *versions) as asked:
         assert asked.services() == ["grpc.health.v1.Health", "r.Shop"]
         found = asked.file_descriptor_set(["r.Shop"])
@@ -98,7 +98,7 @@ def test_services_and_their_files_from_grpcios_own_server(versions: tuple[str, .
         DescriptorPool().Add(found.file[0])
 
 
-def test_a_server_that_answers_one_file_at_a_time_is_asked_for_the_rest() -> None:
+def test_imports_are_requested_from_a_server_that_omits_them() -> None:
     servicer = OneFileAtATime(SHOP, BASE)
     with serving(servicer, V1) as asked:
         found = asked.file_descriptor_set(["r.Shop"])
@@ -108,13 +108,13 @@ def test_a_server_that_answers_one_file_at_a_time_is_asked_for_the_rest() -> Non
     assert servicer.metadata["application"] == "a"
 
 
-def test_a_file_that_imports_itself_ends() -> None:
+def test_a_file_that_imports_itself_does_not_loop() -> None:
     loop = FileDescriptorProto(name="shop.proto", dependency=["shop.proto"])
     with serving(OneFileAtATime(loop), V1) as asked:
         assert names(asked.file_descriptor_set(["r.Shop"])) == ["shop.proto"]
 
 
-def test_what_a_server_does_not_know_is_said() -> None:
+def test_unknown_symbols_are_reported() -> None:
     with serving(grpcio_servicer(), V1ALPHA) as asked:
         with pytest.raises(
             ServerError, match=r"^The server at there does not know 'r\.Shpo'; did you mean 'r\.Shop'\?$"
@@ -164,12 +164,12 @@ def say_nonsense(requests: Any, context: grpc.ServicerContext) -> Any:
         (say_nonsense, "sent a file descriptor that can't be parsed.$"),
     ],
 )
-def test_a_server_that_does_not_answer_well(answer: Callable[..., Any], said: str) -> None:
+def test_an_invalid_response(answer: Callable[..., Any], said: str) -> None:
     with serving(None, V1, answer=answer) as asked, pytest.raises(ServerError, match=f"^The server at there {said}"):
         asked.file_descriptor_set(["r.Shop"])
 
 
-def test_a_server_that_is_silent_or_not_there() -> None:
+def test_a_server_that_does_not_respond_or_exist() -> None:
     with grpc.insecure_channel(f"127.0.0.1:{free_port()}") as channel:
         with pytest.raises(ServerError, match=r"^The server at x:1 can't be reached: failed to connect"):
             ReflectionClient(channel, target="x:1").services()

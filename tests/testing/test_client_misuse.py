@@ -48,16 +48,13 @@ async def failing_async() -> AsyncIterator[Number]:
         ),
     ],
 )
-def test_a_wrong_request(server: sdk.testing.Server, call: Callable[[Any], Any], said: str) -> None:
+async def test_a_wrong_request(server: sdk.testing.Server, call: Callable[[Any], Any], said: str) -> None:
     with pytest.raises(TypeError, match=said):
         call(server.client(GreeterSyncClient))
 
-    async def main() -> None:
-        async with server.client(GreeterClient) as client:
-            with pytest.raises(TypeError, match=said):
-                await call(client)
-
-    asyncio.run(main())
+    async with server.client(GreeterClient) as client:
+        with pytest.raises(TypeError, match=said):
+            await call(client)
 
 
 def test_the_caller_gets_the_error_of_its_request_stream(server: sdk.testing.Server) -> None:
@@ -78,7 +75,7 @@ def test_the_caller_gets_the_error_of_its_request_stream(server: sdk.testing.Ser
 
 
 @pytest.mark.parametrize("requests", [failing, failing_async])
-def test_why_a_stream_of_requests_was_cancelled_is_logged(
+async def test_why_a_stream_of_requests_was_cancelled_is_logged(
     server: sdk.testing.Server, requests: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -89,7 +86,7 @@ def test_why_a_stream_of_requests_was_cancelled_is_logged(
             with pytest.raises(TypeError, match="Sum takes an iterable or an async iterable of harness"):
                 wrong.Sum(7)
 
-    asyncio.run(main())
+    await main()
     (record,) = [each for each in caplog.records if each.name == "sdk.client"]
     assert record.getMessage() == "/harness.Greeter/Sum is cancelled: the iterator of its requests raised"
     assert record.exc_info is not None
@@ -97,21 +94,18 @@ def test_why_a_stream_of_requests_was_cancelled_is_logged(
 
 
 @pytest.mark.parametrize("method", ["Sum", "Chat"])
-def test_a_wrong_request_is_not_written(server: sdk.testing.Server, method: str) -> None:
+async def test_a_wrong_request_is_not_written(server: sdk.testing.Server, method: str) -> None:
     right, wrong = (Number(number=7), Text(text="7")) if method == "Sum" else (Text(text="7"), Number(number=7))
 
-    async def main() -> None:
-        async with server.client(GreeterClient) as client:
-            call: Any = getattr(client, method)()
-            await call.write(right)
-            with pytest.raises(TypeError, match=rf"{method} takes a harness\.\w+, not a harness\.\w+"):
-                await call.write(wrong)
-            await call.write(right)  # the call continues
-            await call.done_writing()
-            answer = (await call).number if method == "Sum" else [each.text async for each in call]
-            assert answer in (14, ["7", "7"])
-
-    asyncio.run(main())
+    async with server.client(GreeterClient) as client:
+        call: Any = getattr(client, method)()
+        await call.write(right)
+        with pytest.raises(TypeError, match=rf"{method} takes a harness\.\w+, not a harness\.\w+"):
+            await call.write(wrong)
+        await call.write(right)  # the call continues
+        await call.done_writing()
+        answer = (await call).number if method == "Sum" else [each.text async for each in call]
+        assert answer in (14, ["7", "7"])
 
 
 def test_a_message_of_the_same_name_is_accepted(server: sdk.testing.Server) -> None:

@@ -39,21 +39,18 @@ def test_all_four_kinds_blocking(serving: Callable[..., Any], kind: Any) -> None
     assert [one.text for one in client.Chat(texts("a", "b"))] == ["A", "B"]
 
 
-def test_all_four_kinds_async() -> None:
-    async def main() -> None:
-        async with sdk.testing.serve(Greeter.bind("hi")) as server, server.client(GreeterClient) as client:
-            assert (await client.SayHello(Text(text="you"))).text == "hi you"
-            assert [one.number async for one in client.Count(Number(number=3))] == [0, 1, 2]
-            assert (await client.Sum([Number(number=1), Number(number=2)])).number == 3
-            chat = client.Chat()
-            await chat.write(Text(text="a"))
-            assert (await chat.read()).text == "A"
-            await chat.done_writing()
-            assert await chat.read() is grpc.aio.EOF
-            stub = GreeterStub(server.aio_channel())
-            assert (await stub.SayHello(Text(text="stub"))).text == "hi stub"
-
-    asyncio.run(main())
+async def test_all_four_kinds_async() -> None:
+    async with sdk.testing.serve(Greeter.bind("hi")) as server, server.client(GreeterClient) as client:
+        assert (await client.SayHello(Text(text="you"))).text == "hi you"
+        assert [one.number async for one in client.Count(Number(number=3))] == [0, 1, 2]
+        assert (await client.Sum([Number(number=1), Number(number=2)])).number == 3
+        chat = client.Chat()
+        await chat.write(Text(text="a"))
+        assert (await chat.read()).text == "A"
+        await chat.done_writing()
+        assert await chat.read() is grpc.aio.EOF
+        stub = GreeterStub(server.aio_channel())
+        assert (await stub.SayHello(Text(text="stub"))).text == "hi stub"
 
 
 def test_one_loop_after_another(caplog: pytest.LogCaptureFixture) -> None:
@@ -206,7 +203,7 @@ def test_instance_returns_the_running_object(serving: Callable[..., Any]) -> Non
     assert greeter.greeted == ["you"]
 
 
-def test_a_client_that_cancels_cancels_the_handler() -> None:
+async def test_a_client_that_cancels_cancels_the_handler() -> None:
     cancelled = asyncio.Event()
 
     @sdk.grpc_deployment
@@ -218,17 +215,12 @@ def test_a_client_that_cancels_cancels_the_handler() -> None:
             finally:
                 loop.call_soon_threadsafe(cancelled.set)
 
-    async def main() -> None:
-        nonlocal loop
-        loop = asyncio.get_running_loop()
-        async with sdk.testing.serve(Slow()) as server, server.client(GreeterClient) as client:
-            call = client.Count(Number())
-            await call.read()
-            call.cancel()
-            await asyncio.wait_for(cancelled.wait(), 10)
-
-    loop: Any = None
-    asyncio.run(main())
+    loop = asyncio.get_running_loop()
+    async with sdk.testing.serve(Slow()) as server, server.client(GreeterClient) as client:
+        call = client.Count(Number())
+        await call.read()
+        call.cancel()
+        await asyncio.wait_for(cancelled.wait(), 10)
 
 
 @pytest.mark.parametrize(

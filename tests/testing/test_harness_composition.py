@@ -144,28 +144,22 @@ def test_batches() -> None:
     asyncio.run(main())  # a second time: nothing may belong to the first server's loop
 
 
-def test_replicas_of_one_class_have_separate_batches() -> None:
-    async def main() -> None:
-        async with sdk.testing.serve(a=Models.bind(), b=Models.bind()) as server:
-            async with server.client(GreeterClient, application="a") as client:
-                calls = [client.SayHello(Text(text="1"), application="ab"[number % 2]) for number in range(8)]
-                await asyncio.gather(*calls)
-            assert [server.instance(Models, application=name).batches for name in ("a", "b")] == [[4], [4]]
-
-    asyncio.run(main())
+async def test_replicas_of_one_class_have_separate_batches() -> None:
+    async with sdk.testing.serve(a=Models.bind(), b=Models.bind()) as server:
+        async with server.client(GreeterClient, application="a") as client:
+            calls = [client.SayHello(Text(text="1"), application="ab"[number % 2]) for number in range(8)]
+            await asyncio.gather(*calls)
+        assert [server.instance(Models, application=name).batches for name in ("a", "b")] == [[4], [4]]
 
 
-def test_the_batch_size_can_be_set() -> None:
-    async def main() -> None:
-        async with sdk.testing.serve(Models.bind()) as server, server.client(GreeterClient) as client:
-            models = server.instance(Models)
-            models.double.set_max_batch_size(2)
-            await asyncio.gather(*(client.SayHello(Text(text="1")) for _ in range(4)))
-            models.double.set_max_batch_size(4)
-            await asyncio.gather(*(client.SayHello(Text(text="1")) for _ in range(4)))
-            assert models.batches == [2, 2, 4]
-
-    asyncio.run(main())
+async def test_the_batch_size_can_be_set() -> None:
+    async with sdk.testing.serve(Models.bind()) as server, server.client(GreeterClient) as client:
+        models = server.instance(Models)
+        models.double.set_max_batch_size(2)
+        await asyncio.gather(*(client.SayHello(Text(text="1")) for _ in range(4)))
+        models.double.set_max_batch_size(4)
+        await asyncio.gather(*(client.SayHello(Text(text="1")) for _ in range(4)))
+        assert models.batches == [2, 2, 4]
 
 
 def test_garbage_collection_of_a_batch_queue_creates_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:

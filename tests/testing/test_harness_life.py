@@ -112,19 +112,16 @@ def test_an_interrupt_while_a_constructor_waits_stops_everything() -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_a_cancelled_start_stops_everything() -> None:
-    async def main() -> None:
-        async def start() -> None:
-            async with sdk.testing.serve(Greeter.bind()):
-                raise AssertionError("it was to be cancelled")
+async def test_a_cancelled_start_stops_everything() -> None:
+    async def start() -> None:
+        async with sdk.testing.serve(Greeter.bind()):
+            raise AssertionError("it was to be cancelled")
 
-        task = asyncio.ensure_future(start())
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+    task = asyncio.ensure_future(start())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -126,7 +125,7 @@ def test_an_error_after_a_handler_of_one_answer(server: sdk.testing.Server, clie
     assert server.instance(Greeter).greeted[-1] == "ran"
 
 
-def test_idempotent_methods_are_retried(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
+async def test_idempotent_methods_are_retried(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
     with server.inject(status=UNAVAILABLE, times=2) as fault:
         assert client.Tell(Text(), request_id="r").text == "r  default Greeter"
     assert fault.hits == 2
@@ -139,7 +138,7 @@ def test_idempotent_methods_are_retried(server: sdk.testing.Server, client: Gree
             await client.Tell(Text())
 
     with server.inject(status=UNAVAILABLE, times=2) as fault:
-        asyncio.run(main())
+        await main()
     assert fault.hits == 2
 
 

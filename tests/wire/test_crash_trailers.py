@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +13,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from sdk._wire.crash_trailers import Ending, Endings, ending
 from sdk._wire.crash_trailers_process import GOODBYE, PACKET, RECORD, SLOT
 from sdk.service import Cardinality
-from tests.support import virtual_time
-from tests.support.wire_rig import FakeTransport, Peer, in_loop
+from tests.support.virtual_time import in_virtual_time
+from tests.support.wire_rig import FakeTransport, Peer
 
 LONG = (32 << 10) + 1
 
@@ -58,21 +57,13 @@ async def a_look() -> None:
     await asyncio.sleep(0.11)
 
 
-def on_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    @functools.wraps(test)
-    def run() -> None:
-        virtual_time.run(test())
-
-    return run
-
-
 async def turn() -> None:
     """Let the loop go round once."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
 
-@on_loop
+@in_virtual_time
 async def test_an_answer_that_ends_at_once_costs_nothing() -> None:
     rig = Rig()
     begun = rig.endings.begin(FakeTransport(), b"7")
@@ -83,7 +74,7 @@ async def test_an_answer_that_ends_at_once_costs_nothing() -> None:
     assert rig.given.packets == []
 
 
-@on_loop
+@in_virtual_time
 async def test_nothing_is_said_before_the_kernel_has_what_it_may_take_in_parts() -> None:
     rig, transport = Rig(), FakeTransport()
     begun = await rig.begin(transport)
@@ -94,7 +85,7 @@ async def test_nothing_is_said_before_the_kernel_has_what_it_may_take_in_parts()
     assert rig.said() == ending(b"7")
 
 
-@on_loop
+@in_virtual_time
 async def test_what_the_kernel_takes_whole_or_not_at_all_changes_nothing() -> None:
     rig, transport = Rig(), FakeTransport()
     begun = await rig.begin(transport)
@@ -105,7 +96,7 @@ async def test_what_the_kernel_takes_whole_or_not_at_all_changes_nothing() -> No
     assert rig.said() is None, "together they are too long"
 
 
-@on_loop
+@in_virtual_time
 async def test_tcp_takes_everything_in_parts() -> None:
     rig, transport = Rig(), FakeTransport()
     transport.family = socket.AF_INET
@@ -119,7 +110,7 @@ async def test_tcp_takes_everything_in_parts() -> None:
     assert rig.said() is None
 
 
-@on_loop
+@in_virtual_time
 async def test_an_answer_can_be_ended_until_the_kernel_has_its_own_end() -> None:
     rig, transport = Rig(), FakeTransport()
     begun = await rig.begin(transport)
@@ -135,7 +126,7 @@ async def test_an_answer_can_be_ended_until_the_kernel_has_its_own_end() -> None
     assert rig.given.packets == [(0, 1), (0, 0)]
 
 
-@on_loop
+@in_virtual_time
 async def test_a_connection_that_closes_is_taken_back_at_once() -> None:
     rig, transport = Rig(), FakeTransport()
     begun = await rig.begin(transport)
@@ -146,7 +137,7 @@ async def test_a_connection_that_closes_is_taken_back_at_once() -> None:
     assert rig.given.packets == [(0, 1), (0, 0)]
 
 
-@on_loop
+@in_virtual_time
 async def test_a_slow_client_is_looked_at_again() -> None:
     rig, transport = Rig(), FakeTransport()
     transport.unsent = LONG
@@ -160,7 +151,7 @@ async def test_a_slow_client_is_looked_at_again() -> None:
     begun.drop()
 
 
-@on_loop
+@in_virtual_time
 async def test_a_connection_is_given_for_one_answer_only() -> None:
     rig, transport = Rig(), FakeTransport()
     begun = await rig.begin(transport)
@@ -171,7 +162,7 @@ async def test_a_connection_is_given_for_one_answer_only() -> None:
     assert rig.given.packets == [(0, 1), (0, 0), (0, 1)]
 
 
-@on_loop
+@in_virtual_time
 async def test_an_answer_that_ends_in_the_turn_in_which_it_is_held_is_not_ended_again() -> None:
     rig = Rig()
     begun = await rig.begin(FakeTransport())
@@ -182,7 +173,7 @@ async def test_an_answer_that_ends_in_the_turn_in_which_it_is_held_is_not_ended_
     assert rig.given.packets == [(0, 1), (0, 0)]
 
 
-@on_loop
+@in_virtual_time
 async def test_without_room_an_answer_waits_for_some() -> None:
     rig = Rig(slots=1)
     first = await rig.begin(FakeTransport())
@@ -201,7 +192,7 @@ async def test_without_room_an_answer_waits_for_some() -> None:
     assert rig.given.packets == [(0, 1)], "the slot was not lost"
 
 
-@on_loop
+@in_virtual_time
 async def test_the_end_of_an_answer_is_told_later_when_there_is_no_room_now() -> None:
     rig = Rig()
     begun = await rig.begin(FakeTransport())
@@ -213,7 +204,7 @@ async def test_the_end_of_an_answer_is_told_later_when_there_is_no_room_now() ->
     assert rig.given.packets == [(0, 1), (0, 0), (0, 1)], "its slot is another's once the other process knows"
 
 
-@on_loop
+@in_virtual_time
 async def test_without_the_other_process_slots_are_used_again() -> None:
     rig = Rig(slots=1)
     begun = await rig.begin(FakeTransport())
@@ -224,7 +215,7 @@ async def test_without_the_other_process_slots_are_used_again() -> None:
     assert rig.said() == ending(b"8")
 
 
-@on_loop
+@in_virtual_time
 async def test_goodbye() -> None:
     rig = Rig()
     rig.endings.close()
@@ -248,30 +239,29 @@ async def serve_with_endings(serve: Any, **handlers: Any) -> tuple[Peer, Rig]:
     return Peer(server), rig
 
 
-def test_a_stream_keeps_its_ending_from_its_first_message_to_its_last() -> None:
+@in_virtual_time
+async def test_a_stream_keeps_its_ending_from_its_first_message_to_its_last(serve: Any) -> None:
     go_on = SimpleNamespace()
 
     async def handler(request: Int32Value) -> AsyncIterator[StringValue]:
         yield StringValue(value="one")
         await go_on.event.wait()
 
-    async def scenario(serve: Any) -> None:
-        go_on.event = asyncio.Event()
-        peer, rig = await serve_with_endings(serve, out=(Cardinality.UNARY_STREAM, handler))
-        peer.call("out", Int32Value())
-        assert rig.said() is None
-        await a_look()
-        assert b"one" in peer.transport.written
-        assert rig.said() == ending(b"made")
-        go_on.event.set()
-        await peer.answered()
-        await turn()
-        assert rig.said() is None
-
-    in_loop(scenario, virtual_time.run)
+    go_on.event = asyncio.Event()
+    peer, rig = await serve_with_endings(serve, out=(Cardinality.UNARY_STREAM, handler))
+    peer.call("out", Int32Value())
+    assert rig.said() is None
+    await a_look()
+    assert b"one" in peer.transport.written
+    assert rig.said() == ending(b"made")
+    go_on.event.set()
+    await peer.answered()
+    await turn()
+    assert rig.said() is None
 
 
-def test_what_is_written_at_once_keeps_none() -> None:
+@in_virtual_time
+async def test_what_is_written_at_once_keeps_none(serve: Any) -> None:
     async def plain(request: Int32Value) -> StringValue:
         return StringValue(value="x")
 
@@ -279,21 +269,19 @@ def test_what_is_written_at_once_keeps_none() -> None:
         grpc_context.set_trailing_metadata((("a", "b"),))
         return StringValue(value="x" * 100_000)
 
-    async def scenario(serve: Any) -> None:
-        peer, rig = await serve_with_endings(
-            serve, plain=(Cardinality.UNARY_UNARY, plain), trailers=(Cardinality.UNARY_UNARY, with_trailers)
-        )
-        for method in ("plain", "trailers"):
-            peer.transport.chunks.clear()
-            peer.call(method, Int32Value())
-            await peer.answered()
-        await a_look()
-        assert rig.given.packets == []
-
-    in_loop(scenario, virtual_time.run)
+    peer, rig = await serve_with_endings(
+        serve, plain=(Cardinality.UNARY_UNARY, plain), trailers=(Cardinality.UNARY_UNARY, with_trailers)
+    )
+    for method in ("plain", "trailers"):
+        peer.transport.chunks.clear()
+        peer.call(method, Int32Value())
+        await peer.answered()
+    await a_look()
+    assert rig.given.packets == []
 
 
-def test_a_unary_answer_with_early_metadata_keeps_one() -> None:
+@in_virtual_time
+async def test_a_unary_answer_with_early_metadata_keeps_one(serve: Any) -> None:
     go_on = SimpleNamespace()
 
     async def early(request: Int32Value, grpc_context: Any) -> StringValue:
@@ -301,33 +289,28 @@ def test_a_unary_answer_with_early_metadata_keeps_one() -> None:
         await go_on.event.wait()
         return StringValue(value="x")
 
-    async def scenario(serve: Any) -> None:
-        go_on.event = asyncio.Event()
-        peer, rig = await serve_with_endings(serve, early=(Cardinality.UNARY_UNARY, early))
-        peer.call("early", Int32Value())
-        await a_look()
-        assert rig.said() == ending(b"made")
-        go_on.event.set()
-        assert (await peer.answered())["grpc-status"] == "0"
-        await turn()
-        assert rig.said() is None
-
-    in_loop(scenario, virtual_time.run)
+    go_on.event = asyncio.Event()
+    peer, rig = await serve_with_endings(serve, early=(Cardinality.UNARY_UNARY, early))
+    peer.call("early", Int32Value())
+    await a_look()
+    assert rig.said() == ending(b"made")
+    go_on.event.set()
+    assert (await peer.answered())["grpc-status"] == "0"
+    await turn()
+    assert rig.said() is None
 
 
-def test_a_client_that_is_gone_leaves_none() -> None:
+@in_virtual_time
+async def test_a_client_that_is_gone_leaves_none(serve: Any) -> None:
     async def handler(request: Int32Value) -> AsyncIterator[StringValue]:
         yield StringValue(value="one")
         await asyncio.Event().wait()
 
-    async def scenario(serve: Any) -> None:
-        peer, rig = await serve_with_endings(serve, out=(Cardinality.UNARY_STREAM, handler))
-        peer.call("out", Int32Value())
-        await a_look()
-        assert rig.said() == ending(b"made")
-        peer.connection.connection_lost(None)
-        await turn()
-        assert rig.said() is None
-        assert rig.given.packets == [(0, 1), (0, 0)]
-
-    in_loop(scenario, virtual_time.run)
+    peer, rig = await serve_with_endings(serve, out=(Cardinality.UNARY_STREAM, handler))
+    peer.call("out", Int32Value())
+    await a_look()
+    assert rig.said() == ending(b"made")
+    peer.connection.connection_lost(None)
+    await turn()
+    assert rig.said() is None
+    assert rig.given.packets == [(0, 1), (0, 0)]

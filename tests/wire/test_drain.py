@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,8 +10,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.server import WireServer, WireSettings
-from tests.support import virtual_time
-from tests.support.wire_rig import UNARY, Peer, in_loop
+from tests.support.virtual_time import in_virtual_time
+from tests.support.wire_rig import UNARY, Peer
 
 UNAVAILABLE = "14"
 
@@ -28,15 +26,6 @@ async def sleep(request: Int32Value) -> StringValue:
 
 
 HANDLERS = {"At": (UNARY, at_once), "Sleep": (UNARY, sleep)}
-
-
-def in_no_time(test: Callable[[Any], Awaitable[None]]) -> Callable[[], None]:
-    @functools.wraps(test)
-    def run() -> None:
-        in_loop(test, virtual_time.run)
-
-    del run.__wrapped__  # type: ignore[attr-defined]  # else pytest looks for a fixture of the test's argument
-    return run
 
 
 def now() -> float:
@@ -61,13 +50,13 @@ async def call_every(server: WireServer, interval_s: float, until_s: float) -> l
     return peers
 
 
-@in_no_time
+@in_virtual_time
 async def test_one_that_is_not_called_is_gone_after_the_quiet_time(serve: Any) -> None:
     await serve(**HANDLERS).drain(quiet_s=0.1, grace_s=20)
     assert now() == pytest.approx(0.1, abs=0.01)
 
 
-@in_no_time
+@in_virtual_time
 async def test_while_calls_come_it_serves_on(serve: Any) -> None:
     server = serve(**HANDLERS)
     calls = asyncio.create_task(call_every(server, 0.05, until_s=1.0))
@@ -81,7 +70,7 @@ async def test_while_calls_come_it_serves_on(serve: Any) -> None:
     await draining
 
 
-@in_no_time
+@in_virtual_time
 async def test_calls_that_never_stop_coming_have_a_fourth_of_the_grace(serve: Any) -> None:
     server = serve(**HANDLERS)
     calls = asyncio.create_task(call_every(server, 0.05, until_s=60))
@@ -91,7 +80,7 @@ async def test_calls_that_never_stop_coming_have_a_fourth_of_the_grace(serve: An
     await calls
 
 
-@in_no_time
+@in_virtual_time
 async def test_it_ends_with_the_last_call(serve: Any) -> None:
     server = serve(**HANDLERS)
     peer = Peer(server)
@@ -101,7 +90,7 @@ async def test_it_ends_with_the_last_call(serve: Any) -> None:
     assert (await trailers(peer))["grpc-status"] == "0"
 
 
-@in_no_time
+@in_virtual_time
 async def test_what_outlives_the_grace_ends_unavailable(serve: Any) -> None:
     server = serve(**HANDLERS)
     peer = Peer(server)
@@ -114,7 +103,7 @@ async def test_what_outlives_the_grace_ends_unavailable(serve: Any) -> None:
     assert now() == pytest.approx(20.5, abs=0.1), "the client has half a second to read it"
 
 
-@in_no_time
+@in_virtual_time
 async def test_what_waits_for_its_place_has_the_grace_too(serve: Any) -> None:
     server = serve(settings=WireSettings(max_ongoing_requests=1), **HANDLERS)
     first, second, third = (Peer(server) for _ in range(3))
@@ -126,7 +115,7 @@ async def test_what_waits_for_its_place_has_the_grace_too(serve: Any) -> None:
     assert statuses == ["0", "0", UNAVAILABLE]
 
 
-@in_no_time
+@in_virtual_time
 async def test_idle_connections_are_waited_for(serve: Any) -> None:
     server = serve(**HANDLERS)
     peer = Peer(server)
@@ -139,13 +128,11 @@ async def test_idle_connections_are_waited_for(serve: Any) -> None:
 
 
 @pytest.mark.parametrize(("grace_s", "leave_s", "took_s"), [(20, 3, 3.1), (4, 3, 1.1), (0, 3, 0.1)])
-def test_idle_connections_are_not_waited_for_longer_than_a_fourth_of_the_grace(
-    grace_s: float, leave_s: float, took_s: float
+@in_virtual_time
+async def test_idle_connections_are_not_waited_for_longer_than_a_fourth_of_the_grace(
+    grace_s: float, leave_s: float, took_s: float, serve: Any
 ) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(**HANDLERS)
-        Peer(server)
-        await server.drain(quiet_s=0.1, grace_s=grace_s, leave_s=leave_s)
-        assert now() == pytest.approx(took_s, abs=0.05)
-
-    in_loop(body, virtual_time.run)
+    server = serve(**HANDLERS)
+    Peer(server)
+    await server.drain(quiet_s=0.1, grace_s=grace_s, leave_s=leave_s)
+    assert now() == pytest.approx(took_s, abs=0.05)

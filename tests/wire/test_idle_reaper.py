@@ -7,11 +7,10 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-import uvloop
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._wire import idle_reaper as sweep
@@ -20,7 +19,8 @@ from sdk._wire.idle_reaper import IDLE_S, PATIENCE_S
 from sdk._wire.server import WireServer
 from sdk.service import Method, MethodBinding
 from tests.support import loops
-from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, until
+from tests.support.loops import on_uvloop
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, until
 
 HEAD = b"POST /t.T/%s HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
 BODY = b"7\r\n\0\0\0\0\2\x08\x04\r\n0\r\n\r\n"
@@ -86,91 +86,78 @@ def refused(connection: Any) -> None:
         (refused, PATIENCE_S, b"HTTP/1.1 400 ", "aborted"),
     ],
 )
-def test_how_long_a_connection_may_stay(
-    does: Callable[[Any], None], patience_s: float | None, said: bytes, how: str
+async def test_how_long_a_connection_may_stay(
+    does: Callable[[Any], None], patience_s: float | None, said: bytes, how: str, serve: Any
 ) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double), Hang=(BIDI, hang), Refuse=(CLIENT, refuse))
-        peer = Peer(server)
-        does(peer.connection)
+    server = serve(Double=(UNARY, double), Hang=(BIDI, hang), Refuse=(CLIENT, refuse))
+    peer = Peer(server)
+    does(peer.connection)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    transport = peer.transport
+    before = (transport.ended, transport.closed)
+    server.sweep.sweep(0)
+    server.sweep.sweep((patience_s or IDLE_S * 10) - 0.001)
+    assert (transport.ended, transport.closed) == before
+    server.sweep.sweep(patience_s or IDLE_S * 20)
+    assert transport.written.startswith(said)
+    assert not how or getattr(transport, how)
+    assert how or (transport.ended, transport.closed) == before
+    assert transport.aborted == (how == "aborted")
+
+
+async def test_every_call_starts_the_time_again(serve: Any) -> None:
+    server = serve(Double=(UNARY, double))
+    peer = Peer(server)
+    for now in range(0, int(IDLE_S * 5), int(IDLE_S / 2)):
+        peer.connection.data_received(GOOD)
         for _ in range(10):
             await asyncio.sleep(0)
-        transport = peer.transport
-        before = (transport.ended, transport.closed)
+        server.sweep.sweep(now)
+    assert not peer.transport.closed
+
+
+async def test_a_peer_that_takes_its_answer_slowly_may_and_one_that_takes_nothing_may_not(serve: Any) -> None:
+    server = serve(Double=(UNARY, double))
+    peer = Peer(server)
+    peer.connection.data_received(b"nonsense")  # the answer is out, and the connection is closing
+    for now, unsent in enumerate(range(1000, 0, -100)):
+        peer.transport.unsent = unsent
+        server.sweep.sweep(now * (PATIENCE_S - 1))
+    assert not peer.transport.aborted
+    server.sweep.sweep(now * (PATIENCE_S - 1) + PATIENCE_S)
+    assert peer.transport.aborted
+
+
+async def test_an_answer_that_nobody_takes_waits_as_long_as_an_idle_connection(serve: Any) -> None:
+    server = serve(Refuse=(CLIENT, refuse))
+    peer = Peer(server)
+    answered_and_still_sending(peer.connection)
+    await peer.answered()
+    peer.transport.unsent = 1_000_000  # Envoy stops reading while its own client does
+    server.sweep.sweep(0)
+    server.sweep.sweep(IDLE_S - 1)
+    assert not peer.transport.closed
+    server.sweep.sweep(IDLE_S)
+    assert peer.transport.closed
+
+
+async def test_too_many_connections_are_refused_and_idle_ones_make_room(
+    caplog: pytest.LogCaptureFixture, serve: Any
+) -> None:
+    server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
+    server.sweep.limit = 4
+    busy, *idle = [Peer(server) for _ in range(4)]
+    amid_a_call(busy.connection)
+    late = Peer(server)
+    assert late.transport.aborted
+    assert server.connections == 4
+    with caplog.at_level(logging.WARNING):
         server.sweep.sweep(0)
-        server.sweep.sweep((patience_s or IDLE_S * 10) - 0.001)
-        assert (transport.ended, transport.closed) == before
-        server.sweep.sweep(patience_s or IDLE_S * 20)
-        assert transport.written.startswith(said)
-        assert not how or getattr(transport, how)
-        assert how or (transport.ended, transport.closed) == before
-        assert transport.aborted == (how == "aborted")
-
-    in_loop(body)
-
-
-def test_every_call_starts_the_time_again() -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double))
-        peer = Peer(server)
-        for now in range(0, int(IDLE_S * 5), int(IDLE_S / 2)):
-            peer.connection.data_received(GOOD)
-            for _ in range(10):
-                await asyncio.sleep(0)
-            server.sweep.sweep(now)
-        assert not peer.transport.closed
-
-    in_loop(body)
-
-
-def test_a_peer_that_takes_its_answer_slowly_may_and_one_that_takes_nothing_may_not() -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double))
-        peer = Peer(server)
-        peer.connection.data_received(b"nonsense")  # the answer is out, and the connection is closing
-        for now, unsent in enumerate(range(1000, 0, -100)):
-            peer.transport.unsent = unsent
-            server.sweep.sweep(now * (PATIENCE_S - 1))
-        assert not peer.transport.aborted
-        server.sweep.sweep(now * (PATIENCE_S - 1) + PATIENCE_S)
-        assert peer.transport.aborted
-
-    in_loop(body)
-
-
-def test_an_answer_that_nobody_takes_waits_as_long_as_an_idle_connection() -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Refuse=(CLIENT, refuse))
-        peer = Peer(server)
-        answered_and_still_sending(peer.connection)
-        await peer.answered()
-        peer.transport.unsent = 1_000_000  # Envoy stops reading while its own client does
-        server.sweep.sweep(0)
-        server.sweep.sweep(IDLE_S - 1)
-        assert not peer.transport.closed
-        server.sweep.sweep(IDLE_S)
-        assert peer.transport.closed
-
-    in_loop(body)
-
-
-def test_too_many_connections_are_refused_and_idle_ones_make_room(caplog: pytest.LogCaptureFixture) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
-        server.sweep.limit = 4
-        busy, *idle = [Peer(server) for _ in range(4)]
-        amid_a_call(busy.connection)
-        late = Peer(server)
-        assert late.transport.aborted
-        assert server.connections == 4
-        with caplog.at_level(logging.WARNING):
-            server.sweep.sweep(0)
-        assert "refused 1 connections: 4 are open" in caplog.text
-        server.sweep.sweep(PATIENCE_S)
-        assert all(peer.transport.closed for peer in idle)
-        assert not busy.transport.closed
-
-    in_loop(body)
+    assert "refused 1 connections: 4 are open" in caplog.text
+    server.sweep.sweep(PATIENCE_S)
+    assert all(peer.transport.closed for peer in idle)
+    assert not busy.transport.closed
 
 
 def test_there_are_file_descriptors_left_for_the_rest() -> None:
@@ -183,7 +170,9 @@ def test_there_are_file_descriptors_left_for_the_rest() -> None:
 # -- with sockets --------------------------------------------------------------------------------
 
 
-def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServer], Awaitable[None]]) -> None:
+@contextlib.asynccontextmanager
+async def over_sockets(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[int, WireServer]]:
+    """Serve handlers at a port, and look for idle connections all the time."""
     monkeypatch.setattr(sweep, "SWEEP_S", 0.02)
     monkeypatch.setattr(sweep, "PATIENCE_S", 0.1)
 
@@ -198,27 +187,24 @@ def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServe
         while True:
             yield StringValue(value="x" * 1000)
 
-    async def main() -> None:
-        handlers = {
-            "Double": (UNARY, double),
-            "NeverReads": (BIDI, never_reads),
-            "Refuse": (CLIENT, refuse),
-            "Long": (UNARY, long),
-            "Stream": (SERVER, stream),
-        }
-        server = WireServer(
-            [
-                MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
-                for name, (cardinality, handler) in handlers.items()
-            ]
-        )
-        port = await server.listen("127.0.0.1")
-        try:
-            await body(port, server)
-        finally:  # a handler's thread must not outlive a test that fails
-            await server.drain(quiet_s=0, grace_s=0)
-
-    uvloop.run(main())
+    handlers = {
+        "Double": (UNARY, double),
+        "NeverReads": (BIDI, never_reads),
+        "Refuse": (CLIENT, refuse),
+        "Long": (UNARY, long),
+        "Stream": (SERVER, stream),
+    }
+    server = WireServer(
+        [
+            MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+            for name, (cardinality, handler) in handlers.items()
+        ]
+    )
+    port = await server.listen("127.0.0.1")
+    try:
+        yield port, server
+    finally:  # a handler's thread must not outlive a test that fails
+        await server.drain(quiet_s=0, grace_s=0)
 
 
 async def gone(server: WireServer) -> None:
@@ -229,8 +215,9 @@ async def gone(server: WireServer) -> None:
     await asyncio.wait_for(wait(), loops.PATIENCE_S)
 
 
-def test_a_refused_peer_reads_why_even_when_it_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_a_refused_peer_reads_why_even_when_it_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         for data in (b"GET / HTTP/1.1\r\n\r\n", GOOD[:-6] + b"zz\r\n"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(data)
@@ -242,16 +229,15 @@ def test_a_refused_peer_reads_why_even_when_it_still_sends(monkeypatch: pytest.M
             writer.close()
             await gone(server)
 
-    over_sockets(monkeypatch, body)
 
-
-def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+@on_uvloop
+async def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     async def call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(GOOD)
         await reader.readuntil(b"grpc-status: 0\r\n")
         await reader.readuntil(b"\r\n\r\n")
 
-    async def body(port: int, server: WireServer) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         server.sweep.limit = 20
         before = await asyncio.open_connection("127.0.0.1", port)
         await call(*before)
@@ -273,11 +259,10 @@ def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.Monkey
             client.close()
         await gone(server)
 
-    over_sockets(monkeypatch, body)
 
-
-def test_peers_that_stall_go_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_peers_that_stall_go_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
         for number, (_, writer) in enumerate(stalled):
             writer.write(GOOD[: 1 + number])
@@ -293,11 +278,10 @@ def test_peers_that_stall_go_and_others_are_served(monkeypatch: pytest.MonkeyPat
             writer.close()
         await gone(server)
 
-    over_sockets(monkeypatch, body)
 
-
-def test_who_never_stops_sending_after_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_who_never_stops_sending_after_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         client = socket.create_connection(("127.0.0.1", port))
         client.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -313,11 +297,10 @@ def test_who_never_stops_sending_after_its_answer_is_cut(monkeypatch: pytest.Mon
         await gone(server)
         client.close()
 
-    over_sockets(monkeypatch, body)
 
-
-def test_who_never_reads_its_answer_is_cut_when_the_connection_closes(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_who_never_reads_its_answer_is_cut_when_the_connection_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HEAD % b"Long" + BODY)
         while server.ongoing or not server.calls:
@@ -326,16 +309,16 @@ def test_who_never_reads_its_answer_is_cut_when_the_connection_closes(monkeypatc
         await gone(server)
         client.close()
 
-    over_sockets(monkeypatch, body)
-
 
 @pytest.mark.parametrize("how", ["closes", "resets", "closes a unix socket and leaves nothing unread"])
-def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
+@on_uvloop
+async def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
     monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     # Over TCP the end of a client that leaves nothing unread stands behind all that it has sent: then it is the kernel
     # that notices, after minutes.
-    async def body(port: int, server: WireServer) -> None:
+
+    async with over_sockets(monkeypatch) as (port, server):
         if "unix" in how:
             client, ours = socket.socketpair()
             await server.loop.connect_accepted_socket(lambda: Connection(server), ours)
@@ -364,12 +347,11 @@ def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
         client.close()
         await gone(server)
 
-    over_sockets(monkeypatch, body)
-
 
 @pytest.mark.parametrize("method", [b"Stream", b"Long", b"NeverReads"])
-def test_a_reset_at_any_time_leaves_nothing(monkeypatch: pytest.MonkeyPatch, method: bytes) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_a_reset_at_any_time_leaves_nothing(monkeypatch: pytest.MonkeyPatch, method: bytes) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         for number in range(20):
             client = socket.create_connection(("127.0.0.1", port))
             client.sendall(HEAD % method + BODY)
@@ -378,11 +360,10 @@ def test_a_reset_at_any_time_leaves_nothing(monkeypatch: pytest.MonkeyPatch, met
             client.close()
         await gone(server)
 
-    over_sockets(monkeypatch, body)
 
-
-def test_a_peer_that_half_closes_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_a_peer_that_half_closes_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HEAD % b"NeverReads")
         client.shutdown(socket.SHUT_WR)
@@ -391,11 +372,10 @@ def test_a_peer_that_half_closes_is_gone(monkeypatch: pytest.MonkeyPatch) -> Non
         await gone(server)
         client.close()
 
-    over_sockets(monkeypatch, body)
 
-
-def test_dead_peers_are_noticed_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_dead_peers_are_noticed_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         while not server.connections:
             await asyncio.sleep(0.01)
@@ -405,5 +385,3 @@ def test_dead_peers_are_noticed_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 5
         writer.close()
         await gone(server)
-
-    over_sockets(monkeypatch, body)

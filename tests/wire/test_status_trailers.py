@@ -25,7 +25,7 @@ from sdk._serve.replica import translate
 from sdk._wire import metadata as md
 from sdk._wire.server import WireSettings
 from sdk._wire.status_trailers import answer_of
-from tests.support.wire_rig import SERVER, UNARY, Answer, Peer, in_loop
+from tests.support.wire_rig import SERVER, UNARY, Answer, Peer, serving
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
@@ -54,19 +54,14 @@ class Received:
         return rpc_status.from_call(self)  # type: ignore[arg-type]
 
 
-def receive(handler: Any, cardinality: Any = UNARY) -> Received:
-    received = []
-
-    async def body(serve: Any) -> None:
+async def receive(handler: Any, cardinality: Any = UNARY) -> Received:
+    async with serving() as serve:
         peer = Peer(serve(settings=WireSettings(error_details="message"), Get=(cardinality, handler)))
         peer.call("Get", Int32Value())
         answer = await peer.answer()
-        size = sum(len(key) + len(value) + 32 for key, value in answer.trailers)
-        assert size <= 8192, "grpcio refuses longer trailers"
-        received.append(Received(answer))
-
-    in_loop(body)
-    return received[0]
+    size = sum(len(key) + len(value) + 32 for key, value in answer.trailers)
+    assert size <= 8192, "grpcio refuses longer trailers"
+    return Received(answer)
 
 
 def raising(error: Exception) -> Any:
@@ -98,8 +93,8 @@ def raises_in_a_stream(request: Any) -> Any:
         (SERVER, raises_in_a_stream),
     ],
 )
-def test_the_client_reads_what_the_handler_raised(cardinality: Any, handler: Any) -> None:
-    received = receive(handler, cardinality)
+async def test_the_client_reads_what_the_handler_raised(cardinality: Any, handler: Any) -> None:
+    received = await receive(handler, cardinality)
     assert (received.code(), received.details()) == (INVALID, "bad näme")
     status = received.status()
     assert (status.code, status.message) == (3, "bad näme")
@@ -109,18 +104,18 @@ def test_the_client_reads_what_the_handler_raised(cardinality: Any, handler: Any
     assert (bad, info) == (BAD, INFO)
 
 
-def test_metadata_stays_beside_the_details() -> None:
+async def test_metadata_stays_beside_the_details() -> None:
     async def handler(request: Any) -> StringValue:
         current_context().set_trailing_metadata([("set", "1")])
         raise RpcError(INVALID, "bad", [("raised", "2")], errors=[BAD])
 
-    received = receive(handler)
+    received = await receive(handler)
     assert {("set", "1"), ("raised", "2"), ("request_id", "made")} < set(received.trailing_metadata())
     assert len(received.status().details) == 1
 
 
-def test_an_error_without_details_has_no_status() -> None:
-    assert receive(raising(RpcError(INVALID, "bad"))).status() is None
+async def test_an_error_without_details_has_no_status() -> None:
+    assert (await receive(raising(RpcError(INVALID, "bad")))).status() is None
 
 
 LONG_TEXT = "é" * 5000
@@ -141,7 +136,7 @@ BIG = ErrorInfo(reason="x" * 5000)
     ],
 )
 @pytest.mark.parametrize("way", ["raise", "abort"])
-def test_what_is_too_long_for_the_trailers_keeps_code_and_message(
+async def test_what_is_too_long_for_the_trailers_keeps_code_and_message(
     message: str, errors: list[Any], kept: int | None, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = RpcError(INVALID, message, errors=errors)
@@ -153,7 +148,7 @@ def test_what_is_too_long_for_the_trailers_keeps_code_and_message(
         raise error
 
     with caplog.at_level(logging.WARNING, "sdk.wire"):
-        received = receive(handler)
+        received = await receive(handler)
     assert received.code() is INVALID
     if message == "bad":
         assert received.details() == "bad"
@@ -166,19 +161,19 @@ def test_what_is_too_long_for_the_trailers_keeps_code_and_message(
     assert ("do not fit into the trailers" in caplog.text) is (count < len(errors))
 
 
-def test_a_traceback_leaves_room_for_the_metadata_that_is_kept() -> None:
+async def test_a_traceback_leaves_room_for_the_metadata_that_is_kept() -> None:
     async def handler(request: Any) -> StringValue:
         current_context().set_trailing_metadata([("k", "v" * 4000)])
         raise ValueError("é" * 5000)
 
-    received = receive(handler)
+    received = await receive(handler)
     assert received.code() is grpc.StatusCode.INTERNAL
     assert ("k", "v" * 4000) in received.trailing_metadata()
     assert received.details().startswith("ValueError: é")
 
 
-def test_a_long_status_that_is_none_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    received = receive(raising(RpcError(INVALID, "bad", [("grpc-status-details-bin", b"\xff" * 7000)])))
+async def test_a_long_status_that_is_none_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    received = await receive(raising(RpcError(INVALID, "bad", [("grpc-status-details-bin", b"\xff" * 7000)])))
     assert (received.code(), received.details(), received.status()) == (INVALID, "bad", None)
     assert "is no google.rpc.Status" in caplog.text
 
@@ -192,7 +187,7 @@ class Refused(RpcError):
 
 
 @pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps])
-def test_it_travels_between_deployments(dumps: Any) -> None:
+async def test_it_travels_between_deployments(dumps: Any) -> None:
     raised = RayTaskError("downstream", "its traceback", Refused("Ann"))
     cause = translate(pickle.loads(dumps(raised)))
     assert isinstance(cause, Refused)
@@ -200,7 +195,7 @@ def test_it_travels_between_deployments(dumps: Any) -> None:
         INVALID, "Ann is refused", "Ann", "INVALID_ARGUMENT: Ann is refused",
     )  # fmt: skip
     assert cause.find(BadRequest) == BAD
-    received = receive(raising(cause))
+    received = await receive(raising(cause))
     assert ("who", "Ann") in received.trailing_metadata()
     assert len(received.status().details) == 1
 
