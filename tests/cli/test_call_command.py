@@ -362,7 +362,7 @@ def test_required_fields_of_proto2(invoke: Invoke) -> None:
 
 def test_tls(invoke: Invoke, tmp_path: Path) -> None:
     with sdk.testing.serve(Porter.bind(), tls=True) as server:
-        certificate = str(server._core.options.tls_certificate)
+        certificate = str(server._runtime.options.tls_certificate)
         arguments = ("Ring", "-d", '{"text": "x"}')
         for target in (server.target, f"https://{server.target}", f"grpcs://{server.target}"):
             done = invoke(*arguments, "--tls-ca", certificate, target=target, application=None)
