@@ -1,10 +1,10 @@
-# Every target does its own set-up: a clone and a Python are enough.
+# Every target installs what it needs: a clone and a Python are enough.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Empty unless asked for: `make bench QUICK=1`.
+# Empty by default: `make bench QUICK=1`.
 QUICK ?=
-# Processes that share the tests. Most of the time they wait for Ray.
+# Number of processes that run the tests. Most of the time they wait for Ray.
 WORKERS ?= 3
 
 GUIDE_PROTO := protos/user_defined_protos.proto
@@ -13,12 +13,12 @@ GUIDE := examples/guide
 EXAMPLES := $(dir $(wildcard examples/*/*.proto))
 BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
-# Installs with uv as pip is configured, or with pip.
+# Installs with uv, with the configuration of pip, or else with pip.
 INSTALL := $(BIN)/python .ci/install.py
 # Generated code refuses a protobuf older than the protoc that wrote it: `make test-lowest` writes its own.
 LOWEST := build/lowest
-# What type checkers and click say, and what other generators write, differs with their versions; the rest needs no
-# such try.
+# Not run with the lowest versions: their results depend on the versions of type checkers, click and other generators, or
+# the lowest versions add nothing.
 NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.py chaos packaging
 # The modules of docs/reference/api.md; pdoc adds sdk.testing, which `sdk.__all__` names.
 PUBLIC := sdk $(addprefix sdk.,client context deployment errors handles options service)
@@ -72,10 +72,10 @@ bench: $(INSTALLED) ## Compare with grpc.aio and Ray Serve, in 15 minutes (QUICK
 	$(BIN)/python -m tests.benchmarks.bench $(if $(QUICK),--quick)
 	$(if $(QUICK),,$(BIN)/python -m tests.benchmarks.codegen_bench)
 
-chaos: $(INSTALLED) ## Change, break and kill everything under constant load, in ten minutes: what did clients see?
+chaos: $(INSTALLED) ## Change, break and kill everything under constant load, in ten minutes; report what clients saw.
 	$(BIN)/python -m tests.chaos.chaos
 
-fuzz: $(INSTALLED) ## Search at random for FUZZ_SECONDS (60) each: mutated requests, then the property tests. fuzz-failures/ keeps finds.
+fuzz: $(INSTALLED) ## Search at random for FUZZ_SECONDS (60) each: mutated requests, then the property tests. Failures are kept in fuzz-failures/.
 	$(BIN)/python -m tests.wire.fuzzing
 	$(BIN)/pytest --hypothesis-profile=search -m hypothesis --timeout=0 $$(grep -rl --include='test_*.py' '^from hypothesis' tests)
 

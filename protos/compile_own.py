@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "protos" / "sdk"
 TARGET = ROOT / "sdk" / "_gen"
 # The oldest protobuf that the SDK supports (pyproject.toml). Generated code refuses a runtime older than the protoc
-# that wrote it; what these protos need has not changed since, so it is stamped with the floor instead.
+# that wrote it; the output for these protos has not changed since, so it is stamped with the oldest version.
 OLDEST_RUNTIME = (6, 32, 1)
 
 
 def compile_protos() -> dict[str, str]:
-    """Compile every proto of ours; file name → text."""
+    """Return the text of each compiled file by its name."""
     plugin = Path(sys.executable).with_name("protoc-gen-mypy")
     includes = Path(grpc_tools.__file__).with_name("_proto")
     with tempfile.TemporaryDirectory() as out:
@@ -43,7 +43,7 @@ def _stamp(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the files, or compare them; returns the exit code."""
+    """Write the files, or compare them with ``--check``; return the exit code."""
     compiled = compile_protos()
     committed = {path.name: path.read_text() for path in TARGET.glob("*_pb2.py*")}
     if "--check" not in arguments:

@@ -45,7 +45,7 @@ def lines(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-# -- what is printed --------------------------------------------------------------------------
+# -- output -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_an_application_is_asked_for_where_there_are_several(invoke: Invoke) -> 
     assert done.stderr.endswith("\nGive --application: desk.v1.Annex is served by annex.\n")
 
 
-# -- what is wrong ----------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_required_fields_of_proto2(invoke: Invoke) -> None:
 
 def test_tls(invoke: Invoke, tmp_path: Path) -> None:
     with sdk.testing.serve(Porter.bind(), tls=True) as server:
-        certificate = str(server._core.options.tls_certificate)
+        certificate = str(server._runtime.options.tls_certificate)
         arguments = ("Ring", "-d", '{"text": "x"}')
         for target in (server.target, f"https://{server.target}", f"grpcs://{server.target}"):
             done = invoke(*arguments, "--tls-ca", certificate, target=target, application=None)

@@ -62,7 +62,7 @@ def test_standard_input_is_sent_as_it_arrives(server: sdk.testing.Server, tmp_pa
             print(json.dumps({"title": word}), file=process.stdin, flush=True)
             assert json.loads(process.stdout.readline()) == {"title": word.upper()}
         print('{"title": "end"}', file=process.stdin, flush=True)
-        # The server has ended the call: the command ends, although its input has not.
+        # The server has ended the call: the command exits, even though its input is still open.
         assert process.wait(60) == 0
         assert process.stderr is not None
         assert process.stderr.read().startswith("OK (2 messages in ")

@@ -26,16 +26,16 @@ def test_every_command_has_its_section_and_its_line_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", _COMMANDS)
-def test_every_option_is_told_and_no_other(name: str) -> None:
+def test_every_option_is_documented_and_no_other(name: str) -> None:
     command = main.get_command(click.Context(main), name)
     assert command is not None
-    # In tables and examples; "`--tls-…`" stands for those of `sdk call`.
-    told = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*[a-z]|-[A-Za-z])(?![\w-])", SECTIONS[name]))
+    # In tables and examples; "`--tls-…`" means the options of `sdk call`.
+    documented = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*[a-z]|-[A-Za-z])(?![\w-])", SECTIONS[name]))
     if name == "services":
-        told |= options(server_options(click.command()(lambda: None)))
-    assert options(command) - told == set()
+        documented |= options(server_options(click.command()(lambda: None)))
+    assert options(command) - documented == set()
     foreign = {"--include_imports", "--descriptor_set_out"} | options_of_others(name)
-    assert told - options(command) - foreign == set()
+    assert documented - options(command) - foreign == set()
 
 
 def options_of_others(name: str) -> set[str]:

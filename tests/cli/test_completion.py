@@ -36,7 +36,7 @@ def run(*arguments: str, **environment: str) -> str:
 
 
 def offered_by_bash(line: str) -> list[str]:
-    """Press Tab behind a line in bash."""
+    """Return the completions of a line in bash."""
     program = (
         'source <(sdk completion bash); COMP_LINE="$1"; COMP_POINT=${#1}; COMP_WORDS=(); COMP_CWORD=0; '
         '_sdk_completion sdk; printf "%s\\n" "${COMPREPLY[@]}"'
@@ -45,14 +45,14 @@ def offered_by_bash(line: str) -> list[str]:
 
 
 def offered_to_zsh(*words: str) -> list[list[str]]:
-    """Ask as the script for zsh does; returns type, value and help of each completion."""
+    """Return type, value and help of each completion, as requested by the script for zsh."""
     asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1), "_SDK_COMPLETE": "zsh_complete"}
     lines = run(str(SDK), **asked).splitlines()
     return [lines[start : start + 3] for start in range(0, len(lines), 3)]
 
 
 def offered_to_fish(line: str) -> list[str]:
-    """Ask as the script for fish does."""
+    """Return the completions, as requested by the script for fish."""
     word = line.rpartition(" ")[2]
     return run(str(SDK), COMP_WORDS=line, COMP_CWORD=word, _SDK_COMPLETE="fish_complete").splitlines()
 

@@ -50,7 +50,7 @@ def tool(folder: Path, *command: str) -> str:
 
 
 def test_with_the_longest_name_it_passes_what_its_readme_says(here: Path) -> None:
-    # With a shorter one: test_newcomer.py.
+    # test_newcomer.py has a shorter one.
     assert new(LONGEST).exit_code == 0
     project = here / LONGEST
     assert "all up to date" in tool(project, "sdk", "codegen", "--check")

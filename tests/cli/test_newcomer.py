@@ -65,7 +65,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 
 class Output:
-    """What a command that goes on has printed."""
+    """Output of a running command."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -81,7 +81,7 @@ class Output:
 
 
 class Callers:
-    """Calls of the service, one after the other, by the project's own generated client."""
+    """Sequential calls of the service with the generated client of the project."""
 
     def __init__(self, folder: Path, target: str) -> None:
         self.answers: list[str] = []
@@ -111,7 +111,7 @@ class Callers:
         while not self._over.wait(0.002):
             try:
                 self.answers.append(self._client.Greet(self._request).text)
-            except Exception as error:  # each call may fail by itself
+            except Exception as error:  # the test reports each failed call
                 self.failures.append(error)
 
 
@@ -122,7 +122,7 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
     shell.folder /= "shop"
     assert "all up to date" in shell.run("sdk", "codegen", "--check")
 
-    # -- the contract grows, and so does the class
+    # -- the proto gets a method, and so does the class
     shell.edit(
         "protos/shop.proto",
         "  // Greets one person after",
@@ -173,7 +173,7 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
         types, _ = mypy.communicate(timeout=200)
         assert mypy.returncode == 0, types
     finally:
-        # -- Ctrl-C, as a terminal does it: the whole process group gets it
+        # -- Ctrl-C as in a terminal: the whole process group receives it
         with contextlib.suppress(ProcessLookupError):
             os.killpg(served.pid, signal.SIGINT)
         rest, _ = served.communicate(timeout=60)

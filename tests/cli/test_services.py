@@ -160,7 +160,7 @@ def test_a_json_template(invoke: Invoke, server: sdk.testing.Server) -> None:
 def test_protos_and_descriptors(invoke: Invoke, tmp_path: Path) -> None:
     done = invoke(target=str(PROTOS))
     assert (done.exit_code, done.stdout) == (0, f"desk.v1.Annex\n{ANNEX}desk.v1.Desk\n{DESK}")
-    # They know more than a server does.
+    # Files have comments, which a server does not send.
     assert invoke("Desk/Add", target=str(PROTOS / "desk.proto")).stdout.startswith(
         "// desk.v1.Desk.Add, a method of desk.proto:56\n"
         "// Adds up the numbers.\n"
@@ -231,7 +231,7 @@ def test_another_server(invoke: Invoke) -> None:
         server = grpc.server(threads)
         pool = DescriptorPool()
         pool.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)
-        # It names a service that it can't describe, and health, which it does not have.
+        # It lists a service without a descriptor, and the health service, which it does not have.
         reflection.enable_server_reflection(["gone.Service", "grpc.health.v1.Health"], server, pool)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()

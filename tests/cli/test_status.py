@@ -19,7 +19,7 @@ ILL = Status((ApplicationStatus("greeter", "DEPLOY_FAILED", (), "no\nmodel"),), 
 
 @pytest.fixture(autouse=True)
 def connected(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """Take the place of the connection to Ray; returns the addresses that were connected to."""
+    """Replace the connection to Ray; return the addresses of all connections."""
     addresses: list[str | None] = []
     monkeypatch.setattr("sdk.cli.ray_cluster.connect", addresses.append)
     return addresses

@@ -20,7 +20,7 @@ AWKWARD = HERE / "protos"
 
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with everything generated from the guide's proto and from the protos beside this file."""
+    """A folder with everything generated from the guide's proto and from the protos next to this file."""
     out = tmp_path_factory.mktemp("generated")
     update(Options((GUIDE, AWKWARD), out))
     return out
@@ -28,7 +28,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def request_for() -> Callable[..., CodeGeneratorRequest]:
-    """Builds what protoc would send for one proto file with one service ``Greeter``."""
+    """Build protoc's request for one proto file with one service ``Greeter``."""
 
     def build(
         rpcs: Sequence[str] = ("SayHello",),

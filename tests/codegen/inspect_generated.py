@@ -61,7 +61,7 @@ assert awkward_sdk.ASYNC_["import"].python_name == "import_"
 assert awkward_sdk.A_SYNC.methods == ()
 
 
-# Who implements what is deprecated is not warned (warnings are errors here); who calls it is.
+# Implementing a deprecated RPC gives no warning (warnings are errors here); calling it does.
 class Retired(awkward_sdk.RetiredBase):
     def Old(self, request: awkward_pb2.Outer) -> awkward_pb2.Outer:
         return request

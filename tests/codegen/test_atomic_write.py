@@ -44,7 +44,7 @@ def test_everything_changes_and_nothing_else_is_left(folder: Path) -> None:
     assert len(steps) == 3
 
 
-# Every call by which files are put in place or removed, the first and a later one of each.
+# Every call that puts a file in place or removes it, the first and a later one of each.
 CALLS = [
     ("os.replace", 1),
     ("os.replace", 3),

@@ -23,7 +23,7 @@ def run() -> SyncResult:
 
 @pytest.fixture
 def generations(project: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Generate once, and note every generation after it."""
+    """Generate once, and record every generation after that."""
     run()
     made: list[object] = []
     generate = Protoc.generate
@@ -80,7 +80,7 @@ def test_files_of_other_protos_that_were_checked_out_are_stale(generations: list
     put({"protos/greet.proto": new})
     run()
     made = content("gen")
-    # The last run was for these protos; Git brings back the files, and the manifest that agrees with them.
+    # The last run was for these protos; Git restores the old files with a manifest that matches them.
     shutil.copytree("committed", "gen", dirs_exist_ok=True)
     assert run().stale
     assert content("gen") == made

@@ -1,4 +1,4 @@
-"""The committed outputs: what a change to templates or rules does to generated code shows in the diff of these files.
+"""Golden outputs: their diff shows how a change to templates or rules changes generated code.
 
 A case is a folder with protos and, in ``expected``, what comes out: every ``_sdk`` module, and in ``tree.txt`` the
 other files with how they import one another. ``case.json`` says what is not as usual: ``protos``, another folder of
@@ -49,7 +49,7 @@ def generate(case: str, package: str) -> dict[str, str]:
 
 
 def expected(files: Mapping[str, str]) -> dict[str, str]:
-    """Return what is committed of a tree. Other generators change their output with every version."""
+    """Return the committed part of the output. That of other generators changes with every version."""
     # A new version of the tool must not change these files either.
     kept = {
         path: text.replace(f"(ray-grpc-sdk {tool_version()})", "(ray-grpc-sdk VERSION)", 1)
@@ -77,7 +77,7 @@ def packaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def put(folder: Path, package: str) -> dict[str, Path]:
-    # Cases that differ by their package only would be the same here.
+    # Cases that differ only by their package would be the same here.
     for case in (case for case in CASES if "package" not in options(case)):
         write(folder / case, generate(case, package))
     return {path.name: path for path in sorted(folder.iterdir())}
@@ -89,7 +89,7 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
         (folder / path).write_text(text, encoding="utf-8")
 
 
-# Types survive every new name, in the code of users too.
+# Types are correct for every renamed symbol, also in the code of users.
 USE = """
 from typing_extensions import assert_type
 from {0}words_sdk import Hidden_lambda, None_True, None_True___Deep, None__, importBase_, importClient, importSyncClient
@@ -162,7 +162,7 @@ def test_every_module_imports_as_part_of_a_package(packaged: dict[str, Path]) ->
 
 
 def imports(names: list[str], roots: list[Path]) -> None:
-    # In an interpreter of its own: generated modules go into the process-wide descriptor pool.
+    # In a separate interpreter: generated modules are added to the process-wide descriptor pool.
     command = [sys.executable, "-W", "error", "-c", IMPORT_ALL, " ".join(names), *map(str, roots)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -198,7 +198,7 @@ def test_mypy_reports_nothing(rooted: dict[str, Path], packaged: dict[str, Path]
 
 
 def test_pyright_reports_nothing(rooted: dict[str, Path], packaged: dict[str, Path], tmp_path: Path) -> None:
-    # It wants its files below its configuration.
+    # pyright needs its files below its configuration.
     for name, folders in (("rooted", rooted), ("packaged", packaged)):
         for case, folder in folders.items():
             shutil.copytree(folder, tmp_path / name / case)
@@ -221,7 +221,7 @@ def test_ruff_changes_nothing(rooted: dict[str, Path], packaged: dict[str, Path]
             shutil.copytree(folder, tmp_path / name / case)
             files = [str(path.relative_to(folder)) for path in folder.rglob("*_sdk.py")]
             for path in files:
-                # With the two lines that keep a project's own settings off, there would be nothing to see.
+                # The two lines that disable a project's settings would hide every finding.
                 text = (folder / path).read_text()
                 assert PRAGMAS in text
                 (tmp_path / name / case / path).write_text(text.replace(PRAGMAS, "", 1))

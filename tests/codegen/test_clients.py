@@ -44,7 +44,7 @@ def awkward(generated: Path) -> Iterator[ModuleType]:
 
 
 class Echo(grpc.GenericRpcHandler):
-    """Answers every method of all four kinds, and sends the metadata that it got back as trailing metadata."""
+    """Answers every method of all four kinds, and returns the metadata of the call as trailing metadata."""
 
     def __init__(self, services: list[Any]) -> None:
         self.methods = {method.path: method for service in services for method in service.methods}
@@ -266,7 +266,7 @@ def test_defaults_of_a_channel(awkward: ModuleType) -> None:
         "grpc.keepalive_permit_without_calls": 0,
     }
     (methods,) = config["methodConfig"]
-    # Those that the proto marks, and no other.
+    # Only those that the proto marks.
     names = [{"service": "test.awkward.Awkward", "method": method} for method in ("Down", "Up")]
     assert sorted(methods["name"], key=str) == sorted(names, key=str)
     assert methods["retryPolicy"] == {
@@ -469,7 +469,7 @@ def failing() -> Iterator[tuple[Failing, str]]:
 
 
 async def failure(awkward: ModuleType, target: str) -> list[grpc.RpcError]:
-    """Returns the error of a call as the blocking client raises it, and as the async one does."""
+    """Return the error of a call of the blocking client, and of the async client."""
     request = awkward.AWKWARD["Unary"].request()
     errors = []
     with awkward.AwkwardSyncClient(target) as client, pytest.raises(grpc.RpcError) as caught:

@@ -57,7 +57,7 @@ def test_an_import_that_changes_is_a_change(sdk: Sdk) -> None:
     sdk(*arguments)
     assert "0 written" in sdk(*arguments).stdout
     put({"deps/b.proto": message("b").replace("message B", "// New.\nmessage C {}\nmessage B")})
-    # What a.proto makes is the same, and so is the manifest; that it was generated again shows in the cache.
+    # The output of a.proto and the manifest are unchanged; the cache shows that it was generated again.
     manifest, key = Path("gen/.sdk-codegen.json").read_bytes(), Path("gen/.sdk_codegen_cache/key").read_text()
     assert "0 written" in sdk(*arguments).stdout
     assert Path("gen/.sdk-codegen.json").read_bytes() == manifest
@@ -118,7 +118,7 @@ def test_check_creates_no_folder_and_does_not_trust_the_manifest(sdk: Sdk) -> No
     path = Path("gen/greet_sdk.py")
     old = path.read_bytes()
     path.write_bytes(old + b"# more\n")
-    # Somebody made the manifest agree with it.
+    # The manifest was edited to match.
     from codegen.manifest import digest
 
     manifest.write_text(manifest.read_text().replace(digest(old), digest(path.read_bytes())))

@@ -16,7 +16,7 @@ from codegen.sources import find
 
 REPO = Path(__file__).parent.parent.parent
 
-# Where the protos lie in each distribution.
+# Folder of the protos in each distribution.
 DISTRIBUTIONS = {"googleapis-common-protos": "", "grpc-google-iam-v1": "", "grpcio-tools": "grpc_tools/_proto/"}
 
 pytestmark = pytest.mark.timeout(600)  # a first run of the type checkers analyses gRPC and protobuf
@@ -58,7 +58,7 @@ def test_the_corpus_is_not_empty(protos: Path, tree: tuple[Path, str]) -> None:
 
 def test_every_module_imports(tree: tuple[Path, str]) -> None:
     root, package = tree
-    # At a root, Python finds the installed packages first where they are no namespace packages.
+    # In a folder on sys.path, Python finds installed packages first, unless they are namespace packages.
     installed = () if package else ("google.iam.", "google.protobuf.")
     names = [name for name in modules(root, "*_*.py") if not name.startswith(installed)]
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"

@@ -105,7 +105,7 @@ def test_stubs_find_every_message(made: dict[str, str]) -> None:
     stub = fix_up(made)["fixups_pb2.pyi"]
     ast.parse(stub)
     lines = [line for line in stub.splitlines() if line.startswith("from base_pb2 ")]
-    # Base is hidden by the proto's own.
+    # The proto's own message hides Base.
     assert lines == [
         "from base_pb2 import NOTHING as NOTHING",
         "from base_pb2 import _r_in as _r_in",

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def test_the_generated_modules_match_the_protos(generated: Path) -> None:
-    # In an interpreter of its own: generated modules go into the process-wide descriptor pool.
+    # In a separate interpreter: generated modules are added to the process-wide descriptor pool.
     subprocess.run([sys.executable, "-W", "error", HERE / "inspect_generated.py", generated], check=True)
 
 
@@ -125,7 +125,7 @@ with BesideSyncClient("localhost:1") as client:
 
 
 def test_the_plugin_alone_finds_modules_that_no_import_statement_can_name(tmp_path: Path) -> None:
-    # protoc's own modules manage without a statement too, where the folder is a keyword.
+    # protoc's own modules do not use a statement either if the folder is a keyword.
     for name, text in (("beside.proto", BESIDE), ("beside_use.py", BESIDE_USE)):
         (tmp_path / name).write_text(text)
     plugin, shops = tmp_path / "protoc-gen-sdk", HERE / "cases" / "modules" / "protos"

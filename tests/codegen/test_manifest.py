@@ -51,7 +51,7 @@ def test_files_of_another_run_are_kept(sdk: Sdk) -> None:
     for given in ("protos", "more", "protos/b.proto"):
         assert "removed" not in sdk(given, "--out", "gen").stdout
     assert modules() == ["a_pb2.py", "b_pb2.py", "greet_pb2.py"]
-    # Its proto is looked for where it was, whichever call comes next.
+    # Every later run checks whether its proto still exists.
     Path("more/a.proto").unlink()
     assert sdk("protos", "--out", "gen", "--check").stderr.startswith("gen/a_pb2.py is extra")
     assert "4 removed" in sdk("protos/b.proto", "--out", "gen").stdout

@@ -136,7 +136,7 @@ def test_messages_that_python_cannot_spell_get_a_name(request_for: Build) -> Non
 @pytest.mark.parametrize(
     ("package", "output", "imported", "loaded"),
     [
-        # protoc's own names, which the modules have when the plugin runs alone
+        # protoc's own names, which the modules have if the plugin runs alone
         (None, "class/a.b/greet_sdk.py", [], [("class.a.b.greet_pb2", "greet_pb2"), ("2fa_pb2", "_2fa_pb2")]),
         ("", "class_/a/b/greet_sdk.py", [("class_.a.b", "greet_pb2"), ("", "_2fa_pb2")], []),
         ("my.gen", "class_/a/b/greet_sdk.py", [(".", "greet_pb2"), ("....", "_2fa_pb2")], []),
@@ -155,7 +155,7 @@ def test_where_modules_are_imported_from(
     (file,) = model.files(request, package)
     assert file.output == output.replace("a.b", "a/b")
     names = [(each.module, each.name) for each in file.names.imports if each.name.endswith("_pb2")]
-    # What is not generated with them stays where it is.
+    # Imports of other modules are not changed.
     assert names == [*imported, ("elsewhere", "plain_pb2")]
     assert [(each.name, each.alias) for each in file.names.dynamic_imports] == [
         *loaded,

@@ -164,7 +164,7 @@ def test_the_order_of_the_files_does_not_matter(tree: CodeGeneratorRequest) -> N
 
 
 def test_it_reads_only_the_request(tree: CodeGeneratorRequest, tmp_path: Path) -> None:
-    # Neither the folder that it runs in, nor the options that stand there, nor the environment.
+    # Neither the current folder, nor its options, nor the environment.
     put(
         {
             "pyproject.toml": '[tool.sdk.codegen]\npackage = "other"\n',

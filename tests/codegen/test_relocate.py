@@ -64,7 +64,7 @@ AWKWARD = {
 
 
 def generate(folder: Path, protos: Mapping[str, str]) -> dict[str, str]:
-    """Return what protoc's and mypy-protobuf's plugins make of protos, without ours."""
+    """Return the output of the plugins of protoc and mypy-protobuf, without ours."""
     source, out = folder / "source", folder / "out"
     put(source, protos)
     out.mkdir()
@@ -86,7 +86,7 @@ def put(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def run(code: str, *roots: Path) -> str:
-    # In an interpreter of its own: generated modules go into the process-wide descriptor pool.
+    # In a separate interpreter: generated modules are added to the process-wide descriptor pool.
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(
         command, env={"PYTHONPATH": os.pathsep.join(map(str, roots))}, capture_output=True, text=True, check=False
@@ -130,7 +130,7 @@ def test_generated_code_does_not_contain_the_name_of_the_package(tree: dict[str,
 
 
 def test_the_type_checkers_understand_every_stub(tmp_path: Path, tree: dict[str, str]) -> None:
-    # One run each for both layouts: a root on sys.path beside a package.
+    # One run of each for both cases: a folder on sys.path, with a package in it.
     put(tmp_path, relocate.relocate(tree))
     put(tmp_path / "myapp" / "gen", relocate.relocate(tree, "myapp.gen"))
     (tmp_path / "use.py").write_text(
@@ -140,7 +140,7 @@ def test_the_type_checkers_understand_every_stub(tmp_path: Path, tree: dict[str,
     )
     mypy = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path / '.mypy'}"]
     files = [str(path) for path in tmp_path.rglob("*.pyi")]
-    # mypy-protobuf says of every message that its DESCRIPTOR is a Descriptor, where protobuf's own stub says more.
+    # For mypy-protobuf, the DESCRIPTOR of every message is a Descriptor; protobuf's own stub is more precise.
     (tmp_path / "pyrightconfig.json").write_text(
         json.dumps({"include": ["**/*.pyi", "use.py"], "reportIncompatibleVariableOverride": False})
     )

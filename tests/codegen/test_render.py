@@ -25,7 +25,7 @@ def text_of(request: CodeGeneratorRequest) -> str:
 
 
 def ruff(*arguments: str, text: str) -> str:
-    # As it would be without the two lines that keep a project's own settings off, in the folder it is generated into.
+    # Without the two lines that disable a project's settings, in the output folder.
     sections = ["lint.isort.known-first-party=['greet_pb2']", "lint.isort.known-third-party=['sdk']"]
     done = subprocess.run(
         [
@@ -56,7 +56,7 @@ def test_the_header_names_tool_and_source(request_for: Build) -> None:
 @pytest.mark.parametrize("deprecated", [False, True])
 @pytest.mark.parametrize("kind", range(4))
 def test_it_is_formatted_for_names_of_any_length(request_for: Build, kind: int, deprecated: bool) -> None:
-    # One file holds services whose messages have names of every length, so that every way to wrap is met.
+    # One file has services whose messages have names of every length, so that it covers every way to wrap.
     request = request_for([])
     file = request.proto_file[0]
     for length in range(1, 96):

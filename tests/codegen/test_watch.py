@@ -31,7 +31,7 @@ def watching(project: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def said(process: subprocess.Popen[str]) -> str:
-    """Return what was said until the process waits for a change."""
+    """Return the output until the process waits for a change."""
     assert process.stdout is not None
     text = ""
     for line in process.stdout:
@@ -54,7 +54,7 @@ def test_it_generates_again_when_a_proto_changes(watching: subprocess.Popen[str]
     assert said(watching) == "gen: 9 files from 2 protos: 2 written, 7 up to date\n"
     Path("protos/acme/a.proto").unlink()
     assert said(watching) == "gen: 5 files from 1 proto: 0 written, 5 up to date, 4 removed\n"
-    # An editor that writes a new file and renames it.
+    # Some editors write a new file and rename it.
     put({"protos/.new": PROTO.replace("service", "// New.\nservice")})
     Path("protos/.new").rename("protos/greet.proto")
     assert said(watching) == "gen: 5 files from 1 proto: 3 written, 2 up to date\n"

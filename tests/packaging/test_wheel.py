@@ -78,12 +78,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A venv with the wheel. What the wheel depends on is taken from where these tests run."""
+    """A venv with the wheel. It uses the dependencies of the environment that runs the tests."""
     venv = tmp_path_factory.mktemp("venv")
     run([sys.executable, "-m", "venv", "--without-pip", str(venv)], venv)
     (site_packages,) = venv.glob("lib/python*/site-packages")
-    # Behind the venv's own packages, and without its .pth files: the tree itself, installed there as editable, is not
-    # found by this way.
+    # After the venv's packages, and without its .pth files: an editable installation of this tree is not found.
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [sys.executable, "-m", "pip", f"--python={venv}/bin/python", "install", "--quiet"]
     run([*pip, "--no-deps", "--no-index", "--ignore-installed", str(wheel)], venv)
@@ -102,7 +101,7 @@ def project(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: list[str], folder: Path) -> str:
-    """Run a command as a user would in a shell of their own; returns what it printed."""
+    """Run a command as in a user's shell; return its output."""
     environment = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR", "LANG") if name in os.environ}
     environment["RAY_USAGE_STATS_ENABLED"] = "0"
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

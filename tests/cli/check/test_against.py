@@ -34,7 +34,7 @@ def guide() -> FileDescriptorSet:
 
 
 def other() -> FileDescriptorSet:
-    """Return a version of the guide's proto before the name became a text, and with a service more."""
+    """Return a version of the guide's proto with a different type of the name, and with another service."""
     files = guide()
     (file,) = files.file
     message = next(each for each in file.message_type if each.name == "UserDefinedMessage")
@@ -88,7 +88,7 @@ def test_protos(sdk: Run, project: Path) -> None:
         done = sdk("check", "shop_app", "--against", path)
         assert (done.returncode, done.stderr) == (1, "")
         assert done.stdout.splitlines()[3:] == [f"Against {path}: 2 changes break clients", *expected]
-    # What the code was not generated from has other lines.
+    # Protos that the code was not generated from have other line numbers.
     (project / "shop.proto").write_text(f"\n{text}\nmessage More {{}}\n")
     assert "(shop.proto) → keep" in sdk("check", "shop_app", "--against", "old").stdout
     (project / "shop.proto").write_text(text)
@@ -170,7 +170,7 @@ def test_a_server() -> None:
     with serving(guide(), *names[:1], f"{GUIDE}.ImageClassificationService") as address:
         comparison = compare_against([USER_DEFINED_SERVICE], address, strict=False)
         assert (comparison.services, comparison.changes) == ((names[0],), ())
-        # What one application serves must be served on.
+        # Services of one application must not be removed.
         comparison = compare_against([USER_DEFINED_SERVICE], f"http://{address}/app", strict=False)
         assert felt(comparison) == [f"error service-removed {GUIDE}.ImageClassificationService"]
         assert "no class serves it" in comparison.changes[0].message
@@ -182,7 +182,7 @@ def test_a_server_without_services_or_unreachable() -> None:
     with serving(guide()) as address:
         with pytest.raises(OptionsError, match=r"/app: application 'app' has no services$"):
             compare_against(SERVICES, f"{address}/app", strict=False)
-        with pytest.raises(OptionsError, match=r": it serves nothing$"):
+        with pytest.raises(OptionsError, match=r": it has no services$"):
             compare_against(SERVICES, address, strict=False)
     address = f"127.0.0.1:{free_port()}"
     for other_version in (address, f"https://{address}/app"):

@@ -83,7 +83,7 @@ def test_every_class_of_a_module_is_checked(sdk: Run, project: Path) -> None:
         "Other: 1 problem (bad.py:13)",
         "Right: fits (bad.py:19)",
     ]
-    # The import ends at the first of them elsewhere, whatever is named here.
+    # On a cluster, the import fails at the first of them, whatever target is named here.
     assert sdk("check", "bad:Right").stdout.count("1 problem") == 2
     refused = subprocess.run([sys.executable, "-c", "import bad"], cwd=project, capture_output=True, text=True)
     assert refused.stderr.count("Counter does not fit its service: 1 problem") == 1

@@ -21,7 +21,7 @@ def compiled(folder: Path) -> FileDescriptorSet:
 
 
 def bare(file: FileDescriptorProto) -> FileDescriptorProto:
-    """Return a file without what the text of its definitions does not have."""
+    """Return a file without the parts that the source of its definitions does not contain."""
     copy = FileDescriptorProto()
     copy.CopyFrom(file)
     copy.ClearField("source_code_info")
@@ -80,7 +80,7 @@ def test_the_text_of_a_symbol() -> None:
     assert text.symbol("ledger.Ledger") == (
         "// Keeps the books.\n"
         "//\n"
-        "// For ever.\n"
+        "// Forever.\n"
         "service Ledger {\n"
         "  option deprecated = true;\n"
         "  // Writes one entry.\n"

@@ -78,7 +78,7 @@ def reports(here: Path, deployed: list[bool]) -> Iterator[Reports]:
 
 
 def write(path: Path, text: str) -> None:
-    """Write as editors do: nobody sees a half of it."""
+    """Replace a file atomically, like editors."""
     new = path.with_suffix(".new")
     new.write_text(text)
     os.replace(new, path)

@@ -101,7 +101,7 @@ class OrdersShim(Shim):
 
 
 class OrdersBase(ServicerBase):
-    """Its types come from files beside it, from public imports, from protobuf and from another distribution."""
+    """Its types come from files next to it, from public imports, from protobuf and from another distribution."""
 
     __grpc_shim__: ClassVar[type[Shim]] = OrdersShim
 
