@@ -54,6 +54,7 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/prose/check_words.py
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE) --check
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example --check || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check

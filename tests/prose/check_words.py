@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 # Written by other generators, by other people, or a list of the words themselves.
 _SKIPPED = re.compile(
-    r"_pb2|sdk/_gen/|benchmarks/gen/|/expected/|docs/benchmark/|^LICENSE$|^tests/prose/|^findings/|\.json$|^constraints\.txt$"
+    r"_pb2|sdk/_gen/|benchmarks/gen/|/expected/|^LICENSE$|^tests/prose/|^findings/|\.json$|^constraints\.txt$"
 )
 _TEXTS = {".md", ".jinja", ".proto", ".toml", ".yaml", ".js"}
 _QUESTION_WORDS = re.compile(r"(What|Which|Whether|How|Where|Who|Whose|Why|When)\b")

@@ -49,7 +49,7 @@ def processes_with(mark: str) -> list[str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
+    """Return True if a process runs; a zombie does not."""
     return _stat(pid)[:1] not in ([], ["Z"], ["X"])
 
 
