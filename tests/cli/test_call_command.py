@@ -372,7 +372,7 @@ def test_tls(invoke: Invoke, tmp_path: Path) -> None:
         assert "--tls-ca FILE" in done.stderr
         done = invoke(*arguments, "--tls-ca", certificate, "--tls-server-name", "other", target=server.target)
         assert done.exit_code == 2
-        assert "--tls-server-name NAME for one of another name." in done.stderr
+        assert "--tls-server-name NAME if the certificate has another name." in done.stderr
         done = invoke(*arguments, target=server.target)
         assert done.exit_code == 2
         assert "If it uses TLS, give https://HOST:PORT." in done.stderr

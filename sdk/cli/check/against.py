@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sdk._protos.breaking.services import compare
 from sdk._protos.descriptors import Descriptors, files_of_services
-from sdk.cli.check.report import Comparison
+from sdk.cli.check.report import VersionComparison
 from sdk.cli.proto_files import read_descriptors
 from sdk.errors import OptionsError
 
@@ -25,7 +25,7 @@ _BUILT_IN = ("grpc.", "ray.serve.")
 
 def compare_against(
     services: Sequence[Service], other: str, strict: bool, *, served: Container[str] | None = None
-) -> Comparison:
+) -> VersionComparison:
     """Return the changes since another version, from the clients' point of view.
 
     Args:
@@ -56,14 +56,14 @@ def compare_against(
     if not compared:
         here = f"not {', '.join(offered)}" if offered else "clients can't call any service here"
         note = f"nothing to compare: it has {', '.join(old.services)}, {here}"
-        return Comparison(other, (), (), note)
+        return VersionComparison(other, (), (), note)
     changes = compare(old, new, compared, served=offered, json=strict)
     if changes:
         from sdk.cli.check.proto_lines import with_lines
 
         new = Descriptors(with_lines(files_of_services(services)), "the generated code")
         changes = compare(old, new, compared, served=offered, json=strict)
-    return Comparison(other, tuple(compared), tuple(changes))
+    return VersionComparison(other, tuple(compared), tuple(changes))
 
 
 def _comparable(old: Descriptors, new: Descriptors, served: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sdk._contract.definition import Definition
-    from sdk.cli.check.report import CheckReport, ClassReport, Comparison
+    from sdk.cli.check.report import CheckReport, ClassReport, VersionComparison
     from sdk.errors import Change, Problem
 
 #: Version of the JSON document; it increases when a key is removed or changes its meaning.
@@ -177,7 +177,7 @@ def _headline(report: ClassReport) -> str:
     return f"{report.name}: {count(len(report.problems), 'problem')}"
 
 
-def _against(comparison: Comparison) -> str:
+def _against(comparison: VersionComparison) -> str:
     if comparison.note:
         return f"Against {comparison.other}: {comparison.note}"
     severities = [change.severity for change in comparison.changes]

@@ -47,7 +47,7 @@ class ClassReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class VersionComparison:
     """Changes since another version, from the clients' point of view.
 
     Attributes:
@@ -78,7 +78,7 @@ class CheckReport:
 
     classes: tuple[ClassReport, ...]
     failures: tuple[TargetFailure, ...]
-    comparison: Comparison | None
+    comparison: VersionComparison | None
     strict: bool
 
     @property

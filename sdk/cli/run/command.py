@@ -110,6 +110,8 @@ def run(
     With --reload, watch the files below the working directory, PYTHONPATH and the folder of the config file, and
     generate code as configured in [tool.sdk.codegen]. The new version takes over without losing a call. If it has an
     error, show that and keep serving the previous version.
+
+    Exit codes: 0 Ctrl-C while serving; 1 an application or the cluster failed; 2 usage error; 130 Ctrl-C before that.
     """
     given = {
         option: value

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sdk.cli.check.formats import as_github, as_json
-from sdk.cli.check.report import CheckReport, ClassReport, Comparison, TargetFailure
+from sdk.cli.check.report import CheckReport, ClassReport, TargetFailure, VersionComparison
 from sdk.errors import Change, Problem
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -144,7 +144,7 @@ def test_github(sdk: Run, project: Path) -> None:
     assert (fits.returncode, fits.stdout, fits.stderr) == (0, "", "")
 
 
-def report(*problems: Problem, comparison: Comparison | None = None) -> CheckReport:
+def report(*problems: Problem, comparison: VersionComparison | None = None) -> CheckReport:
     return CheckReport((ClassReport("A", "app", None, "", None, problems),), (), comparison, False)
 
 
@@ -169,7 +169,7 @@ def test_a_json_document_without_locations() -> None:
 
 def test_a_json_document_of_a_comparison() -> None:
     change = Change("field-removed", "warning", "p.M.a (1)", "gone", "keep it", "string", "", "a/b.proto:3")
-    document = as_json(report(comparison=Comparison("HOST:1", ("p.S",), (change,))))
+    document = as_json(report(comparison=VersionComparison("HOST:1", ("p.S",), (change,))))
     assert document["against"] == {
         "other": "HOST:1",
         "services": ["p.S"],
@@ -215,7 +215,7 @@ def test_annotations_are_escaped_and_name_files_from_the_top_of_the_repository(
             ),
         ),
         (TargetFailure("other", "broken\ntwice", 1),),
-        Comparison("old", ("p.S",), (change,), "nothing to compare"),
+        VersionComparison("old", ("p.S",), (change,), "nothing to compare"),
         False,
     )
     assert list(as_github(found)) == [
@@ -241,4 +241,4 @@ def test_annotations_are_escaped_and_name_files_from_the_top_of_the_repository(
 def test_exit_code(severity: str, strict: bool, failed: int, expected: int) -> None:
     changes = (Change("r", severity, "p", "m", "r"),) if severity else ()  # type: ignore[arg-type]
     failures = (TargetFailure("t", "m", failed),) if failed else ()
-    assert CheckReport((), failures, Comparison("o", (), changes), strict).exit_code == expected
+    assert CheckReport((), failures, VersionComparison("o", (), changes), strict).exit_code == expected
