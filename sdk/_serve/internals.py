@@ -229,7 +229,7 @@ def carry_model_id(model_id: str) -> None:
 def cancel_child_requests(call: Call) -> None:
     """Cancel what a cancelled call awaits on other deployments' handles, as Ray Serve's replica does."""
     # Ray Serve's routers live on a loop of their own, unless it is told otherwise.
-    loop = SingletonThreadRouter._asyncio_loop or call.server.loop
+    loop = SingletonThreadRouter._asyncio_loop or call.host.loop
     # Once around that loop: what was sent through a handle just before is known there by then.
     loop.call_soon_threadsafe(loop.call_soon, _cancel_child_requests, call)
 

@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 from typing_extensions import Self
 
-from sdk._wire.route import build_routes
+from sdk._wire.dispatch import build_routes
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

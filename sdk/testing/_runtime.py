@@ -17,7 +17,8 @@ import uvloop
 from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import announce
 from sdk._serve.replica import translate
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.testing._certificates import write_certificate
 from sdk.testing._faults import Faults
@@ -185,9 +186,9 @@ class Core:
                 max_metadata_bytes=self.options.max_metadata_bytes,
                 error_details=self.options.error_details,
             ),
-            enter=replica.enter_call,
-            leave=replica.leave_call,
-            translate=translate,
+            on_start=replica.enter_call,
+            on_cancel=replica.leave_call,
+            translate_error=translate,
             application=replica.application,
             compression=definition.compression,
             interceptors=interceptors,

@@ -27,9 +27,9 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 from sdk import current_context
-from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 from sdk.service import Method, Row
 
 FAILURES = Path("fuzz-failures")
@@ -172,9 +172,9 @@ class Fuzzer:
                 for name, handler in handlers.items()
             ],
             WireSettings(max_receive_message_length=1000, error_details="message"),
-            enter=lambda call: self.entered.append(call.request_id),
+            on_start=lambda call: self.entered.append(call.request_id),
         )
-        self.server.attach(asyncio.get_running_loop())
+        self.server.host.attach(asyncio.get_running_loop())
         self.complaints = _Complaints()
         self.calls = self.ok = self.refused = 0
 
@@ -187,7 +187,7 @@ class Fuzzer:
         server = self.server
         self.entered.clear()
         transport = FakeTransport()
-        connection = Connection(server)
+        connection = server.new_connection()
         connection.connection_made(transport)  # type: ignore[arg-type]
         for step in steps:
             if step.does == "send":
@@ -203,8 +203,10 @@ class Fuzzer:
         transport.closed = True
         connection.connection_lost(None)
         await self._turns(50)
-        if server.ongoing or server.connections or server.queue or len(asyncio.all_tasks()) != 1:
-            raise Wrong(f"left over: {server.ongoing} calls, {server.connections} connections, {asyncio.all_tasks()}")
+        if server.host.ongoing or server.connections or server.host.queue or len(asyncio.all_tasks()) != 1:
+            raise Wrong(
+                f"left over: {server.host.ongoing} calls, {server.connections} connections, {asyncio.all_tasks()}"
+            )
         if self.complaints.seen:
             raise Wrong(f"logged: {self.complaints.seen.pop()}")
         self._check(transport.written)
@@ -213,7 +215,7 @@ class Fuzzer:
         """Let the server work until no call runs."""
         for _ in range(most):
             await asyncio.sleep(0)
-            if not self.server.ongoing:
+            if not self.server.host.ongoing:
                 return
 
     def _check(self, written: bytes) -> None:

@@ -10,8 +10,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import UNARY, Peer, in_loop
 
 from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
-from sdk._wire.idle_reaper import IDLE_S
-from sdk._wire.server import WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.idle_reaper import IDLE_TIMEOUT_S
 
 
 async def echo(request: Int32Value) -> StringValue:
@@ -34,10 +34,10 @@ def test_it_is_answered_again_and_again_and_counts_nowhere() -> None:
         server = serve(Get=(UNARY, echo))
         peer = Peer(server)
         assert [ask(peer) for _ in range(3)] == [ALIVE] * 3
-        assert (server.calls, server.ongoing) == (0, 0)
+        assert (server.host.received, server.host.ongoing) == (0, 0)
         peer.call("Get", Int32Value(value=7))
         assert (await peer.answered())["grpc-status"] == "0"
-        assert server.calls == 1
+        assert server.host.received == 1
 
     in_loop(body)
 
@@ -46,7 +46,7 @@ def test_a_replica_that_takes_no_more_calls_is_alive() -> None:
     async def body(serve: Any) -> None:
         server = serve(settings=WireSettings(max_ongoing_requests=1, max_queued_requests=0), Get=(UNARY, never))
         Peer(server).call("Get", Int32Value())
-        assert server.ongoing == 1
+        assert server.host.ongoing == 1
         assert ask(Peer(server)) == ALIVE
 
     in_loop(body)
@@ -56,10 +56,10 @@ def test_a_connection_on_which_it_is_asked_is_not_idle() -> None:
     async def body(serve: Any) -> None:
         server = serve(Get=(UNARY, echo))
         asked, silent = Peer(server), Peer(server)
-        for second in range(0, int(IDLE_S) + 100, 60):
+        for second in range(0, int(IDLE_TIMEOUT_S) + 100, 60):
             if not asked.transport.closed:
                 ask(asked)
-            server.sweep.sweep(float(second))
+            server.reaper.reap(float(second))
         assert silent.transport.closed
         assert not asked.transport.closed
 

@@ -13,8 +13,9 @@ from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
+from sdk._wire.host import WireSettings
 from sdk._wire.http_errors import MAX_HEADER_BYTES
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.server import WireServer
 
 LINE = b"POST /t.T/Double HTTP/1.1\r\n"
 HEAD = LINE + b"host: x\r\ncontent-type: application/grpc\r\n"
@@ -162,7 +163,7 @@ def test_a_body_that_is_wrong_ends_the_call_with_a_status(method: str, data: byt
         assert trailers["grpc-message"].startswith("the request is malformed: ")
         assert peer.transport.ended
         await turns()
-        assert server.ongoing == 0
+        assert server.host.ongoing == 0
         assert handled == []
 
     in_loop(body)
@@ -377,11 +378,11 @@ def test_a_call_that_ends_while_it_waits_for_a_place_leaves_nothing() -> None:
         peers = [Peer(server) for _ in range(100)]
         for peer in peers:
             peer.call("Double", Int32Value(value=4))
-        assert server.count_queued() == 100
+        assert server.host.count_queued() == 100
         for peer in peers[1:]:
             peer.transport.closed = True
             peer.connection.connection_lost(None)
-        assert server.count_queued() == 1
+        assert server.host.count_queued() == 1
         first.transport.closed = True
         first.connection.connection_lost(None)
         assert (await peers[0].answered())["grpc-status"] == "0"
@@ -409,7 +410,7 @@ def test_a_client_that_goes_at_any_byte_leaves_nothing(method: str) -> None:
             peer.transport.closed = True
             peer.connection.connection_lost(None)
             await turns()
-            assert server.ongoing == server.connections == server.count_queued() == 0
+            assert server.host.ongoing == server.connections == server.host.count_queued() == 0
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         assert not tasks
 

@@ -13,8 +13,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError, current_context
-from sdk._wire.flow import HIGH_WATER
-from sdk._wire.server import WireSettings
+from sdk._wire.call import HIGH_WATER
+from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 from sdk.service import Cardinality
 
@@ -304,7 +304,7 @@ def test_a_deadline_ends_the_call_and_cancels_the_handler() -> None:
         peer.call("Hang", Int32Value(), grpc__timeout="10m")
         assert (await peer.answered())["grpc-message"] == "Deadline exceeded."
         await asyncio.sleep(0.01)
-        assert server.ongoing == 0
+        assert server.host.ongoing == 0
 
     in_loop(body)
 
@@ -332,7 +332,7 @@ def test_a_client_that_goes_amid_its_stream_never_looks_complete() -> None:
         peer.connection.connection_lost(None)
         await asyncio.sleep(0.01)
         assert seen == ["message", "cancelled"]
-        assert server.ongoing == server.connections == 0
+        assert server.host.ongoing == server.connections == 0
 
     in_loop(body)
 
@@ -342,12 +342,12 @@ def test_a_call_that_is_cancelled_before_its_handler_has_begun_gives_its_place_b
         server = serve(Double=(UNARY, double))
         peer = Peer(server)
         peer.call("Double", Int32Value())
-        assert server.ongoing == 1
+        assert server.host.ongoing == 1
         peer.transport.closed = True
         peer.connection.connection_lost(None)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert server.ongoing == 0
+        assert server.host.ongoing == 0
 
     in_loop(body)
 
@@ -368,7 +368,7 @@ def test_never_more_handlers_than_allowed_and_a_bounded_queue() -> None:
         for peer in peers:
             peer.call("Wait", Int32Value())
         await asyncio.sleep(0.01)
-        assert (len(running), server.count_queued()) == (2, 1)
+        assert (len(running), server.host.count_queued()) == (2, 1)
         refused = await peers[3].answered()
         assert refused["grpc-status"] == "8"
         assert refused["grpc-message"] == (
@@ -377,7 +377,7 @@ def test_never_more_handlers_than_allowed_and_a_bounded_queue() -> None:
         go.set()
         for peer in peers[:3]:
             assert (await peer.answered())["grpc-status"] == "0"
-        assert server.ongoing == 0
+        assert server.host.ongoing == 0
 
     in_loop(body)
 
@@ -395,10 +395,10 @@ def test_a_thread_that_outlives_its_call_keeps_its_place() -> None:
         peer.call("Block", Int32Value())
         assert (await peer.answered())["grpc-status"] == "4"
         await asyncio.sleep(0.01)
-        assert server.ongoing == 1
+        assert server.host.ongoing == 1
         go.set()
         await asyncio.sleep(0.05)
-        assert server.ongoing == 0
+        assert server.host.ongoing == 0
 
     in_loop(body)
 

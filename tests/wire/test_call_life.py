@@ -18,7 +18,8 @@ from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 from sdk import RpcError
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 from sdk.service import Method, Row
 
 METHODS = {"Unary": UNARY, "Server": SERVER, "Client": CLIENT, "Bidi": BIDI}
@@ -36,7 +37,7 @@ class Loop(asyncio.SelectorEventLoop):
     def timers(self) -> int:
         """Return how many timers run, apart from that of the server's sweep."""
         return sum(
-            not timer.cancelled() and "Sweep" not in repr(timer)
+            not timer.cancelled() and "IdleReaper" not in repr(timer)
             for timer in self._scheduled  # type: ignore[attr-defined]  # there is no public way
         )
 
@@ -122,7 +123,7 @@ class CallLife(RuleBasedStateMachine):
             ],
             WireSettings(max_ongoing_requests=1, max_receive_message_length=50, error_details="none"),
         )
-        self.server.attach(self.loop)
+        self.server.host.attach(self.loop)
         self.requests = 0
         self.drain: asyncio.Task[None] | None = None
         self.in_request = False
@@ -130,7 +131,7 @@ class CallLife(RuleBasedStateMachine):
 
     def _connect(self) -> None:
         self.transport = Transport()
-        self.connection = Connection(self.server)
+        self.connection = self.server.new_connection()
         self.transport.connection = self.connection
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
         self.is_paused = False
@@ -203,7 +204,7 @@ class CallLife(RuleBasedStateMachine):
             self.connection.connection_lost(None)
         self._turns()
         self._check_answers()
-        if not self.server.closing:
+        if not self.server.host.closing:
             self._connect()
 
     @rule()
@@ -235,8 +236,8 @@ class CallLife(RuleBasedStateMachine):
 
     @invariant()
     def places_are_those_of_handlers(self) -> None:
-        assert 0 <= self.server.ongoing <= 1
-        assert self.script.running <= self.server.ongoing
+        assert 0 <= self.server.host.ongoing <= 1
+        assert self.script.running <= self.server.host.ongoing
 
     @invariant()
     def what_has_ended_is_read_on_and_has_no_timer(self) -> None:
@@ -254,16 +255,16 @@ class CallLife(RuleBasedStateMachine):
                 self.transport.closed = True
                 self.connection.connection_lost(None)
             self._turns(30)
-            assert self.server.ongoing == 0
+            assert self.server.host.ongoing == 0
             assert self.script.running == 0
-            assert not self.server.queue
+            assert not self.server.host.queue
             if self.drain is not None:
                 self.loop.run_until_complete(asyncio.wait_for(self.drain, 5))
             assert self.server.connections == 0
             assert not asyncio.all_tasks(self.loop)
             assert self.loop.timers() == 0
         finally:
-            self.server.executor.shutdown(wait=False)
+            self.server.host.executor.shutdown(wait=False)
             self.loop.close()
 
 

@@ -15,7 +15,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import current_context
-from sdk._wire.compression import THREAD_BYTES
+from sdk._wire.compression import DEFLATE_IN_THREAD_BYTES
 from sdk.context import ServicerContext
 
 GZIP, DEFLATE, NONE = grpc.Compression.Gzip, grpc.Compression.Deflate, grpc.Compression.NoCompression
@@ -269,7 +269,7 @@ def test_a_long_message_is_compressed_off_the_loop(cardinality: Any, monkeypatch
     async def body(serve: Any) -> None:
         handler = unary if cardinality is UNARY else stream
         peer = Peer(serve(compression=GZIP, Get=(cardinality, handler)))
-        for size in (100, THREAD_BYTES):
+        for size in (100, DEFLATE_IN_THREAD_BYTES):
             peer.transport.chunks.clear()
             peer.call("Get", Int32Value(value=size), **ACCEPT)
             answer = await peer.answer()
@@ -291,7 +291,7 @@ def test_a_call_that_is_cancelled_while_its_message_is_compressed_ends() -> None
         await asyncio.sleep(0)
         peer.transport.closed = True  # a write from now on fails
         peer.connection.connection_lost(None)
-        while server.ongoing:
+        while server.host.ongoing:
             await asyncio.sleep(0.001)
 
     in_loop(body)

@@ -14,7 +14,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, ask, in_loop
 
 from sdk import current_context
-from sdk._wire.server import WireSettings
+from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 
 OK = StringValue(value="fine")

@@ -23,7 +23,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import Peer, in_loop
 
 import sdk
-from sdk._wire.crash_trailers import Endings
+from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.crash_trailers_process import SLOT
 from sdk.service import Cardinality
 
@@ -114,7 +114,7 @@ def count() -> dict[str, int]:
             out=(Cardinality.UNARY_STREAM, out),
             into=(Cardinality.STREAM_UNARY, into),
         )
-        server.endings = Endings(server.loop, lambda packet, connections: None, bytearray(SLOT))
+        server.host.crash_trailers = CrashTrailers(server.host.loop, lambda packet, connections: None, bytearray(SLOT))
         peer = Peer(server)
         for _ in range(2):  # the first time, more is done
             counted["unary"] = await measure(peer, "unary", [Int32Value(value=1)])

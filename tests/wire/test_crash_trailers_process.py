@@ -25,8 +25,9 @@ import asyncio, os, sys
 import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value
 from sdk.service import Cardinality, Method, Row
-from sdk._wire.crash_trailers import Endings
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.crash_trailers import CrashTrailers
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 
 def row(name, handler):
     method = Method(name, name, "/t.T/" + name, Cardinality.UNARY_STREAM, Int32Value, BytesValue)
@@ -65,11 +66,11 @@ async def main():
     handlers = one, none, long, beats, whole, short, early
     server = WireServer([row(each.__name__, each) for each in handlers], WireSettings(1000))
     loop = asyncio.get_running_loop()
-    server.endings = Endings.start(loop)
-    assert server.endings is not None
+    server.host.crash_trailers = CrashTrailers.start(loop)
+    assert server.host.crash_trailers is not None
     print(await server.listen("127.0.0.1"), await server.listen_locally(), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
-    server.endings.close()
+    server.host.crash_trailers.close()
     await server.drain(quiet_s=0, grace_s=0)
 
 uvloop.install()

@@ -13,7 +13,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import UNARY, Peer, in_loop
 
 from sdk._replica_protocol import SHUTTING_DOWN
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 
 UNAVAILABLE = "14"
 
@@ -54,7 +55,7 @@ async def call_every(server: WireServer, interval_s: float, until_s: float) -> l
     """Call now and then, each time on a connection that is open already, as Envoy does."""
     peers = [Peer(server) for _ in range(round(until_s / interval_s))]
     for peer in peers:
-        if server.closing:
+        if server.host.closing:
             break
         peer.call("At", Int32Value())
         await asyncio.sleep(interval_s)
@@ -73,7 +74,7 @@ async def test_while_calls_come_it_serves_on(serve: Any) -> None:
     calls = asyncio.create_task(call_every(server, 0.05, until_s=1.0))
     await asyncio.sleep(0)
     draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20))
-    while not server.closing:
+    while not server.host.closing:
         await asyncio.sleep(0.01)
     assert 1.0 <= now() <= 1.3
     for peer in await calls:
@@ -106,7 +107,7 @@ async def test_what_outlives_the_grace_ends_unavailable(serve: Any) -> None:
     server = serve(**HANDLERS)
     peer = Peer(server)
     peer.call("Sleep", Int32Value(value=100))
-    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, last_words_s=0.5))
+    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, linger_s=0.5))
     answer = await trailers(peer)
     assert now() == pytest.approx(20, abs=0.1)
     assert answer == {"grpc-status": UNAVAILABLE, "grpc-message": SHUTTING_DOWN, "request_id": "made"}
@@ -130,9 +131,9 @@ async def test_what_waits_for_its_place_has_the_grace_too(serve: Any) -> None:
 async def test_idle_connections_are_waited_for(serve: Any) -> None:
     server = serve(**HANDLERS)
     peer = Peer(server)
-    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, leave_s=3))
+    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, idle_close_s=3))
     await asyncio.sleep(2)
-    assert not server.closing
+    assert not server.host.closing
     peer.connection.connection_lost(None)
     await draining
     assert now() == pytest.approx(2, abs=0.1)
@@ -145,7 +146,7 @@ def test_idle_connections_are_not_waited_for_longer_than_a_fourth_of_the_grace(
     async def body(serve: Any) -> None:
         server = serve(**HANDLERS)
         Peer(server)
-        await server.drain(quiet_s=0.1, grace_s=grace_s, leave_s=leave_s)
+        await server.drain(quiet_s=0.1, grace_s=grace_s, idle_close_s=leave_s)
         assert now() == pytest.approx(took_s, abs=0.05)
 
     in_loop(body, virtual_time.run)

@@ -14,9 +14,10 @@ import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value, StringValue
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
-from sdk._wire.flow import HIGH_WATER, MESSAGE_COST
+from sdk._wire.call import HIGH_WATER, MESSAGE_COST
 from sdk._wire.frames import pack_prefix
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 from sdk.context import ServicerContext
 from sdk.service import Method, Row
 
@@ -50,7 +51,7 @@ def test_a_stream_that_never_waits_lets_other_calls_through_and_ends_when_its_cl
         assert b"grpc-status" not in endless.transport.written
         endless.transport.closed = True
         endless.connection.connection_lost(None)
-        while server.ongoing:
+        while server.host.ongoing:
             await asyncio.sleep(0)
 
     in_loop(body)

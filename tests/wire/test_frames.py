@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdk._wire.frames import LARGE, Flagged, FrameError, FrameReader, decompress, extend_body, only_message, pack_prefix
+from sdk._wire.frames import (
+    LARGE,
+    FlaggedMessage,
+    FrameError,
+    FrameReader,
+    decompress,
+    extend_body,
+    pack_prefix,
+    single_message,
+)
 
 MAX = 1000
 Cuts = st.lists(st.integers(0, 400), max_size=20)
@@ -27,7 +36,7 @@ def split(body: bytes, cuts: list[int]) -> list[bytes]:
 def read(reader: FrameReader, pieces: list[bytes]) -> tuple[list[bytes | tuple[int, bytes]], str | None]:
     """Return what a reader makes of a whole body: its messages, and what is wrong behind them."""
     got: list[bytes | tuple[int, bytes]] = [
-        (message.flag, bytes(message.data)) if isinstance(message, Flagged) else bytes(message)
+        (message.flag, bytes(message.data)) if isinstance(message, FlaggedMessage) else bytes(message)
         for piece in pieces
         for message in reader.feed(piece)
     ]
@@ -110,9 +119,9 @@ def test_a_long_message_is_held_once(size: int) -> None:
 def test_compressed_messages(encoding: bytes, compressed: bytes) -> None:
     reader = FrameReader(MAX, encoding)
     (message,) = reader.feed(frame(compressed, 1))
-    assert isinstance(message, Flagged)
+    assert isinstance(message, FlaggedMessage)
     assert reader.decompress(message) == b"x" * 500
-    assert only_message(frame(compressed, 1), MAX, encoding) == b"x" * 500
+    assert single_message(frame(compressed, 1), MAX, encoding) == b"x" * 500
 
 
 @given(st.binary(max_size=2000), st.sampled_from(["gzip", "deflate"]), st.integers(1, 9))
@@ -166,7 +175,7 @@ def test_a_compressed_bomb_costs_no_more_than_the_limit() -> None:
 )
 def test_wrong_compression(flag: int, message: bytes, encoding: bytes, code: int, says: str) -> None:
     with pytest.raises(FrameError, match=says) as raised:
-        only_message(frame(message, flag), MAX, encoding)
+        single_message(frame(message, flag), MAX, encoding)
     assert raised.value.code == code
 
 
@@ -181,7 +190,7 @@ def test_wrong_compression(flag: int, message: bytes, encoding: bytes, code: int
 )
 def test_a_body_that_is_not_one_message(body: bytes, says: str) -> None:
     with pytest.raises(FrameError, match=says):
-        only_message(body, MAX, b"identity")
+        single_message(body, MAX, b"identity")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +212,7 @@ def test_one_message_is_the_same_however_its_body_is_split(body: bytes, cuts: li
         try:
             for piece in pieces:
                 held = extend_body(held, piece, MAX) if held else piece
-            return bytes(only_message(held, MAX, b"identity"))
+            return bytes(single_message(held, MAX, b"identity"))
         except FrameError as error:
             return str(error)
 

@@ -13,7 +13,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from test_call import SERVER, UNARY, Peer, in_loop
 
 from sdk._wire import threads
-from sdk._wire.server import WireSettings
+from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 
 
@@ -28,7 +28,7 @@ def test_a_call_that_is_cancelled_before_its_handler_starts_gives_its_place_back
         peer.transport.closed = True
         peer.connection.connection_lost(None)
         await asyncio.sleep(0.01)
-        assert server.ongoing == 0
+        assert server.host.ongoing == 0
 
     in_loop(body)
 
@@ -58,7 +58,7 @@ def test_a_handler_that_never_waits_ends_with_its_connection(handler: Any) -> No
         peer.connection.resume_writing()
         asyncio.get_running_loop().call_soon(peer.connection.connection_lost, None)
         await asyncio.sleep(0.01)
-        assert server.ongoing == 0
+        assert server.host.ongoing == 0
 
     in_loop(body)
 
@@ -89,7 +89,7 @@ def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_b
             peer.connection.connection_lost(None)
         else:
             assert (await peer.answered())["grpc-status"] == "4"
-        while server.ongoing:
+        while server.host.ongoing:
             await asyncio.sleep(0.005)
         assert told == ["cancelled", "cleaned up"]
 
@@ -101,7 +101,7 @@ def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_b
 def test_a_thread_that_outlives_its_call_is_logged(
     cardinality: Any, returns_in_time: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(threads, "OUTLIVES_S", 0.05)
+    monkeypatch.setattr(threads, "OVERRUN_WARNING_S", 0.05)
     go = threading.Event()
 
     def block(request: Int32Value) -> StringValue:
@@ -121,7 +121,7 @@ def test_a_thread_that_outlives_its_call_is_logged(
             go.set()
         await asyncio.sleep(0.1)
         go.set()
-        while server.ongoing:
+        while server.host.ongoing:
             await asyncio.sleep(0.005)
 
     with caplog.at_level(logging.WARNING, "sdk.wire"):

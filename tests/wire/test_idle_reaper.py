@@ -16,8 +16,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk._wire import idle_reaper as sweep
-from sdk._wire.connection import Connection
-from sdk._wire.idle_reaper import IDLE_S, PATIENCE_S
+from sdk._wire.idle_reaper import IDLE_TIMEOUT_S, STALL_TIMEOUT_S
 from sdk._wire.server import WireServer
 from sdk.service import Method, Row
 
@@ -75,14 +74,14 @@ def refused(connection: Any) -> None:
 @pytest.mark.parametrize(
     ("does", "patience_s", "said", "how"),
     [
-        (silent, IDLE_S, b"", "closed"),
-        (amid_the_head, PATIENCE_S, b"HTTP/1.1 408 ", "ended"),
-        (after_a_call, IDLE_S, b"HTTP/1.1 200 ", "closed"),
-        (after_a_call_in_http_1_0, PATIENCE_S, b"HTTP/1.1 200 ", "closed"),
+        (silent, IDLE_TIMEOUT_S, b"", "closed"),
+        (amid_the_head, STALL_TIMEOUT_S, b"HTTP/1.1 408 ", "ended"),
+        (after_a_call, IDLE_TIMEOUT_S, b"HTTP/1.1 200 ", "closed"),
+        (after_a_call_in_http_1_0, STALL_TIMEOUT_S, b"HTTP/1.1 200 ", "closed"),
         (amid_a_call, None, b"HTTP/1.1 200 ", ""),
         (amid_the_body, None, b"", ""),
-        (answered_and_still_sending, PATIENCE_S, b"HTTP/1.1 200 ", "closed"),
-        (refused, PATIENCE_S, b"HTTP/1.1 400 ", "aborted"),
+        (answered_and_still_sending, STALL_TIMEOUT_S, b"HTTP/1.1 200 ", "closed"),
+        (refused, STALL_TIMEOUT_S, b"HTTP/1.1 400 ", "aborted"),
     ],
 )
 def test_how_long_a_connection_may_stay(
@@ -96,10 +95,10 @@ def test_how_long_a_connection_may_stay(
             await asyncio.sleep(0)
         transport = peer.transport
         before = (transport.ended, transport.closed)
-        server.sweep.sweep(0)
-        server.sweep.sweep((patience_s or IDLE_S * 10) - 0.001)
+        server.reaper.reap(0)
+        server.reaper.reap((patience_s or IDLE_TIMEOUT_S * 10) - 0.001)
         assert (transport.ended, transport.closed) == before
-        server.sweep.sweep(patience_s or IDLE_S * 20)
+        server.reaper.reap(patience_s or IDLE_TIMEOUT_S * 20)
         assert transport.written.startswith(said)
         assert not how or getattr(transport, how)
         assert how or (transport.ended, transport.closed) == before
@@ -112,11 +111,11 @@ def test_every_call_starts_the_time_again() -> None:
     async def body(serve: Any) -> None:
         server = serve(Double=(UNARY, double))
         peer = Peer(server)
-        for now in range(0, int(IDLE_S * 5), int(IDLE_S / 2)):
+        for now in range(0, int(IDLE_TIMEOUT_S * 5), int(IDLE_TIMEOUT_S / 2)):
             peer.connection.data_received(GOOD)
             for _ in range(10):
                 await asyncio.sleep(0)
-            server.sweep.sweep(now)
+            server.reaper.reap(now)
         assert not peer.transport.closed
 
     in_loop(body)
@@ -129,9 +128,9 @@ def test_a_peer_that_takes_its_answer_slowly_may_and_one_that_takes_nothing_may_
         peer.connection.data_received(b"nonsense")  # the answer is out, and the connection is closing
         for now, unsent in enumerate(range(1000, 0, -100)):
             peer.transport.unsent = unsent
-            server.sweep.sweep(now * (PATIENCE_S - 1))
+            server.reaper.reap(now * (STALL_TIMEOUT_S - 1))
         assert not peer.transport.aborted
-        server.sweep.sweep(now * (PATIENCE_S - 1) + PATIENCE_S)
+        server.reaper.reap(now * (STALL_TIMEOUT_S - 1) + STALL_TIMEOUT_S)
         assert peer.transport.aborted
 
     in_loop(body)
@@ -144,10 +143,10 @@ def test_an_answer_that_nobody_takes_waits_as_long_as_an_idle_connection() -> No
         answered_and_still_sending(peer.connection)
         await peer.answered()
         peer.transport.unsent = 1_000_000  # Envoy stops reading while its own client does
-        server.sweep.sweep(0)
-        server.sweep.sweep(IDLE_S - 1)
+        server.reaper.reap(0)
+        server.reaper.reap(IDLE_TIMEOUT_S - 1)
         assert not peer.transport.closed
-        server.sweep.sweep(IDLE_S)
+        server.reaper.reap(IDLE_TIMEOUT_S)
         assert peer.transport.closed
 
     in_loop(body)
@@ -156,16 +155,16 @@ def test_an_answer_that_nobody_takes_waits_as_long_as_an_idle_connection() -> No
 def test_too_many_connections_are_refused_and_idle_ones_make_room(caplog: pytest.LogCaptureFixture) -> None:
     async def body(serve: Any) -> None:
         server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
-        server.sweep.limit = 4
+        server.reaper.limit = 4
         busy, *idle = [Peer(server) for _ in range(4)]
         amid_a_call(busy.connection)
         late = Peer(server)
         assert late.transport.aborted
         assert server.connections == 4
         with caplog.at_level(logging.WARNING):
-            server.sweep.sweep(0)
+            server.reaper.reap(0)
         assert "refused 1 connections: 4 are open" in caplog.text
-        server.sweep.sweep(PATIENCE_S)
+        server.reaper.reap(STALL_TIMEOUT_S)
         assert all(peer.transport.closed for peer in idle)
         assert not busy.transport.closed
 
@@ -176,15 +175,15 @@ def test_there_are_file_descriptors_left_for_the_rest() -> None:
     import resource
 
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert 0 < sweep.most_connections() < files
+    assert 0 < sweep.max_connections() < files
 
 
 # -- with sockets --------------------------------------------------------------------------------
 
 
 def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServer], Awaitable[None]]) -> None:
-    monkeypatch.setattr(sweep, "SWEEP_S", 0.02)
-    monkeypatch.setattr(sweep, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(sweep, "REAP_INTERVAL_S", 0.02)
+    monkeypatch.setattr(sweep, "STALL_TIMEOUT_S", 0.1)
 
     async def never_reads(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
         yield StringValue(value="first")
@@ -222,7 +221,7 @@ def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServe
 
 async def gone(server: WireServer) -> None:
     async def wait() -> None:
-        while server.connections or server.ongoing:
+        while server.connections or server.host.ongoing:
             await asyncio.sleep(0.01)
 
     await asyncio.wait_for(wait(), 20)
@@ -251,7 +250,7 @@ def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.Monkey
         await reader.readuntil(b"\r\n\r\n")
 
     async def body(port: int, server: WireServer) -> None:
-        server.sweep.limit = 20
+        server.reaper.limit = 20
         before = await asyncio.open_connection("127.0.0.1", port)
         await call(*before)
         flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
@@ -319,7 +318,7 @@ def test_who_never_reads_its_answer_is_cut_when_the_connection_closes(monkeypatc
     async def body(port: int, server: WireServer) -> None:
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HEAD % b"Long" + BODY)
-        while server.ongoing or not server.calls:
+        while server.host.ongoing or not server.host.received:
             await asyncio.sleep(0.01)
         await server.drain(quiet_s=0, grace_s=0)
         await gone(server)
@@ -337,7 +336,7 @@ def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
     async def body(port: int, server: WireServer) -> None:
         if "unix" in how:
             client, ours = socket.socketpair()
-            await server.loop.connect_accepted_socket(lambda: Connection(server), ours)
+            await server.host.loop.connect_accepted_socket(lambda: server.new_connection(), ours)
         else:
             client = socket.create_connection(("127.0.0.1", port))
         client.setblocking(False)
@@ -349,7 +348,7 @@ def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
                 await asyncio.wait_for(loop.sock_sendall(client, flood), 0.2)
                 sent += len(flood)
         assert sent
-        assert server.ongoing == 1
+        assert server.host.ongoing == 1
         if "unread" in how:
             assert b"first" in await loop.sock_recv(client, 10_000)
         if how == "resets":
@@ -379,7 +378,7 @@ def test_a_peer_that_half_closes_is_gone(monkeypatch: pytest.MonkeyPatch) -> Non
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HEAD % b"NeverReads")
         client.shutdown(socket.SHUT_WR)
-        while not server.calls:
+        while not server.host.received:
             await asyncio.sleep(0.01)
         await gone(server)
         client.close()
@@ -392,7 +391,7 @@ def test_dead_peers_are_noticed_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         while not server.connections:
             await asyncio.sleep(0.01)
-        (connection,) = server.sweep.connections
+        (connection,) = server.reaper.connections
         accepted = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 5

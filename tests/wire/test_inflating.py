@@ -14,8 +14,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk._wire import frames
-from sdk._wire.frames import INFLATE_BYTES, pack_prefix
-from sdk._wire.server import WireSettings
+from sdk._wire.frames import INFLATE_IN_THREAD_BYTES, pack_prefix
+from sdk._wire.host import WireSettings
 
 SHORT = Int32Value(value=7).SerializeToString()
 # A known field, and one that is not known, whose bytes do not get shorter.
@@ -77,7 +77,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_the_messages_are_what_their_names_say() -> None:
-    assert len(packed(SHORT)) < INFLATE_BYTES <= len(packed(LONG)) - 5
+    assert len(packed(SHORT)) < INFLATE_IN_THREAD_BYTES <= len(packed(LONG)) - 5
     assert Int32Value.FromString(LONG).value == 7
 
 
@@ -169,7 +169,7 @@ def test_a_client_that_goes_meanwhile_leaves_nothing(
         peer.transport.closed = True
         peer.connection.connection_lost(None)
         await asyncio.sleep(0.01)
-        assert wire.ongoing == 0
+        assert wire.host.ongoing == 0
         go.set()
 
     in_loop(body)

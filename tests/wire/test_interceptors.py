@@ -365,7 +365,7 @@ def test_a_sync_generator_is_closed_when_the_client_goes() -> None:
             await asyncio.sleep(0.001)
         peer.connection.connection_lost(None)
         assert await asyncio.to_thread(closed.wait, 10)
-        while server.ongoing:
+        while server.host.ongoing:
             await asyncio.sleep(0.001)
 
     in_loop(body)

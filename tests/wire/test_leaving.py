@@ -28,7 +28,7 @@ def test_a_call_that_comes_late_is_served() -> None:
     async def body(serve: Any) -> None:
         server = serve(Greet=(UNARY, greet))
         prompt, late = Peer(server), Peer(server)
-        draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=60, leave_s=15))
+        draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=60, idle_close_s=15))
         close(prompt)
         await turn()
         assert not draining.done()
@@ -50,7 +50,7 @@ def test_a_connection_that_nobody_closes_is_closed_after_a_fourth_of_the_grace_a
         server = serve(Greet=(UNARY, greet))
         forgotten = Peer(server)
         for leave_s, grace_s in ((0.02, 60), (60, 0.08)):
-            await asyncio.wait_for(server.drain(quiet_s=0, grace_s=grace_s, leave_s=leave_s), 5)
+            await asyncio.wait_for(server.drain(quiet_s=0, grace_s=grace_s, idle_close_s=leave_s), 5)
             assert forgotten.transport.closed
 
     in_loop(body)
@@ -68,9 +68,9 @@ def test_who_is_in_a_call_is_not_waited_for_twice() -> None:
         busy = Peer(server)
         busy.call("Wait", Int32Value())
         await turn()
-        draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=60, leave_s=15))
+        draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=60, idle_close_s=15))
         await turn()
-        assert server.closing
+        assert server.host.closing
         go.set()
         assert dict((await busy.answer()).trailers)["grpc-status"] == "0"
         assert busy.transport.closed

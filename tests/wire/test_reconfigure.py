@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from test_call import UNARY, Peer, in_loop
 
-from sdk._wire.server import WireSettings
+from sdk._wire.host import WireSettings
 
 
 class Crowd:
@@ -58,17 +58,17 @@ def test_a_higher_limit_lets_in_what_waits_and_a_lower_one_holds_back(kind: str)
         for peer in peers:
             peer.call("Join", Int32Value())
         await until(lambda: crowd.running == 1)
-        assert server.count_queued() == 3
-        server.reconfigure(replace(settings, max_ongoing_requests=3))
+        assert server.host.count_queued() == 3
+        server.host.reconfigure(replace(settings, max_ongoing_requests=3))
         await until(lambda: crowd.running == 3)
-        assert server.count_queued() == 1
-        server.reconfigure(replace(settings, max_ongoing_requests=2))
+        assert server.host.count_queued() == 1
+        server.host.reconfigure(replace(settings, max_ongoing_requests=2))
         peers.append(Peer(server))
         peers[-1].call("Join", Int32Value())
-        assert (crowd.running, server.ongoing, server.count_queued()) == (3, 3, 2)
+        assert (crowd.running, server.host.ongoing, server.host.count_queued()) == (3, 3, 2)
         crowd.go.set()
         for peer in peers:
             assert (await peer.answered())["grpc-status"] == "0"
-        await until(lambda: not server.ongoing)
+        await until(lambda: not server.host.ongoing)
 
     in_loop(body)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from wire_rig import FakeTransport
 
 from sdk._wire import metadata as md
-from sdk._wire.connection import Connection
 
 MADE = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Cuts = st.lists(st.integers(0, 2000), max_size=12)
@@ -24,7 +23,7 @@ async def outcome(pieces: list[bytes]) -> tuple[bytes, bool]:
     """Return what the server answers to one request, and whether it closes."""
     fuzzer = fuzzing.Fuzzer()
     transport = FakeTransport()
-    connection = Connection(fuzzer.server)
+    connection = fuzzer.server.new_connection()
     connection.connection_made(transport)  # type: ignore[arg-type]
     for piece in pieces:
         connection.data_received(piece)

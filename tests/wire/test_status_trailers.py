@@ -24,8 +24,8 @@ from wire_rig import SERVER, UNARY, Answer, Peer, in_loop
 from sdk import RpcError, current_context
 from sdk._serve.replica import translate
 from sdk._wire import metadata as md
-from sdk._wire.server import WireSettings
-from sdk._wire.status_trailers import answer_of
+from sdk._wire.host import WireSettings
+from sdk._wire.status_trailers import error_trailers
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
@@ -180,7 +180,7 @@ def test_a_traceback_leaves_room_for_the_metadata_that_is_kept() -> None:
 def test_a_long_status_that_is_none_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     received = receive(raising(RpcError(INVALID, "bad", [("grpc-status-details-bin", b"\xff" * 7000)])))
     assert (received.code(), received.details(), received.status()) == (INVALID, "bad", None)
-    assert "is no google.rpc.Status" in caplog.text
+    assert "is not a google.rpc.Status" in caplog.text
 
 
 class Refused(RpcError):
@@ -243,7 +243,7 @@ def test_wrong_arguments(make: Any, kind: type[Exception], says: str) -> None:
 def test_trailers_hold_every_error(text: str, sizes: list[int], others: int) -> None:
     errors = [ErrorInfo(reason="x" * size) for size in sizes]
     trailing = (("k", "v" * others),)
-    message, pairs = answer_of(RpcError(INVALID, text, errors=errors), trailing)
+    message, pairs = error_trailers(RpcError(INVALID, text, errors=errors), trailing)
     extra = len(md.encode(pairs))
     encoded = md.fit_message(message, md.message_room(extra))
     assert extra + len(encoded) + 500 < 8192  # the rest: grpc-status, the request id, what HPACK counts

@@ -11,7 +11,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import BIDI, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError
-from sdk._wire.server import WireSettings
+from sdk._wire.host import WireSettings
 
 
 async def returns_none(request: Any) -> None:
@@ -95,10 +95,10 @@ def misshapen() -> RpcError:
 @pytest.mark.parametrize(
     ("error", "style", "says"),
     [
-        (Unspeakable(), "message", "Unspeakable; it could not be told: ZeroDivisionError"),
+        (Unspeakable(), "message", "Unspeakable; describing it raised ZeroDivisionError"),
         (Unspeakable(), "none", "Internal error."),
         (Unspeakable(), "traceback", "Traceback"),
-        (misshapen(), "message", "RpcError; it could not be told: AttributeError"),
+        (misshapen(), "message", "RpcError; describing it raised AttributeError"),
         (misshapen(), "none", "Internal error."),
     ],
 )

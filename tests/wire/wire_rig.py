@@ -14,9 +14,9 @@ import grpc
 import grpc.aio
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix, unpack_prefix
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 from sdk.service import Cardinality, Method, Row
 
 _ALIVE, _ = os.pipe()  # for the sweep, which asks the kernel whether a peer is still there
@@ -78,7 +78,7 @@ class Peer:
 
     def __init__(self, server: WireServer) -> None:
         self.transport = FakeTransport()
-        self.connection = Connection(server)
+        self.connection = server.new_connection()
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
 
     def head(self, method: str, *, http: str = "POST", content_type: str = "application/grpc", **headers: str) -> None:
@@ -179,7 +179,7 @@ def in_loop(body: Body, run: Callable[[Coroutine[Any, Any, None]], object] = asy
                 for name, (cardinality, handler) in handlers.items()
             ]
             server = WireServer(rows, settings, compression=compression, interceptors=interceptors)
-            server.attach(asyncio.get_running_loop())
+            server.host.attach(asyncio.get_running_loop())
             servers.append(server)
             return server
 

@@ -73,7 +73,7 @@ async def full(replica: Replica) -> None:
     before = unread = 0
     while unread < 100_000 or before != unread:
         await asyncio.sleep(0.2)
-        sockets = [connection.unread_socket for connection in replica.server.sweep.connections]
+        sockets = [connection.unread_socket for connection in replica.server.reaper.connections]
         before, unread = unread, sum(bytes_unread(descriptor) for descriptor in sockets if descriptor is not None)
 
 
@@ -119,7 +119,7 @@ def test_the_end_of_a_client_overtakes_what_it_has_sent(run: Run, kind: str, ans
             call.cancel()
             await asyncio.wait_for(ended.wait(), 5)
             await writing
-            assert replica.server.ongoing == 0
+            assert replica.server.host.ongoing == 0
             await replica.server.drain(quiet_s=0, grace_s=0)
 
     run(scenario())
@@ -142,10 +142,10 @@ def test_a_client_that_still_sends_reads_the_last_words_of_a_replica(run: Run, k
             channel = grpc.insecure_channel(f"127.0.0.1:{it.port}")
             method = channel.stream_stream(f"/{SERVICE}/Reads")
             calls = [method(itertools.repeat(FLOOD), wait_for_ready=True) for _ in range(20)]
-            while replica.server.ongoing < len(calls):
+            while replica.server.host.ongoing < len(calls):
                 await asyncio.sleep(0.01)
-            await replica.server.drain(quiet_s=0, grace_s=0, last_words_s=5)
-            connections = list(replica.server.sweep.connections)
+            await replica.server.drain(quiet_s=0, grace_s=0, linger_s=5)
+            connections = list(replica.server.reaper.connections)
             for connection in connections:  # as the kernel does it when the process ends
                 connection.abort()
             ends = {await asyncio.to_thread(end, call) for call in calls}
