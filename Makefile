@@ -50,8 +50,9 @@ bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUI
 chaos: $(INSTALLED) ## Change, break and kill everything under constant load, in ten minutes: what did clients see?
 	$(BIN)/python tests/chaos/chaos.py
 
-fuzz: $(INSTALLED) ## Send mutated requests to the wire server for FUZZ_SECONDS (60), from a new seed each time.
+fuzz: $(INSTALLED) ## Search at random for FUZZ_SECONDS (60) each: mutated requests, then the property tests. fuzz-failures/ keeps finds.
 	$(BIN)/python tests/wire/fuzzing.py
+	$(BIN)/pytest --hypothesis-profile=search -m hypothesis --timeout=0 $$(grep -rl --include='test_*.py' '^from hypothesis' tests)
 
 bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc with the other generators.
 	$(BIN)/python tests/benchmarks/codegen_bench.py
@@ -78,9 +79,9 @@ $(NODE_INSTALLED): $(NODE_CLIENT)/package.json | $(INSTALLED)
 	touch $@
 
 clean: ## Remove what tests, builds and benchmarks wrote.
-	rm -rf build dist bench-results fuzz-failures .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f $(GUIDE)/digits.joblib $(GUIDE)/digit.png
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-distclean: clean ## Remove .venv and node_modules too.
-	rm -rf $(VENV) $(NODE_CLIENT)/node_modules
+distclean: clean ## Remove .venv, node_modules and what make fuzz found too.
+	rm -rf $(VENV) $(NODE_CLIENT)/node_modules fuzz-failures

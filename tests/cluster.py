@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from codegen.sync import Options, update
 
 #: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
 IMPORTED_BY_REPLICAS: list[Path] = []
+
+# Kept open as long as this process runs.
+_CLAIMS: list[socket.socket] = []
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,25 @@ def generate(protos: Path) -> Path:
     return out
 
 
+def _ports() -> Iterator[int]:
+    """The ports that the kernel gives to nobody: neither to an outgoing connection nor to who asks for any port."""
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    # Ray's workers listen on 10002 to 19999.
+    yield from range(20_000, low)
+    yield from range(high + 1, 65_536)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A TCP port that stays free until the test listens on it: no other process of the tests gets it, too."""
+    for port in _ports():
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0sdk-tests-port-{port}")  # abstract: the kernel forgets it when this process ends
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _CLAIMS.append(claim)
         return port
+    raise OSError("every port is taken")

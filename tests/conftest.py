@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from cluster import Ingress, free_port, set_import_path
+from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 from xdist.scheduler import LoadScopeScheduling
 
 # A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
@@ -23,6 +27,27 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 _loop = asyncio.new_event_loop()
 atexit.register(_loop.close)
 asyncio.set_event_loop(_loop)
+
+
+# `make test` tries the same examples every time, so that a change and nothing else makes it fail. `make fuzz` looks for
+# other ones, at random, tries first those that failed before, and keeps what it finds. An example may take any time.
+settings.register_profile(
+    "deterministic",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],  # it measures the machine
+)
+settings.register_profile(
+    "search",
+    max_examples=max(100, round(15 * float(os.environ.get("FUZZ_SECONDS", "60")))),
+    database=DirectoryBasedExampleDatabase(Path(__file__).parents[1] / "fuzz-failures" / "examples"),
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("deterministic")  # pytest's --hypothesis-profile loads another one after this
 
 
 # Which tests share a process, when there are several. One has the session's cluster; those that start a Ray of their

@@ -7,6 +7,8 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import loops
+
 T = TypeVar("T")
 
 
@@ -34,6 +36,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Seconds since the loop was made."""
         return self._virtual.passed
 
+    def pass_time(self, seconds: float) -> None:
+        """Put the clock forward; timers that are due run at the next turn."""
+        self._virtual.passed += seconds
+
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on such a loop; sleeping takes no time."""
@@ -41,4 +47,4 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(main)
     finally:
-        loop.close()
+        loops.close(loop)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # Seconds that a request for an unknown method gets to end: its stream may never do.
 UNKNOWN_METHOD_DELAY_S = 0.05
+# Seconds that a handler has to end after a cancellation before it is cancelled again: time for its own cleanup.
+CANCEL_AGAIN_S = 10.0
 # Most bytes that a response message gets around it: a chunk's length, a message's prefix, two line ends.
 _FRAMING = 32
 
@@ -79,7 +81,7 @@ class Call:
         "_body", "_burst", "_cancel_reason", "_complete", "_deadline", "_done_callbacks", "_encoding", "_fields",
         "_finished", "_head_sent", "_is_congested", "_metadata", "_on_finished", "_queued_bytes", "_reader",
         "_request_id", "_skips_first", "_task", "_timer", "_trailing", "_waiter", "_write_waiter", "aborted", "code",
-        "compressor", "context", "details", "headers", "host", "messages", "path", "paused", "route", "slot_held",
+        "compressor", "context", "details", "headers", "host", "messages", "path", "paused", "route", "running",
         "stream_guard", "transport", "writable",
     )  # fmt: skip
 
@@ -123,7 +125,7 @@ class Call:
         self._done_callbacks: list[Callable[[], object]] | None = None
         self._encoding = b"identity"
         self.messages: deque[frames.Message] | None = None
-        self.slot_held = False
+        self.running = 0  # the handler's task and its threads: the call counts as ongoing until all have ended
         self.code: int | None = None
         self.details = ""
         self.aborted: RpcError | None = None
@@ -231,7 +233,7 @@ class Call:
 
     def start(self) -> None:
         """Run the handler; the caller has counted the call as ongoing."""
-        self.slot_held = True
+        self.running = 1
         assert self.route is not None
         # Named, because asyncio would otherwise format a name for each.
         self._task = asyncio.Task(self._run(self.route), loop=self.host.loop, name="grpc-call")
@@ -257,9 +259,11 @@ class Call:
                 self.finish_with(self.code or 0, self.details)
         finally:
             self._task = None  # it holds its context, and that the call: without the cycle nothing waits for the GC
+            if self._cancel_reason is not None and self._timer is not None:
+                self._timer.cancel()  # that of _cancel_task
             # Not when the response is out: a cancelled handler counts as ongoing until it has ended.
-            if self.slot_held:
-                self.slot_held = False
+            self.running -= 1
+            if not self.running:
                 self.host.release_slot()
 
     async def inflate(self) -> None:
@@ -511,7 +515,23 @@ class Call:
             self.finish_with(code, details)  # the client does not wait for the handler to end
         if self._task is not None:
             # Not at once: a task that is cancelled before its first step runs nothing, and would stay counted.
-            self.host.loop.call_soon(self._task.cancel)
+            self.host.loop.call_soon(self._cancel_task)
+
+    def _cancel_task(self, *, is_first: bool = True) -> None:
+        """Cancel the handler's task, and repeat it until the task has ended.
+
+        A coroutine can swallow a cancellation: with a bare ``except``, or in what it awaits (``asyncio.wait_for`` up to
+        Python 3.11 does if its own result arrives at the same moment). If it were cancelled only once and then waited
+        for something that never comes, it would count as ongoing until the process ends, and the calls queued behind it
+        would wait as long.
+        """
+        task = self._task
+        if task is None:
+            return
+        if not is_first:
+            self.host.log_swallowed_cancellation(self, CANCEL_AGAIN_S)
+        task.cancel()
+        self._timer = self.host.loop.call_later(CANCEL_AGAIN_S, partial(self._cancel_task, is_first=False))
 
     def _set_deadline(self, timeout: bytes | None, limit: float | None) -> None:
         seconds = md.parse_timeout(timeout) if timeout is not None else None

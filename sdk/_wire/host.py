@@ -56,8 +56,8 @@ class QueuedCall(Protocol):
         """Run the handler; the host has counted the call as ongoing."""
 
 
-class FailedCall(Protocol):
-    """A call as the log of failures sees it."""
+class LoggedCall(Protocol):
+    """A call as the log sees it."""
 
     @property
     def path(self) -> bytes:
@@ -211,6 +211,18 @@ class Host:
         name = application or self.application
         return f"Application {name!r} has no method {method!r} of service {service!r}."
 
-    def log_failure(self, call: FailedCall, error: BaseException) -> None:
+    def log_failure(self, call: LoggedCall, error: BaseException) -> None:
         """Log an exception that a handler did not handle, with the request id that the client has."""
         logger.error("%s failed, request_id %s", call.path.decode("latin-1"), call.request_id, exc_info=error)
+
+    def log_swallowed_cancellation(self, call: LoggedCall, seconds: float) -> None:
+        """Log that a coroutine has not ended although it was cancelled this many seconds ago."""
+        logger.warning(
+            "%s still runs %g s after it was cancelled, request_id %s; it counts as one of the %d ongoing requests "
+            "(max_ongoing_requests) until it ends, and is cancelled again: "
+            "a handler must not catch asyncio.CancelledError without raising it",
+            call.path.decode("latin-1"),
+            seconds,
+            call.request_id,
+            self.settings.max_ongoing_requests,
+        )

@@ -39,7 +39,7 @@ async def run_in_thread(call: Call, function: Callable[[], R]) -> R:
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        _keep_slot(call, future)
+        _count_thread(call, future)
         raise
 
 
@@ -52,7 +52,7 @@ async def pump(call: Call, route: Route, iterator: Iterator[Any]) -> None:
             pass
         await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        _keep_slot(call, future)
+        _count_thread(call, future)
         raise
     finally:
         shared.stop()
@@ -227,17 +227,21 @@ def _without_stop_iteration(function: Callable[[], R]) -> R:
         raise RuntimeError("the handler raised StopIteration") from error
 
 
-def _keep_slot(call: Call, future: Future[Any]) -> None:
-    if call.slot_held and not future.cancel() and not future.done():
-        call.slot_held = False
-        host = call.host
-        warning = host.loop.call_later(OVERRUN_WARNING_S, _warn_overrun, call)
+def _count_thread(call: Call, future: Future[Any]) -> None:
+    """Count the call as ongoing until its thread has ended, too, if it has begun."""
+    if future.cancel() or future.done():
+        return
+    call.running += 1
+    host = call.host
+    warning = host.loop.call_later(OVERRUN_WARNING_S, _warn_overrun, call)
 
-        def release() -> None:
-            warning.cancel()
+    def release() -> None:
+        warning.cancel()
+        call.running -= 1
+        if not call.running:
             host.release_slot()
 
-        future.add_done_callback(lambda _: host.call_soon(release))
+    future.add_done_callback(lambda _: host.call_soon(release))
 
 
 def _warn_overrun(call: Call) -> None:

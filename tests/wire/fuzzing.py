@@ -1,7 +1,7 @@
 """Fuzzing of the wire server without sockets: valid requests, mutated, in pieces.
 
-``make fuzz`` runs it for FUZZ_SECONDS (60), from a new seed each time. An input that fails is stored in
-``fuzz-failures/``; this replays one:
+``make fuzz`` runs first what failed before, then for FUZZ_SECONDS (60) what it makes from a new seed. An input that
+fails is stored in ``fuzz-failures/``; this replays one:
 
     .venv/bin/python tests/wire/fuzzing.py --replay fuzz-failures/….json
 """
@@ -160,7 +160,7 @@ class _Complaints(logging.Handler):
 
 
 class Fuzzer:
-    """A server, and peers that do one input after another to it. Runs on a loop."""
+    """A server, and peers that do one input after another to it. Runs on a loop; while it is entered, logs count."""
 
     def __init__(self) -> None:
         cardinalities = {"Unary": UNARY, "Count": SERVER, "Total": CLIENT, "Echo": BIDI, "Raises": UNARY}
@@ -177,6 +177,17 @@ class Fuzzer:
         self.server.host.attach(asyncio.get_running_loop())
         self.complaints = _Complaints()
         self.calls = self.ok = self.refused = 0
+
+    def __enter__(self) -> Fuzzer:
+        logger = logging.getLogger("sdk.wire")
+        logger.addHandler(self.complaints)
+        self._propagated, logger.propagate = logger.propagate, False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logger = logging.getLogger("sdk.wire")
+        logger.removeHandler(self.complaints)
+        logger.propagate = self._propagated
 
     async def run(self, steps: list[Step]) -> None:
         """Do it.
@@ -293,13 +304,9 @@ async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = 
     Raises:
         Wrong: One failed; the text names the file that replays it.
     """
-    fuzzer = Fuzzer()
-    logger = logging.getLogger("sdk.wire")
-    logger.addHandler(fuzzer.complaints)
-    was, logger.propagate = logger.propagate, False
     until = None if seconds is None else time.monotonic() + seconds
     number = 0
-    try:
+    with Fuzzer() as fuzzer:
         while (inputs is None or number < inputs) and (until is None or time.monotonic() < until):
             steps = make_input(random.Random(f"{seed}/{number}"))
             try:
@@ -310,19 +317,34 @@ async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = 
                 path.write_text(json.dumps([asdict(step) for step in steps], indent=1))
                 raise Wrong(f"{error}\nreplay: .venv/bin/python tests/wire/fuzzing.py --replay {path}") from error
             number += 1
-    finally:
-        logger.removeHandler(fuzzer.complaints)
-        logger.propagate = was
     print(f"seed {seed}: {number} inputs, {fuzzer.calls} calls ran, {fuzzer.ok} ended OK, {fuzzer.refused} refused")
     return fuzzer
 
 
 async def replay(path: Path) -> None:
-    """Run one stored input."""
+    """Run one stored input.
+
+    Raises:
+        Wrong: It fails still.
+    """
     steps = [Step(**step) for step in json.loads(path.read_text())]
     for step in steps:
         print(step.does, bytes.fromhex(step.data) or "")
-    await Fuzzer().run(steps)
+    with Fuzzer() as fuzzer:
+        await fuzzer.run(steps)
+
+
+async def replay_all() -> None:
+    """Run every stored input.
+
+    Raises:
+        Wrong: One fails still; its file is printed last.
+    """
+    stored = sorted(FAILURES.glob("*.json"))
+    for path in stored:
+        print(f"replay: .venv/bin/python tests/wire/fuzzing.py --replay {path}")
+        await replay(path)
+    print(f"{len(stored)} inputs failed before, and none does now")
 
 
 def main() -> int:
@@ -335,6 +357,7 @@ def main() -> int:
         if options.replay is not None:
             uvloop.run(replay(options.replay))
         else:
+            uvloop.run(replay_all())
             uvloop.run(fuzz(options.seed, seconds=float(os.environ.get("FUZZ_SECONDS", "60"))))
     except Wrong as error:
         print(error)

@@ -9,8 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
+import virtual_time
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
+from loops import PATIENCE_S
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns, until, until_it_waits_for_its_client
 
 from sdk import RpcError, current_context
 from sdk._wire.call import HIGH_WATER
@@ -175,16 +177,12 @@ def test_a_slow_client_stops_a_fast_handler(handler: Any) -> None:
         peer = Peer(serve(Stream=(SERVER, handler)))
         peer.call("Stream", Int32Value(value=50_000))
         peer.connection.pause_writing()
-        await asyncio.sleep(0.2)
+        await until_it_waits_for_its_client(peer)
         size = len(peer.transport.written)
-        await asyncio.sleep(0.2)
+        await turns()
         assert len(peer.transport.written) == size < 400_000
         peer.connection.resume_writing()
-        for _ in range(100):
-            await asyncio.sleep(0.01)
-            if b"grpc-status: 0" in peer.transport.written:
-                return
-        raise AssertionError("the stream did not go on")
+        assert (await peer.answered())["grpc-status"] == "0"
 
     in_loop(body)
 
@@ -299,11 +297,11 @@ def test_a_deadline_ends_the_call_and_cancels_the_handler() -> None:
         peer.call("Hang", Int32Value())
         trailers = await peer.answered()
         assert (trailers["grpc-status"], trailers["grpc-message"]) == ("4", "Request timed out after 0.05s.")
-        await asyncio.wait_for(cancelled.wait(), 1)
+        await asyncio.wait_for(cancelled.wait(), PATIENCE_S)
         peer.transport.chunks.clear()
         peer.call("Hang", Int32Value(), grpc__timeout="10m")
         assert (await peer.answered())["grpc-message"] == "Deadline exceeded."
-        await asyncio.sleep(0.01)
+        await turns()
         assert server.host.ongoing == 0
 
     in_loop(body)
@@ -327,10 +325,10 @@ def test_a_client_that_goes_amid_its_stream_never_looks_complete() -> None:
         peer = Peer(server)
         peer.head("Count")
         peer.send(Int32Value())
-        await asyncio.sleep(0.01)
+        await turns()
         peer.transport.closed = True
         peer.connection.connection_lost(None)
-        await asyncio.sleep(0.01)
+        await turns()
         assert seen == ["message", "cancelled"]
         assert server.host.ongoing == server.connections == 0
 
@@ -367,7 +365,7 @@ def test_never_more_handlers_than_allowed_and_a_bounded_queue() -> None:
         peers = [Peer(server) for _ in range(4)]
         for peer in peers:
             peer.call("Wait", Int32Value())
-        await asyncio.sleep(0.01)
+        await turns()
         assert (len(running), server.host.count_queued()) == (2, 1)
         refused = await peers[3].answered()
         assert refused["grpc-status"] == "8"
@@ -386,7 +384,7 @@ def test_a_thread_that_outlives_its_call_keeps_its_place() -> None:
     go = threading.Event()
 
     def block(request: Int32Value) -> StringValue:
-        go.wait(5)
+        go.wait(PATIENCE_S)
         return StringValue()
 
     async def body(serve: Any) -> None:
@@ -394,11 +392,10 @@ def test_a_thread_that_outlives_its_call_keeps_its_place() -> None:
         peer = Peer(server)
         peer.call("Block", Int32Value())
         assert (await peer.answered())["grpc-status"] == "4"
-        await asyncio.sleep(0.01)
+        await turns()
         assert server.host.ongoing == 1
         go.set()
-        await asyncio.sleep(0.05)
-        assert server.host.ongoing == 0
+        await until(lambda: not server.host.ongoing)
 
     in_loop(body)
 
@@ -458,8 +455,8 @@ def test_draining_finishes_what_runs_and_then_ends_it() -> None:
         waiting.call("Wait", Int32Value())
         hanging.call("Hang", Int32Value())
         await asyncio.sleep(0)
-        draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=0.1))
-        await asyncio.sleep(0.01)
+        draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=10))
+        await turns()
         assert idle.transport.closed
         go.set()
         assert (await waiting.answered())["grpc-status"] == "0"
@@ -468,4 +465,4 @@ def test_draining_finishes_what_runs_and_then_ends_it() -> None:
         ended = await hanging.answered()
         assert (ended["grpc-status"], ended["grpc-message"]) == ("14", "the replica is shutting down")
 
-    in_loop(body)
+    in_loop(body, virtual_time.run)

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, ask, in_loop
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, ask, in_loop, turns, until_it_waits_for_its_client
 
 from sdk import current_context
 from sdk._wire.host import WireSettings
@@ -99,9 +99,9 @@ def test_a_slow_client_stops_writes() -> None:
         peer = Peer(serve(Get=(SERVER, handler)))
         peer.call("Get", Int32Value())
         peer.connection.pause_writing()
-        await asyncio.sleep(0.02)
+        await until_it_waits_for_its_client(peer)
         size = len(peer.transport.written)
-        await asyncio.sleep(0.02)
+        await turns()
         assert len(peer.transport.written) == size < 1000
         peer.connection.resume_writing()
         assert len((await peer.answer()).messages) == 10_000

@@ -20,6 +20,8 @@ def test_a_hundred_thousand_inputs_leave_nothing_and_get_their_own_answers() -> 
 
 
 def test_the_fuzzer_finds_what_is_wrong_and_replays_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_it_was = Connection.on_message_complete
+
     def swap(self: Connection) -> None:
         self._call = None  # forgets the call that runs, so that a second one runs beside it
 
@@ -30,8 +32,12 @@ def test_the_fuzzer_finds_what_is_wrong_and_replays_it(tmp_path: Path, monkeypat
     (stored,) = tmp_path.iterdir()
     with pytest.raises(fuzzing.Wrong):
         asyncio.run(fuzzing.replay(stored))
-    monkeypatch.undo()
+    with pytest.raises(fuzzing.Wrong):
+        asyncio.run(fuzzing.replay_all())
+    monkeypatch.setattr(Connection, "on_message_complete", as_it_was)
     asyncio.run(fuzzing.replay(stored))
+    asyncio.run(fuzzing.replay_all())
+    assert stored.exists(), "what was found is kept"
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
+import virtual_time
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from test_call import SERVER, UNARY, Peer, in_loop
+from loops import PATIENCE_S
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns, until, until_it_waits_for_its_client
 
 from sdk._wire import threads
+from sdk._wire.call import CANCEL_AGAIN_S
 from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 
@@ -27,7 +33,7 @@ def test_a_call_that_is_cancelled_before_its_handler_starts_gives_its_place_back
         peer.call("Never", Int32Value())
         peer.transport.closed = True
         peer.connection.connection_lost(None)
-        await asyncio.sleep(0.01)
+        await turns()
         assert server.host.ongoing == 0
 
     in_loop(body)
@@ -51,13 +57,13 @@ def test_a_handler_that_never_waits_ends_with_its_connection(handler: Any) -> No
         peer = Peer(server)
         peer.call("Stream", Int32Value())
         peer.connection.pause_writing()
-        await asyncio.sleep(0.01)
+        await until_it_waits_for_its_client(peer)
         # As uvloop does it: the transport drops what is written and frees the buffer; the loss is told a little later.
         peer.transport.closed = True
         peer.transport.write = lambda data: None  # type: ignore[method-assign]
         peer.connection.resume_writing()
         asyncio.get_running_loop().call_soon(peer.connection.connection_lost, None)
-        await asyncio.sleep(0.01)
+        await turns()
         assert server.host.ongoing == 0
 
     in_loop(body)
@@ -89,9 +95,151 @@ def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_b
             peer.connection.connection_lost(None)
         else:
             assert (await peer.answered())["grpc-status"] == "4"
-        while server.host.ongoing:
-            await asyncio.sleep(0.005)
+        await until(lambda: not server.host.ongoing)
         assert told == ["cancelled", "cleaned up"]
+
+    in_loop(body)
+
+
+async def waits_once_more(request: Any) -> StringValue:
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
+
+
+async def streams_once_more(request: Any) -> AsyncIterator[StringValue]:
+    yield await waits_once_more(request)
+
+
+class WaitsOnceMore(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # its stubs give it no type
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        return await waits_once_more(details)
+
+
+async def never_runs(request: Any) -> StringValue:
+    raise AssertionError("the interceptor never calls it")
+
+
+@pytest.mark.parametrize("ends_by", ["client", "client, while it drains", "deadline"])
+@pytest.mark.parametrize(
+    ("cardinality", "handler", "interceptors"),
+    [
+        (UNARY, waits_once_more, ()),
+        (SERVER, streams_once_more, ()),
+        (CLIENT, waits_once_more, ()),
+        (BIDI, streams_once_more, ()),
+        (UNARY, never_runs, (WaitsOnceMore(),)),
+    ],
+)
+def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
+    cardinality: Any, handler: Any, interceptors: Any, ends_by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(serve: Any) -> None:
+        loop = asyncio.get_running_loop()
+        server = serve(
+            Wait=(cardinality, handler), interceptors=interceptors, settings=WireSettings(max_ongoing_requests=1)
+        )
+        first, second = Peer(server), Peer(server)
+        first.call("Wait", Int32Value(), request_id="1", **({"grpc__timeout": "2S"} if ends_by == "deadline" else {}))
+        second.call("Wait", Int32Value(), request_id="2")
+        await turns()
+        draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=100)) if "drains" in ends_by else None
+        await turns()
+        if ends_by == "deadline":
+            assert (await first.answered())["grpc-status"] == "4"
+        else:
+            first.transport.closed = True
+            first.connection.connection_lost(None)
+        began = loop.time()
+        await turns()
+        assert (server.host.ongoing, server.host.count_queued()) == (1, 1), "it keeps its place while it runs"
+        await until(lambda: not server.host.count_queued())
+        assert loop.time() - began == pytest.approx(CANCEL_AGAIN_S, abs=0.2)
+        second.transport.closed = True
+        second.connection.connection_lost(None)
+        await until(lambda: not server.host.ongoing)
+        assert loop.time() - began == pytest.approx(2 * CANCEL_AGAIN_S, abs=0.4)
+        if draining is not None:
+            await draining
+
+    with caplog.at_level(logging.WARNING, "sdk.wire"):
+        in_loop(body, virtual_time.run)
+    assert caplog.messages == [
+        f"/t.T/Wait still runs 10 s after it was cancelled, request_id {number}; it counts as one of the 1 "
+        "ongoing requests (max_ongoing_requests) until it ends, and is cancelled again: "
+        "a handler must not catch asyncio.CancelledError without raising it"
+        for number in (1, 2)
+    ]
+
+
+def test_a_cleanup_has_its_time() -> None:
+    cleaned: list[float] = []
+
+    async def cleans(request: Int32Value) -> StringValue:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(CANCEL_AGAIN_S - 1)
+            cleaned.append(asyncio.get_running_loop().time())
+        raise AssertionError("nobody sets it")
+
+    async def body(serve: Any) -> None:
+        server = serve(Clean=(UNARY, cleans))
+        peer = Peer(server)
+        peer.call("Clean", Int32Value(), grpc__timeout="1S")
+        assert (await peer.answered())["grpc-status"] == "4"
+        await until(lambda: not server.host.ongoing)
+
+    in_loop(body, virtual_time.run)
+    assert cleaned == [pytest.approx(CANCEL_AGAIN_S, abs=0.1)]
+
+
+@pytest.mark.parametrize("last", ["thread", "task"])
+def test_a_call_is_ongoing_until_its_task_and_its_threads_have_ended(last: str) -> None:
+    go, began = threading.Event(), threading.Semaphore(0)
+    task_may_end = asyncio.Event()
+
+    def block(request: Int32Value) -> StringValue:
+        began.release()
+        go.wait(10)
+        return StringValue()
+
+    class RetriesWhenCancelled(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # its stubs give it no type
+        async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+            handler = await continuation(details)
+
+            async def twice(request: Any, context: Any) -> Any:
+                with contextlib.suppress(asyncio.CancelledError):
+                    return await handler.unary_unary(request, context)
+                await task_may_end.wait()
+                raise asyncio.CancelledError
+
+            return grpc.unary_unary_rpc_method_handler(
+                twice, request_deserializer=Int32Value.FromString, response_serializer=StringValue.SerializeToString
+            )
+
+    async def body(serve: Any) -> None:
+        server = serve(
+            Block=(UNARY, block), interceptors=(RetriesWhenCancelled(),), settings=WireSettings(max_ongoing_requests=2)
+        )
+        peer = Peer(server)
+        peer.call("Block", Int32Value())
+        assert await asyncio.to_thread(began.acquire, timeout=10)
+        peer.transport.closed = True
+        peer.connection.connection_lost(None)
+        await turns()
+        ends = {"thread": go.set, "task": task_may_end.set}
+        end_last = ends.pop(last)
+        (end_first,) = ends.values()
+        end_first()
+        if last == "task":
+            # A pool's thread has ended for its future's callbacks when it takes the next work.
+            await asyncio.gather(*(asyncio.wrap_future(server.host.executor.submit(int)) for _ in range(2)))
+        await turns()
+        assert server.host.ongoing == 1
+        end_last()
+        await until(lambda: not server.host.ongoing)
 
     in_loop(body)
 
@@ -101,11 +249,11 @@ def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_b
 def test_a_thread_that_outlives_its_call_is_logged(
     cardinality: Any, returns_in_time: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(threads, "OVERRUN_WARNING_S", 0.05)
+    monkeypatch.setattr(threads, "OVERRUN_WARNING_S", PATIENCE_S if returns_in_time else 0.05)
     go = threading.Event()
 
     def block(request: Int32Value) -> StringValue:
-        go.wait(5)
+        go.wait(PATIENCE_S)
         return StringValue()
 
     def stream(request: Int32Value) -> Iterator[StringValue]:
@@ -117,16 +265,16 @@ def test_a_thread_that_outlives_its_call_is_logged(
         peer = Peer(server)
         peer.call("Block", Int32Value(), request_id="long")
         assert (await peer.answered())["grpc-status"] == "4"
-        if returns_in_time:
-            go.set()
-        await asyncio.sleep(0.1)
+        if not returns_in_time:
+            await until(lambda: caplog.messages)
         go.set()
-        while server.host.ongoing:
-            await asyncio.sleep(0.005)
+        await until(lambda: not server.host.ongoing)
+        timers = server.host.loop._scheduled
+        assert not [timer for timer in timers if timer._callback is threads._warn_overrun and not timer.cancelled()]
 
     with caplog.at_level(logging.WARNING, "sdk.wire"):
         in_loop(body)
     assert [
-        "/t.T/Block still runs 0.05 s after its call ended, request_id long; its thread keeps one of the 100 places "
-        "(max_ongoing_requests) until it returns: a sync handler can ask grpc_context.is_active()"
+        "/t.T/Block still runs 0.05 s after its call ended, request_id long; its thread counts as one of the 100 "
+        "ongoing requests (max_ongoing_requests) until it returns: a sync handler can poll grpc_context.is_active()"
     ] * (not returns_in_time) == caplog.messages

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
+from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns
 
 from sdk._wire import frames
 from sdk._wire.frames import INFLATE_IN_THREAD_BYTES, pack_prefix
@@ -168,7 +168,7 @@ def test_a_client_that_goes_meanwhile_leaves_nothing(
         assert await asyncio.to_thread(began.wait, 10)
         peer.transport.closed = True
         peer.connection.connection_lost(None)
-        await asyncio.sleep(0.01)
+        await turns()
         assert wire.host.ongoing == 0
         go.set()
 

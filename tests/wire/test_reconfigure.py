@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from test_call import UNARY, Peer, in_loop
+from wire_rig import until
 
 from sdk._wire.host import WireSettings
 
@@ -38,14 +39,6 @@ class Crowd:
         self.go.wait(10)
         self._count(-1)
         return StringValue()
-
-
-async def until(condition: Any) -> None:
-    for _ in range(5000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen")
 
 
 @pytest.mark.parametrize("kind", ["on_the_loop", "in_a_thread"])

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 import fuzzing
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_rig import FakeTransport
 
@@ -41,7 +41,7 @@ def well_answered(written: bytes) -> list[bool]:
     return [fuzzing.is_ok(trailers) for _, trailers in fuzzing.split_answers(written)]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3 * settings.default.max_examples)
 @given(st.integers(0, 1 << 32), st.integers(0, 3), Cuts)
 def test_a_request_means_the_same_however_it_is_split(seed: int, mutations: int, cuts: list[int]) -> None:
     rng = random.Random(seed)

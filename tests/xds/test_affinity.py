@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 from envoy_rig import Rig, rig
 
 if TYPE_CHECKING:
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 MODELS = tuple(map(str, range(20)))
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 async def publish(it: Rig, *replicas: str) -> None:

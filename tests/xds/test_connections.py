@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 from envoy_rig import Rig, rig
 
 from sdk._ingress.envoy.drain import say_goodbye
@@ -16,23 +14,13 @@ from sdk._xds.resources import build
 
 if TYPE_CHECKING:
     from envoy_rig import Apps
-
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 CALL = "/demo.Greeter/SayHello"
 TWO: Apps = {"one": {"Greeter": (["demo.Greeter"], ["a"])}, "two": {"Greeter": (["demo.Greeter"], ["b"])}}
 ONE, OTHER = ("application", "one"), ("application", "two")
 SETTINGS, PING, GOAWAY = 4, 6, 7
 ACK = 1
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 async def watch(port: int, *, answers_pings: bool = True) -> tuple[list[int], float]:

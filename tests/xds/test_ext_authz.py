@@ -17,21 +17,12 @@ from sdk._xds.resources import build
 from sdk._xds.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 GREETER = ("one", "Greeter")
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 class Held:

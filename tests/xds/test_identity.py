@@ -25,9 +25,9 @@ from sdk.context import ServicerContext
 from sdk.service import Cardinality, Method, Row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable
 
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 PATH = "/demo.Greeter/WhoAmI"
 APPS: Any = {"one": {"Greeter": (["demo.Greeter"], ["replica"])}}
@@ -81,14 +81,6 @@ async def ask(channel: grpc.aio.Channel, *metadata: tuple[str, str]) -> dict[str
     answer = await method(StringValue(), metadata=metadata, timeout=10, wait_for_ready=True)
     told: dict[str, Any] = json.loads(answer.value)
     return told
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 LIES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,7 @@ from sdk._xds.resources import build
 
 if TYPE_CHECKING:
     from envoy_rig import Apps
-
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 GET, PUT = "/demo.Store/Get", "/demo.Store/Put"
 STORE: Apps = {"one": {"Store": (["demo.Store"], ["a", "b"])}}
@@ -26,15 +25,6 @@ LEAVES = (
     "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n"
     f"grpc-status: 14\r\ngrpc-message: {SHUTTING_DOWN}\r\n\r\n"
 ).encode()
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 def hang(upstream: Upstream) -> None:

@@ -23,9 +23,7 @@ from sdk._xds.snapshot import Endpoint
 from sdk.service import Cardinality, Method, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
-    Run = Callable[[Coroutine[Any, Any, None]], None]
+    from loops import Run
 
 SERVICE = "t.T"
 FLOOD = b"\x08\x01\x12" + b"\xff\xff\x03" + b"x" * 65535  # a known field, and one that is not
@@ -81,15 +79,6 @@ def bytes_unread(descriptor: int) -> int:
     buffer = bytearray(4)
     fcntl.ioctl(descriptor, termios.FIONREAD, buffer)
     return int.from_bytes(buffer, sys.byteorder)
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

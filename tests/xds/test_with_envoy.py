@@ -6,7 +6,7 @@ import asyncio
 import re
 import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from envoy_rig import rig, start_envoy, stop_envoy
@@ -18,13 +18,10 @@ from sdk._xds.rejection import Isolation
 from sdk._xds.resources import Resources, build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
     from envoy_rig import Apps
+    from loops import Run
 
     from sdk._xds.snapshot import Snapshot
-
-    Run = Callable[[Coroutine[Any, Any, None]], None]
 
 GREET = "/demo.Greeter/SayHello"
 FRUIT = "/demo.Fruit/Count"
@@ -35,15 +32,6 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 def app(name: str) -> tuple[str, str]:
     return ("application", name)
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    # One loop for all: grpc.aio has one poller a process.
-    loop = asyncio.new_event_loop()
-    yield loop.run_until_complete
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 def test_the_last_of_several_application_values_counts(run: Run) -> None:
