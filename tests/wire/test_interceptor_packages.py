@@ -11,7 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from grpc_interceptor.exception_to_status import AsyncExceptionToStatusInterceptor
 from grpc_interceptor.exceptions import NotFound
 from grpc_interceptor.server import AsyncServerInterceptor
-from kinds import HANDLERS, ask, texts
+from method_kinds import HANDLERS, ask, texts
 from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_server_interceptor
 from opentelemetry.sdk.trace import TracerProvider

@@ -11,7 +11,19 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from kinds import HANDLERS, ask, bidi, bidi_sync, client, client_sync, server, server_sync, server_writes, texts, unary
+from method_kinds import (
+    HANDLERS,
+    ask,
+    bidi,
+    bidi_sync,
+    client,
+    client_sync,
+    server,
+    server_sync,
+    server_writes,
+    texts,
+    unary,
+)
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError, current_context

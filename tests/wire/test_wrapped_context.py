@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from kinds import ask, texts
+from method_kinds import ask, texts
 from wire_rig import CLIENT, SERVER, UNARY
 
 from sdk import current_context
