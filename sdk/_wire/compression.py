@@ -63,7 +63,7 @@ def compressor_for(compression: grpc.Compression, accepted: bytes | None) -> Com
         return None
     encoding = _ENCODINGS.get(compression)
     if encoding is None:
-        raise ValueError(f"there is no compression {compression!r}; give a member of grpc.Compression")
+        raise ValueError(f"{compression!r} is not a compression; give a member of grpc.Compression")
     if accepted is None or encoding not in accepted.replace(b" ", b"").split(b","):
         return None
     return Compressor(encoding)

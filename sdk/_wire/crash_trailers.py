@@ -83,7 +83,7 @@ class StreamGuard:
             self._owner.withhold(self)
 
     def before_end(self, size: int) -> None:
-        """Give the trailers up before the response ends by itself, with this many bytes."""
+        """Give the trailers up before the response's own end, of this many bytes."""
         self.before_write(size)
         if self.is_ready:
             self.is_over = True

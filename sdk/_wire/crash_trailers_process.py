@@ -2,7 +2,7 @@
 
 Run by :mod:`sdk._wire.crash_trailers`, as a plain script and with the standard library only, so that it is small. It
 holds copies of a replica's connections, and memory in which the replica keeps the trailers of the response on each. A
-connection lives until its last copy is closed: Envoy sees nothing of the replica's death before this process has acted.
+connection lives until its last copy is closed: Envoy does not notice the replica's death before this process has acted.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def end_streams(memory: mmap.mmap, connections: dict[int, socket.socket]) -> Non
             open_connections[connection.fileno()] = connection
             pending[connection.fileno()] = memory[begin : begin + length]
         else:
-            # Not SHUT_WR: within a message no trailers can follow, and before the response Envoy answers by itself, or
+            # Not SHUT_WR: within a message no trailers can follow, and before the response Envoy sends its own, or
             # retries. Shut down because a child that the replica has forked may hold a copy too.
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -113,7 +113,7 @@ def outlive(channel: socket.socket, memory: mmap.mmap, replica: int) -> None:
 def main() -> None:
     """Run with the descriptors of the channel, the memory and the replica as arguments."""
     if os.fork():
-        os._exit(0)  # Ray kills the children of a worker before it: this process is no child of the replica
+        os._exit(0)  # Ray kills a worker's children before it: this process must not be a child of the replica
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the replica acts on them
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

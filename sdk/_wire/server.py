@@ -119,7 +119,7 @@ class WireServer:
 
         Args:
             quiet_s: Seconds without a new call after which no further one is expected; at most a fourth of the grace.
-            grace_s: Seconds that ongoing calls get to end by themselves; then they end UNAVAILABLE.
+            grace_s: Seconds that ongoing calls get to finish; then they end UNAVAILABLE.
             idle_close_s: Seconds that Envoy gets to close its idle connections, which each of its threads does when it
                 removes this replica: until then a thread that is short of CPU may still send a call. At most a fourth
                 of the grace, too.

@@ -39,7 +39,7 @@ def test_unary() -> None:
     in_loop(body)
 
 
-def test_the_request_id_is_envoys_when_the_client_gave_none() -> None:
+def test_the_request_id_is_envoys_if_the_client_sent_none() -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Double=(UNARY, double)))
         peer.call("Double", Int32Value())
@@ -307,12 +307,12 @@ def test_a_deadline_ends_the_call_and_cancels_the_handler() -> None:
     in_loop(body)
 
 
-def test_a_client_that_goes_amid_its_stream_never_looks_complete() -> None:
+def test_a_stream_cut_by_a_disconnect_never_looks_complete() -> None:
     seen: list[str] = []
 
     async def count(requests: AsyncIterator[Int32Value]) -> StringValue:
         try:
-            async for _ in requests:  # one by one: what is shown is when the iterator raises
+            async for _ in requests:  # one by one: the point is when the iterator raises
                 seen.append("message")  # noqa: PERF401
             seen.append("complete")
         except asyncio.CancelledError:
@@ -335,7 +335,7 @@ def test_a_client_that_goes_amid_its_stream_never_looks_complete() -> None:
     in_loop(body)
 
 
-def test_a_call_that_is_cancelled_before_its_handler_has_begun_gives_its_place_back() -> None:
+def test_a_call_cancelled_before_its_handler_starts_is_no_longer_ongoing() -> None:
     async def body(serve: Any) -> None:
         server = serve(Double=(UNARY, double))
         peer = Peer(server)
@@ -350,7 +350,7 @@ def test_a_call_that_is_cancelled_before_its_handler_has_begun_gives_its_place_b
     in_loop(body)
 
 
-def test_never_more_handlers_than_allowed_and_a_bounded_queue() -> None:
+def test_the_number_of_handlers_and_the_queue_are_bounded() -> None:
     go = asyncio.Event()
     running: list[int] = []
 
@@ -380,7 +380,7 @@ def test_never_more_handlers_than_allowed_and_a_bounded_queue() -> None:
     in_loop(body)
 
 
-def test_a_thread_that_outlives_its_call_keeps_its_place() -> None:
+def test_a_thread_that_outlives_its_call_still_counts_as_ongoing() -> None:
     go = threading.Event()
 
     def block(request: Int32Value) -> StringValue:
@@ -404,7 +404,7 @@ def test_a_thread_that_outlives_its_call_keeps_its_place() -> None:
     ("http", "content_type", "status"),
     [("GET", "application/grpc", b"405"), ("POST", "application/json", b"415")],
 )
-def test_what_is_no_grpc_call_is_refused(http: str, content_type: str, status: bytes) -> None:
+def test_other_requests_than_grpc_calls_are_rejected(http: str, content_type: str, status: bytes) -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Double=(UNARY, double)))
         peer.head("Double", http=http, content_type=content_type)
@@ -438,7 +438,7 @@ def test_bad_requests(raw: bytes, headers: dict[str, str], status: str, says: st
     in_loop(body)
 
 
-def test_draining_finishes_what_runs_and_then_ends_it() -> None:
+def test_draining_lets_calls_finish_and_ends_the_rest() -> None:
     go = asyncio.Event()
 
     async def wait(request: Int32Value) -> StringValue:

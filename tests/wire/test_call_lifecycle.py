@@ -1,4 +1,4 @@
-"""A call's life as a state machine: whatever happens in whatever order, it has one end and leaves nothing."""
+"""The life of a call as a state machine: for all events in any order, it ends once and leaves nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import loops
 import virtual_time
-from fuzzing import split_answers
+from fuzzing import split_responses
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -30,18 +30,18 @@ DEADLINE_S = 30
 
 
 class Loop(virtual_time.VirtualLoop):
-    """A loop whose time passes when the test says so, and whose timers can be counted."""
+    """A loop with virtual time, which the test advances, and with timers that can be counted."""
 
     def timers(self) -> int:
-        """Return how many timers run, apart from that of the server's sweep."""
+        """Return the number of active timers, apart from the reaper's."""
         return sum(
             not timer.cancelled() and "IdleReaper" not in repr(timer)
-            for timer in self._scheduled  # type: ignore[attr-defined]  # there is no public way
+            for timer in self._scheduled  # type: ignore[attr-defined]  # there is no public API
         )
 
 
 class Transport(FakeTransport):
-    """A transport that is lost, if it is closed, at the loop's next turn."""
+    """A transport that, once closed, is lost at the loop's next turn."""
 
     connection: Connection
 
@@ -55,12 +55,12 @@ class Transport(FakeTransport):
 
 
 class Script:
-    """A handler that does what it is told, step by step."""
+    """A handler that follows the test's steps."""
 
     def __init__(self) -> None:
         self.steps: asyncio.Queue[str] = asyncio.Queue()
         self.running = 0
-        self.stubborn = False  # whether the next cancellation is swallowed
+        self.stubborn = False  # True if the next cancellation is swallowed
 
     async def follow(self, requests: Any) -> AsyncIterator[StringValue]:
         self.running += 1
@@ -72,9 +72,9 @@ class Script:
                 elif step == "read" and hasattr(requests, "__anext__"):
                     await anext(requests, None)  # a builtin since Python 3.10
                 elif step == "raise":
-                    raise RpcError(grpc.StatusCode.NOT_FOUND, "told so")
+                    raise RpcError(grpc.StatusCode.NOT_FOUND, "from the script")
                 elif step == "fail":
-                    raise KeyError("told so")
+                    raise KeyError("from the script")
                 elif step == "return":
                     return
         finally:
@@ -148,11 +148,11 @@ class CallLife(RuleBasedStateMachine):
     def call(self) -> Any:
         return self.connection._call
 
-    # -- what happens ------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------
 
     @precondition(lambda self: not self.in_request and self.call is None and not self.transport.closed)
     @rule(method=st.sampled_from([*METHODS, "Unknown"]), deadline=st.booleans())
-    def begin(self, method: str, deadline: bool) -> None:
+    def send_head(self, method: str, deadline: bool) -> None:
         self.in_request = True
         self.requests += 1
         timeout = f"grpc-timeout: {DEADLINE_S}S\r\n" if deadline else ""
@@ -184,7 +184,7 @@ class CallLife(RuleBasedStateMachine):
         self._send(b"junk")
 
     @rule(steps=st.lists(st.sampled_from(["send", "read", "raise", "fail", "return"]), max_size=3))
-    def tell_handler(self, steps: list[str]) -> None:
+    def instruct_handler(self, steps: list[str]) -> None:
         for step in steps:
             self.script.steps.put_nowait(step)
 
@@ -197,7 +197,7 @@ class CallLife(RuleBasedStateMachine):
         self._turns()
 
     @rule()
-    def lose_client(self) -> None:
+    def disconnect(self) -> None:
         if not self.transport.closed:
             self.transport.closed = True
             self.connection.connection_lost(None)
@@ -219,27 +219,27 @@ class CallLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.drain is None)
     @rule()
-    def begin_to_drain(self) -> None:
+    def start_drain(self) -> None:
         self.drain = self.loop.create_task(self.server.drain(quiet_s=0, grace_s=DEADLINE_S))
         self._turns()
 
-    # -- what is always true -----------------------------------------------------------------
+    # -- invariants -------------------------------------------------------------------------
 
     def _check_answers(self) -> None:
-        answers = split_answers(self.transport.written)
-        assert len(answers) <= self.requests + 1  # and what is no request may get an HTTP error
+        answers = split_responses(self.transport.written)
+        assert len(answers) <= self.requests + 1  # junk may get an HTTP error
 
     @invariant()
-    def answers_are_well_formed_and_end_once(self) -> None:
+    def responses_are_well_formed_and_end_once(self) -> None:
         self._check_answers()
 
     @invariant()
-    def places_are_those_of_handlers(self) -> None:
+    def ongoing_calls_are_those_with_a_handler(self) -> None:
         assert 0 <= self.server.host.ongoing <= 1
         assert self.script.running <= self.server.host.ongoing
 
     @invariant()
-    def what_has_ended_is_read_on_and_has_no_timer(self) -> None:
+    def an_ended_call_is_read_and_has_no_timer(self) -> None:
         call = self.call
         if call is None or call.is_done():
             assert self.transport.reading
@@ -255,7 +255,7 @@ class CallLife(RuleBasedStateMachine):
                 self.transport.closed = True
                 self.connection.connection_lost(None)
             self._turns(30)
-            self.loop.pass_time(CANCEL_AGAIN_S)  # a handler that has swallowed its cancellation gets another one
+            self.loop.pass_time(CANCEL_AGAIN_S)  # a handler that swallowed its cancellation gets another one
             self._turns(30)
             assert self.server.host.ongoing == 0
             assert self.script.running == 0
@@ -270,15 +270,15 @@ class CallLife(RuleBasedStateMachine):
             loops.close(self.loop)
 
 
-def test_a_stubborn_handler_of_a_call_that_ends_while_the_server_drains_ends_too() -> None:
-    # Found by the search below: the call was counted as ongoing until the process ended.
+def test_a_handler_that_swallows_its_cancellation_during_a_drain_ends_too() -> None:
+    # Found by the search below: the call counted as ongoing until the process ended.
     life = CallLife()
     try:
-        life.begin("Client", deadline=False)
-        life.begin_to_drain()
+        life.send_head("Client", deadline=False)
+        life.start_drain()
         life.end_request()
         life.make_handler_stubborn()
-        life.lose_client()
+        life.disconnect()
         assert life.script.running == life.server.host.ongoing == 1
     finally:
         life.teardown()

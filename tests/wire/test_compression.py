@@ -1,4 +1,4 @@
-"""Compressed answers: who asks for them, who gets them, and what must not happen."""
+"""Compressed responses: by choice of a handler, a deployment or an interceptor, and for which clients."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ HANDLERS = [
         (NONE, "identity, deflate, gzip", None),
     ],
 )
-def test_answers_are_compressed_as_asked_when_the_client_understands_it(
+def test_responses_are_compressed_if_the_client_accepts_it(
     cardinality: Any, make: Any, compression: Any, accepted: str | None, encoding: str | None
 ) -> None:
     async def body(serve: Any) -> None:
@@ -111,7 +111,7 @@ def test_answers_are_compressed_as_asked_when_the_client_understands_it(
     in_loop(body)
 
 
-def test_a_client_stream_is_answered_compressed() -> None:
+def test_the_response_to_a_client_stream_is_compressed() -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Get=(CLIENT, unary_async(GZIP))))
         peer.head("Get", **ACCEPT)
@@ -123,7 +123,7 @@ def test_a_client_stream_is_answered_compressed() -> None:
 
 
 @pytest.mark.parametrize(("cardinality", "make"), HANDLERS)
-def test_a_deployment_compresses_unless_its_handler_says_otherwise(cardinality: Any, make: Any) -> None:
+def test_a_deployment_compresses_unless_its_handler_chooses_otherwise(cardinality: Any, make: Any) -> None:
     async def plain(request: Any) -> StringValue:
         return LONG
 
@@ -141,7 +141,7 @@ def test_a_deployment_compresses_unless_its_handler_says_otherwise(cardinality: 
     in_loop(body)
 
 
-def test_what_would_not_get_shorter_is_sent_as_it_is() -> None:
+def test_a_message_that_would_not_get_shorter_is_sent_uncompressed() -> None:
     async def handler(request: Any) -> StringValue:
         ask(GZIP)
         return StringValue(value="x")
@@ -184,7 +184,7 @@ async def skip_and_ask_again(request: Any) -> AsyncIterator[StringValue]:
 
 
 @pytest.mark.parametrize("handler", [skip_first_async, skip_first_sync, skip_before_asking, skip_and_ask_again])
-def test_one_message_can_be_left_as_it_is(handler: Any) -> None:
+def test_one_message_can_be_left_uncompressed(handler: Any) -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Get=(SERVER, handler)))
         peer.call("Get", Int32Value(), **ACCEPT)
@@ -213,7 +213,7 @@ def test_the_encoding_is_named_in_initial_metadata_sent_early() -> None:
 
 
 @pytest.mark.parametrize("first", ["message", "metadata"])
-def test_asking_too_late_is_an_error_that_says_so(first: str) -> None:
+def test_setting_compression_too_late_is_an_error(first: str) -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> AsyncIterator[StringValue]:
         if first == "message":
             yield LONG
@@ -221,20 +221,20 @@ def test_asking_too_late_is_an_error_that_says_so(first: str) -> None:
             await grpc_context.send_initial_metadata([])
         with pytest.raises(RuntimeError, match=TOO_LATE):
             grpc_context.set_compression(GZIP)
-        yield StringValue(value="told")
+        yield StringValue(value="late")
 
     async def body(serve: Any) -> None:
         peer = Peer(serve(Get=(SERVER, handler)))
         peer.call("Get", Int32Value(), **ACCEPT)
         answer = await peer.answer()
-        assert StringValue.FromString(answer.messages[-1][1]).value == "told"
+        assert StringValue.FromString(answer.messages[-1][1]).value == "late"
 
     in_loop(body)
 
 
 def test_an_unknown_compression_is_refused() -> None:
     async def handler(request: Any) -> StringValue:
-        with pytest.raises(ValueError, match="there is no compression 'brotli'"):
+        with pytest.raises(ValueError, match="'brotli' is not a compression"):
             ask("brotli")
         return LONG
 

@@ -1,4 +1,4 @@
-"""The gRPC context while a call lives: messages, callbacks, its end, and where it can be had."""
+"""The gRPC context during a call: messages, callbacks, cancellation, and access by ``current_context``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_messages_can_be_read_and_written_through_the_context(cardinality: Any, 
     assert [StringValue.FromString(message).value for _, message in answer.messages] == sent
 
 
-def test_a_coroutine_that_returns_nothing_and_can_not_have_written_is_a_mistake() -> None:
+def test_a_coroutine_without_context_that_returns_none_is_an_error() -> None:
     async def handler(request: Any) -> None:
         return None
 
@@ -75,7 +75,7 @@ def test_write_is_for_streams() -> None:
 
 
 def test_write_after_the_end_is_an_error() -> None:
-    told: list[str] = []
+    raised: list[str] = []
 
     async def handler(request: Any, grpc_context: ServicerContext) -> None:
         try:
@@ -83,11 +83,11 @@ def test_write_after_the_end_is_an_error() -> None:
         except asyncio.CancelledError:
             with pytest.raises(asyncio.InvalidStateError, match="after the end of the call"):
                 await grpc_context.write(OK)
-            told.append("yes")
+            raised.append("yes")
             raise
 
     assert dict(ask(handler, SERVER, grpc__timeout="10m").trailers)["grpc-status"] == "4"
-    assert told
+    assert raised
 
 
 def test_a_slow_client_stops_writes() -> None:
@@ -175,7 +175,7 @@ def test_callbacks_at_the_end(is_sync: bool) -> None:
     in_loop(body)
 
 
-def test_a_thread_learns_from_a_callback_that_the_client_is_gone() -> None:
+def test_a_callback_notifies_a_thread_of_a_disconnect() -> None:
     began, ended = threading.Event(), threading.Event()
 
     def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
@@ -188,7 +188,7 @@ def test_a_thread_learns_from_a_callback_that_the_client_is_gone() -> None:
         return OK
 
     async def body(serve: Any) -> None:
-        # All places are taken by a handler that waits for its callback: it must not need one of them.
+        # All threads are taken by handlers that wait for their callback: it must not need one of them.
         peer = Peer(serve(settings=WireSettings(max_ongoing_requests=1), Get=(UNARY, handler)))
         peer.call("Get", Int32Value())
         assert await asyncio.to_thread(began.wait, 10)

@@ -1,4 +1,4 @@
-"""Handlers whose client is gone, and threads that outlive their call."""
+"""Handlers whose client has disconnected, and tasks and threads that outlive their call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 
 
-def test_a_call_that_is_cancelled_before_its_handler_starts_gives_its_place_back() -> None:
+def test_a_call_that_is_cancelled_before_its_handler_starts_is_no_longer_ongoing() -> None:
     async def never(request: Int32Value) -> StringValue:
         raise AssertionError("the client was gone before")
 
@@ -58,7 +58,7 @@ def test_a_handler_that_never_waits_ends_with_its_connection(handler: Any) -> No
         peer.call("Stream", Int32Value())
         peer.connection.pause_writing()
         await until_it_waits_for_its_client(peer)
-        # As uvloop does it: the transport drops what is written and frees the buffer; the loss is told a little later.
+        # Like uvloop: the transport drops writes and frees the buffer, and reports the loss a little later.
         peer.transport.closed = True
         peer.transport.write = lambda data: None  # type: ignore[method-assign]
         peer.connection.resume_writing()
@@ -71,7 +71,7 @@ def test_a_handler_that_never_waits_ends_with_its_connection(handler: Any) -> No
 
 @pytest.mark.parametrize("ends_by", ["client", "deadline"])
 def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_by: str) -> None:
-    told: list[str] = []
+    events: list[str] = []
 
     async def stubborn(request: Int32Value) -> AsyncIterator[StringValue]:
         try:
@@ -80,10 +80,10 @@ def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_b
                 try:
                     await asyncio.Event().wait()
                 except asyncio.CancelledError:
-                    told.append("cancelled")
+                    events.append("cancelled")
         finally:
-            await asyncio.sleep(0.01)  # its own cleanup is not cut short
-            told.append("cleaned up")
+            await asyncio.sleep(0.01)  # the handler's cleanup is not interrupted
+            events.append("cleaned up")
 
     async def body(serve: Any) -> None:
         server = serve(Stream=(SERVER, stubborn))
@@ -96,7 +96,7 @@ def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_b
         else:
             assert (await peer.answered())["grpc-status"] == "4"
         await until(lambda: not server.host.ongoing)
-        assert told == ["cancelled", "cleaned up"]
+        assert events == ["cancelled", "cleaned up"]
 
     in_loop(body)
 
@@ -112,7 +112,7 @@ async def streams_once_more(request: Any) -> AsyncIterator[StringValue]:
     yield await waits_once_more(request)
 
 
-class WaitsOnceMore(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # its stubs give it no type
+class WaitsOnceMore(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the stubs give it no type
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         return await waits_once_more(details)
 
@@ -153,7 +153,7 @@ def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
             first.connection.connection_lost(None)
         began = loop.time()
         await turns()
-        assert (server.host.ongoing, server.host.count_queued()) == (1, 1), "it keeps its place while it runs"
+        assert (server.host.ongoing, server.host.count_queued()) == (1, 1), "it counts as ongoing while it runs"
         await until(lambda: not server.host.count_queued())
         assert loop.time() - began == pytest.approx(CANCEL_AGAIN_S, abs=0.2)
         second.transport.closed = True
@@ -173,7 +173,7 @@ def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
     ]
 
 
-def test_a_cleanup_has_its_time() -> None:
+def test_a_cleanup_is_not_cancelled_at_once() -> None:
     cleaned: list[float] = []
 
     async def cleans(request: Int32Value) -> StringValue:
@@ -205,7 +205,7 @@ def test_a_call_is_ongoing_until_its_task_and_its_threads_have_ended(last: str) 
         go.wait(10)
         return StringValue()
 
-    class RetriesWhenCancelled(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # its stubs give it no type
+    class RetriesWhenCancelled(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the stubs give it no type
         async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
             handler = await continuation(details)
 
@@ -234,7 +234,7 @@ def test_a_call_is_ongoing_until_its_task_and_its_threads_have_ended(last: str) 
         (end_first,) = ends.values()
         end_first()
         if last == "task":
-            # A pool's thread has ended for its future's callbacks when it takes the next work.
+            # A pool's thread has run the callbacks of its future once it takes the next work item.
             await asyncio.gather(*(asyncio.wrap_future(server.host.executor.submit(int)) for _ in range(2)))
         await turns()
         assert server.host.ongoing == 1

@@ -1,4 +1,4 @@
-"""When a replica that leaves does what: no second passes in these tests."""
+"""Timing of a drain, in virtual time: these tests take no time."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ async def sleep(request: Int32Value) -> StringValue:
 HANDLERS = {"At": (UNARY, at_once), "Sleep": (UNARY, sleep)}
 
 
-def in_no_time(test: Callable[[Any], Awaitable[None]]) -> Callable[[], None]:
+def in_virtual_time(test: Callable[[Any], Awaitable[None]]) -> Callable[[], None]:
     @functools.wraps(test)
     def run() -> None:
         in_loop(test, virtual_time.run)
 
-    del run.__wrapped__  # type: ignore[attr-defined]  # else pytest looks for a fixture of the test's argument
+    del run.__wrapped__  # type: ignore[attr-defined]  # otherwise pytest looks for a fixture named like the test's argument
     return run
 
 
@@ -45,14 +45,14 @@ def now() -> float:
 
 
 async def trailers(peer: Peer) -> dict[str, str]:
-    """Return the trailers of an answer when it is there."""
+    """Wait for the end of a response, and return its trailers."""
     while b"grpc-status" not in peer.transport.written:
         await asyncio.sleep(0.01)
     return peer.trailers()
 
 
 async def call_every(server: WireServer, interval_s: float, until_s: float) -> list[Peer]:
-    """Call now and then, each time on a connection that is open already, as Envoy does."""
+    """Call at an interval, each time on a connection that is already open, as Envoy does."""
     peers = [Peer(server) for _ in range(round(until_s / interval_s))]
     for peer in peers:
         if server.host.closing:
@@ -62,14 +62,14 @@ async def call_every(server: WireServer, interval_s: float, until_s: float) -> l
     return peers
 
 
-@in_no_time
-async def test_one_that_is_not_called_is_gone_after_the_quiet_time(serve: Any) -> None:
+@in_virtual_time
+async def test_without_calls_it_ends_after_the_quiet_time(serve: Any) -> None:
     await serve(**HANDLERS).drain(quiet_s=0.1, grace_s=20)
     assert now() == pytest.approx(0.1, abs=0.01)
 
 
-@in_no_time
-async def test_while_calls_come_it_serves_on(serve: Any) -> None:
+@in_virtual_time
+async def test_it_serves_while_calls_arrive(serve: Any) -> None:
     server = serve(**HANDLERS)
     calls = asyncio.create_task(call_every(server, 0.05, until_s=1.0))
     await asyncio.sleep(0)
@@ -82,8 +82,8 @@ async def test_while_calls_come_it_serves_on(serve: Any) -> None:
     await draining
 
 
-@in_no_time
-async def test_calls_that_never_stop_coming_have_a_fourth_of_the_grace(serve: Any) -> None:
+@in_virtual_time
+async def test_it_waits_a_fourth_of_the_grace_for_the_last_new_call(serve: Any) -> None:
     server = serve(**HANDLERS)
     calls = asyncio.create_task(call_every(server, 0.05, until_s=60))
     await asyncio.sleep(0)
@@ -92,7 +92,7 @@ async def test_calls_that_never_stop_coming_have_a_fourth_of_the_grace(serve: An
     await calls
 
 
-@in_no_time
+@in_virtual_time
 async def test_it_ends_with_the_last_call(serve: Any) -> None:
     server = serve(**HANDLERS)
     peer = Peer(server)
@@ -102,8 +102,8 @@ async def test_it_ends_with_the_last_call(serve: Any) -> None:
     assert (await trailers(peer))["grpc-status"] == "0"
 
 
-@in_no_time
-async def test_what_outlives_the_grace_ends_unavailable(serve: Any) -> None:
+@in_virtual_time
+async def test_calls_that_outlive_the_grace_end_unavailable(serve: Any) -> None:
     server = serve(**HANDLERS)
     peer = Peer(server)
     peer.call("Sleep", Int32Value(value=100))
@@ -115,8 +115,8 @@ async def test_what_outlives_the_grace_ends_unavailable(serve: Any) -> None:
     assert now() == pytest.approx(20.5, abs=0.1), "the client has half a second to read it"
 
 
-@in_no_time
-async def test_what_waits_for_its_place_has_the_grace_too(serve: Any) -> None:
+@in_virtual_time
+async def test_queued_calls_have_the_grace_too(serve: Any) -> None:
     server = serve(settings=WireSettings(max_ongoing_requests=1), **HANDLERS)
     first, second, third = (Peer(server) for _ in range(3))
     for peer in (first, second, third):
@@ -127,8 +127,8 @@ async def test_what_waits_for_its_place_has_the_grace_too(serve: Any) -> None:
     assert statuses == ["0", "0", UNAVAILABLE]
 
 
-@in_no_time
-async def test_idle_connections_are_waited_for(serve: Any) -> None:
+@in_virtual_time
+async def test_it_waits_for_idle_connections(serve: Any) -> None:
     server = serve(**HANDLERS)
     peer = Peer(server)
     draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, idle_close_s=3))
@@ -140,7 +140,7 @@ async def test_idle_connections_are_waited_for(serve: Any) -> None:
 
 
 @pytest.mark.parametrize(("grace_s", "leave_s", "took_s"), [(20, 3, 3.1), (4, 3, 1.1), (0, 3, 0.1)])
-def test_idle_connections_are_not_waited_for_longer_than_a_fourth_of_the_grace(
+def test_it_waits_for_idle_connections_a_fourth_of_the_grace_at_most(
     grace_s: float, leave_s: float, took_s: float
 ) -> None:
     async def body(serve: Any) -> None:

@@ -1,4 +1,4 @@
-"""Envoy's question whether a replica serves is answered, and is no call."""
+"""Envoy's health check: answered, and not counted as a call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ask(peer: Peer, path: str = ALIVENESS_PATH) -> bytes:
     return peer.transport.written
 
 
-def test_it_is_answered_again_and_again_and_counts_nowhere() -> None:
+def test_each_check_is_answered_and_not_counted() -> None:
     async def body(serve: Any) -> None:
         server = serve(Get=(UNARY, echo))
         peer = Peer(server)
@@ -42,7 +42,7 @@ def test_it_is_answered_again_and_again_and_counts_nowhere() -> None:
     in_loop(body)
 
 
-def test_a_replica_that_takes_no_more_calls_is_alive() -> None:
+def test_a_replica_without_room_for_calls_is_healthy() -> None:
     async def body(serve: Any) -> None:
         server = serve(settings=WireSettings(max_ongoing_requests=1, max_queued_requests=0), Get=(UNARY, never))
         Peer(server).call("Get", Int32Value())
@@ -52,7 +52,7 @@ def test_a_replica_that_takes_no_more_calls_is_alive() -> None:
     in_loop(body)
 
 
-def test_a_connection_on_which_it_is_asked_is_not_idle() -> None:
+def test_a_connection_with_health_checks_is_not_idle() -> None:
     async def body(serve: Any) -> None:
         server = serve(Get=(UNARY, echo))
         asked, silent = Peer(server), Peer(server)
@@ -67,7 +67,7 @@ def test_a_connection_on_which_it_is_asked_is_not_idle() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", ALIVENESS_PATH + "/x", "/t.T/Get"])
-def test_no_other_question_is_answered(path: str) -> None:
+def test_other_paths_are_not_answered(path: str) -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Get=(UNARY, echo)))
         assert ask(peer, path).startswith(b"HTTP/1.1 405 ")

@@ -1,4 +1,4 @@
-"""Connections that bring nothing end; what Envoy does is never cut short."""
+"""Connections without progress are ended; Envoy's own are never cut short."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import uvloop
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, until
 
-from sdk._wire import idle_reaper as sweep
+from sdk._wire import idle_reaper
 from sdk._wire.idle_reaper import IDLE_TIMEOUT_S, STALL_TIMEOUT_S
 from sdk._wire.server import WireServer
 from sdk.service import Method, Row
@@ -40,10 +40,10 @@ async def refuse(requests: AsyncIterator[Int32Value]) -> StringValue:
 
 
 def silent(connection: Any) -> None:
-    """A peer that says nothing."""
+    """A peer that sends nothing."""
 
 
-def amid_the_head(connection: Any) -> None:
+def within_the_head(connection: Any) -> None:
     connection.data_received(GOOD[:40])
 
 
@@ -56,11 +56,11 @@ def after_a_call_in_http_1_0(connection: Any) -> None:
     connection.data_received(head.replace(b"HTTP/1.1", b"HTTP/1.0") + b"content-length: 7\r\n\r\n\0\0\0\0\2\x08\x04")
 
 
-def amid_a_call(connection: Any) -> None:
+def within_a_call(connection: Any) -> None:
     connection.data_received(HEAD % b"Hang")
 
 
-def amid_the_body(connection: Any) -> None:
+def within_the_body(connection: Any) -> None:
     connection.data_received(HEAD % b"Double" + BODY[:5])
 
 
@@ -68,7 +68,7 @@ def answered_and_still_sending(connection: Any) -> None:
     connection.data_received(HEAD % b"Refuse")
 
 
-def refused(connection: Any) -> None:
+def rejected(connection: Any) -> None:
     connection.data_received(b"nonsense")
 
 
@@ -76,18 +76,16 @@ def refused(connection: Any) -> None:
     ("does", "patience_s", "said", "how"),
     [
         (silent, IDLE_TIMEOUT_S, b"", "closed"),
-        (amid_the_head, STALL_TIMEOUT_S, b"HTTP/1.1 408 ", "ended"),
+        (within_the_head, STALL_TIMEOUT_S, b"HTTP/1.1 408 ", "ended"),
         (after_a_call, IDLE_TIMEOUT_S, b"HTTP/1.1 200 ", "closed"),
         (after_a_call_in_http_1_0, STALL_TIMEOUT_S, b"HTTP/1.1 200 ", "closed"),
-        (amid_a_call, None, b"HTTP/1.1 200 ", ""),
-        (amid_the_body, None, b"", ""),
+        (within_a_call, None, b"HTTP/1.1 200 ", ""),
+        (within_the_body, None, b"", ""),
         (answered_and_still_sending, STALL_TIMEOUT_S, b"HTTP/1.1 200 ", "closed"),
-        (refused, STALL_TIMEOUT_S, b"HTTP/1.1 400 ", "aborted"),
+        (rejected, STALL_TIMEOUT_S, b"HTTP/1.1 400 ", "aborted"),
     ],
 )
-def test_how_long_a_connection_may_stay(
-    does: Callable[[Any], None], patience_s: float | None, said: bytes, how: str
-) -> None:
+def test_timeout_of_each_phase(does: Callable[[Any], None], patience_s: float | None, said: bytes, how: str) -> None:
     async def body(serve: Any) -> None:
         server = serve(Double=(UNARY, double), Hang=(BIDI, hang), Refuse=(CLIENT, refuse))
         peer = Peer(server)
@@ -108,7 +106,7 @@ def test_how_long_a_connection_may_stay(
     in_loop(body)
 
 
-def test_every_call_starts_the_time_again() -> None:
+def test_each_call_restarts_the_timeout() -> None:
     async def body(serve: Any) -> None:
         server = serve(Double=(UNARY, double))
         peer = Peer(server)
@@ -122,11 +120,11 @@ def test_every_call_starts_the_time_again() -> None:
     in_loop(body)
 
 
-def test_a_peer_that_takes_its_answer_slowly_may_and_one_that_takes_nothing_may_not() -> None:
+def test_a_slow_reader_may_stay_and_a_stalled_one_may_not() -> None:
     async def body(serve: Any) -> None:
         server = serve(Double=(UNARY, double))
         peer = Peer(server)
-        peer.connection.data_received(b"nonsense")  # the answer is out, and the connection is closing
+        peer.connection.data_received(b"nonsense")  # the response is out, and the connection is closing
         for now, unsent in enumerate(range(1000, 0, -100)):
             peer.transport.unsent = unsent
             server.reaper.reap(now * (STALL_TIMEOUT_S - 1))
@@ -137,7 +135,7 @@ def test_a_peer_that_takes_its_answer_slowly_may_and_one_that_takes_nothing_may_
     in_loop(body)
 
 
-def test_an_answer_that_nobody_takes_waits_as_long_as_an_idle_connection() -> None:
+def test_an_unread_response_has_the_idle_timeout() -> None:
     async def body(serve: Any) -> None:
         server = serve(Refuse=(CLIENT, refuse))
         peer = Peer(server)
@@ -158,7 +156,7 @@ def test_too_many_connections_are_refused_and_idle_ones_make_room(caplog: pytest
         server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
         server.reaper.limit = 4
         busy, *idle = [Peer(server) for _ in range(4)]
-        amid_a_call(busy.connection)
+        within_a_call(busy.connection)
         late = Peer(server)
         assert late.transport.aborted
         assert server.connections == 4
@@ -172,19 +170,19 @@ def test_too_many_connections_are_refused_and_idle_ones_make_room(caplog: pytest
     in_loop(body)
 
 
-def test_there_are_file_descriptors_left_for_the_rest() -> None:
+def test_file_descriptors_are_reserved_for_the_process() -> None:
     import resource
 
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert 0 < sweep.max_connections() < files
+    assert 0 < idle_reaper.max_connections() < files
 
 
 # -- with sockets --------------------------------------------------------------------------------
 
 
 def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServer], Awaitable[None]]) -> None:
-    monkeypatch.setattr(sweep, "REAP_INTERVAL_S", 0.02)
-    monkeypatch.setattr(sweep, "STALL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(idle_reaper, "REAP_INTERVAL_S", 0.02)
+    monkeypatch.setattr(idle_reaper, "STALL_TIMEOUT_S", 0.1)
 
     async def never_reads(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
         yield StringValue(value="first")
@@ -220,7 +218,7 @@ def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServe
     uvloop.run(main())
 
 
-async def gone(server: WireServer) -> None:
+async def until_closed(server: WireServer) -> None:
     async def wait() -> None:
         while server.connections or server.host.ongoing:
             await asyncio.sleep(0.01)
@@ -228,18 +226,18 @@ async def gone(server: WireServer) -> None:
     await asyncio.wait_for(wait(), loops.PATIENCE_S)
 
 
-def test_a_refused_peer_reads_why_even_when_it_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rejected_peer_reads_the_reason_even_if_it_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(port: int, server: WireServer) -> None:
         for data in (b"GET / HTTP/1.1\r\n\r\n", GOOD[:-6] + b"zz\r\n"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(data)
-            for _ in range(50):  # a reset would throw the answer away
+            for _ in range(50):  # a reset would discard the response
                 writer.write(b"x" * 100_000)
                 await writer.drain()
             answer = await reader.read(-1)
             assert b" 405 " in answer or b"grpc-status: 13" in answer
             writer.close()
-            await gone(server)
+            await until_closed(server)
 
     over_sockets(monkeypatch, body)
 
@@ -261,7 +259,7 @@ def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.Monkey
             await call(*before)
             assert server.connections <= 20
             await asyncio.sleep(0.01)
-        while server.connections > 5:  # those that say nothing have made room, the one that is used stays
+        while server.connections > 5:  # silent ones have made room, the used one stays
             await call(*before)
             await asyncio.sleep(0.01)
         after = await asyncio.open_connection("127.0.0.1", port)
@@ -270,12 +268,12 @@ def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.Monkey
             writer.close()
         for client in flood:
             client.close()
-        await gone(server)
+        await until_closed(server)
 
     over_sockets(monkeypatch, body)
 
 
-def test_peers_that_stall_go_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stalled_peers_are_cut_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(port: int, server: WireServer) -> None:
         stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
         for number, (_, writer) in enumerate(stalled):
@@ -290,12 +288,12 @@ def test_peers_that_stall_go_and_others_are_served(monkeypatch: pytest.MonkeyPat
         for reader, writer in stalled:
             assert (await reader.read(-1)).startswith(b"HTTP/1.1 408 ")
             writer.close()
-        await gone(server)
+        await until_closed(server)
 
     over_sockets(monkeypatch, body)
 
 
-def test_who_never_stops_sending_after_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_sends_without_end_after_its_response_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(port: int, server: WireServer) -> None:
         client = socket.create_connection(("127.0.0.1", port))
         client.setblocking(False)
@@ -309,31 +307,31 @@ def test_who_never_stops_sending_after_its_answer_is_cut(monkeypatch: pytest.Mon
 
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             await send()
-        await gone(server)
+        await until_closed(server)
         client.close()
 
     over_sockets(monkeypatch, body)
 
 
-def test_who_never_reads_its_answer_is_cut_when_the_connection_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_never_reads_its_response_is_cut_when_the_connection_closes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def body(port: int, server: WireServer) -> None:
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HEAD % b"Long" + BODY)
         while server.host.ongoing or not server.host.received:
             await asyncio.sleep(0.01)
         await server.drain(quiet_s=0, grace_s=0)
-        await gone(server)
+        await until_closed(server)
         client.close()
 
     over_sockets(monkeypatch, body)
 
 
 @pytest.mark.parametrize("how", ["closes", "resets", "closes a unix socket and leaves nothing unread"])
-def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
-    monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    # Over TCP the end of a client that leaves nothing unread stands behind all that it has sent: then it is the kernel
-    # that notices, after minutes.
+def test_a_disconnect_is_noticed_while_messages_are_not_read(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    # Over TCP the end of a client that has read everything is queued behind all that it has sent: then the kernel
+    # notices it, after minutes.
     async def body(port: int, server: WireServer) -> None:
         if "unix" in how:
             client, ours = socket.socketpair()
@@ -350,7 +348,7 @@ def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
                 await loop.sock_sendall(client, flood)
 
         sending = asyncio.create_task(send())
-        # The handler takes nothing, so the server stops reading.
+        # The handler reads nothing, so the server stops reading.
         await until(lambda: any(connection.unread_socket is not None for connection in server.reaper.connections))
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -361,7 +359,7 @@ def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
         if how == "resets":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        await gone(server)
+        await until_closed(server)
 
     over_sockets(monkeypatch, body)
 
@@ -375,25 +373,25 @@ def test_a_reset_at_any_time_leaves_nothing(monkeypatch: pytest.MonkeyPatch, met
             await asyncio.sleep(0.001 * number)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
-        await gone(server)
+        await until_closed(server)
 
     over_sockets(monkeypatch, body)
 
 
-def test_a_peer_that_half_closes_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_close_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(port: int, server: WireServer) -> None:
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HEAD % b"NeverReads")
         client.shutdown(socket.SHUT_WR)
         while not server.host.received:
             await asyncio.sleep(0.01)
-        await gone(server)
+        await until_closed(server)
         client.close()
 
     over_sockets(monkeypatch, body)
 
 
-def test_dead_peers_are_noticed_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keepalive_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(port: int, server: WireServer) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         while not server.connections:
@@ -403,6 +401,6 @@ def test_dead_peers_are_noticed_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 5
         writer.close()
-        await gone(server)
+        await until_closed(server)
 
     over_sockets(monkeypatch, body)

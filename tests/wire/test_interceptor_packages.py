@@ -1,4 +1,4 @@
-"""Interceptors of two packages, as they are."""
+"""Interceptors of grpc-interceptor and OpenTelemetry, unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sdk import current_context
 
 
 class Counting(AsyncServerInterceptor):
-    """Of grpc-interceptor, as its documentation has it."""
+    """The example of grpc-interceptor's documentation."""
 
     def __init__(self) -> None:
         self.methods: list[str] = []

@@ -1,4 +1,4 @@
-"""Peers that are no Envoy: whatever they send or leave out costs little, ends, and disturbs no other call."""
+"""Malformed requests, from peers other than Envoy: each costs little, ends, and disturbs no other call."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _nothing_handled() -> None:
 
 
 async def turns() -> None:
-    """Let everything happen that waits for nothing."""
+    """Let the loop run everything that is ready."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -96,7 +96,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("size", [1, 1000, 1 << 20])
 @pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED)
-def test_a_head_that_is_wrong_is_refused_and_nothing_behind_it_is_read(data: bytes, status: int, size: int) -> None:
+def test_a_malformed_head_is_rejected_and_nothing_after_it_is_read(data: bytes, status: int, size: int) -> None:
     async def body(serve: Any) -> None:
         server = serve(Double=(UNARY, double))
         peer, other = Peer(server), Peer(server)
@@ -116,7 +116,7 @@ def test_a_head_that_is_wrong_is_refused_and_nothing_behind_it_is_read(data: byt
 
 
 @pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED)
-def test_what_is_wrong_after_a_good_call_changes_nothing_of_its_answer(data: bytes, status: int) -> None:
+def test_a_malformed_request_after_a_good_call_does_not_change_its_response(data: bytes, status: int) -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Double=(UNARY, double)))
         peer.connection.data_received(GOOD)
@@ -140,7 +140,7 @@ BAD_BODIES = {
     "a chunk longer than its size": b"3\r\nabcd\r\n",
     "a line end in an extension": b'5;a="b\r\n"\r\n',
     "a length in the trailers": b"0\r\ncontent-length: 5\r\n\r\n",
-    "another request amid the trailers": b"0\r\nPOST /t.T/Double HTTP/1.1\r\n\r\n",
+    "another request within the trailers": b"0\r\nPOST /t.T/Double HTTP/1.1\r\n\r\n",
     "an endless extension": b"5;" + b"a" * 250_000,
     "endless zeros": b"0" * 250_000,
     "an endless trailer": b"0\r\na: " + b"b" * 250_000,
@@ -151,7 +151,7 @@ BAD_BODIES = {
 @pytest.mark.parametrize("size", [1, 1000, 1 << 20])
 @pytest.mark.parametrize("data", BAD_BODIES.values(), ids=BAD_BODIES)
 @pytest.mark.parametrize("method", ["Double", "Hang"])
-def test_a_body_that_is_wrong_ends_the_call_with_a_status(method: str, data: bytes, size: int) -> None:
+def test_a_malformed_body_ends_the_call_with_a_status(method: str, data: bytes, size: int) -> None:
     async def body(serve: Any) -> None:
         server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
         peer = Peer(server)
@@ -169,7 +169,7 @@ def test_a_body_that_is_wrong_ends_the_call_with_a_status(method: str, data: byt
     in_loop(body)
 
 
-def test_trailers_are_no_metadata() -> None:
+def test_request_trailers_are_not_metadata() -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Double=(UNARY, double)))
         peer.connection.data_received(CHUNKED + BODY[:-2] + b"request_id: forged\r\nx: y\r\n\r\n")
@@ -190,7 +190,7 @@ def test_trailers_are_no_metadata() -> None:
         LINE.replace(b" ", b"  ") + b"content-type: application/grpc\r\ncontent-length: 7\r\n\r\n",
     ],
 )
-def test_what_is_odd_and_unambiguous_is_answered(head: bytes) -> None:
+def test_odd_but_unambiguous_requests_are_answered(head: bytes) -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Double=(UNARY, double)))
         for _ in range(2):
@@ -203,7 +203,7 @@ def test_what_is_odd_and_unambiguous_is_answered(head: bytes) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[GOOD + GOOD], [GOOD, GOOD], [GOOD + GOOD[:50], GOOD[50:]]])
-def test_a_second_request_before_the_answer_ends_the_first_and_is_never_answered(pieces: list[bytes]) -> None:
+def test_a_pipelined_request_ends_the_first_and_is_never_answered(pieces: list[bytes]) -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Double=(UNARY, double)))
         for piece in pieces:
@@ -217,7 +217,7 @@ def test_a_second_request_before_the_answer_ends_the_first_and_is_never_answered
     in_loop(body)
 
 
-def test_a_request_behind_one_that_is_refused_does_not_run() -> None:
+def test_a_request_after_a_rejected_one_does_not_run() -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Double=(UNARY, double)))
         peer.connection.data_received(b"GET / HTTP/1.1\r\n\r\n" + GOOD)
@@ -228,12 +228,12 @@ def test_a_request_behind_one_that_is_refused_does_not_run() -> None:
     in_loop(body)
 
 
-def test_who_does_not_take_its_answers_gets_no_more_of_them() -> None:
+def test_a_peer_that_does_not_drain_its_responses_gets_no_more() -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Double=(UNARY, double)))
         peer.connection.data_received(GOOD)
         await peer.answered()
-        peer.connection.pause_writing()  # what the transport does when 64 KiB wait to be sent
+        peer.connection.pause_writing()  # as the transport does when 64 KiB are unsent
         peer.connection.data_received(GOOD)
         assert handled == [4]
         assert peer.transport.ended
@@ -241,7 +241,7 @@ def test_who_does_not_take_its_answers_gets_no_more_of_them() -> None:
     in_loop(body)
 
 
-def test_the_rest_of_a_request_that_has_its_answer_is_dropped_and_the_next_one_served() -> None:
+def test_the_rest_of_an_answered_request_is_dropped_and_the_next_one_served() -> None:
     async def refuse(requests: AsyncIterator[Int32Value]) -> StringValue:
         return StringValue(value="enough")
 
@@ -259,7 +259,7 @@ def test_the_rest_of_a_request_that_has_its_answer_is_dropped_and_the_next_one_s
     in_loop(body)
 
 
-def test_a_mistake_of_ours_is_logged_answered_and_ends_the_connection(
+def test_a_bug_of_the_server_is_logged_answered_and_ends_the_connection(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Connection) -> None:
@@ -278,7 +278,7 @@ def test_a_mistake_of_ours_is_logged_answered_and_ends_the_connection(
     in_loop(body)
 
 
-def test_a_request_to_stop_is_never_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_exit_is_never_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(self: Connection) -> None:
         raise SystemExit(3)
 
@@ -331,7 +331,7 @@ def test_too_much_metadata_ends_its_call_and_the_connection_serves_the_next() ->
     in_loop(body)
 
 
-def test_a_long_body_in_one_piece_with_its_head_is_no_long_head() -> None:
+def test_a_long_body_read_with_its_head_does_not_count_as_headers() -> None:
     async def length(request: Int32Value) -> StringValue:
         return StringValue(value=str(request.ByteSize()))
 
@@ -346,7 +346,7 @@ def test_a_long_body_in_one_piece_with_its_head_is_no_long_head() -> None:
     in_loop(body)
 
 
-def test_an_unknown_method_is_unimplemented_whatever_is_sent_to_it() -> None:
+def test_an_unknown_method_is_unimplemented_for_any_body() -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(settings=WireSettings(max_receive_message_length=1000)))
         peer.head("Unknown")
@@ -357,7 +357,7 @@ def test_an_unknown_method_is_unimplemented_whatever_is_sent_to_it() -> None:
     in_loop(body)
 
 
-def test_an_unknown_encoding_is_named_also_when_more_is_wrong() -> None:
+def test_an_unknown_encoding_is_named_even_if_the_body_is_malformed() -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Double=(UNARY, double)))
         peer.head("Double", grpc__encoding="br")
@@ -368,7 +368,7 @@ def test_an_unknown_encoding_is_named_also_when_more_is_wrong() -> None:
     in_loop(body)
 
 
-def test_a_call_that_ends_while_it_waits_for_a_place_leaves_nothing() -> None:
+def test_a_call_that_ends_in_the_queue_leaves_nothing() -> None:
     async def body(serve: Any) -> None:
         server: WireServer = serve(
             Hang=(BIDI, hang), Double=(UNARY, double), settings=WireSettings(max_ongoing_requests=1)
@@ -392,7 +392,7 @@ def test_a_call_that_ends_while_it_waits_for_a_place_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", ["Double", "Hang", "Endless"])
-def test_a_client_that_goes_at_any_byte_leaves_nothing(method: str) -> None:
+def test_a_disconnect_after_any_byte_leaves_nothing(method: str) -> None:
     async def endless(request: Int32Value) -> AsyncIterator[StringValue]:
         while True:
             yield StringValue()

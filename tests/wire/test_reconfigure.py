@@ -16,7 +16,7 @@ from sdk._wire.host import WireSettings
 
 
 class Crowd:
-    """A handler, sync or async, that counts itself and waits."""
+    """Handlers, sync and async, that count themselves and wait."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -42,7 +42,7 @@ class Crowd:
 
 
 @pytest.mark.parametrize("kind", ["on_the_loop", "in_a_thread"])
-def test_a_higher_limit_lets_in_what_waits_and_a_lower_one_holds_back(kind: str) -> None:
+def test_a_higher_limit_admits_queued_calls_and_a_lower_one_holds_them_back(kind: str) -> None:
     async def body(serve: Any) -> None:
         crowd = Crowd()
         settings = WireSettings(max_ongoing_requests=1)

@@ -1,4 +1,4 @@
-"""Errors with google.rpc details: what a handler raises, and what grpcio-status reads of it at the client."""
+"""Errors with google.rpc details, from the handler to grpcio-status at the client."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INFO = ErrorInfo(reason="EMPTY", domain="example.org", metadata={"a": "b"})
 
 
 class Received:
-    """The client's side of a call that has ended, as grpcio-status wants it."""
+    """The client's side of a finished call, in the form for grpcio-status."""
 
     def __init__(self, answer: Answer) -> None:
         self._trailers = [
@@ -50,7 +50,7 @@ class Received:
         return self._trailers
 
     def status(self) -> Any:
-        """Raises ValueError when the status does not agree with code and message."""
+        """Return the status; ValueError if it does not agree with code and message."""
         return rpc_status.from_call(self)  # type: ignore[arg-type]
 
 
@@ -98,7 +98,7 @@ def raises_in_a_stream(request: Any) -> Any:
         (SERVER, raises_in_a_stream),
     ],
 )
-def test_the_client_reads_what_the_handler_raised(cardinality: Any, handler: Any) -> None:
+def test_the_client_reads_the_handlers_error(cardinality: Any, handler: Any) -> None:
     received = receive(handler, cardinality)
     assert (received.code(), received.details()) == (INVALID, "bad näme")
     status = received.status()
@@ -109,7 +109,7 @@ def test_the_client_reads_what_the_handler_raised(cardinality: Any, handler: Any
     assert (bad, info) == (BAD, INFO)
 
 
-def test_metadata_stays_beside_the_details() -> None:
+def test_metadata_is_kept_with_the_details() -> None:
     async def handler(request: Any) -> StringValue:
         current_context().set_trailing_metadata([("set", "1")])
         raise RpcError(INVALID, "bad", [("raised", "2")], errors=[BAD])
@@ -141,7 +141,7 @@ BIG = ErrorInfo(reason="x" * 5000)
     ],
 )
 @pytest.mark.parametrize("way", ["raise", "abort"])
-def test_what_is_too_long_for_the_trailers_keeps_code_and_message(
+def test_errors_too_long_for_the_trailers_keep_code_and_message(
     message: str, errors: list[Any], kept: int | None, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = RpcError(INVALID, message, errors=errors)
@@ -166,7 +166,7 @@ def test_what_is_too_long_for_the_trailers_keeps_code_and_message(
     assert ("do not fit into the trailers" in caplog.text) is (count < len(errors))
 
 
-def test_a_traceback_leaves_room_for_the_metadata_that_is_kept() -> None:
+def test_a_traceback_leaves_room_for_metadata() -> None:
     async def handler(request: Any) -> StringValue:
         current_context().set_trailing_metadata([("k", "v" * 4000)])
         raise ValueError("é" * 5000)
@@ -177,14 +177,14 @@ def test_a_traceback_leaves_room_for_the_metadata_that_is_kept() -> None:
     assert received.details().startswith("ValueError: é")
 
 
-def test_a_long_status_that_is_none_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_value_that_is_not_a_status_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     received = receive(raising(RpcError(INVALID, "bad", [("grpc-status-details-bin", b"\xff" * 7000)])))
     assert (received.code(), received.details(), received.status()) == (INVALID, "bad", None)
     assert "is not a google.rpc.Status" in caplog.text
 
 
-class Refused(RpcError):
-    """A user's own error, with a constructor of its own."""
+class UserError(RpcError):
+    """A user's error class with its own constructor."""
 
     def __init__(self, name: str) -> None:
         super().__init__(INVALID, f"{name} is refused", [("who", name)], errors=[BAD])
@@ -192,10 +192,10 @@ class Refused(RpcError):
 
 
 @pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps])
-def test_it_travels_between_deployments(dumps: Any) -> None:
-    raised = RayTaskError("downstream", "its traceback", Refused("Ann"))
+def test_it_can_be_pickled(dumps: Any) -> None:
+    raised = RayTaskError("downstream", "its traceback", UserError("Ann"))
     cause = translate(pickle.loads(dumps(raised)))
-    assert isinstance(cause, Refused)
+    assert isinstance(cause, UserError)
     assert (cause.code, cause.details, cause.name, str(cause)) == (
         INVALID, "Ann is refused", "Ann", "INVALID_ARGUMENT: Ann is refused",
     )  # fmt: skip
@@ -205,7 +205,7 @@ def test_it_travels_between_deployments(dumps: Any) -> None:
     assert len(received.status().details) == 1
 
 
-def test_who_gets_it_need_not_know_its_messages() -> None:
+def test_unknown_messages_are_kept() -> None:
     error = pickle.loads(pickle.dumps(RpcError(INVALID, errors=[BAD])))
     assert [type(message) for message in error.errors] == [AnyMessage]
 

@@ -1,4 +1,4 @@
-"""A connection to the wire server without sockets: Envoy's side of it, and a loop to run a test on."""
+"""Envoy's side of a connection to the wire server, without sockets, and a loop for tests."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
 from sdk.service import Cardinality, Method, Row
 
-_ALIVE, _ = os.pipe()  # for the sweep, which asks the kernel whether a peer is still there
+_ALIVE, _ = os.pipe()  # for the reaper, which polls the kernel for disconnected peers
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is true that another thread, or a timer, makes true.
+    """Wait until a condition holds that another thread, or a timer, makes true.
 
     Raises:
-        TimeoutError: It is not.
+        TimeoutError: It does not hold in time.
     """
 
-    async def look() -> None:
+    async def poll() -> None:
         while not condition():
             await asyncio.sleep(0.002)
 
-    await asyncio.wait_for(look(), PATIENCE_S)
+    await asyncio.wait_for(poll(), PATIENCE_S)
 
 
 async def until_it_waits_for_its_client(peer: Peer) -> None:
-    """Wait until the handler of the running call waits: its client takes nothing."""
+    """Wait until the handler of the ongoing call waits for a client that reads nothing."""
 
     def is_waiting() -> bool:
         call = peer.connection._call
@@ -48,7 +48,7 @@ async def until_it_waits_for_its_client(peer: Peer) -> None:
 
 
 async def turns(count: int = 20) -> None:
-    """Let the loop do what is ready now, and what follows from it; no time passes."""
+    """Run a number of turns of the loop; no time passes."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -59,7 +59,7 @@ class FakeTransport:
         self.reading = True
         self.closed = False
         self.aborted = False
-        self.ended = False  # our side has said that nothing more comes
+        self.ended = False  # our side has sent its end of file
         self.unsent = 0
         self.family = socket.AF_UNIX
         self.on_write: Callable[[], object] = lambda: None
@@ -152,13 +152,13 @@ class Peer:
             try:
                 await asyncio.wait_for(written.wait(), PATIENCE_S)
             except asyncio.TimeoutError:
-                raise AssertionError(f"no end of an answer: {self.transport.written!r}") from None
+                raise AssertionError(f"the response has no end: {self.transport.written!r}") from None
         return self.trailers()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer: header lines, messages with their flags, trailer lines."""
+    """A whole response: header lines, messages with their flags, trailer lines."""
 
     head: list[tuple[str, str]]
     messages: list[tuple[int, bytes]]
@@ -195,10 +195,10 @@ Body = Callable[[Callable[..., WireServer]], Awaitable[None]]
 
 
 def in_loop(body: Body, run: Callable[[Coroutine[Any, Any, None]], object] = asyncio.run) -> None:
-    """Run a test body on a loop; it gets a function that makes a server of the given handlers.
+    """Run a test on a loop.
 
     Args:
-        body: The test.
+        body: The test; its argument is a function that makes a server of the given handlers.
         run: Runs a coroutine.
     """
 
@@ -234,7 +234,7 @@ CLIENT, BIDI = Cardinality.STREAM_UNARY, Cardinality.STREAM_STREAM
 
 
 def ask(handler: Any, cardinality: Cardinality = UNARY, interceptors: Any = (), **headers: str) -> Answer:
-    """Return what one call of a handler answers; its one request message is the number 7."""
+    """Return the response to one call of a handler; its one request message is the number 7."""
     answers = []
 
     async def body(serve: Any) -> None:
