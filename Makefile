@@ -13,21 +13,42 @@ GUIDE := examples/guide
 EXAMPLES := $(dir $(wildcard examples/*/*.proto))
 BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
+# Installs with uv as pip is configured, or with pip.
+INSTALL := $(BIN)/python .ci/install.py
+# Generated code refuses a protobuf older than the protoc that wrote it: `make test-lowest` writes its own.
+LOWEST := build/lowest
+# What type checkers and click say, and what other generators write, differs with their versions; the rest needs no
+# such try.
+NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.py chaos packaging
+# The modules of docs/reference/api.md; pdoc adds sdk.testing, which `sdk.__all__` names.
+PUBLIC := sdk $(addprefix sdk.,client context deployment errors handles options service)
 NODE_CLIENT := tests/interop/node
 NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-codegen chaos fuzz codegen install node-client clean distclean
+.PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen docs generated install constraints \
+	node-client clean distclean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-demo: codegen ## Run Ray Serve's gRPC guide from its first call to its last, and leave nothing running.
+demo: $(INSTALLED) ## Run Ray Serve's gRPC guide from its first call to its last, and leave nothing running.
 	$(BIN)/python $(GUIDE)/demo.py
 
 test: check node-client ## Run the checks and every test.
-	$(BIN)/pytest --doctest-modules sdk codegen
+	$(BIN)/pytest --doctest-modules sdk codegen .ci/install.py
 	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder
+
+test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproject.toml names, on a copy in build/lowest.
+	rm -rf $(LOWEST)
+	mkdir -p $(LOWEST)
+	git ls-files -z | xargs -0 cp --parents -t $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)/$(VENV)
+	$(INSTALL) --uv-only pip install --quiet --python $(LOWEST)/$(BIN)/python --resolution lowest-direct -e '$(LOWEST)[dev]'
+	touch $(LOWEST)/$(INSTALLED)
+	$(MAKE) -C $(LOWEST) generated node-client
+	cd $(LOWEST) && $(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -k 'not 2024' \
+		$(addprefix --ignore=tests/,$(NOT_LOWEST)) # protoc 31 does not know edition 2024
 
 check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos.
 	$(BIN)/ruff check .
@@ -43,33 +64,49 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+format: $(INSTALLED) ## Format the code, and fix what ruff can.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
 bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
-	$(BIN)/python $(BENCH)/bench.py $(if $(QUICK),--quick)
-	$(if $(QUICK),,$(BIN)/python $(BENCH)/codegen_bench.py)
+	$(BIN)/python -m tests.benchmarks.bench $(if $(QUICK),--quick)
+	$(if $(QUICK),,$(BIN)/python -m tests.benchmarks.codegen_bench)
 
 chaos: $(INSTALLED) ## Change, break and kill everything under constant load, in ten minutes: what did clients see?
-	$(BIN)/python tests/chaos/chaos.py
+	$(BIN)/python -m tests.chaos.chaos
 
 fuzz: $(INSTALLED) ## Search at random for FUZZ_SECONDS (60) each: mutated requests, then the property tests. fuzz-failures/ keeps finds.
-	$(BIN)/python tests/wire/fuzzing.py
+	$(BIN)/python -m tests.wire.fuzzing
 	$(BIN)/pytest --hypothesis-profile=search -m hypothesis --timeout=0 $$(grep -rl --include='test_*.py' '^from hypothesis' tests)
 
 bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc with the other generators.
-	$(BIN)/python tests/benchmarks/codegen_bench.py
+	$(BIN)/python -m tests.benchmarks.codegen_bench
 
-codegen: $(INSTALLED) ## Generate the code of every proto in the repository again.
+codegen: generated ## Generate the code of every proto in the repository again.
+	$(BIN)/python -m tests.codegen.test_cases
+
+generated: $(INSTALLED)
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE)
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
-	$(BIN)/python tests/codegen/test_cases.py
+
+docs: $(INSTALLED) ## Build the API reference from the docstrings, as HTML in build/docs.
+	$(BIN)/pdoc --docformat google --output-directory build/docs $(PUBLIC)
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt .ci/install.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
+	$(INSTALL) -e '.[dev]' -c constraints.txt
 	touch $@
+
+constraints: ## Write constraints.txt again, with the newest releases of today.
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --uv-only pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 \
+		--no-header --no-annotate > $(VENV)/constraints.txt
+	sed -i '/^[^#]/d' constraints.txt
+	cat $(VENV)/constraints.txt >> constraints.txt
 
 node-client: $(NODE_INSTALLED) ## Install the packages of the interop tests' Node client; node and npm come from PyPI.
 
@@ -81,7 +118,7 @@ $(NODE_INSTALLED): $(NODE_CLIENT)/package.json | $(INSTALLED)
 clean: ## Remove what tests, builds and benchmarks wrote.
 	rm -rf build dist bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f $(GUIDE)/digits.joblib $(GUIDE)/digit.png
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .sdk_codegen_cache \) -type d -exec rm -rf {} +
 
 distclean: clean ## Remove .venv, node_modules and what make fuzz found too.
 	rm -rf $(VENV) $(NODE_CLIENT)/node_modules fuzz-failures

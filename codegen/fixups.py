@@ -46,7 +46,7 @@ _DOCSTRING = re.compile(
 _GRPC = re.compile(
     rf"""
     {SKIPPED}
-  | ^class [ ] (?P<class> \w+) (?= :$ )
+  | ^class [ ] (?P<class> \w+) (?= (?: \(object\) )? :$ )
   | (?<= self\. ) (?P<rpc> \w+) (?= [ ] = [ ] channel\. )
   | (?<= def [ ] ) (?P<handler> \w+) (?= \( (?: self, [ ] )? request (?: _iterator )? \b )
   | (?<= servicer\. ) (?P<bound> \w+) (?= ,$ )
@@ -56,7 +56,7 @@ _GRPC = re.compile(
 )
 
 # What may need mending in a module of gRPC's, besides docstrings, has one of these. Most have none; looking is quicker.
-_SUSPECT_GRPC = re.compile(rf"\.(?:__(?!version__)|(?:{_WORDS}|staticmethod)\b)|\nclass (?:{_WORDS}):")
+_SUSPECT_GRPC = re.compile(rf"\.(?:__(?!version__)|(?:{_WORDS}|staticmethod)\b)|\nclass (?:{_WORDS})\b")
 
 # The same for a stub.
 _SUSPECT = re.compile(

@@ -1,7 +1,8 @@
 """The list of files that the command made in an output folder, which it keeps there itself.
 
-It belongs beside the code, in version control too: only what stands in it is ever removed, and it tells whether there
-is anything to do. It depends on what was generated alone, so that two people who generate the same have the same.
+It belongs beside the code, in version control too: only files that it lists are ever removed. It depends on the protos,
+the options and the generated code alone, so that every machine with the same versions of the tools writes the same
+bytes. What only speeds up the next run is in ``codegen.cache``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from codegen.sources import Source, absolute
 
 NAME = ".sdk-codegen.json"
 
-_FORMAT = 1
+# Format 1 had a digest of the inputs too, which changed with the tools' own sources.
+_FORMAT = 2
 _ABOUT = "Written by `sdk codegen`: the files that it made here. Keep it with them; do not edit."
 _SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi", "_sdk.py")
 
@@ -43,12 +45,10 @@ class Manifest:
     """What the command made in an output folder.
 
     Attributes:
-        inputs: Digest of everything that the last run made its files from.
         protos: Each proto by its name.
         shared: Hash of each file that belongs to no single proto: ``__init__.py``.
     """
 
-    inputs: str = ""
     protos: Mapping[str, Entry] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
 
@@ -68,7 +68,7 @@ class Manifest:
         )
         shared = json.dumps(dict(sorted(self.shared.items())))
         return (
-            f'{{\n  "about": {json.dumps(_ABOUT)},\n  "format": {_FORMAT},\n  "inputs": {json.dumps(self.inputs)},\n'
+            f'{{\n  "about": {json.dumps(_ABOUT)},\n  "format": {_FORMAT},\n'
             f'  "shared": {shared},\n  "protos": {{\n{rows}\n  }}\n}}\n'
         ).encode()
 
@@ -104,7 +104,7 @@ class Manifest:
         return stay
 
     def after(
-        self, sources: Sequence[Source], others: Mapping[str, Entry], files: Mapping[str, str], inputs: str, out: Path
+        self, sources: Sequence[Source], others: Mapping[str, Entry], files: Mapping[str, str], out: Path
     ) -> Manifest:
         """Return what is to stand there when files were made.
 
@@ -112,7 +112,6 @@ class Manifest:
             sources: The protos that were compiled.
             others: What ``others`` returned.
             files: Hash of each file that was made of the sources by its path below the output folder.
-            inputs: Digest of all that they were made from.
             out: The output folder.
         """
         owned = _owned(sources, files)
@@ -124,7 +123,7 @@ class Manifest:
             package = os.path.dirname(path)
             if any(folder == package or folder.startswith(f"{package}/" if package else "") for folder in used):
                 shared.setdefault(path, known)
-        return Manifest(inputs, protos, shared)
+        return Manifest(protos, shared)
 
 
 def digest(content: bytes) -> str:
@@ -141,10 +140,10 @@ def load(out: Path) -> Manifest:
     path = out / NAME
     try:
         read = json.loads(path.read_bytes())
-        if read["format"] != _FORMAT:
+        if read["format"] > _FORMAT:
             raise CodegenError(f"{path} was written by a newer version of sdk codegen; install that one", exit_code=2)
         protos = {name: Entry(entry["root"], entry["files"]) for name, entry in read["protos"].items()}
-        return Manifest(read["inputs"], protos, read["shared"])
+        return Manifest(protos, read["shared"])
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
     except OSError as error:

@@ -34,9 +34,9 @@ _RUNTIME: Mapping[str, tuple[str, ...]] = {
         "SyncUnaryStream",
         "SyncUnaryUnary",
     ),
-    "sdk.deployment": ("Becomes", "BoundDeployment", "ServicerBase"),
+    "sdk.deployment": ("BoundAs", "BoundDeployment", "ServicerBase"),
     "sdk.handles": ("HandleStream", "HandleUnary", "ServiceHandle"),
-    "sdk.service": ("Cardinality", "Method", "RequestStream", "Row", "Service", "Shim"),
+    "sdk.service": ("Cardinality", "Method", "MethodBinding", "RequestStream", "Service", "Shim"),
 }
 
 
@@ -260,8 +260,8 @@ def _derived(stem: str, taken: set[str]) -> Derived:
 
 def _needed(proto: FileDescriptorProto, methods: Sequence[MethodDescriptorProto]) -> set[str]:
     """Return what the generated module uses of the SDK and the standard library; it must not import more."""
-    needed = {"TYPE_CHECKING", "ClassVar", "AsyncClient", "SyncClient", "Row", "Service", "Shim"}
-    needed |= {"Becomes", "BoundDeployment", "ServicerBase", "ServiceHandle"}
+    needed = {"TYPE_CHECKING", "ClassVar", "AsyncClient", "SyncClient", "MethodBinding", "Service", "Shim"}
+    needed |= {"BoundAs", "BoundDeployment", "ServicerBase", "ServiceHandle"}
     for method in methods:
         flow = kind(method)
         needed |= {"Any", "Cardinality", "Method", "Async" + flow, "Sync" + flow}

@@ -64,6 +64,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "answers": _answers,
+        "bindings": _bindings,
         "bound": _bound,
         "bracketed": layout.bracketed,
         "client_property": _client_property,
@@ -75,7 +76,6 @@ def _environment() -> jinja2.Environment:
         "listed": layout.listed,
         "parameters": _parameters,
         "quoted": _quoted,
-        "rows": _rows,
         "signature": layout.signature,
         "subclass": layout.subclass,
     }
@@ -128,18 +128,18 @@ def _client_row(rpc: Rpc, kind: str, constant: str, indent: int) -> str:
     return layout.subscripted(f"{rpc.python_name} = {kind}", types, f"{constant}[{_quoted(rpc.name)}]", indent)
 
 
-def _bound(service: Service, becomes: str, indent: int) -> str:
-    return layout.getter("__grpc_bound__", becomes, [service.names.bound], indent)
+def _bound(service: Service, bound_as: str, indent: int) -> str:
+    return layout.getter("__grpc_bound__", bound_as, [service.names.bound], indent)
 
 
-def _rows(service: Service, row: str, indent: int) -> str:
+def _bindings(service: Service, binding: str, indent: int) -> str:
     pairs = [
         (f"{service.names.constant}[{_quoted(rpc.name)}]", f"implementation.{rpc.python_name}") for rpc in service.rpcs
     ]
-    flat = [f"{row}({method}, {handler})" for method, handler in pairs]
+    flat = [f"{binding}({method}, {handler})" for method, handler in pairs]
     if not flat or (len(flat) == 1 and indent + len(f"return ({flat[0]},)") <= layout.WIDTH):
         return layout.bracketed("return (", flat, ")", indent)
-    items = [layout.bracketed(f"{row}(", pair, ")", indent + 4) for pair in pairs]
+    items = [layout.bracketed(f"{binding}(", pair, ")", indent + 4) for pair in pairs]
     if len(items) > 1 and indent + len(f"return ({', '.join(flat)})") <= layout.WIDTH:
         return layout.bracketed("return (", flat, ")", indent)
     return layout.exploded("return (", items, ")", indent)

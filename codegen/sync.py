@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codegen import cache
 from codegen import manifest as manifests
 from codegen.atomic_write import locked, swap
 from codegen.compile import Protoc
@@ -108,24 +109,28 @@ def update(options: Options, steps: Steps = _QUIET) -> Report:
         old = _Contents(out)
         hashes = known.of(sources)
         files: Mapping[str, bytes] = {}
-        if not _is_current(known, others, hashes, old, protoc, steps):
+        if not _is_current(others, hashes, old, protoc, steps):
             steps.begin(f"generating code for {_count(sources)}")
             files = _without_own(protoc.generate(others), known, old)
             hashes = {path: manifests.digest(content) for path, content in files.items()}
         # Without anything to generate, protos of earlier calls may be gone all the same.
-        manifest = known.after(sources, others, hashes, protoc.digest(others), out)
+        manifest = known.after(sources, others, hashes, out)
         report = _compare(old, files, known, manifest, hashes, sources, protoc.warnings)
         changed = {path: files[path] for path in (*report.missing, *report.stale)}
-        if manifest != known:
-            changed[manifests.NAME] = manifest.dump()
+        listed = manifest.dump()
+        if old[manifests.NAME] != listed:
+            changed[manifests.NAME] = listed
         if changed:
             steps.begin(f"writing {len(changed)} files", len(changed))
             swap(out, changed, report.extra, steps.advance)
+        key = cache.key(protoc.digest(others), manifest.of(sources))
+        if key != cache.load(out):
+            cache.save(out, key)
     return report
 
 
 def check(options: Options, steps: Steps = _QUIET) -> Report:
-    """Tell what ``update`` would change. Everything is generated; the manifest is not believed.
+    """Tell what ``update`` would change. Everything is generated; neither the manifest nor the cache is believed.
 
     Raises:
         CodegenError: Something is wrong with the options or the protos.
@@ -143,7 +148,7 @@ def check(options: Options, steps: Steps = _QUIET) -> Report:
             old = _Contents(out)
             files = _without_own(protoc.generate(others), known, old)
             hashes = {path: manifests.digest(content) for path, content in files.items()}
-            manifest = known.after(sources, others, hashes, "", out)
+            manifest = known.after(sources, others, hashes, out)
             return _compare(old, files, known, manifest, hashes, sources, protoc.warnings)
 
 
@@ -158,14 +163,15 @@ def _require_writable(out: Path) -> None:
 
 
 def _is_current(
-    known: Manifest, others: Collection[str], hashes: Mapping[str, str], old: _Contents, protoc: Protoc, steps: Steps
+    others: Collection[str], hashes: Mapping[str, str], old: _Contents, protoc: Protoc, steps: Steps
 ) -> bool:
     """Return whether what would be generated is there, without generating it."""
-    if not hashes or not all(old.has(path, hash_) for path, hash_ in hashes.items()):
+    last = cache.load(old.folder)
+    if not last or not hashes or not all(old.has(path, hash_) for path, hash_ in hashes.items()):
         return False
     steps.begin("reading the protos")
     protoc.read()
-    return protoc.digest(others) == known.inputs
+    return cache.key(protoc.digest(others), hashes) == last
 
 
 class _Contents(dict[str, "bytes | None"]):

@@ -19,7 +19,7 @@ SOURCES = ROOT / "protos" / "sdk"
 TARGET = ROOT / "sdk" / "_gen"
 # The oldest protobuf that the SDK supports (pyproject.toml). Generated code refuses a runtime older than the protoc
 # that wrote it; what these protos need has not changed since, so it is stamped with the floor instead.
-OLDEST_RUNTIME = (6, 31, 0)
+OLDEST_RUNTIME = (6, 32, 1)
 
 
 def compile_protos() -> dict[str, str]:

@@ -1,11 +1,11 @@
-"""What a replica and the Envoy before it agree on, beyond gRPC and HTTP."""
+"""Protocol between a replica and Envoy, in addition to gRPC over HTTP/1.1: health check and shutdown status."""
 
 from __future__ import annotations
 
-#: What Envoy asks a replica to see whether it serves (GET, HTTP/1.1). A gRPC call is a
-#: POST, so no method is in its way.
-ALIVENESS_PATH = "/sdk.replica/alive"
-#: The answer: from the event loop, and from nothing else. How busy the replica is does not matter.
-ALIVE = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-#: Details of the status (UNAVAILABLE) with which a replica that leaves ends the calls that have outlived its grace.
+#: Path of Envoy's health check of a replica (GET, HTTP/1.1). gRPC calls are POST requests, so it hides no method.
+# https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+HEALTH_CHECK_PATH = "/sdk.replica/alive"
+#: Response to the health check. The event loop sends it however busy the replica is.
+HEALTH_CHECK_RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+#: Details of the UNAVAILABLE status of calls that a leaving replica ends when its grace period is over.
 SHUTTING_DOWN = "the replica is shutting down"

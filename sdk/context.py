@@ -278,7 +278,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         self._call.aborted = error
         raise error
 
-    def abort_with_status(self, status: grpc.Status) -> Awaitable[NoReturn]:
+    def abort_with_status(self, status: grpc.Status) -> Awaitable[NoReturn]:  # type: ignore[override]  # as abort
         """End the call with a ``grpc.Status``, such as ``grpc_status.rpc_status.to_status`` makes of rich errors."""
         return self.abort(status.code, status.details, tuple(status.trailing_metadata or ()))
 

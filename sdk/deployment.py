@@ -35,22 +35,25 @@ B_co = TypeVar("B_co", covariant=True)
 if TYPE_CHECKING:
 
     class BoundDeployment(Application, DeploymentHandle[Any]):
-        """What ``bind`` returns, for type checkers; in generated code it is the service's typed handle as well.
+        """Return type of ``bind``, for type checkers. Generated code derives one that is the typed handle as well.
 
-        At run time it is a ``ray.serve.Application``. It is replaced by a handle when it is given to another
-        deployment's constructor, so it is typed as both.
+        At run time ``bind`` returns a ``ray.serve.Application``. Ray Serve replaces it with a handle when it is passed
+        to the constructor of another deployment, so it is typed as both.
         """
 
-    class Becomes(Any, Generic[B_co]):  # type: ignore[misc]  # Any: a class of two services inherits two of them
-        """Names what binding a class returns. A class of several services is typed as a handle of its first one."""
+    class BoundAs(Any, Generic[B_co]):  # type: ignore[misc]  # Any: a class of two services inherits two of them
+        """Names the return type of a class's ``bind``, as the return type of ``__grpc_bound__``.
+
+        A class of several services is typed as a handle of its first one.
+        """
 
 else:
-    # Generated code imports them, and uses them where only type checkers look.
-    BoundDeployment = Becomes = object
+    # Generated code imports both names, but uses them only under TYPE_CHECKING.
+    BoundDeployment = BoundAs = object
 
 
 class _Bindable(Protocol[B_co]):
-    def __grpc_bound__(self) -> Becomes[B_co]: ...
+    def __grpc_bound__(self) -> BoundAs[B_co]: ...
 
 
 class DeploymentOptions(TypedDict, total=False):
@@ -87,7 +90,7 @@ class ServicerBase:
 
     if TYPE_CHECKING:
 
-        def __grpc_bound__(self) -> Becomes[BoundDeployment]:
+        def __grpc_bound__(self) -> BoundAs[BoundDeployment]:
             raise NotImplementedError
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The options of the ingress, checked when they are given."""
+"""Options of the ingress."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, Literal
 from sdk.errors import OptionsError
 
 _PROXY_LOCATIONS = ("EveryNode", "HeadOnly")
-# A year: what is longer is meant as "never", and Envoy's durations end somewhere.
-_LONGEST_S = 365 * 86400.0
+# A year: longer times are meant as "never", and Envoy's durations have a maximum.
+_MAX_S = 365 * 86400.0
 _ERROR_DETAILS = ("traceback", "message", "none")
 
-#: The options that can be changed while the ingress runs: Envoy's listener has no part in them.
-LIVE = frozenset(
+#: Options that can be changed while the ingress runs, because Envoy's listener does not depend on them.
+LIVE_OPTIONS = frozenset(
     {
         "request_timeout_s",
         "route_by_service",
@@ -30,47 +30,48 @@ LIVE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GrpcOptions:
-    """How the ingress listens and what it allows.
+    """Options of the ingress: addresses, limits, timeouts, TLS and logging.
 
     ``request_timeout_s``, ``route_by_service``, ``error_details``, ``max_receive_message_length`` and
     ``grpc_servicer_functions`` can be changed while the ingress runs, with :func:`sdk.start` or :func:`sdk.run`.
 
     Attributes:
-        host: IP address that Envoy listens on, on every node that has a proxy.
+        host: IP address that Envoy listens on, on every node with a proxy.
         port: TCP port, from 1 to 65535.
         proxy_location: ``"EveryNode"`` or ``"HeadOnly"``.
-        request_timeout_s: Seconds after which a call ends DEADLINE_EXCEEDED; None for no limit but the client's.
-        route_by_service: Whether a call without ``application`` metadata goes to the one application that serves its
-            service, when there are several applications.
-        error_details: What a client reads of an exception in a handler: its traceback (as Ray Serve's guide says), its
-            message, or nothing.
-        max_receive_message_length: Longest request message, in bytes.
-        max_metadata_bytes: Most bytes of metadata in one request, keys and values. A call with more ends
+        request_timeout_s: Seconds after which a call ends DEADLINE_EXCEEDED; None for no limit except the client's
+            deadline.
+        route_by_service: With several applications, route a call without ``application`` metadata to the only
+            application that serves its service.
+        error_details: Part of a handler's exception that clients receive: its traceback (as in Ray Serve's guide), its
+            message, or none.
+        max_receive_message_length: Maximum length of a request message, in bytes.
+        max_metadata_bytes: Maximum bytes of metadata in a request, keys and values. A call with more ends
             RESOURCE_EXHAUSTED; one with more than twice as much is reset, which clients report as INTERNAL.
-        max_concurrent_streams: Most calls at once on one client connection.
-        grpc_servicer_functions: The only services that clients reach; None for all that are deployed. Each is named as
-            in Ray Serve, by the import path of its generated function
-            (``"greet_pb2_grpc.add_GreeterServicer_to_server"``), or by its full name (``"greet.Greeter"``) if
-            the last part of that starts with a capital letter. Import
-            paths are looked up once, where :func:`sdk.start` runs.
-        keepalive_time_s: Seconds between two pings to a client, by which one that is gone without a word is noticed;
-            None for no pings.
-        keepalive_timeout_s: Seconds that a client has to answer a ping before its connection is closed.
-        max_connection_idle_s: Seconds without a call after which a connection is closed; None for never.
-        max_connection_age_s: Seconds after which a client is told to connect anew (GOAWAY), for example to another node
-            behind a load balancer; calls that run are not cut. None for never.
-        envoy_concurrency: Envoy's worker threads; None for one a core.
-        tls_certificate: Path of Envoy's certificate chain in PEM, on every node that has a proxy; None for plain text.
-            A file that is moved over this one, or over a symbolic link on the way to it, is used without a restart.
+        max_concurrent_streams: Maximum number of concurrent calls on one client connection.
+        grpc_servicer_functions: The only services that clients can call; None for all deployed services. Name each one
+            as in Ray Serve, by the import path of its generated function
+            (``"greet_pb2_grpc.add_GreeterServicer_to_server"``), or by its full name (``"greet.Greeter"``) if the last
+            part of the name starts with a capital letter. Import paths are resolved once, where :func:`sdk.start` runs.
+            https://docs.ray.io/en/latest/serve/advanced-guides/grpc-guide.html
+        keepalive_time_s: Seconds between two HTTP/2 PINGs to a client, which detect clients that are gone without
+            closing their connection; None for no PINGs.
+        keepalive_timeout_s: Seconds that a client has to answer a PING before its connection is closed.
+        max_connection_idle_s: Seconds without a call after which a connection is closed; None for no limit.
+        max_connection_age_s: Seconds after which a client gets a GOAWAY and connects again, for example to another node
+            behind a load balancer. Running calls are not interrupted. None for no limit.
+        envoy_concurrency: Number of Envoy's worker threads; None for one per core.
+        tls_certificate: Path of Envoy's certificate chain in PEM, on every node with a proxy; None for plain text. To
+            replace it without a restart, move a new file over it, or over a symbolic link in its path.
         tls_private_key: Path of its private key in PEM, not encrypted.
-        tls_client_ca: Path of the certificates in PEM that sign clients' certificates. When it is given, every client
-            must have one, and handlers see whom it names (``peer_identities()`` of the gRPC context).
-        access_log: Path of a file that gets one line of JSON for each call, on every node that has a proxy: request id,
-            application, method, status, duration, bytes, peer, replica. None for no log. Envoy appends to it and does
-            not rotate it: cut it in place (logrotate's ``copytruncate``).
+        tls_client_ca: Path of the CA certificates in PEM that sign clients' certificates. If it is set, every client
+            must present a certificate, and handlers get its identities from ``peer_identities()`` of the gRPC context.
+        access_log: Path of the access log, on every node with a proxy; None for no log. It has one line of JSON per
+            call: request id, application, method, status, duration, bytes, peer, replica. Envoy appends to it and does
+            not rotate it: truncate it in place (logrotate's ``copytruncate``).
 
     Raises:
-        OptionsError: A value is wrong; the text lists every wrong one.
+        OptionsError: A value is invalid. Lists every invalid value.
 
     Example:
         >>> GrpcOptions(port=9000).port
@@ -102,18 +103,18 @@ class GrpcOptions:
     access_log: str | None = None
 
     def __post_init__(self) -> None:
-        wrong = []
+        problems = []
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
-            wrong.append(f"host must be an IP address such as '127.0.0.1' or '0.0.0.0', not {self.host!r}")
+            problems.append(f"host must be an IP address such as '127.0.0.1' or '0.0.0.0', not {self.host!r}")
         if not _is_whole(self.port) or not 1 <= self.port <= 65535:
-            wrong.append(f"port must be a whole number from 1 to 65535, not {self.port!r}")
+            problems.append(f"port must be a whole number from 1 to 65535, not {self.port!r}")
         if self.proxy_location not in _PROXY_LOCATIONS:
-            wrong.append(f"proxy_location must be one of {', '.join(_PROXY_LOCATIONS)}, not {self.proxy_location!r}")
-        wrong += self._wrong_in_seconds()
+            problems.append(f"proxy_location must be one of {', '.join(_PROXY_LOCATIONS)}, not {self.proxy_location!r}")
+        problems += self._invalid_seconds()
         if self.error_details not in _ERROR_DETAILS:
-            wrong.append(f"error_details must be one of {', '.join(_ERROR_DETAILS)}, not {self.error_details!r}")
+            problems.append(f"error_details must be one of {', '.join(_ERROR_DETAILS)}, not {self.error_details!r}")
         for name, low, high in (
             ("max_receive_message_length", 1, (1 << 32) - 1),
             ("max_metadata_bytes", 1 << 10, 96 << 10),
@@ -121,19 +122,19 @@ class GrpcOptions:
         ):
             value = getattr(self, name)
             if not _is_whole(value) or not low <= value <= high:
-                wrong.append(f"{name} must be a whole number from {low} to {high}, not {value!r}")
+                problems.append(f"{name} must be a whole number from {low} to {high}, not {value!r}")
         concurrency = self.envoy_concurrency
         if concurrency is not None and (not _is_whole(concurrency) or concurrency < 1):
-            wrong.append(f"envoy_concurrency must be a whole number from 1 or None, not {concurrency!r}")
-        wrong += self._wrong_in_services()
-        wrong += self._wrong_in_paths()
-        if wrong:
-            raise OptionsError("GrpcOptions: " + "; ".join(wrong))
+            problems.append(f"envoy_concurrency must be a whole number from 1 or None, not {concurrency!r}")
+        problems += self._invalid_services()
+        problems += self._invalid_paths()
+        if problems:
+            raise OptionsError("GrpcOptions: " + "; ".join(problems))
 
-    def _wrong_in_seconds(self) -> Iterator[str]:
+    def _invalid_seconds(self) -> Iterator[str]:
         for name, least, optional in (
             ("request_timeout_s", 0.0, True),
-            # More often is no use, and clients may take it for an attack.
+            # Shorter intervals have no benefit, and clients may take frequent PINGs for an attack.
             ("keepalive_time_s", 1.0, True),
             ("keepalive_timeout_s", 1.0, False),
             ("max_connection_idle_s", 1.0, True),
@@ -143,15 +144,15 @@ class GrpcOptions:
             if value is None and optional:
                 continue
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-            if not is_number or not least <= value <= _LONGEST_S:
+            if not is_number or not least <= value <= _MAX_S:
                 what = f"a number of seconds from {least:g}" if least else "a positive number of seconds"
                 yield f"{name} must be {what}{' or None' if optional else ''}, not {value!r}"
 
-    def _wrong_in_services(self) -> Iterator[str]:
+    def _invalid_services(self) -> Iterator[str]:
         names = self.grpc_servicer_functions
         if names is None:
             return
-        if isinstance(names, list):  # as it stands in a config file
+        if isinstance(names, list):  # from a config file
             object.__setattr__(self, "grpc_servicer_functions", tuple(names))
         elif not isinstance(names, tuple):
             yield f"grpc_servicer_functions must be a tuple of import paths or None, not {names!r}"
@@ -162,10 +163,10 @@ class GrpcOptions:
             if not isinstance(name, str) or not all(part.isidentifier() for part in re.split(r"[.:]", name)):
                 yield f"grpc_servicer_functions must hold import paths or full names of services, not {name!r}"
 
-    def _wrong_in_paths(self) -> Iterator[str]:
+    def _invalid_paths(self) -> Iterator[str]:
         for name in ("tls_certificate", "tls_private_key", "tls_client_ca", "access_log"):
             path = getattr(self, name)
-            # Relative to what? Proxies run on other nodes, in folders of Ray's.
+            # A relative path has no meaning: proxies run on other nodes, in folders of Ray.
             if path is not None and (not isinstance(path, str) or not os.path.isabs(path)):
                 yield f"{name} must be an absolute path or None, not {path!r}"
         if (self.tls_certificate is None) != (self.tls_private_key is None):
@@ -173,26 +174,29 @@ class GrpcOptions:
         elif self.tls_client_ca is not None and self.tls_certificate is None:
             yield "tls_client_ca must come with tls_certificate and tls_private_key"
 
-    def with_live_of(self, other: GrpcOptions) -> GrpcOptions:
-        """Return these options with the values of others where the ingress can change while it runs.
+    def with_live_options_of(self, other: GrpcOptions) -> GrpcOptions:
+        """Return these options with the live options of another set.
+
+        Args:
+            other: Options whose live values to take.
 
         Example:
-            >>> changed = GrpcOptions(port=9000).with_live_of(GrpcOptions(port=9001, route_by_service=True))
+            >>> changed = GrpcOptions(port=9000).with_live_options_of(GrpcOptions(port=9001, route_by_service=True))
             >>> changed.port, changed.route_by_service
             (9000, True)
         """
-        return replace(self, **{name: getattr(other, name) for name in LIVE})
+        return replace(self, **{name: getattr(other, name) for name in LIVE_OPTIONS})
 
     def fixed_differences(self, other: GrpcOptions) -> tuple[str, ...]:
-        """Return the names of what differs in other options, and can't be changed while the ingress runs."""
+        """Return the names of the options that differ from another set and can't change while the ingress runs."""
         return tuple(
             field.name
             for field in fields(self)
-            if field.name not in LIVE and getattr(self, field.name) != getattr(other, field.name)
+            if field.name not in LIVE_OPTIONS and getattr(self, field.name) != getattr(other, field.name)
         )
 
     def differences(self, other: GrpcOptions) -> str:
-        """Return what differs in another set of options, ``"port 9000 → 9001"``; empty when nothing does."""
+        """Return the differences to another set as text, ``"port 9000 → 9001"``; empty if the sets are equal."""
         return ", ".join(
             f"{field.name} {getattr(self, field.name)!r} → {getattr(other, field.name)!r}"
             for field in fields(self)

@@ -170,21 +170,26 @@ def _load_service(
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One RPC bound to the bound method that answers it."""
+class MethodBinding:
+    """An RPC and the method of an implementation that handles its calls.
+
+    Attributes:
+        method: The RPC.
+        handler: The bound method.
+    """
 
     method: Method
     handler: Callable[..., Any]
 
 
 class Shim:
-    """Binds an implementation of a service to the wire. Generated code subclasses it, one a service."""
+    """Binds the methods of an implementation to the RPCs of a service. Generated code has one subclass per service."""
 
     service: ClassVar[Service]
 
     @staticmethod
-    def rows(implementation: Any) -> tuple[Row, ...]:
-        """Return one row for each RPC of the service, in the order of the proto.
+    def bindings(implementation: Any) -> tuple[MethodBinding, ...]:
+        """Return one binding for each RPC of the service, in the order of the proto.
 
         Args:
             implementation: An instance of a class that implements the service's generated base.

@@ -13,10 +13,11 @@ from typing import Any
 
 import grpc
 import pytest
-from cluster import Ingress, free_port, set_import_path
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from xdist.scheduler import LoadScopeScheduling
+
+from tests.support.cluster import Ingress, free_port, set_import_path
 
 # A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from sdk import GrpcOptions, OptionsError
-from sdk.options import LIVE
+from sdk.options import LIVE_OPTIONS
 
-DOCS = Path(__file__).parents[1] / "docs" / "options.md"
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "options.md"
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ DOCS = Path(__file__).parents[1] / "docs" / "options.md"
         ("grpc_servicer_functions", "greet.Greeter"),
     ],
 )
-def test_a_wrong_value_is_named(name: str, value: Any) -> None:
+def test_an_invalid_value_is_reported(name: str, value: Any) -> None:
     with pytest.raises(OptionsError, match=f"^GrpcOptions: {name} must be .*not {value!r}"):
         GrpcOptions(**{name: value})
 
 
-def test_every_wrong_value_is_told_at_once() -> None:
+def test_every_invalid_value_is_reported_at_once() -> None:
     with pytest.raises(OptionsError) as raised:
         GrpcOptions(port=-1, error_details="all")  # type: ignore[arg-type]
     assert "port must be" in str(raised.value)
@@ -49,12 +49,12 @@ def test_every_wrong_value_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["request_timeout_s", "keepalive_time_s", "max_connection_idle_s"])
-def test_none_is_for_never(name: str) -> None:
+def test_none_means_no_limit(name: str) -> None:
     assert getattr(GrpcOptions(**{name: None}), name) is None  # type: ignore[arg-type]  # which option, mypy can't know
 
 
 @pytest.mark.parametrize("names", [(), ("greet.",), (3,), ("a b",)])
-def test_names_of_services_that_can_be_none(names: Any) -> None:
+def test_invalid_names_of_services(names: Any) -> None:
     with pytest.raises(OptionsError, match=r"^GrpcOptions: grpc_servicer_functions must "):
         GrpcOptions(grpc_servicer_functions=names)
 
@@ -65,7 +65,7 @@ def test_a_list_of_services_from_a_config_file() -> None:
     hash(options)
 
 
-def test_every_option_stands_in_the_documentation_with_its_default() -> None:
+def test_every_option_is_documented_with_its_default() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `([^|]*)` \|", DOCS.read_text(), re.MULTILINE)
     assert dict(rows) == {field.name: str(field.default) for field in fields(GrpcOptions)}
 
@@ -75,15 +75,15 @@ def test_differences() -> None:
     assert GrpcOptions().differences(GrpcOptions(port=9001)) == "port 9000 → 9001"
 
 
-def test_what_can_not_change_while_the_ingress_runs_is_named() -> None:
+def test_fixed_differences() -> None:
     assert GrpcOptions().fixed_differences(GrpcOptions(port=9001, access_log="/log", route_by_service=True)) == (
         "port",
         "access_log",
     )
 
 
-def test_what_changes_while_the_ingress_runs_stands_in_the_documentation() -> None:
+def test_live_options_are_documented() -> None:
     (section,) = re.findall(r"^## What changes while it runs\n(.*?)^## ", DOCS.read_text(), re.MULTILINE | re.DOTALL)
-    assert set(re.findall(r"^- `(\w+)`", section, re.MULTILINE)) == LIVE
-    for name in LIVE:
+    assert set(re.findall(r"^- `(\w+)`", section, re.MULTILINE)) == LIVE_OPTIONS
+    for name in LIVE_OPTIONS:
         assert f"``{name}``" in str(GrpcOptions.__doc__).split("Attributes:")[0]

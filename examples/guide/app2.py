@@ -13,7 +13,7 @@ import joblib  # type: ignore[import-untyped]  # it has no types
 import numpy as np
 import numpy.typing as npt
 import requests
-from digits import MODEL_FILE, SIDE
+from digits import SIDE, model_path
 from PIL import Image
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -31,10 +31,11 @@ class ImageClassifier(ImageClassificationServiceBase):
         self,
         _image_downloader: DeploymentHandle[Any],
         _data_preprocessor: DeploymentHandle[Any],
-        model_file: Path = MODEL_FILE,
+        model_file: Path | None = None,
     ) -> None:
         self._image_downloader = _image_downloader
         self._data_preprocessor = _data_preprocessor
+        model_file = model_file or model_path()
         if not model_file.exists():
             raise FileNotFoundError(f"{model_file} is not there: train the model with `python digits.py`")
         self.model = joblib.load(model_file)

@@ -105,7 +105,7 @@ def context(channel: grpc.Channel) -> None:
     try:
         stub.__call__.with_call(request=request, metadata=metadata)
     except grpc.RpcError as rpc_error:
-        trailing: Any = rpc_error.trailing_metadata()  # grpc-stubs does not know that these are pairs
+        trailing: Any = rpc_error.trailing_metadata()  # its stub does not know that these are pairs
         assert rpc_error.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert rpc_error.details() == "foo not found, adding to nums."
         assert any(key == "num" and value == "0" for key, value in trailing)

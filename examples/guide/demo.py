@@ -150,6 +150,8 @@ def main() -> int:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="guide-", ignore_cleanup_errors=True) as folder:
+        # The replicas inherit the environment: the model lies there for them, and nothing is left beside the sources.
+        os.environ["GUIDE_DATA"] = folder
         with serving(digits.digit_png(3)) as url, ray_cluster(folder):
             walk_through(port, url)
             heading("Shut down")

@@ -1,7 +1,7 @@
 """The model that ``app2.py`` serves, and images to try it with: scikit-learn's handwritten digits.
 
-``python digits.py`` trains the model, writes it to ``digits.joblib`` beside this file, and writes ``digit.png``. The
-images come with scikit-learn, so nothing is downloaded.
+``python digits.py`` trains the model and writes ``digits.joblib`` and ``digit.png`` to the folder that ``GUIDE_DATA``
+names, or to this one. The images come with scikit-learn, so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -16,26 +16,34 @@ from PIL import Image
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # it has no types
 from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # it has no types
 
-HERE = Path(__file__).resolve().parent
-MODEL_FILE = HERE / "digits.joblib"
-
 SIDE = 8
 """Pixels on each side of the images that the model was trained with."""
 _INK = 16
 """The data set's value of a pixel that is all ink; 0 is none."""
 
 
-def train(path: Path = MODEL_FILE) -> Path:
+def folder() -> Path:
+    """Return the folder of the model: that of the environment variable ``GUIDE_DATA``, else that of this file."""
+    return Path(os.environ.get("GUIDE_DATA") or Path(__file__).resolve().parent)
+
+
+def model_path() -> Path:
+    """Return the path of the model's file."""
+    return folder() / "digits.joblib"
+
+
+def train(path: Path | None = None) -> Path:
     """Train the model and write it to a file.
 
     The model takes rows of ``SIDE * SIDE`` numbers from 0 (no ink) to 1, and its classes are the digits.
 
     Args:
-        path: The file; one that is there is replaced.
+        path: The file, ``model_path()`` by default; one that is there is replaced.
 
     Returns:
-        The same path.
+        The path of the file.
     """
+    path = path or model_path()
     pixels, digits = load_digits(return_X_y=True)
     model = LogisticRegression(max_iter=1000).fit(pixels / _INK, digits)
     # Written beside and moved, so that a replica that loads it meanwhile reads all of the old or all of the new one.
@@ -57,5 +65,6 @@ def digit_png(digit: int) -> bytes:
 
 if __name__ == "__main__":
     print(train())
-    (HERE / "digit.png").write_bytes(digit_png(3))
-    print(HERE / "digit.png")
+    image = folder() / "digit.png"
+    image.write_bytes(digit_png(3))
+    print(image)

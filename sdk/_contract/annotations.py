@@ -67,9 +67,6 @@ class Unresolved:
     def __ror__(self, other: object) -> Any:
         return typing.Union[other, self]  # noqa: UP007  # a value and no annotation
 
-    def __call__(self) -> None:
-        """Be callable: ``typing`` of Python 3.10 refuses arguments that are not."""
-
 
 class Form(Enum):
     """What an annotation stands for."""
@@ -187,8 +184,7 @@ def fits(value: Any, message: type[Message]) -> bool:
     """
     if isinstance(value, Unresolved):
         return value.name in (message.__name__, "Message", "object")
-    # Python 3.10 calls ``list[int]`` a type.
-    if not isinstance(value, type) or typing.get_origin(value) is not None:
+    if not isinstance(value, type):
         return False
     descriptor = getattr(value, "DESCRIPTOR", None)
     # By name too: the same proto file, loaded under two module names, makes equal classes that are not the same.
@@ -270,7 +266,7 @@ def _filled(cells: Iterator[tuple[str, types.CellType]]) -> Iterator[tuple[str, 
     for name, cell in cells:
         try:
             yield name, cell.cell_contents
-        except ValueError:  # noqa: PERF203  # not bound yet: the class that is being defined
+        except ValueError:  # not bound yet: the class that is being defined
             continue
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
 #: An interceptor, or what makes one when it is called without arguments.
-Interceptor: TypeAlias = "grpc.aio.ServerInterceptor[Any, Any] | Callable[[], grpc.aio.ServerInterceptor[Any, Any]]"
+Interceptor: TypeAlias = "grpc.aio.ServerInterceptor | Callable[[], grpc.aio.ServerInterceptor]"
 
 
 def check_interceptors(class_name: str, interceptors: Any) -> list[Problem]:
@@ -31,7 +31,7 @@ def check_interceptors(class_name: str, interceptors: Any) -> list[Problem]:
     ]
 
 
-def make_interceptors(class_name: str, interceptors: Sequence[Any]) -> list[grpc.aio.ServerInterceptor[Any, Any]]:
+def make_interceptors(class_name: str, interceptors: Sequence[Any]) -> list[grpc.aio.ServerInterceptor]:
     """Return the interceptors of one replica: those given, and what the callables among them make.
 
     Args:

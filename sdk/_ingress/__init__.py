@@ -1,1 +1,1 @@
-"""The way in: a controller that knows the replicas, and on every node a proxy that runs and configures Envoy."""
+"""The ingress: a controller that knows all replicas, and a proxy on every node that runs and configures Envoy."""

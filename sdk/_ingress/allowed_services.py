@@ -1,6 +1,6 @@
-"""From the names in ``grpc_servicer_functions`` to services: looked up where the ingress is started.
+"""Resolve ``grpc_servicer_functions`` to full names of services, in the process that starts the ingress.
 
-The controller and the proxies get full names of services. They never import user code.
+The controller and the proxies get full names only, so they never import user code.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from sdk.options import GrpcOptions
 
 
-def with_services(options: GrpcOptions) -> GrpcOptions:
-    """Return the options with full names of services in place of import paths.
+def resolve_services(options: GrpcOptions) -> GrpcOptions:
+    """Return the options with import paths replaced by full names of services.
 
-    A name whose last part starts with a small letter is that of a function,
-    ``greet_pb2_grpc.add_GreeterServicer_to_server`` or ``greet_pb2_grpc:add_GreeterServicer_to_server``; any other is a
-    service's already.
+    A name whose last part starts with a lower-case letter is the import path of a function,
+    ``greet_pb2_grpc.add_GreeterServicer_to_server`` or ``greet_pb2_grpc:add_GreeterServicer_to_server``. Any other name
+    is the full name of a service.
 
     Args:
         options: Options of the ingress.
 
     Raises:
-        OptionsError: A function can't be imported or registers no service; the text lists every one.
+        OptionsError: A function can't be imported or registers no service. Lists every one.
 
     Example:
         >>> from sdk import GrpcOptions
         >>> path = "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server"
-        >>> with_services(GrpcOptions(grpc_servicer_functions=(path, "greet.Greeter"))).grpc_servicer_functions
+        >>> resolve_services(GrpcOptions(grpc_servicer_functions=(path, "greet.Greeter"))).grpc_servicer_functions
         ('greet.Greeter', 'grpc.health.v1.Health')
     """
     if options.grpc_servicer_functions is None:
@@ -47,7 +47,7 @@ def with_services(options: GrpcOptions) -> GrpcOptions:
             continue
         try:
             services |= _registered_by(getattr(importlib.import_module(module), function))
-        except Exception as error:  # whatever the module raises when it is imported
+        except Exception as error:  # an import may raise anything
             problems.append(f"{name!r} can't be used: {' '.join(str(error).split()) or type(error).__name__}")
     if problems:
         raise OptionsError("GrpcOptions: grpc_servicer_functions: " + "; ".join(problems))
@@ -63,14 +63,14 @@ def _registered_by(function: Any) -> set[str]:
 
 
 class _AnyServicer:
-    """Has every method."""
+    """Servicer that has every method."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda request, context: None
 
 
 class _Recorder:
-    """Stands for a ``grpc.Server`` while a generated function registers its service."""
+    """Fake ``grpc.Server`` that records the services that a generated function registers."""
 
     def __init__(self) -> None:
         self.services: set[str] = set()

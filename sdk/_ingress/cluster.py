@@ -1,4 +1,4 @@
-"""The names of the ingress's actors, and how others find them."""
+"""The ingress in a Ray cluster: actor names, lease times, and lookups in Ray's GCS."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import ray
 NAMESPACE = "sdk-ingress"
 CONTROLLER_NAME = "controller"
 
-#: Seconds between two heartbeats of a replica, and without one until it is forgotten.
+#: Seconds between two heartbeats of a replica, and without a heartbeat until its lease expires.
 HEARTBEAT_S, LEASE_S = 2.0, 7.0
-#: The same for a proxy. Longer, because its Envoy serves on while the proxy is being restarted: who waits for its
-#: acknowledgement must not give up before it is back.
+#: Seconds until the lease of a proxy expires. Longer, because its Envoy keeps serving while the proxy is restarted:
+#: callers that wait for its acknowledgement must not give up before it is back.
 PROXY_LEASE_S = 15.0
 
 
@@ -22,8 +22,20 @@ def proxy_name(node_id: str) -> str:
 
 
 def find_controller() -> Any | None:
-    """Return a handle to the ingress controller, or None when the ingress does not run. Asks Ray, and waits for it."""
+    """Return a handle to the ingress controller; None if the ingress is not running. Blocks on a call to the GCS."""
     try:
         return ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE)
     except ValueError:
         return None
+
+
+def is_draining(node_id: str) -> bool:
+    """Return whether Ray drains a node: it is idle, or its machine will be preempted. Blocks on a call to the GCS.
+
+    Args:
+        node_id: Ray's id of the node.
+    """
+    # Ray has no public API for this. Ray Train calls the same method. Without it, no node counts as draining.
+    state = getattr(getattr(ray._private, "state", None), "state", None)
+    draining_nodes = getattr(state, "get_draining_nodes", None)
+    return draining_nodes is not None and node_id in draining_nodes()

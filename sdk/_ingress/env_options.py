@@ -1,4 +1,4 @@
-"""Options of the ingress in environment variables: ``SDK_GRPC_PORT=9001`` where nobody calls ``sdk.start``."""
+"""Options of the ingress from environment variables, such as ``SDK_GRPC_PORT=9001``, if nothing calls ``sdk.start``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def variable(option: str) -> str:
-    """Return the variable of an option, ``"SDK_GRPC_PORT"`` for ``"port"``."""
+    """Return the name of an option's environment variable, ``"SDK_GRPC_PORT"`` for ``"port"``."""
     return PREFIX + option.upper()
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the options that an environment sets, by name; an empty variable sets nothing.
+    """Return the options that environment variables set, by name. Empty variables are ignored.
 
     Args:
-        environment: Variables by name, such as ``os.environ``. Lists are separated by commas.
+        environment: Variables by name, such as ``os.environ``. Items of lists are separated by commas.
 
     Raises:
-        OptionsError: A variable has no option or a wrong value; the text lists every one.
+        OptionsError: A variable has no option or an invalid value. Lists every one.
 
     Example:
         >>> from_environment({"SDK_GRPC_PORT": "9001", "SDK_GRPC_ROUTE_BY_SERVICE": "true", "HOME": "/root"})
@@ -41,7 +41,7 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             continue
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            wrong.append(f"{name} is no option of the ingress" + (f"; did you mean {near[0]}?" if near else ""))
+            wrong.append(f"{name} is not an option of the ingress" + (f"; did you mean {near[0]}?" if near else ""))
             continue
         option, read = known[name]
         try:
@@ -59,7 +59,7 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _reader(hint: Any) -> Callable[[str], Any] | None:
-    """Return what reads an option of this type from a text; None when it can't be written as one."""
+    """Return the function that parses an option of this type; None if the type has no text form."""
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if get_origin(hint) is tuple:

@@ -1,8 +1,9 @@
-"""The options of the ingress as they were changed last, kept for a controller that Ray starts again.
+"""Store of the changed options of the ingress, for a controller that Ray restarts.
 
-Ray calls an actor's constructor with its first arguments again. A routing table comes back from the proxies, and
-replicas mend what is missing; options would be lost with the last proxy that holds them. So they are kept where Ray
-keeps the actor itself, and Ray Serve its applications: in the key-value store of the GCS.
+Ray restarts an actor with its original arguments. The proxies restore the routing table and the replicas complete it,
+but changed options would be lost. So they are stored in the key-value store of the GCS, where Ray stores the actor
+itself and Ray Serve its applications.
+https://docs.ray.io/en/latest/ray-core/fault_tolerance/actors.html
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import ray
 from ray.experimental import internal_kv
 
 from sdk._ingress.cluster import NAMESPACE
-from sdk.options import LIVE
+from sdk.options import LIVE_OPTIONS
 
 if TYPE_CHECKING:
     from sdk.options import GrpcOptions
@@ -27,33 +28,36 @@ logger = logging.getLogger("sdk.ingress")
 _RETRY_S = 0.2
 
 
-async def keep(options: GrpcOptions) -> None:
-    """Keep the options that this actor has changed, beyond its restarts.
+async def save(options: GrpcOptions) -> None:
+    """Store the live options of this actor, so that a restart keeps them.
 
     Raises:
         ray.exceptions.RayError: The GCS does not answer.
     """
-    live = json.dumps({name: getattr(options, name) for name in LIVE}).encode()
+    live = json.dumps({name: getattr(options, name) for name in LIVE_OPTIONS}).encode()
     await asyncio.to_thread(internal_kv._internal_kv_put, _key(), live, namespace=NAMESPACE)
 
 
-async def restore(first: GrpcOptions) -> GrpcOptions:
-    """Return the options as this actor changed them last; those that it was created with when it never did.
+async def load(first: GrpcOptions) -> GrpcOptions:
+    """Return the options with the stored changes of this actor, if any.
 
-    Asks until the GCS answers: an error in its constructor would end the actor for good.
+    Retries until the GCS answers: an error in its constructor would end the actor for good.
+
+    Args:
+        first: Options that the actor was created with.
     """
     while True:
         try:
             kept = await asyncio.to_thread(internal_kv._internal_kv_get, _key(), namespace=NAMESPACE)
-        except ray.exceptions.RayError as error:  # noqa: PERF203  # each try may fail by itself
-            logger.warning("Ray does not say which options were changed (%s); asking again", error)
+        except ray.exceptions.RayError as error:  # each try may fail separately
+            logger.warning("can't load the changed options from the GCS (%s); trying again", error)
             await asyncio.sleep(_RETRY_S)
         else:
             return first if kept is None else replace(first, **json.loads(kept))
 
 
-async def forget() -> None:
-    """Keep them no longer: this actor ends.
+async def delete() -> None:
+    """Delete the stored options of this actor.
 
     Raises:
         ray.exceptions.RayError: The GCS does not answer.
@@ -62,5 +66,5 @@ async def forget() -> None:
 
 
 def _key() -> bytes:
-    # A restart does not change it, and another ingress has another.
+    # The actor id survives restarts and differs between ingresses.
     return f"options-{ray.get_runtime_context().get_actor_id()}".encode()

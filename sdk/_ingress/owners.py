@@ -1,7 +1,8 @@
-"""What the lives of others mean here: the ingress ends with Ray Serve, applications with the command they belong to.
+"""Shut down the ingress when Ray Serve is gone, and applications when the command that owns them dies.
 
-A command that is killed can't clean up. It owns an object that is not there yet; Ray tells whoever waits for the object
-that its owner has died, within seconds, and not when the owner is only stopped or slow.
+A command that is killed can't clean up. It owns an object that is still pending. Ray raises ``OwnerDiedError`` to those
+that wait for the object within seconds of the owner's death, but not if the owner is only stopped or slow.
+https://docs.ray.io/en/latest/ray-core/fault_tolerance/objects.html
 """
 
 from __future__ import annotations
@@ -17,58 +18,58 @@ logger = logging.getLogger("sdk.ingress")
 
 
 class Absence:
-    """For how long something has been gone. Plain state; times are monotonic seconds.
+    """Detects a long absence of something. Plain state; times are monotonic seconds.
 
     Args:
-        patience_s: Seconds until it counts as gone for good.
+        timeout_s: Seconds of absence after which it counts as gone for good.
 
     Example:
         >>> absence = Absence(8.0)
-        >>> absence.note(False, now=0.0), absence.note(False, now=7.9), absence.note(False, now=8.0)
+        >>> absence.update(False, now=0.0), absence.update(False, now=7.9), absence.update(False, now=8.0)
         (False, False, True)
-        >>> absence.note(True, now=9.0), absence.note(False, now=10.0)
+        >>> absence.update(True, now=9.0), absence.update(False, now=10.0)
         (False, False)
     """
 
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._since: float | None = None
 
-    def note(self, is_there: bool, now: float) -> bool:
-        """Note whether it is there. Returns whether it has been gone for good."""
+    def update(self, is_there: bool, now: float) -> bool:
+        """Record whether it is there, and return whether it is gone for good."""
         if is_there:
             self._since = None
         elif self._since is None:
             self._since = now
-        return self._since is not None and now - self._since >= self._patience_s
+        return self._since is not None and now - self._since >= self._timeout_s
 
 
-class Ties:
-    """The commands that applications belong to."""
+class OwnerLeases:
+    """Leases of the commands that own applications."""
 
     def __init__(self) -> None:
         self._released: dict[str, asyncio.Event] = {}
 
     async def hold(self, key: str) -> None:
-        """Return when the command lets go. Whoever calls this owns what it returns."""
+        """Return when the command releases its lease. The caller owns the returned object."""
         await self._released.setdefault(key, asyncio.Event()).wait()
         self._released.pop(key, None)
 
     def release(self, key: str) -> None:
-        """Let go: the end of the command means nothing any more."""
+        """Release a lease: the end of the command has no effect any more."""
         self._released.setdefault(key, asyncio.Event()).set()
 
-    async def end_with_owner(self, held: Any, end: Callable[[], None]) -> None:
-        """Wait until the command lets go; when it dies instead, call ``end`` in a thread.
+    async def call_on_owner_death(self, held: Any, end: Callable[[], None]) -> None:
+        """Wait until the command releases its lease. If it dies instead, call a function in a thread.
 
         Args:
-            held: What the command's call of :meth:`hold` will return.
-            end: What is left to do.
+            held: The object that the command's call of :meth:`hold` will return.
+            end: The function.
         """
         try:
             await held
         except ray.exceptions.OwnerDiedError:
-            logger.warning("a command was killed; what it served is ended")
+            logger.warning("a command was killed; removing its applications")
             await asyncio.to_thread(end)
         except ray.exceptions.RayError as error:
             logger.warning("a command is no longer watched (%s)", type(error).__name__)

@@ -1,4 +1,4 @@
-"""The proxies as Ray actors: which nodes have one, and how one is made and stopped."""
+"""The proxies as Ray actors: list, create and stop them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sdk.ingress")
 
-# Seconds that a proxy gets to stop; some of them for being restarted.
-_STOP_PATIENCE_S = 10.0
+# Seconds that a proxy has to stop, including a possible restart of its actor.
+_STOP_TIMEOUT_S = 10.0
 _RETRY_S = 0.2
 
 
 def alive_nodes() -> dict[str, bool]:
-    """Return the ids of the nodes, each with whether it is the head."""
+    """Return node id → whether it is the head node, for all nodes that are alive."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return {node["NodeID"]: "node:__internal_head__" in node["Resources"] for node in nodes if node["Alive"]}
 
 
-def nodes_with_one(nodes: set[str]) -> set[str]:
-    """Return those of the nodes whose proxy exists already."""
+def nodes_with_proxy(nodes: set[str]) -> set[str]:
+    """Return those of the nodes that have a proxy actor."""
     names = {
         actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE
     }
@@ -38,7 +38,7 @@ def nodes_with_one(nodes: set[str]) -> set[str]:
 
 
 def create(node_id: str, options: GrpcOptions) -> Any:
-    """Return a handle to the proxy of a node; it is created when there is none."""
+    """Return a handle to the proxy of a node, and create it if it does not exist."""
     return (
         ray.remote(Proxy)
         .options(
@@ -55,14 +55,14 @@ def create(node_id: str, options: GrpcOptions) -> Any:
 
 
 async def stop(actor: Any) -> None:
-    """Stop a proxy with its Envoy, and end the actor."""
-    deadline = time.monotonic() + _STOP_PATIENCE_S
+    """Stop a proxy with its Envoy, and kill the actor."""
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
     while (left := deadline - time.monotonic()) > 0:
         try:
             await asyncio.wait_for(actor.stop.remote(), left)
             break
-        except (ray.exceptions.RayError, asyncio.TimeoutError) as error:  # each try may fail
-            # One that is being restarted finds the Envoy of its predecessor, and can end it.
-            logger.warning("a proxy did not stop by itself: %s", error)
+        except (TimeoutError, ray.exceptions.RayError) as error:  # each try may fail
+            # An actor that is being restarted adopts the Envoy of its predecessor and can stop it.
+            logger.warning("can't stop a proxy (%s); trying again", error)
             await asyncio.sleep(_RETRY_S)
     await asyncio.to_thread(ray.kill, actor)

@@ -1,4 +1,4 @@
-"""What a restarted controller must hear before it publishes: what the proxies hold. Plain state."""
+"""Recovery of a restarted controller: wait for the proxies' routing tables before the first publish. Plain state."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ import time
 from collections.abc import Callable, Set
 
 
-class Learning:
-    """Whether a proxy of an earlier controller may still hold more than this one knows.
+class Recovery:
+    """Decides when a restarted controller knows all replicas that proxies of an earlier controller route to.
 
-    Nothing may be published before: an Envoy would drop replicas that live. It is over when every proxy that was there
-    before has said what it holds, or when each replica that lives has had the time to register by itself.
+    If it published earlier, Envoys would drop running replicas. Recovery is over when every proxy of the earlier
+    controller has reported its routing table, or when every running replica has had time to register.
 
     Args:
-        patience_s: Seconds in which every replica that lives registers.
+        timeout_s: Seconds in which every running replica registers.
         clock: Monotonic seconds.
 
     Example:
-        >>> learning = Learning(7.0, clock=lambda: 0.0)
-        >>> learning.expect({"node"})
-        >>> learning.is_over
+        >>> recovery = Recovery(7.0, clock=lambda: 0.0)
+        >>> recovery.expect({"node"})
+        >>> recovery.is_over
         False
-        >>> learning.hear("node", holds_table=True)
-        >>> learning.is_over
+        >>> recovery.record_report("node", holds_table=True)
+        >>> recovery.is_over
         True
     """
 
-    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until = clock() + patience_s
+        self._until = clock() + timeout_s
         self._silent: set[str] | None = None
-        self._heard: set[str] = set()
+        self._reported: set[str] = set()
         self._has_table = False
         self._is_over = False
 
     def expect(self, nodes: Set[str]) -> None:
-        """Note the nodes whose proxy was there before this controller; before this nothing is over."""
-        self._silent = set(nodes) - self._heard
+        """Set the nodes whose proxy is older than this controller. Recovery is not over before this call."""
+        self._silent = set(nodes) - self._reported
         if not nodes:
-            self._is_over = True  # the first controller: there is nothing to learn
+            self._is_over = True  # the first controller: nothing to recover
         self._conclude()
 
     @property
     def is_expecting(self) -> bool:
-        """Whether it knows already whom to wait for."""
+        """True after :meth:`expect`."""
         return self._silent is not None
 
-    def hear(self, node_id: str, *, holds_table: bool) -> None:
-        """Note what the proxy of a node says."""
-        self._heard.add(node_id)
+    def record_report(self, node_id: str, *, holds_table: bool) -> None:
+        """Record a report of the proxy of a node."""
+        self._reported.add(node_id)
         self._has_table = self._has_table or holds_table
         if self._silent is not None:
             self._silent.discard(node_id)
@@ -56,11 +56,11 @@ class Learning:
 
     @property
     def is_over(self) -> bool:
-        """Whether the registry holds all that is served."""
+        """True if the registry is complete."""
         self._conclude()
         return self._is_over
 
     def _conclude(self) -> None:
         if not self._is_over and self._silent is not None:
-            # Proxies that hold nothing have lost it together with the earlier controller: only replicas know.
+            # If all proxies have lost their tables together with the earlier controller, only replicas know.
             self._is_over = (not self._silent and self._has_table) or self._clock() >= self._until

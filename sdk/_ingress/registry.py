@@ -1,7 +1,7 @@
-"""What the controller knows: replicas with leases, and proxies with the version they serve. Plain state.
+"""Registry of replicas and proxies, with leases. Plain state.
 
-Nothing is stored. After a restart the registry is filled again by the replicas' heartbeats and, so that it never
-publishes less than the truth, by what the proxies still hold.
+Nothing is stored. After a restart the heartbeats of replicas fill the registry again, and so do the routing tables of
+the proxies, so that it never publishes less than what is served.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from sdk._xds.rejection import Refusal
+    from sdk._xds.rejection import RejectedApplication
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One ready replica, as it announces itself.
+    """One ready replica, as it registers.
 
     Attributes:
         application: Name of its application.
         deployment: Name of its deployment.
-        services: Full names of the proto services that it answers.
-        endpoint: Where it listens.
+        services: Full names of the proto services that it serves.
+        endpoint: Address of its wire server.
         descriptors: Digest of the descriptors of its services.
-        idempotent: Paths of the methods that may be called again when a replica is lost.
-        max_waiting: Most calls that each proxy lets wait while its deployment has no replica; zero when that never
-            happens on purpose.
+        idempotent: Paths of the methods whose calls may be retried if a replica is lost.
+        max_waiting: Maximum number of calls that wait at each proxy while the deployment has no replica; zero if it
+            never scales to zero.
     """
 
     application: str
@@ -42,8 +42,8 @@ class Replica:
     max_waiting: int = 0
 
     @property
-    def described(self) -> Deployment:
-        """Its deployment, without endpoints."""
+    def as_deployment(self) -> Deployment:
+        """The replica's deployment, without endpoints."""
         return Deployment(
             self.deployment,
             self.services,
@@ -55,11 +55,11 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a replica gets for its registration and for each heartbeat.
+    """Lease of a replica, renewed by each heartbeat.
 
     Attributes:
         options: Options of the ingress.
-        several_nodes: Whether proxies on other nodes must reach the replica; else it listens on loopback only.
+        several_nodes: True if proxies on other nodes must reach the replica; otherwise it listens on loopback only.
     """
 
     options: GrpcOptions
@@ -68,16 +68,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ProxyState:
-    """What a proxy reports of itself.
+    """State of a proxy, as it reports it.
 
     Attributes:
-        proxy_id: Unique for each life of a proxy actor.
+        proxy_id: Unique id of one run of a proxy actor.
         node_id: Ray's id of its node.
-        address: Where its Envoy listens, ``"127.0.0.1:9000"``.
+        address: Address of its Envoy, ``"127.0.0.1:9000"``.
         version: Version of the snapshot that its Envoy acknowledged; 0 before the first.
-        envoy_pid: Envoy's process id, 0 while it does not run.
-        problem: Why it can't serve, or empty.
-        refusals: Applications whose newest state its Envoy refused; all others are served at ``version``.
+        envoy_pid: Envoy's process id; 0 while it is not running.
+        problem: Reason why it can't serve, or empty.
+        rejected_applications: Applications whose newest state its Envoy rejected. All others are served at ``version``.
     """
 
     proxy_id: str
@@ -86,21 +86,21 @@ class ProxyState:
     version: int = 0
     envoy_pid: int = 0
     problem: str = ""
-    refusals: tuple[Refusal, ...] = ()
+    rejected_applications: tuple[RejectedApplication, ...] = ()
 
 
 class Registry:
     """The registry of replicas and proxies.
 
     Args:
-        lease_s: Seconds without a heartbeat after which a replica is forgotten.
-        proxy_lease_s: The same for a proxy; by default as long.
-        pause_s: Seconds between two calls of :meth:`expire` above which this process was stopped itself (a suspended
-            machine, a stopped container), and could hear no heartbeat: such a time counts against nobody's lease.
+        lease_s: Seconds without a heartbeat after which a replica is removed.
+        proxy_lease_s: Seconds without a report after which a proxy is removed; ``lease_s`` by default.
+        pause_s: Seconds between two calls of :meth:`expire` above which this process itself was paused (a suspended
+            machine, a stopped container) and received no heartbeat. Such a pause extends all leases.
         options: Options of the ingress, with full names of services in ``grpc_servicer_functions``.
         clock: Monotonic seconds.
-        first_version: Versions grow from here; the time in milliseconds, so that a restarted controller goes on above
-            every version that its predecessor published.
+        first_version: The first version. By default the time in milliseconds, so that the versions of a restarted
+            controller are above all versions of its predecessor.
 
     Example:
         >>> registry = Registry(lease_s=5.0, clock=lambda: 0.0, first_version=1)
@@ -122,89 +122,89 @@ class Registry:
         self._lease_s = lease_s
         self._pause_s = pause_s
         self._clock = clock
-        self._looked_at = clock()
+        self._expired_at = clock()
         self._proxy_lease_s = lease_s if proxy_lease_s is None else proxy_lease_s
         self._options = options or GrpcOptions()
-        # What replicas say that they serve with.
-        self._followed: dict[str, GrpcOptions] = {}
+        # The options that each replica reported to serve with.
+        self._replica_options: dict[str, GrpcOptions] = {}
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
-        # Replicas that have deregistered, for as long as a new controller learns.
-        self._left: dict[str, float] = {}
-        # An application stays known when its last replica leaves: "no replica is ready" is not "no such application".
-        # Without endpoints, which are those of its replicas at the time.
-        self._known: dict[str, dict[str, Deployment]] = {}
+        # Deregistered replicas, with the time until which adopt() ignores them.
+        self._deregistered: dict[str, float] = {}
+        # Application → deployment. An application stays known when its last replica leaves, because calls must end
+        # UNAVAILABLE then, not NOT_FOUND. Without endpoints, which are added for each snapshot.
+        self._deployments: dict[str, dict[str, Deployment]] = {}
         self._descriptors: dict[str, bytes] = {}
         self._proxies: dict[str, ProxyState] = {}
         self._proxy_leases: dict[str, float] = {}
         self.snapshot = Snapshot(
             int(time.time() * 1000) if first_version is None else first_version,
-            **self._of_options(),
+            **self._option_fields(),
         )
 
     # -- replicas -----------------------------------------------------------------------------
 
     def register(self, replica: Replica, descriptors: bytes = b"") -> None:
-        """Add a replica, or renew the lease of one that is known.
+        """Add a replica, or replace one with the same id and renew its lease.
 
         Args:
-            replica: What it announces.
-            descriptors: The serialized ``FileDescriptorSet`` whose digest it announces.
+            replica: The replica.
+            descriptors: The serialized ``FileDescriptorSet`` with the replica's digest.
         """
         self._leases[replica.endpoint.replica_id] = self._clock() + self._lease_s
-        self._know(replica.application, replica.described)
+        self._add_deployment(replica.application, replica.as_deployment)
         if replica.descriptors:
             self._descriptors[replica.descriptors] = descriptors
         self._replicas[replica.endpoint.replica_id] = replica
         self._publish()
 
     def renew(self, replica_id: str) -> bool:
-        """Renew a lease. Returns False when the replica, or what it announces, is not known and it must register."""
+        """Renew a lease. Return False if the replica or its descriptors are unknown, so that it must register."""
         replica = self._replicas.get(replica_id)
         if replica is None or (replica.descriptors and replica.descriptors not in self._descriptors):
             return False
         self._leases[replica_id] = self._clock() + self._lease_s
         return True
 
-    def note_followed(self, replica_id: str, options: GrpcOptions) -> bool:
-        """Note the options that a replica serves with. Returns whether they are others than it said before."""
-        before = self._followed.get(replica_id)
-        self._followed[replica_id] = options
+    def set_replica_options(self, replica_id: str, options: GrpcOptions) -> bool:
+        """Record the options that a replica serves with, and return whether they have changed."""
+        before = self._replica_options.get(replica_id)
+        self._replica_options[replica_id] = options
         return before != options
 
     def deregister(self, replica_id: str) -> None:
-        """Remove a replica. One that is not known may still come from a proxy that holds it, and must not."""
-        self._left[replica_id] = self._clock() + self._lease_s
+        """Remove a replica. An unknown one is remembered, because :meth:`adopt` must not bring it back."""
+        self._deregistered[replica_id] = self._clock() + self._lease_s
         if self._replicas.pop(replica_id, None) is not None:
             del self._leases[replica_id]
             self._publish()
 
     def expire(self) -> tuple[str, ...]:
-        """Forget replicas and proxies whose lease has run out, and return the replicas' ids."""
+        """Remove replicas and proxies whose lease has expired, and return the ids of the replicas."""
         now = self._clock()
-        pause, self._looked_at = now - self._looked_at, now
+        pause, self._expired_at = now - self._expired_at, now
         if pause > self._pause_s:
             for leases in self._leases, self._proxy_leases:
                 leases.update((key, until + pause) for key, until in leases.items())
         gone = tuple(replica_id for replica_id, until in self._leases.items() if until <= now)
         for replica_id in gone:
             del self._replicas[replica_id], self._leases[replica_id]
-        self._left = {replica_id: until for replica_id, until in self._left.items() if until > now}
+        self._deregistered = {replica_id: until for replica_id, until in self._deregistered.items() if until > now}
         for proxy_id in [proxy_id for proxy_id, until in self._proxy_leases.items() if until <= now]:
-            self.forget_proxy(proxy_id)
+            self.remove_proxy(proxy_id)
         if gone:
             self._publish()
         return gone
 
     def adopt(self, snapshot: Snapshot) -> None:
-        """Take over what a proxy still holds from an earlier controller; each replica must renew its lease soon."""
+        """Adopt a proxy's routing table from an earlier controller. Each replica must renew its lease in time."""
         for application in snapshot.applications:
             for deployment in application.deployments:
-                known = self._known.setdefault(application.name, {})
+                known = self._deployments.setdefault(application.name, {})
                 services = (*deployment.services, *deployment.hidden)
                 known.setdefault(deployment.name, replace(deployment, services=services, hidden=(), endpoints=()))
                 for endpoint in deployment.endpoints:
-                    if endpoint.replica_id not in self._replicas and endpoint.replica_id not in self._left:
+                    if endpoint.replica_id not in self._replicas and endpoint.replica_id not in self._deregistered:
                         self._replicas[endpoint.replica_id] = Replica(
                             application.name,
                             deployment.name,
@@ -218,114 +218,119 @@ class Registry:
         self._publish(at_least=snapshot.version)
 
     def descriptors(self, digest: str) -> bytes | None:
-        """Return the serialized ``FileDescriptorSet`` that some replica announced; None when none did."""
+        """Return the serialized ``FileDescriptorSet`` of a digest; None if it is unknown."""
         return self._descriptors.get(digest)
 
     # -- options ------------------------------------------------------------------------------
 
     @property
     def options(self) -> GrpcOptions:
-        """The options of the ingress, as they were changed last."""
+        """The current options of the ingress."""
         return self._options
 
     def reconfigure(self, options: GrpcOptions) -> None:
-        """Change the options of the ingress; those that can't change while it runs stay."""
-        self._options = self._options.with_live_of(options)
+        """Change the live options of the ingress. All others stay."""
+        self._options = self._options.with_live_options_of(options)
         self._publish()
 
     @property
-    def behind(self) -> tuple[str, ...]:
-        """The ids of the replicas that have not said that they serve with these options, sorted."""
-        return tuple(sorted(key for key in self._replicas if self._followed.get(key) != self._options))
+    def outdated_replicas(self) -> tuple[str, ...]:
+        """Ids of the replicas that have not reported to serve with the current options, sorted."""
+        return tuple(sorted(key for key in self._replicas if self._replica_options.get(key) != self._options))
 
     # -- applications -------------------------------------------------------------------------
 
     def announce(self, application: str, deployments: Iterable[tuple[Deployment, bytes]]) -> None:
-        """Make deployments known that may have had no replica yet, which would have announced them.
+        """Add deployments that may not have had a replica yet.
 
         Args:
             application: Name of their application.
-            deployments: Each without endpoints, with the serialized ``FileDescriptorSet`` whose digest it holds.
+            deployments: Deployments without endpoints, each with its serialized ``FileDescriptorSet``.
         """
         for deployment, descriptors in deployments:
-            self._know(application, deployment)
+            self._add_deployment(application, deployment)
             if deployment.descriptors:
                 self._descriptors[deployment.descriptors] = descriptors
         self._publish()
 
     def without_replicas(self) -> tuple[tuple[str, str], ...]:
-        """Return application and name of the deployments that no ready replica serves."""
+        """Return application and name of the deployments without a ready replica."""
         serving = {(replica.application, replica.deployment) for replica in self._replicas.values()}
-        return tuple((app, name) for app, known in self._known.items() for name in known if (app, name) not in serving)
+        return tuple(
+            (app, name) for app, known in self._deployments.items() for name in known if (app, name) not in serving
+        )
 
-    def forget(self, deployments: Iterable[tuple[str, str]]) -> None:
-        """Drop deployments that Ray Serve no longer has, each by application and name; those with a replica stay."""
+    def remove_deployments(self, deployments: Iterable[tuple[str, str]]) -> None:
+        """Remove deployments, given as (application, name), that Ray Serve has removed. Those with a replica stay."""
         gone = set(deployments) & set(self.without_replicas())
         for application, name in gone:
-            del self._known[application][name]
-            if not self._known[application]:
-                del self._known[application]
+            del self._deployments[application][name]
+            if not self._deployments[application]:
+                del self._deployments[application]
         if gone:
             self._publish()
 
     def delete_application(self, name: str) -> None:
-        """Drop an application that was deleted, with replicas that died and whose lease has not run out yet."""
+        """Remove a deleted application, with replicas that died and whose lease has not expired yet."""
         for replica_id in [r.endpoint.replica_id for r in self._replicas.values() if r.application == name]:
             del self._replicas[replica_id], self._leases[replica_id]
-        if self._known.pop(name, None) is not None:
+        if self._deployments.pop(name, None) is not None:
             self._publish()
 
     # -- proxies ------------------------------------------------------------------------------
 
     def report(self, state: ProxyState) -> None:
-        """Note what a proxy reports; it replaces an earlier proxy of the same node."""
+        """Record a proxy's state. It replaces an earlier proxy of the same node."""
         for proxy_id in [p.proxy_id for p in self._proxies.values() if p.node_id == state.node_id]:
             if proxy_id != state.proxy_id:
-                self.forget_proxy(proxy_id)
+                self.remove_proxy(proxy_id)
         self._proxies[state.proxy_id] = state
         self._proxy_leases[state.proxy_id] = self._clock() + self._proxy_lease_s
 
-    def forget_proxy(self, proxy_id: str) -> None:
-        """Drop a proxy: nobody waits for its acknowledgement any more."""
+    def remove_proxy(self, proxy_id: str) -> None:
+        """Remove a proxy, so that no caller waits for its acknowledgement."""
         self._proxies.pop(proxy_id, None)
         self._proxy_leases.pop(proxy_id, None)
 
     @property
     def proxies(self) -> tuple[ProxyState, ...]:
-        """The proxies that report, sorted by node."""
+        """State of each proxy, sorted by node."""
         return tuple(sorted(self._proxies.values(), key=lambda proxy: proxy.node_id))
 
     def is_acknowledged(self, version: int) -> bool:
-        """Tell whether the Envoy of every proxy that can serve has acknowledged this version."""
+        """Return whether the Envoy of every proxy without a problem has acknowledged this version."""
         return all(proxy.version >= version for proxy in self._proxies.values() if not proxy.problem)
 
     # -- the snapshot -------------------------------------------------------------------------
 
-    def _know(self, application: str, deployment: Deployment) -> None:
-        known = self._known.setdefault(application, {})
+    def _add_deployment(self, application: str, deployment: Deployment) -> None:
+        known = self._deployments.setdefault(application, {})
         known.pop(deployment.name, None)
-        known[deployment.name] = deployment  # the last one is the newest
+        known[deployment.name] = deployment  # the newest is last
 
     def _drop_replaced(self) -> None:
-        """Drop deployments without replicas whose services newer ones of their application serve: an update's old."""
+        """Remove deployments without replicas whose services a newer deployment of the application serves.
+
+        An update has renamed or replaced them.
+        """
         silent = set(self.without_replicas())
-        for application, known in self._known.items():
+        for application, known in self._deployments.items():
             taken: set[str] = set()
             for name, deployment in reversed(list(known.items())):
                 if (application, name) in silent and not taken.isdisjoint(deployment.services):
                     del known[name]
                 taken.update(deployment.services)
 
-    def _of_options(self) -> dict[str, Any]:
-        """Return what every snapshot says of the options."""
+    def _option_fields(self) -> dict[str, Any]:
+        """Return the fields of a snapshot that come from the options."""
         return {
             "route_by_service": self._options.route_by_service,
             "listed_services_only": self._options.grpc_servicer_functions is not None,
             "request_timeout_s": self._options.request_timeout_s,
         }
 
-    def _routed(self, deployment: Deployment) -> Deployment:
-        """Return a deployment with the services apart that the options keep from clients."""
+    def _hide_unlisted(self, deployment: Deployment) -> Deployment:
+        """Return a deployment with the services that the options hide from clients moved to ``hidden``."""
         listed = self._options.grpc_servicer_functions
         if listed is None:
             return deployment
@@ -344,19 +349,22 @@ class Registry:
             Application(
                 name,
                 tuple(
-                    replace(self._routed(known), endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
-                    # Where an update has two deployments serve one service for a while, the first is routed to.
+                    replace(self._hide_unlisted(known), endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
+                    # During an update two deployments may serve one service for a while: the first one gets its calls,
+                    # so those with replicas come first.
                     for deployment, known in sorted(
                         deployments.items(), key=lambda item: ((name, item[0]) not in endpoints, item[0])
                     )
                 ),
             )
-            for name, deployments in sorted(self._known.items())
+            for name, deployments in sorted(self._deployments.items())
         )
         announced = {deployment.descriptors for known in applications for deployment in known.deployments}
         self._descriptors = {digest: data for digest, data in self._descriptors.items() if digest in announced}
-        self._followed = {key: options for key, options in self._followed.items() if key in self._replicas}
-        table = replace(self.snapshot, applications=applications, **self._of_options())
+        self._replica_options = {
+            key: options for key, options in self._replica_options.items() if key in self._replicas
+        }
+        table = replace(self.snapshot, applications=applications, **self._option_fields())
         if table != self.snapshot:
             self.snapshot = replace(table, version=max(table.version, at_least) + 1)
         elif at_least > self.snapshot.version:

@@ -12,9 +12,9 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus as ServeState
 
-from sdk._ingress.allowed_services import with_services
+from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
-from sdk._ingress.controller import IngressStatus, create
+from sdk._ingress.controller import IngressStatus, create_controller
 from sdk._ingress.env_options import from_environment
 from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
@@ -61,7 +61,7 @@ def start(options: GrpcOptions | None = None) -> None:
         >>> import sdk
         >>> sdk.start(sdk.GrpcOptions(port=9000))  # doctest: +SKIP
     """
-    options = None if options is None else with_services(options)  # what is wrong there needs no cluster
+    options = None if options is None else resolve_services(options)  # what is wrong there needs no cluster
     _connect()
     controller = find_controller()
     if controller is None:
@@ -73,8 +73,8 @@ def start(options: GrpcOptions | None = None) -> None:
             serve.start(proxy_location="Disabled")
     if controller is not None:
         return
-    wanted = with_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
-    controller = create(wanted, deployed, has_serve, wake)
+    wanted = resolve_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
+    controller = create_controller(wanted, deployed, has_serve, wake)
     problem = _call(controller.wait_ready, _START_PATIENCE_S, patience_s=_START_PATIENCE_S + 10)
     if problem:
         stop_ingress()
@@ -161,7 +161,7 @@ def require_routed(name: str) -> None:
     refused = {
         str(refusal)
         for proxy in (ingress.proxies if ingress else ())
-        for refusal in proxy.refusals
+        for refusal in proxy.rejected_applications
         if refusal.application == name
     }
     if refused:

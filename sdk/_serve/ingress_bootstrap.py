@@ -13,9 +13,9 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from sdk._ingress.allowed_services import with_services
+from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
-from sdk._ingress.controller import create
+from sdk._ingress.controller import create_controller
 from sdk._ingress.env_options import variable
 from sdk._serve.cold_start import wake
 from sdk._serve.internals import find_serve, forget_gone_serve, serve_settings
@@ -58,8 +58,8 @@ def join_ingress(wanted: Mapping[str, Any]) -> Joined:
     settings = serve_settings(controller, _SERVE_PATIENCE_S) if controller is not None else None
     if settings is not None and (problem := conflict(settings, wanted)):
         return Joined(None, problem)
-    options = with_services(options_behind(settings, wanted))
-    controller = create(options, deployed, has_serve, wake)
+    options = resolve_services(options_behind(settings, wanted))
+    controller = create_controller(options, deployed, has_serve, wake)
     problem = ray.get(controller.wait_ready.remote(_START_PATIENCE_S), timeout=_START_PATIENCE_S * 2)
     return Joined(controller, f"{problem} ({_choose_port()})" if problem else "")
 

@@ -54,14 +54,14 @@ class Tie:
         with contextlib.suppress(ray.exceptions.RayError):
             controller = find_controller()
             if controller is not None:
-                ray.get(controller.release.remote(key), timeout=_LOOK_S)
+                ray.get(controller.release_owner_lease.remote(key), timeout=_LOOK_S)
 
     def _hold(self) -> Any | None:
         controller = find_controller()
         if controller is None:
             return None
-        held = controller.hold.remote(self._key)
-        controller.tie.remote([held], self._end)
+        held = controller.hold_owner_lease.remote(self._key)
+        controller.watch_owner_lease.remote([held], self._end)
         return held
 
     def _keep(self) -> None:

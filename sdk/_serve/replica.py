@@ -22,7 +22,7 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
 from sdk._contract.interceptors import make_interceptors
-from sdk._ingress.builtin.reflection import announce
+from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._ingress.cluster import HEARTBEAT_S, find_controller
 from sdk._ingress.env_options import from_environment
 from sdk._ingress.registry import Lease, Replica
@@ -77,7 +77,7 @@ class ReplicaHost:
             method.cardinality.server_streaming for service in definition.services for method in service.methods
         )
         self._idempotent = definition.idempotent_paths
-        self._digest, self._descriptors = announce(service.file for service in definition.services)
+        self._digest, self._descriptors = serialize_descriptors(service.file for service in definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()
         self._controller: Any = None
@@ -92,7 +92,7 @@ class ReplicaHost:
         # What the wire server logs goes where the handlers' own lines go, as Ray Serve was told to log.
         logging.getLogger("sdk").parent = logger
         self._server = WireServer(
-            [row for shim in definition.shims for row in shim.rows(implementation)],
+            [binding for shim in definition.shims for binding in shim.bindings(implementation)],
             self._settings(),
             on_start=request_context_setter(self._application),
             on_cancel=cancel_child_requests,
@@ -201,7 +201,7 @@ class ReplicaHost:
                     return True  # without an ingress nobody routes here
                 left: bool = await controller.deregister.remote(self._replica_id, patience_s)
                 return left
-            except ray.exceptions.RayError as error:  # noqa: PERF203  # each try may fail by itself
+            except ray.exceptions.RayError as error:  # each try may fail by itself
                 logger.warning("the ingress could not be told that %s leaves: %s", self._replica_id, error)
                 await asyncio.sleep(_RETRY_S)
         return False

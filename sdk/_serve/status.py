@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ray.serve.schema import ApplicationStatus as ServeState
 from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]  # where Ray Serve's own status has it from
 
-from sdk._ingress.envoy.listening import address_text
+from sdk._ingress.envoy.listening import format_address
 
 if TYPE_CHECKING:
     from ray.serve.schema import ApplicationStatusOverview
@@ -131,9 +131,11 @@ def combine(
                     deployment.status.value,
                     known.services if known else (),
                     deployment.replica_states.get(ReplicaState.RUNNING, 0),
-                    tuple(address_text(endpoint.host, endpoint.port) for endpoint in known.endpoints) if known else (),
+                    tuple(format_address(endpoint.host, endpoint.port) for endpoint in known.endpoints)
+                    if known
+                    else (),
                     deployment.message,
-                    known is not None and known.is_held,
+                    known is not None and known.holds_calls,
                 )
             )
         applications.append(ApplicationStatus(name, overview.status.value, tuple(deployments), overview.message))
@@ -145,7 +147,7 @@ def combine(
             p.address,
             p.version == ingress.snapshot.version,
             p.envoy_pid,
-            "; ".join(filter(None, [p.problem, *map(str, p.refusals)])),
+            "; ".join(filter(None, [p.problem, *map(str, p.rejected_applications)])),
             p.version,
         )
         for p in ingress.proxies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sdk._ingress.builtin.reflection import announce
+from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.autoscaling import max_waiting
 from sdk._serve.cold_start import WAKE_METHOD
 from sdk._serve.internals import built_deployments
@@ -33,7 +33,7 @@ def sleepers(application: serve.Application, name: str) -> list[tuple[Deployment
             continue
         definition: Definition = cls.__grpc_definition__
         services = tuple(service.full_name for service in definition.services)
-        digest, descriptors = announce(service.file for service in definition.services)
+        digest, descriptors = serialize_descriptors(service.file for service in definition.services)
         known = Deployment(
             deployment, services, descriptors=digest, idempotent=definition.idempotent_paths, max_waiting=most
         )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs does not know it
+from grpc.aio import EOF
 
 from sdk._wire import frames
 from sdk._wire import metadata as md

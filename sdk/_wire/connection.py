@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
+from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
 from sdk._wire import http_errors
 from sdk._wire import metadata as md
 from sdk._wire.call import Call
@@ -132,10 +132,10 @@ class Connection(asyncio.Protocol):
 
     def _answer_health_check(self) -> None:
         """Answer Envoy's health check. Not counted as a call."""
-        if self._path != ALIVENESS_PATH.encode():
+        if self._path != HEALTH_CHECK_PATH.encode():
             raise HttpError(*http_errors.NOT_POST)
         self.request_number -= 1  # for the reaper: the connection is in use
-        self._transport.write(ALIVE)
+        self._transport.write(HEALTH_CHECK_RESPONSE)
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0

@@ -6,7 +6,7 @@ Decided once per method, when the server starts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdk._wire.answering import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
 from sdk._wire.interceptors import intercept
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
     from sdk._wire.call import Call
     from sdk._wire.route import Answer
-    from sdk.service import Row
+    from sdk.service import MethodBinding
 
 
 def build_routes(
-    rows: Iterable[Row],
+    bindings: Iterable[MethodBinding],
     compression: grpc.Compression | None = None,
-    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> dict[bytes, Route]:
     """Return the routes by path.
 
     Args:
-        rows: The methods and their handlers.
+        bindings: The methods and their handlers.
         compression: Compression of responses whose handler does not choose one.
         interceptors: Run between a call and its handler, the outermost first.
     """
-    routes = {row.method.path.encode(): Route(row) for row in rows}
+    routes = {binding.method.path.encode(): Route(binding) for binding in bindings}
     for route in routes.values():
         route.answer = _answer_for(route)
     if interceptors:

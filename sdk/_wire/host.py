@@ -172,7 +172,7 @@ class Host:
         """Wait until no call runs or waits, for at most this many seconds."""
         if self.ongoing or self.queue:
             self._idle = asyncio.Event()
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
 
     # -- threads ------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ class IdleReaper:
             if left <= 0:
                 return
             self._closed = asyncio.Event()
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closed.wait(), left)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -36,7 +36,7 @@ class CallDetails(NamedTuple):
     invocation_metadata: Metadata
 
 
-def intercept(routes: dict[bytes, Route], interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]) -> None:
+def intercept(routes: dict[bytes, Route], interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
     """Answer every route through interceptors, the first of them outermost."""
     handlers = {path.decode(): _innermost(route) for path, route in routes.items()}
 

@@ -17,7 +17,7 @@ from sdk._wire.metadata import INTERNAL
 from sdk.errors import RpcError
 
 if TYPE_CHECKING:
-    from sdk.service import Row
+    from sdk.service import MethodBinding
 
 #: Answers a call: runs the handler and sends its messages. Any: a Call, whose module imports this one.
 Answer: TypeAlias = "Callable[[Any, Route], Awaitable[None]]"
@@ -27,7 +27,7 @@ class Route:
     """One method bound to its handler.
 
     Args:
-        row: The method and the bound method that answers it.
+        binding: The method and the bound method that answers it.
 
     Attributes:
         answer: The way to answer a call, which :mod:`sdk._wire.dispatch` picks.
@@ -43,16 +43,16 @@ class Route:
 
     answer: Answer
 
-    def __init__(self, row: Row) -> None:
-        method = row.method
+    def __init__(self, binding: MethodBinding) -> None:
+        method = binding.method
         self.method = method
-        self.handler = row.handler
-        self.label = getattr(row.handler, "__qualname__", method.path)
+        self.handler = binding.handler
+        self.label = getattr(binding.handler, "__qualname__", method.path)
         self.client_streaming = method.cardinality.client_streaming
         self.server_streaming = method.cardinality.server_streaming
-        self.takes_context = takes_context(row.handler)
+        self.takes_context = takes_context(binding.handler)
         self.response_type = method.response
-        self.is_async, self.is_generator = kind_of(row.handler)
+        self.is_async, self.is_generator = kind_of(binding.handler)
         self._from_string: Any = method.request.FromString  # its type knows bytes only
         self._inflating: Route | None = None
 

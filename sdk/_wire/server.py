@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.connection import Connection
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from sdk._wire.call import Call
-    from sdk.service import Row
+    from sdk.service import MethodBinding
 
 _BACKLOG = 4096
 
@@ -28,7 +28,7 @@ class WireServer:
     """Serves the methods of one implementation.
 
     Args:
-        rows: The methods and their handlers.
+        bindings: The methods and their handlers.
         settings: Limits; :meth:`Host.reconfigure` replaces them.
         on_start: Called with each call in the context of its handler, before the handler runs.
         on_cancel: Called on the loop with each call that is cancelled.
@@ -55,7 +55,7 @@ class WireServer:
 
     def __init__(
         self,
-        rows: Iterable[Row],
+        bindings: Iterable[MethodBinding],
         settings: WireSettings | None = None,
         *,
         on_start: Callable[[Call], None] = no_hook,
@@ -63,9 +63,9 @@ class WireServer:
         translate_error: Callable[[BaseException], BaseException] = same_error,
         application: str = "",
         compression: grpc.Compression | None = None,
-        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
-        self.routes = build_routes(rows, compression, interceptors)
+        self.routes = build_routes(bindings, compression, interceptors)
         self.host = Host(
             settings or WireSettings(),
             on_start=on_start,

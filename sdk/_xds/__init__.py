@@ -1,5 +1,8 @@
-"""The Envoy control plane: from an immutable routing table to what one local Envoy has acknowledged.
+"""The Envoy control plane: turn a routing table into xDS resources and serve them to one local Envoy.
 
-``snapshot`` says what is routed where, ``resources`` turns it into Envoy's configuration, ``server`` hands that to
-Envoy over a unix socket and waits for the acknowledgement, ``bootstrap`` is the file that Envoy starts from.
+``snapshot`` is the routing table, ``resources`` turns it into Envoy's resources, ``ads_server`` sends those over a unix
+socket and waits for the ACK, and ``bootstrap`` is the file that Envoy starts from.
+
+The xDS protocol: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
+Envoy's API: https://www.envoyproxy.io/docs/envoy/latest/api-v3/api
 """

@@ -1,4 +1,7 @@
-"""The access log: one line of JSON for each call, written by Envoy, so that it holds those that met no replica too."""
+"""The access log: one line of JSON for each call, written by Envoy, so calls that reached no replica are included.
+
+https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#command-operators
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from google.protobuf.struct_pb2 import Struct
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.packing import pack
 
-# Envoy's command operators, under the names that gRPC and Ray Serve's guide have for what they give.
+# Names of gRPC and of Ray Serve's guide → Envoy's command operators.
 _FIELDS = {
     "time": "%START_TIME%",
     "request_id": "%REQ(request_id?x-request-id)%",
@@ -25,12 +28,12 @@ _FIELDS = {
 
 
 def access_log(path: str) -> pb.AccessLog:
-    """Returns the access log that appends to a file.
+    """Return the access log that appends to a file.
 
-    Envoy keeps the file open and does not rotate it: cut it in place (logrotate's ``copytruncate``).
+    Envoy keeps the file open and does not rotate it: truncate it in place (logrotate's ``copytruncate``).
 
     Args:
-        path: Absolute path of the file, in a folder that is there.
+        path: Absolute path of the file, in a folder that exists.
     """
     fields = Struct()
     fields.update(_FIELDS)

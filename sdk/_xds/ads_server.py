@@ -1,4 +1,7 @@
-"""The ADS server: hands resources to Envoy over a unix socket, in an order that never breaks a call."""
+"""The ADS server: sends resources to Envoy over a unix socket, in an order that breaks no call.
+
+"Make before break": https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#eventual-consistency-considerations
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ import grpc
 import grpc.aio
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
-from sdk._xds.resources import Resources, check
-from sdk._xds.subscription import Held, Received, Subscription
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from sdk._xds.resources import Resources, check_resources
+from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
@@ -27,40 +30,40 @@ __all__ = ["AdsServer", "ResourcesRejected"]
 
 _log = logging.getLogger(__name__)
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
-_LONGEST_SOCKET_PATH = 107  # sockaddr_un's 108 bytes hold a closing zero too
+_MAX_SOCKET_PATH = 107  # sockaddr_un has 108 bytes, one of them for the terminating NUL
 
 
 class ResourcesRejected(IngressError):
-    """Envoy refused resources and serves on with those that it had.
+    """Envoy rejected resources (NACK) and keeps its previous ones.
 
     Attributes:
-        type_url: The type that it refused.
-        reason: Envoy's own words.
+        type_url: The rejected resource type.
+        reason: Envoy's error message.
     """
 
     def __init__(self, type_url: str, reason: str) -> None:
         self.type_url, self.reason = type_url, reason
-        super().__init__(f"Envoy refused {type_url.rpartition('.')[2]}: {reason}")
+        super().__init__(f"Envoy rejected {type_url.rpartition('.')[2]}: {reason}")
 
     def __reduce__(self) -> tuple[type[ResourcesRejected], tuple[str, str]]:
         return type(self), (self.type_url, self.reason)
 
 
 class _Stream:
-    """One connected Envoy."""
+    """ADS stream of one connected Envoy."""
 
     def __init__(self) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         self.outbox: asyncio.Queue[pb.DiscoveryResponse | None] = asyncio.Queue()
 
-    def send_due(self, type_url: str, held: Held | None) -> None:
+    def send_due(self, type_url: str, current: VersionedResources | None) -> None:
         subscription = self.subscriptions.get(type_url)
-        if subscription is not None and (response := subscription.next_response(held)) is not None:
+        if subscription is not None and (response := subscription.next_response(current)) is not None:
             self.outbox.put_nowait(response)
 
 
 class AdsServer:
-    """Serves Envoy's resources on a unix socket. Answers nothing before the first ``publish``.
+    """Serves Envoy's resources on a unix socket. Sends no response before the first ``publish``.
 
     Use it in one event loop.
 
@@ -70,7 +73,7 @@ class AdsServer:
     Example:
         server = AdsServer("/tmp/p1/ads.sock")
         await server.start()
-        await asyncio.wait_for(server.publish(build(snapshot, config)), timeout=5)
+        await asyncio.wait_for(server.publish(build_resources(snapshot, config)), timeout=5)
     """
 
     def __init__(self, socket_path: str) -> None:
@@ -78,27 +81,27 @@ class AdsServer:
         self._server: grpc.aio.Server | None = None
         self._publisher: asyncio.Task[None] | None = None
         self._streams: set[_Stream] = set()
-        self._held: dict[str, Held] = {}
-        # What every Envoy acknowledged last: what to return to after a NACK, and whose clusters may still be in use.
+        self._resources: dict[str, VersionedResources] = {}
+        # Resources that every Envoy acknowledged last: restored after a NACK, and their clusters may still be in use.
         self._acked: dict[str, Mapping[str, PackedAny]] = {}
-        self._wanted: Resources | None = None
-        self._waiting: list[asyncio.Future[None]] = []
+        self._pending: Resources | None = None
+        self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
 
     @property
     def connections(self) -> int:
-        """How many Envoys are connected: one, or for a moment two while one takes over from the other."""
+        """Number of connected Envoys: one, or two for a moment while one replaces the other."""
         return len(self._streams)
 
     async def start(self) -> None:
-        """Starts to listen.
+        """Start listening.
 
         Raises:
-            IngressError: The socket can't be had.
+            IngressError: The server can't listen on the socket.
         """
-        if len(os.fsencode(self._socket_path)) > _LONGEST_SOCKET_PATH:
+        if len(os.fsencode(self._socket_path)) > _MAX_SOCKET_PATH:
             raise IngressError(
-                f"the path of a unix socket has at most {_LONGEST_SOCKET_PATH} bytes, choose a shorter one than "
+                f"the path of a unix socket has at most {_MAX_SOCKET_PATH} bytes; choose a shorter one than "
                 f"{self._socket_path!r}"
             )
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
@@ -119,48 +122,48 @@ class AdsServer:
         self._publisher = asyncio.create_task(self._publish_forever(), name="ads-publisher")
 
     async def stop(self) -> None:
-        """Closes every stream. Envoy serves on with what it has. Waiting ``publish`` calls raise ``IngressError``."""
+        """Close every stream. Envoy keeps its configuration. Pending ``publish`` calls raise ``IngressError``."""
         if self._publisher is not None:
             self._publisher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._publisher
         if self._server is not None:
             await self._server.stop(None)
-        _finish(self._waiting, IngressError("the ADS server was stopped"))
-        self._waiting = []
+        _resolve(self._waiters, IngressError("the ADS server was stopped"))
+        self._waiters = []
 
     async def publish(self, resources: Resources) -> None:
-        """Makes resources the truth and returns when every connected Envoy has acknowledged all of them.
+        """Publish resources, and return when every connected Envoy has acknowledged all of them.
 
-        Without an Envoy it waits for one. There is no timeout here: put one around it; the resources stay the truth
-        when the caller gives up. Calls are taken one after another; one that waits for its turn is replaced by a newer
-        one and returns with it.
+        Waits for an Envoy if none is connected. It has no timeout: wrap it in one; the resources stay published if the
+        caller gives up. Calls run one after another. A call that waits for its turn is superseded by a newer call and
+        returns with it.
 
         Raises:
-            ResourcesRejected: Envoy refused them, and serves on with what it had. They are no longer the truth.
-            IngressError: They are inconsistent (see ``check``), or the server was stopped.
+            ResourcesRejected: Envoy rejected them and keeps its previous ones. They are no longer published.
+            IngressError: They are inconsistent (see ``check_resources``), or the server was stopped.
         """
         if self._publisher is None or self._publisher.done():
-            raise IngressError("the ADS server does not run")
-        check(resources)
+            raise IngressError("the ADS server is not running")
+        check_resources(resources)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(done)
-        self._wanted = resources
+        self._waiters.append(done)
+        self._pending = resources
         self._wake.set()
         await done
 
     def disconnect(self) -> None:
-        """Closes every stream: the Envoys at their ends are dead, and nobody need wait for the news of that."""
+        """Close every stream, because their Envoys are dead. Saves waiting until gRPC notices it."""
         for stream in self._streams:
             stream.outbox.put_nowait(None)
         self._streams.clear()
         self._wake.set()
 
-    async def settled(self) -> None:
-        """Returns when an Envoy is connected, and every one has acknowledged all that it is to have."""
-        types = (CLUSTERS, ENDPOINTS, LISTENERS, ROUTES)
-        await self._until(
-            lambda: bool(self._streams) and self._held.keys() >= set(types) and self._has(types),
+    async def wait_acked(self) -> None:
+        """Return when an Envoy is connected and every connected one has acknowledged all resources."""
+        types = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
+        await self._wait_until(
+            lambda: bool(self._streams) and self._resources.keys() >= set(types) and self._is_acked(types),
         )
 
     # -- publishing: one task, so that a caller that gives up leaves no half-published state
@@ -169,81 +172,86 @@ class AdsServer:
         waiting: list[asyncio.Future[None]] = []
         try:
             while True:
-                await self._until(lambda: self._wanted is not None)
-                resources, self._wanted = self._wanted, None
-                waiting, self._waiting = waiting + self._waiting, []
+                await self._wait_until(lambda: self._pending is not None)
+                resources, self._pending = self._pending, None
+                waiting, self._waiters = waiting + self._waiters, []
                 assert resources is not None
                 try:
                     complete = await self._push(resources)
                 except ResourcesRejected as error:
-                    _finish(waiting, error)
+                    _resolve(waiting, error)
                 except Exception as error:
                     _log.exception("publishing failed")
-                    _finish(waiting, IngressError(f"publishing failed: {error!r}"))
+                    _resolve(waiting, IngressError(f"publishing failed: {error!r}"))
                 else:
                     if not complete:
                         continue
-                    _finish(waiting, None)
+                    _resolve(waiting, None)
                 waiting = []
         finally:
-            _finish(waiting, IngressError("the ADS server was stopped"))
+            _resolve(waiting, IngressError("the ADS server was stopped"))
 
     async def _push(self, resources: Resources) -> bool:
-        """Returns whether Envoy has it all; ``False`` when a newer one replaced it before any Envoy came."""
+        """Return whether Envoy has all resources; ``False`` if newer ones superseded them before an Envoy connected."""
         for stream in self._streams:
             for subscription in stream.subscriptions.values():
                 subscription.retry()
         new = resources.by_type
-        # Envoy acknowledges a new cluster only once it has its endpoints: these two go together or never end. What
-        # left stays until no route leads there; so do the last endpoints of a cluster, until its calls are held.
-        self._hold(CLUSTERS, {**self._acked.get(CLUSTERS, {}), **new[CLUSTERS]})
-        acked = self._acked.get(ENDPOINTS, {})
-        self._hold(ENDPOINTS, {**acked, **new[ENDPOINTS], **_emptied(acked, new[ENDPOINTS])})
-        await self._settle(CLUSTERS, ENDPOINTS)
-        for type_url in (LISTENERS, ROUTES):
-            self._hold(type_url, new[type_url])
-            await self._settle(type_url)
-        self._hold(CLUSTERS, new[CLUSTERS])
-        self._hold(ENDPOINTS, new[ENDPOINTS])
+        # Envoy acknowledges a new cluster only when it has its endpoints: waiting for the CDS ACK before sending EDS
+        # would deadlock. Removed clusters stay until no route points to them, and so do the last endpoints of a
+        # cluster, until its calls wait at the gate.
+        self._set_resources(CLUSTER_TYPE, {**self._acked.get(CLUSTER_TYPE, {}), **new[CLUSTER_TYPE]})
+        acked = self._acked.get(ENDPOINT_TYPE, {})
+        self._set_resources(
+            ENDPOINT_TYPE, {**acked, **new[ENDPOINT_TYPE], **_last_endpoints(acked, new[ENDPOINT_TYPE])}
+        )
+        await self._wait_acked(CLUSTER_TYPE, ENDPOINT_TYPE)
+        for type_url in (LISTENER_TYPE, ROUTE_TYPE):
+            self._set_resources(type_url, new[type_url])
+            await self._wait_acked(type_url)
+        self._set_resources(CLUSTER_TYPE, new[CLUSTER_TYPE])
+        self._set_resources(ENDPOINT_TYPE, new[ENDPOINT_TYPE])
         while True:
-            await self._until(lambda: bool(self._streams) or self._wanted is not None)
+            await self._wait_until(lambda: bool(self._streams) or self._pending is not None)
             if not self._streams:
                 return False
-            if await self._settle(CLUSTERS, ENDPOINTS, LISTENERS, ROUTES):
+            if await self._wait_acked(CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE):
                 return True
 
-    def _hold(self, type_url: str, resources: Mapping[str, PackedAny]) -> None:
-        held = self._held.get(type_url)
-        if held is None or held.resources != resources:
-            self._held[type_url] = held = Held(held.version + 1 if held else 1, resources)
+    def _set_resources(self, type_url: str, resources: Mapping[str, PackedAny]) -> None:
+        current = self._resources.get(type_url)
+        if current is None or current.resources != resources:
+            self._resources[type_url] = current = VersionedResources(current.version + 1 if current else 1, resources)
         for stream in self._streams:
-            stream.send_due(type_url, held)
+            stream.send_due(type_url, current)
 
-    async def _settle(self, *type_urls: str) -> bool:
-        """Waits until every Envoy has acknowledged these types; ``False`` if there is none (any more)."""
-        await self._until(lambda: not self._streams or self._rejection(type_urls) is not None or self._has(type_urls))
+    async def _wait_acked(self, *type_urls: str) -> bool:
+        """Wait until every Envoy has acknowledged these types. Return ``False`` if no Envoy is connected (any more)."""
+        await self._wait_until(
+            lambda: not self._streams or self._rejection(type_urls) is not None or self._is_acked(type_urls)
+        )
         if not self._streams:
             return False
         if (rejection := self._rejection(type_urls)) is not None:
-            # Envoy has what it had; an Envoy that connects now must not be given what it would refuse.
+            # Envoy keeps its previous resources. An Envoy that connects now must not get rejected ones.
             if (acked := self._acked.get(rejection.type_url)) is not None:
-                self._hold(rejection.type_url, acked)
+                self._set_resources(rejection.type_url, acked)
             else:
-                self._held.pop(rejection.type_url, None)
+                self._resources.pop(rejection.type_url, None)
             raise rejection
-        self._acked.update((type_url, self._held[type_url].resources) for type_url in type_urls)
+        self._acked.update((type_url, self._resources[type_url].resources) for type_url in type_urls)
         return True
 
-    def _has(self, type_urls: Iterable[str]) -> bool:
+    def _is_acked(self, type_urls: Iterable[str]) -> bool:
         for type_url in type_urls:
-            held = self._held[type_url]
+            current = self._resources[type_url]
             for stream in self._streams:
                 subscription = stream.subscriptions.get(type_url)
                 if subscription is None:
-                    # An Envoy asks for endpoints only when it has a cluster that wants them.
-                    if held.resources or type_url != ENDPOINTS:
+                    # Envoy subscribes to endpoints only when it has an EDS cluster.
+                    if current.resources or type_url != ENDPOINT_TYPE:
                         return False
-                elif not subscription.settled(held):
+                elif not subscription.is_acked(current):
                     return False
         return True
 
@@ -255,7 +263,7 @@ class AdsServer:
                     return ResourcesRejected(type_url, subscription.rejection)
         return None
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             self._wake.clear()
             await self._wake.wait()
@@ -272,7 +280,7 @@ class AdsServer:
         finally:
             reader.cancel()
             self._streams.discard(stream)
-            # Whoever waits for this Envoy's acknowledgement must not wait any longer.
+            # Wake the callers that wait for this Envoy's ACK.
             self._wake.set()
             _log.info("Envoy disconnected")
 
@@ -290,15 +298,15 @@ class AdsServer:
             _log.info("Envoy %s connected", request.node.id)
         type_url = request.type_url
         subscription = stream.subscriptions.setdefault(type_url, Subscription(type_url))
-        if subscription.receive(request) is Received.NACK:
-            # Whoever published it is told, and knows whether that is news.
-            _log.info("Envoy refused %s: %s", type_url, request.error_detail.message)
-        stream.send_due(type_url, self._held.get(type_url))
+        if subscription.receive(request) is RequestKind.NACK:
+            # Info only: publish raises, and its caller knows whether the error is new.
+            _log.info("Envoy rejected %s: %s", type_url, request.error_detail.message)
+        stream.send_due(type_url, self._resources.get(type_url))
         self._wake.set()
 
 
-def _emptied(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> dict[str, PackedAny]:
-    """Returns the endpoints that Envoy has of clusters that are about to have none."""
+def _last_endpoints(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> dict[str, PackedAny]:
+    """Return Envoy's current endpoints of clusters that are about to have none."""
     return {
         name: acked[name]
         for name, packed in new.items()
@@ -306,7 +314,7 @@ def _emptied(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> di
     }
 
 
-def _finish(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
+def _resolve(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
     for future in waiting:
         if future.done():  # its caller gave up
             continue

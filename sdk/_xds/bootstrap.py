@@ -1,4 +1,7 @@
-"""The file that Envoy starts from: who it is and where its control plane listens. The rest comes over ADS."""
+"""Envoy's bootstrap: its node id, and the socket of its control plane. Everything else comes over ADS.
+
+https://www.envoyproxy.io/docs/envoy/latest/configuration/overview/bootstrap
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,20 @@ _ADS_CLUSTER = "ads"
 def build_bootstrap(
     *, node_id: str, ads_socket: str, admin_socket: str, max_client_connections: int = 100_000
 ) -> pb.Bootstrap:
-    """Returns Envoy's bootstrap. Write ``build_bootstrap(...).SerializeToString()`` to a file that ends in ``.pb``.
+    """Return Envoy's bootstrap. Write ``build_bootstrap(...).SerializeToString()`` to a file that ends in ``.pb``.
 
     Args:
         node_id: Name of this Envoy in its logs and requests.
         ads_socket: Path of the unix socket on which ``AdsServer`` listens.
-        admin_socket: Path of the unix socket for Envoy's admin interface: whoever can open it can stop Envoy, so it
-            belongs in a folder that only this user can enter.
-        max_client_connections: Connections of clients at a time; Envoy refuses more. Without a limit it warns that it
-            may run out of file descriptors.
+        admin_socket: Path of the unix socket for Envoy's admin interface. A process that can open it can stop Envoy,
+            so it belongs in a folder that only this user can enter.
+        max_client_connections: Maximum number of client connections; Envoy refuses more. Without a limit it warns that
+            it may run out of file descriptors.
     """
     ads = pb.GrpcService(
         envoy_grpc=pb.GrpcService.EnvoyGrpc(
             cluster_name=_ADS_CLUSTER,
-            # The default backs off to 30 s: a proxy that restarts would wait as long to be heard again.
+            # By default Envoy backs off up to 30 s, and a restarted proxy would wait that long for it to reconnect.
             retry_policy=pb.CoreRetryPolicy(
                 retry_back_off=pb.BackoffStrategy(
                     base_interval=Duration(nanos=100_000_000), max_interval=Duration(seconds=1)

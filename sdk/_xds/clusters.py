@@ -1,4 +1,7 @@
-"""Clusters and their endpoints: where Envoy sends a call once it is routed, and how it picks a replica."""
+"""Clusters and endpoints: the replicas of a deployment, and how Envoy balances calls over them.
+
+https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/cluster/v3/cluster.proto
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import ALIVENESS_PATH
-from sdk._xds.ext_authz import HOLD
+from sdk._replica_protocol import HEALTH_CHECK_PATH
+from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import MAX_HEADERS, ads_source, socket_address
 from sdk._xds.packing import pack
 
@@ -23,61 +26,62 @@ if TYPE_CHECKING:
     from sdk._xds.listener import ListenerConfig
     from sdk._xds.snapshot import Deployment, Endpoint
 
-FALLBACK = "fallback"
+FALLBACK_CLUSTER = "fallback"
 _PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-# A replica may hold this share (in percent) of the average load before a model's calls spill to the next replica.
-_BALANCE_FACTOR = 125
-# The most that a replica adds to the client's request id, which may fill a request: metadata of 64 KiB in base64 and a
-# status message. Above that Envoy would take the answer for a broken replica's, and keep calls from it for a while.
-_ANSWER_KIB = 104
+# Percent of the average load that a replica may have before a model's calls overflow to the next replica.
+# https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/load_balancers
+_HASH_BALANCE_FACTOR = 125
+# Most KiB that a replica adds to the client's request id, which may fill the request's metadata: 64 KiB of metadata in
+# base64 and a status message. Envoy would count a larger response as a failure of the replica and eject it for a while.
+_RESPONSE_EXTRA_KIB = 104
 
 
 def cluster_name(application: str, deployment: str) -> str:
-    """Returns the name of a deployment's cluster and of its endpoints; distinct for distinct pairs."""
+    """Return the name of a deployment's cluster and of its endpoints. Distinct for distinct pairs."""
     return f"{quote(application, safe='')}#{quote(deployment, safe='')}"
 
 
 def affinity_cluster_name(application: str, deployment: str) -> str:
-    """Returns the name of the cluster that keeps a model's calls together, over the same endpoints."""
+    """Return the name of the cluster with model affinity, over the same endpoints."""
     return cluster_name(application, deployment) + "#model"
 
 
 def deployment_clusters(application: str, deployment: str, config: ListenerConfig) -> Iterator[pb.Cluster]:
-    """Yields a deployment's two clusters: one by load, one by model."""
+    """Yield a deployment's two clusters: one balances by load, one by model id."""
     name = cluster_name(application, deployment)
     by_load, by_model = pb.Cluster(), pb.Cluster()
     for cluster in by_load, by_model:
-        cluster.CopyFrom(_replicas(config))
+        cluster.CopyFrom(_replica_cluster(config))
         cluster.eds_cluster_config.service_name = name
     by_load.name = name
     by_load.lb_policy = pb.Cluster.LEAST_REQUEST
-    by_load.health_checks.append(_aliveness(misses=1, idle_s=3))
+    by_load.health_checks.append(_health_check(misses=1, idle_s=3))
     yield by_load
     by_model.name = affinity_cluster_name(application, deployment)
     by_model.lb_policy = pb.Cluster.RING_HASH
-    # Loading a model may well block a replica's loop. Were its calls sent elsewhere meanwhile, the next replica would
+    # Loading a model may block a replica's event loop. If its calls moved to the next replica meanwhile, that one would
     # load the model too, and then the next.
-    by_model.health_checks.append(_aliveness(misses=6, idle_s=10))
-    by_model.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value = _BALANCE_FACTOR
+    by_model.health_checks.append(_health_check(misses=6, idle_s=10))
+    by_model.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value = _HASH_BALANCE_FACTOR
     yield by_model
 
 
 def fallback_cluster(config: ListenerConfig) -> pb.Cluster:
-    """Returns the cluster of the proxy's own gRPC server."""
-    cluster = unix_cluster(FALLBACK, config.fallback_socket)
+    """Return the cluster of the proxy's gRPC server that answers calls without a route."""
+    cluster = unix_cluster(FALLBACK_CLUSTER, config.fallback_socket)
     cluster.circuit_breakers.CopyFrom(_circuit_breakers())
     return cluster
 
 
-def hold_cluster(config: ListenerConfig) -> pb.Cluster:
-    """Returns the cluster of the proxy's server that lets calls wait."""
-    cluster = unix_cluster(HOLD, config.hold_socket)
+def gate_cluster(config: ListenerConfig) -> pb.Cluster:
+    """Return the cluster of the proxy's ext_authz server."""
+    cluster = unix_cluster(GATE_CLUSTER, config.gate_socket)
     cluster.circuit_breakers.CopyFrom(_circuit_breakers())
     return cluster
 
 
 def unix_cluster(name: str, path: str) -> pb.Cluster:
-    """Returns the cluster of a gRPC server that listens on a unix socket."""
+    """Return the cluster of a gRPC server that listens on a unix socket."""
     host = pb.LbEndpoint(endpoint=pb.Endpoint(address=pb.Address(pipe=pb.Pipe(path=path))))
     http2 = pb.HttpProtocolOptions.ExplicitHttpConfig(http2_protocol_options=pb.Http2ProtocolOptions())
     return pb.Cluster(
@@ -90,22 +94,22 @@ def unix_cluster(name: str, path: str) -> pb.Cluster:
 
 
 def deployment_endpoints(application: str, deployment: Deployment) -> pb.ClusterLoadAssignment:
-    """Returns the endpoints of a deployment, sorted: order must not look like a change."""
-    # Two replicas can't share an address: when one took over another's port, the table may hold both for a moment.
+    """Return the endpoints of a deployment, sorted, so that their order is not a change."""
+    # If a replica takes over the port of another one, the table contains both for a moment: send the address once.
     by_address = {
         endpoint.socket or (endpoint.host, endpoint.port): endpoint for endpoint in sorted(deployment.endpoints)
     }
     hosts = []
     for endpoint in by_address.values():
         hosts.append(pb.LbEndpoint(endpoint=pb.Endpoint(address=_address(endpoint))))
-        # A model's home is a hash of this. By default it is of the address, which differs from proxy to proxy: each
-        # reaches the replicas of its own node by loopback.
+        # The ring hashes this key. By default it hashes the address, which differs from proxy to proxy: each one
+        # reaches the replicas on its node by loopback.
         hosts[-1].metadata.filter_metadata["envoy.lb"].fields["hash_key"].string_value = endpoint.replica_id
     return _assignment(cluster_name(application, deployment.name), hosts)
 
 
 def _address(endpoint: Endpoint) -> pb.Address:
-    # A unix socket costs a tenth less of Envoy's time a call than loopback TCP, and a fifth less of the replica's.
+    # Compared with loopback TCP, a unix socket saves a tenth of Envoy's CPU time per call and a fifth of the replica's.
     if endpoint.socket:
         return pb.Address(pipe=pb.Pipe(path=f"@{endpoint.socket}"))
     return socket_address(endpoint.host, endpoint.port)
@@ -118,12 +122,12 @@ def _assignment(name: str, hosts: list[pb.LbEndpoint]) -> pb.ClusterLoadAssignme
 
 
 @lru_cache(maxsize=1)
-def _replicas(config: ListenerConfig) -> pb.Cluster:
-    # What all deployments share. Copying it is ten times as fast as building it, and there may be thousands.
+def _replica_cluster(config: ListenerConfig) -> pb.Cluster:
+    # Shared by all deployments. Copying it is ten times as fast as building it, and there may be thousands.
     http1 = pb.HttpProtocolOptions(
         common_http_protocol_options=pb.CoreHttpProtocolOptions(
             max_headers_count=UInt32Value(value=MAX_HEADERS),
-            max_response_headers_kb=UInt32Value(value=config.max_headers_kib.value + _ANSWER_KIB),
+            max_response_headers_kb=UInt32Value(value=config.max_headers_kib.value + _RESPONSE_EXTRA_KIB),
         ),
         explicit_http_config=pb.HttpProtocolOptions.ExplicitHttpConfig(
             http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True)
@@ -135,14 +139,15 @@ def _replicas(config: ListenerConfig) -> pb.Cluster:
         connect_timeout=Duration(seconds=1),
         circuit_breakers=_circuit_breakers(),
         outlier_detection=_outlier_detection(),
-        # A replica that leaves is healthy, and Envoy would keep it until it no longer is.
+        # Otherwise Envoy keeps a removed replica for as long as its health check succeeds.
         ignore_health_on_host_removal=True,
-        # As long as one replica in a hundred answers, those that don't get no calls. When none does, all get them as
-        # if all did: a replica that is busy and not lost answers later, and the client's deadline is its own.
+        # Unhealthy replicas get no calls while at least 1 % are healthy. If none is, all get calls as if all were
+        # healthy: a replica that is only busy answers later, and clients have their own deadlines.
+        # https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/panic_threshold
         common_lb_config=pb.Cluster.CommonLbConfig(healthy_panic_threshold=pb.Percent(value=1)),
         typed_extension_protocol_options={_PROTOCOL_OPTIONS: pack(http1)},
         upstream_bind_config=pb.BindConfig(socket_options=[_reset_on_close()]),
-        # A node that loses power sends no reset: without this its calls would hang to their deadline, or for ever.
+        # A node that loses power sends no RST. Without keepalive its calls would hang until their deadline, if any.
         upstream_connection_options=pb.UpstreamConnectionOptions(
             tcp_keepalive=pb.TcpKeepalive(
                 keepalive_time=UInt32Value(value=10),
@@ -154,10 +159,11 @@ def _replicas(config: ListenerConfig) -> pb.Cluster:
 
 
 def _reset_on_close() -> pb.SocketOption:
-    """Lets Envoy close a connection by a reset (TCP only; SO_LINGER of no time).
+    """Return the socket option that makes Envoy close a TCP connection with RST (SO_LINGER with a timeout of 0).
 
-    It closes when a client cancels. The end that TCP knows otherwise stands behind all that was sent, and a handler
-    that reads nothing would learn of it when the kernel gives up, after some minutes; a reset overtakes it.
+    Envoy closes the connection when a client cancels. A FIN is queued behind all bytes that were sent, so a handler
+    that does not read would notice it only when the kernel gives up, after some minutes. An RST overtakes them.
+    See SO_LINGER in socket(7): https://man7.org/linux/man-pages/man7/socket.7.html
     """
     return pb.SocketOption(
         description="close by a reset",
@@ -168,12 +174,17 @@ def _reset_on_close() -> pb.SocketOption:
 
 
 @lru_cache
-def _aliveness(*, misses: int, idle_s: int) -> pb.HealthCheck:
-    """Finds replicas that hold their connections and serve nothing: stopped, or with a loop that hangs.
+def _health_check(*, misses: int, idle_s: int) -> pb.HealthCheck:
+    """Return the health check that finds replicas whose connections are open but which do not answer.
 
-    A stopped replica gets no new calls after at most 1.75 s for each miss that it may have. Calls that it has are left
-    to it: it may only be busy, in a handler that blocks the loop, and will answer them. Where no call has gone yet, it
-    is asked every ``idle_s`` seconds. A question costs Envoy 20 µs and the replica 10 µs.
+    Such a replica is stopped, or its event loop hangs. It gets no new calls after at most 1.75 s per allowed miss. Its
+    calls in flight stay: it may only be busy, in a handler that blocks the loop, and will answer them. A check costs
+    Envoy 20 µs and the replica 10 µs.
+    https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/health_checking
+
+    Args:
+        misses: Number of failed checks after which the replica is unhealthy.
+        idle_s: Seconds between two checks of a cluster that has had no call yet.
     """
     return pb.HealthCheck(
         timeout=Duration(seconds=1),
@@ -181,13 +192,14 @@ def _aliveness(*, misses: int, idle_s: int) -> pb.HealthCheck:
         no_traffic_interval=Duration(seconds=idle_s),
         unhealthy_threshold=UInt32Value(value=misses),
         healthy_threshold=UInt32Value(value=1),
-        http_health_check=pb.HealthCheck.HttpHealthCheck(host="replica", path=ALIVENESS_PATH),
+        http_health_check=pb.HealthCheck.HttpHealthCheck(host="replica", path=HEALTH_CHECK_PATH),
     )
 
 
 def _circuit_breakers() -> pb.CircuitBreakers:
-    # The replicas limit themselves (max_ongoing_requests, max_queued_requests). Envoy's defaults (1024 requests,
-    # 3 retries) would refuse calls long before; these only keep a proxy from running out of memory and ports.
+    # The replicas have their own limits (max_ongoing_requests, max_queued_requests). Envoy's defaults (1024 requests,
+    # 3 retries) would reject calls long before. These limits only keep a proxy from running out of memory and ports.
+    # https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/circuit_breaking
     return pb.CircuitBreakers(
         thresholds=[
             pb.CircuitBreakers.Thresholds(
@@ -201,7 +213,8 @@ def _circuit_breakers() -> pb.CircuitBreakers:
 
 
 def _outlier_detection() -> pb.OutlierDetection:
-    # Only what says that the replica is gone counts (a refused or cut connection), never what a handler answers.
+    # Only signs that the replica is gone count (a refused or reset connection), never the status of a handler.
+    # https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier
     zero = UInt32Value(value=0)
     return pb.OutlierDetection(
         split_external_local_origin_errors=True,

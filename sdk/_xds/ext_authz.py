@@ -1,8 +1,9 @@
-"""Calls that Envoy holds: to a deployment without replicas that starts one for them.
+"""The gate: Envoy's external authorization holds calls to a deployment that is scaled to zero.
 
-Envoy asks the proxy, by its external authorization, whether such a call may go on; the proxy answers when there is a
-replica. Envoy keeps the call meanwhile: its headers, and as much of its messages as flow control allows. Nothing of the
-call goes through the proxy but the headers that are named here. For all other calls the filter is not there.
+Envoy asks the proxy whether such a call may proceed, and the proxy answers when there is a replica. Meanwhile Envoy
+keeps the call: its headers, and as much of its messages as flow control allows. The proxy sees only the headers that
+are named here. The filter is disabled for all other calls.
+https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/ext_authz_filter
 """
 
 from __future__ import annotations
@@ -18,30 +19,31 @@ from sdk._xds.packing import pack
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any
 
-#: The cluster of the proxy's server that lets calls wait.
-HOLD = "hold"
-#: Path of its one method.
-CHECK = "/envoy.service.auth.v3.Authorization/Check"
+#: The cluster of the proxy's ext_authz server.
+GATE_CLUSTER = "gate"
+#: Path of its method.
+# https://github.com/envoyproxy/envoy/blob/main/api/envoy/service/auth/v3/external_auth.proto
+CHECK_PATH = "/envoy.service.auth.v3.Authorization/Check"
 TIMEOUT_KEY = "grpc-timeout"
-#: What a check says of its call's route.
+#: Context extensions of a check request, set by the route.
 APPLICATION, DEPLOYMENT = "application", "deployment"
-_FILTER = "hold"
+_FILTER = "gate"
 
 
-def hold_filter() -> pb.HttpFilter:
-    """Returns the filter that asks the proxy before a call goes on, for the routes that :func:`held` enables."""
+def gate_filter() -> pb.HttpFilter:
+    """Return the ext_authz filter. It is disabled except on routes with :func:`gate_config`."""
     return pb.HttpFilter(
         name=_FILTER,
         typed_config=pack(
             pb.ExtAuthz(
                 transport_api_version=pb.V3,
                 grpc_service=pb.GrpcService(
-                    envoy_grpc=pb.GrpcService.EnvoyGrpc(cluster_name=HOLD),
-                    timeout=Duration(),  # zero is "never"; the proxy keeps the call's deadline
+                    envoy_grpc=pb.GrpcService.EnvoyGrpc(cluster_name=GATE_CLUSTER),
+                    timeout=Duration(),  # zero disables it; the proxy enforces the call's deadline
                 ),
                 allowed_headers=pb.ListStringMatcher(patterns=[pb.StringMatcher(exact=TIMEOUT_KEY)]),
-                # When the proxy is gone, the call goes where it would without it: UNAVAILABLE, and not
-                # PERMISSION_DENIED, if there is still no replica.
+                # If the proxy is gone, the call is routed as if the filter were disabled: it ends UNAVAILABLE, not
+                # PERMISSION_DENIED, if the deployment still has no replica.
                 failure_mode_allow=True,
             )
         ),
@@ -49,25 +51,25 @@ def hold_filter() -> pb.HttpFilter:
     )
 
 
-def held(application: str = "", deployment: str = "") -> dict[str, Any]:
-    """Returns the part of a route that enables the filter.
+def gate_config(application: str = "", deployment: str = "") -> dict[str, Any]:
+    """Return the ``typed_per_filter_config`` entry that enables the filter on a route.
 
     Args:
-        application: The application that the route leads to; empty when the route is not the last word.
-        deployment: Its deployment.
+        application: Application of the route; empty if Envoy will select another route for the call.
+        deployment: Deployment of the route; empty likewise.
     """
     names = {APPLICATION: application, DEPLOYMENT: deployment} if deployment else {}
     return {_FILTER: pack(pb.ExtAuthzPerRoute(check_settings=pb.CheckSettings(context_extensions=names)))}
 
 
-def goes_on(headers: Iterable[pb.HeaderValueOption] = ()) -> pb.CheckResponse:
-    """Returns the answer that lets a call go on, with these headers in place of its own."""
+def allow(headers: Iterable[pb.HeaderValueOption] = ()) -> pb.CheckResponse:
+    """Return the response that lets a call proceed, with these headers replaced."""
     return pb.CheckResponse(status=pb.Status(), ok_response=pb.OkHttpResponse(headers=headers))
 
 
-def ends(headers: Iterable[pb.HeaderValueOption], details: str) -> pb.CheckResponse:
-    """Returns the answer that ends a call with these headers, ``grpc-status`` among them, and a status message."""
+def deny(headers: Iterable[pb.HeaderValueOption], details: str) -> pb.CheckResponse:
+    """Return the response that ends a call with these headers, including ``grpc-status``, and a status message."""
     return pb.CheckResponse(
-        status=pb.Status(code=7),  # PERMISSION_DENIED for Envoy's eyes; the client reads the headers
+        status=pb.Status(code=7),  # PERMISSION_DENIED makes Envoy end the call; the client gets the headers' status
         denied_response=pb.DeniedHttpResponse(headers=headers, body=details),
     )

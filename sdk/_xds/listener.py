@@ -1,4 +1,4 @@
-"""The listener: the port that clients call, and what Envoy itself answers there."""
+"""The listener: the port that clients call, its HTTP connection manager, and Envoy's local replies."""
 
 from __future__ import annotations
 
@@ -10,49 +10,51 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.access_log import access_log
-from sdk._xds.ext_authz import hold_filter
-from sdk._xds.lua_filter import last_value
+from sdk._xds.ext_authz import gate_filter
+from sdk._xds.lua_filter import last_value_filter
 from sdk._xds.packing import pack
 from sdk._xds.tls import TlsConfig, transport_socket
 from sdk.errors import OptionsError
 
 LISTENER_NAME = "grpc"
-ROUTES_NAME = "routes"
-#: Headers in a request, and trailers in an answer. gRPC counts bytes only; Envoy's default is 100.
+ROUTE_CONFIG_NAME = "routes"
+#: Maximum number of headers in a request and trailers in a response. gRPC limits bytes only; Envoy's default is 100.
 MAX_HEADERS = 1100
 APPLICATION_KEY = "application"
-#: Seconds in which a client has surely read that its connection ends (HTTP/2's GOAWAY).
-GOODBYE_S = 1
+#: Seconds between the first and the second GOAWAY of a connection: enough for a client to read the first one.
+# https://www.rfc-editor.org/rfc/rfc9113#section-6.8
+DRAIN_NOTICE_S = 1
 _RESOURCE_EXHAUSTED = "8"
-# Bytes of requests that Envoy holds for handlers that do not read. By default a connection has room for one and a half
-# such streams, and then every call on it stands still; with these for 128, more than most clients have at a time.
+# HTTP/2 flow control: bytes of requests that Envoy buffers for handlers that do not read. By default a connection has
+# room for one and a half such streams, and then every call on it stalls. With these windows it has room for 128
+# streams, more than most clients use at a time.
 _STREAM_WINDOW = 1 << 20
 _CONNECTION_WINDOW = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerConfig:
-    """What one proxy's Envoy listens on.
+    """Configuration of one proxy's listener.
 
     Attributes:
-        fallback_socket: Path of the unix socket where the proxy answers, as a gRPC server over HTTP/2, every call that
-            has no route: its built-in services, NOT_FOUND, UNIMPLEMENTED.
+        fallback_socket: Path of the unix socket of the proxy's gRPC server (HTTP/2). It answers every call without a
+            route: built-in services, NOT_FOUND, UNIMPLEMENTED.
         host: IP address to listen on; ``"::"`` listens on IPv4 too.
         port: TCP port.
-        max_concurrent_streams: Calls at a time on one client connection.
-        max_metadata_bytes: Most bytes of metadata in a request. Replicas refuse more, with a status and a reason; Envoy
-            can only reset it, and does so from twice as much on.
+        max_concurrent_streams: Maximum number of concurrent calls on one client connection.
+        max_metadata_bytes: Maximum bytes of metadata in a request. Replicas reject more, with a status and a reason.
+            Envoy can only reset the stream, and does so above twice this limit.
         tls: Certificates; None for plain text.
-        access_log: Absolute path of the file that gets a line for each call; None for no log.
-        keepalive_time_s: Seconds between two pings to a client; None for none.
-        keepalive_timeout_s: Seconds that a client has to answer one before its connection is closed.
-        max_connection_idle_s: Seconds without a call after which a connection is closed; None for never.
-        max_connection_age_s: Seconds after which a client is told to connect anew; None for never.
-        hold_socket: Path of the unix socket where the proxy lets calls wait for a replica; empty when it can't, and
+        access_log: Absolute path of the access log, one line per call; None for no log.
+        keepalive_time_s: Seconds between two PINGs to a client; None for no PINGs.
+        keepalive_timeout_s: Seconds that a client has to answer a PING before its connection is closed.
+        max_connection_idle_s: Seconds without a call after which a connection is closed; None for no limit.
+        max_connection_age_s: Seconds after which a client gets a GOAWAY and connects again; None for no limit.
+        gate_socket: Path of the unix socket of the proxy's ext_authz server, where calls wait for a replica. If empty,
             calls to a deployment that is scaled to zero end UNAVAILABLE.
 
     Raises:
-        OptionsError: A value that Envoy would refuse.
+        OptionsError: Envoy would reject a value.
     """
 
     fallback_socket: str
@@ -66,7 +68,7 @@ class ListenerConfig:
     keepalive_timeout_s: float = 20.0
     max_connection_idle_s: float | None = None
     max_connection_age_s: float | None = None
-    hold_socket: str = ""
+    gate_socket: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -83,14 +85,15 @@ class ListenerConfig:
 
     @property
     def max_headers_kib(self) -> UInt32Value:
-        """Where Envoy resets a request, in its unit."""
+        """Size of the request headers above which Envoy resets a stream, in KiB."""
         return UInt32Value(value=-(-2 * self.max_metadata_bytes // 1024))
 
 
 def ads_source() -> pb.ConfigSource:
-    """Where Envoy gets a resource: the ADS stream, and it waits for it as long as it takes.
+    """Return the config source for resources on the ADS stream, without a fetch timeout.
 
-    By default it gives up after 15 s and serves without, which would answer UNIMPLEMENTED for every application.
+    By default Envoy gives up after 15 s and serves without the resource, which would answer UNIMPLEMENTED for every
+    application.
     """
     return pb.ConfigSource(
         ads=pb.AggregatedConfigSource(), initial_fetch_timeout=Duration(), resource_api_version=pb.V3
@@ -98,9 +101,9 @@ def ads_source() -> pb.ConfigSource:
 
 
 def build_listener(config: ListenerConfig) -> pb.Listener:
-    """Returns the one listener, which takes its routes from ADS."""
+    """Return the listener. It gets its routes over RDS."""
     connections = pb.Filter(
-        name="envoy.filters.network.http_connection_manager", typed_config=pack(_connections(config))
+        name="envoy.filters.network.http_connection_manager", typed_config=pack(_connection_manager(config))
     )
     return pb.Listener(
         name=LISTENER_NAME,
@@ -110,9 +113,10 @@ def build_listener(config: ListenerConfig) -> pb.Listener:
                 filters=[connections], transport_socket=transport_socket(config.tls) if config.tls is not None else None
             )
         ],
-        # With reuse_port, Envoy's default, a second server on this port (any grpcio server, for one) would silently
-        # take a part of the calls. Without it Envoy refuses the listener when the port is taken. Connections are
-        # then dealt evenly to Envoy's threads, which a few long-lived gRPC connections need anyhow.
+        # With reuse_port, Envoy's default, a second server on this port (such as any grpcio server) would silently get
+        # a part of the calls. Without it Envoy rejects the listener if the port is in use. exact_balance then
+        # distributes connections evenly over Envoy's worker threads, which a few long-lived gRPC connections need
+        # anyway.
         enable_reuse_port=BoolValue(value=False),
         connection_balance_config=pb.Listener.ConnectionBalanceConfig(
             exact_balance=pb.Listener.ConnectionBalanceConfig.ExactBalance()
@@ -121,18 +125,18 @@ def build_listener(config: ListenerConfig) -> pb.Listener:
 
 
 def socket_address(host: str, port: int) -> pb.Address:
-    """Returns a TCP address; ``"::"`` takes IPv4 connections too."""
+    """Return a TCP address; ``"::"`` accepts IPv4 connections too."""
     return pb.Address(socket_address=pb.SocketAddress(address=host, port_value=port, ipv4_compat=host == "::"))
 
 
-def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
+def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
     return pb.HttpConnectionManager(
         codec_type=pb.HttpConnectionManager.AUTO,
         stat_prefix="grpc",
-        rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTES_NAME),
+        rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTE_CONFIG_NAME),
         http_filters=[
-            last_value(APPLICATION_KEY),
-            *([hold_filter()] if config.hold_socket else []),
+            last_value_filter(APPLICATION_KEY),
+            *([gate_filter()] if config.gate_socket else []),
             pb.HttpFilter(
                 name="envoy.filters.http.router",
                 # Envoy's x-envoy-* headers would reach clients as metadata. Dynamic statistics count each cluster's
@@ -140,9 +144,10 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
                 typed_config=pack(pb.Router(suppress_envoy_headers=True, dynamic_stats=BoolValue(value=False))),
             ),
         ],
-        # What a client says about itself in headers is not believed: Envoy writes x-forwarded-proto,
-        # x-forwarded-client-cert and x-request-id anew, and heeds no x-envoy-* header. By default it trusts clients on
-        # private addresses; here it trusts those on an address that no client has. (x-forwarded-for: routes.py.)
+        # Don't trust headers in which a client describes itself: Envoy overwrites x-forwarded-proto,
+        # x-forwarded-client-cert and x-request-id, and ignores x-envoy-* headers. By default it trusts clients on
+        # private addresses; here it trusts only an address that no client has. (x-forwarded-for: routes.py.)
+        # https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers
         use_remote_address=BoolValue(value=True),
         skip_xff_append=True,
         internal_address_config=pb.HttpConnectionManager.InternalAddressConfig(
@@ -150,30 +155,30 @@ def _connections(config: ListenerConfig) -> pb.HttpConnectionManager:
         ),
         forward_client_cert_details=pb.HttpConnectionManager.SANITIZE_SET,
         set_current_client_cert_details=pb.HttpConnectionManager.SetCurrentClientCertDetails(cert=True),
-        # x-request-id is the request id of a call whose client gave no `request_id`.
+        # x-request-id is the request id of a call without `request_id` metadata.
         generate_request_id=BoolValue(value=True),
-        # Zero is "never": the default cuts a stream that is quiet for five minutes.
+        # Zero disables it; by default Envoy resets a stream that is idle for five minutes.
         stream_idle_timeout=Duration(),
         server_header_transformation=pb.HttpConnectionManager.PASS_THROUGH,
         max_request_headers_kb=config.max_headers_kib,
         common_http_protocol_options=pb.CoreHttpProtocolOptions(
             max_headers_count=UInt32Value(value=MAX_HEADERS),
-            idle_timeout=_seconds(config.max_connection_idle_s or 0),  # zero is "never"; the default is an hour
+            idle_timeout=_seconds(config.max_connection_idle_s or 0),  # zero disables it; the default is an hour
             max_connection_duration=_seconds(config.max_connection_age_s) if config.max_connection_age_s else None,
         ),
-        # Between the announcement that a connection ends and its end new calls on it are still taken; those that run
-        # then go on for as long as they like.
-        drain_timeout=Duration(seconds=GOODBYE_S),
+        # Seconds between the first and the second GOAWAY: new calls on the connection are still accepted in between.
+        # Calls that are still running continue without a limit.
+        drain_timeout=Duration(seconds=DRAIN_NOTICE_S),
         http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True),
         http2_protocol_options=pb.Http2ProtocolOptions(
             max_concurrent_streams=UInt32Value(value=config.max_concurrent_streams),
             initial_stream_window_size=UInt32Value(value=_STREAM_WINDOW),
             initial_connection_window_size=UInt32Value(value=_CONNECTION_WINDOW),
-            # One malformed request ends its own stream and not every call on the connection.
+            # A malformed request resets its stream only, not the whole connection.
             override_stream_error_on_invalid_http_message=BoolValue(value=True),
             connection_keepalive=_keepalive(config),
         ),
-        local_reply_config=_own_answers(),
+        local_reply_config=_local_replies(),
         access_log=[access_log(config.access_log)] if config.access_log is not None else [],
     )
 
@@ -192,24 +197,25 @@ def _seconds(seconds: float) -> Duration:
     return duration
 
 
-def _own_answers() -> pb.LocalReplyConfig:
-    """What Envoy answers itself: every one carries `request_id`; two get the words and status they need.
+def _local_replies() -> pb.LocalReplyConfig:
+    """Return the local replies: add `request_id` to each, and set status and message of overflow and of no host.
 
-    The first mapper that matches is the only one used, so each adds `request_id`. Envoy's answers are trailers-only:
-    their headers are trailing metadata to a gRPC client. A route's name is its application's.
+    Envoy uses only the first mapper that matches, so each one adds `request_id`. Local replies are Trailers-Only:
+    a gRPC client reads their headers as trailing metadata. The name of a route is its application's name.
+    https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/local_reply
     """
     overflow = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UO"]))
     no_host = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UH"]))
     always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
-    request_id = header("request_id", "%REQ(request_id?x-request-id)%")
+    request_id = set_header("request_id", "%REQ(request_id?x-request-id)%")
     return pb.LocalReplyConfig(
         mappers=[
             pb.ResponseMapper(
                 filter=overflow,
-                headers_to_add=[request_id, header("grpc-status", _RESOURCE_EXHAUSTED)],
+                headers_to_add=[request_id, set_header("grpc-status", _RESOURCE_EXHAUSTED)],
                 body_format_override=_text(
-                    "Request dropped due to backpressure: the proxy holds as many requests for application "
-                    "'%ROUTE_NAME%' as it may."
+                    "Request dropped due to backpressure: the proxy has reached its limit of requests for "
+                    "application '%ROUTE_NAME%'."
                 ),
             ),
             pb.ResponseMapper(
@@ -222,8 +228,8 @@ def _own_answers() -> pb.LocalReplyConfig:
     )
 
 
-def header(name: str, value: str) -> pb.HeaderValueOption:
-    """Returns a header that replaces what there is under its name."""
+def set_header(name: str, value: str) -> pb.HeaderValueOption:
+    """Return a header that overwrites any header of the same name."""
     return pb.HeaderValueOption(
         header=pb.HeaderValue(key=name, value=value),
         append_action=pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,

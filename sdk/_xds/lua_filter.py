@@ -1,4 +1,8 @@
-"""The last of several `application` values counts, as in Ray Serve. Envoy joins them, and looks for "a,b"."""
+"""Lua filter that keeps the last of several `application` values, as Ray Serve does.
+
+Envoy joins several values of a header, and would look for an application named "a,b".
+https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/lua_filter
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME = "last-value"
-# There is no configuration that picks one of several values. A value with a comma in it stays as it is.
+# No configuration of Envoy picks one of several values. A single value that contains a comma is left unchanged.
 _SCRIPT = """
 function envoy_on_request(handle)
   local headers = handle:headers()
@@ -28,16 +32,16 @@ end
 """
 
 
-def last_value(key: str) -> pb.HttpFilter:
-    """Returns the filter that leaves the last value of a header, and has the route chosen again.
+def last_value_filter(key: str) -> pb.HttpFilter:
+    """Return the filter that keeps the last value of a header and clears the route cache, so Envoy routes again.
 
-    It is off but for routes that switch it on: a look at the header of each call would cost a tenth of all that Envoy
-    does for a call.
+    It is disabled except on routes that enable it: reading the header of each call would add a tenth to the time that
+    Envoy spends on a call.
     """
     script = pb.Lua(default_source_code=pb.DataSource(inline_string=_SCRIPT.format(key=key)))
     return pb.HttpFilter(name=_NAME, typed_config=pack(script), disabled=True)
 
 
-def switched_on() -> Mapping[str, Packed]:
-    """Returns what a route has in its ``typed_per_filter_config`` to switch the filter on."""
+def enable_last_value() -> Mapping[str, Packed]:
+    """Return the ``typed_per_filter_config`` entry that enables the filter on a route."""
     return {_NAME: pack(pb.RouteFilterConfig(config=Packed()))}

@@ -1,4 +1,4 @@
-"""Pieces of Envoy's matchers that look at a request's headers."""
+"""Matcher inputs and predicates on request headers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ Predicate = pb.Matcher.MatcherList.Predicate
 
 
 def header_input(header: str) -> pb.XdsTypedExtensionConfig:
-    """Returns what gives a matcher the value of a header; several values come joined by commas."""
+    """Return the matcher input for the value of a header. Several values are joined by commas."""
     return pb.XdsTypedExtensionConfig(
         name=header, typed_config=pack(pb.HttpRequestHeaderMatchInput(header_name=header))
     )
 
 
 def header_matches(header: str, regex: str) -> pb.Matcher.MatcherList.Predicate:
-    """Returns what is true when the whole value of a header matches, and false when there is no such header."""
+    """Return a predicate that matches the whole value of a header. It is false if the header is absent."""
     return Predicate(
         single_predicate=Predicate.SinglePredicate(
             input=header_input(header),

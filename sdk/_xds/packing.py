@@ -1,4 +1,4 @@
-"""``Any`` for our copies of Envoy's messages: the ``type_url`` is that of Envoy's message, not of ours."""
+"""Pack our copies of Envoy's messages into ``Any``, with the ``type_url`` of Envoy's own message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def type_url(message: type[Message]) -> str:
-    """Returns Envoy's ``type_url`` of one of the top-level messages in ``protos/sdk/envoy.proto``."""
+    """Return Envoy's ``type_url`` of one of the top-level messages in ``protos/sdk/envoy.proto``."""
     return _type_url(message.DESCRIPTOR)
 
 
@@ -28,11 +28,11 @@ def _type_url(descriptor: Descriptor) -> str:
 
 
 def pack(message: Message) -> Any:
-    """Packs a message. Equal messages give equal bytes, so packed resources can be compared."""
+    """Pack a message. Equal messages give equal bytes, so packed resources can be compared."""
     return Any(type_url=type_url(type(message)), value=message.SerializeToString(deterministic=True))
 
 
-CLUSTERS = type_url(pb.Cluster)
-ENDPOINTS = type_url(pb.ClusterLoadAssignment)
-LISTENERS = type_url(pb.Listener)
-ROUTES = type_url(pb.RouteConfiguration)
+CLUSTER_TYPE = type_url(pb.Cluster)
+ENDPOINT_TYPE = type_url(pb.ClusterLoadAssignment)
+LISTENER_TYPE = type_url(pb.Listener)
+ROUTE_TYPE = type_url(pb.RouteConfiguration)

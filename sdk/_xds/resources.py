@@ -1,4 +1,4 @@
-"""Snapshot to Envoy's resources: pure, and checked before anything is published."""
+"""Build Envoy's resources from a snapshot, and check them before they are published. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, hold_cluster
-from sdk._xds.ext_authz import HOLD
-from sdk._xds.listener import LISTENER_NAME, ROUTES_NAME, ListenerConfig, build_listener
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
+from sdk._xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, gate_cluster
+from sdk._xds.ext_authz import GATE_CLUSTER
+from sdk._xds.listener import LISTENER_NAME, ROUTE_CONFIG_NAME, ListenerConfig, build_listener
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
 from sdk._xds.routes import build_routes
 from sdk.errors import IngressError
 
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
 
     from sdk._xds.snapshot import Snapshot
 
-__all__ = ["InconsistentResources", "ListenerConfig", "Resources", "build", "check"]
+__all__ = ["InconsistentResources", "ListenerConfig", "Resources", "build_resources", "check_resources"]
 
 
 class InconsistentResources(IngressError):
-    """Resources that Envoy would refuse, or accept and then fail calls over; they never leave the proxy."""
+    """Resources that Envoy would NACK, or would ACK and then fail calls. They are never sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Everything one Envoy is told.
+    """All resources of one Envoy.
 
     Attributes:
-        by_type: Envoy's ``type_url`` → name of the resource → the packed resource. Holds all four types.
+        by_type: ``type_url`` → resource name → packed resource, for all four resource types.
     """
 
     by_type: Mapping[str, Mapping[str, Any]]
 
 
-def build(snapshot: Snapshot, config: ListenerConfig) -> Resources:
-    """Turns a routing table into Envoy's resources. Equal arguments give equal resources.
+def build_resources(snapshot: Snapshot, config: ListenerConfig) -> Resources:
+    """Build Envoy's resources from a routing table. Equal arguments give equal resources.
 
-    When two deployments of one application answer the same service, the one that comes first in the snapshot gets it.
+    If two deployments of one application serve the same service, calls go to the first one in the snapshot.
 
     Args:
         snapshot: The routing table.
-        config: What this proxy's Envoy listens on.
+        config: Configuration of this proxy's listener.
     """
     fallback = fallback_cluster(config)
     clusters = {fallback.name: pack(fallback)}
-    if config.hold_socket:
-        clusters[HOLD] = pack(hold_cluster(config))
+    if config.gate_socket:
+        clusters[GATE_CLUSTER] = pack(gate_cluster(config))
     endpoints = {}
     for app in snapshot.applications:
         for deployment in app.deployments:
@@ -62,22 +62,25 @@ def build(snapshot: Snapshot, config: ListenerConfig) -> Resources:
             endpoints[assignment.cluster_name] = pack(assignment)
     return Resources(
         {
-            CLUSTERS: clusters,
-            ENDPOINTS: endpoints,
-            LISTENERS: {LISTENER_NAME: pack(build_listener(config))},
-            ROUTES: {ROUTES_NAME: pack(build_routes(snapshot))},
+            CLUSTER_TYPE: clusters,
+            ENDPOINT_TYPE: endpoints,
+            LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))},
+            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot))},
         }
     )
 
 
-def check(resources: Resources) -> None:
-    """Finds what Envoy would refuse, dropping everybody's update with it, or accept and then fail calls over.
+def check_resources(resources: Resources) -> None:
+    """Check that the resources are consistent.
+
+    Envoy rejects a whole response for one invalid resource, so one application would block the updates of all others.
+    It acknowledges a route to an unknown cluster, and then fails the calls.
 
     Raises:
-        InconsistentResources: With every problem found: a missing type, a route to an unknown cluster, a cluster
-            without endpoints resource or the reverse, an endpoint that is no IP address.
+        InconsistentResources: Lists every problem: a missing type, a route to an unknown cluster, a cluster without
+            its endpoints or endpoints without a cluster, an endpoint address that is not an IP address.
     """
-    missing = {CLUSTERS, ENDPOINTS, LISTENERS, ROUTES} - resources.by_type.keys()
+    missing = {CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE} - resources.by_type.keys()
     problems = [f"no resources of type {name}" for name in sorted(missing)]
     if not missing:
         problems += [*_cluster_problems(resources), *_endpoint_problems(resources), *_route_problems(resources)]
@@ -87,37 +90,37 @@ def check(resources: Resources) -> None:
 
 
 def _cluster_problems(resources: Resources) -> Iterator[str]:
-    wanted = set()
-    for name, packed in resources.by_type[CLUSTERS].items():
+    required = set()
+    for name, packed in resources.by_type[CLUSTER_TYPE].items():
         cluster = pb.Cluster.FromString(packed.value)
         if cluster.name != name:
-            yield f"cluster {cluster.name!r} is filed under {name!r}"
+            yield f"cluster {cluster.name!r} is stored under the name {name!r}"
         if cluster.type == pb.Cluster.EDS:
-            wanted.add(cluster.eds_cluster_config.service_name or name)
-    held = resources.by_type[ENDPOINTS].keys()
-    yield from (f"a cluster wants endpoints {name!r}, which are missing" for name in sorted(wanted - held))
-    yield from (f"no cluster wants endpoints {name!r}" for name in sorted(held - wanted))
+            required.add(cluster.eds_cluster_config.service_name or name)
+    present = resources.by_type[ENDPOINT_TYPE].keys()
+    yield from (f"a cluster needs endpoints {name!r}, which are missing" for name in sorted(required - present))
+    yield from (f"no cluster uses endpoints {name!r}" for name in sorted(present - required))
 
 
 def _endpoint_problems(resources: Resources) -> Iterator[str]:
-    for name, packed in resources.by_type[ENDPOINTS].items():
+    for name, packed in resources.by_type[ENDPOINT_TYPE].items():
         assignment = pb.ClusterLoadAssignment.FromString(packed.value)
         if assignment.cluster_name != name:
-            yield f"endpoints {assignment.cluster_name!r} are filed under {name!r}"
+            yield f"endpoints {assignment.cluster_name!r} are stored under the name {name!r}"
         for locality in assignment.endpoints:
             for host in locality.lb_endpoints:
                 if host.endpoint.address.pipe.path:
                     continue
                 address = host.endpoint.address.socket_address
                 if not _is_ip(address.address):
-                    yield f"endpoints {name!r} hold {address.address!r}, which is no IP address"
+                    yield f"endpoints {name!r} contain {address.address!r}, which is not an IP address"
                 if not 0 < address.port_value < 65536:
-                    yield f"endpoints {name!r} hold port {address.port_value}"
+                    yield f"endpoints {name!r} contain port {address.port_value}"
 
 
 @lru_cache(maxsize=4096)
 def _is_ip(text: str) -> bool:
-    # Cached because thousands of endpoints live on tens of nodes, and parsing was most of a check's time.
+    # Cached: thousands of endpoints share the addresses of tens of nodes, and parsing took most of a check's time.
     try:
         ip_address(text)
     except ValueError:
@@ -126,14 +129,14 @@ def _is_ip(text: str) -> bool:
 
 
 def _route_problems(resources: Resources) -> Iterator[str]:
-    if ROUTES_NAME not in resources.by_type[ROUTES]:
-        yield f"the listener's routes {ROUTES_NAME!r} are missing"
-    known = resources.by_type[CLUSTERS].keys()
-    for name, packed in resources.by_type[ROUTES].items():
+    if ROUTE_CONFIG_NAME not in resources.by_type[ROUTE_TYPE]:
+        yield f"the listener's route configuration {ROUTE_CONFIG_NAME!r} is missing"
+    known = resources.by_type[CLUSTER_TYPE].keys()
+    for name, packed in resources.by_type[ROUTE_TYPE].items():
         config = pb.RouteConfiguration.FromString(packed.value)
         for host in config.virtual_hosts:
             targets = set(_matcher_targets(host.matcher))
-            yield from (f"routes {name!r} lead to cluster {c!r}, which is unknown" for c in sorted(targets - known))
+            yield from (f"routes {name!r} point to unknown cluster {c!r}" for c in sorted(targets - known))
 
 
 def _matcher_targets(matcher: pb.Matcher) -> Iterator[str]:

@@ -1,16 +1,19 @@
-"""Routes: a tree of exact and prefix lookups, so a call's cost doesn't grow with the number of applications.
+"""The route configuration: a matcher tree of exact and prefix lookups.
 
-    path of a built-in service       → fallback
-    else `application` names an app  → the app: path → deployment, or fallback
-    else it has a comma in it        → the last of its values, and all of this again
-    else `application` isn't empty   → fallback (it answers NOT_FOUND)
-    else one app in all              → that app
-    else route_by_service            → path → the one app that serves the service, or fallback
-    else                             → fallback
+Its cost per call does not grow with the number of applications; a linear list of routes costs 33 µs at 1,000.
+https://www.envoyproxy.io/docs/envoy/latest/api-v3/xds/type/matcher/v3/matcher.proto
 
-At each leaf, a call with `multiplexed_model_id` takes the cluster that keeps a model's calls together. A deployment
-with idempotent methods has one more lookup, by path: their calls are retried when a replica is lost. Calls
-to a deployment that is scaled to zero are held (holding.py).
+    path of a built-in service            → fallback
+    else `application` names an app       → that app: path → deployment, or fallback
+    else `application` contains a comma   → keep its last value and match again
+    else `application` is not empty       → fallback (answers NOT_FOUND)
+    else there is exactly one app         → that app
+    else route_by_service                 → path → the only app that serves the service, or fallback
+    else                                  → fallback
+
+At each leaf, a call with `multiplexed_model_id` goes to the cluster with model affinity. A deployment with idempotent
+methods has one more lookup, by path: their calls are retried if a replica is lost. Calls to a deployment that is scaled
+to zero pass the gate (ext_authz.py).
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.clusters import FALLBACK, affinity_cluster_name, cluster_name
-from sdk._xds.ext_authz import held
-from sdk._xds.listener import APPLICATION_KEY, ROUTES_NAME, header
-from sdk._xds.lua_filter import switched_on
+from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
+from sdk._xds.ext_authz import gate_config
+from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME, set_header
+from sdk._xds.lua_filter import enable_last_value
 from sdk._xds.matchers import header_input, header_matches
 from sdk._xds.packing import pack
 from sdk._xds.retries import BUFFERED_BYTES, fallback_retries, lost_replica_retries, safe_retries
@@ -43,8 +46,8 @@ _OnMatch = pb.Matcher.OnMatch
 
 
 def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
-    """Returns the routing tree of a snapshot."""
-    fallback = _action(_fallback_route({}))
+    """Return the route configuration of a snapshot."""
+    fallback = _on_match(_fallback_route({}))
     leaves = {
         (app.name, deployment.name): _leaf(app.name, deployment)
         for app in snapshot.applications
@@ -52,24 +55,28 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     }
     apps = {app.name: _application(app, snapshot, leaves, fallback) for app in snapshot.applications}
     by_application = _OnMatch(
-        matcher=_lookup(APPLICATION_KEY, exact=apps, otherwise=_unnamed(snapshot, apps, leaves, fallback))
+        matcher=_matcher_tree(
+            APPLICATION_KEY, exact=apps, otherwise=_no_known_application(snapshot, apps, leaves, fallback)
+        )
     )
     builtin = dict.fromkeys(BUILT_IN_PREFIXES, fallback)
-    matcher = _lookup(":path", prefix=builtin, otherwise=by_application if apps else fallback)
+    matcher = _matcher_tree(":path", prefix=builtin, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
-        name=ROUTES_NAME,
+        name=ROUTE_CONFIG_NAME,
         virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=safe_retries())],
-        # An error without messages comes with a length of 0, which clients would take for metadata.
+        # A Trailers-Only response has content-length 0, which clients would take for metadata.
         response_headers_to_remove=["content-length"],
-        # The client's address with its port, in place of whatever it sent: the context's peer().
-        request_headers_to_add=[header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")],
+        # The client's address and port, for peer() of the context. It replaces what the client sent.
+        request_headers_to_add=[set_header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")],
     )
 
 
 def _fallback_route(filters: Mapping[str, Packed]) -> pb.Route:
-    to_fallback = _to(FALLBACK)
+    to_fallback = _route_action(FALLBACK_CLUSTER)
     to_fallback.retry_policy.CopyFrom(fallback_retries())
-    return pb.Route(match=pb.RouteMatch(prefix="/"), route=to_fallback, name=FALLBACK, typed_per_filter_config=filters)
+    return pb.Route(
+        match=pb.RouteMatch(prefix="/"), route=to_fallback, name=FALLBACK_CLUSTER, typed_per_filter_config=filters
+    )
 
 
 def _application(
@@ -79,38 +86,38 @@ def _application(
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
     if len(app.deployments) == 1 and not snapshot.listed_services_only:
-        # Its replica answers UNIMPLEMENTED for a service that it doesn't have, and can say which ones it has.
+        # The replica answers UNIMPLEMENTED for unknown services, and can list those that it has.
         return leaves[app.name, app.deployments[0].name]
     services: dict[str, pb.Matcher.OnMatch] = {}
     for deployment in app.deployments:
         for service in deployment.services:
             services.setdefault(f"/{service}/", leaves[app.name, deployment.name])
-    return _OnMatch(matcher=_lookup(":path", prefix=services, otherwise=fallback)) if services else fallback
+    return _OnMatch(matcher=_matcher_tree(":path", prefix=services, otherwise=fallback)) if services else fallback
 
 
-def _unnamed(
+def _no_known_application(
     snapshot: Snapshot,
     apps: Mapping[str, pb.Matcher.OnMatch],
     leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch],
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
-    """What happens to a call whose `application` is unknown, empty or absent."""
-    several_values = _fallback_route(switched_on())
-    if any(deployment.is_held for app in snapshot.applications for deployment in app.deployments):
-        # Envoy enables filters by the first route that it finds, which is not yet that of the last value.
-        _hold(several_values)
-    # The first that matches counts.
-    known_by_value = [_when(".*,.*", _action(several_values)), _when(".+", fallback)]
+    """Return the match for a call whose `application` is unknown, empty or absent."""
+    several_values = _fallback_route(enable_last_value())
+    if any(deployment.holds_calls for app in snapshot.applications for deployment in app.deployments):
+        # Envoy enables filters by the first route that it selects, which is not yet the route of the last value.
+        _enable_gate(several_values)
+    # The first matching predicate wins.
+    known_by_value = [_application_matches(".*,.*", _on_match(several_values)), _application_matches(".+", fallback)]
     if len(apps) == 1:
         unset = next(iter(apps.values()))
     elif snapshot.route_by_service and (services := _service_owners(snapshot, leaves, fallback)):
-        unset = _OnMatch(matcher=_lookup(":path", prefix=services, otherwise=fallback))
+        unset = _OnMatch(matcher=_matcher_tree(":path", prefix=services, otherwise=fallback))
     else:
         unset = fallback
     return _OnMatch(matcher=pb.Matcher(matcher_list=pb.Matcher.MatcherList(matchers=known_by_value), on_no_match=unset))
 
 
-def _when(application: str, then: pb.Matcher.OnMatch) -> pb.Matcher.MatcherList.FieldMatcher:
+def _application_matches(application: str, then: pb.Matcher.OnMatch) -> pb.Matcher.MatcherList.FieldMatcher:
     return pb.Matcher.MatcherList.FieldMatcher(predicate=header_matches(APPLICATION_KEY, application), on_match=then)
 
 
@@ -132,7 +139,9 @@ def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
     if not deployment.idempotent:
         return leaf
     repeatable = _routes(application, deployment, lost_replica_retries())
-    return _OnMatch(matcher=_lookup(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=leaf))
+    return _OnMatch(
+        matcher=_matcher_tree(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=leaf)
+    )
 
 
 def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | None) -> pb.Matcher.OnMatch:
@@ -141,7 +150,7 @@ def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | 
         match=pb.RouteMatch(
             prefix="/",
             headers=[
-                # Not equal to "", and absent counts as "": an empty model id is none.
+                # Matches if not equal to "". An absent header counts as "": an empty model id counts as absent.
                 pb.HeaderMatcher(
                     name=MODEL_KEY,
                     string_match=pb.StringMatcher(exact=""),
@@ -150,38 +159,41 @@ def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | 
                 )
             ],
         ),
-        route=_to(affinity_cluster_name(application, deployment.name)),
+        route=_route_action(affinity_cluster_name(application, deployment.name)),
     )
     header = pb.RouteAction.HashPolicy.Header(header_name=MODEL_KEY)
     by_model.route.hash_policy.add(header=header)
     by_load = pb.Route(
-        name=application, match=pb.RouteMatch(prefix="/"), route=_to(cluster_name(application, deployment.name))
+        name=application,
+        match=pb.RouteMatch(prefix="/"),
+        route=_route_action(cluster_name(application, deployment.name)),
     )
     for route in (by_model, by_load):
         if retries is not None:
             route.route.retry_policy.CopyFrom(retries)
             route.per_request_buffer_limit_bytes.value = BUFFERED_BYTES
-        if deployment.is_held:
-            _hold(route, application, deployment.name)
-    return _action(pb.RouteList(routes=[by_model, by_load]))
+        if deployment.holds_calls:
+            _enable_gate(route, application, deployment.name)
+    return _on_match(pb.RouteList(routes=[by_model, by_load]))
 
 
-def _hold(route: pb.Route, application: str = "", deployment: str = "") -> pb.Route:
-    for name, config in held(application, deployment).items():
+def _enable_gate(route: pb.Route, application: str = "", deployment: str = "") -> pb.Route:
+    for name, config in gate_config(application, deployment).items():
         route.typed_per_filter_config[name].CopyFrom(config)
     return route
 
 
-def _to(cluster: str) -> pb.RouteAction:
-    # Zero is "never"; by default Envoy cuts every call after 15 s. Deadlines are the replica's to keep.
+def _route_action(cluster: str) -> pb.RouteAction:
+    # Zero disables the timeout; by default Envoy ends every call after 15 s. The replica enforces deadlines.
+    # https://www.envoyproxy.io/docs/envoy/latest/faq/configuration/timeouts
     return pb.RouteAction(cluster=cluster, timeout=Duration())
 
 
-def _action(action: Message) -> pb.Matcher.OnMatch:
+def _on_match(action: Message) -> pb.Matcher.OnMatch:
     return _OnMatch(action=pb.XdsTypedExtensionConfig(name="route", typed_config=pack(action)))
 
 
-def _lookup(
+def _matcher_tree(
     header: str,
     *,
     exact: Mapping[str, pb.Matcher.OnMatch] | None = None,

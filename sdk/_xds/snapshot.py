@@ -1,6 +1,6 @@
-"""The routing table as one immutable value: what the controller publishes and every proxy serves.
+"""The routing table as one immutable value, published by the controller and served by every proxy.
 
-A snapshot says what is routed where and nothing about how Envoy is told (``resources.py`` knows that).
+A snapshot does not depend on Envoy's API; ``resources.py`` translates it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """Where one replica's wire server listens.
+    """Address of one replica's wire server.
 
     Attributes:
         replica_id: Ray Serve's id of the replica, unique in the cluster.
         host: IP address of the replica's node.
         port: TCP port; the same on that address and on the node's loopback address.
         node_id: Ray's id of the node.
-        socket: Name in Linux's abstract socket namespace (unix(7)) where the proxy of the same node reaches it, without
-            the NUL byte before it; empty when there is none, and the loopback address is used.
+        socket: Name of its abstract unix socket (unix(7)) for the proxy of the same node, without the leading NUL byte;
+            empty if it has none, and the loopback address is used.
     """
 
     replica_id: str
@@ -34,13 +34,13 @@ class Deployment:
 
     Attributes:
         name: Its name in Ray Serve.
-        services: Full names of the proto services that it answers.
+        services: Full names of the proto services that it serves.
         endpoints: Its ready replicas.
-        descriptors: Digest of the descriptors of its services, which the controller keeps; empty when it has none.
-        idempotent: Paths of the methods that may be called again when a replica is lost, sorted.
-        max_waiting: Most calls that each proxy lets wait for a replica while there is none; zero when the deployment
-            never scales to zero, and such calls end UNAVAILABLE.
-        hidden: Full names of the services that it answers, too, and that the options of the ingress keep from clients.
+        descriptors: Digest of the descriptors of its services, which the controller stores; empty without descriptors.
+        idempotent: Paths of the methods whose calls may be retried if a replica is lost, sorted.
+        max_waiting: Maximum number of calls that wait at each proxy while it has no replica. Zero if the deployment
+            never scales to zero; such calls end UNAVAILABLE.
+        hidden: Full names of the services that it serves, but that the options of the ingress hide from clients.
     """
 
     name: str
@@ -52,14 +52,14 @@ class Deployment:
     hidden: tuple[str, ...] = ()
 
     @property
-    def is_held(self) -> bool:
-        """Whether calls wait until there is a replica."""
+    def holds_calls(self) -> bool:
+        """True if calls wait at the gate until there is a replica."""
         return self.max_waiting > 0 and not self.endpoints
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Application:
-    """One application: the value of the ``application`` metadata and the deployments behind it."""
+    """One application: the value of the ``application`` metadata, and its deployments."""
 
     name: str
     deployments: tuple[Deployment, ...]
@@ -70,13 +70,12 @@ class Snapshot:
     """The whole routing table at one version.
 
     Attributes:
-        version: Grows with every change; proxies report the version that their Envoy acknowledged.
-        applications: Sorted by name; names are unique, and so are the names of an application's deployments.
-        route_by_service: Whether a call without ``application`` metadata goes to the one application that serves its
-            service.
-        listed_services_only: Whether only the services that the deployments list are routed: a replica may answer
-            others, which the options of the ingress keep from clients.
-        request_timeout_s: Seconds after which a call ends that waits for the first replica; None for no limit.
+        version: Increases with every change. Proxies report the version that their Envoy acknowledged.
+        applications: Sorted by name. Names are unique, and so are the names of an application's deployments.
+        route_by_service: Route a call without ``application`` metadata to the only application that serves its service.
+        listed_services_only: Route only the services that the deployments list. A replica may serve others, which the
+            options of the ingress hide from clients.
+        request_timeout_s: Seconds that a call may wait for the first replica; None for no limit.
     """
 
     version: int
@@ -85,8 +84,8 @@ class Snapshot:
     listed_services_only: bool = False
     request_timeout_s: float | None = None
 
-    def seen_from(self, node_id: str) -> Snapshot:
-        """Return the snapshot for the proxy of a node: only replicas on the same node are reached locally."""
+    def for_node(self, node_id: str) -> Snapshot:
+        """Return the snapshot for the proxy of a node, which reaches only replicas on the same node locally."""
         return replace(
             self,
             applications=tuple(

@@ -1,11 +1,16 @@
-"""One type's part of one ADS stream: what Envoy asked for, was sent, and acknowledged. Plain state, no IO.
+"""State of one resource type on one ADS stream: subscribed, sent and acknowledged resources. No IO.
 
-Envoy asks for a type once and answers every response: with an ACK (the response's nonce), or with a NACK (the nonce and
-the error), after which it serves on with what it had. One response is under way at a time, so an answer always belongs
-to a known response. What is due is the difference between what the server holds and what Envoy acknowledged:
+Envoy subscribes to a type once and answers every response: with an ACK (the response's nonce), or with a NACK (the
+nonce and the error), after which it keeps its previous configuration. At most one response is in flight, so an answer
+always belongs to a known response. A response contains the difference between the server's resources and those that
+Envoy acknowledged:
 
-* clusters and listeners: all of them, whenever any changed; what a response leaves out, Envoy drops;
-* endpoints and routes: only those that changed; what a response leaves out stays as it was.
+* clusters and listeners: all of them if any changed, because Envoy removes those that a response leaves out;
+* endpoints and routes: only those that changed, because Envoy keeps those that a response leaves out.
+
+State-of-the-world variant of the xDS protocol:
+https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#ack-nack-and-resource-type-instance-version
+https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#grouping-resources-into-responses
 """
 
 from __future__ import annotations
@@ -16,23 +21,24 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTERS, LISTENERS
+from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from google.protobuf.any_pb2 import Any
 
-# A response of these types must hold all that Envoy is to have.
-_COMPLETE_TYPES = frozenset({CLUSTERS, LISTENERS})
+# A response of these types must contain all resources that Envoy should have.
+# https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#deleting-resources
+_FULL_STATE_TYPES = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What the server holds of one type.
+class VersionedResources:
+    """The server's resources of one type.
 
     Attributes:
-        version: Grows with every change.
+        version: Increases with every change.
         resources: Name → packed resource.
     """
 
@@ -40,24 +46,24 @@ class Held:
     resources: Mapping[str, Any]
 
 
-class Received(Enum):
-    """What a request of Envoy's means."""
+class RequestKind(Enum):
+    """Kind of a discovery request."""
 
-    SUBSCRIBED = "the first request of the type, or other names than before"
-    REPEATED = "the same names again: Envoy lost what it had, or has a new use for it"
-    ACK = "the response under way is in force"
-    NACK = "the response under way was refused"
-    STALE = "written before the last response arrived; a request that answers it follows"
+    SUBSCRIBED = "the first request of the type, or a changed list of names"
+    REPEATED = "the same names again: Envoy lost the resources, or needs them for another cluster"
+    ACK = "Envoy accepted the response in flight"
+    NACK = "Envoy rejected the response in flight"
+    STALE = "sent before the last response arrived; a request with its nonce follows"
 
 
 class Subscription:
-    """The state of one type on one stream. A new stream starts with a new subscription.
+    """Subscription of one stream to one resource type. A new stream starts with new subscriptions.
 
     Attributes:
-        type_url: Envoy's name of the type.
-        names: The resources that Envoy asked for; without effect while ``wildcard``.
-        wildcard: Envoy wants every resource of the type.
-        rejection: Envoy's reason for refusing what is still due, or ``None``.
+        type_url: The resource type.
+        names: The resource names that Envoy subscribed to; ignored if ``wildcard``.
+        wildcard: Envoy subscribed to every resource of the type.
+        rejection: Error of Envoy's NACK of the pending resources, or ``None``.
     """
 
     def __init__(self, type_url: str) -> None:
@@ -67,83 +73,85 @@ class Subscription:
         self.rejection: str | None = None
         self._nonces = map(str, itertools.count(1))
         self._nonce = ""
-        self._complete = type_url in _COMPLETE_TYPES
+        self._is_full_state = type_url in _FULL_STATE_TYPES
         self._requested = False
         self._answered = False
         self._acked: dict[str, Any] = {}
-        self._under_way: dict[str, Any] | None = None
+        self._in_flight: dict[str, Any] | None = None
         self._rejected: dict[str, Any] | None = None
 
-    def receive(self, request: pb.DiscoveryRequest) -> Received:
-        """Takes a request of this type. Call ``next_response`` afterwards."""
+    def receive(self, request: pb.DiscoveryRequest) -> RequestKind:
+        """Process a request of this type. Call ``next_response`` afterwards."""
         if self._requested and request.response_nonce != self._nonce:
-            return Received.STALE
-        answer, self._under_way = self._under_way, None
+            return RequestKind.STALE
+        answer, self._in_flight = self._in_flight, None
         names_before, asked_before = self.names, self._requested
         self._requested = True
         self.names = frozenset(request.resource_names)
-        self.wildcard = "*" in self.names or (self._complete and not self.names)
+        self.wildcard = "*" in self.names or (self._is_full_state and not self.names)
         if answer is not None:
-            return self._take_answer(answer, request)
-        self._forget_unwanted()
+            return self._apply_answer(answer, request)
+        self._drop_unsubscribed()
         if not asked_before or self.names - names_before:
-            return Received.SUBSCRIBED
+            return RequestKind.SUBSCRIBED
         if self.names == names_before:
-            # Without this an Envoy that re-creates a cluster would wait for its endpoints for ever.
+            # Otherwise an Envoy that creates a cluster again would never receive its endpoints.
             self._acked, self._answered = {}, False
-            return Received.REPEATED
-        return Received.SUBSCRIBED
+            return RequestKind.REPEATED
+        return RequestKind.SUBSCRIBED
 
-    def _take_answer(self, answer: dict[str, Any], request: pb.DiscoveryRequest) -> Received:
+    def _apply_answer(self, answer: dict[str, Any], request: pb.DiscoveryRequest) -> RequestKind:
         if request.HasField("error_detail"):
             self._rejected, self.rejection = answer, request.error_detail.message
-            # Envoy may have taken a part of it: what it had before must be sent again to be sure that it has it.
+            # Envoy may have applied a part of it, so the previous resources must be sent again.
             self._answered = False
             self._acked = {name: packed for name, packed in self._acked.items() if name not in answer}
-            return Received.NACK
-        self._acked = answer if self._complete else {**self._acked, **answer}
+            return RequestKind.NACK
+        self._acked = answer if self._is_full_state else {**self._acked, **answer}
         self._answered = True
         self._rejected = self.rejection = None
-        self._forget_unwanted()
-        return Received.ACK
+        self._drop_unsubscribed()
+        return RequestKind.ACK
 
-    def _forget_unwanted(self) -> None:
-        # Envoy drops what it no longer asks for, so it must be sent again when it asks again.
-        if not self._complete and not self.wildcard:
+    def _drop_unsubscribed(self) -> None:
+        # Envoy drops resources that it unsubscribes from, so they must be sent again after a new subscription.
+        # https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#unsubscribing-from-resources
+        if not self._is_full_state and not self.wildcard:
             self._acked = {name: packed for name, packed in self._acked.items() if name in self.names}
 
-    def next_response(self, held: Held | None) -> pb.DiscoveryResponse | None:
-        """Returns what to send now, or ``None``.
+    def next_response(self, current: VersionedResources | None) -> pb.DiscoveryResponse | None:
+        """Return the response to send now, or ``None``.
 
-        Nothing while a response is under way, nothing that Envoy has, nothing that it refused (until ``retry``), and
-        nothing before the server knows what is right: an empty answer would wipe out what a running Envoy serves.
+        Returns ``None`` while a response is in flight, if Envoy has acknowledged all resources, if it has rejected them
+        (until ``retry``), and before the first publish: an empty response would delete the configuration of a running
+        Envoy.
 
         Args:
-            held: What the server holds of the type; ``None`` if it was never told.
+            current: The server's resources of the type; ``None`` before the first publish.
         """
-        if held is None or not self._requested or self._under_way is not None:
+        if current is None or not self._requested or self._in_flight is not None:
             return None
-        due = self._due(held)
+        due = self._due(current)
         if due is None or due == self._rejected:
             return None
         self._rejected = self.rejection = None
-        self._under_way, self._nonce = due, next(self._nonces)
+        self._in_flight, self._nonce = due, next(self._nonces)
         return pb.DiscoveryResponse(
-            version_info=str(held.version), type_url=self.type_url, nonce=self._nonce, resources=due.values()
+            version_info=str(current.version), type_url=self.type_url, nonce=self._nonce, resources=due.values()
         )
 
-    def _due(self, held: Held) -> dict[str, Any] | None:
-        wanted = {name: packed for name, packed in held.resources.items() if self.wildcard or name in self.names}
-        if self._complete:
+    def _due(self, current: VersionedResources) -> dict[str, Any] | None:
+        wanted = {name: packed for name, packed in current.resources.items() if self.wildcard or name in self.names}
+        if self._is_full_state:
             return None if self._answered and wanted == self._acked else wanted
         return {name: packed for name, packed in wanted.items() if self._acked.get(name) != packed} or None
 
     def retry(self) -> None:
-        """Lets ``next_response`` send again what Envoy refused: what was in its way, a taken port, may be gone."""
+        """Let ``next_response`` send rejected resources again. The cause, such as a port in use, may be gone."""
         self._rejected = self.rejection = None
 
-    def settled(self, held: Held) -> bool:
-        """Tells whether Envoy asked for and acknowledged everything that the server holds of this type."""
-        if self._under_way is not None or not self._requested or self._due(held) is not None:
+    def is_acked(self, current: VersionedResources) -> bool:
+        """Return whether Envoy subscribed to and acknowledged all of the server's resources of this type."""
+        if self._in_flight is not None or not self._requested or self._due(current) is not None:
             return False
-        return self.wildcard or self.names >= held.resources.keys()
+        return self.wildcard or self.names >= current.resources.keys()

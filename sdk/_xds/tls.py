@@ -1,7 +1,8 @@
-"""TLS between clients and Envoy: certificates come from files, and Envoy takes new ones without a restart.
+"""TLS between clients and Envoy, with certificates from files that Envoy reloads without a restart.
 
-Envoy follows certificates that it gets as secrets, not those that are part of a listener. The secrets are files of our
-own, one each, that name the files of the user.
+Envoy reloads certificates from SDS secrets, but not those inlined in a listener. We write one SDS file for each secret;
+it names the user's certificate files.
+https://www.envoyproxy.io/docs/envoy/latest/configuration/security/secret
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ _SERVER, _CLIENTS = "server-certificate", "client-ca"
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """Where the certificates of one Envoy are.
+    """Paths of one Envoy's certificates.
 
-    A file is replaced by moving a new one over it, or over a symbolic link on the way to it.
+    Replace a file by moving a new one over it, or over a symbolic link in its path.
 
     Attributes:
         certificate: Path of the certificate chain, in PEM.
         private_key: Path of its private key, in PEM.
-        secrets: Path of a folder for Envoy's secrets, which :func:`write_secrets` fills.
-        client_ca: Path of the certificates that sign clients, in PEM. When it is given, every client must have one.
+        secrets: Path of the folder for Envoy's SDS files, written by :func:`write_secrets`.
+        client_ca: Path of the CA certificates for clients, in PEM. If set, every client must present a certificate.
     """
 
     certificate: str
@@ -38,7 +39,7 @@ class TlsConfig:
 
 
 def write_secrets(config: TlsConfig) -> None:
-    """Write the secrets; before the listener that needs them is published.
+    """Write the SDS files. Call it before the listener that uses them is published.
 
     Raises:
         OSError: The folder can't be written to.
@@ -46,19 +47,19 @@ def write_secrets(config: TlsConfig) -> None:
     Path(config.secrets).mkdir(mode=0o700, exist_ok=True)
     for secret in _secrets(config):
         response = pb.DiscoveryResponse(resources=[pack(secret)])
-        Path(_file(config, secret.name)).write_bytes(response.SerializeToString())
+        Path(_secret_path(config, secret.name)).write_bytes(response.SerializeToString())
 
 
 def transport_socket(config: TlsConfig) -> pb.TransportSocket:
-    """Returns the part of a listener that makes it speak TLS."""
+    """Return the transport socket that terminates TLS on the listener."""
     common = pb.CommonTlsContext(
         # HTTP/1.1 too: gRPC-Web and health checks of load balancers use it.
         alpn_protocols=["h2", "http/1.1"],
-        tls_certificate_sds_secret_configs=[_source(config, _SERVER)],
+        tls_certificate_sds_secret_configs=[_sds_config(config, _SERVER)],
     )
     context = pb.DownstreamTlsContext(common_tls_context=common)
     if config.client_ca is not None:
-        context.common_tls_context.validation_context_sds_secret_config.CopyFrom(_source(config, _CLIENTS))
+        context.common_tls_context.validation_context_sds_secret_config.CopyFrom(_sds_config(config, _CLIENTS))
         context.require_client_certificate.CopyFrom(BoolValue(value=True))
     return pb.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 
@@ -69,28 +70,29 @@ def _secrets(config: TlsConfig) -> Iterator[pb.Secret]:
         tls_certificate=pb.TlsCertificate(
             certificate_chain=pb.DataSource(filename=config.certificate),
             private_key=pb.DataSource(filename=config.private_key),
-            watched_directory=_folder(config.certificate),
+            watched_directory=_watched_directory(config.certificate),
         ),
     )
     if config.client_ca is not None:
         yield pb.Secret(
             name=_CLIENTS,
             validation_context=pb.CertificateValidationContext(
-                trusted_ca=pb.DataSource(filename=config.client_ca), watched_directory=_folder(config.client_ca)
+                trusted_ca=pb.DataSource(filename=config.client_ca),
+                watched_directory=_watched_directory(config.client_ca),
             ),
         )
 
 
-def _source(config: TlsConfig, name: str) -> pb.SdsSecretConfig:
-    path = pb.PathConfigSource(path=_file(config, name))
+def _sds_config(config: TlsConfig, name: str) -> pb.SdsSecretConfig:
+    path = pb.PathConfigSource(path=_secret_path(config, name))
     return pb.SdsSecretConfig(
         name=name, sds_config=pb.ConfigSource(path_config_source=path, resource_api_version=pb.V3)
     )
 
 
-def _file(config: TlsConfig, name: str) -> str:
+def _secret_path(config: TlsConfig, name: str) -> str:
     return str(Path(config.secrets, f"{name}.pb"))
 
 
-def _folder(path: str) -> pb.WatchedDirectory:
+def _watched_directory(path: str) -> pb.WatchedDirectory:
     return pb.WatchedDirectory(path=str(Path(path).parent))

@@ -12,12 +12,12 @@ import copy
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from typing_extensions import Self, TypedDict
+from typing_extensions import TypedDict
 
 from sdk.client._channel import (
     DEFAULT_MAX_MESSAGE_LENGTH,
@@ -323,7 +323,7 @@ class AsyncClient(_Client[grpc.aio.Channel]):
         """
         try:
             await asyncio.wait_for(self.channel.channel_ready(), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise _not_ready(self, timeout) from None
 
     async def close(self) -> None:

@@ -16,12 +16,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-    class Responses(grpc.CallIterator[T], Iterator[T]):
+    class Responses(grpc.Call, Iterator[T]):
         """What a blocking client returns for a stream of responses, for type checkers: grpc's call, all of it typed."""
-
-        def __iter__(self) -> Iterator[T]: ...
-        def __next__(self) -> T: ...
-        def cancel(self) -> bool: ...  # grpc's own, whose stub has no types
 
 
 class AsyncUnaryUnary(Rpc[RequestT, ResponseT]):

@@ -13,11 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from typing_extensions import Self, TypedDict, Unpack
+from typing_extensions import TypedDict, Unpack
 
 from sdk._backend import backend
 from sdk.context import ServicerContext, current_call

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc.aio import EOF  # type: ignore[attr-defined]  # grpc-stubs does not know it
+from grpc.aio import EOF
 
 from sdk.errors import RpcError
 

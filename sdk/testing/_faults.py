@@ -9,11 +9,10 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import grpc.aio
-from typing_extensions import Self
 
 from sdk._wire.dispatch import build_routes
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from sdk._wire.route import Route
     from sdk._wire.server import WireServer
     from sdk.errors import RpcError
-    from sdk.service import Row
+    from sdk.service import MethodBinding
 
 
 @dataclass(eq=False)
@@ -111,12 +110,12 @@ class Faults:
         self,
         server: WireServer,
         application: str,
-        rows: Iterable[Row],
+        bindings: Iterable[MethodBinding],
         compression: grpc.Compression | None,
-        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]],
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
     ) -> None:
         """Stand before every method of a wire server. Calls without a fault are answered as if nothing were here."""
-        amid = build_routes(rows, compression, [_Amid(), *interceptors])
+        amid = build_routes(bindings, compression, [_Amid(), *interceptors])
         for path, route in server.routes.items():
             route.answer = self._answer(application, route.answer, amid[path])
 
@@ -142,7 +141,7 @@ class Faults:
         return answer
 
 
-class _Amid(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+class _Amid(grpc.aio.ServerInterceptor):
     """Ends an answer with the error of the call's fault, after some of its messages."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:

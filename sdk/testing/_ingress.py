@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdk._ingress.builtin.services import BuiltIn
+from sdk._ingress.builtin.services import BuiltinServices
 from sdk._ingress.envoy.certificates import check_certificates
-from sdk._ingress.envoy.listening import FALLBACK, listener_config, unix_server
+from sdk._ingress.envoy.listening import FALLBACK_SOCKET, listener_config, unix_server
 from sdk._ingress.envoy.process import EnvoyProcess, find_envoy
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
-from sdk._xds.resources import build
+from sdk._xds.resources import build_resources
 from sdk._xds.snapshot import Snapshot
 from sdk._xds.tls import write_secrets
 from sdk.errors import IngressError
@@ -44,7 +44,7 @@ class LocalIngress:
         self._folder = folder
         self._snapshot = Snapshot(0)
         self._descriptors: Mapping[str, bytes] = {}
-        self._built_in = BuiltIn(lambda: self._snapshot, self._fetch_descriptors)
+        self._built_in = BuiltinServices(lambda: self._snapshot, self._fetch_descriptors)
         self._ads = AdsServer(str(folder / "ads.sock"))
         self._fallback: Any = None
         self._envoy: EnvoyProcess | None = None
@@ -82,7 +82,7 @@ class LocalIngress:
         self._envoy = EnvoyProcess(
             binary, self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency or 1
         )
-        self._fallback = unix_server(self._built_in.generic_handler(), self._folder / FALLBACK)
+        self._fallback = unix_server(self._built_in.generic_handler(), self._folder / FALLBACK_SOCKET)
         await self._fallback.start()
 
     async def publish(self, snapshot: Snapshot, descriptors: Mapping[str, bytes]) -> None:
@@ -96,16 +96,16 @@ class LocalIngress:
             IngressError: Envoy ended, or refused its configuration.
         """
         assert self._envoy is not None
-        config = listener_config(replace(self._options, host=HOST, port=self.port), self._folder, can_hold=False)
+        config = listener_config(replace(self._options, host=HOST, port=self.port), self._folder, has_gate=False)
         if config.tls is not None:
             write_secrets(config.tls)
-        published = asyncio.ensure_future(self._ads.publish(build(snapshot.seen_from(""), config)))
+        published = asyncio.ensure_future(self._ads.publish(build_resources(snapshot.for_node(""), config)))
         ended = asyncio.ensure_future(self._envoy.wait())
         try:
             await asyncio.wait({published, ended}, timeout=_START_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
             if not published.done():
                 what = "ended" if ended.done() else "did not listen in time"
-                raise IngressError(f"Envoy {what}: {self._envoy.last_words() or 'it left no log'}")
+                raise IngressError(f"Envoy {what}: {self._envoy.log_tail() or 'it left no log'}")
             published.result()
         finally:
             published.cancel()

@@ -14,7 +14,6 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError  # Python 3.10 has two
 from typing import Any, Protocol
 
 from ray import cloudpickle
@@ -90,7 +89,7 @@ class LocalResult:
     def get(self, timeout_s: float | None) -> Any:
         try:
             return self._outcome.result(timeout_s)
-        except FutureTimeoutError:
+        except TimeoutError:
             if self._outcome.done():
                 raise
             raise TimeoutError("Timed out waiting for result.") from None

@@ -8,14 +8,13 @@ import logging
 import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError  # Python 3.10 has two
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
 from sdk._contract.interceptors import make_interceptors
-from sdk._ingress.builtin.reflection import announce
+from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.replica import translate
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
@@ -127,7 +126,7 @@ class Core:
         self._starting.cancel()  # an interrupt came while a constructor waits for something
         try:
             thread.start(self._stop()).result(_STOP_PATIENCE_S)
-        except FutureTimeoutError:
+        except TimeoutError:
             logger.error("code of the applications blocks the event loop or does not end: the test server is abandoned")
             if hasattr(self, "ingress"):
                 self.ingress.kill()
@@ -161,7 +160,7 @@ class Core:
                 port, socket = await wire.listen("127.0.0.1"), await wire.listen_locally()
                 endpoint = Endpoint(f"{name}#{replica.name}", "127.0.0.1", port, "", socket)
                 services = replica.definition.services
-                digest, data = announce(service.file for service in services)
+                digest, data = serialize_descriptors(service.file for service in services)
                 descriptors[digest] = data
                 deployments.append(
                     Deployment(replica.name, tuple(service.full_name for service in services), (endpoint,), digest)
@@ -174,10 +173,10 @@ class Core:
     def _wire_server(self, replica: LocalReplica) -> WireServer:
         definition = replica.definition
         assert definition is not None
-        rows = [row for shim in definition.shims for row in shim.rows(replica.instance)]
+        bindings = [binding for shim in definition.shims for binding in shim.bindings(replica.instance)]
         interceptors = make_interceptors(definition.cls_name, definition.interceptors)
         server = WireServer(
-            rows,
+            bindings,
             WireSettings(
                 max_ongoing_requests=replica.deployment.max_ongoing_requests,
                 max_queued_requests=replica.deployment.max_queued_requests,
@@ -193,7 +192,7 @@ class Core:
             compression=definition.compression,
             interceptors=interceptors,
         )
-        self.faults.stand_before(server, replica.application, rows, definition.compression, interceptors)
+        self.faults.stand_before(server, replica.application, bindings, definition.compression, interceptors)
         return server
 
     async def _stop(self) -> None:

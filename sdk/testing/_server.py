@@ -7,11 +7,10 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 import grpc
 import grpc.aio
-from typing_extensions import Self
 
 from sdk.client import AsyncClient, SyncClient
 from sdk.errors import ApplicationError, OptionsError, RpcError

@@ -26,12 +26,11 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent.parent / "bench-results"
 sys.path[:0] = [str(HERE / "gen")]
 
-import footprint  # noqa: E402 - the generated code must be found first
-import pausing  # noqa: E402
-from load import LoadError, Run, run, verify  # noqa: E402
-from report import machine, save, summary  # noqa: E402
-from results import Result  # noqa: E402
-from works import ALL, BARE, BARE_UVLOOP, ENVOY_BARE, OURS, PAIR, SERVE, SERVE_HAPROXY, WORKS, Work  # noqa: E402
+from tests.benchmarks import footprint, pausing  # noqa: E402 - the generated code must be found first
+from tests.benchmarks.load import LoadError, Run, run, verify  # noqa: E402
+from tests.benchmarks.report import machine, save, summary  # noqa: E402
+from tests.benchmarks.results import Result  # noqa: E402
+from tests.benchmarks.works import ALL, BARE, BARE_UVLOOP, ENVOY_BARE, OURS, PAIR, SERVE, SERVE_HAPROXY, WORKS, Work  # noqa: E402
 
 _PROGRAMS = {
     OURS: ("ours.py", "{folder}"),
@@ -119,7 +118,7 @@ def started(name: str, folder: Path, guard: IO[str]) -> Iterator[Server]:
             # Ray starts its workers with niceness 15; a bare server has none.
             env={
                 **os.environ,
-                "PYTHONPATH": f"{HERE}{os.pathsep}{HERE / 'gen'}",
+                "PYTHONPATH": f"{HERE.parents[1]}{os.pathsep}{HERE / 'gen'}",
                 "RAY_worker_niceness": "0",
                 "RAY_USAGE_STATS_ENABLED": "0",
             },

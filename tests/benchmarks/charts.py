@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from results import Result
-from works import BARE, OURS
+
+from tests.benchmarks.results import Result
+from tests.benchmarks.works import BARE, OURS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -14,7 +14,8 @@ from typing import Any
 
 import grpc
 from bench_pb2 import Ask, Payload
-from load import APPLICATION, LoadError, Server, cpu_seconds, idle_connections, processes_of
+
+from tests.benchmarks.load import APPLICATION, LoadError, Server, cpu_seconds, idle_connections, processes_of
 
 _HERE = Path(__file__).resolve().parent
 _PATIENCE_S = 120.0
@@ -82,14 +83,14 @@ def _ms(action: Callable[[], object], less: float = 0.0) -> str:
 
 def _first_answer() -> float:
     """Run the service with the command and wait for its first answer."""
-    from servers.reporting import free_port
+    from tests.benchmarks.servers.reporting import free_port
 
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         began = time.perf_counter()
         process = subprocess.Popen(
-            [_sdk(), "run", "service:app", "--port", str(port), "--address", "local"],
-            cwd=_HERE,
+            [_sdk(), "run", "tests.benchmarks.service:app", "--port", str(port), "--address", "local"],
+            cwd=_HERE.parents[1],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "RAY_TMPDIR": folder, "PYTHONPATH": str(_HERE / "gen")},

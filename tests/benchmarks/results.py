@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from load import Run
-from works import BARE, OURS, Work
+from tests.benchmarks.load import Run
+from tests.benchmarks.works import BARE, OURS, Work
 
 
 @dataclass(frozen=True)

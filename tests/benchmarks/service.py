@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bench_sdk import BenchBase
-from handlers import Handlers
 
 from sdk import grpc_deployment
+from tests.benchmarks.handlers import Handlers
 
 
 @grpc_deployment(max_ongoing_requests=4000)

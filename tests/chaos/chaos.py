@@ -1,6 +1,6 @@
 """`make chaos`: change, break and kill everything under constant load, and print what clients saw.
 
-Ends with 1 when a promise was not kept. See docs/operation.md.
+Ends with 1 when a promise was not kept. See docs/operations/operation.md.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import threading
 import time
 from pathlib import Path
 
+from tests.support.cluster import free_port, generate, set_import_path, share_with_replicas
+
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
 # Ray starts processes while the load's threads call.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-
-from cluster import free_port, generate, set_import_path, share_with_replicas  # noqa: E402  # after the path
 
 _LONGEST_S = 600.0
 
@@ -33,7 +32,7 @@ def main() -> int:
     watchdog = threading.Timer(_LONGEST_S, lambda: os._exit(_give_up()))
     watchdog.daemon = True
     watchdog.start()
-    share_with_replicas(HERE, generate(HERE.parent / "integration" / "protos"))
+    share_with_replicas(generate(HERE.parent / "integration" / "protos"))
     set_import_path()
 
     import ray
@@ -48,7 +47,7 @@ def main() -> int:
         is_kept, node_id, raylet = _run(f"127.0.0.1:{port}", arguments)
     finally:
         sdk.shutdown()
-    from processes import workers
+    from tests.support.processes import workers
 
     deadline = time.monotonic() + 10
     while left := [*workers(raylet, "ray::Proxy"), *workers(raylet, "ray::ServeReplica:"), *_existing(node_id)]:
@@ -61,10 +60,10 @@ def main() -> int:
 
 
 def _run(address: str, arguments: argparse.Namespace) -> tuple[bool, str, int]:
-    from constant_load import Load
-    from events import happen, long_form, short_form
-    from verdict import render
-    from world import World
+    from tests.chaos.constant_load import Load
+    from tests.chaos.events import happen, long_form, short_form
+    from tests.chaos.verdict import render
+    from tests.chaos.world import World
 
     world = World("chaos", replicas=2)
     rows = []
@@ -85,7 +84,7 @@ def _run(address: str, arguments: argparse.Namespace) -> tuple[bool, str, int]:
 
 
 def _existing(node_id: str) -> list[str]:
-    from processes import ingress_folder
+    from tests.support.processes import ingress_folder
 
     return [str(folder) for folder in (ingress_folder(node_id),) if folder.exists()]
 

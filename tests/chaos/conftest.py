@@ -1,10 +1,9 @@
-"""What is deployed here is imported from this folder, and from generated code."""
+"""What is deployed here is imported from generated code too."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cluster import generate, share_with_replicas
+from tests.support.cluster import generate, share_with_replicas
 
-HERE = Path(__file__).parent
-share_with_replicas(HERE, generate(HERE.parent / "integration" / "protos"))
+share_with_replicas(generate(Path(__file__).parents[1] / "integration" / "protos"))

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import grpc
 import grpc.aio
-from chaos_apps import BEAT_S
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from probe_pb2 import Ask, Told
 from probe_pb2_grpc import AsyncProbeStub
-from slowness import Slowness
+
+from tests.chaos.chaos_apps import BEAT_S
+from tests.chaos.slowness import Slowness
 
 UNARY, DOWN, BOTH, BUILT_IN = "unary", "server streaming", "bidi", "built-in"
 #: A stream that is longer than a replica's grace.

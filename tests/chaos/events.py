@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from constant_load import Load
-from verdict import Promise, Row, Window, judge
-from world import World
+from tests.chaos.constant_load import Load
+from tests.chaos.verdict import Promise, Row, Window, judge
+from tests.chaos.world import World
 
 # Seconds that calls go on after the ingress has converged: what was cut must have shown by then.
 _AFTER_S = 1.0

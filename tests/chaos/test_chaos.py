@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from constant_load import LONG, UNARY, Call, Load
-from events import Event, happen, short_form
-from slowness import Slowness, average
-from verdict import Promise, Window, judge, render
-from world import World
+
+from tests.chaos.constant_load import LONG, UNARY, Call, Load
+from tests.chaos.events import Event, happen, short_form
+from tests.chaos.slowness import Slowness, average
+from tests.chaos.verdict import Promise, Window, judge, render
+from tests.chaos.world import World
 
 
 @pytest.fixture(scope="module")

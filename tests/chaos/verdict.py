@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 
-from constant_load import LONG, UNARY, Call
+from tests.chaos.constant_load import LONG, UNARY, Call
 
 #: Seconds after a fault in which calls that are begun may still fail, on a machine that does nothing else.
 RECOVERY_S = 2.0

@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from constant_load import Load
-from processes import commands, ingress_folder, is_alive, raylet_pid, workers
 from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
 import sdk
 from sdk._ingress.cluster import CONTROLLER_NAME, NAMESPACE, find_controller, proxy_name
+from tests.chaos.constant_load import Load
+from tests.support.processes import commands, ingress_folder, is_alive, raylet_pid, workers
 
 _PATIENCE_S = 90.0
 
@@ -81,7 +81,7 @@ class World:
         config = {
             "name": self.application,
             "route_prefix": None,
-            "import_path": "chaos_apps:build",
+            "import_path": "tests.chaos.chaos_apps:build",
             "args": {"version": self.version},
             "deployments": [deployment],
         }

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-SDK = Path(sys.executable).parent / "sdk"
+from tests.support.sdk_command import SDK, Run
 
 PROTO = """\
 syntax = "proto3";
@@ -36,8 +34,6 @@ class Counter(ShopBase):
 
 app = Counter.bind()
 """
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")

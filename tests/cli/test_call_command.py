@@ -13,13 +13,13 @@ from typing import Any
 import grpc
 import pytest
 from click.testing import CliRunner, Result
-from cluster import free_port
-from desk_server import PROTOS, Call, Clerk, Porter
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 import sdk.testing
 from sdk._protos.descriptors import gather
 from sdk.cli.main import main
+from tests.support.cluster import free_port
+from tests.support.desk_server import PROTOS, Call, Clerk, Porter
 
 Invoke = Callable[..., Result]
 
@@ -379,7 +379,7 @@ def test_tls(invoke: Invoke, tmp_path: Path) -> None:
 
 
 def test_mutual_tls(invoke: Invoke, tmp_path: Path) -> None:
-    from certificates import Authority
+    from tests.support.certificates import Authority
 
     authority = Authority("the desk's authority")
     certificate, key = authority.sign("desk", dns=("desk.example",)).write(tmp_path, "server")

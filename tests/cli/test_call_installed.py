@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from desk_server import Clerk, cancelled
 
 import sdk.testing
+from tests.support.desk_server import Clerk, cancelled
 
 SDK = Path(sys.executable).parent / "sdk"
 

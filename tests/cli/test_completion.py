@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import free_port
-from desk_server import Clerk, Porter
 
 import sdk.testing
 from sdk.cli.main import _COMMANDS
+from tests.support.cluster import free_port
+from tests.support.desk_server import Clerk, Porter
 
 SDK = Path(sys.executable).parent / "sdk"
 PATHS = [f"desk.v1.Desk/{name}" for name in ("Echo", "Count", "Add", "Talk", "Refuse", "Wait", "Tell")]

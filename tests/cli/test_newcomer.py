@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import free_port
-from conftest import SDK
-from test_run import processes_with
+
+from tests.support.cluster import free_port
+from tests.support.processes import processes_with
+from tests.support.sdk_command import SDK
 
 BIN = SDK.parent
 
@@ -110,7 +111,7 @@ class Callers:
         while not self._over.wait(0.002):
             try:
                 self.answers.append(self._client.Greet(self._request).text)
-            except Exception as error:  # noqa: PERF203  # each call may fail by itself
+            except Exception as error:  # each call may fail by itself
                 self.failures.append(error)
 
 

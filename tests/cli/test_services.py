@@ -10,14 +10,14 @@ from pathlib import Path
 import grpc
 import pytest
 from click.testing import CliRunner, Result
-from cluster import free_port
-from desk_server import PROTOS, Clerk, Porter
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
 import sdk.testing
 from sdk.cli.main import main
+from tests.support.cluster import free_port
+from tests.support.desk_server import PROTOS, Clerk, Porter
 
 Invoke = Callable[..., Result]
 DESK = """\

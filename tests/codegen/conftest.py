@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from project import project, sdk
 
 from codegen.sync import Options, update
+from tests.support.project import project, sdk
 
 __all__ = ["project", "sdk"]  # fixtures for every test here
 

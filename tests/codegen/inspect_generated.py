@@ -44,9 +44,9 @@ for method in service.methods:
     assert f"rpc {method.name}(" in lines[method.line - 1]
 
 implementation = awkward_sdk.AwkwardBase()
-rows = awkward_sdk.AwkwardShim.rows(implementation)
-assert [row.method for row in rows] == list(service.methods)
-assert rows[0].handler == implementation.Unary
+bindings = awkward_sdk.AwkwardShim.bindings(implementation)
+assert [binding.method for binding in bindings] == list(service.methods)
+assert bindings[0].handler == implementation.Unary
 assert awkward_sdk.AwkwardBase.__grpc_shim__ is awkward_sdk.AwkwardShim
 assert 'A backslash \\n \\ and """triple quotes"""' in awkward_sdk.AwkwardBase.__doc__
 assert awkward_sdk.AwkwardBase.Unary.__doc__ == '"Quoted" from the start'

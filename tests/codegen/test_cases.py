@@ -4,7 +4,7 @@ A case is a folder with protos and, in ``expected``, what comes out: every ``_sd
 other files with how they import one another. ``case.json`` says what is not as usual: ``protos``, another folder of
 protos; ``package``, for the output to be one; ``include``, a distribution whose protos are imported.
 
-To accept a change: ``python tests/codegen/test_cases.py``.
+To accept a change: ``python -m tests.codegen.test_cases``.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def test_mypy_has_nothing_to_say(rooted: dict[str, Path], packaged: dict[str, Pa
     files += uses(tmp_path)
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-version=3.10"),
+            *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-version=3.11"),
             *(
                 "--explicit-package-bases",
                 f"--cache-dir={REPO / '.mypy_cache' / 'cases'}",
@@ -205,7 +205,7 @@ def test_pyright_has_nothing_to_say(rooted: dict[str, Path], packaged: dict[str,
     config = {
         "include": ["**/*_sdk.py", "use_*.py"],
         "extraPaths": [str(REPO), "packaged", *(f"rooted/{case}" for case in rooted)],
-        "pythonVersion": "3.10",
+        "pythonVersion": "3.11",
     }
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(config))
     uses(tmp_path)

@@ -18,13 +18,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from certificates import Authority
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from sdk import Keepalive, RetryPolicy, RpcError, error_details
 from sdk.client._channel import parse_target
+from tests.support.certificates import Authority
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -43,7 +43,7 @@ def awkward(generated: Path) -> Iterator[ModuleType]:
     sys.path.remove(str(generated))
 
 
-class Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+class Echo(grpc.GenericRpcHandler):
     """Answers every method of all four kinds, and sends the metadata that it got back as trailing metadata."""
 
     def __init__(self, services: list[Any]) -> None:
@@ -454,7 +454,7 @@ def test_a_client_can_not_be_pickled(awkward: ModuleType, do: Callable[[Any], An
             do(kind("localhost:1"))
 
 
-class Failing(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
+class Failing(grpc.GenericRpcHandler):
     """Ends every call with a status whose details are these bytes."""
 
     def __init__(self) -> None:

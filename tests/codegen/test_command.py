@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from project import FILES, PROTO, SDK, Sdk, content, message, outcome, put
 
 from codegen.cli import codegen
+from tests.support.project import FILES, PROTO, SDK, Sdk, content, message, outcome, put
 
 
 def test_it_writes_only_what_changes(sdk: Sdk) -> None:
@@ -33,9 +34,10 @@ def test_it_writes_only_what_changes(sdk: Sdk) -> None:
         (lambda: Path("gen/greet_pb2.py").unlink(), 1),
         (lambda: Path("gen/greet_pb2.pyi").write_text("edited"), 1),
         (lambda: Path("gen/.sdk-codegen.json").unlink(), 0),
+        (lambda: shutil.rmtree("gen/.sdk_codegen_cache"), 0),
         (lambda: None, 0),
     ],
-    ids=["comment", "deleted", "edited", "no manifest", "nothing"],
+    ids=["comment", "deleted", "edited", "no manifest", "no cache", "nothing"],
 )
 def test_a_second_run_writes_what_a_change_asks_for(sdk: Sdk, change: object, written: int) -> None:
     assert callable(change)
@@ -55,10 +57,11 @@ def test_an_import_that_changes_is_a_change(sdk: Sdk) -> None:
     sdk(*arguments)
     assert "0 written" in sdk(*arguments).stdout
     put({"deps/b.proto": message("b").replace("message B", "// New.\nmessage C {}\nmessage B")})
-    # What a.proto makes is the same; that it was looked at again shows in the digest.
-    before = Path("gen/.sdk-codegen.json").read_text()
+    # What a.proto makes is the same, and so is the manifest; that it was generated again shows in the cache.
+    manifest, key = Path("gen/.sdk-codegen.json").read_bytes(), Path("gen/.sdk_codegen_cache/key").read_text()
     assert "0 written" in sdk(*arguments).stdout
-    assert Path("gen/.sdk-codegen.json").read_text() != before
+    assert Path("gen/.sdk-codegen.json").read_bytes() == manifest
+    assert Path("gen/.sdk_codegen_cache/key").read_text() != key
 
 
 def test_nothing_is_written_and_no_plugin_runs_when_nothing_changed(

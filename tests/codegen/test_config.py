@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from project import Sdk, content, message, outcome, put
 
 from codegen import config
 from codegen.config import Config
 from codegen.errors import CodegenError
+from tests.support.project import Sdk, content, message, outcome, put
 
 ALL = """
 [project]

@@ -76,7 +76,7 @@ def test_mypy_has_nothing_to_say(tree: tuple[Path, str]) -> None:
     root, package = tree
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-version=3.10"),
+            *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-version=3.11"),
             *("--explicit-package-bases", f"--cache-dir={REPO / '.mypy_cache' / f'corpus{package}'}"),
             *map(str, sorted(root.rglob("*_sdk.py"))),
         ],
@@ -91,7 +91,7 @@ def test_mypy_has_nothing_to_say(tree: tuple[Path, str]) -> None:
 
 def test_pyright_has_nothing_to_say(tree: tuple[Path, str]) -> None:
     root, _ = tree
-    config = {"include": ["**/*_sdk.py"], "extraPaths": [str(REPO)], "pythonVersion": "3.10"}
+    config = {"include": ["**/*_sdk.py"], "extraPaths": [str(REPO)], "pythonVersion": "3.11"}
     (root / "pyrightconfig.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "pyright", f"--pythonpath={sys.executable}"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,16 @@ made.import_.staticmethod_
         '"""',
         "A backslash \\x",
     ]
+
+
+def test_older_grpcio_tools_write_a_base_class(made: dict[str, str]) -> None:
+    def older(text: str) -> str:
+        return re.sub(r"^(class \w+):$", r"\1(object):", text, flags=re.MULTILINE)
+
+    name = "mending_pb2_grpc.py"
+    older_module = older(made[name])
+    assert "class import(object):" in older_module
+    assert mend({**made, name: older_module})[name] == older(mend(made)[name])
 
 
 def test_stubs_find_every_message(made: dict[str, str]) -> None:

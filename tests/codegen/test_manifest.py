@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from project import FILES, PROTO, Sdk, content, message, outcome, put
+
+from codegen.sync import Options, update
+from tests.support.project import FILES, MANIFEST, PROTO, Sdk, content, message, outcome, put
 
 
 def modules(folder: str = "gen") -> list[str]:
@@ -112,6 +114,31 @@ def test_the_same_tree_has_the_same_manifest_wherever_it_lies(sdk: Sdk, tmp_path
     assert one == two
     assert json.loads(one)["protos"]["acme/a.proto"]["root"] == "../protos"
     assert str(tmp_path) not in one
+
+
+def test_the_manifest_does_not_depend_on_the_sources_of_the_tool(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update(Options((Path("protos"),), Path("gen")))
+    before = Path("gen", MANIFEST).read_bytes()
+    monkeypatch.setattr("codegen.compile._tools_digest", lambda: "edited")
+    update(Options((Path("protos"),), Path("gen")))
+    assert Path("gen", MANIFEST).read_bytes() == before
+
+
+def test_a_manifest_of_format_1_is_read_and_written_again(sdk: Sdk) -> None:
+    put({"protos/a.proto": message("a")})
+    sdk("protos", "--out", "gen")
+    manifest = Path("gen", MANIFEST)
+    new = manifest.read_text()
+    old = new.replace('"format": 2', '"format": 1,\n  "inputs": "d4569"')
+    assert old != new
+    manifest.write_text(old)
+    assert sdk("protos", "--out", "gen").stdout == "gen: 9 files from 2 protos: 0 written, 9 up to date\n"
+    assert manifest.read_text() == new
+    manifest.write_text(old)
+    Path("protos/a.proto").unlink()
+    assert "4 removed" in sdk("protos", "--out", "gen").stdout
 
 
 @pytest.mark.parametrize("change", ["protos/greet.proto", "gen/greet_pb2.py", "gen/.sdk-codegen.json"])

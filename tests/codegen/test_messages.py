@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from project import FILES, PROTO, Sdk, content, message, outcome, put
 
 from codegen.cli import codegen
+from tests.support.project import FILES, PROTO, Sdk, content, message, outcome, put
 
 
 def test_a_syntax_error_stands_where_protoc_says_with_the_path_that_was_given(sdk: Sdk) -> None:
@@ -151,7 +151,7 @@ def test_a_damaged_manifest(sdk: Sdk, text: str) -> None:
 
 
 def test_a_manifest_from_the_future(sdk: Sdk) -> None:
-    put({"gen/.sdk-codegen.json": '{"format": 2}'})
+    put({"gen/.sdk-codegen.json": '{"format": 3}'})
     assert outcome(sdk("protos", "--out", "gen")) == (
         2,
         "",

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import Edition, FileDescriptorSet
-from project import PROTO, SDK, content, message, put
 
 from codegen import plugin
+from tests.support.project import PROTO, SDK, content, message, put
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from project import PROTO, SDK, message, put
+
+from tests.support.project import PROTO, SDK, message, put
 
 WATCHING = "watching protos; Ctrl-C ends it\n"
 

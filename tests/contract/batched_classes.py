@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, List  # noqa: UP035  # the old form is tested
 
-from greet_code import Downloader, Greeter, HelloReply, HelloRequest
 from ray import serve
 from ray.serve.handle import DeploymentResponse
-from tables import right, wrong
+
+from tests.contract.greet_code import Downloader, Greeter, HelloReply, HelloRequest
+from tests.contract.tables import right, wrong
 
 
 @right

@@ -1,4 +1,4 @@
-"""Reads `docs/checks.md`, and works out what its examples give.
+"""Reads `docs/reference/checks.md`, and works out what its examples give.
 
 ``python tests/contract/checks_document.py`` writes the outputs into the document anew; look at the difference.
 """
@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
-from greet_code import DOWN, UNARY, UP, HelloReply, HelloRequest, OtherReply, make_base
-from proto_text import descriptors
 
 from sdk import grpc_deployment
 from sdk._contract import rules as checks
 from sdk._contract.definition import definition_of
 from sdk._protos.breaking.services import compare
 from sdk.errors import DefinitionError, Problem
+from tests.contract.greet_code import DOWN, UNARY, UP, HelloReply, HelloRequest, OtherReply, make_base
+from tests.support.proto_text import descriptors
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "checks.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "checks.md"
 # A heading, perhaps words, the example, and what it gives.
 EXAMPLE = re.compile(
     r"^### (?P<rule>[a-z-]+)\n(?P<words>(?:(?!^#).)*?)```(?P<kind>python|diff)\n(?P<text>.*?)```\n"

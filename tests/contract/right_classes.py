@@ -7,30 +7,31 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine, Generator, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, NewType, NoReturn, Optional, TypeAlias, TypeVar, Union
 
-import greet_code
 from google.protobuf.message import Message
-from greet_code import DOWN, UNARY, Downloader, Greeter, Inner, OtherReply, Talker, Uploader, make_base
-from greet_code import HelloReply as Reply
-from greet_code import HelloRequest as Request
-from tables import right
 from typing_extensions import TypeAliasType
 
 from sdk.service import RequestStream
+from tests.contract import greet_code
+from tests.contract.greet_code import DOWN, UNARY, Downloader, Greeter, Inner, OtherReply, Talker, Uploader, make_base
+from tests.contract.greet_code import HelloReply as Reply
+from tests.contract.greet_code import HelloRequest as Request
+from tests.contract.tables import right
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator as Stream
 
     import ray.serve.grpc_util as ray_util
-    from greet_code import HelloReply, HelloRequest
-    from greet_code import HelloReply as Answer
-    from greet_code import HelloRequest as Question
     from ray.serve.grpc_util import gRPCInputStream
     from ray.serve.grpc_util import gRPCInputStream as Inputs
+
+    from tests.contract.greet_code import HelloReply, HelloRequest
+    from tests.contract.greet_code import HelloReply as Answer
+    from tests.contract.greet_code import HelloRequest as Question
 
     Answers = Stream[Answer]
     OneAnswer: TypeAlias = "Answer"
 
-Alias = Union[Reply, Awaitable[Reply]]  # noqa: UP007  # evaluated on Python 3.10 as well
+Alias = Union[Reply, Awaitable[Reply]]  # noqa: UP007  # the other spelling of a union
 NamedAlias = TypeAliasType("NamedAlias", Reply)
 New = NewType("New", Reply)
 AnyMessage = TypeVar("AnyMessage", bound=Message)

@@ -8,7 +8,7 @@ import types
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
-from typing import Annotated, Any, ClassVar, Generic, NewType, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, NewType, Protocol, Self, TypeVar
 from unittest import mock
 
 import typing_extensions
@@ -16,12 +16,13 @@ import wrapt
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import Message
-from greet_code import GREET, UNARY, Downloader, Greeter, Talker, Uploader, make_base
-from greet_code import HelloReply as Reply
-from greet_code import HelloRequest as Request
-from right_classes import Async
-from tables import right
-from typing_extensions import ParamSpec, Self, TypeAliasType
+from typing_extensions import ParamSpec, TypeAliasType
+
+from tests.contract.greet_code import GREET, UNARY, Downloader, Greeter, Talker, Uploader, make_base
+from tests.contract.greet_code import HelloReply as Reply
+from tests.contract.greet_code import HelloRequest as Request
+from tests.contract.right_classes import Async
+from tests.contract.tables import right
 
 P = ParamSpec("P")
 T = TypeVar("T")

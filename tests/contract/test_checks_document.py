@@ -1,14 +1,17 @@
-"""`docs/checks.md` has every rule, and its examples give what it says."""
+"""`docs/reference/checks.md` has every rule, and its examples give what it says."""
 
 from __future__ import annotations
 
-import batched_classes  # noqa: F401  # notes its classes in the tables
 import pytest
-import wrong_classes  # noqa: F401
-import wrong_wrapped  # noqa: F401
-from checks_document import Example, examples, output_of
-from compatibility_cases import CASES, FILES
-from tables import WRONG
+
+from tests.contract import (
+    batched_classes,  # noqa: F401  # notes its classes in the tables
+    wrong_classes,  # noqa: F401
+    wrong_wrapped,  # noqa: F401
+)
+from tests.contract.checks_document import Example, examples, output_of
+from tests.contract.tables import WRONG
+from tests.protos.compatibility_cases import CASES, FILES
 
 EXAMPLES = examples()
 CLASSES = {rule for case in WRONG for rule, _ in case.expected}

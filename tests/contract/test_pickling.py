@@ -55,8 +55,8 @@ assert stamp.interceptors[1] is type(stamp.interceptors[0])
 assert stamp.compression.name == "Gzip"
 assert stamp.services == (generated.IMAGE_CLASSIFICATION_SERVICE,)
 assert by_value or stamp.shims == (generated.ImageClassificationServiceShim,)
-(row,) = stamp.shims[0].rows(cls())
-print(asyncio.run(row.handler(ImageData(), grpc_context=None)).classes[0])
+(binding,) = stamp.shims[0].bindings(cls())
+print(asyncio.run(binding.handler(ImageData(), grpc_context=None)).classes[0])
 """
 
 

@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import right_classes
-import right_wrapped  # noqa: F401  # notes its classes in the table
-import wrong_classes
-import wrong_table
-from tables import RIGHT, WRONG
 
 from sdk._contract.definition import define
 from sdk._contract.methods import kind_of
 from sdk._contract.rules import check, unannotated
 from sdk.errors import DefinitionError, Problem
+from tests.contract import (
+    right_classes,
+    right_wrapped,  # noqa: F401  # notes its classes in the table
+    wrong_classes,
+    wrong_table,
+)
+from tests.contract.tables import RIGHT, WRONG
 
 HERE = Path(__file__).parent
 REPO = HERE.parents[1]
@@ -85,7 +87,7 @@ def test_names_of_a_function_are_found() -> None:
 
 def test_batched_method_is_compared_by_its_items() -> None:
     # Imported here: Ray Serve takes a second, and no other check needs it.
-    from batched_classes import Batched, BatchedWrong
+    from tests.contract.batched_classes import Batched, BatchedWrong
 
     assert check(Batched) == []
     assert [problem.rule for problem in check(BatchedWrong)] == ["request-type"]

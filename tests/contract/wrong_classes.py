@@ -6,7 +6,8 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Optional, Union
 
-from greet_code import (
+from sdk.service import RequestStream
+from tests.contract.greet_code import (
     BOTH,
     DOWN,
     UNARY,
@@ -20,9 +21,7 @@ from greet_code import (
     Uploader,
     make_base,
 )
-from tables import wrong
-
-from sdk.service import RequestStream
+from tests.contract.tables import wrong
 
 if TYPE_CHECKING:
     from nowhere import Unknown

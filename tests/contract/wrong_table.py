@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import batched_classes  # noqa: F401  # notes its classes in the tables
-import wrong_classes  # noqa: F401
-import wrong_wrapped  # noqa: F401
-from tables import WRONG
-
 from sdk._contract.rules import check
 from sdk.errors import Problem
+from tests.contract import (
+    batched_classes,  # noqa: F401  # notes its classes in the tables
+    wrong_classes,  # noqa: F401
+    wrong_wrapped,  # noqa: F401
+)
+from tests.contract.tables import WRONG
 
 HERE = Path(__file__).parent
 TABLE = HERE / "wrong_classes.txt"

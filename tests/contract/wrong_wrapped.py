@@ -11,14 +11,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import wrapt
-from greet_code import UNARY, Downloader, Greeter, HelloReply, HelloRequest, OtherReply, make_base
-from tables import wrong
+
+from tests.contract.greet_code import UNARY, Downloader, Greeter, HelloReply, HelloRequest, OtherReply, make_base
+from tests.contract.tables import wrong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator as Stream
 
-    from greet_code import HelloReply as Question
-    from greet_code import OtherReply as Reply
+    from tests.contract.greet_code import HelloReply as Question
+    from tests.contract.greet_code import OtherReply as Reply
 
     Replies = Stream[HelloRequest]
     Itself = "Itself"

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from cluster import share_with_replicas
-from readme import EXAMPLES
 
 import sdk.testing
 from sdk.client import SyncClient
+from tests.support.cluster import share_with_replicas
+from tests.support.readme import EXAMPLES
 
 share_with_replicas(*EXAMPLES)
 

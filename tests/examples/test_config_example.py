@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from quotes_pb2 import PickRequest
 from quotes_sdk import QuotesSyncClient
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
-from readme import ROOT
 
 import sdk.testing
+from tests.support.readme import ROOT
 
 HERE = ROOT / "config"
 

@@ -7,11 +7,12 @@ from typing import Any
 import library_app
 import pytest
 import translator_app
-from cluster import Ingress
 from library_pb2 import Query
 from library_sdk import LibrarySyncClient
 from translator_pb2 import Text
 from translator_sdk import TranslatorSyncClient
+
+from tests.support.cluster import Ingress
 
 
 @pytest.fixture(scope="module")

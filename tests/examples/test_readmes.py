@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from readme import EXAMPLES, ROOT, commands
 
 import sdk.testing
 from sdk.cli.main import main
 from sdk.cli.target import load_target
+from tests.support.readme import EXAMPLES, ROOT, commands
 
 WRITTEN = [folder for folder in EXAMPLES if commands(folder)]
 REPO = ROOT.parent
@@ -61,7 +61,7 @@ def applications(words: tuple[str, ...]) -> dict[str, Any]:
     """Return the applications that `sdk run` would serve, by name."""
     target = words[2]
     if target.endswith(".yaml"):
-        from test_config_example import built, parsed
+        from tests.examples.test_config_example import built, parsed
 
         return {application.name: built(application) for application in parsed(Path(target)).applications}
     _, app = load_target(target)

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster import generate, share_with_replicas
+from tests.support.cluster import generate, share_with_replicas
 
 share_with_replicas(generate(Path(__file__).parents[1] / "integration" / "protos"))

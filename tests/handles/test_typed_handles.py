@@ -17,7 +17,6 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
-from local_handle import LocalHandle
 from probe_pb2 import Ask, Told
 from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeHandle
 from ray import serve
@@ -30,6 +29,7 @@ from sdk.context import current_context, enter_call
 from sdk.errors import RpcError
 from sdk.handles._base import _in_time
 from sdk.handles._call import InnerCall
+from tests.support.local_handle import LocalHandle
 
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
 

@@ -30,16 +30,16 @@ def test_variables_set_options_of_every_kind() -> None:
     )
 
 
-def test_every_wrong_variable_is_named() -> None:
+def test_every_invalid_variable_is_reported() -> None:
     with pytest.raises(sdk.OptionsError) as raised:
         from_environment({"SDK_GRPC_PROT": "1", "SDK_GRPC_PORT": "many", "SDK_GRPC_ROUTE_BY_SERVICE": "perhaps"})
     assert str(raised.value) == (
         "environment variables SDK_GRPC_…: SDK_GRPC_PORT must be a whole number, not 'many'; "
-        "SDK_GRPC_PROT is no option of the ingress; did you mean SDK_GRPC_PORT?; "
+        "SDK_GRPC_PROT is not an option of the ingress; did you mean SDK_GRPC_PORT?; "
         "SDK_GRPC_ROUTE_BY_SERVICE must be true or false, not 'perhaps'"
     )
 
 
-def test_a_value_that_the_ingress_refuses() -> None:
+def test_a_value_that_the_options_reject() -> None:
     with pytest.raises(sdk.OptionsError, match="port must be a whole number from 1 to 65535, not 0"):
         from_environment({variable("port"): "0"})

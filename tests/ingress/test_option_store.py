@@ -1,4 +1,4 @@
-"""Options that change while the ingress runs: the controller as a plain object, with a store in place of Ray's."""
+"""Live options: the controller as a plain object, with a fake store instead of the GCS."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import pytest
 import ray
 
 from sdk import GrpcOptions
-from sdk._ingress import option_store as changed_options
-from sdk._ingress import proxy_fleet as proxy_actors
+from sdk._ingress import option_store, proxy_fleet
 from sdk._ingress.controller import Controller
 from sdk._ingress.envoy.listening import listener_config
 from sdk._ingress.proxy import Proxy
 from sdk._ingress.registry import ProxyState, Registry, Replica
 from sdk._xds.snapshot import Endpoint
-from sdk.options import LIVE
+from sdk.options import LIVE_OPTIONS
 
 FIRST = GrpcOptions(port=9001)
 CHANGED = GrpcOptions(
@@ -36,17 +35,17 @@ REPLICA = Replica("app", "D", ("t.T", "t.Private"), Endpoint("r", "127.0.0.1", 4
 
 @pytest.fixture(autouse=True)
 def store(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
-    """What the GCS keeps."""
+    """Contents of the fake GCS."""
     kept: dict[bytes, bytes] = {}
     kv = SimpleNamespace(
         _internal_kv_get=lambda key, namespace: kept.get(key),
         _internal_kv_put=lambda key, value, namespace: kept.update({key: value}),
         _internal_kv_del=lambda key, namespace: kept.pop(key, None),
     )
-    monkeypatch.setattr(changed_options, "internal_kv", kv)
-    monkeypatch.setattr(changed_options, "_key", lambda: b"options")
-    monkeypatch.setattr(proxy_actors, "alive_nodes", dict)
-    monkeypatch.setattr(proxy_actors, "nodes_with_one", set)
+    monkeypatch.setattr(option_store, "internal_kv", kv)
+    monkeypatch.setattr(option_store, "_key", lambda: b"options")
+    monkeypatch.setattr(proxy_fleet, "alive_nodes", dict)
+    monkeypatch.setattr(proxy_fleet, "nodes_with_proxy", set)
     return kept
 
 
@@ -57,8 +56,8 @@ async def running(options: GrpcOptions = FIRST) -> AsyncIterator[Controller]:
     try:
         yield made
     finally:
-        made._tending.cancel()
-        await made._waking.stop()
+        made._reconcile_task.cancel()
+        await made._activator.stop()
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -69,7 +68,7 @@ async def options_of(it: Controller) -> GrpcOptions:
     return (await it.status()).options
 
 
-def test_a_change_is_in_force_when_every_replica_says_so() -> None:
+def test_a_change_is_in_force_when_every_replica_has_applied_it() -> None:
     async def scenario() -> None:
         async with running() as it:
             assert await it.register(REPLICA, b"", 1, FIRST)
@@ -79,7 +78,7 @@ def test_a_change_is_in_force_when_every_replica_says_so() -> None:
             lease = await it.renew("r", FIRST)
             assert lease is not None
             assert lease.options == CHANGED
-            assert not change.done(), "the replica has heard of it, and serves with it a moment later"
+            assert not change.done(), "the replica has received the options, but has not reported to serve with them"
             await it.renew("r", CHANGED)
             assert await change == ""
 
@@ -103,7 +102,7 @@ def test_a_change_is_in_force_when_every_proxy_has_acknowledged_it() -> None:
     run(scenario)
 
 
-def test_who_does_not_answer_is_named_and_the_change_stays() -> None:
+def test_a_timeout_names_those_that_are_late_and_the_change_stays() -> None:
     async def scenario() -> None:
         async with running() as it:
             await it.register(REPLICA, b"", 1, FIRST)
@@ -114,19 +113,19 @@ def test_who_does_not_answer_is_named_and_the_change_stays() -> None:
     run(scenario)
 
 
-def test_a_replica_that_registers_with_former_options_must_ask_for_a_lease_again() -> None:
+def test_a_replica_that_registers_with_old_options_must_get_another_lease() -> None:
     async def scenario() -> None:
         async with running() as it:
             await it.reconfigure(CHANGED, 5)
             assert not await it.register(REPLICA, b"", 1, FIRST)
             assert (await it.status()).snapshot.applications == ()
             assert await it.register(REPLICA, b"", 1, CHANGED)
-            assert await it.reconfigure(CHANGED, 0) == "", "it serves with them already"
+            assert await it.reconfigure(CHANGED, 0) == "", "the replica serves with them already"
 
     run(scenario)
 
 
-def test_the_last_of_several_callers_wins_and_nothing_is_mixed(store: dict[bytes, bytes]) -> None:
+def test_the_last_of_several_concurrent_changes_wins(store: dict[bytes, bytes]) -> None:
     async def scenario() -> None:
         many = [GrpcOptions(port=9001, request_timeout_s=n, max_receive_message_length=n) for n in range(1, 20)]
         async with running() as it:
@@ -134,7 +133,7 @@ def test_the_last_of_several_callers_wins_and_nothing_is_mixed(store: dict[bytes
             last = await options_of(it)
             assert last == many[-1]
         async with running() as it:
-            assert await options_of(it) == last, "what is kept is what was published"
+            assert await options_of(it) == last, "the stored options are the published ones"
 
     run(scenario)
 
@@ -144,14 +143,14 @@ def test_a_restarted_controller_has_the_changed_options(store: dict[bytes, bytes
         async with running() as it:
             await it.reconfigure(CHANGED, 5)
         async with running() as it:
-            assert (await it.lease()).options == CHANGED, "from the first moment"
+            assert (await it.lease()).options == CHANGED, "in the first lease"
             await it.stop()
-        assert not store, "with the ingress ends what it keeps"
+        assert not store, "stopping the ingress deletes the stored options"
 
     run(scenario)
 
 
-def test_what_can_not_change_stays() -> None:
+def test_fixed_options_do_not_change() -> None:
     async def scenario() -> None:
         async with running() as it:
             await it.reconfigure(GrpcOptions(port=9009, error_details="message"), 5)
@@ -160,13 +159,13 @@ def test_what_can_not_change_stays() -> None:
     run(scenario)
 
 
-def test_nothing_changes_when_it_can_not_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_changes_if_the_store_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(options: GrpcOptions) -> None:
         raise ray.exceptions.RaySystemError("no GCS")
 
     async def scenario() -> None:
         async with running() as it:
-            monkeypatch.setattr(changed_options, "keep", fail)
+            monkeypatch.setattr(option_store, "save", fail)
             with pytest.raises(ray.exceptions.RaySystemError):
                 await it.reconfigure(CHANGED, 5)
             assert await options_of(it) == FIRST
@@ -174,7 +173,7 @@ def test_nothing_changes_when_it_can_not_be_kept(monkeypatch: pytest.MonkeyPatch
     run(scenario)
 
 
-def test_a_gcs_that_does_not_answer_is_asked_again(
+def test_loading_is_retried_until_the_gcs_answers(
     monkeypatch: pytest.MonkeyPatch, store: dict[bytes, bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     answers = iter([ray.exceptions.RaySystemError("away"), b'{"request_timeout_s": 3}'])
@@ -185,15 +184,15 @@ def test_a_gcs_that_does_not_answer_is_asked_again(
             raise answer
         return answer
 
-    monkeypatch.setattr(changed_options.internal_kv, "_internal_kv_get", get)
-    assert asyncio.run(changed_options.restore(FIRST)) == GrpcOptions(port=9001, request_timeout_s=3)
+    monkeypatch.setattr(option_store.internal_kv, "_internal_kv_get", get)
+    assert asyncio.run(option_store.load(FIRST)) == GrpcOptions(port=9001, request_timeout_s=3)
     assert "away" in caplog.text
 
 
-def test_services_that_were_kept_from_clients_come_back_also_after_a_restart() -> None:
+def test_hidden_services_can_be_shown_again_also_after_a_restart() -> None:
     registry = Registry(lease_s=5, first_version=1, options=GrpcOptions(grpc_servicer_functions=("t.T",)))
     registry.register(REPLICA)
-    registry.deregister("r")  # it scales to zero, and nobody announces it again
+    registry.deregister("r")  # it scales to zero, and does not register again
     (hiding,) = registry.snapshot.applications[0].deployments
     assert (hiding.services, hiding.hidden) == (("t.T",), ("t.Private",))
     for known in registry, Registry(lease_s=5, first_version=1):
@@ -208,24 +207,24 @@ def test_services_that_were_kept_from_clients_come_back_also_after_a_restart() -
         assert not known.snapshot.listed_services_only
 
 
-def test_a_replica_that_is_gone_is_not_waited_for() -> None:
+def test_a_change_does_not_wait_for_a_removed_replica() -> None:
     registry = Registry(lease_s=5, first_version=1)
     registry.register(REPLICA)
     registry.reconfigure(CHANGED)
-    assert registry.behind == ("r",)
+    assert registry.outdated_replicas == ("r",)
     registry.deregister("r")
-    assert registry.behind == ()
+    assert registry.outdated_replicas == ()
 
 
-def test_envoy_listens_the_same_with_all_of_them_changed(tmp_path: Path) -> None:
-    assert set(LIVE) == {name for name in LIVE if getattr(FIRST, name) != getattr(CHANGED, name)}
-    assert listener_config(FIRST, tmp_path, can_hold=True) == listener_config(CHANGED, tmp_path, can_hold=True)
+def test_live_options_do_not_change_the_listener(tmp_path: Path) -> None:
+    assert set(LIVE_OPTIONS) == {name for name in LIVE_OPTIONS if getattr(FIRST, name) != getattr(CHANGED, name)}
+    assert listener_config(FIRST, tmp_path, has_gate=True) == listener_config(CHANGED, tmp_path, has_gate=True)
 
 
-def test_an_envoy_is_the_same_with_all_of_them_changed(tmp_path: Path) -> None:
+def test_live_options_do_not_change_the_digest(tmp_path: Path) -> None:
     digests = set()
     for options in FIRST, CHANGED:
         proxy = Proxy.__new__(Proxy)
         proxy._options, proxy._folder, proxy._state = options, tmp_path, ProxyState("p", "n", "127.0.0.1:9001")
-        digests.add(proxy._plan()[0].digest)
-    assert len(digests) == 1, "a proxy that is made after the change adopts it"
+        digests.add(proxy._envoy_config()[0].digest)
+    assert len(digests) == 1, "a proxy that starts after the change adopts the Envoy"

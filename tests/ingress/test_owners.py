@@ -1,4 +1,4 @@
-"""What ends with a command: state only, no Ray."""
+"""Owner leases and absence, without Ray."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import ray
 
-from sdk._ingress.owners import Absence, Ties
+from sdk._ingress.owners import Absence, OwnerLeases
 
 
-def test_a_short_absence_means_nothing() -> None:
+def test_only_a_long_absence_counts() -> None:
     absence = Absence(8.0)
     seen = [(False, 0.0), (False, 7.0), (True, 7.5), (False, 9.0), (False, 16.9), (False, 17.0)]
-    assert [absence.note(is_there, now) for is_there, now in seen] == [False, False, False, False, False, True]
+    assert [absence.update(is_there, now) for is_there, now in seen] == [False, False, False, False, False, True]
 
 
 async def outcome(error: Exception | None) -> list[str]:
@@ -24,7 +24,7 @@ async def outcome(error: Exception | None) -> list[str]:
         held.set_result(None)
     else:
         held.set_exception(error)
-    await Ties().end_with_owner(held, lambda: ended.append("ended"))
+    await OwnerLeases().call_on_owner_death(held, lambda: ended.append("ended"))
     return ended
 
 
@@ -36,27 +36,27 @@ async def outcome(error: Exception | None) -> list[str]:
         (ray.exceptions.ActorDiedError(), []),
     ],
 )
-def test_only_the_death_of_the_command_ends_what_it_served(error: Exception | None, ended: list[str]) -> None:
+def test_the_function_is_called_only_if_the_owner_dies(error: Exception | None, ended: list[str]) -> None:
     assert asyncio.run(outcome(error)) == ended
 
 
-def test_a_command_that_lets_go_is_held_no_longer() -> None:
+def test_hold_returns_after_release() -> None:
     async def hold_and_release() -> bool:
-        ties = Ties()
-        held = asyncio.create_task(ties.hold("key"))
+        leases = OwnerLeases()
+        held = asyncio.create_task(leases.hold("key"))
         await asyncio.sleep(0)
         was_held = not held.done()
-        ties.release("key")
+        leases.release("key")
         await asyncio.wait_for(held, 1)
         return was_held
 
     assert asyncio.run(hold_and_release())
 
 
-def test_letting_go_may_come_first() -> None:
+def test_hold_returns_at_once_if_it_is_released_before() -> None:
     async def release_and_hold() -> None:
-        ties = Ties()
-        ties.release("key")
-        await asyncio.wait_for(ties.hold("key"), 1)
+        leases = OwnerLeases()
+        leases.release("key")
+        await asyncio.wait_for(leases.hold("key"), 1)
 
     asyncio.run(release_and_hold())

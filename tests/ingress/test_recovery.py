@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdk._ingress.recovery import Learning
+from sdk._ingress.recovery import Recovery
 from sdk._ingress.registry import ProxyState, Registry, Replica
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
@@ -20,60 +20,58 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def learning(clock: Clock) -> Learning:
-    return Learning(7.0, clock)
+def recovery(clock: Clock) -> Recovery:
+    return Recovery(7.0, clock)
 
 
-def test_the_first_controller_has_nothing_to_learn(learning: Learning) -> None:
-    assert not learning.is_over, "it has not looked yet"
-    learning.expect(set())
-    assert learning.is_over
+def test_the_first_controller_has_nothing_to_recover(recovery: Recovery) -> None:
+    assert not recovery.is_over, "it does not know the existing proxies yet"
+    recovery.expect(set())
+    assert recovery.is_over
 
 
-def test_it_waits_for_every_proxy_that_was_there(learning: Learning) -> None:
-    learning.hear("a", holds_table=True)  # before the controller has looked
-    assert not learning.is_over
-    learning.expect({"a", "b"})
-    assert not learning.is_over
-    learning.hear("b", holds_table=False)
-    assert learning.is_over
+def test_recovery_waits_for_every_existing_proxy(recovery: Recovery) -> None:
+    recovery.record_report("a", holds_table=True)  # before the controller knows the existing proxies
+    assert not recovery.is_over
+    recovery.expect({"a", "b"})
+    assert not recovery.is_over
+    recovery.record_report("b", holds_table=False)
+    assert recovery.is_over
 
 
-def test_a_proxy_that_does_not_come_back_is_not_waited_for_longer_than_replicas_need(
-    learning: Learning, clock: Clock
-) -> None:
-    learning.expect({"a"})
+def test_recovery_does_not_wait_for_a_lost_proxy_longer_than_for_replicas(recovery: Recovery, clock: Clock) -> None:
+    recovery.expect({"a"})
     clock.now = 6.9
-    assert not learning.is_over
+    assert not recovery.is_over
     clock.now = 7
-    assert learning.is_over
+    assert recovery.is_over
 
 
-def test_proxies_that_hold_nothing_leave_it_to_the_replicas(learning: Learning, clock: Clock) -> None:
-    learning.expect({"a"})
-    learning.hear("a", holds_table=False)
-    assert not learning.is_over, "an empty table would turn UNAVAILABLE into NOT_FOUND"
+def test_recovery_waits_for_replicas_if_no_proxy_has_a_table(recovery: Recovery, clock: Clock) -> None:
+    recovery.expect({"a"})
+    recovery.record_report("a", holds_table=False)
+    assert not recovery.is_over, "an empty table would turn UNAVAILABLE into NOT_FOUND"
     clock.now = 7
-    assert learning.is_over
+    assert recovery.is_over
 
 
-def test_once_over_it_stays_over(learning: Learning) -> None:
-    learning.expect({"a"})
-    learning.hear("a", holds_table=True)
-    learning.expect({"a", "new"})
-    assert learning.is_over
+def test_recovery_stays_over(recovery: Recovery) -> None:
+    recovery.expect({"a"})
+    recovery.record_report("a", holds_table=True)
+    recovery.expect({"a", "new"})
+    assert recovery.is_over
 
 
-def test_controller_and_proxy_restarted_together_serve_what_was_served(learning: Learning, clock: Clock) -> None:
+def test_controller_and_proxy_that_restart_together_keep_the_routing_table(recovery: Recovery, clock: Clock) -> None:
     endpoint = Endpoint("r", "127.0.0.1", 4000)
     kept = Snapshot(50, (Application("app", (Deployment("D", ("t.T",), (endpoint,)),)),))
     registry = Registry(lease_s=7, clock=clock, first_version=10)
-    learning.expect({"a"})
-    # The next proxy actor brings what it found beside its Envoy.
+    recovery.expect({"a"})
+    # The next proxy actor sends the table that it found with its Envoy.
     registry.adopt(kept)
-    learning.hear("a", holds_table=True)
+    recovery.record_report("a", holds_table=True)
     registry.report(ProxyState("p2", "a", "127.0.0.1:9000", version=50))
-    assert learning.is_over
+    assert recovery.is_over
     assert registry.snapshot.applications == kept.applications
     assert registry.snapshot.version > 50
     clock.now = 6
@@ -82,7 +80,7 @@ def test_controller_and_proxy_restarted_together_serve_what_was_served(learning:
     assert registry.expire() == (), "the replica has sent its heartbeat"
 
 
-def test_a_proxy_that_is_being_restarted_is_waited_for_longer_than_a_replica(clock: Clock) -> None:
+def test_the_lease_of_a_proxy_covers_its_restart(clock: Clock) -> None:
     registry = Registry(lease_s=7, proxy_lease_s=15, clock=clock, first_version=10)
     registry.report(ProxyState("p1", "a", "127.0.0.1:9000", version=10))
     registry.register(Replica("app", "D", ("t.T",), Endpoint("r", "127.0.0.1", 4000)))
@@ -96,11 +94,11 @@ def test_a_proxy_that_is_being_restarted_is_waited_for_longer_than_a_replica(clo
     assert registry.proxies == ()
 
 
-def test_a_replica_that_leaves_while_the_controller_learns_does_not_come_back(clock: Clock) -> None:
+def test_a_replica_that_leaves_during_recovery_does_not_come_back(clock: Clock) -> None:
     old = Endpoint("old", "127.0.0.1", 4000)
     held = Snapshot(50, (Application("app", (Deployment("D", ("t.T",), (old,)),)),))
     registry = Registry(lease_s=7, clock=clock, first_version=10)
     registry.deregister("old")
     registry.adopt(held)
     assert registry.snapshot.applications[0].deployments[0].endpoints == ()
-    assert registry.snapshot.version > 50, "the proxy must hear of it"
+    assert registry.snapshot.version > 50, "the proxy must get a new snapshot"

@@ -1,10 +1,10 @@
-"""What the integration tests deploy is imported from this folder, from the guide's, and from generated code."""
+"""What the integration tests deploy is imported from the guide's folder and from generated code too."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cluster import generate, share_with_replicas
+from tests.support.cluster import generate, share_with_replicas
 
 HERE = Path(__file__).parent
-share_with_replicas(HERE, HERE.parents[1] / "examples" / "guide", generate(HERE / "protos"))
+share_with_replicas(HERE.parents[1] / "examples" / "guide", generate(HERE / "protos"))

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from cluster import free_port
-from processes import commands, ingress_folder, is_alive
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+
+from tests.support.cluster import free_port
+from tests.support.processes import commands, ingress_folder, is_alive
 
 # What is ours; Ray's own agents take their time.
 OURS = ("envoy", "supervisor.py", "ray::Proxy", "ray::Controller", "ray::ServeReplica")
@@ -30,9 +31,9 @@ OURS = ("envoy", "supervisor.py", "ray::Proxy", "ray::Controller", "ray::ServeRe
 def drive(address: str, port: int) -> None:
     """Serve from a program that never ends by itself."""
     import ray
-    from node_app import Where
 
     import sdk
+    from tests.integration.node_app import Where
 
     ray.init(address=address, log_to_driver=False, configure_logging=False, **_resources(address))
     sdk.start(sdk.GrpcOptions(port=port))

@@ -6,12 +6,13 @@ import json
 import sys
 
 import grpc
-import probes
 import ray
 from probe_pb2 import Ask
-from prober import METHODS, Prober
 from ray import serve
 from ray.serve.config import gRPCOptions
+
+from tests.integration import probes
+from tests.integration.prober import METHODS, Prober
 
 
 def main(grpc_port: int, http_port: int) -> None:

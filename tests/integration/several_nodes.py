@@ -20,9 +20,6 @@ import grpc
 import ray
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from namespaces import machines
-from node_app import Where
-from processes import commands, ingress_folder, is_alive
 from ray.serve.generated.serve_pb2 import HealthzRequest
 from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
 from user_defined_protos_pb2 import UserDefinedMessage
@@ -30,6 +27,9 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
 from sdk._serve.api import stop_ingress
+from tests.integration.node_app import Where
+from tests.support.namespaces import machines
+from tests.support.processes import commands, ingress_folder, is_alive
 
 BEGAN = time.monotonic()
 METADATA = (("application", "spread"),)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import apps
 import grpc
 import pytest
-from clients import error_of
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from tests.integration import apps
+from tests.integration.clients import error_of
 
 SERVICE = "userdefinedprotos.UserDefinedService"
 

@@ -6,12 +6,12 @@ import threading
 import time
 from typing import Any
 
-import apps
 import grpc
-from clients import FOO, error_of
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
+from tests.integration import apps
+from tests.integration.clients import FOO, error_of
 
 
 def test_redeploy_under_load_loses_nothing(deploy: Any, ingress: Any) -> None:
@@ -26,7 +26,7 @@ def test_redeploy_under_load_loses_nothing(deploy: Any, ingress: Any) -> None:
             while not stop.is_set():
                 try:
                     seen.append(stub.__call__(FOO, metadata=(("application", "changing"),)).greeting[:2])
-                except grpc.RpcError as error:  # noqa: PERF203  # each call may fail by itself
+                except grpc.RpcError as error:  # each call may fail by itself
                     failed.append(error)
 
     threads = [threading.Thread(target=load) for _ in range(4)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import apps
 import grpc
 import pytest
 from user_defined_protos_pb2 import ImageData
 from user_defined_protos_pb2_grpc import ImageClassificationServiceStub
+
+from tests.integration import apps
 
 
 @pytest.fixture(autouse=True, scope="module")

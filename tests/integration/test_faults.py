@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-import apps
 import grpc
 import pytest
 import ray
-from clients import FOO
-from processes import raylet_pid, workers
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
 from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
 from sdk._wire.crash_trailers import DIED
+from tests.integration import apps
+from tests.integration.clients import FOO
+from tests.support.processes import raylet_pid, workers
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-import guarded_app
 import pytest
-from clients import FOO, error_of, metadata_for, trailing
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedMessage2
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+
+from tests.integration import guarded_app
+from tests.integration.clients import FOO, error_of, metadata_for, trailing
 
 TOKEN = metadata_for("guarded", token="right")
 

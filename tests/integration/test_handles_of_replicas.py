@@ -10,8 +10,6 @@ from typing import Any
 
 import grpc
 import pytest
-import typed_handle_apps
-from clients import error_of, trailing
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 from probe_pb2 import Ask
@@ -21,6 +19,8 @@ from user_defined_protos_pb2 import UserDefinedMessage as Message
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 from sdk.errors import RpcError
+from tests.integration import typed_handle_apps
+from tests.integration.clients import error_of, trailing
 
 OUTER = (("application", "typed"), ("request_id", "r1"))
 

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 import grpc
-import probes
 import pytest
 from probe_pb2 import Ask
-from prober import METHODS, PATIENCE_S, SERVICES, Prober, outcome, wait_until
+
+from tests.integration import probes
+from tests.integration.prober import METHODS, PATIENCE_S, SERVICES, Prober, outcome, wait_until
 
 RUNNING, QUEUED = 4, 3
 LIMITS = {"max_ongoing_requests": RUNNING, "max_queued_requests": QUEUED}

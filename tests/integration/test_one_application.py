@@ -6,10 +6,8 @@ import asyncio
 import threading
 from typing import Any
 
-import apps
 import grpc
 import pytest
-from clients import FOO, error_of, trailing
 from ray.serve.generated.serve_pb2 import HealthzRequest, ListApplicationsRequest
 from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
 from user_defined_protos_pb2 import UserDefinedMessage2
@@ -17,6 +15,8 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 from user_defined_protos_sdk import UserDefinedServiceClient, UserDefinedServiceSyncClient
 
 import sdk
+from tests.integration import apps
+from tests.integration.clients import FOO, error_of, trailing
 
 APP1 = (("application", "app1"),)
 

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import apps
 import grpc
 import pytest
 import ray
-from clients import FOO, metadata_for
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
 from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
+from tests.integration import apps
+from tests.integration.clients import FOO, metadata_for
 
 TUNED = metadata_for("tuned")
 LIMIT = 1 << 20
@@ -33,7 +33,7 @@ def running() -> sdk.GrpcOptions:
     while True:
         try:
             options: sdk.GrpcOptions = ray.get(find_controller().status.remote(), timeout=30).options
-        except ray.exceptions.ActorUnavailableError:  # noqa: PERF203  # each try may fail by itself
+        except ray.exceptions.ActorUnavailableError:  # each try may fail by itself
             assert time.monotonic() < deadline, "it did not come back"
             time.sleep(0.05)
         else:
@@ -83,7 +83,7 @@ class Callers:
                     stub.__call__(FOO, metadata=TUNED)
                     assert len(list(stub.Streaming(FOO, metadata=TUNED))) == 10
                     self.answered += 1
-                except grpc.RpcError as error:  # noqa: PERF203  # each call may fail by itself
+                except grpc.RpcError as error:  # each call may fail by itself
                     self.failed.append(error)
 
     def __enter__(self) -> Callers:
@@ -103,7 +103,7 @@ def codes(stub: UserDefinedServiceStub, request: UserDefinedMessage) -> set[str]
         try:
             stub.__call__(request, metadata=TUNED)
             found.add("OK")
-        except grpc.RpcError as error:  # noqa: PERF203  # each call may fail by itself
+        except grpc.RpcError as error:  # each call may fail by itself
             found.add(error.code().name)
     return found
 

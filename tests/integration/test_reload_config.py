@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import apps
 import grpc
 import pytest
 import ray
-from clients import FOO, metadata_for
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
+from tests.integration import apps
+from tests.integration.clients import FOO, metadata_for
 
 CONFIG = """\
 applications:
   - {name: reloaded, import_path: "reloaded_app:app", route_prefix: null}
 """
 APP = """\
-import apps
+from tests.integration import apps
 from reloaded_words import WORD
 
 app = apps.Guide.bind(WORD)
@@ -90,7 +90,7 @@ def calls(call: Callable[[], str]) -> Iterator[list[str]]:
         while not over.wait(0.002):
             try:
                 answers.append(call())
-            except grpc.RpcError as error:  # noqa: PERF203  # each call may fail by itself
+            except grpc.RpcError as error:  # each call may fail by itself
                 answers.append(str(error))
 
     thread = threading.Thread(target=run)

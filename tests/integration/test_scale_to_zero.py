@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from clients import error_of, metadata_for, trailing
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from probe_pb2 import Ask
 from probe_pb2_grpc import AsyncProbeStub
-from prober import wait_until
-from sleepy_app import Sleepy
 
 import sdk
 from sdk._serve.api import delete
 from sdk.cli.status_view import as_text
+from tests.integration.clients import error_of, metadata_for, trailing
+from tests.integration.prober import wait_until
+from tests.integration.sleepy_app import Sleepy
 
 if TYPE_CHECKING:
-    from cluster import Ingress
-
     from sdk._serve.status import DeploymentStatus
+    from tests.support.cluster import Ingress
 
 NAME = "sleepy"
 METADATA = metadata_for(NAME)

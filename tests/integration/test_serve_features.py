@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import feature_apps
 import grpc
 import pytest
-from clients import error_of, metadata_for
-from prober import wait_until
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 from user_defined_protos_pb2 import ImageData, UserDefinedMessage, UserDefinedMessage2
 from user_defined_protos_pb2_grpc import ImageClassificationServiceStub, UserDefinedServiceStub
 
 from sdk._serve.api import delete
+from tests.integration import feature_apps
+from tests.integration.clients import error_of, metadata_for
+from tests.integration.prober import wait_until
 
 RESOURCES = {"num_cpus": 0.5, "runtime_env": {"env_vars": {"PROBE": "set"}}}
 
@@ -155,7 +155,7 @@ def test_a_serve_config_file_changes_user_config_without_a_restart(stub: Any, tm
         application = {
             "name": "declared",
             "route_prefix": None,
-            "import_path": "feature_apps:declared",
+            "import_path": "tests.integration.feature_apps:declared",
             "args": {"notes": str(tmp_path)},
             "deployments": [{"name": "Features", "user_config": user_config}],
         }

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster import free_port
+from tests.support.cluster import free_port
 
 PROGRAM = Path(__file__).parent / "serves_own_proxy.py"
 

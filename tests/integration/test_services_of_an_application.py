@@ -9,15 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import apps
 import grpc
 import pytest
 import ray
-import store_apps
-from clients import error_of, metadata_for
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from processes import is_alive
 from store_pb2 import Key
 from store_pb2_grpc import ClerkStub, StoreStub, VaultStub
 
@@ -26,6 +22,9 @@ from sdk._ingress.cluster import find_controller
 from sdk._ingress.registry import Replica
 from sdk._xds.snapshot import Endpoint
 from sdk.cli.status_view import as_text
+from tests.integration import apps, store_apps
+from tests.integration.clients import error_of, metadata_for
+from tests.support.processes import is_alive
 
 STORE = metadata_for("store")
 
@@ -59,7 +58,7 @@ def test_an_application_that_envoy_refuses_is_named_and_blocks_no_other(channel:
     # A node that is known by a link-local address, of an interface that the proxy's machine does not have.
     unreachable = Endpoint("unreachable", "fe80::1%nowhere", 4000, "another node")
     bad = Replica("refused", "Elsewhere", ("else.Where",), unreachable)
-    reason = "application 'refused': Envoy refused ClusterLoadAssignment: malformed IP address: fe80::1%nowhere"
+    reason = "application 'refused': Envoy rejected ClusterLoadAssignment: malformed IP address: fe80::1%nowhere"
     options = ray.get(controller.lease.remote()).options
     try:
         began = time.monotonic()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import apps
 import grpc
 import pytest
-from clients import FOO, error_of, trailing
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedMessage2
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+
+from tests.integration import apps
+from tests.integration.clients import FOO, error_of, trailing
 
 APP1 = (("application", "app1"),)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import free_port
-from namespaces import machines
+
+from tests.support.cluster import free_port
+from tests.support.namespaces import machines
 
 PROGRAM = Path(__file__).parent / "several_nodes.py"
 

@@ -10,17 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import apps
 import grpc
 import pytest
 import ray
-import updated_app
 import user_defined_protos_sdk
-from clients import FOO, error_of, metadata_for
 from user_defined_protos_pb2 import ImageData
 from user_defined_protos_pb2_grpc import ImageClassificationServiceStub, UserDefinedServiceStub
 
 import sdk
+from tests.integration import apps, updated_app
+from tests.integration.clients import FOO, error_of, metadata_for
 
 METADATA = metadata_for("updated")
 GONE = "userdefinedprotos.UserDefinedService"
@@ -42,7 +41,7 @@ def test_a_refused_update_changes_nothing(channel: grpc.Channel) -> None:
 
 def test_sdk_run_that_is_refused_leaves_the_version_that_runs(channel: grpc.Channel) -> None:
     done = subprocess.run(
-        [Path(sys.executable).parent / "sdk", "run", "updated_app:app", "--name", "updated"],
+        [Path(sys.executable).parent / "sdk", "run", "tests.integration.updated_app:app", "--name", "updated"],
         cwd=Path(apps.__file__).parent,
         env={
             **os.environ,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import apps
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
 
 from sdk import grpc_deployment
+from tests.integration import apps
 
 QUICK = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 2, "health_check_period_s": 0.5}
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import grpc
 import ray
-from cluster import free_port
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
 from sdk._ingress.cluster import find_controller
 from sdk._serve.ingress_bootstrap import has_serve
+from tests.support.cluster import free_port
 
 BIN = Path(sys.executable).parent
 PORT, SERVES_OWN = free_port(), free_port()
@@ -166,7 +166,8 @@ def main(folder: Path) -> None:
         deployed.write_text(json.dumps(config(scaled, application("deploy"))))
         say(deploy=serve_command("deploy", "-a", dashboard, str(deployed)))
         say(deployed=wait_until(answers("deploy", "deploy you"), 40))
-        say(run=serve_command("run", "--non-blocking", "-a", address, "--name", "ran", "ways_app:app"))
+        name = "tests.integration.ways_app:app"
+        say(run=serve_command("run", "--non-blocking", "-a", address, "--name", "ran", name))
         say(ran=wait_until(answers("ran", "Ran you"), 20))
 
         mine = folder / "mine.yaml"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import cases
 import grpc
 import grpc.aio
 import pytest
 from interop_pb2 import Empty, SimpleRequest, SimpleResponse, StreamingOutputCallRequest
 from interop_pb2_grpc import TestServiceStub
+
+from tests.interop import cases
 
 GZIP = grpc.Compression.Gzip
 #: Seconds after which a call that hangs fails its case.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import cases
 from interop_pb2 import SimpleResponse, StreamingInputCallResponse, StreamingOutputCallResponse
-from raw_client import RawClient, Stream, compressed, frame
+
+from tests.interop import cases
+from tests.interop.raw_client import RawClient, Stream, compressed, frame
 
 SERVICE = "/grpc.testing.TestService"
 GZIP = [("grpc-encoding", "gzip")]

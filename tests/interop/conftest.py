@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import generate, share_with_replicas
-from raw_client import RawClient
 
 import sdk
 from sdk._serve.api import delete
+from tests.interop.raw_client import RawClient
+from tests.support.cluster import generate, share_with_replicas
 
 HERE = Path(__file__).parent
-share_with_replicas(HERE, generate(HERE / "protos"))
+share_with_replicas(generate(HERE / "protos"))
 
 
 @pytest.fixture(scope="module")
 def inspector(ingress: Any) -> Iterator[str]:
     """Where the inspector is reached; it is the only application."""
-    import inspector_service
+    from tests.interop import inspector_service
 
     sdk.run(inspector_service.Inspector.bind(), name="inspector")
     yield ingress.address

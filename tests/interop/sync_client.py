@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import cases
 import grpc
 import pytest
 from interop_pb2 import Empty, SimpleRequest, SimpleResponse, StreamingOutputCallRequest
 from interop_pb2_grpc import TestServiceStub
+
+from tests.interop import cases
 
 GZIP = grpc.Compression.Gzip
 #: Seconds after which a call that hangs fails its case.

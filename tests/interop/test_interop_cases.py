@@ -9,18 +9,17 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import compressed_cases
-import interop_service
 import pytest
-from aio_client import AioClient
-from cases import CASES
 from interop_pb2 import SimpleRequest
-from node_client import NodeClient
-from raw_client import RawClient
-from sync_client import SyncClient
 
 import sdk
 from sdk._serve.api import delete
+from tests.interop import compressed_cases, interop_service
+from tests.interop.aio_client import AioClient
+from tests.interop.cases import CASES
+from tests.interop.node_client import NodeClient
+from tests.interop.raw_client import RawClient
+from tests.interop.sync_client import SyncClient
 
 Run = Callable[[str], None]
 

@@ -11,7 +11,8 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import BytesValue
 from inspector_pb2_grpc import InspectorStub
-from raw_client import RawClient, compressed, frame
+
+from tests.interop.raw_client import RawClient, compressed, frame
 
 INSPECTOR = "/sdk.interop.Inspector"
 UNIMPLEMENTED, INTERNAL = 12, 13

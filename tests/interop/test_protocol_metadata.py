@@ -8,7 +8,8 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from inspector_pb2 import Pair, Seen, Wanted
-from raw_client import RawClient, frame
+
+from tests.interop.raw_client import RawClient, frame
 
 INSPECTOR = "/sdk.interop.Inspector"
 BLOCKS = ["initial", "trailing"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from compatibility_cases import CASES, FILES, Case
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
-from proto_text import compiled, descriptors
 
 from sdk._protos.breaking.services import compare
 from sdk._protos.descriptors import Descriptors, describe, gather
 from sdk.errors import BreakingChangeError, Change, OptionsError
+from tests.protos.compatibility_cases import CASES, FILES, Case
+from tests.support.proto_text import compiled, descriptors
 
 HEAD = "syntax = 'proto3';\npackage p;\n"
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import grpc
 import pytest
-from cluster import free_port
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from sdk._protos.reflection_client import Reflection
 from sdk.errors import ServerError
+from tests.support.cluster import free_port
 
 V1, V1ALPHA = "grpc.reflection.v1", "grpc.reflection.v1alpha"
 WELL_KNOWN = FileDescriptorProto(name="google/protobuf/empty.proto", package="google.protobuf", syntax="proto3")

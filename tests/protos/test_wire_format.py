@@ -9,9 +9,9 @@ import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.message import DecodeError
-from proto_text import descriptors
 
 from sdk._protos.wire_format import Reading, reads_label, reads_type
+from tests.support.proto_text import descriptors
 
 SIGNED = [0, 1, -1, 2, 100, 2**31 - 1, -(2**31)]
 UNSIGNED = [0, 1, 2, 100, 2**31, 2**32 - 1]

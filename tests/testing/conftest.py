@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import generate
+
+from tests.support.cluster import generate
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(generate(HERE / "protos"))]
+sys.path.insert(0, str(generate(HERE / "protos")))
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from typing import Any
 
 import grpc
 import pytest
-from harness_apps import Greeter
 from harness_pb2 import Number, Text
 from harness_sdk import GreeterClient, GreeterSyncClient
 
 import sdk.testing
+from tests.testing.harness_apps import Greeter
 
 pytestmark = pytest.mark.timeout(60)
 

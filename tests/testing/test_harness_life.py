@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 import ray
-from harness_apps import STUCK, Broken, Greeter, Hooked, Stuck
 from harness_pb2 import Text
 from harness_sdk import GreeterSyncClient
 from ray import serve
 
 import sdk.testing
 from sdk import OptionsError, grpc_deployment
+from tests.support.cluster import ROOT
+from tests.testing.harness_apps import STUCK, Broken, Greeter, Hooked, Stuck
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -194,15 +195,14 @@ def test_envoy_ends_with_a_process_that_is_killed_and_its_folder_with_the_next_s
 def _kill_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "program.py").write_text(
         "import sys, time; sys.path[:0] = sys.argv[1:]\n"
-        "import sdk.testing; from harness_apps import Greeter\n"
+        "import sdk.testing; from tests.testing.harness_apps import Greeter\n"
         "with sdk.testing.serve(Greeter.bind()) as server:\n"
         "    print(server.envoy_pid, server.target, flush=True)\n"
         "    time.sleep(60)\n"
     )
-    import harness_apps
     import harness_pb2
 
-    paths = [str(Path(str(module.__file__)).parent) for module in (harness_apps, harness_pb2)]
+    paths = [str(ROOT), str(Path(str(harness_pb2.__file__)).parent)]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}  # what a killed process leaves goes with this test
     with subprocess.Popen(
         [sys.executable, str(tmp_path / "program.py"), *paths], stdout=subprocess.PIPE, text=True, env=environment

@@ -10,12 +10,12 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo
-from harness_apps import Doubler, Greeter, SyncGreeter
 from harness_pb2 import Number, Text
 from harness_sdk import DoublerSyncClient, GreeterBase, GreeterClient, GreeterSyncClient
 
 import sdk.testing
 from sdk import OptionsError, RetryPolicy, error_details
+from tests.testing.harness_apps import Doubler, Greeter, SyncGreeter
 
 pytestmark = pytest.mark.timeout(60)
 UNAVAILABLE, ABORTED = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED

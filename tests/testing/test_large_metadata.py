@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 import pytest
-from harness_apps import Greeter
 from harness_pb2 import Number, Text
 from harness_pb2_grpc import GreeterStub
 
 from sdk import GrpcOptions
+from tests.testing.harness_apps import Greeter
 
 LIMIT = 32 << 10
 # For what grpcio sends by itself: user-agent.

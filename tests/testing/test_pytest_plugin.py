@@ -8,15 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import harness_apps
 import harness_pb2
 import pytest
+
+from tests.support.cluster import ROOT
 
 pytestmark = pytest.mark.timeout(60)
 
 TESTS = """
 import asyncio, threading
-from harness_apps import Greeter
+from tests.testing.harness_apps import Greeter
 from harness_pb2 import Text
 from harness_sdk import GreeterClient, GreeterSyncClient
 from sdk.testing import Server
@@ -47,9 +48,10 @@ def test_nothing_is_left():
 
 
 def run(folder: Path, *arguments: str) -> str:
-    paths = [str(Path(str(module.__file__)).parent) for module in (harness_apps, harness_pb2)]
+    paths = [str(ROOT), str(Path(str(harness_pb2.__file__)).parent)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "pytest", "-p", "sdk.pytest_plugin", "-W", "error", *arguments]
+    # pytest-asyncio warns that it is not configured.
+    command = [sys.executable, "-m", "pytest", "-p", "sdk.pytest_plugin", "-p", "no:asyncio", "-W", "error", *arguments]
     # Ray's own warnings, which pyproject.toml leaves out here.
     command += ["-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning", "-W", "ignore::ResourceWarning"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)

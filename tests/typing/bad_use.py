@@ -203,7 +203,7 @@ def stubs(channel: grpc.Channel, server: grpc.Server) -> None:
 
 
 def shims() -> None:
-    AwkwardShim.rows(RetiredBase())  # expect: arg-type reportArgumentType
+    AwkwardShim.bindings(RetiredBase())  # expect: arg-type reportArgumentType
     AWKWARD["Unary"].idempotency = "idempotent"  # expect: misc reportAttributeAccessIssue
 
 

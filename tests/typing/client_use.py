@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_type
 
 import grpc
 import grpc.aio
@@ -15,7 +15,6 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]  # it has no types
 from shapes.circle_pb2 import Circle
-from typing_extensions import assert_type
 from user_defined_protos_sdk import ImageClassificationServiceSyncClient
 
 import sdk
@@ -54,7 +53,7 @@ def blocking_calls(client: AwkwardSyncClient) -> None:
     assert_type(call.code(), grpc.StatusCode)
     stream = client.Down(Circle())
     assert_type(next(stream), Outer.Inner)
-    calls: grpc.CallIterator[Outer.Inner] = stream
+    calls: grpc.Call = stream
     assert_type(stream.code(), grpc.StatusCode)
     for inner in stream:
         assert_type(inner, Outer.Inner)

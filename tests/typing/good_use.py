@@ -256,7 +256,7 @@ def sync_clients(channel: grpc.Channel) -> None:
     print(response.greeting, guide(UserDefinedMessage()).greeting)
 
 
-class Tracing(grpc.aio.ServerInterceptor[Any, Any]):
+class Tracing(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         return await continuation(handler_call_details)
 

@@ -41,7 +41,7 @@ def expected(column: int) -> Findings:
 
 
 def test_mypy_finds_what_is_expected_and_nothing_else(generated: Path) -> None:
-    command = [sys.executable, "-m", "mypy", "--strict", "--output=json", "--config-file=", "--python-version=3.10"]
+    command = [sys.executable, "-m", "mypy", "--strict", "--output=json", "--config-file=", "--python-version=3.11"]
     done = subprocess.run(
         [
             *command,
@@ -66,7 +66,7 @@ def test_pyright_finds_what_is_expected_and_nothing_else(generated: Path, tmp_pa
     config = {
         "include": [os.path.relpath(file, tmp_path) for file in FILES],  # pyright takes no absolute path here
         "extraPaths": [str(generated), str(REPO)],
-        "pythonVersion": "3.10",
+        "pythonVersion": "3.11",
         "typeCheckingMode": "standard",
         "reportDeprecated": "error",
     }

@@ -3,7 +3,7 @@
 ``make fuzz`` replays the inputs that failed before, then makes new ones from a new seed for FUZZ_SECONDS (60). An input
 that fails is stored in ``fuzz-failures/``; to replay one:
 
-    .venv/bin/python tests/wire/fuzzing.py --replay fuzz-failures/….json
+    .venv/bin/python -m tests.wire.fuzzing --replay fuzz-failures/….json
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pathlib import Path
 
 import uvloop
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 from sdk import current_context
 from sdk._wire.frames import pack_prefix
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
-from sdk.service import Method, Row
+from sdk.service import Method, MethodBinding
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 FAILURES = Path("fuzz-failures")
 
@@ -168,7 +168,7 @@ class Fuzzer:
         self.entered: list[str] = []
         self.server = WireServer(
             [
-                Row(Method(name, name, f"/t.T/{name}", cardinalities[name], Int32Value, StringValue), handler)
+                MethodBinding(Method(name, name, f"/t.T/{name}", cardinalities[name], Int32Value, StringValue), handler)
                 for name, handler in handlers.items()
             ],
             WireSettings(max_receive_message_length=1000, error_details="message"),
@@ -320,7 +320,7 @@ async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = 
                 FAILURES.mkdir(exist_ok=True)
                 path = FAILURES / f"{seed}-{number}.json"
                 path.write_text(json.dumps([asdict(step) for step in steps], indent=1))
-                raise ServerError(f"{error}\nreplay: .venv/bin/python tests/wire/fuzzing.py --replay {path}") from error
+                raise ServerError(f"{error}\nreplay: .venv/bin/python -m tests.wire.fuzzing --replay {path}") from error
             number += 1
     print(f"seed {seed}: {number} inputs, {fuzzer.calls} calls ran, {fuzzer.ok} ended OK, {fuzzer.refused} refused")
     return fuzzer
@@ -347,7 +347,7 @@ async def replay_all() -> None:
     """
     stored = sorted(FAILURES.glob("*.json"))
     for path in stored:
-        print(f"replay: .venv/bin/python tests/wire/fuzzing.py --replay {path}")
+        print(f"replay: .venv/bin/python -m tests.wire.fuzzing --replay {path}")
         await replay(path)
     print(f"{len(stored)} inputs failed before, and none does now")
 

@@ -9,16 +9,26 @@ from typing import Any
 
 import grpc
 import pytest
-import virtual_time
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from loops import PATIENCE_S
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns, until, until_it_waits_for_its_client
 
 from sdk import RpcError, current_context
 from sdk._wire.call import HIGH_WATER
 from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 from sdk.service import Cardinality
+from tests.support import virtual_time
+from tests.support.loops import PATIENCE_S
+from tests.support.wire_rig import (
+    BIDI,
+    CLIENT,
+    SERVER,
+    UNARY,
+    Peer,
+    in_loop,
+    turns,
+    until,
+    until_it_waits_for_its_client,
+)
 
 
 async def double(request: Int32Value) -> StringValue:

@@ -8,14 +8,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-import loops
-import virtual_time
-from fuzzing import split_responses
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 from sdk import RpcError
 from sdk._wire.call import CANCEL_AGAIN_S
@@ -23,7 +19,10 @@ from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
-from sdk.service import Method, Row
+from sdk.service import Method, MethodBinding
+from tests.support import loops, virtual_time
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
+from tests.wire.fuzzing import split_responses
 
 METHODS = {"Unary": UNARY, "Server": SERVER, "Client": CLIENT, "Bidi": BIDI}
 DEADLINE_S = 30
@@ -70,7 +69,7 @@ class Script:
                 if step == "send":
                     yield StringValue(value="x" * 100)
                 elif step == "read" and hasattr(requests, "__anext__"):
-                    await anext(requests, None)  # a builtin since Python 3.10
+                    await anext(requests, None)
                 elif step == "raise":
                     raise RpcError(grpc.StatusCode.NOT_FOUND, "from the script")
                 elif step == "fail":
@@ -113,7 +112,7 @@ class CallLife(RuleBasedStateMachine):
         }
         self.server = WireServer(
             [
-                Row(Method(name, name, f"/t.T/{name}", METHODS[name], Int32Value, StringValue), handler)
+                MethodBinding(Method(name, name, f"/t.T/{name}", METHODS[name], Int32Value, StringValue), handler)
                 for name, handler in handlers.items()
             ],
             WireSettings(max_ongoing_requests=1, max_receive_message_length=50, error_details="none"),

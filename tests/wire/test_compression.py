@@ -12,11 +12,11 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk import current_context
 from sdk._wire.compression import DEFLATE_IN_THREAD_BYTES
 from sdk.context import ServicerContext
+from tests.support.wire_rig import CLIENT, SERVER, UNARY, Peer, in_loop
 
 GZIP, DEFLATE, NONE = grpc.Compression.Gzip, grpc.Compression.Deflate, grpc.Compression.NoCompression
 INFLATE: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}

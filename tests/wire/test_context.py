@@ -12,12 +12,12 @@ from urllib.parse import quote
 import grpc
 import grpc.aio
 import pytest
-from certificates import Authority
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from ray.serve.grpc_util import RayServegRPCContext
-from wire_rig import SERVER, UNARY, Peer, ask, in_loop
 
 from sdk.context import ServicerContext
+from tests.support.certificates import Authority
+from tests.support.wire_rig import SERVER, UNARY, Peer, ask, in_loop
 
 THEIRS = [grpc.aio.ServicerContext, grpc.ServicerContext, RayServegRPCContext]
 METHODS = [

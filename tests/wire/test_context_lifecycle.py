@@ -11,11 +11,11 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, ask, in_loop, turns, until_it_waits_for_its_client
 
 from sdk import current_context
 from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, ask, in_loop, turns, until_it_waits_for_its_client
 
 OK = StringValue(value="fine")
 

@@ -18,14 +18,15 @@ from types import FrameType
 from typing import Any
 
 import pytest
-import virtual_time
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import Peer, in_loop
 
 import sdk
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.crash_trailers_process import SLOT
 from sdk.service import Cardinality
+from tests.support import virtual_time
+from tests.support.cluster import ROOT
+from tests.support.wire_rig import Peer, in_loop
 
 PACKAGE = str(Path(sdk.__file__).parent)
 MESSAGES = 200
@@ -134,7 +135,7 @@ def counted() -> dict[str, int]:
     # tests may be collected, which would be counted too.
     done = subprocess.run(
         [sys.executable, __file__],
-        env={**os.environ, "PYTHONPATH": str(Path(virtual_time.__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
-import virtual_time
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import FakeTransport, Peer, in_loop
 
 from sdk._wire.crash_trailers import CrashTrailers, StreamGuard, encode_trailers
 from sdk._wire.crash_trailers_process import PACKET, RECORD, SHUTDOWN, SLOT
 from sdk.service import Cardinality
+from tests.support import virtual_time
+from tests.support.wire_rig import FakeTransport, Peer, in_loop
 
 LONG = (32 << 10) + 1
 

@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from loops import PATIENCE_S
 
 from sdk._wire.crash_trailers import DIED
 from sdk._wire.frames import pack_prefix
+from tests.support.loops import PATIENCE_S
 
 # A replica with methods that send one message (or none, a long one, or many) and then hang. It prints its port and the
 # name of its unix socket.
@@ -25,14 +25,14 @@ REPLICA = """
 import asyncio, os, sys
 import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
 
-def row(name, handler):
+def binding(name, handler):
     method = Method(name, name, "/t.T/" + name, Cardinality.UNARY_STREAM, Int32Value, BytesValue)
-    return Row(method, handler)
+    return MethodBinding(method, handler)
 
 async def one(request):
     yield BytesValue(value=b"one")
@@ -65,7 +65,7 @@ async def early(request, grpc_context):
 
 async def main():
     handlers = one, none, long, beats, whole, short, early
-    server = WireServer([row(each.__name__, each) for each in handlers], WireSettings(1000))
+    server = WireServer([binding(each.__name__, each) for each in handlers], WireSettings(1000))
     loop = asyncio.get_running_loop()
     server.host.crash_trailers = CrashTrailers.start(loop)
     assert server.host.crash_trailers is not None

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns
 
 from sdk._wire import frames
 from sdk._wire.frames import INFLATE_IN_THREAD_BYTES, pack_prefix
 from sdk._wire.host import WireSettings
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns
 
 SHORT = Int32Value(value=7).SerializeToString()
 # A known field, and an unknown one, whose bytes do not compress.
@@ -107,6 +107,7 @@ def test_a_long_message_is_decompressed_off_the_loop(cardinality: Any, handler: 
         (pack_prefix(1, len(LONG)) + LONG, "message is not valid gzip"),
         (packed(bytes(1_000_000)), "longer than the limit"),
     ],
+    ids=["flag", "not gzip", "too long"],
 )
 def test_errors_are_reported(cardinality: Any, handler: Any, data: bytes, says: str) -> None:
     async def body(serve: Any) -> None:
@@ -129,7 +130,7 @@ def test_a_message_is_not_lost_if_the_wait_for_it_times_out(monkeypatch: pytest.
     monkeypatch.setattr(frames, "decompress", slow)
 
     async def impatient(requests: AsyncIterator[Int32Value]) -> StringValue:
-        with pytest.raises(asyncio.TimeoutError):
+        with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(requests), 0.001)
         go.set()
         request = await anext(requests)

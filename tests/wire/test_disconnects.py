@@ -12,15 +12,25 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-import virtual_time
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from loops import PATIENCE_S
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns, until, until_it_waits_for_its_client
 
 from sdk._wire import threads
 from sdk._wire.call import CANCEL_AGAIN_S
 from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
+from tests.support import virtual_time
+from tests.support.loops import PATIENCE_S
+from tests.support.wire_rig import (
+    BIDI,
+    CLIENT,
+    SERVER,
+    UNARY,
+    Peer,
+    in_loop,
+    turns,
+    until,
+    until_it_waits_for_its_client,
+)
 
 
 def test_a_call_that_is_cancelled_before_its_handler_starts_is_no_longer_ongoing() -> None:

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import virtual_time
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import UNARY, Peer, in_loop
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
+from tests.support import virtual_time
+from tests.support.wire_rig import UNARY, Peer, in_loop
 
 UNAVAILABLE = "14"
 

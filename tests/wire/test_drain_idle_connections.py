@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import UNARY, Peer, in_loop
+
+from tests.support.wire_rig import UNARY, Peer, in_loop
 
 
 async def greet(_: Int32Value) -> StringValue:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk._wire.call import HIGH_WATER, MESSAGE_COST
 from sdk._wire.frames import pack_prefix
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
 from sdk.context import ServicerContext
-from sdk.service import Method, Row
+from sdk.service import Method, MethodBinding
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 MIB = 1 << 20
 
@@ -132,7 +132,7 @@ def over_sockets(
     async def main() -> None:
         server = WireServer(
             [
-                Row(Method(name, name, f"/t.T/{name}", cardinality, BytesValue, BytesValue), handler)
+                MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, BytesValue, BytesValue), handler)
                 for name, (cardinality, handler) in handlers.items()
             ],
             settings,
@@ -221,7 +221,7 @@ def test_a_slow_handler_stops_a_fast_client(is_sync: bool) -> None:
         message, sent = CHUNK.SerializeToString(), 0
         with Peak() as peak:
             client = await Client.call(port, "Slow")
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 while True:
                     client.send(message)
                     await asyncio.wait_for(client.writer.drain(), 0.3)

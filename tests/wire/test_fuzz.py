@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import fuzzing
 import pytest
 import uvloop
 
 from sdk._wire.connection import Connection
+from tests.wire import fuzzing
 
 
 @pytest.mark.timeout(600)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import UNARY, Peer, in_loop
 
-from sdk._replica_protocol import ALIVE, ALIVENESS_PATH
+from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
 from sdk._wire.host import WireSettings
 from sdk._wire.idle_reaper import IDLE_TIMEOUT_S
+from tests.support.wire_rig import UNARY, Peer, in_loop
 
 
 async def echo(request: Int32Value) -> StringValue:
@@ -23,7 +23,7 @@ async def never(request: Int32Value) -> StringValue:
     return StringValue()
 
 
-def ask(peer: Peer, path: str = ALIVENESS_PATH) -> bytes:
+def ask(peer: Peer, path: str = HEALTH_CHECK_PATH) -> bytes:
     peer.transport.chunks.clear()
     peer.connection.data_received(f"GET {path} HTTP/1.1\r\nhost: replica\r\nuser-agent: Envoy/HC\r\n\r\n".encode())
     return peer.transport.written
@@ -33,7 +33,7 @@ def test_each_check_is_answered_and_not_counted() -> None:
     async def body(serve: Any) -> None:
         server = serve(Get=(UNARY, echo))
         peer = Peer(server)
-        assert [ask(peer) for _ in range(3)] == [ALIVE] * 3
+        assert [ask(peer) for _ in range(3)] == [HEALTH_CHECK_RESPONSE] * 3
         assert (server.host.received, server.host.ongoing) == (0, 0)
         peer.call("Get", Int32Value(value=7))
         assert (await peer.answered())["grpc-status"] == "0"
@@ -47,7 +47,7 @@ def test_a_replica_without_room_for_calls_is_healthy() -> None:
         server = serve(settings=WireSettings(max_ongoing_requests=1, max_queued_requests=0), Get=(UNARY, never))
         Peer(server).call("Get", Int32Value())
         assert server.host.ongoing == 1
-        assert ask(Peer(server)) == ALIVE
+        assert ask(Peer(server)) == HEALTH_CHECK_RESPONSE
 
     in_loop(body)
 
@@ -66,7 +66,7 @@ def test_a_connection_with_health_checks_is_not_idle() -> None:
     in_loop(body)
 
 
-@pytest.mark.parametrize("path", ["/", ALIVENESS_PATH + "/x", "/t.T/Get"])
+@pytest.mark.parametrize("path", ["/", HEALTH_CHECK_PATH + "/x", "/t.T/Get"])
 def test_other_paths_are_not_answered(path: str) -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Get=(UNARY, echo)))

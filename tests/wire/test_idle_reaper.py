@@ -10,16 +10,16 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import loops
 import pytest
 import uvloop
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, until
 
 from sdk._wire import idle_reaper
 from sdk._wire.idle_reaper import IDLE_TIMEOUT_S, STALL_TIMEOUT_S
 from sdk._wire.server import WireServer
-from sdk.service import Method, Row
+from sdk.service import Method, MethodBinding
+from tests.support import loops
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, until
 
 HEAD = b"POST /t.T/%s HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
 BODY = b"7\r\n\0\0\0\0\2\x08\x04\r\n0\r\n\r\n"
@@ -205,7 +205,7 @@ def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServe
         }
         server = WireServer(
             [
-                Row(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+                MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
                 for name, (cardinality, handler) in handlers.items()
             ]
         )

@@ -11,15 +11,15 @@ from google.protobuf.wrappers_pb2 import StringValue
 from grpc_interceptor.exception_to_status import AsyncExceptionToStatusInterceptor
 from grpc_interceptor.exceptions import NotFound
 from grpc_interceptor.server import AsyncServerInterceptor
-from method_kinds import HANDLERS, ask, texts
 from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_server_interceptor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from wire_rig import CLIENT, SERVER, UNARY
 
 from sdk import current_context
+from tests.support.method_kinds import HANDLERS, ask, texts
+from tests.support.wire_rig import CLIENT, SERVER, UNARY
 
 
 class Counting(AsyncServerInterceptor):

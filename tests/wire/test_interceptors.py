@@ -11,7 +11,10 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from method_kinds import (
+
+from sdk import RpcError, current_context
+from sdk._wire import answering
+from tests.support.method_kinds import (
     HANDLERS,
     ask,
     bidi,
@@ -24,10 +27,7 @@ from method_kinds import (
     texts,
     unary,
 )
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
-
-from sdk import RpcError, current_context
-from sdk._wire import answering
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 Base = grpc.aio.ServerInterceptor
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
 from sdk._wire.host import WireSettings
 from sdk._wire.http_errors import MAX_HEADER_BYTES
 from sdk._wire.server import WireServer
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
 
 LINE = b"POST /t.T/Double HTTP/1.1\r\n"
 HEAD = LINE + b"host: x\r\ncontent-type: application/grpc\r\n"

@@ -9,10 +9,10 @@ import cloudpickle
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import UNARY, Peer, in_loop
 
 from sdk import RpcError
 from sdk.context import ServicerContext
+from tests.support.wire_rig import UNARY, Peer, in_loop
 
 HEADERS = {
     "request_id": "r",

@@ -3,9 +3,9 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from certificates import Authority
 
 from sdk._wire.peer import auth_context_of, peer_of
+from tests.support.certificates import Authority
 
 PEM = Authority("tests").sign("ann", organization="Acme", dns=("a.org",), uri=("spiffe://acme/ann",)).certificate
 HEADER = f'Hash=ab12;Cert="{quote(PEM, safe="")}"'
@@ -24,7 +24,7 @@ def test_a_peer_has_grpcs_form(address: str | None, peer: str) -> None:
     assert peer_of(address) == peer
 
 
-@pytest.mark.parametrize("certificate", [None, HEADER])
+@pytest.mark.parametrize("certificate", [None, HEADER], ids=["no header", "a header"])
 def test_nobody_is_authenticated_without_tls(certificate: str | None) -> None:
     assert auth_context_of("http", certificate) == {}
     assert auth_context_of(None, certificate) == {}

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from test_call import UNARY, Peer, in_loop
-from wire_rig import until
 
 from sdk._wire.host import WireSettings
+from tests.support.wire_rig import until
+from tests.wire.test_call import UNARY, Peer, in_loop
 
 
 class Crowd:

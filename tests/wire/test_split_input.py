@@ -7,13 +7,13 @@ import random
 import re
 from urllib.parse import unquote_to_bytes
 
-import fuzzing
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_rig import FakeTransport
 
 from sdk._wire import metadata as md
+from tests.support.wire_rig import FakeTransport
+from tests.wire import fuzzing
 
 MADE = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Cuts = st.lists(st.integers(0, 2000), max_size=12)

@@ -19,13 +19,13 @@ from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import RayTaskError
-from wire_rig import SERVER, UNARY, Answer, Peer, in_loop
 
 from sdk import RpcError, current_context
 from sdk._serve.replica import translate
 from sdk._wire import metadata as md
 from sdk._wire.host import WireSettings
 from sdk._wire.status_trailers import error_trailers
+from tests.support.wire_rig import SERVER, UNARY, Answer, Peer, in_loop
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])

@@ -10,11 +10,11 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from method_kinds import ask, texts
-from wire_rig import CLIENT, SERVER, UNARY
 
 from sdk import current_context
 from sdk.context import ServicerContext
+from tests.support.method_kinds import ask, texts
+from tests.support.wire_rig import CLIENT, SERVER, UNARY
 
 Base = grpc.aio.ServerInterceptor
 LOOP = threading.get_ident()  # tests run their loop in their own thread

@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
-from wire_rig import BIDI, SERVER, UNARY, Peer, in_loop
 
 from sdk import RpcError
 from sdk._wire.host import WireSettings
+from tests.support.wire_rig import BIDI, SERVER, UNARY, Peer, in_loop
 
 
 async def returns_none(request: Any) -> None:

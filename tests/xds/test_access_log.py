@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from envoy_rig import rig
 
 from sdk._xds.ads_server import ResourcesRejected
+from tests.support.envoy_rig import rig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GREET = "/demo.Greeter/SayHello"
 
 
-def test_each_call_is_a_line_of_json_with_its_request_id_and_status(tmp_path: Path) -> None:
+def test_each_call_is_logged_as_json_with_request_id_and_status(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
 
     async def scenario() -> list[dict[str, Any]]:
@@ -35,10 +35,10 @@ def test_each_call_is_a_line_of_json_with_its_request_id_and_status(tmp_path: Pa
     assert isinstance(served["duration_ms"], int)
     assert (served["request_bytes"], served["time"][:2]) == (5, "20")
     assert refused["status"] == "NOT_FOUND"
-    assert len(refused["request_id"]) == 36, "the one that the client got, too"
+    assert len(refused["request_id"]) == 36, "the client got the same one"
 
 
-def test_a_file_that_cannot_be_opened_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_log_file_that_can_not_be_opened_is_reported(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with rig("a") as it:
             it.config = replace(it.config, access_log=str(tmp_path / "no" / "access.log"))
@@ -49,7 +49,7 @@ def test_a_file_that_cannot_be_opened_is_said_to_be_one(tmp_path: Path) -> None:
 
 
 async def lines(path: Path, count: int) -> str:
-    """Returns the log once it has so many lines: Envoy writes what it has each second."""
+    """Return the log when it has this many lines: Envoy flushes it periodically."""
     for _ in range(300):
         if path.exists() and (text := path.read_text()).count("\n") >= count:
             return text

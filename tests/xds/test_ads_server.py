@@ -1,4 +1,4 @@
-"""The order of what the server sends and when ``publish`` returns, with a scripted stream in Envoy's place."""
+"""Order of responses, and when ``publish`` returns, with a scripted ADS stream instead of Envoy."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
-from loops import PATIENCE_S
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, type_url
-from sdk._xds.resources import ListenerConfig, Resources, build
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, type_url
+from sdk._xds.resources import ListenerConfig, Resources, build_resources
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 from sdk.errors import IngressError
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from loops import Run
+    from tests.support.loops import Run
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 
 
 def resources(*apps: str) -> Resources:
     applications = tuple(Application(app, (Deployment("D", (f"demo.{app}",)),)) for app in apps)
-    return build(Snapshot(1, applications), ListenerConfig(fallback_socket="/tmp/none.sock"))
+    return build_resources(Snapshot(1, applications), ListenerConfig(fallback_socket="/tmp/none.sock"))
 
 
 class ScriptedEnvoy:
-    """An ADS stream that sends and reads what a test tells it to."""
+    """ADS stream that a test scripts."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -53,7 +53,7 @@ class ScriptedEnvoy:
         return response
 
     async def take(self, kind: str, *names: str, error: str = "") -> set[str]:
-        """Reads a response and answers it; returns the names of its resources."""
+        """Read a response and answer it; return the names of its resources."""
         response = await self.read(kind)
         await self.ask(kind, *names, nonce=response.nonce, error=error)
         messages = {type_url(m): m for m in (pb.Cluster, pb.Listener, pb.RouteConfiguration)}
@@ -62,17 +62,17 @@ class ScriptedEnvoy:
         return {p.cluster_name if isinstance(p, pb.ClusterLoadAssignment) else p.name for p in parsed}
 
     async def start_up(self, *apps: str) -> None:
-        """Subscribes to all types and takes a first configuration."""
+        """Subscribe to all types and acknowledge a first configuration."""
         endpoints = [f"{app}#D" for app in apps]
-        await self.ask(CLUSTERS)
-        await self.take(CLUSTERS)
+        await self.ask(CLUSTER_TYPE)
+        await self.take(CLUSTER_TYPE)
         if endpoints:
-            await self.ask(ENDPOINTS, *endpoints)
-            await self.take(ENDPOINTS, *endpoints)
-        await self.ask(LISTENERS)
-        await self.take(LISTENERS)
-        await self.ask(ROUTES, "routes")
-        await self.take(ROUTES, "routes")
+            await self.ask(ENDPOINT_TYPE, *endpoints)
+            await self.take(ENDPOINT_TYPE, *endpoints)
+        await self.ask(LISTENER_TYPE)
+        await self.take(LISTENER_TYPE)
+        await self.ask(ROUTE_TYPE, "routes")
+        await self.take(ROUTE_TYPE, "routes")
 
     def leave(self) -> None:
         self._call.cancel()
@@ -101,7 +101,7 @@ def names(*apps: str) -> set[str]:
     return {"fallback", *(f"{app}#D{suffix}" for app in apps for suffix in ("", "#model"))}
 
 
-def test_additions_come_first_and_removals_last(run: Run) -> None:
+def test_additions_are_sent_first_and_removals_last(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
@@ -110,21 +110,21 @@ def test_additions_come_first_and_removals_last(run: Run) -> None:
             await first
             second = asyncio.create_task(server.publish(resources("b")))
             # Like Envoy, acknowledge the clusters only once the new one has its endpoints.
-            clusters = await envoy.read(CLUSTERS)
+            clusters = await envoy.read(CLUSTER_TYPE)
             assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "b")
-            await envoy.ask(ENDPOINTS, "a#D", "b#D", nonce="1")
-            assert await envoy.take(ENDPOINTS, "a#D", "b#D") == {"b#D"}
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            assert await envoy.take(ROUTES, "routes") == {"routes"}
+            await envoy.ask(ENDPOINT_TYPE, "a#D", "b#D", nonce="1")
+            assert await envoy.take(ENDPOINT_TYPE, "a#D", "b#D") == {"b#D"}
+            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+            assert await envoy.take(ROUTE_TYPE, "routes") == {"routes"}
             assert not second.done()
-            assert await envoy.take(CLUSTERS) == names("b")
+            assert await envoy.take(CLUSTER_TYPE) == names("b")
             await second
             await server.publish(resources("b"))
 
     run(scenario())
 
 
-def test_publish_waits_for_an_envoy_that_then_gets_all(run: Run) -> None:
+def test_publish_waits_until_an_envoy_connects(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             with pytest.raises(asyncio.TimeoutError):
@@ -139,7 +139,7 @@ def test_publish_waits_for_an_envoy_that_then_gets_all(run: Run) -> None:
     run(scenario())
 
 
-def test_waiting_publishes_become_one(run: Run) -> None:
+def test_pending_publishes_are_superseded_by_the_newest(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
@@ -147,25 +147,25 @@ def test_waiting_publishes_become_one(run: Run) -> None:
             await envoy.start_up()
             await first
             running = asyncio.create_task(server.publish(resources("a")))
-            clusters = await envoy.read(CLUSTERS)
+            clusters = await envoy.read(CLUSTER_TYPE)
             waiting = [asyncio.create_task(server.publish(resources(*apps))) for apps in ("b", "c", "ad")]
-            await envoy.ask(ENDPOINTS, "a#D")
-            await envoy.take(ENDPOINTS, "a#D")
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            await envoy.take(ROUTES, "routes")
+            await envoy.ask(ENDPOINT_TYPE, "a#D")
+            await envoy.take(ENDPOINT_TYPE, "a#D")
+            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+            await envoy.take(ROUTE_TYPE, "routes")
             await running
-            clusters = await envoy.read(CLUSTERS)
+            clusters = await envoy.read(CLUSTER_TYPE)
             assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "d")
-            await envoy.ask(ENDPOINTS, "a#D", "d#D", nonce="1")
-            await envoy.take(ENDPOINTS, "a#D", "d#D")
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            await envoy.take(ROUTES, "routes")
+            await envoy.ask(ENDPOINT_TYPE, "a#D", "d#D", nonce="1")
+            await envoy.take(ENDPOINT_TYPE, "a#D", "d#D")
+            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+            await envoy.take(ROUTE_TYPE, "routes")
             await asyncio.gather(*waiting)
 
     run(scenario())
 
 
-def test_refused_routes_are_taken_back(run: Run) -> None:
+def test_previous_routes_are_restored_after_a_nack(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
@@ -173,32 +173,32 @@ def test_refused_routes_are_taken_back(run: Run) -> None:
             await envoy.start_up("a")
             await first
             second = asyncio.create_task(server.publish(resources("a", "b")))
-            clusters = await envoy.read(CLUSTERS)
-            await envoy.ask(ENDPOINTS, "a#D", "b#D", nonce="1")
-            await envoy.take(ENDPOINTS, "a#D", "b#D")
-            await envoy.ask(CLUSTERS, nonce=clusters.nonce)
-            await envoy.take(ROUTES, "routes", error="no such thing")
+            clusters = await envoy.read(CLUSTER_TYPE)
+            await envoy.ask(ENDPOINT_TYPE, "a#D", "b#D", nonce="1")
+            await envoy.take(ENDPOINT_TYPE, "a#D", "b#D")
+            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+            await envoy.take(ROUTE_TYPE, "routes", error="no such thing")
             with pytest.raises(ResourcesRejected, match="no such thing") as caught:
                 await second
-            assert caught.value.type_url == ROUTES
+            assert caught.value.type_url == ROUTE_TYPE
             envoy.leave()
             while server.connections:
                 await asyncio.sleep(0.01)
-            # An Envoy that comes now gets the routes that were good, and every cluster that they need.
+            # An Envoy that connects now gets the previous routes, and every cluster that they point to.
             envoy = connect()
-            await envoy.ask(ROUTES, "routes")
-            routes = await envoy.read(ROUTES)
-            assert routes.resources[0] == resources("a").by_type[ROUTES]["routes"]
-            await envoy.ask(ROUTES, "routes", nonce=routes.nonce)
+            await envoy.ask(ROUTE_TYPE, "routes")
+            routes = await envoy.read(ROUTE_TYPE)
+            assert routes.resources[0] == resources("a").by_type[ROUTE_TYPE]["routes"]
+            await envoy.ask(ROUTE_TYPE, "routes", nonce=routes.nonce)
             third = asyncio.create_task(server.publish(resources("a")))
-            await envoy.ask(CLUSTERS)
-            assert names("a") <= await envoy.take(CLUSTERS)
+            await envoy.ask(CLUSTER_TYPE)
+            assert names("a") <= await envoy.take(CLUSTER_TYPE)
             third.cancel()
 
     run(scenario())
 
 
-def test_nobody_waits_for_an_envoy_that_left(run: Run) -> None:
+def test_publish_does_not_wait_for_a_disconnected_envoy(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             stays, leaves = connect(), connect()
@@ -207,33 +207,33 @@ def test_nobody_waits_for_an_envoy_that_left(run: Run) -> None:
             await first
             assert server.connections == 2
             second = asyncio.create_task(server.publish(resources("a")))
-            clusters = await stays.read(CLUSTERS)
-            await stays.ask(ENDPOINTS, "a#D")
-            await stays.take(ENDPOINTS, "a#D")
-            await stays.ask(CLUSTERS, nonce=clusters.nonce)
+            clusters = await stays.read(CLUSTER_TYPE)
+            await stays.ask(ENDPOINT_TYPE, "a#D")
+            await stays.take(ENDPOINT_TYPE, "a#D")
+            await stays.ask(CLUSTER_TYPE, nonce=clusters.nonce)
             await asyncio.sleep(0.05)
             assert not second.done()
             leaves.leave()
-            await stays.take(ROUTES, "routes")
+            await stays.take(ROUTE_TYPE, "routes")
             await second
             assert server.connections == 1
 
     run(scenario())
 
 
-def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_all(run: Run) -> None:
+def test_wait_acked_waits_for_the_envoy_that_replaces_a_dead_one(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
             publish = asyncio.create_task(server.publish(resources("a")))
             await envoy.start_up("a")
             await publish
-            await asyncio.wait_for(server.settled(), PATIENCE_S)
+            await asyncio.wait_for(server.wait_acked(), PATIENCE_S)
             server.disconnect()
             assert server.connections == 0
-            settled = asyncio.create_task(server.settled())
+            settled = asyncio.create_task(server.wait_acked())
             await asyncio.sleep(0.02)
-            assert not settled.done(), "what a dead one acknowledged counts no more"
+            assert not settled.done(), "ACKs of a dead Envoy do not count"
             second = connect()
             await second.start_up("a")
             await asyncio.wait_for(settled, PATIENCE_S)
@@ -242,17 +242,17 @@ def test_an_envoy_in_place_of_a_dead_one_has_settled_when_it_has_acknowledged_al
     run(scenario())
 
 
-def test_before_the_first_publish_there_is_no_answer(run: Run) -> None:
+def test_no_response_is_sent_before_the_first_publish(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, connect):
             envoy = connect()
-            await envoy.ask(CLUSTERS)
-            await envoy.ask(LISTENERS)
+            await envoy.ask(CLUSTER_TYPE)
+            await envoy.ask(LISTENER_TYPE)
             while not server.connections:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
             publish = asyncio.create_task(server.publish(resources()))
-            response = await envoy.read(CLUSTERS)
+            response = await envoy.read(CLUSTER_TYPE)
             assert response.nonce == "1", "the first response of this stream"
             assert response.resources
             publish.cancel()
@@ -260,7 +260,7 @@ def test_before_the_first_publish_there_is_no_answer(run: Run) -> None:
     run(scenario())
 
 
-def test_stop_ends_who_waits(run: Run) -> None:
+def test_stop_fails_pending_publishes(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, _):
             waiting = asyncio.create_task(server.publish(resources()))
@@ -268,13 +268,13 @@ def test_stop_ends_who_waits(run: Run) -> None:
             await server.stop()
             with pytest.raises(IngressError, match="stopped"):
                 await waiting
-            with pytest.raises(IngressError, match="does not run"):
+            with pytest.raises(IngressError, match="is not running"):
                 await server.publish(resources())
 
     run(scenario())
 
 
-def test_inconsistent_resources_never_leave(run: Run) -> None:
+def test_inconsistent_resources_are_not_published(run: Run) -> None:
     async def scenario() -> None:
         async with ads() as (server, _):
             with pytest.raises(IngressError, match="inconsistent"):
@@ -283,7 +283,7 @@ def test_inconsistent_resources_never_leave(run: Run) -> None:
     run(scenario())
 
 
-def test_a_path_that_no_socket_can_have(run: Run) -> None:
+def test_invalid_socket_paths_are_rejected(run: Run) -> None:
     async def scenario() -> None:
         with pytest.raises(IngressError, match="107 bytes"):
             await AdsServer("/tmp/" + "x" * 103).start()
@@ -293,6 +293,6 @@ def test_a_path_that_no_socket_can_have(run: Run) -> None:
     run(scenario())
 
 
-def test_a_rejection_survives_a_process_boundary() -> None:
-    error = pickle.loads(pickle.dumps(ResourcesRejected(ROUTES, "no")))
-    assert (error.type_url, error.reason, str(error)) == (ROUTES, "no", "Envoy refused RouteConfiguration: no")
+def test_a_rejection_can_be_pickled() -> None:
+    error = pickle.loads(pickle.dumps(ResourcesRejected(ROUTE_TYPE, "no")))
+    assert (error.type_url, error.reason, str(error)) == (ROUTE_TYPE, "no", "Envoy rejected RouteConfiguration: no")

@@ -1,4 +1,4 @@
-"""Calls with a model id stay on one replica while it lives and keeps up, and spread when it does not."""
+"""Calls with a model id stay on one replica, and move or spread if it is removed or overloaded."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from envoy_rig import Rig, rig
+from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from loops import Run
+    from tests.support.loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 MODELS = tuple(map(str, range(20)))
@@ -28,8 +29,8 @@ async def homes(it: Rig) -> dict[str, str]:
 
 
 async def arrived(it: Rig, number: int) -> None:
-    """Waits until so many calls are or were at the replicas."""
-    deadline = time.monotonic() + 5
+    """Wait until this many calls have arrived at the replicas."""
+    deadline = time.monotonic() + PATIENCE_S
     while sum(upstream.calls for upstream in it.upstreams.values()) < number:
         assert time.monotonic() < deadline, "a call has not arrived"
         await asyncio.sleep(0.001)
@@ -47,12 +48,12 @@ def test_a_model_stays_on_its_replica(run: Run) -> None:
                 await upstream.start()
             await publish(it, "c", "b", "a")
             assert await homes(it) == before, "a model's home depends on the replicas' ids and not on their addresses"
-            assert {await answers(it, "") for _ in range(40)} == {"a", "b", "c"}, "an empty id is none"
+            assert {await answers(it, "") for _ in range(40)} == {"a", "b", "c"}, "an empty id counts as absent"
 
     run(scenario())
 
 
-def test_a_replica_that_comes_or_leaves_moves_few_models(run: Run) -> None:
+def test_adding_or_removing_a_replica_moves_few_models(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b", "c") as it:
             await publish(it, "a", "b", "c")
@@ -63,14 +64,14 @@ def test_a_replica_that_comes_or_leaves_moves_few_models(run: Run) -> None:
             assert len(moved) <= 2
             assert set(without.values()) == {"a", "b"}
             await publish(it, "a", "b", "c")
-            deadline = time.monotonic() + 5
-            while await homes(it) != before:  # a new replica gets calls when it has said that it lives
-                assert time.monotonic() < deadline, "models do not come home"
+            deadline = time.monotonic() + PATIENCE_S
+            while await homes(it) != before:  # a new replica gets calls after its first health check
+                assert time.monotonic() < deadline, "the models have not moved back"
 
     run(scenario())
 
 
-def test_a_model_that_is_hot_spreads_and_comes_home_when_it_cools(run: Run) -> None:
+def test_a_hot_model_spreads_and_returns_when_its_load_drops(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b", "c") as it:
             await publish(it, "a", "b", "c")

@@ -1,4 +1,4 @@
-"""Clients' connections: how long they live, and how they end. Against a real Envoy, frame by frame (RFC 9113)."""
+"""Lifetime of client connections, with a real Envoy, frame by frame (RFC 9113)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from envoy_rig import Rig, rig
-
-from sdk._ingress.envoy.drain import say_goodbye
-from sdk._xds.resources import build
+from sdk._ingress.envoy.drain import drain_envoy
+from sdk._xds.resources import build_resources
+from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from envoy_rig import Apps
-    from loops import Run
+    from tests.support.envoy_rig import Apps
+    from tests.support.loops import Run
 
 CALL = "/demo.Greeter/SayHello"
 TWO: Apps = {"one": {"Greeter": (["demo.Greeter"], ["a"])}, "two": {"Greeter": (["demo.Greeter"], ["b"])}}
@@ -24,7 +24,7 @@ ACK = 1
 
 
 async def watch(port: int, *, answers_pings: bool = True) -> tuple[list[int], float]:
-    """Connects, calls nothing, and returns the types of the frames that came until Envoy closed, and after how long."""
+    """Connect without a call, and return the types of the received frames and the seconds until Envoy closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = time.monotonic()
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS))
@@ -51,7 +51,7 @@ def _frame(kind: int, flags: int = 0, body: bytes = b"") -> bytes:
 
 async def publish(it: Rig, **options: float | None) -> None:
     config = replace(it.config, **options)  # type: ignore[arg-type]  # names and values of one kind
-    await asyncio.wait_for(it.ads.publish(build(it.snapshot(TWO), config)), 5)
+    await asyncio.wait_for(it.ads.publish(build_resources(it.snapshot(TWO), config)), 5)
 
 
 def test_options_of_connections(run: Run) -> None:
@@ -59,16 +59,16 @@ def test_options_of_connections(run: Run) -> None:
         async with rig("a", "b") as it:
             await publish(it, keepalive_time_s=1.0, keepalive_timeout_s=1.0)
             silent, alive = watch(it.port, answers_pings=False), asyncio.create_task(watch(it.port))
-            frames, seconds = await asyncio.wait_for(silent, 10)
+            frames, seconds = await asyncio.wait_for(silent, PATIENCE_S)
             assert PING in frames
             assert 1 <= seconds < 6
-            assert not alive.done(), "this one has answered"
+            assert not alive.done(), "this client answers PINGs"
             alive.cancel()
 
     async def idle() -> None:
         async with rig("a", "b") as it:
             await publish(it, max_connection_idle_s=1.0)
-            frames, seconds = await asyncio.wait_for(watch(it.port), 10)
+            frames, seconds = await asyncio.wait_for(watch(it.port), PATIENCE_S)
             assert GOAWAY in frames
             assert 1 <= seconds < 6
 
@@ -77,10 +77,10 @@ def test_options_of_connections(run: Run) -> None:
             await publish(it, max_connection_age_s=1.0)
             it.upstreams["a"].hold.clear()
             long = asyncio.create_task(it.call(CALL, ONE))
-            frames, seconds = await asyncio.wait_for(watch(it.port), 10)
+            frames, seconds = await asyncio.wait_for(watch(it.port), PATIENCE_S)
             assert GOAWAY in frames
             assert 1 <= seconds < 6
-            assert not long.done(), "its connection is as old, and has a call"
+            assert not long.done(), "its connection is as old, but has a running call"
             it.upstreams["a"].hold.set()
             assert (await long)[0] == "OK"
 
@@ -90,7 +90,7 @@ def test_options_of_connections(run: Run) -> None:
     run(all_at_once())
 
 
-def test_an_envoy_says_goodbye_and_lets_calls_end(run: Run) -> None:
+def test_draining_sends_goaway_and_lets_calls_finish(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             await publish(it)
@@ -99,40 +99,40 @@ def test_an_envoy_says_goodbye_and_lets_calls_end(run: Run) -> None:
             assert await it.answers(CALL, ONE) == "a"
             while not it.upstreams["b"].calls:
                 await asyncio.sleep(0.01)
-            goodbye = asyncio.create_task(say_goodbye(it.folder / "envoy.admin.sock"))
+            drain = asyncio.create_task(drain_envoy(it.folder / "envoy.admin.sock"))
             await asyncio.sleep(0.3)
-            assert await it.answers(CALL, ONE) == "a", "calls are still taken"
+            assert await it.answers(CALL, ONE) == "a", "calls are still accepted"
             stats = await it.admin("/stats?filter=http.grpc.downstream_cx_drain_close")
-            assert "downstream_cx_drain_close: 1" in stats, "and their connection ends after them"
-            assert not goodbye.done()
-            while True:  # then new connections no longer are
+            assert "downstream_cx_drain_close: 1" in stats, "and their connection is closed after them"
+            assert not drain.done()
+            while True:  # then new connections are rejected
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", it.port)
                 except ConnectionError:
                     break
                 writer.close()
                 await asyncio.sleep(0.05)
-            assert not goodbye.done()
+            assert not drain.done()
             it.upstreams["b"].hold.set()
-            await asyncio.wait_for(goodbye, 2)
+            await asyncio.wait_for(drain, PATIENCE_S)
             assert (await running)[0] == "OK"
 
     run(scenario())
 
 
-def test_a_goodbye_takes_no_longer_than_its_patience(run: Run) -> None:
+def test_draining_ends_without_calls_or_at_its_timeout(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             await publish(it)
             began = time.monotonic()
-            await say_goodbye(it.folder / "envoy.admin.sock")
-            assert time.monotonic() - began < 2, "nobody calls"
+            await drain_envoy(it.folder / "envoy.admin.sock")
+            assert time.monotonic() - began < 2, "without calls it ends at once"
             it.upstreams["b"].hold.clear()
             endless = asyncio.create_task(it.call(CALL, OTHER))
             while not it.upstreams["b"].calls:
                 await asyncio.sleep(0.01)
             began = time.monotonic()
-            await say_goodbye(it.folder / "envoy.admin.sock", 0.5)
+            await drain_envoy(it.folder / "envoy.admin.sock", 0.5)
             assert 0.5 <= time.monotonic() - began < 2.5
             endless.cancel()
 

@@ -1,4 +1,4 @@
-"""Who calls, as a handler sees it behind a real Envoy: over plain text and TLS, and with a client that lies."""
+"""Client identity in a handler behind a real Envoy: plain text, TLS, and clients with forged headers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
-from certificates import Authority, Pair
-from envoy_rig import Rig, rig
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sdk._serve.internals import internal_request_id
@@ -22,12 +20,14 @@ from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
 from sdk._xds.tls import TlsConfig, write_secrets
 from sdk.context import ServicerContext
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
+from tests.support.certificates import Authority, Pair
+from tests.support.envoy_rig import Rig, rig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from loops import Run
+    from tests.support.loops import Run
 
 PATH = "/demo.Greeter/WhoAmI"
 APPS: Any = {"one": {"Greeter": (["demo.Greeter"], ["replica"])}}
@@ -35,7 +35,7 @@ APPS: Any = {"one": {"Greeter": (["demo.Greeter"], ["replica"])}}
 
 @dataclass
 class Replica:
-    """A wire server whose one method tells what its context says of the client."""
+    """Wire server whose method returns what its context knows about the client."""
 
     endpoint: Endpoint
     server: WireServer
@@ -61,7 +61,7 @@ async def who_am_i(request: StringValue, grpc_context: ServicerContext) -> Strin
 @asynccontextmanager
 async def serving(make_tls: Callable[[Path], TlsConfig] | None = None) -> AsyncIterator[Rig]:
     method = Method("WhoAmI", "who_am_i", PATH, Cardinality.UNARY_UNARY, StringValue, StringValue)
-    server = WireServer([Row(method, who_am_i)])
+    server = WireServer([MethodBinding(method, who_am_i)])
     port = await server.listen("127.0.0.1")
     async with rig() as it:
         it.upstreams["replica"] = Replica(Endpoint("replica", "127.0.0.1", port), server)  # type: ignore[assignment]
@@ -79,11 +79,11 @@ async def ask(channel: grpc.aio.Channel, *metadata: tuple[str, str]) -> dict[str
         PATH, request_serializer=StringValue.SerializeToString, response_deserializer=StringValue.FromString
     )
     answer = await method(StringValue(), metadata=metadata, timeout=10, wait_for_ready=True)
-    told: dict[str, Any] = json.loads(answer.value)
-    return told
+    seen: dict[str, Any] = json.loads(answer.value)
+    return seen
 
 
-LIES = (
+FORGED_HEADERS = (
     ("x-forwarded-for", "6.6.6.6"),
     ("x-forwarded-for", "6.6.6.7"),
     ("x-forwarded-proto", "https"),
@@ -96,32 +96,32 @@ LIES = (
 )
 
 
-def test_a_client_over_plain_text_is_its_address_whatever_it_says(run: Run) -> None:
+def test_a_plain_text_client_is_identified_by_its_address_only(run: Run) -> None:
     async def scenario() -> None:
         async with serving() as it:
-            honest, liar = await ask(it.channel), await ask(it.channel, *LIES)
-            for told in (honest, liar):
-                assert told["auth"] == {}
-                assert told["key"] is None
-                assert told["identities"] is None
-                kind, address, port = told["peer"].split(":")
+            honest, forger = await ask(it.channel), await ask(it.channel, *FORGED_HEADERS)
+            for seen in (honest, forger):
+                assert seen["auth"] == {}
+                assert seen["key"] is None
+                assert seen["identities"] is None
+                kind, address, port = seen["peer"].split(":")
                 assert (kind, address) == ("ipv4", "127.0.0.1")
                 assert 1024 < int(port) < 65536
-            assert honest["peer"] == liar["peer"], "one connection"
-            assert [key for key, _ in liar["metadata"]] == ["user-agent"], "the headers of others are no metadata"
+            assert honest["peer"] == forger["peer"], "one connection"
+            assert [key for key, _ in forger["metadata"]] == ["user-agent"], "other forged headers are not metadata"
 
     run(scenario())
 
 
-def test_calls_that_claim_one_request_id_are_kept_apart(run: Run) -> None:
-    """Ray Serve keeps the children of a call by this id, and cancels them with it."""
+def test_calls_with_the_same_request_id_have_distinct_internal_ids(run: Run) -> None:
+    """Ray Serve tracks the child calls of a call by the internal id, and cancels them with it."""
 
     async def scenario() -> None:
         async with serving() as it:
             same = [("x-request-id", "11111111-1111-4111-8111-111111111111"), ("request_id", "mine")]
-            told = [await ask(it.channel, *same) for _ in range(2)]
-            assert [t["request_id"] for t in told] == ["mine", "mine"]
-            assert len({t["internal_id"] for t in told} | {same[0][1], "mine"}) == 4
+            seen = [await ask(it.channel, *same) for _ in range(2)]
+            assert [t["request_id"] for t in seen] == ["mine", "mine"]
+            assert len({t["internal_id"] for t in seen} | {same[0][1], "mine"}) == 4
 
     run(scenario())
 
@@ -151,12 +151,12 @@ def secure_channel(port: int, client: Pair | None = None) -> grpc.aio.Channel:
 def test_a_client_over_tls_without_a_certificate(run: Run) -> None:
     async def scenario() -> None:
         async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
-            for client, lies in ((None, ()), (None, LIES), (CLIENT_CA.sign("unasked"), LIES)):
+            for client, forged in ((None, ()), (None, FORGED_HEADERS), (CLIENT_CA.sign("unasked"), FORGED_HEADERS)):
                 async with secure_channel(it.port, client) as channel:
-                    told = await ask(channel, *lies)
-                assert told["auth"] == {"transport_security_type": ["ssl"]}
-                assert (told["key"], told["identities"]) == (None, None)
-                assert "127.0.0.1:" in told["peer"]
+                    seen = await ask(channel, *forged)
+                assert seen["auth"] == {"transport_security_type": ["ssl"]}
+                assert (seen["key"], seen["identities"]) == (None, None)
+                assert "127.0.0.1:" in seen["peer"]
 
     run(scenario())
 
@@ -192,20 +192,20 @@ STRANGE = 'O"B;rien, \\ü=1'
     ],
     ids=["all", "common name", "strange", "injected in the name", "injected in DNS"],
 )
-def test_a_client_with_a_certificate_is_whom_it_names(
+def test_a_client_is_identified_by_its_certificate(
     run: Run, client: Pair, auth: dict[str, list[str]], identities: list[str]
 ) -> None:
     async def scenario() -> None:
         async with serving(lambda folder: tls_files(folder, mutual=True)) as it, secure_channel(it.port, client) as c:
-            for lies in ((), LIES):
-                told = await ask(c, *lies)
-                assert told["identities"] == identities
-                assert told["auth"]["transport_security_type"] == ["ssl"]
-                assert told["auth"]["x509_pem_cert"] == [client.certificate.decode()]
-                assert auth.items() <= told["auth"].items()
-                assert told["key"] == (
+            for forged in ((), FORGED_HEADERS):
+                seen = await ask(c, *forged)
+                assert seen["identities"] == identities
+                assert seen["auth"]["transport_security_type"] == ["ssl"]
+                assert seen["auth"]["x509_pem_cert"] == [client.certificate.decode()]
+                assert auth.items() <= seen["auth"].items()
+                assert seen["key"] == (
                     "x509_subject_alternative_name"
-                    if "x509_subject_alternative_name" in told["auth"]
+                    if "x509_subject_alternative_name" in seen["auth"]
                     else "x509_common_name"
                 )
 
@@ -213,7 +213,7 @@ def test_a_client_with_a_certificate_is_whom_it_names(
 
 
 @pytest.mark.parametrize("client", [None, OTHER_CA.sign("ann")], ids=["none", "of another authority"])
-def test_a_client_without_a_certificate_of_ours_is_refused(run: Run, client: Pair | None) -> None:
+def test_a_client_without_a_valid_certificate_is_rejected(run: Run, client: Pair | None) -> None:
     async def scenario() -> None:
         async with serving(lambda folder: tls_files(folder, mutual=True)) as it:
             async with secure_channel(it.port, CLIENT_CA.sign("ann")) as channel:
@@ -227,7 +227,7 @@ def test_a_client_without_a_certificate_of_ours_is_refused(run: Run, client: Pai
     run(scenario())
 
 
-def test_plain_text_is_refused_where_tls_is_spoken(run: Run) -> None:
+def test_plain_text_is_rejected_on_a_tls_listener(run: Run) -> None:
     async def scenario() -> None:
         async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
             async with secure_channel(it.port) as channel:
@@ -239,7 +239,7 @@ def test_plain_text_is_refused_where_tls_is_spoken(run: Run) -> None:
     run(scenario())
 
 
-def test_a_certificate_that_is_replaced_is_used_without_a_restart(run: Run) -> None:
+def test_a_replaced_certificate_is_used_without_a_restart(run: Run) -> None:
     def serial(port: int) -> str:
         pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
         return pem
@@ -257,7 +257,7 @@ def test_a_certificate_that_is_replaced_is_used_without_a_restart(run: Run) -> N
                     await asyncio.sleep(0.01)
                 else:
                     raise AssertionError("Envoy still shows the old certificate")
-                await ask(channel)  # the connection is the old one, and lives
+                await ask(channel)  # the old connection still works
             async with secure_channel(it.port) as channel:
                 await ask(channel)
 

@@ -1,23 +1,24 @@
-"""What a replica that leaves can rely on: each thread of Envoy closes its connections when it forgets the replica."""
+"""Each thread of Envoy closes its connections to a removed replica, which a leaving replica relies on."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-from envoy_rig import Upstream, rig
+from tests.support.envoy_rig import Upstream, rig
+from tests.support.loops import PATIENCE_S
 
 GREET = "/demo.Greeter/SayHello"
 
 
 async def until_connections(upstream: Upstream, number: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while upstream.connections != number:
         assert time.monotonic() < deadline, f"{upstream.connections} connections, not {number}"
         await asyncio.sleep(0.01)
 
 
-def test_envoy_closes_what_is_idle_at_once_and_what_is_busy_after_its_answer() -> None:
+def test_envoy_closes_connections_of_a_removed_replica_when_they_are_idle() -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b"])}})

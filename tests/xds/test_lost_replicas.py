@@ -1,4 +1,4 @@
-"""Replicas that hang, die or leave in the middle of calls, and what a real Envoy makes of it for clients."""
+"""Replicas that hang, die or leave during calls, behind a real Envoy."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from envoy_rig import Rig, Upstream, rig
 
 from sdk._replica_protocol import SHUTTING_DOWN
-from sdk._xds.resources import build
+from sdk._xds.resources import build_resources
+from tests.support.envoy_rig import Rig, Upstream, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from envoy_rig import Apps
-    from loops import Run
+    from tests.support.envoy_rig import Apps
+    from tests.support.loops import Run
 
 GET, PUT = "/demo.Store/Get", "/demo.Store/Put"
 STORE: Apps = {"one": {"Store": (["demo.Store"], ["a", "b"])}}
@@ -38,18 +39,18 @@ def recover(upstream: Upstream) -> None:
 
 
 async def publish_store(it: Rig) -> None:
-    """Publishes a service whose Get may be repeated."""
+    """Publish a service with an idempotent method Get."""
     snapshot = it.snapshot(STORE)
     (app,) = snapshot.applications
     store = replace(app.deployments[0], idempotent=(GET,))
     snapshot = replace(snapshot, applications=(replace(app, deployments=(store,)),))
-    await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+    await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), PATIENCE_S)
 
 
 async def call_until_caught(
     upstream: Upstream, call: Callable[[], Coroutine[Any, Any, str]]
 ) -> list[asyncio.Task[str]]:
-    """Calls until two more calls are at this upstream."""
+    """Make calls until two more have arrived at this upstream."""
     calls, wanted = [], upstream.calls + 2
     while upstream.calls < wanted:
         calls.append(asyncio.create_task(call()))
@@ -59,19 +60,19 @@ async def call_until_caught(
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
 
 
-def test_a_replica_that_hangs_gets_no_new_calls_after_two_seconds_and_keeps_those_it_has(run: Run) -> None:
+def test_a_hanging_replica_gets_no_new_calls_after_two_seconds_and_keeps_its_calls(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             await it.publish(STORE)
             assert {await it.answers(PUT) for _ in range(20)} == {"a", "b"}
-            # Both clusters ask at the start, that by load again three seconds later; by then it has seen the calls.
-            await eventually(lambda: it.upstreams["b"].questions >= 3)
+            # Both clusters check at the start, and the cluster by load again after 3 s; by then it has had calls.
+            await eventually(lambda: it.upstreams["b"].health_checks >= 3)
             hang(it.upstreams["b"])
             caught = await call_until_caught(it.upstreams["b"], lambda: it.answers(PUT, timeout=20))
             await asyncio.sleep(2)
@@ -82,21 +83,21 @@ def test_a_replica_that_hangs_gets_no_new_calls_after_two_seconds_and_keeps_thos
             await asyncio.sleep(2)
             late = asyncio.create_task(it.answers(PUT))
             await asyncio.sleep(0.2)
-            assert not late.done(), "when all hang, calls wait for them"
+            assert not late.done(), "calls wait if all replicas hang"
             recover(it.upstreams["a"])
             recover(it.upstreams["b"])
             assert await late in ("a", "b")
-            assert {await call for call in waiting} == {"b"}, "it was busy, and its calls were left to it"
+            assert {await call for call in waiting} == {"b"}, "it was busy, and kept its calls"
             answers = set()
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + PATIENCE_S
             while "b" not in answers:
-                assert time.monotonic() < deadline, "it is back, and must get calls again"
+                assert time.monotonic() < deadline, "it has recovered, and must get calls again"
                 answers.add(await it.answers(PUT))
 
     run(scenario())
 
 
-def test_a_new_replica_is_called_at_once_whatever_it_says_of_its_life(run: Run) -> None:
+def test_a_new_replica_gets_calls_before_its_first_health_check(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             await it.publish({"one": {"Store": (["demo.Store"], [])}})
@@ -105,18 +106,18 @@ def test_a_new_replica_is_called_at_once_whatever_it_says_of_its_life(run: Run) 
             await it.publish({"one": {"Store": (["demo.Store"], ["a"])}})
             assert await it.answers(PUT) == "a"
             await it.publish({"one": {"Store": (["demo.Store"], ["b"])}})
-            assert await it.answers(PUT) == "b", "what has left is gone, and not kept for being healthy"
+            assert await it.answers(PUT) == "b", "a removed replica is not kept because it is healthy"
 
     run(scenario())
 
 
-@pytest.mark.parametrize("last_words", [b"", LEAVES], ids=["dies", "says that it leaves"])
-def test_calls_of_idempotent_methods_go_to_another_replica(run: Run, last_words: bytes) -> None:
+@pytest.mark.parametrize("raw_response", [b"", LEAVES], ids=["dies", "shuts down"])
+def test_calls_of_idempotent_methods_are_retried_on_another_replica(run: Run, raw_response: bytes) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             await publish_store(it)
             bad = it.upstreams["b"]
-            bad.last_words = last_words
+            bad.raw_response = raw_response
             bad.hold.clear()
             models = itertools.count()
             gets = await call_until_caught(bad, lambda: it.answers(GET))
@@ -127,36 +128,36 @@ def test_calls_of_idempotent_methods_go_to_another_replica(run: Run, last_words:
     run(scenario())
 
 
-def test_calls_of_other_methods_are_not_repeated(run: Run) -> None:
+def test_calls_of_other_methods_are_not_retried(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             await publish_store(it)
             bad = it.upstreams["b"]
-            bad.last_words = b""
+            bad.raw_response = b""
             bad.hold.clear()
             puts = await call_until_caught(bad, lambda: it.answers(PUT))
             calls = bad.calls
             bad.hold.set()
             answers = [await call for call in puts]
-            assert answers.count("UNAVAILABLE") == calls, "each that it had begun, and no other"
+            assert answers.count("UNAVAILABLE") == calls, "each call that it had received, and no other"
             assert set(answers) <= {"UNAVAILABLE", "a"}
 
     run(scenario())
 
 
-def test_what_a_handler_answers_is_not_repeated(run: Run) -> None:
+def test_a_response_of_a_handler_is_not_retried(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             await publish_store(it)
             for upstream in it.upstreams.values():
-                upstream.last_words = LEAVES.replace(SHUTTING_DOWN.encode(), b"come back later")
+                upstream.raw_response = LEAVES.replace(SHUTTING_DOWN.encode(), b"come back later")
             assert await it.answers(GET) == "UNAVAILABLE"
             assert sum(upstream.calls for upstream in it.upstreams.values()) == 1
 
     run(scenario())
 
 
-def test_a_request_too_long_to_keep_is_passed_on_and_not_repeated(run: Run) -> None:
+def test_a_request_above_the_buffer_limit_is_forwarded_and_not_retried(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             await publish_store(it)
@@ -164,7 +165,7 @@ def test_a_request_too_long_to_keep_is_passed_on_and_not_repeated(run: Run) -> N
             code, _, _ = await it.call(GET, request=long)
             assert code == "OK"
             for upstream in it.upstreams.values():
-                upstream.last_words = b""
+                upstream.raw_response = b""
             code, _, _ = await it.call(GET, request=long)
             assert code == "UNAVAILABLE"
             calls = [upstream.calls for upstream in it.upstreams.values()]

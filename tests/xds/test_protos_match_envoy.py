@@ -1,7 +1,7 @@
-"""protos/sdk/envoy.proto has Envoy's names, numbers and types, by Envoy's own descriptors.
+"""Compare names, numbers and types in protos/sdk/envoy.proto with Envoy's descriptors.
 
-Those come from the package ``xds-protos``, which must not be installed beside Ray (it overwrites files of other
-packages): it is installed into a throw-away folder and loaded in another process.
+Those come from the package ``xds-protos``, which must not be installed together with Ray, because it overwrites files
+of other packages. So it is installed into a temporary folder and loaded in another process.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ for name in names:
 
 
 def envoy_name(descriptor: Descriptor | EnumDescriptor) -> str:
-    """Returns Envoy's name of one of our messages or enums."""
+    """Return Envoy's name of one of our messages or enums."""
     if descriptor.containing_type is not None:
         return f"{envoy_name(descriptor.containing_type)}.{descriptor.name}"
     if descriptor.full_name == "sdk.envoy.v1.ApiVersion":  # the one enum at the top
@@ -128,7 +128,7 @@ def entry_types(message: Any, entry: str) -> list[tuple[int, int, str]]:
     return [(field.number, field.type, field.type_name.removeprefix(".")) for field in nested.field]
 
 
-def test_every_message_and_field_is_envoys(official: dict[str, Any]) -> None:
+def test_every_message_and_field_matches_envoy(official: dict[str, Any]) -> None:
     compared = 0
     for name, descriptor in ours().items():
         theirs = official[name]
@@ -149,7 +149,7 @@ def test_every_message_and_field_is_envoys(official: dict[str, Any]) -> None:
     assert compared > 150
 
 
-def test_every_enum_is_envoys(official: dict[str, Any]) -> None:
+def test_every_enum_matches_envoy(official: dict[str, Any]) -> None:
     compared = 0
     for name, descriptor in ours().items():
         theirs = official[name]

@@ -1,4 +1,4 @@
-"""Which applications a refused routing table is blamed on, and what is in force meanwhile; no Envoy and no sockets."""
+"""Isolation of rejected applications, and the table that is in force meanwhile. Without Envoy and sockets."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from dataclasses import replace
 import pytest
 
 from sdk._xds.ads_server import ResourcesRejected
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS
-from sdk._xds.rejection import Isolation, Refusal
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE
+from sdk._xds.rejection import IsolatingPublisher, RejectedApplication
 from sdk._xds.resources import InconsistentResources
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 
 class Envoy:
-    """Refuses what a test tells it to, and counts what it is asked."""
+    """Fake Envoy that rejects some applications and counts the tries."""
 
-    def __init__(self, refuses: Callable[[Application], bool] = lambda _: False) -> None:
-        self.refuses = refuses
-        self.error: Exception = ResourcesRejected(ENDPOINTS, "no such address")
+    def __init__(self, rejects: Callable[[Application], bool] = lambda _: False) -> None:
+        self.rejects = rejects
+        self.error: Exception = ResourcesRejected(ENDPOINT_TYPE, "no such address")
         self.tries = 0
         self.now = 0.0
         self.seconds_a_try = 0.0
         self.holds: dict[str, Application] = {}
-        self.isolation = Isolation(self.take, lambda: self.now)
+        self.publisher = IsolatingPublisher(self.take, lambda: self.now)
 
     async def take(self, snapshot: Snapshot) -> None:
         self.tries += 1
         self.now += self.seconds_a_try
-        if any(self.refuses(app) for app in snapshot.applications):
+        if any(self.rejects(app) for app in snapshot.applications):
             raise self.error
         self.holds = {app.name: app for app in snapshot.applications}
 
     def publish(self, *apps: Application) -> dict[str, str]:
         self.tries = 0
-        self.is_complete = asyncio.run(self.isolation.publish(Snapshot(1, apps)))
-        return {refusal.application: refusal.reason for refusal in self.isolation.refusals}
+        self.is_complete = asyncio.run(self.publisher.publish(Snapshot(1, apps)))
+        return {rejected.application: rejected.reason for rejected in self.publisher.rejected_applications}
 
 
 def app(name: str, *replicas: str, host: str = "10.0.0.1") -> Application:
@@ -53,55 +53,55 @@ def replicas(app: Application) -> list[str]:
     return [endpoint.replica_id for deployment in app.deployments for endpoint in deployment.endpoints]
 
 
-def test_what_is_good_is_published_once() -> None:
+def test_valid_applications_are_published_once() -> None:
     envoy = Envoy()
     assert envoy.publish(app("a"), app("b")) == {}
     assert envoy.tries == 1
-    assert envoy.isolation.in_force == Snapshot(1, (app("a"), app("b")))
+    assert envoy.publisher.in_force == Snapshot(1, (app("a"), app("b")))
 
 
-def test_the_others_are_updated_and_the_bad_one_is_named() -> None:
+def test_the_others_are_updated_and_the_rejected_one_is_reported() -> None:
     envoy = Envoy(is_bad)
     envoy.publish(app("a"), app("b"), app("c"))
-    refused = envoy.publish(app("a", "r", "new"), app("b", host="bad"), app("c", "other"))
-    assert refused == {"b": "Envoy refused ClusterLoadAssignment: no such address"}
+    rejected = envoy.publish(app("a", "r", "new"), app("b", host="bad"), app("c", "other"))
+    assert rejected == {"b": "Envoy rejected ClusterLoadAssignment: no such address"}
     assert envoy.holds == {"a": app("a", "r", "new"), "b": app("b"), "c": app("c", "other")}
-    assert str(Refusal("b", "why")) == "application 'b': why"
+    assert str(RejectedApplication("b", "why")) == "application 'b': why"
 
 
-def test_replicas_that_have_left_are_not_kept() -> None:
+def test_a_rejected_application_does_not_keep_removed_replicas() -> None:
     envoy = Envoy(is_bad)
     envoy.publish(app("a", "old", "stays"))
     envoy.publish(app("a", "stays", "new", host="bad"))
     assert replicas(envoy.holds["a"]) == ["stays"]
 
 
-def test_one_that_was_never_good_is_known_without_replicas() -> None:
+def test_an_application_that_was_never_accepted_has_no_endpoints() -> None:
     envoy = Envoy(is_bad)
     envoy.publish(app("a"), app("b", host="bad"))
     assert replicas(envoy.holds["b"]) == []
     assert envoy.holds["b"].deployments[0].services == ("demo.b",)
 
 
-def test_calls_do_not_wait_for_replicas_that_are_there_and_refused() -> None:
-    def sleeper(*endpoints: Endpoint) -> Application:
+def test_calls_do_not_wait_for_rejected_replicas() -> None:
+    def scaled_to_zero(*endpoints: Endpoint) -> Application:
         return Application("s", (Deployment("D", ("demo.s",), endpoints, max_waiting=7),))
 
     envoy = Envoy(is_bad)
-    envoy.publish(sleeper())
-    assert envoy.holds["s"].deployments[0].is_held
-    assert envoy.publish(sleeper(Endpoint("r", "bad", 4000))).keys() == {"s"}
-    assert not envoy.holds["s"].deployments[0].is_held
-    envoy.publish(sleeper())
-    assert envoy.holds["s"].deployments[0].is_held
+    envoy.publish(scaled_to_zero())
+    assert envoy.holds["s"].deployments[0].holds_calls
+    assert envoy.publish(scaled_to_zero(Endpoint("r", "bad", 4000))).keys() == {"s"}
+    assert not envoy.holds["s"].deployments[0].holds_calls
+    envoy.publish(scaled_to_zero())
+    assert envoy.holds["s"].deployments[0].holds_calls
 
 
-def test_one_whose_very_name_is_refused_is_left_out_and_only_that() -> None:
+def test_an_application_that_is_rejected_without_endpoints_is_left_out() -> None:
     envoy = Envoy(lambda app: app.name == "b" or is_bad(app))
     envoy.error = UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
-    refused = envoy.publish(app("a"), app("b"), app("c"))
-    assert list(refused) == ["b"]
-    assert "surrogates not allowed" in refused["b"]
+    rejected = envoy.publish(app("a"), app("b"), app("c"))
+    assert list(rejected) == ["b"]
+    assert "surrogates not allowed" in rejected["b"]
     assert envoy.holds.keys() == {"a", "c"}
     envoy.publish(app("a"), app("b"), app("c", "more"))
     assert envoy.holds.keys() == {"a", "c"}
@@ -109,7 +109,7 @@ def test_one_whose_very_name_is_refused_is_left_out_and_only_that() -> None:
 
 
 @pytest.mark.parametrize("bad", [{7}, {0, 999}, {499, 500, 501}])
-def test_a_thousand_applications_are_halved_not_tried_one_by_one(bad: set[int]) -> None:
+def test_a_thousand_applications_are_bisected(bad: set[int]) -> None:
     envoy = Envoy(is_bad)
     apps = [app(f"{n:03}", host="bad" if n in bad else "10.0.0.1") for n in range(1000)]
     assert envoy.publish(*apps).keys() == {f"{n:03}" for n in bad}
@@ -117,7 +117,7 @@ def test_a_thousand_applications_are_halved_not_tried_one_by_one(bad: set[int]) 
     assert all(replicas(envoy.holds[a.name]) == ([] if is_bad(a) else ["r"]) for a in apps)
 
 
-def test_a_search_is_bounded_and_goes_on_where_it_was() -> None:
+def test_a_search_is_bounded_and_continues_in_the_next_publish() -> None:
     envoy = Envoy(is_bad)
     envoy.seconds_a_try = 0.5
     apps = [app(f"{n:02}", host="bad" if n % 3 else "10.0.0.1") for n in range(48)]
@@ -128,83 +128,85 @@ def test_a_search_is_bounded_and_goes_on_where_it_was() -> None:
         assert envoy.now - began <= 7, "a proxy's lease"
         assert rounds < 40
     assert rounds > 1
-    assert {refusal.application for refusal in envoy.isolation.refusals} == {a.name for a in apps if is_bad(a)}
+    assert {rejected.application for rejected in envoy.publisher.rejected_applications} == {
+        a.name for a in apps if is_bad(a)
+    }
     assert all(replicas(envoy.holds[a.name]) == ([] if is_bad(a) else ["r"]) for a in apps)
 
 
-def test_only_what_changed_is_searched() -> None:
+def test_only_changed_applications_are_searched() -> None:
     envoy = Envoy(is_bad)
     apps = [app(f"{n:03}") for n in range(1000)]
     envoy.publish(*apps)
     apps[3] = app("003", host="bad")
     envoy.publish(*apps)
-    assert envoy.tries == 3, "all, all but the one, and the end"
+    assert envoy.tries == 3, "all, all except the changed one, and the final state"
 
 
-def test_what_is_refused_waits_until_it_changes() -> None:
+def test_a_rejected_application_is_not_tried_until_it_changes() -> None:
     envoy = Envoy(is_bad)
     envoy.publish(app("a"), app("b", host="bad"))
     assert envoy.publish(app("a", "more"), app("b", host="bad")).keys() == {"b"}
-    assert envoy.tries == 1, "the same again is not tried again"
+    assert envoy.tries == 1, "an unchanged application is not tried again"
     assert replicas(envoy.holds["a"]) == ["more"]
-    assert envoy.publish(app("a", "more"), app("b", "mended")) == {}
-    assert replicas(envoy.holds["b"]) == ["mended"]
+    assert envoy.publish(app("a", "more"), app("b", "fixed")) == {}
+    assert replicas(envoy.holds["b"]) == ["fixed"]
 
 
-def test_what_is_refused_is_tried_again_after_a_while() -> None:
+def test_a_rejected_application_is_tried_again_after_30_s() -> None:
     envoy = Envoy(is_bad)
     table = app("a"), app("b", host="bad")
     envoy.publish(*table)
     envoy.now = 29
-    assert not envoy.isolation.is_retry_due()
+    assert not envoy.publisher.is_retry_due()
     envoy.now = 31
-    assert envoy.isolation.is_retry_due()
+    assert envoy.publisher.is_retry_due()
     assert envoy.publish(*table).keys() == {"b"}
-    assert not envoy.isolation.is_retry_due()
+    assert not envoy.publisher.is_retry_due()
     envoy.now = 62
-    envoy.refuses = lambda _: False
+    envoy.rejects = lambda _: False
     assert envoy.publish(*table) == {}
     assert envoy.holds["b"] == table[1]
 
 
-def test_what_is_found_here_is_blamed_in_one_line() -> None:
+def test_a_failed_check_is_reported_in_one_line() -> None:
     envoy = Envoy(is_bad)
     envoy.error = InconsistentResources("Envoy's resources are inconsistent:\n  - endpoints 'b#D' hold 'bad'")
     reasons = envoy.publish(app("a"), app("b", host="bad"))
     assert reasons == {"b": "Envoy's resources are inconsistent: - endpoints 'b#D' hold 'bad'"}
 
 
-def test_a_listener_is_nobodys_fault() -> None:
+def test_a_rejected_listener_is_raised() -> None:
     envoy = Envoy(lambda _: True)
-    envoy.error = ResourcesRejected(LISTENERS, "address in use")
+    envoy.error = ResourcesRejected(LISTENER_TYPE, "address in use")
     with pytest.raises(ResourcesRejected, match="address in use"):
         envoy.publish(app("a"))
-    assert (envoy.tries, envoy.isolation.refusals, envoy.isolation.in_force) == (1, (), None)
+    assert (envoy.tries, envoy.publisher.rejected_applications, envoy.publisher.in_force) == (1, (), None)
 
 
-def test_what_is_refused_without_anything_new_in_it_is_nobodys_fault() -> None:
+def test_a_rejected_table_without_changes_is_raised() -> None:
     envoy = Envoy()
     envoy.publish(app("a"))
-    envoy.refuses = lambda _: True
-    envoy.error = ResourcesRejected(CLUSTERS, "out of memory")
+    envoy.rejects = lambda _: True
+    envoy.error = ResourcesRejected(CLUSTER_TYPE, "out of memory")
     with pytest.raises(ResourcesRejected, match="out of memory"):
         envoy.publish(app("a"))
     with pytest.raises(ResourcesRejected, match="out of memory"):
         envoy.publish(app("a"), app("b"))
-    assert envoy.isolation.refusals == ()
+    assert envoy.publisher.rejected_applications == ()
 
 
-def test_an_envoy_that_does_not_answer_blames_nobody() -> None:
+def test_a_timeout_rejects_no_application() -> None:
     envoy = Envoy(lambda _: True)
-    envoy.error = asyncio.TimeoutError()
+    envoy.error = TimeoutError()
     with pytest.raises(asyncio.TimeoutError):
         envoy.publish(app("a"))
-    assert envoy.isolation.refusals == ()
+    assert envoy.publisher.rejected_applications == ()
 
 
-def test_options_of_the_table_stay() -> None:
+def test_options_of_the_table_are_kept() -> None:
     envoy = Envoy(is_bad)
     table = Snapshot(7, (app("a"), app("b", host="bad")), route_by_service=True, listed_services_only=True)
-    asyncio.run(envoy.isolation.publish(table))
-    assert envoy.isolation.in_force is not None
-    assert replace(envoy.isolation.in_force, applications=()) == replace(table, applications=())
+    asyncio.run(envoy.publisher.publish(table))
+    assert envoy.publisher.in_force is not None
+    assert replace(envoy.publisher.in_force, applications=()) == replace(table, applications=())

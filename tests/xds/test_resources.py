@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import ALIVENESS_PATH
+from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.clusters import affinity_cluster_name, cluster_name
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES, pack, type_url
-from sdk._xds.resources import ListenerConfig, Resources, build, check
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
+from sdk._xds.resources import ListenerConfig, Resources, build_resources, check_resources
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.errors import IngressError, OptionsError
 
@@ -23,13 +23,13 @@ TWO = Application("two", (Deployment("Fruit", ("demo.Fruit",), (R2,)), Deploymen
 
 
 def routes(snapshot: Snapshot) -> pb.Matcher:
-    packed = build(snapshot, CONFIG).by_type[ROUTES]["routes"]
+    packed = build_resources(snapshot, CONFIG).by_type[ROUTE_TYPE]["routes"]
     (host,) = pb.RouteConfiguration.FromString(packed.value).virtual_hosts
     return host.matcher
 
 
 def target(step: pb.Matcher.OnMatch, retries: str = "") -> str:
-    """Returns the cluster by load of a leaf, whose routes have this policy of their own."""
+    """Return the cluster by load of a leaf, and check the retry conditions of its routes."""
     action = step.action.typed_config
     if action.type_url == type_url(pb.RouteList):
         by_model, by_load = pb.RouteList.FromString(action.value).routes
@@ -54,7 +54,7 @@ def without_application(snapshot: Snapshot) -> pb.Matcher.OnMatch:
 
 
 def steps(matcher: pb.Matcher) -> int:
-    """Returns how many keys and list entries Envoy looks at on the longest way through a tree."""
+    """Return how many keys and list entries Envoy compares on the longest path through a tree."""
     tree, entries = matcher.matcher_tree, matcher.matcher_list.matchers
     inner = [*tree.exact_match_map.map.values(), *tree.prefix_match_map.map.values()]
     inner += [*(entry.on_match for entry in entries), matcher.on_no_match]
@@ -62,26 +62,26 @@ def steps(matcher: pb.Matcher) -> int:
 
 
 def test_equal_snapshots_give_equal_resources() -> None:
-    assert build(Snapshot(1, (ONE, TWO)), CONFIG) == build(Snapshot(2, (ONE, TWO)), CONFIG)
+    assert build_resources(Snapshot(1, (ONE, TWO)), CONFIG) == build_resources(Snapshot(2, (ONE, TWO)), CONFIG)
     shuffled = replace(ONE, deployments=(replace(ONE.deployments[0], endpoints=(R2, R1)),))
-    assert build(Snapshot(1, (ONE,)), CONFIG) == build(Snapshot(1, (shuffled,)), CONFIG)
+    assert build_resources(Snapshot(1, (ONE,)), CONFIG) == build_resources(Snapshot(1, (shuffled,)), CONFIG)
 
 
 @pytest.mark.parametrize("by_service", [False, True])
 @pytest.mark.parametrize("apps", [(), (ONE,), (ONE, TWO), (Application("empty", ()),), (ONE, Application("empty", ()))])
-def test_what_is_built_is_consistent(apps: tuple[Application, ...], by_service: bool) -> None:
-    check(build(Snapshot(1, apps, by_service), CONFIG))
+def test_built_resources_are_consistent(apps: tuple[Application, ...], by_service: bool) -> None:
+    check_resources(build_resources(Snapshot(1, apps, by_service), CONFIG))
 
 
 def test_a_deployment_has_two_clusters_over_one_list_of_endpoints() -> None:
-    resources = build(Snapshot(1, (ONE,)), CONFIG)
-    clusters = {n: pb.Cluster.FromString(p.value) for n, p in resources.by_type[CLUSTERS].items()}
+    resources = build_resources(Snapshot(1, (ONE,)), CONFIG)
+    clusters = {n: pb.Cluster.FromString(p.value) for n, p in resources.by_type[CLUSTER_TYPE].items()}
     assert set(clusters) == {"fallback", "one#Greeter", "one#Greeter#model"}
     by_load, by_model = clusters["one#Greeter"], clusters["one#Greeter#model"]
     assert by_load.lb_policy == pb.Cluster.LEAST_REQUEST
     assert by_model.lb_policy == pb.Cluster.RING_HASH
     assert by_model.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value == 125
-    assert {c.eds_cluster_config.service_name for c in (by_load, by_model)} == set(resources.by_type[ENDPOINTS])
+    assert {c.eds_cluster_config.service_name for c in (by_load, by_model)} == set(resources.by_type[ENDPOINT_TYPE])
     for cluster in by_load, by_model:
         (limits,) = cluster.circuit_breakers.thresholds
         assert limits.max_requests.value == 100_000
@@ -89,7 +89,7 @@ def test_a_deployment_has_two_clusters_over_one_list_of_endpoints() -> None:
         assert cluster.connect_timeout.seconds == 1
 
 
-def test_names_of_clusters_are_distinct() -> None:
+def test_cluster_names_are_distinct() -> None:
     names = [
         f(app, deployment)
         for f in (cluster_name, affinity_cluster_name)
@@ -98,10 +98,10 @@ def test_names_of_clusters_are_distinct() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_an_address_is_listed_once() -> None:
+def test_an_address_is_sent_once() -> None:
     again = Endpoint("r3", R1.host, R1.port)
     app = Application("one", (Deployment("Greeter", ("demo.Greeter",), (R1, again)),))
-    (packed,) = build(Snapshot(1, (app,)), CONFIG).by_type[ENDPOINTS].values()
+    (packed,) = build_resources(Snapshot(1, (app,)), CONFIG).by_type[ENDPOINT_TYPE].values()
     (hosts,) = pb.ClusterLoadAssignment.FromString(packed.value).endpoints
     assert len(hosts.lb_endpoints) == 1
 
@@ -117,7 +117,7 @@ def test_no_applications() -> None:
 
 
 @pytest.mark.parametrize("by_service", [False, True])
-def test_a_call_costs_the_same_whatever_the_number_of_applications(by_service: bool) -> None:
+def test_matching_cost_does_not_depend_on_the_number_of_applications(by_service: bool) -> None:
     def apps(count: int) -> tuple[Application, ...]:
         kinds = (ONE, TWO)
         return tuple(replace(kinds[number % 2], name=f"app{number}") for number in range(count))
@@ -132,7 +132,7 @@ def test_an_application_with_one_deployment_is_a_leaf() -> None:
     assert target(tree.exact_match_map.map["one"]) == "one#Greeter"
 
 
-def test_an_application_with_several_deployments_goes_by_service() -> None:
+def test_an_application_with_several_deployments_is_matched_by_service() -> None:
     inner = by_application(Snapshot(1, (ONE, TWO))).matcher_tree.exact_match_map.map["two"].matcher
     assert targets(inner.matcher_tree.prefix_match_map) == {
         "/demo.Fruit/": "two#Fruit",
@@ -142,13 +142,13 @@ def test_an_application_with_several_deployments_goes_by_service() -> None:
     assert target(inner.on_no_match) == "fallback"
 
 
-def test_the_first_deployment_gets_a_shared_service() -> None:
+def test_the_first_deployment_gets_the_calls_of_a_shared_service() -> None:
     app = Application("app", (Deployment("Z", ("demo.S",)), Deployment("A", ("demo.S",))))
     inner = by_application(Snapshot(1, (app,))).matcher_tree.exact_match_map.map["app"].matcher
     assert targets(inner.matcher_tree.prefix_match_map) == {"/demo.S/": "app#Z"}
 
 
-def test_idempotent_methods_alone_are_retried_when_a_replica_is_lost() -> None:
+def test_only_idempotent_methods_are_retried_if_a_replica_is_lost() -> None:
     paths = ("/demo.Tea/Brew", "/demo.Tea/Pour")
     tea = replace(TWO.deployments[1], idempotent=paths)
     app = replace(TWO, deployments=(TWO.deployments[0], tea))
@@ -162,42 +162,42 @@ def test_idempotent_methods_alone_are_retried_when_a_replica_is_lost() -> None:
         "/demo.Tea/Pour": "two#Tea",
     }
     assert target(by_path.on_no_match) == "two#Tea"
-    check(build(Snapshot(1, (ONE, app)), CONFIG))
+    check_resources(build_resources(Snapshot(1, (ONE, app)), CONFIG))
 
 
-def test_an_only_deployment_goes_by_service_when_not_all_are_routed() -> None:
+def test_a_single_deployment_is_matched_by_service_if_only_listed_services_are_routed() -> None:
     snapshot = Snapshot(1, (ONE,), listed_services_only=True)
     inner = by_application(snapshot).matcher_tree.exact_match_map.map["one"].matcher
     assert targets(inner.matcher_tree.prefix_match_map) == {"/demo.Greeter/": "one#Greeter"}
     assert target(inner.on_no_match) == "fallback"
-    check(build(snapshot, CONFIG))
+    check_resources(build_resources(snapshot, CONFIG))
 
 
-def test_replicas_that_hang_are_found_and_idle_ones_are_asked_seldom() -> None:
-    packed = build(Snapshot(1, (ONE,)), CONFIG).by_type[CLUSTERS]
+def test_health_checks_find_hanging_replicas_and_are_rare_while_idle() -> None:
+    packed = build_resources(Snapshot(1, (ONE,)), CONFIG).by_type[CLUSTER_TYPE]
     patience = {}
     for name in ("one#Greeter", "one#Greeter#model"):
         cluster = pb.Cluster.FromString(packed[name].value)
         (question,) = cluster.health_checks
-        assert question.http_health_check.path == ALIVENESS_PATH
+        assert question.http_health_check.path == HEALTH_CHECK_PATH
         once = question.interval.ToMilliseconds() + question.timeout.ToMilliseconds()
         patience[name] = once * question.unhealthy_threshold.value / 1000
         assert question.no_traffic_interval.ToMilliseconds() >= 3000
-        assert cluster.ignore_health_on_host_removal, "else a replica that leaves is kept while it is healthy"
+        assert cluster.ignore_health_on_host_removal, "otherwise a removed replica is kept while it is healthy"
         assert cluster.common_lb_config.healthy_panic_threshold.value == 1
     assert patience["one#Greeter"] < 2
-    assert patience["one#Greeter#model"] > 10, "a replica that loads a model may be silent meanwhile"
+    assert patience["one#Greeter#model"] > 10, "a replica may not answer while it loads a model"
     assert cluster.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value == 125
     assert not pb.Cluster.FromString(packed["fallback"].value).health_checks
 
 
-def test_without_application_the_only_one_is_called() -> None:
+def test_without_application_metadata_the_only_application_is_called() -> None:
     assert target(without_application(Snapshot(1, (ONE,)))) == "one#Greeter"
     assert target(without_application(Snapshot(1, (ONE,), route_by_service=True))) == "one#Greeter"
     assert target(without_application(Snapshot(1, (ONE, TWO)))) == "fallback"
 
 
-def test_without_application_by_service() -> None:
+def test_without_application_metadata_calls_are_matched_by_service() -> None:
     other = Application("three", (Deployment("D", ("demo.Greeter", "demo.Own")),))
     step = without_application(Snapshot(1, (ONE, TWO, other), route_by_service=True)).matcher
     assert targets(step.matcher_tree.prefix_match_map) == {
@@ -211,7 +211,7 @@ def test_without_application_by_service() -> None:
 
 
 def with_resource(kind: str, name: str, packed: Any | None) -> Resources:
-    by_type = {url: dict(named) for url, named in build(Snapshot(1, (ONE,)), CONFIG).by_type.items()}
+    by_type = {url: dict(named) for url, named in build_resources(Snapshot(1, (ONE,)), CONFIG).by_type.items()}
     if packed is None:
         del by_type[kind][name]
     else:
@@ -226,32 +226,32 @@ BAD_HOST.endpoints.add().lb_endpoints.add().endpoint.address.socket_address.addr
 @pytest.mark.parametrize(
     ("resources", "problem"),
     [
-        (with_resource(CLUSTERS, "one#Greeter", None), "lead to cluster 'one#Greeter', which is unknown"),
-        (with_resource(CLUSTERS, "fallback", None), "lead to cluster 'fallback', which is unknown"),
-        (with_resource(ENDPOINTS, "one#Greeter", None), "wants endpoints 'one#Greeter', which are missing"),
-        (with_resource(ENDPOINTS, "x", pack(pb.ClusterLoadAssignment(cluster_name="x"))), "no cluster wants"),
-        (with_resource(ENDPOINTS, "one#Greeter", pack(BAD_HOST)), "'node-1', which is no IP address"),
-        (with_resource(ROUTES, "routes", None), "the listener's routes 'routes' are missing"),
-        (with_resource(CLUSTERS, "y", pack(pb.Cluster(name="z"))), "cluster 'z' is filed under 'y'"),
+        (with_resource(CLUSTER_TYPE, "one#Greeter", None), "point to unknown cluster 'one#Greeter'"),
+        (with_resource(CLUSTER_TYPE, "fallback", None), "point to unknown cluster 'fallback'"),
+        (with_resource(ENDPOINT_TYPE, "one#Greeter", None), "needs endpoints 'one#Greeter', which are missing"),
+        (with_resource(ENDPOINT_TYPE, "x", pack(pb.ClusterLoadAssignment(cluster_name="x"))), "no cluster uses"),
+        (with_resource(ENDPOINT_TYPE, "one#Greeter", pack(BAD_HOST)), "'node-1', which is not an IP address"),
+        (with_resource(ROUTE_TYPE, "routes", None), "the listener's route configuration 'routes' is missing"),
+        (with_resource(CLUSTER_TYPE, "y", pack(pb.Cluster(name="z"))), "cluster 'z' is stored under the name 'y'"),
         (Resources({}), "no resources of type type.googleapis.com/envoy.config.cluster.v3.Cluster"),
     ],
 )
-def test_check_refuses(resources: Resources, problem: str) -> None:
+def test_check_rejects(resources: Resources, problem: str) -> None:
     with pytest.raises(IngressError) as caught:
-        check(resources)
+        check_resources(resources)
     assert problem in str(caught.value)
 
 
-def test_check_names_every_problem() -> None:
-    resources = with_resource(ENDPOINTS, "one#Greeter", pack(BAD_HOST))
+def test_check_lists_every_problem() -> None:
+    resources = with_resource(ENDPOINT_TYPE, "one#Greeter", pack(BAD_HOST))
     with pytest.raises(IngressError) as caught:
-        check(Resources({**resources.by_type, ROUTES: {}}))
+        check_resources(Resources({**resources.by_type, ROUTE_TYPE: {}}))
     assert len(str(caught.value).splitlines()) == 4
 
 
 def test_connections_of_clients() -> None:
     def manager(config: ListenerConfig) -> pb.HttpConnectionManager:
-        listener = pb.Listener.FromString(build(Snapshot(1), config).by_type[LISTENERS]["grpc"].value)
+        listener = pb.Listener.FromString(build_resources(Snapshot(1), config).by_type[LISTENER_TYPE]["grpc"].value)
         return pb.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value)
 
     config = replace(
@@ -265,12 +265,14 @@ def test_connections_of_clients() -> None:
     plain = manager(CONFIG)
     assert not plain.http2_protocol_options.HasField("connection_keepalive")
     assert plain.common_http_protocol_options.HasField("idle_timeout")
-    assert not plain.common_http_protocol_options.idle_timeout.seconds, "never; without the field it is an hour"
+    assert not plain.common_http_protocol_options.idle_timeout.seconds, "0 is never; without the field it is an hour"
     assert not plain.common_http_protocol_options.HasField("max_connection_duration")
 
 
 def test_listener() -> None:
-    packed = build(Snapshot(1), replace(CONFIG, host="::", max_metadata_bytes=1025)).by_type[LISTENERS]["grpc"]
+    packed = build_resources(Snapshot(1), replace(CONFIG, host="::", max_metadata_bytes=1025)).by_type[LISTENER_TYPE][
+        "grpc"
+    ]
     listener = pb.Listener.FromString(packed.value)
     assert listener.address.socket_address.ipv4_compat
     manager = pb.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value)
@@ -289,9 +291,9 @@ def test_listener() -> None:
         ("max_metadata_bytes", 1 << 24),
     ],
 )
-def test_options_that_envoy_would_refuse(option: str, value: object) -> None:
+def test_options_that_envoy_would_reject(option: str, value: object) -> None:
     with pytest.raises(OptionsError, match=option):
-        replace(CONFIG, **{option: value})  # type: ignore[arg-type]  # a wrong value is the point
+        replace(CONFIG, **{option: value})  # type: ignore[arg-type]  # an invalid value is the point
 
 
 def test_only_marked_messages_can_be_packed() -> None:
@@ -302,7 +304,7 @@ def test_only_marked_messages_can_be_packed() -> None:
 def test_only_the_proxy_of_the_same_node_uses_a_replicas_unix_socket() -> None:
     here, there = Endpoint("r1", "10.0.0.1", 1001, "n1", "s1"), Endpoint("r2", "10.0.0.2", 1002, "n2", "s2")
     snapshot = Snapshot(1, (Application("app", (Deployment("D", ("t.T",), (here, there)),)),))
-    (assignment,) = build(snapshot.seen_from("n1"), CONFIG).by_type[ENDPOINTS].values()
+    (assignment,) = build_resources(snapshot.for_node("n1"), CONFIG).by_type[ENDPOINT_TYPE].values()
     hosts = pb.ClusterLoadAssignment.FromString(assignment.value).endpoints[0].lb_endpoints
     assert [host.endpoint.address.pipe.path for host in hosts] == ["@s1", ""]
     assert hosts[1].endpoint.address.socket_address.address == "10.0.0.2"

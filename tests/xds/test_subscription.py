@@ -4,12 +4,12 @@ import pytest
 from google.protobuf.any_pb2 import Any
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTERS, ENDPOINTS, LISTENERS, ROUTES
-from sdk._xds.subscription import Held, Received, Subscription
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
 
 
-def held(version: int, **resources: str) -> Held:
-    return Held(version, {name: Any(value=text.encode()) for name, text in resources.items()})
+def resources(version: int, **texts: str) -> VersionedResources:
+    return VersionedResources(version, {name: Any(value=text.encode()) for name, text in texts.items()})
 
 
 def request(nonce: str = "", *names: str, error: str = "") -> pb.DiscoveryRequest:
@@ -23,7 +23,7 @@ def values(response: pb.DiscoveryResponse | None) -> list[str] | None:
     return None if response is None else [resource.value.decode() for resource in response.resources]
 
 
-def send(subscription: Subscription, now: Held) -> pb.DiscoveryResponse:
+def send(subscription: Subscription, now: VersionedResources) -> pb.DiscoveryResponse:
     response = subscription.next_response(now)
     assert response is not None
     return response
@@ -31,178 +31,178 @@ def send(subscription: Subscription, now: Held) -> pb.DiscoveryResponse:
 
 @pytest.fixture
 def clusters() -> Subscription:
-    return Subscription(CLUSTERS)
+    return Subscription(CLUSTER_TYPE)
 
 
 @pytest.fixture
 def endpoints() -> Subscription:
-    return Subscription(ENDPOINTS)
+    return Subscription(ENDPOINT_TYPE)
 
 
-def test_nothing_is_sent_before_envoy_asks(clusters: Subscription) -> None:
-    assert clusters.next_response(held(1, a="1")) is None
-    assert not clusters.settled(held(1, a="1"))
+def test_nothing_is_sent_before_a_subscription(clusters: Subscription) -> None:
+    assert clusters.next_response(resources(1, a="1")) is None
+    assert not clusters.is_acked(resources(1, a="1"))
 
 
-@pytest.mark.parametrize("type_url", [CLUSTERS, ENDPOINTS, LISTENERS, ROUTES])
-def test_nothing_is_sent_before_the_server_knows(type_url: str) -> None:
+@pytest.mark.parametrize("type_url", [CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE])
+def test_nothing_is_sent_before_the_first_publish(type_url: str) -> None:
     subscription = Subscription(type_url)
-    assert subscription.receive(request("", "a")) is Received.SUBSCRIBED
+    assert subscription.receive(request("", "a")) is RequestKind.SUBSCRIBED
     assert subscription.next_response(None) is None
 
 
-def test_ack_settles(clusters: Subscription) -> None:
-    now = held(7, a="1", b="2")
-    assert clusters.receive(request()) is Received.SUBSCRIBED
+def test_ack(clusters: Subscription) -> None:
+    now = resources(7, a="1", b="2")
+    assert clusters.receive(request()) is RequestKind.SUBSCRIBED
     assert clusters.wildcard
     response = send(clusters, now)
-    assert (response.version_info, response.type_url, values(response)) == ("7", CLUSTERS, ["1", "2"])
-    assert not clusters.settled(now)
-    assert clusters.receive(request(response.nonce)) is Received.ACK
-    assert clusters.settled(now)
+    assert (response.version_info, response.type_url, values(response)) == ("7", CLUSTER_TYPE, ["1", "2"])
+    assert not clusters.is_acked(now)
+    assert clusters.receive(request(response.nonce)) is RequestKind.ACK
+    assert clusters.is_acked(now)
     assert clusters.next_response(now) is None
 
 
-def test_clusters_are_always_sent_completely(clusters: Subscription) -> None:
+def test_a_response_contains_all_clusters(clusters: Subscription) -> None:
     clusters.receive(request())
-    clusters.receive(request(send(clusters, held(1, a="1", b="2")).nonce))
-    assert values(clusters.next_response(held(2, a="1", b="3"))) == ["1", "3"]
+    clusters.receive(request(send(clusters, resources(1, a="1", b="2")).nonce))
+    assert values(clusters.next_response(resources(2, a="1", b="3"))) == ["1", "3"]
 
 
-def test_the_last_cluster_can_go(clusters: Subscription) -> None:
+def test_the_last_cluster_can_be_removed(clusters: Subscription) -> None:
     clusters.receive(request())
-    clusters.receive(request(send(clusters, held(1, a="1")).nonce))
-    response = send(clusters, held(2))
+    clusters.receive(request(send(clusters, resources(1, a="1")).nonce))
+    response = send(clusters, resources(2))
     assert values(response) == []
     clusters.receive(request(response.nonce))
-    assert clusters.settled(held(2))
+    assert clusters.is_acked(resources(2))
 
 
-def test_no_clusters_is_an_answer(clusters: Subscription) -> None:
+def test_an_empty_cluster_response_is_sent(clusters: Subscription) -> None:
     clusters.receive(request())
-    assert values(clusters.next_response(held(1))) == [], "without it Envoy would not go on to its listeners"
+    assert values(clusters.next_response(resources(1))) == [], "without it Envoy would not subscribe to listeners"
 
 
 def test_only_changed_endpoints_are_sent(endpoints: Subscription) -> None:
     endpoints.receive(request("", "a", "b"))
-    response = send(endpoints, held(1, a="1", b="2", c="3"))
-    assert values(response) == ["1", "2"], "c was not asked for"
+    response = send(endpoints, resources(1, a="1", b="2", c="3"))
+    assert values(response) == ["1", "2"], "c was not subscribed to"
     endpoints.receive(request(response.nonce, "a", "b"))
-    assert values(endpoints.next_response(held(2, a="1", b="9", c="4"))) == ["9"]
+    assert values(endpoints.next_response(resources(2, a="1", b="9", c="4"))) == ["9"]
 
 
-def test_endpoints_settle_when_all_are_asked_for(endpoints: Subscription) -> None:
-    now = held(1, a="1", b="2")
+def test_endpoints_are_acked_when_all_are_subscribed(endpoints: Subscription) -> None:
+    now = resources(1, a="1", b="2")
     endpoints.receive(request("", "a"))
     endpoints.receive(request(send(endpoints, now).nonce, "a"))
-    assert not endpoints.settled(now), "Envoy has not yet asked for b"
+    assert not endpoints.is_acked(now), "Envoy has not subscribed to b yet"
     nonce = endpoints._nonce
-    assert endpoints.receive(request(nonce, "a", "b")) is Received.SUBSCRIBED
+    assert endpoints.receive(request(nonce, "a", "b")) is RequestKind.SUBSCRIBED
     response = send(endpoints, now)
     assert values(response) == ["2"]
     endpoints.receive(request(response.nonce, "a", "b"))
-    assert endpoints.settled(now)
+    assert endpoints.is_acked(now)
 
 
-def test_names_that_nobody_knows_yet_get_no_empty_answer(endpoints: Subscription) -> None:
+def test_unknown_names_get_no_empty_response(endpoints: Subscription) -> None:
     endpoints.receive(request("", "a"))
-    assert endpoints.next_response(held(1)) is None
-    assert values(endpoints.next_response(held(2, a="1"))) == ["1"]
+    assert endpoints.next_response(resources(1)) is None
+    assert values(endpoints.next_response(resources(2, a="1"))) == ["1"]
 
 
-def test_what_was_unsubscribed_is_sent_again(endpoints: Subscription) -> None:
-    now = held(1, a="1", b="2")
+def test_an_unsubscribed_resource_is_sent_again(endpoints: Subscription) -> None:
+    now = resources(1, a="1", b="2")
     endpoints.receive(request("", "a", "b"))
     nonce = send(endpoints, now).nonce
     endpoints.receive(request(nonce, "a", "b"))
-    assert endpoints.receive(request(nonce, "a")) is Received.SUBSCRIBED
+    assert endpoints.receive(request(nonce, "a")) is RequestKind.SUBSCRIBED
     assert endpoints.next_response(now) is None
     endpoints.receive(request(nonce, "a", "b"))
     assert values(endpoints.next_response(now)) == ["2"]
 
 
-def test_names_that_come_with_an_ack_are_served(endpoints: Subscription) -> None:
-    now = held(1, a="1", b="2")
+def test_names_added_by_an_ack_are_sent(endpoints: Subscription) -> None:
+    now = resources(1, a="1", b="2")
     endpoints.receive(request("", "a"))
-    assert endpoints.receive(request(send(endpoints, now).nonce, "a", "b")) is Received.ACK
+    assert endpoints.receive(request(send(endpoints, now).nonce, "a", "b")) is RequestKind.ACK
     assert values(endpoints.next_response(now)) == ["2"]
 
 
-def test_the_same_names_again_want_the_same_again(endpoints: Subscription) -> None:
-    now = held(1, a="1")
+def test_a_repeated_subscription_gets_the_resources_again(endpoints: Subscription) -> None:
+    now = resources(1, a="1")
     endpoints.receive(request("", "a"))
     nonce = send(endpoints, now).nonce
     endpoints.receive(request(nonce, "a"))
-    assert endpoints.receive(request(nonce, "a")) is Received.REPEATED
+    assert endpoints.receive(request(nonce, "a")) is RequestKind.REPEATED
     assert values(endpoints.next_response(now)) == ["1"]
 
 
 def test_stale_nonce_is_ignored(clusters: Subscription) -> None:
     clusters.receive(request())
-    first = send(clusters, held(1, a="1"))
+    first = send(clusters, resources(1, a="1"))
     clusters.receive(request(first.nonce))
-    second = send(clusters, held(2, a="2"))
-    assert clusters.receive(request(first.nonce)) is Received.STALE
-    assert clusters.receive(request(first.nonce, error="late")) is Received.STALE
+    second = send(clusters, resources(2, a="2"))
+    assert clusters.receive(request(first.nonce)) is RequestKind.STALE
+    assert clusters.receive(request(first.nonce, error="late")) is RequestKind.STALE
     assert clusters.rejection is None
-    assert not clusters.settled(held(2, a="2"))
-    assert clusters.receive(request(second.nonce)) is Received.ACK
+    assert not clusters.is_acked(resources(2, a="2"))
+    assert clusters.receive(request(second.nonce)) is RequestKind.ACK
 
 
-def test_one_response_is_under_way_at_a_time(clusters: Subscription) -> None:
+def test_one_response_is_in_flight_at_a_time(clusters: Subscription) -> None:
     clusters.receive(request())
-    first = send(clusters, held(1, a="1"))
-    assert clusters.next_response(held(2, a="2")) is None
+    first = send(clusters, resources(1, a="1"))
+    assert clusters.next_response(resources(2, a="2")) is None
     clusters.receive(request(first.nonce))
-    assert values(clusters.next_response(held(3, a="3"))) == ["3"], "2 was overtaken"
+    assert values(clusters.next_response(resources(3, a="3"))) == ["3"], "2 was superseded"
 
 
-def test_nack_keeps_what_was(clusters: Subscription) -> None:
-    good, bad = held(1, a="1"), held(2, a="bad")
+def test_nack_keeps_the_previous_resources(clusters: Subscription) -> None:
+    good, bad = resources(1, a="1"), resources(2, a="bad")
     clusters.receive(request())
     clusters.receive(request(send(clusters, good).nonce))
-    refused = send(clusters, bad)
-    assert clusters.receive(request(refused.nonce, error="no good")) is Received.NACK
-    assert clusters.rejection == "no good"
-    assert not clusters.settled(bad)
-    assert clusters.next_response(bad) is None, "the same again would be refused again, for ever"
+    rejected = send(clusters, bad)
+    assert clusters.receive(request(rejected.nonce, error="invalid")) is RequestKind.NACK
+    assert clusters.rejection == "invalid"
+    assert not clusters.is_acked(bad)
+    assert clusters.next_response(bad) is None, "the same resources would be rejected again"
     again = send(clusters, good)
-    assert values(again) == ["1"], "Envoy may have taken a part of what it refused"
+    assert values(again) == ["1"], "Envoy may have applied a part of what it rejected"
     assert clusters.rejection is None
     clusters.receive(request(again.nonce))
-    assert clusters.settled(good)
-    assert values(clusters.next_response(held(3, a="3"))) == ["3"]
+    assert clusters.is_acked(good)
+    assert values(clusters.next_response(resources(3, a="3"))) == ["3"]
 
 
 def test_nack_of_endpoints_sends_only_what_changes(endpoints: Subscription) -> None:
     endpoints.receive(request("", "a", "b", "c"))
-    endpoints.receive(request(send(endpoints, held(1, a="old a", b="old b", c="1")).nonce, "a", "b", "c"))
-    refused = send(endpoints, held(2, a="2", b="bad", c="1"))
-    endpoints.receive(request(refused.nonce, "a", "b", "c", error="no"))
-    assert endpoints.next_response(held(2, a="2", b="bad", c="1")) is None
-    now = held(3, a="old a", b="old b", c="1")
+    endpoints.receive(request(send(endpoints, resources(1, a="old a", b="old b", c="1")).nonce, "a", "b", "c"))
+    rejected = send(endpoints, resources(2, a="2", b="bad", c="1"))
+    endpoints.receive(request(rejected.nonce, "a", "b", "c", error="no"))
+    assert endpoints.next_response(resources(2, a="2", b="bad", c="1")) is None
+    now = resources(3, a="old a", b="old b", c="1")
     again = send(endpoints, now)
-    assert values(again) == ["old a", "old b"], "a may have been taken before b was refused"
+    assert values(again) == ["old a", "old b"], "a may have been applied before b was rejected"
     endpoints.receive(request(again.nonce, "a", "b", "c"))
-    assert endpoints.settled(now)
+    assert endpoints.is_acked(now)
 
 
 def test_retry_after_nack(clusters: Subscription) -> None:
-    now = held(1, a="1")
+    now = resources(1, a="1")
     clusters.receive(request())
     clusters.receive(request(send(clusters, now).nonce, error="port taken"))
     clusters.retry()
     assert clusters.rejection is None
     clusters.receive(request(send(clusters, now).nonce))
-    assert clusters.settled(now)
+    assert clusters.is_acked(now)
 
 
-def test_a_new_stream_gets_everything_whatever_envoy_says_it_has(endpoints: Subscription) -> None:
+def test_a_new_stream_gets_everything_whatever_version_envoy_sends(endpoints: Subscription) -> None:
     first = pb.DiscoveryRequest(version_info="41", resource_names=["a"])
-    assert endpoints.receive(first) is Received.SUBSCRIBED
-    assert values(endpoints.next_response(held(41, a="1"))) == ["1"]
+    assert endpoints.receive(first) is RequestKind.SUBSCRIBED
+    assert values(endpoints.next_response(resources(41, a="1"))) == ["1"]
 
 
 def test_explicit_wildcard(endpoints: Subscription) -> None:
     endpoints.receive(request("", "*"))
-    assert values(endpoints.next_response(held(1, a="1", b="2"))) == ["1", "2"]
+    assert values(endpoints.next_response(resources(1, a="1", b="2"))) == ["1", "2"]

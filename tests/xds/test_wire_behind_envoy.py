@@ -1,4 +1,4 @@
-"""The wire server behind a real Envoy: what the ends of clients and of replicas look like from the other side."""
+"""The wire server behind a real Envoy: clients that cancel, and replicas that leave."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
-from envoy_rig import Rig, rig
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
-from sdk.service import Cardinality, Method, Row
+from sdk.service import Cardinality, Method, MethodBinding
+from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from loops import Run
+    from tests.support.loops import Run
 
 SERVICE = "t.T"
-FLOOD = b"\x08\x01\x12" + b"\xff\xff\x03" + b"x" * 65535  # a known field, and one that is not
+FLOOD = b"\x08\x01\x12" + b"\xff\xff\x03" + b"x" * 65535  # a known field and an unknown one
 
 
 class Replica:
-    """A wire server as an upstream of the rig."""
+    """Wire server as an upstream of the rig."""
 
     def __init__(self, kind: str, **handlers: Any) -> None:
         self.kind = kind
         self.server = WireServer(
-            Row(Method(name, name, f"/{SERVICE}/{name}", Cardinality.STREAM_STREAM, Int32Value, StringValue), handler)
+            MethodBinding(
+                Method(name, name, f"/{SERVICE}/{name}", Cardinality.STREAM_STREAM, Int32Value, StringValue), handler
+            )
             for name, handler in handlers.items()
         )
 
@@ -52,7 +55,7 @@ async def publish(it: Rig, replica: Replica) -> None:
 
 
 def end(call: Any) -> tuple[grpc.StatusCode, str]:
-    """Receive what is left of a call of the blocking client, and return how it ended."""
+    """Read a call of the blocking client to its end, and return its status."""
     with contextlib.suppress(grpc.RpcError):
         for _ in call:
             pass
@@ -67,7 +70,7 @@ async def flood(call: Any) -> None:
 
 
 async def full(replica: Replica) -> None:
-    """Wait until all buffers between the client and a handler that reads nothing are full."""
+    """Wait until all buffers between the client and a handler that does not read are full."""
     before = unread = 0
     while unread < 100_000 or before != unread:
         await asyncio.sleep(0.2)
@@ -83,7 +86,7 @@ def bytes_unread(descriptor: int) -> int:
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize("answers", [True, False])
-def test_the_end_of_a_client_overtakes_what_it_has_sent(run: Run, kind: str, answers: bool) -> None:
+def test_a_cancellation_overtakes_unread_messages(run: Run, kind: str, answers: bool) -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 
     async def never_reads(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
@@ -101,12 +104,12 @@ def test_the_end_of_a_client_overtakes_what_it_has_sent(run: Run, kind: str, ans
             await publish(it, replica)
             call = it.channel.stream_stream(f"/{SERVICE}/NeverReads")(wait_for_ready=True)
             writing = asyncio.create_task(flood(call))
-            await asyncio.wait_for(began.wait(), 5)
+            await asyncio.wait_for(began.wait(), PATIENCE_S)
             if answers:
                 assert StringValue.FromString(await call.read()).value == "first"
             await full(replica)
             call.cancel()
-            await asyncio.wait_for(ended.wait(), 5)
+            await asyncio.wait_for(ended.wait(), PATIENCE_S)
             await writing
             assert replica.server.host.ongoing == 0
             await replica.server.drain(quiet_s=0, grace_s=0)
@@ -116,7 +119,7 @@ def test_the_end_of_a_client_overtakes_what_it_has_sent(run: Run, kind: str, ans
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_client_that_still_sends_reads_the_last_words_of_a_replica(run: Run, kind: str, answers: bool) -> None:
+def test_a_client_that_still_sends_gets_the_status_of_a_leaving_replica(run: Run, kind: str, answers: bool) -> None:
     async def reads(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
         if answers:
             yield StringValue(value="first")
@@ -127,7 +130,7 @@ def test_a_client_that_still_sends_reads_the_last_words_of_a_replica(run: Run, k
         async with rig() as it:
             replica = Replica(kind, Reads=reads)
             await publish(it, replica)
-            # The client of grpc.aio says INTERNAL itself when a message could not be sent because the call is over.
+            # The grpc.aio client itself ends with INTERNAL if it can't send a message because the call is over.
             channel = grpc.insecure_channel(f"127.0.0.1:{it.port}")
             method = channel.stream_stream(f"/{SERVICE}/Reads")
             calls = [method(itertools.repeat(FLOOD), wait_for_ready=True) for _ in range(20)]
@@ -135,11 +138,11 @@ def test_a_client_that_still_sends_reads_the_last_words_of_a_replica(run: Run, k
                 await asyncio.sleep(0.01)
             await replica.server.drain(quiet_s=0, grace_s=0, linger_s=5)
             connections = list(replica.server.reaper.connections)
-            for connection in connections:  # as the kernel does it when the process ends
+            for connection in connections:  # as the kernel does when the process ends
                 connection.abort()
             ends = {await asyncio.to_thread(end, call) for call in calls}
             await asyncio.to_thread(channel.close)
             assert ends == {(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)}
-            assert not connections, "there was nothing to wait for any more"
+            assert not connections, "all connections are closed"
 
     run(scenario())

@@ -9,19 +9,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from envoy_rig import rig, start_envoy, stop_envoy
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
-from sdk._xds.packing import CLUSTERS, LISTENERS, pack
-from sdk._xds.rejection import Isolation
-from sdk._xds.resources import Resources, build
+from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE, pack
+from sdk._xds.rejection import IsolatingPublisher
+from sdk._xds.resources import Resources, build_resources
+from tests.support.envoy_rig import rig, start_envoy, stop_envoy
+from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from envoy_rig import Apps
-    from loops import Run
-
     from sdk._xds.snapshot import Snapshot
+    from tests.support.envoy_rig import Apps
+    from tests.support.loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 FRUIT = "/demo.Fruit/Count"
@@ -54,7 +54,7 @@ def test_replicas_on_unix_sockets_and_on_tcp_in_one_deployment(run: Run) -> None
             await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b"])}})
             assert {await it.answers(GREET) for _ in range(40)} == {"a", "b"}
             await it.upstreams["a"].stop()
-            assert {await it.answers(GREET) for _ in range(40)} == {"b"}, "refused at once, and tried elsewhere"
+            assert {await it.answers(GREET) for _ in range(40)} == {"b"}, "refused, and retried on the other one"
 
     run(scenario())
 
@@ -115,7 +115,7 @@ def test_route_by_service(run: Run) -> None:
     run(scenario())
 
 
-def test_changes_are_in_force_once_published(run: Run) -> None:
+def test_changes_are_in_force_when_publish_returns(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             for _ in range(3):
@@ -133,7 +133,7 @@ def test_changes_are_in_force_once_published(run: Run) -> None:
     run(scenario())
 
 
-def test_a_replica_that_is_gone_fails_no_call(run: Run) -> None:
+def test_a_stopped_replica_fails_no_call(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b"])}})
@@ -173,16 +173,16 @@ def test_overflow_is_resource_exhausted(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a") as it:
             resources = it.resources(ONE)
-            cluster = pb.Cluster.FromString(resources.by_type[CLUSTERS]["one#Greeter"].value)
+            cluster = pb.Cluster.FromString(resources.by_type[CLUSTER_TYPE]["one#Greeter"].value)
             cluster.circuit_breakers.thresholds[0].max_connections.value = 1
             cluster.circuit_breakers.thresholds[0].max_pending_requests.value = 1
-            clusters = {**resources.by_type[CLUSTERS], cluster.name: pack(cluster)}
-            await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTERS: clusters})), 5)
+            clusters = {**resources.by_type[CLUSTER_TYPE], cluster.name: pack(cluster)}
+            await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTER_TYPE: clusters})), PATIENCE_S)
             it.upstreams["a"].hold.clear()
             first = asyncio.create_task(it.call(GREET))
             while not it.upstreams["a"].calls:
                 await asyncio.sleep(0.01)
-            # One more may wait for the connection that the first one holds.
+            # One more call may wait for the connection that the first one uses.
             calls = {f"r{n}": asyncio.create_task(it.call(GREET, ("request_id", f"r{n}"))) for n in range(4)}
             await asyncio.wait(calls.values(), timeout=5, return_when=asyncio.FIRST_COMPLETED)
             it.upstreams["a"].hold.set()
@@ -198,21 +198,21 @@ def test_overflow_is_resource_exhausted(run: Run) -> None:
     run(scenario())
 
 
-def test_what_envoy_refuses_changes_nothing_and_blocks_nothing(run: Run) -> None:
+def test_rejected_resources_change_nothing_and_block_nothing(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
             bad = it.resources({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
-            cluster = pb.Cluster.FromString(bad.by_type[CLUSTERS]["bad#Greeter"].value)
+            cluster = pb.Cluster.FromString(bad.by_type[CLUSTER_TYPE]["bad#Greeter"].value)
             cluster.connect_timeout.seconds = -1
             broken = Resources(
-                {**bad.by_type, CLUSTERS: {**bad.by_type[CLUSTERS], cluster.name: pack(cluster)}},
+                {**bad.by_type, CLUSTER_TYPE: {**bad.by_type[CLUSTER_TYPE], cluster.name: pack(cluster)}},
             )
             with pytest.raises(ResourcesRejected, match="Expected positive duration") as first:
-                await asyncio.wait_for(it.ads.publish(broken), 5)
-            assert first.value.type_url == CLUSTERS
+                await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
+            assert first.value.type_url == CLUSTER_TYPE
             await it.publish(ONE)
             with pytest.raises(ResourcesRejected):
-                await asyncio.wait_for(it.ads.publish(broken), 5)
+                await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
             assert await it.answers(GREET, app("one")) == "a"
             await it.publish({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
             assert await it.answers(GREET, app("bad")) == "b"
@@ -220,29 +220,29 @@ def test_what_envoy_refuses_changes_nothing_and_blocks_nothing(run: Run) -> None
     run(scenario())
 
 
-def test_a_replica_that_envoy_refuses_blocks_its_own_application_only(run: Run) -> None:
+def test_a_rejected_replica_blocks_only_its_application(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a", "b") as it:
 
             async def publish(snapshot: Snapshot) -> None:
-                await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+                await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), PATIENCE_S)
 
-            isolation = Isolation(publish)
+            publisher = IsolatingPublisher(publish)
             bad = {"bad": {"Greeter": (["demo.Greeter"], ["b"])}}
-            await isolation.publish(it.snapshot({**ONE, **bad}))
-            # A node that is known by a link-local address, of an interface that is not one of this machine.
+            await publisher.publish(it.snapshot({**ONE, **bad}))
+            # A link-local address with an interface that this machine does not have.
             it.upstreams["b"].endpoint_host = "fe80::1%nowhere"
             new = {"new": {"Greeter": (["demo.Greeter"], ["a"])}}
             for _ in range(2):
-                await isolation.publish(it.snapshot({**ONE, **bad, **new}))
-                (refusal,) = isolation.refusals
-                assert refusal.application == "bad"
-                assert refusal.reason.startswith("Envoy refused ClusterLoadAssignment: malformed IP address: fe80")
+                await publisher.publish(it.snapshot({**ONE, **bad, **new}))
+                (rejected,) = publisher.rejected_applications
+                assert rejected.application == "bad"
+                assert rejected.reason.startswith("Envoy rejected ClusterLoadAssignment: malformed IP address: fe80")
                 assert await it.answers(GREET, app("new")) == "a"
-                assert await it.answers(GREET, app("bad")) == "b", "the state before"
+                assert await it.answers(GREET, app("bad")) == "b", "the previous state"
             it.upstreams["b"].endpoint_host = "127.0.0.1"
-            await isolation.publish(it.snapshot({**ONE, **bad}))
-            assert isolation.refusals == ()
+            await publisher.publish(it.snapshot({**ONE, **bad}))
+            assert publisher.rejected_applications == ()
             assert await it.answers(GREET, app("bad")) == "b"
             assert await it.answers(GREET, app("new")) == "NOT_FOUND"
 
@@ -253,24 +253,24 @@ def test_only_listed_services_are_routed(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a") as it:
             snapshot = replace(it.snapshot(ONE), listed_services_only=True)
-            await asyncio.wait_for(it.ads.publish(build(snapshot, it.config)), 5)
+            await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), PATIENCE_S)
             assert await it.answers(GREET) == "a"
-            assert await it.answers(OTHER) == "NOT_FOUND", "from the fallback; a proxy knows better words"
+            assert await it.answers(OTHER) == "NOT_FOUND", "from the fallback"
 
     run(scenario())
 
 
-def test_taken_port_is_told_and_can_be_retried(run: Run) -> None:
+def test_a_port_in_use_is_reported_and_can_be_retried(run: Run) -> None:
     async def scenario() -> None:
         async with rig("a") as it:
             with socket.socket() as other:
-                # As every grpcio server does: with two of these, the kernel would deal the connections out to both.
+                # As every grpcio server does: the kernel would distribute connections over two such sockets.
                 other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 other.bind(("127.0.0.1", it.port))
                 other.listen()
                 with pytest.raises(ResourcesRejected, match=r"(?i)address already in use") as taken:
                     await it.publish(ONE)
-                assert taken.value.type_url == LISTENERS
+                assert taken.value.type_url == LISTENER_TYPE
             await it.publish(ONE)
             assert await it.answers(GREET) == "a"
 
@@ -287,7 +287,7 @@ def test_control_plane_restarts(run: Run) -> None:
             await it.ads.start()
             while not it.ads.connections:
                 await asyncio.sleep(0.02)
-            assert await it.answers(GREET) == "a", "a control plane that knows nothing yet takes nothing away"
+            assert await it.answers(GREET) == "a", "a control plane without a table changes nothing"
             await it.publish({"one": {"Greeter": (["demo.Greeter"], ["b"])}})
             assert await it.answers(GREET) == "b"
             await it.ads.stop()

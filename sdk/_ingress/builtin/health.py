@@ -1,4 +1,7 @@
-"""``grpc.health.v1.Health`` for the whole ingress (gRPC health checking protocol)."""
+"""``grpc.health.v1.Health`` for the whole ingress.
+
+https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ SERVICE = "grpc.health.v1.Health"
 _SERVING, _NOT_SERVING = int(pb.HealthCheckResponse.SERVING), int(pb.HealthCheckResponse.NOT_SERVING)
 
 
-class Health:
-    """Answers Check, List and Watch from the routing table.
+class HealthServicer:
+    """Serves Check, List and Watch from the routing table.
 
     Args:
         snapshot: Returns the routing table that Envoy serves.
@@ -33,7 +36,7 @@ class Health:
         self.is_draining = False
 
     def notify(self) -> None:
-        """Tell those who watch that the routing table is another one, or that the proxy drains."""
+        """Notify watchers that the routing table has changed, or that the proxy is draining."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -48,9 +51,9 @@ class Health:
             f"/{SERVICE}/Check": unary(self._check, pb.HealthCheckRequest, pb.HealthCheckResponse),
             f"/{SERVICE}/Watch": watch,
         }
-        # Older versions of grpcio-health-checking don't know it, and then reflection doesn't describe it either.
+        # Older versions of grpcio-health-checking have no List, and then reflection does not describe it either.
         if hasattr(pb, "HealthListRequest"):
-            handlers[f"/{SERVICE}/List"] = unary(self._list, pb.HealthListRequest, pb.HealthListResponse)
+            handlers[f"/{SERVICE}/List"] = unary(self._list, pb.HealthListRequest, pb.HealthListResponse)  # type: ignore[attr-defined]  # newer than its stubs
         return handlers
 
     def _status(self, service: str, context: Context) -> int | None:
@@ -73,37 +76,40 @@ class Health:
         statuses = {**statuses_of(self._snapshot(), last_value(context, "application")), **own}
         if self.is_draining:
             statuses = dict.fromkeys(statuses, _NOT_SERVING)
-        return pb.HealthListResponse(
+        return pb.HealthListResponse(  # type: ignore[attr-defined]  # newer than its stubs
             statuses={service: pb.HealthCheckResponse(status=status) for service, status in statuses.items()}
         )
 
     async def _watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
         answer_request_id(context)
-        told = None
+        sent = None
         while True:
             changed = self._changed
             status = self._status(request.service, context)
             if status is None:
-                status = pb.HealthCheckResponse.SERVICE_UNKNOWN  # the service may come later
-            if status != told:
-                told = status
+                status = pb.HealthCheckResponse.SERVICE_UNKNOWN  # as the protocol says: the service may be added later
+            if status != sent:
+                sent = status
                 yield pb.HealthCheckResponse(status=status)
             await changed.wait()
 
 
 def status_of(snapshot: Snapshot, service: str, application: str | None = None) -> int | None:
-    """Return whether a service has a replica or starts one for a call, as a ``ServingStatus``; None: nobody serves it.
+    """Return the ``ServingStatus`` of a service: SERVING if it has a replica, or starts one for a call.
 
     Args:
         snapshot: The routing table.
         service: Full name of the service.
         application: The only application to look at; None or empty for all.
+
+    Returns:
+        The status; None if no application serves the service.
     """
     return statuses_of(snapshot, application).get(service)
 
 
 def statuses_of(snapshot: Snapshot, application: str | None = None) -> dict[str, int]:
-    """Return the same for every service, by its full name.
+    """Return the ``ServingStatus`` of every service, by its full name.
 
     Args:
         snapshot: The routing table.
@@ -114,7 +120,7 @@ def statuses_of(snapshot: Snapshot, application: str | None = None) -> dict[str,
         if application and known.name != application:
             continue
         for deployment in known.deployments:
-            is_serving = bool(deployment.endpoints) or deployment.is_held
+            is_serving = bool(deployment.endpoints) or deployment.holds_calls
             for service in deployment.services:
                 if is_serving:
                     statuses[service] = _SERVING

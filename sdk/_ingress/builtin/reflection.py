@@ -1,4 +1,7 @@
-"""Server reflection, v1 and v1alpha, from the descriptors that replicas announce: no user code is imported here."""
+"""Server reflection, v1 and v1alpha, from the descriptors of the replicas. It imports no user code.
+
+https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as pb
-from grpc_reflection.v1alpha.reflection import aio as implementation  # type: ignore[attr-defined]  # untyped
+from grpc_reflection.v1alpha.reflection import aio as implementation
 
 from sdk._gen import serve_api_pb2
 from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value
@@ -23,29 +26,32 @@ if TYPE_CHECKING:
 
     from sdk._xds.snapshot import Snapshot
 
-# The messages of both versions are the same but for their package, so one implementation answers both.
+# The messages of both versions differ only in their package, so one implementation serves both.
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
-def announce(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
-    """Return what a replica says of its services: a digest, and a serialized ``FileDescriptorSet``.
+def serialize_descriptors(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
+    """Return the serialized ``FileDescriptorSet`` of a replica's services, and its digest.
 
     Args:
-        files: The files of its services. Those that they import are added, each before the first that needs it.
+        files: Files of the services. Their imports are added, each before the first file that imports it.
+
+    Returns:
+        The SHA-256 digest in hexadecimal, and the serialized set.
     """
     data = gather(files).SerializeToString(deterministic=True)
     return hashlib.sha256(data).hexdigest(), data
 
 
-class Reflection:
-    """Answers ServerReflectionInfo from the routing table.
+class ReflectionServicer:
+    """Serves ServerReflectionInfo from the routing table.
 
-    With ``application`` metadata a client sees the services of that application. Without it those of all; when two
-    applications have different files of the same name, that of the first one by name is shown.
+    With ``application`` metadata a client sees the services of that application, and without it those of all. If two
+    applications have different files of the same name, clients see the file of the first application by name.
 
     Args:
         snapshot: Returns the routing table that Envoy serves.
-        fetch: Returns the serialized ``FileDescriptorSet`` of a digest; None when nobody has it.
+        fetch: Returns the serialized ``FileDescriptorSet`` of a digest; None if it is unknown.
         built_in: Full names of the services that the proxy answers itself.
     """
 
@@ -97,7 +103,7 @@ class Reflection:
             for digest in dict.fromkeys(deployment.descriptors for deployment in deployments):
                 _add_files(pool, FileDescriptorSet.FromString(await self._files(digest)).file)
             services = self._built_in.union(*(deployment.services for deployment in deployments))
-            self._servicers[application] = implementation.ReflectionServicer(services, pool)  # type: ignore[attr-defined]
+            self._servicers[application] = implementation.ReflectionServicer(services, pool)
         return self._servicers[application]
 
     async def _files(self, digest: str) -> bytes:
@@ -111,7 +117,7 @@ class Reflection:
 
 def _add_files(pool: DescriptorPool, files: Iterable[FileDescriptorProto]) -> None:
     for file in files:
-        with contextlib.suppress(TypeError):  # another file of this name, or with these names in it, is there
+        with contextlib.suppress(TypeError):  # the pool has a file of this name, or one with the same symbols
             pool.Add(file)
 
 
@@ -131,7 +137,7 @@ def _built_in_files() -> Iterable[FileDescriptorProto]:
 
 
 def _renamed(file: FileDescriptorProto, name: str, old: str, new: str) -> FileDescriptorProto:
-    """Return a file under another name with its package replaced wherever it stands."""
+    """Return a copy of a file with another name and package, and with all references to the package replaced."""
     copy = FileDescriptorProto()
     copy.CopyFrom(file)
     copy.name, copy.package = name, new

@@ -1,4 +1,4 @@
-"""What the proxy answers itself: Ray Serve's ``RayServeAPIService``, health, reflection, and what has no route."""
+"""Services of the proxy itself: Ray Serve's ``RayServeAPIService``, health, reflection, and calls without a route."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import grpc
 from sdk._gen import serve_api_pb2 as api
 from sdk._ingress.builtin import health, reflection
 from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value, unary
-from sdk._ingress.builtin.health import Health
-from sdk._ingress.builtin.reflection import Reflection
+from sdk._ingress.builtin.health import HealthServicer
+from sdk._ingress.builtin.reflection import ReflectionServicer
 
 if TYPE_CHECKING:
     from sdk._xds.snapshot import Snapshot
@@ -21,41 +21,41 @@ _PING = f"Ping /{SERVE_API}/ListApplications for available applications."
 SERVICES = frozenset({SERVE_API, health.SERVICE, *reflection.SERVICES})
 
 
-class BuiltIn:
-    """Every service that the proxy answers itself, and NOT_FOUND or UNIMPLEMENTED to everything else.
+class BuiltinServices:
+    """All services of the proxy itself, and NOT_FOUND or UNIMPLEMENTED for every other call.
 
     Args:
         snapshot: Returns the routing table that Envoy serves.
-        fetch_descriptors: Returns the serialized ``FileDescriptorSet`` of a digest; None when nobody has it.
+        fetch_descriptors: Returns the serialized ``FileDescriptorSet`` of a digest; None if it is unknown.
     """
 
     def __init__(
         self, snapshot: Callable[[], Snapshot], fetch_descriptors: Callable[[str], Awaitable[bytes | None]]
     ) -> None:
         self._snapshot = snapshot
-        self._health = Health(snapshot, SERVICES)
+        self._health = HealthServicer(snapshot, SERVICES)
         self._handlers = {
             f"/{SERVE_API}/ListApplications": unary(
                 self._list_applications, api.ListApplicationsRequest, api.ListApplicationsResponse
             ),
             f"/{SERVE_API}/Healthz": unary(self._healthz, api.HealthzRequest, api.HealthzResponse),
             **self._health.handlers(),
-            **Reflection(snapshot, fetch_descriptors, SERVICES).handlers(),
+            **ReflectionServicer(snapshot, fetch_descriptors, SERVICES).handlers(),
         }
 
-    def generic_handler(self) -> grpc.GenericRpcHandler:  # type: ignore[type-arg]  # generic in the stubs only
-        """Return what answers every call of a gRPC server."""
-        return _Handlers(self._handlers, self._refuse)
+    def generic_handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler for every call of a gRPC server."""
+        return _Handlers(self._handlers, self._no_route)
 
     def notify(self) -> None:
-        """Tell those who watch the health that the routing table is another one."""
+        """Notify health watchers that the routing table has changed."""
         self._health.notify()
 
     def drain(self, is_draining: bool = True) -> None:
-        """Say from now on that this proxy no longer serves, so that load balancers send their calls elsewhere.
+        """Report NOT_SERVING, so that load balancers stop sending calls to this proxy.
 
         Args:
-            is_draining: False: it serves again.
+            is_draining: False to report SERVING again.
         """
         if is_draining != self._health.is_draining:
             self._health.is_draining = is_draining
@@ -71,32 +71,34 @@ class BuiltIn:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "This node is being drained.", context.trailing_metadata())
         return api.HealthzResponse(message="success")
 
-    def _refuse(self, path: str) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
-        async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
+    def _no_route(self, path: str) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
+        async def no_route(_: AsyncIterator[bytes], context: Context) -> None:
             answer_request_id(context)
             application = last_value(context, "application")
-            await context.abort(*refusal(self._snapshot(), path, application), context.trailing_metadata())
+            await context.abort(*no_route_status(self._snapshot(), path, application), context.trailing_metadata())
 
-        return refuse
+        return no_route
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    def __init__(self, handlers: dict[str, Any], refuse: Callable[[str], Any]) -> None:
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(self, handlers: dict[str, Any], no_route: Callable[[str], Any]) -> None:
         self._handlers = handlers
-        self._refuse = refuse
+        self._no_route = no_route
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         path = str(details.method)
-        return self._handlers.get(path) or grpc.stream_stream_rpc_method_handler(self._refuse(path))
+        return self._handlers.get(path) or grpc.stream_stream_rpc_method_handler(self._no_route(path))
 
 
-def refusal(snapshot: Snapshot, path: str, application: str | None) -> tuple[grpc.StatusCode, str]:
-    """Return the status for a call that has no route.
+def no_route_status(snapshot: Snapshot, path: str, application: str | None) -> tuple[grpc.StatusCode, str]:
+    """Return status code and message for a call without a route.
+
+    https://github.com/grpc/grpc/blob/master/doc/statuscodes.md
 
     Args:
         snapshot: The routing table.
-        path: The call's path, ``"/greet.Greeter/SayHello"``.
-        application: Its ``application`` metadata; None or empty when there is none.
+        path: Path of the call, ``"/greet.Greeter/SayHello"``.
+        application: Its ``application`` metadata; None or empty if absent.
     """
     service, _, method = path.lstrip("/").rpartition("/")
     if service in SERVICES:

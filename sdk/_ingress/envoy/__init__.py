@@ -1,1 +1,1 @@
-"""The Envoy process of one node: its command, its supervisor, its certificates and its drain."""
+"""The Envoy process of one node: command line, supervisor, certificates and drain."""

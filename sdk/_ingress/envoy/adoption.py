@@ -1,13 +1,12 @@
-"""An Envoy that outlives the proxy actor: started under a supervisor, and adopted by the next actor.
+"""Start Envoy under a supervisor, so that it outlives the proxy actor and the next actor can adopt it.
 
-The folder of a proxy holds what the next actor needs: the supervisor's control socket, and the routing table that
-Envoy acknowledged last, so that an actor that begins together with a controller still knows what is served.
+The folder of a proxy contains what the next actor needs: the supervisor's control socket, and the routing table that
+Envoy acknowledged last. So an actor that starts together with a new controller still knows what Envoy serves.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
@@ -24,7 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sdk._ingress.envoy import supervisor
-from sdk._ingress.envoy.supervisor import CONTROL, LOG, PLAN, Plan, Report, start_of
+from sdk._ingress.envoy.supervisor import (
+    CONFIG_FILE,
+    CONTROL_SOCKET,
+    LOG_FILE,
+    EnvoyState,
+    SupervisorConfig,
+    process_start_time,
+)
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
@@ -32,21 +38,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sdk.ingress")
 
-#: Seconds without a proxy actor after which its Envoy ends. Ray starts an actor again within a few.
-ACTOR_PATIENCE_S = 30.0
-_START_PATIENCE_S = 10.0
-_STOP_PATIENCE_S = 8.0
-_TABLE = "table.pickle"
-# What SO_PEERCRED gives: pid, uid, gid.
+#: Seconds without a proxy actor after which its Envoy is stopped. Ray restarts an actor within a few seconds.
+ACTOR_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 8.0
+_TABLE_FILE = "table.pickle"
+# First line of the table file. A pickle names classes by module: increase the number whenever a class of the tables is
+# moved or renamed, or its fields change. Number 1 had no such line.
+_TABLE_FORMAT = b"sdk-routing-table 2"
+# Value of SO_PEERCRED (unix(7)): pid, uid, gid.
 _CREDENTIALS = struct.Struct("3i")
 
 
-class Table(NamedTuple):
-    """The routing table of a proxy.
+class StoredTables(NamedTuple):
+    """The routing table of a proxy, in two versions.
 
     Attributes:
-        in_force: As Envoy has it: without what it refused.
-        published: As the controller wants it.
+        in_force: The table that Envoy acknowledged, without the applications that it rejected.
+        published: The table that the controller published.
     """
 
     in_force: Snapshot
@@ -54,64 +63,66 @@ class Table(NamedTuple):
 
 
 class SupervisedEnvoy:
-    """A supervisor with its Envoy, seen from the proxy actor; :func:`find` or :func:`start` make one.
+    """Connection of the proxy actor to a supervisor and its Envoy.
+
+    Created by :func:`find_running_envoy` and :func:`start_envoy`.
 
     Args:
-        reader: Of the connection to the supervisor.
-        writer: Of the same.
-        report: What the supervisor said first.
+        reader: Reader of the connection.
+        writer: Writer of the connection.
+        state: The first state that the supervisor sent.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, report: Report) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: EnvoyState) -> None:
         self._reader, self._writer = reader, writer
         peer = writer.get_extra_info("socket")
         credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         self._pid: int
         self._uid: int
         self._pid, self._uid, _ = _CREDENTIALS.unpack(credentials)
-        self.report = report
+        self.state = state
 
     @property
-    def is_ours(self) -> bool:
-        """Whether this user runs it."""
+    def is_own(self) -> bool:
+        """True if the supervisor runs as this user."""
         return self._uid == os.geteuid()
 
-    async def reports(self) -> AsyncIterator[Report]:
-        """Yield what is reported after each change; ends when the supervisor has, and Envoy with it."""
-        while (report := await _read(self._reader)) is not None:
-            self.report = report
-            yield report
+    async def states(self) -> AsyncIterator[EnvoyState]:
+        """Yield the state after each change, until the supervisor ends, and Envoy with it."""
+        while (state := await _read(self._reader)) is not None:
+            self.state = state
+            yield state
 
-    def leave(self) -> None:
-        """Hang up; Envoy goes on."""
+    def disconnect(self) -> None:
+        """Close the connection. Envoy keeps running."""
         self._writer.close()
 
     async def stop(self) -> None:
-        """End Envoy and its supervisor, which removes the folder."""
+        """Stop Envoy and its supervisor, which removes the folder."""
         self._writer.write(b"stop\n")
         try:
-            # Its end closes the connection. Others may be reading, so that this does not.
+            # Wait for the process, not for the end of the connection: states() may be reading from it.
             pid = os.pidfd_open(self._pid)
         except ProcessLookupError:
             self._writer.close()
             return
         try:
-            if not await _readable(pid, _STOP_PATIENCE_S):
-                signal.pidfd_send_signal(pid, signal.SIGKILL)  # the kernel ends Envoy with it
-                await _readable(pid, _STOP_PATIENCE_S)
+            if not await _readable(pid, _STOP_TIMEOUT_S):
+                signal.pidfd_send_signal(pid, signal.SIGKILL)  # the kernel kills Envoy with it
+                await _readable(pid, _STOP_TIMEOUT_S)
         finally:
             os.close(pid)
             self._writer.close()
 
 
-async def find(folder: Path) -> SupervisedEnvoy | None:
-    """Return the Envoy that an earlier proxy actor of this folder has left; None when there is none.
+async def find_running_envoy(folder: Path) -> SupervisedEnvoy | None:
+    """Return the running Envoy of an earlier proxy actor of this folder; None if no Envoy is running.
 
     Args:
-        folder: The folder of the proxy; one of another user is refused.
+        folder: The folder of the proxy.
 
     Raises:
-        IngressError: The folder belongs to somebody else.
+        IngressError: The folder belongs to another user, or others can enter it.
     """
     try:
         status = folder.lstat()
@@ -121,52 +132,55 @@ async def find(folder: Path) -> SupervisedEnvoy | None:
         raise IngressError(f"{folder} is not this user's private folder; remove it.")
     try:
         return await _connect(folder)
-    except (OSError, asyncio.TimeoutError):
+    except (TimeoutError, OSError):
         return None
 
 
-async def adopt(folder: Path, plan: Plan) -> SupervisedEnvoy | None:
-    """Return the Envoy that an earlier proxy actor of this folder has left, if it is the one that would be started now.
+async def adopt(folder: Path, config: SupervisorConfig) -> SupervisedEnvoy | None:
+    """Return the running Envoy of an earlier proxy actor of this folder, if it has this configuration.
 
-    One that was started otherwise is ended, and its folder removed.
+    An Envoy with another configuration is stopped, and its folder removed.
 
     Args:
-        folder: The folder of the proxy; one of another user is refused.
-        plan: What would be started now.
+        folder: The folder of the proxy.
+        config: Configuration of the Envoy that would be started now.
 
     Raises:
-        IngressError: The folder belongs to somebody else.
+        IngressError: The folder belongs to another user, or others can enter it.
     """
-    found = await find(folder)
-    if found is None or (found.is_ours and found.report.digest == plan.digest):
+    found = await find_running_envoy(folder)
+    if found is None or (found.is_own and found.state.digest == config.digest):
         return found
-    logger.warning("the Envoy that runs on this node was started with other options: it is replaced")
+    logger.warning("the Envoy that is running on this node was started with other options; replacing it")
     await found.stop()
     return None
 
 
-async def start(folder: Path, plan: Plan) -> SupervisedEnvoy:
+async def start_envoy(folder: Path, config: SupervisorConfig) -> SupervisedEnvoy:
     """Start a supervisor with Envoy.
 
     Args:
         folder: The folder of the proxy; only this user can enter it.
-        plan: What to start.
+        config: The configuration.
 
     Raises:
-        OSError: It could not be started; the text says why.
+        OSError: The supervisor could not be started. The message gives the reason.
     """
-    (folder / PLAN).write_text(json.dumps(plan._asdict()))
-    (folder / CONTROL).unlink(missing_ok=True)
+    (folder / CONFIG_FILE).write_text(json.dumps(config._asdict()))
+    (folder / CONTROL_SOCKET).unlink(missing_ok=True)
     if await asyncio.to_thread(_spawn, folder):
         return await _connect(folder)
-    words = (folder / LOG).read_text(errors="replace").splitlines()[-1:]
-    raise ChildProcessError(f"Envoy's supervisor did not start. {' '.join(words)}".rstrip())
+    last_line = (folder / LOG_FILE).read_text(errors="replace").splitlines()[-1:]
+    raise ChildProcessError(f"Envoy's supervisor did not start. {' '.join(last_line)}".rstrip())
 
 
 def _spawn(folder: Path) -> bool:
-    """Start the supervisor, and return whether it listens. A process of its own: to fork here is not safe."""
-    with open(folder / LOG, "ab") as log:
-        # No site-packages and nothing from the environment: a small process.
+    """Start the supervisor, and return whether it listens.
+
+    It runs in a new interpreter, because a fork of this multi-threaded process is not safe.
+    """
+    with open(folder / LOG_FILE, "ab") as log:
+        # Without site-packages and environment variables the process stays small.
         first = subprocess.Popen(
             [sys.executable, "-I", "-S", supervisor.__file__, str(folder)],
             stdin=subprocess.DEVNULL,
@@ -175,87 +189,92 @@ def _spawn(folder: Path) -> bool:
             start_new_session=True,
         )
     try:
-        return first.wait(_START_PATIENCE_S) == 0
+        return first.wait(_START_TIMEOUT_S) == 0
     except subprocess.TimeoutExpired:
         first.kill()
         first.wait()
         return False
 
 
-def make_plan(command: list[str], *inputs: object) -> Plan:
-    """Return the plan for an Envoy.
+def make_config(command: list[str], *inputs: object) -> SupervisorConfig:
+    """Return the configuration of a supervisor.
 
     Args:
         command: Envoy's command line.
-        inputs: Everything else that makes one Envoy another than the next: its bootstrap, options.
+        inputs: Everything else that must be equal for an Envoy to be adopted: its bootstrap, the fixed options.
     """
     digest = hashlib.sha256(Path(supervisor.__file__).read_bytes())
     binary = os.stat(command[0])
     for part in (command, binary.st_size, binary.st_mtime_ns, *inputs):
         digest.update(repr(part).encode() + b"\0")
     node_pid, node_start = _node_process()
-    return Plan(digest.hexdigest(), command, node_pid, node_start, ACTOR_PATIENCE_S)
+    return SupervisorConfig(digest.hexdigest(), command, node_pid, node_start, ACTOR_TIMEOUT_S)
 
 
-def keep_table(folder: Path, table: Table) -> None:
-    """Write down what Envoy has acknowledged, for the next actor."""
-    new = folder / f"{_TABLE}.new"
-    new.write_bytes(pickle.dumps(table))
-    new.replace(folder / _TABLE)
+def store_tables(folder: Path, table: StoredTables) -> None:
+    """Store the routing table that Envoy acknowledged, for the next actor."""
+    new = folder / f"{_TABLE_FILE}.new"
+    new.write_bytes(_TABLE_FORMAT + b"\n" + pickle.dumps(table))
+    new.replace(folder / _TABLE_FILE)
 
 
-def kept_table(folder: Path) -> Table | None:
-    """Return what Envoy acknowledged last; None before the first time.
+def load_tables(folder: Path) -> StoredTables | None:
+    """Return the routing table that Envoy acknowledged last; None if none is stored, or if its format is another one.
 
-    The folder is private, and what an adopted Envoy's digest stands for has written it.
+    Unpickling is safe: only this user can write to the folder.
     """
-    with contextlib.suppress(FileNotFoundError):
-        table: Table = pickle.loads((folder / _TABLE).read_bytes())
-        return table
-    return None
+    try:
+        stored_format, _, data = (folder / _TABLE_FILE).read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return None
+    if stored_format != _TABLE_FORMAT:
+        logger.warning("ignoring the stored routing table: it was written by another version of the SDK")
+        return None
+    table: StoredTables = pickle.loads(data)
+    return table
 
 
 def _node_process() -> tuple[int, int]:
-    """Return the process id of Ray's node, and when it started.
+    """Return the process id and the start time of Ray's node.
 
     Raises:
-        IngressError: It has ended.
+        IngressError: The node has ended.
     """
     pid = int(os.environ.get("RAY_RAYLET_PID", os.getppid()))
-    began = start_of(pid)
-    if began is None:
+    started_at = process_start_time(pid)
+    if started_at is None:
         raise IngressError("Ray's node has ended")
-    return pid, began
+    return pid, started_at
 
 
 async def _connect(folder: Path) -> SupervisedEnvoy:
-    reader, writer = await asyncio.open_unix_connection(str(folder / CONTROL))
+    reader, writer = await asyncio.open_unix_connection(str(folder / CONTROL_SOCKET))
     try:
-        report = await asyncio.wait_for(_read(reader), _START_PATIENCE_S)
-        if report is None:
+        state = await asyncio.wait_for(_read(reader), _START_TIMEOUT_S)
+        if state is None:
             raise ConnectionResetError("the supervisor hung up")
     except BaseException:
         writer.close()
         raise
-    return SupervisedEnvoy(reader, writer, report)
+    return SupervisedEnvoy(reader, writer, state)
 
 
-async def _read(reader: asyncio.StreamReader) -> Report | None:
+async def _read(reader: asyncio.StreamReader) -> EnvoyState | None:
     try:
         line = await reader.readline()
     except ConnectionError:
         line = b""
-    return Report(*json.loads(line)) if line.endswith(b"\n") else None
+    return EnvoyState(*json.loads(line)) if line.endswith(b"\n") else None
 
 
-async def _readable(fd: int, patience_s: float) -> bool:
-    """Wait until a file descriptor can be read: for a pidfd, until the process has ended."""
+async def _readable(fd: int, timeout_s: float) -> bool:
+    """Wait until a file descriptor is readable; for a pidfd, until the process has ended. Return False on timeout."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     loop.add_reader(fd, done.set)
     try:
-        await asyncio.wait_for(done.wait(), patience_s)
-    except asyncio.TimeoutError:
+        await asyncio.wait_for(done.wait(), timeout_s)
+    except TimeoutError:
         return False
     finally:
         loop.remove_reader(fd)

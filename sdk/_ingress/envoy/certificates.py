@@ -1,4 +1,4 @@
-"""Checks the files for TLS where Envoy will read them: it would tell the log only, and serve nobody."""
+"""Check TLS files on the node where Envoy will read them: Envoy would only log an error, and refuse connections."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 
 def check_certificates(options: GrpcOptions) -> None:
-    """Check the files that the options name, on this node.
+    """Check the TLS files of the options on this node.
 
     Raises:
-        IngressError: A file can't be read, is not what it should be, or does not belong to another; the text lists
-            everything that is wrong.
+        IngressError: A file can't be read or is not valid, or key and certificate do not match. Lists every problem.
     """
     if options.tls_certificate is None or options.tls_private_key is None:
         return
@@ -31,9 +30,9 @@ def check_certificates(options: GrpcOptions) -> None:
     try:
         key = load_pem_private_key(data, None) if data is not None else None
     except TypeError:
-        problems.append(f"tls_private_key {options.tls_private_key}: it is encrypted, and Envoy has no password")
+        problems.append(f"tls_private_key {options.tls_private_key}: the key is encrypted, and Envoy has no password")
     except ValueError:
-        problems.append(f"tls_private_key {options.tls_private_key}: it is not a private key in PEM")
+        problems.append(f"tls_private_key {options.tls_private_key}: not a private key in PEM")
     else:
         if certificate and key is not None and certificate[0].public_key() != key.public_key():
             problems.append(
@@ -54,11 +53,11 @@ def _certificates(name: str, path: str, problems: list[str]) -> list[Certificate
     try:
         found = x509.load_pem_x509_certificates(data)
     except ValueError:
-        problems.append(f"{name} {path}: it is not a certificate in PEM")
+        problems.append(f"{name} {path}: not a certificate in PEM")
         return []
     ends = found[0].not_valid_after_utc
-    if ends < datetime.datetime.now(datetime.timezone.utc):
-        problems.append(f"{name} {path}: it expired on {ends:%Y-%m-%d %H:%M} UTC")
+    if ends < datetime.datetime.now(datetime.UTC):
+        problems.append(f"{name} {path}: expired on {ends:%Y-%m-%d %H:%M} UTC")
     return found
 
 

@@ -1,4 +1,7 @@
-"""How an Envoy stops without cutting calls: its clients are told to connect elsewhere, and what runs may end."""
+"""Drain Envoy before it is stopped: send clients a GOAWAY, and wait for their calls to finish.
+
+https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/operations/draining
+"""
 
 from __future__ import annotations
 
@@ -8,54 +11,54 @@ import re
 import time
 from pathlib import Path
 
-from sdk._xds.listener import GOODBYE_S
+from sdk._xds.listener import DRAIN_NOTICE_S
 
-#: What Envoy is started with: once it says goodbye it does so with every answer, not with a growing share of them.
-ENVOY_ARGUMENTS = ("--drain-strategy", "immediate")
-#: Seconds that calls get to end by themselves, unless the caller says otherwise.
-PATIENCE_S = 3.0
+#: Envoy's arguments for draining: send a GOAWAY with every response, not with a growing share of them.
+DRAIN_ARGUMENTS = ("--drain-strategy", "immediate")
+#: Default for the seconds that running calls get to finish.
+DRAIN_TIMEOUT_S = 3.0
 _POLL_S = 0.1
-_ADMIN_PATIENCE_S = 1.0
+_ADMIN_TIMEOUT_S = 1.0
 
 
-async def say_goodbye(admin_socket: Path, patience_s: float = PATIENCE_S) -> None:
-    """Let Envoy's clients go; afterwards it can be ended. Does nothing when it does not answer.
+async def drain_envoy(admin_socket: Path, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
+    """Drain Envoy's connections, so that it can be stopped afterwards. Do nothing if Envoy does not answer.
 
-    Each client is told with its next answer that its connection ends (GOAWAY), and connects anew: to another proxy, if
-    a load balancer has one. Soon this Envoy takes no more connections. Returns as soon as no call is left.
+    Each client gets a GOAWAY with its next response and connects again, to another proxy if it is behind a load
+    balancer. After ``DRAIN_NOTICE_S`` this Envoy accepts no more connections. Returns when no call is left.
 
     Args:
         admin_socket: Path of the unix socket of Envoy's admin interface.
-        patience_s: The longest that it takes, in seconds; calls that last longer are cut by ending Envoy.
+        timeout_s: Maximum seconds to wait. Calls that take longer end when Envoy is stopped.
 
     Example:
-        >>> asyncio.run(say_goodbye(Path("/there/is/no/envoy.sock")))
+        >>> asyncio.run(drain_envoy(Path("/there/is/no/envoy.sock")))
     """
-    began = time.monotonic()
-    deadline = began + patience_s
+    started_at = time.monotonic()
+    deadline = started_at + timeout_s
     accepts = True
-    with contextlib.suppress(OSError, asyncio.TimeoutError):  # it is gone already, or hangs
-        await _ask(admin_socket, "POST", "/drain_listeners?graceful&skip_exit")
+    with contextlib.suppress(OSError, asyncio.TimeoutError):  # Envoy is gone already, or hangs
+        await _admin_request(admin_socket, "POST", "/drain_listeners?graceful&skip_exit")
         while time.monotonic() < deadline:
-            # Not at once: calls may be on their way that it has not read yet.
+            # Poll after a pause: Envoy may not have read calls that are already on the wire.
             await asyncio.sleep(_POLL_S)
             if not await _count_calls(admin_socket):
                 return
-            if accepts and time.monotonic() > began + GOODBYE_S:
+            if accepts and time.monotonic() > started_at + DRAIN_NOTICE_S:
                 accepts = False
-                await _ask(admin_socket, "POST", "/drain_listeners")
+                await _admin_request(admin_socket, "POST", "/drain_listeners")
 
 
 async def _count_calls(admin_socket: Path) -> int:
     name = "http.grpc.downstream_rq_active"
-    found = re.search(rf"{name}: (\d+)", await _ask(admin_socket, "GET", f"/stats?filter=^{name}$"))
+    found = re.search(rf"{name}: (\d+)", await _admin_request(admin_socket, "GET", f"/stats?filter=^{name}$"))
     return int(found[1]) if found else 0
 
 
-async def _ask(admin_socket: Path, method: str, path: str) -> str:
+async def _admin_request(admin_socket: Path, method: str, path: str) -> str:
     request = f"{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
-    async def ask() -> str:
+    async def exchange() -> str:
         reader, writer = await asyncio.open_unix_connection(str(admin_socket))
         try:
             writer.write(request.encode())
@@ -63,4 +66,4 @@ async def _ask(admin_socket: Path, method: str, path: str) -> str:
         finally:
             writer.close()
 
-    return await asyncio.wait_for(ask(), _ADMIN_PATIENCE_S)
+    return await asyncio.wait_for(exchange(), _ADMIN_TIMEOUT_S)

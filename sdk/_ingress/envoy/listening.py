@@ -1,4 +1,4 @@
-"""What a proxy listens on: the port of its Envoy, and the unix sockets behind Envoy where it answers itself."""
+"""Listeners of a proxy: the port of its Envoy, and the unix sockets of the proxy's gRPC servers behind Envoy."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from sdk._xds.tls import TlsConfig
 if TYPE_CHECKING:
     from sdk.options import GrpcOptions
 
-FALLBACK, HOLD = "fallback.sock", "hold.sock"
-# A burst of calls without a route must be answered, not cancelled (grpcio cancels above 1,000 by default), whatever
-# metadata they have that Envoy lets through (grpcio refuses them from 8 KiB on).
+FALLBACK_SOCKET, GATE_SOCKET = "fallback.sock", "gate.sock"
+# A burst of calls without a route must be answered. By default grpcio cancels pending calls above 1,000, and rejects
+# metadata above 8 KiB, which Envoy accepts.
 _OPTIONS = [
     ("grpc.server.max_pending_requests", 1_000_000),
     ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
     ("grpc.max_metadata_size", 256 << 10),
     ("grpc.absolute_max_metadata_size", 256 << 10),
 ]
-# Options of the ingress that are Envoy's under the same name.
-_SAME = {field.name for field in fields(ListenerConfig)} - {"fallback_socket", "hold_socket", "tls"}
+# Options with the same name in GrpcOptions and ListenerConfig.
+_SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {"fallback_socket", "gate_socket", "tls"}
 
 
-def address_text(host: str, port: int) -> str:
-    """Return an address as clients write it.
+def format_address(host: str, port: int) -> str:
+    """Return an address as ``host:port``, with brackets around an IPv6 host.
 
     Example:
-        >>> address_text("127.0.0.1", 9000), address_text("::1", 9000)
+        >>> format_address("127.0.0.1", 9000), format_address("::1", 9000)
         ('127.0.0.1:9000', '[::1]:9000')
     """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def listener_config(options: GrpcOptions, folder: Path, *, can_hold: bool) -> ListenerConfig:
-    """Return what Envoy listens on.
+def listener_config(options: GrpcOptions, folder: Path, *, has_gate: bool) -> ListenerConfig:
+    """Return the configuration of Envoy's listener.
 
     Args:
         options: Options of the ingress.
         folder: The folder of the proxy.
-        can_hold: Whether calls may wait there for the first replica of a deployment.
+        has_gate: Whether the proxy has a gate, where calls wait for the first replica of a deployment.
     """
     return ListenerConfig(
-        fallback_socket=str(folder / FALLBACK),
-        hold_socket=str(folder / HOLD) if can_hold else "",
+        fallback_socket=str(folder / FALLBACK_SOCKET),
+        gate_socket=str(folder / GATE_SOCKET) if has_gate else "",
         tls=tls_config(options, folder),
-        **{name: getattr(options, name) for name in _SAME},
+        **{name: getattr(options, name) for name in _SHARED_NAMES},
     )
 
 
 def tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
-    """Return where Envoy finds its certificates; None for plain text."""
+    """Return the paths of Envoy's certificates; None for plain text."""
     if options.tls_certificate is None or options.tls_private_key is None:
         return None
     return TlsConfig(
@@ -62,11 +62,11 @@ def tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
     )
 
 
-def unix_server(handler: grpc.GenericRpcHandler, path: Path) -> grpc.aio.Server:  # type: ignore[type-arg]  # generic in the stubs only
-    """Return a gRPC server behind Envoy; it listens when it is started.
+def unix_server(handler: grpc.GenericRpcHandler, path: Path) -> grpc.aio.Server:
+    """Return a gRPC server on a unix socket behind Envoy. It listens once it is started.
 
     Args:
-        handler: What answers every call.
+        handler: Handler of every call.
         path: Path of its socket.
     """
     server = grpc.aio.server(options=_OPTIONS)

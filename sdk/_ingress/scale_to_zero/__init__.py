@@ -1,1 +1,1 @@
-"""Calls to deployments that are scaled to zero: they wait while a replica starts."""
+"""Scale to zero: calls wait at the gate while the activator starts a replica."""

@@ -1,4 +1,4 @@
-"""Which deployments calls wait for, by what every proxy reports, and one task for each that has a replica started."""
+"""The activator: start a replica for each deployment that calls wait for, at any proxy."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sdk._ingress.scale_to_zero.waiting_calls import Key
+    from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
 
 logger = logging.getLogger("sdk.ingress")
 
-#: Has a replica of a deployment (application, deployment) started; returns when one answers, with an empty text, or
-#: when none can start, with the reason. It is cancelled when no call waits any more.
-Wake = Callable[[str, str], Awaitable[str]]
+#: Starts a replica of a deployment, given as application and deployment. Returns an empty string when a replica is
+#: ready, or the reason why none can start. Cancelled if no call waits any more.
+Activate = Callable[[str, str], Awaitable[str]]
 
-# Seconds without a report after which a proxy's waiting calls are gone with it.
+# Seconds without a report after which a proxy counts as dead, and its waiting calls too.
 _LEASE_S = 3.0
-# Seconds until a deployment that can't start is tried again, if calls wait.
+# Seconds until another try to start a deployment that could not start, if calls wait.
 _RETRY_S = 2.0
 
 
-class Waking:
-    """The controller's view of waiting calls.
+class Activator:
+    """Starts replicas for the waiting calls of all proxies, one task for each deployment.
 
     Args:
-        wake: Has a replica started.
+        activate: Starts a replica.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, wake: Wake, clock: Callable[[], float] = time.monotonic) -> None:
-        self._wake = wake
+    def __init__(self, activate: Activate, clock: Callable[[], float] = time.monotonic) -> None:
+        self._activate = activate
         self._clock = clock
-        # By proxy: how many calls wait for which deployment, and until when that counts.
-        self._reports: dict[str, tuple[Mapping[Key, int], float]] = {}
-        self._tasks: dict[Key, asyncio.Task[str]] = {}
-        # Until when the reason why a deployment can't start answers the calls that wait for it.
-        self._not_before: dict[Key, float] = {}
+        # Proxy → number of waiting calls by deployment, and the time at which the report expires.
+        self._reports: dict[str, tuple[Mapping[DeploymentKey, int], float]] = {}
+        self._tasks: dict[DeploymentKey, asyncio.Task[str]] = {}
+        # Time until which a deployment that could not start is not tried again: its waiting calls get the reason.
+        self._not_before: dict[DeploymentKey, float] = {}
 
     @property
-    def waiting(self) -> dict[Key, int]:
-        """How many calls wait for each deployment, over all proxies."""
-        total: dict[Key, int] = {}
+    def waiting(self) -> dict[DeploymentKey, int]:
+        """Number of waiting calls by deployment, over all proxies."""
+        total: dict[DeploymentKey, int] = {}
         for counts, _ in self._reports.values():
             for key, number in counts.items():
                 total[key] = total.get(key, 0) + number
         return total
 
-    def report(self, proxy_id: str, counts: Mapping[Key, int]) -> dict[Key, str]:
-        """Take a proxy's report.
+    def report(self, proxy_id: str, counts: Mapping[DeploymentKey, int]) -> dict[DeploymentKey, str]:
+        """Record a proxy's report.
 
         Args:
             proxy_id: The proxy.
-            counts: How many calls wait there for which deployment.
+            counts: Number of its waiting calls by deployment.
 
         Returns:
-            Why some of these deployments can't start.
+            Deployment → reason why it can't start, for those of these deployments that can't.
         """
         if counts:
             self._reports[proxy_id] = counts, self._clock() + _LEASE_S
@@ -67,7 +67,7 @@ class Waking:
         return {key: reason for key in counts if (reason := self._reason(key))}
 
     def expire(self) -> None:
-        """Forget proxies that no longer report, and start and end tasks by what is left. Call it now and then."""
+        """Drop expired reports, and start and cancel tasks accordingly. Call it about once a second."""
         now = self._clock()
         self._reports = {proxy: report for proxy, report in self._reports.items() if report[1] > now}
         waiting = self.waiting
@@ -76,29 +76,29 @@ class Waking:
             self._not_before.pop(key, None)
         for key in waiting:
             task = self._tasks.get(key)
-            # One that has ended well has a successor when calls wait again, or still. After a failure too: what was in
-            # the way may be gone.
+            # A task that has succeeded is followed by another one if calls wait again, or still. So is one that has
+            # failed, after a pause: the cause may be gone.
             if task is None or (task.done() and now >= self._not_before.get(key, 0.0)):
                 self._tasks[key] = asyncio.get_running_loop().create_task(self._run(key))
 
     async def stop(self) -> None:
-        """End every task."""
+        """Cancel every task."""
         tasks, self._tasks, self._reports = list(self._tasks.values()), {}, {}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, key: Key) -> str:
+    async def _run(self, key: DeploymentKey) -> str:
         logger.info("calls wait for a replica of deployment %r of application %r", key[1], key[0])
         try:
-            reason = await self._wake(*key)
+            reason = await self._activate(*key)
         except Exception:
-            logger.exception("having a replica of deployment %r of application %r started failed", key[1], key[0])
+            logger.exception("starting a replica of deployment %r of application %r failed", key[1], key[0])
             reason = ""
         if reason:
             self._not_before[key] = self._clock() + _RETRY_S
         return reason
 
-    def _reason(self, key: Key) -> str:
+    def _reason(self, key: DeploymentKey) -> str:
         task = self._tasks.get(key)
         return task.result() if task is not None and task.done() else ""

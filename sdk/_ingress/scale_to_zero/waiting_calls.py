@@ -1,7 +1,7 @@
-"""The calls that wait at one proxy for a replica of a deployment that is scaled to zero. Plain state, no IO.
+"""Calls that wait at one proxy for a replica of a deployment that is scaled to zero. Plain state, no IO.
 
-Each waits until there is a replica, its time is over, the deployment turns out to be unable to start, or its client
-goes; then it has left. How many wait is told to whoever starts replicas.
+A call waits until there is a replica, its deadline is over, the deployment can't start, or its client cancels. The
+number of waiting calls is reported to the activator, which starts replicas.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from typing import Protocol
 
 import grpc
 
-#: A deployment: the names of its application and its own.
-Key = tuple[str, str]
+#: Key of a deployment: names of application and deployment.
+DeploymentKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What becomes of a call that waited: it goes on (OK), or ends with this status."""
+class Decision:
+    """Decision about a waiting call: it proceeds (OK), or ends with this status."""
 
     code: grpc.StatusCode
     details: str = ""
 
 
-GOES_ON = Verdict(grpc.StatusCode.OK)
+ALLOW = Decision(grpc.StatusCode.OK)
 
 
 class _Timer(Protocol):
     def cancel(self) -> object: ...
 
 
-class WaitingRoom:
-    """The calls that wait, by deployment.
+class WaitingCalls:
+    """The waiting calls, by deployment.
 
     Args:
-        call_later: Calls a function after so many seconds, as an event loop's does; the running loop's by default.
-        on_change: Called when a deployment gets its first waiting call, or loses its last one.
+        call_later: Calls a function after a delay in seconds; by default ``call_later`` of the running event loop.
+        on_change: Called when a deployment gets its first waiting call, and when its last one has left.
 
     Example:
         >>> async def example():
-        ...     room = WaitingRoom()
+        ...     room = WaitingCalls()
         ...     call = room.enter(("app", "Greeter"), limit=100, timeout_s=5.0)
-        ...     room.answer(("app", "Greeter"), GOES_ON)
+        ...     room.answer(("app", "Greeter"), ALLOW)
         ...     return (await call).code.name
         >>> asyncio.run(example())
         'OK'
@@ -57,58 +57,58 @@ class WaitingRoom:
     ) -> None:
         self._call_later = call_later
         self._on_change = on_change
-        self._waiting: dict[Key, dict[asyncio.Future[Verdict], _Timer | None]] = {}
+        self._waiting: dict[DeploymentKey, dict[asyncio.Future[Decision], _Timer | None]] = {}
 
     @property
-    def counts(self) -> dict[Key, int]:
-        """How many calls wait for each deployment; one that none waits for is not there."""
+    def counts(self) -> dict[DeploymentKey, int]:
+        """Number of waiting calls by deployment, without those at zero."""
         return {key: len(calls) for key, calls in self._waiting.items()}
 
     def enter(
-        self, key: Key, *, limit: int, timeout_s: float | None = None, late: str = "Deadline exceeded."
-    ) -> asyncio.Future[Verdict]:
+        self, key: DeploymentKey, *, limit: int, timeout_s: float | None = None, late: str = "Deadline exceeded."
+    ) -> asyncio.Future[Decision]:
         """Let a call wait.
 
         Args:
-            key: The deployment it waits for.
-            limit: Most calls that may wait for that deployment; with so many the answer is RESOURCE_EXHAUSTED at once.
-            timeout_s: Seconds after which it ends DEADLINE_EXCEEDED; None for as long as it takes.
-            late: Status message of that.
+            key: The deployment that it waits for.
+            limit: Maximum number of calls that wait for the deployment. More calls end RESOURCE_EXHAUSTED at once.
+            timeout_s: Seconds after which the call ends DEADLINE_EXCEEDED; None for no limit.
+            late: Status message of DEADLINE_EXCEEDED.
 
         Returns:
-            What becomes of the call; cancel it when the client has gone.
+            Future of the decision. Cancel it if the client cancels the call.
         """
         loop = asyncio.get_running_loop()
-        call: asyncio.Future[Verdict] = loop.create_future()
+        call: asyncio.Future[Decision] = loop.create_future()
         number = len(self._waiting.get(key, ()))
         if number >= limit:
             details = (
-                f"Request dropped due to backpressure: {number} requests wait for the first replica of application "
-                f"{key[0]!r}, the most that may."
+                f"Request dropped due to backpressure: {number} requests already wait for the first replica of "
+                f"application {key[0]!r}, which is the limit."
             )
-            call.set_result(Verdict(grpc.StatusCode.RESOURCE_EXHAUSTED, details))
+            call.set_result(Decision(grpc.StatusCode.RESOURCE_EXHAUSTED, details))
             return call
         timer = None
         if timeout_s is not None:
             call_later = self._call_later or loop.call_later
-            timer = call_later(timeout_s, self._end, key, call, Verdict(grpc.StatusCode.DEADLINE_EXCEEDED, late))
+            timer = call_later(timeout_s, self._end, key, call, Decision(grpc.StatusCode.DEADLINE_EXCEEDED, late))
         self._waiting.setdefault(key, {})[call] = timer
         call.add_done_callback(lambda call: self._leave(key, call))
         if number == 0:
             self._on_change()
         return call
 
-    def answer(self, key: Key, verdict: Verdict) -> None:
-        """Give every call that waits for a deployment the same verdict."""
+    def answer(self, key: DeploymentKey, decision: Decision) -> None:
+        """Apply a decision to every call that waits for a deployment."""
         for call in list(self._waiting.get(key, ())):
-            self._end(key, call, verdict)
+            self._end(key, call, decision)
 
-    def _end(self, key: Key, call: asyncio.Future[Verdict], verdict: Verdict) -> None:
+    def _end(self, key: DeploymentKey, call: asyncio.Future[Decision], decision: Decision) -> None:
         if not call.done():
-            call.set_result(verdict)
+            call.set_result(decision)
         self._leave(key, call)
 
-    def _leave(self, key: Key, call: asyncio.Future[Verdict]) -> None:
+    def _leave(self, key: DeploymentKey, call: asyncio.Future[Decision]) -> None:
         calls = self._waiting.get(key)
         if calls is None or call not in calls:
             return

@@ -57,7 +57,7 @@ def show(report: Report, format_: str) -> None:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Return a report as the document that ``docs/checks.md`` describes."""
+    """Return a report as the document that ``docs/reference/checks.md`` describes."""
     comparison = report.comparison
     return {
         "version": JSON_VERSION,

@@ -136,7 +136,7 @@ def as_lines(services: Mapping[str, Listed], descriptors: Descriptors, problems:
 
 
 def as_json(services: Mapping[str, Listed], descriptors: Descriptors, problems: Mapping[str, str]) -> dict[str, Any]:
-    """Return services as ``--json`` prints them; ``docs/cli.md`` describes it."""
+    """Return services as ``--json`` prints them; ``docs/reference/cli.md`` describes it."""
     return {
         "services": [
             {

@@ -87,7 +87,7 @@ def metadata_lines(pairs: Iterable[tuple[str, str | bytes]]) -> Iterator[str]:
 
 
 def as_json(outcome: Outcome, shown: list[Any], messages: Messages) -> dict[str, Any]:
-    """Return a whole call as ``--json`` prints it; ``docs/cli.md`` describes it.
+    """Return a whole call as ``--json`` prints it; ``docs/reference/cli.md`` describes it.
 
     Args:
         outcome: How the call ended.

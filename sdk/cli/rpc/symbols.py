@@ -72,7 +72,7 @@ def describe_all(schema: Schema, services: Iterable[str]) -> tuple[Descriptors, 
         for each in wanted:
             try:
                 schema.describe([each])
-            except ServerError as error:  # noqa: PERF203  # the others are shown all the same
+            except ServerError as error:  # the others are shown all the same
                 problems[each] = str(error)
         if len(problems) == len(wanted):
             raise

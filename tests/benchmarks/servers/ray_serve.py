@@ -24,12 +24,12 @@ if HAPROXY:
     )
 
 import ray  # noqa: E402 - it reads the environment when it is imported
-from handlers import Handlers  # noqa: E402
 from ray import serve  # noqa: E402
 from ray.serve.config import gRPCOptions  # noqa: E402
 
-from servers.cluster import start_ray  # noqa: E402
-from servers.reporting import commands, free_port, report  # noqa: E402
+from tests.benchmarks.handlers import Handlers  # noqa: E402
+from tests.benchmarks.servers.cluster import start_ray  # noqa: E402
+from tests.benchmarks.servers.reporting import commands, free_port, report  # noqa: E402
 
 
 def main() -> None:

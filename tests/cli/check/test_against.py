@@ -12,7 +12,6 @@ from typing import Any
 
 import grpc
 import pytest
-from cluster import free_port
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection
@@ -22,6 +21,7 @@ from sdk._protos.descriptors import gather
 from sdk.cli.check.against import compare_against
 from sdk.cli.check.report import Comparison
 from sdk.errors import OptionsError, ServerError
+from tests.support.cluster import free_port
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SERVICES = [USER_DEFINED_SERVICE, IMAGE_CLASSIFICATION_SERVICE]

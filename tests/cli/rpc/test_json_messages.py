@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from desk_server import Ticket
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
@@ -16,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sdk._protos.descriptors import Descriptors, gather
 from sdk.cli.rpc.json_messages import Messages, UnprintableError, dumps
 from sdk.cli.rpc.json_stream import JsonError, JsonStream
+from tests.support.desk_server import Ticket
 
 
 def pool() -> DescriptorPool:

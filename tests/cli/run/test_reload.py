@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from cluster import free_port
-from test_new import contents
 
 from sdk.cli.main import main
 from sdk.cli.run import redeploy, reload
 from sdk.cli.run.redeploy import Order
 from sdk.cli.run.regenerate import CodegenFailedError, Generator
 from sdk.cli.run.reload import Reloader
+from tests.cli.test_new import contents
+from tests.support.cluster import free_port
 
 PROTO = 'syntax = "proto3";\npackage shop;\nmessage Order { string item = 1; }\n'
 TABLE = '[tool.sdk.codegen]\nprotos = ["protos"]\nout = "gen"\n'

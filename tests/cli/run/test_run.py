@@ -15,8 +15,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from cluster import free_port
-from conftest import SDK, Run
+
+from tests.support.cluster import free_port
+from tests.support.processes import processes_with
+from tests.support.sdk_command import SDK, Run, only_line
 
 
 @contextlib.contextmanager
@@ -25,23 +27,6 @@ def taken_port() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield listener.getsockname()[1]
-
-
-def processes_with(mark: str) -> list[str]:
-    """Return the command lines of all processes that inherited this mark in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if mark.encode() in (entry / "environ").read_bytes():
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200])
-    return found
-
-
-def only_line(result: subprocess.CompletedProcess[str]) -> str:
-    assert "Traceback" not in result.stderr
-    (line,) = result.stderr.strip().splitlines()
-    return line
 
 
 @pytest.mark.parametrize("ending", ["Ctrl-C", "SIGTERM"])

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from cluster import free_port
-from conftest import SDK, Run
-from test_run import only_line, processes_with
+
+from tests.support.cluster import free_port
+from tests.support.processes import processes_with
+from tests.support.sdk_command import SDK, Run, only_line
 
 CONFIG = """\
 grpc_options: {{port: {port}}}

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from certificates import Authority, Pair
-from cluster import free_port
-from conftest import SDK
+
+from tests.support.certificates import Authority, Pair
+from tests.support.cluster import free_port
+from tests.support.sdk_command import SDK
 
 AUTHORITY = Authority("tests")
 SERVER, ANN = AUTHORITY.sign("server", dns=("localhost",)), AUTHORITY.sign("ann")

@@ -1,11 +1,11 @@
-"""What the proxy answers to calls that Envoy has no route for."""
+"""Status of calls without a route."""
 
 from __future__ import annotations
 
 import grpc
 import pytest
 
-from sdk._ingress.builtin.services import refusal
+from sdk._ingress.builtin.services import no_route_status
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 NOT_FOUND, UNIMPLEMENTED = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED
@@ -41,7 +41,7 @@ A, B = Application("a", (Deployment("D", ("t.T", "t.U")),)), Application("b", (D
         ),
     ],
 )
-def test_refusals(
+def test_no_route_status(
     applications: tuple[Application, ...],
     by_service: bool,
     path: str,
@@ -49,10 +49,10 @@ def test_refusals(
     code: grpc.StatusCode,
     details: str,
 ) -> None:
-    assert refusal(Snapshot(1, applications, by_service), path, application) == (code, details)
+    assert no_route_status(Snapshot(1, applications, by_service), path, application) == (code, details)
 
 
-def test_the_messages_have_the_shape_of_ray_serves_own() -> None:
+def test_the_messages_match_ray_serves_protos() -> None:
     from ray.serve.generated import serve_pb2
 
     from sdk._gen import serve_api_pb2

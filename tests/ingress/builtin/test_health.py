@@ -9,7 +9,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
-from sdk._ingress.builtin.health import Health, status_of
+from sdk._ingress.builtin.health import HealthServicer, status_of
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 SERVING, NOT_SERVING, UNKNOWN = 1, 2, 3
@@ -49,19 +49,19 @@ class Context:
         ("t.T", "b", NOT_SERVING),
         ("t.U", None, NOT_SERVING),
         ("t.U", "b", None),
-        ("t.Z", "b", SERVING),  # it is scaled to zero and wakes on a call
+        ("t.Z", "b", SERVING),  # scaled to zero: a call starts a replica
         ("t.X", None, None),
     ],
 )
-def test_a_service_is_healthy_when_it_has_a_replica(service: str, application: str | None, status: int | None) -> None:
+def test_a_service_is_serving_if_it_has_a_replica(service: str, application: str | None, status: int | None) -> None:
     assert status_of(TABLE, service, application) == status
 
 
-def health(table: list[Snapshot]) -> Health:
-    return Health(lambda: table[-1], frozenset({"built.In"}))
+def health(table: list[Snapshot]) -> HealthServicer:
+    return HealthServicer(lambda: table[-1], frozenset({"built.In"}))
 
 
-def check(health: Health, service: str, *metadata: tuple[str, str]) -> tuple[int | None, Context]:
+def check(health: HealthServicer, service: str, *metadata: tuple[str, str]) -> tuple[int | None, Context]:
     context = Context(*metadata)
 
     async def call() -> int | None:
@@ -76,7 +76,7 @@ def check(health: Health, service: str, *metadata: tuple[str, str]) -> tuple[int
 
 def test_check() -> None:
     it = health([TABLE])
-    assert check(it, "")[0] == SERVING, "the proxy answers, whatever the applications do"
+    assert check(it, "")[0] == SERVING, "the proxy answers whatever the state of applications"
     assert check(it, "built.In")[0] == SERVING
     assert check(it, "t.U")[0] == NOT_SERVING
     status, context = check(it, "t.X", ("request_id", "7"))
@@ -86,7 +86,7 @@ def test_check() -> None:
 
 
 def test_list() -> None:
-    def statuses(it: Health, *metadata: tuple[str, str]) -> dict[str, int]:
+    def statuses(it: HealthServicer, *metadata: tuple[str, str]) -> dict[str, int]:
         answer = asyncio.run(it._list(pb.HealthListRequest(), Context(*metadata)))  # type: ignore[arg-type]
         return {service: each.status for service, each in answer.statuses.items()}
 
@@ -98,18 +98,18 @@ def test_list() -> None:
     assert statuses(it) == dict.fromkeys(everywhere, NOT_SERVING)
 
 
-def test_watch_tells_every_change_once() -> None:
+def test_watch_sends_every_change_once() -> None:
     table = [Snapshot(0)]
 
     async def scenario() -> list[int]:
         it = health(table)
         seen: list[int] = []
-        told = asyncio.Event()
+        sent = asyncio.Event()
 
         async def watch() -> None:
             async for answer in it._watch(pb.HealthCheckRequest(service="t.T"), Context()):  # type: ignore[arg-type]
                 seen.append(answer.status)
-                told.set()
+                sent.set()
 
         task = asyncio.create_task(watch())
         for change in (None, TABLE, "drain"):
@@ -117,10 +117,10 @@ def test_watch_tells_every_change_once() -> None:
                 table.append(change)
             it.is_draining = change == "drain"
             it.notify()
-            await asyncio.wait_for(told.wait(), 5)
-            told.clear()
+            await asyncio.wait_for(sent.wait(), 5)
+            sent.clear()
         table.append(TABLE)
-        it.notify()  # nothing is another for this service
+        it.notify()  # nothing has changed for this service
         await asyncio.sleep(0)
         task.cancel()
         return seen

@@ -1,4 +1,4 @@
-"""Server reflection from what replicas announce, without sockets."""
+"""Server reflection from the descriptors of replicas, without sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from user_defined_protos_pb2 import DESCRIPTOR
 
-from sdk._ingress.builtin.reflection import Reflection, announce
+from sdk._ingress.builtin.reflection import ReflectionServicer, serialize_descriptors
 from sdk._ingress.builtin.services import SERVICES
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 
@@ -40,7 +40,7 @@ class Rig:
                 for name, service, digest, _ in applications
             ),
         )
-        handlers = Reflection(lambda: self.snapshot, self._fetch, SERVICES).handlers()
+        handlers = ReflectionServicer(lambda: self.snapshot, self._fetch, SERVICES).handlers()
         assert set(handlers) == {V1ALPHA, V1ALPHA.replace("v1alpha", "v1")}
         self._method = handlers[V1ALPHA].stream_stream
 
@@ -77,29 +77,29 @@ def file(name: str, package: str, message: str) -> bytes:
     return FileDescriptorSet(file=[proto]).SerializeToString()
 
 
-def test_a_replica_announces_its_files_after_those_that_they_import() -> None:
+def test_imports_come_before_the_files_that_import_them() -> None:
     pool = DescriptorPool()
     base = FileDescriptorProto(name="base.proto", package="b", syntax="proto3")
     base.message_type.add(name="B")
     user = FileDescriptorProto(name="user.proto", package="u", syntax="proto3", dependency=["base.proto"])
     pool.Add(base)
     pool.Add(user)
-    digest, data = announce([pool.FindFileByName("user.proto"), pool.FindFileByName("base.proto")])
+    digest, data = serialize_descriptors([pool.FindFileByName("user.proto"), pool.FindFileByName("base.proto")])
     assert [each.name for each in FileDescriptorSet.FromString(data).file] == ["base.proto", "user.proto"]
-    assert announce([pool.FindFileByName("user.proto")]) == (digest, data)
+    assert serialize_descriptors([pool.FindFileByName("user.proto")]) == (digest, data)
 
 
-def test_services_and_files_are_those_of_the_replicas() -> None:
-    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *announce([DESCRIPTOR])))
+def test_services_and_files_come_from_the_replicas() -> None:
+    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([DESCRIPTOR])))
     assert rig.services() == {"userdefinedprotos.UserDefinedService"}
     found = rig.file_of("userdefinedprotos.UserDefinedService")
     assert found is not None
     assert [service.name for service in found.service] == ["UserDefinedService", "ImageClassificationService"]
     assert rig.file_of("userdefinedprotos.Nothing") is None
-    assert len(rig.fetched) == 1, "asked for once"
+    assert len(rig.fetched) == 1, "fetched once"
 
 
-def test_the_proxys_own_services_are_described_too() -> None:
+def test_the_services_of_the_proxy_are_described_too() -> None:
     rig = Rig()
     for service in SERVICES:
         found = rig.file_of(service)
@@ -107,7 +107,7 @@ def test_the_proxys_own_services_are_described_too() -> None:
         assert f"{found.package}.{found.service[0].name}" == service
 
 
-def test_each_application_has_its_own_view() -> None:
+def test_reflection_is_separate_for_each_application() -> None:
     rig = Rig(("a", "x.S", "1", file("x.proto", "x", "Old")), ("b", "x.S", "2", file("x.proto", "x", "New")))
     for application, message in (("a", "Old"), ("b", "New"), ("", "Old")):
         found = rig.file_of("x.S", application)
@@ -116,7 +116,7 @@ def test_each_application_has_its_own_view() -> None:
     assert rig.services("c") == set()
 
 
-def test_a_new_version_of_an_application_is_seen() -> None:
+def test_a_new_version_of_an_application_replaces_the_old_one() -> None:
     rig = Rig(("a", "x.S", "1", file("x.proto", "x", "Old")))
     assert rig.file_of("x.Old") is not None
     rig.sets["2"] = file("x.proto", "x", "New")
@@ -125,7 +125,7 @@ def test_a_new_version_of_an_application_is_seen() -> None:
     assert rig.file_of("x.New") is not None
 
 
-def test_an_application_whose_descriptors_nobody_has_is_listed_all_the_same() -> None:
+def test_an_application_without_descriptors_is_listed() -> None:
     rig = Rig(("a", "x.S", "", b""))
     assert rig.services() == {"x.S"}
     assert rig.file_of("x.S") is None

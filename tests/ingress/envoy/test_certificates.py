@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import Authority, Pair
 from cryptography.hazmat.primitives import serialization
 
 from sdk import GrpcOptions, OptionsError
 from sdk._ingress.envoy.certificates import check_certificates
 from sdk.errors import IngressError
+from tests.support.certificates import Authority, Pair
 
 AUTHORITY = Authority("tests")
 ONE, OTHER = AUTHORITY.sign("one"), AUTHORITY.sign("other")
@@ -31,13 +31,13 @@ def options(folder: Path, pair: Pair, ca: bytes | None = AUTHORITY.certificate) 
     return GrpcOptions(tls_certificate=certificate, tls_private_key=key, tls_client_ca=str(folder / "ca.crt"))
 
 
-def test_files_that_fit(tmp_path: Path) -> None:
+def test_valid_files(tmp_path: Path) -> None:
     check_certificates(options(tmp_path, Pair(ONE.certificate + AUTHORITY.certificate, ONE.key)))
     check_certificates(GrpcOptions())
 
 
 @pytest.mark.parametrize(
-    ("pair", "ca", "says"),
+    ("pair", "ca", "message"),
     [
         (
             Pair(ONE.certificate, OTHER.key),
@@ -45,34 +45,34 @@ def test_files_that_fit(tmp_path: Path) -> None:
             r"tls_private_key \S+/server.key is not the key of the certificate \S+",
         ),
         (ONE, None, r"tls_client_ca \S+/ca.crt: No such file or directory"),
-        (ONE, b"text", r"tls_client_ca \S+/ca.crt: it is not a certificate in PEM"),
-        (Pair(ONE.key, ONE.key), None, r"tls_certificate \S+/server.crt: it is not a certificate in PEM"),
+        (ONE, b"text", r"tls_client_ca \S+/ca.crt: not a certificate in PEM"),
+        (Pair(ONE.key, ONE.key), None, r"tls_certificate \S+/server.crt: not a certificate in PEM"),
         (
             Pair(ONE.certificate, ONE.certificate),
             None,
-            r"tls_private_key \S+/server.key: it is not a private key in PEM",
+            r"tls_private_key \S+/server.key: not a private key in PEM",
         ),
-        (Pair(ONE.certificate, encrypted(ONE.key)), None, "it is encrypted, and Envoy has no password"),
-        (EXPIRED, None, r"tls_certificate \S+/server.crt: it expired on 20\d\d-\d\d-\d\d \d\d:\d\d UTC"),
+        (Pair(ONE.certificate, encrypted(ONE.key)), None, "the key is encrypted, and Envoy has no password"),
+        (EXPIRED, None, r"tls_certificate \S+/server.crt: expired on 20\d\d-\d\d-\d\d \d\d:\d\d UTC"),
     ],
 )
-def test_files_that_do_not_fit(tmp_path: Path, pair: Pair, ca: bytes | None, says: str) -> None:
-    with pytest.raises(IngressError, match=says):
+def test_invalid_files_are_rejected(tmp_path: Path, pair: Pair, ca: bytes | None, message: str) -> None:
+    with pytest.raises(IngressError, match=message):
         check_certificates(options(tmp_path, pair, ca))
 
 
-def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     given = options(tmp_path, Pair(b"", b""))
     Path(given.tls_certificate or "").unlink()
     with pytest.raises(IngressError) as raised:
         check_certificates(given)
     assert str(raised.value).startswith("TLS: tls_certificate ")
     assert "No such file" in str(raised.value)
-    assert "is not a private key" in str(raised.value)
+    assert "not a private key" in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ({"tls_certificate": "/a"}, "must be given together"),
         ({"tls_private_key": "/a"}, "must be given together"),
@@ -84,6 +84,6 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         ({"tls_certificate": 1, "tls_private_key": "/b"}, "tls_certificate must be an absolute path or None, not 1"),
     ],
 )
-def test_options_that_do_not_fit(given: dict[str, Any], says: str) -> None:
-    with pytest.raises(OptionsError, match=says):
+def test_inconsistent_options_are_rejected(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionsError, match=message):
         GrpcOptions(**given)

@@ -1,9 +1,12 @@
-"""Envoy's supervisor, with a process that stands for Ray's node and one that stands for Envoy."""
+"""Envoy's supervisor, with sleeping processes as Ray's node and as Envoy."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
+import pickle
+import pickletools
 import signal
 import subprocess
 import sys
@@ -13,13 +16,22 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import is_alive, workers
 
 from sdk._ingress.envoy import adoption
-from sdk._ingress.envoy.adoption import SupervisedEnvoy, Table, adopt, find, keep_table, kept_table, start
-from sdk._ingress.envoy.supervisor import Needed, Plan, Restarts, start_of
-from sdk._xds.snapshot import Snapshot
+from sdk._ingress.envoy.adoption import (
+    StoredTables,
+    SupervisedEnvoy,
+    adopt,
+    find_running_envoy,
+    load_tables,
+    start_envoy,
+    store_tables,
+)
+from sdk._ingress.envoy.supervisor import IdleDeadline, RestartBackoff, SupervisorConfig, process_start_time
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.errors import IngressError
+from tests.support.loops import PATIENCE_S
+from tests.support.processes import is_alive, workers
 
 SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"]
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
@@ -39,26 +51,33 @@ def node() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def plan(node: subprocess.Popen[bytes], command: list[str] = SLEEP, patience_s: float = 30.0) -> Plan:
-    began = start_of(node.pid)
+def config(node: subprocess.Popen[bytes], command: list[str] = SLEEP, idle_timeout_s: float = 30.0) -> SupervisorConfig:
+    began = process_start_time(node.pid)
     assert began is not None
-    return Plan("digest", command, node.pid, began, patience_s)
+    return SupervisorConfig("digest", command, node.pid, began, idle_timeout_s)
 
 
-async def started(folder: Path, plan: Plan) -> SupervisedEnvoy:
+async def started(folder: Path, config: SupervisorConfig) -> SupervisedEnvoy:
     folder.mkdir(mode=0o700)
-    envoy = await start(folder, plan)
-    if not envoy.report.envoy_pid:
-        await anext_report(envoy)
+    envoy = await start_envoy(folder, config)
+    if not envoy.state.envoy_pid:
+        await next_state(envoy)
     return envoy
 
 
-async def anext_report(envoy: SupervisedEnvoy) -> None:
-    await asyncio.wait_for(envoy.reports().__anext__(), 10)
+async def next_state(envoy: SupervisedEnvoy) -> None:
+    await asyncio.wait_for(envoy.states().__anext__(), PATIENCE_S)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
+def ignores_sigterm(pid: int) -> bool:
+    """Return whether a process ignores SIGTERM (SigIgn in proc(5)). One that has just started does not yet."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(mask, 16) & 1 << (signal.SIGTERM - 1))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -70,15 +89,15 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 def test_envoy_outlives_the_actor_and_the_next_one_finds_it(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
-        first = await started(folder, plan(node))
-        first.leave()
-        second = await find(folder)
+        first = await started(folder, config(node))
+        first.disconnect()
+        second = await find_running_envoy(folder)
         assert second is not None
-        assert second.is_ours
-        assert second.report == first.report
-        assert is_alive(second.report.envoy_pid)
+        assert second.is_own
+        assert second.state == first.state
+        assert is_alive(second.state.envoy_pid)
         await second.stop()
-        assert not is_alive(first.report.envoy_pid)
+        assert not is_alive(first.state.envoy_pid)
         assert not folder.exists()
 
     run(test)
@@ -86,26 +105,26 @@ def test_envoy_outlives_the_actor_and_the_next_one_finds_it(folder: Path, node: 
 
 def test_only_an_envoy_that_would_be_started_now_is_adopted(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
-        assert await adopt(folder, plan(node)) is None, "there is none"
-        first = await started(folder, plan(node))
-        first.leave()
-        same = await adopt(folder, plan(node))
+        assert await adopt(folder, config(node)) is None, "no Envoy is running"
+        first = await started(folder, config(node))
+        first.disconnect()
+        same = await adopt(folder, config(node))
         assert same is not None
-        assert same.report.envoy_pid == first.report.envoy_pid
-        same.leave()
-        assert await adopt(folder, plan(node)._replace(digest="another")) is None
-        assert not is_alive(first.report.envoy_pid)
+        assert same.state.envoy_pid == first.state.envoy_pid
+        same.disconnect()
+        assert await adopt(folder, config(node)._replace(digest="another")) is None
+        assert not is_alive(first.state.envoy_pid)
         assert not folder.exists()
 
     run(test)
 
 
-def test_it_is_nobodys_child_and_in_a_session_of_its_own(folder: Path, node: subprocess.Popen[bytes]) -> None:
+def test_the_supervisor_is_a_daemon_in_a_separate_session(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
         before = workers(os.getpid(), sys.executable)
-        envoy = await started(folder, plan(node))
-        supervisor = os.getsid(envoy.report.envoy_pid)
-        assert supervisor not in (os.getsid(0), envoy.report.envoy_pid)
+        envoy = await started(folder, config(node))
+        supervisor = os.getsid(envoy.state.envoy_pid)
+        assert supervisor not in (os.getsid(0), envoy.state.envoy_pid)
         assert node.pid in before
         assert workers(os.getpid(), sys.executable) == before
         await envoy.stop()
@@ -113,39 +132,40 @@ def test_it_is_nobodys_child_and_in_a_session_of_its_own(folder: Path, node: sub
     run(test)
 
 
-def test_nothing_is_left_when_the_node_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
+def test_envoy_and_folder_are_removed_if_the_node_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
-        envoy = await started(folder, plan(node, [*SLEEP[:-1], STUBBORN]))
+        envoy = await started(folder, config(node, [*SLEEP[:-1], STUBBORN]))
+        await until(lambda: ignores_sigterm(envoy.state.envoy_pid))
         node.kill()
-        await until(lambda: not is_alive(envoy.report.envoy_pid) and not folder.exists())
-        envoy.leave()
+        await until(lambda: not is_alive(envoy.state.envoy_pid) and not folder.exists())
+        envoy.disconnect()
 
     run(test)
 
 
-def test_nothing_is_left_when_no_actor_comes(folder: Path, node: subprocess.Popen[bytes]) -> None:
+def test_envoy_and_folder_are_removed_if_no_actor_connects(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
-        envoy = await started(folder, plan(node, patience_s=0.5))
+        envoy = await started(folder, config(node, idle_timeout_s=0.5))
         await asyncio.sleep(1)
-        assert is_alive(envoy.report.envoy_pid), "an actor is connected"
-        envoy.leave()
-        await until(lambda: not is_alive(envoy.report.envoy_pid) and not folder.exists())
+        assert is_alive(envoy.state.envoy_pid), "an actor is connected"
+        envoy.disconnect()
+        await until(lambda: not is_alive(envoy.state.envoy_pid) and not folder.exists())
 
     run(test)
 
 
 def test_a_killed_envoy_is_started_again_and_reported(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
-        envoy = await started(folder, plan(node))
-        before = envoy.report.envoy_pid
+        envoy = await started(folder, config(node))
+        before = envoy.state.envoy_pid
         os.kill(before, signal.SIGKILL)
         seen = []
-        async for report in envoy.reports():
-            seen.append((bool(report.envoy_pid), report.exit_code, report.starts))
-            if report.envoy_pid:
+        async for state in envoy.states():
+            seen.append((bool(state.envoy_pid), state.exit_code, state.starts))
+            if state.envoy_pid:
                 break
         assert seen == [(False, -9, 1), (True, -9, 2)]
-        assert is_alive(envoy.report.envoy_pid)
+        assert is_alive(envoy.state.envoy_pid)
         await envoy.stop()
 
     run(test)
@@ -153,84 +173,120 @@ def test_a_killed_envoy_is_started_again_and_reported(folder: Path, node: subpro
 
 def test_a_killed_supervisor_takes_envoy_with_it(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
-        envoy = await started(folder, plan(node))
-        os.kill(os.getsid(envoy.report.envoy_pid), signal.SIGKILL)
-        assert [report async for report in envoy.reports()] == []
-        envoy.leave()
-        await until(lambda: not is_alive(envoy.report.envoy_pid))
-        assert await find(folder) is None
-        again = await start(folder, plan(node))
+        envoy = await started(folder, config(node))
+        os.kill(os.getsid(envoy.state.envoy_pid), signal.SIGKILL)
+        assert [state async for state in envoy.states()] == []
+        envoy.disconnect()
+        await until(lambda: not is_alive(envoy.state.envoy_pid))
+        assert await find_running_envoy(folder) is None
+        again = await start_envoy(folder, config(node))
         await again.stop()
 
     run(test)
 
 
-def test_an_envoy_that_does_not_end_by_itself_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
+def test_an_envoy_that_ignores_sigterm_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
-        envoy = await started(folder, plan(node, [*SLEEP[:-1], STUBBORN]))
-        await asyncio.sleep(0.3)  # until it ignores SIGTERM
+        envoy = await started(folder, config(node, [*SLEEP[:-1], STUBBORN]))
+        await until(lambda: ignores_sigterm(envoy.state.envoy_pid))
         await envoy.stop()
-        assert not is_alive(envoy.report.envoy_pid)
+        assert not is_alive(envoy.state.envoy_pid)
 
     run(test)
 
 
-def test_what_cannot_be_started_says_why(folder: Path, node: subprocess.Popen[bytes]) -> None:
+def test_a_supervisor_that_can_not_start_gives_the_reason(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
         folder.mkdir(mode=0o700)
         (folder / "supervisor.json").mkdir()
         with pytest.raises(OSError, match="supervisor"):
-            await start(folder, plan(node))
+            await start_envoy(folder, config(node))
 
     run(test)
 
 
-def test_a_plan_for_a_node_that_has_ended_starts_nothing(folder: Path, node: subprocess.Popen[bytes]) -> None:
+def test_the_supervisor_does_not_start_if_the_node_has_ended(folder: Path, node: subprocess.Popen[bytes]) -> None:
     async def test() -> None:
         folder.mkdir(mode=0o700)
         with pytest.raises(OSError, match=r"did not start.*Ray's node has ended"):
-            await start(folder, plan(node)._replace(node_start=1))
+            await start_envoy(folder, config(node)._replace(node_start=1))
 
     run(test)
 
 
-def test_a_folder_that_others_can_enter_is_refused(folder: Path) -> None:
+def test_a_folder_that_others_can_enter_is_rejected(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o755)
     with pytest.raises(IngressError, match="private"):
-        asyncio.run(find(folder))
+        asyncio.run(find_running_envoy(folder))
 
 
-def test_the_routing_table_is_kept_for_the_next_actor(folder: Path) -> None:
+def test_the_routing_table_is_stored_for_the_next_actor(folder: Path) -> None:
     folder.mkdir()
-    assert kept_table(folder) is None
-    keep_table(folder, Table(Snapshot(8), Snapshot(7)))
-    assert kept_table(folder) == Table(Snapshot(8), Snapshot(7))
+    assert load_tables(folder) is None
+    store_tables(folder, StoredTables(Snapshot(8), Snapshot(7)))
+    assert load_tables(folder) == StoredTables(Snapshot(8), Snapshot(7))
 
 
-def test_a_plan_differs_with_all_that_makes_an_envoy_another() -> None:
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"\x80\x04c" + b"sdk.ingress.survivor\nTable\n.",  # format 1: a pickle alone, of a class that has moved
+        b"sdk-routing-table 999\nwhatever it holds",
+    ],
+    ids=["without a format number", "newer"],
+)
+def test_a_stored_routing_table_of_another_format_is_ignored(
+    folder: Path, stored: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.mkdir()
+    store_tables(folder, StoredTables(Snapshot(8), Snapshot(7)))
+    (path,) = folder.iterdir()
+    path.write_bytes(stored)
+    assert load_tables(folder) is None
+    assert "ignoring the stored routing table" in caplog.text
+
+
+def test_the_digest_depends_on_command_bootstrap_and_options() -> None:
     command = [sys.executable, "x"]
     others = [(command, b"other", "port=1"), (command, b"boot", "port=2"), ([*command, "y"], b"boot", "port=1")]
-    plans = [adoption.make_plan(command, b"boot", "port=1"), *(adoption.make_plan(*other) for other in others)]
-    assert len({plan.digest for plan in plans}) == 4
-    assert adoption.make_plan(command, b"boot", "port=1") == plans[0]
+    configs = [adoption.make_config(command, b"boot", "port=1"), *(adoption.make_config(*other) for other in others)]
+    assert len({config.digest for config in configs}) == 4
+    assert adoption.make_config(command, b"boot", "port=1") == configs[0]
 
 
-def test_envoy_is_needed_while_an_actor_is_connected_and_for_a_while_after() -> None:
-    needed = Needed(30.0, now=100.0)
-    assert needed.until == 130
-    needed.connected()
-    needed.connected()
-    needed.disconnected(now=110.0)
-    assert needed.until is None, "another actor is there"
-    needed.disconnected(now=111.0)
-    assert needed.until == 141
+def test_the_idle_deadline_starts_when_the_last_actor_disconnects() -> None:
+    deadline = IdleDeadline(30.0, now=100.0)
+    assert deadline.at == 130
+    deadline.connected()
+    deadline.connected()
+    deadline.disconnected(now=110.0)
+    assert deadline.at is None, "another actor is there"
+    deadline.disconnected(now=111.0)
+    assert deadline.at == 141
 
 
-def test_an_envoy_that_keeps_dying_is_started_ever_more_slowly() -> None:
-    restarts = Restarts()
-    assert restarts.delay(lived_s=3600) == 0
-    delays = [restarts.delay(lived_s=0.01) for _ in range(6)]
+def test_restarts_of_an_envoy_that_keeps_dying_back_off() -> None:
+    backoff = RestartBackoff()
+    assert backoff.delay(lived_s=3600) == 0
+    delays = [backoff.delay(lived_s=0.01) for _ in range(6)]
     assert delays == sorted(delays)
     assert delays[-1] == 1
-    assert restarts.delay(lived_s=3600) == 0
+    assert backoff.delay(lived_s=3600) == 0
+
+
+def test_the_format_of_the_stored_table_has_not_changed_without_a_new_number() -> None:
+    endpoint = Endpoint("r", "127.0.0.1", 4000)
+    table = Snapshot(1, (Application("app", (Deployment("D", ("t.T",), (endpoint,)),)),))
+    stored = pickle.dumps(StoredTables(table, table), protocol=2)
+    classes = {argument for opcode, argument, _ in pickletools.genops(stored) if opcode.name == "GLOBAL"}
+    fields = {cls.__name__: len(dataclasses.fields(cls)) for cls in (Snapshot, Application, Deployment, Endpoint)}
+    assert adoption._TABLE_FORMAT == b"sdk-routing-table 2", "update the numbers below, too"
+    assert {name for name in classes if name.startswith("sdk")} == {
+        "sdk._ingress.envoy.adoption StoredTables",
+        "sdk._xds.snapshot Application",
+        "sdk._xds.snapshot Deployment",
+        "sdk._xds.snapshot Endpoint",
+        "sdk._xds.snapshot Snapshot",
+    }
+    assert fields == {"Snapshot": 5, "Application": 2, "Deployment": 7, "Endpoint": 5}

@@ -1,4 +1,4 @@
-"""The waiting room, and who has replicas started for it: no sockets, and a clock that the tests turn."""
+"""Waiting calls, activator and gate, without sockets and with a fake clock."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._ingress.scale_to_zero.activator import Waking
+from sdk._ingress.scale_to_zero.activator import Activator
 from sdk._ingress.scale_to_zero.gate import Gate
-from sdk._ingress.scale_to_zero.waiting_calls import GOES_ON, Verdict, WaitingRoom
+from sdk._ingress.scale_to_zero.waiting_calls import ALLOW, Decision, WaitingCalls
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
 KEY = ("app", "Greeter")
@@ -20,7 +20,7 @@ OTHER = ("app", "Fruit")
 
 
 class Clock:
-    """Seconds that pass when a test says so, with an event loop's ``call_later``."""
+    """Fake clock with an event loop's ``call_later``; tests advance it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -53,69 +53,69 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 10))
 
 
-def test_calls_wait_until_they_are_answered_each_deployments_alone() -> None:
+def test_calls_wait_for_their_deployment_only() -> None:
     async def scenario() -> None:
-        room = WaitingRoom()
-        mine = [room.enter(KEY, limit=9) for _ in range(3)]
-        other = room.enter(OTHER, limit=9)
-        assert room.counts == {KEY: 3, OTHER: 1}
-        room.answer(KEY, GOES_ON)
-        assert [await call for call in mine] == [GOES_ON] * 3
-        assert room.counts == {OTHER: 1}
+        waiting = WaitingCalls()
+        mine = [waiting.enter(KEY, limit=9) for _ in range(3)]
+        other = waiting.enter(OTHER, limit=9)
+        assert waiting.counts == {KEY: 3, OTHER: 1}
+        waiting.answer(KEY, ALLOW)
+        assert [await call for call in mine] == [ALLOW] * 3
+        assert waiting.counts == {OTHER: 1}
         assert not other.done()
-        room.answer(KEY, GOES_ON)
+        waiting.answer(KEY, ALLOW)
 
     run(scenario())
 
 
-def test_the_limit_is_each_deployments_and_the_refusal_is_immediate() -> None:
+def test_the_limit_applies_per_deployment_and_at_once() -> None:
     async def scenario() -> None:
-        room = WaitingRoom()
-        waits = [room.enter(KEY, limit=2) for _ in range(2)]
-        refused = room.enter(KEY, limit=2)
+        waiting = WaitingCalls()
+        waits = [waiting.enter(KEY, limit=2) for _ in range(2)]
+        refused = waiting.enter(KEY, limit=2)
         assert refused.result().code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "2 requests wait for the first replica of application 'app'" in refused.result().details
-        assert not room.enter(OTHER, limit=2).done()
+        assert "2 requests already wait for the first replica of application 'app'" in refused.result().details
+        assert not waiting.enter(OTHER, limit=2).done()
         waits[0].cancel()
         await asyncio.sleep(0)
-        assert not room.enter(KEY, limit=2).done(), "the one whose client has gone left its place"
+        assert not waiting.enter(KEY, limit=2).done(), "a cancelled call does not count"
 
     run(scenario())
 
 
-def test_each_call_has_its_deadline() -> None:
+def test_a_call_ends_at_its_deadline() -> None:
     async def scenario() -> None:
         clock = Clock()
-        room = WaitingRoom(call_later=clock.call_later)
-        soon, later, never = (room.enter(KEY, limit=9, timeout_s=seconds) for seconds in (1.0, 2.0, None))
+        waiting = WaitingCalls(call_later=clock.call_later)
+        soon, later, never = (waiting.enter(KEY, limit=9, timeout_s=seconds) for seconds in (1.0, 2.0, None))
         clock.forward(0.9)
         assert not soon.done()
         clock.forward(0.2)
-        assert soon.result() == Verdict(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
-        assert room.counts == {KEY: 2}
-        room.answer(KEY, GOES_ON)
-        assert (await later, await never) == (GOES_ON, GOES_ON)
+        assert soon.result() == Decision(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
+        assert waiting.counts == {KEY: 2}
+        waiting.answer(KEY, ALLOW)
+        assert (await later, await never) == (ALLOW, ALLOW)
         assert not clock.timers, "no timer outlives its call"
 
     run(scenario())
 
 
-def test_a_change_is_the_first_call_and_the_last() -> None:
+def test_a_change_is_reported_for_the_first_and_the_last_call() -> None:
     async def scenario() -> None:
         changes: list[dict[Any, int]] = []
-        room = WaitingRoom(on_change=lambda: changes.append(room.counts))
-        first, second = room.enter(KEY, limit=9), room.enter(KEY, limit=9)
+        waiting = WaitingCalls(on_change=lambda: changes.append(waiting.counts))
+        first, second = waiting.enter(KEY, limit=9), waiting.enter(KEY, limit=9)
         first.cancel()
         second.cancel()
         await asyncio.sleep(0)
         assert changes == [{KEY: 1}, {}]
-        assert not room.counts
+        assert not waiting.counts
 
     run(scenario())
 
 
 class Starter:
-    """Starts replicas when the test says so."""
+    """Fake starter of replicas."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -136,59 +136,59 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_a_deployment_is_woken_once_however_many_wait_at_however_many_proxies() -> None:
+def test_a_deployment_is_activated_once_for_all_calls_of_all_proxies() -> None:
     async def scenario() -> None:
         starter, clock = Starter(), Clock()
-        waking = Waking(starter, clock)
+        activator = Activator(starter, clock)
         for _ in range(3):
-            assert waking.report("p1", {KEY: 7}) == {}
-            assert waking.report("p2", {KEY: 2}) == {}
+            assert activator.report("p1", {KEY: 7}) == {}
+            assert activator.report("p2", {KEY: 2}) == {}
             await settle()
         assert starter.asked == [KEY]
-        assert waking.waiting == {KEY: 9}
-        waking.report("p1", {})
+        assert activator.waiting == {KEY: 9}
+        activator.report("p1", {})
         await settle()
         assert not starter.cancelled
-        waking.report("p2", {})
+        activator.report("p2", {})
         await settle()
-        assert starter.cancelled == 1, "nobody waits any more"
+        assert starter.cancelled == 1, "no call waits any more"
 
     run(scenario())
 
 
-def test_a_proxy_that_no_longer_reports_has_no_waiting_calls() -> None:
+def test_waiting_calls_expire_if_a_proxy_stops_reporting() -> None:
     async def scenario() -> None:
         starter, clock = Starter(), Clock()
-        waking = Waking(starter, clock)
-        waking.report("p1", {KEY: 1})
+        activator = Activator(starter, clock)
+        activator.report("p1", {KEY: 1})
         await settle()
         clock.forward(2.9)
-        waking.expire()
-        assert waking.waiting == {KEY: 1}
+        activator.expire()
+        assert activator.waiting == {KEY: 1}
         clock.forward(0.2)
-        waking.expire()
+        activator.expire()
         await settle()
-        assert (waking.waiting, starter.cancelled) == ({}, 1)
+        assert (activator.waiting, starter.cancelled) == ({}, 1)
 
     run(scenario())
 
 
-def test_why_nothing_starts_is_told_to_every_proxy_and_then_it_is_tried_again() -> None:
+def test_a_startup_failure_is_reported_to_every_proxy_and_retried() -> None:
     async def scenario() -> None:
         starter, clock = Starter(), Clock()
-        waking = Waking(starter, clock)
-        waking.report("p1", {KEY: 1})
+        activator = Activator(starter, clock)
+        activator.report("p1", {KEY: 1})
         await settle()
         starter.outcome.set_result("OSError: no model")
         await settle()
-        assert waking.report("p1", {KEY: 1}) == {KEY: "OSError: no model"}
-        assert waking.report("p2", {KEY: 1, OTHER: 1}) == {KEY: "OSError: no model"}
+        assert activator.report("p1", {KEY: 1}) == {KEY: "OSError: no model"}
+        assert activator.report("p2", {KEY: 1, OTHER: 1}) == {KEY: "OSError: no model"}
         starter.outcome = asyncio.get_running_loop().create_future()
         clock.forward(2.1)
-        assert waking.report("p1", {KEY: 1}) == {}, "what was in the way may be gone"
+        assert activator.report("p1", {KEY: 1}) == {}, "the cause may be gone"
         await settle()
         assert starter.asked.count(KEY) == 2
-        await waking.stop()
+        await activator.stop()
 
     run(scenario())
 
@@ -205,34 +205,34 @@ def check(**headers: str) -> pb.CheckRequest:
     return request
 
 
-def test_the_gate_opens_when_envoy_has_a_replica_and_shuts_before_envoy_loses_the_last() -> None:
+def test_the_gate_opens_with_the_first_endpoint_and_closes_before_the_last_one_is_removed() -> None:
     async def scenario() -> None:
         async def report(_: Any) -> dict[Any, str]:
             return {}
 
         gate = Gate(report, settle_s=0.0)
         ready = snapshot(endpoints=(Endpoint("r1", "127.0.0.1", 4000),))
-        gate.serve(snapshot())
+        gate.on_acknowledged(snapshot())
         call = asyncio.ensure_future(gate._check(check(), None))
         await settle()
         assert gate.waiting == {KEY: 1}
-        gate.expect(ready)
+        gate.on_publish(ready)
         await settle()
-        assert not call.done(), "Envoy does not have it yet"
-        gate.serve(ready)
+        assert not call.done(), "Envoy has not acknowledged the endpoint yet"
+        gate.on_acknowledged(ready)
         assert (await call).HasField("ok_response")
         assert (await gate._check(check(grpc_timeout="10S"), None)).ok_response.headers[0].header.value == "10000m"
-        gate.expect(snapshot())
+        gate.on_publish(snapshot())
         call = asyncio.ensure_future(gate._check(check(), None))
         await settle()
-        assert gate.waiting == {KEY: 1}, "the replica that Envoy still has is about to leave"
+        assert gate.waiting == {KEY: 1}, "Envoy's last endpoint is about to be removed"
         call.cancel()
         await settle()
-        assert not gate.waiting, "the client has gone"
-        gate.serve(replace(snapshot(max_waiting=0), version=2))
+        assert not gate.waiting, "the client has cancelled"
+        gate.on_acknowledged(replace(snapshot(max_waiting=0), version=2))
         denied = (await gate._check(check(), None)).denied_response
         assert (denied.headers[0].header.key, denied.headers[0].header.value) == ("grpc-status", "14")
-        gate.serve(Snapshot(3))
+        gate.on_acknowledged(Snapshot(3))
         denied = (await gate._check(check(), None)).denied_response
         assert denied.headers[0].header.value == "5"
         assert denied.body.startswith("Application 'app' not found.")

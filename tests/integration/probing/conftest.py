@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
-import probes
 import pytest
-from prober import SERVICES, Prober
 
 import sdk
 from sdk._serve.api import delete
+from tests.integration import probes
+from tests.integration.prober import SERVICES, Prober
 
 
 @pytest.fixture(autouse=True, scope="package")

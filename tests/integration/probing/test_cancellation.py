@@ -16,7 +16,8 @@ from typing import Any
 import grpc
 import pytest
 from probe_pb2 import Ask
-from prober import METHODS, PATIENCE_S, SERVICES, Prober, outcome, wait_until
+
+from tests.integration.prober import METHODS, PATIENCE_S, SERVICES, Prober, outcome, wait_until
 
 CANCELS = 25
 
@@ -71,7 +72,7 @@ def test_a_client_that_dies_never_looks_complete(ingress: Any, channel: grpc.Cha
         import sys, threading, time
         import grpc
         from probe_pb2 import Ask
-        from prober import Prober
+        from tests.integration.prober import Prober
         with grpc.insecure_channel("{ingress.address}") as channel:
             def asks(note):
                 while True:

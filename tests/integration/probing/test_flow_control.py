@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
-import probes
 import pytest
 from probe_pb2 import Ask
-from prober import PATIENCE_S, SERVICES, Prober, outcome, wait_until
 
 import sdk
+from tests.integration import probes
+from tests.integration.prober import PATIENCE_S, SERVICES, Prober, outcome, wait_until
 
 MB = 1 << 20
 #: What one stream may cost at most, in the replica, in Envoy and in what the handler is ahead.

@@ -11,11 +11,11 @@ import grpc
 import pytest
 import ray
 from probe_pb2 import Ask
-from prober import METHODS, SERVICES, Prober, wait_until
 
 import sdk
 from sdk._ingress.cluster import find_controller
 from sdk._serve.api import stop_ingress
+from tests.integration.prober import METHODS, SERVICES, Prober, wait_until
 
 Code = grpc.StatusCode
 TIMEOUT_S = 0.4

@@ -9,9 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
-from clients import error_of
 from probe_pb2 import Ask
-from prober import METHODS, Prober, outcome, wait_until
+
+from tests.integration.clients import error_of
+from tests.integration.prober import METHODS, Prober, outcome, wait_until
 
 Code = grpc.StatusCode
 LIMIT = 8192  # bytes that clients accept in trailers

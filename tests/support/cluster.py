@@ -1,0 +1,76 @@
+"""The test session's one Ray cluster: what its replicas can import, and where its ingress listens."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from codegen.sync import Options, update
+
+#: The repository: the tests are a package of it.
+ROOT = Path(__file__).parents[2]
+#: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
+IMPORTED_BY_REPLICAS: list[Path] = [ROOT]
+
+# Kept open as long as this process runs.
+_CLAIMS: list[socket.socket] = []
+
+
+@dataclass(frozen=True)
+class Ingress:
+    address: str
+    port: int
+
+
+def share_with_replicas(*folders: Path) -> None:
+    """Let this process and the replicas import from these folders."""
+    for folder in folders:
+        IMPORTED_BY_REPLICAS.append(folder)
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+
+
+def set_import_path() -> None:
+    """Let processes that are started from now on import from these folders too."""
+    before = os.environ.get("PYTHONPATH")
+    # An empty part would be the working directory.
+    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, IMPORTED_BY_REPLICAS), *([before] if before else [])])
+
+
+def generate(protos: Path) -> Path:
+    """Generate the code of the tests' own protos; test modules import it when they are collected."""
+    out = Path(tempfile.mkdtemp(prefix="sdk-test-protos-"))
+    atexit.register(shutil.rmtree, out)
+    update(Options((protos,), out))
+    return out
+
+
+def _ports() -> Iterator[int]:
+    """The ports that the kernel gives to nobody: neither to an outgoing connection nor to who asks for any port."""
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    # Ray's workers listen on 10002 to 19999.
+    yield from range(20_000, low)
+    yield from range(high + 1, 65_536)
+
+
+def free_port() -> int:
+    """A TCP port that stays free until the test listens on it: no other process of the tests gets it, too."""
+    for port in _ports():
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0sdk-tests-port-{port}")  # abstract: the kernel forgets it when this process ends
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _CLAIMS.append(claim)
+        return port
+    raise OSError("every port is taken")
