@@ -405,7 +405,8 @@ class Call:
         if self.paused:
             self.paused = False
             self.transport.resume_reading()  # the rest of the request is read and dropped
-        self._wake_reader()
+        if self._waiter is not None:
+            self._wake_reader()
         self.set_writable(True)
         if self._done_callbacks:
             for callback in self._done_callbacks:

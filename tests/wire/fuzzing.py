@@ -143,7 +143,7 @@ async def raises(request: Int32Value) -> StringValue:
     raise KeyError(request.value)
 
 
-class ServerError(Exception):
+class FuzzFailure(Exception):
     """Error of the server that must never happen."""
 
 
@@ -193,7 +193,7 @@ class Fuzzer:
         """Run one input.
 
         Raises:
-            ServerError: The server did something that must never happen.
+            FuzzFailure: The server did something that must never happen.
         """
         server = self.server
         self.entered.clear()
@@ -215,11 +215,11 @@ class Fuzzer:
         connection.connection_lost(None)
         await self._turns(50)
         if server.host.ongoing or server.connections or server.host.queue or len(asyncio.all_tasks()) != 1:
-            raise ServerError(
+            raise FuzzFailure(
                 f"left over: {server.host.ongoing} calls, {server.connections} connections, {asyncio.all_tasks()}"
             )
         if self.unexpected_logs.seen:
-            raise ServerError(f"logged: {self.unexpected_logs.seen.pop()}")
+            raise FuzzFailure(f"logged: {self.unexpected_logs.seen.pop()}")
         self._check(transport.written)
 
     async def _turns(self, most: int) -> None:
@@ -238,9 +238,9 @@ class Fuzzer:
         # Each response is that of a call that ran, in the order of their requests.
         calls = iter(self.entered)
         if not all(any(call == answer for call in calls) for answer in ok):
-            raise ServerError(f"answers for {ok} to calls {self.entered}")
+            raise FuzzFailure(f"answers for {ok} to calls {self.entered}")
         if any(status != b"200" for status, _ in answers[:-1]):
-            raise ServerError(f"an answer after a refusal: {written!r}")
+            raise FuzzFailure(f"an answer after a refusal: {written!r}")
 
 
 def is_ok(trailers: dict[bytes, bytes]) -> bool:
@@ -257,7 +257,7 @@ def split_responses(data: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """Return the status and trailers of each response; the last may be incomplete.
 
     Raises:
-        ServerError: The bytes are not a sequence of HTTP/1.1 responses with exactly one end each.
+        FuzzFailure: The bytes are not a sequence of HTTP/1.1 responses with exactly one end each.
     """
     answers: list[tuple[bytes, dict[bytes, bytes]]] = []
     at = 0
@@ -265,7 +265,7 @@ def split_responses(data: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
         status = _STATUS.match(data, at)
         head = status and _FIELDS.match(data, status.end())
         if status is None or head is None:
-            raise ServerError(f"no answer begins at byte {at}: {data!r}")
+            raise FuzzFailure(f"no answer begins at byte {at}: {data!r}")
         fields = _fields(head[1])
         at = head.end()
         if b"content-length" in fields:
@@ -278,17 +278,17 @@ def split_responses(data: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
                 answers.append((status[1], {}))  # the peer left before the end
                 return answers
             if chunk is None:
-                raise ServerError(f"no chunk begins at byte {at}: {data!r}")
+                raise FuzzFailure(f"no chunk begins at byte {at}: {data!r}")
             size = int(chunk[1], 16)
             if not size:
                 break
             at = chunk.end() + size + 2
             if data[at - 2 : at] != b"\r\n":
-                raise ServerError(f"no chunk ends at byte {at}: {data!r}")
+                raise FuzzFailure(f"no chunk ends at byte {at}: {data!r}")
         end = _FIELDS.match(data, chunk.end())
         names = [] if end is None else [line.partition(b": ")[0] for line in end[1].split(b"\r\n")]
         if end is None or names.count(b"grpc-status") != 1 or names.count(b"request_id") != 1:
-            raise ServerError(f"no end of an answer at byte {at}: {data!r}")
+            raise FuzzFailure(f"no end of an answer at byte {at}: {data!r}")
         answers.append((status[1], _fields(end[1])))
         at = end.end()
     return answers
@@ -307,7 +307,7 @@ async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = 
         seconds: Seconds to run for.
 
     Raises:
-        ServerError: One failed; the text names the file that replays it.
+        FuzzFailure: One failed; the text names the file that replays it.
     """
     until = None if seconds is None else time.monotonic() + seconds
     number = 0
@@ -320,7 +320,7 @@ async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = 
                 FAILURES.mkdir(exist_ok=True)
                 path = FAILURES / f"{seed}-{number}.json"
                 path.write_text(json.dumps([asdict(step) for step in steps], indent=1))
-                raise ServerError(f"{error}\nreplay: .venv/bin/python -m tests.wire.fuzzing --replay {path}") from error
+                raise FuzzFailure(f"{error}\nreplay: .venv/bin/python -m tests.wire.fuzzing --replay {path}") from error
             number += 1
     print(f"seed {seed}: {number} inputs, {fuzzer.calls} calls ran, {fuzzer.ok} ended OK, {fuzzer.refused} refused")
     return fuzzer
@@ -330,7 +330,7 @@ async def replay(path: Path) -> None:
     """Run one stored input.
 
     Raises:
-        ServerError: It still fails.
+        FuzzFailure: It still fails.
     """
     steps = [Step(**step) for step in json.loads(path.read_text())]
     for step in steps:
@@ -343,7 +343,7 @@ async def replay_all() -> None:
     """Run every stored input.
 
     Raises:
-        ServerError: One still fails; its file is printed last.
+        FuzzFailure: One still fails; its file is printed last.
     """
     stored = sorted(FAILURES.glob("*.json"))
     for path in stored:
@@ -364,7 +364,7 @@ def main() -> int:
         else:
             uvloop.run(replay_all())
             uvloop.run(fuzz(options.seed, seconds=float(os.environ.get("FUZZ_SECONDS", "60"))))
-    except ServerError as error:
+    except FuzzFailure as error:
         print(error)
         return 1
     return 0

@@ -34,8 +34,7 @@ ANSWER = StringValue(value="x")
 
 # Bytecodes and C calls of a call, or of one more message of a stream, by Python version.
 EXPECTED = {
-    (3, 10): {"unary": 886, "unary with context": 1259, "message out": 107, "message in": 289},
-    (3, 11): {"unary": 889, "unary with context": 1280, "message out": 110, "message in": 284},
+    (3, 11): {"unary": 887, "unary with context": 1278, "message out": 110, "message in": 284},
     (3, 12): {"unary": 811, "unary with context": 1169, "message out": 101, "message in": 261},
     (3, 13): {"unary": 822, "unary with context": 1182, "message out": 103, "message in": 259},
 }

@@ -27,12 +27,12 @@ def test_the_fuzzer_finds_an_error_and_replays_it(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Connection, "on_message_complete", swap)
     monkeypatch.setattr(fuzzing, "FAILURES", tmp_path)
-    with pytest.raises(fuzzing.ServerError, match=r"replay: .*json"):
+    with pytest.raises(fuzzing.FuzzFailure, match=r"replay: .*json"):
         asyncio.run(fuzzing.fuzz(1, inputs=1000))
     (stored,) = tmp_path.iterdir()
-    with pytest.raises(fuzzing.ServerError):
+    with pytest.raises(fuzzing.FuzzFailure):
         asyncio.run(fuzzing.replay(stored))
-    with pytest.raises(fuzzing.ServerError):
+    with pytest.raises(fuzzing.FuzzFailure):
         asyncio.run(fuzzing.replay_all())
     monkeypatch.setattr(Connection, "on_message_complete", as_it_was)
     asyncio.run(fuzzing.replay(stored))
@@ -51,5 +51,5 @@ def test_the_fuzzer_finds_an_error_and_replays_it(tmp_path: Path, monkeypatch: p
     ],
 )
 def test_the_fuzzer_rejects_a_malformed_response(written: bytes) -> None:
-    with pytest.raises(fuzzing.ServerError):
+    with pytest.raises(fuzzing.FuzzFailure):
         fuzzing.split_responses(written)
