@@ -13,11 +13,13 @@ from typing import Any
 
 import grpc
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.cluster import Ingress, free_port, set_import_path
+from tests.support.virtual_time import VirtualLoop
 
 # A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,6 +31,11 @@ _loop = asyncio.new_event_loop()
 atexit.register(_loop.close)
 asyncio.set_event_loop(_loop)
 
+
+_LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "uvloop": uvloop.new_event_loop,
+    "virtual": VirtualLoop,
+}
 
 # `make test` tries the same examples every time, so that a change and nothing else makes it fail. `make fuzz` looks for
 # other ones, at random, tries first those that failed before, and keeps what it finds. An example may take any time.
@@ -81,6 +88,12 @@ class _Sharing(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     return _Sharing(config, log)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """An async test runs on a loop of asyncio, unless its marker names another kind."""
+    marker = item.get_closest_marker("asyncio")
+    return _LOOPS if marker is not None and "loop_factories" in marker.kwargs else {"asyncio": asyncio.new_event_loop}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import grpc
 import grpc.aio
 
-from sdk._contract.methods import kind_of
+from sdk._contract.implementations import handler_kind
 from sdk._wire.answering import RequestMessages, send_stream
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INTERNAL, UNIMPLEMENTED
@@ -70,7 +70,7 @@ async def _answer(pipeline: Continuation, call: Call, route: Route) -> None:
             raise FrameError(INTERNAL, "the request has no message")
         messages = behavior.decode_request(data)
     context = context_of(call)
-    is_async, is_generator = kind_of(behavior.function)
+    is_async, is_generator = handler_kind(behavior.function)
     answer = partial(behavior.function, messages, context)
     result = answer() if is_async or is_generator else await run_in_thread(call, answer)
     if isinstance(result, Awaitable):

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import grpc
 from google.protobuf.message import DecodeError
 
-from sdk._contract.methods import kind_of
-from sdk._contract.wrappers import takes_context
+from sdk._contract.effective_signature import takes_context
+from sdk._contract.implementations import handler_kind
+from sdk._contract.responses import wrong_response
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INTERNAL
-from sdk.errors import RpcError
 
 if TYPE_CHECKING:
+    from sdk.errors import RpcError
     from sdk.service import MethodBinding
 
 #: Answers a call: runs the handler and sends its messages. Any: a Call, whose module imports this one.
@@ -52,7 +52,7 @@ class Route:
         self.server_streaming = method.cardinality.server_streaming
         self.takes_context = takes_context(binding.handler)
         self.response_type = method.response
-        self.is_async, self.is_generator = kind_of(binding.handler)
+        self.is_async, self.is_generator = handler_kind(binding.handler)
         self._from_string: Any = method.request.FromString  # its type knows bytes only
         self._inflating: Route | None = None
 
@@ -89,9 +89,7 @@ class Route:
 
     def wrong_type(self, value: Any, prefix: str = "") -> RpcError:
         """Return the error for a handler that returned something other than its proto declares."""
-        got = "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
-        expected = self.method.response.DESCRIPTOR.full_name
-        return RpcError(grpc.StatusCode.INTERNAL, f"{self.label} returned {got}; the proto says {prefix}{expected}")
+        return wrong_response(self.method, self.label, value, prefix)
 
 
 async def _inflate_and_answer(answer: Answer, call: Any, route: Route) -> None:

@@ -142,7 +142,7 @@ def _described(
         return dumps(
             {"name": symbol.full_name, "kind": kind_of(symbol), "file": _file(symbol), "proto": text}, indent=2
         )
-    return f"// {symbol.full_name}, a {kind_of(symbol)} of {descriptors.place(symbol)}\n{text}"
+    return f"// {symbol.full_name}, a {kind_of(symbol)} of {descriptors.location(symbol)}\n{text}"
 
 
 def _file(symbol: Any) -> str:

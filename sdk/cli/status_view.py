@@ -28,7 +28,7 @@ def as_text(status: Status) -> str:
         lines.append(f"application {application.name}: {application.state} {_one_line(application.message)}".rstrip())
         lines += [
             f"  deployment {d.name}: {d.state}, {_count(d.replicas, 'replica')}"
-            + (", scaled to zero, wakes on a call" if d.wakes else _unrouted(d))
+            + (", scaled to zero, wakes on a call" if d.scaled_to_zero else _unrouted(d))
             + (f", serves {', '.join(d.services)}" if d.services else ", reached by handles")
             for d in application.deployments
         ]
@@ -61,7 +61,7 @@ def as_tables(status: Status, footer: str = "") -> RenderableType:
                 deployment.name,
                 _coloured(deployment.state),
                 f"{deployment.replicas}, wakes on a call"
-                if deployment.wakes
+                if deployment.scaled_to_zero
                 else f"{deployment.replicas}{_unrouted(deployment)}",
                 ", ".join(deployment.services) or Text("reached by handles", style="dim"),
             )

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from sdk._contract import locations as places
+from sdk._contract import locations
 from sdk.errors import ApplicationError, SdkError
 
 _MISSING = object()
@@ -99,7 +99,7 @@ def _not_found(name: str) -> str:
 def _failed(name: str, error: BaseException) -> str:
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
-        where, what = places.place(error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"
+        where, what = locations.format_location(error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"
     else:
         where = _origin(error)
     return f"Module {name!r} can't be imported: {' '.join(what.split())}" + (f" ({where})" if where else "")
@@ -111,4 +111,4 @@ def _origin(error: BaseException) -> str:
     installed = {sysconfig.get_path("stdlib"), *site.getsitepackages(), os.path.dirname(os.path.dirname(__file__))}
     own = [frame for frame in frames if not frame.filename.startswith(tuple(f"{path}{os.sep}" for path in installed))]
     # Without one of the user's own, only ours and those of libraries are left, which tell nothing.
-    return places.place(own[-1].filename, own[-1].lineno) if own else ""
+    return locations.format_location(own[-1].filename, own[-1].lineno) if own else ""

@@ -47,7 +47,8 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(tmp_path: Path, generated: Path) -> Path:
     for file in generated.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+        if file.is_file():  # not the cache of `sdk codegen`
+            (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "shop_app.py").write_text(APP)
     return tmp_path
 

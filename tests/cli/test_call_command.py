@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 import sdk.testing
-from sdk._protos.descriptors import gather
+from sdk._protos.descriptors import with_imports
 from sdk.cli.main import main
 from tests.support.cluster import free_port
 from tests.support.desk_server import PROTOS, Call, Clerk, Porter
@@ -291,7 +291,7 @@ def bare_server() -> Iterator[str]:
 
 def test_a_server_without_reflection_needs_protos_or_descriptors(invoke: Invoke, tmp_path: Path) -> None:
     descriptors = tmp_path / "desk.binpb"
-    descriptors.write_bytes(gather([Call.DESCRIPTOR.file]).SerializeToString())
+    descriptors.write_bytes(with_imports([Call.DESCRIPTOR.file]).SerializeToString())
     remedy = "Give its protos, or descriptors of them, with --protos PATH."
     with bare_server() as target:
         done = invoke("Ring", target=target)
@@ -336,17 +336,17 @@ def test_protos_without_the_extra_that_compiles_them(invoke: Invoke, monkeypatch
 
 
 def test_descriptors_that_lack_an_import(invoke: Invoke, tmp_path: Path) -> None:
-    files = gather([Call.DESCRIPTOR.file])
+    files = with_imports([Call.DESCRIPTOR.file])
     file = files.file[-1]
     file.dependency.append("gone.proto")
     (tmp_path / "desk.binpb").write_bytes(FileDescriptorSet(file=[file]).SerializeToString())
     done = invoke("Ring", "--protos", str(tmp_path / "desk.binpb"))
     assert done.exit_code == 2
-    assert "lacks gone.proto, which desk.proto imports: make it with all imports" in done.stderr
+    assert "lacks gone.proto, which desk.proto imports: create it with all imports" in done.stderr
 
 
 def test_what_proto2_requires(invoke: Invoke) -> None:
-    protos = ("--protos", str(PROTOS.parent / "ledger"))
+    protos = ("--protos", str(Path(__file__).parent / "ledger"))
     for data in ((), ("-d", "{}")):
         done = invoke("Ledger/Write", *data, *protos)
         place = "-d, line 1, column 1" if data else "-d"
@@ -375,7 +375,7 @@ def test_tls(invoke: Invoke, tmp_path: Path) -> None:
         assert "If it speaks TLS: https://HOST:PORT." in done.stderr
         done = invoke(*arguments, "--tls-ca", certificate, target=f"http://{server.target}")
         assert done.exit_code == 2
-        assert "says plain text" in done.stderr
+        assert "is plain text" in done.stderr
 
 
 def test_mutual_tls(invoke: Invoke, tmp_path: Path) -> None:

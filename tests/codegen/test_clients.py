@@ -9,7 +9,7 @@ import json
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 from types import ModuleType
@@ -93,10 +93,6 @@ def target(echo: Echo) -> Iterator[str]:
     server.stop(None).wait()
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(main())
-
-
 def requests_of(method: Any, count: int) -> list[Any]:
     values = {"side": 1.0} if method.request.DESCRIPTOR.name == "Square" else {}
     return [method.request(**values) for _ in range(count)]
@@ -113,24 +109,21 @@ def test_all_four_kinds_blocking(awkward: ModuleType, target: str) -> None:
         assert call.code() is grpc.StatusCode.OK
 
 
-def test_all_four_kinds_async(awkward: ModuleType, target: str) -> None:
+async def test_all_four_kinds_async(awkward: ModuleType, target: str) -> None:
     service = awkward.AWKWARD
 
-    async def main() -> None:
-        async with awkward.AwkwardClient(target) as client:
-            call = client.Unary(service["Unary"].request())
-            assert isinstance(await call, service["Unary"].response)
-            assert await call.code() is grpc.StatusCode.OK
-            assert len([reply async for reply in client.Down(service["Down"].request())]) == 3
-            assert isinstance(await client.Up(requests_of(service["Up"], 2)), service["Up"].response)
-            assert len([reply async for reply in client.Both(requests_of(service["Both"], 4))]) == 4
-            stream = client.Both()
-            await stream.write(requests_of(service["Both"], 1)[0])
-            assert isinstance(await stream.read(), service["Both"].response)
-            await stream.done_writing()
-            assert await stream.read() is grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
-
-    run(main)
+    async with awkward.AwkwardClient(target) as client:
+        call = client.Unary(service["Unary"].request())
+        assert isinstance(await call, service["Unary"].response)
+        assert await call.code() is grpc.StatusCode.OK
+        assert len([reply async for reply in client.Down(service["Down"].request())]) == 3
+        assert isinstance(await client.Up(requests_of(service["Up"], 2)), service["Up"].response)
+        assert len([reply async for reply in client.Both(requests_of(service["Both"], 4))]) == 4
+        stream = client.Both()
+        await stream.write(requests_of(service["Both"], 1)[0])
+        assert isinstance(await stream.read(), service["Both"].response)
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
 
 
 def test_the_guides_way_to_call(guide: ModuleType, echo: Echo, target: str) -> None:
@@ -145,15 +138,12 @@ def test_the_guides_way_to_call(guide: ModuleType, echo: Echo, target: str) -> N
     client.close()
 
 
-def test_calling_an_async_client(guide: ModuleType, target: str) -> None:
-    async def main() -> None:
-        client = guide.UserDefinedServiceClient(target)
-        message = guide.USER_DEFINED_SERVICE["__call__"]
-        assert isinstance(await client(message.request()), message.response)
-        assert isinstance(await client.__call__(message.request()), message.response)
-        await client.close()
-
-    run(main)
+async def test_calling_an_async_client(guide: ModuleType, target: str) -> None:
+    client = guide.UserDefinedServiceClient(target)
+    message = guide.USER_DEFINED_SERVICE["__call__"]
+    assert isinstance(await client(message.request()), message.response)
+    assert isinstance(await client.__call__(message.request()), message.response)
+    await client.close()
 
 
 @pytest.mark.parametrize(
@@ -200,7 +190,7 @@ def test_an_unknown_option_is_refused(awkward: ModuleType, target: str) -> None:
         client.Unary(awkward.AWKWARD["Unary"].request(), deadline=3)
 
 
-def test_a_channel_that_was_given_stays_open(awkward: ModuleType, target: str) -> None:
+async def test_a_channel_that_was_given_stays_open(awkward: ModuleType, target: str) -> None:
     request = awkward.AWKWARD["Unary"].request()
     with grpc.insecure_channel(target) as channel:
         with awkward.AwkwardSyncClient(channel) as client:
@@ -213,7 +203,7 @@ def test_a_channel_that_was_given_stays_open(awkward: ModuleType, target: str) -
                 await client.Unary(request)
             await awkward.AwkwardClient(channel).Unary(request)
 
-    run(main)
+    await main()
 
 
 def test_a_closed_client_makes_no_calls(awkward: ModuleType, target: str) -> None:
@@ -231,10 +221,10 @@ def test_an_async_client_can_be_built_outside_a_loop(awkward: ModuleType, target
         async with client:
             await client.Unary(awkward.AWKWARD["Unary"].request())
 
-    run(main)
+    asyncio.run(main())
 
 
-def test_wrong_channels(awkward: ModuleType) -> None:
+async def test_wrong_channels(awkward: ModuleType) -> None:
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         with pytest.raises(TypeError, match=r"AwkwardClient needs a channel of grpc\.aio"):
             awkward.AwkwardClient(channel)
@@ -246,12 +236,12 @@ def test_wrong_channels(awkward: ModuleType) -> None:
             with pytest.raises(TypeError, match="AwkwardSyncClient needs a channel of grpc;"):
                 awkward.AwkwardSyncClient(channel)
 
-    run(main)
+    await main()
 
 
 def test_an_rpc_of_a_class_is_not_callable(awkward: ModuleType) -> None:
     assert repr(awkward.AwkwardClient.Unary) == "<AsyncUnaryUnary /test.awkward.Awkward/Unary>"
-    with pytest.raises(TypeError, match="Unary is called on a client"):
+    with pytest.raises(TypeError, match="call Unary on a client"):
         awkward.AwkwardClient.Unary(awkward.AWKWARD["Unary"].request())
 
 
@@ -344,7 +334,7 @@ def test_targets(target: str, address: str, is_secure: bool) -> None:
         ("", "the target is empty"),
         ("https://", "must be a host and a port only"),
         ("https://localhost/path", "must be a host and a port only, such as 'https://host:9000'"),
-        ("http://localhost", "says plain text, and there are credentials"),
+        ("http://localhost", "is plain text, but credentials for TLS were given"),
     ],
 )
 def test_wrong_targets(awkward: ModuleType, target: str, message: str) -> None:
@@ -374,11 +364,11 @@ def test_a_token_goes_with_every_call_over_tls(awkward: ModuleType, echo: Echo) 
 
 
 def test_a_token_without_tls_is_refused(awkward: ModuleType) -> None:
-    with pytest.raises(ValueError, match="a token is sent over TLS only: give credentials, or an https:// target"):
+    with pytest.raises(ValueError, match="a token is sent over TLS only: also pass credentials, or an https:// target"):
         awkward.AwkwardClient("localhost:1", token="t")
 
 
-def test_waiting_for_a_connection(awkward: ModuleType, target: str) -> None:
+async def test_waiting_for_a_connection(awkward: ModuleType, target: str) -> None:
     with awkward.AwkwardSyncClient(target) as client:
         client.wait_for_ready(timeout=10)
     nobody = "127.0.0.1:1"
@@ -395,7 +385,7 @@ def test_waiting_for_a_connection(awkward: ModuleType, target: str) -> None:
             with pytest.raises(TimeoutError, match=r"no connection to '127\.0\.0\.1:1' within 0\.1 s"):
                 await client.wait_for_ready(timeout=0.1)
 
-    run(main)
+    await main()
 
 
 def test_a_call_may_wait_for_the_server(awkward: ModuleType) -> None:
@@ -405,22 +395,22 @@ def test_a_call_may_wait_for_the_server(awkward: ModuleType) -> None:
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_a_client_that_was_used_and_closed_says_so(awkward: ModuleType, target: str) -> None:
+async def test_a_client_that_was_used_and_closed_says_so(awkward: ModuleType, target: str) -> None:
     request = awkward.AWKWARD["Unary"].request()
     client = awkward.AwkwardSyncClient(target)
     client.Unary(request)
     client.close()
-    with pytest.raises(ValueError, match="AwkwardSyncClient is closed; make a new one"):
+    with pytest.raises(ValueError, match="AwkwardSyncClient is closed; create a new one"):
         client.Unary(request)
     assert repr(client) == f"<AwkwardSyncClient for {target!r}, closed>"
 
     async def main() -> None:
         async with awkward.AwkwardClient(target) as client:
             await client.Unary(request)
-        with pytest.raises(ValueError, match="AwkwardClient is closed; make a new one"):
+        with pytest.raises(ValueError, match="AwkwardClient is closed; create a new one"):
             await client.Unary(request)
 
-    run(main)
+    await main()
 
 
 def test_closing_cancels_calls(awkward: ModuleType, target: str) -> None:
@@ -450,7 +440,7 @@ def test_clients_share_a_channel(awkward: ModuleType, guide: ModuleType, target:
 @pytest.mark.parametrize("do", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_client_can_not_be_pickled(awkward: ModuleType, do: Callable[[Any], Any]) -> None:
     for kind in (awkward.AwkwardClient, awkward.AwkwardSyncClient):
-        with pytest.raises(TypeError, match=f"{kind.__name__} can't be pickled or copied: it holds a connection"):
+        with pytest.raises(TypeError, match=f"{kind.__name__} can't be pickled or copied: it has a connection"):
             do(kind("localhost:1"))
 
 
@@ -478,7 +468,7 @@ def failing() -> Iterator[tuple[Failing, str]]:
     server.stop(None).wait()
 
 
-def failure(awkward: ModuleType, target: str) -> list[grpc.RpcError]:
+async def failure(awkward: ModuleType, target: str) -> list[grpc.RpcError]:
     """Returns the error of a call as the blocking client raises it, and as the async one does."""
     request = awkward.AWKWARD["Unary"].request()
     errors = []
@@ -486,17 +476,14 @@ def failure(awkward: ModuleType, target: str) -> list[grpc.RpcError]:
         client.Unary(request)
     errors.append(caught.value)
 
-    async def main() -> None:
-        async with awkward.AwkwardClient(target) as client:
-            with pytest.raises(grpc.RpcError) as caught:
-                await client.Unary(request)
-            errors.append(caught.value)
-
-    run(main)
+    async with awkward.AwkwardClient(target) as client:
+        with pytest.raises(grpc.RpcError) as caught:
+            await client.Unary(request)
+        errors.append(caught.value)
     return errors
 
 
-def test_details_of_an_error_are_typed(awkward: ModuleType, failing: tuple[Failing, str]) -> None:
+async def test_details_of_an_error_are_typed(awkward: ModuleType, failing: tuple[Failing, str]) -> None:
     bad = BadRequest(field_violations=[BadRequest.FieldViolation(field="name")])
     ours = awkward.AWKWARD["Unary"].request()
     unknown = AnyMessage(type_url="type.googleapis.com/nobody.Knows", value=b"x")
@@ -507,7 +494,7 @@ def test_details_of_an_error_are_typed(awkward: ModuleType, failing: tuple[Faili
     status.details.extend([unknown, broken])
     handler, target = failing
     handler.trailing = (("grpc-status-details-bin", status.SerializeToString()),)
-    for error in failure(awkward, target):
+    for error in await failure(awkward, target):
         assert error_details(error) == [bad, ours, unknown, broken]
         assert [type(detail) for detail in error_details(error)] == [BadRequest, type(ours), AnyMessage, AnyMessage]
         raised = RpcError.from_grpc(error)
@@ -517,12 +504,12 @@ def test_details_of_an_error_are_typed(awkward: ModuleType, failing: tuple[Faili
 
 
 @pytest.mark.parametrize("trailing", [(), (("grpc-status-details-bin", b"\xff\xff"),)])
-def test_an_error_without_details(
+async def test_an_error_without_details(
     awkward: ModuleType, failing: tuple[Failing, str], trailing: tuple[tuple[str, bytes], ...]
 ) -> None:
     handler, target = failing
     handler.trailing = trailing
-    for error in failure(awkward, target):
+    for error in await failure(awkward, target):
         assert error_details(error) == []
         assert RpcError.from_grpc(error).find(RetryInfo) is None
 

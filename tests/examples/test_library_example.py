@@ -1,8 +1,7 @@
-"""Composition: what goes through the typed handle, and a deployment on its own."""
+"""Composition: calls through the typed handle, and a deployment alone."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -53,9 +52,9 @@ def test_the_ranker_may_be_called_from_outside_too(client: Serve) -> None:
     assert [book.title for book in books.books] == ["sea", "the sea"]
 
 
-def test_a_test_may_hold_a_typed_handle_itself() -> None:
+async def test_a_test_may_hold_a_typed_handle_itself() -> None:
     async def ask(handle: RankerHandle) -> list[str]:
         return [page.text async for page in handle.Open(Book(title="Cooking with Salt"))]
 
     with sdk.testing.serve(library_app.Ranker.bind()) as server:
-        assert asyncio.run(ask(RankerHandle(server.handle()))) == ["Take a pinch.", "Take another."]
+        assert await ask(RankerHandle(server.handle())) == ["Take a pinch.", "Take another."]

@@ -1,8 +1,7 @@
-"""Greeter, errors, multiplexing and batching: what their READMEs tell to notice."""
+"""Greeter, errors, multiplexing and batching: the points to notice in their READMEs."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -36,7 +35,7 @@ def detail(error: grpc.RpcError, kind: Any) -> Any:
     return found
 
 
-def test_a_handler_can_be_called_without_any_server() -> None:
+async def test_a_handler_can_be_called_without_any_server() -> None:
     async def names() -> AsyncIterator[HelloRequest]:
         for name in ("Ada", "Alan"):
             yield HelloRequest(name=name)
@@ -44,12 +43,12 @@ def test_a_handler_can_be_called_without_any_server() -> None:
     async def call() -> HelloReply:
         return await greeter_app.Greeter("?").SayHelloToAll(names())
 
-    assert asyncio.run(call()).text == "Hello Ada and Alan?"
+    assert (await call()).text == "Hello Ada and Alan?"
     with pytest.raises(RpcError, match="INVALID_ARGUMENT: whom"):
         greeter_app.Greeter("?").greet("")
 
 
-def test_both_streams_are_open_at_once() -> None:
+async def test_both_streams_are_open_at_once() -> None:
     async def call(target: str) -> list[Any]:
         async with GreeterClient(target) as client:
             both = client.SayHelloToEach()
@@ -61,7 +60,7 @@ def test_both_streams_are_open_at_once() -> None:
             return [*texts, await both.code()]
 
     with sdk.testing.serve(greeter_app.app) as server:
-        assert asyncio.run(call(server.target)) == ["Hello Ada!", "Hello Alan!", grpc.StatusCode.OK]
+        assert await call(server.target) == ["Hello Ada!", "Hello Alan!", grpc.StatusCode.OK]
 
 
 def test_every_wrong_field_is_named(client: Serve) -> None:
@@ -94,5 +93,5 @@ def test_calls_that_come_together_are_one_batch(client: Serve) -> None:
     with ThreadPoolExecutor(32) as threads:
         replies = list(threads.map(lambda n: embedder.Embed(EmbeddedText(text=f"text {n}")), range(32)))
     assert max(reply.batch_size for reply in replies) > 4
-    for number, reply in enumerate(replies):  # everyone gets the answer to the own text
+    for number, reply in enumerate(replies):  # each call gets the answer to its text
         assert list(reply.values) == pytest.approx(embedder_app.embed(f"text {number}"))

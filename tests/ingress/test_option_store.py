@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,120 +60,92 @@ async def running(options: GrpcOptions = FIRST) -> AsyncIterator[Controller]:
         await made._activator.stop()
 
 
-def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 10))
-
-
 async def options_of(it: Controller) -> GrpcOptions:
     return (await it.status()).options
 
 
-def test_a_change_is_in_force_when_every_replica_has_applied_it() -> None:
-    async def scenario() -> None:
-        async with running() as it:
-            assert await it.register(REPLICA, b"", 1, FIRST)
-            change = asyncio.ensure_future(it.reconfigure(CHANGED, 5))
-            while await options_of(it) != CHANGED:
-                await asyncio.sleep(0)
-            lease = await it.renew("r", FIRST)
-            assert lease is not None
-            assert lease.options == CHANGED
-            assert not change.done(), "the replica has received the options, but has not reported to serve with them"
-            await it.renew("r", CHANGED)
-            assert await change == ""
-
-    run(scenario)
+async def test_a_change_is_in_force_when_every_replica_has_applied_it() -> None:
+    async with running() as it:
+        assert await it.register(REPLICA, b"", 1, FIRST)
+        change = asyncio.ensure_future(it.reconfigure(CHANGED, 5))
+        while await options_of(it) != CHANGED:
+            await asyncio.sleep(0)
+        lease = await it.renew("r", FIRST)
+        assert lease is not None
+        assert lease.options == CHANGED
+        assert not change.done(), "the replica has received the options, but has not reported to serve with them"
+        await it.renew("r", CHANGED)
+        assert await change == ""
 
 
-def test_a_change_is_in_force_when_every_proxy_has_acknowledged_it() -> None:
-    async def scenario() -> None:
-        async with running() as it:
-            before = (await it.status()).snapshot
-            await it.report(ProxyState("p", "n", "127.0.0.1:9001", version=before.version))
-            change = asyncio.ensure_future(it.reconfigure(CHANGED, 5))
-            while (snapshot := (await it.status()).snapshot) == before:
-                await asyncio.sleep(0)
-            assert (snapshot.request_timeout_s, snapshot.route_by_service) == (4.5, True)
-            await asyncio.sleep(0.05)
-            assert not change.done()
-            await it.report(ProxyState("p", "n", "127.0.0.1:9001", version=snapshot.version))
-            assert await change == ""
-
-    run(scenario)
+async def test_a_change_is_in_force_when_every_proxy_has_acknowledged_it() -> None:
+    async with running() as it:
+        before = (await it.status()).snapshot
+        await it.report(ProxyState("p", "n", "127.0.0.1:9001", version=before.version))
+        change = asyncio.ensure_future(it.reconfigure(CHANGED, 5))
+        while (snapshot := (await it.status()).snapshot) == before:
+            await asyncio.sleep(0)
+        assert (snapshot.request_timeout_s, snapshot.route_by_service) == (4.5, True)
+        await asyncio.sleep(0.05)
+        assert not change.done()
+        await it.report(ProxyState("p", "n", "127.0.0.1:9001", version=snapshot.version))
+        assert await change == ""
 
 
-def test_a_timeout_names_those_that_are_late_and_the_change_stays() -> None:
-    async def scenario() -> None:
-        async with running() as it:
-            await it.register(REPLICA, b"", 1, FIRST)
-            await it.report(ProxyState("p", "n", "127.0.0.1:9001", version=1))
-            assert await it.reconfigure(CHANGED, 0.05) == "a proxy, r"
-            assert await options_of(it) == CHANGED
-
-    run(scenario)
+async def test_a_timeout_names_those_that_are_late_and_the_change_stays() -> None:
+    async with running() as it:
+        await it.register(REPLICA, b"", 1, FIRST)
+        await it.report(ProxyState("p", "n", "127.0.0.1:9001", version=1))
+        assert await it.reconfigure(CHANGED, 0.05) == "a proxy, r"
+        assert await options_of(it) == CHANGED
 
 
-def test_a_replica_that_registers_with_old_options_must_get_another_lease() -> None:
-    async def scenario() -> None:
-        async with running() as it:
-            await it.reconfigure(CHANGED, 5)
-            assert not await it.register(REPLICA, b"", 1, FIRST)
-            assert (await it.status()).snapshot.applications == ()
-            assert await it.register(REPLICA, b"", 1, CHANGED)
-            assert await it.reconfigure(CHANGED, 0) == "", "the replica serves with them already"
-
-    run(scenario)
+async def test_a_replica_that_registers_with_old_options_must_get_another_lease() -> None:
+    async with running() as it:
+        await it.reconfigure(CHANGED, 5)
+        assert not await it.register(REPLICA, b"", 1, FIRST)
+        assert (await it.status()).snapshot.applications == ()
+        assert await it.register(REPLICA, b"", 1, CHANGED)
+        assert await it.reconfigure(CHANGED, 0) == "", "the replica serves with them already"
 
 
-def test_the_last_of_several_concurrent_changes_wins(store: dict[bytes, bytes]) -> None:
-    async def scenario() -> None:
-        many = [GrpcOptions(port=9001, request_timeout_s=n, max_receive_message_length=n) for n in range(1, 20)]
-        async with running() as it:
-            assert await asyncio.gather(*(it.reconfigure(options, 5) for options in many)) == [""] * len(many)
-            last = await options_of(it)
-            assert last == many[-1]
-        async with running() as it:
-            assert await options_of(it) == last, "the stored options are the published ones"
-
-    run(scenario)
+async def test_the_last_of_several_concurrent_changes_wins(store: dict[bytes, bytes]) -> None:
+    many = [GrpcOptions(port=9001, request_timeout_s=n, max_receive_message_length=n) for n in range(1, 20)]
+    async with running() as it:
+        assert await asyncio.gather(*(it.reconfigure(options, 5) for options in many)) == [""] * len(many)
+        last = await options_of(it)
+        assert last == many[-1]
+    async with running() as it:
+        assert await options_of(it) == last, "the stored options are the published ones"
 
 
-def test_a_restarted_controller_has_the_changed_options(store: dict[bytes, bytes]) -> None:
-    async def scenario() -> None:
-        async with running() as it:
-            await it.reconfigure(CHANGED, 5)
-        async with running() as it:
-            assert (await it.lease()).options == CHANGED, "in the first lease"
-            await it.stop()
-        assert not store, "stopping the ingress deletes the stored options"
-
-    run(scenario)
+async def test_a_restarted_controller_has_the_changed_options(store: dict[bytes, bytes]) -> None:
+    async with running() as it:
+        await it.reconfigure(CHANGED, 5)
+    async with running() as it:
+        assert (await it.lease()).options == CHANGED, "in the first lease"
+        await it.stop()
+    assert not store, "stopping the ingress deletes the stored options"
 
 
-def test_fixed_options_do_not_change() -> None:
-    async def scenario() -> None:
-        async with running() as it:
-            await it.reconfigure(GrpcOptions(port=9009, error_details="message"), 5)
-            assert await options_of(it) == GrpcOptions(port=9001, error_details="message")
-
-    run(scenario)
+async def test_fixed_options_do_not_change() -> None:
+    async with running() as it:
+        await it.reconfigure(GrpcOptions(port=9009, error_details="message"), 5)
+        assert await options_of(it) == GrpcOptions(port=9001, error_details="message")
 
 
-def test_nothing_changes_if_the_store_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_changes_if_the_store_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(options: GrpcOptions) -> None:
         raise ray.exceptions.RaySystemError("no GCS")
 
-    async def scenario() -> None:
-        async with running() as it:
-            monkeypatch.setattr(option_store, "save", fail)
-            with pytest.raises(ray.exceptions.RaySystemError):
-                await it.reconfigure(CHANGED, 5)
-            assert await options_of(it) == FIRST
-
-    run(scenario)
+    async with running() as it:
+        monkeypatch.setattr(option_store, "save", fail)
+        with pytest.raises(ray.exceptions.RaySystemError):
+            await it.reconfigure(CHANGED, 5)
+        assert await options_of(it) == FIRST
 
 
-def test_loading_is_retried_until_the_gcs_answers(
+async def test_loading_is_retried_until_the_gcs_answers(
     monkeypatch: pytest.MonkeyPatch, store: dict[bytes, bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     answers = iter([ray.exceptions.RaySystemError("away"), b'{"request_timeout_s": 3}'])
@@ -185,7 +157,7 @@ def test_loading_is_retried_until_the_gcs_answers(
         return answer
 
     monkeypatch.setattr(option_store.internal_kv, "_internal_kv_get", get)
-    assert asyncio.run(option_store.load(FIRST)) == GrpcOptions(port=9001, request_timeout_s=3)
+    assert await option_store.load(FIRST) == GrpcOptions(port=9001, request_timeout_s=3)
     assert "away" in caplog.text
 
 

@@ -36,11 +36,11 @@ async def outcome(error: Exception | None) -> list[str]:
         (ray.exceptions.ActorDiedError(), []),
     ],
 )
-def test_the_function_is_called_only_if_the_owner_dies(error: Exception | None, ended: list[str]) -> None:
-    assert asyncio.run(outcome(error)) == ended
+async def test_the_function_is_called_only_if_the_owner_dies(error: Exception | None, ended: list[str]) -> None:
+    assert await outcome(error) == ended
 
 
-def test_hold_returns_after_release() -> None:
+async def test_hold_returns_after_release() -> None:
     async def hold_and_release() -> bool:
         leases = OwnerLeases()
         held = asyncio.create_task(leases.hold("key"))
@@ -50,13 +50,10 @@ def test_hold_returns_after_release() -> None:
         await asyncio.wait_for(held, 1)
         return was_held
 
-    assert asyncio.run(hold_and_release())
+    assert await hold_and_release()
 
 
-def test_hold_returns_at_once_if_it_is_released_before() -> None:
-    async def release_and_hold() -> None:
-        leases = OwnerLeases()
-        leases.release("key")
-        await asyncio.wait_for(leases.hold("key"), 1)
-
-    asyncio.run(release_and_hold())
+async def test_hold_returns_at_once_if_it_is_released_before() -> None:
+    leases = OwnerLeases()
+    leases.release("key")
+    await asyncio.wait_for(leases.hold("key"), 1)

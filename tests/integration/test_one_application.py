@@ -1,8 +1,7 @@
-"""One application: the guide's calls through every layer."""
+"""One application: the guide's calls through all layers."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import Any
 
@@ -33,7 +32,7 @@ def test_routes_to_the_only_application_without_metadata(channel: grpc.Channel) 
     assert len(trailing(call)["request_id"]) == 36
 
 
-def test_an_empty_application_is_no_application(channel: grpc.Channel) -> None:
+def test_an_empty_application_name_counts_as_none(channel: grpc.Channel) -> None:
     assert UserDefinedServiceStub(channel).__call__(FOO, metadata=(("application", ""),)).num == 60
 
 
@@ -58,19 +57,16 @@ def test_streaming(channel: grpc.Channel) -> None:
     assert trailing(call) == {"request_id": "s"}
 
 
-def test_aio_client(ingress: Any) -> None:
-    async def main() -> None:
-        async with grpc.aio.insecure_channel(ingress.address) as channel:
-            stub = UserDefinedServiceStub(channel)
-            call = stub.__call__(FOO, metadata=APP1)
-            assert (await call).num == 60
-            assert dict(await call.trailing_metadata())["request_id"]
-            assert [r.num async for r in stub.Streaming(FOO)] == [60 + i for i in range(10)]
-
-    asyncio.run(main())
+async def test_aio_client(ingress: Any) -> None:
+    async with grpc.aio.insecure_channel(ingress.address) as channel:
+        stub = UserDefinedServiceStub(channel)
+        call = stub.__call__(FOO, metadata=APP1)
+        assert (await call).num == 60
+        assert dict(await call.trailing_metadata())["request_id"]
+        assert [r.num async for r in stub.Streaming(FOO)] == [60 + i for i in range(10)]
 
 
-def test_typed_clients(ingress: Any) -> None:
+async def test_typed_clients(ingress: Any) -> None:
     with UserDefinedServiceSyncClient(ingress.address, application="app1", model_id="m1") as client:
         assert client.Multiplexing(UserDefinedMessage2()).greeting.endswith("loading model: m1")
         assert [r.num for r in client.Streaming(FOO)] == [60 + i for i in range(10)]
@@ -79,7 +75,7 @@ def test_typed_clients(ingress: Any) -> None:
         async with UserDefinedServiceClient(ingress.address, application="app1") as client:
             assert (await client.Multiplexing(UserDefinedMessage2(), model_id="m2")).greeting.endswith("model: m2")
 
-    asyncio.run(main())
+    await main()
 
 
 def test_serve_api(channel: grpc.Channel) -> None:
@@ -90,7 +86,7 @@ def test_serve_api(channel: grpc.Channel) -> None:
     assert stub.Healthz(HealthzRequest()).message == "success"
 
 
-def test_unknown_method_names_what_is_missing(channel: grpc.Channel) -> None:
+def test_unknown_method_is_named(channel: grpc.Channel) -> None:
     call = channel.unary_unary("/userdefinedprotos.UserDefinedService/Nope")
     error = error_of(call, b"")
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -128,6 +124,6 @@ def test_status(ingress: Any) -> None:
     assert deployment.services == ("userdefinedprotos.UserDefinedService",)
 
 
-def test_another_option_is_refused(ingress: Any) -> None:
+def test_a_fixed_option_can_not_change(ingress: Any) -> None:
     with pytest.raises(sdk.IngressError, match=rf"port {ingress.port} → {ingress.port + 1}"):
         sdk.start(sdk.GrpcOptions(port=ingress.port + 1))

@@ -1,4 +1,4 @@
-"""``sdk run CONFIG --reload`` on a cluster of others: new code, new applications, errors, and its end by kill -9."""
+"""``sdk run CONFIG --reload`` on a running cluster: new code, new applications, errors, and kill -9."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ app = grpc_deployment(max_constructor_retry_count=1, name="Guide")(Failing).bind
 
 
 class Command:
-    """The command, and what it prints."""
+    """The command and its output."""
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(
@@ -83,14 +83,14 @@ def command(ingress: Any, tmp_path: Path) -> Iterator[Command]:
 
 @contextlib.contextmanager
 def calls(call: Callable[[], str]) -> Iterator[list[str]]:
-    """Call all the time; what fails is in the list as well."""
+    """Call in a loop, and collect responses and errors in a list."""
     over, answers = threading.Event(), []
 
     def run() -> None:
         while not over.wait(0.002):
             try:
                 answers.append(call())
-            except grpc.RpcError as error:  # each call may fail by itself
+            except grpc.RpcError as error:  # a failed call does not end the loop
                 answers.append(str(error))
 
     thread = threading.Thread(target=run)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from typing import Any
+
+import pytest
 
 #: Seconds that something may take which comes at once on an idle machine; only a test that fails waits so long.
 PATIENCE_S = 30
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
+#: The loop that replicas have, and that most tests can do without.
+on_uvloop = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 # How often a task may swallow its cancellation, and the seconds that it has to end after each.
 _CANCELLATIONS, _END_S = 10, 1.0
@@ -42,20 +42,3 @@ def close(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
-
-
-@contextmanager
-def runner() -> Iterator[Run]:
-    """Give a function that runs scenarios one after another on one loop: grpc.aio has one poller a process."""
-    loop = asyncio.new_event_loop()
-
-    def run(scenario: Coroutine[Any, Any, None]) -> None:
-        try:
-            loop.run_until_complete(scenario)
-        finally:
-            end_tasks(loop)
-
-    try:
-        yield run
-    finally:
-        close(loop)

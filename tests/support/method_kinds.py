@@ -76,9 +76,9 @@ HANDLERS = [
 ]
 
 
-def ask(cardinality: Any, handler: Any, *interceptors: Any, **headers: str) -> Answer:
+async def ask(cardinality: Any, handler: Any, *interceptors: Any, **headers: str) -> Answer:
     """Return the response to a call through interceptors; its one request message is the number 7."""
-    return wire_rig.ask(handler, cardinality, interceptors, **headers)
+    return await wire_rig.ask(handler, cardinality, interceptors, **headers)
 
 
 def texts(answer: Answer) -> list[str]:

@@ -7,9 +7,14 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import pytest
+
 from tests.support import loops
 
 T = TypeVar("T")
+
+#: Run an async test on a `VirtualLoop`.
+in_virtual_time = pytest.mark.asyncio(loop_factories=["virtual"])
 
 
 class _Selector(selectors.DefaultSelector):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -191,59 +192,46 @@ def _lines(lines: list[bytes]) -> list[tuple[str, str]]:
     return [(name, value) for line in lines if line for name, _, value in [line.decode("latin-1").partition(": ")]]
 
 
-Body = Callable[[Callable[..., WireServer]], Awaitable[None]]
+Serve = Callable[..., WireServer]
 
 
-def in_loop(body: Body, run: Callable[[Coroutine[Any, Any, None]], object] = asyncio.run) -> None:
-    """Run a test on a loop.
+@asynccontextmanager
+async def serving() -> AsyncIterator[Serve]:
+    """Give a function that makes a server of the given handlers on this loop; they are drained at the end."""
+    servers: list[WireServer] = []
 
-    Args:
-        body: The test; its argument is a function that makes a server of the given handlers.
-        run: Runs a coroutine.
-    """
+    def serve(
+        settings: WireSettings | None = None,
+        compression: grpc.Compression | None = None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        **handlers: tuple[Cardinality, Any],
+    ) -> WireServer:
+        bindings = [
+            MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+            for name, (cardinality, handler) in handlers.items()
+        ]
+        server = WireServer(bindings, settings, compression=compression, interceptors=interceptors)
+        server.host.attach(asyncio.get_running_loop())
+        servers.append(server)
+        return server
 
-    async def main() -> None:
-        servers: list[WireServer] = []
-
-        def serve(
-            settings: WireSettings | None = None,
-            compression: grpc.Compression | None = None,
-            interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
-            **handlers: tuple[Cardinality, Any],
-        ) -> WireServer:
-            rows = [
-                MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
-                for name, (cardinality, handler) in handlers.items()
-            ]
-            server = WireServer(rows, settings, compression=compression, interceptors=interceptors)
-            server.host.attach(asyncio.get_running_loop())
-            servers.append(server)
-            return server
-
-        try:
-            await body(serve)
-        finally:  # a handler's thread must not outlive a test that fails
-            for server in servers:
-                await server.drain(quiet_s=0, grace_s=0)
-
-    run(main())
+    try:
+        yield serve
+    finally:  # a handler's thread must not outlive a test that fails
+        for server in servers:
+            await server.drain(quiet_s=0, grace_s=0)
 
 
 UNARY, SERVER = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
 CLIENT, BIDI = Cardinality.STREAM_UNARY, Cardinality.STREAM_STREAM
 
 
-def ask(handler: Any, cardinality: Cardinality = UNARY, interceptors: Any = (), **headers: str) -> Answer:
+async def ask(handler: Any, cardinality: Cardinality = UNARY, interceptors: Any = (), **headers: str) -> Answer:
     """Return the response to one call of a handler; its one request message is the number 7."""
-    answers = []
-
-    async def body(serve: Any) -> None:
+    async with serving() as serve:
         settings = WireSettings(error_details="message")
         peer = Peer(serve(settings=settings, interceptors=interceptors, Get=(cardinality, handler)))
         peer.head("Get", **headers)
         peer.send(Int32Value(value=7))
         peer.end()
-        answers.append(await peer.answer())
-
-    in_loop(body)
-    return answers[0]
+        return await peer.answer()

@@ -1,4 +1,4 @@
-"""Clients that are used wrongly say so, before anything is sent."""
+"""Wrong uses of clients raise an error before anything is sent."""
 
 from __future__ import annotations
 
@@ -48,19 +48,16 @@ async def failing_async() -> AsyncIterator[Number]:
         ),
     ],
 )
-def test_a_wrong_request(server: sdk.testing.Server, call: Callable[[Any], Any], said: str) -> None:
+async def test_a_wrong_request(server: sdk.testing.Server, call: Callable[[Any], Any], said: str) -> None:
     with pytest.raises(TypeError, match=said):
         call(server.client(GreeterSyncClient))
 
-    async def main() -> None:
-        async with server.client(GreeterClient) as client:
-            with pytest.raises(TypeError, match=said):
-                await call(client)
-
-    asyncio.run(main())
+    async with server.client(GreeterClient) as client:
+        with pytest.raises(TypeError, match=said):
+            await call(client)
 
 
-def test_a_stream_of_requests_that_fails_is_what_the_caller_gets(server: sdk.testing.Server) -> None:
+def test_the_caller_gets_the_error_of_its_request_stream(server: sdk.testing.Server) -> None:
     client = server.client(GreeterSyncClient)
     wrong: Any = client
     with pytest.raises(TypeError, match=r"Sum takes an iterable of harness\.Number, not a harness\.Number"):
@@ -71,14 +68,14 @@ def test_a_stream_of_requests_that_fails_is_what_the_caller_gets(server: sdk.tes
         wrong.Sum([Number(), Text()])
     with pytest.raises(LookupError, match="no more"):
         client.Sum.with_call(failing())
-    # The error of a call is one, although its stream has failed before.
+    # The call has this error, although its request stream failed before.
     with pytest.raises(grpc.RpcError) as caught:
         list(wrong.Chat([Number()]))
     assert caught.value.code() is grpc.StatusCode.UNKNOWN
 
 
 @pytest.mark.parametrize("requests", [failing, failing_async])
-def test_why_a_stream_of_requests_was_cancelled_is_logged(
+async def test_why_a_stream_of_requests_was_cancelled_is_logged(
     server: sdk.testing.Server, requests: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -86,35 +83,32 @@ def test_why_a_stream_of_requests_was_cancelled_is_logged(
             with pytest.raises(asyncio.CancelledError):
                 await client.Sum(requests())
             wrong: Any = client
-            with pytest.raises(TypeError, match="Sum takes an iterable or an async one of harness"):
+            with pytest.raises(TypeError, match="Sum takes an iterable or an async iterable of harness"):
                 wrong.Sum(7)
 
-    asyncio.run(main())
+    await main()
     (record,) = [each for each in caplog.records if each.name == "sdk.client"]
-    assert record.getMessage() == "/harness.Greeter/Sum is cancelled: the iterator of its requests failed"
+    assert record.getMessage() == "/harness.Greeter/Sum is cancelled: the iterator of its requests raised"
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], LookupError)
 
 
 @pytest.mark.parametrize("method", ["Sum", "Chat"])
-def test_a_wrong_request_is_not_written(server: sdk.testing.Server, method: str) -> None:
+async def test_a_wrong_request_is_not_written(server: sdk.testing.Server, method: str) -> None:
     right, wrong = (Number(number=7), Text(text="7")) if method == "Sum" else (Text(text="7"), Number(number=7))
 
-    async def main() -> None:
-        async with server.client(GreeterClient) as client:
-            call: Any = getattr(client, method)()
-            await call.write(right)
-            with pytest.raises(TypeError, match=rf"{method} takes a harness\.\w+, not a harness\.\w+"):
-                await call.write(wrong)
-            await call.write(right)  # the call goes on
-            await call.done_writing()
-            answer = (await call).number if method == "Sum" else [each.text async for each in call]
-            assert answer in (14, ["7", "7"])
-
-    asyncio.run(main())
+    async with server.client(GreeterClient) as client:
+        call: Any = getattr(client, method)()
+        await call.write(right)
+        with pytest.raises(TypeError, match=rf"{method} takes a harness\.\w+, not a harness\.\w+"):
+            await call.write(wrong)
+        await call.write(right)  # the call continues
+        await call.done_writing()
+        answer = (await call).number if method == "Sum" else [each.text async for each in call]
+        assert answer in (14, ["7", "7"])
 
 
-def test_a_message_of_the_same_name_is_no_other(server: sdk.testing.Server) -> None:
+def test_a_message_of_the_same_name_is_accepted(server: sdk.testing.Server) -> None:
     from google.protobuf import descriptor_pool, message_factory
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
@@ -129,7 +123,7 @@ def test_a_message_of_the_same_name_is_no_other(server: sdk.testing.Server) -> N
 
 def test_an_async_client_belongs_to_one_loop(server: sdk.testing.Server) -> None:
     client = server.client(GreeterClient)
-    with pytest.raises(RuntimeError, match=r"^GreeterClient is used outside of an event loop: call it in a coroutine"):
+    with pytest.raises(RuntimeError, match=r"^GreeterClient is used outside an event loop: call it in a coroutine"):
         client.SayHello(Text())
 
     async def call() -> None:
@@ -137,7 +131,7 @@ def test_an_async_client_belongs_to_one_loop(server: sdk.testing.Server) -> None
 
     async def use_and_close() -> None:
         await call()
-        with pytest.raises(RuntimeError, match=r"^GreeterClient belongs to another event loop: make one in each loop"):
+        with pytest.raises(RuntimeError, match=r"^GreeterClient belongs to another event loop: create one"):
             await asyncio.to_thread(asyncio.run, call())
         await client.close()
 
@@ -164,14 +158,14 @@ print(used.SayHello(Text(text="parent")).text)
 """
 
 
-def test_a_client_of_before_a_fork(server: sdk.testing.Server) -> None:
+def test_a_client_from_before_a_fork(server: sdk.testing.Server) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, "-c", FORK.format(target=server.target)], env=environment, capture_output=True, text=True
     )
     assert done.stdout.splitlines() == [
-        "GreeterSyncClient was in use when this process was forked, and gRPC is no good afterwards: start processes by "
-        "spawning, or before the first call",
+        "GreeterSyncClient was in use when this process was forked, and gRPC does not work after a fork: spawn "
+        "processes, or fork them before the first call",
         "hello parent",
     ]
 

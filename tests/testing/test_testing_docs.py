@@ -1,4 +1,4 @@
-"""The tests in docs/guides/testing.md run as they stand there."""
+"""The tests in docs/guides/testing.md run exactly as printed there."""
 
 from __future__ import annotations
 

@@ -16,15 +16,14 @@ from sdk._wire.call import HIGH_WATER
 from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 from sdk.service import Cardinality
-from tests.support import virtual_time
 from tests.support.loops import PATIENCE_S
+from tests.support.virtual_time import in_virtual_time
 from tests.support.wire_rig import (
     BIDI,
     CLIENT,
     SERVER,
     UNARY,
     Peer,
-    in_loop,
     turns,
     until,
     until_it_waits_for_its_client,
@@ -35,45 +34,36 @@ async def double(request: Int32Value) -> StringValue:
     return StringValue(value=str(request.value * 2))
 
 
-def test_unary() -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        for request_id in ("a", "b"):  # keep-alive: two calls on one connection
-            peer.transport.chunks.clear()
-            peer.call("Double", Int32Value(value=4), request_id=request_id)
-            trailers = await peer.answered()
-            assert trailers == {"grpc-status": "0", "request_id": request_id}
-            assert StringValue(value="8").SerializeToString() in peer.transport.written
-        assert not peer.transport.closed
-
-    in_loop(body)
+async def test_unary(serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    for request_id in ("a", "b"):  # keep-alive: two calls on one connection
+        peer.transport.chunks.clear()
+        peer.call("Double", Int32Value(value=4), request_id=request_id)
+        trailers = await peer.answered()
+        assert trailers == {"grpc-status": "0", "request_id": request_id}
+        assert StringValue(value="8").SerializeToString() in peer.transport.written
+    assert not peer.transport.closed
 
 
-def test_the_request_id_is_envoys_if_the_client_sent_none() -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        peer.call("Double", Int32Value())
-        assert (await peer.answered())["request_id"] == "made"
-
-    in_loop(body)
+async def test_the_request_id_is_envoys_if_the_client_sent_none(serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    peer.call("Double", Int32Value())
+    assert (await peer.answered())["request_id"] == "made"
 
 
-def test_sync_handlers_run_in_a_thread_with_the_calls_context() -> None:
+async def test_sync_handlers_run_in_a_thread_with_the_calls_context(serve: Any) -> None:
     threads: list[int] = []
 
     def handler(request: Int32Value) -> StringValue:
         threads.append(threading.get_ident())
         return StringValue(value=current_context().request_id())
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Sync=(UNARY, handler)))
-        peer.call("Sync", Int32Value(), request_id="mine")
-        assert (await peer.answered())["grpc-status"] == "0"
-        assert b"mine" in peer.transport.written
-        assert threads
-        assert threads[0] != threading.get_ident()
-
-    in_loop(body)
+    peer = Peer(serve(Sync=(UNARY, handler)))
+    peer.call("Sync", Int32Value(), request_id="mine")
+    assert (await peer.answered())["grpc-status"] == "0"
+    assert b"mine" in peer.transport.written
+    assert threads
+    assert threads[0] != threading.get_ident()
 
 
 async def stream(request: Int32Value) -> AsyncIterator[StringValue]:
@@ -92,16 +82,13 @@ def returns_an_iterator(request: Int32Value) -> Iterator[StringValue]:
 
 @pytest.mark.parametrize("handler", [stream, sync_stream, returns_an_iterator])
 @pytest.mark.parametrize("count", [0, 3])
-def test_server_streaming(handler: Any, count: int) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Stream=(SERVER, handler)))
-        peer.call("Stream", Int32Value(value=count))
-        assert await peer.answered() == {"grpc-status": "0", "request_id": "made"}
-        sent = [peer.transport.written.find(StringValue(value=str(i)).SerializeToString()) for i in range(count)]
-        assert sent == sorted(sent)
-        assert -1 not in sent
-
-    in_loop(body)
+async def test_server_streaming(handler: Any, count: int, serve: Any) -> None:
+    peer = Peer(serve(Stream=(SERVER, handler)))
+    peer.call("Stream", Int32Value(value=count))
+    assert await peer.answered() == {"grpc-status": "0", "request_id": "made"}
+    sent = [peer.transport.written.find(StringValue(value=str(i)).SerializeToString()) for i in range(count)]
+    assert sent == sorted(sent)
+    assert -1 not in sent
 
 
 async def fails(request: Int32Value) -> StringValue:
@@ -122,79 +109,67 @@ def sync_total(requests: Iterator[Int32Value]) -> StringValue:
 
 
 @pytest.mark.parametrize("handler", [total, sync_total])
-def test_client_streaming(handler: Any) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Total=(CLIENT, handler)))
-        peer.head("Total")
-        for i in range(5):
-            peer.send(Int32Value(value=i))
-            await asyncio.sleep(0)
-        peer.end()
-        assert (await peer.answered())["grpc-status"] == "0"
-        assert StringValue(value="10").SerializeToString() in peer.transport.written
-
-    in_loop(body)
+async def test_client_streaming(handler: Any, serve: Any) -> None:
+    peer = Peer(serve(Total=(CLIENT, handler)))
+    peer.head("Total")
+    for i in range(5):
+        peer.send(Int32Value(value=i))
+        await asyncio.sleep(0)
+    peer.end()
+    assert (await peer.answered())["grpc-status"] == "0"
+    assert StringValue(value="10").SerializeToString() in peer.transport.written
 
 
-def test_bidi_answers_while_the_client_sends() -> None:
+async def test_bidi_answers_while_the_client_sends(serve: Any) -> None:
     async def echo(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
         async for request in requests:
             yield StringValue(value=f"echo{request.value}")
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Echo=(BIDI, echo)))
-        peer.head("Echo")
-        for i in range(3):
-            peer.send(Int32Value(value=i))
-            for _ in range(5):
-                await asyncio.sleep(0)
-            assert peer.transport.written.endswith(b"echo%d\r\n" % i)
-        peer.end()
-        assert (await peer.answered())["grpc-status"] == "0"
-
-    in_loop(body)
+    peer = Peer(serve(Echo=(BIDI, echo)))
+    peer.head("Echo")
+    for i in range(3):
+        peer.send(Int32Value(value=i))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert peer.transport.written.endswith(b"echo%d\r\n" % i)
+    peer.end()
+    assert (await peer.answered())["grpc-status"] == "0"
 
 
-def test_a_slow_handler_stops_a_fast_client() -> None:
+async def test_a_slow_handler_stops_a_fast_client(serve: Any) -> None:
     go = asyncio.Event()
 
     async def slow(requests: AsyncIterator[Int32Value]) -> StringValue:
         await go.wait()
         return StringValue(value=str(len([request async for request in requests])))
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Slow=(CLIENT, slow)))
-        peer.head("Slow")
-        message = b"\x08\x01" + b"\x12\x7f" + b"x" * 127  # a known and an unknown field
-        count = HIGH_WATER // len(message) + 2
-        for _ in range(count):
-            peer.send(message)
-        assert not peer.transport.reading
-        go.set()
-        for _ in range(200):
-            await asyncio.sleep(0)
-        assert peer.transport.reading
-        peer.end()
-        await peer.answered()
-        assert StringValue(value=str(count)).SerializeToString() in peer.transport.written
-
-    in_loop(body)
+    peer = Peer(serve(Slow=(CLIENT, slow)))
+    peer.head("Slow")
+    message = b"\x08\x01" + b"\x12\x7f" + b"x" * 127  # a known and an unknown field
+    count = HIGH_WATER // len(message) + 2
+    for _ in range(count):
+        peer.send(message)
+    assert not peer.transport.reading
+    go.set()
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert peer.transport.reading
+    peer.end()
+    await peer.answered()
+    assert StringValue(value=str(count)).SerializeToString() in peer.transport.written
 
 
 @pytest.mark.parametrize("handler", [stream, sync_stream])
-def test_a_slow_client_stops_a_fast_handler(handler: Any) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Stream=(SERVER, handler)))
-        peer.call("Stream", Int32Value(value=50_000))
-        peer.connection.pause_writing()
-        await until_it_waits_for_its_client(peer)
-        size = len(peer.transport.written)
-        await turns()
-        assert len(peer.transport.written) == size < 400_000
-        peer.connection.resume_writing()
-        assert (await peer.answered())["grpc-status"] == "0"
-
-    in_loop(body)
+async def test_a_slow_client_stops_a_fast_handler(handler: Any, serve: Any) -> None:
+    peer = Peer(serve(Stream=(SERVER, handler)))
+    peer.call("Stream", Int32Value(value=50_000))
+    peer.connection.pause_writing()
+    await until_it_waits_for_its_client(peer)
+    size = len(peer.transport.written)
+    await turns()
+    assert len(peer.transport.written) == size < 400_000
+    peer.connection.resume_writing()
+    assert (await peer.answered())["grpc-status"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -204,50 +179,43 @@ def test_a_slow_client_stops_a_fast_handler(handler: Any) -> None:
         (ValueError("wrong"), "13", "ValueError: wrong"),
     ],
 )
-def test_raised(raised: Exception, status: str, message: str) -> None:
+async def test_raised(raised: Exception, status: str, message: str, serve: Any) -> None:
     async def fail(request: Int32Value) -> StringValue:
         raise raised
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Fail=(UNARY, fail), settings=WireSettings(error_details="message")))
-        peer.call("Fail", Int32Value())
-        assert await peer.answered() == {"grpc-status": status, "grpc-message": message, "request_id": "made"}
-
-    in_loop(body)
+    peer = Peer(serve(Fail=(UNARY, fail), settings=WireSettings(error_details="message")))
+    peer.call("Fail", Int32Value())
+    assert await peer.answered() == {"grpc-status": status, "grpc-message": message, "request_id": "made"}
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), [(UNARY, fails), (SERVER, fails_before_its_first_message)])
-def test_an_error_without_messages_is_one_block_of_headers(cardinality: Cardinality, handler: Any) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Fail=(cardinality, handler)))
-        peer.call("Fail", Int32Value())
-        await peer.answered()
-        assert peer.transport.written == (
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n"
-            b"grpc-status: 5\r\ngrpc-message: no user 7\r\nrequest_id: made\r\n\r\n"
-        )
+async def test_an_error_without_messages_is_one_block_of_headers(
+    cardinality: Cardinality, handler: Any, serve: Any
+) -> None:
+    peer = Peer(serve(Fail=(cardinality, handler)))
+    peer.call("Fail", Int32Value())
+    await peer.answered()
+    assert peer.transport.written == (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n"
+        b"grpc-status: 5\r\ngrpc-message: no user 7\r\nrequest_id: made\r\n\r\n"
+    )
 
-    in_loop(body)
 
-
-def test_an_empty_stream_is_headers_and_trailers() -> None:
+async def test_an_empty_stream_is_headers_and_trailers(serve: Any) -> None:
     async def empty(request: Int32Value) -> AsyncIterator[StringValue]:
         for text in ():
             yield StringValue(value=text)
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Empty=(SERVER, empty)))
-        peer.call("Empty", Int32Value())
-        await peer.answered()
-        assert peer.transport.written == (
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
-            b"0\r\ngrpc-status: 0\r\nrequest_id: made\r\n\r\n"
-        )
-
-    in_loop(body)
+    peer = Peer(serve(Empty=(SERVER, empty)))
+    peer.call("Empty", Int32Value())
+    await peer.answered()
+    assert peer.transport.written == (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"0\r\ngrpc-status: 0\r\nrequest_id: made\r\n\r\n"
+    )
 
 
-def test_context_code_details_and_metadata() -> None:
+async def test_context_code_details_and_metadata(serve: Any) -> None:
     async def handler(request: Int32Value, grpc_context: ServicerContext) -> StringValue:
         await grpc_context.send_initial_metadata([("early", "1")])
         grpc_context.set_code(grpc.StatusCode.OUT_OF_RANGE)
@@ -258,39 +226,33 @@ def test_context_code_details_and_metadata() -> None:
         assert grpc_context.time_remaining() == pytest.approx(10, abs=1)
         return StringValue()
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Handler=(UNARY, handler)))
-        peer.call("Handler", Int32Value(), mine="yes", grpc__timeout="10S")
-        trailers = await peer.answered()
-        assert trailers == {
-            "grpc-status": "11",
-            "grpc-message": "50 %25",
-            "k": "v",
-            "b-bin": "/w",
-            "request_id": "made",
-        }
-        head, _, _ = peer.transport.written.partition(b"\r\n\r\n")
-        assert b"early: 1" in head
-
-    in_loop(body)
+    peer = Peer(serve(Handler=(UNARY, handler)))
+    peer.call("Handler", Int32Value(), mine="yes", grpc__timeout="10S")
+    trailers = await peer.answered()
+    assert trailers == {
+        "grpc-status": "11",
+        "grpc-message": "50 %25",
+        "k": "v",
+        "b-bin": "/w",
+        "request_id": "made",
+    }
+    head, _, _ = peer.transport.written.partition(b"\r\n\r\n")
+    assert b"early: 1" in head
 
 
-def test_an_abort_that_is_caught_still_aborts() -> None:
+async def test_an_abort_that_is_caught_still_aborts(serve: Any) -> None:
     async def handler(request: Int32Value, grpc_context: ServicerContext) -> StringValue:
         try:
             await grpc_context.abort(grpc.StatusCode.ABORTED, "stop")
         except Exception:
             return StringValue(value="caught")
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Handler=(UNARY, handler)))
-        peer.call("Handler", Int32Value())
-        assert (await peer.answered())["grpc-status"] == "10"
-
-    in_loop(body)
+    peer = Peer(serve(Handler=(UNARY, handler)))
+    peer.call("Handler", Int32Value())
+    assert (await peer.answered())["grpc-status"] == "10"
 
 
-def test_a_deadline_ends_the_call_and_cancels_the_handler() -> None:
+async def test_a_deadline_ends_the_call_and_cancels_the_handler(serve: Any) -> None:
     cancelled = asyncio.Event()
 
     async def hang(request: Int32Value) -> StringValue:
@@ -301,23 +263,20 @@ def test_a_deadline_ends_the_call_and_cancels_the_handler() -> None:
             raise
         raise AssertionError
 
-    async def body(serve: Any) -> None:
-        server = serve(Hang=(UNARY, hang), settings=WireSettings(request_timeout_s=0.05))
-        peer = Peer(server)
-        peer.call("Hang", Int32Value())
-        trailers = await peer.answered()
-        assert (trailers["grpc-status"], trailers["grpc-message"]) == ("4", "Request timed out after 0.05s.")
-        await asyncio.wait_for(cancelled.wait(), PATIENCE_S)
-        peer.transport.chunks.clear()
-        peer.call("Hang", Int32Value(), grpc__timeout="10m")
-        assert (await peer.answered())["grpc-message"] == "Deadline exceeded."
-        await turns()
-        assert server.host.ongoing == 0
-
-    in_loop(body)
+    server = serve(Hang=(UNARY, hang), settings=WireSettings(request_timeout_s=0.05))
+    peer = Peer(server)
+    peer.call("Hang", Int32Value())
+    trailers = await peer.answered()
+    assert (trailers["grpc-status"], trailers["grpc-message"]) == ("4", "Request timed out after 0.05s.")
+    await asyncio.wait_for(cancelled.wait(), PATIENCE_S)
+    peer.transport.chunks.clear()
+    peer.call("Hang", Int32Value(), grpc__timeout="10m")
+    assert (await peer.answered())["grpc-message"] == "Deadline exceeded."
+    await turns()
+    assert server.host.ongoing == 0
 
 
-def test_a_stream_cut_by_a_disconnect_never_looks_complete() -> None:
+async def test_a_stream_cut_by_a_disconnect_never_looks_complete(serve: Any) -> None:
     seen: list[str] = []
 
     async def count(requests: AsyncIterator[Int32Value]) -> StringValue:
@@ -330,37 +289,31 @@ def test_a_stream_cut_by_a_disconnect_never_looks_complete() -> None:
             raise
         return StringValue()
 
-    async def body(serve: Any) -> None:
-        server = serve(Count=(CLIENT, count))
-        peer = Peer(server)
-        peer.head("Count")
-        peer.send(Int32Value())
-        await turns()
-        peer.transport.closed = True
-        peer.connection.connection_lost(None)
-        await turns()
-        assert seen == ["message", "cancelled"]
-        assert server.host.ongoing == server.connections == 0
-
-    in_loop(body)
+    server = serve(Count=(CLIENT, count))
+    peer = Peer(server)
+    peer.head("Count")
+    peer.send(Int32Value())
+    await turns()
+    peer.transport.closed = True
+    peer.connection.connection_lost(None)
+    await turns()
+    assert seen == ["message", "cancelled"]
+    assert server.host.ongoing == server.connections == 0
 
 
-def test_a_call_cancelled_before_its_handler_starts_is_no_longer_ongoing() -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double))
-        peer = Peer(server)
-        peer.call("Double", Int32Value())
-        assert server.host.ongoing == 1
-        peer.transport.closed = True
-        peer.connection.connection_lost(None)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert server.host.ongoing == 0
-
-    in_loop(body)
+async def test_a_call_cancelled_before_its_handler_starts_is_no_longer_ongoing(serve: Any) -> None:
+    server = serve(Double=(UNARY, double))
+    peer = Peer(server)
+    peer.call("Double", Int32Value())
+    assert server.host.ongoing == 1
+    peer.transport.closed = True
+    peer.connection.connection_lost(None)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert server.host.ongoing == 0
 
 
-def test_the_number_of_handlers_and_the_queue_are_bounded() -> None:
+async def test_the_number_of_handlers_and_the_queue_are_bounded(serve: Any) -> None:
     go = asyncio.Event()
     running: list[int] = []
 
@@ -370,58 +323,49 @@ def test_the_number_of_handlers_and_the_queue_are_bounded() -> None:
         running.pop()
         return StringValue()
 
-    async def body(serve: Any) -> None:
-        server = serve(Wait=(UNARY, wait), settings=WireSettings(max_ongoing_requests=2, max_queued_requests=1))
-        peers = [Peer(server) for _ in range(4)]
-        for peer in peers:
-            peer.call("Wait", Int32Value())
-        await turns()
-        assert (len(running), server.host.count_queued()) == (2, 1)
-        refused = await peers[3].answered()
-        assert refused["grpc-status"] == "8"
-        assert refused["grpc-message"] == (
-            "Request dropped due to backpressure (num_queued_requests=1, max_queued_requests=1)."
-        )
-        go.set()
-        for peer in peers[:3]:
-            assert (await peer.answered())["grpc-status"] == "0"
-        assert server.host.ongoing == 0
-
-    in_loop(body)
+    server = serve(Wait=(UNARY, wait), settings=WireSettings(max_ongoing_requests=2, max_queued_requests=1))
+    peers = [Peer(server) for _ in range(4)]
+    for peer in peers:
+        peer.call("Wait", Int32Value())
+    await turns()
+    assert (len(running), server.host.count_queued()) == (2, 1)
+    refused = await peers[3].answered()
+    assert refused["grpc-status"] == "8"
+    assert refused["grpc-message"] == (
+        "Request dropped due to backpressure (num_queued_requests=1, max_queued_requests=1)."
+    )
+    go.set()
+    for peer in peers[:3]:
+        assert (await peer.answered())["grpc-status"] == "0"
+    assert server.host.ongoing == 0
 
 
-def test_a_thread_that_outlives_its_call_still_counts_as_ongoing() -> None:
+async def test_a_thread_that_outlives_its_call_still_counts_as_ongoing(serve: Any) -> None:
     go = threading.Event()
 
     def block(request: Int32Value) -> StringValue:
         go.wait(PATIENCE_S)
         return StringValue()
 
-    async def body(serve: Any) -> None:
-        server = serve(Block=(UNARY, block), settings=WireSettings(max_ongoing_requests=1, request_timeout_s=0.05))
-        peer = Peer(server)
-        peer.call("Block", Int32Value())
-        assert (await peer.answered())["grpc-status"] == "4"
-        await turns()
-        assert server.host.ongoing == 1
-        go.set()
-        await until(lambda: not server.host.ongoing)
-
-    in_loop(body)
+    server = serve(Block=(UNARY, block), settings=WireSettings(max_ongoing_requests=1, request_timeout_s=0.05))
+    peer = Peer(server)
+    peer.call("Block", Int32Value())
+    assert (await peer.answered())["grpc-status"] == "4"
+    await turns()
+    assert server.host.ongoing == 1
+    go.set()
+    await until(lambda: not server.host.ongoing)
 
 
 @pytest.mark.parametrize(
     ("http", "content_type", "status"),
     [("GET", "application/grpc", b"405"), ("POST", "application/json", b"415")],
 )
-def test_other_requests_than_grpc_calls_are_rejected(http: str, content_type: str, status: bytes) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        peer.head("Double", http=http, content_type=content_type)
-        assert peer.transport.written.startswith(b"HTTP/1.1 " + status)
-        assert peer.transport.ended
-
-    in_loop(body)
+async def test_requests_other_than_grpc_are_rejected(http: str, content_type: str, status: bytes, serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    peer.head("Double", http=http, content_type=content_type)
+    assert peer.transport.written.startswith(b"HTTP/1.1 " + status)
+    assert peer.transport.ended
 
 
 @pytest.mark.parametrize(
@@ -434,21 +378,19 @@ def test_other_requests_than_grpc_calls_are_rejected(http: str, content_type: st
         (b"\0\0\0\4\0" + b"x" * 1024, {}, "8", "longer than the limit"),
     ],
 )
-def test_bad_requests(raw: bytes, headers: dict[str, str], status: str, says: str) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double), settings=WireSettings(max_receive_message_length=1000)))
-        peer.head("Double", **headers)
-        peer.raw(raw)
-        peer.end()
-        trailers = await peer.answered()
-        assert trailers["grpc-status"] == status
-        assert says in trailers["grpc-message"]
-        assert trailers["request_id"] == "made"
-
-    in_loop(body)
+async def test_bad_requests(raw: bytes, headers: dict[str, str], status: str, says: str, serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double), settings=WireSettings(max_receive_message_length=1000)))
+    peer.head("Double", **headers)
+    peer.raw(raw)
+    peer.end()
+    trailers = await peer.answered()
+    assert trailers["grpc-status"] == status
+    assert says in trailers["grpc-message"]
+    assert trailers["request_id"] == "made"
 
 
-def test_draining_lets_calls_finish_and_ends_the_rest() -> None:
+@in_virtual_time
+async def test_draining_lets_calls_finish_and_ends_the_rest(serve: Any) -> None:
     go = asyncio.Event()
 
     async def wait(request: Int32Value) -> StringValue:
@@ -459,20 +401,17 @@ def test_draining_lets_calls_finish_and_ends_the_rest() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def body(serve: Any) -> None:
-        server = serve(Wait=(UNARY, wait), Hang=(UNARY, hang))
-        idle, waiting, hanging = Peer(server), Peer(server), Peer(server)
-        waiting.call("Wait", Int32Value())
-        hanging.call("Hang", Int32Value())
-        await asyncio.sleep(0)
-        draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=10))
-        await turns()
-        assert idle.transport.closed
-        go.set()
-        assert (await waiting.answered())["grpc-status"] == "0"
-        assert waiting.transport.closed
-        await draining
-        ended = await hanging.answered()
-        assert (ended["grpc-status"], ended["grpc-message"]) == ("14", "the replica is shutting down")
-
-    in_loop(body, virtual_time.run)
+    server = serve(Wait=(UNARY, wait), Hang=(UNARY, hang))
+    idle, waiting, hanging = Peer(server), Peer(server), Peer(server)
+    waiting.call("Wait", Int32Value())
+    hanging.call("Hang", Int32Value())
+    await asyncio.sleep(0)
+    draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=10))
+    await turns()
+    assert idle.transport.closed
+    go.set()
+    assert (await waiting.answered())["grpc-status"] == "0"
+    assert waiting.transport.closed
+    await draining
+    ended = await hanging.answered()
+    assert (ended["grpc-status"], ended["grpc-message"]) == ("14", "the replica is shutting down")

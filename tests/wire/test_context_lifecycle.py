@@ -15,7 +15,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from sdk import current_context
 from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
-from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, ask, in_loop, turns, until_it_waits_for_its_client
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, ask, turns, until_it_waits_for_its_client
 
 OK = StringValue(value="fine")
 
@@ -50,31 +50,33 @@ async def reads_the_one_message(request: Int32Value, grpc_context: ServicerConte
         (UNARY, reads_the_one_message, ["7"]),
     ],
 )
-def test_messages_can_be_read_and_written_through_the_context(cardinality: Any, handler: Any, sent: list[str]) -> None:
-    answer = ask(handler, cardinality)
+async def test_messages_can_be_read_and_written_through_the_context(
+    cardinality: Any, handler: Any, sent: list[str]
+) -> None:
+    answer = await ask(handler, cardinality)
     assert dict(answer.trailers)["grpc-status"] == "0"
     assert [StringValue.FromString(message).value for _, message in answer.messages] == sent
 
 
-def test_a_coroutine_without_context_that_returns_none_is_an_error() -> None:
+async def test_a_coroutine_without_context_that_returns_none_is_an_error() -> None:
     async def handler(request: Any) -> None:
         return None
 
-    message = dict(ask(handler, SERVER).trailers)["grpc-message"]
+    message = dict((await ask(handler, SERVER)).trailers)["grpc-message"]
     assert message.endswith("returned None; the proto says a stream of google.protobuf.StringValue")
 
 
-def test_write_is_for_streams() -> None:
+async def test_write_is_for_streams() -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         await grpc_context.write(OK)
         raise AssertionError
 
-    answer = ask(handler)
+    answer = await ask(handler)
     assert "write() is for streams" in dict(answer.trailers)["grpc-message"]
     assert not answer.messages
 
 
-def test_write_after_the_end_is_an_error() -> None:
+async def test_write_after_the_end_is_an_error() -> None:
     raised: list[str] = []
 
     async def handler(request: Any, grpc_context: ServicerContext) -> None:
@@ -86,27 +88,24 @@ def test_write_after_the_end_is_an_error() -> None:
             raised.append("yes")
             raise
 
-    assert dict(ask(handler, SERVER, grpc__timeout="10m").trailers)["grpc-status"] == "4"
+    assert dict((await ask(handler, SERVER, grpc__timeout="10m")).trailers)["grpc-status"] == "4"
     assert raised
 
 
-def test_a_slow_client_stops_writes() -> None:
+async def test_a_slow_client_stops_writes(serve: Any) -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> None:
         for _ in range(10_000):
             await grpc_context.write(OK)
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Get=(SERVER, handler)))
-        peer.call("Get", Int32Value())
-        peer.connection.pause_writing()
-        await until_it_waits_for_its_client(peer)
-        size = len(peer.transport.written)
-        await turns()
-        assert len(peer.transport.written) == size < 1000
-        peer.connection.resume_writing()
-        assert len((await peer.answer()).messages) == 10_000
-
-    in_loop(body)
+    peer = Peer(serve(Get=(SERVER, handler)))
+    peer.call("Get", Int32Value())
+    peer.connection.pause_writing()
+    await until_it_waits_for_its_client(peer)
+    size = len(peer.transport.written)
+    await turns()
+    assert len(peer.transport.written) == size < 1000
+    peer.connection.resume_writing()
+    assert len((await peer.answer()).messages) == 10_000
 
 
 async def cancels_async(request: Any, grpc_context: ServicerContext) -> StringValue:
@@ -125,8 +124,8 @@ def cancels_sync(request: Any, grpc_context: ServicerContext) -> StringValue:
 
 
 @pytest.mark.parametrize("handler", [cancels_async, cancels_sync])
-def test_a_handler_can_cancel_its_call(handler: Any) -> None:
-    answer = ask(handler)
+async def test_a_handler_can_cancel_its_call(handler: Any) -> None:
+    answer = await ask(handler)
     assert not answer.messages
     assert answer.trailers == [
         ("grpc-status", "1"),
@@ -136,7 +135,7 @@ def test_a_handler_can_cancel_its_call(handler: Any) -> None:
 
 
 @pytest.mark.parametrize("is_sync", [True, False])
-def test_callbacks_at_the_end(is_sync: bool) -> None:
+async def test_callbacks_at_the_end(is_sync: bool, serve: Any) -> None:
     called: list[tuple[str, int]] = []
     all_called = threading.Event()
     contexts: list[ServicerContext] = []
@@ -160,22 +159,19 @@ def test_callbacks_at_the_end(is_sync: bool) -> None:
     def sync_handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         return add(grpc_context)
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Get=(UNARY, sync_handler if is_sync else handler)))
-        peer.call("Get", Int32Value())
-        await peer.answered()
-        assert await asyncio.to_thread(all_called.wait, 10)
-        assert {what for what, _ in called} == {"plain", "done"}
-        here = threading.get_ident()
-        assert {thread == here for _, thread in called} == {not is_sync}
-        assert contexts[0].add_callback(lambda: called_back("late")) is False
-        contexts[0].add_done_callback(lambda _: called_back("late, but called"))
-        assert [what for what, _ in called[2:]] == ["late, but called"]
-
-    in_loop(body)
+    peer = Peer(serve(Get=(UNARY, sync_handler if is_sync else handler)))
+    peer.call("Get", Int32Value())
+    await peer.answered()
+    assert await asyncio.to_thread(all_called.wait, 10)
+    assert {what for what, _ in called} == {"plain", "done"}
+    here = threading.get_ident()
+    assert {thread == here for _, thread in called} == {not is_sync}
+    assert contexts[0].add_callback(lambda: called_back("late")) is False
+    contexts[0].add_done_callback(lambda _: called_back("late, but called"))
+    assert [what for what, _ in called[2:]] == ["late, but called"]
 
 
-def test_a_callback_notifies_a_thread_of_a_disconnect() -> None:
+async def test_a_callback_notifies_a_thread_of_a_disconnect(serve: Any) -> None:
     began, ended = threading.Event(), threading.Event()
 
     def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
@@ -187,16 +183,13 @@ def test_a_callback_notifies_a_thread_of_a_disconnect() -> None:
         ended.set()
         return OK
 
-    async def body(serve: Any) -> None:
-        # All threads are taken by handlers that wait for their callback: it must not need one of them.
-        peer = Peer(serve(settings=WireSettings(max_ongoing_requests=1), Get=(UNARY, handler)))
-        peer.call("Get", Int32Value())
-        assert await asyncio.to_thread(began.wait, 10)
-        peer.transport.closed = True
-        peer.connection.connection_lost(None)
-        assert await asyncio.to_thread(ended.wait, 10)
-
-    in_loop(body)
+    # All threads are taken by handlers that wait for their callback: it must not need one of them.
+    peer = Peer(serve(settings=WireSettings(max_ongoing_requests=1), Get=(UNARY, handler)))
+    peer.call("Get", Int32Value())
+    assert await asyncio.to_thread(began.wait, 10)
+    peer.transport.closed = True
+    peer.connection.connection_lost(None)
+    assert await asyncio.to_thread(ended.wait, 10)
 
 
 async def current_async(request: Any) -> StringValue:
@@ -244,27 +237,24 @@ async def current_writes(request: Any) -> None:
         (SERVER, current_writes),
     ],
 )
-def test_the_current_context_is_the_calls_own_everywhere(cardinality: Any, handler: Any) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Get=(cardinality, handler))
-        peers = [Peer(server) for _ in range(5)]
-        for number, peer in enumerate(peers):
-            peer.call("Get", Int32Value(), request_id=str(number))
-        for number, peer in enumerate(peers):
-            answer = await peer.answer()
-            assert [StringValue.FromString(message).value for _, message in answer.messages] == [str(number)]
-
-    in_loop(body)
+async def test_the_current_context_is_the_calls_own_everywhere(cardinality: Any, handler: Any, serve: Any) -> None:
+    server = serve(Get=(cardinality, handler))
+    peers = [Peer(server) for _ in range(5)]
+    for number, peer in enumerate(peers):
+        peer.call("Get", Int32Value(), request_id=str(number))
+    for number, peer in enumerate(peers):
+        answer = await peer.answer()
+        assert [StringValue.FromString(message).value for _, message in answer.messages] == [str(number)]
 
 
-def test_the_argument_and_the_current_context_are_the_same() -> None:
+async def test_the_argument_and_the_current_context_are_the_same() -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         assert current_context() is grpc_context
         return OK
 
-    assert dict(ask(handler).trailers)["grpc-status"] == "0"
+    assert dict((await ask(handler)).trailers)["grpc-status"] == "0"
 
 
 def test_there_is_no_current_context_outside_a_call() -> None:
-    with pytest.raises(RuntimeError, match="no gRPC call runs here"):
+    with pytest.raises(RuntimeError, match="no current gRPC call"):
         current_context()

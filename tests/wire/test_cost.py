@@ -26,7 +26,7 @@ from sdk._wire.crash_trailers_process import SLOT
 from sdk.service import Cardinality
 from tests.support import virtual_time
 from tests.support.cluster import ROOT
-from tests.support.wire_rig import Peer, in_loop
+from tests.support.wire_rig import Peer, serving
 
 PACKAGE = str(Path(sdk.__file__).parent)
 MESSAGES = 200
@@ -107,7 +107,11 @@ async def measure(peer: Peer, method: str, messages: list[Int32Value]) -> int:
 def count() -> dict[str, int]:
     counted: dict[str, int] = {}
 
-    async def scenario(serve: Any) -> None:
+    async def scenario() -> None:
+        async with serving() as serve:
+            await measure_all(serve)
+
+    async def measure_all(serve: Any) -> None:
         server = serve(
             unary=(Cardinality.UNARY_UNARY, unary),
             context=(Cardinality.UNARY_UNARY, with_context),
@@ -124,7 +128,7 @@ def count() -> dict[str, int]:
             less, more = [await measure(peer, "into", [Int32Value(value=1)] * n) for n in (1, MESSAGES + 1)]
             counted["message in"] = (more - less) // MESSAGES
 
-    in_loop(scenario, virtual_time.run)  # no timer fires meanwhile
+    virtual_time.run(scenario())  # no timer fires meanwhile
     return counted
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +13,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from sdk._wire.crash_trailers import CrashTrailers, StreamGuard, encode_trailers
 from sdk._wire.crash_trailers_process import PACKET, RECORD, SHUTDOWN, SLOT
 from sdk.service import Cardinality
-from tests.support import virtual_time
-from tests.support.wire_rig import FakeTransport, Peer, in_loop
+from tests.support.virtual_time import in_virtual_time
+from tests.support.wire_rig import FakeTransport, Peer
 
 LONG = (32 << 10) + 1
 
@@ -58,21 +57,13 @@ async def next_check() -> None:
     await asyncio.sleep(0.11)
 
 
-def on_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    @functools.wraps(test)
-    def run() -> None:
-        virtual_time.run(test())
-
-    return run
-
-
 async def turn() -> None:
     """Return after one turn of the loop."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
 
-@on_loop
+@in_virtual_time
 async def test_a_short_response_costs_nothing() -> None:
     rig = Rig()
     guard = rig.crash_trailers.guard(FakeTransport(), b"7")
@@ -83,7 +74,7 @@ async def test_a_short_response_costs_nothing() -> None:
     assert rig.sent.packets == []
 
 
-@on_loop
+@in_virtual_time
 async def test_a_long_write_withholds_the_trailers_until_the_kernel_has_it() -> None:
     rig, transport = Rig(), FakeTransport()
     guard = await rig.guard(transport)
@@ -94,7 +85,7 @@ async def test_a_long_write_withholds_the_trailers_until_the_kernel_has_it() -> 
     assert rig.trailers() == encode_trailers(b"7")
 
 
-@on_loop
+@in_virtual_time
 async def test_an_atomic_write_does_not_withhold_the_trailers() -> None:
     rig, transport = Rig(), FakeTransport()
     guard = await rig.guard(transport)
@@ -105,7 +96,7 @@ async def test_an_atomic_write_does_not_withhold_the_trailers() -> None:
     assert rig.trailers() is None, "together they are too long"
 
 
-@on_loop
+@in_virtual_time
 async def test_no_write_to_tcp_is_atomic() -> None:
     rig, transport = Rig(), FakeTransport()
     transport.family = socket.AF_INET
@@ -119,7 +110,7 @@ async def test_no_write_to_tcp_is_atomic() -> None:
     assert rig.trailers() is None
 
 
-@on_loop
+@in_virtual_time
 async def test_the_trailers_stay_until_the_kernel_has_the_real_ones() -> None:
     rig, transport = Rig(), FakeTransport()
     guard = await rig.guard(transport)
@@ -135,7 +126,7 @@ async def test_the_trailers_stay_until_the_kernel_has_the_real_ones() -> None:
     assert rig.sent.packets == [(0, 1), (0, 0)]
 
 
-@on_loop
+@in_virtual_time
 async def test_a_closing_connection_is_taken_back_at_once() -> None:
     rig, transport = Rig(), FakeTransport()
     guard = await rig.guard(transport)
@@ -146,7 +137,7 @@ async def test_a_closing_connection_is_taken_back_at_once() -> None:
     assert rig.sent.packets == [(0, 1), (0, 0)]
 
 
-@on_loop
+@in_virtual_time
 async def test_a_slow_client_is_checked_again() -> None:
     rig, transport = Rig(), FakeTransport()
     transport.unsent = LONG
@@ -160,7 +151,7 @@ async def test_a_slow_client_is_checked_again() -> None:
     guard.drop()
 
 
-@on_loop
+@in_virtual_time
 async def test_a_connection_is_passed_for_one_response_only() -> None:
     rig, transport = Rig(), FakeTransport()
     guard = await rig.guard(transport)
@@ -171,7 +162,7 @@ async def test_a_connection_is_passed_for_one_response_only() -> None:
     assert rig.sent.packets == [(0, 1), (0, 0), (0, 1)]
 
 
-@on_loop
+@in_virtual_time
 async def test_a_response_that_ends_while_its_trailers_are_withheld_is_taken_back_once() -> None:
     rig = Rig()
     guard = await rig.guard(FakeTransport())
@@ -182,7 +173,7 @@ async def test_a_response_that_ends_while_its_trailers_are_withheld_is_taken_bac
     assert rig.sent.packets == [(0, 1), (0, 0)]
 
 
-@on_loop
+@in_virtual_time
 async def test_without_room_a_response_waits_for_some() -> None:
     rig = Rig(slots=1)
     first = await rig.guard(FakeTransport())
@@ -201,7 +192,7 @@ async def test_without_room_a_response_waits_for_some() -> None:
     assert rig.sent.packets == [(0, 1)], "the slot was not lost"
 
 
-@on_loop
+@in_virtual_time
 async def test_the_end_of_a_response_is_sent_later_if_there_is_no_room_now() -> None:
     rig = Rig()
     guard = await rig.guard(FakeTransport())
@@ -213,7 +204,7 @@ async def test_the_end_of_a_response_is_sent_later_if_there_is_no_room_now() -> 
     assert rig.sent.packets == [(0, 1), (0, 0), (0, 1)], "the slot is reused once the other process has closed its copy"
 
 
-@on_loop
+@in_virtual_time
 async def test_slots_are_reused_without_the_other_process() -> None:
     rig = Rig(slots=1)
     guard = await rig.guard(FakeTransport())
@@ -224,7 +215,7 @@ async def test_slots_are_reused_without_the_other_process() -> None:
     assert rig.trailers() == encode_trailers(b"8")
 
 
-@on_loop
+@in_virtual_time
 async def test_shutdown() -> None:
     rig = Rig()
     rig.crash_trailers.close()
@@ -248,30 +239,29 @@ async def serve_with_crash_trailers(serve: Any, **handlers: Any) -> tuple[Peer, 
     return Peer(server), rig
 
 
-def test_a_stream_has_crash_trailers_from_its_first_message_to_its_last() -> None:
+@in_virtual_time
+async def test_a_stream_has_crash_trailers_from_its_first_message_to_its_last(serve: Any) -> None:
     resume = SimpleNamespace()
 
     async def handler(request: Int32Value) -> AsyncIterator[StringValue]:
         yield StringValue(value="one")
         await resume.event.wait()
 
-    async def scenario(serve: Any) -> None:
-        resume.event = asyncio.Event()
-        peer, rig = await serve_with_crash_trailers(serve, out=(Cardinality.UNARY_STREAM, handler))
-        peer.call("out", Int32Value())
-        assert rig.trailers() is None
-        await next_check()
-        assert b"one" in peer.transport.written
-        assert rig.trailers() == encode_trailers(b"made")
-        resume.event.set()
-        await peer.answered()
-        await turn()
-        assert rig.trailers() is None
-
-    in_loop(scenario, virtual_time.run)
+    resume.event = asyncio.Event()
+    peer, rig = await serve_with_crash_trailers(serve, out=(Cardinality.UNARY_STREAM, handler))
+    peer.call("out", Int32Value())
+    assert rig.trailers() is None
+    await next_check()
+    assert b"one" in peer.transport.written
+    assert rig.trailers() == encode_trailers(b"made")
+    resume.event.set()
+    await peer.answered()
+    await turn()
+    assert rig.trailers() is None
 
 
-def test_a_response_in_one_write_has_none() -> None:
+@in_virtual_time
+async def test_a_response_in_one_write_has_none(serve: Any) -> None:
     async def plain(request: Int32Value) -> StringValue:
         return StringValue(value="x")
 
@@ -279,21 +269,19 @@ def test_a_response_in_one_write_has_none() -> None:
         grpc_context.set_trailing_metadata((("a", "b"),))
         return StringValue(value="x" * 100_000)
 
-    async def scenario(serve: Any) -> None:
-        peer, rig = await serve_with_crash_trailers(
-            serve, plain=(Cardinality.UNARY_UNARY, plain), trailers=(Cardinality.UNARY_UNARY, with_trailers)
-        )
-        for method in ("plain", "trailers"):
-            peer.transport.chunks.clear()
-            peer.call(method, Int32Value())
-            await peer.answered()
-        await next_check()
-        assert rig.sent.packets == []
-
-    in_loop(scenario, virtual_time.run)
+    peer, rig = await serve_with_crash_trailers(
+        serve, plain=(Cardinality.UNARY_UNARY, plain), trailers=(Cardinality.UNARY_UNARY, with_trailers)
+    )
+    for method in ("plain", "trailers"):
+        peer.transport.chunks.clear()
+        peer.call(method, Int32Value())
+        await peer.answered()
+    await next_check()
+    assert rig.sent.packets == []
 
 
-def test_a_unary_response_with_early_metadata_has_crash_trailers() -> None:
+@in_virtual_time
+async def test_a_unary_response_with_early_metadata_has_crash_trailers(serve: Any) -> None:
     resume = SimpleNamespace()
 
     async def early(request: Int32Value, grpc_context: Any) -> StringValue:
@@ -301,33 +289,28 @@ def test_a_unary_response_with_early_metadata_has_crash_trailers() -> None:
         await resume.event.wait()
         return StringValue(value="x")
 
-    async def scenario(serve: Any) -> None:
-        resume.event = asyncio.Event()
-        peer, rig = await serve_with_crash_trailers(serve, early=(Cardinality.UNARY_UNARY, early))
-        peer.call("early", Int32Value())
-        await next_check()
-        assert rig.trailers() == encode_trailers(b"made")
-        resume.event.set()
-        assert (await peer.answered())["grpc-status"] == "0"
-        await turn()
-        assert rig.trailers() is None
-
-    in_loop(scenario, virtual_time.run)
+    resume.event = asyncio.Event()
+    peer, rig = await serve_with_crash_trailers(serve, early=(Cardinality.UNARY_UNARY, early))
+    peer.call("early", Int32Value())
+    await next_check()
+    assert rig.trailers() == encode_trailers(b"made")
+    resume.event.set()
+    assert (await peer.answered())["grpc-status"] == "0"
+    await turn()
+    assert rig.trailers() is None
 
 
-def test_a_disconnected_client_leaves_none() -> None:
+@in_virtual_time
+async def test_a_disconnected_client_leaves_none(serve: Any) -> None:
     async def handler(request: Int32Value) -> AsyncIterator[StringValue]:
         yield StringValue(value="one")
         await asyncio.Event().wait()
 
-    async def scenario(serve: Any) -> None:
-        peer, rig = await serve_with_crash_trailers(serve, out=(Cardinality.UNARY_STREAM, handler))
-        peer.call("out", Int32Value())
-        await next_check()
-        assert rig.trailers() == encode_trailers(b"made")
-        peer.connection.connection_lost(None)
-        await turn()
-        assert rig.trailers() is None
-        assert rig.sent.packets == [(0, 1), (0, 0)]
-
-    in_loop(scenario, virtual_time.run)
+    peer, rig = await serve_with_crash_trailers(serve, out=(Cardinality.UNARY_STREAM, handler))
+    peer.call("out", Int32Value())
+    await next_check()
+    assert rig.trailers() == encode_trailers(b"made")
+    peer.connection.connection_lost(None)
+    await turn()
+    assert rig.trailers() is None
+    assert rig.sent.packets == [(0, 1), (0, 0)]

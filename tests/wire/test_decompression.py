@@ -15,7 +15,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from sdk._wire import frames
 from sdk._wire.frames import INFLATE_IN_THREAD_BYTES, pack_prefix
 from sdk._wire.host import WireSettings
-from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, turns
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, turns
 
 SHORT = Int32Value(value=7).SerializeToString()
 # A known field, and an unknown one, whose bytes do not compress.
@@ -82,7 +82,9 @@ def test_the_messages_match_their_names() -> None:
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
-def test_a_long_message_is_decompressed_off_the_loop(cardinality: Any, handler: Any, threads: list[int]) -> None:
+async def test_a_long_message_is_decompressed_off_the_loop(
+    cardinality: Any, handler: Any, threads: list[int], serve: Any
+) -> None:
     async def body(serve: Any) -> None:
         peer = Peer(serve(Get=(cardinality, handler)))
         for message in (SHORT, LONG):
@@ -93,7 +95,7 @@ def test_a_long_message_is_decompressed_off_the_loop(cardinality: Any, handler: 
             answer = await peer.answer()
             assert [StringValue.FromString(data).value for _, data in answer.messages] == ["7"]
 
-    in_loop(body)
+    await body(serve)
     here = threading.get_ident()
     in_a_thread = [thread != here for thread in threads]
     assert in_a_thread == [handler is unary_sync, True], "a sync handler's one message is always the work of its thread"
@@ -107,20 +109,17 @@ def test_a_long_message_is_decompressed_off_the_loop(cardinality: Any, handler: 
         (pack_prefix(1, len(LONG)) + LONG, "message is not valid gzip"),
         (packed(bytes(1_000_000)), "longer than the limit"),
     ],
-    ids=["flag", "not gzip", "too long"],
+    ids=["flag", "no gzip", "too long"],
 )
-def test_errors_are_reported(cardinality: Any, handler: Any, data: bytes, says: str) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Get=(cardinality, handler), settings=WireSettings(max_receive_message_length=100_000)))
-        peer.head("Get", grpc__encoding="gzip")
-        peer.raw(data)
-        peer.end()
-        assert says in (await peer.answered())["grpc-message"]
-
-    in_loop(body)
+async def test_errors_are_reported(cardinality: Any, handler: Any, data: bytes, says: str, serve: Any) -> None:
+    peer = Peer(serve(Get=(cardinality, handler), settings=WireSettings(max_receive_message_length=100_000)))
+    peer.head("Get", grpc__encoding="gzip")
+    peer.raw(data)
+    peer.end()
+    assert says in (await peer.answered())["grpc-message"]
 
 
-def test_a_message_is_not_lost_if_the_wait_for_it_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_is_not_lost_if_the_wait_for_it_times_out(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
     go, decompress = threading.Event(), frames.decompress
 
     def slow(*arguments: Any) -> bytes:
@@ -130,26 +129,23 @@ def test_a_message_is_not_lost_if_the_wait_for_it_times_out(monkeypatch: pytest.
     monkeypatch.setattr(frames, "decompress", slow)
 
     async def impatient(requests: AsyncIterator[Int32Value]) -> StringValue:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(anext(requests), 0.001)
         go.set()
         request = await anext(requests)
         return StringValue(value=str(request.value))
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Get=(CLIENT, impatient)))
-        peer.head("Get", grpc__encoding="gzip")
-        peer.raw(packed(LONG))
-        peer.end()
-        answer = await peer.answer()
-        assert StringValue.FromString(answer.messages[0][1]).value == "7"
-
-    in_loop(body)
+    peer = Peer(serve(Get=(CLIENT, impatient)))
+    peer.head("Get", grpc__encoding="gzip")
+    peer.raw(packed(LONG))
+    peer.end()
+    answer = await peer.answer()
+    assert StringValue.FromString(answer.messages[0][1]).value == "7"
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), [(UNARY, unary), (CLIENT, client)])
-def test_a_disconnect_during_decompression_leaves_nothing(
-    cardinality: Any, handler: Any, monkeypatch: pytest.MonkeyPatch
+async def test_a_disconnect_during_decompression_leaves_nothing(
+    cardinality: Any, handler: Any, monkeypatch: pytest.MonkeyPatch, serve: Any
 ) -> None:
     go, began, decompress = threading.Event(), threading.Event(), frames.decompress
 
@@ -160,17 +156,14 @@ def test_a_disconnect_during_decompression_leaves_nothing(
 
     monkeypatch.setattr(frames, "decompress", slow)
 
-    async def body(serve: Any) -> None:
-        wire = serve(Get=(cardinality, handler))
-        peer = Peer(wire)
-        peer.head("Get", grpc__encoding="gzip")
-        peer.raw(packed(LONG))
-        peer.end()
-        assert await asyncio.to_thread(began.wait, 10)
-        peer.transport.closed = True
-        peer.connection.connection_lost(None)
-        await turns()
-        assert wire.host.ongoing == 0
-        go.set()
-
-    in_loop(body)
+    wire = serve(Get=(cardinality, handler))
+    peer = Peer(wire)
+    peer.head("Get", grpc__encoding="gzip")
+    peer.raw(packed(LONG))
+    peer.end()
+    assert await asyncio.to_thread(began.wait, 10)
+    peer.transport.closed = True
+    peer.connection.connection_lost(None)
+    await turns()
+    assert wire.host.ongoing == 0
+    go.set()

@@ -18,35 +18,31 @@ from sdk._wire import threads
 from sdk._wire.call import CANCEL_AGAIN_S
 from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
-from tests.support import virtual_time
 from tests.support.loops import PATIENCE_S
+from tests.support.virtual_time import in_virtual_time
 from tests.support.wire_rig import (
     BIDI,
     CLIENT,
     SERVER,
     UNARY,
     Peer,
-    in_loop,
     turns,
     until,
     until_it_waits_for_its_client,
 )
 
 
-def test_a_call_that_is_cancelled_before_its_handler_starts_is_no_longer_ongoing() -> None:
+async def test_a_call_that_is_cancelled_before_its_handler_starts_is_no_longer_ongoing(serve: Any) -> None:
     async def never(request: Int32Value) -> StringValue:
         raise AssertionError("the client was gone before")
 
-    async def body(serve: Any) -> None:
-        server = serve(Never=(UNARY, never))
-        peer = Peer(server)
-        peer.call("Never", Int32Value())
-        peer.transport.closed = True
-        peer.connection.connection_lost(None)
-        await turns()
-        assert server.host.ongoing == 0
-
-    in_loop(body)
+    server = serve(Never=(UNARY, never))
+    peer = Peer(server)
+    peer.call("Never", Int32Value())
+    peer.transport.closed = True
+    peer.connection.connection_lost(None)
+    await turns()
+    assert server.host.ongoing == 0
 
 
 async def never_waits(request: Int32Value) -> AsyncIterator[StringValue]:
@@ -61,26 +57,23 @@ async def never_waits_but_writes(request: Int32Value, grpc_context: ServicerCont
 
 
 @pytest.mark.parametrize("handler", [never_waits, never_waits_but_writes])
-def test_a_handler_that_never_waits_ends_with_its_connection(handler: Any) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Stream=(SERVER, handler))
-        peer = Peer(server)
-        peer.call("Stream", Int32Value())
-        peer.connection.pause_writing()
-        await until_it_waits_for_its_client(peer)
-        # Like uvloop: the transport drops writes and frees the buffer, and reports the loss a little later.
-        peer.transport.closed = True
-        peer.transport.write = lambda data: None  # type: ignore[method-assign]
-        peer.connection.resume_writing()
-        asyncio.get_running_loop().call_soon(peer.connection.connection_lost, None)
-        await turns()
-        assert server.host.ongoing == 0
-
-    in_loop(body)
+async def test_a_handler_that_never_waits_ends_with_its_connection(handler: Any, serve: Any) -> None:
+    server = serve(Stream=(SERVER, handler))
+    peer = Peer(server)
+    peer.call("Stream", Int32Value())
+    peer.connection.pause_writing()
+    await until_it_waits_for_its_client(peer)
+    # Like uvloop: the transport drops writes and frees the buffer, and reports the loss a little later.
+    peer.transport.closed = True
+    peer.transport.write = lambda data: None  # type: ignore[method-assign]
+    peer.connection.resume_writing()
+    asyncio.get_running_loop().call_soon(peer.connection.connection_lost, None)
+    await turns()
+    assert server.host.ongoing == 0
 
 
 @pytest.mark.parametrize("ends_by", ["client", "deadline"])
-def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_by: str) -> None:
+async def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_by: str, serve: Any) -> None:
     events: list[str] = []
 
     async def stubborn(request: Int32Value) -> AsyncIterator[StringValue]:
@@ -95,20 +88,17 @@ def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_b
             await asyncio.sleep(0.01)  # the handler's cleanup is not interrupted
             events.append("cleaned up")
 
-    async def body(serve: Any) -> None:
-        server = serve(Stream=(SERVER, stubborn))
-        peer = Peer(server)
-        peer.call("Stream", Int32Value(), **({"grpc__timeout": "10m"} if ends_by == "deadline" else {}))
-        await asyncio.sleep(0)
-        if ends_by == "client":
-            peer.transport.closed = True
-            peer.connection.connection_lost(None)
-        else:
-            assert (await peer.answered())["grpc-status"] == "4"
-        await until(lambda: not server.host.ongoing)
-        assert events == ["cancelled", "cleaned up"]
-
-    in_loop(body)
+    server = serve(Stream=(SERVER, stubborn))
+    peer = Peer(server)
+    peer.call("Stream", Int32Value(), **({"grpc__timeout": "10m"} if ends_by == "deadline" else {}))
+    await asyncio.sleep(0)
+    if ends_by == "client":
+        peer.transport.closed = True
+        peer.connection.connection_lost(None)
+    else:
+        assert (await peer.answered())["grpc-status"] == "4"
+    await until(lambda: not server.host.ongoing)
+    assert events == ["cancelled", "cleaned up"]
 
 
 async def waits_once_more(request: Any) -> StringValue:
@@ -142,8 +132,9 @@ async def never_runs(request: Any) -> StringValue:
         (UNARY, never_runs, (WaitsOnceMore(),)),
     ],
 )
-def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
-    cardinality: Any, handler: Any, interceptors: Any, ends_by: str, caplog: pytest.LogCaptureFixture
+@in_virtual_time
+async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
+    cardinality: Any, handler: Any, interceptors: Any, ends_by: str, caplog: pytest.LogCaptureFixture, serve: Any
 ) -> None:
     async def body(serve: Any) -> None:
         loop = asyncio.get_running_loop()
@@ -174,7 +165,7 @@ def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
             await draining
 
     with caplog.at_level(logging.WARNING, "sdk.wire"):
-        in_loop(body, virtual_time.run)
+        await body(serve)
     assert caplog.messages == [
         f"/t.T/Wait still runs 10 s after it was cancelled, request_id {number}; it counts as one of the 1 "
         "ongoing requests (max_ongoing_requests) until it ends, and is cancelled again: "
@@ -183,7 +174,8 @@ def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
     ]
 
 
-def test_a_cleanup_is_not_cancelled_at_once() -> None:
+@in_virtual_time
+async def test_a_cleanup_is_not_cancelled_at_once(serve: Any) -> None:
     cleaned: list[float] = []
 
     async def cleans(request: Int32Value) -> StringValue:
@@ -201,12 +193,12 @@ def test_a_cleanup_is_not_cancelled_at_once() -> None:
         assert (await peer.answered())["grpc-status"] == "4"
         await until(lambda: not server.host.ongoing)
 
-    in_loop(body, virtual_time.run)
+    await body(serve)
     assert cleaned == [pytest.approx(CANCEL_AGAIN_S, abs=0.1)]
 
 
 @pytest.mark.parametrize("last", ["thread", "task"])
-def test_a_call_is_ongoing_until_its_task_and_its_threads_have_ended(last: str) -> None:
+async def test_a_call_is_ongoing_until_its_task_and_its_threads_have_ended(last: str, serve: Any) -> None:
     go, began = threading.Event(), threading.Semaphore(0)
     task_may_end = asyncio.Event()
 
@@ -229,35 +221,36 @@ def test_a_call_is_ongoing_until_its_task_and_its_threads_have_ended(last: str) 
                 twice, request_deserializer=Int32Value.FromString, response_serializer=StringValue.SerializeToString
             )
 
-    async def body(serve: Any) -> None:
-        server = serve(
-            Block=(UNARY, block), interceptors=(RetriesWhenCancelled(),), settings=WireSettings(max_ongoing_requests=2)
-        )
-        peer = Peer(server)
-        peer.call("Block", Int32Value())
-        assert await asyncio.to_thread(began.acquire, timeout=10)
-        peer.transport.closed = True
-        peer.connection.connection_lost(None)
-        await turns()
-        ends = {"thread": go.set, "task": task_may_end.set}
-        end_last = ends.pop(last)
-        (end_first,) = ends.values()
-        end_first()
-        if last == "task":
-            # A pool's thread has run the callbacks of its future once it takes the next work item.
-            await asyncio.gather(*(asyncio.wrap_future(server.host.executor.submit(int)) for _ in range(2)))
-        await turns()
-        assert server.host.ongoing == 1
-        end_last()
-        await until(lambda: not server.host.ongoing)
-
-    in_loop(body)
+    server = serve(
+        Block=(UNARY, block), interceptors=(RetriesWhenCancelled(),), settings=WireSettings(max_ongoing_requests=2)
+    )
+    peer = Peer(server)
+    peer.call("Block", Int32Value())
+    assert await asyncio.to_thread(began.acquire, timeout=10)
+    peer.transport.closed = True
+    peer.connection.connection_lost(None)
+    await turns()
+    ends = {"thread": go.set, "task": task_may_end.set}
+    end_last = ends.pop(last)
+    (end_first,) = ends.values()
+    end_first()
+    if last == "task":
+        # A pool's thread has run the callbacks of its future once it takes the next work item.
+        await asyncio.gather(*(asyncio.wrap_future(server.host.executor.submit(int)) for _ in range(2)))
+    await turns()
+    assert server.host.ongoing == 1
+    end_last()
+    await until(lambda: not server.host.ongoing)
 
 
 @pytest.mark.parametrize("cardinality", [UNARY, SERVER])
 @pytest.mark.parametrize("returns_in_time", [True, False])
-def test_a_thread_that_outlives_its_call_is_logged(
-    cardinality: Any, returns_in_time: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_a_thread_that_outlives_its_call_is_logged(
+    cardinality: Any,
+    returns_in_time: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    serve: Any,
 ) -> None:
     monkeypatch.setattr(threads, "OVERRUN_WARNING_S", PATIENCE_S if returns_in_time else 0.05)
     go = threading.Event()
@@ -283,7 +276,7 @@ def test_a_thread_that_outlives_its_call_is_logged(
         assert not [timer for timer in timers if timer._callback is threads._warn_overrun and not timer.cancelled()]
 
     with caplog.at_level(logging.WARNING, "sdk.wire"):
-        in_loop(body)
+        await body(serve)
     assert [
         "/t.T/Block still runs 0.05 s after its call ended, request_id long; its thread counts as one of the 100 "
         "ongoing requests (max_ongoing_requests) until it returns: a sync handler can poll grpc_context.is_active()"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,8 +11,8 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
-from tests.support import virtual_time
-from tests.support.wire_rig import UNARY, Peer, in_loop
+from tests.support.virtual_time import in_virtual_time
+from tests.support.wire_rig import UNARY, Peer
 
 UNAVAILABLE = "14"
 
@@ -29,15 +27,6 @@ async def sleep(request: Int32Value) -> StringValue:
 
 
 HANDLERS = {"At": (UNARY, at_once), "Sleep": (UNARY, sleep)}
-
-
-def in_virtual_time(test: Callable[[Any], Awaitable[None]]) -> Callable[[], None]:
-    @functools.wraps(test)
-    def run() -> None:
-        in_loop(test, virtual_time.run)
-
-    del run.__wrapped__  # type: ignore[attr-defined]  # otherwise pytest looks for a fixture named like the test's argument
-    return run
 
 
 def now() -> float:
@@ -140,13 +129,11 @@ async def test_it_waits_for_idle_connections(serve: Any) -> None:
 
 
 @pytest.mark.parametrize(("grace_s", "leave_s", "took_s"), [(20, 3, 3.1), (4, 3, 1.1), (0, 3, 0.1)])
-def test_it_waits_for_idle_connections_a_fourth_of_the_grace_at_most(
-    grace_s: float, leave_s: float, took_s: float
+@in_virtual_time
+async def test_it_waits_for_idle_connections_a_fourth_of_the_grace_at_most(
+    grace_s: float, leave_s: float, took_s: float, serve: Any
 ) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(**HANDLERS)
-        Peer(server)
-        await server.drain(quiet_s=0.1, grace_s=grace_s, idle_close_s=leave_s)
-        assert now() == pytest.approx(took_s, abs=0.05)
-
-    in_loop(body, virtual_time.run)
+    server = serve(**HANDLERS)
+    Peer(server)
+    await server.drain(quiet_s=0.1, grace_s=grace_s, idle_close_s=leave_s)
+    assert now() == pytest.approx(took_s, abs=0.05)

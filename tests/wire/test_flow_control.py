@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value, StringValue
 
 from sdk._wire.call import HIGH_WATER, MESSAGE_COST
@@ -19,7 +18,8 @@ from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
 from sdk.context import ServicerContext
 from sdk.service import Method, MethodBinding
-from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
+from tests.support.loops import on_uvloop
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer
 
 MIB = 1 << 20
 
@@ -40,56 +40,49 @@ async def endless_by_write(request: Int32Value, grpc_context: ServicerContext) -
 
 
 @pytest.mark.parametrize("handler", [endless, endless_by_write])
-def test_a_stream_that_never_waits_yields_to_other_calls_and_ends_with_its_client(handler: Any) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Endless=(SERVER, handler), Double=(UNARY, double))
-        endless, other = Peer(server), Peer(server)
-        endless.call("Endless", Int32Value())
+async def test_a_stream_that_never_waits_yields_to_other_calls_and_ends_with_its_client(
+    handler: Any, serve: Any
+) -> None:
+    server = serve(Endless=(SERVER, handler), Double=(UNARY, double))
+    endless, other = Peer(server), Peer(server)
+    endless.call("Endless", Int32Value())
+    await asyncio.sleep(0)
+    other.call("Double", Int32Value())
+    assert (await other.answered())["grpc-status"] == "0"
+    assert b"grpc-status" not in endless.transport.written
+    endless.transport.closed = True
+    endless.connection.connection_lost(None)
+    while server.host.ongoing:
         await asyncio.sleep(0)
-        other.call("Double", Int32Value())
-        assert (await other.answered())["grpc-status"] == "0"
-        assert b"grpc-status" not in endless.transport.written
-        endless.transport.closed = True
-        endless.connection.connection_lost(None)
-        while server.host.ongoing:
-            await asyncio.sleep(0)
-
-    in_loop(body)
 
 
 @pytest.mark.parametrize("message", [b"", b"x", b"xy"])
-def test_a_flood_of_short_messages_is_stopped(message: bytes) -> None:
+async def test_a_flood_of_short_messages_is_stopped(message: bytes, serve: Any) -> None:
     async def hang(requests: AsyncIterator[Int32Value]) -> StringValue:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Hang=(CLIENT, hang)))
-        peer.head("Hang")
-        for _ in range(HIGH_WATER // (MESSAGE_COST + len(message)) // 1000 + 1):
-            assert peer.transport.reading
-            peer.raw((pack_prefix(0, len(message)) + message) * 1000)
-        assert not peer.transport.reading
-
-    in_loop(body)
+    peer = Peer(serve(Hang=(CLIENT, hang)))
+    peer.head("Hang")
+    for _ in range(HIGH_WATER // (MESSAGE_COST + len(message)) // 1000 + 1):
+        assert peer.transport.reading
+        peer.raw((pack_prefix(0, len(message)) + message) * 1000)
+    assert not peer.transport.reading
 
 
-def test_a_body_in_many_short_pieces_costs_no_more_than_its_bytes() -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        peer.head("Double")
-        peer.raw(pack_prefix(0, MIB // 4))
-        pieces = b"2\r\nab\r\n" * 5000
-        tracemalloc.start()
-        try:
-            for _ in range(MIB // 4 // 10_000):
-                peer.connection.data_received(pieces)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert peak < 1.3 * MIB / 4
-
-    in_loop(body)
+async def test_a_body_in_many_short_pieces_costs_no_more_than_its_bytes(serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    peer.head("Double")
+    peer.raw(pack_prefix(0, MIB // 4))
+    pieces = b"2\r\nab\r\n" * 5000
+    tracemalloc.start()
+    try:
+        for _ in range(MIB // 4 // 10_000):
+            peer.connection.data_received(pieces)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.3 * MIB / 4
 
 
 # -- with sockets --------------------------------------------------------------------------------
@@ -126,24 +119,21 @@ class Client:
         return total
 
 
-def over_sockets(
-    body: Callable[[int, WireServer], Awaitable[None]], settings: WireSettings | None = None, **handlers: Any
-) -> None:
-    async def main() -> None:
-        server = WireServer(
-            [
-                MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, BytesValue, BytesValue), handler)
-                for name, (cardinality, handler) in handlers.items()
-            ],
-            settings,
-        )
-        port = await server.listen("127.0.0.1")
-        try:
-            await body(port, server)
-        finally:  # a handler's thread must not outlive a test that fails
-            await server.drain(quiet_s=0, grace_s=0)
-
-    uvloop.run(main())
+@contextlib.asynccontextmanager
+async def over_sockets(settings: WireSettings | None = None, **handlers: Any) -> AsyncIterator[tuple[int, WireServer]]:
+    """Serve handlers at a port."""
+    server = WireServer(
+        [
+            MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, BytesValue, BytesValue), handler)
+            for name, (cardinality, handler) in handlers.items()
+        ],
+        settings,
+    )
+    port = await server.listen("127.0.0.1")
+    try:
+        yield port, server
+    finally:  # a handler's thread must not outlive a test that fails
+        await server.drain(quiet_s=0, grace_s=0)
 
 
 class Peak:
@@ -188,10 +178,11 @@ async def settled(seen: list[int]) -> int:
 
 
 @pytest.mark.parametrize("handler", [fast, sync_fast])
-def test_a_slow_client_stops_a_fast_handler(handler: Any) -> None:
+@on_uvloop
+async def test_a_slow_client_stops_a_fast_handler(handler: Any) -> None:
     sent.clear()
 
-    async def body(port: int, server: WireServer) -> None:
+    async with over_sockets(Fast=(SERVER, handler)) as (port, _):
         with Peak() as peak:
             client = await Client.call(port, "Fast")
             client.send(b"")
@@ -202,11 +193,10 @@ def test_a_slow_client_stops_a_fast_handler(handler: Any) -> None:
         assert await client.read_to_the_end() > 50_000_000
         client.writer.close()
 
-    over_sockets(body, Fast=(SERVER, handler))
-
 
 @pytest.mark.parametrize("is_sync", [False, True])
-def test_a_slow_handler_stops_a_fast_client(is_sync: bool) -> None:
+@on_uvloop
+async def test_a_slow_handler_stops_a_fast_client(is_sync: bool) -> None:
     go, go_thread = asyncio.Event(), threading.Event()
 
     async def slow(requests: AsyncIterator[BytesValue]) -> BytesValue:
@@ -217,11 +207,11 @@ def test_a_slow_handler_stops_a_fast_client(is_sync: bool) -> None:
         go_thread.wait(20)
         return BytesValue(value=b"%d" % sum(len(request.value) for request in requests))
 
-    async def body(port: int, server: WireServer) -> None:
+    async with over_sockets(Slow=(CLIENT, sync_slow if is_sync else slow)) as (port, _):
         message, sent = CHUNK.SerializeToString(), 0
         with Peak() as peak:
             client = await Client.call(port, "Slow")
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(asyncio.TimeoutError):
                 while True:
                     client.send(message)
                     await asyncio.wait_for(client.writer.drain(), 0.3)
@@ -233,8 +223,6 @@ def test_a_slow_handler_stops_a_fast_client(is_sync: bool) -> None:
         client.end()
         await client.read_to_the_end()
         client.writer.close()
-
-    over_sockets(body, Slow=(CLIENT, sync_slow if is_sync else slow))
 
 
 LONG = b"x" * 100_000_000
@@ -261,17 +249,9 @@ async def give_stream(request: BytesValue) -> AsyncIterator[BytesValue]:
 @pytest.mark.parametrize(
     ("cardinality", "handler"), [(UNARY, take), (BIDI, take_stream), (UNARY, give), (SERVER, give_stream)]
 )
-def test_a_message_of_100_mb_is_held_once(cardinality: Any, handler: Any) -> None:
+@on_uvloop
+async def test_a_message_of_100_mb_is_held_once(cardinality: Any, handler: Any) -> None:
     message = BytesValue(value=LONG).SerializeToString() if handler in (take, take_stream) else b""
-
-    async def body(port: int, server: WireServer) -> None:
-        client = await Client.call(port, "Long")
-        with Peak() as peak:
-            sender = asyncio.create_task(send(client))
-            await client.read_to_the_end()
-            await sender
-        assert peak.mib < 1.3 * len(LONG) / MIB  # the received body, or the serialised message: once
-        client.writer.close()
 
     async def send(client: Client) -> None:
         client.writer.write(b"%x\r\n%s" % (len(message) + 5, pack_prefix(0, len(message))))
@@ -282,4 +262,14 @@ def test_a_message_of_100_mb_is_held_once(cardinality: Any, handler: Any) -> Non
         client.writer.write(b"\r\n")
         client.end()
 
-    over_sockets(body, WireSettings(max_receive_message_length=101_000_000), Long=(cardinality, handler))
+    async with over_sockets(WireSettings(max_receive_message_length=101_000_000), Long=(cardinality, handler)) as (
+        port,
+        _,
+    ):
+        client = await Client.call(port, "Long")
+        with Peak() as peak:
+            sender = asyncio.create_task(send(client))
+            await client.read_to_the_end()
+            await sender
+        assert peak.mib < 1.3 * len(LONG) / MIB  # the received body, or the serialised message: once
+        client.writer.close()

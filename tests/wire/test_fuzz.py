@@ -6,20 +6,22 @@ import asyncio
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from sdk._wire.connection import Connection
+from tests.support.loops import on_uvloop
 from tests.wire import fuzzing
 
 
 @pytest.mark.timeout(600)
-def test_a_fixed_run_finds_no_error() -> None:
-    fuzzer = uvloop.run(fuzzing.fuzz(20_000, inputs=100_000))
+@on_uvloop
+async def test_a_fixed_run_finds_no_error() -> None:
+    fuzzer = await fuzzing.fuzz(20_000, inputs=100_000)
     assert fuzzer.ok > 10_000
     assert fuzzer.refused > 10_000
 
 
 def test_the_fuzzer_finds_an_error_and_replays_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each search has a loop of its own: what one leaves there would be found by the next.
     as_it_was = Connection.on_message_complete
 
     def swap(self: Connection) -> None:

@@ -7,11 +7,10 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-import uvloop
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._wire import idle_reaper
@@ -19,7 +18,8 @@ from sdk._wire.idle_reaper import IDLE_TIMEOUT_S, STALL_TIMEOUT_S
 from sdk._wire.server import WireServer
 from sdk.service import Method, MethodBinding
 from tests.support import loops
-from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop, until
+from tests.support.loops import on_uvloop
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, until
 
 HEAD = b"POST /t.T/%s HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
 BODY = b"7\r\n\0\0\0\0\2\x08\x04\r\n0\r\n\r\n"
@@ -85,89 +85,78 @@ def rejected(connection: Any) -> None:
         (rejected, STALL_TIMEOUT_S, b"HTTP/1.1 400 ", "aborted"),
     ],
 )
-def test_timeout_of_each_phase(does: Callable[[Any], None], patience_s: float | None, said: bytes, how: str) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double), Hang=(BIDI, hang), Refuse=(CLIENT, refuse))
-        peer = Peer(server)
-        does(peer.connection)
+async def test_timeout_of_each_phase(
+    does: Callable[[Any], None], patience_s: float | None, said: bytes, how: str, serve: Any
+) -> None:
+    server = serve(Double=(UNARY, double), Hang=(BIDI, hang), Refuse=(CLIENT, refuse))
+    peer = Peer(server)
+    does(peer.connection)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    transport = peer.transport
+    before = (transport.ended, transport.closed)
+    server.reaper.reap(0)
+    server.reaper.reap((patience_s or IDLE_TIMEOUT_S * 10) - 0.001)
+    assert (transport.ended, transport.closed) == before
+    server.reaper.reap(patience_s or IDLE_TIMEOUT_S * 20)
+    assert transport.written.startswith(said)
+    assert not how or getattr(transport, how)
+    assert how or (transport.ended, transport.closed) == before
+    assert transport.aborted == (how == "aborted")
+
+
+async def test_each_call_restarts_the_timeout(serve: Any) -> None:
+    server = serve(Double=(UNARY, double))
+    peer = Peer(server)
+    for now in range(0, int(IDLE_TIMEOUT_S * 5), int(IDLE_TIMEOUT_S / 2)):
+        peer.connection.data_received(GOOD)
         for _ in range(10):
             await asyncio.sleep(0)
-        transport = peer.transport
-        before = (transport.ended, transport.closed)
+        server.reaper.reap(now)
+    assert not peer.transport.closed
+
+
+async def test_a_slow_reader_may_stay_and_a_stalled_one_may_not(serve: Any) -> None:
+    server = serve(Double=(UNARY, double))
+    peer = Peer(server)
+    peer.connection.data_received(b"nonsense")  # the response is out, and the connection is closing
+    for now, unsent in enumerate(range(1000, 0, -100)):
+        peer.transport.unsent = unsent
+        server.reaper.reap(now * (STALL_TIMEOUT_S - 1))
+    assert not peer.transport.aborted
+    server.reaper.reap(now * (STALL_TIMEOUT_S - 1) + STALL_TIMEOUT_S)
+    assert peer.transport.aborted
+
+
+async def test_an_unread_response_has_the_idle_timeout(serve: Any) -> None:
+    server = serve(Refuse=(CLIENT, refuse))
+    peer = Peer(server)
+    answered_and_still_sending(peer.connection)
+    await peer.answered()
+    peer.transport.unsent = 1_000_000  # Envoy stops reading while its own client does
+    server.reaper.reap(0)
+    server.reaper.reap(IDLE_TIMEOUT_S - 1)
+    assert not peer.transport.closed
+    server.reaper.reap(IDLE_TIMEOUT_S)
+    assert peer.transport.closed
+
+
+async def test_too_many_connections_are_refused_and_idle_ones_make_room(
+    caplog: pytest.LogCaptureFixture, serve: Any
+) -> None:
+    server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
+    server.reaper.limit = 4
+    busy, *idle = [Peer(server) for _ in range(4)]
+    within_a_call(busy.connection)
+    late = Peer(server)
+    assert late.transport.aborted
+    assert server.connections == 4
+    with caplog.at_level(logging.WARNING):
         server.reaper.reap(0)
-        server.reaper.reap((patience_s or IDLE_TIMEOUT_S * 10) - 0.001)
-        assert (transport.ended, transport.closed) == before
-        server.reaper.reap(patience_s or IDLE_TIMEOUT_S * 20)
-        assert transport.written.startswith(said)
-        assert not how or getattr(transport, how)
-        assert how or (transport.ended, transport.closed) == before
-        assert transport.aborted == (how == "aborted")
-
-    in_loop(body)
-
-
-def test_each_call_restarts_the_timeout() -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double))
-        peer = Peer(server)
-        for now in range(0, int(IDLE_TIMEOUT_S * 5), int(IDLE_TIMEOUT_S / 2)):
-            peer.connection.data_received(GOOD)
-            for _ in range(10):
-                await asyncio.sleep(0)
-            server.reaper.reap(now)
-        assert not peer.transport.closed
-
-    in_loop(body)
-
-
-def test_a_slow_reader_may_stay_and_a_stalled_one_may_not() -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double))
-        peer = Peer(server)
-        peer.connection.data_received(b"nonsense")  # the response is out, and the connection is closing
-        for now, unsent in enumerate(range(1000, 0, -100)):
-            peer.transport.unsent = unsent
-            server.reaper.reap(now * (STALL_TIMEOUT_S - 1))
-        assert not peer.transport.aborted
-        server.reaper.reap(now * (STALL_TIMEOUT_S - 1) + STALL_TIMEOUT_S)
-        assert peer.transport.aborted
-
-    in_loop(body)
-
-
-def test_an_unread_response_has_the_idle_timeout() -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Refuse=(CLIENT, refuse))
-        peer = Peer(server)
-        answered_and_still_sending(peer.connection)
-        await peer.answered()
-        peer.transport.unsent = 1_000_000  # Envoy stops reading while its own client does
-        server.reaper.reap(0)
-        server.reaper.reap(IDLE_TIMEOUT_S - 1)
-        assert not peer.transport.closed
-        server.reaper.reap(IDLE_TIMEOUT_S)
-        assert peer.transport.closed
-
-    in_loop(body)
-
-
-def test_too_many_connections_are_refused_and_idle_ones_make_room(caplog: pytest.LogCaptureFixture) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
-        server.reaper.limit = 4
-        busy, *idle = [Peer(server) for _ in range(4)]
-        within_a_call(busy.connection)
-        late = Peer(server)
-        assert late.transport.aborted
-        assert server.connections == 4
-        with caplog.at_level(logging.WARNING):
-            server.reaper.reap(0)
-        assert "refused 1 connections: 4 are open" in caplog.text
-        server.reaper.reap(STALL_TIMEOUT_S)
-        assert all(peer.transport.closed for peer in idle)
-        assert not busy.transport.closed
-
-    in_loop(body)
+    assert "refused 1 connections: 4 are open" in caplog.text
+    server.reaper.reap(STALL_TIMEOUT_S)
+    assert all(peer.transport.closed for peer in idle)
+    assert not busy.transport.closed
 
 
 def test_file_descriptors_are_reserved_for_the_process() -> None:
@@ -180,7 +169,9 @@ def test_file_descriptors_are_reserved_for_the_process() -> None:
 # -- with sockets --------------------------------------------------------------------------------
 
 
-def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServer], Awaitable[None]]) -> None:
+@contextlib.asynccontextmanager
+async def over_sockets(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[int, WireServer]]:
+    """Serve handlers at a port, and look for idle connections all the time."""
     monkeypatch.setattr(idle_reaper, "REAP_INTERVAL_S", 0.02)
     monkeypatch.setattr(idle_reaper, "STALL_TIMEOUT_S", 0.1)
 
@@ -195,27 +186,24 @@ def over_sockets(monkeypatch: pytest.MonkeyPatch, body: Callable[[int, WireServe
         while True:
             yield StringValue(value="x" * 1000)
 
-    async def main() -> None:
-        handlers = {
-            "Double": (UNARY, double),
-            "NeverReads": (BIDI, never_reads),
-            "Refuse": (CLIENT, refuse),
-            "Long": (UNARY, long),
-            "Stream": (SERVER, stream),
-        }
-        server = WireServer(
-            [
-                MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
-                for name, (cardinality, handler) in handlers.items()
-            ]
-        )
-        port = await server.listen("127.0.0.1")
-        try:
-            await body(port, server)
-        finally:  # a handler's thread must not outlive a test that fails
-            await server.drain(quiet_s=0, grace_s=0)
-
-    uvloop.run(main())
+    handlers = {
+        "Double": (UNARY, double),
+        "NeverReads": (BIDI, never_reads),
+        "Refuse": (CLIENT, refuse),
+        "Long": (UNARY, long),
+        "Stream": (SERVER, stream),
+    }
+    server = WireServer(
+        [
+            MethodBinding(Method(name, name, f"/t.T/{name}", cardinality, Int32Value, StringValue), handler)
+            for name, (cardinality, handler) in handlers.items()
+        ]
+    )
+    port = await server.listen("127.0.0.1")
+    try:
+        yield port, server
+    finally:  # a handler's thread must not outlive a test that fails
+        await server.drain(quiet_s=0, grace_s=0)
 
 
 async def until_closed(server: WireServer) -> None:
@@ -226,8 +214,9 @@ async def until_closed(server: WireServer) -> None:
     await asyncio.wait_for(wait(), loops.PATIENCE_S)
 
 
-def test_a_rejected_peer_reads_the_reason_even_if_it_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_a_rejected_peer_reads_the_reason_even_if_it_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         for data in (b"GET / HTTP/1.1\r\n\r\n", GOOD[:-6] + b"zz\r\n"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(data)
@@ -239,16 +228,15 @@ def test_a_rejected_peer_reads_the_reason_even_if_it_still_sends(monkeypatch: py
             writer.close()
             await until_closed(server)
 
-    over_sockets(monkeypatch, body)
 
-
-def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+@on_uvloop
+async def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     async def call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(GOOD)
         await reader.readuntil(b"grpc-status: 0\r\n")
         await reader.readuntil(b"\r\n\r\n")
 
-    async def body(port: int, server: WireServer) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         server.reaper.limit = 20
         before = await asyncio.open_connection("127.0.0.1", port)
         await call(*before)
@@ -270,11 +258,10 @@ def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.Monkey
             client.close()
         await until_closed(server)
 
-    over_sockets(monkeypatch, body)
 
-
-def test_stalled_peers_are_cut_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_stalled_peers_are_cut_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
         for number, (_, writer) in enumerate(stalled):
             writer.write(GOOD[: 1 + number])
@@ -290,11 +277,10 @@ def test_stalled_peers_are_cut_and_others_are_served(monkeypatch: pytest.MonkeyP
             writer.close()
         await until_closed(server)
 
-    over_sockets(monkeypatch, body)
 
-
-def test_a_peer_that_sends_without_end_after_its_response_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_a_peer_that_sends_without_end_after_its_response_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         client = socket.create_connection(("127.0.0.1", port))
         client.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -310,13 +296,12 @@ def test_a_peer_that_sends_without_end_after_its_response_is_cut(monkeypatch: py
         await until_closed(server)
         client.close()
 
-    over_sockets(monkeypatch, body)
 
-
-def test_a_peer_that_never_reads_its_response_is_cut_when_the_connection_closes(
+@on_uvloop
+async def test_a_peer_that_never_reads_its_response_is_cut_at_the_close(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def body(port: int, server: WireServer) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HEAD % b"Long" + BODY)
         while server.host.ongoing or not server.host.received:
@@ -325,14 +310,14 @@ def test_a_peer_that_never_reads_its_response_is_cut_when_the_connection_closes(
         await until_closed(server)
         client.close()
 
-    over_sockets(monkeypatch, body)
-
 
 @pytest.mark.parametrize("how", ["closes", "resets", "closes a unix socket and leaves nothing unread"])
-def test_a_disconnect_is_noticed_while_messages_are_not_read(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+@on_uvloop
+async def test_a_disconnect_is_noticed_while_messages_are_not_read(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     # Over TCP the end of a client that has read everything is queued behind all that it has sent: then the kernel
     # notices it, after minutes.
-    async def body(port: int, server: WireServer) -> None:
+
+    async with over_sockets(monkeypatch) as (port, server):
         if "unix" in how:
             client, ours = socket.socketpair()
             await server.host.loop.connect_accepted_socket(lambda: server.new_connection(), ours)
@@ -361,12 +346,11 @@ def test_a_disconnect_is_noticed_while_messages_are_not_read(monkeypatch: pytest
         client.close()
         await until_closed(server)
 
-    over_sockets(monkeypatch, body)
-
 
 @pytest.mark.parametrize("method", [b"Stream", b"Long", b"NeverReads"])
-def test_a_reset_at_any_time_leaves_nothing(monkeypatch: pytest.MonkeyPatch, method: bytes) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_a_reset_at_any_time_leaves_nothing(monkeypatch: pytest.MonkeyPatch, method: bytes) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         for number in range(20):
             client = socket.create_connection(("127.0.0.1", port))
             client.sendall(HEAD % method + BODY)
@@ -375,11 +359,10 @@ def test_a_reset_at_any_time_leaves_nothing(monkeypatch: pytest.MonkeyPatch, met
             client.close()
         await until_closed(server)
 
-    over_sockets(monkeypatch, body)
 
-
-def test_a_half_close_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_a_half_close_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HEAD % b"NeverReads")
         client.shutdown(socket.SHUT_WR)
@@ -388,11 +371,10 @@ def test_a_half_close_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> No
         await until_closed(server)
         client.close()
 
-    over_sockets(monkeypatch, body)
 
-
-def test_keepalive_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(port: int, server: WireServer) -> None:
+@on_uvloop
+async def test_keepalive_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with over_sockets(monkeypatch) as (port, server):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         while not server.connections:
             await asyncio.sleep(0.01)
@@ -402,5 +384,3 @@ def test_keepalive_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 5
         writer.close()
         await until_closed(server)
-
-    over_sockets(monkeypatch, body)

@@ -37,9 +37,9 @@ class Counting(AsyncServerInterceptor):
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
-def test_grpc_interceptor(cardinality: Any, handler: Any) -> None:
+async def test_grpc_interceptor(cardinality: Any, handler: Any) -> None:
     counting = Counting()
-    answer = ask(cardinality, handler, counting, AsyncExceptionToStatusInterceptor())
+    answer = await ask(cardinality, handler, counting, AsyncExceptionToStatusInterceptor())
     assert set(texts(answer)) == {"7 made"}
     assert dict(answer.trailers)["grpc-status"] == "0"
     assert counting.methods == ["/t.T/Get"]
@@ -62,8 +62,8 @@ def not_found_sync(request: Any) -> StringValue:
     ("cardinality", "handler"),
     [(UNARY, not_found), (SERVER, not_found_stream), (CLIENT, not_found_sync), (UNARY, not_found_sync)],
 )
-def test_exceptions_of_grpc_interceptor_become_their_status(cardinality: Any, handler: Any) -> None:
-    answer = ask(cardinality, handler, AsyncExceptionToStatusInterceptor())
+async def test_exceptions_of_grpc_interceptor_become_their_status(cardinality: Any, handler: Any) -> None:
+    answer = await ask(cardinality, handler, AsyncExceptionToStatusInterceptor())
     assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "nobody")]
 
 
@@ -81,9 +81,9 @@ PARENT = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
-def test_opentelemetry(cardinality: Any, handler: Any, spans: Any) -> None:
+async def test_opentelemetry(cardinality: Any, handler: Any, spans: Any) -> None:
     interceptor = aio_server_interceptor(tracer_provider=spans.provider)
-    answer = ask(cardinality, handler, interceptor, **PARENT, x__forwarded__for="10.0.0.1:5000")
+    answer = await ask(cardinality, handler, interceptor, **PARENT, x__forwarded__for="10.0.0.1:5000")
     assert set(texts(answer)) == {"7 made"}
     (span,) = spans.get_finished_spans()
     assert span.name == "/t.T/Get"
@@ -102,8 +102,8 @@ def traced_sync(request: Any, grpc_context: Any) -> StringValue:
 
 
 @pytest.mark.parametrize("handler", [traced_async, traced_sync])
-def test_a_handler_runs_in_opentelemetrys_span(handler: Any, spans: Any) -> None:
-    answer = ask(UNARY, handler, aio_server_interceptor(tracer_provider=spans.provider), **PARENT)
+async def test_a_handler_runs_in_opentelemetrys_span(handler: Any, spans: Any) -> None:
+    answer = await ask(UNARY, handler, aio_server_interceptor(tracer_provider=spans.provider), **PARENT)
     assert texts(answer) == ["0af7651916cd43dd8448eb211c80319c"]
 
 
@@ -122,8 +122,8 @@ def aborts_sync(request: Any, grpc_context: Any) -> StringValue:
 
 
 @pytest.mark.parametrize("handler", [aborts_async, aborts_by_current_context, aborts_sync])
-def test_opentelemetry_sees_an_abort(handler: Any, spans: Any) -> None:
-    answer = ask(UNARY, handler, aio_server_interceptor(tracer_provider=spans.provider))
+async def test_opentelemetry_sees_an_abort(handler: Any, spans: Any) -> None:
+    answer = await ask(UNARY, handler, aio_server_interceptor(tracer_provider=spans.provider))
     assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "nobody")]
     (span,) = spans.get_finished_spans()
     assert span.attributes["rpc.grpc.status_code"] == 5

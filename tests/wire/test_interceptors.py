@@ -27,7 +27,7 @@ from tests.support.method_kinds import (
     texts,
     unary,
 )
-from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer
 
 Base = grpc.aio.ServerInterceptor
 
@@ -79,22 +79,19 @@ class Logging(Base):
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
-def test_the_first_interceptor_is_the_outermost(cardinality: Any, handler: Any) -> None:
+async def test_the_first_interceptor_is_the_outermost(cardinality: Any, handler: Any) -> None:
     log: list[str] = []
-    answer = ask(cardinality, handler, Logging("a", log), Logging("b", log), request_id="r")
+    answer = await ask(cardinality, handler, Logging("a", log), Logging("b", log), request_id="r")
     assert log == ["a /t.T/Get", "b /t.T/Get", "a in", "b in", "b out", "a out"]
     signature = "" if handler is server_writes else " b a"  # write() bypasses interceptors that wrap the function
     assert texts(answer) == [f"7 r{signature}"] * (2 if cardinality in (SERVER, BIDI) else 1)
     assert answer.trailers == [("grpc-status", "0"), ("request_id", "r")]
 
 
-def test_without_interceptors_a_route_is_answered_directly() -> None:
-    async def body(serve: Any) -> None:
-        routes = serve(Get=(UNARY, unary), Stream=(SERVER, server_sync)).routes
-        assert routes[b"/t.T/Get"].answer is answering.answer_unary_async
-        assert routes[b"/t.T/Stream"].answer is answering.answer_stream_sync
-
-    in_loop(body)
+async def test_without_interceptors_a_route_is_answered_directly(serve: Any) -> None:
+    routes = serve(Get=(UNARY, unary), Stream=(SERVER, server_sync)).routes
+    assert routes[b"/t.T/Get"].answer is answering.answer_unary_async
+    assert routes[b"/t.T/Stream"].answer is answering.answer_stream_sync
 
 
 class Metadata(Base):
@@ -127,8 +124,8 @@ class Metadata(Base):
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
-def test_an_interceptor_sets_metadata_and_code(cardinality: Any, handler: Any) -> None:
-    answer = ask(cardinality, handler, Metadata())
+async def test_an_interceptor_sets_metadata_and_code(cardinality: Any, handler: Any) -> None:
+    answer = await ask(cardinality, handler, Metadata())
     assert ("early", "1") in answer.head
     assert answer.messages
     trailers = [("grpc-status", "15"), ("grpc-message", "lost"), ("late", "2"), ("request_id", "made")]
@@ -155,25 +152,24 @@ class Auth(Base):
 
 @pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
 @pytest.mark.parametrize("is_sync", [True, False])
-def test_an_interceptor_may_end_the_call(cardinality: Any, handler: Any, is_sync: bool) -> None:
-    refused = ask(cardinality, handler, Auth(is_sync=is_sync), signature="wrong")
+async def test_an_interceptor_may_end_the_call(cardinality: Any, handler: Any, is_sync: bool) -> None:
+    refused = await ask(cardinality, handler, Auth(is_sync=is_sync), signature="wrong")
     assert not refused.messages
     assert refused.trailers == [
         ("grpc-status", "16"),
         ("grpc-message", "Invalid signature"),
         ("request_id", "made"),
     ]
-    assert dict(ask(cardinality, handler, Auth(is_sync=is_sync), signature="right").trailers)["grpc-status"] == "0"
+    assert (
+        dict((await ask(cardinality, handler, Auth(is_sync=is_sync), signature="right")).trailers)["grpc-status"] == "0"
+    )
 
 
-def test_a_client_stream_without_a_message_is_refused_by_a_unary_handler() -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(interceptors=[Auth(is_sync=False)], Get=(CLIENT, client)))
-        peer.head("Get")
-        peer.end()
-        assert (await peer.answered())["grpc-message"] == "the request has no message"
-
-    in_loop(body)
+async def test_a_client_stream_without_a_message_is_refused_by_a_unary_handler(serve: Any) -> None:
+    peer = Peer(serve(interceptors=[Auth(is_sync=False)], Get=(CLIENT, client)))
+    peer.head("Get")
+    peer.end()
+    assert (await peer.answered())["grpc-message"] == "the request has no message"
 
 
 class Answers(Base):
@@ -204,17 +200,19 @@ async def writes(request: Any, context: Any) -> None:
 
 @pytest.mark.parametrize("function", [sends_bytes, sends_bytes_sync])
 @pytest.mark.parametrize("cardinality", [UNARY, SERVER, CLIENT, BIDI])
-def test_a_handler_of_another_kind_without_serializers_takes_and_returns_bytes(function: Any, cardinality: Any) -> None:
-    answer = ask(cardinality, bidi, Answers(grpc.stream_stream_rpc_method_handler(function)))
+async def test_a_handler_of_another_kind_without_serializers_takes_and_returns_bytes(
+    function: Any, cardinality: Any
+) -> None:
+    answer = await ask(cardinality, bidi, Answers(grpc.stream_stream_rpc_method_handler(function)))
     assert texts(answer) == ["raw"]
 
 
-def test_a_streaming_handler_of_an_interceptor_may_write() -> None:
-    assert texts(ask(SERVER, server, Answers(grpc.unary_stream_rpc_method_handler(writes)))) == ["raw"]
+async def test_a_streaming_handler_of_an_interceptor_may_write() -> None:
+    assert texts(await ask(SERVER, server, Answers(grpc.unary_stream_rpc_method_handler(writes)))) == ["raw"]
 
 
-def test_no_handler_is_unimplemented() -> None:
-    answer = ask(UNARY, unary, Answers(None))
+async def test_no_handler_is_unimplemented() -> None:
+    answer = await ask(UNARY, unary, Answers(None))
     assert answer.trailers[:2] == [
         ("grpc-status", "12"),
         ("grpc-message", "the interceptors have no handler for /t.T/Get"),
@@ -230,16 +228,13 @@ class Renames(Base):
         return await continuation(Details())
 
 
-def test_an_interceptor_may_redirect_to_another_method() -> None:
+async def test_an_interceptor_may_redirect_to_another_method(serve: Any) -> None:
     async def new(request: Int32Value) -> StringValue:
         return StringValue(value="new")
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(interceptors=[Renames()], Old=(UNARY, unary), New=(UNARY, new)))
-        peer.call("Old", Int32Value())
-        assert texts(await peer.answer()) == ["new"]
-
-    in_loop(body)
+    peer = Peer(serve(interceptors=[Renames()], Old=(UNARY, unary), New=(UNARY, new)))
+    peer.call("Old", Int32Value())
+    assert texts(await peer.answer()) == ["new"]
 
 
 class Plain(Base):
@@ -262,8 +257,8 @@ threads: list[int] = []
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
-def test_a_plain_function_of_an_interceptor_runs_in_a_thread(cardinality: Any, handler: Any) -> None:
-    answer = ask(cardinality, handler, Plain())
+async def test_a_plain_function_of_an_interceptor_runs_in_a_thread(cardinality: Any, handler: Any) -> None:
+    answer = await ask(cardinality, handler, Plain())
     assert set(texts(answer)) == {"7 made"}
     assert threads
     assert threads[0] != threading.get_ident()
@@ -289,8 +284,8 @@ class Requests(Base):
 @pytest.mark.parametrize(
     ("cardinality", "handler"), [(CLIENT, client), (CLIENT, client_sync), (BIDI, bidi), (BIDI, bidi_sync)]
 )
-def test_an_interceptor_may_change_the_request_stream(cardinality: Any, handler: Any) -> None:
-    assert set(texts(ask(cardinality, handler, Requests()))) == {"14 made"}
+async def test_an_interceptor_may_change_the_request_stream(cardinality: Any, handler: Any) -> None:
+    assert set(texts(await ask(cardinality, handler, Requests()))) == {"14 made"}
 
 
 class Raises(Base):
@@ -305,17 +300,17 @@ class Raises(Base):
     ("error", "status", "message"),
     [(ValueError("broken"), "13", "ValueError: broken"), (RpcError(grpc.StatusCode.ABORTED, "no"), "10", "no")],
 )
-def test_an_exception_of_an_interceptor_ends_the_call(error: Exception, status: str, message: str) -> None:
-    answer = ask(UNARY, unary, Raises(error))
+async def test_an_exception_of_an_interceptor_ends_the_call(error: Exception, status: str, message: str) -> None:
+    answer = await ask(UNARY, unary, Raises(error))
     assert answer.trailers[:2] == [("grpc-status", status), ("grpc-message", message)]
 
 
 @pytest.mark.parametrize("cardinality", [UNARY, SERVER])
-def test_a_wrong_type_is_named_as_without_interceptors(cardinality: Any) -> None:
+async def test_a_wrong_type_is_named_as_without_interceptors(cardinality: Any) -> None:
     async def wrong(request: Int32Value) -> Int32Value:
         return request
 
-    message = dict(ask(cardinality, wrong, Metadata()).trailers)["grpc-message"]
+    message = dict((await ask(cardinality, wrong, Metadata())).trailers)["grpc-message"]
     assert "returned a google.protobuf.wrappers_pb2.Int32Value; the proto says" in message
 
 
@@ -326,7 +321,7 @@ class Compresses(Base):
 
 
 @pytest.mark.parametrize("cardinality", [UNARY, SERVER])
-def test_an_interceptor_may_compress(cardinality: Any) -> None:
+async def test_an_interceptor_may_compress(cardinality: Any) -> None:
     async def long(request: Int32Value) -> StringValue:
         return StringValue(value="x" * 1000)
 
@@ -334,13 +329,13 @@ def test_an_interceptor_may_compress(cardinality: Any) -> None:
         yield await long(request)
 
     handler = long if cardinality is UNARY else long_stream
-    answer = ask(cardinality, handler, Compresses(), grpc__accept__encoding="gzip")
+    answer = await ask(cardinality, handler, Compresses(), grpc__accept__encoding="gzip")
     assert ("grpc-encoding", "gzip") in answer.head
     assert [flag for flag, _ in answer.messages] == [1]
 
 
 @pytest.mark.parametrize("cardinality", [UNARY, SERVER])
-def test_the_handler_is_cancelled_with_its_call(cardinality: Any) -> None:
+async def test_the_handler_is_cancelled_with_its_call(cardinality: Any) -> None:
     ended: list[str] = []
 
     async def hang(request: Int32Value) -> StringValue:
@@ -354,12 +349,12 @@ def test_the_handler_is_cancelled_with_its_call(cardinality: Any) -> None:
         yield await hang(request)
 
     handler = hang if cardinality is UNARY else hang_stream
-    answer = ask(cardinality, handler, Logging("a", []), grpc__timeout="20m", request_id="r")
+    answer = await ask(cardinality, handler, Logging("a", []), grpc__timeout="20m", request_id="r")
     assert answer.trailers[0] == ("grpc-status", "4")
     assert ended == ["cancelled"]
 
 
-def test_a_sync_generator_is_closed_at_a_disconnect() -> None:
+async def test_a_sync_generator_is_closed_at_a_disconnect(serve: Any) -> None:
     closed = threading.Event()
 
     def endless(request: Int32Value) -> Iterator[StringValue]:
@@ -369,15 +364,12 @@ def test_a_sync_generator_is_closed_at_a_disconnect() -> None:
         finally:
             closed.set()
 
-    async def body(serve: Any) -> None:
-        server = serve(interceptors=[Plain()], Get=(SERVER, endless))
-        peer = Peer(server)
-        peer.call("Get", Int32Value())
-        while not peer.transport.written:
-            await asyncio.sleep(0.001)
-        peer.connection.connection_lost(None)
-        assert await asyncio.to_thread(closed.wait, 10)
-        while server.host.ongoing:
-            await asyncio.sleep(0.001)
-
-    in_loop(body)
+    server = serve(interceptors=[Plain()], Get=(SERVER, endless))
+    peer = Peer(server)
+    peer.call("Get", Int32Value())
+    while not peer.transport.written:
+        await asyncio.sleep(0.001)
+    peer.connection.connection_lost(None)
+    assert await asyncio.to_thread(closed.wait, 10)
+    while server.host.ongoing:
+        await asyncio.sleep(0.001)

@@ -15,7 +15,7 @@ from sdk._wire.frames import pack_prefix
 from sdk._wire.host import WireSettings
 from sdk._wire.http_errors import MAX_HEADER_BYTES
 from sdk._wire.server import WireServer
-from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, in_loop
+from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer
 
 LINE = b"POST /t.T/Double HTTP/1.1\r\n"
 HEAD = LINE + b"host: x\r\ncontent-type: application/grpc\r\n"
@@ -96,37 +96,35 @@ REFUSED = {
 
 @pytest.mark.parametrize("size", [1, 1000, 1 << 20])
 @pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED)
-def test_a_malformed_head_is_rejected_and_nothing_after_it_is_read(data: bytes, status: int, size: int) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double))
-        peer, other = Peer(server), Peer(server)
-        for start in range(0, len(data), size):
-            peer.connection.data_received(data[start : start + size])
-        assert peer.transport.written.startswith(b"HTTP/1.1 %d " % status)
-        assert peer.transport.ended
-        said = peer.transport.written
-        for _ in range(3):
-            peer.connection.data_received(GOOD)
-        other.call("Double", Int32Value(value=4))
-        await other.answered()
-        assert handled == [4]
-        assert peer.transport.written == said
-
-    in_loop(body)
+async def test_a_malformed_head_is_rejected_and_nothing_after_it_is_read(
+    data: bytes, status: int, size: int, serve: Any
+) -> None:
+    server = serve(Double=(UNARY, double))
+    peer, other = Peer(server), Peer(server)
+    for start in range(0, len(data), size):
+        peer.connection.data_received(data[start : start + size])
+    assert peer.transport.written.startswith(b"HTTP/1.1 %d " % status)
+    assert peer.transport.ended
+    said = peer.transport.written
+    for _ in range(3):
+        peer.connection.data_received(GOOD)
+    other.call("Double", Int32Value(value=4))
+    await other.answered()
+    assert handled == [4]
+    assert peer.transport.written == said
 
 
 @pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED)
-def test_a_malformed_request_after_a_good_call_does_not_change_its_response(data: bytes, status: int) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        peer.connection.data_received(GOOD)
-        await peer.answered()
-        answer = peer.transport.written
-        peer.connection.data_received(data)
-        assert peer.transport.written.startswith(answer + b"HTTP/1.1 %d " % status)
-        assert peer.transport.ended
-
-    in_loop(body)
+async def test_a_malformed_request_after_a_good_call_does_not_change_its_response(
+    data: bytes, status: int, serve: Any
+) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    peer.connection.data_received(GOOD)
+    await peer.answered()
+    answer = peer.transport.written
+    peer.connection.data_received(data)
+    assert peer.transport.written.startswith(answer + b"HTTP/1.1 %d " % status)
+    assert peer.transport.ended
 
 
 BAD_BODIES = {
@@ -151,34 +149,28 @@ BAD_BODIES = {
 @pytest.mark.parametrize("size", [1, 1000, 1 << 20])
 @pytest.mark.parametrize("data", BAD_BODIES.values(), ids=BAD_BODIES)
 @pytest.mark.parametrize("method", ["Double", "Hang"])
-def test_a_malformed_body_ends_the_call_with_a_status(method: str, data: bytes, size: int) -> None:
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
-        peer = Peer(server)
-        peer.head(method)
-        for start in range(0, len(data), size):
-            peer.connection.data_received(data[start : start + size])
-        trailers = await peer.answered()
-        assert trailers["grpc-status"] == "13"
-        assert trailers["grpc-message"].startswith("the request is malformed: ")
-        assert peer.transport.ended
-        await turns()
-        assert server.host.ongoing == 0
-        assert handled == []
-
-    in_loop(body)
+async def test_a_malformed_body_ends_the_call_with_a_status(method: str, data: bytes, size: int, serve: Any) -> None:
+    server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
+    peer = Peer(server)
+    peer.head(method)
+    for start in range(0, len(data), size):
+        peer.connection.data_received(data[start : start + size])
+    trailers = await peer.answered()
+    assert trailers["grpc-status"] == "13"
+    assert trailers["grpc-message"].startswith("the request is malformed: ")
+    assert peer.transport.ended
+    await turns()
+    assert server.host.ongoing == 0
+    assert handled == []
 
 
-def test_request_trailers_are_not_metadata() -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        peer.connection.data_received(CHUNKED + BODY[:-2] + b"request_id: forged\r\nx: y\r\n\r\n")
-        assert (await peer.answered())["request_id"] != "forged"
-        peer.transport.chunks.clear()
-        peer.connection.data_received(GOOD)
-        assert (await peer.answered())["grpc-status"] == "0"
-
-    in_loop(body)
+async def test_request_trailers_are_not_metadata(serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    peer.connection.data_received(CHUNKED + BODY[:-2] + b"request_id: forged\r\nx: y\r\n\r\n")
+    assert (await peer.answered())["request_id"] != "forged"
+    peer.transport.chunks.clear()
+    peer.connection.data_received(GOOD)
+    assert (await peer.answered())["grpc-status"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -190,209 +182,168 @@ def test_request_trailers_are_not_metadata() -> None:
         LINE.replace(b" ", b"  ") + b"content-type: application/grpc\r\ncontent-length: 7\r\n\r\n",
     ],
 )
-def test_odd_but_unambiguous_requests_are_answered(head: bytes) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        for _ in range(2):
-            peer.transport.chunks.clear()
-            peer.connection.data_received(head + b"\0\0\0\0\2\x08\x04")
-            assert (await peer.answered())["grpc-status"] == "0"
-        assert handled == [4, 4]
-
-    in_loop(body)
+async def test_odd_but_unambiguous_requests_are_answered(head: bytes, serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    for _ in range(2):
+        peer.transport.chunks.clear()
+        peer.connection.data_received(head + b"\0\0\0\0\2\x08\x04")
+        assert (await peer.answered())["grpc-status"] == "0"
+    assert handled == [4, 4]
 
 
 @pytest.mark.parametrize("pieces", [[GOOD + GOOD], [GOOD, GOOD], [GOOD + GOOD[:50], GOOD[50:]]])
-def test_a_pipelined_request_ends_the_first_and_is_never_answered(pieces: list[bytes]) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        for piece in pieces:
-            peer.connection.data_received(piece)
-        trailers = await peer.answered()
-        assert trailers["grpc-message"] == "the request is malformed: a request before the answer to the last one"
-        await turns()
-        assert peer.transport.written.count(b"HTTP/1.1") == 1
-        assert peer.transport.ended
-
-    in_loop(body)
+async def test_a_pipelined_request_ends_the_first_and_is_never_answered(pieces: list[bytes], serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    for piece in pieces:
+        peer.connection.data_received(piece)
+    trailers = await peer.answered()
+    assert trailers["grpc-message"] == "the request is malformed: a request before the answer to the last one"
+    await turns()
+    assert peer.transport.written.count(b"HTTP/1.1") == 1
+    assert peer.transport.ended
 
 
-def test_a_request_after_a_rejected_one_does_not_run() -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        peer.connection.data_received(b"GET / HTTP/1.1\r\n\r\n" + GOOD)
-        await turns()
-        assert handled == []
-        assert peer.transport.written.count(b"HTTP/1.1") == 1
-
-    in_loop(body)
+async def test_a_request_after_a_rejected_one_does_not_run(serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    peer.connection.data_received(b"GET / HTTP/1.1\r\n\r\n" + GOOD)
+    await turns()
+    assert handled == []
+    assert peer.transport.written.count(b"HTTP/1.1") == 1
 
 
-def test_a_peer_that_does_not_drain_its_responses_gets_no_more() -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        peer.connection.data_received(GOOD)
-        await peer.answered()
-        peer.connection.pause_writing()  # as the transport does when 64 KiB are unsent
-        peer.connection.data_received(GOOD)
-        assert handled == [4]
-        assert peer.transport.ended
-
-    in_loop(body)
+async def test_a_peer_that_does_not_drain_its_responses_gets_no_more(serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    peer.connection.data_received(GOOD)
+    await peer.answered()
+    peer.connection.pause_writing()  # as the transport does when 64 KiB are unsent
+    peer.connection.data_received(GOOD)
+    assert handled == [4]
+    assert peer.transport.ended
 
 
-def test_the_rest_of_an_answered_request_is_dropped_and_the_next_one_served() -> None:
+async def test_the_rest_of_an_answered_request_is_dropped_and_the_next_one_served(serve: Any) -> None:
     async def refuse(requests: AsyncIterator[Int32Value]) -> StringValue:
         return StringValue(value="enough")
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Refuse=(CLIENT, refuse), Double=(UNARY, double)))
-        peer.head("Refuse")
-        await peer.answered()
-        for _ in range(100):
-            peer.raw(b"x" * 10_000)
-        peer.transport.chunks.clear()
-        peer.connection.data_received(b"0\r\n\r\n" + GOOD)
-        assert (await peer.answered())["grpc-status"] == "0"
-        assert handled == [4]
-
-    in_loop(body)
+    peer = Peer(serve(Refuse=(CLIENT, refuse), Double=(UNARY, double)))
+    peer.head("Refuse")
+    await peer.answered()
+    for _ in range(100):
+        peer.raw(b"x" * 10_000)
+    peer.transport.chunks.clear()
+    peer.connection.data_received(b"0\r\n\r\n" + GOOD)
+    assert (await peer.answered())["grpc-status"] == "0"
+    assert handled == [4]
 
 
-def test_a_bug_of_the_server_is_logged_answered_and_ends_the_connection(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+async def test_a_bug_of_the_server_is_logged_answered_and_ends_the_connection(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, serve: Any
 ) -> None:
     def fail(self: Connection) -> None:
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(Connection, "on_headers_complete", fail)
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        with caplog.at_level(logging.ERROR):
-            peer.connection.data_received(GOOD)
-        assert peer.transport.written.startswith(b"HTTP/1.1 500 ")
-        assert peer.transport.ended
-        assert "ZeroDivisionError: ours" in caplog.text
-
-    in_loop(body)
+    peer = Peer(serve(Double=(UNARY, double)))
+    with caplog.at_level(logging.ERROR):
+        peer.connection.data_received(GOOD)
+    assert peer.transport.written.startswith(b"HTTP/1.1 500 ")
+    assert peer.transport.ended
+    assert "ZeroDivisionError: ours" in caplog.text
 
 
-def test_a_system_exit_is_never_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_system_exit_is_never_swallowed(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
     def stop(self: Connection) -> None:
         raise SystemExit(3)
 
     monkeypatch.setattr(Connection, "on_headers_complete", stop)
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        with pytest.raises(SystemExit):
-            peer.connection.data_received(GOOD)
-
-    in_loop(body)
+    peer = Peer(serve(Double=(UNARY, double)))
+    with pytest.raises(SystemExit):
+        peer.connection.data_received(GOOD)
 
 
-def test_headers_up_to_the_limit_are_served_in_one_piece_and_in_many() -> None:
+async def test_headers_up_to_the_limit_are_served_in_one_piece_and_in_many(serve: Any) -> None:
     padding = b"a: " + b"b" * (MAX_HEADER_BYTES - len(HEAD) - 50) + b"\r\n"
     data = HEAD + padding + b"transfer-encoding: chunked\r\n\r\n" + BODY
 
-    async def body(serve: Any) -> None:
-        for size in (1000, 1 << 20):
-            peer = Peer(serve(settings=WireSettings(max_metadata_bytes=MAX_HEADER_BYTES), Double=(UNARY, double)))
-            for start in range(0, len(data), size):
-                peer.connection.data_received(data[start : start + size])
-            assert (await peer.answered())["grpc-status"] == "0"
-
-    in_loop(body)
+    for size in (1000, 1 << 20):
+        peer = Peer(serve(settings=WireSettings(max_metadata_bytes=MAX_HEADER_BYTES), Double=(UNARY, double)))
+        for start in range(0, len(data), size):
+            peer.connection.data_received(data[start : start + size])
+        assert (await peer.answered())["grpc-status"] == "0"
 
 
-def test_too_much_metadata_ends_its_call_and_the_connection_serves_the_next() -> None:
+async def test_too_much_metadata_ends_its_call_and_the_connection_serves_the_next(serve: Any) -> None:
     limit = 1000
     request_id, key = b"request_id: 7\r\n", b"a: "
     room = limit - len(b"request_id7a")
 
-    async def body(serve: Any) -> None:
-        for size in (1, 1 << 20):
-            peer = Peer(serve(settings=WireSettings(max_metadata_bytes=limit), Double=(UNARY, double)))
-            for excess, status in ((0, "0"), (1, "8"), (0, "0")):
-                padding = key + b"b" * (room + excess) + b"\r\n"
-                data = HEAD + request_id + padding + b"transfer-encoding: chunked\r\n\r\n" + BODY
-                for start in range(0, len(data), size):
-                    peer.connection.data_received(data[start : start + size])
-                trailers = await peer.answered()
-                assert (trailers["grpc-status"], trailers["request_id"]) == (status, "7")
-                if excess:
-                    assert trailers["grpc-message"] == (
-                        "the request has 1001 bytes of metadata, more than the limit of 1000 (max_metadata_bytes)"
-                    )
-                peer.transport.chunks.clear()
-            assert not peer.transport.closed
-
-    in_loop(body)
+    for size in (1, 1 << 20):
+        peer = Peer(serve(settings=WireSettings(max_metadata_bytes=limit), Double=(UNARY, double)))
+        for excess, status in ((0, "0"), (1, "8"), (0, "0")):
+            padding = key + b"b" * (room + excess) + b"\r\n"
+            data = HEAD + request_id + padding + b"transfer-encoding: chunked\r\n\r\n" + BODY
+            for start in range(0, len(data), size):
+                peer.connection.data_received(data[start : start + size])
+            trailers = await peer.answered()
+            assert (trailers["grpc-status"], trailers["request_id"]) == (status, "7")
+            if excess:
+                assert trailers["grpc-message"] == (
+                    "the request has 1001 bytes of metadata, more than the limit of 1000 (max_metadata_bytes)"
+                )
+            peer.transport.chunks.clear()
+        assert not peer.transport.closed
 
 
-def test_a_long_body_read_with_its_head_does_not_count_as_headers() -> None:
+async def test_a_long_body_read_with_its_head_does_not_count_as_headers(serve: Any) -> None:
     async def length(request: Int32Value) -> StringValue:
         return StringValue(value=str(request.ByteSize()))
 
     message = b"\x08\x01\x12\xfc\xff\x0f" + b"x" * 262_140  # a known and an unknown field
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, length)))
-        frame = pack_prefix(0, len(message)) + message
-        peer.connection.data_received(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(frame), frame))
-        assert (await peer.answered())["grpc-status"] == "0"
-
-    in_loop(body)
+    peer = Peer(serve(Double=(UNARY, length)))
+    frame = pack_prefix(0, len(message)) + message
+    peer.connection.data_received(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(frame), frame))
+    assert (await peer.answered())["grpc-status"] == "0"
 
 
-def test_an_unknown_method_is_unimplemented_for_any_body() -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(settings=WireSettings(max_receive_message_length=1000)))
-        peer.head("Unknown")
-        for _ in range(3):
-            peer.raw(pack_prefix(0, 900) + b"x" * 900)
-        assert (await peer.answered())["grpc-status"] == "12"
-
-    in_loop(body)
+async def test_an_unknown_method_is_unimplemented_for_any_body(serve: Any) -> None:
+    peer = Peer(serve(settings=WireSettings(max_receive_message_length=1000)))
+    peer.head("Unknown")
+    for _ in range(3):
+        peer.raw(pack_prefix(0, 900) + b"x" * 900)
+    assert (await peer.answered())["grpc-status"] == "12"
 
 
-def test_an_unknown_encoding_is_named_even_if_the_body_is_malformed() -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Double=(UNARY, double)))
-        peer.head("Double", grpc__encoding="br")
-        peer.send(Int32Value())
-        peer.send(Int32Value())
-        assert (await peer.answered())["grpc-status"] == "12"
-
-    in_loop(body)
+async def test_an_unknown_encoding_is_named_even_if_the_body_is_malformed(serve: Any) -> None:
+    peer = Peer(serve(Double=(UNARY, double)))
+    peer.head("Double", grpc__encoding="br")
+    peer.send(Int32Value())
+    peer.send(Int32Value())
+    assert (await peer.answered())["grpc-status"] == "12"
 
 
-def test_a_call_that_ends_in_the_queue_leaves_nothing() -> None:
-    async def body(serve: Any) -> None:
-        server: WireServer = serve(
-            Hang=(BIDI, hang), Double=(UNARY, double), settings=WireSettings(max_ongoing_requests=1)
-        )
-        first = Peer(server)
-        first.head("Hang")
-        peers = [Peer(server) for _ in range(100)]
-        for peer in peers:
-            peer.call("Double", Int32Value(value=4))
-        assert server.host.count_queued() == 100
-        for peer in peers[1:]:
-            peer.transport.closed = True
-            peer.connection.connection_lost(None)
-        assert server.host.count_queued() == 1
-        first.transport.closed = True
-        first.connection.connection_lost(None)
-        assert (await peers[0].answered())["grpc-status"] == "0"
-        assert handled == [4]
-
-    in_loop(body)
+async def test_a_call_that_ends_in_the_queue_leaves_nothing(serve: Any) -> None:
+    server: WireServer = serve(Hang=(BIDI, hang), Double=(UNARY, double), settings=WireSettings(max_ongoing_requests=1))
+    first = Peer(server)
+    first.head("Hang")
+    peers = [Peer(server) for _ in range(100)]
+    for peer in peers:
+        peer.call("Double", Int32Value(value=4))
+    assert server.host.count_queued() == 100
+    for peer in peers[1:]:
+        peer.transport.closed = True
+        peer.connection.connection_lost(None)
+    assert server.host.count_queued() == 1
+    first.transport.closed = True
+    first.connection.connection_lost(None)
+    assert (await peers[0].answered())["grpc-status"] == "0"
+    assert handled == [4]
 
 
 @pytest.mark.parametrize("method", ["Double", "Hang", "Endless"])
-def test_a_disconnect_after_any_byte_leaves_nothing(method: str) -> None:
+async def test_a_disconnect_after_any_byte_leaves_nothing(method: str, serve: Any) -> None:
     async def endless(request: Int32Value) -> AsyncIterator[StringValue]:
         while True:
             yield StringValue()
@@ -400,18 +351,15 @@ def test_a_disconnect_after_any_byte_leaves_nothing(method: str) -> None:
 
     data = GOOD.replace(b"Double", method.encode())
 
-    async def body(serve: Any) -> None:
-        server = serve(Double=(UNARY, double), Hang=(BIDI, hang), Endless=(SERVER, endless))
-        for length in range(len(data) + 1):
-            peer = Peer(server)
-            peer.connection.data_received(data[:length])
-            if length % 2:
-                await turns()
-            peer.transport.closed = True
-            peer.connection.connection_lost(None)
+    server = serve(Double=(UNARY, double), Hang=(BIDI, hang), Endless=(SERVER, endless))
+    for length in range(len(data) + 1):
+        peer = Peer(server)
+        peer.connection.data_received(data[:length])
+        if length % 2:
             await turns()
-            assert server.host.ongoing == server.connections == server.host.count_queued() == 0
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not tasks
-
-    in_loop(body)
+        peer.transport.closed = True
+        peer.connection.connection_lost(None)
+        await turns()
+        assert server.host.ongoing == server.connections == server.host.count_queued() == 0
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not tasks

@@ -12,7 +12,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import RpcError
 from sdk.context import ServicerContext
-from tests.support.wire_rig import UNARY, Peer, in_loop
+from tests.support.wire_rig import UNARY, Peer
 
 HEADERS = {
     "request_id": "r",
@@ -32,7 +32,7 @@ READ = (
 
 
 @pytest.fixture(params=[pickle, cloudpickle])
-def contexts(request: Any) -> tuple[dict[str, Any], ServicerContext]:
+async def contexts(request: Any, serve: Any) -> tuple[dict[str, Any], ServicerContext]:
     """The values that the handler reads, and its context after it was pickled twice."""
     found: list[Any] = []
 
@@ -51,7 +51,7 @@ def contexts(request: Any) -> tuple[dict[str, Any], ServicerContext]:
         peer.call("Get", Int32Value(), **HEADERS)
         await peer.answered()
 
-    in_loop(body)
+    await body(serve)
     return found[0], found[1]
 
 

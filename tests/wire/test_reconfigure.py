@@ -11,8 +11,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._wire.host import WireSettings
-from tests.support.wire_rig import until
-from tests.wire.test_call import UNARY, Peer, in_loop
+from tests.support.wire_rig import UNARY, Peer, until
 
 
 class Crowd:
@@ -42,26 +41,23 @@ class Crowd:
 
 
 @pytest.mark.parametrize("kind", ["on_the_loop", "in_a_thread"])
-def test_a_higher_limit_admits_queued_calls_and_a_lower_one_holds_them_back(kind: str) -> None:
-    async def body(serve: Any) -> None:
-        crowd = Crowd()
-        settings = WireSettings(max_ongoing_requests=1)
-        server = serve(Join=(UNARY, getattr(crowd, kind)), settings=settings)
-        peers = [Peer(server) for _ in range(4)]
-        for peer in peers:
-            peer.call("Join", Int32Value())
-        await until(lambda: crowd.running == 1)
-        assert server.host.count_queued() == 3
-        server.host.reconfigure(replace(settings, max_ongoing_requests=3))
-        await until(lambda: crowd.running == 3)
-        assert server.host.count_queued() == 1
-        server.host.reconfigure(replace(settings, max_ongoing_requests=2))
-        peers.append(Peer(server))
-        peers[-1].call("Join", Int32Value())
-        assert (crowd.running, server.host.ongoing, server.host.count_queued()) == (3, 3, 2)
-        crowd.go.set()
-        for peer in peers:
-            assert (await peer.answered())["grpc-status"] == "0"
-        await until(lambda: not server.host.ongoing)
-
-    in_loop(body)
+async def test_a_higher_limit_admits_queued_calls_and_a_lower_one_holds_them_back(kind: str, serve: Any) -> None:
+    crowd = Crowd()
+    settings = WireSettings(max_ongoing_requests=1)
+    server = serve(Join=(UNARY, getattr(crowd, kind)), settings=settings)
+    peers = [Peer(server) for _ in range(4)]
+    for peer in peers:
+        peer.call("Join", Int32Value())
+    await until(lambda: crowd.running == 1)
+    assert server.host.count_queued() == 3
+    server.host.reconfigure(replace(settings, max_ongoing_requests=3))
+    await until(lambda: crowd.running == 3)
+    assert server.host.count_queued() == 1
+    server.host.reconfigure(replace(settings, max_ongoing_requests=2))
+    peers.append(Peer(server))
+    peers[-1].call("Join", Int32Value())
+    assert (crowd.running, server.host.ongoing, server.host.count_queued()) == (3, 3, 2)
+    crowd.go.set()
+    for peer in peers:
+        assert (await peer.answered())["grpc-status"] == "0"
+    await until(lambda: not server.host.ongoing)

@@ -132,9 +132,9 @@ def returns_a_coroutine(request: Any, grpc_context: Any) -> Any:
         (UNARY, returns_a_coroutine),
     ],
 )
-def test_a_handler_has_the_context_that_an_interceptor_wrapped(cardinality: Any, handler: Any) -> None:
+async def test_a_handler_has_the_context_that_an_interceptor_wrapped(cardinality: Any, handler: Any) -> None:
     wraps = Wraps()
-    answer = ask(cardinality, handler, wraps)
+    answer = await ask(cardinality, handler, wraps)
     assert texts(answer) == ["made"]
     assert [pair for pair in answer.head if pair[0] in ("early", "by")] == [("early", "1"), ("by", "wrapper")]
     assert answer.trailers[:2] == [("grpc-status", "15"), ("grpc-message", "set by wrapper for nobody")]
@@ -146,8 +146,8 @@ def writes_in_a_thread(request: Any, grpc_context: Any) -> Iterator[StringValue]
     yield StringValue(value="yielded")
 
 
-def test_a_thread_may_write_through_it() -> None:
-    assert texts(ask(SERVER, writes_in_a_thread, Wraps())) == ["written by wrapper", "yielded"]
+async def test_a_thread_may_write_through_it() -> None:
+    assert texts(await ask(SERVER, writes_in_a_thread, Wraps())) == ["written by wrapper", "yielded"]
 
 
 def aborts_in_a_thread(request: Any, grpc_context: Any) -> StringValue:
@@ -162,6 +162,6 @@ def aborts_within_a_stream(request: Any, grpc_context: Any) -> Iterator[StringVa
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), [(UNARY, aborts_in_a_thread), (SERVER, aborts_within_a_stream)])
-def test_abort_of_a_wrapped_context_ends_a_handler_in_a_thread(cardinality: Any, handler: Any) -> None:
-    answer = ask(cardinality, handler, Wraps())
+async def test_abort_of_a_wrapped_context_ends_a_handler_in_a_thread(cardinality: Any, handler: Any) -> None:
+    answer = await ask(cardinality, handler, Wraps())
     assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "sent by wrapper")]

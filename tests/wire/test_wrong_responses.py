@@ -11,7 +11,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import RpcError
 from sdk._wire.host import WireSettings
-from tests.support.wire_rig import BIDI, SERVER, UNARY, Peer, in_loop
+from tests.support.wire_rig import BIDI, SERVER, UNARY, Peer
 
 
 async def returns_none(request: Any) -> None:
@@ -50,34 +50,28 @@ def yields_another_in_a_thread(request: Any) -> Iterator[Int32Value]:
         (yields_another_in_a_thread, "Int32Value; the proto says google.protobuf.StringValue"),
     ],
 )
-def test_a_wrong_response_names_both_types(cardinality: Any, handler: Any, says: str) -> None:
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Wrong=(cardinality, handler)))
-        peer.call("Wrong", Int32Value())
-        trailers = await peer.answered()
-        assert (trailers["grpc-status"], trailers["request_id"]) == ("13", "made")
-        assert trailers["grpc-message"].startswith(handler.__qualname__)
-        assert trailers["grpc-message"].endswith(says)
-
-    in_loop(body)
+async def test_a_wrong_response_names_both_types(cardinality: Any, handler: Any, says: str, serve: Any) -> None:
+    peer = Peer(serve(Wrong=(cardinality, handler)))
+    peer.call("Wrong", Int32Value())
+    trailers = await peer.answered()
+    assert (trailers["grpc-status"], trailers["request_id"]) == ("13", "made")
+    assert trailers["grpc-message"].startswith(handler.__qualname__)
+    assert trailers["grpc-message"].endswith(says)
 
 
 @pytest.mark.parametrize(
     ("style", "says"), [("traceback", "Traceback"), ("message", "ValueError: wrong"), ("none", "Internal error.")]
 )
-def test_error_details_of_a_stream(style: Any, says: str) -> None:
+async def test_error_details_of_a_stream(style: Any, says: str, serve: Any) -> None:
     async def fails(request: Int32Value) -> AsyncIterator[StringValue]:
         yield StringValue()
         raise ValueError("wrong")
 
-    async def body(serve: Any) -> None:
-        peer = Peer(serve(Fails=(SERVER, fails), settings=WireSettings(error_details=style)))
-        peer.call("Fails", Int32Value())
-        trailers = await peer.answered()
-        assert trailers["grpc-status"] == "13"
-        assert trailers["grpc-message"].startswith(says)
-
-    in_loop(body)
+    peer = Peer(serve(Fails=(SERVER, fails), settings=WireSettings(error_details=style)))
+    peer.call("Fails", Int32Value())
+    trailers = await peer.answered()
+    assert trailers["grpc-status"] == "13"
+    assert trailers["grpc-message"].startswith(says)
 
 
 class Undescribable(Exception):
@@ -102,8 +96,8 @@ def malformed_error() -> RpcError:
         (malformed_error(), "none", "Internal error."),
     ],
 )
-def test_an_error_that_can_not_be_described_is_answered(
-    cardinality: Any, error: Exception, style: Any, says: str, caplog: pytest.LogCaptureFixture
+async def test_an_error_that_can_not_be_described_is_answered(
+    cardinality: Any, error: Exception, style: Any, says: str, caplog: pytest.LogCaptureFixture, serve: Any
 ) -> None:
     async def fails(request: Int32Value) -> StringValue:
         raise error
@@ -120,5 +114,5 @@ def test_an_error_that_can_not_be_described_is_answered(
         assert (trailers["grpc-status"], trailers["request_id"]) == ("13", "made")
         assert trailers["grpc-message"].startswith(says)
 
-    in_loop(body)
+    await body(serve)
     assert "/t.T/Fails failed, request_id made" in caplog.text

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GREET = "/demo.Greeter/SayHello"
 
 
-def test_each_call_is_logged_as_json_with_request_id_and_status(tmp_path: Path) -> None:
+async def test_each_call_is_logged_as_json_with_request_id_and_status(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
 
     async def scenario() -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def test_each_call_is_logged_as_json_with_request_id_and_status(tmp_path: Path) 
             assert await it.answers(GREET, ("application", "none")) == "NOT_FOUND"
             return [json.loads(line) for line in (await lines(log, 2)).splitlines()]
 
-    served, refused = sorted(asyncio.run(scenario()), key=lambda line: str(line["status"]), reverse=True)
+    served, refused = sorted(await scenario(), key=lambda line: str(line["status"]), reverse=True)
     expected = {"request_id": 'a "b"', "application": "one", "method": GREET, "status": "OK", "model_id": "m"}
     assert served.items() >= expected.items()
     assert served["peer"].startswith("127.0.0.1:")
@@ -38,14 +38,11 @@ def test_each_call_is_logged_as_json_with_request_id_and_status(tmp_path: Path) 
     assert len(refused["request_id"]) == 36, "the client got the same one"
 
 
-def test_a_log_file_that_can_not_be_opened_is_reported(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with rig("a") as it:
-            it.config = replace(it.config, access_log=str(tmp_path / "no" / "access.log"))
-            with pytest.raises(ResourcesRejected, match=r"no/access\.log"):
-                await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
-
-    asyncio.run(scenario())
+async def test_a_log_file_that_can_not_be_opened_is_reported(tmp_path: Path) -> None:
+    async with rig("a") as it:
+        it.config = replace(it.config, access_log=str(tmp_path / "no" / "access.log"))
+        with pytest.raises(ResourcesRejected, match=r"no/access\.log"):
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
 
 
 async def lines(path: Path, count: int) -> str:

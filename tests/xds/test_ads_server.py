@@ -25,7 +25,6 @@ from tests.support.loops import PATIENCE_S
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.support.loops import Run
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 
@@ -101,196 +100,166 @@ def names(*apps: str) -> set[str]:
     return {"fallback", *(f"{app}#D{suffix}" for app in apps for suffix in ("", "#model"))}
 
 
-def test_additions_are_sent_first_and_removals_last(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            envoy = connect()
-            first = asyncio.create_task(server.publish(resources("a")))
-            await envoy.start_up("a")
-            await first
-            second = asyncio.create_task(server.publish(resources("b")))
-            # Like Envoy, acknowledge the clusters only once the new one has its endpoints.
-            clusters = await envoy.read(CLUSTER_TYPE)
-            assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "b")
-            await envoy.ask(ENDPOINT_TYPE, "a#D", "b#D", nonce="1")
-            assert await envoy.take(ENDPOINT_TYPE, "a#D", "b#D") == {"b#D"}
-            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
-            assert await envoy.take(ROUTE_TYPE, "routes") == {"routes"}
-            assert not second.done()
-            assert await envoy.take(CLUSTER_TYPE) == names("b")
+async def test_additions_are_sent_first_and_removals_last() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        first = asyncio.create_task(server.publish(resources("a")))
+        await envoy.start_up("a")
+        await first
+        second = asyncio.create_task(server.publish(resources("b")))
+        # Like Envoy, acknowledge the clusters only once the new one has its endpoints.
+        clusters = await envoy.read(CLUSTER_TYPE)
+        assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "b")
+        await envoy.ask(ENDPOINT_TYPE, "a#D", "b#D", nonce="1")
+        assert await envoy.take(ENDPOINT_TYPE, "a#D", "b#D") == {"b#D"}
+        await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+        assert await envoy.take(ROUTE_TYPE, "routes") == {"routes"}
+        assert not second.done()
+        assert await envoy.take(CLUSTER_TYPE) == names("b")
+        await second
+        await server.publish(resources("b"))
+
+
+async def test_publish_waits_until_an_envoy_connects() -> None:
+    async with ads() as (server, connect):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(server.publish(resources("a")), 0.05)
+        older = asyncio.create_task(server.publish(resources("b")))
+        newer = asyncio.create_task(server.publish(resources("b", "c")))
+        await asyncio.sleep(0.02)
+        assert not older.done()
+        await connect().start_up("b", "c")
+        await asyncio.gather(older, newer)
+
+
+async def test_pending_publishes_are_superseded_by_the_newest() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        first = asyncio.create_task(server.publish(resources()))
+        await envoy.start_up()
+        await first
+        running = asyncio.create_task(server.publish(resources("a")))
+        clusters = await envoy.read(CLUSTER_TYPE)
+        waiting = [asyncio.create_task(server.publish(resources(*apps))) for apps in ("b", "c", "ad")]
+        await envoy.ask(ENDPOINT_TYPE, "a#D")
+        await envoy.take(ENDPOINT_TYPE, "a#D")
+        await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+        await envoy.take(ROUTE_TYPE, "routes")
+        await running
+        clusters = await envoy.read(CLUSTER_TYPE)
+        assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "d")
+        await envoy.ask(ENDPOINT_TYPE, "a#D", "d#D", nonce="1")
+        await envoy.take(ENDPOINT_TYPE, "a#D", "d#D")
+        await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+        await envoy.take(ROUTE_TYPE, "routes")
+        await asyncio.gather(*waiting)
+
+
+async def test_previous_routes_are_restored_after_a_nack() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        first = asyncio.create_task(server.publish(resources("a")))
+        await envoy.start_up("a")
+        await first
+        second = asyncio.create_task(server.publish(resources("a", "b")))
+        clusters = await envoy.read(CLUSTER_TYPE)
+        await envoy.ask(ENDPOINT_TYPE, "a#D", "b#D", nonce="1")
+        await envoy.take(ENDPOINT_TYPE, "a#D", "b#D")
+        await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+        await envoy.take(ROUTE_TYPE, "routes", error="no such thing")
+        with pytest.raises(ResourcesRejected, match="no such thing") as caught:
             await second
-            await server.publish(resources("b"))
-
-    run(scenario())
-
-
-def test_publish_waits_until_an_envoy_connects(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(server.publish(resources("a")), 0.05)
-            older = asyncio.create_task(server.publish(resources("b")))
-            newer = asyncio.create_task(server.publish(resources("b", "c")))
-            await asyncio.sleep(0.02)
-            assert not older.done()
-            await connect().start_up("b", "c")
-            await asyncio.gather(older, newer)
-
-    run(scenario())
+        assert caught.value.type_url == ROUTE_TYPE
+        envoy.leave()
+        while server.connections:
+            await asyncio.sleep(0.01)
+        # An Envoy that connects now gets the previous routes, and every cluster that they point to.
+        envoy = connect()
+        await envoy.ask(ROUTE_TYPE, "routes")
+        routes = await envoy.read(ROUTE_TYPE)
+        assert routes.resources[0] == resources("a").by_type[ROUTE_TYPE]["routes"]
+        await envoy.ask(ROUTE_TYPE, "routes", nonce=routes.nonce)
+        third = asyncio.create_task(server.publish(resources("a")))
+        await envoy.ask(CLUSTER_TYPE)
+        assert names("a") <= await envoy.take(CLUSTER_TYPE)
+        third.cancel()
 
 
-def test_pending_publishes_are_superseded_by_the_newest(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            envoy = connect()
-            first = asyncio.create_task(server.publish(resources()))
-            await envoy.start_up()
-            await first
-            running = asyncio.create_task(server.publish(resources("a")))
-            clusters = await envoy.read(CLUSTER_TYPE)
-            waiting = [asyncio.create_task(server.publish(resources(*apps))) for apps in ("b", "c", "ad")]
-            await envoy.ask(ENDPOINT_TYPE, "a#D")
-            await envoy.take(ENDPOINT_TYPE, "a#D")
-            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
-            await envoy.take(ROUTE_TYPE, "routes")
-            await running
-            clusters = await envoy.read(CLUSTER_TYPE)
-            assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "d")
-            await envoy.ask(ENDPOINT_TYPE, "a#D", "d#D", nonce="1")
-            await envoy.take(ENDPOINT_TYPE, "a#D", "d#D")
-            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
-            await envoy.take(ROUTE_TYPE, "routes")
-            await asyncio.gather(*waiting)
-
-    run(scenario())
+async def test_publish_does_not_wait_for_a_disconnected_envoy() -> None:
+    async with ads() as (server, connect):
+        stays, leaves = connect(), connect()
+        first = asyncio.create_task(server.publish(resources()))
+        await asyncio.gather(stays.start_up(), leaves.start_up())
+        await first
+        assert server.connections == 2
+        second = asyncio.create_task(server.publish(resources("a")))
+        clusters = await stays.read(CLUSTER_TYPE)
+        await stays.ask(ENDPOINT_TYPE, "a#D")
+        await stays.take(ENDPOINT_TYPE, "a#D")
+        await stays.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+        await asyncio.sleep(0.05)
+        assert not second.done()
+        leaves.leave()
+        await stays.take(ROUTE_TYPE, "routes")
+        await second
+        assert server.connections == 1
 
 
-def test_previous_routes_are_restored_after_a_nack(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            envoy = connect()
-            first = asyncio.create_task(server.publish(resources("a")))
-            await envoy.start_up("a")
-            await first
-            second = asyncio.create_task(server.publish(resources("a", "b")))
-            clusters = await envoy.read(CLUSTER_TYPE)
-            await envoy.ask(ENDPOINT_TYPE, "a#D", "b#D", nonce="1")
-            await envoy.take(ENDPOINT_TYPE, "a#D", "b#D")
-            await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
-            await envoy.take(ROUTE_TYPE, "routes", error="no such thing")
-            with pytest.raises(ResourcesRejected, match="no such thing") as caught:
-                await second
-            assert caught.value.type_url == ROUTE_TYPE
-            envoy.leave()
-            while server.connections:
-                await asyncio.sleep(0.01)
-            # An Envoy that connects now gets the previous routes, and every cluster that they point to.
-            envoy = connect()
-            await envoy.ask(ROUTE_TYPE, "routes")
-            routes = await envoy.read(ROUTE_TYPE)
-            assert routes.resources[0] == resources("a").by_type[ROUTE_TYPE]["routes"]
-            await envoy.ask(ROUTE_TYPE, "routes", nonce=routes.nonce)
-            third = asyncio.create_task(server.publish(resources("a")))
-            await envoy.ask(CLUSTER_TYPE)
-            assert names("a") <= await envoy.take(CLUSTER_TYPE)
-            third.cancel()
-
-    run(scenario())
+async def test_wait_acked_waits_for_the_envoy_that_replaces_a_dead_one() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        publish = asyncio.create_task(server.publish(resources("a")))
+        await envoy.start_up("a")
+        await publish
+        await asyncio.wait_for(server.wait_acked(), PATIENCE_S)
+        server.disconnect()
+        assert server.connections == 0
+        settled = asyncio.create_task(server.wait_acked())
+        await asyncio.sleep(0.02)
+        assert not settled.done(), "ACKs of a dead Envoy do not count"
+        second = connect()
+        await second.start_up("a")
+        await asyncio.wait_for(settled, PATIENCE_S)
+        assert server.connections == 1
 
 
-def test_publish_does_not_wait_for_a_disconnected_envoy(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            stays, leaves = connect(), connect()
-            first = asyncio.create_task(server.publish(resources()))
-            await asyncio.gather(stays.start_up(), leaves.start_up())
-            await first
-            assert server.connections == 2
-            second = asyncio.create_task(server.publish(resources("a")))
-            clusters = await stays.read(CLUSTER_TYPE)
-            await stays.ask(ENDPOINT_TYPE, "a#D")
-            await stays.take(ENDPOINT_TYPE, "a#D")
-            await stays.ask(CLUSTER_TYPE, nonce=clusters.nonce)
-            await asyncio.sleep(0.05)
-            assert not second.done()
-            leaves.leave()
-            await stays.take(ROUTE_TYPE, "routes")
-            await second
-            assert server.connections == 1
-
-    run(scenario())
+async def test_no_response_is_sent_before_the_first_publish() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        await envoy.ask(CLUSTER_TYPE)
+        await envoy.ask(LISTENER_TYPE)
+        while not server.connections:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        publish = asyncio.create_task(server.publish(resources()))
+        response = await envoy.read(CLUSTER_TYPE)
+        assert response.nonce == "1", "the first response of this stream"
+        assert response.resources
+        publish.cancel()
 
 
-def test_wait_acked_waits_for_the_envoy_that_replaces_a_dead_one(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            envoy = connect()
-            publish = asyncio.create_task(server.publish(resources("a")))
-            await envoy.start_up("a")
-            await publish
-            await asyncio.wait_for(server.wait_acked(), PATIENCE_S)
-            server.disconnect()
-            assert server.connections == 0
-            settled = asyncio.create_task(server.wait_acked())
-            await asyncio.sleep(0.02)
-            assert not settled.done(), "ACKs of a dead Envoy do not count"
-            second = connect()
-            await second.start_up("a")
-            await asyncio.wait_for(settled, PATIENCE_S)
-            assert server.connections == 1
-
-    run(scenario())
+async def test_stop_fails_pending_publishes() -> None:
+    async with ads() as (server, _):
+        waiting = asyncio.create_task(server.publish(resources()))
+        await asyncio.sleep(0.02)
+        await server.stop()
+        with pytest.raises(IngressError, match="stopped"):
+            await waiting
+        with pytest.raises(IngressError, match="is not running"):
+            await server.publish(resources())
 
 
-def test_no_response_is_sent_before_the_first_publish(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, connect):
-            envoy = connect()
-            await envoy.ask(CLUSTER_TYPE)
-            await envoy.ask(LISTENER_TYPE)
-            while not server.connections:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.05)
-            publish = asyncio.create_task(server.publish(resources()))
-            response = await envoy.read(CLUSTER_TYPE)
-            assert response.nonce == "1", "the first response of this stream"
-            assert response.resources
-            publish.cancel()
-
-    run(scenario())
+async def test_inconsistent_resources_are_not_published() -> None:
+    async with ads() as (server, _):
+        with pytest.raises(IngressError, match="inconsistent"):
+            await server.publish(Resources({}))
 
 
-def test_stop_fails_pending_publishes(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, _):
-            waiting = asyncio.create_task(server.publish(resources()))
-            await asyncio.sleep(0.02)
-            await server.stop()
-            with pytest.raises(IngressError, match="stopped"):
-                await waiting
-            with pytest.raises(IngressError, match="is not running"):
-                await server.publish(resources())
-
-    run(scenario())
-
-
-def test_inconsistent_resources_are_not_published(run: Run) -> None:
-    async def scenario() -> None:
-        async with ads() as (server, _):
-            with pytest.raises(IngressError, match="inconsistent"):
-                await server.publish(Resources({}))
-
-    run(scenario())
-
-
-def test_invalid_socket_paths_are_rejected(run: Run) -> None:
-    async def scenario() -> None:
-        with pytest.raises(IngressError, match="107 bytes"):
-            await AdsServer("/tmp/" + "x" * 103).start()
-        with pytest.raises(IngressError, match="can't listen"):
-            await AdsServer("/tmp/there-is-no-such-folder/s").start()
-
-    run(scenario())
+async def test_invalid_socket_paths_are_rejected() -> None:
+    with pytest.raises(IngressError, match="107 bytes"):
+        await AdsServer("/tmp/" + "x" * 103).start()
+    with pytest.raises(IngressError, match="can't listen"):
+        await AdsServer("/tmp/there-is-no-such-folder/s").start()
 
 
 def test_a_rejection_can_be_pickled() -> None:

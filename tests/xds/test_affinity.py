@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
 from tests.support.envoy_rig import Rig, rig
 from tests.support.loops import PATIENCE_S
-
-if TYPE_CHECKING:
-    from tests.support.loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 MODELS = tuple(map(str, range(20)))
@@ -36,61 +32,52 @@ async def arrived(it: Rig, number: int) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_a_model_stays_on_its_replica(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b", "c") as it:
-            await publish(it, "a", "b", "c")
-            before = await homes(it)
-            assert [await homes(it) for _ in range(2)] == [before, before]
-            assert set(before.values()) == {"a", "b", "c"}
-            for upstream in it.upstreams.values():
-                await upstream.stop()
-                await upstream.start()
-            await publish(it, "c", "b", "a")
-            assert await homes(it) == before, "a model's home depends on the replicas' ids and not on their addresses"
-            assert {await answers(it, "") for _ in range(40)} == {"a", "b", "c"}, "an empty id counts as absent"
-
-    run(scenario())
+async def test_a_model_stays_on_its_replica() -> None:
+    async with rig("a", "b", "c") as it:
+        await publish(it, "a", "b", "c")
+        before = await homes(it)
+        assert [await homes(it) for _ in range(2)] == [before, before]
+        assert set(before.values()) == {"a", "b", "c"}
+        for upstream in it.upstreams.values():
+            await upstream.stop()
+            await upstream.start()
+        await publish(it, "c", "b", "a")
+        assert await homes(it) == before, "a model's home depends on the replicas' ids and not on their addresses"
+        assert {await answers(it, "") for _ in range(40)} == {"a", "b", "c"}, "an empty id counts as absent"
 
 
-def test_adding_or_removing_a_replica_moves_few_models(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b", "c") as it:
-            await publish(it, "a", "b", "c")
-            before = await homes(it)
-            await publish(it, "a", "b")
-            without = await homes(it)
-            moved = [model for model in MODELS if before[model] not in ("c", without[model])]
-            assert len(moved) <= 2
-            assert set(without.values()) == {"a", "b"}
-            await publish(it, "a", "b", "c")
-            deadline = time.monotonic() + PATIENCE_S
-            while await homes(it) != before:  # a new replica gets calls after its first health check
-                assert time.monotonic() < deadline, "the models have not moved back"
-
-    run(scenario())
+async def test_adding_or_removing_a_replica_moves_few_models() -> None:
+    async with rig("a", "b", "c") as it:
+        await publish(it, "a", "b", "c")
+        before = await homes(it)
+        await publish(it, "a", "b")
+        without = await homes(it)
+        moved = [model for model in MODELS if before[model] not in ("c", without[model])]
+        assert len(moved) <= 2
+        assert set(without.values()) == {"a", "b"}
+        await publish(it, "a", "b", "c")
+        deadline = time.monotonic() + PATIENCE_S
+        while await homes(it) != before:  # a new replica gets calls after its first health check
+            assert time.monotonic() < deadline, "the models have not moved back"
 
 
-def test_a_hot_model_spreads_and_returns_when_its_load_drops(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b", "c") as it:
-            await publish(it, "a", "b", "c")
-            home = await answers(it, "hot")
-            before = {name: upstream.calls for name, upstream in it.upstreams.items()}
-            for upstream in it.upstreams.values():
-                upstream.hold.clear()
-            calls = []
-            for number in range(1, 31):
-                calls.append(asyncio.create_task(answers(it, "hot")))
-                await arrived(it, number + sum(before.values()))
-            shares = {name: upstream.calls - before[name] for name, upstream in it.upstreams.items()}
-            for upstream in it.upstreams.values():
-                upstream.hold.set()
-            answered = await asyncio.gather(*calls)
-            assert {name: answered.count(name) for name in shares} == shares
-            assert all(share <= 14 for share in shares.values()), (
-                f"nobody has much more than 125 % of the average: {shares}"
-            )
-            assert {await answers(it, "hot") for _ in range(10)} == {home}
-
-    run(scenario())
+async def test_a_hot_model_spreads_and_returns_when_its_load_drops() -> None:
+    async with rig("a", "b", "c") as it:
+        await publish(it, "a", "b", "c")
+        home = await answers(it, "hot")
+        before = {name: upstream.calls for name, upstream in it.upstreams.items()}
+        for upstream in it.upstreams.values():
+            upstream.hold.clear()
+        calls = []
+        for number in range(1, 31):
+            calls.append(asyncio.create_task(answers(it, "hot")))
+            await arrived(it, number + sum(before.values()))
+        shares = {name: upstream.calls - before[name] for name, upstream in it.upstreams.items()}
+        for upstream in it.upstreams.values():
+            upstream.hold.set()
+        answered = await asyncio.gather(*calls)
+        assert {name: answered.count(name) for name in shares} == shares
+        assert all(share <= 14 for share in shares.values()), (
+            f"nobody has much more than 125 % of the average: {shares}"
+        )
+        assert {await answers(it, "hot") for _ in range(10)} == {home}

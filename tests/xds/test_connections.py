@@ -14,7 +14,6 @@ from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.support.envoy_rig import Apps
-    from tests.support.loops import Run
 
 CALL = "/demo.Greeter/SayHello"
 TWO: Apps = {"one": {"Greeter": (["demo.Greeter"], ["a"])}, "two": {"Greeter": (["demo.Greeter"], ["b"])}}
@@ -54,7 +53,7 @@ async def publish(it: Rig, **options: float | None) -> None:
     await asyncio.wait_for(it.ads.publish(build_resources(it.snapshot(TWO), config)), 5)
 
 
-def test_options_of_connections(run: Run) -> None:
+async def test_options_of_connections() -> None:
     async def pings() -> None:
         async with rig("a", "b") as it:
             await publish(it, keepalive_time_s=1.0, keepalive_timeout_s=1.0)
@@ -84,56 +83,47 @@ def test_options_of_connections(run: Run) -> None:
             it.upstreams["a"].hold.set()
             assert (await long)[0] == "OK"
 
-    async def all_at_once() -> None:
-        await asyncio.gather(pings(), idle(), age())
-
-    run(all_at_once())
+    await asyncio.gather(pings(), idle(), age())
 
 
-def test_draining_sends_goaway_and_lets_calls_finish(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await publish(it)
-            it.upstreams["b"].hold.clear()
-            running = asyncio.create_task(it.call(CALL, OTHER))
-            assert await it.answers(CALL, ONE) == "a"
-            while not it.upstreams["b"].calls:
-                await asyncio.sleep(0.01)
-            drain = asyncio.create_task(drain_envoy(it.folder / "envoy.admin.sock"))
-            await asyncio.sleep(0.3)
-            assert await it.answers(CALL, ONE) == "a", "calls are still accepted"
-            stats = await it.admin("/stats?filter=http.grpc.downstream_cx_drain_close")
-            assert "downstream_cx_drain_close: 1" in stats, "and their connection is closed after them"
-            assert not drain.done()
-            while True:  # then new connections are rejected
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", it.port)
-                except ConnectionError:
-                    break
-                writer.close()
-                await asyncio.sleep(0.05)
-            assert not drain.done()
-            it.upstreams["b"].hold.set()
-            await asyncio.wait_for(drain, PATIENCE_S)
-            assert (await running)[0] == "OK"
-
-    run(scenario())
+async def test_draining_sends_goaway_and_lets_calls_finish() -> None:
+    async with rig("a", "b") as it:
+        await publish(it)
+        it.upstreams["b"].hold.clear()
+        running = asyncio.create_task(it.call(CALL, OTHER))
+        assert await it.answers(CALL, ONE) == "a"
+        while not it.upstreams["b"].calls:
+            await asyncio.sleep(0.01)
+        drain = asyncio.create_task(drain_envoy(it.folder / "envoy.admin.sock"))
+        await asyncio.sleep(0.3)
+        assert await it.answers(CALL, ONE) == "a", "calls are still accepted"
+        stats = await it.admin("/stats?filter=http.grpc.downstream_cx_drain_close")
+        assert "downstream_cx_drain_close: 1" in stats, "and their connection is closed after them"
+        assert not drain.done()
+        while True:  # then new connections are rejected
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", it.port)
+            except ConnectionError:
+                break
+            writer.close()
+            await asyncio.sleep(0.05)
+        assert not drain.done()
+        it.upstreams["b"].hold.set()
+        await asyncio.wait_for(drain, PATIENCE_S)
+        assert (await running)[0] == "OK"
 
 
-def test_draining_ends_without_calls_or_at_its_timeout(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await publish(it)
-            began = time.monotonic()
-            await drain_envoy(it.folder / "envoy.admin.sock")
-            assert time.monotonic() - began < 2, "without calls it ends at once"
-            it.upstreams["b"].hold.clear()
-            endless = asyncio.create_task(it.call(CALL, OTHER))
-            while not it.upstreams["b"].calls:
-                await asyncio.sleep(0.01)
-            began = time.monotonic()
-            await drain_envoy(it.folder / "envoy.admin.sock", 0.5)
-            assert 0.5 <= time.monotonic() - began < 2.5
-            endless.cancel()
-
-    run(scenario())
+async def test_draining_ends_without_calls_or_at_its_timeout() -> None:
+    async with rig("a", "b") as it:
+        await publish(it)
+        began = time.monotonic()
+        await drain_envoy(it.folder / "envoy.admin.sock")
+        assert time.monotonic() - began < 2, "without calls it ends at once"
+        it.upstreams["b"].hold.clear()
+        endless = asyncio.create_task(it.call(CALL, OTHER))
+        while not it.upstreams["b"].calls:
+            await asyncio.sleep(0.01)
+        began = time.monotonic()
+        await drain_envoy(it.folder / "envoy.admin.sock", 0.5)
+        assert 0.5 <= time.monotonic() - began < 2.5
+        endless.cancel()

@@ -21,7 +21,6 @@ from tests.support.loops import PATIENCE_S
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from tests.support.loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 GREETER = ("one", "Greeter")
@@ -80,74 +79,66 @@ def call(it: Rig, *metadata: tuple[str, str], **options: Any) -> Any:
     return method(options.pop("body", b""), metadata=metadata, timeout=options.pop("timeout", PATIENCE_S), **options)
 
 
-def test_calls_wait_for_the_first_replica(run: Run) -> None:
-    async def scenario() -> None:
-        async with gate_rig("a", "b") as gated:
-            it = gated.it
-            await gated.publish(others={"two": {"Greeter": (["demo.Greeter"], ["b"])}})
-            one, two = ("application", "one"), ("application", "two")
-            calls = [asyncio.create_task(it.answers(GREET, one)) for _ in range(50)]
-            calls.append(asyncio.create_task(it.answers(GREET, one, ("multiplexed_model_id", "m1"))))
-            calls.append(asyncio.create_task(it.answers(GREET, two, one)))
-            await gated.until_waiting(52)
-            while {GREETER: 52} not in gated.reports:
-                await asyncio.sleep(0.01)
-            assert await it.answers(GREET, two) == "b", "another application's calls don't wait"
-            assert await it.answers(GREET, one, two) == "b"
-            assert await it.answers(GREET, one, ("application", "three")) == "NOT_FOUND"
-            assert not it.upstreams["a"].calls
-            await gated.publish("a")
-            assert await it.answers(GREET, one) == "a"
-            assert set(await asyncio.gather(*calls)) == {"a"}
-            while gated.reports[-1]:
-                await asyncio.sleep(0.01)
-
-    run(scenario())
+async def test_calls_wait_for_the_first_replica() -> None:
+    async with gate_rig("a", "b") as gated:
+        it = gated.it
+        await gated.publish(others={"two": {"Greeter": (["demo.Greeter"], ["b"])}})
+        one, two = ("application", "one"), ("application", "two")
+        calls = [asyncio.create_task(it.answers(GREET, one)) for _ in range(50)]
+        calls.append(asyncio.create_task(it.answers(GREET, one, ("multiplexed_model_id", "m1"))))
+        calls.append(asyncio.create_task(it.answers(GREET, two, one)))
+        await gated.until_waiting(52)
+        while {GREETER: 52} not in gated.reports:
+            await asyncio.sleep(0.01)
+        assert await it.answers(GREET, two) == "b", "another application's calls don't wait"
+        assert await it.answers(GREET, one, two) == "b"
+        assert await it.answers(GREET, one, ("application", "three")) == "NOT_FOUND"
+        assert not it.upstreams["a"].calls
+        await gated.publish("a")
+        assert await it.answers(GREET, one) == "a"
+        assert set(await asyncio.gather(*calls)) == {"a"}
+        while gated.reports[-1]:
+            await asyncio.sleep(0.01)
 
 
-def test_a_waiting_call_ends_by_deadline_timeout_or_startup_failure(run: Run) -> None:
-    async def scenario() -> None:
-        async with gate_rig("a", request_timeout_s=0.7) as gated:
-            it = gated.it
-            await gated.publish(max_waiting=2)
-            assert await answer(call(it, ("request_id", "r1"), timeout=None)) == (
-                "DEADLINE_EXCEEDED",
-                "Request timed out after 0.7s.",
-                "r1",
-            )
-            gated.request_timeout_s = None
-            await gated.publish(max_waiting=2)
-            first, second = call(it, timeout=2), call(it, ("request_id", "r2"))
-            await gated.until_waiting(2)
-            code, details, request_id = await answer(call(it, ("request_id", "r3")))
-            assert (code, request_id) == ("RESOURCE_EXHAUSTED", "r3")
-            assert details.startswith(
-                "Request dropped due to backpressure: 2 requests already wait for the first replica"
-            )
-            assert (await answer(first))[0] == "DEADLINE_EXCEEDED"
+async def test_a_waiting_call_ends_by_deadline_timeout_or_startup_failure() -> None:
+    async with gate_rig("a", request_timeout_s=0.7) as gated:
+        it = gated.it
+        await gated.publish(max_waiting=2)
+        assert await answer(call(it, ("request_id", "r1"), timeout=None)) == (
+            "DEADLINE_EXCEEDED",
+            "Request timed out after 0.7s.",
+            "r1",
+        )
+        gated.request_timeout_s = None
+        await gated.publish(max_waiting=2)
+        first, second = call(it, timeout=2), call(it, ("request_id", "r2"))
+        await gated.until_waiting(2)
+        code, details, request_id = await answer(call(it, ("request_id", "r3")))
+        assert (code, request_id) == ("RESOURCE_EXHAUSTED", "r3")
+        assert details.startswith("Request dropped due to backpressure: 2 requests already wait for the first replica")
+        assert (await answer(first))[0] == "DEADLINE_EXCEEDED"
+        await gated.until_waiting(1)
+        gated.reasons = {GREETER: "ValueError: café"}
+        assert await answer(second) == (
+            "UNAVAILABLE",
+            "No replica of application 'one' can be started: ValueError: café",
+            "r2",
+        )
+        gated.reasons = {}
+        gone = call(it)
+        await gated.until_waiting(1)
+        gone.cancel()
+        await gated.until_waiting(0)
+        for change, code in (({"max_waiting": 0}, "UNAVAILABLE"), (None, "NOT_FOUND")):
+            await gated.publish()
+            waits = call(it, timeout=None)
             await gated.until_waiting(1)
-            gated.reasons = {GREETER: "ValueError: café"}
-            assert await answer(second) == (
-                "UNAVAILABLE",
-                "No replica of application 'one' can be started: ValueError: café",
-                "r2",
-            )
-            gated.reasons = {}
-            gone = call(it)
-            await gated.until_waiting(1)
-            gone.cancel()
-            await gated.until_waiting(0)
-            for change, code in (({"max_waiting": 0}, "UNAVAILABLE"), (None, "NOT_FOUND")):
-                await gated.publish()
-                waits = call(it, timeout=None)
-                await gated.until_waiting(1)
-                if change is None:
-                    gated.gate.on_acknowledged(Snapshot(2))
-                else:
-                    await gated.publish(**change)
-                assert (await answer(waits))[0] == code
-
-    run(scenario())
+            if change is None:
+                gated.gate.on_acknowledged(Snapshot(2))
+            else:
+                await gated.publish(**change)
+            assert (await answer(waits))[0] == code
 
 
 async def answer(call: Any) -> tuple[str, str, str]:
@@ -158,69 +149,57 @@ async def answer(call: Any) -> tuple[str, str, str]:
     return (await call.code()).name, await call.details(), trailers.get("request_id", "")
 
 
-def test_a_long_request_waits_in_envoy_and_arrives_whole(run: Run) -> None:
-    async def scenario() -> None:
-        async with gate_rig("a") as gated:
+async def test_a_long_request_waits_in_envoy_and_arrives_whole() -> None:
+    async with gate_rig("a") as gated:
+        await gated.publish()
+        waits = [call(gated.it, body=bytes(3 << 20)) for _ in range(5)]
+        await gated.until_waiting(5)
+        await gated.publish("a")
+        assert {(await one).split()[0] for one in waits} == {b"a"}
+
+
+async def test_the_replica_gets_the_remaining_deadline() -> None:
+    async with gate_rig("a") as gated:
+        await gated.publish()
+        began = time.monotonic()
+        waits = call(gated.it, timeout=PATIENCE_S)
+        await gated.until_waiting(1)
+        await asyncio.sleep(0.5)
+        await gated.publish("a")
+        await waits
+        took = time.monotonic() - began
+        left = gated.it.upstreams["a"].headers["grpc-timeout"]
+        assert left[-1] == "m"
+        # What it has waited is missing, and no more than the whole call has taken; 0.1 s for other clocks.
+        assert PATIENCE_S - took - 0.1 <= int(left[:-1]) / 1000 <= PATIENCE_S - 0.4
+
+
+async def test_no_call_fails_while_scaling_to_zero_and_back() -> None:
+    async with gate_rig("a", "b") as gated:
+        await gated.publish("a")
+        codes: dict[str, int] = {}
+        stopped = asyncio.Event()
+
+        async def load() -> None:
+            while not stopped.is_set():
+                answer = await gated.it.answers(GREET)
+                codes[answer] = codes.get(answer, 0) + 1
+
+        workers = [asyncio.create_task(load()) for _ in range(20)]
+        for name in ["b", "a"] * 10:
+            await asyncio.sleep(0.08)
             await gated.publish()
-            waits = [call(gated.it, body=bytes(3 << 20)) for _ in range(5)]
-            await gated.until_waiting(5)
-            await gated.publish("a")
-            assert {(await one).split()[0] for one in waits} == {b"a"}
-
-    run(scenario())
-
-
-def test_the_replica_gets_the_remaining_deadline(run: Run) -> None:
-    async def scenario() -> None:
-        async with gate_rig("a") as gated:
-            await gated.publish()
-            began = time.monotonic()
-            waits = call(gated.it, timeout=PATIENCE_S)
-            await gated.until_waiting(1)
-            await asyncio.sleep(0.5)
-            await gated.publish("a")
-            await waits
-            took = time.monotonic() - began
-            left = gated.it.upstreams["a"].headers["grpc-timeout"]
-            assert left[-1] == "m"
-            # What it has waited is missing, and no more than the whole call has taken; 0.1 s for other clocks.
-            assert PATIENCE_S - took - 0.1 <= int(left[:-1]) / 1000 <= PATIENCE_S - 0.4
-
-    run(scenario())
+            await gated.until_waiting(20)
+            await gated.publish(name)
+        stopped.set()
+        await asyncio.gather(*workers)
+        assert set(codes) == {"a", "b"}, codes
 
 
-def test_no_call_fails_while_scaling_to_zero_and_back(run: Run) -> None:
-    async def scenario() -> None:
-        async with gate_rig("a", "b") as gated:
-            await gated.publish("a")
-            codes: dict[str, int] = {}
-            stopped = asyncio.Event()
-
-            async def load() -> None:
-                while not stopped.is_set():
-                    answer = await gated.it.answers(GREET)
-                    codes[answer] = codes.get(answer, 0) + 1
-
-            workers = [asyncio.create_task(load()) for _ in range(20)]
-            for name in ["b", "a"] * 10:
-                await asyncio.sleep(0.08)
-                await gated.publish()
-                await gated.until_waiting(20)
-                await gated.publish(name)
-            stopped.set()
-            await asyncio.gather(*workers)
-            assert set(codes) == {"a", "b"}, codes
-
-    run(scenario())
-
-
-def test_calls_are_routed_as_usual_if_the_gate_is_gone(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a") as it:
-            it.config = replace(it.config, gate_socket=str(it.folder / "nobody.sock"))
-            gated = GateRig(it)
-            await gated.publish()
-            code, details, request_id = await answer(call(it, ("request_id", "r1"), wait_for_ready=True))
-            assert (code, details, request_id) == ("UNAVAILABLE", "No replica of application 'one' is ready.", "r1")
-
-    run(scenario())
+async def test_calls_are_routed_as_usual_if_the_gate_is_gone() -> None:
+    async with rig("a") as it:
+        it.config = replace(it.config, gate_socket=str(it.folder / "nobody.sock"))
+        gated = GateRig(it)
+        await gated.publish()
+        code, details, request_id = await answer(call(it, ("request_id", "r1"), wait_for_ready=True))
+        assert (code, details, request_id) == ("UNAVAILABLE", "No replica of application 'one' is ready.", "r1")

@@ -27,7 +27,6 @@ from tests.support.envoy_rig import Rig, rig
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.support.loops import Run
 
 PATH = "/demo.Greeter/WhoAmI"
 APPS: Any = {"one": {"Greeter": (["demo.Greeter"], ["replica"])}}
@@ -96,34 +95,28 @@ FORGED_HEADERS = (
 )
 
 
-def test_a_plain_text_client_is_identified_by_its_address_only(run: Run) -> None:
-    async def scenario() -> None:
-        async with serving() as it:
-            honest, forger = await ask(it.channel), await ask(it.channel, *FORGED_HEADERS)
-            for seen in (honest, forger):
-                assert seen["auth"] == {}
-                assert seen["key"] is None
-                assert seen["identities"] is None
-                kind, address, port = seen["peer"].split(":")
-                assert (kind, address) == ("ipv4", "127.0.0.1")
-                assert 1024 < int(port) < 65536
-            assert honest["peer"] == forger["peer"], "one connection"
-            assert [key for key, _ in forger["metadata"]] == ["user-agent"], "other forged headers are not metadata"
-
-    run(scenario())
+async def test_a_plain_text_client_is_identified_by_its_address_only() -> None:
+    async with serving() as it:
+        honest, forger = await ask(it.channel), await ask(it.channel, *FORGED_HEADERS)
+        for seen in (honest, forger):
+            assert seen["auth"] == {}
+            assert seen["key"] is None
+            assert seen["identities"] is None
+            kind, address, port = seen["peer"].split(":")
+            assert (kind, address) == ("ipv4", "127.0.0.1")
+            assert 1024 < int(port) < 65536
+        assert honest["peer"] == forger["peer"], "one connection"
+        assert [key for key, _ in forger["metadata"]] == ["user-agent"], "other forged headers are not metadata"
 
 
-def test_calls_with_the_same_request_id_have_distinct_internal_ids(run: Run) -> None:
+async def test_calls_with_the_same_request_id_have_distinct_internal_ids() -> None:
     """Ray Serve tracks the child calls of a call by the internal id, and cancels them with it."""
 
-    async def scenario() -> None:
-        async with serving() as it:
-            same = [("x-request-id", "11111111-1111-4111-8111-111111111111"), ("request_id", "mine")]
-            seen = [await ask(it.channel, *same) for _ in range(2)]
-            assert [t["request_id"] for t in seen] == ["mine", "mine"]
-            assert len({t["internal_id"] for t in seen} | {same[0][1], "mine"}) == 4
-
-    run(scenario())
+    async with serving() as it:
+        same = [("x-request-id", "11111111-1111-4111-8111-111111111111"), ("request_id", "mine")]
+        seen = [await ask(it.channel, *same) for _ in range(2)]
+        assert [t["request_id"] for t in seen] == ["mine", "mine"]
+        assert len({t["internal_id"] for t in seen} | {same[0][1], "mine"}) == 4
 
 
 SERVER_CA, CLIENT_CA, OTHER_CA = Authority("servers"), Authority("clients"), Authority("others")
@@ -148,17 +141,14 @@ def secure_channel(port: int, client: Pair | None = None) -> grpc.aio.Channel:
     )
 
 
-def test_a_client_over_tls_without_a_certificate(run: Run) -> None:
-    async def scenario() -> None:
-        async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
-            for client, forged in ((None, ()), (None, FORGED_HEADERS), (CLIENT_CA.sign("unasked"), FORGED_HEADERS)):
-                async with secure_channel(it.port, client) as channel:
-                    seen = await ask(channel, *forged)
-                assert seen["auth"] == {"transport_security_type": ["ssl"]}
-                assert (seen["key"], seen["identities"]) == (None, None)
-                assert "127.0.0.1:" in seen["peer"]
-
-    run(scenario())
+async def test_a_client_over_tls_without_a_certificate() -> None:
+    async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
+        for client, forged in ((None, ()), (None, FORGED_HEADERS), (CLIENT_CA.sign("unasked"), FORGED_HEADERS)):
+            async with secure_channel(it.port, client) as channel:
+                seen = await ask(channel, *forged)
+            assert seen["auth"] == {"transport_security_type": ["ssl"]}
+            assert (seen["key"], seen["identities"]) == (None, None)
+            assert "127.0.0.1:" in seen["peer"]
 
 
 STRANGE = 'O"B;rien, \\ü=1'
@@ -192,73 +182,61 @@ STRANGE = 'O"B;rien, \\ü=1'
     ],
     ids=["all", "common name", "strange", "injected in the name", "injected in DNS"],
 )
-def test_a_client_is_identified_by_its_certificate(
-    run: Run, client: Pair, auth: dict[str, list[str]], identities: list[str]
+async def test_a_client_is_identified_by_its_certificate(
+    client: Pair, auth: dict[str, list[str]], identities: list[str]
 ) -> None:
-    async def scenario() -> None:
-        async with serving(lambda folder: tls_files(folder, mutual=True)) as it, secure_channel(it.port, client) as c:
-            for forged in ((), FORGED_HEADERS):
-                seen = await ask(c, *forged)
-                assert seen["identities"] == identities
-                assert seen["auth"]["transport_security_type"] == ["ssl"]
-                assert seen["auth"]["x509_pem_cert"] == [client.certificate.decode()]
-                assert auth.items() <= seen["auth"].items()
-                assert seen["key"] == (
-                    "x509_subject_alternative_name"
-                    if "x509_subject_alternative_name" in seen["auth"]
-                    else "x509_common_name"
-                )
-
-    run(scenario())
+    async with serving(lambda folder: tls_files(folder, mutual=True)) as it, secure_channel(it.port, client) as c:
+        for forged in ((), FORGED_HEADERS):
+            seen = await ask(c, *forged)
+            assert seen["identities"] == identities
+            assert seen["auth"]["transport_security_type"] == ["ssl"]
+            assert seen["auth"]["x509_pem_cert"] == [client.certificate.decode()]
+            assert auth.items() <= seen["auth"].items()
+            assert seen["key"] == (
+                "x509_subject_alternative_name"
+                if "x509_subject_alternative_name" in seen["auth"]
+                else "x509_common_name"
+            )
 
 
 @pytest.mark.parametrize("client", [None, OTHER_CA.sign("ann")], ids=["none", "of another authority"])
-def test_a_client_without_a_valid_certificate_is_rejected(run: Run, client: Pair | None) -> None:
-    async def scenario() -> None:
-        async with serving(lambda folder: tls_files(folder, mutual=True)) as it:
-            async with secure_channel(it.port, CLIENT_CA.sign("ann")) as channel:
-                await ask(channel)
-            async with secure_channel(it.port, client) as channel:
-                method = channel.unary_unary(PATH)
-                with pytest.raises(grpc.aio.AioRpcError) as raised:
-                    await method(b"", timeout=10)
-                assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-
-    run(scenario())
-
-
-def test_plain_text_is_rejected_on_a_tls_listener(run: Run) -> None:
-    async def scenario() -> None:
-        async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
-            async with secure_channel(it.port) as channel:
-                await ask(channel)
+async def test_a_client_without_a_valid_certificate_is_rejected(client: Pair | None) -> None:
+    async with serving(lambda folder: tls_files(folder, mutual=True)) as it:
+        async with secure_channel(it.port, CLIENT_CA.sign("ann")) as channel:
+            await ask(channel)
+        async with secure_channel(it.port, client) as channel:
+            method = channel.unary_unary(PATH)
             with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await it.channel.unary_unary(PATH)(b"", timeout=10)
+                await method(b"", timeout=10)
             assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
-    run(scenario())
+
+async def test_plain_text_is_rejected_on_a_tls_listener() -> None:
+    async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
+        async with secure_channel(it.port) as channel:
+            await ask(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await it.channel.unary_unary(PATH)(b"", timeout=10)
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_replaced_certificate_is_used_without_a_restart(run: Run) -> None:
+async def test_a_replaced_certificate_is_used_without_a_restart() -> None:
     def serial(port: int) -> str:
         pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
         return pem
 
-    async def scenario() -> None:
-        async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
-            async with secure_channel(it.port) as channel:
-                await ask(channel)
-                assert await asyncio.to_thread(serial, it.port) == SERVER.certificate.decode()
-                renewed = SERVER_CA.sign("server", dns=("localhost",))
-                renewed.write(it.folder / "certificates", "server")
-                for _ in range(500):
-                    if await asyncio.to_thread(serial, it.port) == renewed.certificate.decode():
-                        break
-                    await asyncio.sleep(0.01)
-                else:
-                    raise AssertionError("Envoy still shows the old certificate")
-                await ask(channel)  # the old connection still works
-            async with secure_channel(it.port) as channel:
-                await ask(channel)
-
-    run(scenario())
+    async with serving(lambda folder: tls_files(folder, mutual=False)) as it:
+        async with secure_channel(it.port) as channel:
+            await ask(channel)
+            assert await asyncio.to_thread(serial, it.port) == SERVER.certificate.decode()
+            renewed = SERVER_CA.sign("server", dns=("localhost",))
+            renewed.write(it.folder / "certificates", "server")
+            for _ in range(500):
+                if await asyncio.to_thread(serial, it.port) == renewed.certificate.decode():
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                raise AssertionError("Envoy still shows the old certificate")
+            await ask(channel)  # the old connection still works
+        async with secure_channel(it.port) as channel:
+            await ask(channel)

@@ -18,7 +18,6 @@ from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.support.envoy_rig import Apps
-    from tests.support.loops import Run
 
 GET, PUT = "/demo.Store/Get", "/demo.Store/Put"
 STORE: Apps = {"one": {"Store": (["demo.Store"], ["a", "b"])}}
@@ -66,109 +65,91 @@ async def eventually(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_a_hanging_replica_gets_no_new_calls_after_two_seconds_and_keeps_its_calls(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await it.publish(STORE)
-            assert {await it.answers(PUT) for _ in range(20)} == {"a", "b"}
-            # Both clusters check at the start, and the cluster by load again after 3 s; by then it has had calls.
-            await eventually(lambda: it.upstreams["b"].health_checks >= 3)
-            hang(it.upstreams["b"])
-            caught = await call_until_caught(it.upstreams["b"], lambda: it.answers(PUT, timeout=20))
-            await asyncio.sleep(2)
-            assert {await it.answers(PUT) for _ in range(20)} == {"a"}
-            waiting = [call for call in caught if not call.done()]
-            assert waiting
-            hang(it.upstreams["a"])
-            await asyncio.sleep(2)
-            late = asyncio.create_task(it.answers(PUT))
-            await asyncio.sleep(0.2)
-            assert not late.done(), "calls wait if all replicas hang"
-            recover(it.upstreams["a"])
-            recover(it.upstreams["b"])
-            assert await late in ("a", "b")
-            assert {await call for call in waiting} == {"b"}, "it was busy, and kept its calls"
-            answers = set()
-            deadline = time.monotonic() + PATIENCE_S
-            while "b" not in answers:
-                assert time.monotonic() < deadline, "it has recovered, and must get calls again"
-                answers.add(await it.answers(PUT))
-
-    run(scenario())
+async def test_a_hanging_replica_gets_no_new_calls_after_two_seconds_and_keeps_its_calls() -> None:
+    async with rig("a", "b") as it:
+        await it.publish(STORE)
+        assert {await it.answers(PUT) for _ in range(20)} == {"a", "b"}
+        # Both clusters check at the start, and the cluster by load again after 3 s; by then it has had calls.
+        await eventually(lambda: it.upstreams["b"].health_checks >= 3)
+        hang(it.upstreams["b"])
+        caught = await call_until_caught(it.upstreams["b"], lambda: it.answers(PUT, timeout=20))
+        await asyncio.sleep(2)
+        assert {await it.answers(PUT) for _ in range(20)} == {"a"}
+        waiting = [call for call in caught if not call.done()]
+        assert waiting
+        hang(it.upstreams["a"])
+        await asyncio.sleep(2)
+        late = asyncio.create_task(it.answers(PUT))
+        await asyncio.sleep(0.2)
+        assert not late.done(), "calls wait if all replicas hang"
+        recover(it.upstreams["a"])
+        recover(it.upstreams["b"])
+        assert await late in ("a", "b")
+        assert {await call for call in waiting} == {"b"}, "it was busy, and kept its calls"
+        answers = set()
+        deadline = time.monotonic() + PATIENCE_S
+        while "b" not in answers:
+            assert time.monotonic() < deadline, "it has recovered, and must get calls again"
+            answers.add(await it.answers(PUT))
 
 
-def test_a_new_replica_gets_calls_before_its_first_health_check(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await it.publish({"one": {"Store": (["demo.Store"], [])}})
-            assert await it.answers(PUT) == "UNAVAILABLE"
-            it.upstreams["a"].alive.clear()
-            await it.publish({"one": {"Store": (["demo.Store"], ["a"])}})
-            assert await it.answers(PUT) == "a"
-            await it.publish({"one": {"Store": (["demo.Store"], ["b"])}})
-            assert await it.answers(PUT) == "b", "a removed replica is not kept because it is healthy"
-
-    run(scenario())
+async def test_a_new_replica_gets_calls_before_its_first_health_check() -> None:
+    async with rig("a", "b") as it:
+        await it.publish({"one": {"Store": (["demo.Store"], [])}})
+        assert await it.answers(PUT) == "UNAVAILABLE"
+        it.upstreams["a"].alive.clear()
+        await it.publish({"one": {"Store": (["demo.Store"], ["a"])}})
+        assert await it.answers(PUT) == "a"
+        await it.publish({"one": {"Store": (["demo.Store"], ["b"])}})
+        assert await it.answers(PUT) == "b", "a removed replica is not kept because it is healthy"
 
 
 @pytest.mark.parametrize("raw_response", [b"", LEAVES], ids=["dies", "shuts down"])
-def test_calls_of_idempotent_methods_are_retried_on_another_replica(run: Run, raw_response: bytes) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await publish_store(it)
-            bad = it.upstreams["b"]
-            bad.raw_response = raw_response
-            bad.hold.clear()
-            models = itertools.count()
-            gets = await call_until_caught(bad, lambda: it.answers(GET))
-            gets += await call_until_caught(bad, lambda: it.answers(GET, ("multiplexed_model_id", str(next(models)))))
-            bad.hold.set()
-            assert {await call for call in gets} == {"a"}
-
-    run(scenario())
+async def test_calls_of_idempotent_methods_are_retried_on_another_replica(raw_response: bytes) -> None:
+    async with rig("a", "b") as it:
+        await publish_store(it)
+        bad = it.upstreams["b"]
+        bad.raw_response = raw_response
+        bad.hold.clear()
+        models = itertools.count()
+        gets = await call_until_caught(bad, lambda: it.answers(GET))
+        gets += await call_until_caught(bad, lambda: it.answers(GET, ("multiplexed_model_id", str(next(models)))))
+        bad.hold.set()
+        assert {await call for call in gets} == {"a"}
 
 
-def test_calls_of_other_methods_are_not_retried(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await publish_store(it)
-            bad = it.upstreams["b"]
-            bad.raw_response = b""
-            bad.hold.clear()
-            puts = await call_until_caught(bad, lambda: it.answers(PUT))
-            calls = bad.calls
-            bad.hold.set()
-            answers = [await call for call in puts]
-            assert answers.count("UNAVAILABLE") == calls, "each call that it had received, and no other"
-            assert set(answers) <= {"UNAVAILABLE", "a"}
-
-    run(scenario())
+async def test_calls_of_other_methods_are_not_retried() -> None:
+    async with rig("a", "b") as it:
+        await publish_store(it)
+        bad = it.upstreams["b"]
+        bad.raw_response = b""
+        bad.hold.clear()
+        puts = await call_until_caught(bad, lambda: it.answers(PUT))
+        calls = bad.calls
+        bad.hold.set()
+        answers = [await call for call in puts]
+        assert answers.count("UNAVAILABLE") == calls, "each call that it had received, and no other"
+        assert set(answers) <= {"UNAVAILABLE", "a"}
 
 
-def test_a_response_of_a_handler_is_not_retried(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await publish_store(it)
-            for upstream in it.upstreams.values():
-                upstream.raw_response = LEAVES.replace(SHUTTING_DOWN.encode(), b"come back later")
-            assert await it.answers(GET) == "UNAVAILABLE"
-            assert sum(upstream.calls for upstream in it.upstreams.values()) == 1
-
-    run(scenario())
+async def test_a_response_of_a_handler_is_not_retried() -> None:
+    async with rig("a", "b") as it:
+        await publish_store(it)
+        for upstream in it.upstreams.values():
+            upstream.raw_response = LEAVES.replace(SHUTTING_DOWN.encode(), b"come back later")
+        assert await it.answers(GET) == "UNAVAILABLE"
+        assert sum(upstream.calls for upstream in it.upstreams.values()) == 1
 
 
-def test_a_request_above_the_buffer_limit_is_forwarded_and_not_retried(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await publish_store(it)
-            long = bytes(3 << 20)
-            code, _, _ = await it.call(GET, request=long)
-            assert code == "OK"
-            for upstream in it.upstreams.values():
-                upstream.raw_response = b""
-            code, _, _ = await it.call(GET, request=long)
-            assert code == "UNAVAILABLE"
-            calls = [upstream.calls for upstream in it.upstreams.values()]
-            assert sum(calls) == 2
-
-    run(scenario())
+async def test_a_request_above_the_buffer_limit_is_forwarded_and_not_retried() -> None:
+    async with rig("a", "b") as it:
+        await publish_store(it)
+        long = bytes(3 << 20)
+        code, _, _ = await it.call(GET, request=long)
+        assert code == "OK"
+        for upstream in it.upstreams.values():
+            upstream.raw_response = b""
+        code, _, _ = await it.call(GET, request=long)
+        assert code == "UNAVAILABLE"
+        calls = [upstream.calls for upstream in it.upstreams.values()]
+        assert sum(calls) == 2

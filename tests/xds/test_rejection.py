@@ -34,9 +34,9 @@ class Envoy:
             raise self.error
         self.holds = {app.name: app for app in snapshot.applications}
 
-    def publish(self, *apps: Application) -> dict[str, str]:
+    async def publish(self, *apps: Application) -> dict[str, str]:
         self.tries = 0
-        self.is_complete = asyncio.run(self.publisher.publish(Snapshot(1, apps)))
+        self.is_complete = await self.publisher.publish(Snapshot(1, apps))
         return {rejected.application: rejected.reason for rejected in self.publisher.rejected_applications}
 
 
@@ -53,78 +53,78 @@ def replicas(app: Application) -> list[str]:
     return [endpoint.replica_id for deployment in app.deployments for endpoint in deployment.endpoints]
 
 
-def test_valid_applications_are_published_once() -> None:
+async def test_valid_applications_are_published_once() -> None:
     envoy = Envoy()
-    assert envoy.publish(app("a"), app("b")) == {}
+    assert await envoy.publish(app("a"), app("b")) == {}
     assert envoy.tries == 1
     assert envoy.publisher.in_force == Snapshot(1, (app("a"), app("b")))
 
 
-def test_the_others_are_updated_and_the_rejected_one_is_reported() -> None:
+async def test_the_others_are_updated_and_the_rejected_one_is_reported() -> None:
     envoy = Envoy(is_bad)
-    envoy.publish(app("a"), app("b"), app("c"))
-    rejected = envoy.publish(app("a", "r", "new"), app("b", host="bad"), app("c", "other"))
+    await envoy.publish(app("a"), app("b"), app("c"))
+    rejected = await envoy.publish(app("a", "r", "new"), app("b", host="bad"), app("c", "other"))
     assert rejected == {"b": "Envoy rejected ClusterLoadAssignment: no such address"}
     assert envoy.holds == {"a": app("a", "r", "new"), "b": app("b"), "c": app("c", "other")}
     assert str(RejectedApplication("b", "why")) == "application 'b': why"
 
 
-def test_a_rejected_application_does_not_keep_removed_replicas() -> None:
+async def test_a_rejected_application_does_not_keep_removed_replicas() -> None:
     envoy = Envoy(is_bad)
-    envoy.publish(app("a", "old", "stays"))
-    envoy.publish(app("a", "stays", "new", host="bad"))
+    await envoy.publish(app("a", "old", "stays"))
+    await envoy.publish(app("a", "stays", "new", host="bad"))
     assert replicas(envoy.holds["a"]) == ["stays"]
 
 
-def test_an_application_that_was_never_accepted_has_no_endpoints() -> None:
+async def test_an_application_that_was_never_accepted_has_no_endpoints() -> None:
     envoy = Envoy(is_bad)
-    envoy.publish(app("a"), app("b", host="bad"))
+    await envoy.publish(app("a"), app("b", host="bad"))
     assert replicas(envoy.holds["b"]) == []
     assert envoy.holds["b"].deployments[0].services == ("demo.b",)
 
 
-def test_calls_do_not_wait_for_rejected_replicas() -> None:
+async def test_calls_do_not_wait_for_rejected_replicas() -> None:
     def scaled_to_zero(*endpoints: Endpoint) -> Application:
         return Application("s", (Deployment("D", ("demo.s",), endpoints, max_waiting=7),))
 
     envoy = Envoy(is_bad)
-    envoy.publish(scaled_to_zero())
+    await envoy.publish(scaled_to_zero())
     assert envoy.holds["s"].deployments[0].holds_calls
-    assert envoy.publish(scaled_to_zero(Endpoint("r", "bad", 4000))).keys() == {"s"}
+    assert (await envoy.publish(scaled_to_zero(Endpoint("r", "bad", 4000)))).keys() == {"s"}
     assert not envoy.holds["s"].deployments[0].holds_calls
-    envoy.publish(scaled_to_zero())
+    await envoy.publish(scaled_to_zero())
     assert envoy.holds["s"].deployments[0].holds_calls
 
 
-def test_an_application_that_is_rejected_without_endpoints_is_left_out() -> None:
+async def test_an_application_that_is_rejected_without_endpoints_is_left_out() -> None:
     envoy = Envoy(lambda app: app.name == "b" or is_bad(app))
     envoy.error = UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
-    rejected = envoy.publish(app("a"), app("b"), app("c"))
+    rejected = await envoy.publish(app("a"), app("b"), app("c"))
     assert list(rejected) == ["b"]
     assert "surrogates not allowed" in rejected["b"]
     assert envoy.holds.keys() == {"a", "c"}
-    envoy.publish(app("a"), app("b"), app("c", "more"))
+    await envoy.publish(app("a"), app("b"), app("c", "more"))
     assert envoy.holds.keys() == {"a", "c"}
-    assert envoy.publish(app("a"), app("c", "more")) == {}, "it was deleted"
+    assert await envoy.publish(app("a"), app("c", "more")) == {}, "it was deleted"
 
 
 @pytest.mark.parametrize("bad", [{7}, {0, 999}, {499, 500, 501}])
-def test_a_thousand_applications_are_bisected(bad: set[int]) -> None:
+async def test_a_thousand_applications_are_bisected(bad: set[int]) -> None:
     envoy = Envoy(is_bad)
     apps = [app(f"{n:03}", host="bad" if n in bad else "10.0.0.1") for n in range(1000)]
-    assert envoy.publish(*apps).keys() == {f"{n:03}" for n in bad}
+    assert (await envoy.publish(*apps)).keys() == {f"{n:03}" for n in bad}
     assert envoy.tries <= 4 + 22 * len(bad)
     assert all(replicas(envoy.holds[a.name]) == ([] if is_bad(a) else ["r"]) for a in apps)
 
 
-def test_a_search_is_bounded_and_continues_in_the_next_publish() -> None:
+async def test_a_search_is_bounded_and_continues_in_the_next_publish() -> None:
     envoy = Envoy(is_bad)
     envoy.seconds_a_try = 0.5
     apps = [app(f"{n:02}", host="bad" if n % 3 else "10.0.0.1") for n in range(48)]
     rounds = 0
     while not rounds or not envoy.is_complete:
         began, rounds = envoy.now, rounds + 1
-        envoy.publish(*apps)
+        await envoy.publish(*apps)
         assert envoy.now - began <= 7, "a proxy's lease"
         assert rounds < 40
     assert rounds > 1
@@ -134,79 +134,79 @@ def test_a_search_is_bounded_and_continues_in_the_next_publish() -> None:
     assert all(replicas(envoy.holds[a.name]) == ([] if is_bad(a) else ["r"]) for a in apps)
 
 
-def test_only_changed_applications_are_searched() -> None:
+async def test_only_changed_applications_are_searched() -> None:
     envoy = Envoy(is_bad)
     apps = [app(f"{n:03}") for n in range(1000)]
-    envoy.publish(*apps)
+    await envoy.publish(*apps)
     apps[3] = app("003", host="bad")
-    envoy.publish(*apps)
+    await envoy.publish(*apps)
     assert envoy.tries == 3, "all, all except the changed one, and the final state"
 
 
-def test_a_rejected_application_is_not_tried_until_it_changes() -> None:
+async def test_a_rejected_application_is_not_tried_until_it_changes() -> None:
     envoy = Envoy(is_bad)
-    envoy.publish(app("a"), app("b", host="bad"))
-    assert envoy.publish(app("a", "more"), app("b", host="bad")).keys() == {"b"}
+    await envoy.publish(app("a"), app("b", host="bad"))
+    assert (await envoy.publish(app("a", "more"), app("b", host="bad"))).keys() == {"b"}
     assert envoy.tries == 1, "an unchanged application is not tried again"
     assert replicas(envoy.holds["a"]) == ["more"]
-    assert envoy.publish(app("a", "more"), app("b", "fixed")) == {}
+    assert await envoy.publish(app("a", "more"), app("b", "fixed")) == {}
     assert replicas(envoy.holds["b"]) == ["fixed"]
 
 
-def test_a_rejected_application_is_tried_again_after_30_s() -> None:
+async def test_a_rejected_application_is_tried_again_after_30_s() -> None:
     envoy = Envoy(is_bad)
     table = app("a"), app("b", host="bad")
-    envoy.publish(*table)
+    await envoy.publish(*table)
     envoy.now = 29
     assert not envoy.publisher.is_retry_due()
     envoy.now = 31
     assert envoy.publisher.is_retry_due()
-    assert envoy.publish(*table).keys() == {"b"}
+    assert (await envoy.publish(*table)).keys() == {"b"}
     assert not envoy.publisher.is_retry_due()
     envoy.now = 62
     envoy.rejects = lambda _: False
-    assert envoy.publish(*table) == {}
+    assert await envoy.publish(*table) == {}
     assert envoy.holds["b"] == table[1]
 
 
-def test_a_failed_check_is_reported_in_one_line() -> None:
+async def test_a_failed_check_is_reported_in_one_line() -> None:
     envoy = Envoy(is_bad)
     envoy.error = InconsistentResources("Envoy's resources are inconsistent:\n  - endpoints 'b#D' hold 'bad'")
-    reasons = envoy.publish(app("a"), app("b", host="bad"))
+    reasons = await envoy.publish(app("a"), app("b", host="bad"))
     assert reasons == {"b": "Envoy's resources are inconsistent: - endpoints 'b#D' hold 'bad'"}
 
 
-def test_a_rejected_listener_is_raised() -> None:
+async def test_a_rejected_listener_is_raised() -> None:
     envoy = Envoy(lambda _: True)
     envoy.error = ResourcesRejected(LISTENER_TYPE, "address in use")
     with pytest.raises(ResourcesRejected, match="address in use"):
-        envoy.publish(app("a"))
+        await envoy.publish(app("a"))
     assert (envoy.tries, envoy.publisher.rejected_applications, envoy.publisher.in_force) == (1, (), None)
 
 
-def test_a_rejected_table_without_changes_is_raised() -> None:
+async def test_a_rejected_table_without_changes_is_raised() -> None:
     envoy = Envoy()
-    envoy.publish(app("a"))
+    await envoy.publish(app("a"))
     envoy.rejects = lambda _: True
     envoy.error = ResourcesRejected(CLUSTER_TYPE, "out of memory")
     with pytest.raises(ResourcesRejected, match="out of memory"):
-        envoy.publish(app("a"))
+        await envoy.publish(app("a"))
     with pytest.raises(ResourcesRejected, match="out of memory"):
-        envoy.publish(app("a"), app("b"))
+        await envoy.publish(app("a"), app("b"))
     assert envoy.publisher.rejected_applications == ()
 
 
-def test_a_timeout_rejects_no_application() -> None:
+async def test_a_timeout_rejects_no_application() -> None:
     envoy = Envoy(lambda _: True)
     envoy.error = TimeoutError()
     with pytest.raises(asyncio.TimeoutError):
-        envoy.publish(app("a"))
+        await envoy.publish(app("a"))
     assert envoy.publisher.rejected_applications == ()
 
 
-def test_options_of_the_table_are_kept() -> None:
+async def test_options_of_the_table_are_kept() -> None:
     envoy = Envoy(is_bad)
     table = Snapshot(7, (app("a"), app("b", host="bad")), route_by_service=True, listed_services_only=True)
-    asyncio.run(envoy.publisher.publish(table))
+    await envoy.publisher.publish(table)
     assert envoy.publisher.in_force is not None
     assert replace(envoy.publisher.in_force, applications=()) == replace(table, applications=())

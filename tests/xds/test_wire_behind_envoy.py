@@ -9,7 +9,7 @@ import itertools
 import sys
 import termios
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -22,9 +22,6 @@ from sdk._xds.snapshot import Endpoint
 from sdk.service import Cardinality, Method, MethodBinding
 from tests.support.envoy_rig import Rig, rig
 from tests.support.loops import PATIENCE_S
-
-if TYPE_CHECKING:
-    from tests.support.loops import Run
 
 SERVICE = "t.T"
 FLOOD = b"\x08\x01\x12" + b"\xff\xff\x03" + b"x" * 65535  # a known field and an unknown one
@@ -86,7 +83,7 @@ def bytes_unread(descriptor: int) -> int:
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_cancellation_overtakes_unread_messages(run: Run, kind: str, answers: bool) -> None:
+async def test_a_cancellation_overtakes_unread_messages(kind: str, answers: bool) -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 
     async def never_reads(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
@@ -98,51 +95,45 @@ def test_a_cancellation_overtakes_unread_messages(run: Run, kind: str, answers: 
         finally:
             ended.set()
 
-    async def scenario() -> None:
-        async with rig() as it:
-            replica = Replica(kind, NeverReads=never_reads)
-            await publish(it, replica)
-            call = it.channel.stream_stream(f"/{SERVICE}/NeverReads")(wait_for_ready=True)
-            writing = asyncio.create_task(flood(call))
-            await asyncio.wait_for(began.wait(), PATIENCE_S)
-            if answers:
-                assert StringValue.FromString(await call.read()).value == "first"
-            await full(replica)
-            call.cancel()
-            await asyncio.wait_for(ended.wait(), PATIENCE_S)
-            await writing
-            assert replica.server.host.ongoing == 0
-            await replica.server.drain(quiet_s=0, grace_s=0)
-
-    run(scenario())
+    async with rig() as it:
+        replica = Replica(kind, NeverReads=never_reads)
+        await publish(it, replica)
+        call = it.channel.stream_stream(f"/{SERVICE}/NeverReads")(wait_for_ready=True)
+        writing = asyncio.create_task(flood(call))
+        await asyncio.wait_for(began.wait(), PATIENCE_S)
+        if answers:
+            assert StringValue.FromString(await call.read()).value == "first"
+        await full(replica)
+        call.cancel()
+        await asyncio.wait_for(ended.wait(), PATIENCE_S)
+        await writing
+        assert replica.server.host.ongoing == 0
+        await replica.server.drain(quiet_s=0, grace_s=0)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_client_that_still_sends_gets_the_status_of_a_leaving_replica(run: Run, kind: str, answers: bool) -> None:
+async def test_a_client_that_still_sends_gets_the_status_of_a_leaving_replica(kind: str, answers: bool) -> None:
     async def reads(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
         if answers:
             yield StringValue(value="first")
         async for _ in requests:
             pass
 
-    async def scenario() -> None:
-        async with rig() as it:
-            replica = Replica(kind, Reads=reads)
-            await publish(it, replica)
-            # The grpc.aio client itself ends with INTERNAL if it can't send a message because the call is over.
-            channel = grpc.insecure_channel(f"127.0.0.1:{it.port}")
-            method = channel.stream_stream(f"/{SERVICE}/Reads")
-            calls = [method(itertools.repeat(FLOOD), wait_for_ready=True) for _ in range(20)]
-            while replica.server.host.ongoing < len(calls):
-                await asyncio.sleep(0.01)
-            await replica.server.drain(quiet_s=0, grace_s=0, linger_s=5)
-            connections = list(replica.server.reaper.connections)
-            for connection in connections:  # as the kernel does when the process ends
-                connection.abort()
-            ends = {await asyncio.to_thread(end, call) for call in calls}
-            await asyncio.to_thread(channel.close)
-            assert ends == {(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)}
-            assert not connections, "all connections are closed"
-
-    run(scenario())
+    async with rig() as it:
+        replica = Replica(kind, Reads=reads)
+        await publish(it, replica)
+        # The grpc.aio client itself ends with INTERNAL if it can't send a message because the call is over.
+        channel = grpc.insecure_channel(f"127.0.0.1:{it.port}")
+        method = channel.stream_stream(f"/{SERVICE}/Reads")
+        calls = [method(itertools.repeat(FLOOD), wait_for_ready=True) for _ in range(20)]
+        while replica.server.host.ongoing < len(calls):
+            await asyncio.sleep(0.01)
+        await replica.server.drain(quiet_s=0, grace_s=0, linger_s=5)
+        connections = list(replica.server.reaper.connections)
+        for connection in connections:  # as the kernel does when the process ends
+            connection.abort()
+        ends = {await asyncio.to_thread(end, call) for call in calls}
+        await asyncio.to_thread(channel.close)
+        assert ends == {(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)}
+        assert not connections, "all connections are closed"

@@ -21,7 +21,6 @@ from tests.support.loops import PATIENCE_S
 if TYPE_CHECKING:
     from sdk._xds.snapshot import Snapshot
     from tests.support.envoy_rig import Apps
-    from tests.support.loops import Run
 
 GREET = "/demo.Greeter/SayHello"
 FRUIT = "/demo.Fruit/Count"
@@ -34,283 +33,235 @@ def app(name: str) -> tuple[str, str]:
     return ("application", name)
 
 
-def test_the_last_of_several_application_values_counts(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b", "c") as it:
-            two = {"two": {"Greeter": (["demo.Greeter"], ["b"])}}
-            await it.publish({**ONE, **two, "x, two": {"Greeter": (["demo.Greeter"], ["c"])}})
-            assert await it.answers(GREET, app("one"), app("two")) == "b"
-            assert await it.answers(GREET, app("two"), app("three"), app("one")) == "a"
-            assert await it.answers(GREET, app("one"), app("three")) == "NOT_FOUND"
-            assert await it.answers(GREET, app("x, two")) == "c", "one value with a comma"
-
-    run(scenario())
+async def test_the_last_of_several_application_values_counts() -> None:
+    async with rig("a", "b", "c") as it:
+        two = {"two": {"Greeter": (["demo.Greeter"], ["b"])}}
+        await it.publish({**ONE, **two, "x, two": {"Greeter": (["demo.Greeter"], ["c"])}})
+        assert await it.answers(GREET, app("one"), app("two")) == "b"
+        assert await it.answers(GREET, app("two"), app("three"), app("one")) == "a"
+        assert await it.answers(GREET, app("one"), app("three")) == "NOT_FOUND"
+        assert await it.answers(GREET, app("x, two")) == "c", "one value with a comma"
 
 
-def test_replicas_on_unix_sockets_and_on_tcp_in_one_deployment(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await it.upstreams["a"].only_on_a_unix_socket()
-            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b"])}})
-            assert {await it.answers(GREET) for _ in range(40)} == {"a", "b"}
-            await it.upstreams["a"].stop()
-            assert {await it.answers(GREET) for _ in range(40)} == {"b"}, "refused, and retried on the other one"
-
-    run(scenario())
+async def test_replicas_on_unix_sockets_and_on_tcp_in_one_deployment() -> None:
+    async with rig("a", "b") as it:
+        await it.upstreams["a"].only_on_a_unix_socket()
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b"])}})
+        assert {await it.answers(GREET) for _ in range(40)} == {"a", "b"}
+        await it.upstreams["a"].stop()
+        assert {await it.answers(GREET) for _ in range(40)} == {"b"}, "refused, and retried on the other one"
 
 
-def test_several_applications(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b", "c") as it:
-            two = {"Greeter": (["demo.Greeter"], ["b"]), "Fruit": (["demo.Fruit"], ["c"])}
-            await it.publish({**ONE, "two": two, "Ünï 'app'": {"D": (["demo.Greeter"], ["c"])}})
-            assert await it.answers(GREET, app("one")) == "a"
-            assert await it.answers(GREET, app("two")) == "b"
-            assert await it.answers(FRUIT, app("two")) == "c"
-            assert await it.answers(GREET, app("three")) == "NOT_FOUND"
-            assert await it.answers(GREET, app("")) == "NOT_FOUND"
-            assert await it.answers(GREET) == "NOT_FOUND"
-            assert await it.answers(OTHER, app("one")) == "a", "the only deployment answers UNIMPLEMENTED itself"
-            assert await it.answers(OTHER, app("two")) == "NOT_FOUND", "several deployments: the fallback answers"
-            for method in ("ray.serve.RayServeAPIService/Healthz", "grpc.health.v1.Health/Check"):
-                code, text, _ = await it.call(f"/{method}", app("one"))
-                assert (code, text) == ("NOT_FOUND", f"fallback /{method}")
-            reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-            assert await it.answers(reflection, app("one")) == "NOT_FOUND"
-            assert "LIVE" in await it.admin("/ready")
-            log = (it.folder / "envoy.log").read_text()
-            assert not re.findall(r".*\[(?:warning|error|critical)\].*", log)
-
-    run(scenario())
+async def test_several_applications() -> None:
+    async with rig("a", "b", "c") as it:
+        two = {"Greeter": (["demo.Greeter"], ["b"]), "Fruit": (["demo.Fruit"], ["c"])}
+        await it.publish({**ONE, "two": two, "Ünï 'app'": {"D": (["demo.Greeter"], ["c"])}})
+        assert await it.answers(GREET, app("one")) == "a"
+        assert await it.answers(GREET, app("two")) == "b"
+        assert await it.answers(FRUIT, app("two")) == "c"
+        assert await it.answers(GREET, app("three")) == "NOT_FOUND"
+        assert await it.answers(GREET, app("")) == "NOT_FOUND"
+        assert await it.answers(GREET) == "NOT_FOUND"
+        assert await it.answers(OTHER, app("one")) == "a", "the only deployment answers UNIMPLEMENTED itself"
+        assert await it.answers(OTHER, app("two")) == "NOT_FOUND", "several deployments: the fallback answers"
+        for method in ("ray.serve.RayServeAPIService/Healthz", "grpc.health.v1.Health/Check"):
+            code, text, _ = await it.call(f"/{method}", app("one"))
+            assert (code, text) == ("NOT_FOUND", f"fallback /{method}")
+        reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        assert await it.answers(reflection, app("one")) == "NOT_FOUND"
+        assert "LIVE" in await it.admin("/ready")
+        log = (it.folder / "envoy.log").read_text()
+        assert not re.findall(r".*\[(?:warning|error|critical)\].*", log)
 
 
-def test_only_application(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a") as it:
-            await it.publish(ONE)
-            assert await it.answers(GREET) == "a"
-            assert await it.answers(GREET, app("")) == "a"
-            assert await it.answers(GREET, app("one")) == "a"
-            assert await it.answers(GREET, app("two")) == "NOT_FOUND"
-            await it.publish({})
-            assert await it.answers(GREET) == "NOT_FOUND"
-            assert await it.answers(GREET, app("one")) == "NOT_FOUND"
-
-    run(scenario())
+async def test_only_application() -> None:
+    async with rig("a") as it:
+        await it.publish(ONE)
+        assert await it.answers(GREET) == "a"
+        assert await it.answers(GREET, app("")) == "a"
+        assert await it.answers(GREET, app("one")) == "a"
+        assert await it.answers(GREET, app("two")) == "NOT_FOUND"
+        await it.publish({})
+        assert await it.answers(GREET) == "NOT_FOUND"
+        assert await it.answers(GREET, app("one")) == "NOT_FOUND"
 
 
-def test_route_by_service(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            both = {"Both": (["demo.Fruit", "demo.Shared"], ["b"])}
-            await it.publish({"one": {"Greeter": (["demo.Greeter", "demo.Shared"], ["a"])}, "two": both}, True)
-            assert await it.answers(GREET) == "a"
-            assert await it.answers(FRUIT) == "b"
-            assert await it.answers(FRUIT, app("")) == "b"
-            assert await it.answers("/demo.Shared/Do") == "NOT_FOUND"
-            assert await it.answers("/demo.Shared/Do", app("two")) == "b"
-            assert await it.answers(OTHER) == "NOT_FOUND"
-            assert await it.answers(GREET, app("three")) == "NOT_FOUND"
-
-    run(scenario())
+async def test_route_by_service() -> None:
+    async with rig("a", "b") as it:
+        both = {"Both": (["demo.Fruit", "demo.Shared"], ["b"])}
+        await it.publish({"one": {"Greeter": (["demo.Greeter", "demo.Shared"], ["a"])}, "two": both}, True)
+        assert await it.answers(GREET) == "a"
+        assert await it.answers(FRUIT) == "b"
+        assert await it.answers(FRUIT, app("")) == "b"
+        assert await it.answers("/demo.Shared/Do") == "NOT_FOUND"
+        assert await it.answers("/demo.Shared/Do", app("two")) == "b"
+        assert await it.answers(OTHER) == "NOT_FOUND"
+        assert await it.answers(GREET, app("three")) == "NOT_FOUND"
 
 
-def test_changes_are_in_force_when_publish_returns(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            for _ in range(3):
-                await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
-                assert {await it.answers(GREET, app("one")) for _ in range(5)} == {"a"}
-                await it.publish({"one": {"Greeter": (["demo.Greeter"], ["b"])}})
-                assert {await it.answers(GREET, app("one")) for _ in range(5)} == {"b"}
-            await it.publish({**ONE, "two": {"Greeter": (["demo.Greeter"], ["b"])}})
-            assert await it.answers(GREET, app("two")) == "b"
-            await it.publish({"two": {"Greeter": (["demo.Greeter"], ["b"])}})
-            assert await it.answers(GREET, app("one")) == "NOT_FOUND"
-            await it.publish({**ONE, "two": {"Greeter": (["demo.Greeter"], ["b"])}})
-            assert await it.answers(GREET, app("one")) == "a", "an application that comes back"
-
-    run(scenario())
-
-
-def test_a_stopped_replica_fails_no_call(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b"])}})
-            await it.upstreams["b"].stop()
-            for model in map(str, range(10)):
-                assert await it.answers(GREET, app("one")) == "a"
-                assert await it.answers(GREET, app("one"), ("multiplexed_model_id", model)) == "a"
-
-    run(scenario())
-
-
-def test_no_ready_replica(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig() as it:
-            await it.publish({"Zoë's": {"Greeter": (["demo.Greeter"], [])}})
-            code, text, trailers = await it.call(GREET, ("request_id", "r1"))
-            assert (code, text) == ("UNAVAILABLE", "No replica of application 'Zoë's' is ready.")
-            assert trailers["request_id"] == "r1"
-            _, _, trailers = await it.call(GREET)
-            assert UUID.fullmatch(trailers["request_id"])
-
-    run(scenario())
-
-
-def test_unreachable_replica(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a") as it:
-            await it.publish(ONE)
-            await it.upstreams["a"].stop()
-            code, _, trailers = await it.call(GREET, ("request_id", "r1"))
-            assert (code, trailers["request_id"]) == ("UNAVAILABLE", "r1")
-
-    run(scenario())
-
-
-def test_overflow_is_resource_exhausted(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a") as it:
-            resources = it.resources(ONE)
-            cluster = pb.Cluster.FromString(resources.by_type[CLUSTER_TYPE]["one#Greeter"].value)
-            cluster.circuit_breakers.thresholds[0].max_connections.value = 1
-            cluster.circuit_breakers.thresholds[0].max_pending_requests.value = 1
-            clusters = {**resources.by_type[CLUSTER_TYPE], cluster.name: pack(cluster)}
-            await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTER_TYPE: clusters})), PATIENCE_S)
-            it.upstreams["a"].hold.clear()
-            first = asyncio.create_task(it.call(GREET))
-            while not it.upstreams["a"].calls:
-                await asyncio.sleep(0.01)
-            # One more call may wait for the connection that the first one uses.
-            calls = {f"r{n}": asyncio.create_task(it.call(GREET, ("request_id", f"r{n}"))) for n in range(4)}
-            await asyncio.wait(calls.values(), timeout=5, return_when=asyncio.FIRST_COMPLETED)
-            it.upstreams["a"].hold.set()
-            assert (await first)[0] == "OK"
-            dropped = {key: await call for key, call in calls.items() if (await call)[0] != "OK"}
-            assert dropped
-            for key, (code, text, trailers) in dropped.items():
-                assert code == "RESOURCE_EXHAUSTED"
-                assert text.startswith("Request dropped due to backpressure: ")
-                assert "application 'one'" in text
-                assert trailers["request_id"] == key
-
-    run(scenario())
-
-
-def test_rejected_resources_change_nothing_and_block_nothing(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            bad = it.resources({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
-            cluster = pb.Cluster.FromString(bad.by_type[CLUSTER_TYPE]["bad#Greeter"].value)
-            cluster.connect_timeout.seconds = -1
-            broken = Resources(
-                {**bad.by_type, CLUSTER_TYPE: {**bad.by_type[CLUSTER_TYPE], cluster.name: pack(cluster)}},
-            )
-            with pytest.raises(ResourcesRejected, match="Expected positive duration") as first:
-                await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
-            assert first.value.type_url == CLUSTER_TYPE
-            await it.publish(ONE)
-            with pytest.raises(ResourcesRejected):
-                await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
-            assert await it.answers(GREET, app("one")) == "a"
-            await it.publish({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
-            assert await it.answers(GREET, app("bad")) == "b"
-
-    run(scenario())
-
-
-def test_a_rejected_replica_blocks_only_its_application(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-
-            async def publish(snapshot: Snapshot) -> None:
-                await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), PATIENCE_S)
-
-            publisher = IsolatingPublisher(publish)
-            bad = {"bad": {"Greeter": (["demo.Greeter"], ["b"])}}
-            await publisher.publish(it.snapshot({**ONE, **bad}))
-            # A link-local address with an interface that this machine does not have.
-            it.upstreams["b"].endpoint_host = "fe80::1%nowhere"
-            new = {"new": {"Greeter": (["demo.Greeter"], ["a"])}}
-            for _ in range(2):
-                await publisher.publish(it.snapshot({**ONE, **bad, **new}))
-                (rejected,) = publisher.rejected_applications
-                assert rejected.application == "bad"
-                assert rejected.reason.startswith("Envoy rejected ClusterLoadAssignment: malformed IP address: fe80")
-                assert await it.answers(GREET, app("new")) == "a"
-                assert await it.answers(GREET, app("bad")) == "b", "the previous state"
-            it.upstreams["b"].endpoint_host = "127.0.0.1"
-            await publisher.publish(it.snapshot({**ONE, **bad}))
-            assert publisher.rejected_applications == ()
-            assert await it.answers(GREET, app("bad")) == "b"
-            assert await it.answers(GREET, app("new")) == "NOT_FOUND"
-
-    run(scenario())
-
-
-def test_only_listed_services_are_routed(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a") as it:
-            snapshot = replace(it.snapshot(ONE), listed_services_only=True)
-            await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), PATIENCE_S)
-            assert await it.answers(GREET) == "a"
-            assert await it.answers(OTHER) == "NOT_FOUND", "from the fallback"
-
-    run(scenario())
-
-
-def test_a_port_in_use_is_reported_and_can_be_retried(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a") as it:
-            with socket.socket() as other:
-                # As every grpcio server does: the kernel would distribute connections over two such sockets.
-                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                other.bind(("127.0.0.1", it.port))
-                other.listen()
-                with pytest.raises(ResourcesRejected, match=r"(?i)address already in use") as taken:
-                    await it.publish(ONE)
-                assert taken.value.type_url == LISTENER_TYPE
-            await it.publish(ONE)
-            assert await it.answers(GREET) == "a"
-
-    run(scenario())
-
-
-def test_control_plane_restarts(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await it.publish(ONE)
-            await it.ads.stop()
-            assert await it.answers(GREET) == "a"
-            it.ads = AdsServer(str(it.folder / "ads.sock"))
-            await it.ads.start()
-            while not it.ads.connections:
-                await asyncio.sleep(0.02)
-            assert await it.answers(GREET) == "a", "a control plane without a table changes nothing"
+async def test_changes_are_in_force_when_publish_returns() -> None:
+    async with rig("a", "b") as it:
+        for _ in range(3):
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+            assert {await it.answers(GREET, app("one")) for _ in range(5)} == {"a"}
             await it.publish({"one": {"Greeter": (["demo.Greeter"], ["b"])}})
-            assert await it.answers(GREET) == "b"
-            await it.ads.stop()
+            assert {await it.answers(GREET, app("one")) for _ in range(5)} == {"b"}
+        await it.publish({**ONE, "two": {"Greeter": (["demo.Greeter"], ["b"])}})
+        assert await it.answers(GREET, app("two")) == "b"
+        await it.publish({"two": {"Greeter": (["demo.Greeter"], ["b"])}})
+        assert await it.answers(GREET, app("one")) == "NOT_FOUND"
+        await it.publish({**ONE, "two": {"Greeter": (["demo.Greeter"], ["b"])}})
+        assert await it.answers(GREET, app("one")) == "a", "an application that comes back"
 
-    run(scenario())
+
+async def test_a_stopped_replica_fails_no_call() -> None:
+    async with rig("a", "b") as it:
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a", "b"])}})
+        await it.upstreams["b"].stop()
+        for model in map(str, range(10)):
+            assert await it.answers(GREET, app("one")) == "a"
+            assert await it.answers(GREET, app("one"), ("multiplexed_model_id", model)) == "a"
 
 
-def test_envoy_restarts(run: Run) -> None:
-    async def scenario() -> None:
-        async with rig("a", "b") as it:
-            await it.publish(ONE)
-            stop_envoy(it.process)
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(it.ads.publish(it.resources({"two": ONE["one"]})), 0.1)
-            waiting = asyncio.create_task(it.publish({"three": {"Greeter": (["demo.Greeter"], ["b"])}}))
-            await asyncio.sleep(0.05)
-            assert not waiting.done()
-            second = start_envoy(it.folder, "second")
-            try:
-                await waiting
-                assert await it.answers(GREET, app("three")) == "b"
-                assert await it.answers(GREET, app("two")) == "NOT_FOUND"
-            finally:
-                stop_envoy(second)
+async def test_no_ready_replica() -> None:
+    async with rig() as it:
+        await it.publish({"Zoë's": {"Greeter": (["demo.Greeter"], [])}})
+        code, text, trailers = await it.call(GREET, ("request_id", "r1"))
+        assert (code, text) == ("UNAVAILABLE", "No replica of application 'Zoë's' is ready.")
+        assert trailers["request_id"] == "r1"
+        _, _, trailers = await it.call(GREET)
+        assert UUID.fullmatch(trailers["request_id"])
 
-    run(scenario())
+
+async def test_unreachable_replica() -> None:
+    async with rig("a") as it:
+        await it.publish(ONE)
+        await it.upstreams["a"].stop()
+        code, _, trailers = await it.call(GREET, ("request_id", "r1"))
+        assert (code, trailers["request_id"]) == ("UNAVAILABLE", "r1")
+
+
+async def test_overflow_is_resource_exhausted() -> None:
+    async with rig("a") as it:
+        resources = it.resources(ONE)
+        cluster = pb.Cluster.FromString(resources.by_type[CLUSTER_TYPE]["one#Greeter"].value)
+        cluster.circuit_breakers.thresholds[0].max_connections.value = 1
+        cluster.circuit_breakers.thresholds[0].max_pending_requests.value = 1
+        clusters = {**resources.by_type[CLUSTER_TYPE], cluster.name: pack(cluster)}
+        await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTER_TYPE: clusters})), PATIENCE_S)
+        it.upstreams["a"].hold.clear()
+        first = asyncio.create_task(it.call(GREET))
+        while not it.upstreams["a"].calls:
+            await asyncio.sleep(0.01)
+        # One more call may wait for the connection that the first one uses.
+        calls = {f"r{n}": asyncio.create_task(it.call(GREET, ("request_id", f"r{n}"))) for n in range(4)}
+        await asyncio.wait(calls.values(), timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        it.upstreams["a"].hold.set()
+        assert (await first)[0] == "OK"
+        dropped = {key: await call for key, call in calls.items() if (await call)[0] != "OK"}
+        assert dropped
+        for key, (code, text, trailers) in dropped.items():
+            assert code == "RESOURCE_EXHAUSTED"
+            assert text.startswith("Request dropped due to backpressure: ")
+            assert "application 'one'" in text
+            assert trailers["request_id"] == key
+
+
+async def test_rejected_resources_change_nothing_and_block_nothing() -> None:
+    async with rig("a", "b") as it:
+        bad = it.resources({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
+        cluster = pb.Cluster.FromString(bad.by_type[CLUSTER_TYPE]["bad#Greeter"].value)
+        cluster.connect_timeout.seconds = -1
+        broken = Resources(
+            {**bad.by_type, CLUSTER_TYPE: {**bad.by_type[CLUSTER_TYPE], cluster.name: pack(cluster)}},
+        )
+        with pytest.raises(ResourcesRejected, match="Expected positive duration") as first:
+            await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
+        assert first.value.type_url == CLUSTER_TYPE
+        await it.publish(ONE)
+        with pytest.raises(ResourcesRejected):
+            await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
+        assert await it.answers(GREET, app("one")) == "a"
+        await it.publish({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
+        assert await it.answers(GREET, app("bad")) == "b"
+
+
+async def test_a_rejected_replica_blocks_only_its_application() -> None:
+    async with rig("a", "b") as it:
+
+        async def publish(snapshot: Snapshot) -> None:
+            await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), PATIENCE_S)
+
+        publisher = IsolatingPublisher(publish)
+        bad = {"bad": {"Greeter": (["demo.Greeter"], ["b"])}}
+        await publisher.publish(it.snapshot({**ONE, **bad}))
+        # A link-local address with an interface that this machine does not have.
+        it.upstreams["b"].endpoint_host = "fe80::1%nowhere"
+        new = {"new": {"Greeter": (["demo.Greeter"], ["a"])}}
+        for _ in range(2):
+            await publisher.publish(it.snapshot({**ONE, **bad, **new}))
+            (rejected,) = publisher.rejected_applications
+            assert rejected.application == "bad"
+            assert rejected.reason.startswith("Envoy rejected ClusterLoadAssignment: malformed IP address: fe80")
+            assert await it.answers(GREET, app("new")) == "a"
+            assert await it.answers(GREET, app("bad")) == "b", "the previous state"
+        it.upstreams["b"].endpoint_host = "127.0.0.1"
+        await publisher.publish(it.snapshot({**ONE, **bad}))
+        assert publisher.rejected_applications == ()
+        assert await it.answers(GREET, app("bad")) == "b"
+        assert await it.answers(GREET, app("new")) == "NOT_FOUND"
+
+
+async def test_only_listed_services_are_routed() -> None:
+    async with rig("a") as it:
+        snapshot = replace(it.snapshot(ONE), listed_services_only=True)
+        await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), PATIENCE_S)
+        assert await it.answers(GREET) == "a"
+        assert await it.answers(OTHER) == "NOT_FOUND", "from the fallback"
+
+
+async def test_a_port_in_use_is_reported_and_can_be_retried() -> None:
+    async with rig("a") as it:
+        with socket.socket() as other:
+            # As every grpcio server does: the kernel would distribute connections over two such sockets.
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            other.bind(("127.0.0.1", it.port))
+            other.listen()
+            with pytest.raises(ResourcesRejected, match=r"(?i)address already in use") as taken:
+                await it.publish(ONE)
+            assert taken.value.type_url == LISTENER_TYPE
+        await it.publish(ONE)
+        assert await it.answers(GREET) == "a"
+
+
+async def test_control_plane_restarts() -> None:
+    async with rig("a", "b") as it:
+        await it.publish(ONE)
+        await it.ads.stop()
+        assert await it.answers(GREET) == "a"
+        it.ads = AdsServer(str(it.folder / "ads.sock"))
+        await it.ads.start()
+        while not it.ads.connections:
+            await asyncio.sleep(0.02)
+        assert await it.answers(GREET) == "a", "a control plane without a table changes nothing"
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], ["b"])}})
+        assert await it.answers(GREET) == "b"
+        await it.ads.stop()
+
+
+async def test_envoy_restarts() -> None:
+    async with rig("a", "b") as it:
+        await it.publish(ONE)
+        stop_envoy(it.process)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(it.ads.publish(it.resources({"two": ONE["one"]})), 0.1)
+        waiting = asyncio.create_task(it.publish({"three": {"Greeter": (["demo.Greeter"], ["b"])}}))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        second = start_envoy(it.folder, "second")
+        try:
+            await waiting
+            assert await it.answers(GREET, app("three")) == "b"
+            assert await it.answers(GREET, app("two")) == "NOT_FOUND"
+        finally:
+            stop_envoy(second)

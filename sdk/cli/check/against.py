@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdk._protos.breaking.services import compare
-from sdk._protos.descriptors import Descriptors, describe
+from sdk._protos.descriptors import Descriptors, files_of_services
 from sdk.cli.check.report import Comparison
 from sdk.cli.proto_files import read_descriptors
 from sdk.errors import OptionsError
@@ -38,7 +38,7 @@ def compare_against(
         OptionsError: ``other`` is none of these, or can't be read.
         ServerError: The server can't be reached, or it has no reflection.
     """
-    new = Descriptors(describe(services), "the generated code")
+    new = Descriptors(files_of_services(services), "the generated code")
     offered = [service.full_name for service in services if served is None or service.full_name in served]
     path, server = Path(other), _SERVER.fullmatch(other)
     if path.exists():
@@ -61,7 +61,7 @@ def compare_against(
     if changes:
         from sdk.cli.check.proto_lines import with_lines
 
-        new = Descriptors(with_lines(describe(services)), "the generated code")
+        new = Descriptors(with_lines(files_of_services(services)), "the generated code")
         changes = compare(old, new, asked, served=offered, json=strict)
     return Comparison(other, tuple(asked), tuple(changes))
 
@@ -82,14 +82,14 @@ def _ask(server: re.Match[str], other: str) -> tuple[Descriptors, list[str]]:
     """Return the files of a server, and the services that it lists but for those of every server."""
     import grpc
 
-    from sdk._protos.reflection_client import Reflection
+    from sdk._protos.reflection_client import ReflectionClient
 
     target, application = server["target"], server["application"]
     metadata = (("application", application),) if application else ()
     credentials = grpc.ssl_channel_credentials() if server["tls"] else None
     channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
     with channel:
-        reflection = Reflection(channel, metadata, target=target)
+        reflection = ReflectionClient(channel, metadata, target=target)
         listed = [name for name in reflection.services() if not name.startswith(_BUILT_IN)]
         if not listed:
             what = f"application {application!r} serves nothing there" if application else "it serves nothing"

@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
-from sdk._contract import locations as places
-from sdk._contract import rules as checks
-from sdk._contract.definition import definition_of, keeping_unfit
-from sdk._contract.methods import generated_bases
+from sdk._contract import class_rules, locations
+from sdk._contract.definition import collect_definition_errors, definition_of
+from sdk._contract.implementations import generated_bases
 from sdk._serve.deployed_classes import deployed_classes, is_application
 from sdk.cli.check.report import ClassReport, Failure, Report
 from sdk.cli.target import load_target
@@ -93,7 +92,7 @@ class _Look:
         self._refused: list[DefinitionError] = []
         self.failures: list[tuple[str, SdkError]] = []
         # One class that does not fit must not hide those below it.
-        with keeping_unfit() as self._unfit:
+        with collect_definition_errors() as self._unfit:
             self._look(target)
         # Also those that the target does not name: on a cluster the import ends there.
         self._classes.update(dict.fromkeys(self._unfit))
@@ -143,13 +142,13 @@ def report_of(cls: type, target: str, strict: bool, known: Sequence[Problem] | N
         strict: Whether methods without annotations are problems.
         known: Its problems, when the decorator has found some.
     """
-    definition, problems = definition_of(cls), list(known or checks.check(cls))
+    definition, problems = definition_of(cls), list(known or class_rules.check_class(cls))
     if definition is None and not problems:
         message, remedy = "the class is not bound to its service", "put @grpc_deployment above it"
-        problems.append(Problem("not-decorated", cls.__name__, message, remedy, code_location=places.of_class(cls)))
+        problems.append(Problem("not-decorated", cls.__name__, message, remedy, code_location=locations.of_class(cls)))
     if strict and not problems:
-        problems += checks.unannotated(cls)
-    return ClassReport(cls.__name__, target, cls, places.of_class(cls), definition, tuple(problems))
+        problems += class_rules.find_unannotated(cls)
+    return ClassReport(cls.__name__, target, cls, locations.of_class(cls), definition, tuple(problems))
 
 
 def _names_below(package: ModuleType) -> Iterator[str]:

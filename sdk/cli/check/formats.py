@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdk._contract import locations as places
-from sdk._contract.signatures import rpc_text
+from sdk._contract import locations
+from sdk._contract.signature_rules import format_rpc
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -153,7 +153,7 @@ def _in_repository(file: str) -> str | None:
     """Return the path of a file from the top of the repository, as annotations need it; None when it is not there."""
     top = Path(os.environ.get("GITHUB_WORKSPACE") or os.getcwd()).resolve()
     # A proto is named as protoc knows it: below a folder that is not told here.
-    path = places.find_proto(file)
+    path = locations.find_proto(file)
     if path is None or not path.resolve().is_relative_to(top):
         return None
     return path.resolve().relative_to(top).as_posix()
@@ -192,8 +192,8 @@ def _count(number: int, word: str) -> str:
 def _services(definition: Definition | None) -> Iterator[tuple[str, list[str]]]:
     """Yield each service, with its place, and its methods as the proto spells them."""
     for service in definition.services if definition is not None else ():
-        title = f"{service.full_name} ({places.of_proto(service, service.line)})"
-        yield title, [f"rpc {rpc_text(method)}" for method in service.methods]
+        title = f"{service.full_name} ({locations.of_proto(service, service.line)})"
+        yield title, [f"rpc {format_rpc(method)}" for method in service.methods]
 
 
 def _texts(report: Report) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdk._contract.methods import generated_bases
+from sdk._contract.implementations import generated_bases
 
 if TYPE_CHECKING:
     from sdk._contract.definition import Definition

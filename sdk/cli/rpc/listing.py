@@ -65,7 +65,7 @@ def applications(connection: Connection) -> dict[str, list[str]]:
     Raises:
         ServerError: It does not list its applications, although it is one of ours, or of Ray Serve's.
     """
-    from sdk._protos.reflection_client import Reflection
+    from sdk._protos.reflection_client import ReflectionClient
 
     ask = connection.channel.unary_unary(
         f"/{_SERVE_API}/ListApplications",
@@ -86,7 +86,7 @@ def applications(connection: Connection) -> dict[str, list[str]]:
     return {
         name: [
             service
-            for service in Reflection(
+            for service in ReflectionClient(
                 connection.channel, (*others, ("application", name)), target=connection.target
             ).services()
             if not is_built_in(service)

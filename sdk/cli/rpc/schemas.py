@@ -48,12 +48,12 @@ class ServerSchema:
     """
 
     def __init__(self, connection: Connection, remedy: str = "", timeout: float = 10.0) -> None:
-        from sdk._protos.reflection_client import Reflection
+        from sdk._protos.reflection_client import ReflectionClient
 
         self.source = f"The server at {connection.target}"
         self._target = connection.target
         self._remedy = remedy
-        self._reflection = Reflection(
+        self._reflection = ReflectionClient(
             connection.channel, connection.metadata, timeout=timeout, target=connection.target
         )
 

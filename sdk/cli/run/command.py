@@ -19,7 +19,7 @@ from sdk.errors import BreakingChangeError, ClusterError, SdkError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from sdk._serve.owner_lease import Tie
+    from sdk._serve.owner_lease import OwnerLease
     from sdk.cli.run.reload import Reloader
     from sdk.cli.run.targets import Served
 
@@ -177,7 +177,7 @@ class _Run:
         from sdk._ingress.envoy.certificates import check_certificates
         from sdk._ingress.envoy.process import check_port, find_envoy
         from sdk._serve.api import start, stop_ingress
-        from sdk._serve.owner_lease import Tie
+        from sdk._serve.owner_lease import OwnerLease
         from sdk.cli.ray_cluster import connect_or_start
         from sdk.cli.run.progress import failure, tell_what_it_waits_for
 
@@ -201,7 +201,7 @@ class _Run:
                 cleanup.callback(stop_ingress)
             cleanup.callback(interrupts.shield)
             end = _what_ends(self._deployed, is_local)
-            tie = Tie(end)
+            tie = OwnerLease(end)
 
             def end_and_untie() -> None:
                 end()
@@ -229,7 +229,7 @@ class _Run:
                 self._show_until_interrupted(f"on {where}. Ctrl-C ends it.")
         return self._failed
 
-    def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, tie: Tie) -> None:
+    def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, tie: OwnerLease) -> None:
         import ray
 
         from sdk.cli.run.redeploy import Order
@@ -313,11 +313,11 @@ def _options_beside(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOpti
 def _what_ends(deployed: list[str], is_local: bool) -> functools.partial[None]:
     """Return what ends the applications; on a cluster of others also what is not there before this command."""
     from sdk._ingress.cluster import find_controller
-    from sdk._serve.api import end
+    from sdk._serve.api import end_applications
     from sdk._serve.ingress_bootstrap import has_serve
 
     return functools.partial(
-        end,
+        end_applications,
         deployed,
         ends_serve=not is_local and not has_serve(),
         ends_ingress=not is_local and find_controller() is None,

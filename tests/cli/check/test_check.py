@@ -67,8 +67,8 @@ def test_problem_at_import(sdk: Run, project: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == (
         "Counter: 1 problem (bad.py:7)\n"
-        "  Counter.Buy: the class spells it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`"
-        " (bad.py:8, shop.proto:7) → rename `buy` to `Buy`: names of RPCs must be equal to the letter [wrong-case]\n"
+        "  Counter.Buy: the class calls it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`"
+        " (bad.py:8, shop.proto:7) → rename `buy` to `Buy`: the names must be identical [wrong-case]\n"
     )
 
 

@@ -27,8 +27,8 @@ class {name}(ShopBase):
         return Receipt()
 """
 SAID = (
-    "the class spells it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`"
-    " {} → rename `buy` to `Buy`: names of RPCs must be equal to the letter"
+    "the class calls it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`"
+    " {} → rename `buy` to `Buy`: the names must be identical"
 )
 FITS = "Counter: fits (shop_app.py:7)\n  shop.Shop (shop.proto:5)\n    ok rpc Buy(Order) returns (Receipt)\n"
 
@@ -119,8 +119,8 @@ def test_json(sdk: Run, project: Path) -> None:
                 "severity": "error",
                 "class": "One",
                 "rpc": "Buy",
-                "message": "the class spells it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`",
-                "remedy": "rename `buy` to `Buy`: names of RPCs must be equal to the letter",
+                "message": "the class calls it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`",
+                "remedy": "rename `buy` to `Buy`: the names must be identical",
                 "code": {"file": "one.py", "line": 8},
                 "proto": {"file": "shop.proto", "line": 7},
             }

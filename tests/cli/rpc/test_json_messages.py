@@ -12,14 +12,14 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sdk._protos.descriptors import Descriptors, gather
+from sdk._protos.descriptors import Descriptors, with_imports
 from sdk.cli.rpc.json_messages import Messages, UnprintableError, dumps
 from sdk.cli.rpc.json_stream import JsonError, JsonStream
 from tests.support.desk_server import Ticket
 
 
 def pool() -> DescriptorPool:
-    return Descriptors(gather([Ticket.DESCRIPTOR.file]), "desk").pool
+    return Descriptors(with_imports([Ticket.DESCRIPTOR.file]), "desk").pool
 
 
 def read(text: str, **options: bool) -> Any:
@@ -146,7 +146,7 @@ def test_what_json_has_nothing_for() -> None:
     with pytest.raises(UnprintableError, match=r" that JSON can't show: type 'x/' is not described$"):
         Messages(DescriptorPool()).as_dict(nameless)
     broken = AnyMessage(type_url="x/google.protobuf.Timestamp", value=b"\xff")
-    files = Descriptors(gather([Timestamp.DESCRIPTOR.file]), "protobuf")
+    files = Descriptors(with_imports([Timestamp.DESCRIPTOR.file]), "protobuf")
     with pytest.raises(UnprintableError, match=r"^The server sent a google.protobuf.Any that JSON can't show: "):
         Messages(files.pool).as_dict(broken)
 

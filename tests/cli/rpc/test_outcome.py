@@ -8,7 +8,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
-from sdk._protos.descriptors import Descriptors, gather
+from sdk._protos.descriptors import Descriptors, with_imports
 from sdk._status import STATUS_DETAILS
 from sdk.cli.rpc.json_messages import Messages
 from sdk.cli.rpc.outcome import Outcome, as_json, as_lines
@@ -26,7 +26,7 @@ def test_what_would_command_the_terminal_is_shown() -> None:
 
 
 def test_a_detail_that_is_no_message_of_its_type() -> None:
-    messages = Messages(Descriptors(gather([Timestamp.DESCRIPTOR.file]), "protobuf").pool)
+    messages = Messages(Descriptors(with_imports([Timestamp.DESCRIPTOR.file]), "protobuf").pool)
     broken = AnyMessage(type_url="x/google.protobuf.Timestamp", value=b"\xff")
     data = Status(code=13, details=[broken]).SerializeToString()
     outcome = Outcome(grpc.StatusCode.INTERNAL, "", trailing=((STATUS_DETAILS, data),), seconds=0.001)

@@ -10,6 +10,7 @@ from google.protobuf.descriptor_pb2 import Edition, FileDescriptorProto, FileDes
 from sdk._protos.descriptors import Descriptors
 from sdk.cli.proto_files import read_descriptors
 from sdk.cli.rpc.proto_text import ProtoText
+from tests.support.desk_server import PROTOS
 
 HERE = Path(__file__).parents[1]
 CASES = HERE.parent / "codegen" / "cases"
@@ -51,7 +52,7 @@ def header(file: FileDescriptorProto) -> str:
 @pytest.mark.parametrize(
     "folder",
     [
-        HERE / "protos",
+        PROTOS,
         HERE / "ledger",
         *(CASES / case / "protos" for case in ("comments", "options", "syntaxes", "words")),
     ],

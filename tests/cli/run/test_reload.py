@@ -280,7 +280,7 @@ def test_new_code_starts_before_the_old_one_ends(monkeypatch: pytest.MonkeyPatch
     from user_defined_protos_sdk import ImageClassificationServiceBase
 
     from sdk import grpc_deployment
-    from sdk._serve.internals import bound_deployments
+    from sdk._serve.deployed_classes import bound_deployments
 
     @grpc_deployment
     class Classifier(ImageClassificationServiceBase):
@@ -288,7 +288,7 @@ def test_new_code_starts_before_the_old_one_ends(monkeypatch: pytest.MonkeyPatch
             return request
 
     def surge(application: object) -> object:
-        (deployment,) = bound_deployments(application)  # type: ignore[arg-type]
+        (deployment,) = bound_deployments(application)
         return deployment._deployment_config.max_surge_percent
 
     assert surge(Classifier.bind()) == 0

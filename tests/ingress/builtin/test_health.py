@@ -61,7 +61,7 @@ def health(table: list[Snapshot]) -> HealthServicer:
     return HealthServicer(lambda: table[-1], frozenset({"built.In"}))
 
 
-def check(health: HealthServicer, service: str, *metadata: tuple[str, str]) -> tuple[int | None, Context]:
+async def check(health: HealthServicer, service: str, *metadata: tuple[str, str]) -> tuple[int | None, Context]:
     context = Context(*metadata)
 
     async def call() -> int | None:
@@ -71,34 +71,39 @@ def check(health: HealthServicer, service: str, *metadata: tuple[str, str]) -> t
             return None
         return int(answer.status)
 
-    return asyncio.run(call()), context
+    return await call(), context
 
 
-def test_check() -> None:
+async def test_check() -> None:
     it = health([TABLE])
-    assert check(it, "")[0] == SERVING, "the proxy answers whatever the state of applications"
-    assert check(it, "built.In")[0] == SERVING
-    assert check(it, "t.U")[0] == NOT_SERVING
-    status, context = check(it, "t.X", ("request_id", "7"))
+    assert (await check(it, ""))[0] == SERVING, "the proxy answers whatever the state of applications"
+    assert (await check(it, "built.In"))[0] == SERVING
+    assert (await check(it, "t.U"))[0] == NOT_SERVING
+    status, context = await check(it, "t.X", ("request_id", "7"))
     assert (status, context.code, context.trailing) == (None, grpc.StatusCode.NOT_FOUND, (("request_id", "7"),))
     it.is_draining = True
-    assert [check(it, service)[0] for service in ("", "built.In", "t.T", "t.X")] == [NOT_SERVING] * 4
+    assert [(await check(it, service))[0] for service in ("", "built.In", "t.T", "t.X")] == [NOT_SERVING] * 4
 
 
-def test_list() -> None:
-    def statuses(it: HealthServicer, *metadata: tuple[str, str]) -> dict[str, int]:
-        answer = asyncio.run(it._list(pb.HealthListRequest(), Context(*metadata)))  # type: ignore[arg-type]
+async def test_list() -> None:
+    async def statuses(it: HealthServicer, *metadata: tuple[str, str]) -> dict[str, int]:
+        answer = await it._list(pb.HealthListRequest(), Context(*metadata))  # type: ignore[arg-type]
         return {service: each.status for service, each in answer.statuses.items()}
 
     it = health([TABLE])
-    everywhere = statuses(it)
+    everywhere = await statuses(it)
     assert everywhere == {"": SERVING, "built.In": SERVING, "t.T": SERVING, "t.U": NOT_SERVING, "t.Z": SERVING}
-    assert statuses(it, ("application", "b")) == {"": SERVING, "built.In": SERVING, "t.T": NOT_SERVING, "t.Z": SERVING}
+    assert await statuses(it, ("application", "b")) == {
+        "": SERVING,
+        "built.In": SERVING,
+        "t.T": NOT_SERVING,
+        "t.Z": SERVING,
+    }
     it.is_draining = True
-    assert statuses(it) == dict.fromkeys(everywhere, NOT_SERVING)
+    assert await statuses(it) == dict.fromkeys(everywhere, NOT_SERVING)
 
 
-def test_watch_sends_every_change_once() -> None:
+async def test_watch_sends_every_change_once() -> None:
     table = [Snapshot(0)]
 
     async def scenario() -> list[int]:
@@ -125,4 +130,4 @@ def test_watch_sends_every_change_once() -> None:
         task.cancel()
         return seen
 
-    assert asyncio.run(scenario()) == [UNKNOWN, SERVING, NOT_SERVING]
+    assert await scenario() == [UNKNOWN, SERVING, NOT_SERVING]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -48,22 +47,22 @@ class Rig:
         self.fetched.append(digest)
         return self.sets[digest]
 
-    def ask(self, application: str = "", **request: Any) -> Any:
+    async def ask(self, application: str = "", **request: Any) -> Any:
         async def requests() -> AsyncIterator[Any]:
             yield pb.ServerReflectionRequest(**request)
 
         async def call() -> Any:
             return [answer async for answer in self._method(requests(), Context(application))]
 
-        (answer,) = asyncio.run(call())
+        (answer,) = await call()
         return answer
 
-    def services(self, application: str = "") -> set[str]:
-        listed = self.ask(application, list_services="").list_services_response.service
+    async def services(self, application: str = "") -> set[str]:
+        listed = (await self.ask(application, list_services="")).list_services_response.service
         return {service.name for service in listed} - SERVICES
 
-    def file_of(self, symbol: str, application: str = "") -> FileDescriptorProto | None:
-        answer = self.ask(application, file_containing_symbol=symbol)
+    async def file_of(self, symbol: str, application: str = "") -> FileDescriptorProto | None:
+        answer = await self.ask(application, file_containing_symbol=symbol)
         if answer.HasField("error_response"):
             assert answer.error_response.error_code == 5
             return None
@@ -89,43 +88,43 @@ def test_imports_come_before_the_files_that_import_them() -> None:
     assert serialize_descriptors([pool.FindFileByName("user.proto")]) == (digest, data)
 
 
-def test_services_and_files_come_from_the_replicas() -> None:
+async def test_services_and_files_come_from_the_replicas() -> None:
     rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([DESCRIPTOR])))
-    assert rig.services() == {"userdefinedprotos.UserDefinedService"}
-    found = rig.file_of("userdefinedprotos.UserDefinedService")
+    assert await rig.services() == {"userdefinedprotos.UserDefinedService"}
+    found = await rig.file_of("userdefinedprotos.UserDefinedService")
     assert found is not None
     assert [service.name for service in found.service] == ["UserDefinedService", "ImageClassificationService"]
-    assert rig.file_of("userdefinedprotos.Nothing") is None
+    assert await rig.file_of("userdefinedprotos.Nothing") is None
     assert len(rig.fetched) == 1, "fetched once"
 
 
-def test_the_services_of_the_proxy_are_described_too() -> None:
+async def test_the_services_of_the_proxy_are_described_too() -> None:
     rig = Rig()
     for service in SERVICES:
-        found = rig.file_of(service)
+        found = await rig.file_of(service)
         assert found is not None
         assert f"{found.package}.{found.service[0].name}" == service
 
 
-def test_reflection_is_separate_for_each_application() -> None:
+async def test_reflection_is_separate_for_each_application() -> None:
     rig = Rig(("a", "x.S", "1", file("x.proto", "x", "Old")), ("b", "x.S", "2", file("x.proto", "x", "New")))
     for application, message in (("a", "Old"), ("b", "New"), ("", "Old")):
-        found = rig.file_of("x.S", application)
+        found = await rig.file_of("x.S", application)
         assert found is not None
         assert [each.name for each in found.message_type] == [message]
-    assert rig.services("c") == set()
+    assert await rig.services("c") == set()
 
 
-def test_a_new_version_of_an_application_replaces_the_old_one() -> None:
+async def test_a_new_version_of_an_application_replaces_the_old_one() -> None:
     rig = Rig(("a", "x.S", "1", file("x.proto", "x", "Old")))
-    assert rig.file_of("x.Old") is not None
+    assert await rig.file_of("x.Old") is not None
     rig.sets["2"] = file("x.proto", "x", "New")
     rig.snapshot = Snapshot(2, (Application("a", (Deployment("D", ("x.S",), (), "2"),)),))
-    assert rig.file_of("x.Old") is None
-    assert rig.file_of("x.New") is not None
+    assert await rig.file_of("x.Old") is None
+    assert await rig.file_of("x.New") is not None
 
 
-def test_an_application_without_descriptors_is_listed() -> None:
+async def test_an_application_without_descriptors_is_listed() -> None:
     rig = Rig(("a", "x.S", "", b""))
-    assert rig.services() == {"x.S"}
-    assert rig.file_of("x.S") is None
+    assert await rig.services() == {"x.S"}
+    assert await rig.file_of("x.S") is None

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -83,142 +83,108 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 60))
+async def test_envoy_outlives_the_actor_and_the_next_one_finds_it(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    first = await started(folder, config(node))
+    first.disconnect()
+    second = await find_running_envoy(folder)
+    assert second is not None
+    assert second.is_own
+    assert second.state == first.state
+    assert is_alive(second.state.envoy_pid)
+    await second.stop()
+    assert not is_alive(first.state.envoy_pid)
+    assert not folder.exists()
 
 
-def test_envoy_outlives_the_actor_and_the_next_one_finds_it(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        first = await started(folder, config(node))
-        first.disconnect()
-        second = await find_running_envoy(folder)
-        assert second is not None
-        assert second.is_own
-        assert second.state == first.state
-        assert is_alive(second.state.envoy_pid)
-        await second.stop()
-        assert not is_alive(first.state.envoy_pid)
-        assert not folder.exists()
-
-    run(test)
+async def test_only_an_envoy_that_would_be_started_now_is_adopted(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    assert await adopt(folder, config(node)) is None, "no Envoy is running"
+    first = await started(folder, config(node))
+    first.disconnect()
+    same = await adopt(folder, config(node))
+    assert same is not None
+    assert same.state.envoy_pid == first.state.envoy_pid
+    same.disconnect()
+    assert await adopt(folder, config(node)._replace(digest="another")) is None
+    assert not is_alive(first.state.envoy_pid)
+    assert not folder.exists()
 
 
-def test_only_an_envoy_that_would_be_started_now_is_adopted(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        assert await adopt(folder, config(node)) is None, "no Envoy is running"
-        first = await started(folder, config(node))
-        first.disconnect()
-        same = await adopt(folder, config(node))
-        assert same is not None
-        assert same.state.envoy_pid == first.state.envoy_pid
-        same.disconnect()
-        assert await adopt(folder, config(node)._replace(digest="another")) is None
-        assert not is_alive(first.state.envoy_pid)
-        assert not folder.exists()
-
-    run(test)
+async def test_the_supervisor_is_a_daemon_in_a_separate_session(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    before = workers(os.getpid(), sys.executable)
+    envoy = await started(folder, config(node))
+    supervisor = os.getsid(envoy.state.envoy_pid)
+    assert supervisor not in (os.getsid(0), envoy.state.envoy_pid)
+    assert node.pid in before
+    assert workers(os.getpid(), sys.executable) == before
+    await envoy.stop()
 
 
-def test_the_supervisor_is_a_daemon_in_a_separate_session(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        before = workers(os.getpid(), sys.executable)
-        envoy = await started(folder, config(node))
-        supervisor = os.getsid(envoy.state.envoy_pid)
-        assert supervisor not in (os.getsid(0), envoy.state.envoy_pid)
-        assert node.pid in before
-        assert workers(os.getpid(), sys.executable) == before
-        await envoy.stop()
-
-    run(test)
+async def test_envoy_and_folder_are_removed_if_the_node_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    envoy = await started(folder, config(node, [*SLEEP[:-1], STUBBORN]))
+    await until(lambda: ignores_sigterm(envoy.state.envoy_pid))
+    node.kill()
+    await until(lambda: not is_alive(envoy.state.envoy_pid) and not folder.exists())
+    envoy.disconnect()
 
 
-def test_envoy_and_folder_are_removed_if_the_node_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        envoy = await started(folder, config(node, [*SLEEP[:-1], STUBBORN]))
-        await until(lambda: ignores_sigterm(envoy.state.envoy_pid))
-        node.kill()
-        await until(lambda: not is_alive(envoy.state.envoy_pid) and not folder.exists())
-        envoy.disconnect()
-
-    run(test)
+async def test_envoy_and_folder_are_removed_if_no_actor_connects(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    envoy = await started(folder, config(node, idle_timeout_s=0.5))
+    await asyncio.sleep(1)
+    assert is_alive(envoy.state.envoy_pid), "an actor is connected"
+    envoy.disconnect()
+    await until(lambda: not is_alive(envoy.state.envoy_pid) and not folder.exists())
 
 
-def test_envoy_and_folder_are_removed_if_no_actor_connects(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        envoy = await started(folder, config(node, idle_timeout_s=0.5))
-        await asyncio.sleep(1)
-        assert is_alive(envoy.state.envoy_pid), "an actor is connected"
-        envoy.disconnect()
-        await until(lambda: not is_alive(envoy.state.envoy_pid) and not folder.exists())
-
-    run(test)
-
-
-def test_a_killed_envoy_is_started_again_and_reported(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        envoy = await started(folder, config(node))
-        before = envoy.state.envoy_pid
-        os.kill(before, signal.SIGKILL)
-        seen = []
-        async for state in envoy.states():
-            seen.append((bool(state.envoy_pid), state.exit_code, state.starts))
-            if state.envoy_pid:
-                break
-        assert seen == [(False, -9, 1), (True, -9, 2)]
-        assert is_alive(envoy.state.envoy_pid)
-        await envoy.stop()
-
-    run(test)
+async def test_a_killed_envoy_is_started_again_and_reported(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    envoy = await started(folder, config(node))
+    before = envoy.state.envoy_pid
+    os.kill(before, signal.SIGKILL)
+    seen = []
+    async for state in envoy.states():
+        seen.append((bool(state.envoy_pid), state.exit_code, state.starts))
+        if state.envoy_pid:
+            break
+    assert seen == [(False, -9, 1), (True, -9, 2)]
+    assert is_alive(envoy.state.envoy_pid)
+    await envoy.stop()
 
 
-def test_a_killed_supervisor_takes_envoy_with_it(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        envoy = await started(folder, config(node))
-        os.kill(os.getsid(envoy.state.envoy_pid), signal.SIGKILL)
-        assert [state async for state in envoy.states()] == []
-        envoy.disconnect()
-        await until(lambda: not is_alive(envoy.state.envoy_pid))
-        assert await find_running_envoy(folder) is None
-        again = await start_envoy(folder, config(node))
-        await again.stop()
-
-    run(test)
+async def test_a_killed_supervisor_takes_envoy_with_it(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    envoy = await started(folder, config(node))
+    os.kill(os.getsid(envoy.state.envoy_pid), signal.SIGKILL)
+    assert [state async for state in envoy.states()] == []
+    envoy.disconnect()
+    await until(lambda: not is_alive(envoy.state.envoy_pid))
+    assert await find_running_envoy(folder) is None
+    again = await start_envoy(folder, config(node))
+    await again.stop()
 
 
-def test_an_envoy_that_ignores_sigterm_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        envoy = await started(folder, config(node, [*SLEEP[:-1], STUBBORN]))
-        await until(lambda: ignores_sigterm(envoy.state.envoy_pid))
-        await envoy.stop()
-        assert not is_alive(envoy.state.envoy_pid)
-
-    run(test)
+async def test_an_envoy_that_ignores_sigterm_is_killed(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    envoy = await started(folder, config(node, [*SLEEP[:-1], STUBBORN]))
+    await until(lambda: ignores_sigterm(envoy.state.envoy_pid))
+    await envoy.stop()
+    assert not is_alive(envoy.state.envoy_pid)
 
 
-def test_a_supervisor_that_can_not_start_gives_the_reason(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        folder.mkdir(mode=0o700)
-        (folder / "supervisor.json").mkdir()
-        with pytest.raises(OSError, match="supervisor"):
-            await start_envoy(folder, config(node))
-
-    run(test)
+async def test_a_supervisor_that_can_not_start_gives_the_reason(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / "supervisor.json").mkdir()
+    with pytest.raises(OSError, match="supervisor"):
+        await start_envoy(folder, config(node))
 
 
-def test_the_supervisor_does_not_start_if_the_node_has_ended(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    async def test() -> None:
-        folder.mkdir(mode=0o700)
-        with pytest.raises(OSError, match=r"did not start.*Ray's node has ended"):
-            await start_envoy(folder, config(node)._replace(node_start=1))
-
-    run(test)
+async def test_the_supervisor_does_not_start_if_the_node_has_ended(folder: Path, node: subprocess.Popen[bytes]) -> None:
+    folder.mkdir(mode=0o700)
+    with pytest.raises(OSError, match=r"did not start.*Ray's node has ended"):
+        await start_envoy(folder, config(node)._replace(node_start=1))
 
 
-def test_a_folder_that_others_can_enter_is_rejected(folder: Path) -> None:
+async def test_a_folder_that_others_can_enter_is_rejected(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o755)
     with pytest.raises(IngressError, match="private"):
-        asyncio.run(find_running_envoy(folder))
+        await find_running_envoy(folder)
 
 
 def test_the_routing_table_is_stored_for_the_next_actor(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -49,69 +49,53 @@ class Clock:
             timer[1]()
 
 
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 10))
+async def test_calls_wait_for_their_deployment_only() -> None:
+    waiting = WaitingCalls()
+    mine = [waiting.enter(KEY, limit=9) for _ in range(3)]
+    other = waiting.enter(OTHER, limit=9)
+    assert waiting.counts == {KEY: 3, OTHER: 1}
+    waiting.answer(KEY, ALLOW)
+    assert [await call for call in mine] == [ALLOW] * 3
+    assert waiting.counts == {OTHER: 1}
+    assert not other.done()
+    waiting.answer(KEY, ALLOW)
 
 
-def test_calls_wait_for_their_deployment_only() -> None:
-    async def scenario() -> None:
-        waiting = WaitingCalls()
-        mine = [waiting.enter(KEY, limit=9) for _ in range(3)]
-        other = waiting.enter(OTHER, limit=9)
-        assert waiting.counts == {KEY: 3, OTHER: 1}
-        waiting.answer(KEY, ALLOW)
-        assert [await call for call in mine] == [ALLOW] * 3
-        assert waiting.counts == {OTHER: 1}
-        assert not other.done()
-        waiting.answer(KEY, ALLOW)
-
-    run(scenario())
+async def test_the_limit_applies_per_deployment_and_at_once() -> None:
+    waiting = WaitingCalls()
+    waits = [waiting.enter(KEY, limit=2) for _ in range(2)]
+    refused = waiting.enter(KEY, limit=2)
+    assert refused.result().code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "2 requests already wait for the first replica of application 'app'" in refused.result().details
+    assert not waiting.enter(OTHER, limit=2).done()
+    waits[0].cancel()
+    await asyncio.sleep(0)
+    assert not waiting.enter(KEY, limit=2).done(), "a cancelled call does not count"
 
 
-def test_the_limit_applies_per_deployment_and_at_once() -> None:
-    async def scenario() -> None:
-        waiting = WaitingCalls()
-        waits = [waiting.enter(KEY, limit=2) for _ in range(2)]
-        refused = waiting.enter(KEY, limit=2)
-        assert refused.result().code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "2 requests already wait for the first replica of application 'app'" in refused.result().details
-        assert not waiting.enter(OTHER, limit=2).done()
-        waits[0].cancel()
-        await asyncio.sleep(0)
-        assert not waiting.enter(KEY, limit=2).done(), "a cancelled call does not count"
-
-    run(scenario())
-
-
-def test_a_call_ends_at_its_deadline() -> None:
-    async def scenario() -> None:
-        clock = Clock()
-        waiting = WaitingCalls(call_later=clock.call_later)
-        soon, later, never = (waiting.enter(KEY, limit=9, timeout_s=seconds) for seconds in (1.0, 2.0, None))
-        clock.forward(0.9)
-        assert not soon.done()
-        clock.forward(0.2)
-        assert soon.result() == Decision(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
-        assert waiting.counts == {KEY: 2}
-        waiting.answer(KEY, ALLOW)
-        assert (await later, await never) == (ALLOW, ALLOW)
-        assert not clock.timers, "no timer outlives its call"
-
-    run(scenario())
+async def test_a_call_ends_at_its_deadline() -> None:
+    clock = Clock()
+    waiting = WaitingCalls(call_later=clock.call_later)
+    soon, later, never = (waiting.enter(KEY, limit=9, timeout_s=seconds) for seconds in (1.0, 2.0, None))
+    clock.forward(0.9)
+    assert not soon.done()
+    clock.forward(0.2)
+    assert soon.result() == Decision(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
+    assert waiting.counts == {KEY: 2}
+    waiting.answer(KEY, ALLOW)
+    assert (await later, await never) == (ALLOW, ALLOW)
+    assert not clock.timers, "no timer outlives its call"
 
 
-def test_a_change_is_reported_for_the_first_and_the_last_call() -> None:
-    async def scenario() -> None:
-        changes: list[dict[Any, int]] = []
-        waiting = WaitingCalls(on_change=lambda: changes.append(waiting.counts))
-        first, second = waiting.enter(KEY, limit=9), waiting.enter(KEY, limit=9)
-        first.cancel()
-        second.cancel()
-        await asyncio.sleep(0)
-        assert changes == [{KEY: 1}, {}]
-        assert not waiting.counts
-
-    run(scenario())
+async def test_a_change_is_reported_for_the_first_and_the_last_call() -> None:
+    changes: list[dict[Any, int]] = []
+    waiting = WaitingCalls(on_change=lambda: changes.append(waiting.counts))
+    first, second = waiting.enter(KEY, limit=9), waiting.enter(KEY, limit=9)
+    first.cancel()
+    second.cancel()
+    await asyncio.sleep(0)
+    assert changes == [{KEY: 1}, {}]
+    assert not waiting.counts
 
 
 class Starter:
@@ -136,61 +120,52 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_a_deployment_is_activated_once_for_all_calls_of_all_proxies() -> None:
-    async def scenario() -> None:
-        starter, clock = Starter(), Clock()
-        activator = Activator(starter, clock)
-        for _ in range(3):
-            assert activator.report("p1", {KEY: 7}) == {}
-            assert activator.report("p2", {KEY: 2}) == {}
-            await settle()
-        assert starter.asked == [KEY]
-        assert activator.waiting == {KEY: 9}
-        activator.report("p1", {})
+async def test_a_deployment_is_activated_once_for_all_calls_of_all_proxies() -> None:
+    starter, clock = Starter(), Clock()
+    activator = Activator(starter, clock)
+    for _ in range(3):
+        assert activator.report("p1", {KEY: 7}) == {}
+        assert activator.report("p2", {KEY: 2}) == {}
         await settle()
-        assert not starter.cancelled
-        activator.report("p2", {})
-        await settle()
-        assert starter.cancelled == 1, "no call waits any more"
-
-    run(scenario())
+    assert starter.asked == [KEY]
+    assert activator.waiting == {KEY: 9}
+    activator.report("p1", {})
+    await settle()
+    assert not starter.cancelled
+    activator.report("p2", {})
+    await settle()
+    assert starter.cancelled == 1, "no call waits any more"
 
 
-def test_waiting_calls_expire_if_a_proxy_stops_reporting() -> None:
-    async def scenario() -> None:
-        starter, clock = Starter(), Clock()
-        activator = Activator(starter, clock)
-        activator.report("p1", {KEY: 1})
-        await settle()
-        clock.forward(2.9)
-        activator.expire()
-        assert activator.waiting == {KEY: 1}
-        clock.forward(0.2)
-        activator.expire()
-        await settle()
-        assert (activator.waiting, starter.cancelled) == ({}, 1)
-
-    run(scenario())
+async def test_waiting_calls_expire_if_a_proxy_stops_reporting() -> None:
+    starter, clock = Starter(), Clock()
+    activator = Activator(starter, clock)
+    activator.report("p1", {KEY: 1})
+    await settle()
+    clock.forward(2.9)
+    activator.expire()
+    assert activator.waiting == {KEY: 1}
+    clock.forward(0.2)
+    activator.expire()
+    await settle()
+    assert (activator.waiting, starter.cancelled) == ({}, 1)
 
 
-def test_a_startup_failure_is_reported_to_every_proxy_and_retried() -> None:
-    async def scenario() -> None:
-        starter, clock = Starter(), Clock()
-        activator = Activator(starter, clock)
-        activator.report("p1", {KEY: 1})
-        await settle()
-        starter.outcome.set_result("OSError: no model")
-        await settle()
-        assert activator.report("p1", {KEY: 1}) == {KEY: "OSError: no model"}
-        assert activator.report("p2", {KEY: 1, OTHER: 1}) == {KEY: "OSError: no model"}
-        starter.outcome = asyncio.get_running_loop().create_future()
-        clock.forward(2.1)
-        assert activator.report("p1", {KEY: 1}) == {}, "the cause may be gone"
-        await settle()
-        assert starter.asked.count(KEY) == 2
-        await activator.stop()
-
-    run(scenario())
+async def test_a_startup_failure_is_reported_to_every_proxy_and_retried() -> None:
+    starter, clock = Starter(), Clock()
+    activator = Activator(starter, clock)
+    activator.report("p1", {KEY: 1})
+    await settle()
+    starter.outcome.set_result("OSError: no model")
+    await settle()
+    assert activator.report("p1", {KEY: 1}) == {KEY: "OSError: no model"}
+    assert activator.report("p2", {KEY: 1, OTHER: 1}) == {KEY: "OSError: no model"}
+    starter.outcome = asyncio.get_running_loop().create_future()
+    clock.forward(2.1)
+    assert activator.report("p1", {KEY: 1}) == {}, "the cause may be gone"
+    await settle()
+    assert starter.asked.count(KEY) == 2
+    await activator.stop()
 
 
 def snapshot(*, endpoints: tuple[Endpoint, ...] = (), max_waiting: int = 5) -> Snapshot:
@@ -205,36 +180,33 @@ def check(**headers: str) -> pb.CheckRequest:
     return request
 
 
-def test_the_gate_opens_with_the_first_endpoint_and_closes_before_the_last_one_is_removed() -> None:
-    async def scenario() -> None:
-        async def report(_: Any) -> dict[Any, str]:
-            return {}
+async def test_the_gate_opens_with_the_first_endpoint_and_closes_before_the_last_one_is_removed() -> None:
+    async def report(_: Any) -> dict[Any, str]:
+        return {}
 
-        gate = Gate(report, settle_s=0.0)
-        ready = snapshot(endpoints=(Endpoint("r1", "127.0.0.1", 4000),))
-        gate.on_acknowledged(snapshot())
-        call = asyncio.ensure_future(gate._check(check(), None))
-        await settle()
-        assert gate.waiting == {KEY: 1}
-        gate.on_publish(ready)
-        await settle()
-        assert not call.done(), "Envoy has not acknowledged the endpoint yet"
-        gate.on_acknowledged(ready)
-        assert (await call).HasField("ok_response")
-        assert (await gate._check(check(grpc_timeout="10S"), None)).ok_response.headers[0].header.value == "10000m"
-        gate.on_publish(snapshot())
-        call = asyncio.ensure_future(gate._check(check(), None))
-        await settle()
-        assert gate.waiting == {KEY: 1}, "Envoy's last endpoint is about to be removed"
-        call.cancel()
-        await settle()
-        assert not gate.waiting, "the client has cancelled"
-        gate.on_acknowledged(replace(snapshot(max_waiting=0), version=2))
-        denied = (await gate._check(check(), None)).denied_response
-        assert (denied.headers[0].header.key, denied.headers[0].header.value) == ("grpc-status", "14")
-        gate.on_acknowledged(Snapshot(3))
-        denied = (await gate._check(check(), None)).denied_response
-        assert denied.headers[0].header.value == "5"
-        assert denied.body.startswith("Application 'app' not found.")
-
-    run(scenario())
+    gate = Gate(report, settle_s=0.0)
+    ready = snapshot(endpoints=(Endpoint("r1", "127.0.0.1", 4000),))
+    gate.on_acknowledged(snapshot())
+    call = asyncio.ensure_future(gate._check(check(), None))
+    await settle()
+    assert gate.waiting == {KEY: 1}
+    gate.on_publish(ready)
+    await settle()
+    assert not call.done(), "Envoy has not acknowledged the endpoint yet"
+    gate.on_acknowledged(ready)
+    assert (await call).HasField("ok_response")
+    assert (await gate._check(check(grpc_timeout="10S"), None)).ok_response.headers[0].header.value == "10000m"
+    gate.on_publish(snapshot())
+    call = asyncio.ensure_future(gate._check(check(), None))
+    await settle()
+    assert gate.waiting == {KEY: 1}, "Envoy's last endpoint is about to be removed"
+    call.cancel()
+    await settle()
+    assert not gate.waiting, "the client has cancelled"
+    gate.on_acknowledged(replace(snapshot(max_waiting=0), version=2))
+    denied = (await gate._check(check(), None)).denied_response
+    assert (denied.headers[0].header.key, denied.headers[0].header.value) == ("grpc-status", "14")
+    gate.on_acknowledged(Snapshot(3))
+    denied = (await gate._check(check(), None)).denied_response
+    assert denied.headers[0].header.value == "5"
+    assert denied.body.startswith("Application 'app' not found.")

@@ -1,7 +1,7 @@
-"""The rules by which a class fits the services of its generated bases. Pure: a class in, problems out.
+"""The rules by which a class fits the services of its generated bases, as a pure function from class to problems.
 
-Names first: an RPC that has no method, or whose name can't be used, is one problem and nothing more is said of it. The
-method of every other RPC is compared with its proto in ``signatures.py``.
+Names come first: an RPC without a method, or with a name that can't be used, is one problem and is not checked further.
+The method of every other RPC is compared with its proto in ``signature_rules.py``.
 """
 
 from __future__ import annotations
@@ -12,15 +12,22 @@ from collections.abc import Container, Iterator
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING
 
-from sdk._contract import locations as places
-from sdk._contract.methods import Implementation, find, generated_bases, is_generated
-from sdk._contract.signatures import Rpc, check_signature, proto_says, request_parameter, rpc_text, to_write
+from sdk._contract import locations
+from sdk._contract.implementations import Implementation, find_implementation, generated_bases, is_generated
+from sdk._contract.signature_rules import (
+    RequiredRpc,
+    check_signature,
+    format_rpc,
+    proto_says,
+    request_parameter,
+    suggested_def,
+)
 from sdk.errors import Problem
 
 if TYPE_CHECKING:
     from sdk.service import Method, Service
 
-# What the runtime calls on, or puts into, the class of a deployment; why stands in the message.
+# Names that the runtime calls on the class of a deployment, or sets on it, each with the reason for the message.
 _SERVE = dict.fromkeys(
     ("check_health", "reconfigure", "record_autoscaling_stats", "record_replica_metadata", "record_routing_stats"),
     "Ray Serve calls it on every replica",
@@ -33,12 +40,12 @@ _PYTHON = dict.fromkeys(
         *("__annotations__", "__del__", "__dict__", "__getattr__", "__module__", "__slots__", "__weakref__"),
         *("__grpc_definition__", "__grpc_shim__", "__serve_build_asgi_app__"),
     ),
-    "Python or the runtime gives it a meaning of its own",
+    "it has a special meaning for Python or the runtime",
 )
 _RESERVED = {**_SERVE, **_SDK, **_PYTHON}
 
 
-def check(cls: type) -> list[Problem]:
+def check_class(cls: type) -> list[Problem]:
     """Return every way in which a class does not fit its services, in the order of the protos.
 
     Args:
@@ -50,13 +57,13 @@ def check(cls: type) -> list[Problem]:
             Problem(
                 "no-service",
                 cls.__name__,
-                "the class inherits from no generated service base, so there is nothing for it to serve",
+                "the class does not inherit from a generated service base, so it has no service to serve",
                 f"generate code with `sdk codegen` and subclass its base: `class {cls.__name__}(…Base)`",
-                code_location=places.of_class(cls),
+                code_location=locations.of_class(cls),
             )
         ]
-    # One method may answer the RPCs of two services, if they agree on what it is.
-    by_name: dict[str, list[Rpc]] = {}
+    # One method may implement the RPCs of two services if their cardinality and messages are the same.
+    by_name: dict[str, list[RequiredRpc]] = {}
     for rpc in _rpcs(cls, services):
         by_name.setdefault(rpc.name, []).append(rpc)
     problems = list(_abstract(cls, by_name))
@@ -66,15 +73,15 @@ def check(cls: type) -> list[Problem]:
     return problems
 
 
-def unannotated(cls: type) -> list[Problem]:
-    """Return the methods whose request or response has no annotation: allowed, and checked by nobody.
+def find_unannotated(cls: type) -> list[Problem]:
+    """Return a problem for each method whose request or response has no annotation: allowed, but not checked.
 
     Args:
-        cls: A class that :func:`check` has no problem with.
+        cls: A class without a problem of :func:`check_class`.
     """
     problems = []
     for rpc in _rpcs(cls, _services(cls)):
-        implementation = find(cls, rpc.name)
+        implementation = find_implementation(cls, rpc.name)
         signature = implementation.signature if implementation is not None else None
         if implementation is None or signature is None:
             continue
@@ -83,7 +90,7 @@ def unannotated(cls: type) -> list[Problem]:
         missing += ["the response"] if signature.return_annotation is Signature.empty else []
         if missing:
             message = f"`{rpc.name}` does not annotate {' and '.join(missing)}; {proto_says(rpc.method)}"
-            remedy = f"write `{to_write(rpc.method, implementation.kind[0])}`"
+            remedy = f"write `{suggested_def(rpc.method, implementation.kind[0])}`"
             problems.append(rpc.problem("unannotated", message, remedy, implementation))
     return problems
 
@@ -93,7 +100,7 @@ def _services(cls: type) -> list[Service]:
 
 
 def _abstract(cls: type, rpcs: Container[str]) -> Iterator[Problem]:
-    """Yield the problem of abstract methods that are no RPCs; those are looked at with the others."""
+    """Yield one problem for abstract methods that are not RPCs. Abstract RPCs are checked with the other RPCs."""
     names = sorted(name for name in _abstract_names(cls) if name not in rpcs)
     if names:
         listed = " and ".join(f"`{name}`" for name in names)
@@ -101,9 +108,9 @@ def _abstract(cls: type, rpcs: Container[str]) -> Iterator[Problem]:
         yield Problem(
             "abstract",
             cls.__name__,
-            f"{listed} {verb} abstract, so no object of the class can be made",
-            f"write {it}, or decorate the class that does",
-            code_location=places.of_class(cls),
+            f"{listed} {verb} abstract, so the class can't be instantiated",
+            f"implement {it}, or decorate the subclass that does",
+            code_location=locations.of_class(cls),
         )
 
 
@@ -112,42 +119,42 @@ def _abstract_names(cls: type) -> frozenset[str]:
     return names
 
 
-def _rpcs(cls: type, services: list[Service]) -> Iterator[Rpc]:
+def _rpcs(cls: type, services: list[Service]) -> Iterator[RequiredRpc]:
     for service in services:
         for method in service.methods:
-            yield Rpc(cls, service, method)
+            yield RequiredRpc(cls, service, method)
 
 
-def _check_rpc(rpc: Rpc) -> Iterator[Problem]:
+def _check_rpc(rpc: RequiredRpc) -> Iterator[Problem]:
     reason = _RESERVED.get(rpc.name)
-    implementation = find(rpc.cls, rpc.name)
+    implementation = find_implementation(rpc.cls, rpc.name)
     if reason is not None:
-        message = f"`{rpc.name}` is no name for an RPC here: {reason}"
+        message = f"`{rpc.name}` can't be the name of an RPC: {reason}"
         yield rpc.problem("reserved-name", message, "rename the RPC in the proto")
     elif implementation is None or is_generated(implementation.owner):
         yield _missing(rpc)
     elif rpc.name in _abstract_names(rpc.cls):
-        message = f"`{rpc.name}` is abstract, so no object of the class can be made; {proto_says(rpc.method)}"
-        remedy = f"write `{to_write(rpc.method)}`, or decorate the class that does"
+        message = f"`{rpc.name}` is abstract, so the class can't be instantiated; {proto_says(rpc.method)}"
+        remedy = f"write `{suggested_def(rpc.method)}`, or decorate the subclass that does"
         yield rpc.problem("abstract", message, remedy, implementation)
     elif not implementation.is_method:
-        message = f"`{rpc.name}` is {_kind(implementation)} and not a method; {proto_says(rpc.method)}"
-        yield rpc.problem("not-callable", message, f"write `{to_write(rpc.method)}`", implementation)
+        message = f"`{rpc.name}` is {_kind(implementation)}, not a method; {proto_says(rpc.method)}"
+        yield rpc.problem("not-callable", message, f"write `{suggested_def(rpc.method)}`", implementation)
     else:
         yield from check_signature(rpc, implementation)
 
 
-def _missing(rpc: Rpc) -> Problem:
-    """Return the problem of an RPC without a method, with the attribute that was perhaps meant to be one."""
+def _missing(rpc: RequiredRpc) -> Problem:
+    """Return the problem of an RPC without a method, with the attribute that was perhaps meant to be the method."""
     cls, name = rpc.cls, rpc.name
     for base in cls.__mro__:
         if name in vars(base) and not is_generated(base):
             first = next(b for b in cls.__mro__ if name in vars(b))
             return rpc.problem(
                 "missing-rpc",
-                f"`{first.__name__}` hides the `{name}` of `{base.__name__}`, which comes after it in the bases; "
+                f"`{first.__name__}` hides the `{name}` of `{base.__name__}`, which comes later in the bases; "
                 f"{proto_says(rpc.method)}",
-                f"name `{base.__name__}` before `{first.__name__}` in the bases of `{cls.__name__}`",
+                f"put `{base.__name__}` before `{first.__name__}` in the bases of `{cls.__name__}`",
                 Implementation(base, vars(base)[name]),
             )
     candidates = _candidates(cls)
@@ -155,26 +162,26 @@ def _missing(rpc: Rpc) -> Problem:
         if _folded(candidate) == _folded(name):
             return rpc.problem(
                 "wrong-case",
-                f"the class spells it `{candidate}`; {proto_says(rpc.method)}",
-                f"rename `{candidate}` to `{name}`: names of RPCs must be equal to the letter",
+                f"the class calls it `{candidate}`; {proto_says(rpc.method)}",
+                f"rename `{candidate}` to `{name}`: the names must be identical",
                 implementation,
             )
-    # Another RPC that is spelled in another way is not what was meant here.
+    # A misspelling of another RPC is not a candidate for this one.
     others = {_folded(other.name) for other in _rpcs(cls, _services(cls)) if other.name != name}
     near = difflib.get_close_matches(name, [c for c in candidates if _folded(c) not in others], n=1)
     if near:
         return rpc.problem(
             "missing-rpc",
-            f"the class has no method `{name}`, did you mean `{near[0]}`? {_capitalised(proto_says(rpc.method))}",
+            f"the class has no method `{name}`, did you mean `{near[0]}`? {_capitalized(proto_says(rpc.method))}",
             f"rename `{near[0]}` to `{name}`",
             candidates[near[0]],
         )
     message = f"the class has no method `{name}`; {proto_says(rpc.method)}"
-    return rpc.problem("missing-rpc", message, f"write `{to_write(rpc.method)}`")
+    return rpc.problem("missing-rpc", message, f"write `{suggested_def(rpc.method)}`")
 
 
 def _candidates(cls: type) -> dict[str, Implementation]:
-    """Return the public methods of a class that are no RPC and come from no generated base."""
+    """Return the public methods of a class that are not inherited from a generated base."""
     inherited = {name for base in generated_bases(cls) for name in dir(base)}
     found: dict[str, Implementation] = {}
     for owner in cls.__mro__:
@@ -184,17 +191,17 @@ def _candidates(cls: type) -> dict[str, Implementation]:
     return {name: implementation for name, implementation in found.items() if implementation.is_method}
 
 
-def _conflict(first: Rpc, second: Rpc) -> Problem:
-    # Messages of one name, in two packages, are told apart by those.
-    full_names = rpc_text(first.method) == rpc_text(second.method)
+def _conflict(first: RequiredRpc, second: RequiredRpc) -> Problem:
+    # Full names distinguish two messages of one name in two packages.
+    full_names = format_rpc(first.method) == format_rpc(second.method)
     said = [
-        f"`{rpc.service.full_name}` ({places.of_proto(rpc.service, rpc.method.line)}) says "
-        f"`rpc {rpc_text(rpc.method, full_names=full_names)}`"
+        f"`{rpc.service.full_name}` ({locations.of_proto(rpc.service, rpc.method.line)}) says "
+        f"`rpc {format_rpc(rpc.method, full_names=full_names)}`"
         for rpc in (first, second)
     ]
     return second.problem(
         "service-conflict",
-        f"two services disagree on `{first.name}`, and one method can't be both: {', and '.join(said)}",
+        f"two services define `{first.name}` differently, and one method can't implement both: {', and '.join(said)}",
         "implement the two services in two classes and deploy both",
     )
 
@@ -217,5 +224,5 @@ def _folded(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-def _capitalised(text: str) -> str:
+def _capitalized(text: str) -> str:
     return text[0].upper() + text[1:]

@@ -1,8 +1,11 @@
-"""What a decorated function takes, seen through its decorators.
+"""The effective signature of a decorated function: the parameters that its callers can pass.
 
-``functools.wraps`` says that a wrapper takes what the wrapped function takes. That holds for one with ``*args``, which
-passes on what it gets. A wrapper that names its parameters takes those; it may give the wrapped function more, such as
-a database session, or something else.
+``functools.wraps`` claims that a wrapper takes the parameters of the wrapped function. That is true of a wrapper with
+``*args``, which forwards its arguments. A wrapper that names its parameters takes exactly those; it may call the
+wrapped function with more arguments, such as a database session, or with different ones.
+
+See https://docs.python.org/3/library/inspect.html#inspect.signature and
+https://docs.python.org/3/library/functools.html#functools.wraps.
 """
 
 from __future__ import annotations
@@ -17,13 +20,13 @@ CONTEXT_PARAMETER = "grpc_context"
 
 
 def signature_of(bound: Any) -> Signature | None:
-    """Return what a bound method takes; None when Python does not know it (a method written in C).
+    """Return the effective signature of a bound method; None when Python does not know it (a method written in C).
 
     Args:
-        bound: What a class's instance has under the method's name.
+        bound: The attribute of an instance, as Python looks it up.
 
     Raises:
-        ValueError: It is bound, and the function has no room for what it is bound to.
+        ValueError: The attribute is a bound method, but its function takes no positional parameter for ``self``.
 
     Example:
         >>> import functools
@@ -50,7 +53,13 @@ def signature_of(bound: Any) -> Signature | None:
 
 
 def takes_context(bound: Any) -> bool:
-    """Return whether a bound method has a parameter named ``grpc_context``, or passes one on."""
+    """Return whether a bound method has a parameter named ``grpc_context``, or forwards one.
+
+    Example:
+        >>> def handler(request, *, grpc_context): ...
+        >>> takes_context(handler), takes_context(lambda request: request)
+        (True, False)
+    """
     try:
         signature = signature_of(bound)
     except ValueError:
@@ -59,12 +68,12 @@ def takes_context(bound: Any) -> bool:
 
 
 def _taker(function: Any) -> tuple[Any, Any]:
-    """Return the callable whose parameters count, and what it wraps or None."""
+    """Return the callable whose parameters callers can pass, and the function that it wraps or None."""
     seen: set[int] = set()
     while id(function) not in seen:
         seen.add(id(function))
         wrapped = getattr(function, "__wrapped__", None)
-        # Who sets a signature, as libraries for decorators do, has said what there is to say.
+        # An explicit signature, as decorator libraries set it, is authoritative.
         if wrapped is None or getattr(function, "__signature__", None) is not None:
             return function, None
         try:
@@ -78,7 +87,7 @@ def _taker(function: Any) -> tuple[Any, Any]:
 
 
 def _as_wrapper(signature: Signature, wrapper: Any, wrapped: Any) -> Signature:
-    """Return the signature of a wrapper that names its parameters, as far as it is known."""
+    """Return the signature of a wrapper that names its parameters, without the annotations that it only copied."""
     try:
         inner = _signature(_taker(wrapped)[0]).parameters
     except (TypeError, ValueError):
@@ -89,7 +98,7 @@ def _as_wrapper(signature: Signature, wrapper: Any, wrapped: Any) -> Signature:
         parameters.insert(-1, inner[CONTEXT_PARAMETER].replace(kind=Parameter.KEYWORD_ONLY))
     is_copied = getattr(wrapper, "__annotations__", None) == getattr(wrapped, "__annotations__", None)
     if is_copied and parameters and parameters[0].name not in inner:
-        # The wrapper takes something else than the wrapped function, whose annotations `wraps` has copied.
+        # The wrapper's first parameter differs from the wrapped function's, whose annotations `wraps` has copied.
         parameters = [each.replace(annotation=Parameter.empty) for each in parameters]
         signature = signature.replace(return_annotation=Signature.empty)
     return signature.replace(parameters=parameters)
@@ -97,7 +106,7 @@ def _as_wrapper(signature: Signature, wrapper: Any, wrapped: Any) -> Signature:
 
 def _signature(function: Any) -> Signature:
     if sys.version_info >= (3, 14):
-        # Annotations are evaluated when read there, and a name may be unknown.
+        # Since Python 3.14 annotations are evaluated when they are read (PEP 649), and a name may be undefined.
         import annotationlib
 
         return inspect.signature(function, follow_wrapped=False, annotation_format=annotationlib.Format.FORWARDREF)

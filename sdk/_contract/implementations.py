@@ -1,6 +1,7 @@
-"""How a class implements an RPC: the attribute that answers it, what that attribute takes, and of which kind it is.
+"""The attribute of a class that implements an RPC: its signature, and whether it is async or a generator.
 
-Seen without an instance: a class is checked when it is defined, and its constructor may load a model.
+Attributes are read from the class, without an instance: a class is checked when it is defined, and its constructor may
+load a model.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sdk._contract.annotations import Scope
-from sdk._contract.wrappers import signature_of, takes_context
+from sdk._contract.annotations import AnnotationScope
+from sdk._contract.effective_signature import signature_of, takes_context
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """The attribute of a class that answers an RPC.
+    """The attribute of a class that implements an RPC.
 
     Attributes:
         owner: The class of the MRO that defines it.
-        attribute: What that class holds: a function, a ``staticmethod``, a property…
+        attribute: The unbound attribute: a function, a ``staticmethod``, a property…
     """
 
     owner: type
@@ -32,7 +33,7 @@ class Implementation:
 
     @cached_property
     def links(self) -> tuple[Any, ...]:
-        """The attribute and the callables that it wraps, outermost first."""
+        """The attribute and the callables that it wraps, the outermost first."""
         return tuple(_unwrapped(self.attribute))
 
     @property
@@ -42,46 +43,49 @@ class Implementation:
 
     @property
     def is_method(self) -> bool:
-        """Whether a call on an instance reaches a function."""
+        """True when an instance has a method under this name."""
         attribute, kind = self.attribute, type(self.attribute)
         if isinstance(attribute, (type, property, functools.cached_property)):
             return False
-        # What gives the instance something, and takes nothing from it: a classmethod, or a descriptor of one's own.
+        # A descriptor that only binds, with __get__ and no __set__: a classmethod, or a class that the user wrote.
         return callable(attribute) or (hasattr(kind, "__get__") and not hasattr(kind, "__set__"))
 
     @property
     def is_batched(self) -> bool:
-        """Whether ``@serve.batch`` turns it from a method of lists into one of single messages."""
+        """True when ``@serve.batch`` turns a method of lists into a method of single messages.
+
+        See https://docs.ray.io/en/latest/serve/advanced-guides/dyn-req-batch.html.
+        """
         return hasattr(self.attribute, "set_max_batch_size")
 
     @cached_property
     def kind(self) -> tuple[bool, bool]:
-        """Whether it is async, and whether it is a generator function."""
+        """Two flags: it is async, and it is a generator function."""
         return _kind(self.links)
 
     @cached_property
     def signature(self) -> inspect.Signature | None:
-        """What a call on an instance takes; None when Python does not know it (a method written in C).
+        """The parameters of the bound method; None when Python does not know them (a method written in C).
 
         Raises:
-            ValueError: A method that has no room for ``self``.
+            ValueError: The method takes no positional parameter for ``self``.
         """
         bound = self._bound()
         return signature_of(bound) if callable(bound) else None
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> AnnotationScope:
         """The names that its annotations may use."""
-        return Scope(self.function, self.owner)
+        return AnnotationScope(self.function, self.owner)
 
     @property
     def takes_context(self) -> bool:
-        """Whether it has a parameter named ``grpc_context``, or passes one on."""
+        """True when it has a parameter named ``grpc_context``, or forwards one."""
         bound = self._bound()
         return callable(bound) and takes_context(bound)
 
     def _bound(self) -> Any:
-        # A stand-in for the instance: binding looks at nothing but the function.
+        # Any object can replace the instance: binding uses the function only.
         attribute, instance = self.attribute, object()
         if isinstance(attribute, functools.singledispatchmethod):
             attribute = attribute.func
@@ -94,15 +98,21 @@ class Implementation:
         if isinstance(attribute, functools.partial) and sys.version_info < (3, 14):
             return attribute
         if not callable(attribute):
-            return None  # what a descriptor gives is not known
-        # What has no __get__ (an object with __call__) is called without the instance.
+            return None  # the result of a custom descriptor is not known
+        # An object without __get__ (one with __call__) is called without the instance.
         return types.MethodType(attribute, instance) if hasattr(type(attribute), "__get__") else attribute
 
 
-def kind_of(handler: Any) -> tuple[bool, bool]:
-    """Return whether a bound method is async, and whether it is a generator function.
+def handler_kind(handler: Any) -> tuple[bool, bool]:
+    """Return two flags for a bound method: it is async, and it is a generator function.
 
-    A plain function around an async one (``functools.wraps``) returns what that one returns, so it is as async.
+    A plain function that wraps an async one (``functools.wraps``) returns its coroutine, so it counts as async.
+
+    Example:
+        >>> async def stream(request):
+        ...     yield request
+        >>> handler_kind(stream), handler_kind(lambda request: request)
+        ((True, True), (False, False))
     """
     return _kind(_unwrapped(handler))
 
@@ -113,12 +123,12 @@ def generated_bases(cls: type) -> tuple[type, ...]:
 
 
 def is_generated(cls: type) -> bool:
-    """Return whether this very class was written by ``sdk codegen``."""
+    """Return whether ``sdk codegen`` generated this class itself, and not a base of it."""
     return "__grpc_shim__" in vars(cls)
 
 
-def find(cls: type, name: str) -> Implementation | None:
-    """Return the attribute that Python finds under a name in a class, unbound; None when there is none."""
+def find_implementation(cls: type, name: str) -> Implementation | None:
+    """Return the unbound attribute that Python finds under a name in a class, or None."""
     for owner in cls.__mro__:
         if name in vars(owner):
             return Implementation(owner, vars(owner)[name])
@@ -126,7 +136,7 @@ def find(cls: type, name: str) -> Implementation | None:
 
 
 def _kind(links: Iterable[Any]) -> tuple[bool, bool]:
-    # The outermost link that is not plain decides.
+    # The outermost callable that is not a plain function decides.
     for link in links:
         if inspect.isasyncgenfunction(link):
             return True, True
@@ -149,7 +159,7 @@ def _unwrapped(link: Any) -> Iterator[Any]:
         elif (wrapped := getattr(link, "__wrapped__", None)) is not None:
             link = wrapped
         elif callable(link) and not isinstance(link, (type, types.FunctionType, types.BuiltinFunctionType)):
-            # An object with __call__; a method's own __call__ is a slot wrapper, which says nothing.
+            # An object with __call__. The __call__ of a built-in type is a slot wrapper without information.
             call = getattr(type(link), "__call__", None)  # noqa: B004  # the function itself is needed
             link = call if isinstance(call, types.FunctionType) else None
         else:

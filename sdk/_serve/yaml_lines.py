@@ -1,4 +1,4 @@
-"""Where in a YAML or JSON file a value stands, so that what is wrong with it can be found."""
+"""Line numbers of the values in a YAML or JSON file, for error messages."""
 
 from __future__ import annotations
 
@@ -8,36 +8,40 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # Ray brings it, without types
 
 
-class Lines:
-    r"""The lines of a file's values.
+class LineNumbers:
+    r"""The line numbers of a file's values.
 
     Args:
-        text: The file, which YAML can read; JSON is YAML, too.
+        text: The file's text, in YAML. JSON is YAML, too, unless it is indented with tabs.
 
     Example:
-        >>> lines = Lines("applications:\n  - name: shop\n    import_path: app:app\n")
-        >>> lines.of(("applications", 0, "import_path"))
+        >>> lines = LineNumbers("applications:\n  - name: shop\n    import_path: app:app\n")
+        >>> lines.line_of(("applications", 0, "import_path"))
         3
-        >>> lines.of(("applications", 0, "args", "word"))
+        >>> lines.line_of(("applications", 0, "args", "word"))
         2
     """
 
     def __init__(self, text: str) -> None:
         self._root = yaml.compose(text, Loader=yaml.SafeLoader)
 
-    def of(self, path: Sequence[str | int]) -> int:
-        """Return the line of what a path of keys and indexes leads to, as far as it does; the first line is 1."""
+    def line_of(self, path: Sequence[str | int]) -> int:
+        """Return the line of a value, or of the innermost value on its path that exists; the first line is 1.
+
+        Args:
+            path: Keys and indexes that lead to the value.
+        """
         node, line = self._root, 1
         for step in path:
             found = _child(node, step)
             if found is None:
-                # pydantic names the types that it tried amid the path.
+                # pydantic puts the names of the types that it tried into the path.
                 continue
             line, node = found
         return line
 
     def duplicates(self) -> Iterator[tuple[int, str]]:
-        """Yield the line and name of each key that stands twice in one place, where YAML takes the last."""
+        """Yield the line and name of each key that appears twice in one mapping; YAML would use the last."""
         pending = [self._root]
         while pending:
             node = pending.pop()

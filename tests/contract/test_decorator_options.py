@@ -1,4 +1,4 @@
-"""Options of the decorator that are the SDK's own: they reach the replica, or are refused when they are given."""
+"""The decorator's options `compression` and `interceptors`: they reach the replica, or are refused at once."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Classifier(ImageClassificationServiceBase):
         return ImageClass()
 
 
-def test_the_definition_holds_the_compression() -> None:
+def test_the_definition_has_the_compression() -> None:
     definition = definition_of(grpc_deployment(compression=grpc.Compression.Deflate)(Classifier))
     assert definition is not None
     assert definition.compression is grpc.Compression.Deflate
     assert not definition.options
 
 
-def test_a_compression_that_is_none_is_refused() -> None:
+def test_an_invalid_compression_is_refused() -> None:
     with pytest.raises(
         OptionsError, match=r"^Classifier: compression must be a member of grpc\.Compression, not 'gzip'"
     ):
@@ -44,7 +44,7 @@ class Sync(grpc.ServerInterceptor):
         return continuation(handler_call_details)
 
 
-def test_a_replica_makes_what_is_given_as_a_callable() -> None:
+def test_each_replica_calls_the_callables() -> None:
     good = Good()
     definition = definition_of(grpc_deployment(interceptors=[good, Good, lambda: Good()])(Classifier))
     assert definition is not None
@@ -54,7 +54,7 @@ def test_a_replica_makes_what_is_given_as_a_callable() -> None:
     assert {type(interceptor) for interceptor in first} == {Good}
 
 
-SYNC = "Sync is a grpc.ServerInterceptor, which would block the loop that all calls share"
+SYNC = "Sync is a grpc.ServerInterceptor, which would block the event loop of all calls"
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,22 @@ SYNC = "Sync is a grpc.ServerInterceptor, which would block the loop that all ca
     [
         ([Good(), Sync()], rf"interceptors\[1\]: {SYNC} → derive it from grpc.aio.ServerInterceptor"),
         ([Sync], SYNC),
-        (["text"], r"interceptors\[0\]: 'text' is no interceptor → give a grpc.aio.ServerInterceptor, or a callable"),
+        (
+            ["text"],
+            r"interceptors\[0\]: 'text' is not an interceptor → give a grpc.aio.ServerInterceptor, or a callable",
+        ),
         (Good(), r"interceptors must be a list, not Good → write `interceptors=\[...\]`"),
         ([Sync(), None], "2 problems"),
     ],
 )
-def test_what_is_no_interceptor_is_refused_when_the_class_is_decorated(interceptors: Any, says: str) -> None:
+def test_an_invalid_interceptor_is_refused_when_the_class_is_decorated(interceptors: Any, says: str) -> None:
     with pytest.raises(DefinitionError, match=says):
         grpc_deployment(interceptors=interceptors)(Classifier)
 
 
-@pytest.mark.parametrize(("made", "says"), [(Sync(), SYNC), (None, "None is no interceptor"), (Good, "no interceptor")])
-def test_a_callable_that_makes_something_else_is_refused_in_the_replica(made: Any, says: str) -> None:
+@pytest.mark.parametrize(
+    ("made", "says"), [(Sync(), SYNC), (None, "None is not an interceptor"), (Good, "not an interceptor")]
+)
+def test_an_invalid_interceptor_made_by_a_callable_is_refused_in_the_replica(made: Any, says: str) -> None:
     with pytest.raises(DefinitionError, match=says):
         make_interceptors("Classifier", [lambda: made])

@@ -1,7 +1,7 @@
-"""What a module imports for type checkers only, under ``if TYPE_CHECKING:``.
+"""Imports for type checkers only, under ``if TYPE_CHECKING:``, resolved from the source of a module.
 
-Linters move imports there that only annotations use. The modules themselves are loaded as a rule, those of messages
-always: so the names can be found, where the source of the module is.
+Linters move imports that only annotations use into that block. The imported modules are usually loaded all the same
+(those of messages always are), so the names can be resolved wherever the source of the importing module is available.
 """
 
 from __future__ import annotations
@@ -19,23 +19,31 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class NotLoaded:
-    """A name of a module that this process has not loaded; ``name`` is what that module calls it."""
+    """A name imported from a module that this process has not loaded.
+
+    Attributes:
+        name: The name in that module.
+    """
 
     name: str
 
 
 @lru_cache(maxsize=256)
-def checked_names(module_name: str) -> Mapping[str, Any]:
-    """Return what the names stand for that a module defines under ``if TYPE_CHECKING:``.
+def type_checking_names(module_name: str) -> Mapping[str, Any]:
+    """Return the names that a module defines under ``if TYPE_CHECKING:``, with their values.
 
-    Nothing is imported for it.
+    No module is imported to find the values.
 
     Args:
         module_name: Name of a loaded module.
 
     Returns:
-        By name: what is imported, :class:`NotLoaded`, or a ``ForwardRef`` with the text of an alias. Empty when the
-        module has no source.
+        For each name the imported object, :class:`NotLoaded`, or a ``ForwardRef`` with the source text of an alias.
+        Empty when the source of the module is not available.
+
+    Example:
+        >>> type_checking_names("sdk.service")["FileDescriptor"].__name__
+        'FileDescriptor'
     """
     module = sys.modules.get(module_name)
     if module is None:
@@ -64,7 +72,7 @@ def _defined(statement: ast.stmt, package: str) -> Iterator[tuple[str, Any]]:
         source = "." * statement.level + (statement.module or "")
         try:
             source = importlib.util.resolve_name(source, package)
-        except ImportError:  # relative, in what is no package
+        except ImportError:  # a relative import in a module without a package
             return
         for alias in statement.names:
             missing = sys.modules.get(f"{source}.{alias.name}", NotLoaded(alias.name))
