@@ -21,7 +21,7 @@ async def test_a_fixed_run_finds_no_error() -> None:
 
 
 def test_the_fuzzer_finds_an_error_and_replays_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each search has a loop of its own: what one leaves there would be found by the next.
+    # Each search has its own loop: anything that one leaves there would be found by the next.
     as_it_was = Connection.on_message_complete
 
     def swap(self: Connection) -> None:
