@@ -214,7 +214,7 @@ def propagate_model_id(model_id: str) -> None:
 def cancel_child_requests(call: Call) -> None:
     """Cancel the requests that a cancelled call awaits on other deployments' handles, as Ray Serve's replica does."""
     # Ray Serve's routers run on a separate event loop by default.
-    loop = SingletonThreadRouter._asyncio_loop or call.server.loop
+    loop = SingletonThreadRouter._asyncio_loop or call.host.loop
     # One turn of that loop later: a request that was sent through a handle just before is registered there by then.
     loop.call_soon_threadsafe(loop.call_soon, _cancel_child_requests, call)
 

@@ -30,9 +30,10 @@ from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
 from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
-from sdk._wire.crash_trailers import Endings
+from sdk._wire.crash_trailers import CrashTrailers
+from sdk._wire.host import WireSettings
 from sdk._wire.malloc import keep_freed_memory
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
 from sdk.errors import RpcError
 from sdk.options import GrpcOptions
@@ -49,7 +50,7 @@ _QUIET_S = 0.1
 _MIN_QUIET_S = 0.25
 # Seconds to wait for Envoy to close its idle connections. Each of its threads does so when it removes the replica; on a
 # busy machine that is long after the acknowledgement.
-_LEAVE_S = 3.0
+_IDLE_CLOSE_S = 3.0
 # Seconds until the replica retries a controller that did not answer.
 _RETRY_S = 0.2
 # Seconds at the end of the grace period that are reserved for the last answers, before Ray Serve kills the process.
@@ -92,9 +93,9 @@ class ReplicaHost:
         self._server = WireServer(
             [binding for shim in definition.shims for binding in shim.bindings(implementation)],
             self._settings(),
-            enter=request_context_setter(self._application),
-            leave=cancel_child_requests,
-            translate=translate,
+            on_start=request_context_setter(self._application),
+            on_cancel=cancel_child_requests,
+            translate_error=translate,
             application=self._application,
             compression=definition.compression,
             interceptors=make_interceptors(definition.cls_name, definition.interceptors),
@@ -104,7 +105,8 @@ class ReplicaHost:
         """Start the wire server; nothing is routed to it yet."""
         keep_freed_memory()
         if self._streams:
-            self._server.endings = await asyncio.to_thread(Endings.start, asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            self._server.host.crash_trailers = await asyncio.to_thread(CrashTrailers.start, loop)
         node_id, host = await asyncio.to_thread(_node)
         port = await self._server.listen("127.0.0.1")
         socket = await self._server.listen_locally()
@@ -135,7 +137,7 @@ class ReplicaHost:
     @property
     def ongoing_calls(self) -> int:
         """Number of running and queued calls."""
-        return self._server.ongoing + self._server.count_queued()
+        return self._server.count_calls()
 
     async def stop(self) -> None:
         """Leave without losing a call: deregister, wait until no proxy routes to this replica, and drain."""
@@ -154,9 +156,9 @@ class ReplicaHost:
         spent = time.monotonic() - began + config.graceful_shutdown_wait_loop_s + _MARGIN_S
         await asyncio.sleep(_MIN_QUIET_S)
         grace_s = max(0.0, config.graceful_shutdown_timeout_s - spent)
-        await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, leave_s=_LEAVE_S, last_words_s=_LINGER_S)
-        if self._server.endings is not None:
-            self._server.endings.close()
+        await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, idle_close_s=_IDLE_CLOSE_S, linger_s=_LINGER_S)
+        if self._server.host.crash_trailers is not None:
+            self._server.host.crash_trailers.close()
 
     # -- internal ---------------------------------------------------------------------------
 
@@ -202,8 +204,8 @@ class ReplicaHost:
         self._options = lease.options
         self._log_option_differences()
         settings = self._settings()
-        if settings != self._server.settings:
-            self._server.reconfigure(settings)
+        if settings != self._server.host.settings:
+            self._server.host.reconfigure(settings)
         if lease.several_nodes and not self._is_public:
             # Only now: on a cluster of one node, only the node's proxy needs to connect.
             await self._server.listen(self._replica.endpoint.host, self._replica.endpoint.port)

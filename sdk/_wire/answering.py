@@ -1,12 +1,12 @@
 """The ways to answer a call: unary or a stream, by a handler on the loop or in a thread.
 
-On every request's way, and written for speed: which way fits a handler is decided once, in ``routes.py``.
+On the path of every request, and written for speed: ``dispatch.py`` picks the way for a handler once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,6 @@ from sdk.context import context_of
 if TYPE_CHECKING:
     from sdk._wire.call import Call
     from sdk._wire.route import Route
-
-
-async def answer_inflated(answer: Callable[[Call, Route], Awaitable[None]], call: Call, route: Route) -> None:
-    """Decompress the one request message, and answer."""
-    await call.inflate()
-    await answer(call, route)
 
 
 async def answer_unary_async(call: Call, route: Route) -> None:
@@ -35,20 +29,20 @@ async def answer_unary_async(call: Call, route: Route) -> None:
         if call.compressor is None:
             call.send_only(route.encode_response(response))
         else:
-            flag, data = await call.compressor.pack_on_loop(route.encode_response(response))
+            flag, data = await call.compressor.compress_async(route.encode_response(response))
             call.send_only(data, flag)
 
 
 async def answer_unary_sync(call: Call, route: Route) -> None:
     """Run a plain function in a thread and send its message."""
     response = await run_in_thread(call, partial(_invoke, call, route))
-    if isinstance(response, Awaitable):  # a plain function that returns what a coroutine function made
+    if isinstance(response, Awaitable):  # a plain function that returns a coroutine
         response = await response
     if call.aborted is None:
         if call.compressor is None:
             call.send_only(route.encode_response(response))
         else:
-            flag, data = await call.compressor.pack_on_loop(route.encode_response(response))
+            flag, data = await call.compressor.compress_async(route.encode_response(response))
             call.send_only(data, flag)
 
 
@@ -58,14 +52,14 @@ async def answer_stream_async(call: Call, route: Route) -> None:
     if not route.is_generator and isinstance(responses, Awaitable):
         responses = await responses
         if responses is None and call.context is not None:
-            return  # it has the context: what there was to send, it has sent with write()
+            return  # it has the context, and has sent its messages with write()
     await send_stream(call, route, responses)
 
 
 async def answer_stream_sync(call: Call, route: Route) -> None:
     """Send every message of a generator, or of the iterator that a plain function returns; it runs in a thread."""
     if route.is_generator:
-        responses = _invoke(call, route)  # nothing of it runs before its first message is asked for
+        responses = _invoke(call, route)  # none of it runs before its first message is requested
     else:
         responses = await run_in_thread(call, partial(_invoke, call, route))
     await send_stream(call, route, responses)
@@ -97,7 +91,7 @@ async def _send_all(call: Call, route: Route, responses: AsyncIterator[Any]) -> 
             if call.compressor is None:
                 call.send(encode(response))
             else:
-                flag, data = await call.compressor.pack_on_loop(encode(response))
+                flag, data = await call.compressor.compress_async(encode(response))
                 call.send(data, flag)
             if not call.writable:
                 await call.wait_writable()
@@ -129,11 +123,11 @@ class RequestMessages:
         return self
 
     def __next__(self) -> Any:
-        message = asyncio.run_coroutine_threadsafe(self._call.next_message(), self._call.server.loop).result()
+        message = asyncio.run_coroutine_threadsafe(self._call.next_message(), self._call.host.loop).result()
         if message is None:
             raise StopIteration
         return self._decode(message)
 
     def is_cancelled(self) -> bool:
-        """Tell whether the client is gone or the deadline has passed."""
+        """Return True once the client is gone or the deadline has passed."""
         return self._call.is_cancelled()

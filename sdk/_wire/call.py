@@ -1,44 +1,62 @@
-"""One call's life inside a replica: admission, handler, answer, end.
+"""One call inside a replica, from its admission to its trailers.
 
-On every request's way, and written for speed: no object is made, and nothing is parsed, that the call may not need.
-A call is driven by its connection (``feed``, ``end_of_request``, ``connection_lost``) and writes to a transport; it
-holds no socket, so that tests drive it with a plain object.
+On the path of every request, and written for speed: no object is made, and nothing is parsed, that the call may not
+need. The connection drives a call (``feed``, ``end_of_request``, ``connection_lost``), and the call writes to a
+transport; it holds no socket, so that tests can drive it with a plain object.
+
+The class is in one file because its parts share one state: admission, the response, flow control, cancellation and
+``sdk.context.CallState``. Calls through another object would cost each message.
 """
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from grpc.aio import EOF
 
 from sdk._wire import frames
 from sdk._wire import metadata as md
-from sdk._wire.flow import BURST, BURST_MESSAGE, FlowControl
-from sdk._wire.frames import LARGE, FrameError, FrameReader, only_message, pack_prefix
-from sdk._wire.status_trailers import answer_of
+from sdk._wire.compression import compressor_for
+from sdk._wire.frames import LARGE, FlaggedMessage, FrameError, FrameReader, pack_prefix, single_message
+from sdk._wire.metadata import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
+from sdk._wire.peer import auth_context_of, peer_of
+from sdk._wire.status_trailers import error_trailers
 from sdk.context import CallState, ServicerContext, enter_call
 from sdk.errors import RpcError
 
 if TYPE_CHECKING:
-    from sdk._wire.crash_trailers import Ending
+    import grpc
+
+    from sdk._wire.compression import Compressor
+    from sdk._wire.crash_trailers import StreamGuard
+    from sdk._wire.host import Host
     from sdk._wire.route import Route
-    from sdk._wire.server import WireServer
+    from sdk.context import MetadataPairs
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n"
-
-CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 12, 13, 14
-
-UNKNOWN_PATIENCE_S = 0.05
+# Seconds that a request for an unknown method gets to end: its stream may never do.
+UNKNOWN_METHOD_DELAY_S = 0.05
 # Seconds that a handler has to end after a cancellation before it is cancelled again: time for its own cleanup.
 CANCEL_AGAIN_S = 10.0
-# Most bytes that a message of an answer gets around it: a chunk's length, a message's prefix, two line ends.
+# Most bytes that a response message gets around it: a chunk's length, a message's prefix, two line ends.
 _FRAMING = 32
+
+# Bytes of request messages that wait for the handler: above the first the connection is no longer read, below the
+# second it is read again. Each message counts for more than its length, so that a flood of empty ones is stopped too.
+HIGH_WATER, LOW_WATER = 1 << 20, 1 << 19
+MESSAGE_COST = 64
+
+# Bytes that a stream sends before other calls get their turn, and the bytes that each message counts for in addition to
+# its length. A handler that never waits, with a client that reads everything, would otherwise block the loop.
+BURST, BURST_MESSAGE = 1 << 18, 1024
 
 
 class Transport(Protocol):
-    """What a call needs of an ``asyncio.Transport``."""
+    """The methods of ``asyncio.Transport`` that a call needs."""
 
     def write(self, data: bytes, /) -> None: ...
     def writelines(self, pieces: Iterable[bytes], /) -> None: ...
@@ -47,42 +65,38 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class Call(FlowControl):
+class Call:
     """One call.
 
     Args:
-        server: Limits, counters and hooks.
-        transport: Where the answer goes.
-        route: The method and its handler; None when the path is unknown.
+        host: Limits, counters and hooks.
+        transport: Takes the response.
+        route: The method and its handler; None if the path is unknown.
         path: The request's path.
         headers: The request's headers in order, names in lower case.
-        on_finished: Called once, when the answer has been handed to the transport (or can't be any more).
+        on_finished: Called once, when the response has been handed to the transport (or no longer can be).
     """
 
     __slots__ = (
-        "_body",
-        "_encoding",
-        "_on_finished",
-        "_task",
-        "_timer",
-        "aborted",
-        "code",
-        "context",
-        "details",
-        "path",
-        "running",
-    )
+        "_body", "_burst", "_cancel_reason", "_complete", "_deadline", "_done_callbacks", "_encoding", "_fields",
+        "_finished", "_head_sent", "_is_congested", "_metadata", "_on_finished", "_queued_bytes", "_reader",
+        "_request_id", "_skips_first", "_task", "_timer", "_trailing", "_waiter", "_write_waiter", "aborted", "code",
+        "compressor", "context", "details", "headers", "host", "messages", "path", "paused", "route", "running",
+        "stream_guard", "transport", "writable",
+    )  # fmt: skip
+
+    _skips_first: bool  # not set by the constructor: a call that compresses nothing does not pay for it
 
     def __init__(
         self,
-        server: WireServer,
+        host: Host,
         transport: Transport,
         route: Route | None,
         path: bytes,
         headers: list[tuple[bytes, bytes]],
         on_finished: Callable[[Call], None],
     ) -> None:
-        self.server = server
+        self.host = host
         self.transport = transport
         self.route = route
         self.path = path
@@ -108,31 +122,30 @@ class Call(FlowControl):
         self._request_id: bytes | None = None
         self._metadata: md.Metadata | None = None
         self._trailing: md.Metadata = ()
-        self._done_callbacks = None
+        self._done_callbacks: list[Callable[[], object]] | None = None
         self._encoding = b"identity"
         self.messages: deque[frames.Message] | None = None
         self.running = 0  # the handler's task and its threads: the call counts as ongoing until all have ended
         self.code: int | None = None
         self.details = ""
         self.aborted: RpcError | None = None
-        self.compressor = None
+        self.compressor: Compressor | None = None
         self.context: ServicerContext | None = None
-        self.ending: Ending | None = None
+        self.stream_guard: StreamGuard | None = None
 
     # -- driven by the connection -------------------------------------------------------------
 
     @property
     def is_grpc(self) -> bool:
-        """Whether the request says that it is a gRPC call."""
+        """True if the request's content-type is that of a gRPC call."""
         return md.is_grpc(self._fields.get(b"content-type", b""))
 
     def headers_complete(self) -> None:
-        """The request's headers are there: start what need not wait for the body."""
+        """Start the work that need not wait for the request's body."""
         route = self.route
         fields = self._fields
         if route is None:
-            # Whether the client's stream ever ends is not known for a method that is not: answer before long.
-            self._timer = self.server.loop.call_later(UNKNOWN_PATIENCE_S, self._answer_unknown)
+            self._timer = self.host.loop.call_later(UNKNOWN_METHOD_DELAY_S, self._finish_unknown)
             return
         encoding = fields.get(b"grpc-encoding")
         if encoding is not None:
@@ -140,14 +153,14 @@ class Call(FlowControl):
             if not route.client_streaming:
                 self.route = route.inflating
         timeout = fields.get(b"grpc-timeout")
-        limit = self.server.settings.request_timeout_s
+        limit = self.host.settings.request_timeout_s
         if timeout is not None or limit is not None:
             self._set_deadline(timeout, limit)
         if route.client_streaming and not self._finished:
             if not frames.is_known_encoding(self._encoding):
                 self._refuse_encoding()
                 return
-            self._reader = FrameReader(self.server.settings.max_receive_message_length, self._encoding)
+            self._reader = FrameReader(self.host.settings.max_receive_message_length, self._encoding)
             self.messages = deque()
             self._admit()
 
@@ -164,7 +177,7 @@ class Call(FlowControl):
 
     def _extend_body(self, data: bytes) -> None:
         try:
-            self._body = frames.extend_body(self._body, data, self.server.settings.max_receive_message_length)
+            self._body = frames.extend_body(self._body, data, self.host.settings.max_receive_message_length)
         except FrameError as error:
             self._body = b""
             if frames.is_known_encoding(self._encoding):
@@ -173,7 +186,7 @@ class Call(FlowControl):
                 self._refuse_encoding()
 
     def end_of_request(self) -> None:
-        """The request's body is complete."""
+        """Take the end of the request's body."""
         self._complete = True
         if self._finished:
             return
@@ -182,39 +195,39 @@ class Call(FlowControl):
             self._reader.end()
             self._wake_reader()
         elif self.route is None:
-            self._answer_unknown()
+            self._finish_unknown()
         elif not frames.is_known_encoding(self._encoding):
             self._refuse_encoding()
         else:
             self._admit()
 
     def connection_lost(self) -> None:
-        """The client is gone (Envoy closes the connection when the client cancels)."""
-        self.cancel(CANCELLED, "the client cancelled the call", is_heard=False)
+        """Cancel the call: Envoy closes the connection when the client cancels or disconnects."""
+        self.cancel(CANCELLED, "the client cancelled the call", client_gone=True)
 
     @property
     def request_complete(self) -> bool:
-        """Whether the whole body of the request was read."""
+        """True once the whole body of the request was read."""
         return self._complete
 
-    def _answer_unknown(self) -> None:
+    def _finish_unknown(self) -> None:
         service, _, method = self.path.decode("latin-1").lstrip("/").rpartition("/")
-        self.finish_with(UNIMPLEMENTED, self.server.describe_unknown(self.header(b"application"), service, method))
+        self.finish_with(UNIMPLEMENTED, self.host.describe_unknown(self.header(b"application"), service, method))
 
     # -- admission ----------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        server = self.server
-        settings = server.settings
-        if server.ongoing < settings.max_ongoing_requests:
-            server.ongoing += 1
+        host = self.host
+        settings = host.settings
+        if host.ongoing < settings.max_ongoing_requests:
+            host.ongoing += 1
             self.start()
-        elif settings.max_queued_requests < 0 or server.count_queued() < settings.max_queued_requests:
-            server.queue[self] = None
+        elif settings.max_queued_requests < 0 or host.count_queued() < settings.max_queued_requests:
+            host.queue[self] = None
         else:
             self.finish_with(
                 RESOURCE_EXHAUSTED,
-                f"Request dropped due to backpressure (num_queued_requests={server.count_queued()}, "
+                f"Request dropped due to backpressure (num_queued_requests={host.count_queued()}, "
                 f"max_queued_requests={settings.max_queued_requests}).",
             )
 
@@ -223,12 +236,12 @@ class Call(FlowControl):
         self.running = 1
         assert self.route is not None
         # Named, because asyncio would otherwise format a name for each.
-        self._task = asyncio.Task(self._run(self.route), loop=self.server.loop, name="grpc-call")
+        self._task = asyncio.Task(self._run(self.route), loop=self.host.loop, name="grpc-call")
 
     async def _run(self, route: Route) -> None:
         try:
             enter_call(self)
-            self.server.enter(self)
+            self.host.on_start(self)
             await route.answer(self, route)
         except asyncio.CancelledError:
             code, details = self._cancel_reason or (CANCELLED, "the handler was cancelled")
@@ -238,7 +251,7 @@ class Call(FlowControl):
         except BaseException as error:
             self._finish_raised(error)
             if not isinstance(error, Exception):
-                raise  # SystemExit and its like end the replica, after the client has its answer
+                raise  # SystemExit and the like end the replica, after the client has its response
         else:
             if self.aborted is not None:
                 self._finish_raised(self.aborted)
@@ -248,19 +261,19 @@ class Call(FlowControl):
             self._task = None  # it holds its context, and that the call: without the cycle nothing waits for the GC
             if self._cancel_reason is not None and self._timer is not None:
                 self._timer.cancel()  # that of _cancel_task
-            # Not when the answer is out: a handler that is cancelled keeps its place until it has ended.
+            # Not when the response is out: a cancelled handler counts as ongoing until it has ended.
             self.running -= 1
             if not self.running:
-                self.server.release()
+                self.host.release_slot()
 
     async def inflate(self) -> None:
-        """Decompress the one request message in a thread when it is long; :meth:`take_message` then has less to do.
+        """Decompress the one request message in a thread if it is long; :meth:`take_message` then has less to do.
 
         Raises:
             FrameError: The body is not one message, or it is refused.
         """
-        body, limit = self._body, self.server.settings.max_receive_message_length
-        if len(body) >= frames.INFLATE_BYTES and body[0]:
+        body, limit = self._body, self.host.settings.max_receive_message_length
+        if len(body) >= frames.INFLATE_IN_THREAD_BYTES and body[0]:
             self._body = await asyncio.to_thread(frames.inflate_body, body, limit, self._encoding)
 
     def take_message(self) -> bytes | bytearray:
@@ -270,12 +283,12 @@ class Call(FlowControl):
             FrameError: The body is not one message, or it is refused.
         """
         body, self._body = self._body, b""
-        return only_message(body, self.server.settings.max_receive_message_length, self._encoding)
+        return single_message(body, self.host.settings.max_receive_message_length, self._encoding)
 
-    # -- the answer ---------------------------------------------------------------------------
+    # -- the response -------------------------------------------------------------------------
 
     def send_only(self, data: bytes, flag: int = 0) -> None:
-        """Send the one message of a unary answer together with the end of the call: one write."""
+        """Send the one message of a unary response together with the end of the call, in one write."""
         if self._finished:
             return
         length = len(data)
@@ -286,22 +299,28 @@ class Call(FlowControl):
             self._head_sent = True
             self.transport.write(
                 b"%s%x\r\n%s%s\r\n0\r\ngrpc-status: 0\r\nrequest_id: %s\r\n\r\n"
-                % (self.server.head, length + 5, pack_prefix(0, length), data, self._id())
+                % (self.host.head, length + 5, pack_prefix(0, length), data, self._id())
             )
         self._finish()
 
     def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
-        """Send one message; the flag 1 says that it is compressed, the last one has the end of the call behind it."""
+        """Send one message.
+
+        Args:
+            data: Its bytes.
+            flag: 1 if it is compressed, otherwise 0.
+            is_last: The trailers follow at once.
+        """
         if self._finished:
-            self.writable = False  # the handler is to notice its end at the next wait
+            self.writable = False  # the handler's next wait ends it
             return
         length = len(data)
         if self._head_sent:
             head = b""
-            if self.ending is not None:
-                self.ending.write(length + _FRAMING)
+            if self.stream_guard is not None:
+                self.stream_guard.before_write(length + _FRAMING)
         else:
-            head = self.head() if is_last else self.begin_answer()
+            head = self._head() if is_last else self._begin_stream()
             self._head_sent = True
         self._burst += length + BURST_MESSAGE
         if self._burst > BURST:
@@ -316,41 +335,67 @@ class Call(FlowControl):
         if self._finished:
             return
         trailers = self._trailers(code, details)
-        self.transport.write(trailers if self._head_sent else self.without_messages(code, trailers))
+        self.transport.write(trailers if self._head_sent else self._without_messages(code, trailers))
         self._head_sent = True
         self._finish()
 
     def _finish_raised(self, error: BaseException) -> None:
         try:
-            self._tell(error)
-        except Exception as failure:  # its text can't be had, for example: the client gets an answer all the same
-            self.server.log_failure(self, failure)
-            style = self.server.settings.error_details
-            details = f"{type(error).__name__}; it could not be told: {type(failure).__name__}"
+            self._finish_with_error(error)
+        except Exception as failure:  # its text can't be had, for example: the client gets a status all the same
+            self.host.log_failure(self, failure)
+            style = self.host.settings.error_details
+            details = f"{type(error).__name__}; describing it raised {type(failure).__name__}"
             self.finish_with(INTERNAL, md.INTERNAL_ERROR if style == "none" else details)
 
-    def _tell(self, error: BaseException) -> None:
-        answered = self.aborted or self.server.translate(error)
+    def _finish_with_error(self, error: BaseException) -> None:
+        answered = self.aborted or self.host.translate_error(error)
         if isinstance(answered, RpcError):
             try:
-                details, self._trailing = answer_of(answered, self._trailing)
+                details, self._trailing = error_trailers(answered, self._trailing)
             except (TypeError, ValueError) as wrong:
                 self.finish_with(INTERNAL, f"the handler raised {answered!r} with metadata that can't be sent: {wrong}")
             else:
                 self.finish_with(answered.code.value[0], details)
             return
         if not self._finished:
-            self.server.log_failure(self, error)
-        style = self.server.settings.error_details
+            self.host.log_failure(self, error)
+        style = self.host.settings.error_details
         self.finish_with(INTERNAL, md.describe_exception(error if style == "traceback" else answered, style))
+
+    def _begin_stream(self) -> bytes:
+        """Return the head of a response whose trailers are not written with it."""
+        crash_trailers = self.host.crash_trailers
+        if crash_trailers is not None:
+            self.stream_guard = crash_trailers.guard(self.transport, self._id())
+        return self._head()
+
+    def _head(self) -> bytes:
+        """Return the head of a response with messages, which may be compressed."""
+        head = self.host.head
+        if self.compressor is None:
+            return head
+        return b"%sgrpc-encoding: %s\r\n\r\n" % (head[:-2], self.compressor.encoding)
+
+    def _without_messages(self, code: int, trailers: bytes) -> bytes:
+        """Return a whole response that has no messages.
+
+        An error is then one block of headers (``Trailers-Only`` in
+        https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses): the client has no headers of the call
+        before its status, and may retry it.
+        """
+        head = self.host.head
+        if not code:
+            return head + trailers
+        return head[:-2].replace(b"transfer-encoding: chunked", b"content-length: 0") + trailers.removeprefix(b"0\r\n")
 
     def _trailers(self, code: int, details: str) -> bytes:
         extra = md.encode(self._trailing) if self._trailing else b""
         message = b"grpc-message: %s\r\n" % md.fit_message(details, md.message_room(len(extra))) if details else b""
         trailers = b"0\r\ngrpc-status: %d\r\n%s%srequest_id: %s\r\n\r\n" % (code, message, extra, self._id())
-        if self.ending is not None:
-            self.ending.finish(len(trailers))
-            self.ending = None
+        if self.stream_guard is not None:
+            self.stream_guard.before_end(len(trailers))
+            self.stream_guard = None
         return trailers
 
     def _finish(self) -> None:
@@ -359,49 +404,135 @@ class Call(FlowControl):
             self._timer.cancel()
         if self.paused:
             self.paused = False
-            self.transport.resume_reading()  # what is left of the request is read and dropped
-        self._wake_reader()
+            self.transport.resume_reading()  # the rest of the request is read and dropped
+        if self._waiter is not None:
+            self._wake_reader()
         self.set_writable(True)
         if self._done_callbacks:
             for callback in self._done_callbacks:
-                self.server.loop.call_soon(callback)
+                self.host.loop.call_soon(callback)
         self._on_finished(self)
+
+    # -- flow control: a slow handler stops a fast client, a slow client stops a fast handler ------
+
+    def queue_messages(self, data: bytes) -> None:
+        """Take bytes of a stream of request messages."""
+        assert self.messages is not None
+        assert self._reader is not None
+        new = self._reader.feed(data)
+        if new:
+            self.messages.extend(new)
+            self._queued_bytes += sum(map(len, new)) + len(new) * MESSAGE_COST
+            if self._queued_bytes > HIGH_WATER and not self.paused:
+                self.paused = True
+                self.transport.pause_reading()
+        if new or self._reader.error is not None:
+            self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def next_message(self) -> bytes | bytearray | None:
+        """Return the bytes of the next request message, or None after the last.
+
+        Raises:
+            FrameError: The client sent something that is not a message.
+            asyncio.CancelledError: The client is gone. A stream that was cut never looks complete.
+        """
+        messages, reader = self.messages, self._reader
+        assert messages is not None
+        assert reader is not None
+        while not messages:
+            if self._cancel_reason is not None or (self._finished and not self._complete):
+                raise asyncio.CancelledError(self._cancel_reason and self._cancel_reason[1])
+            if reader.error is not None:
+                raise reader.error
+            if self._complete:
+                return None
+            self._waiter = self.host.loop.create_future()
+            await self._waiter
+        message = messages.popleft()
+        self._queued_bytes -= len(message) + MESSAGE_COST
+        if self.paused and self._queued_bytes < LOW_WATER:
+            self.paused = False
+            self.transport.resume_reading()
+        return await self._inflate(reader, message) if isinstance(message, FlaggedMessage) else message
+
+    async def _inflate(self, reader: FrameReader, message: FlaggedMessage) -> bytes:
+        if len(message) < frames.INFLATE_IN_THREAD_BYTES:
+            return reader.decompress(message)
+        try:
+            return await asyncio.to_thread(reader.decompress, message)
+        except asyncio.CancelledError:
+            # The handler itself may have limited its wait (``wait_for``): the message is there if it asks again.
+            assert self.messages is not None
+            self.messages.appendleft(message)
+            self._queued_bytes += len(message) + MESSAGE_COST
+            raise
+
+    def set_writable(self, writable: bool) -> None:
+        """Take that the transport's buffer is below (or above) its limit."""
+        self.writable = writable
+        self._is_congested = not writable
+        waiter = self._write_waiter
+        if writable and waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait_writable(self) -> None:
+        """Wait until the client has read enough of the response, and give other calls their turn.
+
+        Raises:
+            asyncio.CancelledError: The call has ended.
+        """
+        self._burst = 0
+        if not self._is_congested:
+            self.writable = True
+            await asyncio.sleep(0)
+        while self._is_congested and not self._finished:
+            self._write_waiter = self.host.loop.create_future()
+            await self._write_waiter
+        if self._finished:
+            await asyncio.sleep(0)  # the cancellation that comes with the end arrives here, unless it came before:
+            raise asyncio.CancelledError  # a handler that swallowed it must not run forever
 
     # -- cancellation and deadlines -----------------------------------------------------------
 
-    def cancel(self, code: int, details: str, *, is_heard: bool = True) -> None:
-        """End the call from outside: the handler is cancelled, and the client gets this status if it is still there."""
+    def cancel(self, code: int, details: str, *, client_gone: bool = False) -> None:
+        """End the call from outside: cancel the handler, and send the client this status unless it is gone."""
         if self._finished or self._cancel_reason is not None:
             return
         self._cancel_reason = (code, details)
         self._body = b""
-        self.server.queue.pop(self, None)
-        self.server.leave(self)
-        if is_heard:
-            self.finish_with(code, details)  # the client does not wait for the handler to end
-        else:
-            if self.ending is not None:
-                self.ending.drop()
-                self.ending = None
+        self.host.queue.pop(self, None)
+        self.host.on_cancel(self)
+        if client_gone:
+            if self.stream_guard is not None:
+                self.stream_guard.drop()
+                self.stream_guard = None
             self._finish()
+        else:
+            self.finish_with(code, details)  # the client does not wait for the handler to end
         if self._task is not None:
-            # Not at once: a task that is cancelled before its first step runs nothing, and would keep its place.
-            self.server.loop.call_soon(self._cancel_task)
+            # Not at once: a task that is cancelled before its first step runs nothing, and would stay counted.
+            self.host.loop.call_soon(self._cancel_task)
 
     def _cancel_task(self, *, is_first: bool = True) -> None:
-        """Cancel the handler's task, again and again until it has ended.
+        """Cancel the handler's task, and repeat it until the task has ended.
 
         A coroutine can swallow a cancellation: with a bare ``except``, or in what it awaits (``asyncio.wait_for`` up to
-        Python 3.11 does when its own result arrives at the same moment). Cancelled only once, a handler that then waits
-        for what never comes would keep its place until the process ends, and the calls behind it would wait as long.
+        Python 3.11 does if its own result arrives at the same moment). If it were cancelled only once and then waited
+        for something that never comes, it would count as ongoing until the process ends, and the calls queued behind it
+        would wait as long.
         """
         task = self._task
         if task is None:
             return
         if not is_first:
-            self.server.log_stubborn(self, CANCEL_AGAIN_S)
+            self.host.log_swallowed_cancellation(self, CANCEL_AGAIN_S)
         task.cancel()
-        self._timer = self.server.loop.call_later(CANCEL_AGAIN_S, partial(self._cancel_task, is_first=False))
+        self._timer = self.host.loop.call_later(CANCEL_AGAIN_S, partial(self._cancel_task, is_first=False))
 
     def _set_deadline(self, timeout: bytes | None, limit: float | None) -> None:
         seconds = md.parse_timeout(timeout) if timeout is not None else None
@@ -412,13 +543,158 @@ class Call(FlowControl):
         if limit is not None and (seconds is None or limit < seconds):
             seconds, details = limit, f"Request timed out after {limit}s."
         assert seconds is not None
-        loop = self.server.loop
+        loop = self.host.loop
         self._deadline = loop.time() + seconds
         self._timer = loop.call_at(self._deadline, self.cancel, DEADLINE_EXCEEDED, details)
 
     def _refuse_encoding(self) -> None:
+        # https://github.com/grpc/grpc/blob/master/doc/compression.md#compression-method-asymmetry-between-peers
         self._trailing = (("grpc-accept-encoding", frames.ACCEPT_ENCODING.decode()),)
         self.finish_with(UNIMPLEMENTED, f"grpc-encoding {self._encoding.decode('latin-1')!r} is not supported")
+
+    # -- sdk.context.CallState: nothing is computed before the handler asks for it ---------------
+
+    def _id(self) -> bytes:
+        request_id = self._request_id
+        if request_id is None:
+            fields = self._fields
+            # Envoy makes an ``x-request-id`` for every call, so that its own responses and ours name the same one.
+            request_id = fields.get(b"request_id") or fields.get(b"x-request-id") or str(uuid.uuid4()).encode()
+            self._request_id = request_id
+        return request_id
+
+    @property
+    def request_id(self) -> str:
+        """The call's request id."""
+        return self._id().decode("latin-1")
+
+    def header(self, name: bytes) -> str | None:
+        """Return the last value of a header, or None."""
+        value = self._fields.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def metadata(self) -> md.Metadata:
+        """The metadata that the client sent."""
+        if self._metadata is None:
+            self._metadata = md.from_headers(self.headers)
+        return self._metadata
+
+    @property
+    def trailing(self) -> md.Metadata:
+        """The trailing metadata set so far."""
+        return self._trailing
+
+    @property
+    def peer(self) -> str:
+        """The client's address as Envoy saw it."""
+        return peer_of(self.header(b"x-forwarded-for"))
+
+    @property
+    def auth_context(self) -> Mapping[str, tuple[bytes, ...]]:
+        """The properties of the client that Envoy authenticated."""
+        return auth_context_of(self.header(b"x-forwarded-proto"), self.header(b"x-forwarded-client-cert"))
+
+    def set_trailing(self, metadata: MetadataPairs) -> None:
+        """Set the trailing metadata."""
+        self._trailing = md.check(metadata)
+
+    def send_initial_metadata(self, metadata: MetadataPairs) -> None:
+        """Send the initial metadata now."""
+        lines = md.encode(md.check(metadata))
+        self.host.run_on_loop(partial(self._send_head, lines))
+
+    def _send_head(self, lines: bytes) -> None:
+        if self._finished:
+            return  # at its deadline, or because the client is gone: the handler's next wait ends it
+        if self._head_sent:
+            raise RuntimeError("the initial metadata was sent already: with the first message, or by an earlier call")
+        self._head_sent = True
+        self.transport.write(self._begin_stream()[:-2] + lines + b"\r\n")
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Compress the response's messages from the first one on, if the client accepts it."""
+        self.host.run_on_loop(partial(self._set_compressor, compression))
+
+    def _set_compressor(self, compression: grpc.Compression) -> None:
+        if self._head_sent:
+            raise RuntimeError(
+                "set_compression comes too late: the initial metadata, which names the encoding, was sent already, "
+                "with the first message or by send_initial_metadata"
+            )
+        self.compressor = compressor_for(compression, self._fields.get(b"grpc-accept-encoding"))
+        if self.compressor is not None:
+            self.compressor.skip_next = getattr(self, "_skips_first", False)
+
+    def disable_next_message_compression(self) -> None:
+        """Send the next message uncompressed, even if the compression is set only later."""
+        self._skips_first = True
+        if self.compressor is not None:
+            self.compressor.skip_next = True
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds left until the deadline, or None."""
+        return None if self._deadline is None else max(0.0, self._deadline - self.host.loop.time())
+
+    def is_done(self) -> bool:
+        """Return True once the response is out, or nobody waits for it."""
+        return self._finished
+
+    def is_cancelled(self) -> bool:
+        """Return True once the client is gone or the deadline has passed."""
+        return self._cancel_reason is not None
+
+    def on_done(self, callback: Callable[[], object]) -> bool:
+        """Call back when the call is over, on the loop or in a thread as it is now; return False if it is over."""
+        host = self.host
+        if not host.is_loop_thread():
+            # It may block, as the handler may; all threads of handlers may be waiting for it.
+            callback = partial(host.loop.run_in_executor, None, callback)
+        return host.run_on_loop(partial(self._add_done_callback, callback))
+
+    def _add_done_callback(self, callback: Callable[[], object]) -> bool:
+        if self._finished:
+            return False
+        if self._done_callbacks is None:
+            self._done_callbacks = [callback]
+        else:
+            self._done_callbacks.append(callback)
+        return True
+
+    def cancel_by_handler(self) -> None:
+        """End the call and its handler with CANCELLED."""
+        self.host.run_on_loop(partial(self.cancel, CANCELLED, "the handler cancelled the call"))
+
+    async def read_message(self) -> Any:
+        """Return the next request message, or ``grpc.aio.EOF``."""
+        route = self.route
+        assert route is not None
+        if self.messages is None:
+            return EOF  # the handler has the one message as its argument
+        message = await self.next_message()
+        return EOF if message is None else route.decode_request(message)
+
+    async def write_message(self, message: Any) -> None:
+        """Send one response message, and wait until there is room for more.
+
+        Raises:
+            RuntimeError: The method's response is one message.
+            asyncio.InvalidStateError: The call is over.
+        """
+        route = self.route
+        assert route is not None
+        if not route.server_streaming:
+            raise RuntimeError(f"write() is for streams; {route.label} answers with one message: return it")
+        if self._finished:
+            raise asyncio.InvalidStateError("write() after the end of the call")
+        data = route.encode_response(message)
+        if self.compressor is None:
+            self.send(data)
+        else:
+            flag, data = await self.compressor.compress_async(data)
+            self.send(data, flag)
+        if not self.writable:
+            await self.wait_writable()
 
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """One connection to the wire server: parses HTTP/1.1, and drives the call that it carries.
 
-On every request's way, and written for speed. A connection carries one call at a time, as Envoy uses it.
+On the path of every request, and written for speed. A connection carries one call at a time, as Envoy uses it.
 """
 
 from __future__ import annotations
@@ -11,44 +11,57 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
-from sdk._wire import http_errors as refusals
+from sdk._wire import http_errors
 from sdk._wire import metadata as md
-from sdk._wire.call import INTERNAL, RESOURCE_EXHAUSTED, Call
-from sdk._wire.http_errors import DEAF, MAX_HEADER_BYTES, Refusal, check_length, refusal_of
+from sdk._wire.call import Call
+from sdk._wire.http_errors import DISCARD, MAX_HEADER_BYTES, HttpError, check_length, to_http_error
 from sdk._wire.idle_reaper import Phase
+from sdk._wire.metadata import INTERNAL, RESOURCE_EXHAUSTED
 
 if TYPE_CHECKING:
-    from sdk._wire.server import WireServer
+    from sdk._wire.host import Host
+    from sdk._wire.idle_reaper import IdleReaper
+    from sdk._wire.route import Route
 
 
 class Connection(asyncio.Protocol):
-    """One connection from Envoy, or from whoever found the port."""
+    """One connection from Envoy, or from another client that found the port.
+
+    Args:
+        host: Limits, counters and hooks, for its calls.
+        routes: The methods by path.
+        reaper: The open connections.
+    """
 
     __slots__ = (
         "_call",
         "_headers",
+        "_host",
         "_is_congested",
         "_overhead",
         "_parser",
         "_path",
-        "_server",
+        "_reaper",
+        "_routes",
         "_transport",
-        "calls",
+        "request_number",
     )
 
-    def __init__(self, server: WireServer) -> None:
-        self._server = server
+    def __init__(self, host: Host, routes: dict[bytes, Route], reaper: IdleReaper) -> None:
+        self._host = host
+        self._routes = routes
+        self._reaper = reaper
         self._call: Call | None = None
         self._is_congested = False
         self._overhead = 0  # bytes since the last byte of a body, or since the last request
         self._parser: Any = httptools.HttpRequestParser(self)
-        self.calls = 0
+        self.request_number = 0
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
-        if not self._server.sweep.admit(self, self._server.loop):
+        if not self._reaper.admit(self, self._host.loop):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -56,17 +69,17 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._refuse(refusal_of(error))
+            self._reject(to_http_error(error))
         else:
-            if self._overhead > MAX_HEADER_BYTES and self._parser is not DEAF:
-                self._refuse(Refusal(*refusals.TOO_LONG))
+            if self._overhead > MAX_HEADER_BYTES and self._parser is not DISCARD:
+                self._reject(HttpError(*http_errors.TOO_LONG))
 
     def eof_received(self) -> None:
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._server.forget(self)
-        self._parser = DEAF  # it refers to this object: without the cycle nothing waits for the GC
+        self._reaper.discard(self)
+        self._parser = DISCARD  # it refers to this object: without the cycle nothing waits for the GC
         if self._call is not None:
             self._call.connection_lost()
 
@@ -83,9 +96,9 @@ class Connection(asyncio.Protocol):
     # -- httptools ----------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        # Who does not take its answers gets no more of them.
+        # Stop reading from a peer that does not drain its responses.
         if self._call is not None or self._is_congested:
-            raise Refusal(*refusals.PIPELINED)
+            raise HttpError(*http_errors.PIPELINED)
         self._path = b""
         self._headers: list[tuple[bytes, bytes]] = []
 
@@ -97,31 +110,31 @@ class Connection(asyncio.Protocol):
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        server = self._server
+        host = self._host
         headers = self._headers
-        self._headers = DEAF  # trailers of a request say nothing in gRPC
+        self._headers = DISCARD  # trailers of a request mean nothing in gRPC
         if self._overhead > MAX_HEADER_BYTES:
             check_length(self._path, headers)
         if self._parser.get_method() != b"POST":
-            self._answer_other()
+            self._answer_health_check()
             return
-        server.calls = self.calls = server.calls + 1
-        call = Call(server, self._transport, server.routes.get(self._path), self._path, headers, self._on_finished)
+        host.received = self.request_number = host.received + 1
+        call = Call(host, self._transport, self._routes.get(self._path), self._path, headers, self._on_finished)
         if not call.is_grpc:
-            raise Refusal(*refusals.NOT_GRPC)
+            raise HttpError(*http_errors.NOT_GRPC)
         self._call = call
-        # What was read may have more in it than the head: it is only then counted exactly.
-        limit = server.settings.max_metadata_bytes
+        # The overhead may include more than the head: only above the limit the metadata is counted exactly.
+        limit = host.settings.max_metadata_bytes
         if self._overhead > limit and (size := md.size_of(headers)) > limit:
-            call.finish_with(RESOURCE_EXHAUSTED, refusals.too_much_metadata(size, limit))
+            call.finish_with(RESOURCE_EXHAUSTED, http_errors.too_much_metadata(size, limit))
         else:
             call.headers_complete()
 
-    def _answer_other(self) -> None:
-        """Answer Envoy's question whether this replica serves. It is no call, and counts nowhere."""
+    def _answer_health_check(self) -> None:
+        """Answer Envoy's health check. Not counted as a call."""
         if self._path != HEALTH_CHECK_PATH.encode():
-            raise Refusal(*refusals.NOT_POST)
-        self.calls -= 1  # for the sweep: the connection is in use
+            raise HttpError(*http_errors.NOT_POST)
+        self.request_number -= 1  # for the reaper: the connection is in use
         self._transport.write(HEALTH_CHECK_RESPONSE)
 
     def on_body(self, body: bytes) -> None:
@@ -138,7 +151,7 @@ class Connection(asyncio.Protocol):
         if call.is_done():
             self._ready_for_next()
 
-    # -- ends ---------------------------------------------------------------------------------
+    # -- end ----------------------------------------------------------------------------------
 
     def _on_finished(self, call: Call) -> None:
         if call.request_complete:
@@ -146,11 +159,11 @@ class Connection(asyncio.Protocol):
 
     def _ready_for_next(self) -> None:
         self._call = None
-        if self._server.closing:
+        if self._host.closing:
             self._transport.close()
 
     def close_when_idle(self) -> None:
-        """Close now, or when the answer to the running call is out."""
+        """Close now, or after the response to the running call."""
         if self._call is None:
             self._transport.close()
 
@@ -161,64 +174,64 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         else:
             call.cancel(code, details)
-            self._close_after_answer()
+            self._close_after_response()
 
     def abort(self) -> None:
         """Close without sending what is left."""
         self._transport.abort()
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answer what is wrong, and close: nothing behind it can be trusted."""
+    def _reject(self, error: HttpError) -> None:
+        """Answer a malformed request, and close: the bytes after it can't be trusted."""
         if self._transport.is_closing():
             return
         if self._call is None:
-            self._transport.write(refusal.response())
+            self._transport.write(error.response())
         else:
-            self._call.cancel(INTERNAL, f"the request is malformed: {refusal}")
-        self._close_after_answer()
+            self._call.cancel(INTERNAL, f"the request is malformed: {error}")
+        self._close_after_response()
 
-    def _close_after_answer(self) -> None:
-        # Closing a socket with bytes that were not read resets it, and the peer would lose the answer: what still
-        # comes is read and dropped until the peer closes too, or the sweep ends it.
-        self._parser = DEAF
+    def _close_after_response(self) -> None:
+        # Closing a socket with unread bytes resets it, and the peer would lose the response: further bytes are read and
+        # dropped until the peer closes too, or the reaper ends the connection.
+        self._parser = DISCARD
         if not self._transport.is_closing():
             try:
                 self._transport.write_eof()
-            except OSError:  # the peer has reset the connection, and the loop has not told yet
+            except OSError:  # the peer has reset the connection, and the loop has not reported it yet
                 self._transport.abort()
 
-    # -- for the sweep ------------------------------------------------------------------------
+    # -- for the reaper -----------------------------------------------------------------------
 
     @property
     def phase(self) -> Phase:
-        """What the connection is doing."""
-        if self._parser is DEAF or self._transport.is_closing():
+        """The state of the connection."""
+        if self._parser is DISCARD or self._transport.is_closing():
             return Phase.CLOSING
         if self._call is not None:
-            return Phase.REST if self._call.is_done() else Phase.CALL
+            return Phase.RESPONSE_SENT if self._call.is_done() else Phase.CALL
         if self._overhead:
             return Phase.HEAD
-        return Phase.IDLE if not self.calls or self._parser.should_keep_alive() else Phase.LAST
+        return Phase.IDLE if not self.request_number or self._parser.should_keep_alive() else Phase.NOT_KEPT_ALIVE
 
     @property
     def unsent(self) -> int:
-        """Bytes that the peer has not taken yet."""
+        """Bytes that the peer has not read yet."""
         size: int = self._transport.get_write_buffer_size()
         return size
 
     @property
     def unread_socket(self) -> int | None:
-        """File descriptor of the socket when it is not read at present."""
+        """File descriptor of the socket while it is not read."""
         if self._call is None or not self._call.paused:
             return None
         descriptor: int = self._transport.get_extra_info("socket").fileno()
         return descriptor
 
-    def give_up(self, phase: Phase) -> None:
-        """End the connection, in the way that fits its phase."""
+    def expire(self, phase: Phase) -> None:
+        """End the connection in a way that fits its phase."""
         if phase is Phase.CLOSING:
             self.abort()
         elif phase is Phase.HEAD:
-            self._refuse(Refusal(*refusals.TOO_SLOW))
+            self._reject(HttpError(*http_errors.TOO_SLOW))
         else:
             self._transport.close()

@@ -1,12 +1,14 @@
-"""How the answers of a replica that is killed end: UNAVAILABLE, with the request id, as if it had said so itself.
+"""Trailers for the streams of a replica that is killed: UNAVAILABLE with the request id, as if it had sent them.
 
-A process that is killed says nothing. The kernel closes its connections, and an answer that has begun can then only be
-reset by Envoy, which gRPC reads as INTERNAL: not a status that anybody retries. So a copy of the connection of each
-answer that takes more than some 50 ms goes to a small process (``survivor.py``), and memory that both share says how
-that answer would end, and whether it can: between two messages, that is. A short write to a unix socket is never amid
-one, since the kernel takes it whole or not at all; after any other the answer can be ended when the kernel has all.
+A killed process sends nothing. The kernel closes its connections, and Envoy can then only reset a response that has
+begun, which gRPC reads as INTERNAL: a status that nobody retries
+(https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors). So a copy of the connection of each response
+that takes longer than about 50 ms goes to a small process (``crash_trailers_process.py``), and memory that both share
+holds the trailers of that response, and a flag for whether they may be sent: only between two messages. A short write
+to a unix socket never splits a message, since the kernel takes it whole or not at all; after any other write the
+trailers may follow once the kernel has taken all of it.
 
-Partly on the way of every message of a stream, and written for speed there. A unary answer is one write, and pays
+Partly on the path of every message of a stream, and written for speed there. A unary response is one write, and pays
 nothing.
 """
 
@@ -23,122 +25,130 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sdk._wire import crash_trailers_process as survivor
-from sdk._wire.crash_trailers_process import GOODBYE, PACKET, RECORD, SLOT, SLOTS
+from sdk._wire import crash_trailers_process
+from sdk._wire.crash_trailers_process import PACKET, RECORD, SHUTDOWN, SLOT, SLOTS
 
 logger = logging.getLogger("sdk.wire")
 
-#: Details of such an answer's status.
+#: Details of the status in these trailers.
 DIED = "The replica died before its answer was complete."
 _STATUS = f"0\r\ngrpc-status: 14\r\ngrpc-message: {DIED}\r\n".encode()
-# Seconds between two looks at which answers still go on, which clients have not taken all yet, and what the other
-# process had no room for.
-_LOOK_S = 0.05
+# Seconds between two checks of which responses are still open, which of their bytes clients have not read yet, and
+# which packets the other process had no room for.
+_CHECK_S = 0.05
 # Bytes that Linux takes on a unix stream socket whole or not at all: a page or more below one of its buffers, which has
-# room for 32 KiB and a bit more (unix_stream_sendmsg).
-_WHOLE = 1 << 15
+# room for slightly more than 32 KiB (unix_stream_sendmsg).
+_ATOMIC_BYTES = 1 << 15
 
 
-def ending(request_id: bytes) -> bytes:
-    r"""Return the end of a chunked answer: the last chunk, and the trailers.
+def encode_trailers(request_id: bytes) -> bytes:
+    r"""Return the end of a chunked response: the last chunk, and the trailers.
 
     Args:
-        request_id: The call's; one that is too long to be kept is left out.
+        request_id: The call's; left out if it is too long for its slot.
 
     Example:
-        >>> ending(b"7")[-19:]
+        >>> encode_trailers(b"7")[-19:]
         b'\r\nrequest_id: 7\r\n\r\n'
     """
     whole = b"%srequest_id: %s\r\n\r\n" % (_STATUS, request_id)
     return whole if len(whole) <= SLOT - RECORD.size else _STATUS + b"\r\n"
 
 
-class Ending:
-    """How one answer would end. Made by :meth:`Endings.begin`."""
+class StreamGuard:
+    """The crash trailers of one response. Made by :meth:`CrashTrailers.guard`.
 
-    __slots__ = ("_endings", "is_over", "is_ready", "request_id", "slot", "transport", "whole")
+    Attributes:
+        slot: The response's part of the shared memory; None until the other process has the connection.
+        atomic_bytes: Most bytes that the kernel takes whole or not at all on this connection.
+        is_ready: True while the trailers may be sent.
+        is_over: True once the response has ended.
+    """
 
-    def __init__(self, endings: Endings, transport: Any, request_id: bytes) -> None:
-        self._endings = endings
+    __slots__ = ("_owner", "atomic_bytes", "is_over", "is_ready", "request_id", "slot", "transport")
+
+    def __init__(self, owner: CrashTrailers, transport: Any, request_id: bytes) -> None:
+        self._owner = owner
         self.transport = transport
         self.request_id = request_id
-        self.slot: int | None = None  # until the other process has the connection
-        self.whole = 0
+        self.slot: int | None = None
+        self.atomic_bytes = 0
         self.is_ready = False
         self.is_over = False
 
-    def write(self, size: int) -> None:
-        """So many bytes are about to be written: unless they go as a whole, the answer can't be ended before them."""
-        if self.is_ready and self.transport.get_write_buffer_size() + size > self.whole:
+    def before_write(self, size: int) -> None:
+        """Withhold the trailers before a write of this many bytes, unless the kernel takes it whole."""
+        if self.is_ready and self.transport.get_write_buffer_size() + size > self.atomic_bytes:
             self.is_ready = False
-            self._endings.hold(self)
+            self._owner.withhold(self)
 
-    def finish(self, size: int) -> None:
-        """The answer is about to end by itself, with so many bytes."""
-        self.write(size)
+    def before_end(self, size: int) -> None:
+        """Give the trailers up before the response's own end, of this many bytes."""
+        self.before_write(size)
         if self.is_ready:
             self.is_over = True
-            self._endings.leave(self)
+            self._owner.update_later(self)
         else:
             self.drop()
 
     def drop(self) -> None:
-        """The answer is over: nobody is there to read it."""
+        """Give the trailers up: the client is gone, or the response ends."""
         self.is_over = True
         if self.slot is not None:
-            self._endings.take_back(self.slot)
+            self._owner.take_back(self.slot)
 
 
-class Endings:
-    """How the answers of this process would end.
+class CrashTrailers:
+    """The crash trailers of all streams of this process.
 
     Args:
-        loop: The loop that all calls are made on.
-        give: Sends a packet to the process that survives, with a connection or without; raises ``OSError`` when it
-            takes no more at present.
+        loop: The loop of all calls.
+        send: Sends a packet to the other process, with a connection or without; raises ``OSError`` if it has no room
+            at present.
         memory: Shared with that process; bytes that can be set.
 
     Example:
         >>> import asyncio
         >>> loop = asyncio.new_event_loop()
-        >>> endings = Endings(loop, lambda packet, connections: None, bytearray(4 * SLOT))
+        >>> crash_trailers = CrashTrailers(loop, lambda packet, connections: None, bytearray(4 * SLOT))
         >>> loop.close()
     """
 
-    def __init__(self, loop: AbstractEventLoop, give: Callable[[bytes, list[int]], object], memory: Any) -> None:
+    def __init__(self, loop: AbstractEventLoop, send: Callable[[bytes, list[int]], object], memory: Any) -> None:
         self.memory = memory
         self._loop = loop
-        self._give = give
+        self._send = send
         self._unused = iter(range(len(memory) // SLOT))
-        self._free: list[int] = []  # those that were used before
-        self._young: list[Ending] = []
-        self._held: list[Ending] = []
-        self._slow: list[Ending] = []
-        self._ended: list[int] = []
-        self._looks_again = False
+        self._free: list[int] = []  # slots that were used before
+        self._young: list[StreamGuard] = []  # the other process does not have these yet
+        self._changed: list[StreamGuard] = []  # updated at the end of this turn of the loop
+        self._slow: list[StreamGuard] = []  # the kernel has not taken all of these yet
+        self._ended: list[int] = []  # slots that the other process is yet to give back
+        self._check_is_due = False
         self._is_closed = False
 
     @classmethod
-    def start(cls, loop: AbstractEventLoop) -> Endings | None:
-        """Start the process that survives this one; None where there is no way (it takes Linux 5.3)."""
+    def start(cls, loop: AbstractEventLoop) -> CrashTrailers | None:
+        """Start the process that survives this one; return None where that is impossible (it takes Linux 5.3)."""
         if not sys.platform.startswith("linux"):
             return None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         descriptors: list[int] = []
         with theirs:
             try:
-                descriptors.append(os.memfd_create("endings"))
+                descriptors.append(os.memfd_create("crash_trailers"))
                 os.ftruncate(descriptors[0], SLOTS * SLOT)
                 descriptors.append(os.pidfd_open(os.getpid()))
                 memory = mmap.mmap(descriptors[0], SLOTS * SLOT)
-                given = (theirs.fileno(), *descriptors)
-                command = [sys.executable, "-I", "-S", str(Path(survivor.__file__)), *map(str, given)]
+                passed = (theirs.fileno(), *descriptors)
+                script = Path(crash_trailers_process.__file__)
+                command = [sys.executable, "-I", "-S", str(script), *map(str, passed)]
                 subprocess.run(
-                    command, pass_fds=given, stdin=subprocess.DEVNULL, start_new_session=True, check=True, timeout=30
+                    command, pass_fds=passed, stdin=subprocess.DEVNULL, start_new_session=True, check=True, timeout=30
                 )
             except (OSError, subprocess.SubprocessError) as error:
                 ours.close()
-                logger.warning("were this replica killed, the streams that it answers would end INTERNAL: %s", error)
+                logger.warning("if this replica is killed, its open streams will end INTERNAL: %s", error)
                 return None
             finally:
                 for descriptor in descriptors:
@@ -146,111 +156,111 @@ class Endings:
         ours.setblocking(False)
         return cls(loop, lambda packet, connections: socket.send_fds(ours, [packet], connections), memory)
 
-    def begin(self, transport: Any, request_id: bytes) -> Ending | None:
-        """An answer begins on a connection, and its end is not written with it.
+    def guard(self, transport: Any, request_id: bytes) -> StreamGuard | None:
+        """Guard a response that begins on a connection, and whose trailers are not written with it.
 
-        The other process gets the connection only when the answer takes its time: most end before, and pay nothing. It
-        has it no longer than that, since a connection on which nothing is going on must close when the replica dies:
+        The other process gets the connection only if the response takes its time: most end sooner, and pay nothing. It
+        gives the connection up with the end of the response, since an idle connection must close when the replica dies:
         Envoy would send the next call on it.
 
         Returns:
-            What is to be told of that answer from now on; None after :meth:`close`.
+            The guard to notify of each write to that response; None after :meth:`close`.
         """
         if self._is_closed:
             return None
-        begun = Ending(self, transport, request_id)
-        self._young.append(begun)
-        self._look_again()
-        return begun
+        guard = StreamGuard(self, transport, request_id)
+        self._young.append(guard)
+        self._schedule_check()
+        return guard
 
-    def hold(self, held: Ending) -> None:
-        """An answer can't be ended until the kernel has what is written to it in this turn of the loop."""
-        assert held.slot is not None
-        self.memory[held.slot * SLOT] = 0
-        self.leave(held)
+    def withhold(self, guard: StreamGuard) -> None:
+        """Withhold a response's trailers until the kernel has taken all that is written in this turn of the loop."""
+        assert guard.slot is not None
+        self.memory[guard.slot * SLOT] = 0
+        self.update_later(guard)
 
-    def leave(self, changed: Ending) -> None:
-        """Leave an answer as it is until this turn of the loop is over."""
-        if not self._held:
-            self._loop.call_soon(self._release)
-        self._held.append(changed)
+    def update_later(self, guard: StreamGuard) -> None:
+        """Leave a response as it is until this turn of the loop is over."""
+        if not self._changed:
+            self._loop.call_soon(self._update_changed)
+        self._changed.append(guard)
 
     def take_back(self, slot: int) -> None:
-        """The answer on a connection that the other process has is over."""
+        """Have the other process close its copy of a connection whose response is over."""
         self.memory[slot * SLOT] = 0
         self._ended.append(slot)
-        self._tell_ended()
+        self._send_ended()
 
     def close(self) -> None:
-        """End the process that survives: this one leaves nothing behind."""
+        """End the other process: this one leaves no open stream behind."""
         self._is_closed = True
         self._young.clear()
         try:
-            self._give(PACKET.pack(GOODBYE), [])
+            self._send(PACKET.pack(SHUTDOWN), [])
         except OSError as error:  # it ends with this process then
-            logger.warning("the process that would survive this replica is not reached: %s", error)
+            logger.warning("the process for crash trailers can't be reached: %s", error)
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _release(self) -> None:
-        held, self._held = self._held, []
-        for each in held:
-            if each.is_over and not each.is_ready:
+    def _update_changed(self) -> None:
+        changed, self._changed = self._changed, []
+        for guard in changed:
+            if guard.is_over and not guard.is_ready:
                 continue  # taken back already
-            assert each.slot is not None
-            if each.transport.get_write_buffer_size() and not each.transport.is_closing():
-                self._slow.append(each)
-                self._look_again()
-            elif each.is_over:
-                self.take_back(each.slot)
+            assert guard.slot is not None
+            if guard.transport.get_write_buffer_size() and not guard.transport.is_closing():
+                self._slow.append(guard)
+                self._schedule_check()
+            elif guard.is_over:
+                self.take_back(guard.slot)
             else:
-                self.memory[each.slot * SLOT] = 1
-                each.is_ready = True
+                self.memory[guard.slot * SLOT] = 1
+                guard.is_ready = True
 
-    def _look_again(self) -> None:
-        if not self._looks_again:
-            self._looks_again = True
-            self._loop.call_later(_LOOK_S, self._look)
+    def _schedule_check(self) -> None:
+        if not self._check_is_due:
+            self._check_is_due = True
+            self._loop.call_later(_CHECK_S, self._check)
 
-    def _look(self) -> None:
-        self._looks_again = False
-        self._tell_ended()
+    def _check(self) -> None:
+        self._check_is_due = False
+        self._send_ended()
         young, self._young = self._young, []
-        for each in young:
-            if not each.is_over and not each.transport.is_closing():  # the descriptor may be another's then
-                self._hand_over(each)
+        for guard in young:
+            if not guard.is_over and not guard.transport.is_closing():  # the descriptor may be another's then
+                self._hand_over(guard)
         slow, self._slow = self._slow, []
-        for each in slow:
-            if each.is_ready or not each.is_over:
-                self.leave(each)
+        for guard in slow:
+            if guard.is_ready or not guard.is_over:
+                self.update_later(guard)
 
-    def _hand_over(self, young: Ending) -> None:
+    def _hand_over(self, guard: StreamGuard) -> None:
         slot = self._free.pop() if self._free else next(self._unused, None)
         if slot is not None:
-            connection: socket.socket = young.transport.get_extra_info("socket")
-            text, offset = ending(young.request_id), slot * SLOT
-            RECORD.pack_into(self.memory, offset, False, len(text))
-            self.memory[offset + RECORD.size : offset + RECORD.size + len(text)] = text
+            connection: socket.socket = guard.transport.get_extra_info("socket")
+            trailers, offset = encode_trailers(guard.request_id), slot * SLOT
+            RECORD.pack_into(self.memory, offset, False, len(trailers))
+            self.memory[offset + RECORD.size : offset + RECORD.size + len(trailers)] = trailers
             try:
-                self._give(PACKET.pack(slot), [connection.fileno()])
+                self._send(PACKET.pack(slot), [connection.fileno()])
             except OSError:
                 self._free.append(slot)
             else:
-                young.slot, young.is_ready = slot, True
-                young.whole = _WHOLE if connection.family is socket.AF_UNIX else 0
-                young.write(0)
-                self.memory[offset] = young.is_ready
+                guard.slot, guard.is_ready = slot, True
+                guard.atomic_bytes = _ATOMIC_BYTES if connection.family is socket.AF_UNIX else 0
+                guard.before_write(0)
+                self.memory[offset] = guard.is_ready
                 return
-        self._young.append(young)  # there may be room at the next look
-        self._look_again()
+        self._young.append(guard)  # there may be room at the next check
+        self._schedule_check()
 
-    def _tell_ended(self) -> None:
+    def _send_ended(self) -> None:
         while self._ended:
             try:
-                self._give(PACKET.pack(self._ended[0]), [])
+                self._send(PACKET.pack(self._ended[0]), [])
             except BlockingIOError:
-                self._look_again()
+                self._schedule_check()
                 return
-            except OSError:  # nobody holds a copy any more
+            except OSError:  # the other process has died, and its copies are closed
                 pass
             self._free.append(self._ended.pop(0))

@@ -1,6 +1,7 @@
-"""Length-prefixed messages (gRPC over HTTP/2 protocol, "Length-Prefixed-Message"): one flag byte, four bytes of length.
+"""gRPC's length-prefixed messages: one byte of flags, four bytes of length, the message.
 
-On every request's way, and written for speed.
+See "Length-Prefixed-Message" in https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests. On the path of
+every request, and written for speed.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import struct
 import zlib
 
+from sdk._wire.metadata import INTERNAL, RESOURCE_EXHAUSTED
+
 PREFIX_LENGTH = 5
-# Bytes from which a message is worth some steps more that avoid a copy of it.
+# Bytes from which avoiding a copy of a message is worth a few more steps.
 LARGE = 1 << 16
 ACCEPT_ENCODING = b"identity, deflate, gzip"
 
 # Bytes from which a compressed message is decompressed in a thread: it may become a thousand times as long (2 MB in
 # 10 ms), and the other calls of the replica would wait for it. zlib releases the GIL.
-INFLATE_BYTES = 2 << 10
+INFLATE_IN_THREAD_BYTES = 2 << 10
 
 _PREFIX = struct.Struct(">BI")
 unpack_prefix = _PREFIX.unpack_from
@@ -23,15 +26,16 @@ pack_prefix = _PREFIX.pack
 
 _CUT_SHORT = "the request ended before its message was complete"
 
-# What zlib must expect for each ``grpc-encoding``: a gzip header, or the zlib header that HTTP calls deflate.
+# The header that zlib expects for each ``grpc-encoding``: that of gzip, or that of zlib, which HTTP calls deflate
+# (https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1.2).
 WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 
 class FrameError(Exception):
-    """The peer sent something that is not a sequence of gRPC messages, or a message that is refused.
+    """Error of a peer that sent something other than gRPC messages, or a message that is refused.
 
     Attributes:
-        code: Number of the gRPC status code that answers it.
+        code: Number of the gRPC status code to answer with.
     """
 
     def __init__(self, code: int, details: str) -> None:
@@ -40,14 +44,14 @@ class FrameError(Exception):
 
 
 def is_known_encoding(encoding: bytes) -> bool:
-    """Tell whether messages in this ``grpc-encoding`` can be read."""
+    """Return True if messages in this ``grpc-encoding`` can be read."""
     return encoding == b"identity" or encoding in WINDOW_BITS
 
 
-class Flagged:
-    """A message with flags, as it came: it is decompressed when the handler asks for it, one at a time.
+class FlaggedMessage:
+    """A message with flags, as received: decompressed when the handler asks for it, one at a time.
 
-    A few bytes can decompress to the longest message that is accepted, and many such fit into what is read at once.
+    A few bytes can decompress to the longest message that is accepted, and one read can hold many of those.
     """
 
     __slots__ = ("data", "flag")
@@ -60,7 +64,7 @@ class Flagged:
         return len(self.data)
 
 
-Message = bytes | bytearray | Flagged
+Message = bytes | bytearray | FlaggedMessage
 
 
 class FrameReader:
@@ -71,7 +75,7 @@ class FrameReader:
         encoding: Value of the ``grpc-encoding`` header.
 
     Attributes:
-        error: What is wrong behind the messages that :meth:`feed` returned; from then on it takes nothing.
+        error: The error behind the messages that :meth:`feed` returned; the reader then ignores the rest of the body.
     """
 
     __slots__ = ("_buffer", "_encoding", "_max_length", "error")
@@ -110,7 +114,7 @@ class FrameReader:
                 stop, end = 0, len(source)
             else:
                 message = bytes(source[start + PREFIX_LENGTH : stop])
-            messages.append(Flagged(flag, message) if flag else message)
+            messages.append(FlaggedMessage(flag, message) if flag else message)
             start = stop
         if source is buffer:
             del buffer[:start]
@@ -119,11 +123,11 @@ class FrameReader:
         return messages
 
     def end(self) -> None:
-        """The body is complete: what is held of a message stays incomplete."""
+        """Take the end of the body; an incomplete message is an error."""
         if self._buffer and self.error is None:
-            self.error = FrameError(13, _CUT_SHORT)
+            self.error = FrameError(INTERNAL, _CUT_SHORT)
 
-    def decompress(self, message: Flagged) -> bytes:
+    def decompress(self, message: FlaggedMessage) -> bytes:
         """Return the plain bytes of a message that has flags.
 
         Raises:
@@ -133,10 +137,10 @@ class FrameReader:
 
 
 def extend_body(body: bytes | bytearray, data: bytes, max_length: int) -> bytearray:
-    """Return the first pieces of a body that is one message together with the next piece.
+    """Return the first pieces of a body that is one message, with the next piece appended.
 
     Raises:
-        FrameError: Its length is over the limit, or the body is longer than its message: no more of it is held.
+        FrameError: Its length is over the limit, or the body is longer than its message: the rest is not kept.
     """
     longer = body if isinstance(body, bytearray) else bytearray(body)
     longer += data
@@ -145,15 +149,15 @@ def extend_body(body: bytes | bytearray, data: bytes, max_length: int) -> bytear
         if length > max_length:
             raise too_long(length, max_length)
         if len(longer) > PREFIX_LENGTH + length:
-            raise _several()
+            raise _extra_data()
     return longer
 
 
-def only_message(body: bytes | bytearray, max_length: int, encoding: bytes) -> bytes | bytearray:
-    """Return the one message of a complete body: the fast path of methods with one request message.
+def single_message(body: bytes | bytearray, max_length: int, encoding: bytes) -> bytes | bytearray:
+    """Return the one message of a complete body; the fast path of methods with one request message.
 
     Args:
-        body: The body; when it is a bytearray it becomes the message, so that a long one is not copied.
+        body: The body; a bytearray becomes the message, so that a long one is not copied.
         max_length: Longest message accepted, in bytes after decompression.
         encoding: Value of the ``grpc-encoding`` header.
 
@@ -161,12 +165,12 @@ def only_message(body: bytes | bytearray, max_length: int, encoding: bytes) -> b
         FrameError: The body is not exactly one message, or the message is refused.
     """
     if len(body) < PREFIX_LENGTH:
-        raise FrameError(13, _CUT_SHORT if body else "the request has no message")
+        raise FrameError(INTERNAL, _CUT_SHORT if body else "the request has no message")
     flag, length = unpack_prefix(body)
     if length > max_length:
         raise too_long(length, max_length)
     if length != len(body) - PREFIX_LENGTH:
-        raise FrameError(13, _CUT_SHORT) if length > len(body) - PREFIX_LENGTH else _several()
+        raise FrameError(INTERNAL, _CUT_SHORT) if length > len(body) - PREFIX_LENGTH else _extra_data()
     message: bytes | bytearray
     if isinstance(body, bytearray):
         del body[:PREFIX_LENGTH]
@@ -177,25 +181,26 @@ def only_message(body: bytes | bytearray, max_length: int, encoding: bytes) -> b
 
 
 def inflate_body(body: bytes | bytearray, max_length: int, encoding: bytes) -> bytearray:
-    """Return a complete body that is one compressed message as it would be without compression.
+    """Return the uncompressed form of a complete body that is one compressed message.
 
     Raises:
-        FrameError: As :func:`only_message`.
+        FrameError: As :func:`single_message`.
     """
-    message = only_message(body, max_length, encoding)
+    message = single_message(body, max_length, encoding)
     plain = bytearray(pack_prefix(0, len(message)))
     plain += message
     return plain
 
 
-def _several() -> FrameError:
-    return FrameError(13, "the request has more than one message, and the method takes one")
+def _extra_data() -> FrameError:
+    return FrameError(INTERNAL, "the request has more than one message, and the method takes one")
 
 
 def too_long(length: int, max_length: int) -> FrameError:
-    """Return the refusal of a message that is too long."""
+    """Return the error for a message that is too long."""
     return FrameError(
-        8, f"request message of {length} bytes is longer than the limit of {max_length} (max_receive_message_length)"
+        RESOURCE_EXHAUSTED,
+        f"request message of {length} bytes is longer than the limit of {max_length} (max_receive_message_length)",
     )
 
 
@@ -203,21 +208,21 @@ def decompress(flag: int, message: bytes | bytearray, encoding: bytes, max_lengt
     """Return the plain bytes of a compressed message.
 
     Raises:
-        FrameError: The flag or the data are not what ``grpc-encoding`` announced, or the result is too long.
+        FrameError: The flag or the data do not match ``grpc-encoding``, or the result is too long.
     """
     if flag != 1:
-        raise FrameError(13, f"message with the flag {flag}; only 0 and 1 are defined")
+        raise FrameError(INTERNAL, f"message with the flag {flag}; only 0 and 1 are defined")
     window_bits = WINDOW_BITS.get(encoding)
     if window_bits is None:
-        raise FrameError(13, f"compressed message on a call with grpc-encoding {encoding.decode('latin-1')!r}")
+        raise FrameError(INTERNAL, f"compressed message on a call with grpc-encoding {encoding.decode('latin-1')!r}")
     inflater = zlib.decompressobj(window_bits)
     try:
         plain = inflater.decompress(message, max_length + 1)
     except zlib.error as error:
-        raise FrameError(13, f"message is not valid {encoding.decode('latin-1')}: {error}") from None
+        raise FrameError(INTERNAL, f"message is not valid {encoding.decode('latin-1')}: {error}") from None
     if len(plain) > max_length:
         raise too_long(len(plain), max_length)
     if not inflater.eof or inflater.unused_data:
         end = "more follows its end" if inflater.eof else "it ends too early"
-        raise FrameError(13, f"message is not valid {encoding.decode('latin-1')}: {end}")
+        raise FrameError(INTERNAL, f"message is not valid {encoding.decode('latin-1')}: {end}")
     return plain

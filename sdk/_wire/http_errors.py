@@ -1,4 +1,4 @@
-"""What a peer sends that is no gRPC call in HTTP/1.1, and how it is answered: never on a good call's way."""
+"""HTTP responses to requests that are not gRPC calls in HTTP/1.1. Never on the path of a good call."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import httptools
 
 logger = logging.getLogger("sdk.wire")
 
-# Bytes of a head, or of trailers and of what else comes between the bytes of a body: the most that the ingress lets
-# through (twice 96 KiB), and room for what Envoy adds.
+# Bytes of a head, or of trailers and everything else between the bytes of a body: the most that the ingress lets
+# through (twice 96 KiB), and room for the headers that Envoy adds.
 MAX_HEADER_BYTES = 208 << 10
 
 
-class Refusal(Exception):
-    """What a peer sent is not taken; the text says why.
+class HttpError(Exception):
+    """A request that the server rejects.
 
-    Attributes:
-        status: The HTTP status that answers it when no call has begun.
+    Args:
+        status: HTTP status of the response if no call has begun.
+        reason: Body of the response.
 
     Example:
-        >>> Refusal("400 Bad Request", "no").response().splitlines()[0]
+        >>> HttpError("400 Bad Request", "no").response().splitlines()[0]
         b'HTTP/1.1 400 Bad Request'
     """
 
@@ -45,8 +46,8 @@ TOO_LONG = "431 Request Header Fields Too Large", f"the headers are longer than 
 TOO_SLOW = "408 Request Timeout", "the headers did not arrive in time"
 
 
-class Deaf:
-    """Takes the place of a parser, and of a list of headers, when nothing more is wanted."""
+class _Discard:
+    """Replaces a parser, or a list of headers, and drops all that it is given."""
 
     def feed_data(self, data: bytes) -> None:
         """Drop bytes."""
@@ -55,34 +56,39 @@ class Deaf:
         """Drop a header."""
 
 
-DEAF: Any = Deaf()
+DISCARD: Any = _Discard()
 
 
 def check_length(path: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    """Check a head that came together with more: only then its length is not that of what was read.
+    """Check the length of a head that was read together with more, so that only the sum of both is known.
 
     Raises:
-        Refusal: It is too long.
+        HttpError: It is too long.
     """
     if len(path) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADER_BYTES:
-        raise Refusal(*TOO_LONG)
+        raise HttpError(*TOO_LONG)
 
 
 def too_much_metadata(size: int, limit: int) -> str:
-    """Return the refusal of a call's metadata, in bytes."""
+    """Return the status details for a call with too much metadata.
+
+    Args:
+        size: Bytes of the metadata.
+        limit: Most bytes that are accepted.
+    """
     return f"the request has {size} bytes of metadata, more than the limit of {limit} (max_metadata_bytes)"
 
 
-def refusal_of(error: Exception) -> Refusal:
-    """Return what is wrong, for the exception that a parser stopped with."""
+def to_http_error(error: Exception) -> HttpError:
+    """Return the HTTP error for the exception that a parser stopped with."""
     if isinstance(error, httptools.HttpParserUpgrade):
-        return Refusal("400 Bad Request", "this server upgrades to no other protocol")
+        return HttpError("400 Bad Request", "this server upgrades to no other protocol")
     if not isinstance(error, httptools.HttpParserCallbackError):
-        return Refusal("400 Bad Request", str(error))
+        return HttpError("400 Bad Request", str(error))
     cause = error.__context__
-    if isinstance(cause, Refusal):
+    if isinstance(cause, HttpError):
         return cause
     if cause is not None and not isinstance(cause, Exception):
-        raise cause  # SystemExit and its like end the replica
+        raise cause  # SystemExit and the like end the replica
     logger.error("a connection failed", exc_info=cause or error)
-    return Refusal("500 Internal Server Error", "the server failed")
+    return HttpError("500 Internal Server Error", "the server failed")

@@ -1,86 +1,89 @@
-"""Connections that cost something and bring nothing: how many there may be, and how long each may stay.
+"""Limits of open connections: how many, and how long each may stay without progress.
 
-No timer is armed for a call. Once a second all connections are compared with what was seen of them before, so that
-a call that goes well pays nothing for it.
+No timer is armed for a call. Once a second all connections are compared with their state of the second before, so that
+a call without trouble pays nothing.
 
-What Envoy does is never cut short: it keeps idle connections for an hour, and a call may be silent as long as it
-likes (only deadlines end it).
+Envoy's own connections are never cut short: it keeps idle ones for an hour. Calls have no idle timeout; only deadlines
+end them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import enum
 import logging
 import resource
 import select
 import socket
-from asyncio import AbstractEventLoop, Server
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 logger = logging.getLogger("sdk.wire")
 
-SWEEP_S = 1.0
-# Envoy closes what is idle for an hour; were we first, a call could be on its way.
-IDLE_S = 65 * 60.0
-# For what takes Envoy one write, and to close: a head's other half, the end of a request that has its answer.
-PATIENCE_S = 10.0
-# The share of the possible connections from which on idle ones make room for others.
-CROWDED = 0.75
+REAP_INTERVAL_S = 1.0
+# Envoy closes connections that are idle for an hour. If we were first, a call could be on its way.
+# https://www.envoyproxy.io/docs/envoy/latest/faq/configuration/timeouts
+IDLE_TIMEOUT_S = 65 * 60.0
+# Envoy needs one write, and a close, for the rest of a head or the end of a request that has its response.
+STALL_TIMEOUT_S = 10.0
+# Share of the possible connections from which idle ones make room for others.
+CROWDED_SHARE = 0.75
 # File descriptors that connections leave to everything else in the process.
 RESERVED_FILES = 256
 
-# Seconds of silence after which a peer is asked for a sign of life, between such questions, and how many it misses.
+# Seconds of silence before the kernel probes a peer, seconds between probes, and probes that a peer may miss (tcp(7)).
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 
-_GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last one is Linux's
+_DISCONNECTED = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last one is Linux's
 
 
 class Phase(enum.Enum):
-    """What a connection is doing, as far as patience is concerned."""
+    """State of a connection, as far as timeouts are concerned."""
 
     IDLE = "between calls, or before the first"
-    LAST = "after a call in HTTP/1.0, whose peer waits for the end of the connection"
-    HEAD = "amid the head of a request"
+    NOT_KEPT_ALIVE = "after a call in HTTP/1.0, whose peer waits for the end of the connection"
+    HEAD = "the head of a request is incomplete"
     CALL = "a call that has not ended"
-    REST = "the answer is given, the request goes on"
+    RESPONSE_SENT = "the response is complete, the request is not"
     CLOSING = "closed, but not everything is sent"
 
 
-class Watched(Protocol):
-    """A connection as the sweep sees it."""
+class ReapableConnection(Protocol):
+    """A connection as the reaper sees it."""
 
     @property
     def phase(self) -> Phase:
-        """What it is doing."""
+        """The state of the connection."""
 
     @property
-    def calls(self) -> int:
-        """A number that changes with every call."""
+    def request_number(self) -> int:
+        """A number that changes with every request."""
 
     @property
     def unsent(self) -> int:
-        """Bytes that the peer has not taken yet."""
+        """Bytes that the peer has not read yet."""
 
     @property
     def unread_socket(self) -> int | None:
-        """File descriptor of the socket when it is not read at present: the end of its peer goes unnoticed."""
+        """File descriptor of the socket while it is not read: a disconnect of its peer goes unnoticed."""
 
-    def give_up(self, phase: Phase) -> None:
-        """End the connection, in the way that fits its phase."""
+    def expire(self, phase: Phase) -> None:
+        """End the connection in a way that fits its phase."""
 
     def abort(self) -> None:
         """End the connection now."""
 
 
-def most_connections() -> int:
-    """Return how many connections the process has file descriptors for."""
+def max_connections() -> int:
+    """Return the number of connections that the process has file descriptors for."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 20 if files == resource.RLIM_INFINITY else max(files - RESERVED_FILES, files // 2)
 
 
-def notice_dead_peers(listener: Server) -> None:
-    """Let the kernel close what it accepts here when the peer's node is gone: one that lost power closes nothing."""
-    for listening in listener.sockets:  # what is accepted inherits its options
+def enable_keepalive(listener: asyncio.Server) -> None:
+    """Have the kernel close accepted connections whose peer's node is gone: one that lost power closes nothing."""
+    for listening in listener.sockets:  # accepted sockets inherit its options
         if listening.family == socket.AF_UNIX:
             continue
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -89,51 +92,75 @@ def notice_dead_peers(listener: Server) -> None:
                 listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-class Sweep:
-    """Ends connections that cost something and bring nothing.
+class IdleReaper:
+    """Open connections; ends those that make no progress.
 
     Args:
-        limit: How many connections there may be.
+        limit: Most connections that may be open.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.connections: set[Watched] = set()
-        self._seen: dict[Watched, tuple[tuple[Phase, int, int], float]] = {}
-        self._refused = 0
+        self.connections: set[ReapableConnection] = set()
+        self._seen: dict[ReapableConnection, tuple[tuple[Phase, int, int], float]] = {}
+        self._rejected = 0
         self._is_running = False
+        self._closed: asyncio.Event | None = None
 
-    def admit(self, connection: Watched, loop: AbstractEventLoop) -> bool:
-        """Watch a new connection, unless there are too many."""
+    def admit(self, connection: ReapableConnection, loop: asyncio.AbstractEventLoop) -> bool:
+        """Watch a new connection; return False if too many are open."""
         if len(self.connections) >= self.limit:
-            self._refused += 1
+            self._rejected += 1
             return False
         self.connections.add(connection)
         if not self._is_running:
             self._is_running = True
-            loop.call_later(SWEEP_S, self._run, loop)
+            loop.call_later(REAP_INTERVAL_S, self._run, loop)
         return True
 
-    def _run(self, loop: AbstractEventLoop) -> None:
+    def discard(self, connection: ReapableConnection) -> None:
+        """Stop watching a connection: it is closed."""
+        self.connections.discard(connection)
+        if self._closed is not None:
+            self._closed.set()
+
+    async def wait_closed(self, matches: Callable[[Any], bool], timeout_s: float) -> None:
+        """Wait until no open connection matches.
+
+        Args:
+            matches: Returns True for a connection to wait for.
+            timeout_s: Seconds after which to return in any case.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while any(map(matches, self.connections)):
+            left = deadline - loop.time()
+            if left <= 0:
+                return
+            self._closed = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), left)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self._is_running = bool(self.connections)
         if self._is_running:
-            loop.call_later(SWEEP_S, self._run, loop)
-        self.sweep(loop.time())
+            loop.call_later(REAP_INTERVAL_S, self._run, loop)
+        self.reap(loop.time())
 
-    def sweep(self, now: float) -> None:
-        """Compare every connection with what was seen of it before, and end those without hope.
+    def reap(self, now: float) -> None:
+        """Compare every connection with its state of the last time, and end those without progress.
 
         Args:
             now: The loop's time, in seconds.
         """
-        if self._refused:
+        if self._rejected:
             logger.warning(
                 "refused %d connections: %d are open, as many as there are file descriptors for (ulimit -n)",
-                self._refused,
+                self._rejected,
                 len(self.connections),
             )
-            self._refused = 0
-        idle_s = IDLE_S if len(self.connections) < self.limit * CROWDED else PATIENCE_S
+            self._rejected = 0
+        idle_s = IDLE_TIMEOUT_S if len(self.connections) < self.limit * CROWDED_SHARE else STALL_TIMEOUT_S
         seen, self._seen = self._seen, {}
         unread = {}
         for connection in list(self.connections):
@@ -143,16 +170,17 @@ class Sweep:
                 if descriptor is not None:
                     unread[descriptor] = connection
                 continue
-            state = phase, connection.calls, connection.unsent
+            state = phase, connection.request_number, connection.unsent
             before = seen.get(connection)
             since = before[1] if before is not None and before[0] == state else now
             self._seen[connection] = state, since
-            if now - since >= (idle_s if phase is Phase.IDLE or (phase is Phase.REST and state[2]) else PATIENCE_S):
-                connection.give_up(phase)
+            may_idle = phase is Phase.IDLE or (phase is Phase.RESPONSE_SENT and state[2])
+            if now - since >= (idle_s if may_idle else STALL_TIMEOUT_S):
+                connection.expire(phase)
         if unread:
-            # Over TCP an end behind unread bytes is not seen; the kernel closes such a connection after minutes.
+            # Over TCP a disconnect behind unread bytes is not seen; the kernel closes such a connection after minutes.
             poll = select.poll()
             for descriptor in unread:
-                poll.register(descriptor, _GONE)
+                poll.register(descriptor, _DISCONNECTED)
             for descriptor, _ in poll.poll(0):
                 unread[descriptor].abort()

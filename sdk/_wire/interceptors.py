@@ -1,6 +1,7 @@
 """Interceptors of ``grpc.aio`` around the handlers of a deployment, for all four kinds of method.
 
-What is here runs only where interceptors are configured: a route's way of answering is chosen when it is built.
+Used only where interceptors are configured: ``dispatch.py`` picks the way to answer when the server starts.
+https://grpc.github.io/grpc/python/grpc_asyncio.html#grpc.aio.ServerInterceptor
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import grpc.aio
 from sdk._contract.implementations import handler_kind
 from sdk._wire.answering import RequestMessages, send_stream
 from sdk._wire.frames import FrameError
+from sdk._wire.metadata import INTERNAL, UNIMPLEMENTED
 from sdk._wire.threads import ThreadContext, ThreadIterator, iterate_in_thread, run_in_thread
 from sdk.context import context_of, current_call
 
@@ -26,18 +28,16 @@ if TYPE_CHECKING:
 
     Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
-_INTERNAL, _UNIMPLEMENTED = 13, 12
-
 
 class CallDetails(NamedTuple):
-    """What an interceptor is told of a call: ``grpc.HandlerCallDetails``; a tuple, as grpcio's sync one is."""
+    """The ``grpc.HandlerCallDetails`` that an interceptor gets; a tuple, like that of grpcio's sync server."""
 
     method: str
     invocation_metadata: Metadata
 
 
 def intercept(routes: dict[bytes, Route], interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
-    """Have every route answered through interceptors, the first of them outermost."""
+    """Answer every route through interceptors, the first of them outermost."""
     handlers = {path.decode(): _innermost(route) for path, route in routes.items()}
 
     async def find(details: grpc.HandlerCallDetails) -> Any:
@@ -54,9 +54,9 @@ async def _answer(pipeline: Continuation, call: Call, route: Route) -> None:
     details: Any = CallDetails(route.method.path, call.metadata)
     handler = await pipeline(details)
     if handler is None:
-        call.finish_with(_UNIMPLEMENTED, f"the interceptors have no handler for {route.method.path}")
+        call.finish_with(UNIMPLEMENTED, f"the interceptors have no handler for {route.method.path}")
         return
-    # As in grpc.aio, an interceptor may give a handler of another kind: one that aborts, for every method.
+    # As in grpc.aio, an interceptor may return a handler of another kind, such as one that aborts every method.
     behavior: Any = _Behavior(route, handler)
     messages: Any
     if handler.request_streaming:
@@ -67,7 +67,7 @@ async def _answer(pipeline: Continuation, call: Call, route: Route) -> None:
     else:
         data = call.take_message() if call.messages is None else await call.next_message()
         if data is None:
-            raise FrameError(_INTERNAL, "the request has no message")
+            raise FrameError(INTERNAL, "the request has no message")
         messages = behavior.decode_request(data)
     context = context_of(call)
     is_async, is_generator = handler_kind(behavior.function)
@@ -76,24 +76,24 @@ async def _answer(pipeline: Continuation, call: Call, route: Route) -> None:
     if isinstance(result, Awaitable):
         result = await result
     if handler.response_streaming:
-        if result is not None:  # else it has sent what there was to send with write()
+        if result is not None:  # else it has sent its messages with write()
             await send_stream(call, behavior, result)
     elif call.aborted is None:
         data, flag = behavior.encode_response(result), 0
         if call.compressor is not None:
-            flag, data = await call.compressor.pack_on_loop(data)
+            flag, data = await call.compressor.compress_async(data)
         call.send_only(data, flag)
 
 
 class _Behavior:
-    """The handler that the interceptors gave for one call, as the ways to answer want it."""
+    """The handler that the interceptors returned for one call, in the form of a route."""
 
     __slots__ = ("_route", "decode_request", "encode_response", "function")
 
     def __init__(self, route: Route, handler: Any) -> None:
         self._route = route
-        self.decode_request: Callable[[bytes], Any] = handler.request_deserializer or _as_it_is
-        self.encode_response: Callable[[Any], bytes] = handler.response_serializer or _as_it_is
+        self.decode_request: Callable[[bytes], Any] = handler.request_deserializer or _unchanged
+        self.encode_response: Callable[[Any], bytes] = handler.response_serializer or _unchanged
         kinds = ("stream", "unary")
         name = f"{kinds[not handler.request_streaming]}_{kinds[not handler.response_streaming]}"
         self.function: Callable[[Any, Any], Any] = getattr(handler, name)
@@ -122,12 +122,12 @@ class _OnlyMessage:
         return self._messages
 
 
-def _as_it_is(data: Any) -> Any:
+def _unchanged(data: Any) -> Any:
     return data
 
 
 def _innermost(route: Route) -> Any:
-    """Return the deployment's own handler as interceptors get it: async, also where it runs in a thread."""
+    """Return the deployment's own handler in the form for interceptors: async, even if it runs in a thread."""
     cardinality = route.method.cardinality
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
@@ -135,7 +135,7 @@ def _innermost(route: Route) -> Any:
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[cardinality.client_streaming, cardinality.server_streaming]
-    is_async, _ = handler_kind(route.handler)
+    is_async = route.is_async
 
     async def invoke(request: Any, context: Any) -> Any:
         call = current_call()
@@ -144,7 +144,7 @@ def _innermost(route: Route) -> Any:
                 context = ThreadContext(call, context)
             if hasattr(request, "__aiter__") and not isinstance(request, RequestMessages):
                 request = ThreadIterator(call, request)
-        call.context = context  # the handler sees what the interceptors made of it, by current_context() too
+        call.context = context  # the handler sees the interceptors' changes, by current_context() too
         arguments = {"grpc_context": context} if route.takes_context else {}
         answer = partial(route.handler, request, **arguments)
         result = answer() if is_async or route.is_generator else await run_in_thread(call, answer)

@@ -1,8 +1,8 @@
-"""What a replica does with memory that it has freed: it keeps some, for the next message.
+"""Keep some freed memory in the process, for the next message.
 
 The C library gives freed memory back to the kernel as soon as there is more than twice the longest block that was ever
-freed. A server whose messages have a megabyte then gets the same pages over and over again, and each page is cleared by
-the kernel and costs a fault: a third of the replica's time for such messages, and half of it for longer ones.
+freed. A server with messages of a megabyte then gets the same pages again and again, and each page is cleared by the
+kernel and costs a fault: a third of the replica's time for such messages, and half of it for longer ones.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import ctypes
 import os
 import sys
 
-# mallopt(3): blocks shorter than the first are taken from what was kept; so much may be kept, in each arena. They are
-# what glibc sets by itself once a process frees a block of 32 MiB, the longest one that it learns from.
+# https://man7.org/linux/man-pages/man3/mallopt.3.html: blocks shorter than the first are taken from kept memory; the
+# second is the most to keep, in each arena. glibc sets both to these values itself once a process frees a block of
+# 32 MiB, the longest one that adapts them.
 _MMAP_THRESHOLD = 32 << 20
 _TRIM_THRESHOLD = 64 << 20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# Whoever sets one of these knows better.
+# An operator who sets one of these has chosen.
 _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def keep_freed_memory() -> bool:
-    """Keep up to 64 MiB of freed memory for blocks to come, in this process, from now on.
+    """Keep up to 64 MiB of freed memory for later blocks of this process, from now on.
 
     Returns:
-        Whether it will: not without glibc, and not when the environment says how (``MALLOC_TRIM_THRESHOLD_``,
+        False without glibc, and if the environment configures malloc (``MALLOC_TRIM_THRESHOLD_``,
         ``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``; mallopt(3)).
 
     Example:

@@ -1,4 +1,7 @@
-"""Metadata, deadlines and status messages: gRPC's terms and HTTP/1.1 header bytes (gRPC over HTTP/2 protocol)."""
+"""Metadata, deadlines and status messages, between gRPC's terms and the bytes of HTTP/1.1 headers.
+
+The headers are those of https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,18 @@ from typing import NamedTuple
 
 Metadata = tuple[tuple[str, "str | bytes"], ...]
 
+# Status codes (https://github.com/grpc/grpc/blob/master/doc/statuscodes.md), as plain numbers for speed.
+CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 12, 13, 14
+
 
 class Metadatum(NamedTuple):
-    """One pair of what the client sent, with the names that grpcio gives it."""
+    """One pair of the client's metadata, with grpcio's names for its parts."""
 
     key: str
     value: str | bytes
 
 
-# Headers that carry the HTTP message or that Envoy adds: not what the client called metadata.
+# Headers of the HTTP message, and those that Envoy adds: not the client's metadata.
 _TRANSPORT = frozenset(
     {
         b"host", b"te", b"transfer-encoding", b"content-length", b"connection", b"content-type", b"grpc-timeout",
@@ -32,22 +38,22 @@ _TRANSPORT = frozenset(
         b"x-envoy-attempt-count", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-external-address", b"x-envoy-internal",
     }
 )  # fmt: skip
-# What a handler may not set: headers of the HTTP message, and those that tell Envoy something.
+# Headers of the HTTP message, which a handler may not set.
 _OF_HTTP = frozenset(
     {
         "connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "te", "trailer",
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-# Where the code lives that calls a handler: this room, and the standard library's threads and futures.
+# Folders of the code that calls a handler: this package, and the standard library's threads and futures.
 _SERVER_FOLDERS = tuple(
     str(Path(file).parent) for file in (__file__, _asyncio_futures.__file__, _concurrent_futures.__file__)
 )
-#: All that a client reads of an exception when it is to read nothing of it.
+#: Details of the status for an exception that is kept from the client.
 INTERNAL_ERROR = "Internal error."
-# What a status message gets in any case.
+# Bytes that a status message gets in any case.
 MIN_MESSAGE_ROOM = 1024
-# The most that a handler may send at a time. Envoy accepts it (sdk/_xds/clusters.py); many clients accept less.
+# Most metadata that a handler may send at a time. Envoy accepts it (sdk/_xds/clusters.py); many clients accept less.
 MAX_PAIRS, MAX_BYTES = 1000, 64 << 10
 _KEY = re.compile(r"[0-9a-z_.-]+\Z")
 _PLAIN_VALUE = re.compile(r"[\x20-\x7e]*\Z")
@@ -59,7 +65,7 @@ _UNIT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"
 
 
 def is_grpc(content_type: bytes) -> bool:
-    """Tell whether this is the content-type of a gRPC call whose messages are protobuf; parameters don't matter."""
+    """Return True for the content-type of a gRPC call with protobuf messages; its parameters don't matter."""
     return content_type in _CONTENT_TYPES or content_type.partition(b";")[0].rstrip() in _CONTENT_TYPES
 
 
@@ -70,7 +76,7 @@ def parse_timeout(value: bytes) -> float | None:
 
 
 def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
-    """Return the metadata that the client sent: order and repeated keys kept, ``-bin`` values decoded."""
+    """Return the client's metadata: order and repeated keys kept, ``-bin`` values decoded."""
     pairs: list[tuple[str, str | bytes]] = []
     for name, value in headers:
         if name in _TRANSPORT:
@@ -84,12 +90,12 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
 
 
 def size_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """Return the bytes of the keys and values of the metadata that the client sent, as they came."""
+    """Return the size of the client's metadata: the bytes of its keys and values, as received."""
     return sum(len(name) + len(value) for name, value in headers if name not in _TRANSPORT)
 
 
 def decode_binary(value: bytes) -> bytes:
-    """Return the bytes of a ``-bin`` value; the padding may be missing. What is not base64 stays as it is."""
+    """Return the bytes of a ``-bin`` value. The padding may be missing; a value that is not base64 stays as it is."""
     value = value.strip()
     try:
         return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
@@ -98,14 +104,14 @@ def decode_binary(value: bytes) -> bytes:
 
 
 def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
-    """Return metadata that a handler wants to send, checked.
+    """Check metadata that a handler wants to send, and return it.
 
     A ``request_id`` is dropped: the call's own is sent, once.
 
     Raises:
         TypeError: It is not a sequence of pairs.
-        ValueError: A key or value can't be sent, or the key belongs to gRPC or HTTP; the text says which. Or it is too
-            much.
+        ValueError: A key or value can't be sent, a key is reserved for gRPC, HTTP or the proxy, or the metadata is too
+            large.
     """
     try:
         pairs = tuple((key, value) for key, value in metadata or () if key != "request_id")
@@ -143,26 +149,29 @@ def encode(metadata: Metadata) -> bytes:
 
 
 def encode_message(text: str) -> bytes:
-    """Return a status message as ``grpc-message`` wants it: percent-encoded UTF-8."""
+    """Return a status message in the form of ``grpc-message``: percent-encoded UTF-8."""
     encoded = _UNSAFE_IN_MESSAGE.sub(lambda match: b"%%%02X" % match[0][0], text.encode("utf-8", "replace"))
-    # HTTP drops spaces around a value. Those behind an encoded one are inside.
+    # HTTP drops spaces around a value. Encoding the outermost ones keeps the others.
     if encoded.startswith(b" "):
         encoded = b"%20" + encoded[1:]
     return encoded[:-1] + b"%20" if encoded.endswith(b" ") else encoded
 
 
 def message_room(extra: int) -> int:
-    """Return how many bytes a percent-encoded status message may have beside metadata lines of so many bytes.
+    """Return the most bytes that a percent-encoded status message may have.
 
     Clients accept trailers of 8 KiB, the rest of which is the status, the request id and what HPACK counts.
+
+    Args:
+        extra: Bytes of the metadata lines in the same trailers.
     """
     return max(MIN_MESSAGE_ROOM, 6144 - extra)
 
 
 def fit_message(text: str, limit: int) -> bytes:
-    """Return a percent-encoded status message of at most ``limit`` bytes; what is cut is the middle.
+    """Return a percent-encoded status message of at most ``limit`` bytes, cut in the middle.
 
-    The first lines say where it began and the last ones what went wrong, so both ends stay.
+    The first lines of a traceback show where it began and the last ones what went wrong, so both ends stay.
     """
     encoded = encode_message(text)
     if len(encoded) <= limit:
@@ -173,7 +182,7 @@ def fit_message(text: str, limit: int) -> bytes:
 
 
 def _without_server_frames(frames: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from the handler on: the frames of the server that called it say nothing to its author."""
+    """Return a traceback from the handler on: the server's frames before it mean nothing to its author."""
     first = frames
     while first is not None and first.tb_frame.f_code.co_filename.startswith(_SERVER_FOLDERS):
         first = first.tb_next
@@ -191,7 +200,7 @@ def _cut(encoded: bytes, length: int) -> bytes:
             if len(match[2]) // 3 < (1 if lead < 0xE0 else 2 if lead < 0xF0 else 3):
                 piece = piece[: match.start()]
         return piece
-    # The escapes that start before the cut leave their last digits, and continuation bytes have lost their lead byte.
+    # Skip the last digits of an escape that starts before the cut, and continuation bytes without their lead byte.
     start = len(encoded) + length
     for back in (1, 2):
         if encoded[start - back : start - back + 1] == b"%":
@@ -200,15 +209,15 @@ def _cut(encoded: bytes, length: int) -> bytes:
 
 
 def describe_exception(error: BaseException, style: str) -> str:
-    """Return what a client may read of an exception in a handler.
+    """Return the status details for an exception in a handler.
 
     Args:
-        error: What the handler raised.
-        style: ``"traceback"`` (as Ray Serve's guide says), ``"message"`` or ``"none"``.
+        error: The handler's exception.
+        style: ``"traceback"`` (as in Ray Serve's gRPC guide), ``"message"`` or ``"none"``.
     """
     if style == "traceback":
         frames = _without_server_frames(error.__traceback__)
-        # What Ray tells of an exception in another process is coloured.
+        # Ray colours the text of an exception in another process.
         return _COLOUR.sub("", "".join(traceback.format_exception(type(error), error, frames))).rstrip()
     if style == "message":
         return f"{type(error).__name__}: {error}"

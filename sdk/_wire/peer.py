@@ -1,4 +1,7 @@
-"""Who calls, from what Envoy says of the connection. A client can't forge it: Envoy replaces these headers."""
+"""Address and identity of the client, from headers that Envoy sets. A client can't forge them: Envoy replaces its own.
+
+https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from urllib.parse import unquote
 
 SAN, COMMON_NAME = "x509_subject_alternative_name", "x509_common_name"
 
-# The names that Envoy can give as text are not used: a name that contains `;URI=` would look like two.
+# Not the names that Envoy can add as text: a name that contains `;URI=` would look like two.
 _CERTIFICATE = re.compile(r'(?:\A|;)Cert="([^"]*)"')
 
 
 def peer_of(address: str | None) -> str:
-    """Return a peer in gRPC's form, ``"ipv4:127.0.0.1:50000"``.
+    """Return a peer in gRPC's form, ``"ipv4:127.0.0.1:50000"`` (https://github.com/grpc/grpc/blob/master/doc/naming.md).
 
     Args:
         address: Envoy's ``x-forwarded-for``, ``"127.0.0.1:50000"`` or ``"[::1]:50000"``.
@@ -31,25 +34,25 @@ def peer_of(address: str | None) -> str:
     return f"ipv4:{address}"
 
 
-@functools.lru_cache(maxsize=256)  # a client asks again and again, and reading a certificate costs 0.1 ms
+@functools.lru_cache(maxsize=256)  # a client calls often, and parsing a certificate costs 0.1 ms
 def auth_context_of(scheme: str | None, certificate: str | None) -> Mapping[str, tuple[bytes, ...]]:
-    """Return what is known of an authenticated peer, under gRPC's names; empty for a connection without TLS.
+    """Return the properties of an authenticated peer, under gRPC's names; empty for a connection without TLS.
 
     Args:
         scheme: Envoy's ``x-forwarded-proto``.
-        certificate: Envoy's ``x-forwarded-client-cert``; None when the client has shown none.
+        certificate: Envoy's ``x-forwarded-client-cert``; None if the client has none.
     """
     if scheme != "https":
         return MappingProxyType({})
     found: dict[str, tuple[bytes, ...]] = {"transport_security_type": (b"ssl",)}
-    shown = _CERTIFICATE.search(certificate or "")
-    if shown is not None:
-        found.update(_read(unquote(shown[1])))
+    match = _CERTIFICATE.search(certificate or "")
+    if match is not None:
+        found.update(_read_certificate(unquote(match[1])))
     return MappingProxyType(found)
 
 
-def _read(pem: str) -> dict[str, tuple[bytes, ...]]:
-    from cryptography import x509  # not before a client shows a certificate
+def _read_certificate(pem: str) -> dict[str, tuple[bytes, ...]]:
+    from cryptography import x509  # not before a client has a certificate
     from cryptography.x509.oid import NameOID
 
     certificate = x509.load_pem_x509_certificate(pem.encode())

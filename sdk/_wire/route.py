@@ -1,49 +1,47 @@
-"""The methods that a wire server answers: for each path the handler, and which way of answering fits it."""
+"""One method bound to its handler, with everything looked up once that its calls need."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 
 from sdk._contract.effective_signature import takes_context
 from sdk._contract.implementations import handler_kind
 from sdk._contract.responses import wrong_response
-from sdk._wire.answering import (
-    answer_inflated,
-    answer_stream_async,
-    answer_stream_sync,
-    answer_unary_async,
-    answer_unary_sync,
-)
-from sdk._wire.compression import compressing
 from sdk._wire.frames import FrameError
-from sdk._wire.interceptors import intercept
+from sdk._wire.metadata import INTERNAL
 
 if TYPE_CHECKING:
-    from sdk._wire.call import Call
     from sdk.errors import RpcError
-    from sdk.service import Method, MethodBinding
+    from sdk.service import MethodBinding
 
-_INTERNAL = grpc.StatusCode.INTERNAL
+#: Answers a call: runs the handler and sends its messages. Any: a Call, whose module imports this one.
+Answer: TypeAlias = "Callable[[Any, Route], Awaitable[None]]"
 
 
 class Route:
-    """One method bound to its handler, with everything looked up once that a call needs.
+    """One method bound to its handler.
 
     Args:
         binding: The method and the bound method that answers it.
+
+    Attributes:
+        answer: The way to answer a call, which :mod:`sdk._wire.dispatch` picks.
+        is_async: True if the handler runs on the loop, False if it runs in a thread.
+        is_generator: True if the handler is a generator function.
+        label: The handler's name, for messages.
     """
 
     __slots__ = (
-        "_from_string", "_inflating", "answer", "client_streaming", "handler", "is_generator", "label", "method",
-        "response_type", "server_streaming", "takes_context",
+        "_from_string", "_inflating", "answer", "client_streaming", "handler", "is_async", "is_generator", "label",
+        "method", "response_type", "server_streaming", "takes_context",
     )  # fmt: skip
+
+    answer: Answer
 
     def __init__(self, binding: MethodBinding) -> None:
         method = binding.method
@@ -54,17 +52,16 @@ class Route:
         self.server_streaming = method.cardinality.server_streaming
         self.takes_context = takes_context(binding.handler)
         self.response_type = method.response
-        is_async, self.is_generator = handler_kind(binding.handler)
+        self.is_async, self.is_generator = handler_kind(binding.handler)
         self._from_string: Any = method.request.FromString  # its type knows bytes only
-        self.answer = _answer(method, is_async)
         self._inflating: Route | None = None
 
     @property
     def inflating(self) -> Route:
-        """The same for calls whose one request message may be compressed; others do not pay for it."""
+        """The same route for calls whose one request message may be compressed; other calls do not pay for it."""
         if self._inflating is None:
             self._inflating = copy.copy(self)
-            self._inflating.answer = partial(answer_inflated, self.answer)
+            self._inflating.answer = partial(_inflate_and_answer, self.answer)
         return self._inflating
 
     def decode_request(self, data: bytes | bytearray) -> Any:
@@ -77,7 +74,7 @@ class Route:
             return self._from_string(data)
         except DecodeError as error:
             name = self.method.request.DESCRIPTOR.full_name
-            raise FrameError(_INTERNAL.value[0], f"the request is not a {name}: {error}") from None
+            raise FrameError(INTERNAL, f"the request is not a {name}: {error}") from None
 
     def encode_response(self, response: Any) -> bytes:
         """Return the bytes of a response message.
@@ -91,32 +88,10 @@ class Route:
         return data
 
     def wrong_type(self, value: Any, prefix: str = "") -> RpcError:
-        """Return the error for a handler that answers with something else than its proto says."""
+        """Return the error for a handler that returned something other than its proto declares."""
         return wrong_response(self.method, self.label, value, prefix)
 
 
-def build_routes(
-    bindings: Iterable[MethodBinding],
-    compression: grpc.Compression | None = None,
-    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
-) -> dict[bytes, Route]:
-    """Return the routes by path.
-
-    Args:
-        bindings: The methods and their handlers.
-        compression: How answers are compressed whose handler does not say it.
-        interceptors: What stands between a call and its handler, the outermost first.
-    """
-    routes = {binding.method.path.encode(): Route(binding) for binding in bindings}
-    if interceptors:
-        intercept(routes, interceptors)
-    if compression is not None:
-        for route in routes.values():
-            route.answer = compressing(compression, route.answer)
-    return routes
-
-
-def _answer(method: Method, is_async: bool) -> Callable[[Call, Route], Awaitable[None]]:
-    if method.cardinality.server_streaming:
-        return answer_stream_async if is_async else answer_stream_sync
-    return answer_unary_async if is_async else answer_unary_sync
+async def _inflate_and_answer(answer: Answer, call: Any, route: Route) -> None:
+    await call.inflate()
+    await answer(call, route)

@@ -1,4 +1,7 @@
-"""The answer to a call that ends with an error: its message and trailers, with a ``google.rpc.Status`` that agrees."""
+"""Message and trailers of a call that ends with an error, with a ``google.rpc.Status`` that agrees with them.
+
+https://grpc.io/docs/guides/error/#richer-error-model
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sdk.wire")
 
-# Most bytes of metadata lines beside the message: clients accept trailers of 8 KiB.
+# Most bytes of metadata lines, apart from the message: clients accept trailers of 8 KiB.
 _EXTRA_LIMIT = 6144
 
 
-def answer_of(error: RpcError, trailing: md.Metadata) -> tuple[str, md.Metadata]:
-    """Return the message and the trailing metadata that answer an error.
+def error_trailers(error: RpcError, trailing: md.Metadata) -> tuple[str, md.Metadata]:
+    """Return the message and the trailing metadata for an error.
 
     Args:
-        error: What a handler raised.
+        error: The handler's error.
         trailing: Trailing metadata set so far; it is kept.
 
     Raises:
@@ -47,7 +50,7 @@ def answer_of(error: RpcError, trailing: md.Metadata) -> tuple[str, md.Metadata]
             status = Status.FromString(data)
         except DecodeError:
             logger.warning(
-                "the metadata %r of a %s is no google.rpc.Status and was left out", STATUS_DETAILS, error.code
+                "the metadata %r of a %s is not a google.rpc.Status and was left out", STATUS_DETAILS, error.code
             )
             return error.details, others
     else:
@@ -56,7 +59,7 @@ def answer_of(error: RpcError, trailing: md.Metadata) -> tuple[str, md.Metadata]
 
 
 def _fit(status: Status, others: md.Metadata) -> tuple[str, md.Metadata]:
-    """Return message and metadata with the status, cut to what trailers hold; code and message always stay."""
+    """Return message and metadata with the status, cut to fit into trailers; code and message always stay."""
     count = len(status.details)
 
     def whole() -> md.Metadata:

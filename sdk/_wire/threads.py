@@ -1,4 +1,4 @@
-"""Sync handlers: plain functions and generators run in the server's thread pool, and the loop never waits for them."""
+"""Sync handlers: plain functions and generators run in the host's thread pool, and the loop never waits for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from sdk._wire.call import Call
     from sdk._wire.route import Route
-    from sdk._wire.server import WireServer
 
 logger = logging.getLogger("sdk.wire")
 
@@ -25,73 +24,54 @@ _END = object()
 # Bytes that a sync generator may be ahead of the connection before its thread waits.
 PUMP_BYTES = 1 << 16
 
-# Seconds that a handler's thread may go on after its call has ended before that is worth a warning.
-OUTLIVES_S = 1.0
+# Seconds that a handler's thread may run after the end of its call before a warning is logged.
+OVERRUN_WARNING_S = 1.0
 
 
 async def run_in_thread(call: Call, function: Callable[[], R]) -> R:
-    """Run a function in a thread, with the call's context variables, and return what it returns.
+    """Run a function in a thread, with the call's context variables, and return its result.
 
-    A thread can't be interrupted. When the call is cancelled the function runs on, and keeps its place among the
-    ongoing calls until it returns, so that there are never more than ``max_ongoing_requests`` of them. When that takes
-    long it is logged.
+    A thread can't be interrupted. If the call is cancelled, the function continues, and still counts as ongoing until
+    it returns, so that there are never more than ``max_ongoing_requests`` of them. A warning is logged if that takes
+    long.
     """
-    future = call.server.executor.submit(contextvars.copy_context().run, _without_stop_iteration, function)
+    future = call.host.executor.submit(contextvars.copy_context().run, _without_stop_iteration, function)
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        _keep_place(call, future)
+        _count_thread(call, future)
         raise
-
-
-def on_loop(server: WireServer, function: Callable[[], R]) -> R:
-    """Run a function on the server's loop, from whatever thread this is, and return what it returns.
-
-    What a context sets from a handler's thread and what ends the call on the loop then come one after the other.
-    """
-    if server.is_loop_thread():
-        return function()
-    future: Future[R] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except Exception as error:
-            future.set_exception(error)
-
-    server.loop.call_soon_threadsafe(run)
-    return future.result()
 
 
 async def pump(call: Call, route: Route, iterator: Iterator[Any]) -> None:
     """Send every message of an iterator that runs in a thread, in batches, no faster than the client takes them."""
     shared = _Pump(call, route, iterator)
-    future = call.server.executor.submit(contextvars.copy_context().run, shared.produce)
+    future = call.host.executor.submit(contextvars.copy_context().run, shared.produce)
     try:
         while await shared.send_batch():
             pass
         await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        _keep_place(call, future)
+        _count_thread(call, future)
         raise
     finally:
         shared.stop()
 
 
 async def iterate_in_thread(call: Call, iterator: Iterator[Any]) -> AsyncIterator[Any]:
-    """Yield the items of an iterator that runs in a thread; every item costs a hop, unlike with :func:`pump`."""
-    steps = _Steps(iterator)
+    """Yield the items of an iterator that runs in a thread; unlike with :func:`pump`, each item costs a hop."""
+    steps = _ThreadSteps(iterator)
     try:
         while (item := await run_in_thread(call, steps.next)) is not _END:
             yield item
     finally:
-        # Not awaited: the call may be over while a step still runs. Refused when the server stops, and all ends.
+        # Not awaited: the call may be over while a step still runs. Refused after the server has stopped.
         with contextlib.suppress(RuntimeError):
-            call.server.executor.submit(steps.close)
+            call.host.executor.submit(steps.close)
 
 
-class _Steps:
-    """Takes one item after another from an iterator, in whatever threads, with the context variables of one."""
+class _ThreadSteps:
+    """Takes one item after another from an iterator, in any threads, with the context variables of one."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
@@ -105,7 +85,7 @@ class _Steps:
             return _END if self._closed else self._run(next, self._iterator, _END)
 
     def close(self) -> None:
-        """Close a generator, when the step that runs is over."""
+        """Close a generator once the running step is over."""
         with self._lock:
             self._closed = True
             close = getattr(self._iterator, "close", None)
@@ -127,7 +107,7 @@ class ThreadIterator:
 
     def __next__(self) -> Any:
         try:
-            return asyncio.run_coroutine_threadsafe(self._next(), self._call.server.loop).result()
+            return asyncio.run_coroutine_threadsafe(self._next(), self._call.host.loop).result()
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -136,7 +116,7 @@ class ThreadIterator:
 
 
 class ThreadContext:
-    """A context that an interceptor has wrapped, for a handler in a thread: what is async in it is waited for."""
+    """A context that an interceptor has wrapped, for a handler in a thread: its async methods block until done."""
 
     __slots__ = ("_call", "_context")
 
@@ -144,9 +124,9 @@ class ThreadContext:
         object.__setattr__(self, "_call", call)
         object.__setattr__(self, "_context", context)
 
-    @property  # type: ignore[misc]  # nobody is to set it
+    @property  # type: ignore[misc]  # read-only
     def __class__(self) -> Any:
-        # isinstance() says of it what it says of the one behind it.
+        # isinstance() sees the class of the wrapped context.
         return self._context.__class__
 
     def __reduce__(self) -> Any:
@@ -161,10 +141,10 @@ class ThreadContext:
 
     def _wait_for(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = method(*args, **kwargs)
-        server = self._call.server
-        if not isinstance(result, Awaitable) or server.is_loop_thread():
+        host = self._call.host
+        if not isinstance(result, Awaitable) or host.is_loop_thread():
             return result
-        return asyncio.run_coroutine_threadsafe(_await(result), server.loop).result()
+        return asyncio.run_coroutine_threadsafe(_await(result), host.loop).result()
 
 
 async def _await(result: Awaitable[R]) -> R:
@@ -172,7 +152,7 @@ async def _await(result: Awaitable[R]) -> R:
 
 
 class _Pump:
-    """What the producing thread and the loop share. The condition guards every attribute behind it."""
+    """State that the producing thread and the loop share. The condition guards every attribute after it."""
 
     def __init__(self, call: Call, route: Route, iterator: Iterator[Any]) -> None:
         self._call = call
@@ -186,13 +166,13 @@ class _Pump:
         self._stopped = False
 
     def produce(self) -> None:
-        """Take messages from the iterator until it ends or nobody wants more; in the thread."""
+        """Take messages from the iterator until it ends or the call does; in the thread."""
         call, encode = self._call, self._encode
         try:
             for response in self._iterator:
                 flag, data = 0, encode(response)
                 if call.compressor is not None:
-                    flag, data = call.compressor.pack(data)
+                    flag, data = call.compressor.compress(data)
                 with self._condition:
                     while self._bytes > PUMP_BYTES and not self._stopped:
                         self._condition.wait()
@@ -214,10 +194,10 @@ class _Pump:
                     self._wake()
 
     def _wake(self) -> None:
-        self._call.server.on_loop(self._ready.set)
+        self._call.host.call_soon(self._ready.set)
 
     async def send_batch(self) -> bool:
-        """Send what is there, waiting for something first; on the loop. Returns False after the last message."""
+        """Wait for messages and send them; on the loop. Return False after the last one."""
         await self._ready.wait()
         with self._condition:
             self._ready.clear()
@@ -233,7 +213,7 @@ class _Pump:
         return not ended
 
     def stop(self) -> None:
-        """Nobody wants more."""
+        """Stop the thread at its next message: the call is over."""
         with self._condition:
             self._stopped = True
             self._condition.notify()
@@ -243,33 +223,33 @@ def _without_stop_iteration(function: Callable[[], R]) -> R:
     try:
         return function()
     except StopIteration as error:
-        # A future refuses StopIteration; as in a coroutine it can only be a mistake of the handler.
+        # A future refuses StopIteration. As in a coroutine, it is a bug of the handler.
         raise RuntimeError("the handler raised StopIteration") from error
 
 
-def _keep_place(call: Call, future: Future[Any]) -> None:
-    """Count the call as ongoing until its thread has ended, too, when it has begun."""
+def _count_thread(call: Call, future: Future[Any]) -> None:
+    """Count the call as ongoing until its thread has ended, too, if it has begun."""
     if future.cancel() or future.done():
         return
     call.running += 1
-    server = call.server
-    warning = server.loop.call_later(OUTLIVES_S, _warn, call)
+    host = call.host
+    warning = host.loop.call_later(OVERRUN_WARNING_S, _warn_overrun, call)
 
-    def give_back() -> None:
+    def release() -> None:
         warning.cancel()
         call.running -= 1
         if not call.running:
-            server.release()
+            host.release_slot()
 
-    future.add_done_callback(lambda _: server.on_loop(give_back))
+    future.add_done_callback(lambda _: host.call_soon(release))
 
 
-def _warn(call: Call) -> None:
+def _warn_overrun(call: Call) -> None:
     logger.warning(
-        "%s still runs %g s after its call ended, request_id %s; its thread keeps one of the %d places "
-        "(max_ongoing_requests) until it returns: a sync handler can ask grpc_context.is_active()",
+        "%s still runs %g s after its call ended, request_id %s; its thread counts as one of the %d ongoing requests "
+        "(max_ongoing_requests) until it returns: a sync handler can poll grpc_context.is_active()",
         call.path.decode("latin-1"),
-        OUTLIVES_S,
+        OVERRUN_WARNING_S,
         call.request_id,
-        call.server.settings.max_ongoing_requests,
+        call.host.settings.max_ongoing_requests,
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 import grpc.aio
 
-from sdk._wire.route import build_routes
+from sdk._wire.dispatch import build_routes
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

@@ -177,9 +177,9 @@ class Runtime:
         server = WireServer(
             bindings,
             wire_settings(replica.deployment, self.options),
-            enter=replica.enter_call,
-            leave=replica.leave_call,
-            translate=translate,
+            on_start=replica.enter_call,
+            on_cancel=replica.leave_call,
+            translate_error=translate,
             application=replica.application,
             compression=definition.compression,
             interceptors=interceptors,

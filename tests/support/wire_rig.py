@@ -1,4 +1,4 @@
-"""A connection to the wire server without sockets: Envoy's side of it, and a loop to run a test on."""
+"""Envoy's side of a connection to the wire server, without sockets, and a loop for tests."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ import grpc
 import grpc.aio
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix, unpack_prefix
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 from sdk.service import Cardinality, Method, MethodBinding
 from tests.support.loops import PATIENCE_S
 
-_ALIVE, _ = os.pipe()  # for the sweep, which asks the kernel whether a peer is still there
+_ALIVE, _ = os.pipe()  # for the reaper, which polls the kernel for disconnected peers
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until something is true that another thread, or a timer, makes true.
+    """Wait until a condition holds that another thread, or a timer, makes true.
 
     Raises:
-        TimeoutError: It is not.
+        TimeoutError: It does not hold in time.
     """
 
-    async def look() -> None:
+    async def poll() -> None:
         while not condition():
             await asyncio.sleep(0.002)
 
-    await asyncio.wait_for(look(), PATIENCE_S)
+    await asyncio.wait_for(poll(), PATIENCE_S)
 
 
 async def until_it_waits_for_its_client(peer: Peer) -> None:
-    """Wait until the handler of the running call waits: its client takes nothing."""
+    """Wait until the handler of the ongoing call waits for a client that reads nothing."""
 
     def is_waiting() -> bool:
         call = peer.connection._call
@@ -49,7 +49,7 @@ async def until_it_waits_for_its_client(peer: Peer) -> None:
 
 
 async def turns(count: int = 20) -> None:
-    """Let the loop do what is ready now, and what follows from it; no time passes."""
+    """Run a number of turns of the loop; no time passes."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -60,7 +60,7 @@ class FakeTransport:
         self.reading = True
         self.closed = False
         self.aborted = False
-        self.ended = False  # our side has said that nothing more comes
+        self.ended = False  # our side has sent its end of file
         self.unsent = 0
         self.family = socket.AF_UNIX
         self.on_write: Callable[[], object] = lambda: None
@@ -112,7 +112,7 @@ class Peer:
 
     def __init__(self, server: WireServer) -> None:
         self.transport = FakeTransport()
-        self.connection = Connection(server)
+        self.connection = server.new_connection()
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
 
     def head(self, method: str, *, http: str = "POST", content_type: str = "application/grpc", **headers: str) -> None:
@@ -153,13 +153,13 @@ class Peer:
             try:
                 await asyncio.wait_for(written.wait(), PATIENCE_S)
             except TimeoutError:
-                raise AssertionError(f"no end of an answer: {self.transport.written!r}") from None
+                raise AssertionError(f"the response has no end: {self.transport.written!r}") from None
         return self.trailers()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer: header lines, messages with their flags, trailer lines."""
+    """A whole response: header lines, messages with their flags, trailer lines."""
 
     head: list[tuple[str, str]]
     messages: list[tuple[int, bytes]]
@@ -203,7 +203,7 @@ async def serving() -> AsyncIterator[Serve]:
     def serve(
         settings: WireSettings | None = None,
         compression: grpc.Compression | None = None,
-        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         **handlers: tuple[Cardinality, Any],
     ) -> WireServer:
         bindings = [
@@ -211,7 +211,7 @@ async def serving() -> AsyncIterator[Serve]:
             for name, (cardinality, handler) in handlers.items()
         ]
         server = WireServer(bindings, settings, compression=compression, interceptors=interceptors)
-        server.attach(asyncio.get_running_loop())
+        server.host.attach(asyncio.get_running_loop())
         servers.append(server)
         return server
 
@@ -227,7 +227,7 @@ CLIENT, BIDI = Cardinality.STREAM_UNARY, Cardinality.STREAM_STREAM
 
 
 async def ask(handler: Any, cardinality: Cardinality = UNARY, interceptors: Any = (), **headers: str) -> Answer:
-    """Return what one call of a handler answers; its one request message is the number 7."""
+    """Return the response to one call of a handler; its one request message is the number 7."""
     async with serving() as serve:
         settings = WireSettings(error_details="message")
         peer = Peer(serve(settings=settings, interceptors=interceptors, Get=(cardinality, handler)))

@@ -1,7 +1,7 @@
 """Fuzzing of the wire server without sockets: valid requests, mutated, in pieces.
 
-``make fuzz`` runs first what failed before, then for FUZZ_SECONDS (60) what it makes from a new seed. An input that
-fails is stored in ``fuzz-failures/``; this replays one:
+``make fuzz`` replays the inputs that failed before, then makes new ones from a new seed for FUZZ_SECONDS (60). An input
+that fails is stored in ``fuzz-failures/``; to replay one:
 
     .venv/bin/python -m tests.wire.fuzzing --replay fuzz-failures/….json
 """
@@ -26,9 +26,9 @@ import uvloop
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import current_context
-from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 from sdk.service import Method, MethodBinding
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
@@ -37,13 +37,13 @@ FAILURES = Path("fuzz-failures")
 
 @dataclass(frozen=True)
 class Step:
-    """What the peer does next: send hex bytes, let the server work, pause or resume taking what it writes."""
+    """Next action of the peer: send hex bytes, let the server run, pause or resume reading its responses."""
 
     does: str
     data: str = ""
 
 
-# -- what is sent ----------------------------------------------------------------------------------
+# -- requests -------------------------------------------------------------------------------------
 
 
 def request(rng: random.Random, number: int) -> bytes:
@@ -82,7 +82,7 @@ TOKENS = [
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:
-    """Return the bytes with one thing changed."""
+    """Return the bytes with one mutation."""
     at, end = sorted((rng.randint(0, len(data)), rng.randint(0, len(data))))
     end = min(end, at + rng.choice([1, 2, 8, 100]))
     kind = rng.randrange(7)
@@ -101,7 +101,7 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
 
 
 def make_input(rng: random.Random) -> list[Step]:
-    """Return what a peer does with one connection."""
+    """Return the actions of a peer on one connection."""
     steps: list[Step] = []
     for number in range(rng.choice([1, 1, 2, 3])):
         data = request(rng, number)
@@ -118,7 +118,7 @@ def make_input(rng: random.Random) -> list[Step]:
     return steps
 
 
-# -- who answers -----------------------------------------------------------------------------------
+# -- handlers --------------------------------------------------------------------------------------
 
 
 async def unary(request: Int32Value) -> StringValue:
@@ -143,12 +143,12 @@ async def raises(request: Int32Value) -> StringValue:
     raise KeyError(request.value)
 
 
-class Wrong(Exception):
-    """The server did something that it must never do; the text says what."""
+class FuzzFailure(Exception):
+    """Error of the server that must never happen."""
 
 
-class _Complaints(logging.Handler):
-    """Notes what the server logs, apart from what the handler that raises is logged for."""
+class _UnexpectedLogs(logging.Handler):
+    """Collects log records, apart from those for the handler that raises."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -160,7 +160,7 @@ class _Complaints(logging.Handler):
 
 
 class Fuzzer:
-    """A server, and peers that do one input after another to it. Runs on a loop; while it is entered, logs count."""
+    """A server, and peers that run one input after another. Needs a running loop; while entered, it checks the logs."""
 
     def __init__(self) -> None:
         cardinalities = {"Unary": UNARY, "Count": SERVER, "Total": CLIENT, "Echo": BIDI, "Raises": UNARY}
@@ -172,33 +172,33 @@ class Fuzzer:
                 for name, handler in handlers.items()
             ],
             WireSettings(max_receive_message_length=1000, error_details="message"),
-            enter=lambda call: self.entered.append(call.request_id),
+            on_start=lambda call: self.entered.append(call.request_id),
         )
-        self.server.attach(asyncio.get_running_loop())
-        self.complaints = _Complaints()
+        self.server.host.attach(asyncio.get_running_loop())
+        self.unexpected_logs = _UnexpectedLogs()
         self.calls = self.ok = self.refused = 0
 
     def __enter__(self) -> Fuzzer:
         logger = logging.getLogger("sdk.wire")
-        logger.addHandler(self.complaints)
+        logger.addHandler(self.unexpected_logs)
         self._propagated, logger.propagate = logger.propagate, False
         return self
 
     def __exit__(self, *_: object) -> None:
         logger = logging.getLogger("sdk.wire")
-        logger.removeHandler(self.complaints)
+        logger.removeHandler(self.unexpected_logs)
         logger.propagate = self._propagated
 
     async def run(self, steps: list[Step]) -> None:
-        """Do it.
+        """Run one input.
 
         Raises:
-            Wrong: The server did something that it must never do.
+            FuzzFailure: The server did something that must never happen.
         """
         server = self.server
         self.entered.clear()
         transport = FakeTransport()
-        connection = Connection(server)
+        connection = server.new_connection()
         connection.connection_made(transport)  # type: ignore[arg-type]
         for step in steps:
             if step.does == "send":
@@ -214,35 +214,37 @@ class Fuzzer:
         transport.closed = True
         connection.connection_lost(None)
         await self._turns(50)
-        if server.ongoing or server.connections or server.queue or len(asyncio.all_tasks()) != 1:
-            raise Wrong(f"left over: {server.ongoing} calls, {server.connections} connections, {asyncio.all_tasks()}")
-        if self.complaints.seen:
-            raise Wrong(f"logged: {self.complaints.seen.pop()}")
+        if server.host.ongoing or server.connections or server.host.queue or len(asyncio.all_tasks()) != 1:
+            raise FuzzFailure(
+                f"left over: {server.host.ongoing} calls, {server.connections} connections, {asyncio.all_tasks()}"
+            )
+        if self.unexpected_logs.seen:
+            raise FuzzFailure(f"logged: {self.unexpected_logs.seen.pop()}")
         self._check(transport.written)
 
     async def _turns(self, most: int) -> None:
-        """Let the server work until no call runs."""
+        """Let the server run until no call is ongoing."""
         for _ in range(most):
             await asyncio.sleep(0)
-            if not self.server.ongoing:
+            if not self.server.host.ongoing:
                 return
 
     def _check(self, written: bytes) -> None:
-        answers = list(split_answers(written))
+        answers = list(split_responses(written))
         self.calls += len(self.entered)
         ok = [trailers[b"request_id"].decode("latin-1") for status, trailers in answers if is_ok(trailers)]
         self.ok += len(ok)
         self.refused += sum(status != b"200" for status, _ in answers)
-        # Each answer is that of a call that ran, in the order in which they came.
+        # Each response is that of a call that ran, in the order of their requests.
         calls = iter(self.entered)
         if not all(any(call == answer for call in calls) for answer in ok):
-            raise Wrong(f"answers for {ok} to calls {self.entered}")
+            raise FuzzFailure(f"answers for {ok} to calls {self.entered}")
         if any(status != b"200" for status, _ in answers[:-1]):
-            raise Wrong(f"an answer after a refusal: {written!r}")
+            raise FuzzFailure(f"an answer after a refusal: {written!r}")
 
 
 def is_ok(trailers: dict[bytes, bytes]) -> bool:
-    """Tell whether these trailers end a call that went well."""
+    """Return True for the trailers of a call that succeeded."""
     return trailers.get(b"grpc-status") == b"0"
 
 
@@ -251,11 +253,11 @@ _FIELDS = re.compile(rb"((?:[!-9;-~]+: [^\r\n]*\r\n)*)\r\n")
 _CHUNK = re.compile(rb"([0-9a-f]+)\r\n")
 
 
-def split_answers(data: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Return the status and trailers of each answer; the last may lack its end.
+def split_responses(data: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Return the status and trailers of each response; the last may be incomplete.
 
     Raises:
-        Wrong: The bytes are not a sequence of HTTP/1.1 answers with exactly one end each.
+        FuzzFailure: The bytes are not a sequence of HTTP/1.1 responses with exactly one end each.
     """
     answers: list[tuple[bytes, dict[bytes, bytes]]] = []
     at = 0
@@ -263,7 +265,7 @@ def split_answers(data: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
         status = _STATUS.match(data, at)
         head = status and _FIELDS.match(data, status.end())
         if status is None or head is None:
-            raise Wrong(f"no answer begins at byte {at}: {data!r}")
+            raise FuzzFailure(f"no answer begins at byte {at}: {data!r}")
         fields = _fields(head[1])
         at = head.end()
         if b"content-length" in fields:
@@ -273,20 +275,20 @@ def split_answers(data: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
         while True:
             chunk = _CHUNK.match(data, at)
             if chunk is None and at == len(data):
-                answers.append((status[1], {}))  # the peer went before the end
+                answers.append((status[1], {}))  # the peer left before the end
                 return answers
             if chunk is None:
-                raise Wrong(f"no chunk begins at byte {at}: {data!r}")
+                raise FuzzFailure(f"no chunk begins at byte {at}: {data!r}")
             size = int(chunk[1], 16)
             if not size:
                 break
             at = chunk.end() + size + 2
             if data[at - 2 : at] != b"\r\n":
-                raise Wrong(f"no chunk ends at byte {at}: {data!r}")
+                raise FuzzFailure(f"no chunk ends at byte {at}: {data!r}")
         end = _FIELDS.match(data, chunk.end())
         names = [] if end is None else [line.partition(b": ")[0] for line in end[1].split(b"\r\n")]
         if end is None or names.count(b"grpc-status") != 1 or names.count(b"request_id") != 1:
-            raise Wrong(f"no end of an answer at byte {at}: {data!r}")
+            raise FuzzFailure(f"no end of an answer at byte {at}: {data!r}")
         answers.append((status[1], _fields(end[1])))
         at = end.end()
     return answers
@@ -297,10 +299,15 @@ def _fields(lines: bytes) -> dict[bytes, bytes]:
 
 
 async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = None) -> Fuzzer:
-    """Run inputs of a seed, so many or so long.
+    """Run inputs of a seed.
+
+    Args:
+        seed: Seed of the random generator.
+        inputs: Number of inputs to run.
+        seconds: Seconds to run for.
 
     Raises:
-        Wrong: One failed; the text names the file that replays it.
+        FuzzFailure: One failed; the text names the file that replays it.
     """
     until = None if seconds is None else time.monotonic() + seconds
     number = 0
@@ -313,7 +320,7 @@ async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = 
                 FAILURES.mkdir(exist_ok=True)
                 path = FAILURES / f"{seed}-{number}.json"
                 path.write_text(json.dumps([asdict(step) for step in steps], indent=1))
-                raise Wrong(f"{error}\nreplay: .venv/bin/python -m tests.wire.fuzzing --replay {path}") from error
+                raise FuzzFailure(f"{error}\nreplay: .venv/bin/python -m tests.wire.fuzzing --replay {path}") from error
             number += 1
     print(f"seed {seed}: {number} inputs, {fuzzer.calls} calls ran, {fuzzer.ok} ended OK, {fuzzer.refused} refused")
     return fuzzer
@@ -323,7 +330,7 @@ async def replay(path: Path) -> None:
     """Run one stored input.
 
     Raises:
-        Wrong: It fails still.
+        FuzzFailure: It still fails.
     """
     steps = [Step(**step) for step in json.loads(path.read_text())]
     for step in steps:
@@ -336,11 +343,11 @@ async def replay_all() -> None:
     """Run every stored input.
 
     Raises:
-        Wrong: One fails still; its file is printed last.
+        FuzzFailure: One still fails; its file is printed last.
     """
     stored = sorted(FAILURES.glob("*.json"))
     for path in stored:
-        print(f"replay: .venv/bin/python tests/wire/fuzzing.py --replay {path}")
+        print(f"replay: .venv/bin/python -m tests.wire.fuzzing --replay {path}")
         await replay(path)
     print(f"{len(stored)} inputs failed before, and none does now")
 
@@ -357,7 +364,7 @@ def main() -> int:
         else:
             uvloop.run(replay_all())
             uvloop.run(fuzz(options.seed, seconds=float(os.environ.get("FUZZ_SECONDS", "60"))))
-    except Wrong as error:
+    except FuzzFailure as error:
         print(error)
         return 1
     return 0

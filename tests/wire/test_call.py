@@ -12,8 +12,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import RpcError, current_context
-from sdk._wire.flow import HIGH_WATER
-from sdk._wire.server import WireSettings
+from sdk._wire.call import HIGH_WATER
+from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 from sdk.service import Cardinality
 from tests.support.loops import PATIENCE_S
@@ -45,7 +45,7 @@ async def test_unary(serve: Any) -> None:
     assert not peer.transport.closed
 
 
-async def test_the_request_id_is_envoys_when_the_client_gave_none(serve: Any) -> None:
+async def test_the_request_id_is_envoys_if_the_client_sent_none(serve: Any) -> None:
     peer = Peer(serve(Double=(UNARY, double)))
     peer.call("Double", Int32Value())
     assert (await peer.answered())["request_id"] == "made"
@@ -273,15 +273,15 @@ async def test_a_deadline_ends_the_call_and_cancels_the_handler(serve: Any) -> N
     peer.call("Hang", Int32Value(), grpc__timeout="10m")
     assert (await peer.answered())["grpc-message"] == "Deadline exceeded."
     await turns()
-    assert server.ongoing == 0
+    assert server.host.ongoing == 0
 
 
-async def test_a_client_that_goes_amid_its_stream_never_looks_complete(serve: Any) -> None:
+async def test_a_stream_cut_by_a_disconnect_never_looks_complete(serve: Any) -> None:
     seen: list[str] = []
 
     async def count(requests: AsyncIterator[Int32Value]) -> StringValue:
         try:
-            async for _ in requests:  # one by one: what is shown is when the iterator raises
+            async for _ in requests:  # one by one: the point is when the iterator raises
                 seen.append("message")  # noqa: PERF401
             seen.append("complete")
         except asyncio.CancelledError:
@@ -298,22 +298,22 @@ async def test_a_client_that_goes_amid_its_stream_never_looks_complete(serve: An
     peer.connection.connection_lost(None)
     await turns()
     assert seen == ["message", "cancelled"]
-    assert server.ongoing == server.connections == 0
+    assert server.host.ongoing == server.connections == 0
 
 
-async def test_a_call_that_is_cancelled_before_its_handler_has_begun_gives_its_place_back(serve: Any) -> None:
+async def test_a_call_cancelled_before_its_handler_starts_is_no_longer_ongoing(serve: Any) -> None:
     server = serve(Double=(UNARY, double))
     peer = Peer(server)
     peer.call("Double", Int32Value())
-    assert server.ongoing == 1
+    assert server.host.ongoing == 1
     peer.transport.closed = True
     peer.connection.connection_lost(None)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert server.ongoing == 0
+    assert server.host.ongoing == 0
 
 
-async def test_never_more_handlers_than_allowed_and_a_bounded_queue(serve: Any) -> None:
+async def test_the_number_of_handlers_and_the_queue_are_bounded(serve: Any) -> None:
     go = asyncio.Event()
     running: list[int] = []
 
@@ -328,7 +328,7 @@ async def test_never_more_handlers_than_allowed_and_a_bounded_queue(serve: Any) 
     for peer in peers:
         peer.call("Wait", Int32Value())
     await turns()
-    assert (len(running), server.count_queued()) == (2, 1)
+    assert (len(running), server.host.count_queued()) == (2, 1)
     refused = await peers[3].answered()
     assert refused["grpc-status"] == "8"
     assert refused["grpc-message"] == (
@@ -337,10 +337,10 @@ async def test_never_more_handlers_than_allowed_and_a_bounded_queue(serve: Any) 
     go.set()
     for peer in peers[:3]:
         assert (await peer.answered())["grpc-status"] == "0"
-    assert server.ongoing == 0
+    assert server.host.ongoing == 0
 
 
-async def test_a_thread_that_outlives_its_call_keeps_its_place(serve: Any) -> None:
+async def test_a_thread_that_outlives_its_call_still_counts_as_ongoing(serve: Any) -> None:
     go = threading.Event()
 
     def block(request: Int32Value) -> StringValue:
@@ -352,16 +352,16 @@ async def test_a_thread_that_outlives_its_call_keeps_its_place(serve: Any) -> No
     peer.call("Block", Int32Value())
     assert (await peer.answered())["grpc-status"] == "4"
     await turns()
-    assert server.ongoing == 1
+    assert server.host.ongoing == 1
     go.set()
-    await until(lambda: not server.ongoing)
+    await until(lambda: not server.host.ongoing)
 
 
 @pytest.mark.parametrize(
     ("http", "content_type", "status"),
     [("GET", "application/grpc", b"405"), ("POST", "application/json", b"415")],
 )
-async def test_what_is_no_grpc_call_is_refused(http: str, content_type: str, status: bytes, serve: Any) -> None:
+async def test_requests_other_than_grpc_are_rejected(http: str, content_type: str, status: bytes, serve: Any) -> None:
     peer = Peer(serve(Double=(UNARY, double)))
     peer.head("Double", http=http, content_type=content_type)
     assert peer.transport.written.startswith(b"HTTP/1.1 " + status)
@@ -390,7 +390,7 @@ async def test_bad_requests(raw: bytes, headers: dict[str, str], status: str, sa
 
 
 @in_virtual_time
-async def test_draining_finishes_what_runs_and_then_ends_it(serve: Any) -> None:
+async def test_draining_lets_calls_finish_and_ends_the_rest(serve: Any) -> None:
     go = asyncio.Event()
 
     async def wait(request: Int32Value) -> StringValue:

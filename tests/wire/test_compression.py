@@ -1,4 +1,4 @@
-"""Compressed answers: who asks for them, who gets them, and what must not happen."""
+"""Compressed responses: by choice of a handler, a deployment or an interceptor, and for which clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import current_context
-from sdk._wire.compression import THREAD_BYTES
+from sdk._wire.compression import DEFLATE_IN_THREAD_BYTES
 from sdk.context import ServicerContext
 from tests.support.wire_rig import CLIENT, SERVER, UNARY, Peer
 
@@ -93,7 +93,7 @@ HANDLERS = [
         (NONE, "identity, deflate, gzip", None),
     ],
 )
-async def test_answers_are_compressed_as_asked_when_the_client_understands_it(
+async def test_responses_are_compressed_if_the_client_accepts_it(
     cardinality: Any, make: Any, compression: Any, accepted: str | None, encoding: str | None, serve: Any
 ) -> None:
     peer = Peer(serve(Get=(cardinality, make(compression))))
@@ -108,7 +108,7 @@ async def test_answers_are_compressed_as_asked_when_the_client_understands_it(
         assert StringValue.FromString(plain) == LONG
 
 
-async def test_a_client_stream_is_answered_compressed(serve: Any) -> None:
+async def test_the_response_to_a_client_stream_is_compressed(serve: Any) -> None:
     peer = Peer(serve(Get=(CLIENT, unary_async(GZIP))))
     peer.head("Get", **ACCEPT)
     peer.end()
@@ -117,7 +117,7 @@ async def test_a_client_stream_is_answered_compressed(serve: Any) -> None:
 
 
 @pytest.mark.parametrize(("cardinality", "make"), HANDLERS)
-async def test_a_deployment_compresses_unless_its_handler_says_otherwise(
+async def test_a_deployment_compresses_unless_its_handler_chooses_otherwise(
     cardinality: Any, make: Any, serve: Any
 ) -> None:
     async def plain(request: Any) -> StringValue:
@@ -134,7 +134,7 @@ async def test_a_deployment_compresses_unless_its_handler_says_otherwise(
     assert {flag for flag, _ in answer.messages} == {0}
 
 
-async def test_what_would_not_get_shorter_is_sent_as_it_is(serve: Any) -> None:
+async def test_a_message_that_would_not_get_shorter_is_sent_uncompressed(serve: Any) -> None:
     async def handler(request: Any) -> StringValue:
         ask(GZIP)
         return StringValue(value="x")
@@ -174,7 +174,7 @@ async def skip_and_ask_again(request: Any) -> AsyncIterator[StringValue]:
 
 
 @pytest.mark.parametrize("handler", [skip_first_async, skip_first_sync, skip_before_asking, skip_and_ask_again])
-async def test_one_message_can_be_left_as_it_is(handler: Any, serve: Any) -> None:
+async def test_one_message_can_be_left_uncompressed(handler: Any, serve: Any) -> None:
     peer = Peer(serve(Get=(SERVER, handler)))
     peer.call("Get", Int32Value(), **ACCEPT)
     answer = await peer.answer()
@@ -197,7 +197,7 @@ async def test_the_encoding_is_named_in_initial_metadata_sent_early(serve: Any) 
 
 
 @pytest.mark.parametrize("first", ["message", "metadata"])
-async def test_asking_too_late_is_an_error_that_says_so(first: str, serve: Any) -> None:
+async def test_setting_compression_too_late_is_an_error(first: str, serve: Any) -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> AsyncIterator[StringValue]:
         if first == "message":
             yield LONG
@@ -205,17 +205,17 @@ async def test_asking_too_late_is_an_error_that_says_so(first: str, serve: Any) 
             await grpc_context.send_initial_metadata([])
         with pytest.raises(RuntimeError, match=TOO_LATE):
             grpc_context.set_compression(GZIP)
-        yield StringValue(value="told")
+        yield StringValue(value="late")
 
     peer = Peer(serve(Get=(SERVER, handler)))
     peer.call("Get", Int32Value(), **ACCEPT)
     answer = await peer.answer()
-    assert StringValue.FromString(answer.messages[-1][1]).value == "told"
+    assert StringValue.FromString(answer.messages[-1][1]).value == "late"
 
 
 async def test_an_unknown_compression_is_refused(serve: Any) -> None:
     async def handler(request: Any) -> StringValue:
-        with pytest.raises(ValueError, match="there is no compression 'brotli'"):
+        with pytest.raises(ValueError, match="'brotli' is not a compression"):
             ask("brotli")
         return LONG
 
@@ -248,7 +248,7 @@ async def test_a_long_message_is_compressed_off_the_loop(
 
     handler = unary if cardinality is UNARY else stream
     peer = Peer(serve(compression=GZIP, Get=(cardinality, handler)))
-    for size in (100, THREAD_BYTES):
+    for size in (100, DEFLATE_IN_THREAD_BYTES):
         peer.transport.chunks.clear()
         peer.call("Get", Int32Value(value=size), **ACCEPT)
         answer = await peer.answer()
@@ -267,5 +267,5 @@ async def test_a_call_that_is_cancelled_while_its_message_is_compressed_ends(ser
     await asyncio.sleep(0)
     peer.transport.closed = True  # a write from now on fails
     peer.connection.connection_lost(None)
-    while server.ongoing:
+    while server.host.ongoing:
         await asyncio.sleep(0.001)

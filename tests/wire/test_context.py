@@ -1,4 +1,4 @@
-"""The gRPC context: it has every method of grpc.aio's, of grpc's and of Ray Serve's; what it reads and what it sets."""
+"""The gRPC context: all methods of the contexts of grpc.aio, grpc and Ray Serve, and their effects."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_it_has_each_method_with_a_signature_that_fits(theirs: Any, name: str) -
     assert not getattr(getattr(ServicerContext, name), "__isabstractmethod__", False)
 
 
-async def test_what_the_client_sent() -> None:
+async def test_the_request_can_be_read() -> None:
     def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         assert grpc_context.request_id() == "r"
         assert grpc_context.application() == "app"
@@ -79,8 +79,8 @@ async def test_the_peer(headers: dict[str, str], key: str | None, identities: An
     def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         assert grpc_context.peer() == "ipv4:10.0.0.1:5000"
         assert grpc_context.peer_identity_key() == key
-        told = grpc_context.peer_identities()
-        assert (told and list(told)) == identities
+        names = grpc_context.peer_identities()
+        assert (names and list(names)) == identities
         assert ("transport_security_type" in grpc_context.auth_context()) is ("https" in headers.values())
         assert grpc_context.invocation_metadata() == ()
         return OK
@@ -89,7 +89,7 @@ async def test_the_peer(headers: dict[str, str], key: str | None, identities: An
     assert ("grpc-status", "0") in answer.trailers
 
 
-async def test_what_the_client_did_not_send() -> None:
+async def test_absent_parts_of_the_request_are_empty() -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         assert grpc_context.request_id() == "made"
         for name in ("application", "multiplexed_model_id", "traceparent", "tracestate", "time_remaining"):
@@ -135,7 +135,7 @@ def sets_sync_stream(request: Any, grpc_context: ServicerContext) -> Iterator[St
     ("cardinality", "handler"),
     [(UNARY, sets_async), (UNARY, sets_sync), (SERVER, sets_async_stream), (SERVER, sets_sync_stream)],
 )
-async def test_what_a_handler_sets_is_sent(cardinality: Any, handler: Any) -> None:
+async def test_the_handlers_settings_are_sent(cardinality: Any, handler: Any) -> None:
     answer = await ask(handler, cardinality)
     assert [pair for pair in answer.head if pair[0] == "early"] == [("early", "1"), ("early", "2")]
     assert len(answer.messages) == 1
@@ -227,7 +227,7 @@ async def test_abort(cardinality: Any, handler: Any) -> None:
     ]
 
 
-async def test_abort_with_ok_is_unknown_as_grpcio_has_it() -> None:
+async def test_abort_with_ok_is_unknown_as_in_grpcio() -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         await grpc_context.abort(grpc.StatusCode.OK, "ignored")
         raise AssertionError
@@ -252,7 +252,7 @@ RESERVED = [
 
 
 @pytest.mark.parametrize(("key", "value", "says"), RESERVED)
-async def test_metadata_that_is_not_the_handlers_is_refused(key: str, value: Any, says: str) -> None:
+async def test_reserved_metadata_is_rejected(key: str, value: Any, says: str) -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         for method in (grpc_context.set_trailing_metadata, grpc_context.send_initial_metadata):
             with pytest.raises(ValueError, match=rf"^metadata (key|value of) '{key}' {says}"):
@@ -265,7 +265,7 @@ async def test_metadata_that_is_not_the_handlers_is_refused(key: str, value: Any
 
 
 @pytest.mark.parametrize("metadata", [{"key": "value"}, "text", [("a", "b", "c")], 7])
-async def test_metadata_that_is_no_pairs_is_refused(metadata: Any) -> None:
+async def test_metadata_without_pairs_is_rejected(metadata: Any) -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         with pytest.raises(TypeError, match=r"metadata must be \(key, value\) pairs"):
             grpc_context.set_trailing_metadata(metadata)
@@ -303,7 +303,7 @@ async def test_initial_metadata_is_sent_once(handler: Any) -> None:
     assert "the initial metadata was sent already" in dict(answer.trailers)["grpc-message"]
 
 
-async def test_initial_metadata_of_a_thread_does_not_cross_the_end_of_its_call(
+async def test_initial_metadata_of_a_thread_does_not_race_with_the_end_of_its_call(
     monkeypatch: pytest.MonkeyPatch, serve: Any
 ) -> None:
     go, queued = threading.Event(), threading.Event()
@@ -326,14 +326,14 @@ async def test_initial_metadata_of_a_thread_does_not_cross_the_end_of_its_call(
     await asyncio.sleep(0)
     monkeypatch.setattr(loop, "call_soon_threadsafe", spy)
     go.set()
-    assert queued.wait(10)  # the loop stands still: what the thread has asked for waits while the call ends
+    assert queued.wait(10)  # the loop is blocked: the thread's request waits while the call ends
     peer.connection.end(14, "the end")
     answer = await peer.answer()
     assert ("content-type", "application/grpc") in answer.head
     assert answer.trailers[:2] == [("grpc-status", "14"), ("grpc-message", "the end")]
 
 
-async def test_a_thread_that_sends_initial_metadata_after_the_deadline_spoils_nothing(serve: Any) -> None:
+async def test_initial_metadata_of_a_thread_after_the_deadline_is_dropped(serve: Any) -> None:
     late = threading.Event()
     done = threading.Event()
 

@@ -1,4 +1,4 @@
-"""A replica that is killed amid its answers, and what Envoy reads of them. Real processes, and sockets for Envoy."""
+"""A replica that is killed in the middle of its responses, and the bytes that Envoy reads. With real processes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from sdk._wire.crash_trailers import DIED
 from sdk._wire.frames import pack_prefix
 from tests.support.loops import PATIENCE_S
 
-# A replica with methods that send one message (or none, a long one, or many) and go on for ever. It prints its port and
-# the name of its unix socket.
+# A replica with methods that send one message (or none, a long one, or many) and then hang. It prints its port and the
+# name of its unix socket.
 REPLICA = """
 import asyncio, os, sys
 import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value
 from sdk.service import Cardinality, Method, MethodBinding
-from sdk._wire.crash_trailers import Endings
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.crash_trailers import CrashTrailers
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 
 def binding(name, handler):
     method = Method(name, name, "/t.T/" + name, Cardinality.UNARY_STREAM, Int32Value, BytesValue)
@@ -66,11 +67,11 @@ async def main():
     handlers = one, none, long, beats, whole, short, early
     server = WireServer([binding(each.__name__, each) for each in handlers], WireSettings(1000))
     loop = asyncio.get_running_loop()
-    server.endings = Endings.start(loop)
-    assert server.endings is not None
+    server.host.crash_trailers = CrashTrailers.start(loop)
+    assert server.host.crash_trailers is not None
     print(await server.listen("127.0.0.1"), await server.listen_locally(), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
-    server.endings.close()
+    server.host.crash_trailers.close()
     await server.drain(quiet_s=0, grace_s=0)
 
 uvloop.install()
@@ -124,7 +125,7 @@ class Replica:
         self.process.wait()
 
     def others(self) -> list[int]:
-        """Return the ids of the processes that this one has left or has beside it."""
+        """Return the ids of the processes that this one has started or left behind."""
         wanted = f"{MARK}={self.mark}".encode()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
@@ -167,15 +168,15 @@ def read_rest(connection: socket.socket) -> bytes:
 
 
 def settle(replica: Replica) -> None:
-    """Return when the replica has looked twice at what still goes on, and has gone through its loop since."""
-    # It looks ten times a second. Each answer shows that its loop went round after the time of a look, however late.
+    """Return after two checks of the replica for open responses, and a turn of its loop since."""
+    # It checks twenty times a second. Each response shows that its loop ran after the time of a check, however late.
     for _ in range(3):
         time.sleep(0.11)
         with replica.call("whole") as connection:
             read_until(connection, b"grpc-status: 0")
 
 
-def test_an_answer_that_has_begun_ends_unavailable_with_its_request_id(replica: Replica) -> None:
+def test_an_open_response_ends_unavailable_with_its_request_id(replica: Replica) -> None:
     with replica.call("one") as one, replica.call("early") as early:
         read_until(one, b"one\r\n")
         read_until(early, b"early: yes\r\n\r\n")
@@ -186,8 +187,8 @@ def test_an_answer_that_has_begun_ends_unavailable_with_its_request_id(replica: 
             assert read_rest(connection) == end.encode()
 
 
-def test_an_answer_that_has_not_begun_is_cut(replica: Replica) -> None:
-    # Envoy answers UNAVAILABLE itself then, or sends the call elsewhere.
+def test_a_response_that_has_not_begun_is_cut(replica: Replica) -> None:
+    # Envoy then answers UNAVAILABLE itself, or retries the call on another replica.
     with replica.call("none") as none, replica.call("one") as one:
         read_until(one, b"one\r\n")
         settle(replica)
@@ -195,7 +196,7 @@ def test_an_answer_that_has_not_begun_is_cut(replica: Replica) -> None:
         assert read_rest(none) == b""
 
 
-def test_nothing_is_said_amid_a_message(replica: Replica) -> None:
+def test_no_trailers_are_sent_within_a_message(replica: Replica) -> None:
     with replica.call("long") as long:
         head = read_until(long, b"\r\n\r\n")
         settle(replica)
@@ -205,17 +206,17 @@ def test_nothing_is_said_amid_a_message(replica: Replica) -> None:
     assert b"grpc-status" not in received
 
 
-def test_a_long_message_that_was_read_is_followed_by_the_end(replica: Replica) -> None:
+def test_a_long_message_that_was_read_is_followed_by_trailers(replica: Replica) -> None:
     with replica.call("long") as long:
         left = 16 << 20
         while left > 0:
             left -= len(long.recv(1 << 20))
-        time.sleep(0.5)  # five looks at what slow clients have not taken
+        time.sleep(0.5)  # ten checks for bytes that slow clients have not read
         replica.kill()
         assert read_rest(long).endswith(b"request_id: id of long\r\n\r\n")
 
 
-def test_short_messages_to_envoy_on_the_same_node_never_stand_in_the_way(replica: Replica) -> None:
+def test_short_messages_over_a_unix_socket_never_withhold_the_trailers(replica: Replica) -> None:
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(20) as pool:
         streams = [stack.enter_context(replica.call("beats", is_local=True)) for _ in range(20)]
         for stream in streams:
@@ -230,16 +231,16 @@ def test_short_messages_to_envoy_on_the_same_node_never_stand_in_the_way(replica
             assert end.endswith(b"request_id: id of beats\r\n\r\n")
 
 
-def test_a_client_that_has_not_read_yet_reads_the_end_when_it_does(replica: Replica) -> None:
+def test_a_client_that_has_not_read_yet_reads_the_trailers_later(replica: Replica) -> None:
     with replica.call("beats", is_local=True) as stream:
-        time.sleep(1)  # of the thousand messages the kernel has taken what it has room for
+        time.sleep(1)  # the kernel has taken as many of the thousand messages as fit
         replica.kill()
         received = read_rest(stream)
     assert received.count(_BEAT) > 100
     assert received.endswith(b"request_id: id of beats\r\n\r\n")
 
 
-def test_what_ended_by_itself_ends_once(replica: Replica) -> None:
+def test_a_response_that_ended_normally_ends_once(replica: Replica) -> None:
     with replica.call("whole") as whole:
         answer = read_until(whole, b"request_id: id of whole\r\n\r\n")
         assert b"grpc-status: 0" in answer
@@ -247,14 +248,14 @@ def test_what_ended_by_itself_ends_once(replica: Replica) -> None:
         assert read_rest(whole) == b""
 
 
-def test_a_connection_whose_answer_is_over_closes_with_the_replica(replica: Replica) -> None:
-    # Were it open a moment longer, Envoy might send the next call on it.
+def test_an_idle_connection_closes_with_the_replica(replica: Replica) -> None:
+    # If it stayed open a moment longer, Envoy might send the next call on it.
     with replica.call("one") as one, replica.call("short") as short:
         read_until(short, b"request_id: id of short\r\n\r\n")
         read_until(one, b"one\r\n")
         settle(replica)
-        (survivor,) = replica.others()
-        assert count_sockets(survivor) == 2, "its channel, and the stream that goes on"
+        (other,) = replica.others()
+        assert count_sockets(other) == 2, "its channel, and the open stream"
         replica.kill()
         assert b"grpc-status: 14" in read_rest(one)
 
@@ -267,24 +268,24 @@ def test_a_connection_that_the_replica_closes_is_closed(replica: Replica) -> Non
     with replica.call("one") as one:
         read_until(one, b"one\r\n")
         settle(replica)
-        one.sendall(b"what is this")  # behind the end of the request: refused, and the connection ends
+        one.sendall(b"what is this")  # after the end of the request: rejected, and the connection ends
         rest = read_rest(one)
     assert rest.count(b"grpc-status") == 1
     assert b"grpc-status: 13" in rest
 
 
-def test_signals_are_the_replicas(replica: Replica) -> None:
+def test_signals_do_not_end_the_other_process(replica: Replica) -> None:
     with replica.call("one") as one:
         read_until(one, b"one\r\n")
         settle(replica)
-        (survivor,) = replica.others()
+        (other,) = replica.others()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            os.kill(survivor, number)
+            os.kill(other, number)
         replica.kill()
         assert b"grpc-status: 14" in read_rest(one)
 
 
-def test_a_replica_that_says_goodbye_leaves_nothing(replica: Replica) -> None:
+def test_a_replica_that_shuts_down_leaves_nothing(replica: Replica) -> None:
     assert len(replica.others()) == 1
     assert replica.process.stdin is not None
     replica.process.stdin.close()
@@ -292,18 +293,18 @@ def test_a_replica_that_says_goodbye_leaves_nothing(replica: Replica) -> None:
     await_none(replica.others)
 
 
-def test_a_stopped_survivor_does_not_stop_the_replica(replica: Replica) -> None:
-    (survivor,) = replica.others()
-    os.kill(survivor, signal.SIGSTOP)
+def test_a_stopped_process_does_not_block_the_replica(replica: Replica) -> None:
+    (other,) = replica.others()
+    os.kill(other, signal.SIGSTOP)
     with contextlib.ExitStack() as stack:
-        stack.callback(os.kill, survivor, signal.SIGCONT)
+        stack.callback(os.kill, other, signal.SIGCONT)
         calls = [stack.enter_context(replica.call("one")) for _ in range(400)]  # more than the channel holds
         for call in calls:
             read_until(call, b"one\r\n")
-    # All of them are closed. What could not be told before is told now, and the next answer gets its ending.
+    # All of them are closed. Packets that had no room are sent now, and the next response gets its trailers.
     with replica.call("whole") as whole:
         read_until(whole, b"grpc-status: 0")
-    time.sleep(0.5)  # the replica tries again ten times a second
+    time.sleep(0.5)  # the replica tries again twenty times a second
     with replica.call("one") as one:
         read_until(one, b"one\r\n")
         settle(replica)

@@ -1,4 +1,4 @@
-"""When a replica that leaves does what: no second passes in these tests."""
+"""Timing of a drain, in virtual time: these tests take no time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._replica_protocol import SHUTTING_DOWN
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 from tests.support.virtual_time import in_virtual_time
 from tests.support.wire_rig import UNARY, Peer
 
@@ -33,17 +34,17 @@ def now() -> float:
 
 
 async def trailers(peer: Peer) -> dict[str, str]:
-    """Return the trailers of an answer when it is there."""
+    """Wait for the end of a response, and return its trailers."""
     while b"grpc-status" not in peer.transport.written:
         await asyncio.sleep(0.01)
     return peer.trailers()
 
 
 async def call_every(server: WireServer, interval_s: float, until_s: float) -> list[Peer]:
-    """Call now and then, each time on a connection that is open already, as Envoy does."""
+    """Call at an interval, each time on a connection that is already open, as Envoy does."""
     peers = [Peer(server) for _ in range(round(until_s / interval_s))]
     for peer in peers:
-        if server.closing:
+        if server.host.closing:
             break
         peer.call("At", Int32Value())
         await asyncio.sleep(interval_s)
@@ -51,18 +52,18 @@ async def call_every(server: WireServer, interval_s: float, until_s: float) -> l
 
 
 @in_virtual_time
-async def test_one_that_is_not_called_is_gone_after_the_quiet_time(serve: Any) -> None:
+async def test_without_calls_it_ends_after_the_quiet_time(serve: Any) -> None:
     await serve(**HANDLERS).drain(quiet_s=0.1, grace_s=20)
     assert now() == pytest.approx(0.1, abs=0.01)
 
 
 @in_virtual_time
-async def test_while_calls_come_it_serves_on(serve: Any) -> None:
+async def test_it_serves_while_calls_arrive(serve: Any) -> None:
     server = serve(**HANDLERS)
     calls = asyncio.create_task(call_every(server, 0.05, until_s=1.0))
     await asyncio.sleep(0)
     draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20))
-    while not server.closing:
+    while not server.host.closing:
         await asyncio.sleep(0.01)
     assert 1.0 <= now() <= 1.3
     for peer in await calls:
@@ -71,7 +72,7 @@ async def test_while_calls_come_it_serves_on(serve: Any) -> None:
 
 
 @in_virtual_time
-async def test_calls_that_never_stop_coming_have_a_fourth_of_the_grace(serve: Any) -> None:
+async def test_it_waits_a_fourth_of_the_grace_for_the_last_new_call(serve: Any) -> None:
     server = serve(**HANDLERS)
     calls = asyncio.create_task(call_every(server, 0.05, until_s=60))
     await asyncio.sleep(0)
@@ -91,11 +92,11 @@ async def test_it_ends_with_the_last_call(serve: Any) -> None:
 
 
 @in_virtual_time
-async def test_what_outlives_the_grace_ends_unavailable(serve: Any) -> None:
+async def test_calls_that_outlive_the_grace_end_unavailable(serve: Any) -> None:
     server = serve(**HANDLERS)
     peer = Peer(server)
     peer.call("Sleep", Int32Value(value=100))
-    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, last_words_s=0.5))
+    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, linger_s=0.5))
     answer = await trailers(peer)
     assert now() == pytest.approx(20, abs=0.1)
     assert answer == {"grpc-status": UNAVAILABLE, "grpc-message": SHUTTING_DOWN, "request_id": "made"}
@@ -104,7 +105,7 @@ async def test_what_outlives_the_grace_ends_unavailable(serve: Any) -> None:
 
 
 @in_virtual_time
-async def test_what_waits_for_its_place_has_the_grace_too(serve: Any) -> None:
+async def test_queued_calls_have_the_grace_too(serve: Any) -> None:
     server = serve(settings=WireSettings(max_ongoing_requests=1), **HANDLERS)
     first, second, third = (Peer(server) for _ in range(3))
     for peer in (first, second, third):
@@ -116,12 +117,12 @@ async def test_what_waits_for_its_place_has_the_grace_too(serve: Any) -> None:
 
 
 @in_virtual_time
-async def test_idle_connections_are_waited_for(serve: Any) -> None:
+async def test_it_waits_for_idle_connections(serve: Any) -> None:
     server = serve(**HANDLERS)
     peer = Peer(server)
-    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, leave_s=3))
+    draining = asyncio.create_task(server.drain(quiet_s=0.1, grace_s=20, idle_close_s=3))
     await asyncio.sleep(2)
-    assert not server.closing
+    assert not server.host.closing
     peer.connection.connection_lost(None)
     await draining
     assert now() == pytest.approx(2, abs=0.1)
@@ -129,10 +130,10 @@ async def test_idle_connections_are_waited_for(serve: Any) -> None:
 
 @pytest.mark.parametrize(("grace_s", "leave_s", "took_s"), [(20, 3, 3.1), (4, 3, 1.1), (0, 3, 0.1)])
 @in_virtual_time
-async def test_idle_connections_are_not_waited_for_longer_than_a_fourth_of_the_grace(
+async def test_it_waits_for_idle_connections_a_fourth_of_the_grace_at_most(
     grace_s: float, leave_s: float, took_s: float, serve: Any
 ) -> None:
     server = serve(**HANDLERS)
     Peer(server)
-    await server.drain(quiet_s=0.1, grace_s=grace_s, leave_s=leave_s)
+    await server.drain(quiet_s=0.1, grace_s=grace_s, idle_close_s=leave_s)
     assert now() == pytest.approx(took_s, abs=0.05)

@@ -1,4 +1,4 @@
-"""How much memory a call may cost, and that no call keeps the loop for itself."""
+"""Memory limits of a call, and fair use of the loop."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value, StringValue
 
-from sdk._wire.flow import HIGH_WATER, MESSAGE_COST
+from sdk._wire.call import HIGH_WATER, MESSAGE_COST
 from sdk._wire.frames import pack_prefix
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 from sdk.context import ServicerContext
 from sdk.service import Method, MethodBinding
 from tests.support.loops import on_uvloop
@@ -39,7 +40,7 @@ async def endless_by_write(request: Int32Value, grpc_context: ServicerContext) -
 
 
 @pytest.mark.parametrize("handler", [endless, endless_by_write])
-async def test_a_stream_that_never_waits_lets_other_calls_through_and_ends_when_its_client_goes(
+async def test_a_stream_that_never_waits_yields_to_other_calls_and_ends_with_its_client(
     handler: Any, serve: Any
 ) -> None:
     server = serve(Endless=(SERVER, handler), Double=(UNARY, double))
@@ -51,7 +52,7 @@ async def test_a_stream_that_never_waits_lets_other_calls_through_and_ends_when_
     assert b"grpc-status" not in endless.transport.written
     endless.transport.closed = True
     endless.connection.connection_lost(None)
-    while server.ongoing:
+    while server.host.ongoing:
         await asyncio.sleep(0)
 
 
@@ -69,7 +70,7 @@ async def test_a_flood_of_short_messages_is_stopped(message: bytes, serve: Any) 
     assert not peer.transport.reading
 
 
-async def test_a_body_in_many_short_pieces_costs_what_its_bytes_do(serve: Any) -> None:
+async def test_a_body_in_many_short_pieces_costs_no_more_than_its_bytes(serve: Any) -> None:
     peer = Peer(serve(Double=(UNARY, double)))
     peer.head("Double")
     peer.raw(pack_prefix(0, MIB // 4))
@@ -88,7 +89,7 @@ async def test_a_body_in_many_short_pieces_costs_what_its_bytes_do(serve: Any) -
 
 
 class Client:
-    """A client that reads and writes only when it is told to."""
+    """A client that reads and writes only on request."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -109,7 +110,7 @@ class Client:
         self.writer.write(b"0\r\n\r\n")
 
     async def read_to_the_end(self) -> int:
-        """Read the answer, and return how long it was."""
+        """Read the response, and return its length."""
         total, tail = 0, b""
         while b"grpc-status: 0\r\n" not in tail:
             piece = await self.reader.read(MIB)
@@ -136,7 +137,7 @@ async def over_sockets(settings: WireSettings | None = None, **handlers: Any) ->
 
 
 class Peak:
-    """The most memory that Python objects had while the block ran, in MiB."""
+    """Peak memory of Python objects during a block, in MiB."""
 
     mib: float
 
@@ -168,7 +169,7 @@ sent: list[int] = []
 
 
 async def settled(seen: list[int]) -> int:
-    """Return the length of a list once it grows no more."""
+    """Return the length of a list once it no longer grows."""
     before = -1
     while before != len(seen) or not seen:
         before = len(seen)
@@ -249,7 +250,7 @@ async def give_stream(request: BytesValue) -> AsyncIterator[BytesValue]:
     ("cardinality", "handler"), [(UNARY, take), (BIDI, take_stream), (UNARY, give), (SERVER, give_stream)]
 )
 @on_uvloop
-async def test_a_message_of_100_mb_is_copied_no_more_than_it_must_be(cardinality: Any, handler: Any) -> None:
+async def test_a_message_of_100_mb_is_held_once(cardinality: Any, handler: Any) -> None:
     message = BytesValue(value=LONG).SerializeToString() if handler in (take, take_stream) else b""
 
     async def send(client: Client) -> None:
@@ -270,5 +271,5 @@ async def test_a_message_of_100_mb_is_copied_no_more_than_it_must_be(cardinality
             sender = asyncio.create_task(send(client))
             await client.read_to_the_end()
             await sender
-        assert peak.mib < 1.3 * len(LONG) / MIB  # what is collected, or what is serialised: once
+        assert peak.mib < 1.3 * len(LONG) / MIB  # the received body, or the serialised message: once
         client.writer.close()

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdk._wire.frames import LARGE, Flagged, FrameError, FrameReader, decompress, extend_body, only_message, pack_prefix
+from sdk._wire.frames import (
+    LARGE,
+    FlaggedMessage,
+    FrameError,
+    FrameReader,
+    decompress,
+    extend_body,
+    pack_prefix,
+    single_message,
+)
 
 MAX = 1000
 Cuts = st.lists(st.integers(0, 400), max_size=20)
@@ -25,9 +34,9 @@ def split(body: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def read(reader: FrameReader, pieces: list[bytes]) -> tuple[list[bytes | tuple[int, bytes]], str | None]:
-    """Return what a reader makes of a whole body: its messages, and what is wrong behind them."""
+    """Return the messages that a reader cuts from a whole body, and the error behind them."""
     got: list[bytes | tuple[int, bytes]] = [
-        (message.flag, bytes(message.data)) if isinstance(message, Flagged) else bytes(message)
+        (message.flag, bytes(message.data)) if isinstance(message, FlaggedMessage) else bytes(message)
         for piece in pieces
         for message in reader.feed(piece)
     ]
@@ -36,14 +45,12 @@ def read(reader: FrameReader, pieces: list[bytes]) -> tuple[list[bytes | tuple[i
 
 
 @given(st.lists(st.binary(max_size=50), max_size=8), Cuts)
-def test_messages_come_out_however_the_bytes_are_split(messages: list[bytes], cuts: list[int]) -> None:
+def test_messages_do_not_depend_on_the_split(messages: list[bytes], cuts: list[int]) -> None:
     assert read(FrameReader(MAX), split(b"".join(map(frame, messages)), cuts)) == (messages, None)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=30)), max_size=6), st.binary(max_size=40), Cuts)
-def test_splitting_changes_nothing_of_what_is_wrong(
-    messages: list[tuple[int, bytes]], junk: bytes, cuts: list[int]
-) -> None:
+def test_errors_do_not_depend_on_the_split(messages: list[tuple[int, bytes]], junk: bytes, cuts: list[int]) -> None:
     body = b"".join(frame(message, flag) for flag, message in messages) + junk
     whole = read(FrameReader(30), [body])
     assert read(FrameReader(30), split(body, cuts)) == whole
@@ -51,7 +58,7 @@ def test_splitting_changes_nothing_of_what_is_wrong(
 
 
 @given(st.integers(0, LARGE * 2), st.integers(0, LARGE * 2), st.lists(st.integers(0, LARGE * 5), max_size=6))
-def test_long_messages_come_out_however_they_are_split(first: int, second: int, cuts: list[int]) -> None:
+def test_long_messages_do_not_depend_on_the_split(first: int, second: int, cuts: list[int]) -> None:
     messages = [b"a" * first, b"b" * second, b"c"]
     assert read(FrameReader(LARGE * 2), split(b"".join(map(frame, messages)), cuts)) == (messages, None)
 
@@ -69,7 +76,7 @@ def test_an_incomplete_message_is_an_error_at_the_end() -> None:
     assert (messages, error) == ([b"abc"], "the request ended before its message was complete")
 
 
-def test_a_long_message_is_refused_before_it_is_there_and_after_those_before_it() -> None:
+def test_a_long_message_is_refused_at_its_prefix_and_after_those_before_it() -> None:
     reader = FrameReader(MAX)
     assert reader.feed(frame(b"abc") + pack_prefix(0, 1001)) == [b"abc"]
     assert reader.error is not None
@@ -79,7 +86,7 @@ def test_a_long_message_is_refused_before_it_is_there_and_after_those_before_it(
     )
 
 
-def test_nothing_is_held_of_what_follows_an_error() -> None:
+def test_nothing_is_held_after_an_error() -> None:
     reader = FrameReader(MAX)
     reader.feed(pack_prefix(0, 1001))
     tracemalloc.start()
@@ -110,13 +117,13 @@ def test_a_long_message_is_held_once(size: int) -> None:
 def test_compressed_messages(encoding: bytes, compressed: bytes) -> None:
     reader = FrameReader(MAX, encoding)
     (message,) = reader.feed(frame(compressed, 1))
-    assert isinstance(message, Flagged)
+    assert isinstance(message, FlaggedMessage)
     assert reader.decompress(message) == b"x" * 500
-    assert only_message(frame(compressed, 1), MAX, encoding) == b"x" * 500
+    assert single_message(frame(compressed, 1), MAX, encoding) == b"x" * 500
 
 
 @given(st.binary(max_size=2000), st.sampled_from(["gzip", "deflate"]), st.integers(1, 9))
-def test_what_a_client_compresses_is_what_the_handler_gets(plain: bytes, encoding: str, level: int) -> None:
+def test_compressed_messages_round_trip(plain: bytes, encoding: str, level: int) -> None:
     compressed = gzip.compress(plain, level) if encoding == "gzip" else zlib.compress(plain, level)
     if len(plain) <= MAX:
         assert decompress(1, compressed, encoding.encode(), MAX) == plain
@@ -126,7 +133,7 @@ def test_what_a_client_compresses_is_what_the_handler_gets(plain: bytes, encodin
 
 
 @given(st.binary(max_size=100), st.integers(1, 255), st.sampled_from([b"gzip", b"deflate", b"identity", b"br"]))
-def test_what_is_not_compressed_right_is_refused_with_a_status(data: bytes, flag: int, encoding: bytes) -> None:
+def test_malformed_compression_is_refused_with_a_status(data: bytes, flag: int, encoding: bytes) -> None:
     refused = None
     try:
         decompress(flag, data, encoding, MAX)
@@ -135,7 +142,7 @@ def test_what_is_not_compressed_right_is_refused_with_a_status(data: bytes, flag
     assert refused in ((8, 13, None) if flag == 1 and encoding in (b"gzip", b"deflate") else (13,))
 
 
-def test_a_compressed_bomb_costs_no_more_than_the_limit() -> None:
+def test_a_decompression_bomb_costs_no_more_than_the_limit() -> None:
     bomb = frame(gzip.compress(b"x" * (64 << 20)), 1)
     limit = 1 << 20
     reader = FrameReader(limit, b"gzip")
@@ -166,7 +173,7 @@ def test_a_compressed_bomb_costs_no_more_than_the_limit() -> None:
 )
 def test_wrong_compression(flag: int, message: bytes, encoding: bytes, code: int, says: str) -> None:
     with pytest.raises(FrameError, match=says) as raised:
-        only_message(frame(message, flag), MAX, encoding)
+        single_message(frame(message, flag), MAX, encoding)
     assert raised.value.code == code
 
 
@@ -181,14 +188,14 @@ def test_wrong_compression(flag: int, message: bytes, encoding: bytes, code: int
 )
 def test_a_body_that_is_not_one_message(body: bytes, says: str) -> None:
     with pytest.raises(FrameError, match=says):
-        only_message(body, MAX, b"identity")
+        single_message(body, MAX, b"identity")
 
 
 @pytest.mark.parametrize(
     ("body", "code", "says"),
     [(pack_prefix(0, 1001), 8, "1001 bytes"), (frame(b"abc") + b"d", 13, "more than one message")],
 )
-def test_a_body_is_refused_as_soon_as_it_is_wrong(body: bytes, code: int, says: str) -> None:
+def test_a_malformed_body_is_refused_at_once(body: bytes, code: int, says: str) -> None:
     for cut in range(1, len(body)):
         held: bytes | bytearray = body[:cut]
         with pytest.raises(FrameError, match=says) as raised:
@@ -197,13 +204,13 @@ def test_a_body_is_refused_as_soon_as_it_is_wrong(body: bytes, code: int, says: 
 
 
 @given(st.binary(max_size=300), Cuts)
-def test_one_message_is_the_same_however_its_body_is_split(body: bytes, cuts: list[int]) -> None:
+def test_a_single_message_does_not_depend_on_the_split(body: bytes, cuts: list[int]) -> None:
     def outcome(pieces: list[bytes]) -> bytes | str:
         held: bytes | bytearray = b""
         try:
             for piece in pieces:
                 held = extend_body(held, piece, MAX) if held else piece
-            return bytes(only_message(held, MAX, b"identity"))
+            return bytes(single_message(held, MAX, b"identity"))
         except FrameError as error:
             return str(error)
 

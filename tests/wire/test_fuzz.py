@@ -14,32 +14,32 @@ from tests.wire import fuzzing
 
 @pytest.mark.timeout(600)
 @on_uvloop
-async def test_a_hundred_thousand_inputs_leave_nothing_and_get_their_own_answers() -> None:
+async def test_a_fixed_run_finds_no_error() -> None:
     fuzzer = await fuzzing.fuzz(20_000, inputs=100_000)
     assert fuzzer.ok > 10_000
     assert fuzzer.refused > 10_000
 
 
-def test_the_fuzzer_finds_what_is_wrong_and_replays_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each search has a loop of its own: what one leaves there would be found by the next.
+def test_the_fuzzer_finds_an_error_and_replays_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each search has its own loop: anything that one leaves there would be found by the next.
     as_it_was = Connection.on_message_complete
 
     def swap(self: Connection) -> None:
-        self._call = None  # forgets the call that runs, so that a second one runs beside it
+        self._call = None  # forgets the ongoing call, so that a second one runs at the same time
 
     monkeypatch.setattr(Connection, "on_message_complete", swap)
     monkeypatch.setattr(fuzzing, "FAILURES", tmp_path)
-    with pytest.raises(fuzzing.Wrong, match=r"replay: .*json"):
+    with pytest.raises(fuzzing.FuzzFailure, match=r"replay: .*json"):
         asyncio.run(fuzzing.fuzz(1, inputs=1000))
     (stored,) = tmp_path.iterdir()
-    with pytest.raises(fuzzing.Wrong):
+    with pytest.raises(fuzzing.FuzzFailure):
         asyncio.run(fuzzing.replay(stored))
-    with pytest.raises(fuzzing.Wrong):
+    with pytest.raises(fuzzing.FuzzFailure):
         asyncio.run(fuzzing.replay_all())
     monkeypatch.setattr(Connection, "on_message_complete", as_it_was)
     asyncio.run(fuzzing.replay(stored))
     asyncio.run(fuzzing.replay_all())
-    assert stored.exists(), "what was found is kept"
+    assert stored.exists(), "the failing input is stored"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,6 @@ def test_the_fuzzer_finds_what_is_wrong_and_replays_it(tmp_path: Path, monkeypat
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\ngrpc-status: 0\r\nrequest_id: 1\r\n\r\n0\r\n",
     ],
 )
-def test_the_fuzzer_knows_a_wrong_answer(written: bytes) -> None:
-    with pytest.raises(fuzzing.Wrong):
-        fuzzing.split_answers(written)
+def test_the_fuzzer_rejects_a_malformed_response(written: bytes) -> None:
+    with pytest.raises(fuzzing.FuzzFailure):
+        fuzzing.split_responses(written)

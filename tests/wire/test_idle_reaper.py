@@ -1,4 +1,4 @@
-"""Connections that bring nothing end; what Envoy does is never cut short."""
+"""Connections without progress are ended; Envoy's own are never cut short."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from sdk._wire import idle_reaper as sweep
-from sdk._wire.connection import Connection
-from sdk._wire.idle_reaper import IDLE_S, PATIENCE_S
+from sdk._wire import idle_reaper
+from sdk._wire.idle_reaper import IDLE_TIMEOUT_S, STALL_TIMEOUT_S
 from sdk._wire.server import WireServer
 from sdk.service import Method, MethodBinding
 from tests.support import loops
@@ -41,10 +40,10 @@ async def refuse(requests: AsyncIterator[Int32Value]) -> StringValue:
 
 
 def silent(connection: Any) -> None:
-    """A peer that says nothing."""
+    """A peer that sends nothing."""
 
 
-def amid_the_head(connection: Any) -> None:
+def within_the_head(connection: Any) -> None:
     connection.data_received(GOOD[:40])
 
 
@@ -57,11 +56,11 @@ def after_a_call_in_http_1_0(connection: Any) -> None:
     connection.data_received(head.replace(b"HTTP/1.1", b"HTTP/1.0") + b"content-length: 7\r\n\r\n\0\0\0\0\2\x08\x04")
 
 
-def amid_a_call(connection: Any) -> None:
+def within_a_call(connection: Any) -> None:
     connection.data_received(HEAD % b"Hang")
 
 
-def amid_the_body(connection: Any) -> None:
+def within_the_body(connection: Any) -> None:
     connection.data_received(HEAD % b"Double" + BODY[:5])
 
 
@@ -69,24 +68,24 @@ def answered_and_still_sending(connection: Any) -> None:
     connection.data_received(HEAD % b"Refuse")
 
 
-def refused(connection: Any) -> None:
+def rejected(connection: Any) -> None:
     connection.data_received(b"nonsense")
 
 
 @pytest.mark.parametrize(
     ("does", "patience_s", "said", "how"),
     [
-        (silent, IDLE_S, b"", "closed"),
-        (amid_the_head, PATIENCE_S, b"HTTP/1.1 408 ", "ended"),
-        (after_a_call, IDLE_S, b"HTTP/1.1 200 ", "closed"),
-        (after_a_call_in_http_1_0, PATIENCE_S, b"HTTP/1.1 200 ", "closed"),
-        (amid_a_call, None, b"HTTP/1.1 200 ", ""),
-        (amid_the_body, None, b"", ""),
-        (answered_and_still_sending, PATIENCE_S, b"HTTP/1.1 200 ", "closed"),
-        (refused, PATIENCE_S, b"HTTP/1.1 400 ", "aborted"),
+        (silent, IDLE_TIMEOUT_S, b"", "closed"),
+        (within_the_head, STALL_TIMEOUT_S, b"HTTP/1.1 408 ", "ended"),
+        (after_a_call, IDLE_TIMEOUT_S, b"HTTP/1.1 200 ", "closed"),
+        (after_a_call_in_http_1_0, STALL_TIMEOUT_S, b"HTTP/1.1 200 ", "closed"),
+        (within_a_call, None, b"HTTP/1.1 200 ", ""),
+        (within_the_body, None, b"", ""),
+        (answered_and_still_sending, STALL_TIMEOUT_S, b"HTTP/1.1 200 ", "closed"),
+        (rejected, STALL_TIMEOUT_S, b"HTTP/1.1 400 ", "aborted"),
     ],
 )
-async def test_how_long_a_connection_may_stay(
+async def test_timeout_of_each_phase(
     does: Callable[[Any], None], patience_s: float | None, said: bytes, how: str, serve: Any
 ) -> None:
     server = serve(Double=(UNARY, double), Hang=(BIDI, hang), Refuse=(CLIENT, refuse))
@@ -96,49 +95,49 @@ async def test_how_long_a_connection_may_stay(
         await asyncio.sleep(0)
     transport = peer.transport
     before = (transport.ended, transport.closed)
-    server.sweep.sweep(0)
-    server.sweep.sweep((patience_s or IDLE_S * 10) - 0.001)
+    server.reaper.reap(0)
+    server.reaper.reap((patience_s or IDLE_TIMEOUT_S * 10) - 0.001)
     assert (transport.ended, transport.closed) == before
-    server.sweep.sweep(patience_s or IDLE_S * 20)
+    server.reaper.reap(patience_s or IDLE_TIMEOUT_S * 20)
     assert transport.written.startswith(said)
     assert not how or getattr(transport, how)
     assert how or (transport.ended, transport.closed) == before
     assert transport.aborted == (how == "aborted")
 
 
-async def test_every_call_starts_the_time_again(serve: Any) -> None:
+async def test_each_call_restarts_the_timeout(serve: Any) -> None:
     server = serve(Double=(UNARY, double))
     peer = Peer(server)
-    for now in range(0, int(IDLE_S * 5), int(IDLE_S / 2)):
+    for now in range(0, int(IDLE_TIMEOUT_S * 5), int(IDLE_TIMEOUT_S / 2)):
         peer.connection.data_received(GOOD)
         for _ in range(10):
             await asyncio.sleep(0)
-        server.sweep.sweep(now)
+        server.reaper.reap(now)
     assert not peer.transport.closed
 
 
-async def test_a_peer_that_takes_its_answer_slowly_may_and_one_that_takes_nothing_may_not(serve: Any) -> None:
+async def test_a_slow_reader_may_stay_and_a_stalled_one_may_not(serve: Any) -> None:
     server = serve(Double=(UNARY, double))
     peer = Peer(server)
-    peer.connection.data_received(b"nonsense")  # the answer is out, and the connection is closing
+    peer.connection.data_received(b"nonsense")  # the response is out, and the connection is closing
     for now, unsent in enumerate(range(1000, 0, -100)):
         peer.transport.unsent = unsent
-        server.sweep.sweep(now * (PATIENCE_S - 1))
+        server.reaper.reap(now * (STALL_TIMEOUT_S - 1))
     assert not peer.transport.aborted
-    server.sweep.sweep(now * (PATIENCE_S - 1) + PATIENCE_S)
+    server.reaper.reap(now * (STALL_TIMEOUT_S - 1) + STALL_TIMEOUT_S)
     assert peer.transport.aborted
 
 
-async def test_an_answer_that_nobody_takes_waits_as_long_as_an_idle_connection(serve: Any) -> None:
+async def test_an_unread_response_has_the_idle_timeout(serve: Any) -> None:
     server = serve(Refuse=(CLIENT, refuse))
     peer = Peer(server)
     answered_and_still_sending(peer.connection)
     await peer.answered()
     peer.transport.unsent = 1_000_000  # Envoy stops reading while its own client does
-    server.sweep.sweep(0)
-    server.sweep.sweep(IDLE_S - 1)
+    server.reaper.reap(0)
+    server.reaper.reap(IDLE_TIMEOUT_S - 1)
     assert not peer.transport.closed
-    server.sweep.sweep(IDLE_S)
+    server.reaper.reap(IDLE_TIMEOUT_S)
     assert peer.transport.closed
 
 
@@ -146,25 +145,25 @@ async def test_too_many_connections_are_refused_and_idle_ones_make_room(
     caplog: pytest.LogCaptureFixture, serve: Any
 ) -> None:
     server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
-    server.sweep.limit = 4
+    server.reaper.limit = 4
     busy, *idle = [Peer(server) for _ in range(4)]
-    amid_a_call(busy.connection)
+    within_a_call(busy.connection)
     late = Peer(server)
     assert late.transport.aborted
     assert server.connections == 4
     with caplog.at_level(logging.WARNING):
-        server.sweep.sweep(0)
+        server.reaper.reap(0)
     assert "refused 1 connections: 4 are open" in caplog.text
-    server.sweep.sweep(PATIENCE_S)
+    server.reaper.reap(STALL_TIMEOUT_S)
     assert all(peer.transport.closed for peer in idle)
     assert not busy.transport.closed
 
 
-def test_there_are_file_descriptors_left_for_the_rest() -> None:
+def test_file_descriptors_are_reserved_for_the_process() -> None:
     import resource
 
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert 0 < sweep.most_connections() < files
+    assert 0 < idle_reaper.max_connections() < files
 
 
 # -- with sockets --------------------------------------------------------------------------------
@@ -173,8 +172,8 @@ def test_there_are_file_descriptors_left_for_the_rest() -> None:
 @contextlib.asynccontextmanager
 async def over_sockets(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[int, WireServer]]:
     """Serve handlers at a port, and look for idle connections all the time."""
-    monkeypatch.setattr(sweep, "SWEEP_S", 0.02)
-    monkeypatch.setattr(sweep, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(idle_reaper, "REAP_INTERVAL_S", 0.02)
+    monkeypatch.setattr(idle_reaper, "STALL_TIMEOUT_S", 0.1)
 
     async def never_reads(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
         yield StringValue(value="first")
@@ -207,27 +206,27 @@ async def over_sockets(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[i
         await server.drain(quiet_s=0, grace_s=0)
 
 
-async def gone(server: WireServer) -> None:
+async def until_closed(server: WireServer) -> None:
     async def wait() -> None:
-        while server.connections or server.ongoing:
+        while server.connections or server.host.ongoing:
             await asyncio.sleep(0.01)
 
     await asyncio.wait_for(wait(), loops.PATIENCE_S)
 
 
 @on_uvloop
-async def test_a_refused_peer_reads_why_even_when_it_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rejected_peer_reads_the_reason_even_if_it_still_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     async with over_sockets(monkeypatch) as (port, server):
         for data in (b"GET / HTTP/1.1\r\n\r\n", GOOD[:-6] + b"zz\r\n"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(data)
-            for _ in range(50):  # a reset would throw the answer away
+            for _ in range(50):  # a reset would discard the response
                 writer.write(b"x" * 100_000)
                 await writer.drain()
             answer = await reader.read(-1)
             assert b" 405 " in answer or b"grpc-status: 13" in answer
             writer.close()
-            await gone(server)
+            await until_closed(server)
 
 
 @on_uvloop
@@ -238,7 +237,7 @@ async def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.
         await reader.readuntil(b"\r\n\r\n")
 
     async with over_sockets(monkeypatch) as (port, server):
-        server.sweep.limit = 20
+        server.reaper.limit = 20
         before = await asyncio.open_connection("127.0.0.1", port)
         await call(*before)
         flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
@@ -248,7 +247,7 @@ async def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.
             await call(*before)
             assert server.connections <= 20
             await asyncio.sleep(0.01)
-        while server.connections > 5:  # those that say nothing have made room, the one that is used stays
+        while server.connections > 5:  # silent ones have made room, the used one stays
             await call(*before)
             await asyncio.sleep(0.01)
         after = await asyncio.open_connection("127.0.0.1", port)
@@ -257,11 +256,11 @@ async def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.
             writer.close()
         for client in flood:
             client.close()
-        await gone(server)
+        await until_closed(server)
 
 
 @on_uvloop
-async def test_peers_that_stall_go_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stalled_peers_are_cut_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
     async with over_sockets(monkeypatch) as (port, server):
         stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
         for number, (_, writer) in enumerate(stalled):
@@ -276,11 +275,11 @@ async def test_peers_that_stall_go_and_others_are_served(monkeypatch: pytest.Mon
         for reader, writer in stalled:
             assert (await reader.read(-1)).startswith(b"HTTP/1.1 408 ")
             writer.close()
-        await gone(server)
+        await until_closed(server)
 
 
 @on_uvloop
-async def test_who_never_stops_sending_after_its_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_sends_without_end_after_its_response_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     async with over_sockets(monkeypatch) as (port, server):
         client = socket.create_connection(("127.0.0.1", port))
         client.setblocking(False)
@@ -294,34 +293,34 @@ async def test_who_never_stops_sending_after_its_answer_is_cut(monkeypatch: pyte
 
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             await send()
-        await gone(server)
+        await until_closed(server)
         client.close()
 
 
 @on_uvloop
-async def test_who_never_reads_its_answer_is_cut_when_the_connection_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_never_reads_its_response_is_cut_at_the_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with over_sockets(monkeypatch) as (port, server):
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HEAD % b"Long" + BODY)
-        while server.ongoing or not server.calls:
+        while server.host.ongoing or not server.host.received:
             await asyncio.sleep(0.01)
         await server.drain(quiet_s=0, grace_s=0)
-        await gone(server)
+        await until_closed(server)
         client.close()
 
 
 @pytest.mark.parametrize("how", ["closes", "resets", "closes a unix socket and leaves nothing unread"])
 @on_uvloop
-async def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
-    monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    # Over TCP the end of a client that leaves nothing unread stands behind all that it has sent: then it is the kernel
-    # that notices, after minutes.
+async def test_a_disconnect_is_noticed_while_messages_are_not_read(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    # Over TCP the end of a client that has read everything is queued behind all that it has sent: then the kernel
+    # notices it, after minutes.
 
     async with over_sockets(monkeypatch) as (port, server):
         if "unix" in how:
             client, ours = socket.socketpair()
-            await server.loop.connect_accepted_socket(lambda: Connection(server), ours)
+            await server.host.loop.connect_accepted_socket(lambda: server.new_connection(), ours)
         else:
             client = socket.create_connection(("127.0.0.1", port))
         client.setblocking(False)
@@ -334,18 +333,18 @@ async def test_a_client_that_goes_is_noticed_while_its_messages_are_not_read(
                 await loop.sock_sendall(client, flood)
 
         sending = asyncio.create_task(send())
-        # The handler takes nothing, so the server stops reading.
-        await until(lambda: any(connection.unread_socket is not None for connection in server.sweep.connections))
+        # The handler reads nothing, so the server stops reading.
+        await until(lambda: any(connection.unread_socket is not None for connection in server.reaper.connections))
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sending
-        assert server.ongoing == 1
+        assert server.host.ongoing == 1
         if "unread" in how:
             assert b"first" in await loop.sock_recv(client, 10_000)
         if how == "resets":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        await gone(server)
+        await until_closed(server)
 
 
 @pytest.mark.parametrize("method", [b"Stream", b"Long", b"NeverReads"])
@@ -358,30 +357,30 @@ async def test_a_reset_at_any_time_leaves_nothing(monkeypatch: pytest.MonkeyPatc
             await asyncio.sleep(0.001 * number)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
-        await gone(server)
+        await until_closed(server)
 
 
 @on_uvloop
-async def test_a_peer_that_half_closes_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_half_close_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     async with over_sockets(monkeypatch) as (port, server):
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HEAD % b"NeverReads")
         client.shutdown(socket.SHUT_WR)
-        while not server.calls:
+        while not server.host.received:
             await asyncio.sleep(0.01)
-        await gone(server)
+        await until_closed(server)
         client.close()
 
 
 @on_uvloop
-async def test_dead_peers_are_noticed_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keepalive_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     async with over_sockets(monkeypatch) as (port, server):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         while not server.connections:
             await asyncio.sleep(0.01)
-        (connection,) = server.sweep.connections
+        (connection,) = server.reaper.connections
         accepted = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 5
         writer.close()
-        await gone(server)
+        await until_closed(server)

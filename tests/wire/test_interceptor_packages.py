@@ -1,4 +1,4 @@
-"""Interceptors of two packages, as they are."""
+"""Interceptors of grpc-interceptor and OpenTelemetry, unchanged."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from sdk import current_context
-from tests.support.kinds import HANDLERS, ask, texts
+from tests.support.method_kinds import HANDLERS, ask, texts
 from tests.support.wire_rig import CLIENT, SERVER, UNARY
 
 
 class Counting(AsyncServerInterceptor):
-    """Of grpc-interceptor, as its documentation has it."""
+    """The example of grpc-interceptor's documentation."""
 
     def __init__(self) -> None:
         self.methods: list[str] = []

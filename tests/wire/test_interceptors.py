@@ -13,8 +13,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import RpcError, current_context
-from sdk._wire import answering as handlers
-from tests.support.kinds import (
+from sdk._wire import answering
+from tests.support.method_kinds import (
     HANDLERS,
     ask,
     bidi,
@@ -44,7 +44,7 @@ def wrap(handler: Any, wrapper: Callable[[Any], Any], stream_wrapper: Callable[[
 
 
 class Logging(Base):
-    """Notes what it sees, and signs every response."""
+    """Logs each call, and signs every response."""
 
     def __init__(self, name: str, log: list[str]) -> None:
         self.name, self.log = name, log
@@ -83,19 +83,19 @@ async def test_the_first_interceptor_is_the_outermost(cardinality: Any, handler:
     log: list[str] = []
     answer = await ask(cardinality, handler, Logging("a", log), Logging("b", log), request_id="r")
     assert log == ["a /t.T/Get", "b /t.T/Get", "a in", "b in", "b out", "a out"]
-    signature = "" if handler is server_writes else " b a"  # write() goes past those who wrap the function
+    signature = "" if handler is server_writes else " b a"  # write() bypasses interceptors that wrap the function
     assert texts(answer) == [f"7 r{signature}"] * (2 if cardinality in (SERVER, BIDI) else 1)
     assert answer.trailers == [("grpc-status", "0"), ("request_id", "r")]
 
 
-async def test_without_interceptors_nothing_stands_before_a_handler(serve: Any) -> None:
+async def test_without_interceptors_a_route_is_answered_directly(serve: Any) -> None:
     routes = serve(Get=(UNARY, unary), Stream=(SERVER, server_sync)).routes
-    assert routes[b"/t.T/Get"].answer is handlers.answer_unary_async
-    assert routes[b"/t.T/Stream"].answer is handlers.answer_stream_sync
+    assert routes[b"/t.T/Get"].answer is answering.answer_unary_async
+    assert routes[b"/t.T/Stream"].answer is answering.answer_stream_sync
 
 
 class Metadata(Base):
-    """Sets code and metadata around the handler, through a context of its own."""
+    """Sets code and metadata around the handler, through its own context."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         def unary(inner: Any) -> Any:
@@ -173,7 +173,7 @@ async def test_a_client_stream_without_a_message_is_refused_by_a_unary_handler(s
 
 
 class Answers(Base):
-    """Gives a handler of another kind than the method's."""
+    """Returns a handler of another kind than the method's."""
 
     def __init__(self, handler: Any) -> None:
         self._handler = handler
@@ -200,7 +200,7 @@ async def writes(request: Any, context: Any) -> None:
 
 @pytest.mark.parametrize("function", [sends_bytes, sends_bytes_sync])
 @pytest.mark.parametrize("cardinality", [UNARY, SERVER, CLIENT, BIDI])
-async def test_a_handler_of_another_kind_without_serializers_gets_and_gives_bytes(
+async def test_a_handler_of_another_kind_without_serializers_takes_and_returns_bytes(
     function: Any, cardinality: Any
 ) -> None:
     answer = await ask(cardinality, bidi, Answers(grpc.stream_stream_rpc_method_handler(function)))
@@ -228,7 +228,7 @@ class Renames(Base):
         return await continuation(Details())
 
 
-async def test_an_interceptor_may_lead_to_another_method(serve: Any) -> None:
+async def test_an_interceptor_may_redirect_to_another_method(serve: Any) -> None:
     async def new(request: Int32Value) -> StringValue:
         return StringValue(value="new")
 
@@ -238,7 +238,7 @@ async def test_an_interceptor_may_lead_to_another_method(serve: Any) -> None:
 
 
 class Plain(Base):
-    """Wraps with plain functions: one that hands on what it calls, and one that does something before."""
+    """Wraps with plain functions: one that returns the inner result, and one that does work before."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         threads.clear()
@@ -265,7 +265,7 @@ async def test_a_plain_function_of_an_interceptor_runs_in_a_thread(cardinality: 
 
 
 class Requests(Base):
-    """Looks at the request messages on their way."""
+    """Changes the request messages."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         def wrapper(inner: Any) -> Any:
@@ -300,7 +300,7 @@ class Raises(Base):
     ("error", "status", "message"),
     [(ValueError("broken"), "13", "ValueError: broken"), (RpcError(grpc.StatusCode.ABORTED, "no"), "10", "no")],
 )
-async def test_what_an_interceptor_raises_ends_the_call(error: Exception, status: str, message: str) -> None:
+async def test_an_exception_of_an_interceptor_ends_the_call(error: Exception, status: str, message: str) -> None:
     answer = await ask(UNARY, unary, Raises(error))
     assert answer.trailers[:2] == [("grpc-status", status), ("grpc-message", message)]
 
@@ -354,7 +354,7 @@ async def test_the_handler_is_cancelled_with_its_call(cardinality: Any) -> None:
     assert ended == ["cancelled"]
 
 
-async def test_a_sync_generator_is_closed_when_the_client_goes(serve: Any) -> None:
+async def test_a_sync_generator_is_closed_at_a_disconnect(serve: Any) -> None:
     closed = threading.Event()
 
     def endless(request: Int32Value) -> Iterator[StringValue]:
@@ -371,5 +371,5 @@ async def test_a_sync_generator_is_closed_when_the_client_goes(serve: Any) -> No
         await asyncio.sleep(0.001)
     peer.connection.connection_lost(None)
     assert await asyncio.to_thread(closed.wait, 10)
-    while server.ongoing:
+    while server.host.ongoing:
         await asyncio.sleep(0.001)

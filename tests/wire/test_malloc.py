@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next message, unless the environment says otherwise."""
+"""Freed memory is kept for the next message, unless the environment configures malloc."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# Takes and frees what four calls with a message of 1 MB do, and says how many pages the kernel had to give for it.
+# Allocates and frees like four calls with a message of 1 MB, and prints the number of pages that the kernel supplied.
 PROGRAM = """
 import resource, sys
 from sdk._wire.malloc import keep_freed_memory
@@ -23,7 +23,7 @@ print(keeps, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def run(*arguments: str, **settings: str) -> tuple[bool, int]:
-    """Return whether memory is kept, and the faults of 90 turns."""
+    """Run the program; return True if memory is kept, and the page faults of 90 turns."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         env={**os.environ, **settings},
@@ -36,15 +36,15 @@ def run(*arguments: str, **settings: str) -> tuple[bool, int]:
     return keeps == "True", int(faults)
 
 
-def test_the_pages_of_messages_are_used_again() -> None:
+def test_the_pages_of_messages_are_reused() -> None:
     keeps, faults = run("keep")
     assert keeps
     assert faults < 90, "not one page for each turn, of the thousand that its messages have"
 
 
-def test_without_it_they_are_given_back_each_time() -> None:
+def test_without_it_they_are_returned_each_time() -> None:
     _, faults = run()
-    assert faults > 90 * 50, "the C library keeps them by itself now: this module is no longer needed"
+    assert faults > 90 * 50, "the C library keeps them now: this module is no longer needed"
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])

@@ -42,7 +42,7 @@ def test_too_much_metadata_is_refused(metadata: list[tuple[str, str | bytes]]) -
         md.check(metadata)
 
 
-def test_much_metadata_is_not() -> None:
+def test_metadata_up_to_the_limit_is_accepted() -> None:
     assert len(md.check([("k", "v" * 60)] * 1000)) == 1000
 
 
@@ -70,7 +70,7 @@ def test_a_long_message_loses_its_middle_and_stays_text(text: str, limit: int) -
     unquote_to_bytes(encoded).decode("utf-8")
 
 
-def test_what_is_cut_is_the_middle() -> None:
+def test_a_long_message_is_cut_in_the_middle() -> None:
     text = "first line\n" + "frame\n" * 2000 + "ValueError: ü at the end"
     cut = unquote_to_bytes(md.fit_message(text, 1000)).decode()
     assert cut.startswith("first line\nframe\n")

@@ -1,4 +1,4 @@
-"""A context that travels to another deployment."""
+"""A context that is passed to another deployment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ READ = (
 
 @pytest.fixture(params=[pickle, cloudpickle])
 async def contexts(request: Any, serve: Any) -> tuple[dict[str, Any], ServicerContext]:
-    """What the handler reads, and the context at the other end of two journeys."""
+    """The values that the handler reads, and its context after it was pickled twice."""
     found: list[Any] = []
 
     async def handler(message: Any, grpc_context: ServicerContext) -> StringValue:
@@ -55,7 +55,7 @@ async def contexts(request: Any, serve: Any) -> tuple[dict[str, Any], ServicerCo
     return found[0], found[1]
 
 
-def test_what_the_client_sent_can_be_read_elsewhere(contexts: Any) -> None:
+def test_the_request_can_be_read_elsewhere(contexts: Any) -> None:
     read, context = contexts
     assert {name: getattr(context, name)() for name in READ} == read
     assert 3000 < context.time_remaining() <= 3600
@@ -78,7 +78,7 @@ def test_what_the_client_sent_can_be_read_elsewhere(contexts: Any) -> None:
         ("write", (StringValue(),)),
     ],
 )
-def test_what_is_the_handlers_is_refused_elsewhere(contexts: Any, method: str, arguments: tuple[Any, ...]) -> None:
+def test_methods_of_the_handler_are_refused_elsewhere(contexts: Any, method: str, arguments: tuple[Any, ...]) -> None:
     with pytest.raises(RuntimeError, match=r"passed to another deployment.*raise sdk\.RpcError"):
         getattr(contexts[1], method)(*arguments)
 

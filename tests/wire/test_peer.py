@@ -20,7 +20,7 @@ HEADER = f'Hash=ab12;Cert="{quote(PEM, safe="")}"'
         (None, "unknown"),
     ],
 )
-def test_a_peer_is_written_as_grpc_writes_it(address: str | None, peer: str) -> None:
+def test_a_peer_has_grpcs_form(address: str | None, peer: str) -> None:
     assert peer_of(address) == peer
 
 
@@ -31,12 +31,12 @@ def test_nobody_is_authenticated_without_tls(certificate: str | None) -> None:
 
 
 @pytest.mark.parametrize("certificate", [None, "", "Hash=ab12", 'By=spiffe://server;Hash=ab12;Subject="CN=ann"'])
-def test_tls_alone_tells_no_name(certificate: str | None) -> None:
+def test_tls_without_a_certificate_gives_no_name(certificate: str | None) -> None:
     assert auth_context_of("https", certificate) == {"transport_security_type": (b"ssl",)}
 
 
 @pytest.mark.parametrize("before", ["", "By=spiffe://server;"])
-def test_a_certificate_tells_its_names(before: str) -> None:
+def test_a_certificate_gives_its_names(before: str) -> None:
     assert auth_context_of("https", before + HEADER) == {
         "transport_security_type": (b"ssl",),
         "x509_common_name": (b"ann",),

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from sdk._wire.server import WireSettings
+from sdk._wire.host import WireSettings
 from tests.support.wire_rig import UNARY, Peer, until
 
 
 class Crowd:
-    """A handler, sync or async, that counts itself and waits."""
+    """Handlers, sync and async, that count themselves and wait."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -41,7 +41,7 @@ class Crowd:
 
 
 @pytest.mark.parametrize("kind", ["on_the_loop", "in_a_thread"])
-async def test_a_higher_limit_lets_in_what_waits_and_a_lower_one_holds_back(kind: str, serve: Any) -> None:
+async def test_a_higher_limit_admits_queued_calls_and_a_lower_one_holds_them_back(kind: str, serve: Any) -> None:
     crowd = Crowd()
     settings = WireSettings(max_ongoing_requests=1)
     server = serve(Join=(UNARY, getattr(crowd, kind)), settings=settings)
@@ -49,15 +49,15 @@ async def test_a_higher_limit_lets_in_what_waits_and_a_lower_one_holds_back(kind
     for peer in peers:
         peer.call("Join", Int32Value())
     await until(lambda: crowd.running == 1)
-    assert server.count_queued() == 3
-    server.reconfigure(replace(settings, max_ongoing_requests=3))
+    assert server.host.count_queued() == 3
+    server.host.reconfigure(replace(settings, max_ongoing_requests=3))
     await until(lambda: crowd.running == 3)
-    assert server.count_queued() == 1
-    server.reconfigure(replace(settings, max_ongoing_requests=2))
+    assert server.host.count_queued() == 1
+    server.host.reconfigure(replace(settings, max_ongoing_requests=2))
     peers.append(Peer(server))
     peers[-1].call("Join", Int32Value())
-    assert (crowd.running, server.ongoing, server.count_queued()) == (3, 3, 2)
+    assert (crowd.running, server.host.ongoing, server.host.count_queued()) == (3, 3, 2)
     crowd.go.set()
     for peer in peers:
         assert (await peer.answered())["grpc-status"] == "0"
-    await until(lambda: not server.ongoing)
+    await until(lambda: not server.host.ongoing)

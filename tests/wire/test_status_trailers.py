@@ -1,4 +1,4 @@
-"""Errors with google.rpc details: what a handler raises, and what grpcio-status reads of it at the client."""
+"""Errors with google.rpc details, from the handler to grpcio-status at the client."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ray.exceptions import RayTaskError
 from sdk import RpcError, current_context
 from sdk._serve.replica import translate
 from sdk._wire import metadata as md
-from sdk._wire.server import WireSettings
-from sdk._wire.status_trailers import answer_of
+from sdk._wire.host import WireSettings
+from sdk._wire.status_trailers import error_trailers
 from tests.support.wire_rig import SERVER, UNARY, Answer, Peer, serving
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -33,7 +33,7 @@ INFO = ErrorInfo(reason="EMPTY", domain="example.org", metadata={"a": "b"})
 
 
 class Received:
-    """The client's side of a call that has ended, as grpcio-status wants it."""
+    """The client's side of a finished call, in the form for grpcio-status."""
 
     def __init__(self, answer: Answer) -> None:
         self._trailers = [
@@ -50,7 +50,7 @@ class Received:
         return self._trailers
 
     def status(self) -> Any:
-        """Raises ValueError when the status does not agree with code and message."""
+        """Return the status; ValueError if it does not agree with code and message."""
         return rpc_status.from_call(self)  # type: ignore[arg-type]
 
 
@@ -93,7 +93,7 @@ def raises_in_a_stream(request: Any) -> Any:
         (SERVER, raises_in_a_stream),
     ],
 )
-async def test_the_client_reads_what_the_handler_raised(cardinality: Any, handler: Any) -> None:
+async def test_the_client_reads_the_handlers_error(cardinality: Any, handler: Any) -> None:
     received = await receive(handler, cardinality)
     assert (received.code(), received.details()) == (INVALID, "bad näme")
     status = received.status()
@@ -104,7 +104,7 @@ async def test_the_client_reads_what_the_handler_raised(cardinality: Any, handle
     assert (bad, info) == (BAD, INFO)
 
 
-async def test_metadata_stays_beside_the_details() -> None:
+async def test_metadata_is_kept_with_the_details() -> None:
     async def handler(request: Any) -> StringValue:
         current_context().set_trailing_metadata([("set", "1")])
         raise RpcError(INVALID, "bad", [("raised", "2")], errors=[BAD])
@@ -136,7 +136,7 @@ BIG = ErrorInfo(reason="x" * 5000)
     ],
 )
 @pytest.mark.parametrize("way", ["raise", "abort"])
-async def test_what_is_too_long_for_the_trailers_keeps_code_and_message(
+async def test_errors_too_long_for_the_trailers_keep_code_and_message(
     message: str, errors: list[Any], kept: int | None, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = RpcError(INVALID, message, errors=errors)
@@ -161,7 +161,7 @@ async def test_what_is_too_long_for_the_trailers_keeps_code_and_message(
     assert ("do not fit into the trailers" in caplog.text) is (count < len(errors))
 
 
-async def test_a_traceback_leaves_room_for_the_metadata_that_is_kept() -> None:
+async def test_a_traceback_leaves_room_for_metadata() -> None:
     async def handler(request: Any) -> StringValue:
         current_context().set_trailing_metadata([("k", "v" * 4000)])
         raise ValueError("é" * 5000)
@@ -172,14 +172,14 @@ async def test_a_traceback_leaves_room_for_the_metadata_that_is_kept() -> None:
     assert received.details().startswith("ValueError: é")
 
 
-async def test_a_long_status_that_is_none_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_long_value_that_is_not_a_status_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     received = await receive(raising(RpcError(INVALID, "bad", [("grpc-status-details-bin", b"\xff" * 7000)])))
     assert (received.code(), received.details(), received.status()) == (INVALID, "bad", None)
-    assert "is no google.rpc.Status" in caplog.text
+    assert "is not a google.rpc.Status" in caplog.text
 
 
-class Refused(RpcError):
-    """A user's own error, with a constructor of its own."""
+class UserError(RpcError):
+    """A user's error class with its own constructor."""
 
     def __init__(self, name: str) -> None:
         super().__init__(INVALID, f"{name} is refused", [("who", name)], errors=[BAD])
@@ -187,10 +187,10 @@ class Refused(RpcError):
 
 
 @pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps])
-async def test_it_travels_between_deployments(dumps: Any) -> None:
-    raised = RayTaskError("downstream", "its traceback", Refused("Ann"))
+async def test_it_can_be_pickled(dumps: Any) -> None:
+    raised = RayTaskError("downstream", "its traceback", UserError("Ann"))
     cause = translate(pickle.loads(dumps(raised)))
-    assert isinstance(cause, Refused)
+    assert isinstance(cause, UserError)
     assert (cause.code, cause.details, cause.name, str(cause)) == (
         INVALID, "Ann is refused", "Ann", "INVALID_ARGUMENT: Ann is refused",
     )  # fmt: skip
@@ -200,7 +200,7 @@ async def test_it_travels_between_deployments(dumps: Any) -> None:
     assert len(received.status().details) == 1
 
 
-def test_who_gets_it_need_not_know_its_messages() -> None:
+def test_unknown_messages_are_kept() -> None:
     error = pickle.loads(pickle.dumps(RpcError(INVALID, errors=[BAD])))
     assert [type(message) for message in error.errors] == [AnyMessage]
 
@@ -238,7 +238,7 @@ def test_wrong_arguments(make: Any, kind: type[Exception], says: str) -> None:
 def test_trailers_hold_every_error(text: str, sizes: list[int], others: int) -> None:
     errors = [ErrorInfo(reason="x" * size) for size in sizes]
     trailing = (("k", "v" * others),)
-    message, pairs = answer_of(RpcError(INVALID, text, errors=errors), trailing)
+    message, pairs = error_trailers(RpcError(INVALID, text, errors=errors), trailing)
     extra = len(md.encode(pairs))
     encoded = md.fit_message(message, md.message_room(extra))
     assert extra + len(encoded) + 500 < 8192  # the rest: grpc-status, the request id, what HPACK counts

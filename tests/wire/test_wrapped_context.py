@@ -13,7 +13,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from sdk import current_context
 from sdk.context import ServicerContext
-from tests.support.kinds import ask, texts
+from tests.support.method_kinds import ask, texts
 from tests.support.wire_rig import CLIENT, SERVER, UNARY
 
 Base = grpc.aio.ServerInterceptor
@@ -21,7 +21,7 @@ LOOP = threading.get_ident()  # tests run their loop in their own thread
 
 
 class Wrapped:
-    """A context as interceptors make it: what is async in ``grpc.aio`` is async in it."""
+    """A context that an interceptor has wrapped: methods that are async in ``grpc.aio`` are async in it."""
 
     def __init__(self, context: Any) -> None:
         self.context = context
@@ -138,7 +138,7 @@ async def test_a_handler_has_the_context_that_an_interceptor_wrapped(cardinality
     assert texts(answer) == ["made"]
     assert [pair for pair in answer.head if pair[0] in ("early", "by")] == [("early", "1"), ("by", "wrapper")]
     assert answer.trailers[:2] == [("grpc-status", "15"), ("grpc-message", "set by wrapper for nobody")]
-    assert wraps.contexts[0].threads == [LOOP], "what is async runs on the loop"
+    assert wraps.contexts[0].threads == [LOOP], "async methods run on the loop"
 
 
 def writes_in_a_thread(request: Any, grpc_context: Any) -> Iterator[StringValue]:
@@ -151,17 +151,17 @@ async def test_a_thread_may_write_through_it() -> None:
 
 
 def aborts_in_a_thread(request: Any, grpc_context: Any) -> StringValue:
-    grpc_context.abort(grpc.StatusCode.NOT_FOUND, "told")
+    grpc_context.abort(grpc.StatusCode.NOT_FOUND, "sent")
     raise AssertionError("abort raises")
 
 
-def aborts_amid_a_stream(request: Any, grpc_context: Any) -> Iterator[StringValue]:
+def aborts_within_a_stream(request: Any, grpc_context: Any) -> Iterator[StringValue]:
     yield StringValue(value="first")
-    current_context().abort(grpc.StatusCode.NOT_FOUND, "told")
+    current_context().abort(grpc.StatusCode.NOT_FOUND, "sent")
     raise AssertionError("abort raises")
 
 
-@pytest.mark.parametrize(("cardinality", "handler"), [(UNARY, aborts_in_a_thread), (SERVER, aborts_amid_a_stream)])
+@pytest.mark.parametrize(("cardinality", "handler"), [(UNARY, aborts_in_a_thread), (SERVER, aborts_within_a_stream)])
 async def test_abort_of_a_wrapped_context_ends_a_handler_in_a_thread(cardinality: Any, handler: Any) -> None:
     answer = await ask(cardinality, handler, Wraps())
-    assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "told by wrapper")]
+    assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "sent by wrapper")]

@@ -71,7 +71,7 @@ async def full(replica: Replica) -> None:
     before = unread = 0
     while unread < 100_000 or before != unread:
         await asyncio.sleep(0.2)
-        sockets = [connection.unread_socket for connection in replica.server.sweep.connections]
+        sockets = [connection.unread_socket for connection in replica.server.reaper.connections]
         before, unread = unread, sum(bytes_unread(descriptor) for descriptor in sockets if descriptor is not None)
 
 
@@ -107,7 +107,7 @@ async def test_a_cancellation_overtakes_unread_messages(kind: str, answers: bool
         call.cancel()
         await asyncio.wait_for(ended.wait(), PATIENCE_S)
         await writing
-        assert replica.server.ongoing == 0
+        assert replica.server.host.ongoing == 0
         await replica.server.drain(quiet_s=0, grace_s=0)
 
 
@@ -127,10 +127,10 @@ async def test_a_client_that_still_sends_gets_the_status_of_a_leaving_replica(ki
         channel = grpc.insecure_channel(f"127.0.0.1:{it.port}")
         method = channel.stream_stream(f"/{SERVICE}/Reads")
         calls = [method(itertools.repeat(FLOOD), wait_for_ready=True) for _ in range(20)]
-        while replica.server.ongoing < len(calls):
+        while replica.server.host.ongoing < len(calls):
             await asyncio.sleep(0.01)
-        await replica.server.drain(quiet_s=0, grace_s=0, last_words_s=5)
-        connections = list(replica.server.sweep.connections)
+        await replica.server.drain(quiet_s=0, grace_s=0, linger_s=5)
+        connections = list(replica.server.reaper.connections)
         for connection in connections:  # as the kernel does when the process ends
             connection.abort()
         ends = {await asyncio.to_thread(end, call) for call in calls}

@@ -1,4 +1,4 @@
-"""Peers that are no Envoy: whatever they send or leave out costs little, ends, and disturbs no other call."""
+"""Malformed requests, from peers other than Envoy: each costs little, ends, and disturbs no other call."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
+from sdk._wire.host import WireSettings
 from sdk._wire.http_errors import MAX_HEADER_BYTES
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.server import WireServer
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer
 
 LINE = b"POST /t.T/Double HTTP/1.1\r\n"
@@ -43,7 +44,7 @@ def _nothing_handled() -> None:
 
 
 async def turns() -> None:
-    """Let everything happen that waits for nothing."""
+    """Let the loop run everything that is ready."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -95,7 +96,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("size", [1, 1000, 1 << 20])
 @pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED)
-async def test_a_head_that_is_wrong_is_refused_and_nothing_behind_it_is_read(
+async def test_a_malformed_head_is_rejected_and_nothing_after_it_is_read(
     data: bytes, status: int, size: int, serve: Any
 ) -> None:
     server = serve(Double=(UNARY, double))
@@ -114,7 +115,7 @@ async def test_a_head_that_is_wrong_is_refused_and_nothing_behind_it_is_read(
 
 
 @pytest.mark.parametrize(("data", "status"), REFUSED.values(), ids=REFUSED)
-async def test_what_is_wrong_after_a_good_call_changes_nothing_of_its_answer(
+async def test_a_malformed_request_after_a_good_call_does_not_change_its_response(
     data: bytes, status: int, serve: Any
 ) -> None:
     peer = Peer(serve(Double=(UNARY, double)))
@@ -137,7 +138,7 @@ BAD_BODIES = {
     "a chunk longer than its size": b"3\r\nabcd\r\n",
     "a line end in an extension": b'5;a="b\r\n"\r\n',
     "a length in the trailers": b"0\r\ncontent-length: 5\r\n\r\n",
-    "another request amid the trailers": b"0\r\nPOST /t.T/Double HTTP/1.1\r\n\r\n",
+    "another request within the trailers": b"0\r\nPOST /t.T/Double HTTP/1.1\r\n\r\n",
     "an endless extension": b"5;" + b"a" * 250_000,
     "endless zeros": b"0" * 250_000,
     "an endless trailer": b"0\r\na: " + b"b" * 250_000,
@@ -148,9 +149,7 @@ BAD_BODIES = {
 @pytest.mark.parametrize("size", [1, 1000, 1 << 20])
 @pytest.mark.parametrize("data", BAD_BODIES.values(), ids=BAD_BODIES)
 @pytest.mark.parametrize("method", ["Double", "Hang"])
-async def test_a_body_that_is_wrong_ends_the_call_with_a_status(
-    method: str, data: bytes, size: int, serve: Any
-) -> None:
+async def test_a_malformed_body_ends_the_call_with_a_status(method: str, data: bytes, size: int, serve: Any) -> None:
     server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
     peer = Peer(server)
     peer.head(method)
@@ -161,11 +160,11 @@ async def test_a_body_that_is_wrong_ends_the_call_with_a_status(
     assert trailers["grpc-message"].startswith("the request is malformed: ")
     assert peer.transport.ended
     await turns()
-    assert server.ongoing == 0
+    assert server.host.ongoing == 0
     assert handled == []
 
 
-async def test_trailers_are_no_metadata(serve: Any) -> None:
+async def test_request_trailers_are_not_metadata(serve: Any) -> None:
     peer = Peer(serve(Double=(UNARY, double)))
     peer.connection.data_received(CHUNKED + BODY[:-2] + b"request_id: forged\r\nx: y\r\n\r\n")
     assert (await peer.answered())["request_id"] != "forged"
@@ -183,7 +182,7 @@ async def test_trailers_are_no_metadata(serve: Any) -> None:
         LINE.replace(b" ", b"  ") + b"content-type: application/grpc\r\ncontent-length: 7\r\n\r\n",
     ],
 )
-async def test_what_is_odd_and_unambiguous_is_answered(head: bytes, serve: Any) -> None:
+async def test_odd_but_unambiguous_requests_are_answered(head: bytes, serve: Any) -> None:
     peer = Peer(serve(Double=(UNARY, double)))
     for _ in range(2):
         peer.transport.chunks.clear()
@@ -193,9 +192,7 @@ async def test_what_is_odd_and_unambiguous_is_answered(head: bytes, serve: Any) 
 
 
 @pytest.mark.parametrize("pieces", [[GOOD + GOOD], [GOOD, GOOD], [GOOD + GOOD[:50], GOOD[50:]]])
-async def test_a_second_request_before_the_answer_ends_the_first_and_is_never_answered(
-    pieces: list[bytes], serve: Any
-) -> None:
+async def test_a_pipelined_request_ends_the_first_and_is_never_answered(pieces: list[bytes], serve: Any) -> None:
     peer = Peer(serve(Double=(UNARY, double)))
     for piece in pieces:
         peer.connection.data_received(piece)
@@ -206,7 +203,7 @@ async def test_a_second_request_before_the_answer_ends_the_first_and_is_never_an
     assert peer.transport.ended
 
 
-async def test_a_request_behind_one_that_is_refused_does_not_run(serve: Any) -> None:
+async def test_a_request_after_a_rejected_one_does_not_run(serve: Any) -> None:
     peer = Peer(serve(Double=(UNARY, double)))
     peer.connection.data_received(b"GET / HTTP/1.1\r\n\r\n" + GOOD)
     await turns()
@@ -214,17 +211,17 @@ async def test_a_request_behind_one_that_is_refused_does_not_run(serve: Any) -> 
     assert peer.transport.written.count(b"HTTP/1.1") == 1
 
 
-async def test_who_does_not_take_its_answers_gets_no_more_of_them(serve: Any) -> None:
+async def test_a_peer_that_does_not_drain_its_responses_gets_no_more(serve: Any) -> None:
     peer = Peer(serve(Double=(UNARY, double)))
     peer.connection.data_received(GOOD)
     await peer.answered()
-    peer.connection.pause_writing()  # what the transport does when 64 KiB wait to be sent
+    peer.connection.pause_writing()  # as the transport does when 64 KiB are unsent
     peer.connection.data_received(GOOD)
     assert handled == [4]
     assert peer.transport.ended
 
 
-async def test_the_rest_of_a_request_that_has_its_answer_is_dropped_and_the_next_one_served(serve: Any) -> None:
+async def test_the_rest_of_an_answered_request_is_dropped_and_the_next_one_served(serve: Any) -> None:
     async def refuse(requests: AsyncIterator[Int32Value]) -> StringValue:
         return StringValue(value="enough")
 
@@ -239,7 +236,7 @@ async def test_the_rest_of_a_request_that_has_its_answer_is_dropped_and_the_next
     assert handled == [4]
 
 
-async def test_a_mistake_of_ours_is_logged_answered_and_ends_the_connection(
+async def test_a_bug_of_the_server_is_logged_answered_and_ends_the_connection(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, serve: Any
 ) -> None:
     def fail(self: Connection) -> None:
@@ -255,7 +252,7 @@ async def test_a_mistake_of_ours_is_logged_answered_and_ends_the_connection(
     assert "ZeroDivisionError: ours" in caplog.text
 
 
-async def test_a_request_to_stop_is_never_swallowed(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
+async def test_a_system_exit_is_never_swallowed(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
     def stop(self: Connection) -> None:
         raise SystemExit(3)
 
@@ -299,7 +296,7 @@ async def test_too_much_metadata_ends_its_call_and_the_connection_serves_the_nex
         assert not peer.transport.closed
 
 
-async def test_a_long_body_in_one_piece_with_its_head_is_no_long_head(serve: Any) -> None:
+async def test_a_long_body_read_with_its_head_does_not_count_as_headers(serve: Any) -> None:
     async def length(request: Int32Value) -> StringValue:
         return StringValue(value=str(request.ByteSize()))
 
@@ -311,7 +308,7 @@ async def test_a_long_body_in_one_piece_with_its_head_is_no_long_head(serve: Any
     assert (await peer.answered())["grpc-status"] == "0"
 
 
-async def test_an_unknown_method_is_unimplemented_whatever_is_sent_to_it(serve: Any) -> None:
+async def test_an_unknown_method_is_unimplemented_for_any_body(serve: Any) -> None:
     peer = Peer(serve(settings=WireSettings(max_receive_message_length=1000)))
     peer.head("Unknown")
     for _ in range(3):
@@ -319,7 +316,7 @@ async def test_an_unknown_method_is_unimplemented_whatever_is_sent_to_it(serve: 
     assert (await peer.answered())["grpc-status"] == "12"
 
 
-async def test_an_unknown_encoding_is_named_also_when_more_is_wrong(serve: Any) -> None:
+async def test_an_unknown_encoding_is_named_even_if_the_body_is_malformed(serve: Any) -> None:
     peer = Peer(serve(Double=(UNARY, double)))
     peer.head("Double", grpc__encoding="br")
     peer.send(Int32Value())
@@ -327,18 +324,18 @@ async def test_an_unknown_encoding_is_named_also_when_more_is_wrong(serve: Any) 
     assert (await peer.answered())["grpc-status"] == "12"
 
 
-async def test_a_call_that_ends_while_it_waits_for_a_place_leaves_nothing(serve: Any) -> None:
+async def test_a_call_that_ends_in_the_queue_leaves_nothing(serve: Any) -> None:
     server: WireServer = serve(Hang=(BIDI, hang), Double=(UNARY, double), settings=WireSettings(max_ongoing_requests=1))
     first = Peer(server)
     first.head("Hang")
     peers = [Peer(server) for _ in range(100)]
     for peer in peers:
         peer.call("Double", Int32Value(value=4))
-    assert server.count_queued() == 100
+    assert server.host.count_queued() == 100
     for peer in peers[1:]:
         peer.transport.closed = True
         peer.connection.connection_lost(None)
-    assert server.count_queued() == 1
+    assert server.host.count_queued() == 1
     first.transport.closed = True
     first.connection.connection_lost(None)
     assert (await peers[0].answered())["grpc-status"] == "0"
@@ -346,7 +343,7 @@ async def test_a_call_that_ends_while_it_waits_for_a_place_leaves_nothing(serve:
 
 
 @pytest.mark.parametrize("method", ["Double", "Hang", "Endless"])
-async def test_a_client_that_goes_at_any_byte_leaves_nothing(method: str, serve: Any) -> None:
+async def test_a_disconnect_after_any_byte_leaves_nothing(method: str, serve: Any) -> None:
     async def endless(request: Int32Value) -> AsyncIterator[StringValue]:
         while True:
             yield StringValue()
@@ -363,6 +360,6 @@ async def test_a_client_that_goes_at_any_byte_leaves_nothing(method: str, serve:
         peer.transport.closed = True
         peer.connection.connection_lost(None)
         await turns()
-        assert server.ongoing == server.connections == server.count_queued() == 0
+        assert server.host.ongoing == server.connections == server.host.count_queued() == 0
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     assert not tasks

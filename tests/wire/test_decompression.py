@@ -1,4 +1,4 @@
-"""Compressed requests: what a few bytes can become is made of them in a thread, and other calls do not wait for it."""
+"""Compressed requests: long ones are decompressed in a thread, and do not block other calls."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._wire import frames
-from sdk._wire.frames import INFLATE_BYTES, pack_prefix
-from sdk._wire.server import WireSettings
+from sdk._wire.frames import INFLATE_IN_THREAD_BYTES, pack_prefix
+from sdk._wire.host import WireSettings
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, turns
 
 SHORT = Int32Value(value=7).SerializeToString()
-# A known field, and one that is not known, whose bytes do not get shorter.
+# A known field, and an unknown one, whose bytes do not compress.
 LONG = SHORT + b"\x12\x80\x80\x01" + random.Random(1).randbytes(1 << 14)
 
 
@@ -64,7 +64,7 @@ HANDLERS = [
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The threads in which messages are decompressed."""
+    """Threads that decompress messages."""
     found: list[int] = []
     decompress = frames.decompress
 
@@ -76,8 +76,8 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def test_the_messages_are_what_their_names_say() -> None:
-    assert len(packed(SHORT)) < INFLATE_BYTES <= len(packed(LONG)) - 5
+def test_the_messages_match_their_names() -> None:
+    assert len(packed(SHORT)) < INFLATE_IN_THREAD_BYTES <= len(packed(LONG)) - 5
     assert Int32Value.FromString(LONG).value == 7
 
 
@@ -98,7 +98,7 @@ async def test_a_long_message_is_decompressed_off_the_loop(
     await body(serve)
     here = threading.get_ident()
     in_a_thread = [thread != here for thread in threads]
-    assert in_a_thread == [handler is unary_sync, True], "a sync handler's one message is its thread's work in any case"
+    assert in_a_thread == [handler is unary_sync, True], "a sync handler's one message is always the work of its thread"
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
@@ -111,9 +111,7 @@ async def test_a_long_message_is_decompressed_off_the_loop(
     ],
     ids=["flag", "no gzip", "too long"],
 )
-async def test_what_is_wrong_with_it_is_told(
-    cardinality: Any, handler: Any, data: bytes, says: str, serve: Any
-) -> None:
+async def test_errors_are_reported(cardinality: Any, handler: Any, data: bytes, says: str, serve: Any) -> None:
     peer = Peer(serve(Get=(cardinality, handler), settings=WireSettings(max_receive_message_length=100_000)))
     peer.head("Get", grpc__encoding="gzip")
     peer.raw(data)
@@ -121,9 +119,7 @@ async def test_what_is_wrong_with_it_is_told(
     assert says in (await peer.answered())["grpc-message"]
 
 
-async def test_a_message_is_not_lost_when_the_wait_for_it_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, serve: Any
-) -> None:
+async def test_a_message_is_not_lost_if_the_wait_for_it_times_out(monkeypatch: pytest.MonkeyPatch, serve: Any) -> None:
     go, decompress = threading.Event(), frames.decompress
 
     def slow(*arguments: Any) -> bytes:
@@ -148,7 +144,7 @@ async def test_a_message_is_not_lost_when_the_wait_for_it_is_given_up(
 
 
 @pytest.mark.parametrize(("cardinality", "handler"), [(UNARY, unary), (CLIENT, client)])
-async def test_a_client_that_goes_meanwhile_leaves_nothing(
+async def test_a_disconnect_during_decompression_leaves_nothing(
     cardinality: Any, handler: Any, monkeypatch: pytest.MonkeyPatch, serve: Any
 ) -> None:
     go, began, decompress = threading.Event(), threading.Event(), frames.decompress
@@ -169,5 +165,5 @@ async def test_a_client_that_goes_meanwhile_leaves_nothing(
     peer.transport.closed = True
     peer.connection.connection_lost(None)
     await turns()
-    assert wire.ongoing == 0
+    assert wire.host.ongoing == 0
     go.set()

@@ -1,4 +1,4 @@
-"""Handlers whose client is gone, and threads that outlive their call."""
+"""Handlers whose client has disconnected, and tasks and threads that outlive their call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._wire import threads
 from sdk._wire.call import CANCEL_AGAIN_S
-from sdk._wire.server import WireSettings
+from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 from tests.support.loops import PATIENCE_S
 from tests.support.virtual_time import in_virtual_time
@@ -32,7 +32,7 @@ from tests.support.wire_rig import (
 )
 
 
-async def test_a_call_that_is_cancelled_before_its_handler_starts_gives_its_place_back(serve: Any) -> None:
+async def test_a_call_that_is_cancelled_before_its_handler_starts_is_no_longer_ongoing(serve: Any) -> None:
     async def never(request: Int32Value) -> StringValue:
         raise AssertionError("the client was gone before")
 
@@ -42,7 +42,7 @@ async def test_a_call_that_is_cancelled_before_its_handler_starts_gives_its_plac
     peer.transport.closed = True
     peer.connection.connection_lost(None)
     await turns()
-    assert server.ongoing == 0
+    assert server.host.ongoing == 0
 
 
 async def never_waits(request: Int32Value) -> AsyncIterator[StringValue]:
@@ -63,18 +63,18 @@ async def test_a_handler_that_never_waits_ends_with_its_connection(handler: Any,
     peer.call("Stream", Int32Value())
     peer.connection.pause_writing()
     await until_it_waits_for_its_client(peer)
-    # As uvloop does it: the transport drops what is written and frees the buffer; the loss is told a little later.
+    # Like uvloop: the transport drops writes and frees the buffer, and reports the loss a little later.
     peer.transport.closed = True
     peer.transport.write = lambda data: None  # type: ignore[method-assign]
     peer.connection.resume_writing()
     asyncio.get_running_loop().call_soon(peer.connection.connection_lost, None)
     await turns()
-    assert server.ongoing == 0
+    assert server.host.ongoing == 0
 
 
 @pytest.mark.parametrize("ends_by", ["client", "deadline"])
 async def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(ends_by: str, serve: Any) -> None:
-    told: list[str] = []
+    events: list[str] = []
 
     async def stubborn(request: Int32Value) -> AsyncIterator[StringValue]:
         try:
@@ -83,10 +83,10 @@ async def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(
                 try:
                     await asyncio.Event().wait()
                 except asyncio.CancelledError:
-                    told.append("cancelled")
+                    events.append("cancelled")
         finally:
-            await asyncio.sleep(0.01)  # its own cleanup is not cut short
-            told.append("cleaned up")
+            await asyncio.sleep(0.01)  # the handler's cleanup is not interrupted
+            events.append("cleaned up")
 
     server = serve(Stream=(SERVER, stubborn))
     peer = Peer(server)
@@ -97,8 +97,8 @@ async def test_a_stream_that_swallows_its_cancellation_ends_at_its_next_message(
         peer.connection.connection_lost(None)
     else:
         assert (await peer.answered())["grpc-status"] == "4"
-    await until(lambda: not server.ongoing)
-    assert told == ["cancelled", "cleaned up"]
+    await until(lambda: not server.host.ongoing)
+    assert events == ["cancelled", "cleaned up"]
 
 
 async def waits_once_more(request: Any) -> StringValue:
@@ -112,7 +112,7 @@ async def streams_once_more(request: Any) -> AsyncIterator[StringValue]:
     yield await waits_once_more(request)
 
 
-class WaitsOnceMore(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # its stubs give it no type
+class WaitsOnceMore(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the stubs give it no type
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         return await waits_once_more(details)
 
@@ -154,12 +154,12 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
             first.connection.connection_lost(None)
         began = loop.time()
         await turns()
-        assert (server.ongoing, server.count_queued()) == (1, 1), "it keeps its place while it runs"
-        await until(lambda: not server.count_queued())
+        assert (server.host.ongoing, server.host.count_queued()) == (1, 1), "it counts as ongoing while it runs"
+        await until(lambda: not server.host.count_queued())
         assert loop.time() - began == pytest.approx(CANCEL_AGAIN_S, abs=0.2)
         second.transport.closed = True
         second.connection.connection_lost(None)
-        await until(lambda: not server.ongoing)
+        await until(lambda: not server.host.ongoing)
         assert loop.time() - began == pytest.approx(2 * CANCEL_AGAIN_S, abs=0.4)
         if draining is not None:
             await draining
@@ -167,15 +167,15 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_again(
     with caplog.at_level(logging.WARNING, "sdk.wire"):
         await body(serve)
     assert caplog.messages == [
-        f"/t.T/Wait still runs 10 s after it was cancelled, request_id {number}; it keeps one of the 1 places "
-        "(max_ongoing_requests) until it ends, and is cancelled again: "
+        f"/t.T/Wait still runs 10 s after it was cancelled, request_id {number}; it counts as one of the 1 "
+        "ongoing requests (max_ongoing_requests) until it ends, and is cancelled again: "
         "a handler must not catch asyncio.CancelledError without raising it"
         for number in (1, 2)
     ]
 
 
 @in_virtual_time
-async def test_a_cleanup_has_its_time(serve: Any) -> None:
+async def test_a_cleanup_is_not_cancelled_at_once(serve: Any) -> None:
     cleaned: list[float] = []
 
     async def cleans(request: Int32Value) -> StringValue:
@@ -191,7 +191,7 @@ async def test_a_cleanup_has_its_time(serve: Any) -> None:
         peer = Peer(server)
         peer.call("Clean", Int32Value(), grpc__timeout="1S")
         assert (await peer.answered())["grpc-status"] == "4"
-        await until(lambda: not server.ongoing)
+        await until(lambda: not server.host.ongoing)
 
     await body(serve)
     assert cleaned == [pytest.approx(CANCEL_AGAIN_S, abs=0.1)]
@@ -207,7 +207,7 @@ async def test_a_call_is_ongoing_until_its_task_and_its_threads_have_ended(last:
         go.wait(10)
         return StringValue()
 
-    class RetriesWhenCancelled(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # its stubs give it no type
+    class RetriesWhenCancelled(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the stubs give it no type
         async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
             handler = await continuation(details)
 
@@ -235,12 +235,12 @@ async def test_a_call_is_ongoing_until_its_task_and_its_threads_have_ended(last:
     (end_first,) = ends.values()
     end_first()
     if last == "task":
-        # A pool's thread has ended for its future's callbacks when it takes the next work.
-        await asyncio.gather(*(asyncio.wrap_future(server.executor.submit(int)) for _ in range(2)))
+        # A pool's thread has run the callbacks of its future once it takes the next work item.
+        await asyncio.gather(*(asyncio.wrap_future(server.host.executor.submit(int)) for _ in range(2)))
     await turns()
-    assert server.ongoing == 1
+    assert server.host.ongoing == 1
     end_last()
-    await until(lambda: not server.ongoing)
+    await until(lambda: not server.host.ongoing)
 
 
 @pytest.mark.parametrize("cardinality", [UNARY, SERVER])
@@ -252,7 +252,7 @@ async def test_a_thread_that_outlives_its_call_is_logged(
     caplog: pytest.LogCaptureFixture,
     serve: Any,
 ) -> None:
-    monkeypatch.setattr(threads, "OUTLIVES_S", PATIENCE_S if returns_in_time else 0.05)
+    monkeypatch.setattr(threads, "OVERRUN_WARNING_S", PATIENCE_S if returns_in_time else 0.05)
     go = threading.Event()
 
     def block(request: Int32Value) -> StringValue:
@@ -271,13 +271,13 @@ async def test_a_thread_that_outlives_its_call_is_logged(
         if not returns_in_time:
             await until(lambda: caplog.messages)
         go.set()
-        await until(lambda: not server.ongoing)
-        timers = server.loop._scheduled
-        assert not [timer for timer in timers if timer._callback is threads._warn and not timer.cancelled()]
+        await until(lambda: not server.host.ongoing)
+        timers = server.host.loop._scheduled
+        assert not [timer for timer in timers if timer._callback is threads._warn_overrun and not timer.cancelled()]
 
     with caplog.at_level(logging.WARNING, "sdk.wire"):
         await body(serve)
     assert [
-        "/t.T/Block still runs 0.05 s after its call ended, request_id long; its thread keeps one of the 100 places "
-        "(max_ongoing_requests) until it returns: a sync handler can ask grpc_context.is_active()"
+        "/t.T/Block still runs 0.05 s after its call ended, request_id long; its thread counts as one of the 100 "
+        "ongoing requests (max_ongoing_requests) until it returns: a sync handler can poll grpc_context.is_active()"
     ] * (not returns_in_time) == caplog.messages

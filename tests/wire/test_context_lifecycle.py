@@ -1,4 +1,4 @@
-"""The gRPC context while a call lives: messages, callbacks, its end, and where it can be had."""
+"""The gRPC context during a call: messages, callbacks, cancellation, and access by ``current_context``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import current_context
-from sdk._wire.server import WireSettings
+from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, ask, turns, until_it_waits_for_its_client
 
@@ -58,7 +58,7 @@ async def test_messages_can_be_read_and_written_through_the_context(
     assert [StringValue.FromString(message).value for _, message in answer.messages] == sent
 
 
-async def test_a_coroutine_that_returns_nothing_and_can_not_have_written_is_a_mistake() -> None:
+async def test_a_coroutine_without_context_that_returns_none_is_an_error() -> None:
     async def handler(request: Any) -> None:
         return None
 
@@ -77,7 +77,7 @@ async def test_write_is_for_streams() -> None:
 
 
 async def test_write_after_the_end_is_an_error() -> None:
-    told: list[str] = []
+    raised: list[str] = []
 
     async def handler(request: Any, grpc_context: ServicerContext) -> None:
         try:
@@ -85,11 +85,11 @@ async def test_write_after_the_end_is_an_error() -> None:
         except asyncio.CancelledError:
             with pytest.raises(asyncio.InvalidStateError, match="after the end of the call"):
                 await grpc_context.write(OK)
-            told.append("yes")
+            raised.append("yes")
             raise
 
     assert dict((await ask(handler, SERVER, grpc__timeout="10m")).trailers)["grpc-status"] == "4"
-    assert told
+    assert raised
 
 
 async def test_a_slow_client_stops_writes(serve: Any) -> None:
@@ -171,7 +171,7 @@ async def test_callbacks_at_the_end(is_sync: bool, serve: Any) -> None:
     assert [what for what, _ in called[2:]] == ["late, but called"]
 
 
-async def test_a_thread_learns_from_a_callback_that_the_client_is_gone(serve: Any) -> None:
+async def test_a_callback_notifies_a_thread_of_a_disconnect(serve: Any) -> None:
     began, ended = threading.Event(), threading.Event()
 
     def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
@@ -183,7 +183,7 @@ async def test_a_thread_learns_from_a_callback_that_the_client_is_gone(serve: An
         ended.set()
         return OK
 
-    # All places are taken by a handler that waits for its callback: it must not need one of them.
+    # All threads are taken by handlers that wait for their callback: it must not need one of them.
     peer = Peer(serve(settings=WireSettings(max_ongoing_requests=1), Get=(UNARY, handler)))
     peer.call("Get", Int32Value())
     assert await asyncio.to_thread(began.wait, 10)

@@ -1,4 +1,4 @@
-"""Envoy's question whether a replica serves is answered, and is no call."""
+"""Envoy's health check: answered, and not counted as a call."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
-from sdk._wire.idle_reaper import IDLE_S
-from sdk._wire.server import WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.idle_reaper import IDLE_TIMEOUT_S
 from tests.support.wire_rig import UNARY, Peer
 
 
@@ -29,36 +29,36 @@ def ask(peer: Peer, path: str = HEALTH_CHECK_PATH) -> bytes:
     return peer.transport.written
 
 
-async def test_it_is_answered_again_and_again_and_counts_nowhere(serve: Any) -> None:
+async def test_each_check_is_answered_and_not_counted(serve: Any) -> None:
     server = serve(Get=(UNARY, echo))
     peer = Peer(server)
     assert [ask(peer) for _ in range(3)] == [HEALTH_CHECK_RESPONSE] * 3
-    assert (server.calls, server.ongoing) == (0, 0)
+    assert (server.host.received, server.host.ongoing) == (0, 0)
     peer.call("Get", Int32Value(value=7))
     assert (await peer.answered())["grpc-status"] == "0"
-    assert server.calls == 1
+    assert server.host.received == 1
 
 
-async def test_a_replica_that_takes_no_more_calls_is_alive(serve: Any) -> None:
+async def test_a_replica_without_room_for_calls_is_healthy(serve: Any) -> None:
     server = serve(settings=WireSettings(max_ongoing_requests=1, max_queued_requests=0), Get=(UNARY, never))
     Peer(server).call("Get", Int32Value())
-    assert server.ongoing == 1
+    assert server.host.ongoing == 1
     assert ask(Peer(server)) == HEALTH_CHECK_RESPONSE
 
 
-async def test_a_connection_on_which_it_is_asked_is_not_idle(serve: Any) -> None:
+async def test_a_connection_with_health_checks_is_not_idle(serve: Any) -> None:
     server = serve(Get=(UNARY, echo))
     asked, silent = Peer(server), Peer(server)
-    for second in range(0, int(IDLE_S) + 100, 60):
+    for second in range(0, int(IDLE_TIMEOUT_S) + 100, 60):
         if not asked.transport.closed:
             ask(asked)
-        server.sweep.sweep(float(second))
+        server.reaper.reap(float(second))
     assert silent.transport.closed
     assert not asked.transport.closed
 
 
 @pytest.mark.parametrize("path", ["/", HEALTH_CHECK_PATH + "/x", "/t.T/Get"])
-async def test_no_other_question_is_answered(path: str, serve: Any) -> None:
+async def test_other_paths_are_not_answered(path: str, serve: Any) -> None:
     peer = Peer(serve(Get=(UNARY, echo)))
     assert ask(peer, path).startswith(b"HTTP/1.1 405 ")
     assert peer.transport.ended

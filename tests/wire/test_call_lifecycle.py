@@ -1,4 +1,4 @@
-"""A call's life as a state machine: whatever happens in whatever order, it has one end and leaves nothing."""
+"""The life of a call as a state machine: for all events in any order, it ends once and leaves nothing."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from sdk import RpcError
 from sdk._wire.call import CANCEL_AGAIN_S
 from sdk._wire.connection import Connection
 from sdk._wire.frames import pack_prefix
-from sdk._wire.server import WireServer, WireSettings
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
 from sdk.service import Method, MethodBinding
 from tests.support import loops, virtual_time
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
-from tests.wire.fuzzing import split_answers
+from tests.wire.fuzzing import split_responses
 
 METHODS = {"Unary": UNARY, "Server": SERVER, "Client": CLIENT, "Bidi": BIDI}
 DEADLINE_S = 30
 
 
 class Loop(virtual_time.VirtualLoop):
-    """A loop whose time passes when the test says so, and whose timers can be counted."""
+    """A loop with virtual time, which the test advances, and with timers that can be counted."""
 
     def timers(self) -> int:
-        """Return how many timers run, apart from that of the server's sweep."""
+        """Return the number of active timers, apart from the reaper's."""
         return sum(
-            not timer.cancelled() and "Sweep" not in repr(timer)
-            for timer in self._scheduled  # type: ignore[attr-defined]  # there is no public way
+            not timer.cancelled() and "IdleReaper" not in repr(timer)
+            for timer in self._scheduled  # type: ignore[attr-defined]  # there is no public API
         )
 
 
 class Transport(FakeTransport):
-    """A transport that is lost, if it is closed, at the loop's next turn."""
+    """A transport that, once closed, is lost at the loop's next turn."""
 
     connection: Connection
 
@@ -53,12 +54,12 @@ class Transport(FakeTransport):
 
 
 class Script:
-    """A handler that does what it is told, step by step."""
+    """A handler that follows the test's steps."""
 
     def __init__(self) -> None:
         self.steps: asyncio.Queue[str] = asyncio.Queue()
         self.running = 0
-        self.stubborn = False  # whether the next cancellation is swallowed
+        self.stubborn = False  # True if the next cancellation is swallowed
 
     async def follow(self, requests: Any) -> AsyncIterator[StringValue]:
         self.running += 1
@@ -70,9 +71,9 @@ class Script:
                 elif step == "read" and hasattr(requests, "__anext__"):
                     await anext(requests, None)
                 elif step == "raise":
-                    raise RpcError(grpc.StatusCode.NOT_FOUND, "told so")
+                    raise RpcError(grpc.StatusCode.NOT_FOUND, "from the script")
                 elif step == "fail":
-                    raise KeyError("told so")
+                    raise KeyError("from the script")
                 elif step == "return":
                     return
         finally:
@@ -116,7 +117,7 @@ class CallLife(RuleBasedStateMachine):
             ],
             WireSettings(max_ongoing_requests=1, max_receive_message_length=50, error_details="none"),
         )
-        self.server.attach(self.loop)
+        self.server.host.attach(self.loop)
         self.requests = 0
         self.drain: asyncio.Task[None] | None = None
         self.in_request = False
@@ -124,7 +125,7 @@ class CallLife(RuleBasedStateMachine):
 
     def _connect(self) -> None:
         self.transport = Transport()
-        self.connection = Connection(self.server)
+        self.connection = self.server.new_connection()
         self.transport.connection = self.connection
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
         self.is_paused = False
@@ -146,11 +147,11 @@ class CallLife(RuleBasedStateMachine):
     def call(self) -> Any:
         return self.connection._call
 
-    # -- what happens ------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------
 
     @precondition(lambda self: not self.in_request and self.call is None and not self.transport.closed)
     @rule(method=st.sampled_from([*METHODS, "Unknown"]), deadline=st.booleans())
-    def begin(self, method: str, deadline: bool) -> None:
+    def send_head(self, method: str, deadline: bool) -> None:
         self.in_request = True
         self.requests += 1
         timeout = f"grpc-timeout: {DEADLINE_S}S\r\n" if deadline else ""
@@ -182,7 +183,7 @@ class CallLife(RuleBasedStateMachine):
         self._send(b"junk")
 
     @rule(steps=st.lists(st.sampled_from(["send", "read", "raise", "fail", "return"]), max_size=3))
-    def tell_handler(self, steps: list[str]) -> None:
+    def instruct_handler(self, steps: list[str]) -> None:
         for step in steps:
             self.script.steps.put_nowait(step)
 
@@ -195,13 +196,13 @@ class CallLife(RuleBasedStateMachine):
         self._turns()
 
     @rule()
-    def lose_client(self) -> None:
+    def disconnect(self) -> None:
         if not self.transport.closed:
             self.transport.closed = True
             self.connection.connection_lost(None)
         self._turns()
         self._check_answers()
-        if not self.server.closing:
+        if not self.server.host.closing:
             self._connect()
 
     @rule()
@@ -217,27 +218,27 @@ class CallLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.drain is None)
     @rule()
-    def begin_to_drain(self) -> None:
+    def start_drain(self) -> None:
         self.drain = self.loop.create_task(self.server.drain(quiet_s=0, grace_s=DEADLINE_S))
         self._turns()
 
-    # -- what is always true -----------------------------------------------------------------
+    # -- invariants -------------------------------------------------------------------------
 
     def _check_answers(self) -> None:
-        answers = split_answers(self.transport.written)
-        assert len(answers) <= self.requests + 1  # and what is no request may get an HTTP error
+        answers = split_responses(self.transport.written)
+        assert len(answers) <= self.requests + 1  # junk may get an HTTP error
 
     @invariant()
-    def answers_are_well_formed_and_end_once(self) -> None:
+    def responses_are_well_formed_and_end_once(self) -> None:
         self._check_answers()
 
     @invariant()
-    def places_are_those_of_handlers(self) -> None:
-        assert 0 <= self.server.ongoing <= 1
-        assert self.script.running <= self.server.ongoing
+    def ongoing_calls_are_those_with_a_handler(self) -> None:
+        assert 0 <= self.server.host.ongoing <= 1
+        assert self.script.running <= self.server.host.ongoing
 
     @invariant()
-    def what_has_ended_is_read_on_and_has_no_timer(self) -> None:
+    def an_ended_call_is_read_and_has_no_timer(self) -> None:
         call = self.call
         if call is None or call.is_done():
             assert self.transport.reading
@@ -253,31 +254,31 @@ class CallLife(RuleBasedStateMachine):
                 self.transport.closed = True
                 self.connection.connection_lost(None)
             self._turns(30)
-            self.loop.pass_time(CANCEL_AGAIN_S)  # a handler that has swallowed its cancellation gets another one
+            self.loop.pass_time(CANCEL_AGAIN_S)  # a handler that swallowed its cancellation gets another one
             self._turns(30)
-            assert self.server.ongoing == 0
+            assert self.server.host.ongoing == 0
             assert self.script.running == 0
-            assert not self.server.queue
+            assert not self.server.host.queue
             if self.drain is not None:
                 self.loop.run_until_complete(self.drain)
             assert self.server.connections == 0
             assert not asyncio.all_tasks(self.loop)
             assert self.loop.timers() == 0
         finally:
-            self.server.executor.shutdown(wait=False)
+            self.server.host.executor.shutdown(wait=False)
             loops.close(self.loop)
 
 
-def test_a_stubborn_handler_of_a_call_that_ends_while_the_server_drains_ends_too() -> None:
-    # Found by the search below: the call was counted as ongoing until the process ended.
+def test_a_handler_that_swallows_its_cancellation_during_a_drain_ends_too() -> None:
+    # Found by the search below: the call counted as ongoing until the process ended.
     life = CallLife()
     try:
-        life.begin("Client", deadline=False)
-        life.begin_to_drain()
+        life.send_head("Client", deadline=False)
+        life.start_drain()
         life.end_request()
         life.make_handler_stubborn()
-        life.lose_client()
-        assert life.script.running == life.server.ongoing == 1
+        life.disconnect()
+        assert life.script.running == life.server.host.ongoing == 1
     finally:
         life.teardown()
 

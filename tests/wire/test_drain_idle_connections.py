@@ -1,4 +1,4 @@
-"""A replica that leaves serves on until Envoy has forgotten it: each of its threads closes what is idle."""
+"""A draining replica serves until each of Envoy's threads has closed its idle connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def greet(_: Int32Value) -> StringValue:
 
 
 def close(peer: Peer) -> None:
-    """Envoy closes a connection."""
+    """Close a connection as Envoy does."""
     peer.transport.closed = True
     peer.connection.connection_lost(None)
 
@@ -25,10 +25,10 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_call_that_comes_late_is_served(serve: Any) -> None:
+async def test_a_late_call_is_served(serve: Any) -> None:
     server = serve(Greet=(UNARY, greet))
     prompt, late = Peer(server), Peer(server)
-    draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=60, leave_s=15))
+    draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=60, idle_close_s=15))
     close(prompt)
     await turn()
     assert not draining.done()
@@ -37,21 +37,21 @@ async def test_a_call_that_comes_late_is_served(serve: Any) -> None:
     assert dict(answer.trailers)["grpc-status"] == "0"
     assert ("connection", "close") not in answer.head
     await turn()
-    assert not late.transport.closed, "whose end Envoy decides"
+    assert not late.transport.closed, "Envoy decides when to close it"
     assert not draining.done()
     close(late)
     await asyncio.wait_for(draining, 5)
 
 
-async def test_a_connection_that_nobody_closes_is_closed_after_a_fourth_of_the_grace_at_most(serve: Any) -> None:
+async def test_a_connection_that_stays_idle_is_closed_after_a_fourth_of_the_grace_at_most(serve: Any) -> None:
     server = serve(Greet=(UNARY, greet))
     forgotten = Peer(server)
-    for leave_s, grace_s in ((0.02, 60), (60, 0.08)):
-        await asyncio.wait_for(server.drain(quiet_s=0, grace_s=grace_s, leave_s=leave_s), 5)
+    for idle_close_s, grace_s in ((0.02, 60), (60, 0.08)):
+        await asyncio.wait_for(server.drain(quiet_s=0, grace_s=grace_s, idle_close_s=idle_close_s), 5)
         assert forgotten.transport.closed
 
 
-async def test_who_is_in_a_call_is_not_waited_for_twice(serve: Any) -> None:
+async def test_a_busy_connection_closes_with_its_call(serve: Any) -> None:
     go = asyncio.Event()
 
     async def wait(_: Int32Value) -> StringValue:
@@ -62,9 +62,9 @@ async def test_who_is_in_a_call_is_not_waited_for_twice(serve: Any) -> None:
     busy = Peer(server)
     busy.call("Wait", Int32Value())
     await turn()
-    draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=60, leave_s=15))
+    draining = asyncio.create_task(server.drain(quiet_s=0, grace_s=60, idle_close_s=15))
     await turn()
-    assert server.closing
+    assert server.host.closing
     go.set()
     assert dict((await busy.answer()).trailers)["grpc-status"] == "0"
     assert busy.transport.closed

@@ -1,4 +1,4 @@
-"""Handlers that answer with no stream where their proto says one, with wrong messages in it, or with odd errors."""
+"""Handlers with a wrong response: no stream where the proto has one, wrong messages in it, or odd errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import RpcError
-from sdk._wire.server import WireSettings
+from sdk._wire.host import WireSettings
 from tests.support.wire_rig import BIDI, SERVER, UNARY, Peer
 
 
@@ -50,7 +50,7 @@ def yields_another_in_a_thread(request: Any) -> Iterator[Int32Value]:
         (yields_another_in_a_thread, "Int32Value; the proto says google.protobuf.StringValue"),
     ],
 )
-async def test_a_wrong_answer_names_both_types(cardinality: Any, handler: Any, says: str, serve: Any) -> None:
+async def test_a_wrong_response_names_both_types(cardinality: Any, handler: Any, says: str, serve: Any) -> None:
     peer = Peer(serve(Wrong=(cardinality, handler)))
     peer.call("Wrong", Int32Value())
     trailers = await peer.answered()
@@ -74,14 +74,14 @@ async def test_error_details_of_a_stream(style: Any, says: str, serve: Any) -> N
     assert trailers["grpc-message"].startswith(says)
 
 
-class Unspeakable(Exception):
+class Undescribable(Exception):
     def __str__(self) -> str:
         raise ZeroDivisionError
 
 
-def misshapen() -> RpcError:
+def malformed_error() -> RpcError:
     error = RpcError(grpc.StatusCode.NOT_FOUND)
-    error.details = b"bytes"  # type: ignore[assignment]  # the constructor would have made text of it
+    error.details = b"bytes"  # type: ignore[assignment]  # the constructor would have converted it to text
     return error
 
 
@@ -89,25 +89,25 @@ def misshapen() -> RpcError:
 @pytest.mark.parametrize(
     ("error", "style", "says"),
     [
-        (Unspeakable(), "message", "Unspeakable; it could not be told: ZeroDivisionError"),
-        (Unspeakable(), "none", "Internal error."),
-        (Unspeakable(), "traceback", "Traceback"),
-        (misshapen(), "message", "RpcError; it could not be told: AttributeError"),
-        (misshapen(), "none", "Internal error."),
+        (Undescribable(), "message", "Undescribable; describing it raised ZeroDivisionError"),
+        (Undescribable(), "none", "Internal error."),
+        (Undescribable(), "traceback", "Traceback"),
+        (malformed_error(), "message", "RpcError; describing it raised AttributeError"),
+        (malformed_error(), "none", "Internal error."),
     ],
 )
-async def test_an_error_that_can_not_be_told_is_an_answer(
+async def test_an_error_that_can_not_be_described_is_answered(
     cardinality: Any, error: Exception, style: Any, says: str, caplog: pytest.LogCaptureFixture, serve: Any
 ) -> None:
     async def fails(request: Int32Value) -> StringValue:
         raise error
 
-    async def fails_amid(request: Int32Value) -> AsyncIterator[StringValue]:
+    async def fails_within(request: Int32Value) -> AsyncIterator[StringValue]:
         yield StringValue()
         raise error
 
     async def body(serve: Any) -> None:
-        handler = fails if cardinality is UNARY else fails_amid
+        handler = fails if cardinality is UNARY else fails_within
         peer = Peer(serve(Fails=(cardinality, handler), settings=WireSettings(error_details=style)))
         peer.call("Fails", Int32Value())
         trailers = await peer.answered()

@@ -1,4 +1,4 @@
-"""Handlers of every kind, which answer the number of the request and the id of the call, and a way to ask them."""
+"""Handlers of every kind, which return the request's number and the call's id, and a function that calls them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ HANDLERS = [
 
 
 async def ask(cardinality: Any, handler: Any, *interceptors: Any, **headers: str) -> Answer:
-    """Return what a call that passes interceptors answers; its one request message is the number 7."""
+    """Return the response to a call through interceptors; its one request message is the number 7."""
     return await wire_rig.ask(handler, cardinality, interceptors, **headers)
 
 

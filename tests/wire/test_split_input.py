@@ -1,4 +1,4 @@
-"""Nothing depends on how TCP cuts the bytes of a request; what is sent as metadata arrives as it was."""
+"""Requests do not depend on how TCP splits their bytes; metadata arrives unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdk._wire import metadata as md
-from sdk._wire.connection import Connection
 from tests.support.wire_rig import FakeTransport
 from tests.wire import fuzzing
 
@@ -21,10 +20,10 @@ Cuts = st.lists(st.integers(0, 2000), max_size=12)
 
 
 async def outcome(pieces: list[bytes]) -> tuple[bytes, bool]:
-    """Return what the server answers to one request, and whether it closes."""
+    """Return the response to one request, and True if the server closes."""
     fuzzer = fuzzing.Fuzzer()
     transport = FakeTransport()
-    connection = Connection(fuzzer.server)
+    connection = fuzzer.server.new_connection()
     connection.connection_made(transport)  # type: ignore[arg-type]
     for piece in pieces:
         connection.data_received(piece)
@@ -34,17 +33,17 @@ async def outcome(pieces: list[bytes]) -> tuple[bytes, bool]:
     connection.connection_lost(None)
     for _ in range(10):
         await asyncio.sleep(0)
-    # A request id that the client did not give is made: another each time.
+    # Without the client's request id the server makes one: another each time.
     return MADE.sub(b"m" * 36, transport.written), transport.ended
 
 
 def well_answered(written: bytes) -> list[bool]:
-    return [fuzzing.is_ok(trailers) for _, trailers in fuzzing.split_answers(written)]
+    return [fuzzing.is_ok(trailers) for _, trailers in fuzzing.split_responses(written)]
 
 
 @settings(max_examples=3 * settings.default.max_examples)
 @given(st.integers(0, 1 << 32), st.integers(0, 3), Cuts)
-async def test_a_request_means_the_same_however_it_is_split(seed: int, mutations: int, cuts: list[int]) -> None:
+async def test_the_response_does_not_depend_on_the_split(seed: int, mutations: int, cuts: list[int]) -> None:
     rng = random.Random(seed)
     data = fuzzing.request(rng, 1)
     for _ in range(mutations):
@@ -55,7 +54,7 @@ async def test_a_request_means_the_same_however_it_is_split(seed: int, mutations
     split, whole = await outcome(pieces), await outcome([data])
     if not mutations:
         assert split == whole
-    # Of two things that are wrong, the one that is named may be the one that came first.
+    # Of two errors, the response may name the one that came first.
     assert (split[1], well_answered(split[0])) == (whole[1], well_answered(whole[0]))
 
 
@@ -72,7 +71,7 @@ def test_a_timeout_of_any_length_is_read(unit: str, seconds: float, number: int)
 
 
 @given(st.binary(max_size=50))
-def test_what_claims_to_be_binary_never_fails(value: bytes) -> None:
+def test_malformed_binary_metadata_never_fails(value: bytes) -> None:
     assert isinstance(md.decode_binary(value), bytes)
 
 
@@ -92,7 +91,7 @@ def test_metadata_arrives_as_it_was_sent(pairs: list[tuple[str, str | bytes]]) -
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=300), st.integers(40, 2000))
-def test_what_is_left_of_a_long_message_are_its_ends(text: str, limit: int) -> None:
+def test_a_long_message_keeps_its_ends(text: str, limit: int) -> None:
     encoded = md.fit_message(text, limit)
     assert len(encoded) <= limit
     first, mark, last = unquote_to_bytes(encoded).decode().partition("\n… cut …\n")
@@ -101,4 +100,4 @@ def test_what_is_left_of_a_long_message_are_its_ends(text: str, limit: int) -> N
     else:
         assert text.startswith(first)
         assert text.endswith(last)
-        assert len(encoded) > limit - 24  # no more is lost than a character at each cut
+        assert len(encoded) > limit - 24  # at most one character is lost at each cut

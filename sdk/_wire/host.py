@@ -1,0 +1,228 @@
+"""The part of a wire server that its calls use: the loop, the limits, admission and the hooks.
+
+On the path of every request, and written for speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from sdk._wire.crash_trailers import CrashTrailers
+
+logger = logging.getLogger("sdk.wire")
+
+R = TypeVar("R")
+
+#: Head of a response with messages, up to the empty line. An error alone has ``content-length: 0`` instead.
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n"
+_KEEP_ALIVE_HEAD = HEAD + b"\r\n"
+_CLOSE_HEAD = HEAD + b"connection: close\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class WireSettings:
+    """Limits of one replica's wire server.
+
+    Attributes:
+        max_ongoing_requests: Handlers that may run at once.
+        max_queued_requests: Calls that may wait until one of these handlers ends; -1 for any number.
+        request_timeout_s: Seconds after which a call ends DEADLINE_EXCEEDED; None for no limit.
+        max_receive_message_length: Longest request message, in bytes.
+        max_metadata_bytes: Most metadata in a request, in bytes of keys and values.
+        error_details: The part of a handler's exception that the client reads.
+    """
+
+    max_ongoing_requests: int = 100
+    max_queued_requests: int = -1
+    request_timeout_s: float | None = None
+    max_receive_message_length: int = 64 << 20
+    max_metadata_bytes: int = 60 << 10
+    error_details: Literal["traceback", "message", "none"] = "traceback"
+
+
+class QueuedCall(Protocol):
+    """A call as the queue sees it."""
+
+    def start(self) -> None:
+        """Run the handler; the host has counted the call as ongoing."""
+
+
+class LoggedCall(Protocol):
+    """A call as the log sees it."""
+
+    @property
+    def path(self) -> bytes:
+        """The request's path."""
+
+    @property
+    def request_id(self) -> str:
+        """The id that the client has."""
+
+
+def no_hook(_: Any) -> None:
+    """Do nothing with a call."""
+
+
+def same_error(error: BaseException) -> BaseException:
+    """Return the exception unchanged."""
+    return error
+
+
+class Host:
+    """Loop, limits, admission and hooks of one wire server, as its calls see them.
+
+    Args:
+        settings: Limits; :meth:`reconfigure` replaces them.
+        on_start: Called with each call in the context of its handler, before the handler runs.
+        on_cancel: Called on the loop with each call that is cancelled.
+        translate_error: Returns the exception to answer with for one that a handler raised.
+        application: The application's name, for messages.
+
+    Attributes:
+        head: Head of a response with messages.
+        crash_trailers: Ends the open streams if this process is killed; None if nothing does.
+        ongoing: Calls whose handler runs.
+        queue: Calls that wait for a handler to end; ordered, and a call that ends while it waits is removed at once.
+        received: Calls received so far.
+        closing: True once each connection closes after its response.
+        executor: Threads of sync handlers, ``max_ongoing_requests`` of them.
+    """
+
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(
+        self,
+        settings: WireSettings,
+        *,
+        # Any: a Call, whose module imports this one.
+        on_start: Callable[[Any], None] = no_hook,
+        on_cancel: Callable[[Any], None] = no_hook,
+        translate_error: Callable[[BaseException], BaseException] = same_error,
+        application: str = "",
+    ) -> None:
+        self.settings = settings
+        self.on_start = on_start
+        self.on_cancel = on_cancel
+        self.translate_error = translate_error
+        self.application = application
+        self.head = _KEEP_ALIVE_HEAD
+        self.crash_trailers: CrashTrailers | None = None
+        self.ongoing = 0
+        self.queue: OrderedDict[QueuedCall, None] = OrderedDict()
+        self.received = 0
+        self.closing = False
+        self.executor = ThreadPoolExecutor(settings.max_ongoing_requests, thread_name_prefix="grpc-handler")
+        self._idle: asyncio.Event | None = None
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use this loop, which runs in this thread."""
+        self.loop = loop
+        self._loop_thread = threading.get_ident()
+
+    # -- admission ----------------------------------------------------------------------------
+
+    def count_queued(self) -> int:
+        """Return the number of calls that wait for a handler to end."""
+        return len(self.queue)
+
+    def release_slot(self) -> None:
+        """Count one ongoing call less, and start the next one that waits."""
+        self.ongoing -= 1
+        if self.queue:
+            self._admit_queued()
+        elif self._idle is not None and not self.ongoing:
+            self._idle.set()
+
+    def reconfigure(self, settings: WireSettings) -> None:
+        """Replace the limits, and start the calls that wait and now fit."""
+        if settings.max_ongoing_requests != self.settings.max_ongoing_requests:
+            old, self.executor = (
+                self.executor,
+                ThreadPoolExecutor(settings.max_ongoing_requests, thread_name_prefix="grpc-handler"),
+            )
+            old.shutdown(wait=False)
+        self.settings = settings
+        self._admit_queued()
+
+    def _admit_queued(self) -> None:
+        while self.queue and self.ongoing < self.settings.max_ongoing_requests:
+            call, _ = self.queue.popitem(last=False)
+            self.ongoing += 1
+            call.start()
+        if self._idle is not None and not self.ongoing and not self.queue:
+            self._idle.set()
+
+    # -- drain --------------------------------------------------------------------------------
+
+    def start_closing(self) -> None:
+        """Announce ``connection: close`` with each response from now on."""
+        self.closing = True
+        self.head = _CLOSE_HEAD
+
+    async def wait_idle(self, timeout_s: float) -> None:
+        """Wait until no call runs or waits, for at most this many seconds."""
+        if self.ongoing or self.queue:
+            self._idle = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
+
+    # -- threads ------------------------------------------------------------------------------
+
+    def is_loop_thread(self) -> bool:
+        """Return True in the thread of the loop."""
+        return threading.get_ident() == self._loop_thread
+
+    def call_soon(self, action: Callable[[], Any]) -> None:
+        """Run a function on the loop soon, from any thread; dropped if the loop is closed."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(action)
+
+    def run_on_loop(self, function: Callable[[], R]) -> R:
+        """Run a function on the loop, from any thread, and return its result.
+
+        This serialises the actions of a context in a handler's thread with those on the loop that end the call.
+        """
+        if self.is_loop_thread():
+            return function()
+        future: Future[R] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:
+                future.set_exception(error)
+
+        self.loop.call_soon_threadsafe(run)
+        return future.result()
+
+    # -- messages -----------------------------------------------------------------------------
+
+    def describe_unknown(self, application: str | None, service: str, method: str) -> str:
+        """Return the status details for a path without a method."""
+        name = application or self.application
+        return f"Application {name!r} has no method {method!r} of service {service!r}."
+
+    def log_failure(self, call: LoggedCall, error: BaseException) -> None:
+        """Log an exception that a handler did not handle, with the request id that the client has."""
+        logger.error("%s failed, request_id %s", call.path.decode("latin-1"), call.request_id, exc_info=error)
+
+    def log_swallowed_cancellation(self, call: LoggedCall, seconds: float) -> None:
+        """Log that a coroutine has not ended although it was cancelled this many seconds ago."""
+        logger.warning(
+            "%s still runs %g s after it was cancelled, request_id %s; it counts as one of the %d ongoing requests "
+            "(max_ongoing_requests) until it ends, and is cancelled again: "
+            "a handler must not catch asyncio.CancelledError without raising it",
+            call.path.decode("latin-1"),
+            seconds,
+            call.request_id,
+            self.settings.max_ongoing_requests,
+        )
