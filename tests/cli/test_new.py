@@ -156,7 +156,7 @@ def test_a_failure_in_the_middle_leaves_nothing(here: Path, monkeypatch: pytest.
     real, placed = os.replace, []
 
     def replace(source: str, target: str) -> None:
-        if target.startswith("work/shop/"):
+        if os.fspath(target).startswith("work/shop/"):
             if len(placed) == 5:
                 raise OSError(28, "No space left on device")
             placed.append(target)

@@ -19,7 +19,7 @@ from user_defined_protos_sdk import IMAGE_CLASSIFICATION_SERVICE, USER_DEFINED_S
 
 from sdk._protos.descriptors import with_imports
 from sdk.cli.check.against import compare_against
-from sdk.cli.check.report import Comparison
+from sdk.cli.check.report import VersionComparison
 from sdk.errors import OptionsError, ServerError
 from tests.support.cluster import free_port
 
@@ -43,7 +43,7 @@ def other() -> FileDescriptorSet:
     return files
 
 
-def felt(comparison: Comparison) -> list[str]:
+def felt(comparison: VersionComparison) -> list[str]:
     return [f"{change.severity} {change.rule} {change.path}" for change in comparison.changes]
 
 
