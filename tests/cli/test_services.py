@@ -251,8 +251,8 @@ def test_another_server(invoke: Invoke) -> None:
             done = invoke(target=f"127.0.0.1:{port}")
             assert done.exit_code == 2
             assert done.stderr == (
-                f"error: The server at 127.0.0.1:{port} has no server reflection. Give its protos, or descriptors of "
-                "them, as TARGET.\n"
+                f"error: The server at 127.0.0.1:{port} has no server reflection. Give its protos or descriptors "
+                "as TARGET.\n"
             )
         finally:
             server.stop(None).wait()
