@@ -26,7 +26,7 @@ PUBLIC = ("client", "handles", "testing")
 
 
 def prose_of(text: str) -> str:
-    """Return Markdown without its fenced code and code spans, in which brackets are no links."""
+    """Return Markdown without its fenced code and code spans, where brackets do not make links."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
