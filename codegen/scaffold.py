@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jinja2
 
-from codegen import formatting
+from codegen import cache, formatting
 from codegen.atomic_write import locked, replace_files
 from codegen.errors import CodegenError
 from codegen.sync import Options, update
@@ -111,7 +111,9 @@ def files_of(names: ProjectNames) -> dict[str, bytes]:
         out = root / names.package / "gen"
         update(Options((root / "protos",), out, package=f"{names.package}.gen"))
         generated = {
-            str(path.relative_to(root)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()
+            str(path.relative_to(root)): path.read_bytes()
+            for path in sorted(out.rglob("*"))
+            if path.is_file() and cache.NAME not in path.parts
         }
     return made | generated
 

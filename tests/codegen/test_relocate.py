@@ -229,7 +229,7 @@ def test_a_plugin_whose_imports_cannot_be_rewritten_is_named() -> None:
 
 
 @pytest.mark.parametrize("package", ["my-app", "a..b", "a.class", "1a", "a.", " a"])
-def test_a_package_that_python_cannot_import_is_refused(package: str) -> None:
+def test_a_package_that_python_cannot_import_is_rejected(package: str) -> None:
     with pytest.raises(CodegenError, match="can't name a Python package"):
         relocate.relocate({}, package)
 
