@@ -1,3 +1,4 @@
+# mypy: enable-error-code="deprecated"
 """What type checkers must refuse. `# expect: <mypy's code> <pyright's rule>` stands on each such line; `-` for none.
 
 Pyright does not compare the parameters of an override with a base method that takes `*args: Any, **kwargs: Any`.

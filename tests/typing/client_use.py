@@ -1,3 +1,4 @@
+# mypy: enable-error-code="deprecated"
 """Clients, stubs, their errors and the test server, as type checkers see them. It is checked, never run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# mypy: enable-error-code="deprecated"
 """Everything here must be accepted by `mypy --strict` and by pyright. It is checked, never run."""
 
 from __future__ import annotations
