@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support.command_server import command_server
 from tests.support.sdk_command import SDK, Run
 
 PROTO = """\
@@ -46,8 +48,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, generated: Path) -> Path:
-    for file in generated.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(generated, tmp_path, dirs_exist_ok=True)
     (tmp_path / "shop_app.py").write_text(APP)
     return tmp_path
 
@@ -57,10 +58,15 @@ def sdk(project: Path) -> Run:
     """Run ``sdk`` with arguments in the project's folder."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment
+        # What imports Ray, and starts none, is run where Ray is imported already; PYTHONPATH is read at the start only.
+        imports_ray = arguments[0] in ("check", "run", "status", "shutdown") and "--help" not in arguments
+        if imports_ray and "local" not in arguments and "PYTHONPATH" not in environment:
+            return command_server().run(arguments, project, env)
         return subprocess.run(
             [SDK, *arguments],
             cwd=project,
-            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment,
+            env=env,
             capture_output=True,
             text=True,
             timeout=100,
