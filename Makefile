@@ -20,11 +20,13 @@ LOWEST := build/lowest
 # What type checkers and click say, and what other generators write, differs with their versions; the rest needs no
 # such try.
 NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.py chaos packaging
+# The modules of docs/reference/api.md; pdoc adds sdk.testing, which `sdk.__all__` names.
+PUBLIC := sdk $(addprefix sdk.,client context deployment errors handles options service)
 NODE_CLIENT := tests/interop/node
 NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen generated install constraints \
+.PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen docs generated install constraints \
 	node-client clean distclean
 
 help: ## List the targets.
@@ -66,7 +68,7 @@ format: $(INSTALLED) ## Format the code, and fix what ruff can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## Measure beside grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
+bench: $(INSTALLED) ## Compare with grpc.aio and Ray Serve, in 15 minutes (QUICK=1: 1). Needs h2load (nghttp2-client).
 	$(BIN)/python -m tests.benchmarks.bench $(if $(QUICK),--quick)
 	$(if $(QUICK),,$(BIN)/python -m tests.benchmarks.codegen_bench)
 
@@ -77,7 +79,7 @@ fuzz: $(INSTALLED) ## Search at random for FUZZ_SECONDS (60) each: mutated reque
 	$(BIN)/python -m tests.wire.fuzzing
 	$(BIN)/pytest --hypothesis-profile=search -m hypothesis --timeout=0 $$(grep -rl --include='test_*.py' '^from hypothesis' tests)
 
-bench-codegen: $(INSTALLED) ## Measure sdk codegen on 1000 protos beside protoc with the other generators.
+bench-codegen: $(INSTALLED) ## Compare sdk codegen on 1000 protos with protoc and the other generators.
 	$(BIN)/python -m tests.benchmarks.codegen_bench
 
 codegen: generated ## Generate the code of every proto in the repository again.
@@ -88,6 +90,9 @@ generated: $(INSTALLED)
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
+
+docs: $(INSTALLED) ## Build the API reference from the docstrings, as HTML in build/docs.
+	$(BIN)/pdoc --docformat google --output-directory build/docs $(PUBLIC)
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
 

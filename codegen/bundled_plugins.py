@@ -1,6 +1,6 @@
-"""Runs every plugin that is written in Python in one process, for ``sdk codegen``: protoc sees a single plugin.
+"""Runs all protoc plugins that are written in Python in one process, for ``sdk codegen``: protoc sees a single plugin.
 
-Starting Python and reading the request is most of what a plugin costs on a small proto.
+On a small proto, most of a plugin's time goes into starting Python and reading the request.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from mypy_protobuf import main as mypy_protobuf  # type: ignore[import-untyped] 
 from codegen import plugin
 
 
-def respond(request: CodeGeneratorRequest, together: Collection[str]) -> CodeGeneratorResponse:
-    """Return our plugin's answer with the type stubs added.
+def respond(request: CodeGeneratorRequest, all_protos: Collection[str]) -> CodeGeneratorResponse:
+    """Return the response of our plugin with the type stubs of mypy-protobuf added.
 
     Args:
         request: The request; its parameter is for our plugin.
-        together: The proto files whose modules make up the tree.
+        all_protos: Names of all proto files whose modules are in the output folder.
     """
-    response = plugin.respond(request, together)
+    response = plugin.respond(request, all_protos)
     # `quiet` keeps it from listing the files that it writes.
     request.parameter = "quiet"
     sent = request.SerializeToString()
     for main in (mypy_protobuf.main, mypy_protobuf.grpc):
-        answer = CodeGeneratorResponse.FromString(_answer(main, sent))
-        if answer.error and not response.error:
-            response.error = answer.error
-        response.file.extend(answer.file)
+        stubs = CodeGeneratorResponse.FromString(_run_plugin(main, sent))
+        if stubs.error and not response.error:
+            response.error = stubs.error
+        response.file.extend(stubs.file)
     return response
 
 
-def _answer(main: Callable[[], None], request: bytes) -> bytes:
-    """Call what a plugin's script calls, which reads from stdin and writes to stdout."""
+def _run_plugin(main: Callable[[], None], request: bytes) -> bytes:
+    """Call the entry point of a plugin, which reads the request from stdin and writes the response to stdout."""
     stdin, stdout = sys.stdin, sys.stdout
-    answer = io.BytesIO()
+    response = io.BytesIO()
     try:
         sys.stdin = cast("io.TextIOWrapper", SimpleNamespace(buffer=io.BytesIO(request)))
-        sys.stdout = cast("io.TextIOWrapper", SimpleNamespace(buffer=answer))
+        sys.stdout = cast("io.TextIOWrapper", SimpleNamespace(buffer=response))
         main()
     finally:
         sys.stdin, sys.stdout = stdin, stdout
-    return answer.getvalue()
+    return response.getvalue()
 
 
 def main() -> None:
-    """Run the plugins: what protoc starts. The argument is a file with the names of all protos of the tree."""
-    together = Path(sys.argv[1]).read_text("utf-8").splitlines()
+    """Run the plugins. protoc starts this; the argument is a file with the names of all protos, one a line."""
+    all_protos = Path(sys.argv[1]).read_text("utf-8").splitlines()
     request = CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
-    sys.stdout.buffer.write(respond(request, together).SerializeToString())
+    sys.stdout.buffer.write(respond(request, all_protos).SerializeToString())

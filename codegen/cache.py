@@ -1,8 +1,8 @@
-"""The cache of an output folder: the inputs of the last run, so that an unchanged run generates nothing.
+"""Cache of an output folder: a digest of the inputs of the last run, so that an unchanged run generates nothing.
 
-It lies in ``.sdk_codegen_cache`` in the output folder and, like the caches of mypy and ruff, tells Git to ignore it.
-Without it, or with a damaged one, the next run generates everything and writes only what differs. You may remove it at
-any time.
+It is ``.sdk_codegen_cache`` in the output folder and, like the caches of mypy and ruff, has a ``.gitignore`` that makes
+Git ignore it. Without it, or if it is damaged, the next run generates everything and writes only what differs. You may
+remove it at any time.
 
 The caller holds the lock of the output folder.
 """
@@ -27,8 +27,8 @@ _MARKS = {
 def key(inputs: str, hashes: Mapping[str, str]) -> str:
     """Return the key of a run.
 
-    The outputs belong to it: after a checkout of other generated files with the protos of the last run, the manifest
-    and the files agree, and the inputs are those of the last run, but the files were made from others.
+    The outputs are part of it: after a checkout of different generated files with the protos of the last run, the
+    manifest and the files agree, and the inputs are those of the last run, but the files were made from other inputs.
 
     Args:
         inputs: Digest of everything that the files are made from, as ``Protoc.digest`` returns it.
@@ -39,7 +39,7 @@ def key(inputs: str, hashes: Mapping[str, str]) -> str:
 
 
 def load(out: Path) -> str:
-    """Return the key of the last run in an output folder; ``""`` when there is none."""
+    """Return the key of the last run in an output folder; ``""`` if it is unknown."""
     try:
         return (out / NAME / _KEY).read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
@@ -47,7 +47,7 @@ def load(out: Path) -> str:
 
 
 def save(out: Path, new: str) -> None:
-    """Keep the key of a run. A process that is killed on the way leaves the old key or the new one."""
+    """Store the key of a run. A process that is killed meanwhile leaves the old key or the new one."""
     folder = out / NAME
     folder.mkdir(exist_ok=True)
     for name, text in _MARKS.items():

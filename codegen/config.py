@@ -1,4 +1,4 @@
-"""Reads ``[tool.sdk.codegen]`` of ``pyproject.toml``."""
+"""Options in ``[tool.sdk.codegen]`` of ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from codegen.errors import CodegenError
 FILE = "pyproject.toml"
 TABLE = "tool.sdk.codegen"
 
-# What a key takes: the type, and how a message calls it.
+# The type of each key, in the words of a message.
 _STRING, _STRINGS = "a string", "a list of strings"
 _KEYS: Mapping[str, str] = {
     "protos": _STRINGS,
@@ -26,10 +26,10 @@ _KEYS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The options that stand in a ``pyproject.toml``. Paths are as the command needs them: relative to its folder.
+    """Options of a ``pyproject.toml``. Paths are relative to the current folder, as the command needs them.
 
     Attributes:
-        file: The file they stand in; None when there is none.
+        file: The ``pyproject.toml``; None if no file has options.
         protos: Proto files and folders of them.
         proto_path: Folders to look for imported protos in.
         exclude: Patterns of protos to leave out.
@@ -49,15 +49,15 @@ def load(folder: Path) -> Config:
     """Return the options of the nearest ``pyproject.toml`` that has some, from a folder upwards.
 
     Args:
-        folder: Where to begin. Returned paths below it, or beside it, are relative to the current folder as it is.
+        folder: The folder to start from, usually the current one. Returned paths are relative to it.
 
     Raises:
-        CodegenError: A file on the way is no TOML, or a key is unknown or has a value of the wrong type.
+        CodegenError: A file on the way is not TOML, or a key is unknown or has a value of the wrong type.
     """
     here = folder.resolve()
     for depth, parent in enumerate((here, *here.parents)):
         file = parent / FILE
-        # As a person in `folder` would write it: `pyproject.toml`, `../pyproject.toml`.
+        # As seen from `folder`: `pyproject.toml`, `../pyproject.toml`.
         shown = Path(*[".."] * depth, FILE)
         if file.is_file():
             table = _table(file, shown)

@@ -1,4 +1,4 @@
-"""The one error of the code generator."""
+"""Error of the code generator."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 
 class CodegenError(Exception):
-    """Code can't be generated. The text is fit to be shown to the user without a traceback.
+    """Code can't be generated. The message is for the user, without a traceback.
 
     Attributes:
-        details: Lines to show before the message: what protoc said, one finding each.
-        exit_code: What the command exits with: 1 when the protos are at fault, 2 when the command was used wrongly.
+        details: Lines to show before the message: the messages of protoc.
+        exit_code: Exit code of the command: 1 if a proto has an error, 2 if the command was used wrongly.
     """
 
     def __init__(self, message: str, *, details: Sequence[str] = (), exit_code: int = 1) -> None:

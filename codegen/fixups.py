@@ -1,12 +1,12 @@
-"""Mends what other generators make of names and comments that mean something to Python. Pure: text in, text out.
+"""Fixes the output of other generators where names or comments have a meaning in Python. Pure: text in, text out.
 
-* gRPC's plugin takes every name as it is, so that a ``_pb2_grpc`` module may not even compile: ``self.import = …``.
-  RPCs and services get the names there that our bases give them; a message class is found with ``getattr``.
-  Comments become docstrings there as they are, backslashes and quotes too.
-* mypy-protobuf calls a message ``None`` ``_r_None``, but not everywhere that it refers to it. What a public import
-  brings may have the name of a message of the importing proto, which hides it.
+* gRPC's plugin uses every name unchanged, so a ``_pb2_grpc`` module may not even compile: ``self.import = …``.
+  The fixed module has the names of our bases for RPCs and services, and finds a message class with ``getattr``.
+  The plugin also copies comments into docstrings unchanged, with their backslashes and quotes.
+* mypy-protobuf renames a message ``None`` to ``_r_None``, but not in every reference. A name that a public import
+  brings may be hidden by a message of the importing proto.
 
-protoc's own ``_pb2`` modules need no mending: they put such names into their namespace without spelling them.
+protoc's own ``_pb2`` modules need no fix: they put such names into their namespace without spelling them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 
 from codegen import naming
 
-# Strings and comments come first: what looks like code in them is none.
+# Strings and comments come first, since text in them may look like code.
 SKIPPED = r'''
     """ [^"\\]* (?: (?: \\. | "(?!"") ) [^"\\]* )* """
   | \'\'\' [^'\\]* (?: (?: \\. | '(?!'') ) [^'\\]* )* \'\'\'
@@ -29,8 +29,7 @@ FLAGS = re.VERBOSE | re.MULTILINE | re.DOTALL
 
 _WORDS = "|".join(keyword.kwlist)
 
-# gRPC's plugin writes docstrings of its own, and some that it makes of comments. The code behind one shows where it
-# ends.
+# gRPC's plugin writes fixed docstrings, and docstrings from comments. The code after a docstring shows where it ends.
 _DOCSTRING = re.compile(
     r"""
     ^ (?P<open> (?P<indent> [ ]+ ) \"\"\" )
@@ -55,7 +54,7 @@ _GRPC = re.compile(
     FLAGS,
 )
 
-# What may need mending in a module of gRPC's, besides docstrings, has one of these. Most have none; looking is quicker.
+# A module of gRPC's that needs more than its docstrings fixed matches this. Most do not, and a search is faster.
 _SUSPECT_GRPC = re.compile(rf"\.(?:__(?!version__)|(?:{_WORDS}|staticmethod)\b)|\nclass (?:{_WORDS})\b")
 
 # The same for a stub.
@@ -82,23 +81,23 @@ _STUB = re.compile(
 )
 
 
-def mend(files: Mapping[str, str]) -> dict[str, str]:
-    """Return a tree of generated files that Python and type checkers can read.
+def fix_up(files: Mapping[str, str]) -> dict[str, str]:
+    """Return generated files that Python and type checkers can read.
 
     Args:
-        files: The text of each file by its path below the output folder, as the generators name it.
+        files: The text of each file by its path below the output folder, as named by the generators.
 
     Example:
-        >>> mend({"x_pb2_grpc.py": "        request_deserializer=x__pb2.None.FromString,"})["x_pb2_grpc.py"]
+        >>> fix_up({"x_pb2_grpc.py": "        request_deserializer=x__pb2.None.FromString,"})["x_pb2_grpc.py"]
         '        request_deserializer=getattr(x__pb2, "None").FromString,'
     """
-    mended = dict(files)
+    fixed = dict(files)
     for path, text in files.items():
         if path.endswith("_pb2_grpc.py"):
-            mended[path] = _grpc(text)
+            fixed[path] = _grpc(text)
         elif path.endswith(".pyi"):
-            mended[path] = _stub(text, files) if "_r_" in text or _SUSPECT.search(text) else text
-    return mended
+            fixed[path] = _stub(text, files) if "_r_" in text or _SUSPECT.search(text) else text
+    return fixed
 
 
 def _grpc(text: str) -> str:
@@ -112,7 +111,7 @@ def _grpc(text: str) -> str:
         nonlocal classes
         if match["class"]:
             classes += 1
-            # Of each service come its stub, its servicer, and a class that is called as the service itself.
+            # Each service has three classes: its stub, its servicer, and one with the name of the service.
             return f"class {match['class']}_" if keyword.iskeyword(match["class"]) else match[0]
         if match["message"]:
             return naming.message(match["module"], match["message"], mangled=True)
@@ -129,7 +128,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _names(text: str) -> list[dict[str, str]]:
-    """Return the new names of each service's RPCs that gRPC can't use as they are."""
+    """Return the new names of those RPCs of each service whose names gRPC's module can't use."""
     services: list[list[str]] = []
     classes = 0
     for match in _GRPC.finditer(text):
@@ -153,7 +152,7 @@ def _stub(text: str, files: Mapping[str, str]) -> str:
         if word := match["public"]:
             if not keyword.iskeyword(word):
                 return "" if re.search(rf"^(class {word}\(|{word}: )", text, re.MULTILINE) else match[0]
-            # An enum value or an extension of that name has no place in a stub.
+            # A stub can't have an enum value or an extension of that name.
             stub = files.get(match["from"].replace(".", "/") + ".pyi", "")
             return f"from {match['from']} import _r_{word} as _r_{word}\n" if f"\nclass _r_{word}(" in stub else ""
         if match["rpc"]:

@@ -1,6 +1,6 @@
-"""Lays Python out as ``ruff format`` leaves it, so that generated code needs no formatter.
+"""Formats Python like ``ruff format``, so that generated code needs no formatter.
 
-Only the few shapes that the templates need are here: something in brackets, a signature, a docstring.
+It supports only what the templates need: items in brackets, signatures, docstrings.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-# That of ruff and black where nothing else is configured.
+# The default of ruff and black.
 WIDTH = 88
 
-# A quote at the end that no backslash escapes: after none, or after pairs of them.
+# A quote at the end that is not escaped: an even number of backslashes comes before it.
 _BARE_QUOTE = re.compile(r'(?<!\\)(?:\\\\)*"$')
 
 
 def bracketed(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
-    """Lay out items between brackets: on one line, else indented on one line, else one a line.
+    """Format items between brackets: on one line, else indented on one line, else one on each line.
 
     Args:
-        head: What stands before the items, with the opening bracket.
+        head: The text before the items, with the opening bracket.
         items: The items.
-        tail: What stands after them, with the closing bracket.
+        tail: The text after them, with the closing bracket.
         indent: Columns before ``head``. The first line is returned without them.
     """
     flat = ", ".join(items)
@@ -35,30 +35,30 @@ def bracketed(head: str, items: Sequence[str], tail: str, indent: int = 0) -> st
 
 
 def listed(head: str, items: Sequence[str], tail: str) -> str:
-    """Lay out the items of a list: on one line, else one a line."""
+    """Format the items of a list: on one line, else one on each line."""
     flat = head + ", ".join(items) + tail
     return flat if len(flat) <= WIDTH else exploded(head, items, tail)
 
 
 def exploded(head: str, items: Sequence[str], tail: str, indent: int = 0) -> str:
-    """Lay out items between brackets, one a line. An item may have lines of its own, indented already."""
+    """Format items between brackets, one on each line. An item may have several lines, which are indented already."""
     return _lines(indent, head, *(f"{item}," for item in items), tail)
 
 
 def imported(module: str, names: Sequence[str], comment: str = "") -> str:
-    """Lay out a ``from … import …``, which has no indented form on one line.
+    """Format a ``from … import …``, which has no form with all names on one indented line.
 
     Args:
         module: What to import from.
-        names: What to import.
-        comment: A comment of its first line, with the spaces before it.
+        names: The names to import.
+        comment: A comment on its first line, with the spaces before it.
     """
     line = f"from {module} import {', '.join(names)}{comment}"
     return line if len(line) <= WIDTH else exploded(f"from {module} import ({comment}", names, ")")
 
 
 def subscripted(name: str, subscripts: Sequence[str], arguments: str, indent: int) -> str:
-    """Lay out ``name = Class[…](…)``, which breaks its last bracket first."""
+    """Format ``name = Class[…](…)``, which breaks its last bracket first."""
     flat = f"{name}[{', '.join(subscripts)}]("
     if indent + len(f"{flat}{arguments})") <= WIDTH:
         return f"{flat}{arguments})"
@@ -68,7 +68,7 @@ def subscripted(name: str, subscripts: Sequence[str], arguments: str, indent: in
 
 
 def signature(name: str, parameters: Sequence[str], alternatives: Sequence[str], indent: int) -> str:
-    """Lay out a ``def`` that returns one of several types.
+    """Format a ``def`` that returns one of several types.
 
     Args:
         name: The function's name.
@@ -82,7 +82,7 @@ def signature(name: str, parameters: Sequence[str], alternatives: Sequence[str],
         return flat
     tail = f") -> {union}:"
     if indent + len(tail) > WIDTH:
-        # The type is too long for a line of its own; ruff wraps it in parentheses.
+        # The type does not fit on one line; ruff wraps it in parentheses.
         fits = indent + 4 + len(union) <= WIDTH
         rows = (
             [union]
@@ -97,7 +97,7 @@ def signature(name: str, parameters: Sequence[str], alternatives: Sequence[str],
 
 
 def getter(name: str, generic: str, types: Sequence[str], indent: int) -> str:
-    """Lay out the ``def`` of a property that returns ``generic[types]``. The first line is returned unindented."""
+    """Format the ``def`` of a property that returns ``generic[types]``. The first line is returned unindented."""
     annotation = f"{generic}[{', '.join(types)}]"
     flat = f"def {name}(self) -> {annotation}:"
     if indent + len(flat) <= WIDTH:
@@ -108,8 +108,8 @@ def getter(name: str, generic: str, types: Sequence[str], indent: int) -> str:
 
 
 def subclass(name: str, bases: Sequence[str], comment: str, indent: int) -> str:
-    """Lay out the head of a class with a comment on its first line. The first line is returned unindented."""
-    # A comment for type checkers does not count for the width.
+    """Format the head of a class with a comment on its first line. The first line is returned unindented."""
+    # ruff does not count a comment for type checkers as part of the width.
     flat = f"class {name}({', '.join(bases)}):"
     if indent + len(flat) <= WIDTH:
         return flat + comment
@@ -117,16 +117,16 @@ def subclass(name: str, bases: Sequence[str], comment: str, indent: int) -> str:
 
 
 def docstring(text: str, indent: int) -> str:
-    """Lay out a docstring. Its value is ``text``, whatever it contains.
+    """Format a docstring. Its value is ``text``, whatever it contains.
 
     Args:
         text: Lines without trailing space or control characters.
         indent: Columns before it. The first line is returned without them.
     """
     first, *rest = text.replace("\\", "\\\\").replace('"""', r"\"\"\"").split("\n")
-    # What is common to all lines but the first is not part of a docstring's value.
+    # Indentation that all lines but the first share is not part of a docstring's value.
     lines = [first.lstrip(), *textwrap.dedent("\n".join(rest)).split("\n")] if rest else [first.lstrip()]
-    # A quote right after the opening quotes or right before the closing ones would be read as part of them.
+    # A quote next to the opening or closing quotes would be read as part of them.
     if lines[0].startswith('"'):
         lines[0] = "\\" + lines[0]
     if len(lines) > 1:
@@ -138,7 +138,7 @@ def docstring(text: str, indent: int) -> str:
 
 
 def _narrow(item: str, comma: str, indent: int) -> str:
-    """Break ``Name[type]`` at its brackets when it is too long even for a line of its own."""
+    """Break ``Name[type]`` at its brackets if it does not fit on one line."""
     head, bracket, rest = item.partition("[")
     if not bracket or indent + len(item + comma) <= WIDTH:
         return item

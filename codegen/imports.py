@@ -1,4 +1,4 @@
-"""Writes the import statements of a generated module, sorted as ``ruff check --select I`` leaves them."""
+"""Import statements of a generated module, sorted as by ``ruff check --select I``."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ import sys
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from codegen import formatting as layout
+from codegen import formatting
 
 if TYPE_CHECKING:
     from codegen.module_names import Import
 
 
-# Another distribution's protos may have type stubs or not.
+# The modules of another distribution may have type stubs or not.
 _UNTYPED = "  # type: ignore[import-untyped, unused-ignore]"
 
 
-def block(imports: Iterable[Import], beside: Collection[str]) -> str:
-    """Return import statements in sections: standard library, installed, beside the module, relative.
+def block(imports: Iterable[Import], first_party: Collection[str]) -> str:
+    """Return import statements in sections: standard library, third party, first party, relative.
 
     Args:
         imports: What to import.
-        beside: First parts of the modules that lie in the same root on ``sys.path``.
+        first_party: Top-level names of the modules in the same folder on ``sys.path``.
     """
     sections: dict[int, dict[str, list[Import]]] = {}
     for each in imports:
-        # A plain `import` has no module; it stands before every `from`.
-        sections.setdefault(_section(each.module or each.name, beside), {}).setdefault(each.module, []).append(each)
+        # A plain `import` has no module; it comes before every `from`.
+        section = sections.setdefault(_section(each.module or each.name, first_party), {})
+        section.setdefault(each.module, []).append(each)
     return "\n\n".join(
         "\n".join(
             statement
@@ -41,24 +42,24 @@ def block(imports: Iterable[Import], beside: Collection[str]) -> str:
 def _statements(module: str, imports: list[Import]) -> list[str]:
     if not module:
         return [f"import {_as(each)}" + ("" if each.typed else _UNTYPED) for each in imports]
-    # What is renamed has a statement of its own. Statements are sorted by their first names.
+    # Each renamed import has a separate statement. Statements are sorted by their first names.
     statements = [[each] for each in imports if each.name != each.alias]
     if plain := [each for each in imports if each.name == each.alias]:
         statements.append(plain)
     statements.sort(key=lambda names: _by_name(names[0]))
     comment = "" if all(each.typed for each in imports) else _UNTYPED
-    return [layout.imported(module, [_as(each) for each in names], comment) for names in statements]
+    return [formatting.imported(module, [_as(each) for each in names], comment) for names in statements]
 
 
 def _as(each: Import) -> str:
     return each.name if each.name == each.alias else f"{each.name} as {each.alias}"
 
 
-def _section(module: str, beside: Collection[str]) -> int:
+def _section(module: str, first_party: Collection[str]) -> int:
     if module.startswith("."):
         return 3
     top = module.partition(".")[0]
-    if top in beside:
+    if top in first_party:
         return 2
     return 0 if top in sys.stdlib_module_names else 1
 
@@ -73,7 +74,7 @@ def _by_name(each: Import) -> tuple[int, list[tuple[str, int]], str]:
 
 
 def by_kind(name: str) -> tuple[int, list[tuple[str, int]], str]:
-    """Return what sorts names by how they are written: constants, then classes, then the rest.
+    """Return the sort key of a name by its case: constants, then classes, then the rest.
 
     Example:
         >>> sorted(["greet", "GreeterBase", "GREETER"], key=by_kind)
@@ -84,5 +85,5 @@ def by_kind(name: str) -> tuple[int, list[tuple[str, int]], str]:
 
 
 def _natural(name: str) -> list[tuple[str, int]]:
-    """Return what sorts names as people do: ``v2`` before ``v10``."""
+    """Return the natural sort key of a name: ``v2`` before ``v10``."""
     return [("0", int(run)) if run.isdecimal() else (run, 0) for run in re.findall(r"\d+|\D", name)]

@@ -1,8 +1,8 @@
-"""The list of files that the command made in an output folder, which it keeps there itself.
+"""Manifest of an output folder: the files that ``sdk codegen`` generated there, kept in the folder.
 
-It belongs beside the code, in version control too: only files that it lists are ever removed. It depends on the protos,
-the options and the generated code alone, so that every machine with the same versions of the tools writes the same
-bytes. What only speeds up the next run is in ``codegen.cache``.
+Commit it with the code: only files that it lists are ever removed. It depends on the protos, the options and the
+generated code alone, so that every machine with the same versions of the tools writes the same bytes. Data that only
+speeds up the next run is in ``codegen.cache``.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codegen import naming
-from codegen import relocate as packages
+from codegen import naming, relocate
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
 
 NAME = ".sdk-codegen.json"
 
-# Format 1 had a digest of the inputs too, which changed with the tools' own sources.
+# Format 1 also had a digest of the inputs, which changed with the sources of the tools.
 _FORMAT = 2
 _ABOUT = "Written by `sdk codegen`: the files that it made here. Keep it with them; do not edit."
+# The top of a repository, else of a project.
+_PROJECT = (".git", "pyproject.toml")
 _SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi", "_sdk.py")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one proto file was made into.
+    """Files that were generated from one proto file.
 
     Attributes:
-        root: The folder that the proto's name is relative to, as seen from the output folder.
+        root: The folder that the proto's name is relative to; relative to the output folder if it is not absolute.
         files: Hash of the content of each file by its path below the output folder.
     """
 
@@ -42,11 +43,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What the command made in an output folder.
+    """Files that ``sdk codegen`` generated in an output folder.
 
     Attributes:
-        protos: Each proto by its name.
-        shared: Hash of each file that belongs to no single proto: ``__init__.py``.
+        protos: The entry of each proto by its name.
+        shared: Hash of each file that does not belong to a single proto: ``__init__.py``.
     """
 
     protos: Mapping[str, Entry] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Manifest:
         return merged
 
     def dump(self) -> bytes:
-        """Return the text of the file, one line a proto, which version control merges best."""
+        """Return the content of the file, with one line for each proto, which version control merges best."""
         rows = ",\n".join(
             f"    {json.dumps(name)}: {json.dumps({'root': entry.root, 'files': dict(sorted(entry.files.items()))})}"
             for name, entry in sorted(self.protos.items())
@@ -72,8 +73,8 @@ class Manifest:
             f'  "shared": {shared},\n  "protos": {{\n{rows}\n  }}\n}}\n'
         ).encode()
 
-    def of(self, sources: Sequence[Source]) -> dict[str, str]:
-        """Return the hash of every file that was made of protos, and of the shared ones; empty if one is unknown."""
+    def hashes(self, sources: Sequence[Source]) -> dict[str, str]:
+        """Return the hash of every file of some protos, and of the shared files; empty if one proto is unknown."""
         if any(source.name not in self.protos for source in sources):
             return {}
         merged = dict(self.shared)
@@ -82,40 +83,43 @@ class Manifest:
         return merged
 
     def others(self, sources: Sequence[Source], searched: Sequence[Path], out: Path) -> dict[str, Entry]:
-        """Return the entries of protos that are not compiled now and stay, since they may belong to another call.
+        """Return the entries to keep of protos that this run does not compile: another run with this output may do so.
 
-        Not those whose proto file is gone: it would lie below a folder that was searched now, or its root is there and
-        it is not.
+        An entry is dropped if its proto is gone: if the proto would be below a folder that this run searched, or if its
+        root exists without it.
 
         Args:
             sources: The protos that are compiled.
-            searched: The folders, and files, that were searched for protos.
+            searched: The folders and files that were searched for protos.
             out: The output folder.
         """
         compiled = {source.name for source in sources}
         folders = [absolute(path) for path in searched]
-        stay = {}
+        kept = {}
         for name, entry in self.protos.items():
             root = absolute(out / entry.root)
             proto = root / name
             is_searched = any(proto.is_relative_to(folder) for folder in folders)
             if name not in compiled and not is_searched and (proto.exists() or not root.exists()):
-                stay[name] = entry
-        return stay
+                kept[name] = entry
+        return kept
 
-    def after(
+    def updated(
         self, sources: Sequence[Source], others: Mapping[str, Entry], files: Mapping[str, str], out: Path
     ) -> Manifest:
-        """Return what is to stand there when files were made.
+        """Return the manifest after a run.
 
         Args:
             sources: The protos that were compiled.
-            others: What ``others`` returned.
-            files: Hash of each file that was made of the sources by its path below the output folder.
+            others: The result of ``others``.
+            files: Hash of each file that was generated from the sources by its path below the output folder.
             out: The output folder.
         """
         owned = _owned(sources, files)
-        protos = {source.name: Entry(_relative(source.root, out), owned.pop(source.name, {})) for source in sources}
+        project = _project(out)
+        protos = {
+            source.name: Entry(_stored_root(source, out, project), owned.pop(source.name, {})) for source in sources
+        }
         protos |= others
         shared = dict(owned.pop("", {}))
         used = {os.path.dirname(path) for entry in protos.values() for path in entry.files}
@@ -127,15 +131,15 @@ class Manifest:
 
 
 def digest(content: bytes) -> str:
-    """Return the hash of a file's content, as the manifest has it."""
+    """Return the hash of a file's content in the form of the manifest."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def load(out: Path) -> Manifest:
-    """Return the manifest of an output folder; an empty one when it has none.
+    """Return the manifest of an output folder; an empty one if the folder has no manifest.
 
     Raises:
-        CodegenError: It can't be read.
+        CodegenError: The file can't be read.
     """
     path = out / NAME
     try:
@@ -157,15 +161,27 @@ def load(out: Path) -> Manifest:
 
 
 def _owned(sources: Sequence[Source], hashes: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return the files of each proto; under ``""`` those that belong to none."""
+    """Return the files of each proto; under ``""`` those of no single proto."""
     stems = {source.name: naming.module(source.name) for source in sources}
-    homes = packages.homes(stems.values())
-    by_path = {homes[stem].replace(".", "/") + suffix: name for name, stem in stems.items() for suffix in _SUFFIXES}
+    modules = relocate.importable_names(stems.values())
+    by_path = {modules[stem].replace(".", "/") + suffix: name for name, stem in stems.items() for suffix in _SUFFIXES}
     owned: dict[str, dict[str, str]] = {}
     for path, hash_ in hashes.items():
         owned.setdefault(by_path.get(path, ""), {})[path] = hash_
     return owned
 
 
-def _relative(root: Path, out: Path) -> str:
-    return Path(os.path.relpath(root, absolute(out))).as_posix()
+def _project(out: Path) -> Path | None:
+    """Return the repository that an output folder is in, else its project; None if it is in neither."""
+    folders = (absolute(out), *absolute(out).parents)
+    return next((folder for mark in _PROJECT for folder in folders if (folder / mark).exists()), None)
+
+
+def _stored_root(source: Source, out: Path, project: Path | None) -> str:
+    # The relative path from the output folder to `/usr/share/protos` depends on where the project is: such a root is
+    # stored as it was given. A root that was given as a relative path, such as `../shared/protos`, is there on every
+    # machine, and so is one inside the project.
+    is_foreign = project is not None and not source.root.is_relative_to(project)
+    if is_foreign and Path(source.shown).is_absolute():
+        return source.root.as_posix()
+    return Path(os.path.relpath(source.root, absolute(out))).as_posix()

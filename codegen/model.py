@@ -1,4 +1,4 @@
-"""What the templates see: frozen values built from the descriptors that protoc hands to a plugin."""
+"""Model of a proto file for the templates: frozen values built from the descriptors that protoc hands to a plugin."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from codegen import imports, naming
-from codegen import module_names as scope
-from codegen.module_names import Derived, Home, Scope, Tree
+from codegen import imports, module_names, naming
+from codegen.module_names import MessageLocation, ModuleNames, ModuleTree, ServiceNames
 from sdk._fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
         SourceCodeInfo,
     )
 
-# Field numbers in descriptor.proto; SourceCodeInfo names a place in a file by the path of numbers that leads to it.
+# Field numbers in descriptor.proto; SourceCodeInfo.Location.path is made of them:
+# https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/descriptor.proto
 _SERVICE = 6
 _METHOD = 2
 
@@ -34,7 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class MessageModel:
     """A message type of an RPC.
 
     Attributes:
@@ -47,7 +47,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Rpc:
+class RpcModel:
     """One RPC. Most attributes are those of ``sdk.service.Method``.
 
     Attributes:
@@ -59,8 +59,8 @@ class Rpc:
     python_name: str
     path: str
     kind: str
-    request: Message
-    response: Message
+    request: MessageModel
+    response: MessageModel
     comment: str
     line: int
     deprecated: bool
@@ -68,18 +68,18 @@ class Rpc:
 
     @property
     def client_streaming(self) -> bool:
-        """Whether the client sends a stream of messages."""
+        """True if the client sends a stream of messages."""
         return self.kind.startswith("Stream")
 
     @property
     def server_streaming(self) -> bool:
-        """Whether the server answers with a stream of messages."""
+        """True if the server answers with a stream of messages."""
         return self.kind.endswith("Stream")
 
     @property
     def handle_kind(self) -> str:
-        """Name of its class in a handle, ``"HandleStream"``; for methods that take one message."""
-        return scope.handle_kind(self.kind)
+        """Name of its class in a handle, ``"HandleStream"``; for RPCs that take one message."""
+        return module_names.handle_kind(self.kind)
 
     @property
     def cardinality(self) -> str:
@@ -88,8 +88,8 @@ class Rpc:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """One service, with the names that are derived from it.
+class ServiceModel:
+    """One service.
 
     Attributes:
         deprecated: Whether the proto marks the service, or the whole file, as deprecated.
@@ -97,81 +97,84 @@ class Service:
 
     name: str
     full_name: str
-    names: Derived
-    rpcs: tuple[Rpc, ...]
+    names: ServiceNames
+    rpcs: tuple[RpcModel, ...]
     comment: str
     line: int
     deprecated: bool
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class FileModel:
     """One proto file with services.
 
     Attributes:
         proto: Path of the proto file as protoc knows it.
         output: Path of the generated module, below the output folder.
-        scope: The names in the generated module.
-        beside: First parts of the names by which modules of the same tree are imported.
+        names: The names in the generated module.
+        first_party: Top-level names by which modules of the same output folder are imported.
         services: Its services, in the order of the proto.
         proto_hash: Fingerprint of the proto file.
     """
 
     proto: str
     output: str
-    scope: Scope
-    beside: frozenset[str]
-    services: tuple[Service, ...]
+    names: ModuleNames
+    first_party: frozenset[str]
+    services: tuple[ServiceModel, ...]
     proto_hash: str
 
     @property
     def exports(self) -> tuple[str, ...]:
-        """Every name that the generated module defines for others, as ruff sorts an ``__all__``."""
-        derived = [name for each in self.scope.services for name in dataclasses.astuple(each) if name != each.bound]
-        return tuple(sorted([*derived, *(alias.name for alias in self.scope.aliases)], key=imports.by_kind))
+        """The public names of the generated module, in the order of ruff's rule for ``__all__``."""
+        derived = [name for each in self.names.services for name in dataclasses.astuple(each) if name != each.bound]
+        return tuple(sorted([*derived, *(alias.name for alias in self.names.aliases)], key=imports.by_kind))
 
 
 def files(
-    request: CodeGeneratorRequest, package: str | None = None, together: Collection[str] | None = None
-) -> Iterator[File]:
+    request: CodeGeneratorRequest, package: str | None = None, all_protos: Collection[str] | None = None
+) -> Iterator[FileModel]:
     """Yield the model of every file to generate that has services.
 
     Args:
-        request: What protoc sent. It holds the files to generate and everything they import.
-        package: Dotted name of the package that the output folder is; ``""`` when it is a root on ``sys.path``. With
+        request: The request of protoc. It contains the files to generate and everything that they import.
+        package: Dotted name of the package that the output folder is; ``""`` if the folder is on ``sys.path``. With
             either, modules import one another from where :func:`codegen.relocate.relocate` puts them. None leaves them
             where protoc puts them.
-        together: The proto files whose modules make up the tree, when they are more than the files to generate.
+        all_protos: Names of all proto files whose modules are in the output folder, if they are more than the files to
+            generate.
 
     Raises:
-        CodegenError: ``package`` is no package name.
+        CodegenError: ``package`` is not a valid package name.
     """
-    homes = dict(_messages(request.proto_file))
-    tree = Tree.of(request.file_to_generate if together is None else together, package)
+    locations = dict(_messages(request.proto_file))
+    tree = ModuleTree.of(request.file_to_generate if all_protos is None else all_protos, package)
     by_name = {file.name: file for file in request.proto_file}
     for name in request.file_to_generate:
         if by_name[name].service:
-            yield _file(by_name[name], homes, tree)
+            yield _file(by_name[name], locations, tree)
 
 
-def _messages(protos: Iterable[FileDescriptorProto]) -> Iterator[tuple[str, Home]]:
-    """Yield each message's full name, with a leading dot, and where it is defined."""
+def _messages(protos: Iterable[FileDescriptorProto]) -> Iterator[tuple[str, MessageLocation]]:
+    """Yield each message's full name, with a leading dot, and its location."""
 
-    def walk(file: str, prefix: str, path: str, found: Iterable[DescriptorProto]) -> Iterator[tuple[str, Home]]:
+    def walk(
+        file: str, prefix: str, path: str, found: Iterable[DescriptorProto]
+    ) -> Iterator[tuple[str, MessageLocation]]:
         for message in found:
             inner = f"{path}.{message.name}" if path else message.name
-            yield prefix + inner, Home(file, inner)
+            yield prefix + inner, MessageLocation(file, inner)
             yield from walk(file, prefix, inner, message.nested_type)
 
     for proto in protos:
         yield from walk(proto.name, f".{proto.package}." if proto.package else ".", "", proto.message_type)
 
 
-def _file(proto: FileDescriptorProto, homes: Mapping[str, Home], tree: Tree) -> File:
-    names = scope.resolve(proto, homes, tree)
+def _file(proto: FileDescriptorProto, locations: Mapping[str, MessageLocation], tree: ModuleTree) -> FileModel:
+    names = module_names.resolve(proto, locations, tree)
 
-    def message(type_name: str) -> Message:
-        return Message(type_name[1:], names.messages[type_name[1:]])
+    def message(type_name: str) -> MessageModel:
+        return MessageModel(type_name[1:], names.messages[type_name[1:]])
 
     package = proto.package + "." if proto.package else ""
     places = {tuple(place.path): place for place in proto.source_code_info.location}
@@ -181,11 +184,11 @@ def _file(proto: FileDescriptorProto, homes: Mapping[str, Home], tree: Tree) -> 
     ):
         full_name = package + service.name
         rpcs = tuple(
-            Rpc(
+            RpcModel(
                 name=rpc.name,
                 python_name=python_name,
                 path=f"/{full_name}/{rpc.name}",
-                kind=scope.kind(rpc),
+                kind=module_names.kind(rpc),
                 request=message(rpc.input_type),
                 response=message(rpc.output_type),
                 comment=_comment(places.get((_SERVICE, index, _METHOD, row))),
@@ -197,13 +200,13 @@ def _file(proto: FileDescriptorProto, homes: Mapping[str, Home], tree: Tree) -> 
         )
         place = places.get((_SERVICE, index))
         deprecated = service.options.deprecated or proto.options.deprecated
-        services.append(Service(service.name, full_name, derived, rpcs, _comment(place), _line(place), deprecated))
+        services.append(ServiceModel(service.name, full_name, derived, rpcs, _comment(place), _line(place), deprecated))
 
-    return File(
+    return FileModel(
         proto=proto.name,
         output=tree.module(proto.name, "sdk").replace(".", "/") + ".py",
-        scope=names,
-        beside=tree.tops,
+        names=names,
+        first_party=tree.tops,
         services=tuple(services),
         proto_hash=fingerprint(proto.SerializeToString()),
     )
@@ -214,9 +217,9 @@ def _comment(place: SourceCodeInfo.Location | None) -> str:
         return ""
     text = (place.leading_comments or place.trailing_comments).replace("\r\n", "\n").replace("\r", "\n")
     text = text.removeprefix("*")  # the second star of a comment that begins with /**
-    # Spaces of other scripts count as indentation too.
+    # Spaces of other scripts are indentation too.
     text = _INDENTATION.sub(lambda match: " " * len(match[0].expandtabs()), text)
-    # cleandoc takes the indentation of the first line apart; in a proto it has the same as the others.
+    # cleandoc treats the indentation of the first line separately; in a proto it is that of the other lines.
     lines = inspect.cleandoc("\n" + _CONTROL.sub(" ", text)).split("\n")
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 

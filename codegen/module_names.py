@@ -1,4 +1,4 @@
-"""The names in a generated module: what it imports and what it defines, and what each is called there."""
+"""Names in a generated module: those that it imports, and those that it defines."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from codegen import naming
-from codegen import relocate as packages
+from codegen import naming, relocate
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto
 
-# What a generated module may import, by the module it comes from.
+# Names that a generated module may import, by the module that defines them.
 _RUNTIME: Mapping[str, tuple[str, ...]] = {
     "collections.abc": ("AsyncIterator", "Awaitable", "Iterator"),
     "typing": ("TYPE_CHECKING", "Any", "ClassVar"),
-    # That of `warnings` from Python 3.13 on.
+    # The same as that of `warnings` in Python 3.13 and later.
     "typing_extensions": ("deprecated",),
     "sdk.client": (
         "AsyncClient",
@@ -47,7 +46,7 @@ class Import:
     Attributes:
         module: ``"google.protobuf"``, ``"..types"``; ``""`` for a module that ``import name`` imports.
         name: ``"empty_pb2"``.
-        alias: The name it has in the generated module.
+        alias: Its name in the generated module.
         typed: Whether it is known to have types.
     """
 
@@ -58,12 +57,12 @@ class Import:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A ``_pb2`` module that no import statement can name.
+class DynamicImport:
+    """A ``_pb2`` module that no import statement can name; ``importlib.import_module`` imports it.
 
     Attributes:
         name: ``"lambda.shop_pb2"``.
-        alias: The name it has in the generated module.
+        alias: Its name in the generated module.
     """
 
     name: str
@@ -71,13 +70,13 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Alias:
-    """A message class to which the generated module gives a name, since it has none that Python can spell.
+class MessageAlias:
+    """A name that the generated module gives to a message class, since Python can't spell the original one.
 
     Attributes:
         name: ``"None_"``.
-        expression: What it is at run time, ``'getattr(shop_pb2, "None")'``.
-        stub: What it is for type checkers, ``"shop_pb2._r_None"``. Often the same.
+        expression: The class at run time, ``'getattr(shop_pb2, "None")'``.
+        stub: The class for type checkers, ``"shop_pb2._r_None"``. Often the same.
     """
 
     name: str
@@ -86,7 +85,7 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
-class Derived:
+class ServiceNames:
     """The names that a generated module defines for one service."""
 
     constant: str
@@ -99,15 +98,15 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class ModuleNames:
     """The names in one generated module.
 
     Attributes:
         own: Name of the proto's own ``_pb2`` module.
-        imports: All that is imported by a statement.
-        loaded: The modules that can't be.
-        runtime: What is imported from the SDK and the standard library, by the name that it has there.
-        aliases: The messages that get a name here.
+        imports: The names that import statements import.
+        dynamic_imports: The modules that no import statement can name.
+        runtime: Names in this module of what it imports from the SDK and the standard library, by the original name.
+        aliases: The messages that the module gives a name to.
         messages: The expression of each message class that an RPC names, by the message's full name.
         rpcs: The names of each service's RPCs.
         services: The names derived from each service.
@@ -115,17 +114,17 @@ class Scope:
 
     own: str
     imports: tuple[Import, ...]
-    loaded: tuple[Loaded, ...]
+    dynamic_imports: tuple[DynamicImport, ...]
     runtime: Mapping[str, str]
-    aliases: tuple[Alias, ...]
+    aliases: tuple[MessageAlias, ...]
     messages: Mapping[str, str]
     rpcs: tuple[tuple[str, ...], ...]
-    services: tuple[Derived, ...]
+    services: tuple[ServiceNames, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
-    """Where a message is defined.
+class MessageLocation:
+    """The definition of a message.
 
     Attributes:
         proto: Path of the proto file.
@@ -137,11 +136,12 @@ class Home:
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Where the modules live that are generated together.
+class ModuleTree:
+    """The modules of one output folder, by the names under which they are imported.
 
     Attributes:
-        package: The package that they make up; ``""`` for none, None when they are left where protoc puts them.
+        package: The package that the folder is; ``""`` for a folder on ``sys.path``, None to leave the modules where
+            protoc puts them.
         stems: Dotted name of each module without its suffix, by the name that protoc gives it.
     """
 
@@ -149,57 +149,57 @@ class Tree:
     stems: Mapping[str, str]
 
     @classmethod
-    def of(cls, protos: Iterable[str], package: str | None) -> Tree:
+    def of(cls, protos: Iterable[str], package: str | None) -> ModuleTree:
         """Return the tree of the modules of ``protos``.
 
         Raises:
-            CodegenError: ``package`` is no package name.
+            CodegenError: ``package`` is not a valid package name.
         """
         names = [naming.module(proto) for proto in protos]
         if package is None:
             return cls(None, {name: name for name in names})
-        packages.check(package)
-        return cls(package, packages.homes(set(names) - packages.WELL_KNOWN))
+        relocate.check_package(package)
+        return cls(package, relocate.importable_names(set(names) - relocate.WELL_KNOWN))
 
     def module(self, proto: str, suffix: str) -> str:
-        """Return the dotted name of a module of a proto, from the root of the tree if it is in it."""
+        """Return the dotted name of a module of a proto: below the output folder if it is there."""
         name = naming.module(proto)
         return f"{self.stems.get(name, name)}_{suffix}"
 
-    def imported(self, importer: str, proto: str, alias: str) -> Import | Loaded:
-        """Return what makes the ``_pb2`` module of ``proto`` known in the module called ``importer``."""
+    def imported(self, importer: str, proto: str, alias: str) -> Import | DynamicImport:
+        """Return the import of the ``_pb2`` module of ``proto`` in the module ``importer``."""
         name = self.module(proto, "pb2")
         package, _, last = name.rpartition(".")
-        beside = naming.module(proto) in self.stems
-        if self.package and beside:
-            return Import(packages.import_from(importer, name, self.package), last, alias)
+        is_ours = naming.module(proto) in self.stems
+        if self.package and is_ours:
+            return Import(relocate.import_from(importer, name, self.package), last, alias)
         if all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
-            return Import(package, last, alias, typed=beside or package == "google.protobuf")
-        return Loaded(name, alias)
+            return Import(package, last, alias, typed=is_ours or package == "google.protobuf")
+        return DynamicImport(name, alias)
 
     @cached_property
     def tops(self) -> frozenset[str]:
-        """First parts of the names by which modules of the tree are imported, where these are not relative."""
+        """Top-level names by which the modules are imported; empty in a package, where imports are relative."""
         return frozenset() if self.package else frozenset(f"{s}_pb2".partition(".")[0] for s in self.stems.values())
 
 
-def resolve(proto: FileDescriptorProto, homes: Mapping[str, Home], tree: Tree) -> Scope:
+def resolve(proto: FileDescriptorProto, locations: Mapping[str, MessageLocation], tree: ModuleTree) -> ModuleNames:
     """Return the names in the ``_sdk`` module of a proto file.
 
     Args:
         proto: The proto file.
-        homes: Where each message is defined, by its full name with a leading dot.
-        tree: The modules that are generated together.
+        locations: The definition of each message, by its full name with a leading dot.
+        tree: The modules of the output folder.
     """
     methods = [method for service in proto.service for method in service.method]
     rpcs = tuple(naming.rpcs([method.name for method in service.method]) for service in proto.service)
-    # An RPC's name hides a module's name inside the class, so every other name keeps clear of all of them.
+    # Inside the class, an RPC hides a module of the same name, so no other name may be the name of an RPC.
     taken = {name for names in rpcs for name in names}
     services = tuple(_derived(naming.stem(service.name), taken) for service in proto.service)
 
     types = dict.fromkeys(name for method in methods for name in (method.input_type, method.output_type))
-    modules: dict[str, Import | Loaded] = {}
-    for file in (proto.name, *(homes[name].proto for name in types)):
+    modules: dict[str, Import | DynamicImport] = {}
+    for file in (proto.name, *(locations[name].proto for name in types)):
         if file not in modules:
             alias = _claim_module(tree.module(file, "pb2"), taken)
             modules[file] = tree.imported(tree.module(proto.name, "sdk"), file, alias)
@@ -207,12 +207,12 @@ def resolve(proto: FileDescriptorProto, homes: Mapping[str, Home], tree: Tree) -
     messages: dict[str, str] = {}
     aliases = []
     for name in types:
-        module, path = modules[homes[name].proto], homes[name].path
+        module, path = modules[locations[name].proto], locations[name].path
         expression = messages[name[1:]] = naming.message(module.alias, path)
-        if isinstance(module, Loaded) or not naming.is_spelled(path):
+        if isinstance(module, DynamicImport) or not naming.is_spelled(path):
             alias = messages[name[1:]] = _claim(naming.message_alias(path), taken, vars(builtins))
-            stub = "Any" if isinstance(module, Loaded) else naming.message_stub(module.alias, path)
-            aliases.append(Alias(alias, expression, stub))
+            stub = "Any" if isinstance(module, DynamicImport) else naming.message_stub(module.alias, path)
+            aliases.append(MessageAlias(alias, expression, stub))
 
     needed = _needed(proto, methods)
     runtime = [
@@ -221,10 +221,10 @@ def resolve(proto: FileDescriptorProto, homes: Mapping[str, Home], tree: Tree) -
         for name in names
         if name in needed
     ]
-    return Scope(
+    return ModuleNames(
         own=modules[proto.name].alias,
         imports=(*runtime, *(module for module in modules.values() if isinstance(module, Import))),
-        loaded=tuple(module for module in modules.values() if isinstance(module, Loaded)),
+        dynamic_imports=tuple(module for module in modules.values() if isinstance(module, DynamicImport)),
         runtime={each.name: each.alias for each in runtime},
         aliases=tuple(aliases),
         messages=messages,
@@ -240,14 +240,14 @@ def _claim(name: str, taken: set[str], also: Collection[str] = ()) -> str:
 
 
 def _claim_module(name: str, taken: set[str]) -> str:
-    # A module is called by the last part of its name where that is free.
+    # A module has the last part of its dotted name if that is free.
     last = re.sub(r"\W", "_", name.rpartition(".")[2])
     last = "_" + last if last[:1].isdigit() else last
     return _claim(last if last not in taken else re.sub(r"\W", "_", name), taken)
 
 
-def _derived(stem: str, taken: set[str]) -> Derived:
-    return Derived(
+def _derived(stem: str, taken: set[str]) -> ServiceNames:
+    return ServiceNames(
         constant=_claim(naming.constant(stem), taken),
         shim=_claim(stem + "Shim", taken),
         base=_claim(stem + "Base", taken),
@@ -259,7 +259,7 @@ def _derived(stem: str, taken: set[str]) -> Derived:
 
 
 def _needed(proto: FileDescriptorProto, methods: Sequence[MethodDescriptorProto]) -> set[str]:
-    """Return what the generated module uses of the SDK and the standard library; it must not import more."""
+    """Return the names of the SDK and the standard library that the generated module uses; it must not import more."""
     needed = {"TYPE_CHECKING", "ClassVar", "AsyncClient", "SyncClient", "MethodBinding", "Service", "Shim"}
     needed |= {"BoundAs", "BoundDeployment", "ServicerBase", "ServiceHandle"}
     for method in methods:
@@ -272,7 +272,7 @@ def _needed(proto: FileDescriptorProto, methods: Sequence[MethodDescriptorProto]
 
 
 def handle_kind(kind: str) -> str:
-    """Return the class of an RPC in a handle, by what comes and goes; a handle sends one message.
+    """Return the class of an RPC in a handle, by the RPC's kind; a handle sends one message.
 
     Example:
         >>> handle_kind("UnaryStream")
@@ -282,5 +282,5 @@ def handle_kind(kind: str) -> str:
 
 
 def kind(method: MethodDescriptorProto) -> str:
-    """Return what comes and goes in one call: ``"UnaryUnary"``, ``"UnaryStream"``, …."""
+    """Return the cardinality of an RPC as class names have it: ``"UnaryUnary"``, ``"UnaryStream"``, …."""
     return f"{'Stream' if method.client_streaming else 'Unary'}{'Stream' if method.server_streaming else 'Unary'}"

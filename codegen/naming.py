@@ -1,21 +1,21 @@
-"""Every rule by which a name of a proto becomes a name in Python.
+"""Rules that turn names of a proto into Python names.
 
-One rule serves every clash: **underscores are appended until the name is free**. What is not free:
+One rule resolves every conflict: **append underscores until the name is free**. These names are not free:
 
 * a Python keyword (``rpc import`` becomes ``import_``);
-* a name that the generated bases or clients have themselves, or that Ray Serve calls on a deployment (``RESERVED``);
-* a name that begins with an underscore: it is private to our bases (``_channel``), or Python gives it a meaning
-  (``__init__``, and ours, ``__grpc_shim__``), or Python rewrites it inside a class (``__x``). Three underscores at the
-  end make it none of these. The guide's ``__call__`` is the exception;
-* a name that was given before in the same scope.
+* a member of the generated bases or clients, or a method that Ray Serve calls on a deployment (``RESERVED``);
+* a name that begins with an underscore: it is private to our bases (``_channel``), or special in Python or for us
+  (``__init__``, ``__grpc_shim__``), or mangled by Python inside a class (``__x``,
+  https://docs.python.org/3/reference/expressions.html#private-name-mangling). With three underscores at the end it is
+  none of these. The exception is ``__call__``, which Ray Serve's guide uses;
+* a name that is used already in the same scope.
 
-RPCs choose first, so that only what Python forces upon them changes their names; then the names derived from services;
-then what the generated module imports. Names derived from a service drop its leading underscores: in a class, Python
-takes a name with two of them for another.
+RPCs are named first, so that only Python itself changes their names; then names derived from services; then names that
+the generated module imports. Names derived from a service drop its leading underscores, because of name mangling.
 
-A message that Python can't spell (``common_pb2.None``, or ``__Hidden`` in a class) has its name in the generated
-module: its parts joined by underscores, made free (``None_``, ``Outer_class``, ``Hidden``). What modules are called is
-in :mod:`codegen.relocate`.
+A message that Python can't spell (``common_pb2.None``, or ``__Hidden`` in a class) gets a name in the generated module:
+its parts joined by underscores, made free (``None_``, ``Outer_class``, ``Hidden``). The names of modules are in
+:mod:`codegen.relocate`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ RESERVED = frozenset(
         "channel",
         "close",
         "wait_for_ready",
-        # Ray Serve calls a deployment's methods of these names, with arguments of its own
+        # Ray Serve calls methods of these names on a deployment, with its own arguments
         "check_health",
         "reconfigure",
         "record_autoscaling_stats",
         "record_routing_stats",
-        # The bodies of generated classes, gRPC's among them, need the builtin
+        # Generated classes, also those of gRPC, use these builtins in their bodies
         "property",
         "staticmethod",
         "type",
@@ -49,14 +49,14 @@ _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def free(name: str, taken: Collection[str]) -> str:
-    """Return ``name`` with as many underscores appended as it takes until it is not in ``taken``."""
+    """Return ``name``, with underscores appended until it is not a keyword and not in ``taken``."""
     while name in taken or keyword.iskeyword(name):
         name += "_"
     return name
 
 
 def rpc(name: str, taken: Collection[str] = ()) -> str:
-    """Return the name of the Python method that stands for an RPC.
+    """Return the name of the Python method of an RPC.
 
     Args:
         name: The RPC's name in the proto.
@@ -72,7 +72,7 @@ def rpc(name: str, taken: Collection[str] = ()) -> str:
 
 
 def rpcs(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the Python methods that stand for the RPCs of one service.
+    """Return the names of the Python methods of the RPCs of one service.
 
     Args:
         names: Their names in the proto.
@@ -81,7 +81,7 @@ def rpcs(names: Sequence[str]) -> tuple[str, ...]:
         >>> rpcs(["import", "bind", "bind_"])
         ('import_', 'bind__', 'bind_')
     """
-    # Names that can stay as they are come first: `rpc bind` must not take `bind_` from an RPC that is called so.
+    # Unchanged names come first: `rpc bind` must not take `bind_` from an RPC of that name.
     taken = {name for name in names if rpc(name) == name}
     chosen = []
     for name in names:
@@ -96,7 +96,7 @@ def _is_private(name: str) -> bool:
 
 
 def stem(service: str) -> str:
-    """Return what the names derived from a service begin with.
+    """Return the prefix of the names that are derived from a service.
 
     Example:
         >>> stem("Greeter"), stem("__Greeter"), stem("_1")
@@ -110,7 +110,7 @@ def constant(service: str) -> str:
     """Return the name of the constant that holds a service.
 
     Args:
-        service: The service's name, as :func:`stem` gives it.
+        service: The service's name as returned by :func:`stem`.
 
     Example:
         >>> constant("Greeter"), constant("UserDefinedService"), constant("HTTPEcho"), constant("V2API")
@@ -120,7 +120,7 @@ def constant(service: str) -> str:
 
 
 def module(proto: str) -> str:
-    """Return the dotted name of the modules generated from a proto file without its suffix, by protoc's own rule.
+    """Return the dotted name of the modules generated from a proto file, without suffix, by protoc's rule.
 
     Args:
         proto: Path of the proto file as protoc knows it.
@@ -133,7 +133,7 @@ def module(proto: str) -> str:
 
 
 def output_path(proto: str) -> str:
-    """Return the path of the ``_sdk`` module of a proto file, by the same rule, below the output folder.
+    """Return the path of the ``_sdk`` module of a proto file below the output folder, by the same rule.
 
     Example:
         >>> output_path("acme/my-shop.proto")
@@ -143,7 +143,7 @@ def output_path(proto: str) -> str:
 
 
 def is_spelled(path: str) -> bool:
-    """Return whether Python can spell a message class after its module, even within a class.
+    """Return whether Python can spell a message class as an attribute of its module, even inside a class.
 
     Args:
         path: The message's name without its package, ``"Outer.Inner"``.
@@ -163,9 +163,9 @@ def message(module: str, path: str, *, mangled: bool = False) -> str:
     """Return the expression of a message class.
 
     Args:
-        module: What the message's module is called.
+        module: Name of the message's module in the importing module.
         path: The message's name without its package.
-        mangled: Whether the expression stands in a class, where Python takes ``__x`` for another name.
+        mangled: Whether the expression is used inside a class, where Python mangles ``__x``.
 
     Example:
         >>> message("shop_pb2", "Outer.Inner"), message("shop_pb2", "Outer.None")
@@ -179,7 +179,7 @@ def message(module: str, path: str, *, mangled: bool = False) -> str:
 
 
 def message_stub(module: str, path: str) -> str:
-    """Return how the type stub of mypy-protobuf spells a message class.
+    """Return the expression of a message class in the type stubs of mypy-protobuf.
 
     Example:
         >>> message_stub("shop_pb2", "Outer.None")

@@ -1,4 +1,4 @@
-"""Shows in a terminal how far a long run is."""
+"""Progress of a long run in a terminal."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from codegen.sync import Steps
+from codegen.sync import ProgressReporter
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-# A run on fewer protos is over before anybody reads what it does, and `rich` takes its time to import.
+# A run on fewer protos is too short for a progress bar, and `rich` is slow to import.
 _MANY = 50
 
 
 @contextmanager
-def steps() -> Iterator[Steps]:
-    """Show the steps on stderr while the context lasts, when that is a terminal and there are many protos."""
+def reporter() -> Iterator[ProgressReporter]:
+    """Show progress on stderr while the context lasts, if that is a terminal and there are many protos."""
     if not sys.stderr.isatty():
-        yield Steps()
+        yield ProgressReporter()
         return
-    shown = _Shown()
+    bar = _ProgressBar()
     try:
-        yield shown
+        yield bar
     finally:
-        shown.end()
+        bar.stop()
 
 
-class _Shown(Steps):
+class _ProgressBar(ProgressReporter):
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._current: TaskID | None = None
@@ -56,7 +56,7 @@ class _Shown(Steps):
         if self._progress is not None and self._current is not None:
             self._progress.advance(self._current)
 
-    def end(self) -> None:
-        """Take everything off the terminal again."""
+    def stop(self) -> None:
+        """Remove the bar from the terminal."""
         if self._progress is not None:
             self._progress.stop()

@@ -6,29 +6,28 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
 
-from codegen import formatting as layout
-from codegen import imports
+from codegen import formatting, imports
 from codegen.errors import CodegenError
 from codegen.module_names import Import
 from codegen.relocate import HEADER
+from codegen.template_folders import template_folders
 
 if TYPE_CHECKING:
-    from codegen.model import File, Rpc, Service
+    from codegen.model import FileModel, RpcModel, ServiceModel
 
 DISTRIBUTION = "ray-grpc-sdk"
 
 
 def tool_version() -> str:
-    """Return the version of the installed distribution, as it stands in generated code."""
+    """Return the version of the installed distribution, which generated code states."""
     return version(DISTRIBUTION)
 
 
-def render(file: File, tool: str) -> str:
+def render(file: FileModel, tool: str) -> str:
     """Return the text of the ``_sdk`` module of one proto file.
 
     Args:
@@ -36,10 +35,10 @@ def render(file: File, tool: str) -> str:
         tool: Version of this tool, for the header.
 
     Raises:
-        CodegenError: What came out is not Python: a bug in this tool.
+        CodegenError: The text is not Python: a bug in this tool.
     """
     template = _environment().get_template("sdk.py.jinja")
-    text = template.render(file=file, n=file.scope.runtime, header=HEADER, version=tool)
+    text = template.render(file=file, n=file.names.runtime, header=HEADER, version=tool)
     try:
         compile(text, file.output, "exec", dont_inherit=True)
     except SyntaxError as error:
@@ -52,10 +51,8 @@ def render(file: File, tool: str) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
-    here = Path(__file__).resolve().parent
     environment = jinja2.Environment(
-        # In the wheel the templates lie inside the package, in the source tree beside it.
-        loader=jinja2.FileSystemLoader([here / "templates" / "python", here.parent / "templates" / "python"]),
+        loader=jinja2.FileSystemLoader(template_folders("python")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -66,18 +63,18 @@ def _environment() -> jinja2.Environment:
         "answers": _answers,
         "bindings": _bindings,
         "bound": _bound,
-        "bracketed": layout.bracketed,
+        "bracketed": formatting.bracketed,
         "client_property": _client_property,
         "client_row": _client_row,
         "deprecated": _deprecated,
         "described": _described,
-        "docstring": layout.docstring,
+        "docstring": formatting.docstring,
         "imports": _imports,
-        "listed": layout.listed,
+        "listed": formatting.listed,
         "parameters": _parameters,
         "quoted": _quoted,
-        "signature": layout.signature,
-        "subclass": layout.subclass,
+        "signature": formatting.signature,
+        "subclass": formatting.subclass,
     }
     return environment
 
@@ -86,60 +83,60 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _imports(file: File) -> str:
-    """Return the import statements: the standard library, what is installed, the modules generated beside this one."""
-    library = [Import("", "importlib", "importlib")] if file.scope.loaded else []
-    return imports.block([*library, *file.scope.imports], file.beside)
+def _imports(file: FileModel) -> str:
+    """Return the import statements: standard library, installed packages, other generated modules."""
+    library = [Import("", "importlib", "importlib")] if file.names.dynamic_imports else []
+    return imports.block([*library, *file.names.imports], file.first_party)
 
 
-def _parameters(rpc: Rpc, names: Mapping[str, str]) -> list[str]:
+def _parameters(rpc: RpcModel, names: Mapping[str, str]) -> list[str]:
     """Return the parameters of an RPC's method.
 
-    ``*args: Any, **kwargs: Any`` is what type checkers take as compatible with anything, so that an override may have
-    a ``grpc_context`` or not.
+    Type checkers accept ``*args: Any, **kwargs: Any`` as compatible with any parameters, so an override may have a
+    ``grpc_context`` or not: https://typing.python.org/en/latest/spec/callables.html
     """
     request = rpc.request.expression
     first = f"requests: {names['RequestStream']}[{request}]" if rpc.client_streaming else f"request: {request}"
     return ["self", first, "/", f"*args: {names['Any']}", f"**kwargs: {names['Any']}"]
 
 
-def _answers(rpc: Rpc, names: Mapping[str, str]) -> list[str]:
+def _answers(rpc: RpcModel, names: Mapping[str, str]) -> list[str]:
     response = rpc.response.expression
     if rpc.server_streaming:
         return [f"{names['Iterator']}[{response}]", f"{names['AsyncIterator']}[{response}]"]
     return [response, f"{names['Awaitable']}[{response}]"]
 
 
-def _described(what: Rpc | Service, otherwise: str) -> str:
-    """Return the text of a docstring: the proto's comment, and whether it is deprecated."""
+def _described(what: RpcModel | ServiceModel, otherwise: str) -> str:
+    """Return the text of a docstring: the proto's comment, and a note if it is deprecated."""
     return (what.comment or otherwise) + ("\n\nDeprecated." if what.deprecated else "")
 
 
-def _deprecated(file: File, what: str, decorator: str, indent: int) -> str:
-    return layout.bracketed(f"@{decorator}(", [_quoted(f"{what} is deprecated in {file.proto}")], ")", indent)
+def _deprecated(file: FileModel, what: str, decorator: str, indent: int) -> str:
+    return formatting.bracketed(f"@{decorator}(", [_quoted(f"{what} is deprecated in {file.proto}")], ")", indent)
 
 
-def _client_property(rpc: Rpc, kind: str, indent: int) -> str:
-    return layout.getter(rpc.python_name, kind, [rpc.request.expression, rpc.response.expression], indent)
+def _client_property(rpc: RpcModel, kind: str, indent: int) -> str:
+    return formatting.getter(rpc.python_name, kind, [rpc.request.expression, rpc.response.expression], indent)
 
 
-def _client_row(rpc: Rpc, kind: str, constant: str, indent: int) -> str:
+def _client_row(rpc: RpcModel, kind: str, constant: str, indent: int) -> str:
     types = [rpc.request.expression, rpc.response.expression]
-    return layout.subscripted(f"{rpc.python_name} = {kind}", types, f"{constant}[{_quoted(rpc.name)}]", indent)
+    return formatting.subscripted(f"{rpc.python_name} = {kind}", types, f"{constant}[{_quoted(rpc.name)}]", indent)
 
 
-def _bound(service: Service, bound_as: str, indent: int) -> str:
-    return layout.getter("__grpc_bound__", bound_as, [service.names.bound], indent)
+def _bound(service: ServiceModel, bound_as: str, indent: int) -> str:
+    return formatting.getter("__grpc_bound__", bound_as, [service.names.bound], indent)
 
 
-def _bindings(service: Service, binding: str, indent: int) -> str:
+def _bindings(service: ServiceModel, binding: str, indent: int) -> str:
     pairs = [
         (f"{service.names.constant}[{_quoted(rpc.name)}]", f"implementation.{rpc.python_name}") for rpc in service.rpcs
     ]
     flat = [f"{binding}({method}, {handler})" for method, handler in pairs]
-    if not flat or (len(flat) == 1 and indent + len(f"return ({flat[0]},)") <= layout.WIDTH):
-        return layout.bracketed("return (", flat, ")", indent)
-    items = [layout.bracketed(f"{binding}(", pair, ")", indent + 4) for pair in pairs]
-    if len(items) > 1 and indent + len(f"return ({', '.join(flat)})") <= layout.WIDTH:
-        return layout.bracketed("return (", flat, ")", indent)
-    return layout.exploded("return (", items, ")", indent)
+    if not flat or (len(flat) == 1 and indent + len(f"return ({flat[0]},)") <= formatting.WIDTH):
+        return formatting.bracketed("return (", flat, ")", indent)
+    items = [formatting.bracketed(f"{binding}(", pair, ")", indent + 4) for pair in pairs]
+    if len(items) > 1 and indent + len(f"return ({', '.join(flat)})") <= formatting.WIDTH:
+        return formatting.bracketed("return (", flat, ")", indent)
+    return formatting.exploded("return (", items, ")", indent)

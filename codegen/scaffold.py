@@ -1,4 +1,4 @@
-"""Makes a new project: what ``sdk new`` writes, from the templates in ``templates/project``."""
+"""Creates a new project from the templates in ``templates/project``, for ``sdk new``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 
-from codegen import formatting as layout
-from codegen.atomic_write import locked, swap
+from codegen import formatting
+from codegen.atomic_write import locked, replace_files
 from codegen.errors import CodegenError
 from codegen.sync import Options, update
+from codegen.template_folders import template_folders
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# Each template, and the file that it makes; {package} is the name of the Python package.
+# Each template and its file; {package} is the name of the Python package.
 _FILES = {
     "README.md": "README.md",
     "pyproject.toml": "pyproject.toml",
@@ -34,21 +31,21 @@ _FILES = {
     "test_service.py": "tests/test_service.py",
     "serve.yaml": "serve.yaml",
 }
-# Lines of the templates keep within their width up to here.
+# With names up to this length, lines of the templates keep within their width.
 _LONGEST = 30
 # Folders of the project, which no package may share.
 _FOLDERS = ("protos", "tests")
-# What the modules of the project call something else.
+# Names that the modules of the project use for something else.
 _USED = frozenset(
     {"AsyncIterator", "Callable", "GreetManyRequest", "GreetReply", "GreetRequest", "RpcError", "Serve", "Server"}
 )
-# Where the project's folder may be a repository already.
+# A folder with nothing else is empty: it may be a new repository.
 _NOT_CONTENT = (".git",)
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """What a new project is called.
+class ProjectNames:
+    """Names of a new project.
 
     Attributes:
         project: The distribution, as in ``pyproject.toml``.
@@ -61,8 +58,8 @@ class Names:
     service: str
 
 
-def choose_names(project: str, package: str = "", service: str = "") -> Names:
-    """Return the names of a project; those that are not given follow from its own.
+def choose_names(project: str, package: str = "", service: str = "") -> ProjectNames:
+    """Return the names of a project. Those that are not given are derived from the project's.
 
     Args:
         project: Name of its folder.
@@ -74,33 +71,33 @@ def choose_names(project: str, package: str = "", service: str = "") -> Names:
 
     Example:
         >>> choose_names("word-count")
-        Names(project='word-count', package='word_count', service='WordCount')
+        ProjectNames(project='word-count', package='word_count', service='WordCount')
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", project) or not project[-1].isalnum():
         raise CodegenError(
-            f"{project!r} can't name a project: a letter, then letters, digits, '-' and '_', which do not end it",
+            f"{project!r} can't name a project: use letters, digits, '-' and '_', a letter first, no '-' or '_' last",
             exit_code=2,
         )
     package = package or project.lower().replace("-", "_")
     _check_package(package)
     service = service or "".join(f"{word[0].upper()}{word[1:]}" for word in re.split(r"[-_]+", project))
     _check_service(service)
-    return Names(project, package, service)
+    return ProjectNames(project, package, service)
 
 
-def files_of(names: Names) -> dict[str, bytes]:
-    """Return the files of a project by their paths, with the code that is generated from its proto.
+def files_of(names: ProjectNames) -> dict[str, bytes]:
+    """Return the files of a project by their paths, including the code generated from its proto.
 
     Raises:
         CodegenError: The generator failed.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(list(_template_folders())),
+        loader=jinja2.FileSystemLoader(template_folders("project")),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.globals["imported"] = layout.imported
+    environment.globals["imported"] = formatting.imported
     values = {"project": names.project, "package": names.package, "service": names.service}
     made = {
         path.format(package=names.package): environment.get_template(f"{template}.jinja").render(values).encode()
@@ -119,23 +116,23 @@ def files_of(names: Names) -> dict[str, bytes]:
     return made | generated
 
 
-def create(folder: Path, names: Names) -> int:
-    """Write a project to a folder that is empty or not there: all of its files, or none.
+def create(folder: Path, names: ProjectNames) -> int:
+    """Write a project to a folder that is empty or does not exist: all of its files, or none.
 
     Returns:
-        How many files were written.
+        Number of files that were written.
 
     Raises:
         CodegenError: The folder is not empty, or can't be written to.
     """
     if folder.exists() and not folder.is_dir():
-        raise CodegenError(f"{folder} is a file; give another name", exit_code=2)
+        raise CodegenError(f"{folder} is a file; choose another name", exit_code=2)
     try:
         _check_empty(folder)
         files = files_of(names)
         with locked(folder):
-            _check_empty(folder)  # somebody else may have been faster
-            swap(folder, files, (), lambda: None)
+            _check_empty(folder)  # another process may have written to it meanwhile
+            replace_files(folder, files, (), lambda: None)
     except OSError as error:
         raise CodegenError(f"can't write to {folder}: {(error.strerror or str(error)).lower()}", exit_code=2) from error
     return len(files)
@@ -148,31 +145,31 @@ def _check_empty(folder: Path) -> None:
     if there:
         listed = ", ".join(there[:3]) + (" …" if len(there) > 3 else "")
         raise CodegenError(
-            f"{folder} is not empty: it has {listed}; give another name, or move away what is there", exit_code=2
+            f"{folder} is not empty: it has {listed}; choose another name, or move these files away", exit_code=2
         )
 
 
 def _check_package(package: str) -> None:
-    problem = _why_no_package(package)
+    problem = _package_problem(package)
     if problem:
         raise CodegenError(
             f"{package!r} can't name a Python package: {problem}; choose one with --package", exit_code=2
         )
 
 
-def _why_no_package(package: str) -> str:
+def _package_problem(package: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", package):
-        return "it takes lower-case letters, digits and '_', a letter first"
+        return "use lower-case letters, digits and '_', a letter first"
     if keyword.iskeyword(package):
-        return "it is a word of Python's own"
+        return "it is a Python keyword"
     if len(package) > _LONGEST:
-        return f"it has more than {_LONGEST} letters"
+        return f"it has more than {_LONGEST} characters"
     if package in _FOLDERS:
-        return f"the project has a folder {package}/ already"
+        return f"the project has another folder {package}/"
     if package in sys.stdlib_module_names:
         return f"it would hide the module {package!r} of Python's standard library"
     spec = importlib.util.find_spec(package)
-    # Without an origin it is no more than a folder of that name, which a package comes before.
+    # Without an origin it is only a folder of that name, and a package has precedence over that.
     if spec is not None and spec.origin is not None:
         return f"it would hide the installed module {package!r} ({spec.origin})"
     return ""
@@ -181,17 +178,10 @@ def _why_no_package(package: str) -> str:
 def _check_service(service: str) -> None:
     problem = ""
     if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", service):
-        problem = "it takes letters and digits, a capital letter first"
+        problem = "use letters and digits, a capital letter first"
     elif len(service) > _LONGEST:
-        problem = f"it has more than {_LONGEST} letters"
+        problem = f"it has more than {_LONGEST} characters"
     elif service in _USED or hasattr(builtins, service):
-        problem = "the code of the project means something else by it"
+        problem = "the code of the project uses this name for something else"
     if problem:
         raise CodegenError(f"{service!r} can't name a service: {problem}; choose one with --service", exit_code=2)
-
-
-def _template_folders() -> Iterator[Path]:
-    # In the wheel the templates lie inside the package, in the source tree beside it.
-    here = Path(__file__).resolve().parent
-    for parent in (here, here.parent):
-        yield parent / "templates" / "project"

@@ -1,4 +1,4 @@
-"""Finds the proto files to compile, and the name by which protoc and other protos know each of them."""
+"""Proto files to compile, with the name by which protoc and other protos know each of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Source:
 
     Attributes:
         root: The folder that its name is relative to, absolute.
-        name: Its path as protoc and ``import`` know it, ``"acme/shop.proto"``.
+        name: Its path for protoc and ``import``, ``"acme/shop.proto"``.
         shown: Its path as the user gave it, for messages.
     """
 
@@ -30,9 +30,9 @@ class Source:
 def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence[str] = ()) -> tuple[Source, ...]:
     """Return the proto files among files and below folders, sorted by name.
 
-    The root of what is found is the include folder that it lies in. Where there is none, a folder is the root of what
-    lies below it, and that of a single file is a given folder that it lies in, else its own folder. Hidden folders,
-    such as ``.venv``, and links to folders are left alone.
+    The root of a proto is the include folder that contains it. Otherwise, the root of a proto below a given folder is
+    that folder, and the root of a given file is a given folder that contains it, else the file's own folder. Hidden
+    folders, such as ``.venv``, and links to folders are skipped.
 
     Args:
         paths: Proto files, and folders of them.
@@ -40,7 +40,7 @@ def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence
         exclude: Patterns of names to leave out, as in ``excluded``.
 
     Raises:
-        CodegenError: A path does not exist or is no proto file, two files have the same name, or there is none.
+        CodegenError: A path does not exist or is not a proto file, two files have the same name, or no file was found.
     """
     for path in (*paths, *includes):
         if not path.exists():
@@ -70,19 +70,19 @@ def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence
     for one, other in pairwise(kept):
         if one.name == other.name:
             raise CodegenError(
-                f"{one.shown} and {other.shown} are both {one.name} to protos that import it; exclude one, or give -I "
-                "with a folder above both",
+                f"{one.shown} and {other.shown} are both {one.name} to protos that import them; exclude one, or give "
+                "-I with a folder above both",
                 exit_code=2,
             )
     return tuple(kept)
 
 
 def excluded(name: str, patterns: Sequence[str]) -> bool:
-    """Return whether a pattern matches a proto's name or a folder that it lies in.
+    """Return whether a pattern matches a proto's name or a folder of it.
 
     Args:
         name: The proto's path below its root.
-        patterns: Shell patterns; ``*`` stands for any text, slashes too.
+        patterns: Shell patterns; ``*`` matches any text, including slashes.
 
     Example:
         >>> excluded("acme/test/shop.proto", ["acme/test"]), excluded("acme/shop_test.proto", ["*_test.proto"])
@@ -95,7 +95,7 @@ def excluded(name: str, patterns: Sequence[str]) -> bool:
 
 
 def absolute(path: Path) -> Path:
-    """Return a path without ``..`` and from the root on. Links stay: a name is relative to the folder as given."""
+    """Return a path without ``..`` and from the root. Links are kept: a name is relative to the folder as given."""
     return Path(os.path.abspath(path))
 
 

@@ -1,7 +1,7 @@
 """Typed gRPC services on Ray Serve, behind Envoy.
 
-Names are imported when they are first used: a client-only program that imports generated code loads neither Ray nor
-the serving side.
+Each name is imported at its first use (PEP 562), so that a client-only program that imports generated code loads
+neither Ray nor the serving side.
 """
 
 from __future__ import annotations

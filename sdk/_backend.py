@@ -1,7 +1,7 @@
-"""The door from light modules to the serving side.
+"""Lazy access to ``sdk._serve`` for modules that must not import Ray Serve.
 
-Importing Ray Serve takes about a second, so a program that only defines classes or calls services must not pay for it.
-Modules below ``sdk._serve`` reach it through :func:`backend` alone, which imports it by name at its first use.
+The import of Ray Serve takes about a second, and programs that only define classes or call services must not pay for
+it. Modules in lower layers use ``sdk._serve`` only through :func:`backend`, whose first call imports it by name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 
 class Backend(Protocol):
-    """Functions of the serving side that light modules call (``sdk/_serve/backend.py``)."""
+    """Functions of ``sdk._serve`` for modules in lower layers; ``sdk/_serve/backend.py`` implements them."""
 
     def check_options(self, class_name: str, options: Mapping[str, Any]) -> None:
         """Check deployment options as Ray Serve checks them."""
@@ -26,7 +26,7 @@ class Backend(Protocol):
     def current_request_id(self) -> str:
         """Return the request id of Ray Serve's request context, or ``""``."""
 
-    def carry_model_id(self, model_id: str) -> None:
+    def propagate_model_id(self, model_id: str) -> None:
         """Set the model id in Ray Serve's request context, if it has none."""
 
     def translate(self, error: BaseException) -> BaseException:
@@ -35,5 +35,5 @@ class Backend(Protocol):
 
 @functools.cache
 def backend() -> Backend:
-    """Return the serving side; the first call imports Ray Serve."""
+    """Return the module ``sdk._serve.backend``; the first call imports Ray Serve."""
     return cast("Backend", importlib.import_module("sdk._serve.backend"))

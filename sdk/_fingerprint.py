@@ -1,8 +1,8 @@
-"""The fingerprint of a proto file, equal for the plugin (which sees the source) and for a loaded ``_pb2`` module.
+"""The fingerprint of a proto file, the same for the protoc plugin and for a loaded ``_pb2`` module.
 
-protoc hands a plugin the file with its comments, derived JSON names, and what it imports for options only; ``_pb2``
-embeds it without them. They are dropped here, so that the two agree. (Options retained only for the source are absent
-from both already.)
+protoc gives a plugin the descriptor with comments, derived JSON names and option-only imports
+(https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/compiler/plugin.proto); ``_pb2`` embeds it
+without them. They are dropped here so that both fingerprints are equal. (Neither has options with source retention.)
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def fingerprint(serialized_file: bytes) -> str:
 
 @cache
 def _isolated_file_class() -> type[FileDescriptorProto]:
-    # Custom options are extensions. With the process's default pool, how they serialize depends on which _pb2 modules
-    # happen to be loaded: known ones are sorted by number, unknown ones keep the order of the source. A pool of our
-    # own knows none, so that the same bytes give the same fingerprint in every process.
+    # Custom options are extensions. With the process's default pool, their serialization depends on the loaded _pb2
+    # modules: known extensions are sorted by number, unknown ones keep the order of the source. A separate pool knows
+    # no extensions, so the same bytes have the same fingerprint in every process.
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(descriptor_pb2.DESCRIPTOR.serialized_pb)
     descriptor = pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")

@@ -1,4 +1,7 @@
-"""The errors in an error: what a client reads of the ``google.rpc.Status`` in the trailers of a failed call."""
+"""The error details of a failed call: the ``google.rpc.Status`` in its trailing metadata.
+
+See https://grpc.io/docs/guides/error/#richer-error-model.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,26 @@ if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
     from google.protobuf.message import Message
 
-# Trailing metadata with a serialized google.rpc.Status (gRPC richer error model, https://grpc.io/docs/guides/error/).
+# Key of the trailing metadata with a serialized google.rpc.Status,
+# https://github.com/googleapis/googleapis/blob/master/google/rpc/status.proto.
 STATUS_DETAILS = "grpc-status-details-bin"
 
 
 def error_details(error: grpc.RpcError) -> list[Message]:
-    """Return the messages that say more about a failed call, each of its own class.
+    """Return the error details of a failed call, each as a message of its class.
 
-    A service sends them with ``sdk.RpcError(code, text, errors=[...])``; other servers in their own ways.
+    A service of this SDK sends them with ``sdk.RpcError(code, text, errors=[...])``; other gRPC servers send them with
+    their own APIs.
 
     Args:
-        error: What a call raised, of ``grpc`` or of ``grpc.aio``.
+        error: The error that a call raised, of ``grpc`` or of ``grpc.aio``.
 
     Returns:
-        Those of ``google.rpc.error_details_pb2``, and any whose generated module this program has imported. One of an
-        unknown type stays a ``google.protobuf.Any``. Empty when the server sent none.
+        Messages of ``google.rpc.error_details_pb2``, and of any generated module that this program has imported. A
+        message of an unknown type remains a ``google.protobuf.Any``. Empty when the server sent no details.
 
     Raises:
-        TypeError: It is not the error of a call.
+        TypeError: ``error`` was not raised by a call.
 
     Example:
         ::
@@ -40,23 +45,26 @@ def error_details(error: grpc.RpcError) -> list[Message]:
                         print(detail.field_violations[0].field)
     """
     from google.protobuf.message import DecodeError
-    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no types
+    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # googleapis-common-protos has no types
 
     data = next((value for key, value in _trailing_metadata(error) if key == STATUS_DETAILS), None)
     if not isinstance(data, bytes):
         return []
     try:
         status = Status.FromString(data)
-    except DecodeError:  # not ours, and no reason to hide the error itself
+    except DecodeError:  # another server's invalid details must not hide the error itself
         return []
     return [_unpacked(detail) for detail in status.details]
 
 
-def describe(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
-    """Return the code, the details and the trailing metadata of a failed call.
+def read_status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
+    """Return the status code, the details and the trailing metadata of a failed call.
+
+    Args:
+        error: The error that a call raised, of ``grpc`` or of ``grpc.aio``.
 
     Raises:
-        TypeError: It is not the error of a call.
+        TypeError: ``error`` was not raised by a call.
     """
     metadata = tuple(_trailing_metadata(error))
     failed: Any = error

@@ -1,7 +1,9 @@
-"""The gRPC context of a call: what a handler may read of the request and set on the answer.
+"""The gRPC context of a call, with which a handler reads the call's metadata and sets its status and trailers.
 
-It has the methods of ``grpc.aio.ServicerContext`` and of Ray Serve's ``RayServegRPCContext``. A handler gets it by
-naming a parameter ``grpc_context``, or from :func:`current_context`.
+It has the methods of ``grpc.aio.ServicerContext``
+(https://grpc.github.io/grpc/python/grpc_asyncio.html#grpc.aio.ServicerContext) and of Ray Serve's
+``RayServegRPCContext`` (https://docs.ray.io/en/latest/serve/advanced-guides/grpc-guide.html). A handler receives it in
+a parameter named ``grpc_context``, or gets it from :func:`current_context`.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ MetadataPairs: TypeAlias = "grpc.aio.Metadata | Sequence[tuple[str, str | bytes]
 
 
 class CallState(Protocol):
-    """What a context needs of the call behind it; ``sdk._wire.call.Call`` is one."""
+    """The call behind a context, as ``sdk._wire.call.Call`` implements it."""
 
-    # ruff: noqa: D102 - the names are those of the context's methods
+    # ruff: noqa: D102 - the methods are documented by the methods of the context with the same names
     code: int | None
     details: str
     aborted: RpcError | None
@@ -57,15 +59,15 @@ class CallState(Protocol):
     async def write_message(self, message: Any) -> None: ...
 
 
-# Headers that the context has methods for.
-_NAMED = (b"application", b"multiplexed_model_id", b"traceparent", b"tracestate")
+# The request headers that ServicerContext has methods for.
+_CONTEXT_HEADERS = (b"application", b"multiplexed_model_id", b"traceparent", b"tracestate")
 
 
 class PassedCall:
-    """The call behind a context that was passed to another process; what the client sent can be read there.
+    """Picklable copy of a call, behind a context that was passed to another process. It is read-only.
 
     Args:
-        call: The call, in its own process.
+        call: The call to copy, in the process that serves it.
     """
 
     def __init__(self, call: CallState) -> None:
@@ -80,7 +82,7 @@ class PassedCall:
             code=call.code,
             details=call.details,
             context=None,
-            _headers={name: call.header(name) for name in _NAMED},
+            _headers={name: call.header(name) for name in _CONTEXT_HEADERS},
             _deadline=None if remaining is None else time.time() + remaining,
         )
 
@@ -102,25 +104,25 @@ class PassedCall:
         return False
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name != "aborted":  # the error goes to the caller of the handle, and ends its call
-            self._refuse()
+        if name != "aborted":  # set by abort, whose error ends the call of the handle's caller
+            self._raise_read_only()
 
-    def _refuse(self, *_: Any) -> NoReturn:
+    def _raise_read_only(self, *_: Any) -> NoReturn:
         raise RuntimeError(
-            "this gRPC context was passed to another deployment: what the client sent can be read there, but the "
-            "answer is the handler's own. Return to it what it needs, or raise sdk.RpcError"
+            "this gRPC context was passed to another deployment and is read-only: only the handler of the call can set "
+            "its status and metadata. Return the values to the handler, or raise sdk.RpcError"
         )
 
-    set_trailing = send_initial_metadata = set_compression = disable_next_message_compression = _refuse
-    on_done = cancel_by_handler = read_message = write_message = _refuse
+    set_trailing = send_initial_metadata = set_compression = disable_next_message_compression = _raise_read_only
+    on_done = cancel_by_handler = read_message = write_message = _raise_read_only
 
 
 class AbortError(RpcError, grpc.aio.AbortError):
-    """What ``abort`` raises. Code written for ``grpc.aio`` knows it by its base class."""
+    """Error that ``abort`` raises. Code for ``grpc.aio`` recognizes it by its base class."""
 
 
 class _Finished:
-    """An awaitable that is done: lets async handlers await what sync handlers call plainly."""
+    """Completed awaitable, so that async handlers can await a method that sync handlers call without ``await``."""
 
     def __await__(self) -> Generator[None, None, None]:
         return
@@ -133,11 +135,21 @@ _FINISHED = _Finished()
 class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
     """The context of one call.
 
-    Methods that ``grpc.aio`` declares ``async`` and that need no waiting here (``abort``, ``send_initial_metadata``)
-    act when they are called, and what they return can be awaited: they work in async and in sync handlers alike.
+    Methods that ``grpc.aio`` declares ``async`` but that do not wait here (``abort``, ``send_initial_metadata``) take
+    effect when they are called, and return an awaitable: they work in async and in sync handlers.
 
-    It may be passed to other deployments through their handles. What the client sent can be read there; ``abort`` ends
-    the call of the handler that awaits the handle, and what would set the answer raises RuntimeError.
+    A context can be passed to other deployments through their handles. The request metadata can be read there;
+    ``abort`` ends the call of the handler that awaits the handle, and methods that change the response raise
+    RuntimeError.
+
+    Example:
+        ::
+
+            async def SayHello(self, request: HelloRequest, grpc_context: ServicerContext) -> HelloReply:
+                if not request.name:
+                    await grpc_context.abort(grpc.StatusCode.INVALID_ARGUMENT, "name is empty")
+                grpc_context.set_trailing_metadata([("greeted-by", "replica-1")])
+                return HelloReply(text=f"Hello {request.name}")
     """
 
     def __init__(self, call: CallState) -> None:
@@ -146,14 +158,14 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._call if isinstance(self._call, PassedCall) else PassedCall(self._call),)
 
-    # -- what the client sent -----------------------------------------------------------------
+    # -- the request ---------------------------------------------------------------------------
 
     def request_id(self) -> str:
-        """Return the request id: the client's, or one made for the call. The client gets it back as trailer."""
+        """Return the request id: the client's, or a generated one. The client receives it in the trailing metadata."""
         return self._call.request_id
 
     def application(self) -> str | None:
-        """Return the ``application`` metadata, or None when the client sent none."""
+        """Return the ``application`` metadata, or None if the client did not send it."""
         return self._call.header(b"application")
 
     def multiplexed_model_id(self) -> str | None:
@@ -161,48 +173,50 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         return self._call.header(b"multiplexed_model_id")
 
     def traceparent(self) -> str | None:
-        """Return the ``traceparent`` metadata (W3C Trace Context), or None."""
+        """Return the ``traceparent`` metadata (https://www.w3.org/TR/trace-context/), or None."""
         return self._call.header(b"traceparent")
 
     def tracestate(self) -> str | None:
-        """Return the ``tracestate`` metadata (W3C Trace Context), or None."""
+        """Return the ``tracestate`` metadata (https://www.w3.org/TR/trace-context/), or None."""
         return self._call.header(b"tracestate")
 
     def invocation_metadata(self) -> Any:
-        """Return the metadata that the client sent, in order; values of ``-bin`` keys are bytes."""
+        """Return the request metadata in order; values of ``-bin`` keys are bytes."""
         return self._call.metadata
 
     def peer(self) -> str:
-        """Return the address from which the client reaches Envoy, ``"ipv4:127.0.0.1:50000"``; it can't be forged."""
+        """Return the client's address as Envoy sees it, ``"ipv4:127.0.0.1:50000"``; it can't be forged."""
         return self._call.peer
 
     def peer_identities(self) -> Sequence[bytes] | None:
-        """Return the names in the client's certificate, or None when it has shown none that is trusted."""
+        """Return the names in the client's certificate, or None without a trusted certificate."""
         key = self.peer_identity_key()
         return None if key is None else self.auth_context()[key]
 
     def peer_identity_key(self) -> str | None:
-        """Return under which key of :meth:`auth_context` the client's identities are, or None without any.
+        """Return the key of :meth:`auth_context` with the client's identities, or None without a trusted certificate.
 
-        As in gRPC: ``"x509_subject_alternative_name"``, or ``"x509_common_name"`` for a certificate that has none.
+        As in gRPC: ``"x509_subject_alternative_name"``, or ``"x509_common_name"`` for a certificate without alternative
+        names.
         """
         known = self.auth_context()
         keys = ("x509_subject_alternative_name", "x509_common_name")
         return next((key for key in keys if key in known), None)
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
-        """Return what Envoy found out about the client, under gRPC's names; it can't be forged.
+        """Return the client's authentication properties, by gRPC's names. Envoy verified them; they can't be forged.
 
-        Empty without TLS. With it ``transport_security_type``; with a client certificate ``x509_common_name``,
-        ``x509_subject``, ``x509_subject_alternative_name`` and ``x509_pem_cert`` as well.
+        Empty without TLS. With TLS it has ``transport_security_type``; with a client certificate also
+        ``x509_common_name``, ``x509_subject``, ``x509_subject_alternative_name`` and ``x509_pem_cert``. See
+        https://grpc.github.io/grpc/python/grpc.html#grpc.ServicerContext.auth_context.
         """
         return self._call.auth_context
 
     def time_remaining(self) -> Any:
-        """Return the seconds left until the deadline, or None without one."""
+        """Return the seconds until the deadline, or None without a deadline."""
         return self._call.time_remaining()
 
-    # -- the answer ---------------------------------------------------------------------------
+    # -- the response --------------------------------------------------------------------------
 
     def code(self) -> Any:
         """Return the status code set so far, or None."""
@@ -217,25 +231,25 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         return self._call.trailing
 
     def set_code(self, code: grpc.StatusCode | int) -> None:
-        """Set the status code for the end of the call. An exception in the handler overrides it with INTERNAL.
+        """Set the status code of the call. An exception in the handler overrides it with INTERNAL.
 
         Args:
             code: The status code, or its number.
 
         Raises:
-            ValueError: There is no such status code.
+            ValueError: The status code does not exist.
         """
         self._call.code = _number(code)
 
     def set_details(self, details: str) -> None:
-        """Set the text of ``grpc-message`` for the end of the call."""
+        """Set the details of the call's status, the text of ``grpc-message``."""
         self._call.details = "" if details is None else str(details)
 
     def set_trailing_metadata(self, trailing_metadata: MetadataPairs) -> None:
-        """Set the trailing metadata; the ``request_id`` is added to it in any case.
+        """Set the trailing metadata. The ``request_id`` is always added to it.
 
         Raises:
-            ValueError: A key or value can't be sent, or the key is reserved.
+            ValueError: A key or value is invalid, or the key is reserved.
         """
         self._call.set_trailing(trailing_metadata)
 
@@ -243,8 +257,8 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         """Send the initial metadata now, ahead of the first message.
 
         Raises:
-            ValueError: A key or value can't be sent, or the key is reserved.
-            RuntimeError: It was sent already.
+            ValueError: A key or value is invalid, or the key is reserved.
+            RuntimeError: The initial metadata was sent before.
         """
         self._call.send_initial_metadata(initial_metadata)
         return _FINISHED
@@ -255,19 +269,19 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         details: str = "",
         trailing_metadata: MetadataPairs = (),
     ) -> Awaitable[NoReturn]:
-        """End the call with a status. Raises, so that nothing behind it runs; the raised error must not be caught.
+        """End the call with a status. It raises, so the code after it does not run; do not catch the raised error.
 
-        Type checkers believe that it returns something to await: pyright refuses to await ``NoReturn``. Where they miss
-        that nothing behind it runs, ``raise sdk.RpcError(code, details)`` tells them.
+        It is typed as an awaitable because pyright refuses to await ``NoReturn``. Where a type checker must know that
+        the code after it does not run, use ``raise sdk.RpcError(code, details)``.
 
         Args:
-            code: Any code but ``OK`` (which becomes ``UNKNOWN``, as grpcio has it), or its number.
+            code: Any code but ``OK`` (which becomes ``UNKNOWN``, as in grpcio), or its number.
             details: Text of ``grpc-message``.
-            trailing_metadata: Replaces the trailing metadata set so far, when given.
+            trailing_metadata: Replaces the trailing metadata set so far, if given.
 
         Raises:
             AbortError: Always.
-            ValueError: There is no such status code, or the metadata can't be sent.
+            ValueError: The status code does not exist, or the metadata is invalid.
         """
         if trailing_metadata:
             self._call.set_trailing(trailing_metadata)
@@ -279,88 +293,93 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         raise error
 
     def abort_with_status(self, status: grpc.Status) -> Awaitable[NoReturn]:  # type: ignore[override]  # as abort
-        """End the call with a ``grpc.Status``, such as ``grpc_status.rpc_status.to_status`` makes of rich errors."""
+        """End the call with a ``grpc.Status``, for example from ``grpc_status.rpc_status.to_status``."""
         return self.abort(status.code, status.details, tuple(status.trailing_metadata or ()))
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Compress the messages of the answer. A client that does not understand the encoding gets them as they are.
+        """Compress the response messages, unless the client does not accept the encoding.
+
+        See https://github.com/grpc/grpc/blob/master/doc/compression.md.
 
         Args:
             compression: ``grpc.Compression.Gzip``, ``Deflate`` or ``NoCompression``.
 
         Raises:
-            RuntimeError: The first message or the initial metadata was sent already.
+            RuntimeError: The first message or the initial metadata was sent before.
             ValueError: It is not a member of ``grpc.Compression``.
         """
         self._call.set_compression(compression)
 
     def disable_next_message_compression(self) -> None:
-        """Send the next message as it is, one that is compressed already for example."""
+        """Send the next message uncompressed, for example because its content is compressed already."""
         self._call.disable_next_message_compression()
 
-    # -- messages and life --------------------------------------------------------------------
+    # -- messages and lifetime ------------------------------------------------------------------
 
     def read(self) -> Coroutine[Any, Any, Any]:
-        """Return the next request message of a client stream, or ``grpc.aio.EOF`` after the last."""
+        """Return the next request message of a client stream, or ``grpc.aio.EOF`` after the last one."""
         return self._call.read_message()
 
     def write(self, message: Any) -> Coroutine[Any, Any, None]:
-        """Send one response message of a server stream; waits while the client does not keep up."""
+        """Send one response message of a server stream. Waits while flow control blocks the stream."""
         return self._call.write_message(message)
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call ``callback(context)`` when the call is over; at once when it is over already.
+        """Call ``callback(context)`` when the call ends, or at once if it has ended.
 
-        The callback of an async handler runs on the loop and must not block; that of a sync handler runs in a thread.
+        The callback of an async handler runs on the event loop and must not block; that of a sync handler runs in a
+        thread.
         """
         if not self._call.on_done(lambda: callback(self)):
             callback(self)
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Call ``callback()`` when the call is over, as :meth:`add_done_callback` does.
+        """Call ``callback()`` when the call ends, as :meth:`add_done_callback` does.
 
         Returns:
-            False when the call is over already: the callback is not called then.
+            False if the call has ended; the callback is not called then.
         """
         return self._call.on_done(callback)
 
     def cancel(self) -> None:
-        """End the call: the client gets CANCELLED, and an async handler is cancelled. Does nothing after the end."""
+        """End the call with CANCELLED, and cancel an async handler. Does nothing after the end of the call."""
         self._call.cancel_by_handler()
 
     def is_active(self) -> bool:
-        """Tell whether the call is still going on."""
+        """Return whether the call has not ended yet."""
         return not self._call.is_done()
 
     def cancelled(self) -> bool:
-        """Tell whether the client is gone or the deadline has passed."""
+        """Return whether the client cancelled or disconnected, or the deadline has passed."""
         return self._call.is_cancelled()
 
     def done(self) -> bool:
-        """Tell whether the call is over."""
+        """Return whether the call has ended."""
         return self._call.is_done()
 
 
 def current_context() -> ServicerContext:
-    """Return the context of the call that runs here, without naming a ``grpc_context`` parameter.
+    """Return the context of the current call, without a ``grpc_context`` parameter.
+
+    It works in a handler and in functions that the handler calls, also across ``await``.
 
     Raises:
-        RuntimeError: No call runs here.
+        RuntimeError: No call is current.
 
     Example:
         >>> current_context()
         Traceback (most recent call last):
         ...
-        RuntimeError: no gRPC call runs here: current_context() works in a handler and in what it calls
+        RuntimeError: no current gRPC call: use current_context() in a handler or in functions that it calls
     """
     call = _current.get()
     if call is None:
-        raise RuntimeError("no gRPC call runs here: current_context() works in a handler and in what it calls")
+        raise RuntimeError("no current gRPC call: use current_context() in a handler or in functions that it calls")
     return call if isinstance(call, ServicerContext) else context_of(call)
 
 
 def context_of(call: CallState) -> ServicerContext:
-    """Return the one context of a call; it is made when it is first asked for, since most handlers never do."""
+    """Return the context of a call. It is created at the first use, because most handlers do not use it."""
     if call.context is None:
         call.context = ServicerContext(call)
     return call.context
@@ -369,14 +388,14 @@ def context_of(call: CallState) -> ServicerContext:
 def _number(code: grpc.StatusCode | int) -> int:
     number: int = code.value[0] if isinstance(code, grpc.StatusCode) else code
     if number not in _CODE_BY_NUMBER:
-        raise ValueError(f"there is no gRPC status code {code!r}; give a member of grpc.StatusCode")
+        raise ValueError(f"unknown gRPC status code {code!r}; use a member of grpc.StatusCode")
     return number
 
 
-#: Marks a call as the current one. The wire server calls it in the context that the handler runs in.
+#: Set the current call. The wire server calls it in the ``contextvars`` context of the handler.
 enter_call = _current.set
 
 
 def current_call() -> Any:
-    """Return the call that runs here: what :func:`enter_call` marked."""
+    """Return the current call, as :func:`enter_call` set it, or None."""
     return _current.get()

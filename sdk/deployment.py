@@ -1,7 +1,7 @@
-"""The decorator that binds a class to its service, and what every generated base inherits.
+"""The decorator that binds a class to its services, and the base of every generated base.
 
-``bind`` and ``options`` live on the base and not on what the decorator returns, because the decorator returns the
-class unchanged: it can be built and called in a unit test, and mypy and pyright check the constructor's arguments.
+``bind`` and ``options`` are methods of the base, because the decorator returns the class unchanged: a unit test can
+instantiate and call it, and mypy and pyright check the constructor's arguments.
 """
 
 from __future__ import annotations
@@ -57,10 +57,11 @@ class _Bindable(Protocol[B_co]):
 
 
 class DeploymentOptions(TypedDict, total=False):
-    """Ray Serve's deployment options, as ``serve.deployment`` takes them (Ray Serve API, ``ray.serve.deployment``).
+    """Ray Serve's deployment options, and one of the SDK: ``expose``.
 
-    One is the SDK's own: ``expose=False`` keeps the deployment's services from clients. Other deployments call its
-    methods through their handles; the ingress knows nothing of it.
+    With ``expose=False`` clients can't call the deployment's services: the ingress does not route to it. Other
+    deployments call its methods through their handles. For the other options see
+    https://docs.ray.io/en/latest/serve/api/doc/ray.serve.deployment_decorator.html.
     """
 
     expose: bool
@@ -84,7 +85,14 @@ class DeploymentOptions(TypedDict, total=False):
 
 
 class ServicerBase:
-    """Base of every generated service base. Gives the class ``bind`` and ``options``."""
+    """Base of every generated base. It has the class methods ``bind`` and ``options``.
+
+    Example:
+        ::
+
+            app = Greeter.options(num_replicas=2).bind("Hello")
+            sdk.run(app)
+    """
 
     __grpc_shim__: ClassVar[type[Shim]]
 
@@ -98,8 +106,8 @@ class ServicerBase:
         """Bind constructor arguments and return an application for :func:`sdk.run`.
 
         Args:
-            *args: Positional arguments of the class's constructor. What another ``bind`` returned arrives there as a
-                generated handle, ``GreeterHandle``, when the parameter is annotated so, else as Ray Serve's
+            *args: Positional arguments of the class's constructor. The result of another ``bind`` arrives there as a
+                generated handle, if the parameter is annotated as one (``GreeterHandle``), else as Ray Serve's
                 ``DeploymentHandle``.
             **kwargs: Keyword arguments of the constructor.
 
@@ -116,7 +124,7 @@ class ServicerBase:
 
     @classmethod
     def options(cls: Callable[P, _Bindable[B]], **options: Unpack[DeploymentOptions]) -> Configured[P, B]:
-        """Return the deployment with other options, to ``bind`` afterwards.
+        """Return the deployment with other options; call ``bind`` on the result.
 
         Args:
             **options: Ray Serve's deployment options; they replace those given to the decorator.
@@ -127,9 +135,8 @@ class ServicerBase:
         _check_options(cls, options)
         return Configured(cls, options)
 
-    # Typed handles call these (sdk/handles/_base.py). No RPC can have these names: none begins with an underscore.
-
-    # Imported when called: a program that only defines classes needs no grpc.
+    # Typed handles call the methods below (sdk/handles/_base.py). No RPC can have their names, which begin with an
+    # underscore. They import at the first call: a program that only defines classes needs no grpc.
 
     async def _grpc_unary(self, call: InnerCall) -> bytes:
         from sdk.handles._answer import answer_unary
@@ -146,7 +153,7 @@ class ServicerBase:
 
 @dataclass(frozen=True)
 class Configured(Generic[P, B]):
-    """A deployment with options that replace those of its decorator."""
+    """A deployment with options that replace those of its decorator, as ``options`` returns it."""
 
     cls: Callable[P, _Bindable[B]]
     replaced: DeploymentOptions
@@ -180,19 +187,20 @@ def grpc_deployment(
     unchanged, stamped with its definition.
 
     Args:
-        cls: The class, when the decorator is used bare.
-        compression: How answers are compressed, for clients that understand it, unless the handler says otherwise with
-            ``set_compression``; None for not at all.
-        interceptors: ``grpc.aio.ServerInterceptor`` objects, the outermost first. Each stands before every method of
-            the class, also the sync ones, in every replica. A callable without parameters, such as a class, is called
-            once in each replica and returns the interceptor: for one that can't be pickled with a class of
-            ``__main__``. Sync handlers see the SDK's own context, not one that an interceptor has wrapped. Ray Serve's
-            own gRPC proxy and handles know nothing of interceptors.
-        **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …), and ``expose``:
-            False keeps the services from clients, so that only other deployments call them, through handles.
+        cls: The class, when the decorator is used without arguments.
+        compression: Compression of responses for clients that accept it, unless the handler calls ``set_compression``;
+            None for no compression.
+        interceptors: ``grpc.aio.ServerInterceptor`` objects, the outermost first. Each one intercepts every method of
+            the class, sync methods included, in every replica. A callable without parameters, such as a class, is
+            called once in each replica and returns the interceptor; use one if the interceptor can't be pickled with a
+            class of ``__main__``. Sync handlers receive the SDK's context, not one that an interceptor wrapped. Calls
+            through Ray Serve's own gRPC proxy and through handles are not intercepted.
+        **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …), and ``expose``: with
+            False, clients can't call the services; only other deployments can, through handles.
 
     Raises:
-        DefinitionError: The class does not fit, or an interceptor is none; the error lists every problem.
+        DefinitionError: The class does not fit its services, or one of ``interceptors`` is not an interceptor; the
+            error lists every problem.
         OptionsError: An option has an unknown name or a value that Ray Serve refuses.
 
     Example:
@@ -210,14 +218,14 @@ def grpc_deployment(
             _check_options(target, options)
         if compression is not None:
             _check_compression(target, compression)
-        target.__grpc_definition__ = define(target, options, compression, interceptors)  # type: ignore[attr-defined]  # the stamp is not part of the base
+        target.__grpc_definition__ = define(target, options, compression, interceptors)  # type: ignore[attr-defined]  # the base does not declare the stamp
         return target
 
     return decorate if cls is None else decorate(cls)
 
 
 def _check_options(cls: Any, options: Mapping[str, Any]) -> None:
-    # Only Ray Serve knows which values it takes.
+    # Only Ray Serve knows the valid values.
     backend().check_options(getattr(cls, "__name__", str(cls)), options)
 
 

@@ -1,16 +1,16 @@
-"""Every error the SDK raises, in one tree.
+"""The errors that the SDK raises, in one tree.
 
 Exception
-├── SdkError                     base of what the SDK itself raises
+├── SdkError                     base of the SDK's own errors
 │   ├── DefinitionError          a class does not fit its proto service      → fix the class
 │   ├── BreakingChangeError      an update would break running clients      → keep what they use, or allow it
 │   ├── OptionsError             a deployment or ingress option is wrong     → fix the option
 │   ├── StaleCodeError           generated code and ``_pb2`` disagree        → run ``sdk codegen``
-│   ├── ApplicationError         what was given is not an application        → fix the import path
+│   ├── ApplicationError         the argument is not a valid application     → fix the import path
 │   ├── ClusterError             Ray or Ray Serve can't be reached or failed → look at the cluster
-│   ├── IngressError             Envoy or the port can't be had              → look at the node
-│   └── ServerError              a gRPC server does not say what it serves   → look at the server, or its address
-└── RpcError                     a handler ends its call with a status       → the client reads it
+│   ├── IngressError             Envoy can't start or the port is taken      → look at the node
+│   └── ServerError              a gRPC server does not list its services    → look at the server, or its address
+└── RpcError                     a handler ends its call with a status       → the client handles it
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from sdk._status import STATUS_DETAILS, describe, error_details
+from sdk._status import STATUS_DETAILS, error_details, read_status
 
 if TYPE_CHECKING:
     import grpc
@@ -30,7 +30,16 @@ M = TypeVar("M", bound="Message")
 
 
 class SdkError(Exception):
-    """Base of every error that the SDK itself raises. Its text is fit to be shown without a traceback."""
+    """Base of the SDK's own errors. The message can be shown to a user without a traceback.
+
+    Example:
+        ::
+
+            try:
+                sdk.run(app)
+            except sdk.SdkError as error:
+                sys.exit(f"error: {error}")
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +48,15 @@ class Problem:
 
     Attributes:
         rule: Short stable name of the rule, ``"missing-rpc"``.
-        subject: What it is about, ``"Greeter.SayHello"``.
-        message: What is wrong: what the code says and what the proto says.
-        remedy: What to do about it.
-        code_location: ``"app.py:12"``, or ``""`` when the source is not known.
+        subject: The class, or one of its RPCs, ``"Greeter.SayHello"``.
+        message: The problem: what the code says and what the proto says.
+        remedy: How to fix it.
+        code_location: ``"app.py:12"``, or ``""`` when the source is not available.
         proto_location: ``"greet.proto:7"``, or ``""``.
+
+    Example:
+        >>> str(Problem("abstract", "Greeter.SayHello", "`SayHello` is abstract", "write it", "app.py:3"))
+        'Greeter.SayHello: `SayHello` is abstract (app.py:3) → write it'
     """
 
     rule: str
@@ -55,7 +68,7 @@ class Problem:
 
     @property
     def severity(self) -> Literal["error", "warning"]:
-        """``"warning"`` for what is reported with ``--strict`` only."""
+        """``"warning"`` for a rule that is checked with ``--strict`` only, else ``"error"``."""
         return "warning" if self.rule == "unannotated" else "error"
 
     def __str__(self) -> str:
@@ -67,7 +80,7 @@ class DefinitionError(SdkError):
     """A decorated class does not fit its proto service. The author of the class must act.
 
     Attributes:
-        class_name: Name of the class; several with commas.
+        class_name: Name of the class; several names are separated by commas.
         problems: Every problem found, in the order of the proto.
     """
 
@@ -84,18 +97,18 @@ class DefinitionError(SdkError):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change between two versions of a service that clients of the old one feel.
+    """One change between two versions of a service that affects clients of the old one.
 
     Attributes:
         rule: Short stable name of the rule, ``"field-type"``.
-        severity: ``"error"`` when calls fail or data is read as something else; ``"warning"`` when only some data is
-            lost, or when it depends on the client.
-        path: What it is about: ``"greet.Greeter.SayHello"``, ``"greet.HelloRequest.name (1)"``.
-        message: What changed, and what comes of it.
-        remedy: What to do about it.
-        old: What it was, as the proto spells it; ``""`` when it was not there.
-        new: What it is now; ``""`` when it is gone.
-        proto_location: The place in the new version, ``"greet.proto:7"``, or ``""``.
+        severity: ``"error"`` when calls fail or data is misread; ``"warning"`` when only some data is lost, or when the
+            effect depends on the client.
+        path: The changed element: ``"greet.Greeter.SayHello"``, ``"greet.HelloRequest.name (1)"``.
+        message: The change and its effect.
+        remedy: How to avoid it.
+        old: The old version in proto syntax; ``""`` when the element was added.
+        new: The new version in proto syntax; ``""`` when the element was removed.
+        proto_location: Location in the new version, ``"greet.proto:7"``, or ``""``.
     """
 
     rule: str
@@ -113,7 +126,7 @@ class Change:
 
 
 class BreakingChangeError(SdkError):
-    """An update would break clients of the version that runs. Nothing was changed. The proto's author must act.
+    """An update would break clients of the running version. Nothing was changed. The author of the proto must act.
 
     Attributes:
         application: Name of the application.
@@ -127,10 +140,9 @@ class BreakingChangeError(SdkError):
         super().__init__(
             "\n".join(
                 [
-                    f"Application {application!r} was not updated: {count} would break clients of the version that "
-                    "runs",
+                    f"Application {application!r} was not updated: {count} would break clients of the running version",
                     *(f"  - {change}" for change in self.changes),
-                    "To update it all the same: `allow_breaking=True`, or `sdk run --allow-breaking`.",
+                    "To update it anyway, pass `allow_breaking=True` or `sdk run --allow-breaking`.",
                 ]
             )
         )
@@ -140,7 +152,7 @@ class BreakingChangeError(SdkError):
 
 
 class OptionsError(SdkError):
-    """An option has an unknown name or a value that Ray Serve or the ingress refuses. Its author must act."""
+    """An option has an unknown name or a value that Ray Serve or the ingress refuses. Fix the option."""
 
 
 class StaleCodeError(SdkError):
@@ -166,40 +178,44 @@ class StaleCodeError(SdkError):
 
 
 class ApplicationError(SdkError):
-    """What was given is no application, can't be imported, or holds deployments that do not fit together.
+    """The argument is not an application, can't be imported, or has deployments that do not fit together.
 
-    Whoever named or bound it must act.
+    The caller must fix the import path, or the ``bind`` calls that made the application.
     """
 
 
 class ClusterError(SdkError):
-    """Ray or Ray Serve can't be reached, or refused. Whoever runs the cluster must act."""
+    """Ray or Ray Serve can't be reached, or refused the request. The operator of the cluster must act."""
 
 
 class IngressError(SdkError):
-    """The ingress can't serve: Envoy is missing, the port is taken, or Envoy refused its configuration."""
+    """The ingress can't serve: Envoy is missing, the port is taken, or Envoy rejected its configuration.
+
+    The operator of the node must act.
+    """
 
 
 class ServerError(SdkError):
-    """A gRPC server can't be reached, or does not tell what it serves. Whoever named it, or runs it, must act."""
+    """A gRPC server can't be reached, or does not list its services. Check its address, or ask its operator."""
 
 
 class RpcError(Exception):
-    """Raised by a handler to end its call with a status. The client sees exactly this.
+    """Raised by a handler to end its call with a status. The client receives exactly this status.
 
-    It may be raised in another deployment too: the call that awaits its handle ends with it.
+    Another deployment may raise it too: the call that awaits its handle ends with the same status. See
+    https://github.com/grpc/grpc/blob/master/doc/statuscodes.md and https://grpc.io/docs/guides/error/.
 
     Args:
         code: The status code; ``OK`` is refused.
-        details: Text for ``grpc-message``; any unicode.
-        trailing_metadata: Pairs to add to the trailers.
-        errors: Messages that say more, those of ``google.rpc.error_details_pb2`` or any other. They reach the client
-            in ``grpc-status-details-bin``, where ``grpc_status.rpc_status.from_call`` finds them. Trailers hold about
-            6 KiB: where they don't all fit, the last ones are left out.
+        details: Text for ``grpc-message``; any Unicode.
+        trailing_metadata: Pairs to add to the trailing metadata.
+        errors: Messages with details, of ``google.rpc.error_details_pb2`` or any other. They reach the client in
+            ``grpc-status-details-bin``, where ``grpc_status.rpc_status.from_call`` finds them. Trailers hold about
+            6 KiB: if they do not all fit, the last ones are left out.
 
     Raises:
-        TypeError: ``code`` is no ``grpc.StatusCode``, or one of ``errors`` is no protobuf message.
-        ValueError: ``code`` is ``OK`` (a handler that succeeds returns instead), or ``errors`` come together with
+        TypeError: ``code`` is not a ``grpc.StatusCode``, or one of ``errors`` is not a protobuf message.
+        ValueError: ``code`` is ``OK`` (a handler that succeeds returns instead), or ``errors`` are combined with
             ``grpc-status-details-bin`` in the metadata.
 
     Example:
@@ -229,7 +245,7 @@ class RpcError(Exception):
         if not isinstance(number, tuple):
             raise TypeError(f"RpcError needs a member of grpc.StatusCode, not {code!r}")
         if number[0] == 0:
-            raise ValueError("RpcError cannot carry the code OK; return from the handler instead")
+            raise ValueError("RpcError can't have the code OK; return from the handler instead")
         self.code = code
         self.details = str(details)
         self.trailing_metadata = tuple(trailing_metadata)
@@ -241,18 +257,18 @@ class RpcError(Exception):
                     f"not {error!r}"
                 )
         if self.errors and any(key == STATUS_DETAILS for key, _ in self.trailing_metadata):
-            raise ValueError(f"give an RpcError either errors or {STATUS_DETAILS!r}, which holds errors already")
+            raise ValueError(f"give an RpcError either errors or {STATUS_DETAILS!r}, which has errors already")
         super().__init__(f"{code.name}: {details}")
 
     @classmethod
     def from_grpc(cls, error: grpc.RpcError) -> RpcError:
-        """Return the error of a call to another server, to look into it, or to end one's own call with it.
+        """Convert the error of a call to another server, to inspect it or to end the handler's own call with it.
 
         Args:
-            error: What the call raised, of ``grpc`` or of ``grpc.aio``.
+            error: The error that the call raised, of ``grpc`` or of ``grpc.aio``.
 
         Raises:
-            TypeError: It is not the error of a call.
+            TypeError: ``error`` was not raised by a call.
 
         Example:
             ::
@@ -260,19 +276,19 @@ class RpcError(Exception):
                 except grpc.RpcError as error:
                     raise sdk.RpcError.from_grpc(error) from error
         """
-        code, details, metadata = describe(error)
-        # Without what belongs to that call only: a handler that raises the error has its own.
+        code, details, metadata = read_status(error)
+        # Drop the metadata of that call itself: the call of a handler that raises the error has its own.
         kept = tuple(pair for pair in metadata if pair[0] != "request_id" and not pair[0].startswith("grpc-"))
         return RpcError(code, details, kept, errors=error_details(error))
 
     def find(self, kind: type[M]) -> M | None:
-        """Return the first of ``errors`` that is a message of this class, or None.
+        """Return the first message of a class among ``errors``, or None.
 
         Args:
-            kind: A message class.
+            kind: The message class.
         """
         for error in self.packed_errors():
-            if error.Is(kind.DESCRIPTOR):  # type: ignore[arg-type]  # its stub knows one of two descriptor classes
+            if error.Is(kind.DESCRIPTOR):  # type: ignore[arg-type]  # the stub of Is knows one of two descriptor classes
                 found = kind()
                 error.Unpack(found)
                 return found
@@ -292,7 +308,7 @@ class RpcError(Exception):
         return packed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Packed: whoever gets the error, in another deployment, need not have the classes of its messages.
+        # Packed, because the deployment that unpickles the error may not have the classes of its messages.
         errors = self.packed_errors()
         own = ("code", "details", "trailing_metadata", "errors")
         more = {name: value for name, value in vars(self).items() if name not in own}
@@ -300,6 +316,6 @@ class RpcError(Exception):
 
 
 def _restore(cls: type[RpcError], code: Any, details: str, metadata: Any, errors: Any) -> RpcError:
-    error = cls.__new__(cls)  # a subclass may have a constructor of its own
+    error = cls.__new__(cls)  # not cls(): the constructor of a subclass may take other arguments
     RpcError.__init__(error, code, details, metadata, errors=errors)
     return error

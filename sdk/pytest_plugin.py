@@ -1,7 +1,7 @@
-"""The pytest plugin: the fixture ``grpc_serve``. It is found by itself wherever the SDK is installed.
+"""The pytest plugin of the SDK: the fixture ``grpc_serve``. pytest loads it wherever the SDK is installed.
 
-Loaded by every run of pytest, so nothing is imported here before the fixture is used. ``-p no:sdk.pytest_plugin`` turns
-it off.
+Every run of pytest imports this module, so it imports the SDK only when the fixture is used.
+``-p no:sdk.pytest_plugin`` disables it. See https://docs.pytest.org/en/stable/how-to/plugins.html.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def grpc_serve() -> Iterator[Callable[..., Server]]:
-    """Serve applications for one test: takes what :func:`sdk.testing.serve` takes, and returns the running server.
+    """Serve applications for one test.
 
-    It may be called several times. What it started ends with the test.
+    The fixture is a function with the arguments of :func:`sdk.testing.serve` that returns the running server. A test
+    may call it several times; its servers stop at the end of the test.
 
     Example:
         ::

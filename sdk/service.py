@@ -1,8 +1,8 @@
-"""What a proto service is at run time: the small contract that generated code targets.
+"""Proto services at run time: the contract between generated code and the SDK.
 
-A generated ``*_sdk.py`` module builds one :class:`Service` for each service of its proto file, and a
-:class:`Shim` that binds an implementation to it. Everything else in the SDK (checks, wire server,
-ingress, clients) reads these values and never a ``_pb2`` module.
+A generated ``*_sdk.py`` module has one :class:`Service` for each service of its proto file, and a :class:`Shim` that
+binds the methods of an implementation to it. The rest of the SDK (checks, wire server, ingress, clients) reads these
+values and never a ``_pb2`` module.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from google.protobuf import descriptor_pool
 
+from sdk._file_order import imports_first
 from sdk._fingerprint import fingerprint
 from sdk.errors import StaleCodeError
 
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 
-# ``MethodOptions.idempotency_level`` (google/protobuf/descriptor.proto).
+# ``MethodOptions.idempotency_level``,
+# https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/descriptor.proto.
 Idempotency = Literal["unknown", "no_side_effects", "idempotent"]
 
 
 class Cardinality(enum.Enum):
-    """How many messages flow each way in one call (gRPC core concepts, "service definition").
+    """Cardinality of an RPC: one message or a stream of messages in each direction.
+
+    See https://grpc.io/docs/what-is-grpc/core-concepts/#service-definition.
 
     Example:
         >>> Cardinality.UNARY_STREAM.server_streaming
@@ -43,23 +47,32 @@ class Cardinality(enum.Enum):
 
     @property
     def client_streaming(self) -> bool:
-        """Whether the client sends a stream of messages."""
+        """True when the client sends a stream of messages."""
         return self in (Cardinality.STREAM_UNARY, Cardinality.STREAM_STREAM)
 
     @property
     def server_streaming(self) -> bool:
-        """Whether the server answers with a stream of messages."""
+        """True when the server responds with a stream of messages."""
         return self in (Cardinality.UNARY_STREAM, Cardinality.STREAM_STREAM)
 
 
 class RequestStream(Protocol[T_co]):
     """The request messages of a client-streaming call.
 
-    An ``async def`` handler iterates with ``async for``, a sync one (it runs in a thread) with ``for``.
+    An ``async def`` handler iterates with ``async for``; a sync handler, which runs in a thread, with ``for``.
     A handler may annotate its parameter as this class, as ``AsyncIterator[T]`` or as ``Iterator[T]``.
+
+    Example:
+        ::
+
+            async def Upload(self, requests: RequestStream[Chunk]) -> Summary:
+                size = 0
+                async for chunk in requests:
+                    size += len(chunk.data)
+                return Summary(size=size)
     """
 
-    # Spelled out: before Python 3.13 a protocol can't inherit from collections.abc.AsyncIterator.
+    # Written out, because before Python 3.13 a protocol can't inherit from collections.abc.AsyncIterator.
     def __aiter__(self) -> AsyncIterator[T_co]: ...
     async def __anext__(self) -> T_co: ...
     def __iter__(self) -> Iterator[T_co]: ...
@@ -72,16 +85,15 @@ class Method:
 
     Attributes:
         name: The RPC's name in the proto, ``"SayHello"``.
-        python_name: The name of the Python method that implements it. Equal to ``name`` unless Python
-            cannot spell it.
+        python_name: Name of the Python method that implements it: ``name``, unless Python or the SDK reserves it.
         path: The gRPC path, ``"/greet.Greeter/SayHello"``.
-        cardinality: How many messages flow each way.
-        request: Class of the request messages.
-        response: Class of the response messages.
+        cardinality: One message or a stream of messages in each direction.
+        request: Class of the request message.
+        response: Class of the response message.
         line: Line of the RPC in its proto file, from 1; 0 when unknown.
-        deprecated: Whether the proto marks the RPC as deprecated.
-        idempotency: Whether a call may be repeated: ``"no_side_effects"``, ``"idempotent"``, or ``"unknown"`` when the
-            proto does not say.
+        deprecated: True when the proto marks the RPC as deprecated.
+        idempotency: ``option idempotency_level`` of the RPC: ``"no_side_effects"`` and ``"idempotent"`` allow retries;
+            ``"unknown"`` when the proto does not set it.
     """
 
     name: str
@@ -103,7 +115,7 @@ class Service:
         full_name: ``"greet.Greeter"``.
         proto: Path of the proto file as protoc knows it, ``"greet.proto"``.
         methods: The RPCs in the order of the proto.
-        file: Descriptor of the proto file, as the loaded ``_pb2`` module has it.
+        file: Descriptor of the proto file, from the loaded ``_pb2`` module.
         proto_hash: Fingerprint of the proto file that the code was generated from.
         line: Line of the service in its proto file, from 1; 0 when unknown.
 
@@ -124,8 +136,9 @@ class Service:
             raise StaleCodeError(self.full_name, self.proto, self.proto_hash, loaded)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Descriptors can't be pickled. The file travels as bytes, with those that it imports, and is looked up again.
-        files = tuple(file.serialized_pb for file in _with_imports(self.file))
+        # Descriptors can't be pickled. The file and its imports are pickled as bytes; unpickling looks the file up, or
+        # adds them to the default pool.
+        files = tuple(file.serialized_pb for file in imports_first([self.file], lambda file: file.dependencies))
         return _load_service, (self.full_name, self.proto, self.methods, files, self.proto_hash, self.line)
 
     @property
@@ -145,15 +158,6 @@ class Service:
             KeyError: The service has no such RPC.
         """
         return self.by_name[name]
-
-
-def _with_imports(file: FileDescriptor) -> dict[FileDescriptor, None]:
-    """Return a proto file and all that it imports, each after its own imports; a dict, for a set that keeps order."""
-    found: dict[FileDescriptor, None] = {}
-    for imported in file.dependencies:
-        found.update(_with_imports(imported))
-    found[file] = None
-    return found
 
 
 def _load_service(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# What generated code and users import; each path stays as it is.
+# Public import paths, which generated code and users name. They must not change.
 PUBLIC = {
     "sdk.client": (
         "AsyncClient",
@@ -25,24 +25,24 @@ PUBLIC = {
         "SyncUnaryUnary",
     ),
     "sdk.context": ("ServicerContext", "current_context"),
-    "sdk.deployment": ("BoundDeployment", "DeploymentOptions", "ServicerBase", "grpc_deployment"),
+    "sdk.deployment": ("BoundAs", "BoundDeployment", "DeploymentOptions", "ServicerBase", "grpc_deployment"),
     "sdk.errors": ("RpcError", "SdkError"),
     "sdk.handles": ("HandleCall", "HandleOptions", "HandleStream", "HandleStreamCall", "HandleUnary", "ServiceHandle"),
     "sdk.options": ("GrpcOptions",),
     "sdk.pytest_plugin": ("grpc_serve",),
-    "sdk.service": ("Cardinality", "Method", "RequestStream", "Service", "Shim"),
+    "sdk.service": ("Cardinality", "Method", "MethodBinding", "RequestStream", "Service", "Shim"),
     "sdk.testing": ("Fault", "Server", "serve"),
 }
 PRIVATE = re.compile(r"\bsdk\.(?:\w+\.)*_[a-z]\w*")
 
 
 @pytest.mark.parametrize("module", PUBLIC)
-def test_public_path_holds_its_names(module: str) -> None:
+def test_public_module_has_its_names(module: str) -> None:
     found = vars(__import__(module, fromlist=["*"]))
     assert [name for name in PUBLIC[module] if name not in found] == []
 
 
-def test_public_modules_are_these() -> None:
+def test_no_other_module_is_public() -> None:
     public = {path.stem for path in (ROOT / "sdk").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert {name for name in public if not name.startswith("_")} == {
         *(module.removeprefix("sdk.") for module in PUBLIC),
@@ -51,7 +51,7 @@ def test_public_modules_are_these() -> None:
 
 
 @pytest.mark.parametrize("folder", ["examples", "templates", "tests/codegen/cases"])
-def test_users_code_names_public_modules_only(folder: str) -> None:
+def test_user_code_imports_public_modules_only(folder: str) -> None:
     private = [
         f"{path.relative_to(ROOT)}: {found}"
         for path in sorted((ROOT / folder).rglob("*"))

@@ -10,7 +10,7 @@ import pytest
 from sdk import GrpcOptions, OptionsError
 from sdk.options import LIVE_OPTIONS
 
-DOCS = Path(__file__).parents[1] / "docs" / "options.md"
+DOCS = Path(__file__).parents[1] / "docs" / "reference" / "options.md"
 
 
 @pytest.mark.parametrize(

@@ -37,14 +37,14 @@ NAMES = [
 HEAVY = ("ray", "grpc_tools", "jinja2", "rich")
 
 
-def test_names_are_these() -> None:
+def test_public_names() -> None:
     assert sdk.__all__ == NAMES
     assert sorted(sdk.__all__) == sdk.__all__
     assert dir(sdk) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_name_can_be_had(name: str) -> None:
+def test_name_can_be_imported(name: str) -> None:
     assert getattr(sdk, name) is not None
 
 
@@ -60,7 +60,7 @@ def test_unknown_name() -> None:
         ("from sdk import SdkError, RpcError", (*HEAVY, "grpc", "google.protobuf")),
         ("import sdk._contract.definition", (*HEAVY, "grpc")),
         ("from sdk import grpc_deployment", (*HEAVY, "grpc")),
-        # grpc itself imports the package grpc_tools where it is installed; the compiler in it is what is heavy.
+        # grpc imports the package grpc_tools where it is installed. Only the compiler in it is heavy.
         ("import sdk.client", ("ray", "grpc_tools.protoc", "grpc_tools._protoc_compiler", "jinja2", "rich")),
         ("import sdk.cli.main", (*HEAVY, "grpc", "google.protobuf")),
     ],

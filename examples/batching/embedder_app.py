@@ -1,4 +1,4 @@
-"""Calls that arrive together go through the model together. Run it with ``sdk run embedder_app:app``."""
+"""Run calls that arrive together through the model in one batch. Run it with ``sdk run embedder_app:app``."""
 
 import asyncio
 import math
@@ -11,7 +11,7 @@ from ray import serve
 from sdk import grpc_deployment
 
 DIMENSIONS = 8
-# What one pass of the model costs, however many texts there are in it.
+# Cost of one pass of the model, for any number of texts.
 PASS_S = 0.02
 
 
@@ -24,12 +24,12 @@ def embed(text: str) -> list[float]:
     return [value / length for value in values]
 
 
-# As many calls as make a batch must be let in at once: more, so that the next batch fills while this one runs.
+# At least a batch of calls must run at once; more, so that the next batch fills while this one runs.
 @grpc_deployment(max_ongoing_requests=64)
 class Embedder(EmbedderBase):
     """Embeds texts in batches of up to sixteen."""
 
-    # The RPC takes one message, as the proto says; Ray Serve gathers those of several calls and hands each its answer.
+    # The RPC takes one message, as the proto says; Ray Serve collects those of several calls and gives each its answer.
     # An exception ends all calls of the batch.
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.02)
     async def Embed(self, requests: list[Text]) -> list[Embedding]:

@@ -1,4 +1,4 @@
-"""Embeds texts one after the other, and at once: ``python embedder_client.py localhost:9000``."""
+"""Embed texts one after the other, then at once: ``python embedder_client.py localhost:9000``."""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ def similarity(one: Embedding, other: Embedding) -> float:
 
 
 async def main(target: str) -> None:
-    """Show that batches form by themselves."""
+    """Show that concurrent calls form batches."""
     async with EmbedderClient(target, timeout=10) as client:
         alone = [await client.Embed(Text(text=text)) for text in TEXTS[:4]]
         print("one after the other: batches of", max(reply.batch_size for reply in alone))

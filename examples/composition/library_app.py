@@ -31,25 +31,25 @@ class Index:
 
 @grpc_deployment(ray_actor_options=SMALL)
 class Ranker(RankerBase):
-    """Knows nothing of who calls it: it could serve clients as well."""
+    """Ranks titles for any caller: a deployment, or a client."""
 
     async def Rank(self, request: RankRequest) -> Books:
         wanted = set(request.words.lower().split())
         books = [Book(title=title, score=self.score(title, wanted)) for title in request.titles]
         if not books:
-            # Where the library does not catch it, its client gets it as it is.
+            # If the library does not catch it, its client gets it unchanged.
             info = ErrorInfo(reason="NO_BOOK", domain="library.example.com", metadata={"words": request.words})
             raise RpcError(grpc.StatusCode.NOT_FOUND, f"no book about {request.words}", errors=[info])
         return Books(books=sorted(books, key=lambda book: book.score, reverse=True))
 
     def score(self, title: str, wanted: set[str]) -> float:
-        """Return which share of a title was asked for."""
+        """Return the share of a title's words that the query has."""
         words = title.lower().split()
         return sum(word in wanted for word in words) / len(words)
 
     async def Open(self, request: Book) -> AsyncIterator[Page]:
         for number, text in enumerate(SHELF[request.title], 1):
-            # The request id and the deadline are those of the client's call, two deployments away.
+            # The request id and the deadline come from the client's call, two deployments away.
             print(f"{current_context().request_id()}: page {number}")
             await asyncio.sleep(0.01)
             yield Page(number=number, text=text)
@@ -57,9 +57,9 @@ class Ranker(RankerBase):
 
 @grpc_deployment(ray_actor_options=SMALL)
 class Library(LibraryBase):
-    """What clients call."""
+    """Answers clients."""
 
-    # The annotation makes the difference: `ranker` has the methods of the proto, with types.
+    # By its annotation, `ranker` has the methods of the proto, with types.
     def __init__(self, index: DeploymentHandle[Any], ranker: RankerHandle) -> None:
         self.index = index
         self.ranker = ranker

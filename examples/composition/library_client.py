@@ -1,4 +1,4 @@
-"""Searches and reads: ``python library_client.py localhost:9000``."""
+"""Search and read books: ``python library_client.py localhost:9000``."""
 
 import sys
 
@@ -8,7 +8,7 @@ from library_sdk import LibrarySyncClient
 
 
 def main(target: str) -> None:
-    """Search for books, read the best, and look for one that there is not."""
+    """Search for books, read the best, and ask for one that does not exist."""
     with LibrarySyncClient(target, timeout=10) as client:
         for book in client.Search(Query(words="the sea")).books:
             print(f"{book.score:.2f} {book.title}")

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class LibraryStub:
-    """What clients call.
+    """The service for clients.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class LibraryStub:
 
 
 class LibraryServicer:
-    """What clients call.
+    """The service for clients.
     """
 
     def Search(self, request, context):
@@ -87,7 +87,7 @@ def add_LibraryServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Library:
-    """What clients call.
+    """The service for clients.
     """
 
     @staticmethod
@@ -146,7 +146,7 @@ class Library:
 
 
 class RankerStub:
-    """What the library itself calls.
+    """The service for the library.
     """
 
     def __init__(self, channel):
@@ -168,7 +168,7 @@ class RankerStub:
 
 
 class RankerServicer:
-    """What the library itself calls.
+    """The service for the library.
     """
 
     def Rank(self, request, context):
@@ -207,7 +207,7 @@ def add_RankerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Ranker:
-    """What the library itself calls.
+    """The service for the library.
     """
 
     @staticmethod

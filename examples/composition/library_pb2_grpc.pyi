@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LibraryStub:
-    """What clients call."""
+    """The service for clients."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,7 +40,7 @@ class LibraryStub:
 
 @_typing.type_check_only
 class LibraryAsyncStub(LibraryStub):
-    """What clients call."""
+    """The service for clients."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Search: _aio.UnaryUnaryMultiCallable[_library_pb2.Query, _library_pb2.Books]  # type: ignore[assignment]
@@ -49,7 +49,7 @@ class LibraryAsyncStub(LibraryStub):
     """The pages of the book that fits best."""
 
 class LibraryServicer(metaclass=_abc_1.ABCMeta):
-    """What clients call."""
+    """The service for clients."""
 
     @_abc_1.abstractmethod
     def Search(
@@ -70,7 +70,7 @@ class LibraryServicer(metaclass=_abc_1.ABCMeta):
 def add_LibraryServicer_to_server(servicer: LibraryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class RankerStub:
-    """What the library itself calls."""
+    """The service for the library."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -83,7 +83,7 @@ class RankerStub:
 
 @_typing.type_check_only
 class RankerAsyncStub(RankerStub):
-    """What the library itself calls."""
+    """The service for the library."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Rank: _aio.UnaryUnaryMultiCallable[_library_pb2.RankRequest, _library_pb2.Books]  # type: ignore[assignment]
@@ -92,7 +92,7 @@ class RankerAsyncStub(RankerStub):
     """The pages of a book."""
 
 class RankerServicer(metaclass=_abc_1.ABCMeta):
-    """What the library itself calls."""
+    """The service for the library."""
 
     @_abc_1.abstractmethod
     def Rank(

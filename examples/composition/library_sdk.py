@@ -81,7 +81,7 @@ class LibraryShim(Shim):
 
 
 class LibraryBase(ServicerBase):
-    """What clients call."""
+    """The service for clients."""
 
     __grpc_shim__: ClassVar[type[Shim]] = LibraryShim
 
@@ -185,7 +185,7 @@ class RankerShim(Shim):
 
 
 class RankerBase(ServicerBase):
-    """What the library itself calls."""
+    """The service for the library."""
 
     __grpc_shim__: ClassVar[type[Shim]] = RankerShim
 

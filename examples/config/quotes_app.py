@@ -16,7 +16,7 @@ QUOTES = {
 
 
 class Settings(BaseModel):
-    """What the file may say under ``args``. A wrong name or type is refused before anything starts."""
+    """The ``args`` of the file. A wrong name or type is refused before anything starts."""
 
     language: str
     mark: str = ""
@@ -31,7 +31,7 @@ class Quotes(QuotesBase):
         self.mark = mark
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take what the file says under ``user_config``; it may change while the replica runs."""
+        """Apply the file's ``user_config``, which may change while the replica runs."""
         self.mark = user_config.get("mark", self.mark)
 
     async def Pick(self, request: PickRequest) -> Quote:
@@ -42,7 +42,7 @@ class Quotes(QuotesBase):
 
 
 def build(args: Settings) -> Any:
-    """Return an application, as the file wants it."""
+    """Return an application with the arguments of the file."""
     return Quotes.bind(args.language, args.mark)
 
 

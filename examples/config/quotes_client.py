@@ -1,4 +1,4 @@
-"""Asks each application for its quotes: ``python quotes_client.py localhost:9000``."""
+"""Ask each application for its quotes: ``python quotes_client.py localhost:9000``."""
 
 import sys
 
@@ -8,7 +8,7 @@ from quotes_sdk import QuotesSyncClient
 
 
 def main(target: str) -> None:
-    """Call both applications; the metadata ``application`` says which."""
+    """Call both applications; the metadata ``application`` chooses one."""
     for application in ("english", "german"):
         with QuotesSyncClient(target, application=application, timeout=10) as client:
             quote = client.Pick(PickRequest(number=1))

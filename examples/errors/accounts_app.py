@@ -1,4 +1,4 @@
-"""The gRPC context, and errors that a program can read. Run it with ``sdk run accounts_app:app``."""
+"""The gRPC context, and errors with details. Run it with ``sdk run accounts_app:app``."""
 
 import grpc
 from accounts_pb2 import Account, OpenRequest, WithdrawRequest
@@ -28,14 +28,14 @@ class Accounts(AccountsBase):
     def __init__(self) -> None:
         self.balances: dict[str, int] = {}
 
-    # The context is what a parameter of this name gets. Leave it out where it is not needed.
+    # A parameter of this name receives the context. Leave it out where it is not needed.
     async def Open(self, request: OpenRequest, grpc_context: ServicerContext) -> Account:
         wrong = []
         if not request.owner:
             wrong.append(BadRequest.FieldViolation(field="owner", description="must not be empty"))
         if request.deposit < 0:
             wrong.append(BadRequest.FieldViolation(field="deposit", description="must not be negative"))
-        if wrong:  # all of them at once: the client need not try again for each
+        if wrong:  # all of them at once, so that the client tries again only once
             details = [BadRequest(field_violations=wrong)]
             raise RpcError(grpc.StatusCode.INVALID_ARGUMENT, f"{len(wrong)} fields are wrong", errors=details)
         if request.owner in self.balances:
@@ -49,7 +49,7 @@ class Accounts(AccountsBase):
             ]
             raise RpcError(grpc.StatusCode.ALREADY_EXISTS, "the account is open", errors=details)
         self.balances[request.owner] = request.deposit
-        # Metadata of the answer: the client finds it among the trailers, beside the `request_id`.
+        # Metadata of the answer: the client finds it in the trailers, along with the `request_id`.
         grpc_context.set_trailing_metadata([("accounts-open", str(len(self.balances)))])
         return self.account(request.owner)
 
@@ -63,7 +63,7 @@ class Accounts(AccountsBase):
         return self.account(request.owner)
 
     async def refuse(self, missing: int) -> None:
-        """End the call as code written for ``grpc.aio`` does; the context is found without being handed down."""
+        """End the call as code for ``grpc.aio`` does; the context need not be passed down."""
         violation = PreconditionFailure.Violation(type="BALANCE", subject="account", description=f"{missing} missing")
         detail = AnyMessage()
         detail.Pack(PreconditionFailure(violations=[violation]))

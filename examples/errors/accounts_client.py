@@ -1,4 +1,4 @@
-"""Reads every error of the accounts: ``python accounts_client.py localhost:9000``."""
+"""Print every error of the accounts: ``python accounts_client.py localhost:9000``."""
 
 import sys
 from collections.abc import Callable
@@ -14,7 +14,7 @@ KINDS = (details.BadRequest, details.ErrorInfo, details.LocalizedMessage, detail
 
 
 def explain(error: grpc.RpcError) -> None:
-    """Print an error, and what its details say."""
+    """Print an error and its details."""
     print(f"{error.code().name}: {error.details()}")
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # a failed call is both, the error and the call
     for packed in status.details if status is not None else ():
@@ -26,7 +26,7 @@ def explain(error: grpc.RpcError) -> None:
 
 
 def attempt(call: Callable[[], Account]) -> None:
-    """Print what a call answers."""
+    """Print the answer of a call."""
     try:
         account = call()
         print(f"{account.owner} has {account.balance}")
@@ -35,7 +35,7 @@ def attempt(call: Callable[[], Account]) -> None:
 
 
 def main(target: str) -> None:
-    """Open accounts and draw on them, rightly and wrongly."""
+    """Open accounts and withdraw from them, with right and wrong requests."""
     with AccountsSyncClient(target, timeout=5) as client:
         account, call = client.Open.with_call(OpenRequest(owner="ada", deposit=1000), request_id="open-1")
         trailers = dict(call.trailing_metadata())

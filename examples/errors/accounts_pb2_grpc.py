@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AccountsStub:
-    """Accounts that refuse in all the ways in which an RPC can.
+    """Accounts that reject calls in every way that an RPC can.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class AccountsStub:
 
 
 class AccountsServicer:
-    """Accounts that refuse in all the ways in which an RPC can.
+    """Accounts that reject calls in every way that an RPC can.
     """
 
     def Open(self, request, context):
@@ -59,7 +59,7 @@ class AccountsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Withdraw(self, request, context):
-        """FAILED_PRECONDITION says what is missing; NOT_FOUND when there is no such account.
+        """FAILED_PRECONDITION has the missing amount; NOT_FOUND if the account does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +87,7 @@ def add_AccountsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Accounts:
-    """Accounts that refuse in all the ways in which an RPC can.
+    """Accounts that reject calls in every way that an RPC can.
     """
 
     @staticmethod

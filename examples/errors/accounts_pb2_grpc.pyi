@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountsStub:
-    """Accounts that refuse in all the ways in which an RPC can."""
+    """Accounts that reject calls in every way that an RPC can."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,20 +36,20 @@ class AccountsStub:
     Open: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.OpenRequest, _accounts_pb2.Account]
     """INVALID_ARGUMENT names every wrong field; ALREADY_EXISTS names the account."""
     Withdraw: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.WithdrawRequest, _accounts_pb2.Account]
-    """FAILED_PRECONDITION says what is missing; NOT_FOUND when there is no such account."""
+    """FAILED_PRECONDITION has the missing amount; NOT_FOUND if the account does not exist."""
 
 @_typing.type_check_only
 class AccountsAsyncStub(AccountsStub):
-    """Accounts that refuse in all the ways in which an RPC can."""
+    """Accounts that reject calls in every way that an RPC can."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Open: _aio.UnaryUnaryMultiCallable[_accounts_pb2.OpenRequest, _accounts_pb2.Account]  # type: ignore[assignment]
     """INVALID_ARGUMENT names every wrong field; ALREADY_EXISTS names the account."""
     Withdraw: _aio.UnaryUnaryMultiCallable[_accounts_pb2.WithdrawRequest, _accounts_pb2.Account]  # type: ignore[assignment]
-    """FAILED_PRECONDITION says what is missing; NOT_FOUND when there is no such account."""
+    """FAILED_PRECONDITION has the missing amount; NOT_FOUND if the account does not exist."""
 
 class AccountsServicer(metaclass=_abc_1.ABCMeta):
-    """Accounts that refuse in all the ways in which an RPC can."""
+    """Accounts that reject calls in every way that an RPC can."""
 
     @_abc_1.abstractmethod
     def Open(
@@ -65,6 +65,6 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.WithdrawRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.Account, _abc.Awaitable[_accounts_pb2.Account]]:
-        """FAILED_PRECONDITION says what is missing; NOT_FOUND when there is no such account."""
+        """FAILED_PRECONDITION has the missing amount; NOT_FOUND if the account does not exist."""
 
 def add_AccountsServicer_to_server(servicer: AccountsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -68,7 +68,7 @@ class AccountsShim(Shim):
 
 
 class AccountsBase(ServicerBase):
-    """Accounts that refuse in all the ways in which an RPC can."""
+    """Accounts that reject calls in every way that an RPC can."""
 
     __grpc_shim__: ClassVar[type[Shim]] = AccountsShim
 
@@ -86,7 +86,7 @@ class AccountsBase(ServicerBase):
     def Withdraw(
         self, request: accounts_pb2.WithdrawRequest, /, *args: Any, **kwargs: Any
     ) -> accounts_pb2.Account | Awaitable[accounts_pb2.Account]:
-        """FAILED_PRECONDITION says what is missing; NOT_FOUND when there is no such account."""
+        """FAILED_PRECONDITION has the missing amount; NOT_FOUND if the account does not exist."""
         raise NotImplementedError
 
 
@@ -101,7 +101,7 @@ class AccountsClient(AsyncClient):
     Withdraw = AsyncUnaryUnary[accounts_pb2.WithdrawRequest, accounts_pb2.Account](
         ACCOUNTS["Withdraw"]
     )
-    """FAILED_PRECONDITION says what is missing; NOT_FOUND when there is no such account."""
+    """FAILED_PRECONDITION has the missing amount; NOT_FOUND if the account does not exist."""
 
 
 class AccountsSyncClient(SyncClient):
@@ -115,7 +115,7 @@ class AccountsSyncClient(SyncClient):
     Withdraw = SyncUnaryUnary[accounts_pb2.WithdrawRequest, accounts_pb2.Account](
         ACCOUNTS["Withdraw"]
     )
-    """FAILED_PRECONDITION says what is missing; NOT_FOUND when there is no such account."""
+    """FAILED_PRECONDITION has the missing amount; NOT_FOUND if the account does not exist."""
 
 
 class AccountsHandle(ServiceHandle):
@@ -129,7 +129,7 @@ class AccountsHandle(ServiceHandle):
     Withdraw = HandleUnary[accounts_pb2.WithdrawRequest, accounts_pb2.Account](
         ACCOUNTS["Withdraw"]
     )
-    """FAILED_PRECONDITION says what is missing; NOT_FOUND when there is no such account."""
+    """FAILED_PRECONDITION has the missing amount; NOT_FOUND if the account does not exist."""
 
 
 if TYPE_CHECKING:

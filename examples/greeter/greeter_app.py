@@ -24,21 +24,21 @@ class Greeter(GreeterBase):
             raise RpcError(grpc.StatusCode.INVALID_ARGUMENT, "whom shall I greet?")
         return HelloReply(text=f"{salute} {name}{self.mark}")
 
-    # A plain function would do as well: it runs in a thread.
+    # A plain function works too: it runs in a thread.
     async def SayHello(self, request: HelloRequest) -> HelloReply:
         return self.greet(request.name)
 
-    # A stream out is an async generator, or a plain one.
+    # A response stream is an async generator, or a plain one.
     async def SayHelloInManyTongues(self, request: HelloRequest) -> AsyncIterator[HelloReply]:
         for salute in SALUTES:
             yield self.greet(request.name, salute)
 
-    # A stream in is iterated; it ends when the client has sent its last message.
+    # A request stream ends when the client has sent its last message.
     async def SayHelloToAll(self, requests: AsyncIterator[HelloRequest]) -> HelloReply:
         names = [request.name async for request in requests]
         return self.greet(" and ".join(names))
 
-    # Both go on at the same time: an answer leaves before the next request is there.
+    # Both streams are open at the same time: an answer leaves before the next request arrives.
     async def SayHelloToEach(self, requests: AsyncIterator[HelloRequest]) -> AsyncIterator[HelloReply]:
         async for request in requests:
             yield self.greet(request.name)

@@ -1,4 +1,4 @@
-"""Calls every RPC of the greeter: ``python greeter_client.py localhost:9000``."""
+"""Call every RPC of the greeter: ``python greeter_client.py localhost:9000``."""
 
 import asyncio
 import sys

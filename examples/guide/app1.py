@@ -16,7 +16,7 @@ from sdk import grpc_deployment
 
 @grpc_deployment
 class GrpcDeployment(UserDefinedServiceBase):
-    """Greets, answers with the model that was asked for, and greets ten times."""
+    """Greets, answers with the requested model, and greets ten times."""
 
     def __call__(self, user_message: UserDefinedMessage) -> UserDefinedResponse:
         greeting = f"Hello {user_message.name} from {user_message.origin}"
@@ -25,7 +25,7 @@ class GrpcDeployment(UserDefinedServiceBase):
 
     @serve.multiplexed(max_num_models_per_replica=1)  # type: ignore[untyped-decorator]  # Ray's decorator has no types
     async def get_model(self, model_id: str) -> str:
-        """Load a model. Ray Serve keeps it, and calls this again only for a model that the replica does not hold."""
+        """Load a model. Ray Serve keeps it, and calls this again only for a model that the replica has not loaded."""
         return f"loading model: {model_id}"
 
     async def Multiplexing(self, user_message: UserDefinedMessage2) -> UserDefinedResponse2:

@@ -1,8 +1,8 @@
 """The guide's second application: a classifier composed of three deployments.
 
 Train the model first (``python digits.py``), then run it with ``sdk run app2:g2 --name app2``. The guide downloads a
-ResNet; this model is small and made from data that comes with scikit-learn, so that no network is needed. The rest has
-the guide's shape.
+ResNet; this model is small and trained on data that comes with scikit-learn, so that no network is needed. The rest is
+like the guide's.
 """
 
 from io import BytesIO
@@ -25,7 +25,7 @@ from sdk import grpc_deployment, handle
 
 @grpc_deployment
 class ImageClassifier(ImageClassificationServiceBase):
-    """Tells which digit an image shows."""
+    """Classifies the digit in an image."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ImageClassifier(ImageClassificationServiceBase):
         )
 
 
-# The two that are only reached by handles are plain Ray Serve deployments. The guide writes
+# The two that only handles reach are plain Ray Serve deployments. The guide writes
 #
 #     @serve.deployment
 #     class ImageDownloader: ...
@@ -68,7 +68,7 @@ class ImageClassifier(ImageClassificationServiceBase):
 #     image_downloader = ImageDownloader.bind()
 #
 # which works here too. Type checkers do not know what that decorator makes of a class, nor that what `bind` returns
-# arrives in the classifier's constructor as a handle; `sdk.handle` below tells them.
+# arrives in the classifier's constructor as a handle; `sdk.handle` below declares it.
 
 
 class ImageDownloader:
@@ -81,7 +81,7 @@ class ImageDownloader:
 
 
 class DataPreprocessor:
-    """Makes of an image what the model takes."""
+    """Converts an image to the model's input."""
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float64]:
         gray = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)

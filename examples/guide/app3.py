@@ -1,4 +1,4 @@
-"""The guide's "Use gRPC context": a handler that sets the status code, the details and trailing metadata itself.
+"""The guide's "Use gRPC context": a handler that sets the status code, the details and trailing metadata.
 
 Run it with ``sdk run app3:g --name app1``.
 """
@@ -15,7 +15,7 @@ from sdk.context import ServicerContext
 
 @grpc_deployment
 class GrpcDeployment(UserDefinedServiceBase):
-    """Numbers the names it is called with; a name that it does not know yet is an error."""
+    """Numbers the names it is called with; an unknown name is an error."""
 
     def __init__(self) -> None:
         self.nums: dict[str, int] = {}
@@ -46,7 +46,7 @@ class GrpcDeployment(UserDefinedServiceBase):
 
         return UserDefinedResponse(greeting=greeting, num=num)
 
-    # The guide leaves these two out. Here a class answers every RPC of its service, if only by saying that it doesn't.
+    # The guide leaves these two out. Here a class must answer every RPC of its service, if only with UNIMPLEMENTED.
 
     def Multiplexing(self, user_message: UserDefinedMessage2) -> UserDefinedResponse2:
         raise RpcError(grpc.StatusCode.UNIMPLEMENTED, "this application only greets")

@@ -1,7 +1,7 @@
 """The guide's client code, in the guide's order.
 
 ``python client.py ADDRESS [SECTION …]`` runs sections of the guide; by default those that need only app1. Each section
-says which applications it needs. ``python client.py`` alone names them.
+names the applications that it needs. ``python client.py`` alone lists the sections.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def predict(channel: grpc.Channel, url: str) -> None:
 
 
 def errors(channel: grpc.Channel) -> None:
-    """Handle errors. Needs two applications: then a call must say which one it is for."""
+    """Handle errors. Needs two applications: then a call must name its application."""
     stub = UserDefinedServiceStub(channel)
     request = UserDefinedMessage(name="foo", num=30, origin="bar")
 

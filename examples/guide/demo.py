@@ -1,7 +1,7 @@
-"""What ``make demo`` runs: the guide from its first call to its last, on a Ray cluster of its own.
+"""The demo of ``make demo``: the guide from its first call to its last, on a separate Ray cluster.
 
-Starts Ray and the ingress on free ports of 127.0.0.1, deploys the guide's applications as the guide goes on, runs the
-guide's client code against them, shuts everything down, and makes sure that nothing it started is left.
+Start Ray and the ingress on free ports of 127.0.0.1, deploy the guide's applications in the order of the guide, run the
+guide's client code against them, shut everything down, and check that no process is left.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def heading(text: str) -> None:
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing uses now."""
+    """Return a free TCP port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -49,7 +49,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(image: bytes) -> Iterator[str]:
-    """Serve one image over HTTP, and give its URL."""
+    """Serve one image over HTTP, and yield its URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -60,7 +60,7 @@ def serving(image: bytes) -> Iterator[str]:
             self.wfile.write(image)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
-            """Say nothing."""
+            """Do not log."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -76,7 +76,7 @@ def ray_cluster(folder: str) -> Iterator[None]:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(
         address="local",  # never the cluster that RAY_ADDRESS names: the demo shuts down what it runs on
-        num_cpus=8,  # a replica asks for one; those here hardly use any, so there may be more than the machine has
+        num_cpus=8,  # a replica requests one; these hardly use any, so there may be more than the machine has
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -110,7 +110,7 @@ def descendants(mark: str) -> list[str]:
 
 
 def walk_through(port: int, url: str) -> None:
-    """Deploy and call what the guide deploys and calls, in its order."""
+    """Deploy and call the guide's applications, in its order."""
     address = f"127.0.0.1:{port}"
 
     heading(f"Start the ingress on {address} and deploy app1")
@@ -150,7 +150,7 @@ def main() -> int:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="guide-", ignore_cleanup_errors=True) as folder:
-        # The replicas inherit the environment: the model lies there for them, and nothing is left beside the sources.
+        # The replicas inherit the environment and load the model from there. Nothing is left in the source folder.
         os.environ["GUIDE_DATA"] = folder
         with serving(digits.digit_png(3)) as url, ray_cluster(folder):
             walk_through(port, url)

@@ -19,16 +19,16 @@ from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyp
 SIDE = 8
 """Pixels on each side of the images that the model was trained with."""
 _INK = 16
-"""The data set's value of a pixel that is all ink; 0 is none."""
+"""The data set's value of a pixel that is all ink; 0 is without ink."""
 
 
 def folder() -> Path:
-    """Return the folder of the model: that of the environment variable ``GUIDE_DATA``, else that of this file."""
+    """Return the folder of the model: the environment variable ``GUIDE_DATA``, or the folder of this file."""
     return Path(os.environ.get("GUIDE_DATA") or Path(__file__).resolve().parent)
 
 
 def model_path() -> Path:
-    """Return the path of the model's file."""
+    """Return the path of the model."""
     return folder() / "digits.joblib"
 
 
@@ -38,7 +38,7 @@ def train(path: Path | None = None) -> Path:
     The model takes rows of ``SIDE * SIDE`` numbers from 0 (no ink) to 1, and its classes are the digits.
 
     Args:
-        path: The file, ``model_path()`` by default; one that is there is replaced.
+        path: The file, ``model_path()`` by default; an existing one is replaced.
 
     Returns:
         The path of the file.
@@ -46,7 +46,8 @@ def train(path: Path | None = None) -> Path:
     path = path or model_path()
     pixels, digits = load_digits(return_X_y=True)
     model = LogisticRegression(max_iter=1000).fit(pixels / _INK, digits)
-    # Written beside and moved, so that a replica that loads it meanwhile reads all of the old or all of the new one.
+    # Written to a new file and moved, so that a replica that loads it meanwhile reads either the whole old or the whole
+    # new one.
     new = path.with_name(f".{path.name}.{os.getpid()}")
     joblib.dump(model, new)
     new.replace(path)
@@ -54,7 +55,7 @@ def train(path: Path | None = None) -> Path:
 
 
 def digit_png(digit: int) -> bytes:
-    """Return a PNG image of the first such digit in the data set, white on black, larger than the model wants it."""
+    """Return a PNG image of the first such digit in the data set, white on black, larger than the model's input."""
     pixels, digits = load_digits(return_X_y=True)
     first = pixels[list(digits).index(digit)].reshape(SIDE, SIDE)
     image = Image.fromarray((first * (255 / _INK)).astype(np.uint8))

@@ -190,7 +190,7 @@ class UserDefinedService:
 
 
 class ImageClassificationServiceStub:
-    """Tells what an image shows.
+    """Classifies an image.
     """
 
     def __init__(self, channel):
@@ -207,7 +207,7 @@ class ImageClassificationServiceStub:
 
 
 class ImageClassificationServiceServicer:
-    """Tells what an image shows.
+    """Classifies an image.
     """
 
     def Predict(self, request, context):
@@ -234,7 +234,7 @@ def add_ImageClassificationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ImageClassificationService:
-    """Tells what an image shows.
+    """Classifies an image.
     """
 
     @staticmethod

@@ -82,7 +82,7 @@ class UserDefinedServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_UserDefinedServiceServicer_to_server(servicer: UserDefinedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class ImageClassificationServiceStub:
-    """Tells what an image shows."""
+    """Classifies an image."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -93,14 +93,14 @@ class ImageClassificationServiceStub:
 
 @_typing.type_check_only
 class ImageClassificationServiceAsyncStub(ImageClassificationServiceStub):
-    """Tells what an image shows."""
+    """Classifies an image."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Predict: _aio.UnaryUnaryMultiCallable[_user_defined_protos_pb2.ImageData, _user_defined_protos_pb2.ImageClass]  # type: ignore[assignment]
     """Downloads the image and returns the most likely classes, the likeliest first."""
 
 class ImageClassificationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells what an image shows."""
+    """Classifies an image."""
 
     @_abc_1.abstractmethod
     def Predict(

@@ -254,7 +254,7 @@ class ImageClassificationServiceShim(Shim):
 
 
 class ImageClassificationServiceBase(ServicerBase):
-    """Tells what an image shows."""
+    """Classifies an image."""
 
     __grpc_shim__: ClassVar[type[Shim]] = ImageClassificationServiceShim
 

@@ -1,4 +1,4 @@
-"""Many models, few in memory: each call finds the replica that has its own.
+"""Many models, few in memory: each call reaches the replica that has loaded its model.
 
 Run it with ``sdk run translator_app:app``.
 """
@@ -10,7 +10,7 @@ from translator_sdk import TranslatorBase
 
 from sdk import RpcError, grpc_deployment
 
-# What would be files with weights.
+# In place of files with weights.
 DICTIONARIES = {
     "de": {"good": "guten", "morning": "Morgen", "world": "Welt", "hello": "hallo"},
     "fr": {"good": "bon", "morning": "matin", "world": "monde", "hello": "bonjour"},
@@ -26,7 +26,7 @@ class Model:
         self.dictionary = DICTIONARIES[language]
 
     def translate(self, text: str) -> str:
-        """Return the text with the words that the model knows translated."""
+        """Translate the words of a text that the model knows."""
         return " ".join(self.dictionary.get(word.lower(), word) for word in text.split())
 
 
@@ -37,8 +37,8 @@ class Translator(TranslatorBase):
     def __init__(self) -> None:
         self.loads = 0
 
-    # Ray Serve keeps what this returns, calls it only for a model that the replica does not hold, and drops the one
-    # that was not used for the longest time.
+    # Ray Serve caches the result, calls this only for a model that the replica has not loaded, and evicts the least
+    # recently used one.
     @serve.multiplexed(max_num_models_per_replica=2)  # type: ignore[untyped-decorator]  # Ray's decorator has no types
     async def get_model(self, model_id: str) -> Model:
         """Load a model."""

@@ -1,4 +1,4 @@
-"""Calls each model many times, and tells where the calls went: ``python translator_client.py localhost:9000``."""
+"""Call each model many times, and count the replicas that answered: ``python translator_client.py localhost:9000``."""
 
 import sys
 
@@ -10,7 +10,7 @@ CALLS = 20
 
 
 def main(target: str) -> None:
-    """Translate with two models, then ask for one that there is not."""
+    """Translate with two models, then with one that does not exist."""
     with TranslatorSyncClient(target, timeout=10) as client:
         for language in ("de", "fr"):
             replies = [client.Translate(Text(text="Good morning world"), model_id=language) for _ in range(CALLS)]

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TranslatorStub:
-    """Translates with one model a language, of which a replica holds a few at a time.
+    """Translates with one model per language, of which a replica holds a few at a time.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class TranslatorStub:
 
 
 class TranslatorServicer:
-    """Translates with one model a language, of which a replica holds a few at a time.
+    """Translates with one model per language, of which a replica holds a few at a time.
     """
 
     def Translate(self, request, context):
@@ -70,7 +70,7 @@ def add_TranslatorServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Translator:
-    """Translates with one model a language, of which a replica holds a few at a time.
+    """Translates with one model per language, of which a replica holds a few at a time.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TranslatorStub:
-    """Translates with one model a language, of which a replica holds a few at a time."""
+    """Translates with one model per language, of which a replica holds a few at a time."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,14 +38,14 @@ class TranslatorStub:
 
 @_typing.type_check_only
 class TranslatorAsyncStub(TranslatorStub):
-    """Translates with one model a language, of which a replica holds a few at a time."""
+    """Translates with one model per language, of which a replica holds a few at a time."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Translate: _aio.UnaryUnaryMultiCallable[_translator_pb2.Text, _translator_pb2.Translation]  # type: ignore[assignment]
     """The metadata `multiplexed_model_id` names the model."""
 
 class TranslatorServicer(metaclass=_abc_1.ABCMeta):
-    """Translates with one model a language, of which a replica holds a few at a time."""
+    """Translates with one model per language, of which a replica holds a few at a time."""
 
     @_abc_1.abstractmethod
     def Translate(

@@ -56,7 +56,7 @@ class TranslatorShim(Shim):
 
 
 class TranslatorBase(ServicerBase):
-    """Translates with one model a language, of which a replica holds a few at a time."""
+    """Translates with one model per language, of which a replica holds a few at a time."""
 
     __grpc_shim__: ClassVar[type[Shim]] = TranslatorShim
 

@@ -1,4 +1,4 @@
-"""Streams what a language model writes, word by word. Run it with ``sdk run language_model_app:app``."""
+"""Stream the output of a language model, word by word. Run it with ``sdk run language_model_app:app``."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,14 +35,14 @@ class LanguageModel(LanguageModelBase):
         index = 0
         try:
             for word in self.model.continue_text(request.text, request.seed):
-                # The model works here. When the client leaves or its deadline passes, this is where the handler ends.
+                # The model works here. When the client cancels or its deadline passes, the handler ends here.
                 await asyncio.sleep(self.step_s)
                 if word in stop:
                     reason = FinishReason.STOP
                 elif word == END and not stop:
                     reason = FinishReason.END_OF_TEXT
                 else:
-                    # A client that reads slower than the model writes holds the handler here: its buffers are full.
+                    # If the client reads slower than the model writes, the buffers fill and the handler waits here.
                     yield Token(text=word, index=index)
                     index += 1
                     self.stats.tokens += 1

@@ -1,4 +1,4 @@
-"""Reads what the model writes, and leaves when it has read enough.
+"""Read the output of the model, and cancel after enough of it.
 
 ``python language_model_client.py localhost:9000``
 """
@@ -17,7 +17,7 @@ PROMPTS = (
 
 
 async def main(target: str) -> None:
-    """Let the model finish in every way, then leave in the middle."""
+    """Let the model finish in every way, then cancel in the middle."""
     async with LanguageModelClient(target, timeout=30) as client:
         for prompt in PROMPTS:
             words, reason = [], FinishReason.UNFINISHED

@@ -59,7 +59,7 @@ class LanguageModelServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStats(self, request, context):
-        """Tells what has been done.
+        """Returns the counts of tokens and calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

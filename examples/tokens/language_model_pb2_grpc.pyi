@@ -36,7 +36,7 @@ class LanguageModelStub:
     Generate: _grpc.UnaryStreamMultiCallable[_language_model_pb2.Prompt, _language_model_pb2.Token]
     """Answers with each token as soon as it is there."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_language_model_pb2.StatsRequest, _language_model_pb2.Stats]
-    """Tells what has been done."""
+    """Returns the counts of tokens and calls."""
 
 @_typing.type_check_only
 class LanguageModelAsyncStub(LanguageModelStub):
@@ -46,7 +46,7 @@ class LanguageModelAsyncStub(LanguageModelStub):
     Generate: _aio.UnaryStreamMultiCallable[_language_model_pb2.Prompt, _language_model_pb2.Token]  # type: ignore[assignment]
     """Answers with each token as soon as it is there."""
     GetStats: _aio.UnaryUnaryMultiCallable[_language_model_pb2.StatsRequest, _language_model_pb2.Stats]  # type: ignore[assignment]
-    """Tells what has been done."""
+    """Returns the counts of tokens and calls."""
 
 class LanguageModelServicer(metaclass=_abc_1.ABCMeta):
     """Continues texts, a word at a time."""
@@ -65,6 +65,6 @@ class LanguageModelServicer(metaclass=_abc_1.ABCMeta):
         request: _language_model_pb2.StatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_language_model_pb2.Stats, _abc.Awaitable[_language_model_pb2.Stats]]:
-        """Tells what has been done."""
+        """Returns the counts of tokens and calls."""
 
 def add_LanguageModelServicer_to_server(servicer: LanguageModelServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

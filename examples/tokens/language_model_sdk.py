@@ -93,7 +93,7 @@ class LanguageModelBase(ServicerBase):
     def GetStats(
         self, request: language_model_pb2.StatsRequest, /, *args: Any, **kwargs: Any
     ) -> language_model_pb2.Stats | Awaitable[language_model_pb2.Stats]:
-        """Tells what has been done."""
+        """Returns the counts of tokens and calls."""
         raise NotImplementedError
 
 
@@ -108,7 +108,7 @@ class LanguageModelClient(AsyncClient):
     GetStats = AsyncUnaryUnary[
         language_model_pb2.StatsRequest, language_model_pb2.Stats
     ](LANGUAGE_MODEL["GetStats"])
-    """Tells what has been done."""
+    """Returns the counts of tokens and calls."""
 
 
 class LanguageModelSyncClient(SyncClient):
@@ -122,7 +122,7 @@ class LanguageModelSyncClient(SyncClient):
     GetStats = SyncUnaryUnary[
         language_model_pb2.StatsRequest, language_model_pb2.Stats
     ](LANGUAGE_MODEL["GetStats"])
-    """Tells what has been done."""
+    """Returns the counts of tokens and calls."""
 
 
 class LanguageModelHandle(ServiceHandle):
@@ -138,7 +138,7 @@ class LanguageModelHandle(ServiceHandle):
     GetStats = HandleUnary[language_model_pb2.StatsRequest, language_model_pb2.Stats](
         LANGUAGE_MODEL["GetStats"]
     )
-    """Tells what has been done."""
+    """Returns the counts of tokens and calls."""
 
 
 if TYPE_CHECKING:

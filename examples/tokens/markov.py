@@ -1,4 +1,4 @@
-"""A language model that fits on a page: which word follows two others, counted in a text."""
+"""A language model that fits on a page: counts of the word that follows two others in a text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MarkovModel:
     """Continues a text by drawing each next word from those that followed the last two, else the last one.
 
     Args:
-        text: What to learn from.
+        text: To learn from.
     """
 
     def __init__(self, text: str = TEXT) -> None:

@@ -1,1 +1,1 @@
-"""Rules that a decorated class must follow to fit its proto services."""
+"""The rules that a decorated class must follow to fit the proto services of its generated bases."""

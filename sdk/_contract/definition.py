@@ -1,7 +1,7 @@
-"""What a decorated class is: the services it implements and the options it is deployed with.
+"""The definition of a decorated class: the services it implements and the options it is deployed with.
 
-:func:`define` is what ``@grpc_deployment`` stamps a class with. Neither Ray nor grpc is imported here: a class is
-defined, and checked, on machines that have neither a cluster nor a server.
+``@grpc_deployment`` stamps a class with the result of :func:`define`. Neither Ray nor grpc is imported here: a class is
+defined and checked on machines that have neither a cluster nor a server.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from sdk._contract.class_rules import check_class
+from sdk._contract.implementations import generated_bases
 from sdk._contract.interceptors import check_interceptors
-from sdk._contract.methods import generated_bases
-from sdk._contract.rules import check
 from sdk.errors import DefinitionError, Problem
 
 if TYPE_CHECKING:
@@ -24,24 +24,23 @@ if TYPE_CHECKING:
     from sdk._contract.interceptors import Interceptor
     from sdk.service import Service, Shim
 
-__all__ = ["Definition", "define", "keeping_unfit"]
+__all__ = ["Definition", "collect_definition_errors", "define"]
 
-#: Where classes that do not fit are noted with their problems; None: the decorator refuses them.
-_unfit: ContextVar[dict[type, tuple[Problem, ...]] | None] = ContextVar("sdk_unfit", default=None)
+#: Collects classes that do not fit, with their problems; None while the decorator raises their problems.
+_collected: ContextVar[dict[type, tuple[Problem, ...]] | None] = ContextVar("sdk_unfit", default=None)
 
 
 @dataclass(frozen=True)
 class Definition:
-    """What :func:`grpc_deployment` stamps on a class. Immutable, and picklable together with its class.
+    """Stamp of :func:`grpc_deployment` on a class. Immutable, and picklable together with its class.
 
     Attributes:
         cls_name: The class's name, for messages and as the default name of the deployment.
         services: The services it implements, in the order of its bases.
         shims: The shim of each service, in the same order.
         options: Ray Serve's deployment options given to the decorator.
-        compression: How answers are compressed whose handler does not say it; None for not at all.
-        interceptors: What stands between a call and its handler, the outermost first: interceptors, and callables that
-            make one.
+        compression: Compression of responses, unless the handler sets another one; None for no compression.
+        interceptors: Interceptors around every handler, the outermost first, and callables that make one.
     """
 
     cls_name: str
@@ -56,9 +55,10 @@ class Definition:
 
     @property
     def idempotent_paths(self) -> tuple[str, ...]:
-        """Paths of the methods whose calls may be sent to another replica when one is lost, sorted.
+        """Sorted paths of the methods whose calls Envoy may retry on another replica when one is lost.
 
-        Those that their proto marks, but for streams of requests: nobody keeps one, to send it once more.
+        Those with an ``idempotency_level`` in the proto, except client streams: nobody buffers the requests of a stream
+        to send them again.
         """
         methods = [method for service in self.services for method in service.methods]
         return tuple(
@@ -66,8 +66,8 @@ class Definition:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The services are left to their shims, which are pickled by reference to the generated module: importing it
-        # loads the messages, and a worker with other generated code fails with what is wrong.
+        # Services are not pickled but read from their shims, which are pickled by reference to the generated module.
+        # Importing that module loads the messages, and a worker with other generated code fails with a clear error.
         return _rebuild, (self.cls_name, self.shims, dict(self.options), self.compression, self.interceptors)
 
 
@@ -82,38 +82,38 @@ def define(
     Args:
         cls: A class that inherits from at least one generated base.
         options: Ray Serve's deployment options.
-        compression: How answers are compressed whose handler does not say it.
+        compression: Compression of responses, unless the handler sets another one.
         interceptors: Interceptors, and callables that make one.
 
     Raises:
-        DefinitionError: The class does not fit its services, or an interceptor is none; the error lists every problem.
-            Not raised amid :func:`keeping_unfit`.
+        DefinitionError: The class does not fit its services, or one of ``interceptors`` is not an interceptor; the
+            error lists every problem. Not raised within :func:`collect_definition_errors`.
     """
-    problems = [*check(cls), *check_interceptors(cls.__name__, interceptors)]
+    problems = [*check_class(cls), *check_interceptors(cls.__name__, interceptors)]
     if problems:
-        if (unfit := _unfit.get()) is None:
+        if (collected := _collected.get()) is None:
             raise DefinitionError(cls.__name__, problems)
-        unfit[cls] = tuple(problems)
-        interceptors = ()  # perhaps not even a list
+        collected[cls] = tuple(problems)
+        interceptors = ()  # they may be anything, not even a list
     shims: tuple[type[Shim], ...] = tuple(vars(base)["__grpc_shim__"] for base in generated_bases(cls))
     return _rebuild(cls.__name__, shims, options, compression, interceptors)
 
 
 @contextlib.contextmanager
-def keeping_unfit() -> Iterator[Mapping[type, tuple[Problem, ...]]]:
-    """Note the classes that do not fit instead of refusing them, so that an import goes on to the other classes.
+def collect_definition_errors() -> Iterator[Mapping[type, tuple[Problem, ...]]]:
+    """Collect the problems of classes that do not fit instead of raising them, so that an import reaches every class.
 
-    Such a class is decorated all the same; it is to be looked at and not to be run.
+    Such a class is decorated all the same, for inspection; it must not be deployed.
 
-    Returns:
-        The problems of each such class, in the order in which they are decorated.
+    Yields:
+        A mapping that fills with the problems of each such class, in the order in which they are decorated.
     """
-    unfit: dict[type, tuple[Problem, ...]] = {}
-    token = _unfit.set(unfit)
+    collected: dict[type, tuple[Problem, ...]] = {}
+    token = _collected.set(collected)
     try:
-        yield unfit
+        yield collected
     finally:
-        _unfit.reset(token)
+        _collected.reset(token)
 
 
 def _rebuild(
@@ -128,6 +128,6 @@ def _rebuild(
 
 
 def definition_of(cls: Any) -> Definition | None:
-    """Return the definition that :func:`grpc_deployment` stamped on this very class, or None."""
+    """Return the definition that :func:`grpc_deployment` stamped on this class, not on a base of it, or None."""
     stamp = vars(cls).get("__grpc_definition__") if isinstance(cls, type) else None
     return stamp if isinstance(stamp, Definition) else None

@@ -1,4 +1,7 @@
-"""Which interceptors stand before a deployment: checked when its class is decorated, made in each of its replicas."""
+"""Interceptors of a deployment: checked when its class is decorated, and created in each replica.
+
+See https://grpc.github.io/grpc/python/grpc_asyncio.html#grpc.aio.ServerInterceptor.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,20 @@ from sdk.errors import DefinitionError, Problem
 if TYPE_CHECKING:
     import grpc.aio
 
-#: An interceptor, or what makes one when it is called without arguments.
+#: An interceptor, or a callable without parameters that returns one.
 Interceptor: TypeAlias = "grpc.aio.ServerInterceptor | Callable[[], grpc.aio.ServerInterceptor]"
 
 
 def check_interceptors(class_name: str, interceptors: Any) -> list[Problem]:
-    """Return what is wrong with the interceptors that were given to the decorator.
+    """Return the problems of the interceptors that were given to the decorator.
 
     Args:
-        class_name: The class they are for, for the messages.
-        interceptors: What was given.
+        class_name: Name of the decorated class, for the messages.
+        interceptors: The argument of the decorator.
+
+    Example:
+        >>> [problem.message for problem in check_interceptors("Greeter", "logging")]
+        ['interceptors must be a list, not str']
     """
     if not isinstance(interceptors, (list, tuple)):
         message = f"interceptors must be a list, not {type(interceptors).__name__}"
@@ -32,14 +39,14 @@ def check_interceptors(class_name: str, interceptors: Any) -> list[Problem]:
 
 
 def make_interceptors(class_name: str, interceptors: Sequence[Any]) -> list[grpc.aio.ServerInterceptor]:
-    """Return the interceptors of one replica: those given, and what the callables among them make.
+    """Return the interceptors of one replica; the callables among those given are called to create theirs.
 
     Args:
-        class_name: The class they are for, for the message.
-        interceptors: What was given to the decorator, checked.
+        class_name: Name of the decorated class, for the message.
+        interceptors: The argument of the decorator, after :func:`check_interceptors`.
 
     Raises:
-        DefinitionError: A callable made something that is no interceptor.
+        DefinitionError: A callable returned something other than an interceptor.
     """
     made, problems = [], []
     for number, given in enumerate(interceptors):
@@ -52,7 +59,7 @@ def make_interceptors(class_name: str, interceptors: Sequence[Any]) -> list[grpc
 
 
 def _is_interceptor(given: Any) -> bool:
-    import grpc.aio  # not before there is an interceptor
+    import grpc.aio  # deferred: a class without interceptors does not need grpc
 
     return isinstance(given, grpc.aio.ServerInterceptor)
 
@@ -64,10 +71,10 @@ def _check(subject: str, given: Any, *, may_make_one: bool) -> list[Problem]:
     if _is_interceptor(given) or (may_make_one and issubclass(kind, grpc.aio.ServerInterceptor)):
         return []
     if issubclass(kind, grpc.ServerInterceptor):
-        message = f"{kind.__name__} is a grpc.ServerInterceptor, which would block the loop that all calls share"
+        message = f"{kind.__name__} is a grpc.ServerInterceptor, which would block the event loop of all calls"
         return [Problem("sync-interceptor", subject, message, "derive it from grpc.aio.ServerInterceptor")]
     if may_make_one and callable(given):
         return []
-    message = f"{given!r} is no interceptor"
+    message = f"{given!r} is not an interceptor"
     remedy = "give a grpc.aio.ServerInterceptor, or a callable without parameters that returns one"
     return [Problem("interceptor", subject, message, remedy)]

@@ -58,7 +58,7 @@ logger = logging.getLogger("sdk.ingress")
 # Seconds that Envoy has to acknowledge a snapshot before the proxy reports a problem.
 _PUBLISH_TIMEOUT_S = 10.0
 _RETRY_S = 0.2
-# Seconds until a snapshot that Envoy did not acknowledge is tried again, or a newer one.
+# Seconds until another try after a snapshot that Envoy did not acknowledge, with the newest one.
 _REJECTED_RETRY_S = 1.0
 # Seconds to wait for the port, which an Envoy still has for a moment after its supervisor was killed.
 _PORT_TIMEOUT_S = 5.0

@@ -1,1 +1,1 @@
-"""Descriptors: gathering them, asking a server for them, and comparing two versions."""
+"""Descriptors of proto files: collect them, fetch them from a server, and compare two versions."""

@@ -1,15 +1,16 @@
-"""Proto files as descriptors: gathered from services, loaded apart from those of this process, and found by name."""
+"""Proto files as descriptors: collected from services, loaded into a separate pool, and found by name."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from sdk._file_order import imports_first
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -19,37 +20,33 @@ if TYPE_CHECKING:
 
 _WELL_KNOWN = re.compile(r"google/protobuf/(\w+)\.proto")
 
-# Numbers of fields in google/protobuf/descriptor.proto, of which the paths of source_code_info are made.
+# Field numbers in google/protobuf/descriptor.proto, which make up the paths of source_code_info:
+# https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/descriptor.proto.
 _MESSAGES, _ENUMS, _SERVICES = 4, 5, 6
 _FIELDS, _NESTED, _NESTED_ENUMS, _VALUES, _METHODS = 2, 3, 4, 2, 2
 
 
-def gather(files: Iterable[FileDescriptor]) -> FileDescriptorSet:
+def with_imports(files: Iterable[FileDescriptor]) -> FileDescriptorSet:
     """Return proto files and all that they import, each after its own imports.
 
     Args:
-        files: The files, as ``_pb2`` modules have them.
+        files: The files, for example ``DESCRIPTOR`` of ``_pb2`` modules.
+
+    Example:
+        >>> from google.protobuf.api_pb2 import DESCRIPTOR
+        >>> [file.name.rpartition("/")[2] for file in with_imports([DESCRIPTOR]).file]
+        ['source_context.proto', 'any.proto', 'type.proto', 'api.proto']
     """
-    found: dict[str, FileDescriptor] = {}
-
-    def add(file: FileDescriptor) -> None:
-        if file.name not in found:
-            for imported in file.dependencies:
-                add(imported)
-            found[file.name] = file
-
-    for file in files:
-        add(file)
-    gathered = FileDescriptorSet()
-    for file in found.values():
-        file.CopyToProto(gathered.file.add())
-    return gathered
+    result = FileDescriptorSet()
+    for file in imports_first(files, lambda file: file.dependencies):
+        file.CopyToProto(result.file.add())
+    return result
 
 
-def describe(services: Iterable[Service]) -> FileDescriptorSet:
-    """Return the files of some services, with all that they import and with the lines that the services know."""
+def files_of_services(services: Iterable[Service]) -> FileDescriptorSet:
+    """Return the files of services with all that they import, and with the line numbers that the services know."""
     known = list(services)
-    described = gather(service.file for service in known)
+    described = with_imports(service.file for service in known)
     files = {file.name: file for file in described.file}
     for service in known:
         file = files[service.file.name]
@@ -62,23 +59,23 @@ def describe(services: Iterable[Service]) -> FileDescriptorSet:
 
 
 class Descriptors:
-    """Proto files that are loaded on their own, so that two versions of one file can be looked at together.
+    """Proto files in a separate descriptor pool, so that two versions of one file can be compared.
 
     Args:
         files: The files with all that they import, in any order.
-        source: Where they come from, for messages.
+        source: Origin of the files, for messages.
 
     Attributes:
         services: The services by full name, in the order of the files.
 
     Raises:
-        OptionsError: A file is missing or wrong.
+        OptionsError: A file is missing or invalid.
     """
 
     def __init__(self, files: FileDescriptorSet, source: str) -> None:
         self._pool = DescriptorPool()
         self._files = {file.name: file for file in files.file}
-        self._places: dict[str, str] = {}
+        self._lines: dict[str, str] = {}
         self._order: list[str] = []
         for file in _ordered(self._files, source):
             if file.name in self._files:
@@ -87,28 +84,28 @@ class Descriptors:
                 self._pool.AddSerializedFile(file.SerializeToString())
             except TypeError as error:
                 raise OptionsError(f"{source}: {file.name} can't be loaded: {' '.join(str(error).split())}") from None
-            self._places.update(_places(file))
+            self._lines.update(_lines(file))
         loaded = (self._pool.FindFileByName(name) for name in self._files)
         self.services: dict[str, ServiceDescriptor] = {
             service.full_name: service for file in loaded for service in file.services_by_name.values()
         }
 
     def has_file(self, name: str) -> bool:
-        """Return whether a file of this name is among them."""
+        """Return whether there is a file of this name."""
         return name in self._files
 
     @property
     def pool(self) -> DescriptorPool:
-        """What knows every type of the files."""
+        """The descriptor pool with every type of the files."""
         return self._pool
 
     @property
     def file_descriptor_set(self) -> FileDescriptorSet:
-        """The files as they were given, each after those that it imports."""
+        """The files that were passed to the constructor, each after its imports."""
         return FileDescriptorSet(file=[self._files[name] for name in self._order])
 
     def types(self) -> dict[str, Descriptor | EnumDescriptor]:
-        """Return every message and enum of the files by full name, those within messages too."""
+        """Return every message and enum of the files by full name, nested ones included."""
         found: dict[str, Descriptor | EnumDescriptor] = {}
 
         def add(message: Descriptor) -> None:
@@ -126,7 +123,7 @@ class Descriptors:
         return found
 
     def file(self, name: str) -> FileDescriptorProto:
-        """Return a file as it was given, with comments where it has them.
+        """Return a file as it was passed to the constructor, with its comments if it has them.
 
         Raises:
             KeyError: There is no such file.
@@ -140,23 +137,27 @@ class Descriptors:
         except KeyError:
             return None
 
-    def place(self, descriptor: Any, name: str = "") -> str:
-        """Return the file of a descriptor, with the line where the files tell it, ``"greet.proto:7"``.
+    def location(self, descriptor: Any, name: str = "") -> str:
+        """Return the file of a descriptor, with the line if the files have line numbers, ``"greet.proto:7"``.
 
         Args:
             descriptor: The descriptor.
-            name: Full name of what is meant, when it is a part that has no descriptor with a name.
+            name: Full name of a part of it, such as an enum value, whose descriptor has no full name.
         """
-        line = self._places.get(name or descriptor.full_name)
+        line = self._lines.get(name or descriptor.full_name)
         owner = getattr(descriptor, "containing_service", None) or descriptor
         return f"{owner.file.name}:{line}" if line else str(owner.file.name)
 
 
 def well_known(name: str) -> FileDescriptorProto | None:
-    """Return a file of protobuf's own as it is installed here, or None.
+    """Return a well-known proto file of the installed protobuf package, or None.
 
     Args:
         name: ``"google/protobuf/empty.proto"``.
+
+    Example:
+        >>> well_known("google/protobuf/empty.proto").message_type[0].name
+        'Empty'
     """
     match = _WELL_KNOWN.fullmatch(name)
     if match is None:
@@ -170,29 +171,27 @@ def well_known(name: str) -> FileDescriptorProto | None:
     return file
 
 
-def _ordered(files: dict[str, FileDescriptorProto], source: str) -> Iterator[FileDescriptorProto]:
-    """Yield each file after those that it imports."""
-    seen: set[str] = set()
+def _ordered(files: Mapping[str, FileDescriptorProto], source: str) -> list[FileDescriptorProto]:
+    """Return each file after its imports; well-known files are added."""
+    known = dict(files)
 
-    def visit(name: str, importer: str) -> Iterator[FileDescriptorProto]:
-        if name in seen:
-            return
-        seen.add(name)
-        file = files.get(name) or well_known(name)
-        if file is None:
-            raise OptionsError(
-                f"{source} lacks {name}, which {importer} imports: make it with all imports (protoc: --include_imports)"
-            )
-        for imported in file.dependency:
-            yield from visit(imported, name)
-        yield file
+    def imports_of(name: str) -> Iterable[str]:
+        for imported in known[name].dependency:
+            if imported not in known:
+                file = well_known(imported)
+                if file is None:
+                    raise OptionsError(
+                        f"{source} lacks {imported}, which {name} imports: "
+                        "create it with all imports (protoc: --include_imports)"
+                    )
+                known[imported] = file
+        return known[name].dependency
 
-    for name in files:
-        yield from visit(name, "")
+    return [known[name] for name in imports_first(files, imports_of)]
 
 
-def _places(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
-    """Yield the full name of what a file defines, and the line where."""
+def _lines(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    """Yield the full name of each definition in a file, and its line."""
     lines = {tuple(place.path): str(place.span[0] + 1) for place in file.source_code_info.location if place.span}
     if not lines:
         return
@@ -204,7 +203,7 @@ def _places(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
     def enum(proto: EnumDescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, str]]:
         yield from known(f"{scope}{proto.name}", *path)
         for i, value in enumerate(proto.value):
-            # As in C++, the values of an enum are siblings of it.
+            # The values of an enum are in the scope of the enum, not within it, as in C++.
             yield from known(f"{scope}{value.name}", *path, _VALUES, i)
 
     def message(proto: DescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, str]]:

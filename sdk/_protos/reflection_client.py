@@ -1,7 +1,8 @@
-"""Asks a gRPC server what it serves: server reflection, v1, and v1alpha where a server knows no v1.
+"""Client of gRPC server reflection, v1, with v1alpha for servers that do not have v1.
 
-Every round of questions is one call: all of them are sent at once and the answers come in their order. A server that
-answers with a file alone is asked for the files that it imports in the next round.
+Each round of requests is one call: all requests are sent at once, and the responses arrive in the same order. If a
+server responds with a file but without its imports, the next round asks for those. See
+https://github.com/grpc/grpc/blob/master/doc/server-reflection.md.
 """
 
 from __future__ import annotations
@@ -15,31 +16,32 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
+from sdk._file_order import imports_first
 from sdk._protos.descriptors import well_known
 from sdk.errors import ServerError
 
-# Their messages are the same but for the package, which is not on the wire.
+# Their messages are the same except for the package, which is not encoded.
 _VERSIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
 _TIMEOUT_S = 10.0
 
 
 class NoReflectionError(ServerError):
-    """A server has no reflection. Whoever asks must know otherwise what it serves."""
+    """A server has no reflection. The caller needs its protos or descriptors from another source."""
 
 
-class Reflection:
-    """What a server says of its services. Blocking; may be used from several threads.
+class ReflectionClient:
+    """Client of the reflection service of one server. Its methods block; threads may share it.
 
     Args:
         channel: A channel to the server.
-        metadata: Pairs that go with every question; ``("application", NAME)`` asks about one application of ours.
-        timeout: Seconds that a round of questions may take.
-        target: How the user named the server, for messages.
+        metadata: Metadata of every call; ``("application", NAME)`` selects one application of the SDK's ingress.
+        timeout: Seconds that a round of requests may take.
+        target: The server as the user named it, for messages.
 
     Example:
         >>> import grpc
         >>> with grpc.insecure_channel("localhost:9000") as channel:  # doctest: +SKIP
-        ...     reflection = Reflection(channel, target="localhost:9000")
+        ...     reflection = ReflectionClient(channel, target="localhost:9000")
         ...     reflection.services()
         ['grpc.health.v1.Health', 'userdefinedprotos.UserDefinedService']
     """
@@ -70,7 +72,7 @@ class Reflection:
         return sorted(service.name for service in answer.list_services_response.service)
 
     def file_descriptor_set(self, symbols: Iterable[str]) -> FileDescriptorSet:
-        """Return the files that define some symbols, and all that those import, each after its own imports.
+        """Return the files that define symbols, and all that those files import, each after its own imports.
 
         Args:
             symbols: Full names of services, messages, enums…
@@ -92,10 +94,11 @@ class Reflection:
                     self._add(files, answer)
                 if name not in files:
                     files[name] = self._unanswered(name, answer)
-        return FileDescriptorSet(file=_in_order(files))
+        ordered = imports_first(files, lambda name: files[name].dependency)
+        return FileDescriptorSet(file=[files[name] for name in ordered])
 
     def _ask(self, questions: Sequence[pb.ServerReflectionRequest]) -> list[Any]:
-        """Return one answer for each question, from the newest version that the server has."""
+        """Return one response for each request, from the newest version that the server has."""
         if not questions:
             return []
         for version in (self._version,) if self._version else _VERSIONS:
@@ -111,18 +114,18 @@ class Reflection:
                     continue
                 raise ServerError(self._failed(error)) from None
             if len(answers) != len(questions):
-                raise ServerError(f"{self._who} answered {len(answers)} of {len(questions)} questions by reflection.")
+                raise ServerError(f"{self._who} answered {len(answers)} of {len(questions)} reflection requests.")
             self._version = version
             return answers
         raise NoReflectionError(
-            f"{self._who} has no server reflection: give its protos or descriptors as a file instead."
+            f"{self._who} has no server reflection: pass its protos or descriptors as a file instead."
         )
 
     def _failed(self, error: Any) -> str:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             return f"{self._who} can't be reached: {error.details()}"
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return f"{self._who} did not answer by reflection within {self._timeout:g} s."
+            return f"{self._who} did not answer the reflection request within {self._timeout:g} s."
         return f"{self._who} refuses reflection with {error.code().name}: {error.details()}"
 
     def _unknown(self, symbol: str, answer: Any) -> str:
@@ -138,11 +141,11 @@ class Reflection:
             try:
                 file = FileDescriptorProto.FromString(data)
             except DecodeError:
-                raise ServerError(f"{self._who} describes itself in a way that can't be read.") from None
+                raise ServerError(f"{self._who} sent a file descriptor that can't be parsed.") from None
             files.setdefault(file.name, file)
 
     def _unanswered(self, name: str, answer: Any) -> FileDescriptorProto:
-        """Return a file that the server did not answer with: one of protobuf's own, which every client has."""
+        """Return a file that the server did not send: a well-known one, which every client has."""
         if (file := well_known(name)) is not None:
             return file
         raise ServerError(f"{self._who} imports {name!r} and does not describe it: {_reason(answer)}")
@@ -156,19 +159,3 @@ def _reason(answer: Any) -> str:
 def _missing(files: dict[str, FileDescriptorProto]) -> list[str]:
     imported = (name for file in files.values() for name in file.dependency)
     return list(dict.fromkeys(name for name in imported if name not in files))
-
-
-def _in_order(files: dict[str, FileDescriptorProto]) -> list[FileDescriptorProto]:
-    ordered: list[FileDescriptorProto] = []
-    seen: set[str] = set()
-
-    def add(name: str) -> None:
-        if name not in seen:
-            seen.add(name)
-            for imported in files[name].dependency:
-                add(imported)
-            ordered.append(files[name])
-
-    for name in files:
-        add(name)
-    return ordered

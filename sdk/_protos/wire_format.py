@@ -1,7 +1,8 @@
-"""Which field reads what another one wrote: the types of protobuf's wire format, and what is lost between them.
+"""Compatibility of protobuf field types on the wire: whether one field can read the bytes of another, and the loss.
 
-The format has no types, only six ways to write a value ("Encoding" in protobuf's documentation). Fields of the types of
-one group read each other's bytes; what they make of them may differ.
+The wire format has no types, only six wire types (https://protobuf.dev/programming-guides/encoding/). Fields whose
+types share a wire type can read each other's bytes, but may decode another value
+(https://protobuf.dev/programming-guides/proto3/#updating).
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
 
 
-class Reading(IntEnum):
-    """How well a reader understands a writer."""
+class Compatibility(IntEnum):
+    """Degree to which a reader gets the values of a writer."""
 
     SAME = 0
-    LOSSY = 1  # it reads something, and not always what was meant
-    BROKEN = 2  # it fails, or finds nothing
+    LOSSY = 1  # it reads a value, but not always the one that was written
+    BROKEN = 2  # it fails, or reads no value
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """How well one field reads another, and what goes wrong."""
+class Comparison:
+    """Compatibility of a reading field with a writing field, and the reason if it is not the same."""
 
-    reading: Reading
-    why: str = ""
+    compatibility: Compatibility
+    reason: str = ""
 
 
-_SAME = Verdict(Reading.SAME)
-_UNREADABLE = Verdict(Reading.BROKEN, "the two are encoded differently")
+_SAME = Comparison(Compatibility.SAME)
+_UNREADABLE = Comparison(Compatibility.BROKEN, "the two are encoded differently")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,73 +61,73 @@ _NUMBERS = {
 _NAMES = {value: name[5:].lower() for name, value in vars(Field).items() if name.startswith("TYPE_")}
 
 
-def reads_type(writer: int, reader: int) -> Verdict:
-    """Return how a value of one type is read as another.
+def compare_types(writer: int, reader: int) -> Comparison:
+    """Compare the type of a field that is written with the type of the field that reads it.
 
     Args:
-        writer: ``FieldDescriptor.type`` of who writes.
-        reader: That of who reads.
+        writer: ``FieldDescriptor.type`` of the field that is written.
+        reader: ``FieldDescriptor.type`` of the field that reads.
 
     Example:
-        >>> reads_type(Field.TYPE_INT32, Field.TYPE_INT64).reading.name
+        >>> compare_types(Field.TYPE_INT32, Field.TYPE_INT64).compatibility.name
         'SAME'
-        >>> reads_type(Field.TYPE_INT64, Field.TYPE_INT32).why
-        'numbers that need more than 32 bits are cut'
+        >>> compare_types(Field.TYPE_INT64, Field.TYPE_INT32).reason
+        'numbers that need more than 32 bits are truncated'
     """
     if writer == reader:
         return _SAME
     if (writer, reader) == (Field.TYPE_STRING, Field.TYPE_BYTES):
         return _SAME
     if (writer, reader) == (Field.TYPE_BYTES, Field.TYPE_STRING):
-        return Verdict(Reading.BROKEN, "bytes that are no UTF-8 make the whole message unreadable")
+        return Comparison(Compatibility.BROKEN, "bytes that are not UTF-8 make the whole message unreadable")
     if (writer, reader) == (Field.TYPE_MESSAGE, Field.TYPE_BYTES):
-        return Verdict(Reading.LOSSY, "the bytes are an encoded message")
+        return Comparison(Compatibility.LOSSY, "the bytes are an encoded message")
     wrote, read = _NUMBERS.get(writer), _NUMBERS.get(reader)
     if wrote is None or read is None or wrote.encoding != read.encoding:
         return _UNREADABLE
     loss = _loss(writer, reader, wrote, read)
-    return Verdict(Reading.LOSSY, loss) if loss else _SAME
+    return Comparison(Compatibility.LOSSY, loss) if loss else _SAME
 
 
-def reads_label(writer: Field, reader: Field) -> Verdict:
-    """Return how a field is read by one that is repeated where it is not, or the reverse."""
+def compare_labels(writer: Field, reader: Field) -> Comparison:
+    """Compare the labels of two fields: one may be repeated and the other not."""
     if is_repeated(reader) or not is_repeated(writer):
         return _SAME
     if reader.type == Field.TYPE_MESSAGE:
-        return Verdict(Reading.LOSSY, "several messages are merged into one")
+        return Comparison(Compatibility.LOSSY, "several messages are merged into one")
     if reader.type in (Field.TYPE_STRING, Field.TYPE_BYTES):
-        return Verdict(Reading.LOSSY, "of several values only the last is read")
-    return Verdict(Reading.BROKEN, "packed numbers are not read")
+        return Comparison(Compatibility.LOSSY, "only the last of several values is read")
+    return Comparison(Compatibility.BROKEN, "packed numbers are not read")
 
 
-def spell(field: Field) -> str:
-    """Return the type of a field as a proto file spells it, ``"repeated acme.Item"``."""
+def format_type(field: Field) -> str:
+    """Return the type of a field in proto syntax, ``"repeated acme.Item"``."""
     entry = map_entry(field)
     if entry is not None:
         key, value = entry.fields_by_name["key"], entry.fields_by_name["value"]
-        return f"map<{spell(key)}, {spell(value)}>"
+        return f"map<{format_type(key)}, {format_type(value)}>"
     repeated = "repeated " if is_repeated(field) else ""
     return repeated + _base(field)
 
 
 def map_entry(field: Field) -> Descriptor | None:
-    """Return the message that holds the key and the value of a map field; None for other fields."""
+    """Return the entry message of a map field, which has its key and value; None for other fields."""
     message = field.message_type
     return message if message is not None and message.GetOptions().map_entry else None
 
 
 def is_repeated(field: Field) -> bool:
-    """Return whether a field holds any number of values."""
+    """Return whether a field is repeated or a map."""
     return _label(field, "is_repeated", "LABEL_REPEATED")
 
 
 def is_required(field: Field) -> bool:
-    """Return whether a message without the field can't be read."""
+    """Return whether a field is required: a message without it can't be parsed."""
     return _label(field, "is_required", "LABEL_REQUIRED")
 
 
 def _label(field: Any, name: str, label: str) -> bool:
-    # protobuf before 6.32 has no such properties, and later ones warn of `label`.
+    # protobuf before 6.32 does not have these properties; later versions deprecate `label`.
     value = getattr(field, name, None)
     return bool(field.label == getattr(Field, label) if value is None else value)
 
@@ -146,11 +147,11 @@ def _loss(writer: int, reader: int, wrote: _Number, read: _Number) -> str:
     if reader == Field.TYPE_ENUM:
         return "numbers that the enum does not have arrive as unknown values"
     if wrote.bits > read.bits:
-        return f"numbers that need more than {read.bits} bits are cut"
+        return f"numbers that need more than {read.bits} bits are truncated"
     if writer == Field.TYPE_ENUM:
-        return ""  # negative numbers of enums are rare enough
+        return ""  # negative numbers of enums are rare
     if wrote.signed and not read.signed:
-        return "negative numbers become large ones"
+        return "negative numbers become large positive ones"
     if read.signed and not wrote.signed and wrote.bits == read.bits:
-        return f"numbers from 2^{read.bits - 1} on become negative"
+        return f"numbers of 2^{read.bits - 1} and above become negative"
     return ""

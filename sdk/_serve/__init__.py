@@ -1,1 +1,1 @@
-"""The only room that imports ``ray.serve``: from a decorated class to running replicas behind the ingress."""
+"""Run decorated classes on Ray Serve, behind the ingress. Only here and in ``sdk.testing`` is ``ray.serve`` used."""

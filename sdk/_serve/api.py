@@ -1,4 +1,4 @@
-"""Start the ingress, run applications, tell how they are, and shut everything down."""
+"""Functions behind ``sdk.start``, ``run``, ``status``, ``delete``, ``handle`` and ``shutdown``."""
 
 from __future__ import annotations
 
@@ -18,42 +18,40 @@ from sdk._ingress.controller import IngressStatus, create_controller
 from sdk._ingress.env_options import from_environment
 from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
-from sdk._serve.cold_start import wake
-from sdk._serve.failures import explain
-from sdk._serve.ingress_bootstrap import deployed, has_serve, why_no_ingress
-from sdk._serve.internals import delete_now, find_serve, forget_gone_serve
-from sdk._serve.routing_check import wait_routed
+from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
+from sdk._serve.failures import explain, one_line
+from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments
+from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
+from sdk._serve.readiness import wait_until_routed
 from sdk._serve.status import Status, combine
 from sdk._serve.update_check import check_classes, check_update
-from sdk._serve.zero_replicas import sleepers
 from sdk.errors import ClusterError, IngressError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
-_START_PATIENCE_S = 30.0
-_DELETE_PATIENCE_S = 5.0
-_ANNOUNCE_PATIENCE_S = 10.0
-# Replicas hear of changed options with their heartbeats; one that is dead is forgotten after some seconds.
-_CHANGE_PATIENCE_S = 20.0
+_START_TIMEOUT_S = 30.0
+_DELETE_TIMEOUT_S = 5.0
+_ANNOUNCE_TIMEOUT_S = 10.0
+# Replicas receive changed options with their heartbeats; the lease of a dead replica expires after some seconds.
+_CHANGE_TIMEOUT_S = 20.0
 
 
 def start(options: GrpcOptions | None = None) -> None:
     """Start the ingress on the Ray cluster: a controller, and a proxy with Envoy on every node.
 
-    Ray is started or joined as ``ray.init()`` does it when this process has not yet done so, and Ray Serve is started
-    without its own proxies when it does not run. When the ingress runs with other options, those of them that can
-    change while it runs are changed without losing a call; this returns when they are in force on every node and in
-    every replica.
+    If this process is not yet connected to Ray, ``ray.init()`` starts or joins a cluster. If Ray Serve does not run,
+    it is started without its own proxies. If the ingress already runs with other options, those that can change at
+    run time are changed without losing a call; this returns when they apply on every node and in every replica.
 
     Args:
-        options: Options of the ingress; by default those it runs with, or those that ``SDK_GRPC_…`` environment
-            variables set.
+        options: Options of the ingress. The default is the options of the running ingress, or those that the
+            ``SDK_GRPC_…`` environment variables set.
 
     Raises:
-        IngressError: Envoy is missing, the port is taken, or the ingress runs with other options of which one can't
-            change; then none was changed.
+        IngressError: Envoy is missing, the port is taken, or an option differs from the running ingress's and can't
+            change at run time; then no option was changed.
         OptionsError: A name in ``grpc_servicer_functions`` can't be imported, or an environment variable is wrong.
         ClusterError: Ray can't be reached.
 
@@ -61,11 +59,11 @@ def start(options: GrpcOptions | None = None) -> None:
         >>> import sdk
         >>> sdk.start(sdk.GrpcOptions(port=9000))  # doctest: +SKIP
     """
-    options = None if options is None else resolve_services(options)  # what is wrong there needs no cluster
+    options = None if options is None else resolve_services(options)  # its errors need no cluster
     _connect()
     controller = find_controller()
     if controller is None:
-        find_envoy()  # fails here with one clear line instead of in an actor
+        find_envoy()  # a missing Envoy fails here with one clear line, not in an actor
     elif options is not None:
         _change_options(controller, options)
     if not has_serve():
@@ -74,13 +72,13 @@ def start(options: GrpcOptions | None = None) -> None:
     if controller is not None:
         return
     wanted = resolve_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
-    controller = create_controller(wanted, deployed, has_serve, wake)
-    problem = _call(controller.wait_ready, _START_PATIENCE_S, patience_s=_START_PATIENCE_S + 10)
+    controller = create_controller(wanted, list_deployments, has_serve, start_first_replica)
+    problem = _call(controller.wait_ready, _START_TIMEOUT_S, timeout_s=_START_TIMEOUT_S + 10)
     if problem:
         stop_ingress()
         raise IngressError(problem)
     if options is not None:
-        _change_options(controller, options)  # somebody else may have created it at the same time
+        _change_options(controller, options)  # another process may have created it at the same time
 
 
 def _change_options(controller: Any, options: GrpcOptions) -> None:
@@ -91,39 +89,39 @@ def _change_options(controller: Any, options: GrpcOptions) -> None:
     fixed = running.fixed_differences(options)
     if fixed:
         raise IngressError(
-            f"The ingress runs with other options ({different}), and {', '.join(fixed)} can't be changed while it "
-            "runs. End it first, with sdk.shutdown() or `sdk shutdown`; or serve on another Ray, with "
+            f"The ingress runs with other options ({different}), and {', '.join(fixed)} can't change at run time. "
+            "Shut it down first, with sdk.shutdown() or `sdk shutdown`; or serve on another Ray cluster, with "
             "`sdk run --address local`."
         )
-    late = _call(controller.reconfigure, options, _CHANGE_PATIENCE_S, patience_s=_CHANGE_PATIENCE_S + 10)
+    late = _call(controller.reconfigure, options, _CHANGE_TIMEOUT_S, timeout_s=_CHANGE_TIMEOUT_S + 10)
     if late:
         raise IngressError(
-            f"The options of the ingress were changed ({different}), but within {_CHANGE_PATIENCE_S:g} s they were not "
-            f"in force at: {late}. There they will be as soon as it answers; `sdk status` shows what does not."
+            f"The options of the ingress were changed ({different}), but after {_CHANGE_TIMEOUT_S:g} s they do not yet "
+            f"apply at: {late}. They apply there as soon as it answers; `sdk status` shows what does not answer."
         )
 
 
 def run(
     target: Any, *, name: str = "default", options: GrpcOptions | None = None, allow_breaking: bool = False
 ) -> DeploymentHandle[Any]:
-    """Run an application behind the ingress; returns when every proxy routes to it.
+    """Run an application behind the ingress and return when every proxy routes to it.
 
     Args:
-        target: What ``bind`` returned.
-        name: The application's name: the value of the ``application`` metadata. An application of that name that runs
-            already is updated without losing calls.
+        target: The result of ``bind``.
+        name: The application's name, which clients send as ``application`` metadata. A running application of that
+            name is updated without losing calls.
         options: Options of the ingress, as for :func:`start`.
-        allow_breaking: Update an application although that breaks clients of the version that runs; it is logged.
+        allow_breaking: Update even if that breaks clients of the running version; the breaking changes are logged.
 
     Returns:
         A handle to the application's ingress deployment.
 
     Raises:
         ApplicationError: ``target`` is not an application.
-        DefinitionError: A class has changed since it was decorated, and does not fit its service.
-        BreakingChangeError: The update would break clients of the version that runs. That version goes on.
-        IngressError: The ingress can't be started, or an Envoy refuses to route to the application.
-        ClusterError: Ray can't be reached, or the application failed to start; the text says why.
+        DefinitionError: A class has changed since it was decorated, and no longer fits its service.
+        BreakingChangeError: The update would break clients of the running version, which keeps running.
+        IngressError: The ingress can't be started, or an Envoy rejects the routes to the application.
+        ClusterError: Ray can't be reached, or the application failed to start; the message gives the reason.
 
     Example:
         >>> import sdk
@@ -138,55 +136,56 @@ def run(
             handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)
         except RuntimeError as error:
             raise ClusterError(f"Application {name!r} failed to start: {explain(name) or error}") from error
-    sleeping = sleepers(application, name)
+    unannounced = deployments_without_replicas(application, name)
     controller = find_controller()
-    if sleeping and controller is not None:
-        _call(controller.announce, name, sleeping, _ANNOUNCE_PATIENCE_S)
-    require_routed(name)
+    if unannounced and controller is not None:
+        _call(controller.announce, name, unannounced, _ANNOUNCE_TIMEOUT_S)
+    wait_until_ready(name)
     return handle
 
 
-def require_routed(name: str) -> None:
-    """Wait until every proxy routes to an application as it runs now.
+def wait_until_ready(name: str) -> None:
+    """Wait until every proxy routes to all current replicas of an application.
 
     Args:
         name: The application's name.
 
     Raises:
-        IngressError: It takes too long, or an Envoy refuses the application; its replicas run, and stay.
+        IngressError: It takes too long, or an Envoy rejects the application's configuration. Its replicas keep
+            running.
         ClusterError: Ray can't be reached.
     """
     controller = find_controller()
     ingress: IngressStatus | None = controller and _call(controller.status)
-    refused = {
+    rejected = {
         str(refusal)
         for proxy in (ingress.proxies if ingress else ())
         for refusal in proxy.rejected_applications
         if refusal.application == name
     }
-    if refused:
-        raise IngressError("; ".join(sorted(refused)))
-    wait_routed(name, status)
+    if rejected:
+        raise IngressError("; ".join(sorted(rejected)))
+    wait_until_routed(name, status)
 
 
-def end(names: Iterable[str], *, ends_serve: bool, ends_ingress: bool) -> None:
-    """End what a command served; what else runs on the cluster stays.
+def end_applications(names: Iterable[str], *, ends_serve: bool, ends_ingress: bool) -> None:
+    """Delete the applications that a command served; others on the cluster keep running.
 
     Args:
-        names: Its applications.
-        ends_serve: Whether Ray Serve and the ingress end too when nothing else is left.
-        ends_ingress: Whether the ingress ends when no application is left behind it.
+        names: Names of the applications.
+        ends_serve: Shut down Ray Serve and the ingress too, unless another application is left.
+        ends_ingress: Stop the ingress, unless it still routes to another application.
 
     Raises:
         ClusterError: Ray can't be reached.
     """
     names = tuple(names)
-    serving = find_serve()
+    serving = find_serve_controller()
     if serving is not None:
-        delete_now(serving, names)  # all at once; then wait for each
+        request_deletion(serving, names)  # all at once; then wait for one after another
         for name in names:
             delete(name)
-    if ends_serve and deployed() == {}:
+    if ends_serve and list_deployments() == {}:
         shutdown()
     elif ends_ingress:
         controller = find_controller()
@@ -225,7 +224,7 @@ def delete(name: str) -> None:
         serve.delete(name)
     controller = find_controller()
     if controller is not None:
-        _call(controller.delete_application, name, _DELETE_PATIENCE_S)
+        _call(controller.delete_application, name, _DELETE_TIMEOUT_S)
 
 
 def status() -> Status:
@@ -245,12 +244,14 @@ def status() -> Status:
     with _serve_errors():
         serving = serve.status()
     applications, proxies = combine(serving.applications, ingress)
-    problem = why_no_ingress() if applications and controller is None else ""
+    problem = explain_missing_ingress() if applications and controller is None else ""
     return Status(applications, proxies, problem, ingress.snapshot.version if ingress is not None else 0)
 
 
 def shutdown() -> None:
-    """Shut down every application, Ray Serve and the ingress. Ray itself stays. Does nothing when nothing runs.
+    """Shut down every application, Ray Serve and the ingress.
+
+    Ray itself keeps running. Does nothing when nothing runs.
 
     Raises:
         ClusterError: Ray can't be reached.
@@ -262,22 +263,22 @@ def shutdown() -> None:
 
 
 def stop_ingress() -> None:
-    """Stop the proxies with their Envoys, and the controller. Applications go on, and are reached by handles only."""
+    """Stop the proxies with their Envoys, and the controller. Applications keep running, for handles only."""
     controller = find_controller()
     if controller is not None:
-        with contextlib.suppress(ClusterError):  # it is ended all the same
-            _call(controller.stop, patience_s=20)
+        with contextlib.suppress(ClusterError):  # it is killed below in any case
+            _call(controller.stop, timeout_s=20)
         ray.kill(controller)
 
 
 def handle(application: serve.Application) -> DeploymentHandle[Any]:
-    """Type a bound Ray Serve deployment as the handle that it becomes in another deployment's constructor.
+    """Cast a bound Ray Serve deployment to the handle that it becomes in another deployment's constructor.
 
-    Ray Serve replaces bound deployments among constructor arguments by handles; type checkers can't know. Deployments
-    of the SDK need no such help.
+    Ray Serve replaces bound deployments among constructor arguments by handles, which type checkers can't know
+    (https://docs.ray.io/en/latest/serve/model_composition.html). Deployments of the SDK need no cast.
 
     Args:
-        application: What the ``bind`` of a ``serve.deployment`` returned.
+        application: The result of ``bind`` of a ``serve.deployment``.
 
     Returns:
         The same object.
@@ -294,21 +295,21 @@ def handle(application: serve.Application) -> DeploymentHandle[Any]:
 
 def _connect(*, starts_ray: bool = True) -> None:
     if ray.is_initialized():
-        forget_gone_serve()
+        drop_stale_serve_client()
         return
     try:
         ray.init(address=None if starts_ray else "auto", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ClusterError(f"Ray can't be reached: {' '.join(str(error).split())}") from None
+        raise ClusterError(f"Ray can't be reached: {one_line(error)}") from None
 
 
-def _call(method: Any, *args: Any, patience_s: float = 15.0) -> Any:
+def _call(method: Any, *args: Any, timeout_s: float = 15.0) -> Any:
     try:
-        return ray.get(method.remote(*args), timeout=patience_s)
+        return ray.get(method.remote(*args), timeout=timeout_s)
     except ray.exceptions.GetTimeoutError:
-        raise ClusterError(f"The ingress controller did not answer within {patience_s:g} s.") from None
+        raise ClusterError(f"The ingress controller did not answer within {timeout_s:g} s.") from None
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"The ingress controller failed: {' '.join(str(error).split())}") from error
+        raise ClusterError(f"The ingress controller failed: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""From a decorated class to an application that Ray Serve can run."""
+"""Bind decorated classes: turn one with its constructor arguments into an application that Ray Serve can run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from sdk._contract.definition import definition_of
-from sdk._serve.autoscaling import with_our_policy
-from sdk._serve.deployed_classes import SERVED
-from sdk._serve.internals import bound_deployments
+from sdk._serve.autoscaling import with_grpc_policy
+from sdk._serve.deployed_classes import SERVED_SERVICES, bound_deployments
+from sdk._serve.failures import one_line
 from sdk._serve.replica import replica_class
-from sdk._serve.typed_handles import mark, with_typed_handles
+from sdk._serve.typed_handles import remember_class, with_typed_handles
 from sdk.deployment import DeploymentOptions
 from sdk.errors import ApplicationError, DefinitionError, OptionsError, Problem
 
 if TYPE_CHECKING:
     from sdk._contract.definition import Definition
 
-#: Set in the environment of what builds an application again because its code has changed.
+#: Environment variable that is set while an application is built again because its code has changed.
 CODE_VERSION = "SDK_CODE_VERSION"
 
 
@@ -31,11 +31,11 @@ def check_options(class_name: str, options: Mapping[str, Any]) -> None:
     """Check deployment options as Ray Serve checks them.
 
     Args:
-        class_name: The class they are for, for the message.
+        class_name: Name of the class, for the message.
         options: Options by name.
 
     Raises:
-        OptionsError: An option has an unknown name or a value that Ray Serve refuses.
+        OptionsError: An option has an unknown name or a value that Ray Serve rejects.
     """
     known = DeploymentOptions.__annotations__
     for name in options:
@@ -49,7 +49,7 @@ def check_options(class_name: str, options: Mapping[str, Any]) -> None:
     try:
         _deploy(class_name, type(class_name, (), {}), options)
     except (TypeError, ValueError) as error:  # pydantic's ValidationError is a ValueError
-        raise OptionsError(f"{class_name}: Ray Serve refuses its deployment options: {_one_line(error)}") from None
+        raise OptionsError(f"{class_name}: Ray Serve rejects its deployment options: {one_line(error)}") from None
 
 
 def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -67,7 +67,7 @@ def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwa
     Raises:
         DefinitionError: The class is not decorated.
         OptionsError: The arguments don't fit its constructor, one is a handle of another service than its parameter, or
-            Ray Serve refuses an option.
+            Ray Serve rejects an option.
         ApplicationError: Another deployment among its arguments serves one of its services.
     """
     definition = require_definition(cls)
@@ -79,37 +79,38 @@ def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwa
     check_options(cls.__name__, options)
     with_typed_handles(cls, given)
     if CODE_VERSION in os.environ and "max_surge_percent" in inspect.signature(serve.deployment).parameters:
-        # The code may be in the middle of being written: what runs goes on until the new replicas have started.
+        # The code may be half written: the running replicas stay until the new ones have started.
         options.setdefault("max_surge_percent", 100)
     if options.get("expose", True):
-        deployment = _deploy(cls.__name__, replica_class(cls), with_our_policy(options))
-    else:  # as any deployment of Ray Serve's: reached by handles, and by nothing else
+        deployment = _deploy(cls.__name__, replica_class(cls), with_grpc_policy(options))
+    else:  # a plain Ray Serve deployment, which only handles reach
         deployment = _deploy(cls.__name__, cls, options)
     application = deployment.bind(*given.args[1:], **given.kwargs)
     _check_services(cls.__name__, application)
-    return mark(application, cls)
+    return remember_class(application, cls)
 
 
 def _check_services(name: str, application: serve.Application) -> None:
     owners: dict[str, str] = {}
     for deployment in bound_deployments(application):
-        for service in getattr(deployment.func_or_class, SERVED, ()):
+        for service in getattr(deployment.func_or_class, SERVED_SERVICES, ()):
             if service in owners:
                 raise ApplicationError(
                     f"{name}.bind: service {service!r} is served by two deployments of this application, "
-                    f"{owners[service]} and {deployment.name}, and calls can go to one of them only. "
-                    "Give the one that is called through its handle `expose=False`."
+                    f"{owners[service]} and {deployment.name}, and calls can go to only one of them. "
+                    "Set `expose=False` on the one that is called through its handle."
                 )
             owners[service] = deployment.name
 
 
-def describe_instance(definition: Definition) -> Any:
-    """Return the Ray Serve deployment that an instance of a class would run in, without the class.
+def deployment_of_instance(definition: Definition) -> Any:
+    """Return a Ray Serve deployment with the name and options of a class, for an instance that exists already.
 
-    Ray Serve pickles classes and constructor arguments; of an instance that exists nothing is pickled.
+    Ray Serve pickles classes and constructor arguments. An instance is not pickled, so the deployment gets an empty
+    class instead.
     """
     name = definition.cls_name
-    return _deploy(name, type(name, (), {}), with_our_policy(definition.options))
+    return _deploy(name, type(name, (), {}), with_grpc_policy(definition.options))
 
 
 def require_definition(cls: Any) -> Definition:
@@ -132,11 +133,11 @@ def require_application(target: Any, name: str) -> serve.Application:
     """Return ``target`` if it is an application.
 
     Args:
-        target: What should be one.
-        name: How the user called it, for the message.
+        target: The value to check.
+        name: The user's name for it, for the message.
 
     Raises:
-        ApplicationError: It is something else; the text says what to write instead.
+        ApplicationError: It is something else; the message says what to write instead.
     """
     if isinstance(target, serve.Application):
         return target
@@ -146,20 +147,20 @@ def require_application(target: Any, name: str) -> serve.Application:
         )
     if isinstance(target, serve.Deployment):
         raise ApplicationError(f"{name} is a deployment, not an application: bind it, `{target.name}.bind()`.")
-    raise ApplicationError(f"{name} is {type(target).__name__}, not an application: give what `.bind()` returned.")
+    raise ApplicationError(f"{name} is {type(target).__name__}, not an application: pass the result of `.bind()`.")
 
 
 def only_application(module: ModuleType) -> serve.Application:
-    """Return the one application that a module holds.
+    """Return the one application of a module.
 
     Raises:
-        ApplicationError: It holds none, or several.
+        ApplicationError: The module has no application, or several.
     """
     found = {name: value for name, value in vars(module).items() if isinstance(value, serve.Application)}
     if len(found) == 1:
         return next(iter(found.values()))
     several = f"has several applications ({', '.join(found)})"
-    what = several if found else "has no application (what `.bind()` returns)"
+    what = several if found else "has no application (the result of `.bind()`)"
     raise ApplicationError(f"Module {module.__name__} {what}: name one, {module.__name__}:NAME.")
 
 
@@ -170,7 +171,3 @@ def _deploy(name: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
 def _describe_constructor(cls: Any) -> str:
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     return f"{cls.__name__}({', '.join(map(str, parameters))})"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

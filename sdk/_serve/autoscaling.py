@@ -1,4 +1,7 @@
-"""Autoscaling by our calls: Ray Serve does not see them, since they reach the replica without its proxies."""
+"""Autoscaling on gRPC calls, which Ray Serve cannot see: they reach a replica without its proxies.
+
+The policy is a custom one of Ray Serve: https://docs.ray.io/en/latest/serve/advanced-guides/advanced-autoscaling.html.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,21 @@ from typing import Any
 
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
-#: What a replica's ``record_autoscaling_stats`` calls its calls, running and queued.
+#: Name of the metric in a replica's ``record_autoscaling_stats``: its running and queued calls.
 ONGOING_CALLS = "grpc_ongoing_calls"
-# The most calls that wait at each proxy for the first replica, unless `max_queued_requests` says another number.
+# Limit of the calls that wait at each proxy for the first replica, unless `max_queued_requests` sets another.
 _MAX_WAITING = 1000
-_POLICY = f"{__name__}:by_ongoing_calls"
+_POLICY = f"{__name__}:ongoing_calls_policy"
 
 
-def with_our_policy(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return deployment options in which autoscaling counts our calls, unless they name a policy of their own.
+def with_grpc_policy(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return deployment options whose autoscaling policy counts gRPC calls, unless they name another policy.
 
     Args:
         options: Deployment options, checked.
 
     Example:
-        >>> with_our_policy({"num_replicas": 2})
+        >>> with_grpc_policy({"num_replicas": 2})
         {'num_replicas': 2}
     """
     config = options.get("autoscaling_config")
@@ -37,10 +40,13 @@ def with_our_policy(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def max_waiting(config: Any) -> int:
-    """Return how many calls may wait at each proxy while a deployment has no replica; zero when it always has one.
+    """Return the number of calls that may wait at each proxy while a deployment has no replica.
 
     Args:
-        config: The configuration that the deployment runs with.
+        config: The deployment's current configuration.
+
+    Returns:
+        The number; zero for a deployment that always has a replica.
     """
     autoscaling = config.autoscaling_config
     if autoscaling is None or autoscaling.min_replicas > 0:
@@ -49,21 +55,21 @@ def max_waiting(config: Any) -> int:
     return limit if limit > 0 else _MAX_WAITING
 
 
-def by_ongoing_calls(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
-    """Decide as Ray Serve's default policy does, with our calls among the requests.
+def ongoing_calls_policy(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
+    """Return the desired number of replicas, as Ray Serve's default policy does, with gRPC calls among the requests.
 
     Returns:
         The number of replicas at which each has ``target_ongoing_requests``, and no state. Ray Serve applies its
         bounds, factors and delays to the number.
     """
     if context.current_num_replicas == 0:
-        # Ray Serve itself starts the first one, when a handle has a request: see sdk/_serve/cold_start.py.
+        # Ray Serve itself starts the first one when a handle has a request: see sdk/_serve/cold_start.py.
         return context.target_num_replicas, {}
-    told = (context.aggregated_metrics or {}).get(ONGOING_CALLS, {})
-    ongoing = context.total_num_requests + sum(told.values())
+    reported = (context.aggregated_metrics or {}).get(ONGOING_CALLS, {})
+    ongoing = context.total_num_requests + sum(reported.values())
     target: float = context.config.get_target_ongoing_requests()  # type: ignore[union-attr]
     wanted = ongoing / target
-    if len(told) < context.current_num_replicas:
-        # A replica that was just started for calls that wait has not told of them yet: that it is idle is no news.
+    if len(reported) < context.current_num_replicas:
+        # A replica that has just started for waiting calls has not reported them yet: do not take it for idle.
         wanted = max(wanted, float(context.current_num_replicas))
     return wanted, {}

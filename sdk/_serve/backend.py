@@ -1,14 +1,14 @@
-"""The serving side as light modules see it: the functions of :class:`sdk._backend.Backend`."""
+"""The functions of :class:`sdk._backend.Backend`, which lower layers call without an import of Ray Serve."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from sdk._serve.application import bind_class, check_options
-from sdk._serve.internals import carry_model_id, current_request_id
+from sdk._serve.internals import current_request_id, propagate_model_id
 from sdk._serve.replica import translate
 
-__all__ = ["bind_class", "carry_model_id", "check_options", "current_request_id", "translate"]
+__all__ = ["bind_class", "check_options", "current_request_id", "propagate_model_id", "translate"]
 
 if TYPE_CHECKING:
     from sdk import _serve

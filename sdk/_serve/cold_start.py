@@ -1,4 +1,9 @@
-"""Ray Serve starts the first replica of a deployment when a handle has a request for it: how we ask for one."""
+"""Start the first replica of a deployment that is scaled to zero.
+
+Ray Serve scales up from zero when a deployment handle has a request for the deployment
+(https://docs.ray.io/en/latest/serve/autoscaling-guide.html). gRPC calls do not pass through a handle, so the ingress
+controller sends one request through a handle and cancels it when no call waits any more.
+"""
 
 from __future__ import annotations
 
@@ -11,55 +16,88 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
+from sdk._ingress.builtin.reflection import serialize_descriptors
+from sdk._serve.autoscaling import max_waiting
 from sdk._serve.failures import raised_in
+from sdk._serve.internals import built_deployments
+from sdk._xds.snapshot import Deployment
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
+    from sdk._contract.definition import Definition
+
 logger = logging.getLogger("sdk.ingress")
 
-#: The method of a replica that answers the request; it does nothing.
-WAKE_METHOD = "_sdk_wake"
-# Seconds between two looks at whether the deployment can start at all.
-_LOOK_S = 1.0
+#: Name of the replica's method that answers the request; it does nothing.
+COLD_START_METHOD = "_sdk_cold_start"
+# Seconds between two checks that the deployment can start at all.
+_CHECK_INTERVAL_S = 1.0
 
 
-async def wake(application: str, deployment: str) -> str:
-    """Have a replica started, and wait until one answers. Cancel it when none is needed any more.
+def deployments_without_replicas(application: serve.Application, name: str) -> list[tuple[Deployment, bytes]]:
+    """Return the deployments of an application that may start without replicas.
 
-    The ingress controller calls it, so that it need not know Ray Serve. The request that waits here is what Ray Serve's
-    own autoscaler counts, whatever policy the deployment has.
+    No replica announces their services, so the ingress needs them from here.
+
+    Args:
+        application: The result of ``bind``.
+        name: The application's name.
+
+    Returns:
+        Each deployment without endpoints, with the descriptors of its services.
+    """
+    found = []
+    for deployment, cls, config in built_deployments(application, name):
+        limit = max_waiting(config)
+        if not limit or not hasattr(cls, COLD_START_METHOD):
+            continue
+        definition: Definition = cls.__grpc_definition__
+        services = tuple(service.full_name for service in definition.services)
+        digest, descriptors = serialize_descriptors(service.file for service in definition.services)
+        announced = Deployment(
+            deployment, services, descriptors=digest, idempotent=definition.idempotent_paths, max_waiting=limit
+        )
+        found.append((announced, descriptors))
+    return found
+
+
+async def start_first_replica(application: str, deployment: str) -> str:
+    """Start a replica and wait until it answers. Cancel this when no call needs the replica any more.
+
+    The ingress controller receives this function as an argument, so that it does not import Ray Serve. Ray Serve's own
+    autoscaler counts the request that waits here, whatever policy the deployment has.
 
     Args:
         application: Name of the application.
         deployment: Name of the deployment.
 
     Returns:
-        Why no replica can start; empty when one answers.
+        The reason why no replica can start; empty when one answers.
     """
-    answer: asyncio.Task[None] | None = None
+    request: asyncio.Task[None] | None = None
     try:
         while True:
-            trouble = await asyncio.to_thread(_trouble, application, deployment)
-            if trouble:
-                return trouble
-            if answer is None:
-                answer = asyncio.get_running_loop().create_task(_ask(application, deployment))
-            await asyncio.wait({answer}, timeout=_LOOK_S)
-            if answer.done():
-                if answer.exception() is None:
+            failure = await asyncio.to_thread(_start_failure, application, deployment)
+            if failure:
+                return failure
+            if request is None:
+                request = asyncio.get_running_loop().create_task(_request_replica(application, deployment))
+            await asyncio.wait({request}, timeout=_CHECK_INTERVAL_S)
+            if request.done():
+                if request.exception() is None:
                     return ""
-                logger.info("a request for a replica of %s failed, trying again: %r", deployment, answer.exception())
-                answer = None
-                await asyncio.sleep(_LOOK_S)
+                logger.info("a request for a replica of %s failed, trying again: %r", deployment, request.exception())
+                request = None
+                await asyncio.sleep(_CHECK_INTERVAL_S)
     finally:
-        if answer is not None:
-            answer.cancel()
+        if request is not None:
+            request.cancel()
 
 
-async def _ask(application: str, deployment: str) -> None:
+async def _request_replica(application: str, deployment: str) -> None:
     handle = await asyncio.to_thread(_handle, application, deployment)
-    response: Any = handle.options(method_name=WAKE_METHOD).remote()
+    response: Any = handle.options(method_name=COLD_START_METHOD).remote()
     try:
         await response
     except asyncio.CancelledError:
@@ -72,12 +110,12 @@ def _handle(application: str, deployment: str) -> DeploymentHandle[Any]:
     return serve.get_deployment_handle(deployment, application)
 
 
-def _trouble(application: str, deployment: str) -> str:
-    """Return why a deployment can't start, or an empty text."""
+def _start_failure(application: str, deployment: str) -> str:
+    """Return the reason why a deployment can't start, or an empty text."""
     try:
         overview = serve.status().applications.get(application)
     except (RayServeException, ray.exceptions.RayError):
-        return ""  # Ray Serve's controller is being restarted
+        return ""  # Ray Serve's controller is restarting
     found = overview.deployments.get(deployment) if overview is not None else None
     if found is None:
         return f"Ray Serve has no deployment {deployment!r} of application {application!r}"

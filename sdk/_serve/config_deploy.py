@@ -1,4 +1,7 @@
-"""Run the applications of a config file: Ray Serve builds and updates them, as with ``serve deploy``."""
+"""Deploy the applications of a config file through Ray Serve's config API, as ``serve deploy`` does.
+
+See https://docs.ray.io/en/latest/serve/production-guide/config.html.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus as ServeState
 
-from sdk._serve.api import require_routed
+from sdk._serve.api import wait_until_ready
 from sdk._serve.application import CODE_VERSION
-from sdk._serve.failures import explain
-from sdk._serve.internals import deploy_declared, find_serve, serve_settings
+from sdk._serve.failures import explain, one_line
+from sdk._serve.internals import apply_config, find_serve_controller, serve_settings
 from sdk.errors import ClusterError, IngressError
 
 if TYPE_CHECKING:
@@ -24,20 +27,20 @@ if TYPE_CHECKING:
 
     from sdk._serve.config_file import ServeConfig
 
-_POLL_S = 0.25
-_SERVE_PATIENCE_S = 15.0
+_POLL_INTERVAL_S = 0.25
+_SERVE_TIMEOUT_S = 15.0
 _FAILED = (ServeState.DEPLOY_FAILED, ServeState.UNHEALTHY)
 
 
 def start_serve(config: ServeConfig) -> None:
-    """Start Ray Serve as a config wants it. Does nothing when it runs.
+    """Start Ray Serve with the options of a config. Does nothing when it runs.
 
-    Its own gRPC proxy never starts, and its HTTP proxies only when the config has ``http_options``.
+    Ray Serve's own gRPC proxy never starts, and its HTTP proxies start only when the config has ``http_options``.
 
     Raises:
         ClusterError: Ray Serve can't be started.
     """
-    if find_serve() is not None:
+    if find_serve_controller() is not None:
         return
     schema = config.schema
     try:
@@ -47,46 +50,47 @@ def start_serve(config: ServeConfig) -> None:
             logging_config=schema.logging_config,
         )
     except (RayServeException, ray.exceptions.RayError, RuntimeError, TimeoutError) as error:
-        raise ClusterError(f"Ray Serve can't be started: {' '.join(str(error).split())}") from error
+        raise ClusterError(f"Ray Serve can't be started: {one_line(error)}") from error
 
 
 def deploy(config: ServeConfig, *, before: Collection[str] = (), has_new_code: bool = False) -> None:
-    """Hand a config to Ray Serve. Applications that others have deployed from config files stay.
+    """Submit a config to Ray Serve. Applications that others have deployed from config files stay.
 
     Args:
         config: The config.
-        before: The applications that an earlier version of it had; those that it no longer has are deleted.
-        has_new_code: Whether the applications' code has changed, which Ray Serve does not look at: each is built again
-            and its replicas are replaced, without losing calls.
+        before: Applications of its earlier version; those that are no longer in the config are deleted.
+        has_new_code: The applications' code has changed, which Ray Serve does not notice. Each application is built
+            again and its replicas are replaced, without losing calls.
 
     Raises:
-        ClusterError: Ray Serve does not answer, or refuses the config.
+        ClusterError: Ray Serve does not answer, or rejects the config.
     """
-    serving = find_serve()
+    serving = find_serve_controller()
     if serving is None:
         raise ClusterError("Ray Serve does not run.")
     version = uuid.uuid4().hex if has_new_code else ""
     try:
-        settings = serve_settings(serving, _SERVE_PATIENCE_S)
-        others = [app for app in settings.declared if app.name not in config.names and app.name not in before]
-        ours = [_complete(application, config, version) for application in config.schema.applications]
-        changed: dict[str, object] = {"applications": [*ours, *others]}
+        settings = serve_settings(serving, _SERVE_TIMEOUT_S)
+        names = {*config.names, *before}
+        others = [application for application in settings.config_applications if application.name not in names]
+        own = [_complete(application, config, version) for application in config.schema.applications]
+        changed: dict[str, object] = {"applications": [*own, *others]}
         if others and config.schema.target_capacity is None:
             changed["target_capacity"] = settings.target_capacity
-        deploy_declared(serving, config.schema.model_copy(update=changed))
+        apply_config(serving, config.schema.model_copy(update=changed))
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"Ray Serve refuses {config.path}: {' '.join(str(error).split())}") from error
+        raise ClusterError(f"Ray Serve rejects {config.path}: {one_line(error)}") from error
 
 
 def wait_until_started(config: ServeConfig, failed: Callable[[str, str], None]) -> tuple[str, ...]:
-    """Wait until every application of a config runs or has failed; one that fails does not stop the others.
+    """Wait until every application of a config runs or has failed; a failure does not stop the others.
 
     Args:
         config: The config, which was deployed.
-        failed: Called with the name of each application that failed, when it does, and with the reason.
+        failed: Called for each application that fails, as soon as it does, with its name and the reason.
 
     Returns:
-        The names of those that failed.
+        The names of the applications that failed.
 
     Raises:
         ClusterError: Ray Serve does not answer.
@@ -103,24 +107,27 @@ def wait_until_started(config: ServeConfig, failed: Callable[[str, str], None]) 
             if state not in (*_FAILED, ServeState.RUNNING):
                 continue
             waiting.discard(name)
-            reason = _why_not_routed(name) if state is ServeState.RUNNING else explain(name) or "Ray Serve says no more"
+            if state is ServeState.RUNNING:
+                reason = _routing_failure(name)
+            else:
+                reason = explain(name) or "Ray Serve gives no reason"
             if reason:
                 failures.append(name)
                 failed(name, reason)
-        time.sleep(_POLL_S if waiting else 0)
+        time.sleep(_POLL_INTERVAL_S if waiting else 0)
     return tuple(failures)
 
 
-def _why_not_routed(name: str) -> str:
+def _routing_failure(name: str) -> str:
     try:
-        require_routed(name)
+        wait_until_ready(name)
     except IngressError as error:
         return str(error)
     return ""
 
 
 def _complete(application: ServeApplicationSchema, config: ServeConfig, version: str) -> ServeApplicationSchema:
-    """Return an application with what its workers must know of this process."""
+    """Return an application with the environment that its workers need: the import path and the version of the code."""
     runtime_env = dict(application.runtime_env)
     variables = dict(runtime_env.get("env_vars") or {})
     if not (runtime_env.get("working_dir") or runtime_env.get("py_modules")):

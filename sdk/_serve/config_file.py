@@ -1,6 +1,7 @@
-"""A config file of Ray Serve's own schema, as ``serve deploy`` takes it, read and checked before anything starts.
+"""Read a config file in Ray Serve's own schema, as for ``serve deploy``, and check it before anything starts.
 
-What Ray Serve does not know about the ingress stands in a section ``sdk:``, which Ray Serve ignores.
+The schema: https://docs.ray.io/en/latest/serve/production-guide/config.html. A section ``sdk:``, which Ray Serve
+ignores, has the options of the ingress.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ from ray.serve.schema import (
 )
 
 from sdk._ingress.env_options import PREFIX, from_environment
-from sdk._serve.config_lines import Lines
+from sdk._serve.failures import one_line
+from sdk._serve.yaml_lines import LineNumbers
 from sdk.errors import ApplicationError, OptionsError
 from sdk.options import GrpcOptions
 
 _OPTIONS = tuple(field.name for field in fields(GrpcOptions))
 _SECTION = "sdk"
-# Options that name a file, which starts in the folder of the config.
+# Options that name a file, relative to the folder of the config.
 _PATHS = ("tls_certificate", "tls_private_key", "tls_client_ca", "access_log")
-# With these in its runtime_env, an application's modules need not be here.
+# With one of these in its runtime_env, an application may bring modules that are not on this machine.
 _BRINGS_CODE = ("working_dir", "py_modules", "pip", "uv", "conda", "container", "image_uri")
 _Path = tuple[str | int, ...]
 
@@ -46,9 +48,9 @@ class ServeConfig:
 
     Attributes:
         path: The file.
-        schema: What it says, as Ray Serve understands it.
+        schema: Its content, parsed by Ray Serve.
         options: Options of the ingress that it sets, by name.
-        serves_http: Whether it asks for Ray Serve's HTTP proxy, with ``http_options``.
+        serves_http: True if it has ``http_options``, and so asks for Ray Serve's HTTP proxy.
     """
 
     path: str
@@ -58,12 +60,12 @@ class ServeConfig:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of its applications."""
+        """Names of its applications."""
         return tuple(application.name for application in self.schema.applications)
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """Where its import paths start, the working directory first, as with ``serve run``."""
+        """Folders that its modules are imported from, the working directory first, as with ``serve run``."""
         return tuple(dict.fromkeys((os.getcwd(), os.path.dirname(os.path.abspath(self.path)))))
 
 
@@ -75,7 +77,7 @@ def read_config(path: str) -> ServeConfig:
 
     Raises:
         ApplicationError: The file can't be read.
-        OptionsError: Something in it is wrong; the text lists every problem with its line.
+        OptionsError: The file has errors; the message lists each with its line.
 
     Example:
         >>> read_config("serve.yaml").names  # doctest: +SKIP
@@ -96,27 +98,27 @@ def read_config(path: str) -> ServeConfig:
     return ServeConfig(path, reader.schema, reader.options, "http_options" in data)
 
 
-def _parse(path: str, text: str) -> tuple[dict[str, Any], Lines | None]:
+def _parse(path: str, text: str) -> tuple[dict[str, Any], LineNumbers | None]:
     try:
         data = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
     except json.JSONDecodeError as error:
         raise OptionsError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
     except yaml.YAMLError as error:
         line = error.problem_mark.line + 1 if getattr(error, "problem_mark", None) else 1
-        what = getattr(error, "problem", None) or " ".join(str(error).split())
+        what = getattr(error, "problem", None) or one_line(error)
         raise OptionsError(f"{path}:{line}: not YAML: {what}") from None
     if not isinstance(data, dict):
         raise OptionsError(f"{path}:1: a config is a mapping with `applications`, not {type(data).__name__}")
     try:
-        return data, Lines(text)
-    except yaml.YAMLError:  # JSON may hold tabs, which YAML does not take
+        return data, LineNumbers(text)
+    except yaml.YAMLError:  # JSON allows tabs, YAML does not
         return data, None
 
 
 class _Reader:
-    """Gathers what is wrong with a file, and what it says."""
+    """Collects the problems of a file, its schema and its options."""
 
-    def __init__(self, path: str, data: dict[str, Any], lines: Lines | None) -> None:
+    def __init__(self, path: str, data: dict[str, Any], lines: LineNumbers | None) -> None:
         self._path, self._data, self._lines = path, data, lines
         self.problems: list[tuple[int, str]] = []
         self.schema: ServeDeploySchema | None = None
@@ -124,10 +126,10 @@ class _Reader:
 
     def check(self) -> None:
         for line, key in self._lines.duplicates() if self._lines is not None else ():
-            self.problems.append((line, f"{key} is there twice"))
+            self.problems.append((line, f"{key} appears twice"))
         for where, name, known in _unknown(self._data):
             near = difflib.get_close_matches(name, known, n=1)
-            if near:  # else it may belong to another version of Ray Serve, which ignores what it does not know
+            if near:  # else it may belong to another version of Ray Serve, which ignores unknown keys
                 self._add((*where, name), f"{_spell((*where, name))} is unknown; did you mean {near[0]}?")
         try:
             schema = ServeDeploySchema.model_validate({k: v for k, v in self._data.items() if k != _SECTION})
@@ -141,7 +143,7 @@ class _Reader:
         self._read_options()
 
     def _add(self, where: _Path, what: str) -> None:
-        self.problems.append((self._lines.of(where) if self._lines is not None else 1, what))
+        self.problems.append((self._lines.line_of(where) if self._lines is not None else 1, what))
 
     def _check_applications(self, schema: ServeDeploySchema) -> None:
         if not schema.applications:
@@ -157,20 +159,23 @@ class _Reader:
                 self._add(where, f"application {application.name!r}: no module named {missing!r} in {folders[0]}")
 
     def _read_options(self) -> None:
-        """Read the options of the ingress: Ray Serve's own, then those of applications' environments, then ours."""
+        """Read the options of the ingress; each source overrides those before it.
+
+        The sources are Ray Serve's own options, environment variables of the applications, and the section ``sdk``.
+        """
         own = self._data.get("grpc_options")
         if isinstance(own, dict):
             given = {name: value for name, value in own.items() if name in _OPTIONS}
-            if not given.get("grpc_servicer_functions"):  # an empty list is Ray Serve's way to say nothing
+            if not given.get("grpc_servicer_functions"):  # Ray Serve's default is an empty list
                 given.pop("grpc_servicer_functions", None)
             self._take(("grpc_options",), given)
         if self._data.get("proxy_location") == "HeadOnly":
             self._take(("proxy_location",), {"proxy_location": "HeadOnly"})
         for index, application in enumerate(self.schema.applications if self.schema is not None else ()):
             variables = application.runtime_env.get("env_vars") or {}
-            ours = {name: str(value) for name, value in variables.items() if str(name).startswith(PREFIX)}
+            own_variables = {name: str(value) for name, value in variables.items() if str(name).startswith(PREFIX)}
             try:
-                self.options.update(from_environment(ours))
+                self.options.update(from_environment(own_variables))
             except OptionsError as error:
                 self._add(("applications", index, "runtime_env", "env_vars"), str(error))
         section = self._data.get(_SECTION, {})
@@ -196,7 +201,7 @@ class _Reader:
 
 
 def _unknown(data: Mapping[str, Any]) -> Iterator[tuple[_Path, str, list[str]]]:
-    """Yield where there is a key that Ray Serve does not know, the key, and those that it knows there."""
+    """Yield the path of each mapping with a key that Ray Serve does not know, the key, and the keys it knows there."""
 
     def look(where: _Path, value: Any, schema: type[pydantic.BaseModel], more: tuple[str, ...] = ()) -> Any:
         if isinstance(value, dict):
@@ -220,7 +225,7 @@ def _unknown(data: Mapping[str, Any]) -> Iterator[tuple[_Path, str, list[str]]]:
 
 
 def _missing_module(name: str, folders: list[str]) -> str:
-    """Return the first part of a dotted module name that is not there; nothing is imported."""
+    """Return the first part of a dotted module name that does not exist, or ``""``, without an import."""
     path: list[str] | None = folders
     parts = name.split(".")
     for count in range(1, len(parts) + 1):
@@ -235,7 +240,7 @@ def _missing_module(name: str, folders: list[str]) -> str:
 
 
 def _spell(where: _Path) -> str:
-    r"""Return a path as it is written in code, ``applications[0].name``."""
+    r"""Return a path in the form ``applications[0].name``."""
     spelled = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where)
     return spelled.removeprefix(".")
 

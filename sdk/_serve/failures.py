@@ -1,4 +1,4 @@
-"""Why an application did not start, in one line: Ray Serve buries it in a traceback of its own."""
+"""Extract the reason why an application did not start, in one line, from the traceback in Ray Serve's message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from sdk._contract import locations as places
+from sdk._contract import locations
 from sdk.errors import ClusterError
 
 _FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
@@ -19,14 +19,14 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def explain(application: str) -> str:
-    """Return why an application that Ray Serve could not start failed.
+    """Return the reason why Ray Serve could not start an application.
 
     Args:
         application: Its name.
 
     Returns:
-        For each failed deployment what was raised, and where; Ray Serve's own message when it names no exception;
-        empty when Ray Serve does not know the application.
+        The exception of each failed deployment, with its file and line; Ray Serve's own message if it has no
+        traceback; empty if Ray Serve does not know the application.
     """
     overview = serve.status().applications.get(application)
     if overview is None:
@@ -36,7 +36,7 @@ def explain(application: str) -> str:
 
 
 def messages_of(application: str) -> list[str]:
-    """Return what Ray Serve says of the deployments of an application that is being deployed, a line each.
+    """Return Ray Serve's messages about the deployments of an application that is being deployed, a line each.
 
     Args:
         application: Its name.
@@ -52,10 +52,10 @@ def messages_of(application: str) -> list[str]:
 
 
 def raised_in(message: str) -> str:
-    r"""Return what a message of Ray Serve says was raised, and where.
+    r"""Return the exception in a message of Ray Serve, with its file and line.
 
     Args:
-        message: Any message; one with a traceback is reduced to its end.
+        message: Any message; a traceback in it is reduced to its last frame and exception.
 
     Example:
         >>> raised_in('Traceback (most recent call last):\n  File "/a/app.py", line 3, in f\nOSError: no file')
@@ -67,11 +67,21 @@ def raised_in(message: str) -> str:
     _, found, last = message.rpartition(_TRACEBACK)
     frames = list(_FRAME.finditer(last))
     if not found or not frames:
-        return " ".join(message.split())
-    # Behind the last frame: its source line, markers, and then what was raised, which starts at the margin.
+        return one_line(message)
+    # After the last frame come its source line and markers, indented, and then the exception, which is not.
     raised = [line for line in last[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
-    where = places.place(frames[-1]["file"], int(frames[-1]["line"]))
+    where = locations.format_location(frames[-1]["file"], int(frames[-1]["line"]))
     return f"{' '.join(' '.join(raised).split())} ({where}, in {frames[-1]['function']})"
+
+
+def one_line(error: object) -> str:
+    r"""Return the text of an error in one line.
+
+    Example:
+        >>> one_line(OSError("no  such\nfile"))
+        'no such file'
+    """
+    return " ".join(str(error).split())
 
 
 def _lines(overview: Any, is_wanted: Callable[[Any], bool]) -> list[str]:

@@ -1,6 +1,7 @@
-"""How a replica comes to the ingress when nobody called ``sdk.start``: the first one to look for it creates it.
+"""Create the ingress from a replica: the first replica that finds no ingress creates it.
 
-So it is with ``serve run``, ``serve deploy`` and the REST API, which KubeRay uses: no program of ours runs there.
+This serves applications that are deployed without ``sdk.start``: by ``serve run``, by ``serve deploy``, or by the REST
+API, which KubeRay uses. No program of the SDK runs there.
 """
 
 from __future__ import annotations
@@ -17,106 +18,106 @@ from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
 from sdk._ingress.controller import create_controller
 from sdk._ingress.env_options import variable
-from sdk._serve.cold_start import wake
-from sdk._serve.internals import find_serve, forget_gone_serve, serve_settings
+from sdk._serve.cold_start import start_first_replica
+from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, serve_settings
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
     from sdk._serve.internals import ServeSettings
 
-# Seconds that a new ingress gets until it serves.
-_START_PATIENCE_S = 10.0
-_SERVE_PATIENCE_S = 10.0
+# Seconds to wait until a new ingress serves.
+_START_TIMEOUT_S = 10.0
+_SERVE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class FoundIngress:
     """The ingress that a replica found or created.
 
     Attributes:
-        controller: A handle to its controller; None when there must be none.
-        problem: Why there is none, or why a new one does not serve; empty when all is well.
+        controller: A handle to its controller; None if the ingress must not run.
+        problem: The reason why the ingress does not run or does not serve; empty if it serves.
     """
 
     controller: Any | None
     problem: str = ""
 
 
-def join_ingress(wanted: Mapping[str, Any]) -> Joined:
-    """Return the ingress; create it when there is none. Any number of replicas may do so at once.
+def find_or_create_ingress(wanted: Mapping[str, Any]) -> FoundIngress:
+    """Return the ingress, and create it if it does not exist. Any number of replicas may call this at once.
 
     Args:
-        wanted: Options by name, from the environment. Ray Serve's own ``grpc_options`` stand behind them.
+        wanted: Options by name, from the environment. They override Ray Serve's own ``grpc_options``.
 
     Raises:
         ray.exceptions.RayError: Ray does not answer.
     """
     controller = find_controller()
     if controller is not None:
-        return Joined(controller)
-    controller = find_serve()
-    settings = serve_settings(controller, _SERVE_PATIENCE_S) if controller is not None else None
-    if settings is not None and (problem := conflict(settings, wanted)):
-        return Joined(None, problem)
-    options = resolve_services(options_behind(settings, wanted))
-    controller = create_controller(options, deployed, has_serve, wake)
-    problem = ray.get(controller.wait_ready.remote(_START_PATIENCE_S), timeout=_START_PATIENCE_S * 2)
-    return Joined(controller, f"{problem} ({_choose_port()})" if problem else "")
+        return FoundIngress(controller)
+    controller = find_serve_controller()
+    settings = serve_settings(controller, _SERVE_TIMEOUT_S) if controller is not None else None
+    if settings is not None and (problem := port_conflict(settings, wanted)):
+        return FoundIngress(None, problem)
+    options = resolve_services(initial_options(settings, wanted))
+    controller = create_controller(options, list_deployments, has_serve, start_first_replica)
+    problem = ray.get(controller.wait_ready.remote(_START_TIMEOUT_S), timeout=_START_TIMEOUT_S * 2)
+    return FoundIngress(controller, f"{problem} ({_choose_port()})" if problem else "")
 
 
-def conflict(settings: ServeSettings, wanted: Mapping[str, Any]) -> str:
-    """Return why the ingress can't listen beside Ray Serve's own gRPC proxy; empty when it can.
+def port_conflict(settings: ServeSettings, wanted: Mapping[str, Any]) -> str:
+    """Return the reason why the ingress can't run next to Ray Serve's own gRPC proxy; empty if it can.
 
     Example:
         >>> from sdk._serve.internals import ServeSettings
         >>> own = ServeSettings("EveryNode", 9000, None, True, ())
-        >>> conflict(own, {"port": 9001})
+        >>> port_conflict(own, {"port": 9001})
         ''
     """
     if not settings.has_grpc_proxy or wanted.get("port", settings.grpc_port) != settings.grpc_port:
         return ""
     return (
         f"the ingress does not run, because Ray Serve's own gRPC proxy listens on port {settings.grpc_port}: it serves "
-        "the calls, without what the ingress adds. For the ingress leave grpc_servicer_functions out of Ray Serve's "
-        f"grpc_options, or {_choose_port()}"
+        "the calls, without the features of the ingress. To use the ingress, remove grpc_servicer_functions from Ray "
+        f"Serve's grpc_options, or {_choose_port()}"
     )
 
 
-def options_behind(settings: ServeSettings | None, wanted: Mapping[str, Any]) -> GrpcOptions:
-    """Return the options of a new ingress: those that are wanted, and behind them what Ray Serve was told.
+def initial_options(settings: ServeSettings | None, wanted: Mapping[str, Any]) -> GrpcOptions:
+    """Return the options of a new ingress: Ray Serve's own settings, overridden by the wanted options.
 
     Example:
         >>> from sdk._serve.internals import ServeSettings
-        >>> told = ServeSettings("Disabled", 9005, 4.0, False, ())
-        >>> options = options_behind(told, {"host": "0.0.0.0"})
+        >>> settings = ServeSettings("Disabled", 9005, 4.0, False, ())
+        >>> options = initial_options(settings, {"host": "0.0.0.0"})
         >>> options.host, options.port, options.request_timeout_s, options.proxy_location
         ('0.0.0.0', 9005, 4.0, 'EveryNode')
     """
-    told: dict[str, Any] = {}
+    inherited: dict[str, Any] = {}
     if settings is not None:
-        told = {"port": settings.grpc_port, "request_timeout_s": settings.grpc_request_timeout_s}
-        if settings.proxy_location == "HeadOnly":  # "Disabled" is about Ray Serve's own proxies
-            told["proxy_location"] = "HeadOnly"
-    return GrpcOptions(**{**told, **wanted})
+        inherited = {"port": settings.grpc_port, "request_timeout_s": settings.grpc_request_timeout_s}
+        if settings.proxy_location == "HeadOnly":  # "Disabled" applies only to Ray Serve's own proxies
+            inherited["proxy_location"] = "HeadOnly"
+    return GrpcOptions(**{**inherited, **wanted})
 
 
-def why_no_ingress() -> str:
-    """Return why no ingress runs although Ray Serve does; empty when nothing is known to keep it away."""
-    controller = find_serve()
+def explain_missing_ingress() -> str:
+    """Return the reason why Ray Serve runs without an ingress; empty if no reason is known."""
+    controller = find_serve_controller()
     if controller is None:
         return ""
     try:
-        return conflict(serve_settings(controller, _SERVE_PATIENCE_S), {})
+        return port_conflict(serve_settings(controller, _SERVE_TIMEOUT_S), {})
     except ray.exceptions.RayError as error:
         return f"Ray Serve does not answer ({type(error).__name__})"
 
 
-def deployed() -> dict[str, tuple[str, ...]] | None:
-    """Return the deployments of each application that Ray Serve has, or None when it can't be asked now.
+def list_deployments() -> dict[str, tuple[str, ...]] | None:
+    """Return the names of each application's deployments in Ray Serve, or None if Ray Serve does not answer.
 
-    The ingress controller calls it, so that it need not know Ray Serve.
+    The ingress controller receives this function as an argument, so that it does not import Ray Serve.
     """
-    forget_gone_serve()
+    drop_stale_serve_client()
     try:
         return {name: tuple(known.deployments) for name, known in serve.status().applications.items()}
     except (RayServeException, ray.exceptions.RayError):
@@ -124,8 +125,8 @@ def deployed() -> dict[str, tuple[str, ...]] | None:
 
 
 def has_serve() -> bool:
-    """Return whether Ray Serve runs. While its controller restarts, it does."""
-    return find_serve() is not None
+    """Return True if Ray Serve runs. It counts as running while its controller restarts."""
+    return find_serve_controller() is not None
 
 
 def _choose_port() -> str:

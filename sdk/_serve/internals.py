@@ -1,6 +1,6 @@
-"""What the SDK uses of Ray Serve beyond its public API; for applications without a cluster, ``local_internals.py``.
+"""Private API of Ray Serve that the SDK uses; ``sdk/testing/_serve_patches.py`` has that of the test server.
 
-Checked with Ray Serve 2.60. If an upgrade breaks something, it breaks here.
+Checked with Ray Serve 2.60. If an upgrade of Ray breaks the SDK, the fix belongs here.
 """
 
 from __future__ import annotations
@@ -12,49 +12,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.serve import Application, Deployment, get_replica_context
 from ray.serve import context as serve_context
+from ray.serve import get_replica_context
 from ray.serve._private.build_app import build_app
 from ray.serve._private.common import RUNNING_REQUESTS_KEY, DeploymentHandleSource, HandleMetricReport, TimeStampedValue
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve._private.router import SingletonThreadRouter
 from ray.serve.schema import ServeApplicationSchema, gRPCOptionsSchema
 
-from sdk.handles import ServiceHandle
-
 if TYPE_CHECKING:
     from ray.serve.schema import ServeDeploySchema
 
     from sdk._wire.call import Call
 
-# Downstream replicas keep the requests of many callers under the ids that these gave them.
+# Makes request ids unique across processes: a replica that is called through handles keeps the requests of many
+# callers under the ids that the callers chose.
 _PROCESS = uuid.uuid4().hex
 
 
 def deployment_config() -> Any:
-    """Return the configuration that the replica of this process runs with, as Ray Serve changed it last."""
+    """Return the current configuration of the replica in this process, with the last change by Ray Serve."""
     return get_replica_context()._deployment_config
-
-
-def bound_deployments(application: Application) -> list[Deployment]:
-    """Return the deployments of an application: its own, and each that is bound as an argument of a constructor."""
-    found: dict[int, Deployment] = {}
-
-    def look(value: Any) -> None:
-        if isinstance(value, Application):
-            if id(value) not in found:
-                found[id(value)] = deployment = value._bound_deployment
-                look([deployment.init_args, deployment.init_kwargs])
-        elif isinstance(value, ServiceHandle):
-            look(value._handle)
-        elif isinstance(value, dict):
-            look(list(value.values()))
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                look(item)
-
-    look(application)
-    return list(found.values())
 
 
 def built_deployments(application: Any, name: str) -> list[tuple[str, Any, Any]]:
@@ -71,94 +49,100 @@ def built_deployments(application: Any, name: str) -> list[tuple[str, Any, Any]]
     return [(found.name, found.func_or_class, found._deployment_config) for found in built.deployments]
 
 
-def find_serve() -> Any | None:
-    """Return a handle to Ray Serve's controller, or None when Ray Serve does not run. While it restarts, it runs."""
+def find_serve_controller() -> Any | None:
+    """Return a handle to Ray Serve's controller, or None when Ray Serve does not run; a restarting one runs."""
     try:
         return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
     except ValueError:
         return None
 
 
-def forget_gone_serve() -> None:
-    """Let this process find a Ray Serve that others have shut down and started again; else it asks the old one."""
+def drop_stale_serve_client() -> None:
+    """Drop this process's client of a Ray Serve that another process has shut down, perhaps to start it again.
+
+    Ray Serve caches one client in each process; without this, the process would keep calling the old controller.
+    """
     client: Any = serve_context._global_client
     if client is not None:
-        controller = find_serve()
+        controller = find_serve_controller()
         if controller is None or controller._actor_id != client._controller._actor_id:
             serve_context._set_global_client(None)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """What Ray Serve was started with, and what was deployed from config files.
+    """Options that Ray Serve was started with, and the applications that were deployed from config files.
 
     Attributes:
-        proxy_location: ``"EveryNode"``, ``"HeadOnly"`` or ``"Disabled"``: where its own proxies run.
-        grpc_port: Port of its own gRPC proxy.
-        grpc_request_timeout_s: That proxy's limit, or None.
-        has_grpc_proxy: Whether that proxy runs: only with ``grpc_servicer_functions``.
-        declared: The applications of its declarative API, as they were given.
-        target_capacity: The percentage of the replicas that a config asked for, or None.
+        proxy_location: Nodes with Ray Serve's own proxies: ``"EveryNode"``, ``"HeadOnly"`` or ``"Disabled"``.
+        grpc_port: Port of Ray Serve's own gRPC proxy.
+        grpc_request_timeout_s: That proxy's time limit for a call, in seconds, or None.
+        has_grpc_proxy: True if that proxy runs: only with ``grpc_servicer_functions``.
+        config_applications: The applications of its config API (``serve deploy`` or the REST API), as submitted.
+        target_capacity: Percentage of the replicas that the config asks for, or None.
     """
 
     proxy_location: str
     grpc_port: int
     grpc_request_timeout_s: float | None
     has_grpc_proxy: bool
-    declared: tuple[ServeApplicationSchema, ...]
+    config_applications: tuple[ServeApplicationSchema, ...]
     target_capacity: float | None = None
 
 
-def serve_settings(controller: Any, patience_s: float) -> ServeSettings:
-    """Return what Ray Serve was started with.
+def serve_settings(controller: Any, timeout_s: float) -> ServeSettings:
+    """Return the options that Ray Serve was started with, and the applications of its config API.
 
     Args:
-        controller: What :func:`find_serve` returned.
-        patience_s: Seconds to wait for it.
+        controller: The result of :func:`find_serve_controller`.
+        timeout_s: Seconds to wait for its answer.
 
     Raises:
-        ray.exceptions.RayError: It does not answer.
+        ray.exceptions.RayError: Ray Serve does not answer.
     """
-    details = ray.get(controller.get_serve_instance_details.remote(), timeout=patience_s)
-    grpc = gRPCOptionsSchema.model_validate(details.get("grpc_options") or {})  # only what was set is there
+    details = ray.get(controller.get_serve_instance_details.remote(), timeout=timeout_s)
+    grpc = gRPCOptionsSchema.model_validate(details.get("grpc_options") or {})  # has only the options that were set
     location = details.get("proxy_location") or "EveryNode"
-    declared = [details["applications"][name].get("deployed_app_config") for name in sorted(details["applications"])]
+    configs = [details["applications"][name].get("deployed_app_config") for name in sorted(details["applications"])]
     return ServeSettings(
         str(getattr(location, "value", location)),
         grpc.port,
         grpc.request_timeout_s,
         bool(grpc.grpc_servicer_functions) and location != "Disabled",
-        tuple(ServeApplicationSchema.model_validate(config) for config in declared if config),
+        tuple(ServeApplicationSchema.model_validate(config) for config in configs if config),
         details.get("target_capacity"),
     )
 
 
-def deploy_declared(controller: Any, schema: ServeDeploySchema) -> None:
-    """Hand a config to Ray Serve, as ``serve deploy`` and the REST API do. What it does not name is deleted.
+def apply_config(controller: Any, schema: ServeDeploySchema) -> None:
+    """Submit a config to Ray Serve, as ``serve deploy`` and the REST API do.
+
+    Ray Serve deletes every application of an earlier config that this one does not name.
 
     Args:
-        controller: What :func:`find_serve` returned.
+        controller: The result of :func:`find_serve_controller`.
         schema: The whole config.
 
     Raises:
-        ray.exceptions.RayError: Ray Serve refuses it, or does not answer.
+        ray.exceptions.RayError: Ray Serve rejects the config, or does not answer.
     """
     ray.get(controller.apply_config.remote(schema))
 
 
-def delete_now(controller: Any, names: Sequence[str]) -> None:
-    """Tell Ray Serve to delete applications, without waiting for it."""
+def request_deletion(controller: Any, names: Sequence[str]) -> None:
+    """Ask Ray Serve to delete applications; return before it has done so."""
     controller.delete_apps.remote(list(names))
 
 
-def report_running(controller: Any, points: Sequence[tuple[float, float]]) -> None:
-    """Tell Ray Serve's autoscaling how many calls this replica had at some moments.
+def report_ongoing_calls(controller: Any, points: Sequence[tuple[float, float]]) -> None:
+    """Report to Ray Serve's autoscaler how many calls this replica had at each of some points in time.
 
-    As a deployment handle reports what it has sent to a replica: so Ray Serve's default policy counts them.
+    The report has the form of a deployment handle's report of its running requests, so that Ray Serve's default policy
+    counts the calls.
 
     Args:
-        controller: What :func:`find_serve` returned.
-        points: Seconds since the epoch, and a number of calls.
+        controller: The result of :func:`find_serve_controller`.
+        points: Pairs of seconds since the epoch and a number of calls.
     """
     replica = get_replica_context().replica_id
     controller.record_autoscaling_metrics_from_handle.remote(
@@ -175,20 +159,20 @@ def report_running(controller: Any, points: Sequence[tuple[float, float]]) -> No
 
 
 def request_context_setter(application: str) -> Callable[[Call], None]:
-    """Return what gives a call Ray Serve's request context.
+    """Return a function that sets Ray Serve's request context for a call.
 
-    With it ``serve.get_multiplexed_model_id()``, ``@serve.multiplexed``, ``@serve.batch`` and deployment handles behave
-    in a handler as they do behind Ray Serve's own proxies.
+    The context makes ``serve.get_multiplexed_model_id()``, ``@serve.multiplexed``, ``@serve.batch`` and deployment
+    handles behave in a handler as they do behind Ray Serve's own proxies.
 
     Args:
         application: Name of the application.
     """
 
     class CallContext(serve_context._RequestContext):
-        """Ray Serve's request context, read from the call when somebody asks: most handlers never do."""
+        """Ray Serve's request context, read from the call on first use: most handlers never use it."""
 
         app_name = application
-        cancel_on_parent_request_cancel = True  # else Ray Serve forgets what the call awaits
+        cancel_on_parent_request_cancel = True  # else Ray Serve does not track the requests that the call awaits
         request_id = property(lambda self: self.__dict__["call"].request_id)
         _internal_request_id = property(lambda self: internal_request_id(self.__dict__["call"]))
         multiplexed_model_id = property(lambda self: self.__dict__["call"].header(b"multiplexed_model_id") or "")
@@ -197,7 +181,7 @@ def request_context_setter(application: str) -> Callable[[Call], None]:
     make = object.__new__
 
     def enter(call: Call) -> None:
-        context = make(CallContext)  # without the frozen dataclass's constructor, which sets every field
+        context = make(CallContext)  # skips the frozen dataclass's constructor, which sets every field
         context.__dict__["call"] = call
         set_context(context)
 
@@ -205,21 +189,22 @@ def request_context_setter(application: str) -> Callable[[Call], None]:
 
 
 def internal_request_id(call: Call) -> str:
-    """Return the id under which Ray Serve keeps what a call awaits; unlike the request id it is the call's alone.
+    """Return the id under which Ray Serve keeps the requests that a call awaits.
 
-    What awaits something holds the call's context and with it the call, so that its address is not used again before.
+    Clients choose request ids, so two calls may share one; this id is unique. It contains the call's address: whatever
+    awaits such a request holds the call's context and so the call, and its address is not reused before.
     """
     return f"{_PROCESS}-{id(call):x}"
 
 
 def current_request_id() -> str:
-    """Return the request id that Ray Serve knows here, or ``""``."""
+    """Return the request id of Ray Serve's request context, or ``""``."""
     request_id: str = serve_context._get_serve_request_context().request_id
     return request_id
 
 
-def carry_model_id(model_id: str) -> None:
-    """Let ``serve.get_multiplexed_model_id()`` return a model id here, where a handle has not been given one."""
+def propagate_model_id(model_id: str) -> None:
+    """Set the model id that ``serve.get_multiplexed_model_id()`` returns, unless the handle was given one."""
     context = serve_context._get_serve_request_context()
     if model_id and not context.multiplexed_model_id:
         changed: Any = dataclasses.replace(context, multiplexed_model_id=model_id)
@@ -227,10 +212,10 @@ def carry_model_id(model_id: str) -> None:
 
 
 def cancel_child_requests(call: Call) -> None:
-    """Cancel what a cancelled call awaits on other deployments' handles, as Ray Serve's replica does."""
-    # Ray Serve's routers live on a loop of their own, unless it is told otherwise.
+    """Cancel the requests that a cancelled call awaits on other deployments' handles, as Ray Serve's replica does."""
+    # Ray Serve's routers run on a separate event loop by default.
     loop = SingletonThreadRouter._asyncio_loop or call.server.loop
-    # Once around that loop: what was sent through a handle just before is known there by then.
+    # One turn of that loop later: a request that was sent through a handle just before is registered there by then.
     loop.call_soon_threadsafe(loop.call_soon, _cancel_child_requests, call)
 
 

@@ -1,4 +1,4 @@
-"""Applications that belong to a command end with it, also when it is killed and can't end them."""
+"""Delete the applications that belong to a command when the command ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -12,60 +12,63 @@ import ray
 
 from sdk._ingress.cluster import find_controller
 
-# Seconds between two looks at whether the ingress controller still knows of the tie: it forgets when it restarts.
-_LOOK_S = 2.0
+# Seconds between two checks that the ingress controller still has the lease: a restarted controller has lost it.
+_CHECK_INTERVAL_S = 2.0
 
 
-class Tie:
-    """Has the ingress controller call a function when this process dies between :meth:`start` and :meth:`release`.
+class OwnerLease:
+    """Makes the ingress controller call a function if this process dies between :meth:`start` and :meth:`release`.
 
     Args:
-        end: What to do then; the controller calls it in a thread, so it must be importable there.
+        on_death: The function. The controller calls it in a thread, so it must be importable there.
 
     Example:
         >>> import functools
-        >>> from sdk._serve.api import end
-        >>> tie = Tie(functools.partial(end, ["shop"], ends_serve=False, ends_ingress=False))  # doctest: +SKIP
+        >>> from sdk._serve.api import end_applications
+        >>> on_death = functools.partial(end_applications, ["shop"], ends_serve=False, ends_ingress=False)
+        >>> lease = OwnerLease(on_death)  # doctest: +SKIP
     """
 
-    def __init__(self, end: Callable[[], None]) -> None:
-        self._end = end
+    def __init__(self, on_death: Callable[[], None]) -> None:
+        self._on_death = on_death
         self._key = uuid.uuid4().hex
         self._held: Any | None = None
-        self._over = threading.Event()
+        self._released = threading.Event()
 
     def start(self) -> None:
-        """Begin; the ingress must run."""
+        """Take the lease. The ingress must run."""
         self._held = self._hold()
-        threading.Thread(target=self._keep, name="tie", daemon=True).start()
+        threading.Thread(target=self._keep, name="owner-lease", daemon=True).start()
 
     def renew(self) -> None:
-        """Let the function be called as it is now: what it was given has changed."""
+        """Send the function to the controller again, because its arguments have changed."""
         before, self._key = self._key, uuid.uuid4().hex
         self._held = self._hold()
-        self._let_go(before)
+        self._release(before)
 
     def release(self) -> None:
-        """Let go: from now on this process may end."""
-        self._over.set()
-        self._let_go(self._key)
+        """Give the lease back: this process may end now."""
+        self._released.set()
+        self._release(self._key)
 
-    def _let_go(self, key: str) -> None:
+    def _release(self, key: str) -> None:
         with contextlib.suppress(ray.exceptions.RayError):
             controller = find_controller()
             if controller is not None:
-                ray.get(controller.release_owner_lease.remote(key), timeout=_LOOK_S)
+                ray.get(controller.release_owner_lease.remote(key), timeout=_CHECK_INTERVAL_S)
 
     def _hold(self) -> Any | None:
         controller = find_controller()
         if controller is None:
             return None
+        # This process owns the result of the call. If it dies, the controller's wait for the result raises
+        # OwnerDiedError: https://docs.ray.io/en/latest/ray-core/fault_tolerance/objects.html
         held = controller.hold_owner_lease.remote(self._key)
-        controller.watch_owner_lease.remote([held], self._end)
+        controller.watch_owner_lease.remote([held], self._on_death)
         return held
 
     def _keep(self) -> None:
-        while not self._over.wait(_LOOK_S):
+        while not self._released.wait(_CHECK_INTERVAL_S):
             with contextlib.suppress(ray.exceptions.RayError):
                 if self._held is None or ray.wait([self._held], timeout=0)[0]:
                     self._held = self._hold()

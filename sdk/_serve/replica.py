@@ -1,18 +1,16 @@
-"""Inside a Serve replica: the user's class, the wire server in front of it, and its place in the ingress.
+"""A Ray Serve replica: the user's class, its wire server, and its registration with the ingress.
 
-Only Ray Serve's public hooks are used: ``async __init__``, ``check_health``,
-``record_autoscaling_stats`` and ``__del__``. The replica registers at
-its first health check, not in its constructor: Ray Serve calls ``reconfigure`` between the two.
+It uses only Ray Serve's public hooks: ``async __init__``, ``check_health``, ``record_autoscaling_stats`` and
+``__del__``. The replica registers at its first health check, not in its constructor: Ray Serve calls ``reconfigure``
+between the two (https://docs.ray.io/en/latest/serve/production-guide/fault-tolerance.html).
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +25,10 @@ from sdk._ingress.cluster import HEARTBEAT_S, find_controller
 from sdk._ingress.env_options import from_environment
 from sdk._ingress.registry import Lease, Replica
 from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting
-from sdk._serve.autoscaling_reports import report_calls
-from sdk._serve.deployed_classes import SERVED
-from sdk._serve.ingress_bootstrap import join_ingress
+from sdk._serve.autoscaling_metrics import report_calls
+from sdk._serve.deployed_classes import SERVED_SERVICES
+from sdk._serve.hooks import call_hook, finish_hook
+from sdk._serve.ingress_bootstrap import find_or_create_ingress
 from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk._wire.crash_trailers import Endings
 from sdk._wire.malloc import keep_freed_memory
@@ -43,20 +42,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray.serve")
 
-# Seconds that a new replica waits for every proxy to route to it, and a leaving one for none to.
+# Seconds that a new replica waits until every proxy routes to it, and a leaving one until none does.
 _ACKNOWLEDGE_S = 10.0
-# A leaving replica serves on until no call has arrived for this long: some may be on their way already.
+# A leaving replica accepts calls until none has arrived for this many seconds: some may be under way already.
 _QUIET_S = 0.1
 _MIN_QUIET_S = 0.25
-# Each thread of Envoy closes its idle connections when it forgets a replica: on a machine without time to spare long
-# after the acknowledgement.
+# Seconds to wait for Envoy to close its idle connections. Each of its threads does so when it removes the replica; on a
+# busy machine that is long after the acknowledgement.
 _LEAVE_S = 3.0
-# Seconds after which a controller that does not answer is asked again.
+# Seconds until the replica retries a controller that did not answer.
 _RETRY_S = 0.2
-# Kept of the grace, so that the last answers leave before Ray Serve kills the process.
+# Seconds at the end of the grace period that are reserved for the last answers, before Ray Serve kills the process.
 _MARGIN_S = 1.0
-# The part of that margin in which clients whose calls outlived the grace read so and go.
-_LAST_WORDS_S = 0.5
+# Seconds of that margin in which clients of unfinished calls read their status and close.
+_LINGER_S = 0.5
 
 
 class ReplicaHost:
@@ -64,13 +63,13 @@ class ReplicaHost:
 
     Args:
         implementation: The instance.
-        definition: What its class is.
+        definition: The definition of its class.
     """
 
     def __init__(self, implementation: Any, definition: Definition) -> None:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
-        self._wanted = from_environment(os.environ)  # a wrong one ends the start of the replica
+        self._wanted = from_environment(os.environ)  # an invalid option makes the replica fail to start
         self._services = tuple(service.full_name for service in definition.services)
         self._streams = any(
             method.cardinality.server_streaming for service in definition.services for method in service.methods
@@ -86,9 +85,9 @@ class ReplicaHost:
         self._leaving = False
         self._was_registered = False
         self._is_public = False
-        self._is_alone = False
-        self._told_differences = ""
-        # What the wire server logs goes where the handlers' own lines go, as Ray Serve was told to log.
+        self._ingress_unavailable = False
+        self._logged_differences = ""
+        # The wire server's log lines follow Ray Serve's logging configuration, as the handlers' own lines do.
         logging.getLogger("sdk").parent = logger
         self._server = WireServer(
             [binding for shim in definition.shims for binding in shim.bindings(implementation)],
@@ -121,24 +120,25 @@ class ReplicaHost:
         self._reports = asyncio.get_running_loop().create_task(report_calls(lambda: self.ongoing_calls))
 
     async def ensure_registered(self) -> None:
-        """Register with the ingress, the first time it is called; then a task keeps the lease.
+        """Register with the ingress on the first call; a task then renews the lease.
 
         Raises:
-            RuntimeError: The replica has left. A restarted controller of Ray Serve may want to keep it all the same.
+            RuntimeError: The replica has left the ingress, and so fails its health check: after a restart, Ray Serve's
+                controller may otherwise keep a replica that it was shutting down.
         """
         if self._leaving:
-            raise RuntimeError(f"{self._replica_id} has left the ingress and can't come back")
+            raise RuntimeError(f"{self._replica_id} has left the ingress and can't register again")
         if self._heartbeat is None:
             await self._register()
             self._heartbeat = asyncio.get_running_loop().create_task(self._keep_lease())
 
     @property
     def ongoing_calls(self) -> int:
-        """How many calls run or wait."""
+        """Number of running and queued calls."""
         return self._server.ongoing + self._server.count_queued()
 
     async def stop(self) -> None:
-        """Leave without losing a call: deregister, wait until no proxy routes here, drain."""
+        """Leave without losing a call: deregister, wait until no proxy routes to this replica, and drain."""
         self._leaving = True
         began = time.monotonic()
         tasks = [task for task in (self._heartbeat, self._reports) if task is not None]
@@ -147,118 +147,127 @@ class ReplicaHost:
         await asyncio.gather(*tasks, return_exceptions=True)
         config = deployment_config()
         if self._was_registered:
-            patience_s = min(_ACKNOWLEDGE_S, config.graceful_shutdown_timeout_s / 2)
-            if not await self._deregister(began + patience_s):
+            timeout_s = min(_ACKNOWLEDGE_S, config.graceful_shutdown_timeout_s / 2)
+            if not await self._deregister(began + timeout_s):
                 logger.warning("not every proxy has stopped routing to %s", self._replica_id)
-        # Ray Serve spends one wait loop of the grace before it calls us.
+        # Ray Serve spends one wait loop of the grace period before it calls this.
         spent = time.monotonic() - began + config.graceful_shutdown_wait_loop_s + _MARGIN_S
         await asyncio.sleep(_MIN_QUIET_S)
         grace_s = max(0.0, config.graceful_shutdown_timeout_s - spent)
-        await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, leave_s=_LEAVE_S, last_words_s=_LAST_WORDS_S)
+        await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, leave_s=_LEAVE_S, last_words_s=_LINGER_S)
         if self._server.endings is not None:
             self._server.endings.close()
 
-    # -- inside -------------------------------------------------------------------------------
+    # -- internal ---------------------------------------------------------------------------
 
     def _settings(self) -> WireSettings:
-        config = deployment_config()
-        return WireSettings(
-            max_ongoing_requests=config.max_ongoing_requests,
-            max_queued_requests=config.max_queued_requests,
-            request_timeout_s=self._options.request_timeout_s,
-            max_receive_message_length=self._options.max_receive_message_length,
-            max_metadata_bytes=self._options.max_metadata_bytes,
-            error_details=self._options.error_details,
-        )
+        return wire_settings(deployment_config(), self._options)
 
     async def _register(self) -> None:
-        if self._is_alone:  # what keeps the ingress away stays as long as Ray Serve does
+        if self._ingress_unavailable:  # the reason lasts as long as Ray Serve runs
             self._controller = await asyncio.to_thread(find_controller)
         else:
-            joined = await asyncio.to_thread(join_ingress, self._wanted)
-            self._controller, self._is_alone = joined.controller, joined.controller is None
-            if joined.problem:
-                logger.error("%s: %s", self._replica_id, joined.problem)
+            found = await asyncio.to_thread(find_or_create_ingress, self._wanted)
+            self._controller, self._ingress_unavailable = found.controller, found.controller is None
+            if found.problem:
+                logger.error("%s: %s", self._replica_id, found.problem)
         if self._controller is None:
             return
-        self._is_alone = False
+        self._ingress_unavailable = False
         is_registered = False
-        while not is_registered:  # again when the options change in between
-            await self._obey(await self._controller.lease.remote())
+        while not is_registered:  # the options may change in between
+            await self._apply_lease(await self._controller.lease.remote())
             self._was_registered = True
             is_registered = await self._controller.register.remote(
                 self._replica, self._descriptors, _ACKNOWLEDGE_S, self._options
             )
 
     async def _deregister(self, deadline: float) -> bool:
-        """Return whether no proxy routes here any more. A controller that is being restarted is waited for."""
-        while (patience_s := deadline - time.monotonic()) > 0:
+        """Leave the registry, and retry while the controller restarts. Return True if no proxy routes here any more."""
+        while (timeout_s := deadline - time.monotonic()) > 0:
             try:
                 controller = await asyncio.to_thread(find_controller)
                 if controller is None:
-                    return True  # without an ingress nobody routes here
-                left: bool = await controller.deregister.remote(self._replica_id, patience_s)
+                    return True  # without an ingress no proxy routes here
+                left: bool = await controller.deregister.remote(self._replica_id, timeout_s)
                 return left
-            except ray.exceptions.RayError as error:  # each try may fail by itself
-                logger.warning("the ingress could not be told that %s leaves: %s", self._replica_id, error)
+            except ray.exceptions.RayError as error:  # each attempt may fail
+                logger.warning("%s could not deregister from the ingress: %s", self._replica_id, error)
                 await asyncio.sleep(_RETRY_S)
         return False
 
-    async def _obey(self, lease: Lease) -> None:
-        """Serve as the ingress and Ray Serve want it now."""
+    async def _apply_lease(self, lease: Lease) -> None:
+        """Apply the options of the lease and Ray Serve's current configuration."""
         assert self._replica is not None
         self._options = lease.options
-        self._tell_differences()
+        self._log_option_differences()
         settings = self._settings()
         if settings != self._server.settings:
             self._server.reconfigure(settings)
         if lease.several_nodes and not self._is_public:
-            # Not before: on a cluster of one node nobody but its proxy has a reason to connect.
+            # Only now: on a cluster of one node, only the node's proxy needs to connect.
             await self._server.listen(self._replica.endpoint.host, self._replica.endpoint.port)
             self._is_public = True
 
-    def _is_changed(self) -> bool:
-        """Take over what a configuration changed of what this replica announces; return whether it did."""
+    def _refresh_registration(self) -> bool:
+        """Update the registration from Ray Serve's current configuration; return True if it changed."""
         assert self._replica is not None
-        announced, self._replica = self._replica, replace(self._replica, max_waiting=max_waiting(deployment_config()))
-        return announced != self._replica
+        registered, self._replica = self._replica, replace(self._replica, max_waiting=max_waiting(deployment_config()))
+        return registered != self._replica
 
-    def _tell_differences(self) -> None:
-        """Say once when the environment of this replica asks for another ingress than the one that runs."""
+    def _log_option_differences(self) -> None:
+        """Log once that the running ingress has other options than this replica's environment sets."""
         if not self._wanted:
             return
         different = self._options.differences(replace(self._options, **self._wanted))
-        if different and different != self._told_differences:
+        if different and different != self._logged_differences:
             logger.warning(
                 "the ingress runs with other options than the environment of %s sets: %s; the first replica "
-                "created it. sdk.start and `sdk run` change some while it runs, a new start of Ray Serve changes all",
+                "created it. sdk.start and `sdk run` change some at run time, a restart of Ray Serve changes all",
                 self._replica_id,
                 different,
             )
-        self._told_differences = different
+        self._logged_differences = different
 
     async def _keep_lease(self) -> None:
-        """Tell the controller that this replica lives; register again with one that does not know it."""
+        """Renew the lease at intervals; register again if the controller does not know this replica."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             try:
                 lease = self._controller and await self._controller.renew.remote(self._replica_id, self._options)
-                if lease is None or self._is_changed():
+                if lease is None or self._refresh_registration():
                     await self._register()
                 else:
                     before = self._options
-                    await self._obey(lease)
-                    if self._options != before:  # who changes them waits until every replica says so
+                    await self._apply_lease(lease)
+                    if self._options != before:  # sdk.start waits until every replica has confirmed the change
                         await self._controller.renew.remote(self._replica_id, self._options)
             except ray.exceptions.RayError as error:
                 logger.warning("the ingress controller does not answer (%s); trying again", type(error).__name__)
                 self._controller = None
-            except Exception:  # a replica whose heartbeat ended would be forgotten while it serves
+            except Exception:  # without heartbeats the lease of a serving replica would expire
                 logger.exception("the heartbeat of %s failed; trying again", self._replica_id)
 
 
+def wire_settings(deployment: Any, options: GrpcOptions) -> WireSettings:
+    """Return the settings of a replica's wire server.
+
+    Args:
+        deployment: Ray Serve's deployment or its configuration, with the limits of requests.
+        options: Options of the ingress.
+    """
+    return WireSettings(
+        max_ongoing_requests=deployment.max_ongoing_requests,
+        max_queued_requests=deployment.max_queued_requests,
+        request_timeout_s=options.request_timeout_s,
+        max_receive_message_length=options.max_receive_message_length,
+        max_metadata_bytes=options.max_metadata_bytes,
+        error_details=options.error_details,
+    )
+
+
 def _node() -> tuple[str, str]:
-    """Return this node's id, and the address by which other nodes reach it."""
+    """Return this node's id, and its address for other nodes."""
     node_id = ray.get_runtime_context().get_node_id()
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return node_id, next(str(node["NodeManagerAddress"]) for node in nodes if node["NodeID"] == node_id)
@@ -269,26 +278,26 @@ def replica_class(cls: Any) -> type[Any]:
 
     class GrpcReplica(cls):  # type: ignore[misc]  # the base is known at run time only
         async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray Serve awaits it
-            await _finish(super().__init__(*args, **kwargs))
+            await finish_hook(super().__init__(*args, **kwargs))
             self.__grpc_host = ReplicaHost(self, cls.__grpc_definition__)
             await self.__grpc_host.start()
 
         async def check_health(self) -> None:
             inherited = getattr(super(), "check_health", None)
             if inherited is not None:
-                await _call_hook(inherited)
+                await call_hook(inherited)
             await self.__grpc_host.ensure_registered()
 
-        async def _sdk_wake(self) -> None:
-            """Answer the request that had this replica started."""
+        async def _sdk_cold_start(self) -> None:
+            """Answer the request for which this replica was started."""
 
         async def record_autoscaling_stats(self) -> dict[str, float]:
             inherited = getattr(super(), "record_autoscaling_stats", None)
-            stats = {} if inherited is None else await _call_hook(inherited)
+            stats = {} if inherited is None else await call_hook(inherited)
             return {**stats, ONGOING_CALLS: self.__grpc_host.ongoing_calls}
 
         async def __del__(self) -> None:
-            # Not set when the constructor failed; Ray Serve calls this all the same.
+            # Not set if the constructor failed; Ray Serve calls this in any case.
             host = getattr(self, "_GrpcReplica__grpc_host", None)
             try:
                 if host is not None:
@@ -296,36 +305,30 @@ def replica_class(cls: Any) -> type[Any]:
             finally:
                 inherited = getattr(super(), "__del__", None)
                 if inherited is not None:
-                    await _finish(inherited())
+                    await finish_hook(inherited())
 
-    setattr(GrpcReplica, SERVED, tuple(service.full_name for service in cls.__grpc_definition__.services))
+    setattr(GrpcReplica, SERVED_SERVICES, tuple(service.full_name for service in cls.__grpc_definition__.services))
     GrpcReplica.__name__, GrpcReplica.__qualname__ = cls.__name__, cls.__qualname__
     GrpcReplica.__module__, GrpcReplica.__doc__ = cls.__module__, cls.__doc__
     return GrpcReplica
 
 
 def translate(error: BaseException) -> BaseException:
-    """Return the exception that decides the status of a call: what another deployment raised, out of Ray's wrapper."""
+    """Return the exception that decides the status of a call: the one of another deployment, without Ray's wrapper.
+
+    Ray Serve's own errors become an :class:`~sdk.errors.RpcError` with the status code that fits
+    (https://github.com/grpc/grpc/blob/master/doc/statuscodes.md).
+    """
     cause = error
     if isinstance(error, ray.exceptions.RayTaskError):
         cause = error.cause if isinstance(error.cause, BaseException) else error
     if isinstance(cause, BackPressureError):
         return RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(cause))
     if isinstance(cause, DeploymentUnavailableError):
-        # Its own text names the deployment and says nothing of it.
-        return RpcError(grpc.StatusCode.UNAVAILABLE, f"{cause} is not there: it failed to deploy, or was deleted")
+        # Its own text is only the deployment's name.
+        return RpcError(grpc.StatusCode.UNAVAILABLE, f"{cause} is not available: it failed to deploy, or was deleted")
     if isinstance(cause, ray.exceptions.RayActorError):
         return RpcError(grpc.StatusCode.UNAVAILABLE, str(cause))
     if isinstance(cause, RequestCancelledError):
         return RpcError(grpc.StatusCode.CANCELLED, str(cause))
     return cause
-
-
-async def _call_hook(hook: Callable[[], Any]) -> Any:
-    """Return what a hook of the user's class returns. As with Ray Serve, a plain function must not stop the loop."""
-    return await _finish(hook() if inspect.iscoroutinefunction(hook) else await asyncio.to_thread(hook))
-
-
-async def _finish(result: Any) -> Any:
-    """Return what a hook of the user's class returned; that of an ``async def`` one is awaited."""
-    return await result if inspect.isawaitable(result) else result

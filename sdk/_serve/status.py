@@ -1,4 +1,4 @@
-"""The state of everything that runs: Ray Serve's view of it, beside what the ingress routes to. Plain values."""
+"""Status of applications, deployments and proxies, combined from Ray Serve and the ingress. Plain values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ray.serve.schema import ApplicationStatus as ServeState
-from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]  # where Ray Serve's own status has it from
+from ray.serve.schema import ReplicaState  # type: ignore[attr-defined]  # it uses it without a re-export
 
 from sdk._ingress.envoy.listening import format_address
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStatus:
-    """One deployment: its state in Ray Serve, and what of it the ingress routes to.
+    """One deployment: its state in Ray Serve and in the ingress.
 
     Attributes:
         name: Its name.
-        state: Ray Serve's word for its state, ``"HEALTHY"``.
-        services: Full names of the proto services that it answers; empty when it is reached by handles only.
-        replicas: Replicas that Ray Serve counts as running.
+        state: Its state in Ray Serve's terms, ``"HEALTHY"``.
+        services: Full names of the proto services that it serves; empty when only handles reach it.
+        replicas: Number of replicas that Ray Serve counts as running.
         endpoints: Addresses of the replicas that the ingress routes to.
-        wakes: Whether it has no replica now and starts one when a call comes.
-        message: Ray Serve's message, when there is one.
+        message: Ray Serve's message; empty when it has none.
+        scaled_to_zero: True if it has no replica now and starts one on the next call.
     """
 
     name: str
@@ -37,17 +37,17 @@ class DeploymentStatus:
     replicas: int
     endpoints: tuple[str, ...]
     message: str = ""
-    wakes: bool = False
+    scaled_to_zero: bool = False
 
     @property
     def is_routed(self) -> bool:
-        """Whether the ingress routes to each of its replicas; true for one that is reached by handles only."""
+        """True if the ingress routes to each of its replicas, or if only handles reach it."""
         return not self.services or len(self.endpoints) == self.replicas
 
 
 @dataclass(frozen=True, slots=True)
 class ApplicationStatus:
-    """One application; ``state`` is Ray Serve's word, ``"RUNNING"``."""
+    """One application; ``state`` is in Ray Serve's terms, ``"RUNNING"``."""
 
     name: str
     state: str
@@ -61,11 +61,11 @@ class ProxyStatus:
 
     Attributes:
         node_id: Ray's id of its node.
-        address: Where its Envoy listens, ``"127.0.0.1:9000"``.
-        up_to_date: Whether its Envoy has acknowledged the newest routing table.
+        address: Address of its Envoy's listener, ``"127.0.0.1:9000"``.
+        up_to_date: True if its Envoy has acknowledged the newest routing table.
         envoy_pid: Envoy's process id, 0 while it does not run.
-        problem: What keeps it from serving, or from serving an application's newest state; else empty.
-        version: Version of the routing table that its Envoy acknowledged last; 0 before the first.
+        problem: The reason why it does not serve, or not with an application's newest state; else empty.
+        version: Version of the last routing table that its Envoy acknowledged; 0 before the first.
     """
 
     node_id: str
@@ -78,12 +78,13 @@ class ProxyStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that runs.
+    """Applications and proxies of the cluster.
 
     Attributes:
         applications: Sorted by name.
         proxies: Sorted by node; empty when the ingress does not run.
-        problem: Why the ingress does not run although applications do, where that is known.
+        problem: The reason why applications run without an ingress; empty if the ingress runs, or if the reason is not
+            known.
         version: Version of the newest routing table; it grows with each change. 0 when the ingress does not run.
     """
 
@@ -94,7 +95,7 @@ class Status:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether every application runs, and every proxy serves the newest table, with each replica of them in it."""
+        """True if all applications run, and all proxies serve the newest routing table with every replica in it."""
         return (
             bool(self.proxies)
             and all(
@@ -112,10 +113,10 @@ def combine(
     """Return the state of the applications and of the proxies.
 
     Args:
-        serving: What Ray Serve says of each application, by name.
-        ingress: What the controller says; None when the ingress does not run.
+        serving: Ray Serve's status of each application, by name.
+        ingress: The ingress controller's status; None when the ingress does not run.
     """
-    routed = {
+    routed_deployments = {
         (application.name, deployment.name): deployment
         for application in (ingress.snapshot.applications if ingress else ())
         for deployment in application.deployments
@@ -124,18 +125,16 @@ def combine(
     for name, overview in sorted(serving.items()):
         deployments = []
         for deployment_name, deployment in sorted(overview.deployments.items()):
-            known = routed.get((name, deployment_name))
+            routed = routed_deployments.get((name, deployment_name))
             deployments.append(
                 DeploymentStatus(
                     deployment_name,
                     deployment.status.value,
-                    known.services if known else (),
+                    routed.services if routed else (),
                     deployment.replica_states.get(ReplicaState.RUNNING, 0),
-                    tuple(format_address(endpoint.host, endpoint.port) for endpoint in known.endpoints)
-                    if known
-                    else (),
+                    tuple(format_address(each.host, each.port) for each in routed.endpoints) if routed else (),
                     deployment.message,
-                    known is not None and known.holds_calls,
+                    routed is not None and routed.holds_calls,
                 )
             )
         applications.append(ApplicationStatus(name, overview.status.value, tuple(deployments), overview.message))

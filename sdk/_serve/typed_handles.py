@@ -1,4 +1,4 @@
-"""Makes typed handles of the bound deployments that are given to a constructor whose parameters ask for them."""
+"""Replace bound deployments among constructor arguments by the typed handles that the parameters are annotated with."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from typing import Any
 
 from ray import serve
 
-from sdk._contract.annotations import Scope, Unresolved
-from sdk._contract.methods import generated_bases
+from sdk._contract.annotations import AnnotationScope, Unresolved
+from sdk._contract.implementations import generated_bases
 from sdk.errors import OptionsError
 from sdk.handles import ServiceHandle
 
-# Where an application keeps the class that it was bound from.
+# Attribute of an application: the class that it was bound from.
 _CLASS = "_grpc_class"
 _CONTAINERS = (list, tuple, dict)
 
 
-def mark(application: serve.Application, cls: type) -> serve.Application:
-    """Let an application know the class that it was bound from, and return it."""
+def remember_class(application: serve.Application, cls: type) -> serve.Application:
+    """Record the class that an application was bound from, and return the application."""
     setattr(application, _CLASS, cls)
     return application
 
 
 def with_typed_handles(cls: type, given: inspect.BoundArguments) -> None:
-    """Put typed handles in the place of bound deployments among the arguments of a constructor.
+    """Replace bound deployments among the arguments of a constructor by typed handles.
 
-    Where a parameter is annotated with a generated handle (or a union, list or dict of them), it gets one. Ray Serve
-    looks for bound deployments inside of what is given to a constructor: it finds them in these handles too.
+    A parameter that is annotated with a generated handle (or a union, list or dict of them) gets one. Ray Serve
+    searches constructor arguments for bound deployments and finds them inside these handles, too.
 
     Args:
         cls: The class.
-        given: The arguments of its constructor; they are changed.
+        given: The arguments of its constructor; changed in place.
 
     Raises:
         OptionsError: A parameter is a handle of a service that the given deployment does not serve.
     """
-    constructor: Any = cls.__init__  # type: ignore[misc]  # that of this very class
-    scope = Scope(inspect.unwrap(constructor), cls)
+    constructor: Any = cls.__init__  # type: ignore[misc]  # the constructor of this class, not of a subclass
+    scope = AnnotationScope(inspect.unwrap(constructor), cls)
     for name, parameter in given.signature.parameters.items():
         if name in given.arguments and parameter.annotation is not inspect.Parameter.empty:
             wanted = list(_types_in(scope, parameter.annotation))
             given.arguments[name] = _converted(given.arguments[name], wanted, f"{cls.__name__}.bind: {name}")
 
 
-def _types_in(scope: Scope, annotation: Any) -> Iterator[Any]:
+def _types_in(scope: AnnotationScope, annotation: Any) -> Iterator[Any]:
     annotation = scope.resolve(annotation)
     arguments = typing.get_args(annotation)
     if not arguments:
@@ -73,7 +73,7 @@ def _handle(application: serve.Application, wanted: list[Any], where: str) -> An
     for handle in handles:
         if cls is None or any(each.__grpc_service__ == handle.__grpc_service__ for each in own):
             return handle(application)
-    # A name that only type checkers can resolve names one of the deployment's own handles, if it is a handle at all.
+    # A name that only type checkers can resolve is one of the deployment's own handles, if it is a handle at all.
     for name in (each.name.rpartition(".")[2] for each in wanted if isinstance(each, Unresolved)):
         for handle in own:
             if handle.__name__ == name:
@@ -92,6 +92,6 @@ def _handles_of(cls: type) -> list[type[ServiceHandle]]:
         for base in generated_bases(cls)
         for value in vars(sys.modules[base.__module__]).values()
         if isinstance(value, type) and issubclass(value, ServiceHandle)
-        # The base of all handles has none.
+        # ServiceHandle itself has no service.
         if getattr(value, "__grpc_service__", None) is vars(base)["__grpc_shim__"].service
     ]

@@ -1,6 +1,6 @@
-"""What is looked at before an application is deployed: does it break clients of the version that runs now?
+"""Check an application before it is deployed: its classes, and changes that break clients of the running version.
 
-Replicas announce the descriptors of their services, and the ingress keeps them: they are what clients rely on.
+Replicas announce the descriptors of their services, and the ingress keeps them: clients rely on these.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from sdk._contract.class_rules import check_class
 from sdk._contract.definition import definition_of
-from sdk._contract.rules import check
 from sdk._protos.breaking.services import compare
-from sdk._protos.descriptors import Descriptors, describe
+from sdk._protos.descriptors import Descriptors, files_of_services
 from sdk._serve.deployed_classes import deployed_classes
 from sdk.errors import BreakingChangeError, Change, DefinitionError
 
@@ -26,15 +26,15 @@ logger = logging.getLogger("sdk.serve")
 
 
 def check_classes(application: Any) -> None:
-    """Check the classes of an application once more: they may have changed since they were decorated.
+    """Check the classes of an application again: they may have changed since they were decorated.
 
     Args:
-        application: What ``bind`` returned.
+        application: The result of ``bind``.
 
     Raises:
-        DefinitionError: Some do not fit their services; the error lists the problems of all.
+        DefinitionError: Some classes do not fit their services; the error lists the problems of all.
     """
-    found = {cls.__name__: problems for cls in deployed_classes(application) if (problems := check(cls))}
+    found = {cls.__name__: problems for cls in deployed_classes(application) if (problems := check_class(cls))}
     if found:
         raise DefinitionError(", ".join(found), [problem for problems in found.values() for problem in problems])
 
@@ -48,18 +48,18 @@ def check_update(
     *,
     allow_breaking: bool = False,
 ) -> None:
-    """Refuse an application that would break clients of the version that runs, and warn of what they may notice.
+    """Reject an update that would break clients of the running version, and warn of changes that they may notice.
 
     Args:
         name: The application's name.
-        application: What ``bind`` returned.
-        snapshot: What the ingress routes.
-        running: Names of the deployments that Ray Serve has under the application's name; none when none runs.
+        application: The result of ``bind``.
+        snapshot: The routing table of the ingress.
+        running: Names of the application's deployments in Ray Serve; empty if it does not run.
         fetch: Returns the serialized ``FileDescriptorSet`` of a digest, or None.
-        allow_breaking: Warn instead of refusing.
+        allow_breaking: Warn of breaking changes instead of rejecting them.
 
     Raises:
-        BreakingChangeError: It would break clients; the error lists every change that does.
+        BreakingChangeError: The update would break clients; the error lists every breaking change.
     """
     services = _services_of(application)
     if snapshot.route_by_service:
@@ -76,7 +76,7 @@ def check_update(
     if breaking and not allow_breaking:
         raise BreakingChangeError(name, breaking)
     if changes:
-        what = "changes that break clients of the version that runs" if breaking else "changes that clients may notice"
+        what = "changes that break clients of the running version" if breaking else "changes that clients may notice"
         listed = "".join(f"\n  - {change.severity}: {change}" for change in changes)
         logger.warning("application %r is updated with %s:%s", name, what, listed)
 
@@ -92,14 +92,14 @@ def _changes(
     deployed: Collection[Deployment],
     fetch: Callable[[str], bytes | None],
 ) -> list[Change]:
-    """Return what changes for the clients of each deployment; those may have been made from different protos."""
-    new = Descriptors(describe(services.values()), "the new version")
+    """Return the changes for clients of each deployment; deployments may come from different versions of a proto."""
+    new = Descriptors(files_of_services(services.values()), "the new version")
     changes: dict[Change, None] = {}
     for deployment in deployed:
         data = fetch(deployment.descriptors) if deployment.descriptors else None
         if data is None:
             logger.warning(
-                "deployment %r of application %r has not said what it serves: the update is not compared with it",
+                "deployment %r of application %r has not announced its services: the update is not compared with it",
                 deployment.name,
                 name,
             )
@@ -118,8 +118,8 @@ def _warn_of_shared_services(name: str, services: Collection[str], snapshot: Sna
         ]
         if others:
             logger.warning(
-                "application %r serves %s, and so does %s: calls of it without `application` metadata end NOT_FOUND, "
-                "although route_by_service is on → let clients name the application",
+                "application %r serves %s, and so does %s: calls of it without `application` metadata end with "
+                "NOT_FOUND, although route_by_service is on → clients must name the application",
                 name,
                 service,
                 ", ".join(map(repr, others)),

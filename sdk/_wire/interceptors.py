@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import grpc
 import grpc.aio
 
-from sdk._contract.methods import kind_of
+from sdk._contract.implementations import handler_kind
 from sdk._wire.answering import RequestMessages, send_stream
 from sdk._wire.frames import FrameError
 from sdk._wire.threads import ThreadContext, ThreadIterator, iterate_in_thread, run_in_thread
@@ -70,7 +70,7 @@ async def _answer(pipeline: Continuation, call: Call, route: Route) -> None:
             raise FrameError(_INTERNAL, "the request has no message")
         messages = behavior.decode_request(data)
     context = context_of(call)
-    is_async, is_generator = kind_of(behavior.function)
+    is_async, is_generator = handler_kind(behavior.function)
     answer = partial(behavior.function, messages, context)
     result = answer() if is_async or is_generator else await run_in_thread(call, answer)
     if isinstance(result, Awaitable):
@@ -135,7 +135,7 @@ def _innermost(route: Route) -> Any:
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[cardinality.client_streaming, cardinality.server_streaming]
-    is_async, _ = kind_of(route.handler)
+    is_async, _ = handler_kind(route.handler)
 
     async def invoke(request: Any, context: Any) -> Any:
         call = current_call()

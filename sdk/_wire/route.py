@@ -11,8 +11,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from sdk._contract.methods import kind_of
-from sdk._contract.wrappers import takes_context
+from sdk._contract.effective_signature import takes_context
+from sdk._contract.implementations import handler_kind
+from sdk._contract.responses import wrong_response
 from sdk._wire.answering import (
     answer_inflated,
     answer_stream_async,
@@ -23,10 +24,10 @@ from sdk._wire.answering import (
 from sdk._wire.compression import compressing
 from sdk._wire.frames import FrameError
 from sdk._wire.interceptors import intercept
-from sdk.errors import RpcError
 
 if TYPE_CHECKING:
     from sdk._wire.call import Call
+    from sdk.errors import RpcError
     from sdk.service import Method, MethodBinding
 
 _INTERNAL = grpc.StatusCode.INTERNAL
@@ -53,7 +54,7 @@ class Route:
         self.server_streaming = method.cardinality.server_streaming
         self.takes_context = takes_context(binding.handler)
         self.response_type = method.response
-        is_async, self.is_generator = kind_of(binding.handler)
+        is_async, self.is_generator = handler_kind(binding.handler)
         self._from_string: Any = method.request.FromString  # its type knows bytes only
         self.answer = _answer(method, is_async)
         self._inflating: Route | None = None
@@ -91,9 +92,7 @@ class Route:
 
     def wrong_type(self, value: Any, prefix: str = "") -> RpcError:
         """Return the error for a handler that answers with something else than its proto says."""
-        got = "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
-        expected = self.method.response.DESCRIPTOR.full_name
-        return RpcError(_INTERNAL, f"{self.label} returned {got}; the proto says {prefix}{expected}")
+        return wrong_response(self.method, self.label, value, prefix)
 
 
 def build_routes(

@@ -1,1 +1,1 @@
-"""The ``sdk`` command: one small module a command, loaded when it is called."""
+"""The ``sdk`` command: one module for each command, imported when it is called."""

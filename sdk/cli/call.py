@@ -11,28 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdk.cli.rpc.completing import complete_method
+from sdk.cli.rpc.method_completion import complete_method
 from sdk.cli.rpc.server_options import quieten_grpc, server_options
 from sdk.errors import ServerError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from sdk.cli.rpc.connection import Connection
-    from sdk.cli.rpc.json_messages import Messages
-    from sdk.cli.rpc.outcome import Outcome
+    from sdk.cli.rpc.connection import ServerConnection
+    from sdk.cli.rpc.json_messages import JsonCodec
+    from sdk.cli.rpc.outcome import CallOutcome
     from sdk.cli.rpc.schemas import Schema
     from sdk.service import Method
 
 _PATH = click.Path(path_type=Path)
 
-# What Ray Serve's gRPC guide has proxies say to a call without `application` metadata, where there are several.
+# Status message of the ingress for a call without `application` metadata if there are several applications; Ray Serve's
+# guide defines it: https://docs.ray.io/en/latest/serve/advanced-guides/grpc-guide.html
 _NO_APPLICATION = "Application metadata not set"
 _EXAMPLES = """\b
 Examples:
   sdk call localhost:9000 greet.Greeter/SayHello -d '{"name": "you"}'
   sdk call localhost:9000 SayHello --application greeter --timeout 2
-  sdk call localhost:9000 Chat -d -                 type a message a line
+  sdk call localhost:9000 Chat -d -                 (type one message on each line)
   sdk call https://example.com Greeter/SayHello -H 'authorization: Bearer …'
   sdk call localhost:9000 SayHello --protos protos/ -d @request.json
 """
@@ -45,16 +46,16 @@ Examples:
     "-d",
     "--data",
     metavar="JSON|@FILE|-",
-    help="The request: JSON objects, one after another for a stream; those of a file; or those that come on standard "
-    "input, each sent as soon as it is there.",
+    help="Request: a JSON object (several in a row for a stream), a file of them, or standard input, where each is "
+    "sent as soon as it arrives.",
 )
-@click.option("--model-id", metavar="ID", help="Model that the replica should have loaded.")
-@click.option("--request-id", metavar="ID", help="ID of the request in the server's logs; the server makes one.")
+@click.option("--model-id", metavar="ID", help="Prefer a replica that has loaded this model.")
+@click.option("--request-id", metavar="ID", help="ID of the request in the server's logs.  [default: the server's]")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Time for the call, after which it ends DEADLINE_EXCEEDED.  [default: any]",
+    help="Deadline of the call; after it, the status is DEADLINE_EXCEEDED.  [default: none]",
 )
 @server_options
 @click.option(
@@ -62,8 +63,8 @@ Examples:
     multiple=True,
     type=_PATH,
     metavar="PATH",
-    help="Take the types from proto files, folders of them, or a file of descriptors, and not from the server. May be "
-    "given several times.",
+    help="Read the types from proto files, folders of them, or a file of descriptors instead of the server. "
+    "Repeatable.",
 )
 @click.option(
     "-I",
@@ -71,10 +72,10 @@ Examples:
     multiple=True,
     type=_PATH,
     metavar="DIR",
-    help="Folder to look for imported protos in. May be given several times.",
+    help="Search DIR for imported protos. Repeatable.",
 )
-@click.option("--allow-unknown-fields", is_flag=True, help="Leave out of the request what its message does not have.")
-@click.option("--emit-defaults", is_flag=True, help="Print fields that have their default value too.")
+@click.option("--allow-unknown-fields", is_flag=True, help="Ignore fields of the request that its message lacks.")
+@click.option("--emit-defaults", is_flag=True, help="Also print fields that have their default value.")
 @click.option("--proto-names", is_flag=True, help="Print fields by their names in the proto, not in lowerCamelCase.")
 @click.option(
     "--pretty/--compact",
@@ -83,29 +84,29 @@ Examples:
     help="Print a message on several lines or on one.  [default: several in a terminal]",
 )
 @click.option("--json", "wants_json", is_flag=True, help="Print one JSON object with messages, status and metadata.")
-@click.option("-v", "--verbose", is_flag=True, help="Print on stderr what is called, and the initial metadata.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print the method and the initial metadata, on stderr.")
 def call(target: str, method: str, data: str | None, **options: Any) -> None:
-    """Call METHOD of the server at TARGET and print what it answers, a JSON object for each message.
+    """Call METHOD of the server at TARGET and print each response message as JSON.
 
-    TARGET is HOST:PORT, or https://HOST:PORT for TLS. METHOD is pkg.Service/Method, or as much of its end as is
-    unambiguous. What the server serves is asked by reflection, unless --protos tells it. Without -d, the request is an
-    empty message, or a stream without messages.
+    TARGET is HOST:PORT, or https://HOST:PORT for TLS. METHOD is pkg.Service/Method, or its end if that is unambiguous.
+    The types come from the server's reflection, or from --protos. Without -d, the request is an empty message, or a
+    stream without messages.
 
-    The messages go to stdout; the status, trailing metadata and `google.rpc` details to stderr.
+    Messages go to stdout; the status, trailing metadata and `google.rpc` details go to stderr.
 
-    Exits with 0 when the status is OK, 1 when it is another one, 2 when there was no call: wrong data, no such method,
-    no such server. Ctrl-C cancels the call and exits with 130.
+    Exit codes: 0 the status is OK; 1 it is another status; 2 no call was made: invalid data, unknown method, or
+    unreachable server; 130 Ctrl-C, which cancels the call.
     """
     quieten_grpc()
     from sdk.cli.rpc.connection import connect
-    from sdk.cli.rpc.json_messages import Messages
+    from sdk.cli.rpc.json_messages import JsonCodec
     from sdk.cli.rpc.symbols import as_method, find_method
 
     local = _local_schema(options)
     connection = connect(target, options)
     with connection.client:
         descriptor, descriptors = find_method(local or _server_schema(connection), method)
-        messages = Messages(
+        messages = JsonCodec(
             _with_error_details(descriptors.pool),
             emit_defaults=options["emit_defaults"],
             proto_names=options["proto_names"],
@@ -121,21 +122,21 @@ def call(target: str, method: str, data: str | None, **options: Any) -> None:
 def _local_schema(options: dict[str, Any]) -> Schema | None:
     if not options["protos"]:
         if options["proto_path"]:
-            raise click.UsageError("-I is for --protos.")
+            raise click.UsageError("-I needs --protos.")
         return None
     from sdk.cli.rpc.schemas import FileSchema
 
     return FileSchema(options["protos"], options["proto_path"], "--protos")
 
 
-def _server_schema(connection: Connection) -> Schema:
+def _server_schema(connection: ServerConnection) -> Schema:
     from sdk.cli.rpc.schemas import ServerSchema
 
-    return ServerSchema(connection, "Give its protos, or descriptors of them, with --protos PATH.")
+    return ServerSchema(connection, "Give its protos or descriptors with --protos PATH.")
 
 
 def _with_error_details(pool: Any) -> Any:
-    """Add the messages of ``google.rpc`` that statuses hold to a pool, where its files do not have them."""
+    """Return a pool with the messages of ``google.rpc`` for details of a status added, if its files lack them."""
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
     from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # it has no types
 
@@ -152,18 +153,18 @@ def _with_error_details(pool: Any) -> Any:
             pool.AddSerializedFile(duration.SerializeToString())
         file = FileDescriptorProto()
         error_details_pb2.DESCRIPTOR.CopyToProto(file)
-        with contextlib.suppress(TypeError):  # the files have others of these names: they are what the server means
+        with contextlib.suppress(TypeError):  # the server's files define other messages of these names
             pool.AddSerializedFile(file.SerializeToString())
     return pool
 
 
-def _requests(data: str | None, method: Method, messages: Messages) -> Iterator[Message]:
-    """Return the request messages; all are read before the call unless they are to be sent as they come."""
+def _requests(data: str | None, method: Method, messages: JsonCodec) -> Iterator[Message]:
+    """Return the request messages. All are read before the call, except those of a stream from standard input."""
     from sdk.cli.rpc.json_messages import check_required
     from sdk.cli.rpc.requests import STDIN, given_messages, is_terminal_input, messages_from_stdin
 
     if data in STDIN and is_terminal_input():
-        click.echo(click.style("Type messages as JSON; Ctrl-D ends them.", dim=True), err=True)
+        click.echo(click.style("Type messages as JSON; press Ctrl-D to end the stream.", dim=True), err=True)
 
     def read(value: Any) -> Message:
         return messages.read(value, method.request)
@@ -172,7 +173,7 @@ def _requests(data: str | None, method: Method, messages: Messages) -> Iterator[
         return messages_from_stdin(read) if data in STDIN else iter(given_messages(data, read))
     given = given_messages(data, read)
     if len(given) > 1:
-        raise click.BadParameter(f"{method.path[1:]} takes one message, and there are {len(given)}.", param_hint="-d")
+        raise click.BadParameter(f"{method.path[1:]} takes one message, not {len(given)}.", param_hint="-d")
     if not given:
         given = [method.request()]
         check_required(given[0], "-d")
@@ -180,17 +181,17 @@ def _requests(data: str | None, method: Method, messages: Messages) -> Iterator[
 
 
 def _call(
-    connection: Connection,
+    connection: ServerConnection,
     method: Method,
     requests: Iterator[Message],
-    messages: Messages,
+    messages: JsonCodec,
     options: dict[str, Any],
 ) -> bool:
-    """Make the call, print what comes, and return whether it succeeded."""
-    from sdk.cli.rpc.calling import Call
+    """Make the call, print the response, and return whether the call succeeded."""
+    from sdk.cli.rpc.client_call import ClientCall
     from sdk.cli.rpc.outcome import as_json, as_lines, metadata_lines
 
-    def tell_start(initial: Any) -> None:
+    def show_initial_metadata(initial: Any) -> None:
         for line in (click.style("Initial metadata:", bold=True), *metadata_lines(initial)):
             click.echo(line, err=True)
 
@@ -198,12 +199,13 @@ def _call(
     if options["verbose"]:
         kind = method.cardinality.value.replace("_", "-")
         click.echo(f"Calling {method.path[1:]} ({kind}) at {connection.target}", err=True)
-    calling = Call(connection.client, method, requests, arguments, started=tell_start if options["verbose"] else None)
+    started = show_initial_metadata if options["verbose"] else None
+    client_call = ClientCall(connection.client, method, requests, arguments, started)
     shown: list[Any] = []
     write = shown.append if options["wants_json"] else _writer(messages, options["is_pretty"])
-    for message in calling.responses():
+    for message in client_call.responses():
         write(messages.as_dict(message) if options["wants_json"] else message)
-    outcome = calling.outcome
+    outcome = client_call.outcome
     if options["wants_json"]:
         from sdk.cli.rpc.json_messages import dumps
 
@@ -214,21 +216,23 @@ def _call(
     return outcome.is_ok
 
 
-def _hints(connection: Connection, method: Method, outcome: Outcome, options: dict[str, Any]) -> Iterator[str]:
-    """Yield what to do about a status that the ingress gives to calls without an application."""
+def _hints(
+    connection: ServerConnection, method: Method, outcome: CallOutcome, options: dict[str, Any]
+) -> Iterator[str]:
+    """Yield the remedy for the status that the ingress returns for a call without an application."""
     if options["application"] is not None or not outcome.details.startswith(_NO_APPLICATION):
         return
     from sdk.cli.rpc.listing import applications
 
     service = method.path.split("/")[1]
     serving: list[str] = []
-    with contextlib.suppress(ServerError):  # then there is no hint; the status is what counts
+    with contextlib.suppress(ServerError):  # the hint is optional; the status was shown
         serving += (name for name, services in applications(connection).items() if service in services)
     if serving:
         yield f"Give --application: {service} is served by {', '.join(serving)}."
 
 
-def _writer(messages: Messages, is_pretty: bool | None) -> Callable[[Any], None]:
+def _writer(messages: JsonCodec, is_pretty: bool | None) -> Callable[[Any], None]:
     is_terminal = sys.stdout.isatty()
     indent = 2 if (is_terminal if is_pretty is None else is_pretty) else None
     if not is_terminal or os.environ.get("NO_COLOR"):

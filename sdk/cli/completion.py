@@ -1,4 +1,4 @@
-"""``sdk completion``: the script that lets a shell complete ``sdk`` commands."""
+"""``sdk completion``: print the script that lets a shell complete ``sdk`` commands."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import ClassVar
 import click
 from click.shell_completion import BashComplete, add_completion_class, get_completion_class, split_arg_string
 
-#: The environment variable by which a shell asks what it may offer; click derives it from the program's name.
+#: The environment variable by which a shell requests completions; click derives it from the program's name.
 VARIABLE = "_SDK_COMPLETE"
 
 _EXAMPLES = """\b
 Examples:
-  eval "$(sdk completion bash)"                             in ~/.bashrc
-  eval "$(sdk completion zsh)"                              in ~/.zshrc, after compinit
+  eval "$(sdk completion bash)"                             (in ~/.bashrc)
+  eval "$(sdk completion zsh)"                              (in ~/.zshrc, after compinit)
   sdk completion fish > ~/.config/fish/completions/sdk.fish
 """
 
 
 @add_completion_class
 class LineBashComplete(BashComplete):
-    """Completion for bash that is told the line as it was typed.
+    """Completion for bash that receives the whole line.
 
-    Bash cuts words at colons too, so what it calls a word is not one of ours where HOST:PORT or MODULE:NAME stand.
+    Bash also splits words at colons, so its words differ from our arguments HOST:PORT and MODULE:NAME.
     """
 
     source_template: ClassVar[str] = BashComplete.source_template.replace(
@@ -31,14 +31,14 @@ class LineBashComplete(BashComplete):
     )
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Return the words before the one that is completed, and what there is of that one."""
+        """Return the words before the one to complete, and the typed part of that one."""
         line = os.environ["COMP_LINE"]
         words = split_arg_string(line)[1:]
         incomplete = words.pop() if words and not line[-1].isspace() else ""
         return words, incomplete
 
     def format_completion(self, item: click.shell_completion.CompletionItem) -> str:
-        """Return what bash gets: of a word with a colon, only what stands behind it."""
+        """Return a completion as bash expects it: for a word with a colon, only the text after the colon."""
         line = os.environ["COMP_LINE"]
         _, incomplete = self.get_completion_args()
         typed, colon, _ = incomplete.rpartition(":")
@@ -53,7 +53,7 @@ class LineBashComplete(BashComplete):
 def completion(context: click.Context, shell: str) -> None:
     """Print the script that lets SHELL complete commands, options, and the METHOD of `sdk call`.
 
-    METHOD is completed by what the server tells by reflection, if it answers within a second.
+    The completions of METHOD come from the server's reflection, if it answers within one second.
     """
     kind = get_completion_class(shell)
     assert kind is not None

@@ -1,4 +1,4 @@
-"""Descriptors from files: proto files and folders of them, compiled, and files of descriptors."""
+"""Descriptors from proto files, which are compiled, and from files of descriptors."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _GZIP = b"\x1f\x8b"
 
 
 def read_descriptors(paths: Sequence[Path], includes: Sequence[Path], option: str) -> FileDescriptorSet:
-    """Return the files that some paths mean, with all that they import; one file may be there twice.
+    """Return the descriptors of proto files with all that they import. A file may be in the result twice.
 
     Args:
         paths: Proto files, folders of them, and files of descriptors (``protoc --descriptor_set_out``, a buf image).
-        includes: Folders to look for imported protos in, besides those of ``pyproject.toml``.
-        option: How the user gave them, for messages: ``"--against"``.
+        includes: Folders to look for imported protos in, in addition to those of ``pyproject.toml``.
+        option: The option of the command line that gave them, for messages: ``"--against"``.
 
     Raises:
-        OptionsError: One can't be read or compiled.
+        OptionsError: A file can't be read or compiled.
     """
     for path in paths:
         if not path.exists():
-            raise OptionsError(f"{option} {path}: there is no such file or folder")
+            raise OptionsError(f"{option} {path}: no such file or folder")
     found = FileDescriptorSet()
     protos = [path for path in paths if path.is_dir() or path.suffix == ".proto"]
     if protos:
@@ -40,23 +40,23 @@ def read_descriptors(paths: Sequence[Path], includes: Sequence[Path], option: st
 
 
 def _read(path: Path, option: str) -> FileDescriptorSet:
-    what = f"{option} {path}".strip()
+    source = f"{option} {path}".strip()
     try:
         data = path.read_bytes()
         files = FileDescriptorSet.FromString(gzip.decompress(data) if data.startswith(_GZIP) else data)
     except (OSError, EOFError, zlib.error) as error:
-        raise OptionsError(f"{what}: it can't be read: {error}") from None
+        raise OptionsError(f"{source}: can't be read: {error}") from None
     except DecodeError:
         files = FileDescriptorSet()
     if not files.file or not all(file.name for file in files.file):
         raise OptionsError(
-            f"{what}: it holds no descriptors; make it with `protoc --include_imports --descriptor_set_out`"
+            f"{source}: not a file of descriptors; make one with `protoc --include_imports --descriptor_set_out`"
         )
     return files
 
 
 def _compiled(paths: Sequence[Path], includes: Sequence[Path], option: str) -> FileDescriptorSet:
-    # Imported here: the other ways need no compiler.
+    # Imported here: files of descriptors need no compiler.
     try:
         from codegen import compile as compiler
         from codegen import config, sources
@@ -71,5 +71,5 @@ def _compiled(paths: Sequence[Path], includes: Sequence[Path], option: str) -> F
             protoc.read()
             return FileDescriptorSet.FromString(protoc.descriptors())
     except CodegenError as error:
-        what = f"{option} {' '.join(map(str, paths))}".strip()
-        raise OptionsError("\n".join([f"{what}: {error}", *error.details])) from None
+        source = f"{option} {' '.join(map(str, paths))}".strip()
+        raise OptionsError("\n".join([f"{source}: {error}", *error.details])) from None

@@ -1,4 +1,4 @@
-"""How commands find their Ray cluster."""
+"""Connection of a command to its Ray cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 
-from sdk.cli.ray_reaper import Guard
+from codegen.console import one_line
+from sdk.cli.ray_reaper import RayReaper
 from sdk.errors import ClusterError
 
 _REACH_S = 5.0
@@ -28,10 +29,10 @@ def connect_or_start(
     Args:
         address: The cluster's address, or ``"local"`` for a new one; None for ``RAY_ADDRESS``, then for one that runs
             on this machine, then for a new one.
-        cleanup: Gets what must be undone at the end.
-        report: Gets a line of progress.
-        check_before_start: Called before a local Ray is started, which takes seconds; raises what speaks against it.
-        has_spare_room: Whether a local Ray counts each CPU twice, so that a second version fits beside the first.
+        cleanup: Receives the callbacks that undo this at the end.
+        report: Receives each line of progress.
+        check_before_start: Called before a local Ray is started, which takes seconds; raises an error to prevent that.
+        has_spare_room: Whether a local Ray counts each CPU twice, so that two versions fit at the same time.
 
     Returns:
         Whether a local Ray was started.
@@ -41,10 +42,10 @@ def connect_or_start(
     """
     import ray
 
-    guard = Guard()
-    cleanup.callback(guard.finish)
+    reaper = RayReaper()
+    cleanup.callback(reaper.reap)
     cleanup.callback(ray.shutdown)
-    cleanup.callback(report, "Ending …")  # seen when the start is interrupted
+    cleanup.callback(report, "Shutting down Ray …")  # visible if the start is interrupted
     named = address or os.environ.get("RAY_ADDRESS")
     if named != "local":
         report(f"Connecting to Ray at {named} …" if named else "Looking for Ray …")
@@ -56,7 +57,7 @@ def connect_or_start(
                 raise
     check_before_start()
     report("Starting a local Ray …")
-    guard.begin()
+    reaper.start()
     try:
         with _sigterm_interrupts():
             ray.init(
@@ -66,18 +67,18 @@ def connect_or_start(
                 logging_level=logging.WARNING,
             )
     except (RuntimeError, OSError, ValueError) as error:
-        raise ClusterError(f"A local Ray can't be started: {_one_line(error)}") from None
+        raise ClusterError(f"A local Ray can't be started: {one_line(error)}") from None
     finally:
-        guard.watch()  # also when the start failed amid its processes
+        reaper.stop_tracking()  # also if the start failed after it started some processes
     return True
 
 
-def connect(address: str | None, *, tells_path: bool = True) -> None:
-    """Connect to a cluster that runs.
+def connect(address: str | None, *, sets_path: bool = True) -> None:
+    """Connect to a running cluster.
 
     Args:
         address: The cluster's address; None for ``RAY_ADDRESS``, then for one that runs on this machine.
-        tells_path: Whether Ray's processes must be told where our modules are.
+        sets_path: Whether to set ``PYTHONPATH`` of Ray's processes so that they find our modules.
 
     Raises:
         ClusterError: No cluster runs, or it can't be reached.
@@ -87,7 +88,7 @@ def connect(address: str | None, *, tells_path: bool = True) -> None:
     named = address or os.environ.get("RAY_ADDRESS")
     if named and named != "auto":
         _check_reachable(named)
-    # Ray Serve's controller may belong to another program that was started elsewhere: say where our modules are.
+    # Another program may have started Ray Serve's controller in another folder, so set the path of our modules.
     path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if part)
     try:
         with _sigterm_interrupts():
@@ -95,20 +96,20 @@ def connect(address: str | None, *, tells_path: bool = True) -> None:
                 address=named or "auto",
                 log_to_driver=False,
                 logging_level=logging.WARNING,
-                runtime_env={"env_vars": {"PYTHONPATH": path}} if tells_path else None,
+                runtime_env={"env_vars": {"PYTHONPATH": path}} if sets_path else None,
             )
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        what = f"Ray at {named} can't be reached" if named else "No Ray cluster runs here"
-        raise ClusterError(f"{what}: {_one_line(error)}") from None
+        problem = f"Ray at {named} can't be reached" if named else "No Ray cluster is running on this machine"
+        raise ClusterError(f"{problem}: {one_line(error)}") from None
 
 
 @contextlib.contextmanager
 def quiet_logs() -> Iterator[None]:
-    """Keep Ray's and Ray Serve's progress reports out of the view; warnings and the application's output stay."""
+    """Hide the progress logs of Ray and Ray Serve; show their warnings and the application's output."""
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # That a new local Ray wants tokens, which is as it should be, is said as a warning.
+    # Ray logs a warning that a new local cluster requires tokens, which is intended.
     tokens = logging.getLogger("ray._private.authentication.authentication_token_setup")
     tokens.addFilter(_is_problem)
     try:
@@ -123,25 +124,21 @@ def _is_problem(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """Make SIGTERM a KeyboardInterrupt also where Ray has its own handler already, which exits with the number."""
+    """Turn SIGTERM into KeyboardInterrupt if Ray has installed its own handler, which exits with the signal number."""
     try:
         yield
-    except SystemExit as ended:
-        if ended.code != signal.SIGTERM:
+    except SystemExit as exited:
+        if exited.code != signal.SIGTERM:
             raise
         raise KeyboardInterrupt from None
 
 
 def _check_reachable(address: str) -> None:
-    """Try the address first: Ray itself tries for a minute, and then ends the process."""
+    """Connect to the address first: Ray would retry for a minute, and then end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
-        raise ClusterError(f"{address!r} is no address of a Ray cluster; give HOST:PORT, such as 127.0.0.1:6379.")
+        raise ClusterError(f"{address!r} is not the address of a Ray cluster; give HOST:PORT, such as 127.0.0.1:6379.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
     except OSError as error:
         raise ClusterError(f"Ray at {address} can't be reached: {error.strerror or error}.") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

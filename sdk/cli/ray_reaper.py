@@ -1,7 +1,7 @@
-"""A process that ends what is left of the local Ray that a command started, when the command itself can't.
+"""A helper process that ends the rest of a local Ray that a command started, even if the command is killed.
 
-Ray's processes end with the process that started them, but for its agents: when everything else was killed, they look
-for it for a minute. No other Ray is touched: the processes are known by their ids and start times.
+Ray's processes end with the process that started them, except its agents: if everything else was killed, they try to
+reach it for a minute. No other Ray is affected: processes are identified by their ids and start times.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import contextlib
 import subprocess
 import sys
 
-# Looks for what descends from the command, time and again until the command says that all of it is there. Then it waits
-# until the command says that it is done, or is gone; gives Ray some seconds, and kills what is left.
+# Tracks the descendants of the command until the command reports (`w`) that all of Ray has started. Then it waits until
+# the command reports (`d`) that it is done, or has exited; it gives Ray some seconds to end, and kills the rest.
 _PROGRAM = """
 import os, select, signal, time
 
@@ -28,7 +28,7 @@ def processes():
             if fields[0] != "Z":
                 yield int(name), int(fields[1]), fields[19]
 
-def look():
+def track():
     there = list(processes())
     starts = {pid: start for pid, _, start in there}
     found = {pid for pid, start in known.items() if starts.get(pid) == start}
@@ -44,42 +44,42 @@ def look():
                 pending.append(pid)
     known.update((pid, starts[pid]) for pid in found if pid != command)
 
-said = b""
-look()
+message = b""
+track()
 os.write(1, b"b")
-while not said:
-    look()
+while not message:
+    track()
     if select.select([0], [], [], 0.2)[0]:
-        said = os.read(0, 1)
-        if not said:
+        message = os.read(0, 1)
+        if not message:
             break
-if said == b"w":
-    look()
+if message == b"w":
+    track()
     os.write(1, b"w")
-    said = os.read(0, 1)
-deadline = time.monotonic() + (2.0 if said == b"d" else 5.0)
-look()
+    message = os.read(0, 1)
+deadline = time.monotonic() + (2.0 if message == b"d" else 5.0)
+track()
 while known and time.monotonic() < deadline:
     time.sleep(0.05)
-    look()
+    track()
 for pid in known:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
 """
-_PATIENCE_S = 10.0
+_REAP_TIMEOUT_S = 10.0
 
 
-class Guard:
-    """Watches this process and those that it starts.
+class RayReaper:
+    """Tracks the processes that this process starts, and ends them.
 
     Example:
-        >>> guard = Guard()
-        >>> guard.begin()
+        >>> reaper = RayReaper()
+        >>> reaper.start()
         >>> child = subprocess.Popen(["sleep", "60"])
-        >>> guard.watch()
-        >>> guard.finish()
+        >>> reaper.stop_tracking()
+        >>> reaper.reap()
         >>> child.wait()
         -9
     """
@@ -87,24 +87,24 @@ class Guard:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def begin(self) -> None:
-        """Begin to look for processes that descend from this one; what is there already is found at once."""
+    def start(self) -> None:
+        """Start to track the descendants of this process, including those that exist already."""
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # what is sent to the command's process group does not reach it
+            start_new_session=True,  # signals to the command's process group do not reach it
         )
         self._wait(self._process)
 
-    def watch(self) -> None:
-        """Look for the last time: what this process starts from now on is its own affair."""
+    def stop_tracking(self) -> None:
+        """Track for the last time: processes that this one starts from now on are not reaped."""
         if self._process is None:
-            self.begin()
+            self.start()
         assert self._process is not None
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # somebody has killed it
+        with contextlib.suppress(BrokenPipeError):  # it was killed
             self._process.stdin.write(b"w")
             self._process.stdin.flush()
         self._wait(self._process)
@@ -114,8 +114,8 @@ class Guard:
         assert process.stdout is not None
         process.stdout.read(1)
 
-    def finish(self) -> None:
-        """End what is left of those processes now, and the guard."""
+    def reap(self) -> None:
+        """End the tracked processes that are left, and the helper process."""
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.communicate(b"d", timeout=_PATIENCE_S)
+                self._process.communicate(b"d", timeout=_REAP_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""``sdk services``: what a gRPC server, or a proto, has to offer."""
+"""``sdk services``: list or describe the services of a gRPC server or a proto."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
     from sdk._protos.descriptors import Descriptors
-    from sdk.cli.rpc.connection import Connection
+    from sdk.cli.rpc.connection import ServerConnection
     from sdk.cli.rpc.schemas import Schema
 
 _PATH = click.Path(path_type=Path)
 _EXAMPLES = """\b
 Examples:
   sdk services localhost:9000
-  sdk services localhost:9000 greet.HelloRequest     as the text of a proto
+  sdk services localhost:9000 greet.HelloRequest     (as proto source)
   sdk services localhost:9000 --json | jq -r '.services[].name'
   sdk services protos/ Greeter
 """
@@ -30,8 +30,8 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("target", metavar="TARGET")
 @click.argument("name", required=False)
-@click.option("--all", "shows_all", is_flag=True, help="List the server's own services too: health, reflection, …")
-@click.option("--template", is_flag=True, help="Print JSON with every field of the message NAME, to be edited.")
+@click.option("--all", "shows_all", is_flag=True, help="Also list built-in services: health, reflection, …")
+@click.option("--template", is_flag=True, help="Print JSON with every field of the message NAME, as a template.")
 @click.option("--json", "wants_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--descriptor-set-out",
@@ -46,22 +46,21 @@ Examples:
     multiple=True,
     type=_PATH,
     metavar="DIR",
-    help="Folder to look for imported protos in, when TARGET is a proto. May be given several times.",
+    help="Search DIR for imported protos, if TARGET is a proto. Repeatable.",
 )
 def services(target: str, name: str | None, **options: Any) -> None:
-    """List the services of TARGET with their methods; or print what NAME is, as the text of a proto.
+    """List the services of TARGET with their methods, or print the definition of NAME as proto source.
 
     TARGET is HOST:PORT of a server with reflection, or https://HOST:PORT for TLS; a proto file or a folder of them; or
-    a file of descriptors. NAME is a service, a method, a message or an enum, or as much of the end of its name as is
-    unambiguous.
+    a file of descriptors. NAME is a service, method, message or enum, or the end of its name if that is unambiguous.
 
-    Exits with 0, or with 2 when there is no such server or name.
+    Exit codes: 0 success; 2 the server can't be reached, or the name does not exist.
     """
     quieten_grpc()
     if options["template"] and name is None:
         raise click.UsageError("--template needs the NAME of a message.")
     if options["descriptor_set_out"] is not None and name is not None:
-        raise click.UsageError("--descriptor-set-out takes all services; leave NAME out.")
+        raise click.UsageError("--descriptor-set-out writes all services; omit NAME.")
     path = Path(target)
     if path.exists():
         from sdk.cli.rpc.schemas import FileSchema
@@ -69,26 +68,26 @@ def services(target: str, name: str | None, **options: Any) -> None:
         _show(FileSchema([path], options["proto_path"], ""), None, name, options)
         return
     if options["proto_path"]:
-        raise click.UsageError("-I is for a TARGET that is a proto.")
+        raise click.UsageError("-I needs a TARGET that is a proto.")
     if not re.search(r"[:.]", target) or target.endswith(".proto"):
-        raise OptionsError(f"{target}: there is no such file or folder, and it is no HOST:PORT")
+        raise OptionsError(f"{target}: neither an existing file or folder, nor HOST:PORT")
     from sdk.cli.rpc.connection import connect
     from sdk.cli.rpc.schemas import ServerSchema
 
     connection = connect(target, options)
     with connection.client:
-        schema = ServerSchema(connection, "Give its protos, or descriptors of them, as TARGET.")
+        schema = ServerSchema(connection, "Give its protos or descriptors as TARGET.")
         _show(schema, connection, name, options)
 
 
-def _show(schema: Schema, server: Connection | None, name: str | None, options: Mapping[str, Any]) -> None:
-    """Print, or write, what was asked for.
+def _show(schema: Schema, server: ServerConnection | None, name: str | None, options: Mapping[str, Any]) -> None:
+    """Print or write what the command line asks for.
 
     Args:
-        schema: What describes the services.
-        server: The server that has them; None for files.
-        name: What to describe; None for the services.
-        options: The command's.
+        schema: The descriptors.
+        server: The server; None for files.
+        name: The name to describe; None to list the services.
+        options: The options of the command.
     """
     from sdk.cli.rpc.symbols import describe_all, is_built_in
 
@@ -105,7 +104,9 @@ def _show(schema: Schema, server: Connection | None, name: str | None, options: 
     from sdk.cli.rpc import listing
     from sdk.cli.rpc.json_messages import dumps
 
-    services = {each: listing.Listed() for each in names} if server is None else listing.listed(server, names)
+    services = (
+        {each: listing.ServiceInfo() for each in names} if server is None else listing.service_infos(server, names)
+    )
     if options["wants_json"]:
         click.echo(dumps(listing.as_json(services, descriptors, problems), indent=2))
         return
@@ -128,21 +129,21 @@ def _write(descriptors: Descriptors, names: list[str], schema: Schema, out: Path
 def _described(
     schema: Schema, descriptors: Descriptors, names: list[str], name: str, options: Mapping[str, Any]
 ) -> str:
-    from sdk.cli.rpc.describing import describe, kind_of, template_of
+    from sdk.cli.rpc.descriptions import describe, kind_of, template_of
     from sdk.cli.rpc.json_messages import dumps
     from sdk.cli.rpc.symbols import find_symbol
 
     symbol = find_symbol(descriptors, names, name, schema.source)
     if options["template"]:
         if kind_of(symbol) != "message":
-            raise OptionsError(f"--template: {symbol.full_name} is no message, it is a {kind_of(symbol)}")
+            raise OptionsError(f"--template: {symbol.full_name} is a {kind_of(symbol)}, not a message")
         return dumps(template_of(symbol), indent=2)
     text = describe(symbol, descriptors)
     if options["wants_json"]:
         return dumps(
             {"name": symbol.full_name, "kind": kind_of(symbol), "file": _file(symbol), "proto": text}, indent=2
         )
-    return f"// {symbol.full_name}, a {kind_of(symbol)} of {descriptors.place(symbol)}\n{text}"
+    return f"// {symbol.full_name}, a {kind_of(symbol)} of {descriptors.location(symbol)}\n{text}"
 
 
 def _file(symbol: Any) -> str:

@@ -1,4 +1,4 @@
-"""``sdk shutdown``: end every application and the ingress."""
+"""``sdk shutdown``: shut down every application and the ingress."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import click
 
 @click.command(epilog="\b\nExamples:\n  sdk shutdown\n  sdk shutdown --address 10.0.0.5:6379")
 @click.option(
-    "--address", default=None, metavar="HOST:PORT", help="Ray cluster.  [default: RAY_ADDRESS, or one that runs here]"
+    "--address", default=None, metavar="HOST:PORT", help="Ray cluster.  [default: RAY_ADDRESS, or a local cluster]"
 )
 def shutdown(address: str | None) -> None:
-    """Shut down every application, Ray Serve and the ingress on a cluster. Calls in flight finish first; Ray stays.
+    """Shut down every application, Ray Serve and the ingress. Calls in flight finish first; Ray keeps running.
 
-    Exits with 0, or with 1 when there is no cluster.
+    Exit codes: 0 success; 1 no cluster was found.
     """
     from rich.console import Console
 
@@ -22,4 +22,4 @@ def shutdown(address: str | None) -> None:
     with Console(stderr=True).status("Shutting down …"):
         connect(address)
         shut_down()
-    click.echo("Everything is shut down; Ray still runs.")
+    click.echo("Applications, Ray Serve and the ingress are shut down. Ray is still running.")

@@ -1,4 +1,4 @@
-"""``sdk status``: how the applications and the proxies are."""
+"""``sdk status``: show applications, deployments and proxies."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import click
 @click.command(epilog="\b\nExamples:\n  sdk status\n  sdk status --json | jq .healthy")
 @click.option("--json", "wants_json", is_flag=True, help="Print one JSON object.")
 @click.option(
-    "--address", default=None, metavar="HOST:PORT", help="Ray cluster.  [default: RAY_ADDRESS, or one that runs here]"
+    "--address", default=None, metavar="HOST:PORT", help="Ray cluster.  [default: RAY_ADDRESS, or a local cluster]"
 )
 def status(wants_json: bool, address: str | None) -> None:
     """Show applications, deployments and proxies.
 
-    Exits with 0 when all are healthy, 1 when something is not, when nothing runs, or when there is no cluster.
+    Exit codes: 0 everything is healthy; 1 something is unhealthy, nothing is running, or no cluster was found.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""How the state of applications and proxies is shown: as tables in a terminal, as plain lines in a pipe, as JSON."""
+"""Presentation of the status: tables for a terminal, plain lines for a pipe, and JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from codegen.console import count, one_line
 
 if TYPE_CHECKING:
     from sdk._serve.status import DeploymentStatus, ProxyStatus, Status
@@ -25,10 +27,10 @@ def as_text(status: Status) -> str:
     """Return the status as plain lines, one for each deployment and proxy."""
     lines = []
     for application in status.applications:
-        lines.append(f"application {application.name}: {application.state} {_one_line(application.message)}".rstrip())
+        lines.append(f"application {application.name}: {application.state} {one_line(application.message)}".rstrip())
         lines += [
-            f"  deployment {d.name}: {d.state}, {_count(d.replicas, 'replica')}"
-            + (", scaled to zero, wakes on a call" if d.wakes else _unrouted(d))
+            f"  deployment {d.name}: {d.state}, {count(d.replicas, 'replica')}"
+            + (", scaled to zero, wakes on a call" if d.scaled_to_zero else _unrouted(d))
             + (f", serves {', '.join(d.services)}" if d.services else ", reached by handles")
             for d in application.deployments
         ]
@@ -39,7 +41,7 @@ def as_text(status: Status) -> str:
     ]
     if status.problem:
         lines.append(f"problem: {status.problem}")
-    return "\n".join(lines) or "nothing runs"
+    return "\n".join(lines) or "nothing is running"
 
 
 def as_tables(status: Status, footer: str = "") -> RenderableType:
@@ -54,14 +56,14 @@ def as_tables(status: Status, footer: str = "") -> RenderableType:
         applications.add_column(column)
     for application in status.applications:
         if not application.deployments:
-            applications.add_row(application.name, "", _coloured(application.state), "", _one_line(application.message))
+            applications.add_row(application.name, "", _coloured(application.state), "", one_line(application.message))
         for index, deployment in enumerate(application.deployments):
             applications.add_row(
                 application.name if index == 0 else "",
                 deployment.name,
                 _coloured(deployment.state),
                 f"{deployment.replicas}, wakes on a call"
-                if deployment.wakes
+                if deployment.scaled_to_zero
                 else f"{deployment.replicas}{_unrouted(deployment)}",
                 ", ".join(deployment.services) or Text("reached by handles", style="dim"),
             )
@@ -87,7 +89,7 @@ def _proxy_state(proxy: ProxyStatus) -> str:
 
 
 def _versions(proxy: ProxyStatus, status: Status) -> str:
-    """Return the version of the routing table that an Envoy has acknowledged, and the newest where that is another."""
+    """Return the version of the routing table that an Envoy has acknowledged, and the newest one if they differ."""
     return str(proxy.version) if proxy.up_to_date else f"{proxy.version} of {status.version}"
 
 
@@ -101,11 +103,3 @@ def _unrouted(deployment: DeploymentStatus) -> str:
 
 def _coloured(state: str) -> Text:
     return Text(state, style="green" if state in _GOOD else "yellow")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""What ``module:name`` on the command line means: the module, imported, and what it holds under the name."""
+"""Resolves ``module:name`` of the command line: imports the module and looks up the name."""
 
 from __future__ import annotations
 
@@ -12,29 +12,27 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from sdk._contract import locations as places
+from codegen.console import one_line
+from sdk._contract import locations
+from sdk.cli.errors import ModuleFailedError
 from sdk.errors import ApplicationError, SdkError
 
 _MISSING = object()
 
 
-class ModuleFailedError(ApplicationError):
-    """A module was found, and an error ended its import. The author of the module must act."""
-
-
 def load_target(spec: str) -> tuple[ModuleType, object | None]:
-    """Import a module, with the working directory on ``sys.path``, and return it with what it holds under a name.
+    """Import a module, with the working directory on ``sys.path``, and look up a name in it.
 
     Args:
         spec: ``"app"``, ``"package.app"``, ``"app:Greeter"`` or ``"app:name.attribute"``.
 
     Returns:
-        The module, and the object or None when ``spec`` names none.
+        The module, and the object; None if ``spec`` is only a module.
 
     Raises:
-        ApplicationError: There is no such module or name.
+        ApplicationError: The module or the name does not exist.
         ModuleFailedError: An error ended the import of the module.
-        SdkError: What the SDK itself raised in the module, such as a ``DefinitionError``.
+        SdkError: The SDK raised it in the module, such as a ``DefinitionError``.
 
     Example:
         >>> module, found = load_target("json:dumps")
@@ -57,7 +55,7 @@ def _check_spelling(spec: str, module: str, name: str | None) -> None:
         raise ApplicationError(f"{spec!r} is a path; give the module as Python imports it: {dotted}{rest}")
     words = [*module.split("."), *(name.split(".") if name is not None else ())]
     if not all(word.isidentifier() for word in words):
-        raise ApplicationError(f"{spec!r} names no module; give MODULE or MODULE:NAME, such as app:Greeter")
+        raise ApplicationError(f"{spec!r} is not a module; give MODULE or MODULE:NAME, such as app:Greeter")
 
 
 def _import(name: str) -> ModuleType:
@@ -99,16 +97,16 @@ def _not_found(name: str) -> str:
 def _failed(name: str, error: BaseException) -> str:
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
-        where, what = places.place(error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"
+        where, what = locations.format_location(error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"
     else:
         where = _origin(error)
-    return f"Module {name!r} can't be imported: {' '.join(what.split())}" + (f" ({where})" if where else "")
+    return f"Module {name!r} can't be imported: {one_line(what)}" + (f" ({where})" if where else "")
 
 
 def _origin(error: BaseException) -> str:
-    """Return the last place that an exception passed in the user's own code, else the place that raised it."""
+    """Return the last line of the user's code in the traceback of an exception; ``""`` if it has none."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     installed = {sysconfig.get_path("stdlib"), *site.getsitepackages(), os.path.dirname(os.path.dirname(__file__))}
     own = [frame for frame in frames if not frame.filename.startswith(tuple(f"{path}{os.sep}" for path in installed))]
-    # Without one of the user's own, only ours and those of libraries are left, which tell nothing.
-    return places.place(own[-1].filename, own[-1].lineno) if own else ""
+    # Lines of the SDK and of libraries would not help the user.
+    return locations.format_location(own[-1].filename, own[-1].lineno) if own else ""

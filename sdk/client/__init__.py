@@ -1,4 +1,4 @@
-"""Base classes of the generated clients, their channel settings and the RPCs that they are made of.
+"""Base classes of generated clients, the classes of their methods, and their channel settings.
 
 Neither Ray nor the serving side is imported.
 """

@@ -1,8 +1,9 @@
-"""Base classes of the generated clients and of their RPCs; ``_calls.py`` has one class for each kind of RPC.
+"""Base classes of generated clients and of their methods; ``_calls.py`` has one class for each cardinality.
 
-A generated client is a class with one attribute an RPC. Calls return grpc's own call objects, so everything that is
-known about those holds here: ``await call``, ``async for``, ``call.cancel()``, ``call.trailing_metadata()``.
-Neither Ray nor the server side is imported. How a client reaches its server is in ``sdk/client/_channel.py``.
+A generated client is a class with one attribute for each RPC. Calls return grpc's call objects, with their whole API:
+``await call``, ``async for``, ``call.cancel()``, ``call.trailing_metadata()``
+(https://grpc.github.io/grpc/python/grpc_asyncio.html). Targets, credentials and channel arguments are in
+``sdk/client/_channel.py``. Neither Ray nor the serving side is imported.
 """
 
 from __future__ import annotations
@@ -28,22 +29,23 @@ from sdk.client._channel import (
     parse_target,
     with_token,
 )
-from sdk.client._requests import Requests, check_request
+from sdk.client._requests import CheckedRequests, check_request
 
 if TYPE_CHECKING:
     from sdk.service import Method
 
 Metadata: TypeAlias = Sequence[tuple[str, "str | bytes"]]
-"""Metadata of a call: pairs of a key and a text, or of a key that ends with ``-bin`` and bytes."""
+"""Metadata of a call: pairs of a key and a string, or of a key that ends with ``-bin`` and bytes."""
 
 ChannelT = TypeVar("ChannelT", bound="grpc.Channel | grpc.aio.Channel")
 
-# The keyword arguments that Ray Serve's gRPC guide knows as metadata, with their keys there.
-_KEYS = {"application": "application", "model_id": "multiplexed_model_id", "request_id": "request_id"}
-_ROUTING = frozenset(_KEYS.values())
-# Those that go to grpc as they are.
-_GRPCS_OWN = ("wait_for_ready", "compression", "credentials")
-_OPTIONS = frozenset({"timeout", "metadata", *_KEYS, *_GRPCS_OWN})
+# Keyword arguments that are sent as metadata, with the keys of Ray Serve's gRPC guide
+# (https://docs.ray.io/en/latest/serve/advanced-guides/grpc-guide.html).
+_METADATA_KEYS = {"application": "application", "model_id": "multiplexed_model_id", "request_id": "request_id"}
+_ROUTING = frozenset(_METADATA_KEYS.values())
+# Keyword arguments that are passed to grpc unchanged.
+_GRPC_ARGUMENTS = ("wait_for_ready", "compression", "credentials")
+_OPTIONS = frozenset({"timeout", "metadata", *_METADATA_KEYS, *_GRPC_ARGUMENTS})
 _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_KEEPALIVE = Keepalive()
 
@@ -53,28 +55,31 @@ ResponseT = TypeVar("ResponseT", bound=Message)
 
 
 class CallOptions(TypedDict, total=False):
-    """Keyword arguments of every call. What is given here replaces what was given to the client."""
+    """Keyword arguments of every call. Each one overrides the argument of the client."""
 
     timeout: float | None
     """Seconds until the call ends with DEADLINE_EXCEEDED; None for no deadline."""
     metadata: Metadata
-    """Pairs to send besides those given to the client."""
+    """Pairs to send in addition to those of the client."""
     application: str | None
     """Name of the application to route to; None to send none."""
     model_id: str | None
     """ID of the model that the replica should have loaded (metadata ``multiplexed_model_id``)."""
     request_id: str | None
-    """ID of the request, in the server's logs and its trailing metadata; the server makes one otherwise."""
+    """ID of the request in the server's logs and in the trailing metadata; without it the server generates one."""
     wait_for_ready: bool | None
-    """Whether the call waits, until its deadline, while the server can't be reached, instead of ending UNAVAILABLE."""
+    """True to wait until the deadline while the server can't be reached, instead of ending UNAVAILABLE.
+
+    See https://github.com/grpc/grpc/blob/master/doc/wait-for-ready.md.
+    """
     compression: grpc.Compression | None
-    """How the requests are compressed."""
+    """Compression of the requests."""
     credentials: grpc.CallCredentials | None
-    """Credentials of this call, besides those of the channel; over TLS only."""
+    """Credentials of this call, in addition to those of the channel; over TLS only."""
 
 
-class Rpc(Generic[RequestT, ResponseT]):
-    """One RPC of a generated client class. Read from a client, it is what calls the RPC on that client's channel.
+class ClientMethod(Generic[RequestT, ResponseT]):
+    """Method of a generated client class. Read from a client object, it is bound to the channel of that client.
 
     Attributes:
         method: The RPC.
@@ -88,7 +93,7 @@ class Rpc(Generic[RequestT, ResponseT]):
 
     @classmethod
     def of(cls, client: AsyncClient | SyncClient, method: Method) -> Self:
-        """Return what calls an RPC on the client's channel, for a property of a generated client class."""
+        """Return the method bound to a client, for a property of a generated client class."""
         return cls(method).__get__(client)
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -97,8 +102,8 @@ class Rpc(Generic[RequestT, ResponseT]):
     def __get__(self, client: AsyncClient | SyncClient | None, owner: type | None = None) -> Self:
         if client is None:
             return self
-        # The bound copy lies in the client's own namespace, where Python finds it before it comes here again.
-        # Only an implicit `client(...)` of an RPC called __call__ comes here every time.
+        # The bound copy is stored in the client's namespace, where Python finds it before it calls this again. Only an
+        # implicit `client(...)`, of an RPC named __call__, comes here every time.
         bound: Self | None = vars(client).get(self._name)
         if bound is None:
             bound = copy.copy(self)
@@ -112,30 +117,30 @@ class Rpc(Generic[RequestT, ResponseT]):
             vars(client)[self._name] = bound
         return bound
 
-    def _call(self, request: RequestT, options: CallOptions, form: str = "__call__") -> Any:
+    def _call(self, request: RequestT, options: CallOptions, entry: str = "__call__") -> Any:
         check_request(request, self.method)
-        return self._send(request, options, form)
+        return self._send(request, options, entry)
 
-    def _call_with_all(self, requests: Iterable[RequestT], options: CallOptions, form: str = "__call__") -> Any:
-        checked = Requests(requests, self.method)
+    def _call_with_stream(self, requests: Iterable[RequestT], options: CallOptions, entry: str = "__call__") -> Any:
+        checked = CheckedRequests(requests, self.method)
         try:
-            return self._send(checked, options, form)
+            return self._send(checked, options, entry)
         except grpc.RpcError as error:
-            if checked.error is not None:  # grpc calls it UNKNOWN; the caller knows it better
+            if checked.error is not None:  # grpc reports UNKNOWN; the error of the iterator says more
                 raise checked.error from error
             raise
 
-    def _send(self, request: Any, options: CallOptions, form: str = "__call__") -> Any:
+    def _send(self, request: Any, options: CallOptions, entry: str = "__call__") -> Any:
         if self._client is None:
-            raise TypeError(f"{self._name} is called on a client, not on its class")
-        return getattr(self._invoke, form)(request, **self._client._arguments(self._name, options))
+            raise TypeError(f"call {self._name} on a client, not on its class")
+        return getattr(self._invoke, entry)(request, **self._client._arguments(self._name, options))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method.path}>"
 
 
 class _Client(Generic[ChannelT]):
-    """What both kinds of clients share: the channel, and the arguments that go with every call."""
+    """Base of both kinds of clients: the channel, and the arguments of every call."""
 
     _own_channel: ClassVar[type[Any]]
     _other_channel: ClassVar[type[Any]]
@@ -174,16 +179,16 @@ class _Client(Generic[ChannelT]):
             or max_message_length != DEFAULT_MAX_MESSAGE_LENGTH
         ):
             raise ValueError(
-                "credentials, token, retry, keepalive, max_message_length and options belong to a channel: give them "
-                "where the channel is made"
+                "credentials, token, retry, keepalive, max_message_length and options belong to a channel: pass them "
+                "where the channel is created"
             )
         else:
             self._channel = target
-        # The process that the channel belongs to; a client may be built before a fork and used after it.
+        # ID of the process that created the channel. A client may be created before a fork and used after it.
         self._process = None if self._channel is None else os.getpid()
         self._closed = False
         self._timeout = timeout
-        self._plain, self._routing = _split(metadata)
+        self._plain, self._routing = _split_routing(metadata)
         if application is not None:
             self._routing["application"] = application
         if model_id is not None:
@@ -192,13 +197,13 @@ class _Client(Generic[ChannelT]):
 
     @property
     def channel(self) -> ChannelT:
-        """The channel. It is made at the first use, so that a client can be built where no event loop runs.
+        """The channel. It is created at the first use, so that a client can be created without a running event loop.
 
         Other clients and generated stubs may share it, ``GuideClient(client.channel)``; it is closed with this client.
 
         Raises:
             ValueError: The client is closed.
-            RuntimeError: An async client is used outside of its event loop, or the channel is from before a fork.
+            RuntimeError: An async client is used outside its event loop, or the channel was created before a fork.
         """
         self._check_use()
         if self._channel is None:
@@ -210,32 +215,32 @@ class _Client(Generic[ChannelT]):
         raise NotImplementedError
 
     def _check_use(self) -> None:
-        """Raise when the client can't be used, or not here."""
+        """Raise if the client can't be used, or not in this process or event loop."""
         if self._closed:
-            raise ValueError(f"{type(self).__name__} is closed; make a new one")
+            raise ValueError(f"{type(self).__name__} is closed; create a new one")
         if self._process not in (None, os.getpid()):
             raise RuntimeError(
-                f"{type(self).__name__} was in use when this process was forked, and gRPC is no good afterwards: start "
-                "processes by spawning, or before the first call"
+                f"{type(self).__name__} was in use when this process was forked, and gRPC does not work after a fork: "
+                "spawn processes, or fork them before the first call"
             )
 
     @classmethod
     def _methods(cls) -> list[Method]:
-        """Return the methods of the client. Deprecated ones are properties, and say nothing of theirs here."""
-        return [rpc.method for base in cls.__mro__ for rpc in vars(base).values() if isinstance(rpc, Rpc)]
+        """Return the methods of the client, except deprecated ones, which are properties."""
+        return [each.method for base in cls.__mro__ for each in vars(base).values() if isinstance(each, ClientMethod)]
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{type(self).__name__} can't be pickled or copied: it holds a connection. Pass its target, and make a "
+            f"{type(self).__name__} can't be pickled or copied: it has a connection. Pass its target, and create a "
             "client where it is used"
         )
 
     def __repr__(self) -> str:
-        where = repr(self._target) if isinstance(self._target, str) else "a channel that was given"
+        where = repr(self._target) if isinstance(self._target, str) else "a given channel"
         return f"<{type(self).__name__} for {where}{', closed' if self._closed else ''}>"
 
-    def _take(self) -> ChannelT | None:
-        """Mark the client as closed and return the channel to close, if the client made one."""
+    def _detach_channel(self) -> ChannelT | None:
+        """Mark the client as closed, and return the channel to close if the client created it."""
         self._closed = True
         channel, self._channel = self._channel, None
         return channel if isinstance(self._target, str) else None
@@ -250,35 +255,40 @@ class _Client(Generic[ChannelT]):
             raise TypeError(
                 f"{rpc} got an unexpected keyword argument {min(unknown)!r}; it takes {', '.join(sorted(_OPTIONS))}"
             )
-        plain, routing = _split(given.get("metadata", ()))
-        routing = {**self._routing, **routing, **{key: given[name] for name, key in _KEYS.items() if name in given}}
+        plain, routing = _split_routing(given.get("metadata", ()))
+        routing = {
+            **self._routing,
+            **routing,
+            **{key: given[name] for name, key in _METADATA_KEYS.items() if name in given},
+        }
         named = ((key, value) for key, value in routing.items() if value is not None)
-        arguments = {name: given[name] for name in _GRPCS_OWN if name in given}
+        arguments = {name: given[name] for name in _GRPC_ARGUMENTS if name in given}
         arguments["timeout"] = given.get("timeout", self._timeout)
         arguments["metadata"] = (*self._plain, *plain, *named)
         return arguments
 
 
 class AsyncClient(_Client[grpc.aio.Channel]):
-    """Base of every generated async client. Use it in one event loop.
+    """Base of every generated async client. It belongs to one event loop.
 
     Args:
         target: ``"host:port"``, ``"https://host:port"`` for TLS with the certificates that this machine trusts, any
-            other target of gRPC, or a channel. A channel that was given is not closed by the client.
+            other gRPC target (https://github.com/grpc/grpc/blob/master/doc/naming.md), or a channel. The client does
+            not close a channel that was passed to it.
         application: Name of the application to route to (metadata ``application``).
         model_id: ID of the model that the replica should have loaded (metadata ``multiplexed_model_id``).
         timeout: Seconds until a call ends with DEADLINE_EXCEEDED; None for no deadline.
         metadata: Pairs to send with every call.
         credentials: For TLS, ``grpc.ssl_channel_credentials(...)``; None for plain text.
-        token: Sent as ``authorization: Bearer …`` with every call, over TLS only; or what returns the token that is
-            valid now, which is called in a thread for every call.
-        retry: Which calls are made again, and when; None for none.
-        keepalive: How a peer that is gone without a word is noticed; None for not at all.
-        max_message_length: Longest response message, in bytes; -1 for any.
-        options: Channel arguments of gRPC, ``[("grpc.lb_policy_name", "round_robin")]``; they replace ours.
+        token: Sent as ``authorization: Bearer …`` with every call, over TLS only; or a function that returns the
+            current token, which is called in a thread for every call.
+        retry: Policy for retries; None for no retries.
+        keepalive: Detection of dead connections with pings; None for no pings.
+        max_message_length: Longest response message, in bytes; -1 for no limit.
+        options: gRPC channel arguments, ``[("grpc.lb_policy_name", "round_robin")]``; they override the client's.
 
     Raises:
-        ValueError: A channel was given together with what belongs to one, or the target or the token can't be used.
+        ValueError: A channel was combined with arguments that belong to one, or the target or the token is invalid.
         TypeError: The channel is a blocking one.
 
     Example:
@@ -300,12 +310,12 @@ class AsyncClient(_Client[grpc.aio.Channel]):
         except RuntimeError:
             name = type(self).__name__
             raise RuntimeError(
-                f"{name} is used outside of an event loop: call it in a coroutine, or use the SyncClient"
+                f"{name} is used outside an event loop: call it in a coroutine, or use the SyncClient"
             ) from None
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
-            raise RuntimeError(f"{type(self).__name__} belongs to another event loop: make one in each loop")
+            raise RuntimeError(f"{type(self).__name__} belongs to another event loop: create one in each loop")
 
     def _open(self) -> grpc.aio.Channel:
         if self._credentials is None:
@@ -313,13 +323,13 @@ class AsyncClient(_Client[grpc.aio.Channel]):
         return grpc.aio.secure_channel(self._address, self._credentials, options=self._options)
 
     async def wait_for_ready(self, timeout: float | None = None) -> None:
-        """Connect, and return when the connection stands.
+        """Connect, and return when the channel is ready.
 
         Args:
-            timeout: Most seconds to wait; None for any number.
+            timeout: Most seconds to wait; None to wait without a limit.
 
         Raises:
-            TimeoutError: There is no connection yet.
+            TimeoutError: The channel did not become ready in time.
         """
         try:
             await asyncio.wait_for(self.channel.channel_ready(), timeout)
@@ -327,8 +337,8 @@ class AsyncClient(_Client[grpc.aio.Channel]):
             raise _not_ready(self, timeout) from None
 
     async def close(self) -> None:
-        """Close the channel, unless it was given to the client. Calls that still run are cancelled."""
-        channel = self._take()
+        """Close the channel, unless it was passed to the client. Running calls are cancelled."""
+        channel = self._detach_channel()
         if channel is not None:
             await channel.close(None)
 
@@ -342,13 +352,13 @@ class AsyncClient(_Client[grpc.aio.Channel]):
 
 
 class SyncClient(_Client[grpc.Channel]):
-    """Base of every generated blocking client. It may be shared by threads.
+    """Base of every generated blocking client. Threads may share it.
 
-    Takes the arguments of :class:`AsyncClient`, with a channel of ``grpc`` instead of ``grpc.aio``.
+    It takes the arguments of :class:`AsyncClient`, with a channel of ``grpc`` instead of ``grpc.aio``.
 
     Raises:
-        ValueError: A channel was given together with what belongs to one.
-        TypeError: The channel is one of ``grpc.aio``.
+        ValueError: A channel was combined with arguments that belong to one, or the target or the token is invalid.
+        TypeError: The channel is a channel of ``grpc.aio``.
 
     Example:
         ::
@@ -367,13 +377,13 @@ class SyncClient(_Client[grpc.Channel]):
         return grpc.secure_channel(self._address, self._credentials, options=self._options)
 
     def wait_for_ready(self, timeout: float | None = None) -> None:
-        """Connect, and return when the connection stands.
+        """Connect, and return when the channel is ready.
 
         Args:
-            timeout: Most seconds to wait; None for any number.
+            timeout: Most seconds to wait; None to wait without a limit.
 
         Raises:
-            TimeoutError: There is no connection yet.
+            TimeoutError: The channel did not become ready in time.
         """
         ready = grpc.channel_ready_future(self.channel)
         try:
@@ -384,8 +394,8 @@ class SyncClient(_Client[grpc.Channel]):
             ready.cancel()
 
     def close(self) -> None:
-        """Close the channel, unless it was given to the client. Calls that still run are cancelled."""
-        channel = self._take()
+        """Close the channel, unless it was passed to the client. Running calls are cancelled."""
+        channel = self._detach_channel()
         if channel is not None:
             channel.close()
 
@@ -398,10 +408,10 @@ class SyncClient(_Client[grpc.Channel]):
         self.close()
 
 
-def _split(metadata: Metadata) -> tuple[tuple[tuple[str, str | bytes], ...], dict[str, Any]]:
-    """Return the metadata without the keys that can also be given as keyword arguments, and these.
+def _split_routing(metadata: Metadata) -> tuple[tuple[tuple[str, str | bytes], ...], dict[str, Any]]:
+    """Return the metadata without the keys of keyword arguments, and a dict of those keys.
 
-    Each of these must reach the server once: with two values for ``application`` the ingress could only guess.
+    Each of those keys must be sent once: with two values of ``application`` the ingress could not route the call.
     """
     try:
         plain = tuple((key, value) for key, value in metadata if key not in _ROUTING)

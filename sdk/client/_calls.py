@@ -1,4 +1,4 @@
-"""The RPCs that the generated clients are made of: one descriptor a method, and the keyword arguments of a call."""
+"""Methods of generated clients, as descriptors: one class for each cardinality, async and blocking."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import grpc
 from typing_extensions import Unpack
 
-from sdk.client._base import CallOptions, RequestT, ResponseT, Rpc
-from sdk.client._requests import Requests, check_writes, checked_requests
+from sdk.client._base import CallOptions, ClientMethod, RequestT, ResponseT
+from sdk.client._requests import CheckedRequests, check_writes, checked_requests
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
     class Responses(grpc.Call, Iterator[T]):
-        """What a blocking client returns for a stream of responses, for type checkers: grpc's call, all of it typed."""
+        """Stream of responses of a blocking client: grpc's call, with complete types for type checkers."""
 
 
-class AsyncUnaryUnary(Rpc[RequestT, ResponseT]):
-    """An RPC of an async client: one request, one response."""
+class AsyncUnaryUnary(ClientMethod[RequestT, ResponseT]):
+    """Method of an async client: one request, one response."""
 
     def __call__(
         self, request: RequestT, **options: Unpack[CallOptions]
@@ -30,18 +30,18 @@ class AsyncUnaryUnary(Rpc[RequestT, ResponseT]):
         return cast("grpc.aio.UnaryUnaryCall[RequestT, ResponseT]", self._call(request, options))
 
 
-class AsyncUnaryStream(Rpc[RequestT, ResponseT]):
-    """An RPC of an async client: one request, a stream of responses."""
+class AsyncUnaryStream(ClientMethod[RequestT, ResponseT]):
+    """Method of an async client: one request, a stream of responses."""
 
     def __call__(
         self, request: RequestT, **options: Unpack[CallOptions]
     ) -> grpc.aio.UnaryStreamCall[RequestT, ResponseT]:
-        """Start a call; iterate over it with ``async for``."""
+        """Start a call; iterate over it with ``async for`` for the responses."""
         return cast("grpc.aio.UnaryStreamCall[RequestT, ResponseT]", self._call(request, options))
 
 
-class AsyncStreamUnary(Rpc[RequestT, ResponseT]):
-    """An RPC of an async client: a stream of requests, one response."""
+class AsyncStreamUnary(ClientMethod[RequestT, ResponseT]):
+    """Method of an async client: a stream of requests, one response."""
 
     def __call__(
         self,
@@ -56,8 +56,8 @@ class AsyncStreamUnary(Rpc[RequestT, ResponseT]):
         return check_writes(call, self.method) if requests is None else call
 
 
-class AsyncStreamStream(Rpc[RequestT, ResponseT]):
-    """An RPC of an async client: a stream of requests, a stream of responses."""
+class AsyncStreamStream(ClientMethod[RequestT, ResponseT]):
+    """Method of an async client: a stream of requests, a stream of responses."""
 
     def __call__(
         self,
@@ -72,41 +72,41 @@ class AsyncStreamStream(Rpc[RequestT, ResponseT]):
         return check_writes(call, self.method) if requests is None else call
 
 
-class SyncUnaryUnary(Rpc[RequestT, ResponseT]):
-    """An RPC of a blocking client: one request, one response."""
+class SyncUnaryUnary(ClientMethod[RequestT, ResponseT]):
+    """Method of a blocking client: one request, one response."""
 
     def __call__(self, request: RequestT, **options: Unpack[CallOptions]) -> ResponseT:
         """Call and wait for the response."""
         return cast("ResponseT", self._call(request, options))
 
     def with_call(self, request: RequestT, **options: Unpack[CallOptions]) -> tuple[ResponseT, grpc.Call]:
-        """Call, and return the response with the call, which knows the code and the trailing metadata."""
+        """Call, and return the response and the call, which has the status code and the trailing metadata."""
         return cast("tuple[ResponseT, grpc.Call]", self._call(request, options, "with_call"))
 
 
-class SyncUnaryStream(Rpc[RequestT, ResponseT]):
-    """An RPC of a blocking client: one request, a stream of responses."""
+class SyncUnaryStream(ClientMethod[RequestT, ResponseT]):
+    """Method of a blocking client: one request, a stream of responses."""
 
     def __call__(self, request: RequestT, **options: Unpack[CallOptions]) -> Responses[ResponseT]:
-        """Start a call; iterate over it."""
+        """Start a call; iterate over it for the responses."""
         return cast("Responses[ResponseT]", self._call(request, options))
 
 
-class SyncStreamUnary(Rpc[RequestT, ResponseT]):
-    """An RPC of a blocking client: a stream of requests, one response."""
+class SyncStreamUnary(ClientMethod[RequestT, ResponseT]):
+    """Method of a blocking client: a stream of requests, one response."""
 
     def __call__(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> ResponseT:
         """Send all requests and wait for the response."""
-        return cast("ResponseT", self._call_with_all(requests, options))
+        return cast("ResponseT", self._call_with_stream(requests, options))
 
     def with_call(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> tuple[ResponseT, grpc.Call]:
-        """Call, and return the response with the call, which knows the code and the trailing metadata."""
-        return cast("tuple[ResponseT, grpc.Call]", self._call_with_all(requests, options, "with_call"))
+        """Call, and return the response and the call, which has the status code and the trailing metadata."""
+        return cast("tuple[ResponseT, grpc.Call]", self._call_with_stream(requests, options, "with_call"))
 
 
-class SyncStreamStream(Rpc[RequestT, ResponseT]):
-    """An RPC of a blocking client: a stream of requests, a stream of responses."""
+class SyncStreamStream(ClientMethod[RequestT, ResponseT]):
+    """Method of a blocking client: a stream of requests, a stream of responses."""
 
     def __call__(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> Responses[ResponseT]:
-        """Start a call; iterate over it. A thread of grpc's takes the requests from ``requests``."""
-        return cast("Responses[ResponseT]", self._send(Requests(requests, self.method), options))
+        """Start a call; iterate over it. A thread of grpc iterates over ``requests``."""
+        return cast("Responses[ResponseT]", self._send(CheckedRequests(requests, self.method), options))

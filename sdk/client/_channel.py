@@ -1,4 +1,4 @@
-"""How the generated clients reach a server: target, credentials, retries, keepalive and limits of their channels."""
+"""Channels of generated clients: target, credentials, retries, keepalive and limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import grpc
 if TYPE_CHECKING:
     from sdk.service import Method
 
-#: Longest message that a client takes, and that the ingress takes of a client when it is not told otherwise.
+#: Longest message, in bytes, that a client accepts, and the ingress by default.
 DEFAULT_MAX_MESSAGE_LENGTH = 64 << 20
 
 Token = str | Callable[[], str]
@@ -20,25 +20,26 @@ Token = str | Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Which calls a client makes again, and when (gRFC A6).
+    """Retry policy of a client: the calls to retry, and the delays.
 
-    A call is made again only while the client has seen nothing of its answer, and only for these codes. By default that
-    is UNAVAILABLE, the one code that speaks of the way to a handler and not of the handler. It does not say whether the
-    handler ran: no replica was ready, or the one that had the call died amid it. So by default only those methods
-    are called again whose proto says that this is harmless (``option idempotency_level = NO_SIDE_EFFECTS`` or
-    ``IDEMPOTENT``). Whatever the policy, gRPC itself sends a call again that never left the client or that the server
-    has certainly not looked at, and Envoy one that no replica took.
+    It follows gRFC A6 (https://github.com/grpc/proposal/blob/master/A6-client-retries.md): a call is retried only while
+    the client has received no part of its response, and only for the given status codes. The default is UNAVAILABLE,
+    the one code that reports a failure between client and handler. It does not say whether the handler ran: either no
+    replica was ready, or the replica with the call died during it. So by default only methods are retried that the
+    proto declares safe to retry (``option idempotency_level = NO_SIDE_EFFECTS`` or ``IDEMPOTENT``). Independently of
+    this policy, gRPC retries a call that did not leave the client or that the server certainly did not process
+    (transparent retries), and Envoy retries a call that no replica accepted.
 
     Attributes:
-        attempts: Most attempts of a call, from 2 to 5, the first one counted.
-        first_backoff_s: Seconds before the second attempt; the exact time is random, up to a fifth off.
+        attempts: Most attempts of a call, from 2 to 5, including the first one.
+        first_backoff_s: Seconds before the second attempt, with a random jitter of up to 20 %.
         max_backoff_s: Most seconds between two attempts.
-        backoff_multiplier: How much longer each wait is than the one before.
-        codes: Status codes for which a call is made again.
-        methods: ``"idempotent"`` for those that the proto marks, ``"all"`` for every method.
+        backoff_multiplier: Factor by which each delay is longer than the one before.
+        codes: Status codes for which a call is retried.
+        methods: ``"idempotent"`` for the methods that the proto marks, ``"all"`` for every method.
 
     Raises:
-        ValueError: A value that gRPC would not take; the text lists every wrong one.
+        ValueError: gRPC would refuse a value; the message lists every invalid one.
 
     Example:
         >>> RetryPolicy(attempts=3, methods="all").attempts
@@ -69,7 +70,13 @@ class RetryPolicy:
             raise ValueError("RetryPolicy: " + "; ".join(wrong))
 
     def service_config(self, methods: Iterable[Method]) -> dict[str, Any] | None:
-        """Return gRPC's service config for these methods of a client, or None when it would say nothing."""
+        """Return the gRPC service config for the methods of a client, or None if it would be empty.
+
+        Args:
+            methods: The methods of the client.
+
+        See https://github.com/grpc/grpc/blob/master/doc/service_config.md.
+        """
         names: list[dict[str, str]]
         if self.methods == "all":
             names = [{}]
@@ -90,25 +97,32 @@ class RetryPolicy:
         }
         return {
             "methodConfig": [{"name": names, "retryPolicy": policy}],
-            # When more than a tenth of the calls fail, over time, they are not made again: a server in trouble does not
-            # get four times the load. The tokens let a burst of 50 be repeated, such as the calls of one dead replica.
+            # Retries stop while more than a tenth of the calls fail, so that an overloaded server does not receive four
+            # times the load. The tokens allow a burst of 50 retries, such as the calls of one dead replica.
             "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """How a client notices that its peer is gone without a word: a ping on connections that are silent during a call.
+    """Keepalive of a client: pings on idle connections during a call, to detect a peer that vanished.
+
+    See https://github.com/grpc/grpc/blob/master/doc/keepalive.md.
 
     Attributes:
-        time_s: Seconds of silence before a ping; gRPC takes no less than 10. Servers of gRPC end connections that ping
-            more often than they allow, by default every 300 seconds; Envoy, and so the SDK's ingress, allows any.
-        timeout_s: Seconds without an answer after which the connection is given up, and its calls end UNAVAILABLE. The
-            kernel too gives up what it has sent in vain for so long.
-        without_calls: Whether connections without calls are kept alive too: for firewalls that forget idle ones.
+        time_s: Seconds without traffic before a ping; gRPC allows no less than 10. gRPC servers close connections that
+            ping more often than they allow, by default every 300 seconds; Envoy, and so the SDK's ingress, allows any
+            interval.
+        timeout_s: Seconds without a reply after which the connection is closed and its calls end UNAVAILABLE. The
+            kernel also drops the connection when sent data is not acknowledged for this time.
+        without_calls: True to ping connections without calls too, for firewalls that drop idle connections.
 
     Raises:
-        ValueError: A value that gRPC would not take.
+        ValueError: gRPC would refuse a value.
+
+    Example:
+        >>> Keepalive(time_s=60).options()["grpc.keepalive_time_ms"]
+        60000
     """
 
     time_s: float = 300.0
@@ -137,14 +151,14 @@ def channel_options(
     max_message_length: int,
     given: Sequence[tuple[str, Any]] | None,
 ) -> list[tuple[str, Any]]:
-    """Return the channel arguments of a client; those that the user has given replace ours.
+    """Return the gRPC channel arguments of a client. Those of the user override the others.
 
     Args:
         methods: The client's methods.
-        retry: When calls are made again; None for never.
-        keepalive: How dead peers are noticed; None for not at all.
+        retry: Policy for retries; None for no retries.
+        keepalive: Detection of dead connections; None for no pings.
         max_message_length: Longest response message, in bytes.
-        given: The user's own.
+        given: Channel arguments of the user.
     """
     options: dict[str, Any] = {"grpc.max_receive_message_length": max_message_length}
     if keepalive is not None:
@@ -158,14 +172,14 @@ def channel_options(
 def parse_target(
     target: str, credentials: grpc.ChannelCredentials | None
 ) -> tuple[str, grpc.ChannelCredentials | None]:
-    """Return gRPC's target and the credentials for what a user has written.
+    """Return the gRPC target and the channel credentials for a target as users write it.
 
     Args:
-        target: ``"host:port"``, any target of gRPC, or an ``http://`` or ``https://`` URL without a path.
-        credentials: Those that the user has given.
+        target: ``"host:port"``, any other gRPC target, or an ``http://`` or ``https://`` URL without a path.
+        credentials: Credentials of the user, or None.
 
     Raises:
-        ValueError: It is empty, a URL with a path, or an ``http://`` URL together with credentials.
+        ValueError: The target is empty, a URL with a path, or an ``http://`` URL combined with credentials.
 
     Example:
         >>> parse_target("http://127.0.0.1:9000", None)
@@ -180,7 +194,7 @@ def parse_target(
     if not host or any(mark in host for mark in "/?#@"):
         raise ValueError(f"the target {target!r} must be a host and a port only, such as '{scheme}://host:9000'")
     if scheme == "http" and credentials is not None:
-        raise ValueError(f"the target {target!r} says plain text, and there are credentials for TLS: write https://")
+        raise ValueError(f"the target {target!r} is plain text, but credentials for TLS were given: use https://")
     if ":" not in host.rpartition("]")[2]:
         host += ":443" if scheme == "https" else ":80"
     if scheme == "https" and credentials is None:
@@ -192,18 +206,18 @@ def with_token(credentials: grpc.ChannelCredentials | None, token: Token | None)
     """Return credentials that send a token with every call.
 
     Args:
-        credentials: Those of the channel.
-        token: The token, or what returns the one that is valid now; None for none.
+        credentials: Credentials of the channel.
+        token: The token, or a function that returns the current one; None for no token.
 
     Raises:
-        ValueError: The channel has no credentials: everybody on the way could read the token.
+        ValueError: The channel has no credentials: anyone on the network path could read the token.
     """
     if token is None:
         return credentials
     if credentials is None:
         raise ValueError(
-            "a token is sent over TLS only: give credentials, or an https:// target, besides it; on a trusted network "
-            "send it as metadata, [('authorization', 'Bearer …')]"
+            "a token is sent over TLS only: also pass credentials, or an https:// target; on a trusted network send it "
+            "as metadata, [('authorization', 'Bearer …')]"
         )
     if isinstance(token, str):
         calls = grpc.access_token_call_credentials(token)
@@ -213,7 +227,7 @@ def with_token(credentials: grpc.ChannelCredentials | None, token: Token | None)
 
 
 class _TokenPlugin(grpc.AuthMetadataPlugin):
-    """Asks for the token at every call, in a thread of grpc's."""
+    """Calls the token function for every call, in a thread of grpc."""
 
     def __init__(self, token: Callable[[], str]) -> None:
         self._token = token
@@ -221,7 +235,7 @@ class _TokenPlugin(grpc.AuthMetadataPlugin):
     def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
         try:
             metadata: Mapping[str, str] = {"authorization": f"Bearer {self._token()}"}
-        except Exception as error:  # whatever it is, the call ends with it, instead of waiting for ever
+        except Exception as error:  # any error must end the call; without the callback it would wait without end
             callback((), error)
         else:
             callback(tuple(metadata.items()), None)

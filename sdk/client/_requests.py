@@ -1,4 +1,7 @@
-"""The requests of clients, looked at before grpc gets them: it sends any message, and an empty one for what is none."""
+"""Checks of the requests of clients before they are passed to grpc.
+
+grpc serializes a message of any class, and sends an empty message for some values that are not messages.
+"""
 
 from __future__ import annotations
 
@@ -20,34 +23,37 @@ def check_request(request: Any, method: Method) -> None:
     """Check that a request is a message of an RPC's type.
 
     Args:
-        request: What was given.
+        request: The argument of the call.
         method: The RPC.
 
     Raises:
-        TypeError: It is something else; the text names both types.
+        TypeError: It has another type; the message names both types.
     """
     if isinstance(request, method.request):
         return
     name = _full_name(request)
-    # The same proto, loaded under two module names, makes two classes of one message.
+    # A proto file loaded under two module names makes two classes for one message.
     if name != method.request.DESCRIPTOR.full_name:
         raise TypeError(f"{method.python_name} takes a {method.request.DESCRIPTOR.full_name}, not a {name}")
 
 
-class Requests(Iterator[Any]):
-    """A stream of requests that are checked one by one. What goes wrong in it is kept as ``error``.
+class CheckedRequests(Iterator[Any]):
+    """Iterator that checks each request of a client stream.
 
     Args:
-        requests: What was given.
+        requests: The argument of the call.
         method: The RPC.
 
+    Attributes:
+        error: The exception that ended the iteration, or None. grpc does not report it.
+
     Raises:
-        TypeError: It can't be iterated over.
+        TypeError: ``requests`` is not iterable.
     """
 
     def __init__(self, requests: Iterable[Any], method: Method) -> None:
         if not isinstance(requests, Iterable):
-            raise _no_stream(requests, method, "an iterable")
+            raise _not_iterable(requests, method, "an iterable")
         self._requests = iter(requests)
         self._method = method
         self.error: Exception | None = None
@@ -65,16 +71,19 @@ class Requests(Iterator[Any]):
 
 
 def checked_requests(requests: Any, method: Method) -> Any:
-    """Return a stream of requests for an async client, checked one by one; async or not, as it was given.
+    """Return an iterator that checks each request of a client stream of an async client.
 
-    When it fails, grpc cancels the call and does not say why: the error is logged.
+    If it raises, grpc cancels the call without a reason, so the error is logged.
 
     Args:
-        requests: An iterable, an async one, or None.
+        requests: An iterable, an async iterable, or None.
         method: The RPC.
 
+    Returns:
+        An async iterator for an async iterable, an iterator for an iterable, and None for None.
+
     Raises:
-        TypeError: It can't be iterated over.
+        TypeError: ``requests`` is not iterable.
     """
     if requests is None:
         return None
@@ -82,18 +91,18 @@ def checked_requests(requests: Any, method: Method) -> Any:
         return _checked_async(requests, method)
     if isinstance(requests, Iterable):
         return _checked(requests, method)
-    raise _no_stream(requests, method, "an iterable or an async one")
+    raise _not_iterable(requests, method, "an iterable or an async iterable")
 
 
 def check_writes(call: C, method: Method) -> C:
-    """Have the requests checked that are written to a call of an async client, each before it is sent.
+    """Check each request that is written to a call of an async client before it is sent.
 
     Args:
         call: A call without an iterator of requests.
         method: The RPC.
 
     Returns:
-        The same call. Its ``write`` raises ``TypeError`` for what is no request of the RPC; the call goes on.
+        The same call. Its ``write`` raises ``TypeError`` for a request of another type; the call continues.
     """
     write = call.write
 
@@ -101,7 +110,7 @@ def check_writes(call: C, method: Method) -> C:
         check_request(request, method)
         await write(request)
 
-    call.write = checked_write  # type: ignore[method-assign]  # grpc has no other way to see what is written
+    call.write = checked_write  # type: ignore[method-assign]  # grpc has no hook for written messages
     return call
 
 
@@ -126,10 +135,10 @@ async def _checked_async(requests: Any, method: Method) -> AsyncIterator[Any]:
 
 
 def _log(method: Method) -> None:
-    logger.exception("%s is cancelled: the iterator of its requests failed", method.path)
+    logger.exception("%s is cancelled: the iterator of its requests raised", method.path)
 
 
-def _no_stream(given: Any, method: Method, wanted: str) -> TypeError:
+def _not_iterable(given: Any, method: Method, wanted: str) -> TypeError:
     expected = method.request.DESCRIPTOR.full_name
     return TypeError(f"{method.python_name} takes {wanted} of {expected}, not a {_full_name(given)}")
 

@@ -1,6 +1,6 @@
-"""Answers calls that come through typed handles: what a generated base does in place of the wire server.
+"""Answer calls through typed handles, which do not pass through the wire server.
 
-Handlers run as they do for a call from outside: with a gRPC context, until the deadline, the sync ones in a thread.
+Handlers run as for a client's call: with a gRPC context, until the deadline, and sync ones in a thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from sdk._backend import backend
-from sdk._contract.methods import find, generated_bases, kind_of
+from sdk._contract.implementations import find_implementation, generated_bases, handler_kind
+from sdk._contract.responses import wrong_response
 from sdk._status import STATUS_DETAILS
 from sdk.context import context_of, enter_call
 from sdk.errors import RpcError
@@ -30,20 +31,20 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 _END = object()
-# Ray Serve bounds the calls by the deployment's max_ongoing_requests; a thread is made when none is idle.
+# Ray Serve limits the calls to the deployment's max_ongoing_requests; a thread is started only if none is idle.
 _THREADS = ThreadPoolExecutor(1024, thread_name_prefix="grpc-handle")
-# Messages of a stream that a handler may be ahead of those that were taken.
-_AHEAD = 16
+# Number of response messages that a streaming handler may send before the caller has read them.
+_MAX_UNREAD_MESSAGES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Rpc:
-    """One RPC of a class.
+class _BoundMethod:
+    """One RPC of a deployment class.
 
     Attributes:
-        method: What the proto says of it.
-        label: How messages call it, ``"Greeter.SayHello"``.
-        takes_context: Whether its handler has a parameter ``grpc_context``.
+        method: Its definition in the proto.
+        label: Its name in error messages, ``"Greeter.SayHello"``.
+        takes_context: True if its handler has a parameter ``grpc_context``.
     """
 
     method: Method
@@ -51,9 +52,7 @@ class _Rpc:
     takes_context: bool
 
     def wrong_type(self, value: Any, prefix: str = "") -> RpcError:
-        got = "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
-        expected = self.method.response.DESCRIPTOR.full_name
-        return RpcError(grpc.StatusCode.INTERNAL, f"{self.label} returned {got}; the proto says {prefix}{expected}")
+        return wrong_response(self.method, self.label, value, prefix)
 
     def encode(self, message: Any) -> bytes:
         if not isinstance(message, self.method.response):
@@ -63,24 +62,24 @@ class _Rpc:
 
 
 async def answer_unary(implementation: Any, call: InnerCall) -> bytes:
-    """Answer a call of a method that answers with one message.
+    """Answer a call of a method with one response message.
 
     Args:
-        implementation: The instance that is called.
+        implementation: The instance of the deployment class.
         call: The call.
 
     Returns:
-        The message, serialized.
+        The response message, serialized.
 
     Raises:
         RpcError: The handler ended the call with a status, or the deadline has passed.
-        Exception: What else the handler raised.
+        Exception: Any other exception of the handler.
     """
-    rpc = _rpc_of(implementation, call)
+    rpc = _find_method(implementation, call)
 
     async def answer() -> bytes:
         response = await _invoke(implementation, rpc, call)
-        return b"" if call.error() else rpc.encode(response)  # whoever set a status may return anything
+        return b"" if call.error() else rpc.encode(response)  # with an error status, the handler may return anything
 
     task = asyncio.create_task(_entered(call, answer()))
     call.begin(task)
@@ -92,10 +91,10 @@ async def answer_unary(implementation: Any, call: InnerCall) -> bytes:
 
 
 async def answer_stream(implementation: Any, call: InnerCall) -> AsyncGenerator[bytes, None]:
-    """Answer a call of a method that answers with a stream, as :func:`answer_unary` does; yields its messages."""
-    rpc = _rpc_of(implementation, call)
+    """Answer a call of a method with a response stream; yield its messages as :func:`answer_unary` returns one."""
+    rpc = _find_method(implementation, call)
     messages: asyncio.Queue[Any] = asyncio.Queue()
-    room = asyncio.Semaphore(_AHEAD)
+    room = asyncio.Semaphore(_MAX_UNREAD_MESSAGES)
 
     async def write(message: Any) -> None:
         data = rpc.encode(message)
@@ -107,7 +106,7 @@ async def answer_stream(implementation: Any, call: InnerCall) -> AsyncGenerator[
             async for message in await _stream(implementation, rpc, call, stack):
                 await write(message)
 
-    # In a task of its own: the handler keeps its context variables, whoever asks for the next message.
+    # In a separate task: the handler keeps its context variables, whichever task asks for the next message.
     task = asyncio.create_task(_entered(call, answer()))
     call.begin(task, write)
     task.add_done_callback(lambda _: messages.put_nowait(_END))
@@ -123,12 +122,12 @@ async def answer_stream(implementation: Any, call: InnerCall) -> AsyncGenerator[
 async def _entered(call: InnerCall, answer: Awaitable[Any]) -> Any:
     """Await an answer in a context in which the call is the current one, for the SDK and for Ray Serve."""
     call.request_id = call.request_id or backend().current_request_id() or str(uuid.uuid4())
-    backend().carry_model_id(call.header(b"multiplexed_model_id") or "")
+    backend().propagate_model_id(call.header(b"multiplexed_model_id") or "")
     enter_call(call)
     return await answer
 
 
-async def _invoke(implementation: Any, rpc: _Rpc, call: InnerCall) -> Any:
+async def _invoke(implementation: Any, rpc: _BoundMethod, call: InnerCall) -> Any:
     handler = getattr(implementation, rpc.method.python_name)
     try:
         request = rpc.method.request.FromString(call.request)
@@ -136,28 +135,28 @@ async def _invoke(implementation: Any, rpc: _Rpc, call: InnerCall) -> Any:
         expected = rpc.method.request.DESCRIPTOR.full_name
         raise RpcError(grpc.StatusCode.INTERNAL, f"{rpc.label}: the request is not a {expected}") from None
     context = {"grpc_context": context_of(call)} if rpc.takes_context else {}
-    is_async, is_generator = kind_of(handler)
+    is_async, is_generator = handler_kind(handler)
     if is_async or is_generator:
-        response = handler(request, **context)  # nothing of a generator runs before its first message is asked for
+        response = handler(request, **context)  # a generator runs no code before its first message is requested
     else:
         response = await _in_thread(functools.partial(handler, request, **context))
-    # A plain function may return what a coroutine function made.
+    # A plain function may return an awaitable.
     return await response if isinstance(response, Awaitable) else response
 
 
 async def _stream(
-    implementation: Any, rpc: _Rpc, call: InnerCall, stack: contextlib.AsyncExitStack
+    implementation: Any, rpc: _BoundMethod, call: InnerCall, stack: contextlib.AsyncExitStack
 ) -> AsyncIterator[Any]:
-    """Return the messages of a handler; its iterator is closed with the stack."""
+    """Return the response messages of a handler; the stack closes its iterator."""
     responses = await _invoke(implementation, rpc, call)
     if isinstance(responses, AsyncIterator):
         if hasattr(responses, "aclose"):
             stack.push_async_callback(responses.aclose)
         return responses
     if hasattr(responses, "__iter__"):
-        return _iterated(iter(responses))
+        return _iterate_in_threads(iter(responses))
     if responses is None and (call.error() or rpc.takes_context):
-        return _iterated(iter(()))  # what there was to send, it has sent with write()
+        return _iterate_in_threads(iter(()))  # the handler has sent its messages with write()
     raise rpc.wrong_type(responses, "a stream of ")
 
 
@@ -165,8 +164,8 @@ def _in_thread(function: Callable[[], R]) -> asyncio.Future[R]:
     return asyncio.get_running_loop().run_in_executor(_THREADS, contextvars.copy_context().run, function)
 
 
-async def _iterated(iterator: Iterator[Any]) -> AsyncIterator[Any]:
-    """Yield what an iterator yields that runs in threads."""
+async def _iterate_in_threads(iterator: Iterator[Any]) -> AsyncIterator[Any]:
+    """Yield the items of an iterator, each taken in a thread."""
     advance = None
     try:
         while True:
@@ -178,12 +177,12 @@ async def _iterated(iterator: Iterator[Any]) -> AsyncIterator[Any]:
     finally:
         close = getattr(iterator, "close", None)
         if close is not None and advance is not None:
-            # A generator that runs can't be closed: it is at its next yield.
+            # A running generator can't be closed: close it at its next yield.
             advance.add_done_callback(lambda done: done.cancelled() or done.exception() or close())
 
 
 def _result(task: asyncio.Task[Any], call: InnerCall) -> Any:
-    """Return what a task that has ended returned; what it raised, and what the handler set, decide the status."""
+    """Return the result of a finished task, or raise the error that the handler set or raised."""
     error = None if task.cancelled() else task.exception()
     decided = call.error() or error
     if isinstance(decided, RpcError):
@@ -196,7 +195,10 @@ def _result(task: asyncio.Task[Any], call: InnerCall) -> Any:
 
 
 def _with_metadata(error: RpcError, call: InnerCall) -> RpcError:
-    """Return an error with the metadata that the handler has set; a ``google.rpc.Status`` in it becomes ``errors``."""
+    """Return an error with the handler's trailing metadata; a ``google.rpc.Status`` in it becomes ``errors``.
+
+    See the richer error model, https://grpc.io/docs/guides/error/.
+    """
     pairs = (*call.trailing, *error.trailing_metadata)
     status = next((value for key, value in pairs if key == STATUS_DETAILS), None)
     if not isinstance(status, bytes):
@@ -211,24 +213,24 @@ def _with_metadata(error: RpcError, call: InnerCall) -> RpcError:
     return RpcError(error.code, error.details, others, errors=errors)
 
 
-def _rpc_of(implementation: Any, call: InnerCall) -> _Rpc:
+def _find_method(implementation: Any, call: InnerCall) -> _BoundMethod:
     cls = type(implementation)
     path = call.path.decode()
-    rpc = _rpcs(cls).get(path)
+    rpc = _bound_methods(cls).get(path)
     if rpc is None:
         raise RpcError(grpc.StatusCode.UNIMPLEMENTED, f"deployment class {cls.__name__} has no method {path}")
     return rpc
 
 
-def _rpcs(cls: Any) -> dict[str, _Rpc]:
-    known: dict[str, _Rpc] | None = vars(cls).get("_grpc_inner_rpcs")
+def _bound_methods(cls: Any) -> dict[str, _BoundMethod]:
+    known: dict[str, _BoundMethod] | None = vars(cls).get("_grpc_inner_rpcs")
     if known is not None:
         return known
     found = {}
     for base in generated_bases(cls):
         for method in vars(base)["__grpc_shim__"].service.methods:
-            implementation = find(cls, method.python_name)
+            implementation = find_implementation(cls, method.python_name)
             takes_context = implementation is not None and implementation.takes_context
-            found[method.path] = _Rpc(method, f"{cls.__name__}.{method.python_name}", takes_context)
+            found[method.path] = _BoundMethod(method, f"{cls.__name__}.{method.python_name}", takes_context)
     cls._grpc_inner_rpcs = found
     return found

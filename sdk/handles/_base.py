@@ -1,7 +1,8 @@
-"""Base classes of the generated handles: calls of one deployment by another, with types.
+"""Base classes of the generated handles: typed calls from one deployment to another.
 
-A generated handle is a class with one attribute for each RPC that takes one request message. It stands on Ray Serve's
-``DeploymentHandle`` and needs of it what is public. Neither Ray nor Ray Serve is imported before a call needs them.
+A generated handle is a class with one attribute for each RPC that takes one request message. It wraps Ray Serve's
+``DeploymentHandle`` (https://docs.ray.io/en/latest/serve/model_composition.html) and uses only its public API. Ray and
+Ray Serve are imported only when a call needs them.
 """
 
 from __future__ import annotations
@@ -32,33 +33,34 @@ RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
 
 _MODEL_ID = "multiplexed_model_id"
-# Ray counts in whole milliseconds: it may say that the time is over a little before it is.
-_EARLY_S = 0.01
+# Ray counts in whole milliseconds, so it may report a timeout a little early. In seconds.
+_CLOCK_TOLERANCE_S = 0.01
 
 
 class HandleOptions(TypedDict, total=False):
     """Keyword arguments of every call through a handle."""
 
     timeout: float | None
-    """Seconds until the call ends with DEADLINE_EXCEEDED. The deadline of the call that runs here holds in any case."""
+    """Seconds until the call ends with DEADLINE_EXCEEDED. The deadline of the calling handler's call always applies."""
     metadata: Sequence[tuple[str, str | bytes]]
-    """Pairs that the handler reads besides those of the call that runs here."""
+    """Pairs for the handler, in addition to the metadata of the calling handler's call."""
     model_id: str
-    """ID of the model that the replica should have loaded: Ray Serve looks for one that has. For deployments with
-    ``@serve.multiplexed``; with others Ray Serve searches in vain for up to a second."""
+    """ID of a model; Ray Serve prefers a replica that has loaded it. For deployments with ``@serve.multiplexed``
+    (https://docs.ray.io/en/latest/serve/model-multiplexing.html); with others, Ray Serve searches for such a replica
+    in vain for up to a second."""
 
 
 class ServiceHandle:
-    """Base of every generated handle. Give it to a constructor as a parameter's type, and its ``bind`` what to call.
+    """Base of every generated handle. Annotate a constructor's parameter with it, and pass ``bind`` an application.
 
-    The called handler sees what the client of the call that runs here has sent: request id, model id, metadata, who it
-    is, and the time that is left. A status that it ends with is raised here as :class:`sdk.RpcError`, and becomes
-    the status of the call that runs here unless it is caught. What else it raises comes as it does through Ray Serve's
-    handles. A call that is cancelled cancels the calls it waits for.
+    The called handler receives from the calling handler's call: request id, model id, metadata, the client's identity
+    and the remaining time. If it ends with an error status, the call raises :class:`sdk.RpcError`, which becomes the
+    status of the calling handler's call unless that catches it. Other exceptions arrive as through Ray Serve's handles.
+    A cancelled call cancels the calls that it awaits.
 
     Args:
-        handle: Ray Serve's ``DeploymentHandle``, as ``sdk.run`` and ``serve.get_app_handle`` return it, or what
-            ``bind`` returned, for the constructor of a deployment.
+        handle: Ray Serve's ``DeploymentHandle``, as ``sdk.run`` and ``serve.get_app_handle`` return it; or the result
+            of ``bind``, for the constructor of a deployment.
 
     Example:
         ::
@@ -99,7 +101,7 @@ class ServiceHandle:
 
 
 class HandleCall(Generic[ResponseT]):
-    """A call of an RPC that answers with one message. ``await`` it; in a thread, ask for its :meth:`result`."""
+    """A call of an RPC with one response message. ``await`` it; in a thread, use :meth:`result`."""
 
     def __init__(self, response: Any, method: Method, deadline: float | None) -> None:
         self._response = response
@@ -113,7 +115,7 @@ class HandleCall(Generic[ResponseT]):
         try:
             if self._deadline is None:
                 return self._decoded(await self._response)
-            return self._decoded(await _in_time(_awaited(self._response), self._deadline))
+            return self._decoded(await _await_until(_awaited(self._response), self._deadline))
         except asyncio.CancelledError:
             self.cancel()
             raise
@@ -121,20 +123,22 @@ class HandleCall(Generic[ResponseT]):
             raise self._failed(error) from error
 
     def result(self) -> ResponseT:
-        """Wait for the message, in a thread: a sync handler's, or the one of a program.
+        """Return the response, and wait for it. For threads without an event loop: a sync handler's, or a program's.
 
         Raises:
-            RpcError: The call ended with a status.
+            RpcError: The call ended with an error status.
         """
         remaining = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         try:
             return self._decoded(self._response.result(timeout_s=remaining))
         except Exception as error:
-            is_late = self._deadline is not None and time.monotonic() > self._deadline - _EARLY_S
-            raise self._failed(_too_late() if is_late and isinstance(error, TimeoutError) else error) from error
+            is_late = self._deadline is not None and time.monotonic() > self._deadline - _CLOCK_TOLERANCE_S
+            raise self._failed(
+                _deadline_exceeded() if is_late and isinstance(error, TimeoutError) else error
+            ) from error
 
     def cancel(self) -> None:
-        """End the call; the handler is cancelled. Does nothing after the end."""
+        """Cancel the call and its handler; do nothing after the end of the call."""
         self._response.cancel()
 
     def _decoded(self, data: bytes) -> ResponseT:
@@ -144,14 +148,14 @@ class HandleCall(Generic[ResponseT]):
     def _failed(self, error: Exception) -> Exception:
         if isinstance(error, RpcError) and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
             self.cancel()
-        return _typed(error)
+        return _to_status(error)
 
 
 class HandleStreamCall(Generic[ResponseT]):
-    """A call of an RPC that answers with a stream: iterate with ``async for``, in a thread with ``for``.
+    """A call of an RPC with a response stream. Iterate with ``async for``; in a thread, with ``for``.
 
-    When it is dropped before its end, the handler is cancelled. Ray Serve takes messages from the handler as fast as
-    it makes them, whether they are read here or not.
+    If this object is garbage collected before the end of the stream, the handler is cancelled. Ray Serve takes messages
+    from the handler as fast as it sends them, even if the caller does not read them.
     """
 
     def __init__(self, responses: Any, method: Method, deadline: float | None) -> None:
@@ -169,7 +173,7 @@ class HandleStreamCall(Generic[ResponseT]):
             if self._deadline is None:
                 data = await self._responses.__anext__()
             else:
-                data = await _in_time(self._responses.__anext__(), self._deadline)
+                data = await _await_until(self._responses.__anext__(), self._deadline)
         except StopAsyncIteration:
             self._ended = True
             raise
@@ -190,13 +194,13 @@ class HandleStreamCall(Generic[ResponseT]):
             self._ended = True
             raise
         except Exception as error:
-            status = _typed(error)
+            status = _to_status(error)
             is_cut = isinstance(status, RpcError) and status.code is grpc.StatusCode.CANCELLED
-            is_late = self._deadline is not None and time.monotonic() > self._deadline - _EARLY_S
-            self._fail(_too_late() if is_cut and is_late else error)
+            is_late = self._deadline is not None and time.monotonic() > self._deadline - _CLOCK_TOLERANCE_S
+            self._fail(_deadline_exceeded() if is_cut and is_late else error)
 
     def _next(self) -> bytes:
-        """Return the next message. Before the first one there is perhaps no replica yet that ends the call in time."""
+        """Return the next message. A timer ends the wait for the first: perhaps no replica has the call yet."""
         if self._deadline is None or self._has_begun:
             data: bytes = next(self._responses)
             return data
@@ -211,25 +215,25 @@ class HandleStreamCall(Generic[ResponseT]):
         return data
 
     async def aclose(self) -> None:
-        """End the call, as :meth:`cancel` does: for ``contextlib.aclosing``."""
+        """Cancel the call, as :meth:`cancel` does: for ``contextlib.aclosing``."""
         self.cancel()
 
     def cancel(self) -> None:
-        """End the call; the handler is cancelled. Does nothing after the end."""
+        """Cancel the call and its handler; do nothing after the end of the call."""
         if not self._ended:
             self._ended = True
             self._responses.cancel()
 
     def __del__(self) -> None:
         if not self._ended and not sys.is_finalizing():
-            with contextlib.suppress(RuntimeError):  # the loop that it ran on is closed
+            with contextlib.suppress(RuntimeError):  # its event loop is closed
                 self.cancel()
 
     def _fail(self, error: Exception) -> NoReturn:
         if isinstance(error, RpcError) and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self.cancel()  # it is late here, and may run on there
+            self.cancel()  # the deadline has passed here, and the handler may still run
         self._ended = True
-        raise _typed(error) from error
+        raise _to_status(error) from error
 
     def _decoded(self, data: bytes) -> ResponseT:
         response: Any = self._method.response.FromString(data)
@@ -237,7 +241,7 @@ class HandleStreamCall(Generic[ResponseT]):
 
 
 class _HandleRpc(Generic[RequestT, ResponseT]):
-    """One RPC of a generated handle class. Read from a handle, it is what calls the RPC there.
+    """Descriptor of one RPC of a generated handle class. As an attribute of a handle, it calls the RPC.
 
     Attributes:
         method: The RPC.
@@ -252,13 +256,13 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
 
     @classmethod
     def of(cls, handle: ServiceHandle, method: Method) -> Self:
-        """Return what calls an RPC through a handle, for a property of a generated handle class."""
+        """Return the callable of an RPC of a handle, for a property of a generated handle class."""
         return cls(method).__get__(handle)
 
     def __get__(self, handle: ServiceHandle | None, owner: type | None = None) -> Self:
         if handle is None:
             return self
-        # The bound copy lies in the handle's own namespace, where Python finds it before it comes here again.
+        # Python finds the bound copy in the handle's own namespace before it calls this descriptor again.
         name = self.method.python_name
         bound: Self | None = vars(handle).get(name)
         if bound is None:
@@ -278,9 +282,9 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
                 f"{self.method.python_name} got an unexpected keyword argument {min(unknown)!r}; it takes {known}"
             )
         model_id = options.get("model_id", "")
-        call = _inner_call(self.method.path, request.SerializeToString(), options)
+        call = _derive_call(self.method.path, request.SerializeToString(), options)
         if call.time_remaining() == 0.0:
-            raise _too_late()
+            raise _deadline_exceeded()
         callee = self._callee = self._callee or self._find()
         if model_id:
             callee = callee.options(multiplexed_model_id=model_id)
@@ -288,11 +292,11 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
 
     def _find(self) -> Any:
         if self._owner is None:
-            raise TypeError(f"{self.method.python_name} is called on a handle, not on its class")
+            raise TypeError(f"{self.method.python_name} must be called on a handle, not on its class")
         handle = self._owner._handle
         if not hasattr(handle, "options"):
             raise TypeError(
-                f"{self._owner!r} is not deployed yet: run it, or give it to the constructor of a deployment"
+                f"{self._owner!r} is not deployed yet: run it, or pass it to the constructor of a deployment"
             )
         method = "_grpc_stream" if self._streams else "_grpc_unary"
         return handle.options(method_name=method, stream=self._streams)
@@ -302,7 +306,7 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
 
 
 class HandleUnary(_HandleRpc[RequestT, ResponseT]):
-    """An RPC of a handle that answers with one message."""
+    """An RPC of a handle with one response message."""
 
     _streams = False
 
@@ -313,7 +317,7 @@ class HandleUnary(_HandleRpc[RequestT, ResponseT]):
 
 
 class HandleStream(_HandleRpc[RequestT, ResponseT]):
-    """An RPC of a handle that answers with a stream."""
+    """An RPC of a handle with a response stream."""
 
     _streams = True
 
@@ -323,8 +327,8 @@ class HandleStream(_HandleRpc[RequestT, ResponseT]):
         return HandleStreamCall(responses, self.method, deadline)
 
 
-def _inner_call(path: str, request: bytes, options: HandleOptions) -> InnerCall:
-    """Return a call that carries on what is known of the one that runs here."""
+def _derive_call(path: str, request: bytes, options: HandleOptions) -> InnerCall:
+    """Return a new call that inherits request id, metadata, identity and deadline from the calling handler's call."""
     current = current_call()
     outer: CallState | None = current._call if isinstance(current, ServicerContext) else current
     left = (options.get("timeout"), outer.time_remaining() if outer is not None else None)
@@ -347,37 +351,37 @@ async def _awaited(response: Any) -> Any:
     return await response
 
 
-async def _in_time(answer: Any, deadline: float) -> Any:
+async def _await_until(answer: Any, deadline: float) -> Any:
     """Await an answer until a deadline.
 
     Raises:
         RpcError: The deadline has passed.
     """
-    # Not asyncio.wait_for: what the handler raised may be a TimeoutError too.
+    # Not asyncio.wait_for: the handler, too, may have raised a TimeoutError.
     task = asyncio.ensure_future(answer)
     try:
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - time.monotonic()))
     except asyncio.CancelledError:
-        _leave(task)
+        _abandon(task)
         raise
     if not done:
-        _leave(task)
-        raise _too_late()
+        _abandon(task)
+        raise _deadline_exceeded()
     return task.result()
 
 
-def _leave(task: asyncio.Future[Any]) -> None:
-    """Cancel a task that nobody waits for any more, and ask for what it raises: asyncio would log that nobody did."""
+def _abandon(task: asyncio.Future[Any]) -> None:
+    """Cancel a task that is no longer awaited, and retrieve its exception, so that asyncio does not log it."""
     task.cancel()
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
-def _too_late() -> RpcError:
+def _deadline_exceeded() -> RpcError:
     return RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
 
 
-def _typed(error: Exception) -> Exception:
-    """Return the status that an error of a handle means, or the error itself."""
+def _to_status(error: Exception) -> Exception:
+    """Return the status for an error of a handle, or the error itself if it does not mean a status."""
     if isinstance(error, RpcError) and "ray" not in sys.modules:
         return error
     status = backend().translate(error)

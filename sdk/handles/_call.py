@@ -1,4 +1,4 @@
-"""A call through a typed handle: what travels to the other deployment, and stands for the call behind its context."""
+"""One call through a typed handle: sent to the other deployment, where it is the state of the handler's context."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Metadata = tuple[tuple[str, "str | bytes"], ...]
 
 
 class InnerCall:
-    """One call of a deployment by another (``sdk.context.CallState``).
+    """A call from one deployment to another; implements ``sdk.context.CallState``.
 
-    A handler sees what the client of the outer call sent, with what the caller added. The answer is its own: metadata
-    and status come to the caller with an error, and are dropped when the call succeeds.
+    The handler sees the metadata of the outer call's client, with the caller's additions. Its own metadata and status
+    reach the caller with an error, and are dropped if the call succeeds.
 
     Args:
-        path: The method, ``"/greet.Greeter/SayHello"``.
+        path: Path of the method, ``"/greet.Greeter/SayHello"``.
         request: The request message, serialized.
-        request_id: The outer call's id; ``""`` when there is no outer call.
-        metadata: What the handler reads as the client's metadata.
-        peer: Who calls, as the outer call knows it.
-        auth_context: The same, for TLS.
-        deadline: When the call ends with DEADLINE_EXCEEDED, by ``time.monotonic()``; None for never.
+        request_id: The outer call's id; ``""`` without an outer call.
+        metadata: The metadata for the handler.
+        peer: The client's address, from the outer call.
+        auth_context: The client's TLS identity, from the outer call.
+        deadline: Time at which the call ends with DEADLINE_EXCEEDED, by ``time.monotonic()``; None for no deadline.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class InnerCall:
         self.details = ""
         self.aborted: RpcError | None = None
         self.context: ServicerContext | None = None
-        self.ended_by: RpcError | None = None  # what ended it from outside of its handler
+        self.ended_by: RpcError | None = None  # the error that ended it from outside the handler
         self._task: asyncio.Task[Any] | None = None
         self._is_done = False
         self._is_cancelled = False
@@ -64,8 +64,9 @@ class InnerCall:
         self._write: Callable[[Any], Any] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What is left of the time and not the point in time: clocks of two machines differ. Ray Serve pickles a call
-        # when it has found a replica for it, so that the time it waited for one counts.
+        # Send the remaining time, not the deadline: the clocks of two machines differ. Ray Serve pickles a call only
+        # after it has found a replica for it, so the wait for the replica counts. gRPC does the same with grpc-timeout:
+        # https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests
         own = (self.request_id, self.metadata, self.peer, self.auth_context, self.time_remaining())
         return _received, (self.path.decode(), self.request, *own)
 
@@ -78,13 +79,13 @@ class InnerCall:
         self.trailing = tuple((str(key), value) for key, value in metadata)
 
     def send_initial_metadata(self, metadata: MetadataPairs) -> None:
-        """Do nothing: a handle has nowhere to show it."""
+        """Do nothing: a handle gives its caller no initial metadata."""
 
     def set_compression(self, compression: grpc.Compression) -> None:
-        """Do nothing: Ray carries the messages."""
+        """Do nothing: Ray transports the messages."""
 
     def disable_next_message_compression(self) -> None:
-        """Do nothing, as :meth:`set_compression`."""
+        """Do nothing, like :meth:`set_compression`."""
 
     def time_remaining(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
@@ -104,17 +105,22 @@ class InnerCall:
         self._end(RpcError(grpc.StatusCode.CANCELLED, "the handler cancelled the call"))
 
     async def read_message(self) -> Any:
-        return EOF  # the handler has the one message as its argument
+        return EOF  # the handler has received the only message as its argument
 
     async def write_message(self, message: Any) -> None:
         if self._write is None:
-            raise RuntimeError("write() is for streams; this method answers with one message: return it")
+            raise RuntimeError("write() is for streams; this method has one response message: return it")
         await self._write(message)
 
-    # -- for what runs the handler (sdk/handles/_answer.py) ------------------------------------
+    # -- for sdk/handles/_answer.py, which runs the handler ------------------------------------
 
     def begin(self, task: asyncio.Task[Any], write: Callable[[Any], Any] | None = None) -> None:
-        """Let the deadline and ``cancel()`` end the task that answers; ``write`` sends one message of a stream."""
+        """Start the deadline.
+
+        Args:
+            task: The task that runs the handler; the deadline and ``cancel()`` cancel it.
+            write: Sends one message of a response stream.
+        """
         self._task = task
         self._write = write
         remaining = self.time_remaining()
@@ -124,7 +130,7 @@ class InnerCall:
             task.add_done_callback(lambda _: timer.cancel())
 
     def finish(self) -> None:
-        """Mark the call as over, and end the task that answers if it still runs."""
+        """Mark the call as done, and cancel its task if it still runs."""
         if self._is_done:
             return
         self._is_done = True
@@ -136,7 +142,7 @@ class InnerCall:
             callback()
 
     def error(self) -> RpcError | None:
-        """Return the error that the handler has made the call end with, other than by raising; None for success."""
+        """Return the error that ends the call other than the handler's exception; None for success."""
         if self.ended_by is not None or self.aborted is not None:
             return self.ended_by or self.aborted
         if not self.code:
@@ -161,4 +167,4 @@ def _received(
 
 
 if TYPE_CHECKING:
-    _: Callable[[InnerCall], CallState] = lambda call: call  # noqa: E731  # it is what a context needs
+    _: Callable[[InnerCall], CallState] = lambda call: call  # noqa: E731  # checks that the class implements the protocol

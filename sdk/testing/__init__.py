@@ -1,6 +1,6 @@
 """Serve an application in a test: the wire server of a replica behind a real Envoy, in this process, without Ray.
 
-Import it by name (``import sdk.testing``), or let ``sdk.testing`` be imported when it is first used.
+``import sdk`` is enough: the first use of ``sdk.testing`` imports it.
 """
 
 from sdk.testing._faults import Fault

@@ -1,4 +1,4 @@
-"""A certificate for a test server: signed by itself, good for an hour, on this machine only."""
+"""Self-signed certificate for a test server, valid for an hour and for this machine only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def write_certificate(folder: Path) -> tuple[str, str]:
     """Write a certificate for ``localhost`` and ``127.0.0.1`` and its private key; return the paths of both.
 
     Args:
-        folder: Where to.
+        folder: Folder for both files.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization

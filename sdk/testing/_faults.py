@@ -1,4 +1,4 @@
-"""Faults on purpose: calls that a test server answers late, or with a status, before or amid its handler's answer."""
+"""Fault injection for the test server: delays, and error statuses before or during a handler's response."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Fault:
-    """One fault, as :meth:`Server.inject` made it. It ends with :meth:`clear`, or at the end of its ``with`` block.
+    """A fault of :meth:`Server.inject`. It is active until :meth:`clear` or the end of its ``with`` block.
 
     Attributes:
-        latency_s: Seconds that a call waits before anything else happens.
-        error: What the call ends with; None when it is only late.
-        after_messages: Messages of the handler's answer that the client gets before the error.
-        paths: Paths of the methods that it hits; None for all.
-        application: Application whose calls it hits; None for all.
-        times: Calls that it still hits; None for any number.
-        share: Share of the calls that it hits, from 0 to 1.
-        hits: Calls that it has hit.
+        latency_s: Seconds to delay a call.
+        error: Status of the call; None to only delay it.
+        after_messages: Number of the handler's response messages that the client gets before the error.
+        paths: Paths of the methods that it affects; None for all.
+        application: Name of the application that it affects; None for all.
+        times: Number of calls that it still affects; None for any number.
+        share: Share of the calls that it affects, from 0 to 1.
+        hits: Number of calls that it has affected.
     """
 
     latency_s: float
@@ -52,7 +52,7 @@ class Fault:
     hits: int = 0
 
     def clear(self) -> None:
-        """End the fault; calls that it has hit already go on with it."""
+        """Clear the fault. Calls that it already affects are not changed."""
         self.faults.remove(self)
 
     def __enter__(self) -> Self:
@@ -68,7 +68,7 @@ _current: contextvars.ContextVar[Fault] = contextvars.ContextVar("sdk_testing_fa
 
 
 class Faults:
-    """The faults of a test server. The test's thread adds and removes them, the server's loop takes them."""
+    """The active faults of a test server. The test's thread adds and removes them, the server's loop takes them."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -76,22 +76,22 @@ class Faults:
         self._random = random.Random(0)  # the same calls in every run
 
     def add(self, fault: Fault) -> None:
-        """Begin a fault."""
+        """Add a fault."""
         with self._lock:
             self._faults.append(fault)
 
     def remove(self, fault: Fault) -> None:
-        """End a fault; does nothing when it has ended."""
+        """Remove a fault; do nothing if it was removed before."""
         with self._lock:
-            self._faults = [known for known in self._faults if known is not fault]
+            self._faults = [other for other in self._faults if other is not fault]
 
     def clear(self) -> None:
-        """End all faults."""
+        """Remove all faults."""
         with self._lock:
             self._faults = []
 
     def take(self, application: str, path: str) -> Fault | None:
-        """Return the fault for a call: the first that wants it."""
+        """Return the first fault that affects a call, and count the hit; None if there is no such fault."""
         if not self._faults:
             return None
         with self._lock:
@@ -106,7 +106,7 @@ class Faults:
                 return fault
         return None
 
-    def stand_before(
+    def install(
         self,
         server: WireServer,
         application: str,
@@ -114,17 +114,25 @@ class Faults:
         compression: grpc.Compression | None,
         interceptors: Sequence[grpc.aio.ServerInterceptor],
     ) -> None:
-        """Stand before every method of a wire server. Calls without a fault are answered as if nothing were here."""
-        amid = build_routes(bindings, compression, [_Amid(), *interceptors])
-        for path, route in server.routes.items():
-            route.answer = self._answer(application, route.answer, amid[path])
+        """Wrap every method of a wire server. Calls that no fault affects are answered as without this.
 
-    def _answer(self, application: str, plain: Callable[..., Awaitable[None]], amid: Route) -> Any:
-        path = amid.method.path
+        Args:
+            server: The server; its routes are changed.
+            application: Name of the application.
+            bindings: The server's methods with their handlers.
+            compression: The server's compression.
+            interceptors: The server's interceptors.
+        """
+        interrupted_routes = build_routes(bindings, compression, [_Interruption(), *interceptors])
+        for path, route in server.routes.items():
+            route.answer = self._answer(application, route.answer, interrupted_routes[path])
+
+    def _answer(self, application: str, plain: Callable[..., Awaitable[None]], interrupted: Route) -> Any:
+        path = interrupted.method.path
 
         def answer(call: Call, route: Route) -> Awaitable[None]:
             fault = self.take(application, path)
-            # Not awaited here: the tracebacks that clients get are to show the handler, and nothing of this.
+            # Not awaited here: the tracebacks that clients get must show the handler and no frame of this module.
             return plain(call, route) if fault is None else faulty(fault, call, route)
 
         async def faulty(fault: Fault, call: Call, route: Route) -> None:
@@ -136,13 +144,13 @@ class Faults:
                 raise fault.error
             else:
                 _current.set(fault)
-                await amid.answer(call, amid)
+                await interrupted.answer(call, interrupted)
 
         return answer
 
 
-class _Amid(grpc.aio.ServerInterceptor):
-    """Ends an answer with the error of the call's fault, after some of its messages."""
+class _Interruption(grpc.aio.ServerInterceptor):
+    """Interrupts a response with the error of the call's fault, after some of its messages."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)

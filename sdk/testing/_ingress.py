@@ -1,4 +1,4 @@
-"""Envoy in front of wire servers of this process: what a proxy actor is on a cluster, without the cluster."""
+"""Run Envoy in front of the wire servers of this process, as a proxy actor does on a cluster."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from sdk.options import GrpcOptions
 
 HOST = "127.0.0.1"
-_START_PATIENCE_S = 30.0
+_START_TIMEOUT_S = 30.0
 
 
 class LocalIngress:
-    """One Envoy with its control plane and the services that a proxy answers itself.
+    """One Envoy with its control plane and the built-in services.
 
     Args:
-        options: Options of the ingress; it listens on a free port of 127.0.0.1, whatever they say.
+        options: Options of the ingress. It listens on a free port of 127.0.0.1 and ignores their address.
         folder: An empty folder for sockets and files.
     """
 
@@ -48,7 +48,7 @@ class LocalIngress:
         self._ads = AdsServer(str(folder / "ads.sock"))
         self._fallback: Any = None
         self._envoy: EnvoyProcess | None = None
-        # Bound and not listening, it keeps the port for Envoy.
+        # Bound but not listening, it reserves the port for Envoy.
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._reserved.bind((HOST, 0))
@@ -65,10 +65,10 @@ class LocalIngress:
         return 0 if self._envoy is None else self._envoy.pid
 
     async def start(self) -> None:
-        """Start Envoy; it listens when something is published.
+        """Start Envoy; it listens after the first :meth:`publish`.
 
         Raises:
-            IngressError: Envoy is missing, or the files for TLS are no good.
+            IngressError: Envoy is missing, or a file for TLS is invalid.
         """
         binary = find_envoy()
         check_certificates(self._options)
@@ -86,14 +86,14 @@ class LocalIngress:
         await self._fallback.start()
 
     async def publish(self, snapshot: Snapshot, descriptors: Mapping[str, bytes]) -> None:
-        """Route to these applications, and return when Envoy does.
+        """Publish a routing table, and return when Envoy has acknowledged it.
 
         Args:
             snapshot: The routing table.
             descriptors: Digest → serialized ``FileDescriptorSet``, for reflection.
 
         Raises:
-            IngressError: Envoy ended, or refused its configuration.
+            IngressError: Envoy exited, or rejected its configuration.
         """
         assert self._envoy is not None
         config = listener_config(replace(self._options, host=HOST, port=self.port), self._folder, has_gate=False)
@@ -102,9 +102,9 @@ class LocalIngress:
         published = asyncio.ensure_future(self._ads.publish(build_resources(snapshot.for_node(""), config)))
         ended = asyncio.ensure_future(self._envoy.wait())
         try:
-            await asyncio.wait({published, ended}, timeout=_START_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({published, ended}, timeout=_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             if not published.done():
-                what = "ended" if ended.done() else "did not listen in time"
+                what = "exited" if ended.done() else "did not listen in time"
                 raise IngressError(f"Envoy {what}: {self._envoy.log_tail() or 'it left no log'}")
             published.result()
         finally:
@@ -115,7 +115,7 @@ class LocalIngress:
         self._built_in.notify()
 
     async def stop(self) -> None:
-        """End Envoy and everything else."""
+        """Stop Envoy, the control plane and the built-in services."""
         self._built_in.drain()
         if self._envoy is not None:
             await self._envoy.stop()
@@ -125,7 +125,7 @@ class LocalIngress:
         self._reserved.close()
 
     def kill(self) -> None:
-        """End Envoy from another thread, when the loop does not answer any more."""
+        """Kill Envoy from another thread, if the event loop does not respond any more."""
         if self._envoy is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._envoy.pid, signal.SIGKILL)

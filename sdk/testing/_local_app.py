@@ -1,4 +1,4 @@
-"""An application in this process, without Ray: its deployments, one replica each, and the handles between them.
+"""Run an application in this process, without Ray: one replica per deployment, and the handles between them.
 
 Used by ``sdk.testing``. Hooks are called as Ray Serve calls them: the constructor (it may be async), ``reconfigure``
 when there is a ``user_config``, ``check_health`` once, and ``__del__`` at the end. Everything runs on one event loop.
@@ -13,17 +13,18 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from sdk._contract.definition import definition_of
-from sdk._serve.application import describe_instance, require_application
+from sdk._serve.application import deployment_of_instance, require_application
+from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.internals import internal_request_id, request_context_setter
 from sdk.errors import OptionsError
-from sdk.testing._local_calls import Children, LocalCalls, LocalRouter, unknown_method
+from sdk.testing._local_calls import ChildCalls, LocalCalls, LocalRouter, unknown_method
 from sdk.testing._serve_patches import (
-    build_local,
-    end_batches,
-    enter_local_replica,
-    forget_batches,
+    build_local_application,
+    cancel_batch_tasks,
     make_handle,
     make_replica_context,
+    reset_batch_queues,
+    set_current_replica,
 )
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ class LocalReplica:
     Args:
         applications: All applications of this process by name, for handles.
         application: Name of the replica's application.
-        deployment: Ray Serve's ``Deployment``; handles stand for bound deployments among its constructor arguments.
-        loop: The loop that its code runs on.
-        children: Which calls made which.
-        instance: The instance, when it exists already; else it is made of the deployment's class.
+        deployment: Ray Serve's ``Deployment``, with handles instead of bound deployments among its constructor
+            arguments.
+        loop: The event loop that its code runs on.
+        children: Parents of the calls through handles.
+        instance: The instance, if it exists already; by default it is created from the deployment's class.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class LocalReplica:
         application: str,
         deployment: Any,
         loop: asyncio.AbstractEventLoop,
-        children: Children,
+        children: ChildCalls,
         instance: Any = None,
     ) -> None:
         self._applications = applications
@@ -65,7 +67,7 @@ class LocalReplica:
         self.cls: Any = _user_class(deployment.func_or_class) if instance is None else type(instance)
         self._is_class = isinstance(self.cls, type)  # else a function, which handles call
         self.definition: Definition | None = definition_of(self.cls)
-        self._is_made = instance is None
+        self._owns_instance = instance is None
         self.instance = instance
         self.context: Any = make_replica_context(application, deployment, instance)
         self.batch_queues: dict[Any, Any] = {}
@@ -73,10 +75,10 @@ class LocalReplica:
         self.calls: LocalCalls
 
     async def start(self) -> None:
-        """Make the instance.
+        """Create the instance.
 
         Raises:
-            Exception: What its constructor, ``reconfigure`` or ``check_health`` raised.
+            Exception: The exception of its constructor, ``reconfigure`` or ``check_health``.
             OptionsError: There is a ``user_config`` and no ``reconfigure``.
         """
         self.calls = LocalCalls(self)
@@ -84,15 +86,15 @@ class LocalReplica:
         if not self._is_class:
             self.instance = self.cls
             return
-        if self._is_made:
-            forget_batches(self.cls)
-            # As Ray Serve does it, for constructors that are async.
+        if self._owns_instance:
+            reset_batch_queues(self.cls)
+            # As Ray Serve does, for async constructors.
             self.instance = self.context.servable_object = self.cls.__new__(self.cls)
-            await _finish(self.instance.__init__(*self.deployment.init_args, **self.deployment.init_kwargs))
+            await finish_hook(self.instance.__init__(*self.deployment.init_args, **self.deployment.init_kwargs))
         await self._reconfigure()
         check_health = getattr(self.instance, "check_health", None)
         if check_health is not None:
-            await _call_hook(check_health)
+            await call_hook(check_health)
 
     async def _reconfigure(self) -> None:
         config = self.deployment.user_config
@@ -102,28 +104,24 @@ class LocalReplica:
             return
         if reconfigure is None:
             raise OptionsError(f"{self.name}: there is a user_config, and the class has no method `reconfigure`")
-        rank = {"rank": self.context.rank} if takes_rank else {}
-        if inspect.iscoroutinefunction(reconfigure):
-            await reconfigure(config, **rank)
-        else:
-            await asyncio.to_thread(reconfigure, config, **rank)
+        await call_hook(reconfigure, config, **({"rank": self.context.rank} if takes_rank else {}))
 
     async def stop(self) -> None:
-        """End its calls and call its ``__del__``; what that raises is logged."""
+        """End its calls and call its ``__del__``, whose exceptions are logged."""
         self.enter()
         try:
             await self._end()
         finally:
-            end_batches(self.batch_queues.values())
+            cancel_batch_tasks(self.batch_queues.values())
 
     async def _end(self) -> None:
         if hasattr(self, "calls"):
             await self.calls.stop()
-        if not self._is_class or not self._is_made or self.instance is None:
-            return  # an instance that was given ends when its owner wants it to
+        if not self._is_class or not self._owns_instance or self.instance is None:
+            return  # the test owns an instance that it passed in
         try:
             if hasattr(self.instance, "__del__"):
-                await _finish(self.instance.__del__())
+                await finish_hook(self.instance.__del__())
             models = getattr(self.instance, "__serve_multiplex_wrapper", None)
             if models is not None:
                 await models.shutdown()
@@ -133,20 +131,20 @@ class LocalReplica:
             _forget_destructor(self.instance)
 
     def enter(self) -> None:
-        """Make this replica the one whose code runs in the current context."""
-        enter_local_replica(self)
+        """Mark this replica as the one whose code runs in the current context."""
+        set_current_replica(self)
 
     def enter_call(self, call: Call) -> None:
-        """Give a gRPC call Ray Serve's contexts."""
-        enter_local_replica(self)
+        """Set Ray Serve's replica context and request context for a gRPC call."""
+        set_current_replica(self)
         self._set_request_context(call)
 
     def leave_call(self, call: Call) -> None:
-        """Cancel what a cancelled gRPC call awaits on other deployments' handles."""
+        """Cancel the requests that a cancelled gRPC call awaits on other deployments' handles."""
         self.children.cancel(internal_request_id(call))
 
     def method(self, name: str) -> Any:
-        """Return what a handle calls.
+        """Return the method that a handle calls, or the function that is deployed.
 
         Raises:
             RayServeException: There is no such method.
@@ -159,7 +157,7 @@ class LocalReplica:
         return method
 
     def router_to(self, application: str, deployment: str) -> LocalRouter:
-        """Return what the calls of a handle to another deployment go through."""
+        """Return the router for a handle to another deployment."""
         known = self._applications.get(application)
         return known.router(deployment) if known is not None else LocalRouter(_unknown(application, deployment))
 
@@ -168,11 +166,11 @@ class LocalApplication:
     """An application and its replicas.
 
     Args:
-        target: What ``bind`` returned, or an instance of a decorated class.
+        target: The result of ``bind``, or an instance of a decorated class.
         name: The application's name.
-        applications: All applications of this process by name, this one too, for handles.
-        loop: The loop that its code runs on.
-        children: Which calls made which, in all applications.
+        applications: All applications of this process by name, with this one, for handles.
+        loop: The event loop that its code runs on.
+        children: Parents of the calls through handles, in all applications.
 
     Raises:
         ApplicationError: ``target`` is not an application.
@@ -184,31 +182,31 @@ class LocalApplication:
         name: str,
         applications: Mapping[str, LocalApplication],
         loop: asyncio.AbstractEventLoop,
-        children: Children,
+        children: ChildCalls,
     ) -> None:
         self.name = name
         instance = None
         definition = definition_of(type(target))
         if definition is not None:
             instance, self._ingress = target, definition.options.get("name", definition.cls_name)
-            deployments: Any = [describe_instance(definition)]
+            deployments: Any = [deployment_of_instance(definition)]
         else:
             application = require_application(target, f"Application {name!r}")
-            deployments, self._ingress = build_local(application, name, self.router)
+            deployments, self._ingress = build_local_application(application, name, self.router)
         self.replicas = {
             deployment.name: LocalReplica(applications, name, deployment, loop, children, instance)
             for deployment in deployments
         }
 
     def router(self, deployment: str) -> LocalRouter:
-        """Return what the calls of a handle to one of its deployments go through."""
+        """Return the router for a handle to one of its deployments."""
         return LocalRouter(
             lambda: self.replicas[deployment] if deployment in self.replicas else _unknown(self.name, deployment)()
         )
 
     @property
     def handle(self) -> Any:
-        """A handle to the deployment that was given to the harness."""
+        """A handle to its ingress deployment."""
         return make_handle(self._ingress, self.name, self.router)
 
 
@@ -219,26 +217,18 @@ def _unknown(application: str, deployment: str) -> Callable[[], LocalReplica]:
     return find
 
 
-def _user_class(made: Any) -> Any:
-    """Return the class that was decorated, behind the one that ``bind`` made of it for a replica."""
-    if isinstance(made, type):
-        return next((cls for cls in made.__mro__ if definition_of(cls) is not None), made)
-    return made
+def _user_class(deployed: Any) -> Any:
+    """Return the decorated class of a class that ``bind`` derived from it for a replica."""
+    if isinstance(deployed, type):
+        return next((cls for cls in deployed.__mro__ if definition_of(cls) is not None), deployed)
+    return deployed
 
 
 def _forget_destructor(instance: Any) -> None:
-    """Keep Python from calling ``__del__`` once more: it would also never await an async one."""
+    """Keep Python from calling ``__del__`` a second time: it would also never await an async one."""
     cls = type(instance)
     if hasattr(cls, "__del__"):
-        with contextlib.suppress(TypeError):  # a layout that can't be changed
+        with contextlib.suppress(TypeError):  # Python can't change the class of some layouts
             instance.__class__ = type(
                 cls.__name__, (cls,), {"__slots__": (), "__del__": lambda _: None, "__module__": cls.__module__}
             )
-
-
-async def _call_hook(hook: Callable[[], Any]) -> Any:
-    return await _finish(hook() if inspect.iscoroutinefunction(hook) else await asyncio.to_thread(hook))
-
-
-async def _finish(result: Any) -> Any:
-    return await result if inspect.isawaitable(result) else result

@@ -1,7 +1,7 @@
-"""Calls through handles to deployments of this process, behind Ray Serve's own handles (``_local_app.py``).
+"""Calls through Ray Serve's handles to deployments in this process (``_local_app.py``).
 
-The handles, their options and their responses are Ray Serve's own. Here is only what is behind them: a router that
-knows one replica, and the result of one call, which any thread and any event loop may wait for.
+The handles, their options and their responses are Ray Serve's own. This module has the parts below them: a router with
+one replica, and the result of one call, which any thread and any event loop can wait for.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from ray import cloudpickle
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 from ray.serve.handle import DeploymentResponse, DeploymentResponseGenerator
 
-from sdk.testing._serve_patches import enter_local_request
+from sdk.testing._serve_patches import set_request_context
 
 _END = object()
 
 
-class CalledReplica(Protocol):
-    """A replica of this process, as its calls see it; ``LocalReplica`` of ``_local_app.py`` is one."""
+class CallTarget(Protocol):
+    """The replica that answers calls through handles; implemented by ``LocalReplica`` in ``_local_app.py``."""
 
     application: str
     deployment: Any
     loop: asyncio.AbstractEventLoop
-    children: Children
+    children: ChildCalls
     calls: LocalCalls
 
     def enter(self) -> None:
-        """Make this replica the one whose code runs in the current context."""
+        """Mark this replica as the one whose code runs in the current context."""
 
     def method(self, name: str) -> Any:
         """Return the method that answers a call."""
 
 
 class LocalRouter:
-    """What the calls of a handle go through.
+    """The router of a handle: sends every call to the one replica of the deployment.
 
     Args:
-        find: Returns the replica that is called.
+        find: Returns the replica.
     """
 
-    def __init__(self, find: Callable[[], CalledReplica]) -> None:
+    def __init__(self, find: Callable[[], CallTarget]) -> None:
         self._find = find
 
     def running_replicas_populated(self) -> bool:
@@ -72,8 +72,8 @@ class LocalResult:
     """The result of one call through a handle: a value, or a stream of them.
 
     Args:
-        loop: The loop that the call runs on.
-        metadata: What the handle says of the call.
+        loop: The event loop that the call runs on.
+        metadata: Ray Serve's metadata of the request.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, metadata: Any) -> None:
@@ -84,7 +84,7 @@ class LocalResult:
         self._items: asyncio.Queue[Any] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
 
-    # -- the side that waits: Ray Serve's response objects call these, on any loop, in any thread
+    # -- for the caller: Ray Serve's response objects call these, on any loop, in any thread
 
     def get(self, timeout_s: float | None) -> Any:
         try:
@@ -95,7 +95,7 @@ class LocalResult:
             raise TimeoutError("Timed out waiting for result.") from None
 
     async def get_async(self) -> Any:
-        # Shielded: as with Ray Serve, the call goes on when who waits for it is cancelled.
+        # Shielded: as with Ray Serve, the call continues when its caller is cancelled.
         return await asyncio.shield(_wrapped(self._outcome))
 
     def __next__(self) -> Any:
@@ -117,23 +117,23 @@ class LocalResult:
         self._outcome.add_done_callback(callback)
 
     def cancel(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and the call with it
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so the call has ended
             self._loop.call_soon_threadsafe(self._cancel)
 
     async def _next(self) -> Any:
         item = await self._items.get()
         if item is _END:
-            self._items.put_nowait(_END)  # for whoever asks again
-            self._outcome.result()  # raises what the call raised
+            self._items.put_nowait(_END)  # for a second call of this after the end
+            self._outcome.result()  # raises the exception of the call, if any
         return item
 
-    # -- the side that runs, on the loop
+    # -- for the replica, on the loop
 
     def run(self, call: Any) -> None:
         self._task = self._loop.create_task(call)
 
     def _cancel(self) -> None:
-        # Not at once: a task that is cancelled before its first step runs nothing, and would tell nobody.
+        # One turn later: a task that is cancelled before its first step runs no code, and would never set the outcome.
         if self._task is not None:
             self._loop.call_soon(self._task.cancel)
 
@@ -150,13 +150,13 @@ class LocalResult:
 
 
 class LocalCalls:
-    """The calls through handles that one replica runs. Made in the thread of the loop that they run on.
+    """Runs a replica's calls through handles. Create it in the thread of the event loop that they run on.
 
     Args:
         replica: The replica.
     """
 
-    def __init__(self, replica: CalledReplica) -> None:
+    def __init__(self, replica: CallTarget) -> None:
         self._replica = replica
         limit = replica.deployment.max_ongoing_requests
         self._slots = asyncio.Semaphore(limit)
@@ -167,13 +167,13 @@ class LocalCalls:
         self.running: set[LocalResult] = set()
 
     def start(self, metadata: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LocalResult:
-        """Start a call, from whatever thread this is."""
+        """Start a call, from any thread."""
         loop = self._replica.loop
         result = LocalResult(loop, metadata)
         if threading.get_ident() == self._thread:
-            # At once: who made the call may be cancelled before it starts.
+            # Right away: the caller may be cancelled before the call starts.
             self._replica.children.add(metadata.internal_request_id, result)
-        # In a context of its own: from another process nothing comes along but what the handle sends.
+        # In an empty context: from another process, only the data that the handle sends would arrive.
         loop.call_soon_threadsafe(self._start, result, args, kwargs, context=contextvars.Context())
         return result
 
@@ -185,11 +185,11 @@ class LocalCalls:
     async def _run(self, result: LocalResult, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         metadata = result.metadata
         self._replica.enter()
-        enter_local_request(metadata, self._replica.application, result.id)
+        set_request_context(metadata, self._replica.application, result.id)
         try:
             args = tuple([await _resolved(value) for value in args])
             kwargs = {name: await _resolved(value) for name, value in kwargs.items()}
-            # Through pickle, as between processes: what can't be pickled fails here too, and nothing is shared.
+            # Through pickle, as between processes: an object that can't be pickled fails here too, and none is shared.
             args, kwargs = cloudpickle.loads(cloudpickle.dumps((args, kwargs)))  # type: ignore[no-untyped-call]
             async with self._slot():
                 value = await self._call(self._replica.method(metadata.call_method), args, kwargs, result)
@@ -235,7 +235,7 @@ class LocalCalls:
         if inspect.isawaitable(value):
             value = await value
         if not streams:
-            return _refuse_stream(value, name)
+            return _require_single_value(value, name)
         if isinstance(value, AsyncIterator):
             try:
                 async for item in value:
@@ -248,56 +248,56 @@ class LocalCalls:
             for item in value:
                 result.add(item)
         else:
-            raise _no_stream(name)
+            raise _not_a_generator(name)
         return None
 
     def _call_in_thread(self, method: Any, args: Any, kwargs: Any, result: LocalResult, name: str) -> Any:
         value = method(*args, **kwargs)
         if not result.metadata.is_streaming:
-            return _refuse_stream(value, name)
+            return _require_single_value(value, name)
         if not isinstance(value, Iterator):
-            raise _no_stream(name)
+            raise _not_a_generator(name)
         for item in value:
             self._replica.loop.call_soon_threadsafe(result.add, item)
         return None
 
     async def stop(self) -> None:
-        """Cancel what runs."""
+        """Cancel the running calls."""
         for result in list(self.running):
             result.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class Children:
-    """Which calls through handles were made by which request, to be cancelled with it.
+class ChildCalls:
+    """The running calls through handles by the request that made them, so that they can be cancelled with it.
 
-    As in Ray Serve, a call that is cancelled takes with it those that it waits for, and theirs.
+    As in Ray Serve, cancelling a call also cancels the calls that it awaits, recursively.
     """
 
     def __init__(self) -> None:
-        self._of: dict[str, set[LocalResult]] = {}
+        self._by_parent: dict[str, set[LocalResult]] = {}
 
     def add(self, parent: str, result: LocalResult) -> None:
-        """Keep a call under the id of the request that made it."""
-        self._of.setdefault(parent, set()).add(result)
+        """Add a call under the id of the request that made it."""
+        self._by_parent.setdefault(parent, set()).add(result)
 
     def remove(self, parent: str, result: LocalResult) -> None:
-        """Forget a call that has ended."""
-        results = self._of.get(parent, set())
+        """Remove a call that has ended."""
+        results = self._by_parent.get(parent, set())
         results.discard(result)
         if not results:
-            self._of.pop(parent, None)
+            self._by_parent.pop(parent, None)
 
     def cancel(self, parent: str) -> None:
         """Cancel the calls of a request."""
-        for result in list(self._of.get(parent, ())):
+        for result in list(self._by_parent.get(parent, ())):
             result.cancel()
 
 
 async def _resolved(argument: Any) -> Any:
-    """Return the value of an argument; Ray Serve lets the response of one call be given to another."""
+    """Return the value of an argument, which may be the response of another call, as in Ray Serve."""
     if isinstance(argument, DeploymentResponseGenerator):
-        raise RuntimeError("streaming deployment handle results can't be given to another handle's call")
+        raise RuntimeError("streaming deployment handle results can't be passed to another handle's call")
     return await argument if isinstance(argument, DeploymentResponse) else argument
 
 
@@ -307,7 +307,7 @@ def _is_sync(method: Any) -> bool:
     )
 
 
-def _refuse_stream(value: Any, name: str) -> Any:
+def _require_single_value(value: Any, name: str) -> Any:
     if inspect.isgenerator(value) or inspect.isasyncgen(value):
         raise TypeError(
             f"Method '{name}' returned a generator. You must use `handle.options(stream=True)` to call generators "
@@ -316,18 +316,18 @@ def _refuse_stream(value: Any, name: str) -> Any:
     return value
 
 
-def _no_stream(name: str) -> TypeError:
+def _not_a_generator(name: str) -> TypeError:
     return TypeError(f"Called method '{name}' with `handle.options(stream=True)` but it did not return a generator.")
 
 
 def _wrapped(outcome: Future[Any]) -> asyncio.Future[Any]:
     wrapped = asyncio.wrap_future(outcome)
-    # Whoever waited may be gone: an error that nobody asks for is not worth a line in the log.
+    # The caller may be gone. Retrieve the exception, so that asyncio does not log that nobody did.
     wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
     return wrapped
 
 
 def unknown_method(name: str, instance: Any) -> RayServeException:
-    """Return the error for a handle that calls what its deployment does not have."""
+    """Return the error for a call through a handle of a method that the deployment does not have."""
     methods = [known for known in dir(instance) if not known.startswith("__") and callable(getattr(instance, known))]
     return RayServeException(f"Tried to call a method '{name}' that does not exist. Available methods: {methods}.")

@@ -1,4 +1,4 @@
-"""What runs behind a test server: the applications, their wire servers and the ingress, on one loop in one thread."""
+"""Run the applications of a test server, their wire servers and the ingress, on one event loop in one thread."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import uvloop
 
 from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import serialize_descriptors
-from sdk._serve.replica import translate
-from sdk._wire.server import WireServer, WireSettings
+from sdk._serve.replica import translate, wire_settings
+from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.testing._certificates import write_certificate
 from sdk.testing._faults import Faults
-from sdk.testing._files import own_folder
+from sdk.testing._files import temporary_folder
 from sdk.testing._ingress import LocalIngress
 from sdk.testing._local_app import LocalApplication, LocalReplica
-from sdk.testing._local_calls import Children
-from sdk.testing._serve_patches import local_serve
+from sdk.testing._local_calls import ChildCalls
+from sdk.testing._serve_patches import patch_serve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,13 +35,13 @@ T = TypeVar("T")
 
 logger = logging.getLogger("sdk.testing")
 
-# Seconds that code of the applications gets to notice that it is cancelled when the server ends, and to clean up.
-_END_PATIENCE_S = 5.0
-_STOP_PATIENCE_S = 15.0
+# Seconds to wait for cancelled code of the applications to clean up when the server stops.
+_CANCEL_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 15.0
 
 
 class LoopThread:
-    """A thread with an event loop of its own; it ends with :meth:`stop`, and nothing of it is left."""
+    """A thread that runs an event loop until :meth:`stop`, which also cleans up after it."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
@@ -53,10 +53,10 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def stop(self) -> None:
-        """Cancel what still runs, end the thread and wait for it; a thread that is blocked is left to itself."""
-        with contextlib.suppress(RuntimeError):  # it is stopped already
+        """Cancel the running tasks, end the thread and wait for it; a thread that is blocked is abandoned."""
+        with contextlib.suppress(RuntimeError):  # it has stopped already
             self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(_END_PATIENCE_S)
+        self._thread.join(_CANCEL_TIMEOUT_S)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -72,17 +72,17 @@ class LoopThread:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=_END_PATIENCE_S)
+            await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_S)
         await self.loop.shutdown_asyncgens()
 
 
-class Core:
-    """Everything that runs behind one test server.
+class Runtime:
+    """The applications, wire servers and ingress of one test server.
 
     Args:
         targets: Applications by name.
         options: Options of the ingress.
-        tls: Whether to make a certificate for it.
+        tls: Create a certificate for the ingress.
     """
 
     def __init__(self, targets: Mapping[str, Any], options: GrpcOptions, *, tls: bool = False) -> None:
@@ -101,10 +101,10 @@ class Core:
     # -- called in the test's thread ----------------------------------------------------------
 
     def start(self) -> None:
-        """Start everything; when something fails, everything is ended and the error raised."""
+        """Start all parts; if one fails, stop them all and raise its error."""
         try:
-            self._stack.enter_context(local_serve())
-            self._folder = self._stack.enter_context(own_folder())
+            self._stack.enter_context(patch_serve())
+            self._folder = self._stack.enter_context(temporary_folder())
             if self._tls:
                 certificate, key = write_certificate(self._folder)
                 self.options = replace(self.options, tls_certificate=certificate, tls_private_key=key)
@@ -117,14 +117,14 @@ class Core:
             raise
 
     def stop(self) -> None:
-        """End everything; does nothing the second time."""
+        """Stop all parts; do nothing the second time."""
         if self.thread is None:
             self._stack.close()
             return
         thread, self.thread = self.thread, None
-        self._starting.cancel()  # an interrupt came while a constructor waits for something
+        self._starting.cancel()  # after an interrupt, a constructor may still be waiting
         try:
-            thread.start(self._stop()).result(_STOP_PATIENCE_S)
+            thread.start(self._stop()).result(_STOP_TIMEOUT_S)
         except TimeoutError:
             logger.error("code of the applications blocks the event loop or does not end: the test server is abandoned")
             if hasattr(self, "ingress"):
@@ -137,7 +137,7 @@ class Core:
     async def _start(self) -> None:
         assert self._folder is not None
         loop = asyncio.get_running_loop()
-        children = Children()
+        children = ChildCalls()
         for name, target in self._targets.items():
             self.applications[name] = LocalApplication(target, name, self.applications, loop, children)
         self.ingress = LocalIngress(self.options, self._folder)
@@ -176,14 +176,7 @@ class Core:
         interceptors = make_interceptors(definition.cls_name, definition.interceptors)
         server = WireServer(
             bindings,
-            WireSettings(
-                max_ongoing_requests=replica.deployment.max_ongoing_requests,
-                max_queued_requests=replica.deployment.max_queued_requests,
-                request_timeout_s=self.options.request_timeout_s,
-                max_receive_message_length=self.options.max_receive_message_length,
-                max_metadata_bytes=self.options.max_metadata_bytes,
-                error_details=self.options.error_details,
-            ),
+            wire_settings(replica.deployment, self.options),
             enter=replica.enter_call,
             leave=replica.leave_call,
             translate=translate,
@@ -191,7 +184,7 @@ class Core:
             compression=definition.compression,
             interceptors=interceptors,
         )
-        self.faults.stand_before(server, replica.application, bindings, definition.compression, interceptors)
+        self.faults.install(server, replica.application, bindings, definition.compression, interceptors)
         return server
 
     async def _stop(self) -> None:

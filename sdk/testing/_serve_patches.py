@@ -1,6 +1,7 @@
-"""What applications without a cluster (``sdk/testing/_local_app.py``) use of Ray Serve beyond its public API.
+"""Private API and patches of Ray Serve for applications without a cluster (``sdk/testing/_local_app.py``).
 
-As with ``internals.py``: checked with Ray Serve 2.60, and if an upgrade breaks something, it breaks here.
+Checked with Ray Serve 2.60. If an upgrade of Ray breaks the SDK, the fix belongs here or in
+``sdk/_serve/internals.py``.
 """
 
 from __future__ import annotations
@@ -17,35 +18,41 @@ from ray import serve
 from ray.serve import context as serve_context
 
 
-class HostedReplica(Protocol):
-    """What stands for a replica in this process, as far as Ray Serve's own code is concerned."""
+class CurrentReplica(Protocol):
+    """The local replica whose code runs in the current context, for the patched functions of Ray Serve."""
 
     @property
     def context(self) -> Any:
-        """What ``serve.get_replica_context()`` returns in its code."""
+        """The result of ``serve.get_replica_context()`` in its code."""
 
     batch_queues: dict[Any, Any]
-    """What the replica's methods under ``@serve.batch`` gather in."""
+    """The queues of the replica's methods with ``@serve.batch``."""
 
     def router_to(self, application: str, deployment: str) -> Any:
-        """Return what calls of a handle to a deployment go through."""
+        """Return the router for a handle to a deployment."""
 
 
-_local_replica: contextvars.ContextVar[HostedReplica | None] = contextvars.ContextVar("sdk_local_replica", default=None)
+_current_replica: contextvars.ContextVar[CurrentReplica | None] = contextvars.ContextVar(
+    "sdk_local_replica", default=None
+)
 
-#: Marks a replica of this process as the one whose code runs in the current context.
-enter_local_replica = _local_replica.set
+#: Marks a local replica as the one whose code runs in the current context.
+set_current_replica = _current_replica.set
 
 
-def build_local(application: serve.Application, name: str, make_router: Callable[[str], Any]) -> tuple[Any, str]:
-    """Return the deployments of an application, those first that others have handles to, and the name of the ingress.
-
-    Bound deployments among constructor arguments have been replaced by handles.
+def build_local_application(
+    application: serve.Application, name: str, make_router: Callable[[str], Any]
+) -> tuple[Any, str]:
+    """Return the deployments of an application and the name of its ingress deployment.
 
     Args:
         application: The application.
         name: Its name.
-        make_router: Returns what calls of a handle go through, for the name of a deployment.
+        make_router: Returns the router for a handle, for the name of a deployment.
+
+    Returns:
+        The deployments, each after those that it has handles to, with handles instead of bound deployments among
+        their constructor arguments; and the name.
     """
     from ray.serve._private.build_app import build_app
 
@@ -57,10 +64,10 @@ def build_local(application: serve.Application, name: str, make_router: Callable
     return built.deployments, built.ingress_deployment_name
 
 
-def forget_batches(cls: Any) -> None:
-    """Let the methods of a class under ``@serve.batch`` gather anew, on the event loop that runs now.
+def reset_batch_queues(cls: Any) -> None:
+    """Reset the queues of a class's methods with ``@serve.batch``, so that they use the running event loop.
 
-    Ray Serve keeps one queue for each such method and process, which belongs to the loop that used it first.
+    Ray Serve keeps one queue per method and process, and it belongs to the loop that used it first.
     """
     for name in dir(cls):
         set_size = getattr(inspect.getattr_static(cls, name), "set_max_batch_size", None)
@@ -68,13 +75,14 @@ def forget_batches(cls: Any) -> None:
             set_size.__self__._queue = None
 
 
-def end_batches(queues: Iterable[Any]) -> None:
-    """End the tasks of batch queues that nobody uses any more; on their loop.
+def cancel_batch_tasks(queues: Iterable[Any]) -> None:
+    """Cancel the tasks of batch queues that are no longer used. Call this on their event loop.
 
-    What drops a queue of Ray Serve asks for the event loop of its thread, which may make one there that nobody closes.
+    When a queue of Ray Serve is garbage collected, it asks for the thread's event loop, which may create one that is
+    never closed.
     """
     for queue in queues:
-        task, queue._handle_batch_task = queue._handle_batch_task, None  # without one it asks for no loop
+        task, queue._handle_batch_task = queue._handle_batch_task, None  # without a task it does not ask for a loop
         if task is not None:
             task.cancel()
 
@@ -84,9 +92,9 @@ def make_handle(deployment: str, application: str, make_router: Callable[[str], 
     made: Any = serve.handle.DeploymentHandle(
         deployment,
         application,
-        _create_router=lambda **_: make_router(deployment),  # type: ignore[arg-type]  # it is none of Ray Serve's
+        _create_router=lambda **_: make_router(deployment),  # type: ignore[arg-type]  # a LocalRouter, not one of Ray Serve's
     )
-    # Whatever the environment says: its responses can be waited for on any loop, and in threads without one.
+    # Overrides the environment, so that its responses can be awaited on any loop, and in threads without one.
     made._init(_run_router_in_separate_loop=True)
     return made
 
@@ -105,13 +113,13 @@ def make_replica_context(application: str, deployment: Any, instance: Any) -> An
     )
 
 
-def enter_local_request(metadata: Any, application: str, request: str) -> None:
-    """Give a call through a handle its request context, as Ray Serve's replica does.
+def set_request_context(metadata: Any, application: str, request: str) -> None:
+    """Set the request context of a call through a handle, as Ray Serve's replica does.
 
     Args:
-        metadata: What the handle says of the call.
-        application: Name of the application that is called.
-        request: The call's own id: calls that it makes are kept under it.
+        metadata: Ray Serve's metadata of the request.
+        application: Name of the called application.
+        request: The call's own id, under which the calls that it makes are kept.
     """
     set_context: Callable[[Any], Any] = serve_context._serve_request_context.set
     set_context(
@@ -127,16 +135,16 @@ def enter_local_request(metadata: Any, application: str, request: str) -> None:
     )
 
 
-class _NoController:
-    """What local replicas have in place of Ray Serve's client: it knows the handles, and nobody to report to."""
+class _LocalServeClient:
+    """Replaces Ray Serve's client in local replicas: returns handles, and reports to no controller."""
 
     def get_handle(self, deployment: str, application: str, check_exists: bool = True) -> Any:
-        current = _local_replica.get()
+        current = _current_replica.get()
         assert current is not None
         return make_handle(deployment, application, lambda name: current.router_to(application, name))
 
     def record_request_routing_info(self, info: Any) -> None:
-        """Which models a replica has loaded is of no interest: there is no other."""
+        """Do nothing: with one replica, routing does not depend on the models that it has loaded."""
 
 
 _replaced: list[tuple[Any, str, Any]] = []
@@ -145,11 +153,11 @@ _replacing = threading.Lock()
 
 
 @contextlib.contextmanager
-def local_serve() -> Iterator[None]:
-    """Let Ray Serve's functions work in local replicas; everywhere else they stay what they are.
+def patch_serve() -> Iterator[None]:
+    """Patch Ray Serve's functions so that they work in local replicas; elsewhere they behave as before.
 
-    Without it ``serve.get_replica_context()`` knows one replica a process, and a multiplexed model or a handle that
-    was pickled would start a Ray cluster.
+    Without the patches, ``serve.get_replica_context()`` supports one replica per process, and a multiplexed model or an
+    unpickled handle would start a Ray cluster.
     """
     global _users_of_replaced
     with _replacing:
@@ -181,27 +189,30 @@ def _replace() -> None:
 
 
 def _replica_context(original: Any) -> Any:
-    return lambda: original() if (local := _local_replica.get()) is None else local.context
+    return lambda: original() if (local := _current_replica.get()) is None else local.context
 
 
 def _client(original: Any) -> Any:
-    return lambda *args, **kwargs: original(*args, **kwargs) if _local_replica.get() is None else _NoController()
+    return lambda *args, **kwargs: original(*args, **kwargs) if _current_replica.get() is None else _LocalServeClient()
 
 
 def _batch_queue(original: Any) -> Any:
-    """Ray Serve keeps one queue for each method and process: it would mix the calls of several replicas."""
+    """Return a property with one queue per method and replica.
 
-    def queue(kept: Any) -> Any:
-        if (local := _local_replica.get()) is None:
-            return original.fget(kept)
-        if kept not in local.batch_queues:
-            fresh = copy.copy(kept)
+    Ray Serve keeps one queue per method and process, which would mix the calls of several replicas.
+    """
+
+    def queue(wrapper: Any) -> Any:
+        if (local := _current_replica.get()) is None:
+            return original.fget(wrapper)
+        if wrapper not in local.batch_queues:
+            fresh = copy.copy(wrapper)
             fresh._queue = None
-            local.batch_queues[kept] = original.fget(fresh)
-        found = local.batch_queues[kept]
-        # As they were set last: what sets them knows one queue only.
-        found.set_max_batch_size(kept.max_batch_size)
-        found.batch_wait_timeout_s = kept.batch_wait_timeout_s
+            local.batch_queues[wrapper] = original.fget(fresh)
+        found = local.batch_queues[wrapper]
+        # The setters of these options change only Ray Serve's own queue, so copy the current values.
+        found.set_max_batch_size(wrapper.max_batch_size)
+        found.batch_wait_timeout_s = wrapper.batch_wait_timeout_s
         return found
 
     return property(queue)
@@ -209,7 +220,7 @@ def _batch_queue(original: Any) -> Any:
 
 def _router(original: Any) -> Any:
     def create_router(handle_id: Any, deployment_id: Any, handle_options: Any, **more: Any) -> Any:
-        if (local := _local_replica.get()) is None:
+        if (local := _current_replica.get()) is None:
             return original(handle_id, deployment_id, handle_options, **more)
         object.__setattr__(handle_options, "_run_router_in_separate_loop", True)  # as in make_handle
         return local.router_to(deployment_id.app_name, deployment_id.name)

@@ -1,4 +1,4 @@
-"""The test server: what a test holds while its applications are served."""
+"""The test server of ``sdk.testing.serve``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sdk.errors import ApplicationError, OptionsError, RpcError
 from sdk.options import GrpcOptions
 from sdk.testing._faults import Fault
 from sdk.testing._ingress import HOST
-from sdk.testing._runtime import Core
+from sdk.testing._runtime import Runtime
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -33,21 +33,21 @@ ChannelOptions = Sequence[tuple[str, Any]]
 
 
 class Server:
-    """Applications that are served in this process, as long as its ``with`` block. Made by :func:`serve`."""
+    """Serves applications in this process until its ``with`` block ends. Created by :func:`serve`."""
 
     def __init__(self, targets: Mapping[str, Any], options: GrpcOptions, *, tls: bool = False) -> None:
-        self._core = Core(targets, options, tls=tls)
+        self._runtime = Runtime(targets, options, tls=tls)
         self._closing: list[Callable[[], None]] = []
         self._closing_async: list[grpc.aio.Channel] = []
         self._state: Literal["not started", "running", "ended"] = "not started"
 
-    # -- life ---------------------------------------------------------------------------------
+    # -- start and stop -----------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         if self._state != "not started":
             raise RuntimeError("a test server is started once; call sdk.testing.serve again")
         self._state = "running"
-        self._core.start()
+        self._runtime.start()
         return self
 
     def __exit__(
@@ -58,14 +58,14 @@ class Server:
             for close in reversed(self._closing):
                 close()
         finally:
-            self._core.stop()
+            self._runtime.stop()
 
     async def __aenter__(self) -> Self:
         starting = asyncio.ensure_future(asyncio.to_thread(self.__enter__))
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # The thread goes on: what it starts must be ended.
+            # The thread continues, and what it starts must be stopped.
             with contextlib.suppress(Exception):
                 await starting
                 await asyncio.to_thread(self.__exit__, None, None, None)
@@ -81,35 +81,35 @@ class Server:
             await asyncio.to_thread(self.__exit__, kind, error, traceback)
 
     @property
-    def _running(self) -> Core:
-        """What runs.
+    def _running(self) -> Runtime:
+        """The runtime, while the server runs.
 
         Raises:
-            RuntimeError: Nothing does.
+            RuntimeError: The server is not started, or has stopped.
         """
         if self._state == "not started":
             raise RuntimeError("the test server is not started: write `with sdk.testing.serve(...) as server:`")
         if self._state == "ended":
             raise RuntimeError("the test server has ended, with its `with` block")
-        return self._core
+        return self._runtime
 
     # -- clients ------------------------------------------------------------------------------
 
     @property
     def target(self) -> str:
-        """Where clients reach it, ``"127.0.0.1:41234"``."""
+        """The address for clients, ``"127.0.0.1:41234"``."""
         return f"{HOST}:{self._running.ingress.port}"
 
     @property
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """What a client needs to trust the server's certificate; None without TLS."""
+        """Credentials with which a client trusts the server's certificate; None without TLS."""
         certificate = self._running.options.tls_certificate
         return None if certificate is None else grpc.ssl_channel_credentials(Path(certificate).read_bytes())
 
     def channel(
         self, *, credentials: grpc.ChannelCredentials | None = None, options: ChannelOptions | None = None
     ) -> grpc.Channel:
-        """Return a channel of ``grpc``, for generated stubs; it is closed when the server ends.
+        """Return a channel of ``grpc``, for generated stubs; it is closed when the server stops.
 
         Args:
             credentials: By default :attr:`credentials`.
@@ -126,7 +126,7 @@ class Server:
     def aio_channel(
         self, *, credentials: grpc.ChannelCredentials | None = None, options: ChannelOptions | None = None
     ) -> grpc.aio.Channel:
-        """Return a channel of ``grpc.aio``; ``async with serve(...)`` closes it at its end.
+        """Return a channel of ``grpc.aio``, which is closed at the end of ``async with serve(...)``.
 
         Args:
             credentials: By default :attr:`credentials`.
@@ -143,11 +143,12 @@ class Server:
     def client(self, kind: type[C], /, **arguments: Any) -> C:
         """Return a generated client of the server.
 
-        A blocking one is closed when the server ends; an async one by ``async with``.
+        A sync client is closed when the server stops; close an async one with ``async with``.
 
         Args:
             kind: The client's class, ``GreeterClient`` or ``GreeterSyncClient``.
-            **arguments: What its constructor takes besides the target: ``application``, ``timeout``, ``metadata``…
+            **arguments: Arguments of its constructor other than the target: ``application``, ``timeout``,
+                ``metadata``…
         """
         arguments.setdefault("credentials", self.credentials)
         client = kind(self.target, **arguments)
@@ -155,7 +156,7 @@ class Server:
             self._closing.append(client.close)
         return client
 
-    # -- inside -------------------------------------------------------------------------------
+    # -- applications -------------------------------------------------------------------------
 
     @property
     def applications(self) -> tuple[str, ...]:
@@ -168,28 +169,29 @@ class Server:
         return self._running.ingress.envoy_pid
 
     def instance(self, kind: type[T], /, *, application: str | None = None, deployment: str | None = None) -> T:
-        """Return the instance of a deployment's class that answers, to look inside.
+        """Return the instance that answers the calls of a deployment, to inspect it.
 
-        Its methods run on another thread's event loop: read and set plain attributes, call nothing that awaits.
+        Its methods run on the event loop of another thread: read and set plain attributes, and don't call its async
+        methods.
 
         Args:
             kind: The class that was bound.
-            application: Name of its application, when several have one.
-            deployment: Name of its deployment, when the application has several.
+            application: Name of its application, if several applications have a deployment of the class.
+            deployment: Name of its deployment, if the application has several of the class.
 
         Raises:
             LookupError: There is no such deployment, or there are several.
         """
         found = [
             replica
-            for name, known in self._core.applications.items()
-            for replica in known.replicas.values()
+            for name, served in self._runtime.applications.items()
+            for replica in served.replicas.values()
             if isinstance(replica.instance, kind) and application in (None, name) and deployment in (None, replica.name)
         ]
         if len(found) != 1:
             names = ", ".join(f"{replica.application}/{replica.name}" for replica in found)
             raise LookupError(
-                f"{len(found)} deployments of {kind.__name__} are served ({names}): say which with `application` or "
+                f"{len(found)} deployments of {kind.__name__} are served ({names}): choose one with `application` or "
                 "`deployment`"
                 if found
                 else f"no deployment of {kind.__name__} is served"
@@ -200,17 +202,17 @@ class Server:
         """Return a handle to an application, as :func:`sdk.run` does.
 
         Args:
-            application: Its name; it may be left out when there is one only.
+            application: Its name; optional if the server has one application.
 
         Raises:
-            LookupError: There is no such application, or several and none is named.
+            LookupError: There is no such application, or no name was given and there are several.
         """
-        known = self._running.applications
-        if application is None and len(known) == 1:
-            application = next(iter(known))
-        if application not in known:
-            raise LookupError(f"no application {application!r}: there are {', '.join(map(repr, known))}")
-        handle: DeploymentHandle[Any] = known[application].handle
+        served = self._running.applications
+        if application is None and len(served) == 1:
+            application = next(iter(served))
+        if application not in served:
+            raise LookupError(f"no application {application!r}: there are {', '.join(map(repr, served))}")
+        handle: DeploymentHandle[Any] = served[application].handle
         return handle
 
     # -- faults -------------------------------------------------------------------------------
@@ -229,30 +231,31 @@ class Server:
         share: float = 1.0,
         after_messages: int = 0,
     ) -> Fault:
-        """Answer calls late, or with a status, until the fault is cleared: to test what clients make of it.
+        """Inject latency or an error status into calls until the fault is cleared, to test how clients react.
 
-        A status is answered without running the handler, in a response without messages, as an overloaded or a leaving
-        replica does: the retries of clients act on it.
+        The status is sent as a response without messages, and the handler does not run, as with an overloaded or
+        leaving replica. So clients retry it (https://grpc.io/docs/guides/retry/).
 
         Args:
-            latency_s: Seconds that a call waits before anything else happens.
-            status: What the call ends with; None when it is only late.
-            details: Text of the status.
+            latency_s: Seconds to delay a call.
+            status: Status of the call; None to only delay it.
+            details: Message of the status.
             trailing_metadata: Pairs to send with the status.
             errors: ``google.rpc`` details to send with the status.
-            method: The method that is hit: ``GreeterBase.SayHello``, ``GreeterClient.SayHello``,
-                ``"/greet.Greeter/SayHello"``, or ``"greet.Greeter"`` for all of a service; None for all of all.
-            application: Name of the application that is hit; None for all.
-            times: Number of calls to hit; None for any number.
-            share: Share of the calls to hit, from 0 to 1; the same ones in every run.
-            after_messages: The handler runs, and the status comes after this many messages of its answer. The answer
-                has begun then, so no client tries again.
+            method: The method to affect: ``GreeterBase.SayHello``, ``GreeterClient.SayHello``,
+                ``"/greet.Greeter/SayHello"``, or ``"greet.Greeter"`` for all methods of a service; None for all
+                methods.
+            application: Name of the application to affect; None for all.
+            times: Number of calls to affect; None for any number.
+            share: Share of the calls to affect, from 0 to 1; the same calls in every run.
+            after_messages: Run the handler, and send the status after this many of its response messages. The response
+                has begun by then, so clients don't retry.
 
         Returns:
             The fault: a context manager, with ``clear()`` and the number of ``hits``.
 
         Raises:
-            OptionsError: An argument is wrong.
+            OptionsError: An argument is invalid.
 
         Example:
             ::
@@ -282,13 +285,13 @@ class Server:
         error = None
         if status is not None:
             error = RpcError(status, details or "injected by the test", trailing_metadata, errors=errors)
-        fault = Fault(latency_s, error, after_messages, paths, application, times, share, self._core.faults)
+        fault = Fault(latency_s, error, after_messages, paths, application, times, share, self._runtime.faults)
         self._running.faults.add(fault)
         return fault
 
     def clear_faults(self) -> None:
-        """End all faults."""
-        self._core.faults.clear()
+        """Clear all faults."""
+        self._runtime.faults.clear()
 
     def _methods(self) -> dict[str, list[tuple[LocalReplica, Method]]]:
         found: dict[str, list[tuple[LocalReplica, Method]]] = {}
@@ -304,7 +307,7 @@ class Server:
         if isinstance(wanted, str):
             path = "/" + wanted.lstrip("/")
             return frozenset(known for known in methods if known == path or known.startswith(f"{path.rstrip('/')}/"))
-        described = getattr(wanted, "method", wanted)  # an RPC of a client's class has it
+        described = getattr(wanted, "method", wanted)  # an attribute of an RPC of a client's class
         return frozenset(
             path
             for path, bound in methods.items()
@@ -317,24 +320,24 @@ def serve(*applications: Any, options: GrpcOptions | None = None, tls: bool = Fa
     """Serve applications in this process, for a test: the wire server of a replica behind a real Envoy, without Ray.
 
     Every deployment gets one replica. Its constructor, ``reconfigure``, ``check_health`` and ``__del__`` are called as
-    Ray Serve calls them, on an event loop in a thread of its own; handles to other deployments work. What a constructor
-    raises is raised here, and nothing is left running.
+    Ray Serve calls them, on an event loop in a separate thread; handles to other deployments work. An exception of a
+    constructor is raised here, and nothing is left running.
 
     Args:
         *applications: One application, which is then named ``"default"``, or a mapping of names to applications. An
-            application is what ``bind`` returned, or an instance of a decorated class: Ray Serve pickles what ``bind``
-            is given, and an instance may hold mocks and other things that can't be pickled. Its hooks are called all
-            the same, but not ``__del__``.
-        options: Options of the ingress. It listens on a free port of 127.0.0.1, whatever ``host`` and ``port`` say.
-        tls: Whether to serve with TLS, with a certificate that is made for the test and that its clients trust.
+            application is the result of ``bind``, or an instance of a decorated class. Ray Serve pickles the arguments
+            of ``bind``; an instance may hold mocks and other objects that can't be pickled. Its hooks are called, too,
+            except ``__del__``.
+        options: Options of the ingress. It listens on a free port of 127.0.0.1 and ignores ``host`` and ``port``.
+        tls: Serve with TLS, with a certificate that is created for the test and that the server's clients trust.
         **named: More applications by name.
 
     Returns:
-        The server; it is started by ``with`` or ``async with``, and ends with the block.
+        The server; ``with`` or ``async with`` starts it, and the end of the block stops it.
 
     Raises:
-        ApplicationError: What was given is not an application.
-        OptionsError: ``tls`` comes together with the options for TLS.
+        ApplicationError: An argument is not an application.
+        OptionsError: Both ``tls`` and the options for TLS are given.
 
     Example:
         ::
@@ -349,15 +352,15 @@ def serve(*applications: Any, options: GrpcOptions | None = None, tls: bool = Fa
     wrong = [name for name in targets if not isinstance(name, str) or not name]
     twice = targets.keys() & named.keys()
     if wrong or twice:
-        what = f"two are called {min(twice)!r}" if twice else f"{wrong[0]!r} is no name"
-        raise ApplicationError(f"sdk.testing.serve: each application needs a name of its own, and {what}")
+        what = f"two are named {min(twice)!r}" if twice else f"{wrong[0]!r} is not a name"
+        raise ApplicationError(f"sdk.testing.serve: each application needs a unique name, but {what}")
     targets.update(named)
     if not targets or len(applications) > 1:
         raise ApplicationError(
             "sdk.testing.serve takes one application, or several by name: serve(A.bind(), other=B.bind())"
         )
     if tls and options is not None and options.tls_certificate is not None:
-        raise OptionsError("sdk.testing.serve makes a certificate with tls=True: leave tls_certificate out, or tls")
+        raise OptionsError("sdk.testing.serve creates a certificate with tls=True: remove tls_certificate, or tls")
     return Server(targets, options or GrpcOptions(), tls=tls)
 
 

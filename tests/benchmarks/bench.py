@@ -1,8 +1,8 @@
-"""Measures the SDK beside other ways to serve gRPC from Python, all of them on this machine in one run.
+"""Compare the SDK with other ways to serve gRPC from Python, all on this machine in one run.
 
-``make bench`` runs it. Every server answers with the same handlers at the same niceness, and the rounds of the servers
-take turns, so that what else the machine does meets all of them; those that wait for their turn are stopped. Everything
-listens on 127.0.0.1 (HAProxy apart, which Ray Serve binds to all addresses).
+``make bench`` runs it. Every server answers with the same handlers at the same niceness. The rounds of the servers
+alternate, so that other work on the machine affects all of them, and the servers that wait for their turn are stopped.
+Everything listens on 127.0.0.1 (except HAProxy, which Ray Serve binds to all addresses).
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Server:
         self.read_report()
 
     def read_report(self) -> None:
-        """Wait until the program says where it listens.
+        """Wait until the program reports its port.
 
         Raises:
-            LoadError: It ended instead.
+            LoadError: The program ended instead.
         """
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -88,7 +88,7 @@ class Server:
         self._is_paused = True
 
     def resume(self) -> None:
-        """Let the server go on."""
+        """Resume the server."""
         if self._is_paused:
             pausing.resume(self.pid)
             self._is_paused = False
@@ -176,7 +176,7 @@ def main() -> int:
     """Run the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", help="the works that have targets, beside grpc.aio; two minutes"
+        "--quick", action="store_true", help="the works that have targets, next to grpc.aio; two minutes"
     )
     parser.add_argument("--only", default="", metavar="REGEX", help="only works whose name matches")
     parser.add_argument("--servers", default="", metavar="NAMES", help="only these servers, separated by commas")

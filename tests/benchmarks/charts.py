@@ -1,4 +1,4 @@
-"""The charts: how many times as fast each work is, and how the cost of a call grows."""
+"""Charts: throughput of each work relative to grpc.aio, and the growth of the cost of a call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLOURS = {OURS: "#3b6ea5", BARE: "#c07830"}
 
 
 def ratio_chart(results: list[Result], path: Path) -> None:
-    """Draw, for each work that grpc.aio does too, how many times as fast ours is."""
+    """Draw our throughput relative to grpc.aio, for each work that both do."""
     compared = [result for result in results if {OURS, BARE} <= result.runs.keys()]
     ratios = [result.ratios(BARE) for result in compared]
     medians = [statistics.median(each) for each in ratios]
@@ -39,7 +39,7 @@ def ratio_chart(results: list[Result], path: Path) -> None:
 
 
 def growth_chart(results: list[Result], path: Path) -> None:
-    """Draw how throughput goes with streams, connections, replicas and applications, and CPU time with the payload."""
+    """Draw throughput over streams, connections, replicas and applications, and CPU time over the payload."""
     figure, rows = pyplot.subplots(2, 3, figsize=(12, 6.4), layout="constrained")
     panels = iter(rows.flat)
     small = [r for r in results if r.work.method == "Unary" and _bytes(r) < 1000 and not r.work.idle_connections]

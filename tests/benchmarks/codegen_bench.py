@@ -1,7 +1,7 @@
-"""Measures ``sdk codegen`` on a large tree of protos beside protoc with the same generators but ours.
+"""Compare ``sdk codegen`` on a large tree of protos with protoc and the same generators except ours.
 
-``make bench-codegen`` runs it. What counts is CPU time of all processes, which other load on the machine changes less
-than it does the clock. Both write the same tree in turns, and the ratio is the median of the rounds.
+``make bench-codegen`` runs it. It measures CPU time of all processes, which other load on the machine changes less than
+wall-clock time. Both write the same tree in turns, and the ratio is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 
-# What is promised: the whole run beside protoc's own outputs, and seconds besides parsing when nothing changed.
+# Limits: the ratio of a whole run to protoc's outputs, and the seconds in addition to parsing if nothing changed.
 LIMIT_RATIO, LIMIT_UNCHANGED_S = 1.5, 1.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took, in seconds: CPU time with that of its children, and time on the clock."""
+    """The cost of a command, in seconds: CPU time including its children, and wall-clock time."""
 
     cpu: float
     clock: float
 
 
 def tree(folder: Path, protos: int) -> list[str]:
-    """Write a tree of protos of usual sizes; return their names.
+    """Write a tree of protos of typical sizes; return their names.
 
     Each has some 190 lines: an enum, three to fourteen commented messages, up to five imports, and half have a service.
     """
@@ -95,7 +95,7 @@ def empty(folder: Path) -> Iterator[Path]:
 
 
 def measure(command: Sequence[str], folder: Path) -> Cost:
-    """Run a command and return what it took."""
+    """Run a command and return its cost."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     after, ended = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()

@@ -1,4 +1,4 @@
-"""Measures what is not throughput: how long things take to start, and what the ingress costs when nothing happens."""
+"""Measure start times, and the cost of an idle ingress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INGRESS = {"controller": r"^ray::Controller", "proxy": r"^ray::Proxy\b"}
 
 
 def measure(server: Server) -> list[tuple[str, str]]:
-    """Return what was measured and the figure with its unit; the server is the SDK's, and nothing calls it.
+    """Return each measurement and its figure with the unit; the server is the SDK's, and nothing calls it.
 
     Raises:
         LoadError: A call failed.
@@ -107,7 +107,7 @@ def _first_answer() -> float:
 
 
 def _is_answered(unary: Any) -> bool:
-    """Call once Envoy listens; it does before the application is there, and answers NOT_FOUND until then."""
+    """Call as soon as Envoy listens; it listens before the application exists, and answers NOT_FOUND until then."""
     try:
         unary(Ask(), wait_for_ready=True, timeout=_PATIENCE_S)
     except grpc.RpcError as error:
@@ -129,7 +129,7 @@ def _idle(server: Server) -> list[tuple[str, str]]:
 
 
 def _memory(pids: list[int]) -> float:
-    """Return the memory that processes have for themselves, in MB (proc(5), smaps_rollup, Pss)."""
+    """Return the proportional memory of processes, in MB (proc(5), smaps_rollup, Pss)."""
     kilobytes = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -154,7 +154,7 @@ def _call(server: Server) -> None:
 
 
 def _memory_of_slow_consumers(server: Server) -> list[tuple[str, str]]:
-    """Start streams of 100 MB each that nobody reads, and look at what the server holds when it sends no more."""
+    """Start streams of 100 MB each without reading them, and measure the server's memory when it stops sending."""
     processes = processes_of(server.pid, server.patterns)
     before = {name: _memory(pids) for name, pids in processes.items()}
     ask = Ask(size=1 << 20, count=100)

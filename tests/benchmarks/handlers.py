@@ -1,4 +1,4 @@
-"""The handlers that every server answers with, so that only what stands around them differs."""
+"""Handlers of every server, so that only the server around them differs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The load: h2load, so that a Python client is not what is measured, and a grpc.aio client where h2load can't do it.
+"""The load generators: h2load, so that no Python client is measured, and a grpc.aio client where h2load can't be used.
 
-h2load knows nothing of gRPC's status. A gRPC client therefore checks one call of each work on each server first, status
-and content, and after each run the length of everything that came back must be that of right answers.
+h2load ignores gRPC's status. So a gRPC client first checks one call of each work on each server, status and content,
+and after each run the length of all answers must be that of right answers.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # and an
 
 
 class Server(Protocol):
-    """What the load needs to know of a running server.
+    """A running server, as the load generators see it.
 
     Attributes:
         name: Its name in the tables.
         port: Its port on 127.0.0.1.
         pid: Id of its program; whatever it starts is below that.
-        patterns: Regular expressions for the command lines of its processes, by what they are.
+        patterns: Regular expressions for the command lines of its processes, by role.
     """
 
     name: str
@@ -54,18 +54,18 @@ class Server(Protocol):
 
 
 class LoadError(Exception):
-    """A server answers wrongly, or not at all."""
+    """A server gives a wrong answer, or no answer."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of one work against one server gave.
+    """The figures of one run of one work on one server.
 
     Attributes:
         rate: Units of the work a second.
         p50_us: Median time of a call (of a round trip in ping-pong), in microseconds.
         p99_us: The same for the 99th percentile.
-        cpu_us: CPU time, user and system, in microseconds a call, by process; ``"client"`` is the load's own.
+        cpu_us: CPU time, user and system, in microseconds a call, by process; ``"client"`` is the load generator's.
     """
 
     rate: float
@@ -86,10 +86,10 @@ def frames(work: Work) -> bytes:
 
 
 def verify(work: Work, server: Server) -> None:
-    """Make one call with a gRPC client, waiting for the server to be there, and check the status and every message.
+    """Wait for the server, make one call with a gRPC client, and check the status and every message.
 
     Raises:
-        LoadError: Something is not as it must be.
+        LoadError: The status or a message is wrong.
     """
     answer = Ask if work.method == "Upload" else Payload
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=_LIMITS) as channel:
@@ -116,7 +116,7 @@ def verify(work: Work, server: Server) -> None:
 
 
 def processes_of(root: int, patterns: dict[str, str]) -> dict[str, list[int]]:
-    """Return the ids of a process, and of those below it, whose command lines match, by what they are."""
+    """Return the ids of a process, and of those below it, whose command lines match, by role."""
     lines = {}
     for pid in tree_of(root):
         with contextlib.suppress(OSError):  # it has ended
@@ -214,7 +214,7 @@ def _ping_pong(work: Work, server: Server, calls: int) -> tuple[float, list[floa
 
 @contextlib.contextmanager
 def idle_connections(count: int, port: int) -> Iterator[None]:
-    """Hold connections open that say no more than hello."""
+    """Hold connections open that send only their preface."""
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))

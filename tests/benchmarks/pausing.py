@@ -1,7 +1,7 @@
-"""Stops servers that nobody measures just now: three idle Ray clusters cost a small machine a tenth of what it has.
+"""Stop servers while they are not measured: three idle Ray clusters take a tenth of a small machine.
 
-Run as a program it is the guard of a benchmark: when the benchmark ends, in whatever way, it lets all go on, so that
-they see the end too.
+Run as a program it is the guard of a benchmark: when the benchmark ends, for any reason, it resumes all of them, so
+that they notice the end too.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ def tree_of(root: int) -> list[int]:
 def pause(root: int) -> None:
     """Stop a process and everything below it."""
     stopped: set[int] = set()
-    # Again, until none is left that started after we looked.
+    # Again, until no process is left that started after the last look.
     while new := [pid for pid in tree_of(root) if pid not in stopped]:
         _signal(new, signal.SIGSTOP)
         stopped.update(new)
 
 
 def resume(root: int) -> None:
-    """Let a process and everything below it go on."""
+    """Resume a process and everything below it."""
     _signal(reversed(tree_of(root)), signal.SIGCONT)
 
 
 @contextlib.contextmanager
 def guard() -> Iterator[subprocess.Popen[str]]:
-    """Run the guard; tell it a server's process id, a line each, on its standard input."""
-    # In a session of its own: it must outlive a Ctrl-C.
+    """Run the guard; send it the process ids of servers, one per line, on its standard input."""
+    # In a separate session: it must outlive a Ctrl-C.
     process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdin is not None
     try:

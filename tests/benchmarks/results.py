@@ -1,4 +1,4 @@
-"""What a work gave on each server."""
+"""Results of a work on each server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.benchmarks.works import BARE, OURS, Work
 
 @dataclass(frozen=True)
 class Result:
-    """What one work gave on each server, round by round."""
+    """The figures of one work on each server, round by round."""
 
     work: Work
     runs: dict[str, list[Run]]
@@ -30,7 +30,7 @@ class Result:
         return {label: statistics.median(run.cpu_us[label] for run in runs) for label in runs[0].cpu_us}
 
     def ratios(self, server: str) -> list[float]:
-        """Return how many times as fast as another server ours was, round by round."""
+        """Return the ratios of our throughput to another server's, round by round."""
         return [ours.rate / theirs.rate for ours, theirs in zip(self.runs[OURS], self.runs[server], strict=True)]
 
     def line(self) -> str:

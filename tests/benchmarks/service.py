@@ -1,4 +1,4 @@
-"""The service that is measured. A module of its own: Ray's workers import it."""
+"""The measured service, in a separate module that Ray's workers import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: the list of works, and which servers do each."""
+"""The works to measure, and the servers that do each."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class Work:
     """One kind of call, and how many of them at a time.
 
     Attributes:
-        name: How it is called in the tables.
+        name: Its name in the tables.
         method: Name of the RPC.
         messages: The request's messages.
-        servers: Names of the servers that do it.
-        unit: What is counted: calls, messages, or MB.
-        per_call: How many of these units one call is.
+        servers: Names of the servers that run it.
+        unit: Of the count: calls, messages, or MB.
+        per_call: Number of these units in one call.
         streams: Calls at a time on one connection.
         connections: Connections.
         metadata: Sent with each call.
         status: Name of the status code that each call ends with.
         response_bytes: Length of all response messages of a call, in bytes, with their prefixes.
-        idle_connections: Connections that are open meanwhile and say nothing.
-        setting: Command that puts our server into the state this is measured in.
+        idle_connections: Number of idle connections that are open meanwhile.
+        setting: Command that puts our server into the state for this work.
         quick: Whether the quick form measures it too.
-        ping_pong: Whether each message waits for the answer to the one before: a Python client measures it then, since
+        ping_pong: Whether each message waits for the answer to the one before. Then a Python client measures it, since
             h2load can't.
     """
 
@@ -134,7 +134,7 @@ WORKS: tuple[Work, ...] = (
     _unary("handler awaits a handle", "ThroughHandle", servers=WITH_HANDLES),
     _unary("error", "Fails", status="NOT_FOUND", response_bytes=5),  # gRPC sends the message of a failed call too
     _unary("deadline of 20 ms", "Sleeps", status="DEADLINE_EXCEEDED", metadata=(("grpc-timeout", "20m"),)),
-    _unary("1,000 idle connections beside", idle_connections=1000),
+    _unary("with 1,000 idle connections", idle_connections=1000),
     _unary("1,000 busy connections", streams=1, connections=1000),
     _unary("2 replicas", servers=(OURS,), setting={"replicas": 2}),
     _unary("4 replicas", servers=(OURS,), setting={"replicas": 4}),

@@ -1,6 +1,6 @@
-"""`make chaos`: change, break and kill everything under constant load, and print what clients saw.
+"""`make chaos`: change, break and kill everything under constant load, and print the clients' results.
 
-Ends with 1 when a promise was not kept. See docs/operation.md.
+Exits with 1 if a promise was not kept. See docs/operations/operation.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--replacements", type=int, default=100, help="replicas to replace (100)")
     parser.add_argument("--only", default="", help="only events whose name has this in it")
     arguments = parser.parse_args()
-    # Whatever hangs, the program ends.
+    # End the program even if something hangs.
     watchdog = threading.Timer(_LONGEST_S, lambda: os._exit(_give_up()))
     watchdog.daemon = True
     watchdog.start()

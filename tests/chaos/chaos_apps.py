@@ -1,4 +1,4 @@
-"""What is served while things change and break. A module of its own: replicas import it."""
+"""The application under test. A separate module, because replicas import it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BEAT_S = 0.1
     ray_actor_options={"num_cpus": 0},
 )
 class Target(AsyncProbeBase):
-    """Says which process and which version answers; ``number`` is milliseconds, or messages of a stream."""
+    """Returns its process id and version; ``number`` is milliseconds, or the number of messages of a stream."""
 
     def __init__(self, version: str) -> None:
         self._version = version
@@ -51,5 +51,5 @@ class Target(AsyncProbeBase):
 
 
 def build(args: dict[str, str]) -> Any:
-    """The application, for Ray Serve's config."""
+    """Build the application, for Ray Serve's config."""
     return Target.bind(args["version"])

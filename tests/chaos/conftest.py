@@ -1,4 +1,4 @@
-"""What is deployed here is imported from generated code too."""
+"""Fixtures of the chaos tests, which deploy a module of this folder with generated code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A constant load of unary calls and long streams, and a record of each. It is paced: it shows gaps, not throughput."""
+"""A load of unary calls and long streams at a constant rate, with a record of each: for gaps, not for throughput."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.chaos.chaos_apps import BEAT_S
 from tests.chaos.slowness import Slowness
 
 UNARY, DOWN, BOTH, BUILT_IN = "unary", "server streaming", "bidi", "built-in"
-#: A stream that is longer than a replica's grace.
+#: Longer than a replica's grace period.
 LONG = "long stream"
-# Not shared with other channels, and soon back after an outage: what is measured is the server, not a client's backoff.
+# Not shared with other channels, and with a short reconnect backoff: this measures the server, not a client's backoff.
 _CHANNEL = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
@@ -33,18 +33,18 @@ _TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallRecord:
     """One call that has ended. Times are monotonic seconds.
 
     Attributes:
         kind: ``"unary"``, ``"server streaming"``, ``"bidi"``, ``"built-in"`` or ``"long stream"``.
         began: When the client sent it.
         ended: When the client knew its end.
-        code: Its status; ``"TRUNCATED"`` for a stream that ended well and is not whole.
+        code: Its status; ``"TRUNCATED"`` for a stream that ended with OK but is incomplete.
         details: The status's text.
-        messages: How many messages were received.
+        messages: Number of received messages.
         answered_by: Process id of the replica; 0 when it is not known.
-        version: What the replica says that it serves.
+        version: Version that the replica reports.
     """
 
     kind: str
@@ -58,10 +58,10 @@ class Call:
 
 
 class Load:
-    """Calls an application from threads of its own until it is stopped.
+    """Calls an application from separate threads until it is stopped.
 
     Args:
-        address: Where Envoy listens.
+        address: Address of Envoy's listener.
         application: The name of the application.
         rate: Unary calls a second, over all connections.
         connections: Connections for unary calls.
@@ -76,8 +76,8 @@ class Load:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=target) for target in (self._run_async, self._run_blocking)]
         #: Every call that has ended.
-        self.calls: list[Call] = []
-        #: How busy the machine is otherwise.
+        self.calls: list[CallRecord] = []
+        #: The load of other processes on the machine.
         self.slowness = Slowness()
 
     def __enter__(self) -> Load:
@@ -93,12 +93,12 @@ class Load:
         self.slowness.__exit__(None, None, None)
 
     def serving(self, since: float) -> set[int]:
-        """The replicas that have answered calls begun since then."""
+        """Return the replicas that answered calls begun since the given time."""
         return {call.answered_by for call in self.calls[-2000:] if call.began >= since and call.answered_by}
 
     @contextlib.contextmanager
     def long_streams(self, count: int) -> Iterator[None]:
-        """Hold streams that last a minute, and at the end wait until they were ended."""
+        """Hold streams that last a minute, and wait at the end of the block until they have ended."""
         with grpc.insecure_channel(self._address, options=_CHANNEL) as channel:
             stub = AsyncProbeStub(channel)
             streams = [stub.Down(Ask(number=600), metadata=self._metadata, timeout=90) for _ in range(count)]
@@ -114,7 +114,7 @@ class Load:
                     error, messages = raised, 1
                 self._note(LONG, began, error, messages)
 
-    # -- a blocking client
+    # -- sync client
 
     def _run_blocking(self) -> None:
         with grpc.insecure_channel(self._address, options=_CHANNEL) as channel:
@@ -122,11 +122,11 @@ class Load:
             while not self._stop.wait(0.02):
                 began = time.monotonic()
                 try:
-                    told = stub.Unary(Ask(number=5), metadata=self._metadata, timeout=_TIMEOUT_S)
+                    reply = stub.Unary(Ask(number=5), metadata=self._metadata, timeout=_TIMEOUT_S)
                 except grpc.RpcError as error:
                     self._note(UNARY, began, error)
                 else:
-                    self._note(UNARY, began, None, 1, told)
+                    self._note(UNARY, began, None, 1, reply)
 
     # -- asyncio clients
 
@@ -167,11 +167,11 @@ class Load:
     async def _unary(self, stub: AsyncProbeStub, milliseconds: int) -> None:
         began = time.monotonic()
         try:
-            told = await stub.Unary(Ask(number=milliseconds), metadata=self._metadata, timeout=_TIMEOUT_S)
+            reply = await stub.Unary(Ask(number=milliseconds), metadata=self._metadata, timeout=_TIMEOUT_S)
         except grpc.RpcError as error:
             self._note(UNARY, began, error)
         else:
-            self._note(UNARY, began, None, 1, told)
+            self._note(UNARY, began, None, 1, reply)
 
     async def _down(self, stub: AsyncProbeStub) -> None:
         wanted = 30
@@ -191,8 +191,8 @@ class Load:
     async def _take(self, kind: str, call: AsyncIterator[Told], wanted: int) -> None:
         began, numbers = time.monotonic(), []
         try:
-            async for told in call:
-                numbers.append(told.number)  # noqa: PERF401  # what came before an error counts
+            async for reply in call:
+                numbers.append(reply.number)  # noqa: PERF401  # messages before an error count
         except grpc.RpcError as error:
             self._note(kind, began, error, len(numbers))
         else:
@@ -216,7 +216,7 @@ class Load:
             await asyncio.sleep(0.2)
 
     def _note(
-        self, kind: str, began: float, error: grpc.RpcError | str | None, messages: int = 0, told: Told | None = None
+        self, kind: str, began: float, error: grpc.RpcError | str | None, messages: int = 0, reply: Told | None = None
     ) -> None:
         code, details = "OK", ""
         if isinstance(error, str):
@@ -224,5 +224,5 @@ class Load:
         elif error is not None:
             code, details = error.code().name, error.details() or ""
         ended = time.monotonic()
-        by, version = (told.number, told.text) if told is not None else (0, "")
-        self.calls.append(Call(kind, began, ended, code, details, messages, by, version))
+        by, version = (reply.number, reply.text) if reply is not None else (0, "")
+        self.calls.append(CallRecord(kind, began, ended, code, details, messages, by, version))

@@ -1,4 +1,4 @@
-"""What happens to the ingress while it is called, each with what is promised for it."""
+"""Events that change or break the ingress under load, each with its promise."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tests.chaos.constant_load import Load
 from tests.chaos.verdict import Promise, Row, Window, judge
 from tests.chaos.world import World
 
-# Seconds that calls go on after the ingress has converged: what was cut must have shown by then.
+# Seconds that calls continue after the ingress has converged: calls that were cut must have failed by then.
 _AFTER_S = 1.0
 _STOPPED_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happens.
+    """A change or a fault.
 
     Attributes:
-        name: For the table.
-        promise: What is kept.
-        act: Does it.
-        lasts_s: Seconds that it is watched at least.
+        name: Name in the table.
+        promise: The promise for calls during the event.
+        act: Function that causes the event.
+        lasts_s: Least number of seconds to watch it.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Event:
 
 
 def happen(event: Event, world: World, load: Load) -> Row:
-    """Let an event happen, wait until everything is whole again, and judge it."""
+    """Cause an event, wait until the ingress has converged, and judge it."""
     hit = time.monotonic()
     event.act(world, load)
     converged = world.wait_converged()
@@ -66,7 +66,7 @@ def _scale(to: int) -> Callable[[World, Load], None]:
 
 
 def change_timeout(world: World, load: Load) -> None:
-    # No call lasts as long; it is set, and taken back.
+    # No call lasts as long; it is set, and then reset.
     for seconds in 60.0, None:
         world.change_ingress(request_timeout_s=seconds)
 
@@ -141,7 +141,7 @@ TWO_AT_ONCE = (
 
 
 def long_form(replacements: int) -> Iterator[Event]:
-    """Yield every event; redeploys and scalings until so many replicas were replaced, between the others."""
+    """Yield every event, with redeploys and scalings in between until the given number of replicas was replaced."""
     others = iter((PAST_THE_GRACE, *RESTARTS, *OPTIONS, *FAULTS, FROZEN, *TWO_AT_ONCE))
     replaced, replicas = 0, 2
     while replaced < replacements:

@@ -1,4 +1,4 @@
-"""How much slower than by itself a process gets its work done here: what others use of the machine, in one number."""
+"""Slowdown of a process by other load on the machine, in one number: 1 on an idle machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import threading
 from types import TracebackType
 
-# A process of its own: threads of the load would wait for each other, too. It uses a tenth of a core.
+# A separate process: threads of the load would also wait for each other. It uses a tenth of a core.
 _PROGRAM = """
 import time
 while True:
@@ -22,10 +22,10 @@ _WORK_S = 0.03
 
 
 class Slowness:
-    """Measures while it is entered."""
+    """Measures the slowdown until the end of its block."""
 
     def __init__(self) -> None:
-        #: When each piece of work began and ended.
+        #: Times at which each piece of work began and ended.
         self.samples: list[tuple[float, float]] = []
 
     def __enter__(self) -> Slowness:
@@ -44,7 +44,7 @@ class Slowness:
         self._process.communicate()
 
     def between(self, since: float, until: float) -> float:
-        """Return how many times longer than its own time work took, on average; 1 where nothing was measured.
+        """Return the average ratio of elapsed time to processor time of the work; 1 without measurements.
 
         Args:
             since: Monotonic seconds.
@@ -60,7 +60,7 @@ class Slowness:
 
 
 def average(samples: list[tuple[float, float]], since: float, until: float) -> float:
-    """Return the average slowness of the samples that overlap a time; each is when its work began and ended.
+    """Return the average slowdown of the samples that overlap a time; a sample is the begin and end of its work.
 
     Example:
         >>> average([(0.0, 0.03), (1.0, 1.09), (2.0, 2.15)], since=0.5, until=2.0)

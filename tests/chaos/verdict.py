@@ -1,4 +1,4 @@
-"""Whether an event was survived as promised: a pure function of the calls that were made meanwhile."""
+"""Verdict on an event: a pure function of the calls that were made during it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 
-from tests.chaos.constant_load import LONG, UNARY, Call
+from tests.chaos.constant_load import LONG, UNARY, CallRecord
 
-#: Seconds after a fault in which calls that are begun may still fail, on a machine that does nothing else.
+#: Seconds after a fault in which new calls may still fail, on an idle machine.
 RECOVERY_S = 2.0
-# A call that begins this long after a fault was not in flight when it happened; the same.
+# A call that begins this many seconds after a fault was not in flight when it happened, on an idle machine.
 _IN_FLIGHT_S = 0.5
-# A stream that has begun this long before it is hit goes on long enough to end with a status; the same.
+# A stream that began this many seconds before a fault can end with a status, on an idle machine.
 _YOUNG_S = 0.3
 
 
 class Promise(Enum):
-    """What is promised for an event."""
+    """The promise for calls during an event."""
 
     NOTHING_FAILS = "nothing fails"
     ONLY_IN_FLIGHT = "only calls in flight on what died fail"
@@ -28,14 +28,14 @@ class Promise(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """When an event took place. Monotonic seconds.
+    """Time frame of an event, in monotonic seconds.
 
     Attributes:
-        hit: When the thing was done.
-        dead: When what was killed was dead; else the same.
-        converged: When the ingress was healthy again, with every replica.
-        end: Until when calls are looked at.
-        slowness: How many times longer than by itself everything takes on the machine meanwhile.
+        hit: Time of the change or fault.
+        dead: Time at which the killed process had exited; ``hit`` without one.
+        converged: Time at which the ingress was healthy again, with every replica.
+        end: End of the evaluated calls.
+        slowness: Slowdown of the machine during the event; 1 on an idle machine.
     """
 
     hit: float
@@ -62,23 +62,23 @@ class Row:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the promise was kept."""
+        """True if the promise was kept."""
         return not self.problems
 
     def with_problem(self, problem: str) -> Row:
-        """Return the same line with one more problem."""
+        """Return the row with one more problem."""
         return replace(self, problems=(*self.problems, problem))
 
 
-def judge(event: str, promise: Promise, window: Window, calls: Iterable[Call]) -> Row:
-    """Return the line of an event.
+def judge(event: str, promise: Promise, window: Window, calls: Iterable[CallRecord]) -> Row:
+    """Return the row of an event.
 
     A call belongs to the event during which it ended, or to the one in which it was cut.
 
     Args:
         event: Its name.
-        promise: What must be kept.
-        window: When it took place.
+        promise: Its promise.
+        window: Its time frame.
         calls: All calls.
     """
     mine = [call for call in calls if window.hit <= call.ended <= window.end]
@@ -103,7 +103,7 @@ def judge(event: str, promise: Promise, window: Window, calls: Iterable[Call]) -
     )
 
 
-def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
+def _problems(call: CallRecord, promise: Promise, window: Window) -> Iterable[str]:
     what = f"{call.kind} {call.code} ({call.details[:220]})" if call.details else f"{call.kind} {call.code}"
     if call.kind == LONG:
         if call.code != "UNAVAILABLE":
@@ -112,7 +112,7 @@ def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
     if promise is Promise.NOTHING_FAILS:
         yield what
         return
-    # Of an answer that has only just begun Envoy can do no more than reset the rest.
+    # Of a response that has only just begun, Envoy can only reset the rest.
     is_young = call.messages > 0 and call.began > window.dead - _YOUNG_S * window.slowness
     if call.code != "UNAVAILABLE" and not (call.code == "INTERNAL" and is_young):
         yield f"not retryable: {what}"
@@ -121,8 +121,8 @@ def _problems(call: Call, promise: Promise, window: Window) -> Iterable[str]:
         yield f"begun more than {allowed:g} s later: {what}"
 
 
-def _longest_gap(calls: Iterable[Call], window: Window) -> float:
-    """Return the longest time in which no unary call succeeded."""
+def _longest_gap(calls: Iterable[CallRecord], window: Window) -> float:
+    """Return the longest time without a successful unary call."""
     times = sorted(call.ended for call in calls if call.kind == UNARY and call.code == "OK")
     return max((after - before for before, after in pairwise([window.hit, *times, window.end])), default=0.0)
 

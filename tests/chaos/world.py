@@ -1,4 +1,4 @@
-"""The ingress under test: what can be changed and killed in it, and how to tell that it is whole again."""
+"""The ingress under test: changes, faults, and the check that it has converged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PATIENCE_S = 90.0
 class World:
     """One application behind the ingress of a cluster of one node.
 
-    It is deployed by Ray Serve's config: the way by which an option changes without replacing replicas.
+    It is deployed by Ray Serve's config, which can change options without replacing replicas.
 
     Args:
         application: Its name.
@@ -36,11 +36,11 @@ class World:
         self.application, self.replicas = application, replicas
         #: Replicas that were replaced or taken away by a change.
         self.replaced = 0
-        #: When the process that was killed last was dead.
+        #: Time at which the process that was killed last had exited.
         self.dead_at = 0.0
         self._number = 1
         self._options: dict[str, Any] = {}
-        # What has been killed must have been replaced: how to see it, and what was seen before.
+        # The replacement of a killed process: a function that identifies the process, and its result before the fault.
         self._killed: list[tuple[Callable[[], object], object]] = []
         self.node_id = sdk.status().proxies[0].node_id
         self.raylet = raylet_pid(self.node_id)
@@ -51,7 +51,7 @@ class World:
 
     @property
     def version(self) -> str:
-        """What is deployed now, as the replicas say it."""
+        """The deployed version, as the replicas report it."""
         return f"v{self._number}"
 
     def redeploy(self) -> None:
@@ -72,7 +72,7 @@ class World:
         self._deploy()
 
     def change_ingress(self, **options: Any) -> None:
-        """Change options of the ingress, and return when they are in force."""
+        """Change options of the ingress, and return when they apply."""
         running: sdk.GrpcOptions = ray.get(find_controller().status.remote(), timeout=15).options
         sdk.start(replace(running, **options))
 
@@ -85,7 +85,7 @@ class World:
             "args": {"version": self.version},
             "deployments": [deployment],
         }
-        # What the REST API and `serve deploy` end in.
+        # The REST API and `serve deploy` end in this call.
         client = serve.context._get_global_client()
         client.deploy_apps(ServeDeploySchema(applications=[config]), _blocking=True)
 
@@ -104,7 +104,7 @@ class World:
         self._kill(self._envoy(), self._envoy)
 
     def kill_supervisor(self) -> None:
-        """Kill what looks after Envoy, and Envoy with it."""
+        """Kill Envoy's supervisor, and Envoy with it."""
         self._kill(os.getsid(self._envoy()), self._envoy)
 
     def kill_proxy(self) -> None:
@@ -137,8 +137,8 @@ class World:
 
     # -- looking
 
-    def is_whole(self) -> bool:
-        """Whether every part is there, and the ingress routes to every replica and to nothing else."""
+    def has_converged(self) -> bool:
+        """Return True if every part runs, and the ingress routes to every replica and to nothing else."""
         try:
             status = sdk.status()
         except sdk.ClusterError:
@@ -152,9 +152,9 @@ class World:
         return False
 
     def wait_converged(self) -> float:
-        """Wait until it is whole, and return when that was."""
+        """Wait until it has converged, and return the time."""
         deadline = time.monotonic() + _PATIENCE_S
-        while not self.is_whole():
+        while not self.has_converged():
             if time.monotonic() > deadline:
                 status = sdk.status()
                 raise AssertionError(f"the ingress did not converge within {_PATIENCE_S:g} s: {status}")
@@ -163,10 +163,10 @@ class World:
         return time.monotonic()
 
     def leftovers(self) -> list[int]:
-        """Return the replicas of the application that are more than there should be."""
+        """Return the excess replicas of the application."""
         return self._replica_pids()[self.replicas :]
 
-    # -- inside
+    # -- internal
 
     def _replica_pids(self) -> list[int]:
         return sorted(workers(self.raylet, f"ray::ServeReplica:{self.application}:"))
@@ -180,7 +180,7 @@ class World:
     def _kill(self, pid: int, see: Callable[[], object]) -> None:
         self._expect_another(see)
         os.kill(pid, signal.SIGKILL)
-        # A busy machine needs its time to end a process; its connections stay open as long.
+        # A busy machine may take long to end a process; its connections stay open until then.
         while is_alive(pid):
             time.sleep(0.005)
         self.dead_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""`sdk call`: every cardinality, what is printed where, and every way to be told what is wrong."""
+"""`sdk call`: every cardinality, the output on stdout and stderr, and every error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 import sdk.testing
-from sdk._protos.descriptors import gather
+from sdk._protos.descriptors import with_imports
 from sdk.cli.main import main
 from tests.support.cluster import free_port
 from tests.support.desk_server import PROTOS, Call, Clerk, Porter
@@ -89,7 +89,7 @@ def test_a_file(invoke: Invoke, tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", said)
 
 
-def test_what_is_no_object_in_json(invoke: Invoke) -> None:
+def test_messages_that_are_not_objects_in_json(invoke: Invoke) -> None:
     done = invoke("Annex/Echo", "-d", '"hello"', application="annex")
     assert (done.exit_code, done.stdout) == (0, '"hello"\n')
 
@@ -130,7 +130,7 @@ def test_verbose(invoke: Invoke) -> None:
     assert "desk-floor" not in invoke("Tell").stderr
 
 
-def test_a_status_with_all_that_belongs_to_it(invoke: Invoke) -> None:
+def test_a_status_with_details_and_metadata(invoke: Invoke) -> None:
     done = invoke("Refuse", "--request-id", "r1")
     status, *said = done.stderr.splitlines()
     assert (done.exit_code, done.stdout) == (1, "")
@@ -185,7 +185,10 @@ def test_an_application_is_asked_for_where_there_are_several(invoke: Invoke) -> 
             "'v1.Desk' is a service; give one of its methods: desk.v1.Desk/Echo, desk.v1.Desk/Count, desk.v1.Desk/Add,"
             " desk.v1.Desk/Talk, desk.v1.Desk/Refuse, desk.v1.Desk/Wait, desk.v1.Desk/Tell",
         ),
-        (["Desk/Echo", "-d", "{"], "-d, line 1, column 2: no JSON: Expecting property name enclosed in double quotes"),
+        (
+            ["Desk/Echo", "-d", "{"],
+            "-d, line 1, column 2: invalid JSON: Expecting property name enclosed in double quotes",
+        ),
         (["Desk/Echo", "-d", "@none"], "-d @none: No such file or directory"),
         (["Desk/Echo", "-H", "x"], "-H 'x': give 'KEY: VALUE', where KEY has letters, digits, '-', '_' and '.' only"),
         (
@@ -195,9 +198,9 @@ def test_an_application_is_asked_for_where_there_are_several(invoke: Invoke) -> 
         (["Desk/Echo", "-H", "x: é"], "-H 'x: é': a value is printable ASCII; give other data as x-bin, in base64"),
         (["Desk/Echo", "-H", "x-bin: é"], "-H 'x-bin: é': the value of a key that ends with -bin must be base64"),
         (["Desk/Echo", "--tls-ca", "none"], "--tls-ca none: No such file or directory"),
-        (["Desk/Echo", "--tls-ca", __file__], f"--tls-ca {__file__}: it is no PEM file"),
+        (["Desk/Echo", "--tls-ca", __file__], f"--tls-ca {__file__}: not a PEM file"),
         (["Desk/Echo", "--tls-certificate", "x"], "--tls-certificate and --tls-private-key go together"),
-        (["Desk/Echo", "--protos", "none"], "--protos none: there is no such file or folder"),
+        (["Desk/Echo", "--protos", "none"], "--protos none: no such file or folder"),
     ],
 )  # fmt: skip
 def test_wrong_use(invoke: Invoke, server: sdk.testing.Server, arguments: list[str], said: str) -> None:
@@ -211,9 +214,9 @@ def test_wrong_use(invoke: Invoke, server: sdk.testing.Server, arguments: list[s
     [
         (
             ["Desk/Echo", "-d", "{} {} {}"],
-            "error: Invalid value for -d: desk.v1.Desk/Echo takes one message, and there are 3.\n",
+            "error: Invalid value for -d: desk.v1.Desk/Echo takes one message, not 3.\n",
         ),
-        (["Desk/Echo", "-I", "."], "error: -I is for --protos.\n"),
+        (["Desk/Echo", "-I", "."], "error: -I needs --protos.\n"),
         (["Desk/Echo", "--timeout", "0"], "error: Invalid value for '--timeout': 0.0 is not in the range x>0.\n"),
         ([], "error: Missing argument 'METHOD'.\n"),
     ],
@@ -227,7 +230,7 @@ def test_wrong_options(invoke: Invoke, arguments: list[str], said: str) -> None:
 def test_a_name_of_several_methods(invoke: Invoke) -> None:
     done = invoke("Echo", application=None)
     assert done.exit_code == 2
-    assert done.stderr == "error: 'Echo' is the name of several methods: desk.v1.Annex/Echo, desk.v1.Desk/Echo\n"
+    assert done.stderr == "error: 'Echo' is ambiguous: desk.v1.Annex/Echo, desk.v1.Desk/Echo\n"
 
 
 @pytest.mark.parametrize(
@@ -238,13 +241,13 @@ def test_a_name_of_several_methods(invoke: Invoke) -> None:
         ("https://host:1/path", "the target 'https://host:1/path' must be a host and a port only"),
     ],
 )
-def test_what_is_no_target(invoke: Invoke, target: str, said: str) -> None:
+def test_invalid_targets(invoke: Invoke, target: str, said: str) -> None:
     done = invoke("Echo", target=target)
     assert done.exit_code == 2
     assert done.stderr.startswith(f"error: {said}")
 
 
-def test_a_server_that_is_not_there(invoke: Invoke) -> None:
+def test_an_unreachable_server(invoke: Invoke) -> None:
     target = f"127.0.0.1:{free_port()}"
     for arguments in ([], ["--protos", str(PROTOS)]):
         done = invoke("Desk/Echo", *arguments, target=target)
@@ -252,7 +255,7 @@ def test_a_server_that_is_not_there(invoke: Invoke) -> None:
         first, remedy = done.stderr.splitlines()
         assert first.startswith(f"error: The server at {target} can't be reached: ")
         assert "Connection refused" in first
-        assert remedy == "Does it run there? If it speaks TLS: https://HOST:PORT."
+        assert remedy == "Check that it is running. If it uses TLS, give https://HOST:PORT."
 
 
 def test_a_server_that_does_not_answer(invoke: Invoke) -> None:
@@ -291,8 +294,8 @@ def bare_server() -> Iterator[str]:
 
 def test_a_server_without_reflection_needs_protos_or_descriptors(invoke: Invoke, tmp_path: Path) -> None:
     descriptors = tmp_path / "desk.binpb"
-    descriptors.write_bytes(gather([Call.DESCRIPTOR.file]).SerializeToString())
-    remedy = "Give its protos, or descriptors of them, with --protos PATH."
+    descriptors.write_bytes(with_imports([Call.DESCRIPTOR.file]).SerializeToString())
+    remedy = "Give its protos or descriptors with --protos PATH."
     with bare_server() as target:
         done = invoke("Ring", target=target)
         assert done.exit_code == 2
@@ -336,21 +339,21 @@ def test_protos_without_the_extra_that_compiles_them(invoke: Invoke, monkeypatch
 
 
 def test_descriptors_that_lack_an_import(invoke: Invoke, tmp_path: Path) -> None:
-    files = gather([Call.DESCRIPTOR.file])
+    files = with_imports([Call.DESCRIPTOR.file])
     file = files.file[-1]
     file.dependency.append("gone.proto")
     (tmp_path / "desk.binpb").write_bytes(FileDescriptorSet(file=[file]).SerializeToString())
     done = invoke("Ring", "--protos", str(tmp_path / "desk.binpb"))
     assert done.exit_code == 2
-    assert "lacks gone.proto, which desk.proto imports: make it with all imports" in done.stderr
+    assert "lacks gone.proto, which desk.proto imports: create it with all imports" in done.stderr
 
 
-def test_what_proto2_requires(invoke: Invoke) -> None:
-    protos = ("--protos", str(PROTOS.parent / "ledger"))
+def test_required_fields_of_proto2(invoke: Invoke) -> None:
+    protos = ("--protos", str(Path(__file__).parent / "ledger"))
     for data in ((), ("-d", "{}")):
         done = invoke("Ledger/Write", *data, *protos)
         place = "-d, line 1, column 1" if data else "-d"
-        said = f"error: {place}: ledger.Entry lacks `name`, which it requires\n"
+        said = f"error: {place}: ledger.Entry lacks `name`, which is required\n"
         assert (done.exit_code, done.stdout, done.stderr) == (2, "", said)
 
 
@@ -372,10 +375,10 @@ def test_tls(invoke: Invoke, tmp_path: Path) -> None:
         assert "--tls-server-name NAME for one of another name." in done.stderr
         done = invoke(*arguments, target=server.target)
         assert done.exit_code == 2
-        assert "If it speaks TLS: https://HOST:PORT." in done.stderr
+        assert "If it uses TLS, give https://HOST:PORT." in done.stderr
         done = invoke(*arguments, "--tls-ca", certificate, target=f"http://{server.target}")
         assert done.exit_code == 2
-        assert "says plain text" in done.stderr
+        assert "is plain text" in done.stderr
 
 
 def test_mutual_tls(invoke: Invoke, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_the_installed_command_in_a_pipe(server: sdk.testing.Server, tmp_path: P
     assert "\x1b" not in done.stderr
 
 
-def test_standard_input_is_sent_as_it_comes(server: sdk.testing.Server, tmp_path: Path) -> None:
+def test_standard_input_is_sent_as_it_arrives(server: sdk.testing.Server, tmp_path: Path) -> None:
     with subprocess.Popen(
         command(server.target, "Talk", "--application", "desk", "-d", "-"),
         stdin=subprocess.PIPE,
@@ -81,7 +81,7 @@ def test_wrong_input_in_a_call_cancels_it(server: sdk.testing.Server, tmp_path: 
     assert done.stderr == "error: stdin, line 2, column 2: desk.v1.Ticket has no field `titel`; did you mean `title`?\n"
 
 
-def test_input_that_is_no_text(server: sdk.testing.Server, tmp_path: Path) -> None:
+def test_input_that_is_not_text(server: sdk.testing.Server, tmp_path: Path) -> None:
     done = subprocess.run(
         command(server.target, "Desk/Echo", "--application", "desk", "-d", "-"),
         input=b'{"title": "\xff"}',
@@ -89,7 +89,7 @@ def test_input_that_is_no_text(server: sdk.testing.Server, tmp_path: Path) -> No
         cwd=tmp_path,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (2, b"error: stdin: it is no UTF-8: invalid start byte\n")
+    assert (done.returncode, done.stderr) == (2, b"error: stdin: not UTF-8: invalid start byte\n")
 
 
 def test_no_input_at_all(server: sdk.testing.Server, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_terminal(server: sdk.testing.Server, tmp_path: Path) -> None:
     assert "\x1b[" in coloured.split("OK")[0]  # the message
     assert "\x1b[32m\x1b[1mOK\x1b[0m" in coloured
     talk = in_terminal(command(server.target, "Talk", "--application", "desk", "-d", "-"), tmp_path, typed="\x04")
-    assert "Type messages as JSON; Ctrl-D ends them." in talk
+    assert "Type messages as JSON; press Ctrl-D to end the stream." in talk
     plain = in_terminal(arguments, tmp_path, NO_COLOR="1")
     assert "\x1b[3" not in plain
     assert plain.startswith('{\r\n  "title": "x",\r\n  "seats": [\r\n    1\r\n  ]\r\n}\r\nOK (1 message in ')

@@ -1,4 +1,4 @@
-"""docs/cli.md tells of every command and every option, and of none that is not there."""
+"""docs/reference/cli.md documents every command and every option, and no others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from sdk.cli.main import _COMMANDS, main
 from sdk.cli.rpc.server_options import server_options
 
-TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text()
 SECTIONS = dict(re.findall(r"^## sdk (\w+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 
 

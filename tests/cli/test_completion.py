@@ -1,4 +1,4 @@
-"""What shells are offered when Tab is pressed, and that they are offered it without loading Ray."""
+"""Shell completion of commands, options and methods, without loading Ray."""
 
 from __future__ import annotations
 

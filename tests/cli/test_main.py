@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from sdk import __version__, errors
+from sdk.cli.errors import ModuleFailedError
 from sdk.cli.main import _COMMANDS, LazyGroup, main
-from sdk.cli.target import ModuleFailedError
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -1,4 +1,4 @@
-"""``sdk new``: what it makes passes every check as it is, and what it can't make it does not begin."""
+"""``sdk new``: the project passes every check unchanged, and an error leaves no files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_it_says_what_comes_next(here: Path) -> None:
     done = new("services/my-shop", "--package", "shop", "--service", "Till")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "services/my-shop: 16 files, with the code generated from protos/shop.proto. Next:",
+        "services/my-shop: 16 files, including the code generated from protos/shop.proto. Next:",
         "",
         "  cd services/my-shop",
         "  pip install -e '.[dev]'",
@@ -81,7 +81,7 @@ def test_it_says_what_comes_next(here: Path) -> None:
         "",
         """  sdk call localhost:9000 shop.Till/Greet -d '{"name": "you"}'""",
         "",
-        "README.md has the rest.",
+        "See README.md for more.",
     ]
     assert "service Till {" in (here / "services" / "my-shop" / "protos" / "shop.proto").read_text()
     assert 'name = "my-shop"' in (here / "services" / "my-shop" / "pyproject.toml").read_text()
@@ -98,17 +98,17 @@ def test_the_current_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert sorted(path.name for path in repository.iterdir() if path.name.startswith(".")) == [".git", ".gitignore"]
 
 
-def test_a_folder_that_is_not_empty_stays_as_it_is(here: Path) -> None:
+def test_a_folder_that_is_not_empty_is_not_changed(here: Path) -> None:
     (here / "shop").mkdir()
     for name in ("a", "b", "c", "d"):
         (here / "shop" / name).write_text("mine")
-    assert refused("shop") == "shop is not empty: it has a, b, c …; give another name, or move away what is there"
+    assert refused("shop") == "shop is not empty: it has a, b, c …; choose another name, or move these files away"
     assert contents(here) == {f"shop/{name}": b"mine" for name in "abcd"}
 
 
 def test_a_file_of_that_name(here: Path) -> None:
     (here / "shop").write_text("mine")
-    assert refused("shop") == "shop is a file; give another name"
+    assert refused("shop") == "shop is a file; choose another name"
     (here / "other").write_text("mine")
     assert refused("other/shop") == "can't write to other/shop: not a directory"
 
@@ -116,20 +116,23 @@ def test_a_file_of_that_name(here: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["9lives"], "'9lives' can't name a project: a letter, then letters, digits, '-' and '_', which do not end it"),
+        (
+            ["9lives"],
+            "'9lives' can't name a project: use letters, digits, '-' and '_', a letter first, no '-' or '_' last",
+        ),
         (["my shop"], "'my shop' can't name a project"),
         (["shop-"], "'shop-' can't name a project"),
-        (["lambda"], "'lambda' can't name a Python package: it is a word of Python's own; choose one with --package"),
+        (["lambda"], "'lambda' can't name a Python package: it is a Python keyword; choose one with --package"),
         (["json"], "'json' can't name a Python package: it would hide the module 'json' of Python's standard library"),
         (["sdk"], "'sdk' can't name a Python package: it would hide the installed module 'sdk' ("),
         (["grpc"], "'grpc' can't name a Python package: it would hide the installed module 'grpc' ("),
-        (["tests"], "'tests' can't name a Python package: the project has a folder tests/ already"),
-        ([f"{LONGEST}n"], "it has more than 30 letters; choose one with --package"),
-        (["shop", "--package", "Shop"], "'Shop' can't name a Python package: it takes lower-case letters"),
-        (["shop", "--package", "a.b"], "'a.b' can't name a Python package: it takes lower-case letters"),
-        (["shop", "--service", "till"], "'till' can't name a service: it takes letters and digits, a capital letter"),
-        (["shop", "--service", "GreetReply"], "'GreetReply' can't name a service: the code of the project means"),
-        (["exception"], "'Exception' can't name a service: the code of the project means something else by it"),
+        (["tests"], "'tests' can't name a Python package: the project has another folder tests/"),
+        ([f"{LONGEST}n"], "it has more than 30 characters; choose one with --package"),
+        (["shop", "--package", "Shop"], "'Shop' can't name a Python package: use lower-case letters"),
+        (["shop", "--package", "a.b"], "'a.b' can't name a Python package: use lower-case letters"),
+        (["shop", "--service", "till"], "'till' can't name a service: use letters and digits, a capital letter"),
+        (["shop", "--service", "GreetReply"], "'GreetReply' can't name a service: the code of the project uses"),
+        (["exception"], "'Exception' can't name a service: the code of the project uses this name for something else"),
     ],
 )
 def test_names_that_can_not_be_used(here: Path, arguments: list[str], message: str) -> None:
@@ -143,13 +146,13 @@ def test_words_of_protos_are_names_as_others(here: Path, package: str) -> None:
     compile((here / "project" / package / "gen" / f"{package}_sdk.py").read_text(), "generated", "exec")
 
 
-def test_a_folder_beside_does_not_count_as_installed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_next_to_the_project_is_not_an_installed_module(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "shop_data").mkdir()
     monkeypatch.syspath_prepend(str(here))
     assert scaffold.choose_names("shop_data").package == "shop_data"
 
 
-def test_what_fails_in_the_middle_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_in_the_middle_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, placed = os.replace, []
 
     def replace(source: str, target: str) -> None:
@@ -164,7 +167,7 @@ def test_what_fails_in_the_middle_leaves_nothing(here: Path, monkeypatch: pytest
     assert (len(placed), list(here.iterdir())) == (5, [])
 
 
-def test_a_folder_that_fills_meanwhile_stays_as_it_is(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_another_process_fills_is_not_changed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = scaffold.choose_names("shop")
     files = scaffold.files_of(names)
 
@@ -179,7 +182,7 @@ def test_a_folder_that_fills_meanwhile_stays_as_it_is(here: Path, monkeypatch: p
     assert contents(here) == {"shop/README.md": b"mine"}
 
 
-def test_without_the_extra_it_says_what_is_missing() -> None:
+def test_without_the_extra_the_error_names_it() -> None:
     program = (
         "import sys; sys.modules['jinja2'] = None; sys.argv = ['sdk', 'new', 'shop']\n"
         "from sdk.cli.main import main; main()"

@@ -1,4 +1,4 @@
-"""The way of a newcomer, with the installed command in a fresh folder: from ``sdk new`` to Ctrl-C."""
+"""A newcomer's first steps with the installed command in an empty folder, from ``sdk new`` to Ctrl-C."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
         mypy = shell.start("mypy")
         shell.edit("tests/test_service.py", "def test_nobody", SHOUTS + "def test_nobody")
         assert "4 passed" in shell.run("pytest", "-q")
-        output.until("Ctrl-C ends it")
+        output.until("Press Ctrl-C to stop")
 
         # -- it is called
         call = ("sdk", "call", target, "shop.Shop/Greet", "-d", '{"name": "you"}')
@@ -163,7 +163,7 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
             output.until("reloaded in")
             shell.edit("shop/service.py", "app = Shop.bind()", "app = Shop.bind(")
             assert "SyntaxError: '(' was never closed (shop/service.py:" in output.until("error:")
-            output.until("The version before goes on")
+            output.until("Still serving the previous version")
             assert shell.run(*call).splitlines()[0] == '{"text": "Good day, you!"}'
             shell.edit("shop/service.py", "app = Shop.bind(", 'app = Shop.bind("Welcome")')
             output.until("reloaded in")

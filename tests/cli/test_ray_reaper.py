@@ -1,4 +1,4 @@
-"""The guard ends what a command has started when the command is gone, and nothing else."""
+"""Processes of a killed command."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from sdk.cli.ray_reaper import Guard
+from sdk.cli.ray_reaper import RayReaper
 
 COMMAND = """
 import subprocess, sys, time
-from sdk.cli.guard import Guard
+from sdk.cli.ray_reaper import RayReaper
 child = subprocess.Popen(["sleep", "60"], start_new_session=True, stdout=subprocess.DEVNULL)
-guard = Guard()
-guard.begin() if sys.argv[1] == "begun" else guard.watch() if sys.argv[1] == "guarded" else None
+reaper = RayReaper()
+reaper.start() if sys.argv[1] == "started" else reaper.stop_tracking() if sys.argv[1] == "tracked" else None
 print(child.pid, flush=True)
 time.sleep(60)
 """
@@ -29,7 +29,7 @@ def start(how: str) -> tuple[subprocess.Popen[str], int]:
     return process, int(process.stdout.readline())
 
 
-def is_there(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
@@ -37,39 +37,39 @@ def is_there(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("how", ["begun", "guarded"])
-def test_what_a_killed_command_leaves_is_ended_and_what_others_started_stays(how: str) -> None:
-    guarded, child = start(how)
-    other, others_child = start("not guarded")
+@pytest.mark.parametrize("how", ["started", "tracked"])
+def test_processes_of_a_killed_command_are_ended_and_no_others(how: str) -> None:
+    killed, child = start(how)
+    other, others_child = start("not tracked")
     try:
-        for process in (guarded, other):
+        for process in (killed, other):
             process.kill()
             process.communicate()
         deadline = time.monotonic() + 20
-        while is_there(child) and time.monotonic() < deadline:
+        while is_running(child) and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert not is_there(child)
-        assert is_there(others_child)
+        assert not is_running(child)
+        assert is_running(others_child)
     finally:
         os.kill(others_child, signal.SIGKILL)
 
 
-# In a process of its own: everything else that this one has started, such as the session's Ray, would end too.
+# In a separate process: the reaper would also end other processes of this one, such as the session's Ray.
 FINISH = """
 import subprocess
-from sdk.cli.guard import Guard
-guard = Guard()
+from sdk.cli.ray_reaper import RayReaper
+reaper = RayReaper()
 child = subprocess.Popen(["sleep", "60"])
-guard.watch()
-guard.finish()
+reaper.stop_tracking()
+reaper.reap()
 print(child.wait(5))
 """
 
 
-def test_finish_ends_what_is_left_at_once() -> None:
+def test_reap_ends_tracked_processes_at_once() -> None:
     finished = subprocess.run([sys.executable, "-c", FINISH], capture_output=True, text=True, timeout=30, check=True)
     assert int(finished.stdout) == -signal.SIGKILL
 
 
-def test_finish_before_anything_was_started() -> None:
-    Guard().finish()
+def test_reap_before_the_start() -> None:
+    RayReaper().reap()

@@ -1,4 +1,4 @@
-"""`sdk services`: what a server, or a proto, has to offer; and what one name there means."""
+"""`sdk services`: the list of a server's or a proto's services, and the description of a name."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_services_of_one_application(invoke: Invoke) -> None:
     assert invoke("--application", "other").stdout == f"desk.v1.Annex  SERVING  application other\n{ANNEX}"
 
 
-def test_the_servers_own_services_too(invoke: Invoke) -> None:
+def test_built_in_services(invoke: Invoke) -> None:
     heads = [line.split()[0] for line in invoke("--all").stdout.splitlines() if not line.startswith(" ")]
     assert heads == [
         "desk.v1.Annex",
@@ -129,7 +129,7 @@ def test_a_method_with_its_messages(invoke: Invoke) -> None:
     }
 
 
-def test_json_to_begin_with(invoke: Invoke, server: sdk.testing.Server) -> None:
+def test_a_json_template(invoke: Invoke, server: sdk.testing.Server) -> None:
     done = invoke("Ticket", "--template")
     person = {"firstName": "", "age": 0}
     assert json.loads(done.stdout) == {
@@ -196,14 +196,14 @@ def test_descriptors_in_a_file(invoke: Invoke, server: sdk.testing.Server, tmp_p
     [
         (["Tikcet"], " has no service, method or type 'Tikcet'; did you mean desk.v1.Ticket?\n"),
         (["xyzzy"], "error: The server at {target} has no service, method or type 'xyzzy'\n"),
-        (["Echo"], "error: 'Echo' is the name of several things: desk.v1.Annex.Echo, desk.v1.Desk.Echo\n"),
-        (["Desk", "--template"], "error: --template: desk.v1.Desk is no message, it is a service\n"),
+        (["Echo"], "error: 'Echo' is ambiguous: desk.v1.Annex.Echo, desk.v1.Desk.Echo\n"),
+        (["Desk", "--template"], "error: --template: desk.v1.Desk is a service, not a message\n"),
         (
             ["Desk", "--descriptor-set-out", "x"],
-            "error: --descriptor-set-out takes all services; leave NAME out.\n",
+            "error: --descriptor-set-out writes all services; omit NAME.\n",
         ),
         (["--template"], "error: --template needs the NAME of a message.\n"),
-        (["-I", "."], "error: -I is for a TARGET that is a proto.\n"),
+        (["-I", "."], "error: -I needs a TARGET that is a proto.\n"),
     ],
 )  # fmt: skip
 def test_wrong_use(invoke: Invoke, server: sdk.testing.Server, arguments: list[str], said: str) -> None:
@@ -213,20 +213,20 @@ def test_wrong_use(invoke: Invoke, server: sdk.testing.Server, arguments: list[s
 
 
 @pytest.mark.parametrize("target", ["nowhere", "no/such.proto"])
-def test_what_is_neither_a_file_nor_a_server(invoke: Invoke, target: str) -> None:
+def test_a_target_that_is_neither_a_file_nor_a_server(invoke: Invoke, target: str) -> None:
     done = invoke(target=target)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == f"error: {target}: there is no such file or folder, and it is no HOST:PORT\n"
+    assert done.stderr == f"error: {target}: neither an existing file or folder, nor HOST:PORT\n"
 
 
-def test_a_server_that_is_not_there(invoke: Invoke) -> None:
+def test_an_unreachable_server(invoke: Invoke) -> None:
     target = f"127.0.0.1:{free_port()}"
     done = invoke(target=target)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: The server at {target} can't be reached: ")
 
 
-def test_a_server_of_others(invoke: Invoke) -> None:
+def test_another_server(invoke: Invoke) -> None:
     with ThreadPoolExecutor(2) as threads:
         server = grpc.server(threads)
         pool = DescriptorPool()

@@ -1,4 +1,4 @@
-"""Signals end a command in one way, until it is in its last steps."""
+"""Signal handlers of a command."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import signal
 
 import pytest
 
-from sdk.cli.signals import Interrupts
+from sdk.cli.signals import SignalHandlers
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_interrupts_until_the_last_steps(number: signal.Signals) -> None:
+def test_a_signal_interrupts_until_signals_are_ignored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with Interrupts() as interrupts:
+    with SignalHandlers() as signals:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
-        interrupts.shield()
+        signals.ignore()
         os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
 
 
-def test_what_was_ignored_stays_ignored() -> None:
+def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Interrupts():
+        with SignalHandlers():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_handler_that_took_the_place_is_replaced() -> None:
-    with Interrupts() as interrupts:
+def test_a_handler_of_a_library_is_replaced() -> None:
+    with SignalHandlers() as signals:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray does when it starts
-        interrupts.install()
+        signals.install()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)

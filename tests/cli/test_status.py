@@ -1,4 +1,4 @@
-"""`sdk status` and `sdk shutdown`: what they print and how they exit, whatever the cluster says."""
+"""`sdk status` and `sdk shutdown`: output and exit codes for every state of the cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def test_all_is_well(monkeypatch: pytest.MonkeyPatch, connected: list[str | None]) -> None:
+def test_everything_is_healthy(monkeypatch: pytest.MonkeyPatch, connected: list[str | None]) -> None:
     monkeypatch.setattr("sdk._serve.api.status", lambda: WELL)
     done = run("status", "--address", "there:6379")
     assert (done.exit_code, done.stderr, connected) == (0, "", ["there:6379"])
@@ -43,7 +43,7 @@ def test_all_is_well(monkeypatch: pytest.MonkeyPatch, connected: list[str | None
     assert (found["version"], found["proxies"][0]["version"]) == (12, 12)
 
 
-def test_something_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_something_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdk._serve.api.status", lambda: ILL)
     done = run("status")
     assert (done.exit_code, done.stderr) == (1, "")
@@ -59,14 +59,18 @@ def test_something_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdk._serve.api.status", lambda: Status((), ()))
     done = run("status")
-    assert (done.exit_code, done.stdout, done.stderr) == (1, "nothing runs\n", "")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "nothing is running\n", "")
 
 
 def test_shutdown(monkeypatch: pytest.MonkeyPatch, connected: list[str | None]) -> None:
     calls: list[str] = []
     monkeypatch.setattr("sdk._serve.api.shutdown", lambda: calls.append("shutdown"))
     done = run("shutdown")
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "Everything is shut down; Ray still runs.\n", "")
+    assert (done.exit_code, done.stdout, done.stderr) == (
+        0,
+        "Applications, Ray Serve and the ingress are shut down. Ray is still running.\n",
+        "",
+    )
     assert (calls, connected) == (["shutdown"], [None])
 
 

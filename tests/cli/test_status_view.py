@@ -1,4 +1,4 @@
-"""How the state of everything is shown, and what of it is healthy."""
+"""Presentation of the status, and the states that are healthy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_text() -> None:
         "proxy 127.0.0.1:9000 on node abcdefgh: it is broken, version 12, no Envoy",
     ]
     assert "2 replicas, 1 routed to, serves" in as_text(UNHEALTHY["a replica that is not routed to"])
-    assert as_text(Status((), ())) == "nothing runs"
+    assert as_text(Status((), ())) == "nothing is running"
 
 
 def test_tables() -> None:
@@ -55,6 +55,6 @@ def test_tables() -> None:
 
 
 @pytest.mark.parametrize("status", UNHEALTHY.values(), ids=UNHEALTHY)
-def test_what_is_not_healthy(status: Status) -> None:
+def test_unhealthy_states(status: Status) -> None:
     assert GOOD.is_healthy
     assert not status.is_healthy

@@ -1,4 +1,4 @@
-"""All files of a folder change, or none does."""
+"""Atomic changes of many files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen.atomic_write import locked, swap
+from codegen.atomic_write import locked, replace_files
 
 OLD = {"a.py": b"old a", "sub/b.py": b"old b", "gone/c.py": b"old c", "mine.py": b"mine"}
 NEW = {"a.py": b"new a", "sub/b.py": b"new b", "new/deep/d.py": b"new d", "mine.py": b"mine"}
@@ -30,9 +30,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "gen"
 
 
-def change(folder: Path, wrote: Callable[[], None] = lambda: None) -> None:
+def change(folder: Path, on_written: Callable[[], None] = lambda: None) -> None:
     with locked(folder):
-        swap(folder, {path: NEW[path] for path in ("a.py", "new/deep/d.py", "sub/b.py")}, ["gone/c.py"], wrote)
+        new = {path: NEW[path] for path in ("a.py", "new/deep/d.py", "sub/b.py")}
+        replace_files(folder, new, ["gone/c.py"], on_written)
 
 
 def test_everything_changes_and_nothing_else_is_left(folder: Path) -> None:
@@ -57,7 +58,7 @@ CALLS = [
 @pytest.mark.parametrize(
     "error", [PermissionError(13, "Permission denied"), KeyboardInterrupt()], ids=["error", "Ctrl-C"]
 )
-def test_an_error_midway_is_undone(
+def test_an_error_midway_is_rolled_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, times: int, error: BaseException
 ) -> None:
     left = [times]
@@ -72,7 +73,7 @@ def test_an_error_midway_is_undone(
     target = os if owner == "os" else Path
     real = getattr(target, name)
     monkeypatch.setattr(target, name, fails)
-    # A file system without links is no error: the file is copied.
+    # On a file system without links, the file is copied.
     if call == "os.link" and isinstance(error, OSError):
         change(folder)
         assert content(folder) == NEW
@@ -99,16 +100,17 @@ def killed(*arguments, **options):
 setattr(owner, name, killed)
 folder = pathlib.Path(sys.argv[1])
 with atomic_write.locked(folder):
-    atomic_write.swap(folder, {"a.py": b"new a", "new/deep/d.py": b"new d", "sub/b.py": b"new b"}, ["gone/c.py"], int)
+    new = {"a.py": b"new a", "new/deep/d.py": b"new d", "sub/b.py": b"new b"}
+    atomic_write.replace_files(folder, new, ["gone/c.py"], int)
 """
 
 
 @pytest.mark.parametrize(("call", "times"), [*CALLS, ("os.replace", 2), ("pathlib.Path.unlink", 2), ("os.rmdir", 1)])
-def test_who_comes_after_a_killed_process_finds_all_or_nothing(folder: Path, call: str, times: int) -> None:
+def test_after_a_killed_process_all_files_are_new_or_none(folder: Path, call: str, times: int) -> None:
     command = [sys.executable, "-c", KILLED, str(folder), call, str(times)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     with locked(folder):
-        # Removing the journal is what makes it all.
+        # The removal of the journal commits the change.
         committed = call == "os.rmdir" or (call, times) == ("pathlib.Path.unlink", 3)
         assert content(folder) == (NEW if committed else OLD)
         assert not list(folder.glob(".sdk-codegen-*"))
@@ -116,7 +118,7 @@ def test_who_comes_after_a_killed_process_finds_all_or_nothing(folder: Path, cal
     assert content(folder) == NEW
 
 
-def test_a_folder_that_was_made_for_nothing_is_removed(tmp_path: Path) -> None:
+def test_a_new_folder_without_files_is_removed(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no"), locked(tmp_path / "a" / "b"):
         raise RuntimeError("no")
     assert not list(tmp_path.iterdir())

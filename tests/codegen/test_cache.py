@@ -1,4 +1,4 @@
-"""The cache of an output folder."""
+"""Cache of an output folder."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from codegen.compile import Protoc
-from codegen.sync import Options, Report, update
+from codegen.sync import Options, SyncResult, update
 from tests.support.project import CACHE, FILES, MANIFEST, PROTO, Sdk, content, put
 
 OUT = Path("gen")
 KEY = OUT / CACHE / "key"
 
 
-def run() -> Report:
+def run() -> SyncResult:
     return update(Options((Path("protos"),), OUT))
 
 

@@ -149,7 +149,7 @@ assert not {name.partition(".")[0] for name in sys.modules} & {"ray", "jinja2", 
 """
 
 
-def test_every_module_imports_where_it_lies_at_a_root(rooted: dict[str, Path]) -> None:
+def test_every_module_imports_from_a_root(rooted: dict[str, Path]) -> None:
     names = [name for folder in rooted.values() for name in modules(folder, "*_*.py")]
     assert {"words_sdk", "_2fa_pb2_grpc", "lambda__.in_.till_sdk"} <= set(names)
     imports(names, [*rooted.values()])
@@ -173,7 +173,7 @@ def test_both_layouts_live_in_one_process(rooted: dict[str, Path], packaged: dic
     imports(names, [rooted["modules"], rooted["syntaxes"], packaged["modules"].parent])
 
 
-def test_mypy_has_nothing_to_say(rooted: dict[str, Path], packaged: dict[str, Path], tmp_path: Path) -> None:
+def test_mypy_reports_nothing(rooted: dict[str, Path], packaged: dict[str, Path], tmp_path: Path) -> None:
     files = [path for folder in (*rooted.values(), *packaged.values()) for path in folder.rglob("*_sdk.py")]
     files += uses(tmp_path)
     path = [*rooted.values(), packaged["words"].parent, tmp_path, REPO]
@@ -181,7 +181,7 @@ def test_mypy_has_nothing_to_say(rooted: dict[str, Path], packaged: dict[str, Pa
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_pyright_has_nothing_to_say(rooted: dict[str, Path], packaged: dict[str, Path], tmp_path: Path) -> None:
+def test_pyright_reports_nothing(rooted: dict[str, Path], packaged: dict[str, Path], tmp_path: Path) -> None:
     # It wants its files below its configuration.
     for name, folders in (("rooted", rooted), ("packaged", packaged)):
         for case, folder in folders.items():
@@ -199,7 +199,7 @@ def test_pyright_has_nothing_to_say(rooted: dict[str, Path], packaged: dict[str,
     assert done.stdout.startswith("0 errors, 0 warnings")
 
 
-def test_ruff_has_nothing_to_change(rooted: dict[str, Path], packaged: dict[str, Path], tmp_path: Path) -> None:
+def test_ruff_changes_nothing(rooted: dict[str, Path], packaged: dict[str, Path], tmp_path: Path) -> None:
     for name, folders in (("rooted", rooted), ("packaged", packaged)):
         for case, folder in folders.items():
             shutil.copytree(folder, tmp_path / name / case)

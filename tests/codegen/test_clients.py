@@ -241,7 +241,7 @@ async def test_wrong_channels(awkward: ModuleType) -> None:
 
 def test_an_rpc_of_a_class_is_not_callable(awkward: ModuleType) -> None:
     assert repr(awkward.AwkwardClient.Unary) == "<AsyncUnaryUnary /test.awkward.Awkward/Unary>"
-    with pytest.raises(TypeError, match="Unary is called on a client"):
+    with pytest.raises(TypeError, match="call Unary on a client"):
         awkward.AwkwardClient.Unary(awkward.AWKWARD["Unary"].request())
 
 
@@ -334,7 +334,7 @@ def test_targets(target: str, address: str, is_secure: bool) -> None:
         ("", "the target is empty"),
         ("https://", "must be a host and a port only"),
         ("https://localhost/path", "must be a host and a port only, such as 'https://host:9000'"),
-        ("http://localhost", "says plain text, and there are credentials"),
+        ("http://localhost", "is plain text, but credentials for TLS were given"),
     ],
 )
 def test_wrong_targets(awkward: ModuleType, target: str, message: str) -> None:
@@ -364,7 +364,7 @@ def test_a_token_goes_with_every_call_over_tls(awkward: ModuleType, echo: Echo) 
 
 
 def test_a_token_without_tls_is_refused(awkward: ModuleType) -> None:
-    with pytest.raises(ValueError, match="a token is sent over TLS only: give credentials, or an https:// target"):
+    with pytest.raises(ValueError, match="a token is sent over TLS only: also pass credentials, or an https:// target"):
         awkward.AwkwardClient("localhost:1", token="t")
 
 
@@ -400,14 +400,14 @@ async def test_a_client_that_was_used_and_closed_says_so(awkward: ModuleType, ta
     client = awkward.AwkwardSyncClient(target)
     client.Unary(request)
     client.close()
-    with pytest.raises(ValueError, match="AwkwardSyncClient is closed; make a new one"):
+    with pytest.raises(ValueError, match="AwkwardSyncClient is closed; create a new one"):
         client.Unary(request)
     assert repr(client) == f"<AwkwardSyncClient for {target!r}, closed>"
 
     async def main() -> None:
         async with awkward.AwkwardClient(target) as client:
             await client.Unary(request)
-        with pytest.raises(ValueError, match="AwkwardClient is closed; make a new one"):
+        with pytest.raises(ValueError, match="AwkwardClient is closed; create a new one"):
             await client.Unary(request)
 
     await main()
@@ -440,7 +440,7 @@ def test_clients_share_a_channel(awkward: ModuleType, guide: ModuleType, target:
 @pytest.mark.parametrize("do", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_client_can_not_be_pickled(awkward: ModuleType, do: Callable[[Any], Any]) -> None:
     for kind in (awkward.AwkwardClient, awkward.AwkwardSyncClient):
-        with pytest.raises(TypeError, match=f"{kind.__name__} can't be pickled or copied: it holds a connection"):
+        with pytest.raises(TypeError, match=f"{kind.__name__} can't be pickled or copied: it has a connection"):
             do(kind("localhost:1"))
 
 
@@ -514,7 +514,7 @@ async def test_an_error_without_details(
         assert RpcError.from_grpc(error).find(RetryInfo) is None
 
 
-def test_what_is_no_error_of_a_call() -> None:
+def test_an_exception_that_is_not_the_error_of_a_call() -> None:
     with pytest.raises(TypeError, match=r"KeyError\('x'\) is not the error of a call"):
         error_details(KeyError("x"))  # type: ignore[arg-type]  # that is the point
     with pytest.raises(TypeError, match="is not the error of a call"):

@@ -1,4 +1,4 @@
-"""What ``sdk codegen`` does in daily use."""
+"""``sdk codegen`` in daily use."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ def test_check(sdk: Sdk) -> None:
     assert outcome(sdk("protos", "--out", "gen", "--check")) == (
         1,
         "",
-        "gen/gone_pb2.py is extra: no proto makes it\n"
-        "gen/gone_pb2.pyi is extra: no proto makes it\n"
-        "gen/gone_pb2_grpc.py is extra: no proto makes it\n"
-        "gen/gone_pb2_grpc.pyi is extra: no proto makes it\n"
+        "gen/gone_pb2.py is extra: no proto generates it\n"
+        "gen/gone_pb2.pyi is extra: no proto generates it\n"
+        "gen/gone_pb2_grpc.py is extra: no proto generates it\n"
+        "gen/gone_pb2_grpc.pyi is extra: no proto generates it\n"
         "gen/greet_pb2.py is missing\n"
         "gen/greet_sdk.py is stale\n"
         "error: gen is not up to date; run: sdk codegen protos --out gen\n",
@@ -106,7 +106,7 @@ def test_check(sdk: Sdk) -> None:
     assert outcome(sdk("protos", "--out", "gen", "--check")) == (0, "gen: 5 files from 1 proto, all up to date\n", "")
 
 
-def test_check_makes_no_folder_and_believes_no_manifest(sdk: Sdk) -> None:
+def test_check_creates_no_folder_and_does_not_trust_the_manifest(sdk: Sdk) -> None:
     assert outcome(sdk("protos", "-I", "protos", "--exclude", "x y", "--out", "gen", "--check")) == (
         1,
         "",
@@ -167,7 +167,7 @@ def test_a_tree_in_a_package(sdk: Sdk) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)
     assert sdk("protos", "--out", "myapp/gen", "--package", "myapp.gen", "--check").returncode == 0
     wrong = sdk("protos", "--out", "myapp/gen", "--package", "my-app")
-    assert outcome(wrong) == (2, "", "error: package 'my-app': 'my-app' is no name of a Python package\n")
+    assert outcome(wrong) == (2, "", "error: package 'my-app': 'my-app' can't name a Python package\n")
 
 
 def test_a_package_grows_with_every_call(sdk: Sdk) -> None:
@@ -178,7 +178,7 @@ def test_a_package_grows_with_every_call(sdk: Sdk) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True)
 
 
-def test_what_other_generators_make_of_a_plain_proto_is_left_as_it_is(sdk: Sdk) -> None:
+def test_the_output_of_other_generators_for_a_plain_proto_is_not_changed(sdk: Sdk) -> None:
     text = message(
         "a",
         fields="""
@@ -237,7 +237,7 @@ def test_colours_are_for_terminals(project: Path) -> None:
     assert in_terminal("none", "--out", "gen", NO_COLOR="1") == "error: none does not exist\r\n"
 
 
-def test_a_large_tree_shows_its_progress_in_a_terminal(project: Path) -> None:
+def test_a_run_on_many_protos_shows_its_progress_in_a_terminal(project: Path) -> None:
     assert in_terminal("protos", "--out", "gen") == ""
     put({f"protos/p{number}.proto": message(f"p{number}") for number in range(60)})
     shown = in_terminal("protos", "--out", "gen")

@@ -24,7 +24,7 @@ package = "myapp.gen"
 """
 
 
-def test_every_option_can_stand_there_and_paths_are_relative_to_the_file(project: Path) -> None:
+def test_every_option_can_be_in_the_file_and_paths_are_relative_to_it(project: Path) -> None:
     put({"pyproject.toml": ALL, "sub/sub/x": ""})
     assert config.load(Path("sub/sub")) == Config(
         file=Path("../../pyproject.toml"),
@@ -37,7 +37,7 @@ def test_every_option_can_stand_there_and_paths_are_relative_to_the_file(project
 
 
 @pytest.mark.parametrize("nearer", ["", "[tool.other]\n", '[project]\nname = "x"\n'])
-def test_a_file_without_the_table_is_passed_over(project: Path, nearer: str) -> None:
+def test_a_file_without_the_table_is_skipped(project: Path, nearer: str) -> None:
     put({"pyproject.toml": ALL, "sub/pyproject.toml": nearer})
     assert config.load(Path("sub")).file == Path("../pyproject.toml")
 
@@ -91,7 +91,7 @@ def test_the_command_line_wins_one_option_at_a_time(sdk: Sdk) -> None:
         ("[tool\n", "pyproject.toml is not TOML: Expected ']' at the end of a table declaration (at line 1, column 6)"),
     ],
 )
-def test_what_is_wrong_names_the_file_and_the_key(sdk: Sdk, text: str, said: str) -> None:
+def test_an_error_names_the_file_and_the_key(sdk: Sdk, text: str, said: str) -> None:
     put({"pyproject.toml": text})
     assert outcome(sdk("protos", "--out", "gen")) == (2, "", f"error: {said}\n")
     put({"sub/x": ""})

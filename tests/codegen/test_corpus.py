@@ -1,4 +1,4 @@
-"""Protos that others wrote: those that ship in distributions on PyPI, generated, imported and type-checked."""
+"""Protos from distributions on PyPI, generated, imported and type-checked."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def modules(root: Path, pattern: str) -> list[str]:
     return sorted(".".join(path.relative_to(root).with_suffix("").parts) for path in root.rglob(pattern))
 
 
-def test_there_is_something_to_see(protos: Path, tree: tuple[Path, str]) -> None:
+def test_the_corpus_is_not_empty(protos: Path, tree: tuple[Path, str]) -> None:
     assert len(list(protos.rglob("*.proto"))) > 75
     names = {name.rpartition(".")[2] for name in modules(tree[0], "*_sdk.py")}
     assert {"operations_proto_sdk", "iam_policy_sdk", "locations_sdk"} <= names
@@ -73,13 +73,13 @@ def test_every_module_imports(tree: tuple[Path, str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_mypy_has_nothing_to_say(tree: tuple[Path, str]) -> None:
+def test_mypy_reports_nothing(tree: tuple[Path, str]) -> None:
     root, _ = tree
     done = mypy(sorted(root.rglob("*_sdk.py")), [root, REPO], "--explicit-package-bases", cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_pyright_has_nothing_to_say(tree: tuple[Path, str]) -> None:
+def test_pyright_reports_nothing(tree: tuple[Path, str]) -> None:
     root, _ = tree
     config = {"include": ["**/*_sdk.py"], "extraPaths": [str(REPO)], "pythonVersion": "3.11"}
     (root / "pyrightconfig.json").write_text(json.dumps(config))

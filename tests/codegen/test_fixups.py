@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from codegen.fixups import mend
+from codegen.fixups import fix_up
 
 PROTO = '''
 syntax = "proto3";
-package mending;
+package fixups;
 import public "base.proto";
 message None { message class { } }
 message __Hidden { }
@@ -26,7 +26,7 @@ service import {
   rpc class(None) returns (None.class);
   rpc class_(None) returns (stream __Hidden);
   // """
-  rpc __init__(stream None) returns (mending.Base);
+  rpc __init__(stream None) returns (fixups.Base);
   // Missing associated documentation comment in .proto file.
   rpc staticmethod(None) returns (base.Base);
   rpc bind(None) returns (None);
@@ -45,22 +45,22 @@ enum in { NOTHING = 0; }
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("out")
-    (source / "mending.proto").write_text(PROTO)
+    (source / "fixups.proto").write_text(PROTO)
     (source / "base.proto").write_text(BASE)
     plugins = [f"--plugin={Path(sys.executable).with_name(f'protoc-gen-{name}')}" for name in ("mypy", "mypy_grpc")]
     outs = [f"--{name}_out={out}" for name in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{source}", *plugins, *outs, "mending.proto", "base.proto"]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{source}", *plugins, *outs, "fixups.proto", "base.proto"]
     subprocess.run(command, check=True, capture_output=True)
     return {path.name: path.read_text() for path in out.iterdir()}
 
 
 def test_grpcs_module_has_the_names_of_our_bases(made: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(SyntaxError):
-        ast.parse(made["mending_pb2_grpc.py"])
-    for name, text in mend(made).items():
+        ast.parse(made["fixups_pb2_grpc.py"])
+    for name, text in fix_up(made).items():
         (tmp_path / name).write_text(text)
     code = """
-import inspect, grpc, mending_pb2_grpc as made
+import inspect, grpc, fixups_pb2_grpc as made
 class Import(made.importServicer):
     pass
 handlers = {}
@@ -93,16 +93,16 @@ def test_older_grpcio_tools_write_a_base_class(made: dict[str, str]) -> None:
     def older(text: str) -> str:
         return re.sub(r"^(class \w+):$", r"\1(object):", text, flags=re.MULTILINE)
 
-    name = "mending_pb2_grpc.py"
+    name = "fixups_pb2_grpc.py"
     older_module = older(made[name])
     assert "class import(object):" in older_module
-    assert mend({**made, name: older_module})[name] == older(mend(made)[name])
+    assert fix_up({**made, name: older_module})[name] == older(fix_up(made)[name])
 
 
 def test_stubs_find_every_message(made: dict[str, str]) -> None:
     with pytest.raises(SyntaxError):
-        ast.parse(made["mending_pb2.pyi"])
-    stub = mend(made)["mending_pb2.pyi"]
+        ast.parse(made["fixups_pb2.pyi"])
+    stub = fix_up(made)["fixups_pb2.pyi"]
     ast.parse(stub)
     lines = [line for line in stub.splitlines() if line.startswith("from base_pb2 ")]
     # Base is hidden by the proto's own.
@@ -113,6 +113,6 @@ def test_stubs_find_every_message(made: dict[str, str]) -> None:
     ]
 
 
-def test_what_needs_no_mending_stays_as_it_is(made: dict[str, str]) -> None:
-    plain = {name: made[name] for name in ("mending_pb2.py", "base_pb2.py", "base_pb2_grpc.py", "base_pb2_grpc.pyi")}
-    assert mend(plain) == plain
+def test_files_without_problems_are_not_changed(made: dict[str, str]) -> None:
+    plain = {name: made[name] for name in ("fixups_pb2.py", "base_pb2.py", "base_pb2_grpc.py", "base_pb2_grpc.pyi")}
+    assert fix_up(plain) == plain

@@ -1,4 +1,4 @@
-"""What generated modules say at run time, and when they refuse to."""
+"""Generated modules at run time, and errors for stale ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from codegen.sync import Options, update
 HERE = Path(__file__).parent
 
 
-def test_the_generated_modules_say_what_the_protos_say(generated: Path) -> None:
+def test_the_generated_modules_match_the_protos(generated: Path) -> None:
     # In an interpreter of its own: generated modules go into the process-wide descriptor pool.
     subprocess.run([sys.executable, "-W", "error", HERE / "inspect_generated.py", generated], check=True)
 
 
-def test_a_stale_module_says_so(generated: Path, tmp_path: Path) -> None:
+def test_a_stale_module_is_rejected(generated: Path, tmp_path: Path) -> None:
     for path in (generated / "user_defined_protos_pb2.py", generated / "user_defined_protos_sdk.py"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     module = tmp_path / "user_defined_protos_sdk.py"

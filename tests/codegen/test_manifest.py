@@ -1,4 +1,4 @@
-"""What is removed from the output folder, and what stays."""
+"""Files that are removed from the output folder, and files that are kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_module_whose_services_are_gone_is_removed(sdk: Sdk) -> None:
     assert Path("gen/mine_sdk.py").exists()
 
 
-def test_what_was_made_from_a_proto_that_is_gone_is_removed_with_its_folder(sdk: Sdk) -> None:
+def test_files_of_a_removed_proto_are_removed_with_their_folder(sdk: Sdk) -> None:
     put({"protos/acme/v1/a.proto": message("a"), "gen/mine.py": ""})
     sdk("protos", "--out", "gen")
     Path("protos/acme/v1/a.proto").unlink()
@@ -39,14 +39,14 @@ def test_what_was_made_from_a_proto_that_is_gone_is_removed_with_its_folder(sdk:
     assert sdk("protos", "--out", "gen").stdout == "gen: 5 files from 1 proto: 0 written, 5 up to date\n"
 
 
-def test_what_is_left_out_now_is_removed(sdk: Sdk) -> None:
+def test_files_of_an_excluded_proto_are_removed(sdk: Sdk) -> None:
     put({"protos/acme/a.proto": message("a")})
     sdk("protos", "--out", "gen")
     assert "4 removed" in sdk("protos", "--exclude", "acme", "--out", "gen").stdout
     assert modules() == ["greet_pb2.py"]
 
 
-def test_what_another_call_made_stays(sdk: Sdk) -> None:
+def test_files_of_another_run_are_kept(sdk: Sdk) -> None:
     put({"more/a.proto": message("a"), "protos/b.proto": message("b")})
     for given in ("protos", "more", "protos/b.proto"):
         assert "removed" not in sdk(given, "--out", "gen").stdout
@@ -58,7 +58,7 @@ def test_what_another_call_made_stays(sdk: Sdk) -> None:
     assert modules() == ["b_pb2.py", "greet_pb2.py"]
 
 
-def test_a_root_that_is_not_there_tells_nothing_of_its_protos(sdk: Sdk) -> None:
+def test_files_of_a_missing_root_are_kept(sdk: Sdk) -> None:
     put({"more/a.proto": message("a")})
     sdk("protos", "more", "--out", "gen")
     Path("more").rename("moved")
@@ -68,7 +68,7 @@ def test_a_root_that_is_not_there_tells_nothing_of_its_protos(sdk: Sdk) -> None:
     assert "4 removed" in sdk("protos", "--out", "gen").stdout
 
 
-def test_a_file_that_somebody_edited_stays(sdk: Sdk) -> None:
+def test_an_edited_file_is_kept(sdk: Sdk) -> None:
     put({"protos/a.proto": message("a")})
     sdk("protos", "--out", "gen")
     put({"gen/a_pb2.py": "# kept for now"})
@@ -76,7 +76,7 @@ def test_a_file_that_somebody_edited_stays(sdk: Sdk) -> None:
     assert outcome(sdk("protos", "--out", "gen")) == (
         0,
         "gen: 5 files from 1 proto: 0 written, 5 up to date, 3 removed\n",
-        "gen/a_pb2.py stays, since it was edited; no proto makes it any more\n",
+        "gen/a_pb2.py is kept because it was edited; no proto generates it any more\n",
     )
     assert modules() == ["a_pb2.py", "greet_pb2.py"]
     assert sdk("protos", "--out", "gen").stderr == ""
@@ -91,7 +91,7 @@ def test_without_the_manifest_nothing_is_removed(sdk: Sdk) -> None:
     assert modules() == ["a_pb2.py", "greet_pb2.py"]
 
 
-def test_packages_come_and_go_with_their_modules_and_a_users_own_stays(sdk: Sdk) -> None:
+def test_packages_are_added_and_removed_with_their_modules_and_those_of_the_user_are_kept(sdk: Sdk) -> None:
     put({"protos/acme/a.proto": message("a"), "protos/other/b.proto": message("b")})
     put({"gen/__init__.py": "", "gen/other/__init__.py": "mine = 1\n"})
     arguments = ("protos", "--out", "gen", "--package", "gen")
@@ -106,7 +106,7 @@ def test_packages_come_and_go_with_their_modules_and_a_users_own_stays(sdk: Sdk)
     assert content("gen")["other/__init__.py"] == b"mine = 1\n"
 
 
-def test_the_same_tree_has_the_same_manifest_wherever_it_lies(sdk: Sdk, tmp_path: Path) -> None:
+def test_the_same_project_has_the_same_manifest_in_any_folder(sdk: Sdk, tmp_path: Path) -> None:
     put({"one/protos/acme/a.proto": PROTO, "two/protos/acme/a.proto": PROTO})
     for folder in ("one", "two"):
         sdk(f"{folder}/protos", "--out", f"{folder}/gen")
@@ -114,6 +114,27 @@ def test_the_same_tree_has_the_same_manifest_wherever_it_lies(sdk: Sdk, tmp_path
     assert one == two
     assert json.loads(one)["protos"]["acme/a.proto"]["root"] == "../protos"
     assert str(tmp_path) not in one
+
+
+def test_an_absolute_root_outside_of_the_project_is_stored_as_given(sdk: Sdk, tmp_path: Path) -> None:
+    put({"shared/b.proto": message("b"), "app/protos/a.proto": PROTO, "app/pyproject.toml": ""})
+    put({"deep/er/app/protos/a.proto": PROTO, "deep/er/app/pyproject.toml": ""})
+    shared = (tmp_path / "shared").resolve()
+    for project in ("app", "deep/er/app"):
+        # The project's own folder is relative even if it is given as an absolute path.
+        sdk(str(tmp_path / project / "protos"), str(shared), "--out", f"{project}/gen")
+    one, two = (Path(project, "gen", MANIFEST).read_text() for project in ("app", "deep/er/app"))
+    assert one == two
+    roots = {name: entry["root"] for name, entry in json.loads(one)["protos"].items()}
+    assert roots == {"a.proto": "../protos", "b.proto": shared.as_posix()}
+    Path("shared/b.proto").unlink()
+    assert "4 removed" in sdk("app/protos", "--out", "app/gen").stdout
+
+
+def test_a_relative_root_outside_of_the_project_stays_relative(sdk: Sdk) -> None:
+    put({"shared/b.proto": message("b"), "app/pyproject.toml": ""})
+    sdk("shared", "--out", "app/gen")
+    assert json.loads(Path("app/gen", MANIFEST).read_text())["protos"]["b.proto"]["root"] == "../../shared"
 
 
 def test_the_manifest_does_not_depend_on_the_sources_of_the_tool(
@@ -142,7 +163,7 @@ def test_a_manifest_of_format_1_is_read_and_written_again(sdk: Sdk) -> None:
 
 
 @pytest.mark.parametrize("change", ["protos/greet.proto", "gen/greet_pb2.py", "gen/.sdk-codegen.json"])
-def test_time_stamps_mean_nothing(sdk: Sdk, change: str) -> None:
+def test_time_stamps_are_ignored(sdk: Sdk, change: str) -> None:
     sdk("protos", "--out", "gen")
     before = {path: path.stat().st_ino for path in Path("gen").iterdir()}
     Path(change).touch()

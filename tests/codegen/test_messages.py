@@ -1,4 +1,4 @@
-"""Everything that can be wrong, and the whole of what is said about it."""
+"""Every error of ``sdk codegen``, with its complete output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from codegen.cli import codegen
 from tests.support.project import FILES, PROTO, Sdk, content, message, outcome, put
 
 
-def test_a_syntax_error_stands_where_protoc_says_with_the_path_that_was_given(sdk: Sdk) -> None:
+def test_a_syntax_error_has_the_line_of_protoc_and_the_path_that_was_given(sdk: Sdk) -> None:
     put({"protos/wrong.proto": 'syntax = "proto3";\nmessage A {\n  int32 x = 1\n}\n', "elsewhere/x": ""})
     said = 'protos/wrong.proto:4:1: Expected ";".\nerror: 1 error in the protos\n'
     assert outcome(sdk("protos", "--out", "gen")) == (1, "", said)
@@ -25,7 +25,7 @@ def test_a_syntax_error_stands_where_protoc_says_with_the_path_that_was_given(sd
         assert done.stderr == f'{given}/wrong.proto:4:1: Expected ";".\nerror: 1 error in the protos\n'
 
 
-def test_every_error_is_shown_and_counted_and_a_warning_is_none(sdk: Sdk) -> None:
+def test_every_error_is_shown_and_counted_but_no_warning(sdk: Sdk) -> None:
     put({"protos/a.proto": message("a", "", "int32 a = 1; int32 b = 1;").removeprefix('syntax = "proto3";')})
     assert outcome(sdk("protos", "--out", "gen")) == (
         1,
@@ -77,13 +77,13 @@ def test_an_error_in_an_import_is_not_a_missing_import(sdk: Sdk) -> None:
         (["protos", "--out", "note.txt/gen"], "can't write to note.txt/gen: note.txt is not a folder"),
         (
             ["protos", "more", "--out", "gen"],
-            "protos/greet.proto and more/greet.proto are both greet.proto to protos that import it; exclude one, or "
+            "protos/greet.proto and more/greet.proto are both greet.proto to protos that import them; exclude one, or "
             "give -I with a folder above both",
         ),
-        (["protos", "--check", "--watch", "--out", "gen"], "--check and --watch exclude one another"),
-        (["protos"], "no --out DIR given; [tool.sdk.codegen] of pyproject.toml has no 'out' either"),
-        (["--out", "gen"], "no PROTOS given; [tool.sdk.codegen] of pyproject.toml has no 'protos' either"),
-        (["protos", "--out", "gen", "--package", "a..b"], "package 'a..b': '' is no name of a Python package"),
+        (["protos", "--check", "--watch", "--out", "gen"], "--check and --watch are mutually exclusive"),
+        (["protos"], "no --out DIR given, and [tool.sdk.codegen] of pyproject.toml has no 'out'"),
+        (["--out", "gen"], "no PROTOS given, and [tool.sdk.codegen] of pyproject.toml has no 'protos'"),
+        (["protos", "--out", "gen", "--package", "a..b"], "package 'a..b': '' can't name a Python package"),
     ],
 )
 def test_wrong_use(sdk: Sdk, arguments: list[str], said: str) -> None:

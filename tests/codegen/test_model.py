@@ -7,13 +7,13 @@ import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 
 from codegen import model
-from codegen.module_names import Alias
+from codegen.module_names import MessageAlias
 from sdk._fingerprint import fingerprint
 
 Build = Callable[..., CodeGeneratorRequest]
 
 
-def only(request: CodeGeneratorRequest) -> model.File:
+def only(request: CodeGeneratorRequest) -> model.FileModel:
     (file,) = model.files(request)
     return file
 
@@ -23,7 +23,7 @@ def test_a_service(request_for: Build) -> None:
     file = only(request)
     (service,) = file.services
     assert (file.proto, file.output) == ("greet.proto", "greet_sdk.py")
-    assert file.scope.own == "greet_pb2"
+    assert file.names.own == "greet_pb2"
     assert file.exports == (
         "GREETER",
         "GreeterBase",
@@ -36,7 +36,7 @@ def test_a_service(request_for: Build) -> None:
     assert service.full_name == "greet.Greeter"
     assert [rpc.path for rpc in service.rpcs] == ["/greet.Greeter/SayHello", "/greet.Greeter/import"]
     assert [rpc.python_name for rpc in service.rpcs] == ["SayHello", "import_"]
-    assert service.rpcs[0].request == model.Message("greet.Hello", "greet_pb2.Hello")
+    assert service.rpcs[0].request == model.MessageModel("greet.Hello", "greet_pb2.Hello")
     assert service.rpcs[0].cardinality == "UNARY_UNARY"
     assert (service.line, service.rpcs[0].line, service.comment) == (0, 0, "")  # no source info was sent
 
@@ -94,9 +94,9 @@ def test_comments_and_lines(request_for: Build, leading: str, trailing: str, com
 def test_an_rpc_named_like_something_imported_keeps_its_name(request_for: Build) -> None:
     file = only(request_for(["Any", "greet_pb2", "AsyncClient", "GREETER"]))
     assert [rpc.python_name for rpc in file.services[0].rpcs] == ["Any", "greet_pb2", "AsyncClient", "GREETER"]
-    assert file.scope.own == "greet_pb2_"
+    assert file.names.own == "greet_pb2_"
     assert file.services[0].names.constant == "GREETER_"
-    assert file.scope.runtime["Any"] == "Any_"
+    assert file.names.runtime["Any"] == "Any_"
 
 
 def test_services_whose_derived_names_clash(request_for: Build) -> None:
@@ -112,7 +112,7 @@ def test_services_whose_derived_names_clash(request_for: Build) -> None:
 def test_names_derived_from_a_service_are_never_private(
     request_for: Build, service: str, base: str, constant: str
 ) -> None:
-    (derived,) = only(request_for(service=service)).scope.services
+    (derived,) = only(request_for(service=service)).names.services
     assert (derived.base, derived.constant) == (base, constant)
 
 
@@ -123,10 +123,11 @@ def test_messages_that_python_cannot_spell_get_a_name(request_for: Build) -> Non
     say.input_type, say.output_type = ".greet.None", ".greet.__Hidden"
     hello.input_type, hello.output_type = ".greet.Hello", ".greet.Hello.class"
     file = only(request)
-    assert file.scope.aliases == (
-        Alias("None_", 'getattr(greet_pb2, "None")', "greet_pb2._r_None"),
-        Alias("Hidden", "greet_pb2.__Hidden", "greet_pb2.__Hidden"),
-        Alias("Hello_class_", 'getattr(greet_pb2.Hello, "class")', "greet_pb2.Hello._r_class"),  # an RPC has the name
+    assert file.names.aliases == (
+        MessageAlias("None_", 'getattr(greet_pb2, "None")', "greet_pb2._r_None"),
+        MessageAlias("Hidden", "greet_pb2.__Hidden", "greet_pb2.__Hidden"),
+        # An RPC has the name without the last underscore.
+        MessageAlias("Hello_class_", 'getattr(greet_pb2.Hello, "class")', "greet_pb2.Hello._r_class"),
     )
     assert [rpc.response.expression for rpc in file.services[0].rpcs] == ["Hidden", "Hello_class_"]
     assert {"None_", "Hidden", "Hello_class_"} <= set(file.exports)
@@ -153,24 +154,27 @@ def test_where_modules_are_imported_from(
     request.file_to_generate.append("2fa.proto")
     (file,) = model.files(request, package)
     assert file.output == output.replace("a.b", "a/b")
-    names = [(each.module, each.name) for each in file.scope.imports if each.name.endswith("_pb2")]
+    names = [(each.module, each.name) for each in file.names.imports if each.name.endswith("_pb2")]
     # What is not generated with them stays where it is.
     assert names == [*imported, ("elsewhere", "plain_pb2")]
-    assert [(each.name, each.alias) for each in file.scope.loaded] == [*loaded, ("elsewhere.import.x_pb2", "x_pb2")]
-    types = {alias.name: alias.stub for alias in file.scope.aliases}
+    assert [(each.name, each.alias) for each in file.names.dynamic_imports] == [
+        *loaded,
+        ("elsewhere.import.x_pb2", "x_pb2"),
+    ]
+    types = {alias.name: alias.stub for alias in file.names.aliases}
     assert types == dict.fromkeys(("Hello", "M", "M_") if loaded else ("M",), "Any")
 
 
-def test_the_tree_may_be_more_than_what_is_generated_at_once(request_for: Build) -> None:
+def test_the_output_folder_may_have_other_modules(request_for: Build) -> None:
     request = request_for()
     request.proto_file.add(name="types/money.proto", package="types").message_type.add(name="Money")
     request.proto_file[0].service[0].method[0].input_type = ".types.Money"
     for together, module in ((None, "types"), (["greet.proto", "types/money.proto"], ".types")):
         (file,) = model.files(request, "my.gen", together)
-        assert [each.module for each in file.scope.imports if each.name == "money_pb2"] == [module]
+        assert [each.module for each in file.names.imports if each.name == "money_pb2"] == [module]
 
 
-def test_modules_of_the_same_name_are_told_apart(request_for: Build) -> None:
+def test_modules_of_the_same_name_are_distinguished(request_for: Build) -> None:
     request = request_for()
     for name in ("x/greet.proto", "y/greet.proto"):
         other = request.proto_file.add(name=name, package=name[0])
@@ -178,7 +182,7 @@ def test_modules_of_the_same_name_are_told_apart(request_for: Build) -> None:
     method = request.proto_file[0].service[0].method[0]
     method.input_type, method.output_type = ".x.Outer.Inner", ".y.Outer"
     file = only(request)
-    modules = [each.alias for each in file.scope.imports if each.name == "greet_pb2"]
+    modules = [each.alias for each in file.names.imports if each.name == "greet_pb2"]
     assert modules == ["greet_pb2", "x_greet_pb2", "y_greet_pb2"]
     (rpc,) = file.services[0].rpcs
     assert (rpc.request.expression, rpc.response.expression) == ("x_greet_pb2.Outer.Inner", "y_greet_pb2.Outer")

@@ -92,6 +92,6 @@ def test_messages_that_python_can_spell(path: str) -> None:
     assert naming.is_spelled(path)
 
 
-def test_a_message_in_a_class_is_not_taken_for_another() -> None:
+def test_a_message_in_a_class_is_not_mangled() -> None:
     assert naming.message("x", "Outer.__Hidden") == "x.Outer.__Hidden"
     assert naming.message("x", "Outer.__Hidden", mangled=True) == 'getattr(x.Outer, "__Hidden")'

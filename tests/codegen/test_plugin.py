@@ -60,8 +60,8 @@ KNOWN = "protoc-gen-sdk takes package=…"
         ("package=a,", f"unknown parameter ''; {KNOWN}"),
         (" package=a", f"unknown parameter ' package=a'; {KNOWN}"),
         ("package=a,package=a", "parameter 'package' is given twice"),
-        ("package=my-app", "package 'my-app': 'my-app' is no name of a Python package"),
-        ("package=a..b", "package 'a..b': '' is no name of a Python package"),
+        ("package=my-app", "package 'my-app': 'my-app' can't name a Python package"),
+        ("package=a..b", "package 'a..b': '' can't name a Python package"),
     ],
 )
 def test_a_wrong_parameter_is_an_error(request_for: Build, parameter: str, error: str) -> None:
@@ -71,7 +71,7 @@ def test_a_wrong_parameter_is_an_error(request_for: Build, parameter: str, error
     assert response.supported_features  # protoc looks at them first
 
 
-def test_a_bug_is_no_traceback(request_for: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_reported_without_a_traceback(request_for: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codegen.model.files", lambda *_: 1 / 0)
     response = plugin.respond(request_for())
     assert response.error == (
@@ -96,7 +96,7 @@ def test_plain_protoc_runs_it_on_every_syntax(project: Path, syntax: str) -> Non
     assert ran.stdout == "greet.Greeter\n"
 
 
-def test_parameters_stand_before_the_folder_or_in_an_option(project: Path) -> None:
+def test_parameters_before_the_folder_or_in_an_option(project: Path) -> None:
     put(
         {
             "protos/acme/a.proto": PROTO.replace("greet;", 'a;\nimport "greet.proto";').replace(
@@ -156,7 +156,7 @@ def test_it_is_deterministic_to_the_byte(tree: CodeGeneratorRequest, tmp_path: P
         assert run_plugin(tree, tmp_path, PYTHONHASHSEED=seed) == first
 
 
-def test_the_order_of_the_files_means_nothing(tree: CodeGeneratorRequest) -> None:
+def test_the_order_of_the_files_does_not_matter(tree: CodeGeneratorRequest) -> None:
     whole = {file.name: file.content for file in plugin.respond(tree).file}
     shuffled = list(tree.file_to_generate)
     random.Random(1).shuffle(shuffled)

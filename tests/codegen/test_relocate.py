@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from codegen import relocate as packages
+from codegen import relocate
 from codegen.errors import CodegenError
 
 AWKWARD = {
@@ -119,20 +119,20 @@ def test_every_module_imports_whatever_its_proto_is_called(
     tmp_path: Path, tree: dict[str, str], package: str, prefix: str
 ) -> None:
     out = tmp_path / package.replace(".", "/")
-    put(out, packages.relocate(tree, package))
+    put(out, relocate.relocate(tree, package))
     names = ", ".join(f"{prefix}{module}_pb2{suffix}" for module in MODULES for suffix in ("", "_grpc"))
     assert run(IMPORT_ALL.format(modules=names, prefix=prefix), tmp_path) == f"{prefix}acme.v1.common_pb2"
     assert compileall.compile_dir(out, quiet=1)
 
 
-def test_a_package_says_nothing_of_its_own_name(tree: dict[str, str]) -> None:
-    assert packages.relocate(tree, "myapp.gen") == packages.relocate(tree, "elsewhere")
+def test_generated_code_does_not_contain_the_name_of_the_package(tree: dict[str, str]) -> None:
+    assert relocate.relocate(tree, "myapp.gen") == relocate.relocate(tree, "elsewhere")
 
 
 def test_the_type_checkers_understand_every_stub(tmp_path: Path, tree: dict[str, str]) -> None:
     # One run each for both layouts: a root on sys.path beside a package.
-    put(tmp_path, packages.relocate(tree))
-    put(tmp_path / "myapp" / "gen", packages.relocate(tree, "myapp.gen"))
+    put(tmp_path, relocate.relocate(tree))
+    put(tmp_path / "myapp" / "gen", relocate.relocate(tree, "myapp.gen"))
     (tmp_path / "use.py").write_text(
         "from _2fa_pb2 import F\nfrom myapp.gen._2fa_pb2 import F as G\nfrom myapp.gen.top_pb2_grpc import SStub\n"
         "from typing_extensions import assert_type\nimport lambda_.kw_pb2, myapp.gen.lambda_.kw_pb2\n"
@@ -158,7 +158,7 @@ def test_trees_that_share_a_proto_live_in_one_process(tmp_path: Path) -> None:
         made = generate(tmp_path / name, {"plain.proto": AWKWARD["plain.proto"], f"{name}.proto": own})
         put(
             tmp_path / "out" / ("" if name == "three" else name),
-            packages.relocate(made, "" if name == "three" else name),
+            relocate.relocate(made, "" if name == "three" else name),
         )
     code = """
 import pickle
@@ -179,11 +179,11 @@ def test_text_that_reads_like_an_import_is_left_alone() -> None:
         "b_pb2.pyi": '"""\nimport a_pb2 as _a_pb2\n"""\n# import a_pb2 as _a_pb2\nX = "\\"\\\nimport a_pb2\\\n"\n'
         "import a_pb2\n",
     }
-    text = packages.relocate(tree, "p")["b_pb2.pyi"]
+    text = relocate.relocate(tree, "p")["b_pb2.pyi"]
     assert text == tree["b_pb2.pyi"].removesuffix("import a_pb2\n") + "from . import a_pb2\n"
 
 
-def test_what_is_not_in_the_tree_is_imported_as_before() -> None:
+def test_imports_of_other_modules_are_not_changed() -> None:
     text = """from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 import other_pb2 as other__pb2
 import importlib
@@ -194,15 +194,15 @@ try:
 except AttributeError:
   public__pb2 = other__pb2.public_pb2
 """
-    assert packages.relocate({"a_pb2.py": text}, "p")["a_pb2.py"] == text
+    assert relocate.relocate({"a_pb2.py": text}, "p")["a_pb2.py"] == text
 
 
-def test_a_tree_that_works_as_it_is_stays_as_it_is() -> None:
+def test_files_that_work_are_not_changed() -> None:
     tree = {"a/x_pb2.py": "import b_pb2 as b__pb2\n", "b_pb2.py": "", "a/x_sdk.py": "import b_pb2\n"}
-    assert packages.relocate(tree) == tree
+    assert relocate.relocate(tree) == tree
 
 
-def test_what_protobuf_itself_brings_is_left_out() -> None:
+def test_modules_that_protobuf_includes_are_left_out() -> None:
     tree = {
         "google/protobuf/any_pb2.py": "",
         "google/protobuf/any_pb2.pyi": "",
@@ -210,32 +210,32 @@ def test_what_protobuf_itself_brings_is_left_out() -> None:
         "x_pb2.py": "from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2\n"
         "from google.protobuf import go_features_pb2 as google_dot_protobuf_dot_go__features__pb2\n",
     }
-    assert packages.relocate(tree).keys() == {"google/protobuf/go_features_pb2.py", "x_pb2.py"}
-    assert packages.relocate(tree, "p")["x_pb2.py"].splitlines() == [
+    assert relocate.relocate(tree).keys() == {"google/protobuf/go_features_pb2.py", "x_pb2.py"}
+    assert relocate.relocate(tree, "p")["x_pb2.py"].splitlines() == [
         "from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2",
         "from .google.protobuf import go_features_pb2 as google_dot_protobuf_dot_go__features__pb2",
     ]
 
 
-def test_each_folder_of_a_package_is_one() -> None:
-    made = packages.relocate({"a/b/x_pb2.py": "", "a/b/x_sdk.py": "from . import x_pb2\n"}, "p")
+def test_each_folder_of_a_package_is_a_package() -> None:
+    made = relocate.relocate({"a/b/x_pb2.py": "", "a/b/x_sdk.py": "from . import x_pb2\n"}, "p")
     assert sorted(made) == ["__init__.py", "a/__init__.py", "a/b/__init__.py", "a/b/x_pb2.py", "a/b/x_sdk.py"]
-    assert made["__init__.py"].startswith(packages.HEADER)
+    assert made["__init__.py"].startswith(relocate.HEADER)
 
 
-def test_a_plugin_whose_output_cannot_be_moved_is_named() -> None:
+def test_a_plugin_whose_imports_cannot_be_rewritten_is_named() -> None:
     with pytest.raises(CodegenError, match="install mypy-protobuf 5"):
-        packages.relocate({"a/x_pb2.pyi": "", "b_pb2.pyi": "import a.x_pb2\n"}, "p")
+        relocate.relocate({"a/x_pb2.pyi": "", "b_pb2.pyi": "import a.x_pb2\n"}, "p")
 
 
 @pytest.mark.parametrize("package", ["my-app", "a..b", "a.class", "1a", "a.", " a"])
 def test_a_package_that_python_cannot_import_is_refused(package: str) -> None:
     with pytest.raises(CodegenError, match="no name of a Python package"):
-        packages.relocate({}, package)
+        relocate.relocate({}, package)
 
 
 @pytest.mark.parametrize(
-    ("stems", "homes"),
+    ("stems", "expected_names"),
     [
         (["a.b", "a.c_d"], ["a.b", "a.c_d"]),
         (["class.x", "class.y.z", "a.None.x"], ["class_.x", "class_.y.z", "a.None_.x"]),
@@ -248,9 +248,9 @@ def test_a_package_that_python_cannot_import_is_refused(package: str) -> None:
         (["match.x", "type.x", "größe.x"], ["match.x", "type.x", "größe.x"]),
     ],
 )
-def test_where_modules_live(stems: list[str], homes: list[str]) -> None:
-    expected = dict(zip(stems, homes, strict=True))
-    assert packages.homes(stems).keys() == expected.keys()
-    assert set(packages.homes(stems).values()) == set(homes)
-    assert packages.homes(stems) == packages.homes(stems[::-1])
-    assert {s: h for s, h in packages.homes(stems).items() if s == h} == {s: h for s, h in expected.items() if s == h}
+def test_names_that_import_statements_accept(stems: list[str], expected_names: list[str]) -> None:
+    expected, names = dict(zip(stems, expected_names, strict=True)), relocate.importable_names(stems)
+    assert names.keys() == expected.keys()
+    assert set(names.values()) == set(expected_names)
+    assert names == relocate.importable_names(stems[::-1])
+    assert {s: h for s, h in names.items() if s == h} == {s: h for s, h in expected.items() if s == h}

@@ -13,8 +13,7 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codegen import formatting as layout
-from codegen import model, render
+from codegen import formatting, model, render
 from codegen.errors import CodegenError
 
 Build = Callable[..., CodeGeneratorRequest]
@@ -56,7 +55,7 @@ def test_the_header_names_tool_and_source(request_for: Build) -> None:
 
 @pytest.mark.parametrize("deprecated", [False, True])
 @pytest.mark.parametrize("kind", range(4))
-def test_it_is_formatted_whatever_the_length_of_names(request_for: Build, kind: int, deprecated: bool) -> None:
+def test_it_is_formatted_for_names_of_any_length(request_for: Build, kind: int, deprecated: bool) -> None:
     # One file holds services whose messages have names of every length, so that every way to wrap is met.
     request = request_for([])
     file = request.proto_file[0]
@@ -87,9 +86,9 @@ texts = st.text(st.characters(exclude_categories=("C", "Z"), include_characters=
 @given(texts, st.sampled_from([4, 8]))
 @example('\\"', 4)
 @example('""""', 4)
-def test_a_docstring_says_what_the_comment_says(text: str, indent: int) -> None:
+def test_a_docstring_has_the_text_of_the_comment(text: str, indent: int) -> None:
     comment = inspect.cleandoc("\n" + text).rstrip()
-    source = f"def f():\n{' ' * indent}{layout.docstring(comment, indent)}\n"
+    source = f"def f():\n{' ' * indent}{formatting.docstring(comment, indent)}\n"
     function = ast.parse(source).body[0]
     assert isinstance(function, ast.FunctionDef)
     assert (ast.get_docstring(function) or "").rstrip() == inspect.cleandoc(comment)
@@ -133,7 +132,7 @@ def test_a_template_that_uses_an_unknown_name_fails(request_for: Build) -> None:
         render._environment().from_string("{{ missing }}").render()
 
 
-def test_what_is_not_python_is_refused(request_for: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rendered_module_that_is_not_python_is_rejected(request_for: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         render, "_environment", lambda: jinja2.Environment(loader=jinja2.DictLoader({"sdk.py.jinja": "def"}))
     )

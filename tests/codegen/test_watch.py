@@ -14,7 +14,7 @@ import pytest
 from tests.support.project import PROTO, message, put
 from tests.support.sdk_command import SDK
 
-WATCHING = "watching protos; Ctrl-C ends it\n"
+WATCHING = "watching protos; press Ctrl-C to stop\n"
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_folders_and_options_may_come_and_go(watching: subprocess.Popen[str]) ->
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_without_a_word(watching: subprocess.Popen[str], ending: signal.Signals) -> None:
+def test_it_stops_silently(watching: subprocess.Popen[str], ending: signal.Signals) -> None:
     said(watching)
     os.killpg(watching.pid, ending)
     assert watching.stdout is not None

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Classes whose methods Ray Serve's decorators change: behind `@serve.batch` lists stand for single messages."""
+"""Classes whose methods are behind `@serve.batch`, where they take and return lists of messages."""
 
 from __future__ import annotations
 

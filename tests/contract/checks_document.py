@@ -1,6 +1,6 @@
-"""Reads `docs/checks.md`, and works out what its examples give.
+"""Reads the examples of `docs/reference/checks.md` and computes their outputs.
 
-``python tests/contract/checks_document.py`` writes the outputs into the document anew; look at the difference.
+``python tests/contract/checks_document.py`` rewrites the outputs in the document; review the diff.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 import grpc
 
 from sdk import grpc_deployment
-from sdk._contract import rules as checks
+from sdk._contract import class_rules
 from sdk._contract.definition import definition_of
 from sdk._protos.breaking.services import compare
 from sdk.errors import DefinitionError, Problem
 from tests.contract.greet_code import DOWN, UNARY, UP, HelloReply, HelloRequest, OtherReply, make_base
 from tests.support.proto_text import descriptors
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "checks.md"
-# A heading, perhaps words, the example, and what it gives.
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "checks.md"
+# A heading, optional prose, the example, and its output.
 EXAMPLE = re.compile(
     r"^### (?P<rule>[a-z-]+)\n(?P<words>(?:(?!^#).)*?)```(?P<kind>python|diff)\n(?P<text>.*?)```\n"
     r"(?P<output>\n```text\n(?P<given>.*?)```\n)?",
@@ -67,7 +67,7 @@ NAMES = {
 
 
 def output_of(example: Example) -> str:
-    """Return what `sdk check` prints of an example."""
+    """Return the output of `sdk check` for an example."""
     return _problems(example) if example.kind == "python" else _changes(example)
 
 
@@ -86,9 +86,9 @@ def _problems(example: Example) -> str:
         try:
             spec.loader.exec_module(module)
             (cls,) = (value for value in vars(module).values() if getattr(value, "__module__", "") == "app")
-            problems = checks.check(cls)
+            problems = class_rules.check_class(cls)
             if example.rule == "unannotated":
-                problems = checks.unannotated(cls)
+                problems = class_rules.find_unannotated(cls)
             elif example.rule == "not-decorated" and definition_of(cls) is None:
                 problems = [_undecorated(cls)]
         except DefinitionError as error:
@@ -100,9 +100,9 @@ def _problems(example: Example) -> str:
 
 
 def _undecorated(cls: type) -> Problem:
-    from sdk.cli.check.command import report_of
+    from sdk.cli.check.command import check_class
 
-    (problem,) = report_of(cls, "app", strict=False).problems
+    (problem,) = check_class(cls, "app", strict=False).problems
     return problem
 
 
@@ -111,7 +111,7 @@ def _changes(example: Example) -> str:
     for other in ("+", "-"):
         text = "".join(line[1:] for line in example.text.splitlines(keepends=True) if line[0] != other)
         rest = "" if "syntax" in text or "edition" in text else 'syntax = "proto3"; '
-        # Before and behind the text of the example, so that its lines keep their numbers.
+        # Added before and after the text of the example, on no new lines, so that its lines keep their numbers.
         start = re.match(r"(syntax|edition)[^\n]*", text)
         head, text = (start[0], text[start.end() :]) if start else ("", text)
         for name, definition in _USUAL.items():
@@ -133,7 +133,7 @@ _USUAL = {
 
 
 def filled() -> str:
-    """Return the document with the outputs that its examples give."""
+    """Return the document with the current outputs of its examples."""
 
     def fill(match: re.Match[str]) -> str:
         output = output_of(Example(match["rule"], match["kind"], match["text"], ""))

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""What `sdk codegen` would write for three small protos, by hand: the checks are tested against the contract alone."""
+"""Hand-written equivalent of generated code for small protos, so that the checks are tested without `sdk codegen`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Classes that fit, with annotations that only text can tell."""
+"""Classes that fit, with annotations that are strings."""
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ class AllServices(Greeter, Downloader, Uploader, Talker):
 
 
 def local_class() -> type:
-    """Return a class whose annotations use names of a function."""
+    """Return a class whose annotations use names local to a function."""
     LocalReply = Reply
 
     @right

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Classes that fit, with annotations that are evaluated: decorators, inheritance, and what typing has to offer."""
+"""Classes that fit, with annotations that are evaluated: decorators, inheritance, and the forms of `typing`."""
 
 import asyncio
 import dataclasses
@@ -176,7 +176,7 @@ class Mocked(Greeter):
     SayHello = mock.AsyncMock()
 
 
-# -- where the method comes from --------------------------------------------------------------
+# -- inheritance --------------------------------------------------------------------------------
 
 
 async def say_hello(self, request: Request) -> Reply: ...

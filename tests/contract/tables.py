@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Classes that fit and classes that do not, noted by decorators where they are written."""
+"""Tables of classes that fit and classes that do not, filled by decorators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WRONG: list[Wrong] = []
 
 
 class Wrong(NamedTuple):
-    """A class that does not fit; ``expected`` holds the rule and the subject of each of its problems."""
+    """A class that does not fit; ``expected`` has the rule and the subject of each of its problems."""
 
     cls: type
     expected: list[tuple[str, str]]
@@ -22,7 +22,7 @@ def right(cls):
 
 
 def wrong(*expected):
-    """Note a class with the problems that it must have in their order, `"rule rpc"` each, without RPC for the class."""
+    """Register a class with its expected problems in order, each `"rule rpc"`, or `"rule"` for one of the class."""
 
     def note(cls):
         pairs = [tuple(problem.split(" ")) for problem in expected]

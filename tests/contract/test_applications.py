@@ -1,4 +1,4 @@
-"""What is bound together to one application."""
+"""Deployments that are bound together in one application."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def between(inner: Any) -> Any:
 
 
 @pytest.mark.parametrize("wrap", [lambda inner: inner, nested, between])
-def test_two_deployments_with_one_service_are_refused(wrap: Any) -> None:
+def test_two_deployments_of_one_service_are_refused(wrap: Any) -> None:
     inner = Classifier.options(name="Inner").bind()
     says = f"^Classifier.bind: service '{SERVICE}' is served by two deployments of this application, .*Inner.*expose"
     with pytest.raises(ApplicationError, match=says):
@@ -47,19 +47,19 @@ def test_two_deployments_with_one_service_are_refused(wrap: Any) -> None:
         Classifier.bind(model=wrap(inner))
 
 
-def test_one_deployment_in_two_places_is_one() -> None:
+def test_one_deployment_passed_twice_counts_once() -> None:
     inner = Plain.bind(Classifier.bind())  # type: ignore[attr-defined]  # serve.deployment returns a Deployment
     Plain.bind(inner, inner)  # type: ignore[attr-defined]  # serve.deployment returns a Deployment
     Classifier.options(expose=False).bind(Classifier.bind(), Classifier.options(expose=False).bind())
 
 
-def test_what_is_not_exposed_is_a_plain_deployment_of_ray_serve() -> None:
+def test_a_deployment_that_is_not_exposed_is_a_plain_one_of_ray_serve() -> None:
     bound: Any = Classifier.options(expose=False, autoscaling_config={"max_replicas": 2}).bind()
     assert bound._bound_deployment.func_or_class is Classifier
     Classifier.bind(Classifier.options(name="Inner", expose=False).bind())
 
 
-def test_the_decorator_takes_it_and_options_replaces_it() -> None:
+def test_the_decorator_takes_expose_and_options_replaces_it() -> None:
     @grpc_deployment(expose=False)
     class Inner(ImageClassificationServiceBase):
         def Predict(self, request: ImageData) -> ImageClass:
@@ -70,6 +70,6 @@ def test_the_decorator_takes_it_and_options_replaces_it() -> None:
         Classifier.bind(Inner.options(expose=True).bind())
 
 
-def test_it_is_yes_or_no() -> None:
+def test_expose_is_a_bool() -> None:
     with pytest.raises(OptionsError, match=r"^Classifier: expose must be True or False, not 'no'"):
         Classifier.options(expose="no")  # type: ignore[typeddict-item]  # a wrong value is the point

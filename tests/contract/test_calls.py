@@ -1,4 +1,4 @@
-"""What the checks say of parameters is what happens when a method is called as the wire server calls it."""
+"""Methods that pass the checks of parameters can be called as the wire server calls them; the others can't."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
-from sdk._contract.methods import find, generated_bases
-from sdk._contract.wrappers import signature_of, takes_context
+from sdk._contract.effective_signature import signature_of, takes_context
+from sdk._contract.implementations import find_implementation, generated_bases
 from sdk._wire.route import Route
 from sdk.service import Method, MethodBinding, Shim
 from tests.contract import (
-    right_classes,  # noqa: F401  # notes its classes in the table
+    right_classes,  # noqa: F401  # registers its classes in the table
     right_wrapped,
     wrong_classes,
     wrong_wrapped,  # noqa: F401
 )
 from tests.contract.tables import RIGHT, WRONG
 
-# Python 3.13 warns whoever calls a partial that is a class's attribute; from 3.14 on it is bound as a function is.
+# Python 3.13 warns on a call of a partial that is a class attribute; from 3.14 on it is bound like a function.
 pytestmark = pytest.mark.filterwarnings("ignore:functools.partial will be a method descriptor:FutureWarning")
 
-CALLED = [cls for cls in RIGHT if cls.__module__ != "batched_classes"]
+CALLED = [cls for cls in RIGHT if not cls.__module__.endswith(".batched_classes")]
 UNCALLABLE = [case.cls for case in WRONG if {rule for rule, _ in case.expected} & {"parameters", "extra-parameter"}]
 
 
@@ -40,7 +40,7 @@ def call(cls: type, method: Method) -> Any:
     if inspect.iscoroutine(result):
         try:
             result = asyncio.run(result)
-        except AttributeError as error:  # what a handler does with a message without fields
+        except AttributeError as error:  # the messages of these tests have no fields
             assert "name" in str(error)  # noqa: PT017
     if inspect.isgenerator(result):
         result.close()
@@ -55,7 +55,7 @@ def test_a_right_class_can_be_called(cls: type) -> None:
 
 
 @pytest.mark.parametrize("cls", UNCALLABLE, ids=lambda cls: cls.__name__)
-def test_a_class_with_wrong_parameters_can_not(cls: type) -> None:
+def test_a_class_with_wrong_parameters_can_not_be_called(cls: type) -> None:
     (method,) = methods_of(cls)
     with pytest.raises(TypeError, match=r"argument|takes|parameter"):
         call(cls, method)
@@ -75,15 +75,15 @@ def test_a_class_with_wrong_parameters_can_not(cls: type) -> None:
         ("Mocked", False),
     ],
 )
-def test_who_gets_the_context(name: str, expected: bool) -> None:
+def test_takes_context(name: str, expected: bool) -> None:
     cls = getattr(right_wrapped, name)
-    assert takes_context(getattr(cls(), "SayHello")) is expected  # noqa: B009  # a name of another's class
-    implementation = find(cls, "SayHello")
+    assert takes_context(getattr(cls(), "SayHello")) is expected  # noqa: B009  # the generated base names the attribute
+    implementation = find_implementation(cls, "SayHello")
     assert implementation is not None
     assert implementation.takes_context is expected
 
 
-def test_signatures_that_python_does_not_know() -> None:
+def test_takes_context_without_a_known_signature() -> None:
     assert signature_of(dict.fromkeys) is None or takes_context(dict.fromkeys) is False
     assert takes_context(type("C", (), {"m": lambda: None})().m) is False, "no room for self"
     assert takes_context(wrong_classes.Value) is False

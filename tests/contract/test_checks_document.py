@@ -1,11 +1,11 @@
-"""`docs/checks.md` has every rule, and its examples give what it says."""
+"""`docs/reference/checks.md` has every rule, and its examples have the outputs that it shows."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.contract import (
-    batched_classes,  # noqa: F401  # notes its classes in the tables
+    batched_classes,  # noqa: F401  # registers its classes in the tables
     wrong_classes,  # noqa: F401
     wrong_wrapped,  # noqa: F401
 )
@@ -19,13 +19,13 @@ ELSEWHERE = {"unannotated", "not-decorated", "interceptor", "sync-interceptor"}
 CHANGES = {line.split()[1] for case in (*CASES, *FILES) for line in case.expected}
 
 
-def test_every_rule_is_there() -> None:
+def test_every_rule_is_documented() -> None:
     assert sorted(each.rule for each in EXAMPLES if each.kind == "python") == sorted(CLASSES | ELSEWHERE)
     assert sorted(each.rule for each in EXAMPLES if each.kind == "diff") == sorted(CHANGES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda each: each.rule)
-def test_example(example: Example) -> None:
+def test_example_output(example: Example) -> None:
     given = output_of(example)
     assert f"[{example.rule}]" in given
     assert given == example.given

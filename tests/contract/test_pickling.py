@@ -1,4 +1,4 @@
-"""A decorated class of `__main__` travels by value to the replicas, and its definition with it."""
+"""A decorated class of `__main__` is pickled by value for the replicas, together with its definition."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Classes that do not fit, each with the problems that it must have."""
+"""Classes that do not fit, each with its expected problems."""
 
 import asyncio
 import functools
@@ -116,7 +116,7 @@ class OurNames(make_base("Ours", ("bind", UNARY), ("options", UNARY))):
     pass
 
 
-# -- what answers -----------------------------------------------------------------------------
+# -- kinds of attributes ----------------------------------------------------------------------
 
 
 @wrong("not-callable SayHello")

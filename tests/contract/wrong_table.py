@@ -1,6 +1,6 @@
-"""The problems of every wrong class as a text, with the source lines that they point to in the place of line numbers.
+"""The problems of every wrong class as a text, with the source lines that they point to instead of line numbers.
 
-``python tests/contract/wrong_table.py`` writes it anew to ``wrong_classes.txt``; look at the difference.
+``python tests/contract/wrong_table.py`` rewrites ``wrong_classes.txt``; review the diff.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sdk._contract.rules import check
+from sdk._contract.class_rules import check_class
 from sdk.errors import Problem
 from tests.contract import (
-    batched_classes,  # noqa: F401  # notes its classes in the tables
+    batched_classes,  # noqa: F401  # registers its classes in the tables
     wrong_classes,  # noqa: F401
     wrong_wrapped,  # noqa: F401
 )
@@ -28,7 +28,7 @@ def line_of(problem: Problem) -> str:
 
 
 def text_of(problem: Problem) -> str:
-    """Return all that a problem says, in four lines."""
+    """Return a problem as four lines of text."""
     return "\n".join(
         [
             f"{problem.rule} {problem.subject} ({problem.proto_location or 'no proto'})",
@@ -41,7 +41,7 @@ def text_of(problem: Problem) -> str:
 
 def section_of(case: Any) -> str:
     """Return the section of one wrong class."""
-    return "\n".join([f"== {case.cls.__name__}", *map(text_of, check(case.cls))])
+    return "\n".join([f"== {case.cls.__name__}", *map(text_of, check_class(case.cls))])
 
 
 def sections() -> dict[str, str]:

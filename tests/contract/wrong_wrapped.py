@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Classes that do not fit, with postponed annotations: decorators, inheritance, and names for type checkers only."""
+"""Classes that do not fit, with string annotations: decorators, inheritance, and imports for type checkers only."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ClassMethodOfAnotherType(Greeter):
     def SayHello(cls, request: HelloRequest) -> str: ...
 
 
-# -- where the method comes from --------------------------------------------------------------
+# -- inheritance --------------------------------------------------------------------------------
 
 
 class Fits(Greeter):

@@ -1,4 +1,4 @@
-"""What the tests of the examples import is in the examples' own folders."""
+"""Put the folders of the examples on the path, since the tests import their modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The config file and the Kubernetes manifest are what Ray Serve understands, and describe the same."""
+"""The config file and the Kubernetes manifest fit Ray Serve's schema, and describe the same applications."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def built(application: ServeApplicationSchema) -> Any:
     app = build(**{parameter: settings})
     config = options["Quotes"].user_config
     if isinstance(config, dict):
-        # What `user_config` of the file would be for a running replica.
+        # As if `user_config` of the file had changed for a running replica.
         return quotes_app.Quotes.options(user_config=config).bind(settings.language, settings.mark)
     return app
 

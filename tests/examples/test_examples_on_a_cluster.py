@@ -1,4 +1,4 @@
-"""What only several replicas in processes of their own can show: affinity, and handles between processes."""
+"""Tests that need several replicas in separate processes: affinity, and handles between processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composition: what goes through the typed handle, and a deployment on its own."""
+"""Composition: calls through the typed handle, and a deployment alone."""
 
 from __future__ import annotations
 

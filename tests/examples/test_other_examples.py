@@ -1,4 +1,4 @@
-"""Greeter, errors, multiplexing and batching: what their READMEs tell to notice."""
+"""Greeter, errors, multiplexing and batching: the points to notice in their READMEs."""
 
 from __future__ import annotations
 
@@ -93,5 +93,5 @@ def test_calls_that_come_together_are_one_batch(client: Serve) -> None:
     with ThreadPoolExecutor(32) as threads:
         replies = list(threads.map(lambda n: embedder.Embed(EmbeddedText(text=f"text {n}")), range(32)))
     assert max(reply.batch_size for reply in replies) > 4
-    for number, reply in enumerate(replies):  # everyone gets the answer to the own text
+    for number, reply in enumerate(replies):  # each call gets the answer to its text
         assert list(reply.values) == pytest.approx(embedder_app.embed(f"text {number}"))

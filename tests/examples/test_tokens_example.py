@@ -1,4 +1,4 @@
-"""Tokens: every end of a stream, and a server that works for nobody but those who read."""
+"""Tokens: every end of a stream, and a server that generates only for clients that read."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_token_arrives_before_the_next_one_is_made(client: Serve) -> None:
     stream.cancel()
 
 
-def test_a_client_that_leaves_ends_the_work(client: Serve) -> None:
+def test_a_client_that_cancels_ends_the_work(client: Serve) -> None:
     model = client(LanguageModel.bind(step_s=0.01), LanguageModelSyncClient)
     stream = iter(model.Generate(Prompt(text="the", stop=["never"])))
     next(stream)
@@ -76,18 +76,18 @@ def test_a_deadline_ends_the_work(client: Serve) -> None:
     assert wait_for(model, lambda stats: stats.abandoned == 1).tokens < 50
 
 
-def test_a_client_that_does_not_read_holds_the_model(client: Serve) -> None:
-    # gRPC would let a client that is far away have megabytes on the way.
+def test_a_client_that_does_not_read_stops_the_model(client: Serve) -> None:
+    # gRPC allows megabytes in flight to a distant client.
     small = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 16)]
     model = client(LanguageModel.bind(step_s=0), LanguageModelSyncClient, options=small)
     stream = iter(model.Generate(Prompt(text="the", stop=["never"])))
     next(stream)
     before, stats = -1, model.GetStats(StatsRequest())
-    while stats.tokens != before:  # until it stands still
+    while stats.tokens != before:  # until it stops
         time.sleep(0.2)
         before, stats = stats.tokens, model.GetStats(StatsRequest())
     assert stats.tokens < 100_000
-    for _ in range(stats.tokens):  # what was on its way is read, and the model goes on
+    for _ in range(stats.tokens):  # the client reads the messages in flight, and the model continues
         next(stream)
     wait_for(model, lambda now: now.tokens > stats.tokens)
     stream.cancel()

@@ -1,4 +1,4 @@
-"""These tests call the probe service of the integration tests, in this process."""
+"""Typed handles of the integration tests' probe service, called in this process."""
 
 from __future__ import annotations
 

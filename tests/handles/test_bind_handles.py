@@ -1,4 +1,4 @@
-"""What `bind` makes of bound deployments whose parameters are annotated with generated handles."""
+"""`bind` replaces bound deployments by the generated handles that parameters are annotated with."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Outer(Answers, AsyncProbeBase):  # type: ignore[misc]
 
 
 def given(cls: Any, *args: Any, **kwargs: Any) -> Any:
-    """Return what the constructor of a class gets, with bound deployments in the place of Ray Serve's handles."""
+    """Return the constructor arguments of a class, with bound deployments instead of Ray Serve's handles."""
     deployment = grpc_deployment(cls).bind(*args, **kwargs)._bound_deployment
     return [*deployment.init_args, *deployment.init_kwargs.values()]
 
@@ -123,7 +123,7 @@ def test_another_name_that_only_type_checkers_know_is_found_too() -> None:
     assert [type(each) for each in given(Hidden, Inner.bind())] == [AsyncProbeHandle]
 
 
-def test_a_handle_of_another_service_is_refused() -> None:
+def test_a_handle_of_another_service_is_an_error() -> None:
     class One(Outer):
         def __init__(self, inner: AsyncProbeHandle | None) -> None:
             pass
@@ -133,7 +133,7 @@ def test_a_handle_of_another_service_is_refused() -> None:
         given(One, OtherInner.bind())
 
 
-def test_a_plain_deployment_may_be_given_and_may_take_one() -> None:
+def test_a_plain_deployment_may_be_an_argument_and_may_take_one() -> None:
     class One(Outer):
         def __init__(self, inner: AsyncProbeHandle) -> None:
             pass
@@ -144,7 +144,7 @@ def test_a_plain_deployment_may_be_given_and_may_take_one() -> None:
     assert type(taking._bound_deployment.init_args[0]) is AsyncProbeHandle
 
 
-def test_two_deployments_that_serve_clients_the_same_are_found_through_handles() -> None:
+def test_two_deployments_of_one_service_are_found_through_handles() -> None:
     class One(Outer):
         def __init__(self, inner: AsyncProbeHandle) -> None:
             pass

@@ -1,4 +1,4 @@
-"""Typed handles and what answers them, without Ray Serve between the two."""
+"""Typed handles and the side that answers them, without Ray Serve between the two."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHa
 
 from sdk.context import current_context, enter_call
 from sdk.errors import RpcError
-from sdk.handles._base import _in_time
+from sdk.handles._base import _await_until
 from sdk.handles._call import InnerCall
 from tests.support.local_handle import LocalHandle
 
@@ -34,7 +34,7 @@ BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", descr
 
 
 class Callee(AsyncProbeBase):
-    """Does what it is asked to; ``ended`` is set when a call that waits has been cancelled."""
+    """Does what the request says; ``ended`` is set when a waiting call is cancelled."""
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
@@ -115,7 +115,7 @@ class WritingCallee(Callee):
 
 @contextlib.contextmanager
 def outer_call(*metadata: tuple[str, str], timeout: float | None = None) -> Iterator[None]:
-    """Let a call from outside run here."""
+    """Run the block in a client's call."""
     deadline = None if timeout is None else time.monotonic() + timeout
     enter_call(InnerCall("/outer", b"", "r1", metadata, "ipv4:1.2.3.4:5", {}, deadline))
     try:
@@ -152,7 +152,7 @@ async def test_a_plain_function_runs_in_a_thread_with_its_context() -> None:
         assert (await handle_to(PlainCallee()).Unary(Ask())).text == "r1"
 
 
-async def test_what_the_client_sent_is_carried_on() -> None:
+async def test_the_clients_metadata_is_forwarded() -> None:
     handle = handle_to(Callee())
     with outer_call(("multiplexed_model_id", "m1"), ("user", "me"), ("application", "a")):
         seen = eval((await handle.Unary(Ask(act="seen"))).text)
@@ -176,13 +176,13 @@ async def test_a_call_may_name_its_model_and_metadata() -> None:
     assert [sent.model_id for sent in handle._handle.sent] == ["m2"]
 
 
-async def test_without_an_outer_call_a_request_id_is_made() -> None:
+async def test_without_an_outer_call_a_request_id_is_generated() -> None:
     seen = eval((await handle_to(Callee()).Unary(Ask(act="seen"))).text)
     assert len(seen["id"]) == 36
     assert seen["model"] is None
 
 
-async def test_the_shorter_of_both_deadlines_is_carried_on() -> None:
+async def test_the_shorter_of_both_deadlines_is_forwarded() -> None:
     handle = handle_to(Callee())
     assert (await handle.Unary(Ask(act="left"))).text == "None"
     with outer_call(timeout=50):
@@ -203,7 +203,7 @@ async def test_a_deadline_ends_the_handler_too() -> None:
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
-async def test_what_an_answer_raises_that_nobody_waits_for_is_not_logged(
+async def test_the_exception_of_an_abandoned_call_is_not_logged(
     is_cancelled: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def answer() -> None:
@@ -213,7 +213,7 @@ async def test_what_an_answer_raises_that_nobody_waits_for_is_not_logged(
             raise LookupError("as Ray Serve's responses do")
 
     async def test() -> None:
-        waiting = asyncio.ensure_future(_in_time(answer(), time.monotonic() + (60 if is_cancelled else 0)))
+        waiting = asyncio.ensure_future(_await_until(answer(), time.monotonic() + (60 if is_cancelled else 0)))
         await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError if is_cancelled else RpcError):
@@ -225,7 +225,7 @@ async def test_what_an_answer_raises_that_nobody_waits_for_is_not_logged(
 
 
 class Unassigned:
-    """What Ray Serve returns for a call that waits for a replica: it ends when it is cancelled."""
+    """Ray Serve's response of a call that waits for a replica: it ends when it is cancelled."""
 
     def __init__(self) -> None:
         self.is_cancelled = threading.Event()
@@ -254,7 +254,7 @@ def test_a_stream_in_a_thread_ends_at_its_deadline_although_no_replica_has_it() 
 
 
 class Gone:
-    """What Ray Serve returns for a call of a deployment that is no longer there: it raises at every touch."""
+    """Ray Serve's response of a call to a deleted deployment: every use raises."""
 
     def options(self, **_: Any) -> Gone:
         return self
@@ -279,7 +279,10 @@ class Gone:
 
 async def test_a_deployment_that_is_gone_is_unavailable() -> None:
     handle = AsyncProbeHandle(Gone())
-    said = r"^UNAVAILABLE: Deployment\(name='Callee', app='app'\) is not there: it failed to deploy, or was deleted$"
+    said = (
+        r"^UNAVAILABLE: Deployment\(name='Callee', app='app'\) is not available: "
+        r"it failed to deploy, or was deleted$"
+    )
     for timeout in (None, 5):
         with pytest.raises(RpcError, match=said):
             await handle.Unary(Ask(), timeout=timeout)
@@ -321,7 +324,7 @@ async def test_a_code_that_was_set_arrives_as_error() -> None:
     assert (await error_of("cancel")).code is grpc.StatusCode.CANCELLED
 
 
-async def test_other_errors_stay_what_they_are() -> None:
+async def test_other_errors_are_unchanged() -> None:
     handle = handle_to(Callee())
     with pytest.raises(ValueError, match="a value"):
         await handle.Unary(Ask(act="fail"))
@@ -342,7 +345,7 @@ async def test_a_deployment_of_another_service_is_unimplemented() -> None:
     assert raised.value.details == "deployment class Callee has no method /probe.SyncProbe/Unary"
 
 
-async def test_who_waits_no_longer_cancels_the_handler() -> None:
+async def test_a_cancelled_caller_cancels_the_handler() -> None:
     callee = Callee()
     waiting = asyncio.ensure_future(handle_to(callee).Unary(Ask(act="wait")))
     await asyncio.sleep(0.05)
@@ -352,7 +355,7 @@ async def test_who_waits_no_longer_cancels_the_handler() -> None:
         await waiting
 
 
-async def test_a_stream_that_is_left_cancels_the_handler() -> None:
+async def test_an_abandoned_stream_cancels_the_handler() -> None:
     callee = Callee()
     async for _ in handle_to(callee).Down(Ask(act="wait", number=3)):
         break
@@ -367,7 +370,7 @@ async def test_a_stream_may_end_with_a_status() -> None:
         await anext(stream)
 
 
-async def test_a_handler_waits_for_who_reads_its_stream() -> None:
+async def test_a_streaming_handler_waits_for_its_reader() -> None:
     callee = Callee()
     stream = handle_to(callee).Down(Ask(number=1000))
     await anext(stream)
@@ -376,7 +379,7 @@ async def test_a_handler_waits_for_who_reads_its_stream() -> None:
     await stream.aclose()
 
 
-def test_what_takes_a_stream_is_not_there_and_the_remedy_is_named() -> None:
+def test_an_rpc_with_a_request_stream_is_missing_with_a_remedy() -> None:
     text = (
         "AsyncProbeHandle has no Up: a handle carries one request message, and Up takes a stream of them. "
         "Call it with AsyncProbeClient, through the ingress"
@@ -398,19 +401,19 @@ async def test_an_rpc_that_is_called_call_makes_the_handle_callable() -> None:
     assert await call() == "Hello you"
 
 
-def test_wrong_use_is_refused() -> None:
+def test_wrong_use_is_an_error() -> None:
     handle = AsyncProbeHandle(LocalHandle(None))
     with pytest.raises(TypeError, match=r"Unary takes a probe\.Ask, not a Told"):
         handle.Unary(Told())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unexpected keyword argument 'deadline'; it takes metadata, model_id, timeout"):
         handle.Unary(Ask(), deadline=3)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="is called on a handle, not on its class"):
+    with pytest.raises(TypeError, match="must be called on a handle, not on its class"):
         AsyncProbeHandle.Unary(Ask())
     with pytest.raises(TypeError, match="is not deployed yet"):
         AsyncProbeHandle(object()).Unary(Ask())
 
 
-def test_a_handle_is_pickled_without_what_it_remembers() -> None:
+def test_a_handle_is_pickled_without_its_cache() -> None:
     handle = AsyncProbeHandle("raw")
     assert handle.Unary.method.name == "Unary"
     copied = pickle.loads(pickle.dumps(handle))
@@ -418,7 +421,7 @@ def test_a_handle_is_pickled_without_what_it_remembers() -> None:
     assert AsyncProbeHandle(handle)._handle == "raw"
 
 
-def test_the_time_that_is_left_is_pickled_and_not_the_point_in_time() -> None:
+def test_the_remaining_time_is_pickled_and_not_the_deadline() -> None:
     call = InnerCall("/a/B", b"", deadline=time.monotonic() + 10)
     data = pickle.dumps(call)
     time.sleep(0.2)

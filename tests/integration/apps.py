@@ -1,4 +1,4 @@
-"""The services that the integration tests deploy. A module of its own: replicas import it."""
+"""Services that the integration tests deploy. A separate module, because replicas import it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sdk import current_context, grpc_deployment
 
 #: The origin of a request that kills the replica.
 LAST_WORDS = "kill -9"
-#: The same, by Ray.
+#: The same, through Ray.
 RAY_KILL = "ray.kill"
 
 
@@ -56,7 +56,7 @@ class Guide(UserDefinedServiceBase):
             yield UserDefinedResponse(greeting=f"{i}: {self.salute} {request.name}", num=request.num * 2 + i)
             await asyncio.sleep(0.001)
             if request.origin in (LAST_WORDS, RAY_KILL):
-                await asyncio.sleep(0.5)  # younger streams are reset
+                await asyncio.sleep(0.5)  # Envoy resets younger streams
                 await self.die(request.origin)
 
     async def die(self, how: str) -> None:
@@ -83,7 +83,7 @@ class SyncGuide(UserDefinedServiceBase):
 
 @grpc_deployment(max_ongoing_requests=20, graceful_shutdown_wait_loop_s=0.1, graceful_shutdown_timeout_s=3)
 class Sleeper(UserDefinedServiceBase):
-    """Never answers."""
+    """Never responds."""
 
     async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
         await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""What the integration tests say to the services."""
+"""Helpers for the clients of the integration tests: metadata, trailers and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the integration tests deploy is imported from the guide's folder and from generated code too."""
+"""Fixtures of the integration tests, which deploy modules of this folder, of the guide's, and generated code."""
 
 from __future__ import annotations
 

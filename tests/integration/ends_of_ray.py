@@ -1,6 +1,6 @@
-"""A program: what serves with an ingress is ended without a chance to clean up. Prints what is left of it as JSON.
+"""A program: kill processes that serve with an ingress, so that they can't clean up. Prints what remains, as JSON.
 
-It runs in a namespace of its own where possible: `ray stop` ends every Ray that it sees.
+It runs in a separate namespace if possible, because `ray stop` stops every Ray that it sees.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 from tests.support.cluster import free_port
 from tests.support.processes import commands, ingress_folder, is_alive
 
-# What is ours; Ray's own agents take their time.
+# Processes of the SDK; Ray's own agents take longer.
 OURS = ("envoy", "supervisor.py", "ray::Proxy", "ray::Controller", "ray::ServeReplica")
 
 
 def drive(address: str, port: int) -> None:
-    """Serve from a program that never ends by itself."""
+    """Serve from a program that never exits."""
     import ray
 
     import sdk
@@ -48,35 +48,35 @@ def _resources(address: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def driver(address: str, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start such a program, and yield it with the id of the node once it serves."""
+    """Start such a program, and once it serves yield it with the id of its node."""
     command = [sys.executable, __file__, "drive", address, str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         line = next((line for line in process.stdout if line.startswith('"')), "")
-        assert line, "the program did not come to serve"
+        assert line, "the program did not start serving"
         yield process, json.loads(line)
 
 
 def main(is_alone: bool) -> None:
     port = free_port()
     with driver("local", port) as (process, node_id):
-        tell("served by a driver", call(port))
+        report("served by a driver", call(port))
         process.kill()
-    tell("left by a killed driver", left(node_id, port))
+    report("left by a killed driver", left(node_id, port))
 
     gcs = f"127.0.0.1:{free_port()}"
     ray_command("start", "--head", f"--port={gcs.rpartition(':')[2]}", "--num-cpus=2", "--include-dashboard=false")
     with driver(gcs, port) as (process, node_id):
         process.kill()
-    tell("served without its driver", call(port))
+    report("served without its driver", call(port))
     if is_alone:
         ray_command("stop", "--force")
     else:
-        for pid, words in ours():
+        for pid, words in own_processes():
             if not any(part in words for part in ("envoy", "supervisor.py")):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-    tell("left by ray stop --force", left(node_id, port))
+    report("left by ray stop --force", left(node_id, port))
 
 
 def ray_command(*arguments: str) -> None:
@@ -94,10 +94,10 @@ def call(port: int) -> str:
 
 
 def left(node_id: str, port: int) -> list[str]:
-    """Return what is still there after a while."""
+    """Return the processes and files that remain after a while."""
 
     def look() -> list[str]:
-        found = [words[:150] for _, words in ours() if any(part in words for part in OURS)]
+        found = [words[:150] for _, words in own_processes() if any(part in words for part in OURS)]
         found += [str(folder) for folder in (ingress_folder(node_id),) if folder.exists()]
         with socket.socket() as probe:
             found += [f"port {port}"] if probe.connect_ex(("127.0.0.1", port)) == 0 else []
@@ -107,8 +107,8 @@ def left(node_id: str, port: int) -> list[str]:
     return look()
 
 
-def ours() -> list[tuple[int, str]]:
-    """Return the processes that descend from this one, by what they inherited, and their command lines."""
+def own_processes() -> list[tuple[int, str]]:
+    """Return the descendants of this process, found by an inherited variable, with their command lines."""
     mark = os.environ["SDK_TEST_MARK"].encode()
     found = []
     for pid, words in commands("").items():
@@ -124,7 +124,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def tell(what: str, value: Any) -> None:
+def report(what: str, value: Any) -> None:
     print(json.dumps([what, value]), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Deployments that use what Ray Serve offers around a request. A module of its own: replicas import it."""
+"""Deployments that use Ray Serve's features for requests. A separate module, because replicas import it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class Model:
-    """Says where it is loaded and unloaded."""
+    """Records where it is loaded and unloaded."""
 
     def __init__(self, model_id: str, notes: Path) -> None:
         self.id, self._notes = model_id, notes
@@ -40,7 +40,7 @@ class Model:
         note(notes, f"loaded {model_id}")
 
     def __del__(self) -> None:
-        # Ray Serve calls it to unload, and Python when the object goes.
+        # Ray Serve calls it to unload the model, and Python when the object is collected.
         if self._is_loaded:
             self._is_loaded = False
             note(self._notes, f"unloaded {self.id}")
@@ -53,7 +53,7 @@ def note(notes: Path, line: str) -> None:
 
 @serve.deployment
 class Seen:
-    """Tells how a request through a handle looks to the deployment behind it."""
+    """Returns the request context that a deployment sees for a call through a handle."""
 
     async def __call__(self) -> dict[str, str]:
         context = serve.context._get_serve_request_context()
@@ -79,33 +79,33 @@ class Features(UserDefinedServiceBase, ImageClassificationServiceBase):
         self.health_threads.add(threading.get_ident())
 
     async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
-        told: Any = None
+        result: Any = None
         match request.name:
             case "replica":
                 context = serve.get_replica_context()
-                told = {"app": context.app_name, "deployment": context.deployment, "tag": context.replica_tag}
+                result = {"app": context.app_name, "deployment": context.deployment, "tag": context.replica_tag}
             case "config":
-                told = self.config
+                result = self.config
             case "health":
-                told = {"threads": len(self.health_threads), "on the loop": self.loop_thread in self.health_threads}
+                result = {"threads": len(self.health_threads), "on the loop": self.loop_thread in self.health_threads}
             case "resources":
                 group = get_current_placement_group()
-                told = {
+                result = {
                     "assigned": ray.get_runtime_context().get_assigned_resources(),
                     "bundles": group.bundle_specs if group else None,
                     "variable": os.environ.get("PROBE"),
                 }
             case "log":
                 logger.info("said by an async handler")
-                told = await asyncio.to_thread(self.log)
+                result = await asyncio.to_thread(self.log)
             case "fail":
                 raise ValueError("said by the server")
             case "handle":
-                told = await self.seen.options(multiplexed_model_id="m7").remote()
-        return UserDefinedResponse(greeting=json.dumps(told), num=os.getpid())
+                result = await self.seen.options(multiplexed_model_id="m7").remote()
+        return UserDefinedResponse(greeting=json.dumps(result), num=os.getpid())
 
     def log(self) -> str:
-        """Log from a thread that the handler started, and return where the lines go."""
+        """Log from a thread that the handler started, and return the path of the log file."""
         logger.info("said by a thread")
         (file,) = {h.target.baseFilename for h in logger.handlers if hasattr(h, "target")}
         return str(file)
@@ -139,7 +139,7 @@ def declared(args: dict[str, str]) -> Any:
 
 
 class Patient(UserDefinedServiceBase):
-    """Tells who it is, and falls ill when it is asked to."""
+    """Returns its process id, and fails its health check on request."""
 
     def __init__(self, notes: str) -> None:
         self.notes = Path(notes)

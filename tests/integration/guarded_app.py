@@ -1,4 +1,4 @@
-"""A deployment with interceptors, before another one that refuses with rich errors. Replicas import this module."""
+"""A deployment with interceptors, in front of one that fails with rich errors. Replicas import this module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sdk.context import ServicerContext
 
 
 class Token(grpc.aio.ServerInterceptor):
-    """Lets calls with the right token pass."""
+    """Rejects calls without the right token."""
 
     def __init__(self, token: str) -> None:
         async def refuse(request: Any, context: Any) -> None:

@@ -1,4 +1,4 @@
-"""A service that says on which node it runs. A module of its own: replicas import it."""
+"""A service that returns the node that it runs on. A separate module, because replicas import it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sdk import grpc_deployment
     num_replicas=2, max_replicas_per_node=1, graceful_shutdown_wait_loop_s=0.1, ray_actor_options={"num_cpus": 1}
 )
 class Where(UserDefinedServiceBase):
-    """One replica a node."""
+    """One replica per node."""
 
     async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
         return UserDefinedResponse(greeting=ray.get_runtime_context().get_node_id())

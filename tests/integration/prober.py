@@ -1,4 +1,4 @@
-"""A client of the probes: says what to do, and tells how the call ended and what the handler noted."""
+"""A client of the probes: sends instructions, and returns the outcome of a call and the handler's journal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probe_pb2 import Ask, Told
 
 SERVICES = ("AsyncProbe", "SyncProbe")
 METHODS = ("Unary", "Down", "Up", "Both")
-#: Seconds that what must happen soon may take on a busy machine.
+#: Seconds that an immediate event may take on a busy machine.
 PATIENCE_S = 20.0
 
 Metadata = tuple[tuple[str, str], ...]
@@ -22,7 +22,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended."""
+    """Outcome of a call."""
 
     messages: list[Told]
     code: grpc.StatusCode
@@ -45,7 +45,7 @@ class Prober:
         self._metadata = (("application", application),)
 
     def begin(self, method: str, asks: Iterable[Ask], *, timeout: float | None = None, metadata: Metadata = ()) -> Any:
-        """Begin a call. A client stream and one message look the same on the wire, so all are called as streams."""
+        """Start a call, always with a request stream: on the wire, a single request message looks the same."""
         call = self._channel.stream_stream(
             f"/probe.{self.service}/{method}",
             request_serializer=Ask.SerializeToString,
@@ -54,25 +54,25 @@ class Prober:
         return call(iter(asks), timeout=timeout, metadata=(*self._metadata, *metadata))
 
     def ask(self, method: str, ask: Ask, **options: Any) -> Outcome:
-        """Call, and wait for the end."""
+        """Make a call, and wait for its end."""
         return outcome(self.begin(method, [ask], **options))
 
-    def tell(self, act: str, note: str = "") -> Told:
-        """Return what a unary call that succeeds answers."""
+    def unary(self, act: str, note: str = "") -> Told:
+        """Return the response of a unary call that succeeds."""
         ended = self.ask("Unary", Ask(act=act, note=note), timeout=PATIENCE_S)
         assert ended.code is grpc.StatusCode.OK, ended
         return ended.messages[0]
 
     def journal(self, note: str, of: str = "journal") -> list[tuple[str, float]]:
-        """Return what was noted, and when."""
-        return [(event, at) for event, at in json.loads(self.tell(of, note).text)]
+        """Return the journal's events with their times."""
+        return [(event, at) for event, at in json.loads(self.unary(of, note).text)]
 
     def events(self, note: str) -> list[str]:
-        """Return what was noted."""
+        """Return the journal's events."""
         return [event for event, _ in self.journal(note)]
 
     def wait_for(self, note: str, event: str, of: str = "journal") -> float:
-        """Wait until something is noted, and return when that was."""
+        """Wait for an event in the journal, and return its time."""
         found: list[float] = []
 
         def is_there() -> bool:
@@ -86,13 +86,13 @@ class Prober:
 def outcome(call: Any) -> Outcome:
     """Wait for the end of a call."""
     messages: list[Told] = []
-    with contextlib.suppress(grpc.RpcError):  # the call itself tells its status
+    with contextlib.suppress(grpc.RpcError):  # the call object has its status
         messages.extend(call)
     return Outcome(messages, call.code(), call.details(), dict(call.trailing_metadata()))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
-    """Wait for what another process does."""
+    """Wait until a condition holds in another process."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s"

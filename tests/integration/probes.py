@@ -1,4 +1,4 @@
-"""One service twice, async and sync, that does what a request asks for. A module of its own: replicas import it."""
+"""Async and sync implementations of a service that follows the request's instructions. Replicas import this module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 from sdk import RpcError, current_context, grpc_deployment
 from sdk.context import ServicerContext
 
-#: Longer than what clients accept in trailers, with an end that must survive.
+#: Longer than clients accept in trailers; its end must arrive.
 LONG = "ü" * 100_000 + "\nthe end: ü %41 \t."
 
 #: The handle that each act waits for.
@@ -41,7 +41,7 @@ OPTIONS: dict[str, Any] = {
 
 
 class Journal:
-    """What happened when, by note. The clock is the machine's: other processes read the same."""
+    """Events with their times, by note. It uses the machine's clock, which other processes share."""
 
     def __init__(self) -> None:
         self._events: dict[str, list[tuple[str, float]]] = defaultdict(list)
@@ -57,7 +57,7 @@ class Journal:
 
 
 class Crowd:
-    """Counts how many handlers run at once; the client is told by initial metadata that its handler runs."""
+    """Counts the handlers that run at once; initial metadata notifies the client that its handler runs."""
 
     def __init__(self) -> None:
         self._running: set[object] = set()
@@ -75,7 +75,7 @@ class Crowd:
 
 
 def answer(ask: Ask, context: ServicerContext) -> Any:
-    """Do what ends or colours a call; what it returns is the answer, or the last message of one."""
+    """Do the act of a request; return the response message, or the last one of a stream."""
     match ask.act:
         case "raise":
             raise ValueError(f"{ask.note} is wrong: ü")
@@ -117,7 +117,7 @@ def answer_deeper(ask: Ask, depth: int) -> Any:
 
 
 def is_answered(ask: Ask) -> bool:
-    """Whether a stream ends with the answer as a message; else it has the messages before it only."""
+    """Return True if the answer is the last message of a stream; else the stream ends without it."""
     return ask.act in ("", "echo", "wrong type", "none")
 
 
@@ -193,7 +193,7 @@ class Async(AsyncProbeBase):
                 await self.handles["down"].fail.remote(ask.act)
             case "handle" | "handle in a task" | "handle of a full deployment" | "handle of a handle":
                 waiting = self._wait_for(HANDLES[ask.act], ask.note)
-                # asyncio.wait does not cancel what it waits for.
+                # asyncio.wait does not cancel the tasks that it awaits.
                 await (asyncio.wait({asyncio.create_task(waiting)}) if ask.act == "handle in a task" else waiting)
             case "handle that streams":
                 async for _ in self.handles["down"].options(stream=True).stream.remote(ask.note):
@@ -275,7 +275,7 @@ class Sync(SyncProbeBase):
                 with self.crowd.joined(context):
                     while context.is_active():
                         time.sleep(0.002)
-                    time.sleep(0.1)  # goes on for a while although its call has ended
+                    time.sleep(0.1)  # keeps running for a while after its call has ended
             case "handle that raises" | "handle that aborts":
                 self.handles["down"].fail.remote(ask.act).result()
             case "handle" | "handle of a handle" | "handle of a full deployment":
@@ -287,7 +287,7 @@ class Sync(SyncProbeBase):
 
 
 class Downstream:
-    """What handlers reach through handles."""
+    """The deployment that handlers call through handles."""
 
     def __init__(self, down: DeploymentHandle[Any] | None = None) -> None:
         self.down = down
@@ -334,7 +334,7 @@ async def until(condition: Any) -> None:
 
 
 def peak_memory(pid: int | str = "self") -> int:
-    """Return the most bytes that a process has held since this was asked last, and start anew."""
+    """Return a process's peak memory in bytes since the last call of this, and reset it."""
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     Path(f"/proc/{pid}/clear_refs").write_text("5")

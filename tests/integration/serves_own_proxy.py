@@ -1,4 +1,4 @@
-"""A program: a cluster of its own, where Ray Serve's own gRPC proxy serves a class of the SDK. Prints the answers."""
+"""A program: a separate cluster, where Ray Serve's own gRPC proxy serves a class of the SDK. Prints the responses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main(grpc_port: int, http_port: int) -> None:
             prober = Prober(channel, "AsyncProbe")
             for method in METHODS:
                 ended = prober.ask(method, Ask(number=2), timeout=20, metadata=(("request_id", "mine"),))
-                numbers = [told.number for told in ended.messages]
+                numbers = [reply.number for reply in ended.messages]
                 print(json.dumps([method, ended.code.name, ended.trailing["request_id"], numbers]))
             ended = prober.ask("Unary", Ask(act="set code"), timeout=20)
             print(json.dumps([ended.code.name, ended.trailing["num"], ended.details]))

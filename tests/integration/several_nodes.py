@@ -1,6 +1,6 @@
-"""A program: a Ray cluster of two nodes, each in a network of its own where possible. Prints what it sees as JSON.
+"""A program: a Ray cluster of two nodes, each in a separate network if possible. Prints its findings as JSON.
 
-In namespaces an abstract unix socket of one node can't be reached from the other: as on two machines.
+In network namespaces, as on two machines, one node can't reach the abstract unix sockets of the other.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(port: int, uses_namespaces: bool) -> None:
             configure_logging=False,
             _node_ip_address=here,
             _temp_dir=temporary,
-            # A lost node is noticed after some two seconds instead of fifteen.
+            # Ray notices a lost node after about two seconds instead of fifteen.
             _system_config={"health_check_period_ms": 500},
         )
         stack.callback(ray.shutdown)
@@ -63,36 +63,36 @@ def look(port: int, here: str, there: str, raylet: int, uses_namespaces: bool) -
     host = "0.0.0.0" if uses_namespaces else "127.0.0.1"
     sdk.start(sdk.GrpcOptions(host=host, port=port, proxy_location="HeadOnly"))
     sdk.run(Where.bind(), name="spread")
-    tell("with HeadOnly there is one proxy", len(sdk.status().proxies))
+    report("with HeadOnly there is one proxy", len(sdk.status().proxies))
     nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     head = sdk.status().proxies[0].node_id
     (other,) = nodes - {head}
     with grpc.insecure_channel(f"{here}:{port}") as channel:
-        tell("the head's proxy reaches", names(answers(channel, 2), head))
+        report("the head's proxy reaches", names(answers(channel, 2), head))
     if uses_namespaces:
         stop_ingress()
         sdk.start(sdk.GrpcOptions(host=host, port=port))
-        wait_until(lambda: is_whole(2, 2))
-        tell("with EveryNode there are proxies on", names({proxy.node_id for proxy in sdk.status().proxies}, head))
+        wait_until(lambda: has_converged(2, 2))
+        report("with EveryNode there are proxies on", names({proxy.node_id for proxy in sdk.status().proxies}, head))
         with grpc.insecure_channel(f"{there}:{port}") as channel:
-            tell("the other node's proxy reaches", names(answers(channel, 2), head))
-            tell("its health", health(channel))
+            report("the other node's proxy reaches", names(answers(channel, 2), head))
+            report("its health", health(channel))
             drain(other)
             wait_until(lambda: health(channel)[0] != "SERVING")
-            tell("its health while it is drained", health(channel))
+            report("its health while it is drained", health(channel))
         with grpc.insecure_channel(f"{here}:{port}") as channel:
-            tell("the health of the head meanwhile", health(channel))
+            report("the health of the head meanwhile", health(channel))
     envoys = commands(str(ingress_folder(other)))
-    tell("processes of the other node's proxy", len(envoys))
+    report("processes of the other node's proxy", len(envoys))
     with grpc.insecure_channel(f"{here}:{port}") as channel:
         os.kill(raylet, signal.SIGKILL)
-        tell("codes after a node is lost", codes(channel, seconds=3.0))
-        tell("codes 3 s later", codes(channel, seconds=2.0))
-        wait_until(lambda: is_whole(1, 1), 60)
-        tell("then the head's proxy reaches", names(answers(channel, 1), head))
-    tell("the lost node is forgotten", True)
+        report("codes after a node is lost", codes(channel, seconds=3.0))
+        report("codes 3 s later", codes(channel, seconds=2.0))
+        wait_until(lambda: has_converged(1, 1), 60)
+        report("then the head's proxy reaches", names(answers(channel, 1), head))
+    report("the lost node is removed", True)
     wait_until(lambda: not any(is_alive(pid) for pid in envoys) and not ingress_folder(other).exists())
-    tell("its Envoy is left", any(is_alive(pid) for pid in envoys))
+    report("its Envoy is left", any(is_alive(pid) for pid in envoys))
 
 
 @contextlib.contextmanager
@@ -122,7 +122,7 @@ def _is_of(words: str) -> bool:
 
 
 def answers(channel: grpc.Channel, count: int) -> set[str]:
-    """The nodes whose replicas answer, when so many do: Envoy sends calls to a replica after its first health check."""
+    """Return the nodes whose replicas answer, once there are enough: Envoy first health-checks each replica."""
     stub, found = UserDefinedServiceStub(channel), set()
 
     def call() -> bool:
@@ -134,7 +134,7 @@ def answers(channel: grpc.Channel, count: int) -> set[str]:
 
 
 def drain(node_id: str) -> None:
-    """Tell Ray that a machine will be preempted."""
+    """Notify Ray that a machine will be preempted."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--node-id={node_id}"]
     command += [f"--address={ray.get_runtime_context().gcs_address}", "--reason=DRAIN_NODE_REASON_PREEMPTION"]
     command += ["--reason-message=test", "--deadline-remaining-seconds=600"]
@@ -142,7 +142,7 @@ def drain(node_id: str) -> None:
 
 
 def health(channel: grpc.Channel) -> list[str]:
-    """What grpc.health.v1 says, and what Ray Serve's Healthz does."""
+    """Return the results of grpc.health.v1 and of Ray Serve's Healthz."""
     stub, serve = HealthStub(channel), RayServeAPIServiceStub(channel)
     status = HealthCheckResponse.ServingStatus.Name(stub.Check(HealthCheckRequest(), timeout=5).status)
     try:
@@ -152,7 +152,7 @@ def health(channel: grpc.Channel) -> list[str]:
 
 
 def codes(channel: grpc.Channel, seconds: float) -> list[str]:
-    """The codes of calls in that time."""
+    """Return the status codes of calls during the given time."""
     stub, end, seen = UserDefinedServiceStub(channel), time.monotonic() + seconds, set()
     while time.monotonic() < end:
         try:
@@ -164,7 +164,7 @@ def codes(channel: grpc.Channel, seconds: float) -> list[str]:
     return sorted(seen)
 
 
-def is_whole(proxies: int, endpoints: int) -> bool:
+def has_converged(proxies: int, endpoints: int) -> bool:
     try:
         status = sdk.status()
     except sdk.ClusterError:
@@ -178,7 +178,7 @@ def names(nodes: set[str], head: str) -> list[str]:
     return sorted("head" if node == head else "other" for node in nodes)
 
 
-def tell(what: str, value: Any) -> None:
+def report(what: str, value: Any) -> None:
     print(json.dumps([what, value]), flush=True)
     print(f"{time.monotonic() - BEGAN:.1f} s: {what}", file=sys.stderr)
 

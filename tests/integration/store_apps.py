@@ -1,4 +1,4 @@
-"""An application of three deployments, each with a service of its own. A module of its own: replicas import it."""
+"""An application of three deployments, each with its own service. A separate module, because replicas import it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdk import grpc_deployment
 
 @grpc_deployment(graceful_shutdown_wait_loop_s=0.1, expose=False)
 class Vault(VaultBase):
-    """Called by the store only."""
+    """Only the store calls it."""
 
     async def Open(self, request: Key) -> Value:
         return Value(text=f"gold for {request.text}")
@@ -29,7 +29,7 @@ class Clerk(ClerkBase):
 
 @grpc_deployment(num_replicas=2, graceful_shutdown_wait_loop_s=0.1, max_ongoing_requests=100)
 class Store(StoreBase):
-    """Get answers after a moment with the process that it is in; Put opens the vault."""
+    """Get returns its process id after a moment; Put opens the vault."""
 
     def __init__(self, clerk: DeploymentHandle[Any], vault: DeploymentHandle[Any]) -> None:
         self.clerk, self.vault = clerk, vault

@@ -1,4 +1,4 @@
-"""Health and reflection through Envoy, as probes and reflection clients use them."""
+"""Health and reflection through Envoy, as health probes and reflection clients use them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_list_of_all_services(channel: grpc.Channel) -> None:
     assert {"", SERVICE, "grpc.health.v1.Health", "ray.serve.RayServeAPIService"} <= serving
 
 
-def test_watch_follows_an_application_that_comes_and_goes(channel: grpc.Channel, deploy: Any) -> None:
+def test_watch_follows_the_start_and_deletion_of_an_application(channel: grpc.Channel, deploy: Any) -> None:
     from sdk._serve.api import delete
 
     metadata = (("application", "watched"),)
@@ -57,7 +57,7 @@ def test_watch_follows_an_application_that_comes_and_goes(channel: grpc.Channel,
     states.cancel()
 
 
-def test_a_reflection_client_calls_a_method_that_it_has_no_code_for(channel: grpc.Channel) -> None:
+def test_a_reflection_client_calls_a_method_without_generated_code(channel: grpc.Channel) -> None:
     database = ProtoReflectionDescriptorDatabase(channel)
     assert SERVICE in database.get_services()
     pool = DescriptorPool(database)

@@ -1,4 +1,4 @@
-"""Applications that change while they are called."""
+"""Changes of applications under load."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_redeploy_under_load_loses_nothing(deploy: Any, ingress: Any) -> None:
             while not stop.is_set():
                 try:
                     seen.append(stub.__call__(FOO, metadata=(("application", "changing"),)).greeting[:2])
-                except grpc.RpcError as error:  # each call may fail by itself
+                except grpc.RpcError as error:  # a failed call does not end the loop
                     failed.append(error)
 
     threads = [threading.Thread(target=load) for _ in range(4)]
@@ -50,10 +50,10 @@ def test_every_call_after_run_reaches_the_new_version(deploy: Any, ingress: Any)
             assert answers == {version}
 
 
-def test_a_deployment_may_get_another_name(deploy: Any, ingress: Any) -> None:
+def test_a_deployment_can_be_renamed(deploy: Any, ingress: Any) -> None:
     with grpc.insecure_channel(ingress.address) as channel:
         stub = UserDefinedServiceStub(channel)
-        for version in ("Before", "After", "Zero"):  # sorted in no way
+        for version in ("Before", "After", "Zero"):  # not sorted
             deploy(apps.Guide.options(name=version).bind(version), "renamed")
             assert stub.__call__(FOO, metadata=(("application", "renamed"),)).greeting.startswith(version)
 
@@ -67,7 +67,7 @@ def test_a_deleted_application_is_not_found(deploy: Any, channel: grpc.Channel) 
     assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_autoscaling_counts_our_calls(deploy: Any, ingress: Any) -> None:
+def test_autoscaling_counts_grpc_calls(deploy: Any, ingress: Any) -> None:
     scaling = {
         "min_replicas": 1,
         "max_replicas": 2,

@@ -1,4 +1,4 @@
-"""Handlers that await handles of other deployments."""
+"""Handlers that call other deployments through Ray Serve's handles."""
 
 from __future__ import annotations
 

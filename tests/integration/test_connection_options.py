@@ -1,4 +1,4 @@
-"""The options of connections reach Envoy: what it says that it is configured with."""
+"""Connection options arrive in Envoy's configuration, read from its admin interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sdk
 
 
 def config_of_envoy() -> Any:
-    """Returns the connection manager that this node's Envoy runs with."""
+    """Return the configuration of the connection manager of this node's Envoy."""
     (proxy,) = sdk.status().proxies
     with socket.socket(socket.AF_UNIX) as admin:
         admin.connect(str(Path(tempfile.gettempdir(), f"sdk-ingress-{proxy.node_id[:12]}", "admin.sock")))

@@ -1,4 +1,4 @@
-"""Nothing is left when a driver is killed, nor after `ray stop --force`."""
+"""Nothing remains after a driver is killed, or after `ray stop --force`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 PROGRAM = Path(__file__).parent / "ends_of_ray.py"
-# A namespace where it sees no other process: `ray stop` would end the other Rays of this machine. The shell is the
-# first process there, and buries what others leave: Ray takes a process that nobody buries for one that lives.
+# A PID namespace without other processes: `ray stop` would stop the other Rays of this machine. The shell is the
+# first process there, and reaps orphans: Ray takes a zombie for a live process.
 ALONE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", '"$@"; exit $?', "sh")
 
 
@@ -27,7 +27,7 @@ def may_be_alone() -> bool:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    # Short: Ray keeps unix sockets below it, whose paths have at most 107 bytes.
+    # A short path: Ray keeps unix sockets in it, whose paths have at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="t"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -37,7 +37,7 @@ def folder() -> Iterator[Path]:
 def seen(folder: Path) -> dict[str, Any]:
     is_alone = may_be_alone()
     command = [*(ALONE if is_alone else ()), sys.executable, str(PROGRAM), "alone" if is_alone else "among others"]
-    # Ray keeps the address of the cluster that was started last in RAY_TMPDIR: not where others look for theirs.
+    # Ray writes the address of the newest cluster into RAY_TMPDIR: use a folder that no other program reads.
     own = {
         "TMPDIR": str(folder),
         "RAY_TMPDIR": str(folder),
@@ -50,7 +50,7 @@ def seen(folder: Path) -> dict[str, Any]:
     return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
 
 
-def test_a_driver_that_is_killed_leaves_nothing(seen: dict[str, Any]) -> None:
+def test_a_killed_driver_leaves_nothing(seen: dict[str, Any]) -> None:
     assert seen["served by a driver"] == "OK"
     assert seen["left by a killed driver"] == []
 
@@ -59,6 +59,6 @@ def test_on_a_cluster_an_application_outlives_its_driver(seen: dict[str, Any]) -
     assert seen["served without its driver"] == "OK"
 
 
-def test_a_ray_that_is_stopped_with_force_leaves_nothing(seen: dict[str, Any], folder: Path) -> None:
+def test_ray_stop_force_leaves_nothing(seen: dict[str, Any], folder: Path) -> None:
     assert seen["left by ray stop --force"] == []
     assert [path for path in folder.rglob("*") if "sdk-ingress" in path.name] == []

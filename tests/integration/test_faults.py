@@ -1,4 +1,4 @@
-"""Parts of the ingress that die: what serves goes on, and the part comes back."""
+"""Crashes of parts of the ingress: calls continue, and the part is restarted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def call(ingress: Any) -> Any:
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come back"
+        assert time.monotonic() < deadline, "it was not restarted"
         time.sleep(0.05)
 
 
@@ -49,11 +49,11 @@ def answers(call: Any) -> bool:
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             return False
-        raise  # what fails meanwhile must be worth a retry
+        raise  # calls may fail meanwhile, but only with a status that clients may retry
 
 
 def is_healthy(without: Collection[str] = ()) -> bool:
-    """Tell whether all is well, with one replica at most of those that there were before."""
+    """Return True if everything is healthy, with at most one of the earlier replicas."""
     try:
         status = sdk.status()
     except sdk.ClusterError:
@@ -121,7 +121,7 @@ def test_replica(call: Any, channel: grpc.Channel) -> None:
 
 
 @pytest.mark.parametrize("how", [apps.LAST_WORDS, apps.RAY_KILL])
-def test_replica_amid_a_stream(call: Any, channel: grpc.Channel, how: str) -> None:
+def test_replica_in_the_middle_of_a_stream(call: Any, channel: grpc.Channel, how: str) -> None:
     before = replicas(sdk.status())
     metadata = (("application", "faulty"), ("request_id", "a stream's"))
     stream = UserDefinedServiceStub(channel).Streaming(UserDefinedMessage(name="you", origin=how), metadata=metadata)

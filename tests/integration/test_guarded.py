@@ -1,4 +1,4 @@
-"""Interceptors, compression and rich errors in a real replica, as clients of grpcio see them."""
+"""Interceptors, compression and rich errors of a real replica, seen by grpcio clients."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_a_stream_passes_the_interceptors_and_arrives_whole(stub: UserDefinedSer
     assert trailing(call)["signed"] == "/userdefinedprotos.UserDefinedService/Streaming"
 
 
-def test_an_interceptor_refuses_calls_of_every_kind(stub: UserDefinedServiceStub) -> None:
+def test_an_interceptor_rejects_calls_of_every_kind(stub: UserDefinedServiceStub) -> None:
     for call in (stub.__call__, stub.Multiplexing, lambda *a, **k: list(stub.Streaming(*a, **k))):
         request = UserDefinedMessage2() if call is stub.Multiplexing else FOO
         error = error_of(call, request, metadata=metadata_for("guarded", token="wrong"))
         assert (error.code(), error.details()) == (grpc.StatusCode.UNAUTHENTICATED, "no token")
 
 
-def test_what_another_deployment_raises_arrives_with_its_details(stub: UserDefinedServiceStub) -> None:
+def test_an_error_of_another_deployment_arrives_with_its_details(stub: UserDefinedServiceStub) -> None:
     error = error_of(stub.__call__, UserDefinedMessage(name="x"), metadata=TOKEN)
     assert (error.code(), error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "bad name")
     status = rpc_status.from_call(error)

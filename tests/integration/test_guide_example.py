@@ -1,6 +1,6 @@
 """The guide's example, in the guide's order: its applications, its client code, its outputs.
 
-The tests build on each other: the guide deploys one application, then a second, then another in place of the first.
+The tests build on each other: the guide deploys one application, then a second, then replaces the first.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_greets(one_app: None, channel: grpc.Channel, lines: Callable[[], list[s
     assert lines() == ["status code: StatusCode.OK", "greeting: Hello foo from bar", "num: 60"]
 
 
-def test_tells_its_health(one_app: None, channel: grpc.Channel, lines: Callable[[], list[str]]) -> None:
+def test_health(one_app: None, channel: grpc.Channel, lines: Callable[[], list[str]]) -> None:
     client.health(channel)
     assert lines() == ["Applications: ['app1']", "Health: success"]
 

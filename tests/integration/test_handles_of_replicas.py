@@ -1,4 +1,4 @@
-"""Deployments that call one another through generated handles."""
+"""Calls between deployments through generated handles."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def wait_for(file: Path) -> None:
         time.sleep(0.01)
 
 
-def test_a_unary_call_carries_on_what_the_client_sent(stub: UserDefinedServiceStub) -> None:
+def test_a_unary_call_forwards_the_clients_metadata(stub: UserDefinedServiceStub) -> None:
     metadata = (*OUTER, ("multiplexed_model_id", "m1"), ("user", "me"))
-    for origin in ("", "plain"):  # through a plain deployment as well, whose sync handler waits in a thread
-        told = json.loads(stub.__call__(Message(name="seen", origin=origin), metadata=metadata, timeout=30).greeting)
-        assert 20 < told.pop("left") < 31
-        assert told == {"request_id": "r1", "model": "m1", "serve": ["m1", "r1"], "user": "me", "peer": "ipv4"}
+    for origin in ("", "plain"):  # also through a plain deployment, whose sync handler waits in a thread
+        reply = json.loads(stub.__call__(Message(name="seen", origin=origin), metadata=metadata, timeout=30).greeting)
+        assert 20 < reply.pop("left") < 31
+        assert reply == {"request_id": "r1", "model": "m1", "serve": ["m1", "r1"], "user": "me", "peer": "ipv4"}
 
 
-def test_a_call_may_name_its_own_model_metadata_and_time(stub: UserDefinedServiceStub) -> None:
+def test_a_call_may_set_model_metadata_and_timeout(stub: UserDefinedServiceStub) -> None:
     metadata = (*OUTER, ("multiplexed_model_id", "m1"))
-    told = json.loads(stub.__call__(Message(name="seen", origin="given"), metadata=metadata).greeting)
-    assert (told["model"], told["serve"][0], told["user"], told["left"]) == ("m2", "m2", "you", None)
+    reply = json.loads(stub.__call__(Message(name="seen", origin="given"), metadata=metadata).greeting)
+    assert (reply["model"], reply["serve"][0], reply["user"], reply["left"]) == ("m2", "m2", "you", None)
     assert json.loads(stub.__call__(Message(name="seen", origin="short"), metadata=OUTER).greeting)["left"] < 0.2
 
 
@@ -85,7 +85,7 @@ def test_a_status_can_be_caught(stub: UserDefinedServiceStub) -> None:
     assert stub.__call__(Message(name="fail", origin="caught"), metadata=OUTER).greeting == "NOT_FOUND no such note"
 
 
-def test_another_error_is_internal_with_the_inner_traceback(stub: UserDefinedServiceStub) -> None:
+def test_other_errors_are_internal_with_the_inner_traceback(stub: UserDefinedServiceStub) -> None:
     error: Any = error_of(stub.__call__, Message(name="raise"), metadata=OUTER)
     assert error.code() is grpc.StatusCode.INTERNAL
     assert "ValueError: a value" in error.details()
@@ -101,7 +101,7 @@ def test_a_deadline_ends_the_inner_call(stub: UserDefinedServiceStub, notes: Pat
     wait_for(notes / "wait outer ended")
 
 
-def test_a_client_that_leaves_ends_the_inner_calls(stub: UserDefinedServiceStub, notes: Path) -> None:
+def test_a_client_that_cancels_ends_the_inner_calls(stub: UserDefinedServiceStub, notes: Path) -> None:
     call = stub.__call__.future(Message(name="wait unary"), metadata=OUTER)
     wait_for(notes / "wait unary began")
     call.cancel()
@@ -113,16 +113,16 @@ def test_a_client_that_leaves_ends_the_inner_calls(stub: UserDefinedServiceStub,
     wait_for(notes / "wait stream ended")
 
 
-def test_a_stream_that_the_outer_handler_leaves_is_cancelled(stub: UserDefinedServiceStub, notes: Path) -> None:
+def test_a_stream_that_the_outer_handler_abandons_is_cancelled(stub: UserDefinedServiceStub, notes: Path) -> None:
     stub.__call__(Message(name="wait first", num=3, origin="first"), metadata=OUTER)
     wait_for(notes / "wait first ended")
 
 
-def test_a_program_calls_through_a_handle_too() -> None:
+def test_a_driver_calls_through_a_handle() -> None:
     handle = AsyncProbeHandle(serve.get_deployment_handle("Inner", "typed"))
-    told = json.loads(handle.Unary(Ask(act="seen")).result().text)
-    assert told["request_id"] == told["serve"][1] != ""
-    assert [told.number for told in handle.Down(Ask(number=3))] == [0, 1, 2]
+    reply = json.loads(handle.Unary(Ask(act="seen")).result().text)
+    assert reply["request_id"] == reply["serve"][1] != ""
+    assert [reply.number for reply in handle.Down(Ask(number=3))] == [0, 1, 2]
     with pytest.raises(RpcError, match="NOT_FOUND: no such"):
         handle.Unary(Ask(act="fail")).result()
     with pytest.raises(RpcError, match="DEADLINE_EXCEEDED"):

@@ -1,4 +1,4 @@
-"""Never more handlers at once than allowed, a bounded queue, and a fast refusal beyond it."""
+"""max_ongoing_requests and max_queued_requests: concurrent handlers, the queue, and calls rejected beyond it."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def is_running(call: Any) -> bool:
     return any(key == "running" for key, _ in call.initial_metadata())
 
 
-def is_refused(call: Any) -> bool:
-    """Whether a call ends soon; one that waits for a place does not."""
+def is_rejected(call: Any) -> bool:
+    """Return True if a call ends soon; one that waits in the queue does not."""
     try:
         return call.exception(timeout=0.3) is not None
     except grpc.FutureTimeoutError:
         return False
 
 
-def test_beyond_the_queue_calls_are_refused_at_once(prober: Prober) -> None:
+def test_calls_beyond_the_queue_are_rejected_at_once(prober: Prober) -> None:
     running = [join(prober, method) for method in METHODS]
     assert all(is_running(call) for call in running)
-    # They arrive in whatever order: as many as there is room for wait, the others are refused.
+    # They arrive in any order: as many as the queue holds wait, the others are rejected.
     others = [join(prober, method) for method in METHODS * 3]
     wait_until(lambda: sum(call.done() for call in others) == len(others) - QUEUED)
     refused = [call for call in others if call.done()]
@@ -61,15 +61,15 @@ def test_beyond_the_queue_calls_are_refused_at_once(prober: Prober) -> None:
     assert outcome(join(prober, "Unary")).code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert time.monotonic() - began < 0.5
 
-    # One that waits and gives up frees its place in the queue; one that runs and ends, its place among those that run.
+    # A waiting call that is cancelled frees its place in the queue; a running call that ends frees its slot.
     waiting.pop().cancel()
     newcomers = []
 
-    def finds_room() -> bool:
+    def finds_a_place() -> bool:
         newcomers.append(join(prober, "Unary"))
-        return not is_refused(newcomers[-1])
+        return not is_rejected(newcomers[-1])
 
-    wait_until(finds_room)
+    wait_until(finds_a_place)
     waiting.append(newcomers[-1])
     running.pop().cancel()
     wait_until(lambda: any(call.running() for call in waiting))
@@ -79,10 +79,10 @@ def test_beyond_the_queue_calls_are_refused_at_once(prober: Prober) -> None:
     for call in waiting:
         call.cancel()
     wait_until(lambda: prober.ask("Unary", Ask()).code is grpc.StatusCode.OK)
-    assert prober.tell("peak").number == RUNNING
+    assert prober.unary("peak").number == RUNNING
 
 
-def test_a_storm_of_cancels_never_lets_more_in(prober: Prober) -> None:
+def test_many_cancels_never_admit_more_calls(prober: Prober) -> None:
     calls = []
     for _ in range(150):
         calls.append(join(prober, random.choice(METHODS)))
@@ -91,4 +91,4 @@ def test_a_storm_of_cancels_never_lets_more_in(prober: Prober) -> None:
     for call in calls:
         call.cancel()
     wait_until(lambda: prober.ask("Unary", Ask(), timeout=PATIENCE_S).code is grpc.StatusCode.OK)
-    assert prober.tell("peak").number == RUNNING
+    assert prober.unary("peak").number == RUNNING

@@ -1,4 +1,4 @@
-"""One application: the guide's calls through every layer."""
+"""One application: the guide's calls through all layers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_routes_to_the_only_application_without_metadata(channel: grpc.Channel) 
     assert len(trailing(call)["request_id"]) == 36
 
 
-def test_an_empty_application_is_no_application(channel: grpc.Channel) -> None:
+def test_an_empty_application_name_counts_as_none(channel: grpc.Channel) -> None:
     assert UserDefinedServiceStub(channel).__call__(FOO, metadata=(("application", ""),)).num == 60
 
 
@@ -86,7 +86,7 @@ def test_serve_api(channel: grpc.Channel) -> None:
     assert stub.Healthz(HealthzRequest()).message == "success"
 
 
-def test_unknown_method_names_what_is_missing(channel: grpc.Channel) -> None:
+def test_unknown_method_is_named(channel: grpc.Channel) -> None:
     call = channel.unary_unary("/userdefinedprotos.UserDefinedService/Nope")
     error = error_of(call, b"")
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -124,6 +124,6 @@ def test_status(ingress: Any) -> None:
     assert deployment.services == ("userdefinedprotos.UserDefinedService",)
 
 
-def test_another_option_is_refused(ingress: Any) -> None:
+def test_a_fixed_option_can_not_change(ingress: Any) -> None:
     with pytest.raises(sdk.IngressError, match=rf"port {ingress.port} → {ingress.port + 1}"):
         sdk.start(sdk.GrpcOptions(port=ingress.port + 1))

@@ -1,4 +1,4 @@
-"""Options of the ingress that change while it is called."""
+"""Changes of the ingress's options under load."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MANY = range(20)
 
 
 def running() -> sdk.GrpcOptions:
-    """Return the options that run; a controller that is being restarted is waited for."""
+    """Return the running ingress's options; wait while the controller restarts."""
     deadline = time.monotonic() + 30
     while True:
         try:
             options: sdk.GrpcOptions = ray.get(find_controller().status.remote(), timeout=30).options
-        except ray.exceptions.ActorUnavailableError:  # each try may fail by itself
+        except ray.exceptions.ActorUnavailableError:  # a failed attempt is repeated
             assert time.monotonic() < deadline, "it did not come back"
             time.sleep(0.05)
         else:
@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
 
 @pytest.fixture(scope="module")
 def before(deploy: Any) -> Iterator[sdk.GrpcOptions]:
-    """The options of the session's ingress, which others need."""
+    """The options of the session's ingress, restored for other tests."""
     deploy(apps.Guide.options(num_replicas=2).bind("v1"), "tuned")
     options = running()
     yield options
@@ -68,7 +68,7 @@ def before(deploy: Any) -> Iterator[sdk.GrpcOptions]:
 
 
 class Callers:
-    """Four threads that call without a pause, unary and streaming in turn, while the block runs."""
+    """Four threads that make unary and streaming calls in turn, without a pause, until the block ends."""
 
     def __init__(self, address: str) -> None:
         self._address, self._stop = address, threading.Event()
@@ -83,7 +83,7 @@ class Callers:
                     stub.__call__(FOO, metadata=TUNED)
                     assert len(list(stub.Streaming(FOO, metadata=TUNED))) == 10
                     self.answered += 1
-                except grpc.RpcError as error:  # each call may fail by itself
+                except grpc.RpcError as error:  # a failed call does not end the loop
                     self.failed.append(error)
 
     def __enter__(self) -> Callers:
@@ -103,7 +103,7 @@ def codes(stub: UserDefinedServiceStub, request: UserDefinedMessage) -> set[str]
         try:
             stub.__call__(request, metadata=TUNED)
             found.add("OK")
-        except grpc.RpcError as error:  # each call may fail by itself
+        except grpc.RpcError as error:  # a failed call does not end the loop
             found.add(error.code().name)
     return found
 
@@ -124,9 +124,9 @@ def test_options_change_under_load_and_stay(
     with Callers(ingress.address) as callers:
         assert codes(stub, TOO_LONG) == {"OK"}
         sdk.start(changed)
-        assert codes(stub, TOO_LONG) == {"RESOURCE_EXHAUSTED"}, "it is in force in every replica"
+        assert codes(stub, TOO_LONG) == {"RESOURCE_EXHAUSTED"}, "it applies in every replica"
         ray.kill(find_controller(), no_restart=False)
-        assert running() == changed, "the next controller has it from its first moment"
+        assert running() == changed, "the next controller has it from the start"
         ray.kill(ray.get_actor(proxy_name(proxy.node_id), namespace=NAMESPACE), no_restart=False)
         wait_until(is_healthy, 30)
         deploy(apps.Guide.options(num_replicas=2).bind("v2"), "tuned")
@@ -135,7 +135,7 @@ def test_options_change_under_load_and_stay(
         assert codes(stub, TOO_LONG) == {"OK"}
     assert callers.answered > 100
     assert not callers.failed, (len(callers.failed), callers.answered, callers.failed[0])
-    assert sdk.status().proxies[0].envoy_pid == proxy.envoy_pid, "Envoy is the same"
+    assert sdk.status().proxies[0].envoy_pid == proxy.envoy_pid, "Envoy was not restarted"
 
 
 def test_the_services_that_clients_reach_change(before: sdk.GrpcOptions, channel: grpc.Channel) -> None:
@@ -146,12 +146,12 @@ def test_the_services_that_clients_reach_change(before: sdk.GrpcOptions, channel
     assert codes(stub, FOO) == {"OK"}
 
 
-def test_what_can_not_change_is_named_and_nothing_changes(before: sdk.GrpcOptions) -> None:
+def test_fixed_options_are_named_and_nothing_changes(before: sdk.GrpcOptions) -> None:
     running_before = running()
     with pytest.raises(sdk.IngressError) as raised:
         sdk.start(replace(before, access_log="/var/log/calls", request_timeout_s=7.0, max_metadata_bytes=4096))
     text = str(raised.value)
     assert "request_timeout_s None → 7.0" in text
-    assert "and max_metadata_bytes, access_log can't be changed while it runs" in text
+    assert "and max_metadata_bytes, access_log can't change at run time" in text
     assert "sdk shutdown" in text
     assert running() == running_before

@@ -1,4 +1,4 @@
-"""``sdk run CONFIG --reload`` on a cluster of others: new code, new applications, errors, and its end by kill -9."""
+"""``sdk run CONFIG --reload`` on a running cluster: new code, new applications, errors, and kill -9."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ app = grpc_deployment(max_constructor_retry_count=1, name="Guide")(Failing).bind
 
 
 class Command:
-    """The command, and what it prints."""
+    """The command and its output."""
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(
@@ -58,7 +58,7 @@ class Command:
             text=True,
             start_new_session=True,
         )
-        self.until("Ctrl-C ends it")
+        self.until("Press Ctrl-C to stop")
 
     def until(self, part: str) -> str:
         assert self.process.stdout is not None
@@ -83,14 +83,14 @@ def command(ingress: Any, tmp_path: Path) -> Iterator[Command]:
 
 @contextlib.contextmanager
 def calls(call: Callable[[], str]) -> Iterator[list[str]]:
-    """Call all the time; what fails is in the list as well."""
+    """Call in a loop, and collect responses and errors in a list."""
     over, answers = threading.Event(), []
 
     def run() -> None:
         while not over.wait(0.002):
             try:
                 answers.append(call())
-            except grpc.RpcError as error:  # each call may fail by itself
+            except grpc.RpcError as error:  # a failed call does not end the loop
                 answers.append(str(error))
 
     thread = threading.Thread(target=run)
@@ -117,18 +117,18 @@ def test_a_config_is_reloaded_and_ends_with_the_command(
         assert command.until("error:").startswith(
             "error: Application 'reloaded' failed to start: deployment Guide: OSError: no such model (reloaded_app.py:"
         )
-        command.until("The version before goes on")
+        command.until("Still serving the previous version")
         assert call() == "second"
         (tmp_path / "reloaded_app.py").write_text(APP)
         command.until("reloaded in")
 
         (tmp_path / "serve.yaml").write_text(CONFIG.replace("name:", "nam:"))
         command.until("did you mean name?")
-        command.until("The version before goes on")
+        command.until("Still serving the previous version")
 
         added = CONFIG.splitlines()[1].replace("name: reloaded", "name: added")
         (tmp_path / "serve.yaml").write_text(f"{CONFIG}{added}\ngrpc_options: {{request_timeout_s: 9}}\n")
-        command.until("options of the ingress have changed; they hold from the next start")
+        command.until("options of the ingress have changed; restart the command")
         assert call("added") == "second"
     assert list(dict.fromkeys(answers)) == ["first", "second"]
 

@@ -1,4 +1,4 @@
-"""A deployment that scales to zero starts a replica for its first calls, which wait for it; no call fails."""
+"""A deployment at zero replicas starts one for its first calls, which wait for it; no call fails."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def deployment() -> DeploymentStatus:
 
 def sleeps() -> bool:
     now = deployment()
-    return now.wakes and not now.replicas
+    return now.scaled_to_zero and not now.replicas
 
 
-def test_01_without_any_replica_so_far_the_first_calls_wait_and_succeed(ingress: Ingress, stub: Any) -> None:
+def test_01_before_any_replica_started_the_first_calls_wait_and_succeed(ingress: Ingress, stub: Any) -> None:
     assert sleeps(), "no replica was started by the deployment"
     assert "0 replicas, scaled to zero, wakes on a call, serves probe.AsyncProbe" in as_text(sdk.status())
     with grpc.insecure_channel(ingress.address) as other, grpc.insecure_channel(ingress.address) as third:
@@ -71,8 +71,8 @@ def test_01_without_any_replica_so_far_the_first_calls_wait_and_succeed(ingress:
         down = AsyncProbeStub(third).Down(Ask(note="d", number=3), metadata=METADATA)
         up = AsyncProbeStub(other).Up.future(iter([Ask(note="x"), Ask(note="y")]), metadata=model)
         both = stub.Both(iter([Ask(note="1"), Ask(note="2")]), metadata=METADATA)
-        assert [told.text for told in both] == ["1", "2"]
-        assert [told.number for told in down] == [0, 1, 2]
+        assert [reply.text for reply in both] == ["1", "2"]
+        assert [reply.number for reply in down] == [0, 1, 2]
         assert up.result().text == "xy"
         assert [call.result().text for call in unary] == ["a", "a"]
     wait_until(lambda: deployment().replicas >= 1)
@@ -102,7 +102,7 @@ def test_03_no_call_fails_while_it_scales_to_zero_and_back(stub: Any) -> None:
         calls = [stub.Unary.future(Ask(note=str(number), number=20), metadata=METADATA, timeout=20) for _ in range(3)]
         seen.append(calls[0].result().number)
         assert [call.result().text for call in calls] == [str(number)] * 3
-        # Now a replica is about to leave, has just left, or was never in doubt.
+        # By now a replica is about to leave, has just left, or was not going to leave.
         time.sleep(pauses.choice((0.01, 0.02, 0.05, 0.05, 0.9 + pauses.random())))
     assert len(set(seen)) > 1, "it scaled to zero at least once"
 
@@ -117,9 +117,7 @@ def test_04_calls_end_with_the_reason_when_no_replica_can_start(stub: Any, obsta
     wait_until(lambda: stub.Unary.future(Ask(), metadata=METADATA, timeout=20).code() is grpc.StatusCode.OK)
 
 
-def test_05_an_application_that_is_deleted_and_deployed_again_wakes_again(
-    stub: Any, obstacle: Path, deploy: Any
-) -> None:
+def test_05_a_deployment_starts_from_zero_again_after_delete_and_deploy(stub: Any, obstacle: Path, deploy: Any) -> None:
     delete(NAME)
     assert error_of(stub.Unary, Ask(), metadata=METADATA, timeout=5).code() is grpc.StatusCode.NOT_FOUND
     deploy(Sleepy.options(autoscaling_config=SCALING).bind(str(obstacle)), NAME)

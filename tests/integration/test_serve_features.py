@@ -1,4 +1,4 @@
-"""What Ray Serve offers around a request works in our handlers as it does behind Ray Serve's own proxies."""
+"""Ray Serve's features for requests work in gRPC handlers as they do behind Ray Serve's own proxies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def images(channel: grpc.Channel) -> Any:
     return ImageClassificationServiceStub(channel)
 
 
-def told(stub: Any, what: str, **metadata: str) -> Any:
+def ask(stub: Any, what: str, **metadata: str) -> Any:
     metadata = {"application": "features", **metadata}
     answer = stub.__call__(UserDefinedMessage(name=what), metadata=tuple(metadata.items()))
     return json.loads(answer.greeting)
@@ -54,7 +54,7 @@ def pid(stub: Any, application: str, act: str = "") -> int:
 
 
 def is_served(stub: Any, application: str, *, not_by: int = 0) -> bool:
-    """Whether a replica answers, and another than this one."""
+    """Return True if a replica other than the given one answers."""
     try:
         return pid(stub, application) != not_by
     except grpc.RpcError as error:
@@ -69,30 +69,30 @@ def lines(notes: Path) -> list[str]:
 
 
 def test_replica_context(stub: Any) -> None:
-    context = told(stub, "replica")
+    context = ask(stub, "replica")
     assert (context["app"], context["deployment"]) == ("features", "Features")
     assert context["tag"]
 
 
-def test_handles_pass_on_the_request_id_the_application_and_a_model(stub: Any) -> None:
-    assert told(stub, "handle", request_id="r1") == {"request_id": "r1", "app": "features", "model": "m7"}
+def test_handles_forward_the_request_id_the_application_and_a_model(stub: Any) -> None:
+    assert ask(stub, "handle", request_id="r1") == {"request_id": "r1", "app": "features", "model": "m7"}
 
 
-def test_resources_bundles_and_environment_pass_through(stub: Any) -> None:
-    resources = told(stub, "resources")
+def test_resources_bundles_and_environment_reach_the_replica(stub: Any) -> None:
+    resources = ask(stub, "resources")
     assert resources["assigned"]["CPU"] == 0.5
     assert resources["bundles"] == [{"CPU": 0.5}, {"CPU": 0.25}]
     assert resources["variable"] == "set"
 
 
-def test_a_sync_health_check_does_not_stop_the_loop(stub: Any) -> None:
-    health = told(stub, "health")
+def test_a_sync_health_check_does_not_block_the_loop(stub: Any) -> None:
+    health = ask(stub, "health")
     assert health["threads"] >= 1
     assert not health["on the loop"]
 
 
 def test_log_lines_carry_the_request_id(stub: Any) -> None:
-    file = Path(told(stub, "log", request_id="logged"))
+    file = Path(ask(stub, "log", request_id="logged"))
     list(stub.Streaming(UserDefinedMessage(), metadata=metadata_for("features", request_id="streamed")))
     metadata = metadata_for("features", request_id="failed")
     error_of(stub.__call__, UserDefinedMessage(name="fail"), metadata=metadata)
@@ -108,7 +108,7 @@ def test_log_lines_carry_the_request_id(stub: Any) -> None:
         assert all(request_id in line for line in file.read_text().splitlines() if said in line)
 
 
-def test_models_are_loaded_once_and_the_one_used_least_recently_is_unloaded(stub: Any, notes: Path) -> None:
+def test_models_are_loaded_once_and_the_least_recently_used_is_unloaded(stub: Any, notes: Path) -> None:
     def use(model: str) -> None:
         metadata = metadata_for("features", multiplexed_model_id=model)
         assert stub.Multiplexing(UserDefinedMessage2(), metadata=metadata).greeting == model
@@ -121,7 +121,7 @@ def test_models_are_loaded_once_and_the_one_used_least_recently_is_unloaded(stub
     assert answer.greeting == "of a sync handler"
 
 
-def test_a_batch_knows_the_request_of_each_of_its_members(images: Any) -> None:
+def test_a_batch_has_the_request_context_of_each_member(images: Any) -> None:
     calls = [
         images.Predict.future(ImageData(url=f"u{i}"), metadata=metadata_for("features", request_id=f"r{i}"))
         for i in range(8)
@@ -139,15 +139,15 @@ def test_an_error_of_a_batch_is_that_of_each_member(images: Any) -> None:
         assert call.details().endswith("ValueError: a wrong url")
 
 
-def test_a_batch_goes_on_without_a_member_that_is_cancelled(images: Any) -> None:
+def test_a_batch_continues_without_a_cancelled_member(images: Any) -> None:
     calls = [images.Predict.future(ImageData(url=f"u{i}"), metadata=metadata_for("features")) for i in range(3)]
     calls[0].cancel()
     answers = [list(call.result().classes) for call in calls[1:]]
     assert [answer[0] for answer in answers] == ["u1", "u2"]
 
 
-def test_user_config_is_there_before_the_first_call(stub: Any) -> None:
-    assert told(stub, "config") == {"greeting": "first"}
+def test_user_config_is_applied_before_the_first_call(stub: Any) -> None:
+    assert ask(stub, "config") == {"greeting": "first"}
 
 
 def test_a_serve_config_file_changes_user_config_without_a_restart(stub: Any, tmp_path: Path) -> None:
@@ -164,14 +164,14 @@ def test_a_serve_config_file_changes_user_config_without_a_restart(stub: Any, tm
     deploy_config({"say": "first"})
     wait_until(lambda: is_served(stub, "declared"), 30)
     before = pid(stub, "declared")
-    assert told(stub, "config", application="declared") == {"say": "first"}
+    assert ask(stub, "config", application="declared") == {"say": "first"}
     deploy_config({"say": "second"})
-    wait_until(lambda: told(stub, "config", application="declared") == {"say": "second"})
+    wait_until(lambda: ask(stub, "config", application="declared") == {"say": "second"})
     assert pid(stub, "declared") == before
     delete("declared")
 
 
-def test_a_replica_whose_health_check_fails_is_replaced(stub: Any, deploy: Any, tmp_path: Path) -> None:
+def test_an_unhealthy_replica_is_replaced(stub: Any, deploy: Any, tmp_path: Path) -> None:
     patients = {"async": feature_apps.AsyncPatient, "sync": feature_apps.SyncPatient}
     for name, patient in patients.items():
         deploy(patient.bind(str(tmp_path)), name)

@@ -1,4 +1,4 @@
-"""The same class behind Ray Serve's own gRPC proxy, in a cluster of its own: one cluster has one set of proxies."""
+"""The same class behind Ray Serve's own gRPC proxy, on a separate cluster: a cluster has one set of proxies."""
 
 from __future__ import annotations
 

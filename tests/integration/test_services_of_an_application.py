@@ -1,4 +1,4 @@
-"""Each service goes to its deployment, one is kept from clients, and what one refuses or loses does not hurt others."""
+"""Routing of an application's services to its deployments, and isolation of their failures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_each_service_goes_to_its_deployment(channel: grpc.Channel) -> None:
     assert ClerkStub(channel).Greet(Key(text="you"), metadata=STORE).text == "welcome you"
 
 
-def test_what_is_not_exposed_is_reached_by_handles_only(channel: grpc.Channel) -> None:
+def test_only_handles_reach_a_deployment_that_is_not_exposed(channel: grpc.Channel) -> None:
     assert StoreStub(channel).Put(Key(text="you"), metadata=STORE).text == "gold for you"
     error = error_of(VaultStub(channel).Open, Key(), metadata=STORE)
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -53,9 +53,9 @@ def test_what_is_not_exposed_is_reached_by_handles_only(channel: grpc.Channel) -
     assert "  deployment Vault: HEALTHY, 1 replica, reached by handles" in as_text(sdk.status())
 
 
-def test_an_application_that_envoy_refuses_is_named_and_blocks_no_other(channel: grpc.Channel) -> None:
+def test_an_application_that_envoy_rejects_is_named_and_blocks_no_other(channel: grpc.Channel) -> None:
     controller: Any = find_controller()
-    # A node that is known by a link-local address, of an interface that the proxy's machine does not have.
+    # A node with a link-local address, of an interface that the proxy's machine does not have.
     unreachable = Endpoint("unreachable", "fe80::1%nowhere", 4000, "another node")
     bad = Replica("refused", "Elsewhere", ("else.Where",), unreachable)
     reason = "application 'refused': Envoy rejected ClusterLoadAssignment: malformed IP address: fe80::1%nowhere"
@@ -66,7 +66,7 @@ def test_an_application_that_envoy_refuses_is_named_and_blocks_no_other(channel:
         good = Replica("store", "Elsewhere", ("else.Where",), Endpoint("good", "10.0.0.1", 4000, "another node"))
         assert ray.get(controller.register.remote(good, b"", 10.0, options))
         assert ray.get(controller.deregister.remote("good", 10.0)), "acknowledged"
-        assert time.monotonic() - began < 9, "nobody waited in vain"
+        assert time.monotonic() - began < 9, "no call waited in vain"
         with pytest.raises(sdk.IngressError, match=reason):
             sdk.run(apps.Guide.bind(), name="refused")
         status = sdk.status()
@@ -81,7 +81,7 @@ def test_an_application_that_envoy_refuses_is_named_and_blocks_no_other(channel:
     delete("refused")
 
 
-def test_calls_that_may_be_repeated_survive_the_death_of_their_replica(channel: grpc.Channel) -> None:
+def test_idempotent_calls_are_retried_after_a_crash_of_their_replica(channel: grpc.Channel) -> None:
     stub = StoreStub(channel)
 
     def code(method: Any) -> str:
@@ -104,15 +104,15 @@ def test_calls_that_may_be_repeated_survive_the_death_of_their_replica(channel: 
         puts = [threads.submit(calls, stub.Put, end) for _ in range(12)]
         time.sleep(0.7)
         os.kill(victim, signal.SIGKILL)
-        # A busy machine needs its time to end a process; until then its connections are open.
+        # A busy machine may take long to end a process; until then its connections are open.
         wait_until(lambda: not is_alive(victim))
         dead = time.monotonic()
         got = [call for thread in gets for call in thread.result()]
         put = [call for thread in puts for call in thread.result()]
     assert {code for _, code in got} == {"OK"}
     assert len(got) > 50
-    assert {code for _, code in put} == {"OK", "UNAVAILABLE"}, "what the replica had begun is not begun again"
-    # Envoy, too, until it has read that they are closed.
+    assert {code for _, code in put} == {"OK", "UNAVAILABLE"}, "calls that had begun are not retried"
+    # They are open in Envoy, too, until it has read the end of the connections.
     assert {code for began, code in put if began > dead + 0.2} == {"OK"}
 
 

@@ -1,4 +1,4 @@
-"""Two applications: routing by metadata, sync handlers."""
+"""Two applications: routing by metadata, and sync handlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cluster of two nodes: replicas on both are reached from both, and a lost node is forgotten."""
+"""A cluster of two nodes: each proxy reaches the replicas of both, and a lost node is removed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def has_namespaces() -> bool:
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    # Without its rights, both nodes are on the loopback address, and there can be one Envoy only.
+    # Without CAP_NET_ADMIN, both nodes use the loopback address, which has room for only one Envoy.
     kind = "namespaces" if has_namespaces() else "loopback"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
@@ -54,7 +54,7 @@ def test_every_node_has_a_proxy_that_reaches_every_replica(seen: dict[str, Any])
     assert seen["the other node's proxy reaches"] == ["head", "other"]
 
 
-def test_a_node_that_is_being_drained_says_so_to_load_balancers(seen: dict[str, Any]) -> None:
+def test_a_draining_node_reports_it_to_load_balancers(seen: dict[str, Any]) -> None:
     if "its health" not in seen:
         pytest.skip("two Envoys of one port need network namespaces, which this user may not make")
     assert seen["its health"] == ["SERVING", "success"]
@@ -62,11 +62,11 @@ def test_a_node_that_is_being_drained_says_so_to_load_balancers(seen: dict[str, 
     assert seen["the health of the head meanwhile"] == ["SERVING", "success"]
 
 
-def test_a_lost_node_is_forgotten(seen: dict[str, Any]) -> None:
+def test_a_lost_node_is_removed(seen: dict[str, Any]) -> None:
     assert set(seen["codes after a node is lost"]) <= {"OK", "UNAVAILABLE"}
     assert seen["codes 3 s later"] == ["OK"]
     assert seen["then the head's proxy reaches"] == ["head"]
 
 
-def test_nothing_of_a_lost_nodes_proxy_is_left(seen: dict[str, Any]) -> None:
+def test_the_proxy_of_a_lost_node_leaves_nothing(seen: dict[str, Any]) -> None:
     assert not seen["its Envoy is left"]

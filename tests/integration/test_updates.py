@@ -1,4 +1,4 @@
-"""What only a cluster knows: what runs now, and the code that its workers have."""
+"""Checks that need a cluster: against the running version, and of the generated code on its workers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def app(deploy: Any) -> None:
         deploy(apps.Guide.bind("v1"), "updated")
 
 
-def test_a_refused_update_changes_nothing(channel: grpc.Channel) -> None:
+def test_a_rejected_update_changes_nothing(channel: grpc.Channel) -> None:
     with pytest.raises(sdk.BreakingChangeError) as raised:
         sdk.run(updated_app.app, name="updated")
     (change,) = raised.value.changes
@@ -39,7 +39,7 @@ def test_a_refused_update_changes_nothing(channel: grpc.Channel) -> None:
     assert UserDefinedServiceStub(channel).__call__(FOO, metadata=METADATA).greeting.startswith("v1")
 
 
-def test_sdk_run_that_is_refused_leaves_the_version_that_runs(channel: grpc.Channel) -> None:
+def test_a_rejected_sdk_run_leaves_the_running_version(channel: grpc.Channel) -> None:
     done = subprocess.run(
         [Path(sys.executable).parent / "sdk", "run", "tests.integration.updated_app:app", "--name", "updated"],
         cwd=Path(apps.__file__).parent,
@@ -59,7 +59,7 @@ def test_sdk_run_that_is_refused_leaves_the_version_that_runs(channel: grpc.Chan
     assert UserDefinedServiceStub(channel).__call__(FOO, metadata=METADATA).greeting.startswith("v1")
 
 
-def test_sdk_check_against_the_version_that_runs(ingress: Any) -> None:
+def test_sdk_check_against_the_running_version(ingress: Any) -> None:
     from sdk.cli.check.against import compare_against
 
     same = compare_against([user_defined_protos_sdk.USER_DEFINED_SERVICE], f"{ingress.address}/updated", strict=True)
@@ -67,23 +67,23 @@ def test_sdk_check_against_the_version_that_runs(ingress: Any) -> None:
     other = [user_defined_protos_sdk.IMAGE_CLASSIFICATION_SERVICE]
     (change,) = compare_against(other, f"{ingress.address}/updated", strict=True).changes
     assert (change.rule, change.path) == ("service-removed", GONE)
-    with pytest.raises(sdk.OptionsError, match=r"/nothing: application 'nothing' serves nothing there$"):
+    with pytest.raises(sdk.OptionsError, match=r"/nothing: application 'nothing' has no services$"):
         compare_against(other, f"{ingress.address}/nothing", strict=True)
 
 
-def test_it_is_made_when_it_is_allowed(channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_allowed_update_is_made(channel: grpc.Channel, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "sdk.serve"):
         sdk.run(updated_app.app, name="updated", allow_breaking=True)
-    assert f"error: {GONE}: the service is in the proto and no class serves it any more" in caplog.text
+    assert f"error: {GONE}: the service is still in the proto, but no class serves it" in caplog.text
     stub = ImageClassificationServiceStub(channel)
     assert stub.Predict(ImageData(url="cat"), metadata=METADATA).classes == ["cat"]
     error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=METADATA)
     assert error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
-    # What the version before it served is no longer what runs.
+    # The services of the previous version no longer run.
     sdk.run(updated_app.app, name="updated")
 
 
-def test_stale_code_of_a_worker_is_said_when_it_is_deployed(deploy: Any, tmp_path: Path) -> None:
+def test_stale_code_of_a_worker_is_reported_at_deployment(deploy: Any, tmp_path: Path) -> None:
     for file in Path(user_defined_protos_sdk.__file__).parent.glob("user_defined_protos*"):
         shutil.copy(file, tmp_path)
     code = tmp_path / "user_defined_protos_sdk.py"

@@ -1,4 +1,4 @@
-"""Ways in without a driver of ours, on a cluster of its own: the session's has an ingress already."""
+"""Deployments without ``sdk.start``, on a separate cluster: the session's cluster already has an ingress."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_replica_creates_the_ingress_that_the_rest_api_asks_for(seen: dict[str
     assert seen["timeout"] == 7
 
 
-def test_ray_serves_default_policy_counts_our_calls(seen: dict[str, Any]) -> None:
+def test_ray_serves_default_policy_counts_grpc_calls(seen: dict[str, Any]) -> None:
     assert seen["scaled"]
 
 
@@ -42,7 +42,7 @@ def test_serve_deploy_and_serve_run_join_it(seen: dict[str, Any]) -> None:
     assert (seen["run"], seen["ran"]) == (0, True)
 
 
-def test_sdk_run_serves_a_config_beside_others_and_tells_what_failed(seen: dict[str, Any]) -> None:
+def test_sdk_run_serves_a_config_next_to_others_and_reports_failures(seen: dict[str, Any]) -> None:
     assert seen["mine"] == "mine you"
     assert seen["beside"] == ["broken", "deploy", "mine", "ran", "rest"]
     assert seen["headline"] == "Serving 'mine'"
@@ -53,7 +53,7 @@ def test_sdk_run_serves_a_config_beside_others_and_tells_what_failed(seen: dict[
     )
 
 
-def test_what_a_killed_sdk_run_served_ends_and_nothing_else(seen: dict[str, Any]) -> None:
+def test_only_the_applications_of_a_killed_sdk_run_are_deleted(seen: dict[str, Any]) -> None:
     assert seen["ended_when_killed"]
     assert seen["left"] == ["deploy", "ran", "rest"]
 
@@ -63,8 +63,8 @@ def test_the_ingress_outlives_a_restart_of_ray_serves_controller_and_ends_with_r
     assert seen["gone_with_serve"]
 
 
-def test_beside_ray_serves_own_grpc_proxy_the_ingress_tells_why_it_does_not_run(seen: dict[str, Any]) -> None:
+def test_the_ingress_reports_that_ray_serves_own_grpc_proxy_has_its_port(seen: dict[str, Any]) -> None:
     assert seen["own"]
     assert not seen["ingress"]
-    assert "leave grpc_servicer_functions out" in seen["problem"]
+    assert "remove grpc_servicer_functions" in seen["problem"]
     assert "SDK_GRPC_PORT" in seen["problem"]

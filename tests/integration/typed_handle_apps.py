@@ -1,4 +1,4 @@
-"""Deployments that call one another through typed handles. A module of its own: replicas import it."""
+"""Deployments that call one another through typed handles. A separate module, because replicas import it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAST = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 5}
 
 
 class Unused(AsyncProbeBase):
-    """The RPCs that a handle can't carry."""
+    """The RPCs that a handle does not support."""
 
     async def Up(self, requests: AsyncIterator[Ask]) -> Told:
         return Told()
@@ -39,7 +39,7 @@ class Inner(Unused):
     async def Unary(self, request: Ask, grpc_context: Any) -> Told:
         match request.act:
             case "seen":
-                told = {
+                reply = {
                     "request_id": grpc_context.request_id(),
                     "model": grpc_context.multiplexed_model_id(),
                     "serve": [serve.get_multiplexed_model_id(), serve.context._get_serve_request_context().request_id],
@@ -47,7 +47,7 @@ class Inner(Unused):
                     "left": grpc_context.time_remaining(),
                     "peer": grpc_context.peer().partition(":")[0],
                 }
-                return Told(text=json.dumps(told))
+                return Told(text=json.dumps(reply))
             case "fail":
                 violation = BadRequest.FieldViolation(field="note", description="is wrong")
                 details = [BadRequest(field_violations=[violation])]
@@ -76,7 +76,7 @@ class Inner(Unused):
 
 @grpc_deployment(max_ongoing_requests=20, **FAST)
 class Outer(UserDefinedServiceBase):
-    """Passes on what it is asked; the origin of a message says how."""
+    """Forwards requests; the origin of a message selects the way."""
 
     def __init__(self, inner: AsyncProbeHandle, plain: SyncProbeHandle) -> None:
         self.inner, self.plain = inner, plain
@@ -99,21 +99,21 @@ class Outer(UserDefinedServiceBase):
                 pairs = [("user", "you")]
                 return UserDefinedResponse(greeting=(await self.inner.Unary(ask, model_id="m2", metadata=pairs)).text)
             case "first":
-                async for told in self.inner.Down(ask):
-                    return UserDefinedResponse(num=told.number)
+                async for reply in self.inner.Down(ask):
+                    return UserDefinedResponse(num=reply.number)
         return UserDefinedResponse(greeting=(await self.inner.Unary(ask)).text)
 
     async def Streaming(self, request: UserDefinedMessage) -> AsyncIterator[UserDefinedResponse]:
         ask = Ask(act=request.name.partition(" ")[0], note=request.name, number=request.num)
-        async for told in self.inner.Down(ask):
-            yield UserDefinedResponse(num=told.number, greeting=told.text)
+        async for reply in self.inner.Down(ask):
+            yield UserDefinedResponse(num=reply.number, greeting=reply.text)
 
     async def Multiplexing(self, request: UserDefinedMessage2) -> UserDefinedResponse2:
         return UserDefinedResponse2()
 
 
 class Plain(SyncProbeBase):
-    """Only reached by handles: not decorated, and deployed with Ray Serve's own decorator."""
+    """Only handles reach it: it is deployed with Ray Serve's own decorator."""
 
     def __init__(self, inner: AsyncProbeHandle) -> None:
         self.inner = inner

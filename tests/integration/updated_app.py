@@ -1,4 +1,4 @@
-"""What takes the place of an application that serves something else. A module of its own: replicas import it."""
+"""Replaces an application that serves another service. A separate module, because replicas import it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ways in are tried with. A module of its own: Ray Serve imports it."""
+"""Application for the tests of deployments without ``sdk.start``. A separate module, because Ray Serve imports it."""
 
 from __future__ import annotations
 

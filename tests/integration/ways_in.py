@@ -1,4 +1,4 @@
-"""A program: a cluster of its own, on which nobody calls ``sdk.start``. Prints what it saw, one JSON object a line."""
+"""A program: a separate cluster, on which nobody calls ``sdk.start``. Prints its findings, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ AUTOSCALING = {
 
 def application(name: str, target: str = "build", **more: Any) -> dict[str, Any]:
     args = {"args": {"salute": name}} if target == "build" else {}
-    return {"name": name, "import_path": f"ways_app:{target}", "route_prefix": None, **args, **more}
+    return {"name": name, "import_path": f"tests.integration.ways_app:{target}", "route_prefix": None, **args, **more}
 
 
 def config(*applications: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def load(name: str) -> Iterator[None]:
         thread.join()
 
 
-def say(**what: Any) -> None:
+def report(**what: Any) -> None:
     print(json.dumps(what), flush=True)
 
 
@@ -151,50 +151,50 @@ def main(folder: Path) -> None:
     try:
         scaled = application("rest", deployments=[{"name": "Slow", "autoscaling_config": AUTOSCALING}])
         put(dashboard, config(scaled))
-        say(rest=wait_until(answers("rest", "rest you"), 40))
+        report(rest=wait_until(answers("rest", "rest you"), 40))
         status = ray.get(find_controller().status.remote())
-        say(port=status.options.port == PORT, timeout=status.options.request_timeout_s)
+        report(port=status.options.port == PORT, timeout=status.options.request_timeout_s)
 
         with load("rest"):
-            say(scaled=wait_until(lambda: replicas("rest") == 2, 30))
+            report(scaled=wait_until(lambda: replicas("rest") == 2, 30))
 
         serving = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
         ray.kill(serving, no_restart=False)
-        say(there_while_it_restarts=not wait_until(lambda: not has_serve(), 2))
+        report(there_while_it_restarts=not wait_until(lambda: not has_serve(), 2))
 
         deployed = folder / "deployed.json"
         deployed.write_text(json.dumps(config(scaled, application("deploy"))))
-        say(deploy=serve_command("deploy", "-a", dashboard, str(deployed)))
-        say(deployed=wait_until(answers("deploy", "deploy you"), 40))
+        report(deploy=serve_command("deploy", "-a", dashboard, str(deployed)))
+        report(deployed=wait_until(answers("deploy", "deploy you"), 40))
         name = "tests.integration.ways_app:app"
-        say(run=serve_command("run", "--non-blocking", "-a", address, "--name", "ran", name))
-        say(ran=wait_until(answers("ran", "Ran you"), 20))
+        report(run=serve_command("run", "--non-blocking", "-a", address, "--name", "ran", name))
+        report(ran=wait_until(answers("ran", "Ran you"), 20))
 
         mine = folder / "mine.yaml"
         mine.write_text(json.dumps(config(application("mine"), application("broken", "broken"))))
         command, shown = run_command(mine, address)
-        say(mine=call("mine"), beside=applications(), headline=shown[-1].partition(" at ")[0])
+        report(mine=call("mine"), beside=applications(), headline=shown[-1].partition(" at ")[0])
         command.send_signal(signal.SIGINT)
         _, errors = command.communicate(timeout=30)
         failure = [line for line in errors.splitlines() if line.startswith("error")]
-        say(exit=command.returncode, failure=failure, left=applications())
+        report(exit=command.returncode, failure=failure, left=applications())
 
         mine.write_text(json.dumps(config(application("mine"))))
         command, _ = run_command(mine, address)
         command.kill()
         command.communicate()
-        say(ended_when_killed=wait_until(lambda: "mine" not in applications(), 15), left=applications())
+        report(ended_when_killed=wait_until(lambda: "mine" not in applications(), 15), left=applications())
 
         put(dashboard, None)
-        say(gone_with_serve=wait_until(lambda: find_controller() is None, 20))
+        report(gone_with_serve=wait_until(lambda: find_controller() is None, 20))
 
         servicers = ["user_defined_protos_pb2_grpc.add_UserDefinedServiceServicer_to_server"]
         own = {"port": SERVES_OWN, "grpc_servicer_functions": servicers}
         http = {"host": "127.0.0.1", "port": free_port()}
-        routed = application("own", route_prefix="/own")  # else that proxy does not find it
+        routed = application("own", route_prefix="/own")  # else that proxy does not find the application
         put(dashboard, config(routed, proxy_location="HeadOnly", grpc_options=own, http_options=http))
-        say(own=wait_until(answers("own", "own you", SERVES_OWN), 40))
-        say(ingress=find_controller() is not None, problem=sdk.status().problem)
+        report(own=wait_until(answers("own", "own you", SERVES_OWN), 40))
+        report(ingress=find_controller() is not None, problem=sdk.status().problem)
     finally:
         ray.shutdown()
 

@@ -1,4 +1,4 @@
-"""The interop cases with grpcio's asyncio API: one method a case."""
+"""The interop cases with grpcio's asyncio API: one method per case."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class AioClient:
     async def timeout_on_sleeping_server(self) -> None:
         # The description says 1 ms. When a deadline passes while grpc.aio writes a message, the client itself ends the
         # call, INTERNAL or DEADLINE_EXCEEDED, whichever of the two it notices first. So the deadline is as short as
-        # this machine can write the request in: then the client only waits, and there is one right status.
+        # the time in which this machine writes the request: then the client only waits, and one status is right.
         for exponent in range(15):
             call = self.stub.FullDuplexCall(timeout=0.001 * 2**exponent)
             try:

@@ -1,6 +1,6 @@
-"""The cases of gRPC's interop test description that a server can be tested for, and the messages that they send.
+"""The cases of gRPC's interop test description that test a server, and their messages.
 
-README.md lists the others, and why they do not apply.
+README.md lists the others, with the reasons why they do not apply.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REQUEST_SIZE, RESPONSE_SIZE = 271828, 314159
 UPLOADS, AGGREGATED = (27182, 8, 1828, 45904), 74922
 DOWNLOADS = (31415, 9, 2653, 58979)
 COMPRESSED_DOWNLOADS = ((31415, True), (92653, False))
-# One compressed request and one that is not.
+# One compressed request and one uncompressed.
 COMPRESSED_UPLOADS, COMPRESSED_AGGREGATED = (27182, 45904), 73086
 
 INITIAL_KEY, INITIAL_VALUE = "x-grpc-test-echo-initial", "test_initial_metadata_value"

@@ -1,4 +1,4 @@
-"""What the interop tests deploy: the services of this folder, on code that the SDK generates from its protos."""
+"""Deploy the services of this folder for the interop tests, on code that the SDK generates from its protos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ share_with_replicas(generate(HERE / "protos"))
 
 @pytest.fixture(scope="module")
 def inspector(ingress: Any) -> Iterator[str]:
-    """Where the inspector is reached; it is the only application."""
+    """Deploy the inspector as the only application; return its address."""
     from tests.interop import inspector_service
 
     sdk.run(inspector_service.Inspector.bind(), name="inspector")

@@ -1,4 +1,4 @@
-"""The inspector as an application. A module of its own: replicas import it."""
+"""The inspector as an application, in a separate module that replicas import."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``grpc.testing.TestService`` as an application of the SDK, async and sync. Of its own: replicas import it.
+"""``grpc.testing.TestService`` as an application of the SDK, async and sync, in a module that replicas import.
 
-What a call is answered with is the same in both; only how messages are taken and given differs.
+The answers are the same in both; only the handling of messages differs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def begin(context: ServicerContext, *, compressed: bool = False) -> None:
-    """Send and set the metadata that the client wants back."""
+    """Send and set the metadata that the client expects back."""
     if compressed:
         context.set_compression(grpc.Compression.Gzip)
     echoed = context.invocation_metadata()
@@ -51,7 +51,7 @@ def echo_status(status: EchoStatus, context: ServicerContext) -> None:
 
 
 def require_compressed(expected: BoolValue, context: ServicerContext) -> None:
-    # No gRPC API for Python tells a handler whether its request was compressed: the call behind the context is asked.
+    # No gRPC API for Python shows a handler if its request was compressed, so this reads the call behind the context.
     encoding = context._call.header(b"grpc-encoding") or "identity"
     if expected.value and encoding == "identity":
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a compressed request")

@@ -1,4 +1,4 @@
-"""The interop cases with ``@grpc/grpc-js``: a Node process that runs one case a line."""
+"""The interop cases with ``@grpc/grpc-js``: a Node process that runs one case per line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A client that shows what gRPC libraries hide, and that sends what they would not.
+"""A client that shows the parts of answers that gRPC libraries hide, and sends requests that they would not.
 
-It has HTTP/2 header blocks as they come, and flags of messages; its requests may be as odd as a test needs them.
+It exposes HTTP/2 header blocks in order, and flags of messages; a test may make its requests malformed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
-#: Seconds after which an answer that does not come fails a test.
+#: Seconds to wait for an answer before a test fails.
 PATIENCE_S = 15.0
 
 Headers = list[tuple[bytes, bytes]]
@@ -36,13 +36,13 @@ def compressed(message: bytes) -> bytes:
 
 @dataclass
 class Stream:
-    """One call: what was received of its answer so far.
+    """One call, with the received part of its answer.
 
     Attributes:
-        blocks: Header blocks in the order in which they came.
+        blocks: Header blocks in the order of arrival.
         body: Bytes of the response's body.
         ended: Whether the server has ended the stream.
-        reset: Error code of a RST_STREAM that came.
+        reset: Error code of a received RST_STREAM.
     """
 
     client: RawClient
@@ -53,7 +53,7 @@ class Stream:
     reset: int | None = None
 
     def send(self, data: bytes, *, end: bool = False) -> None:
-        """Send bytes of the request's body, no faster than flow control allows; the last ones may half-close."""
+        """Send bytes of the request's body within flow control; the last ones may half-close."""
         while data:
             room = min(self.client.room(self.number), len(data))
             if room:
@@ -126,7 +126,7 @@ class RawClient:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
         self._authority = address.encode()
-        # Neither checked nor normalised: odd requests are what this client is for.
+        # Neither checked nor normalised, because this client sends malformed requests.
         config = h2.config.H2Configuration(
             header_encoding=False, validate_outbound_headers=False, normalize_outbound_headers=False
         )
@@ -176,7 +176,7 @@ class RawClient:
         self.flush()
 
     def room(self, number: int) -> int:
-        """Return how many bytes of body may be sent in one frame now."""
+        """Return the bytes of body that may be sent in one frame now."""
         return min(self.http.local_flow_control_window(number), self.http.max_outbound_frame_size)
 
     def flush(self) -> None:

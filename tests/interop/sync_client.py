@@ -1,4 +1,4 @@
-"""The interop cases with grpcio's sync API: one method a case."""
+"""The interop cases with grpcio's sync API: one method per case."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_S = 60
 
 
 class Requests(Iterator[Any]):
-    """A stream of requests that are given one by one."""
+    """A stream of requests that the test adds one by one."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()

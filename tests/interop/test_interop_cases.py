@@ -26,7 +26,7 @@ Run = Callable[[str], None]
 
 @pytest.fixture(scope="module", params=["async", "sync"])
 def address(request: pytest.FixtureRequest, ingress: Any) -> Iterator[str]:
-    """Where one implementation of the service is reached."""
+    """Deploy one implementation of the service; return its address."""
     service = interop_service.AsyncTestService if request.param == "async" else interop_service.SyncTestService
     sdk.run(service.bind(), name="interop")
     yield ingress.address

@@ -1,4 +1,4 @@
-"""Requests and messages, as they stand on the wire in front of Envoy."""
+"""Requests and messages on the wire in front of Envoy."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_malformed_messages_are_refused(raw: RawClient, method: str, body: bytes
 
 
 @pytest.mark.parametrize("method", ["Repeat", "Echo"])
-def test_a_request_that_ends_amid_a_message_is_refused(raw: RawClient, method: str) -> None:
+def test_a_request_that_ends_in_the_middle_of_a_message_is_refused(raw: RawClient, method: str) -> None:
     for length in (1, 4, 5, len(HELLO)):
         assert repeat(raw, frame(HELLO)[:length], method=method) == (INTERNAL, [])
 

@@ -1,4 +1,4 @@
-"""Metadata, as it stands on the wire on the other side of Envoy."""
+"""Metadata on the wire behind Envoy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def test_repeated_keys_and_the_order_arrive(raw: RawClient) -> None:
 
 
 def test_cookies_are_joined(raw: RawClient) -> None:
-    # HTTP/2 splits what HTTP/1.1 must have in one piece (RFC 9113, section 8.2.3).
+    # HTTP/2 splits cookies, which HTTP/1.1 needs in one header:
+    # https://www.rfc-editor.org/rfc/rfc9113.html#section-8.2.3
     assert seen(raw, ("cookie", "a=1"), ("x-a", "1"), ("cookie", "b=2")) == [("x-a", "1"), ("cookie", "a=1; b=2")]
 
 
@@ -156,7 +157,7 @@ def test_too_much_metadata_is_the_handlers_mistake(raw: RawClient, block: str, c
 
 
 def test_a_long_request_id_comes_back_with_a_long_message(raw: RawClient) -> None:
-    # What an answer may have at most is more than what a request may have: it must not look like a broken replica's.
+    # The limit of an answer is above that of a request: it must not look like the answer of a broken replica.
     raw.accept_headers(1 << 20)
     request_id = "r" * 57_000
     stream = raw.call(f"{INSPECTOR}/Send", Wanted(code=5, details="d" * 6000), headers=[("request_id", request_id)])
@@ -204,7 +205,7 @@ def test_the_handler_sees_a_timeout_in_every_unit(raw: RawClient, timeout: str, 
 
 
 def test_the_longest_timeout_in_nanoseconds(raw: RawClient) -> None:
-    # Too short for a busy machine to be sure of an answer; either way it was understood.
+    # Too short for a certain answer on a busy machine; either status shows that it was parsed.
     stream = raw.call(f"{INSPECTOR}/Look", Empty(), headers=[("grpc-timeout", "99999999n")])
     code, _ = stream.status
     assert code == 4 or 0 < Seen.FromString(stream.messages[0]).time_remaining < 0.1

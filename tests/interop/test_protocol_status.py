@@ -1,4 +1,4 @@
-"""How a call ends, as it stands on the wire behind Envoy."""
+"""The end of a call on the wire behind Envoy."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def test_a_response_that_does_not_wait_for_the_requests_end(raw: RawClient) -> N
     stream.send(frame(BytesValue(value=b"first").SerializeToString()))
     assert stream.finish().status == (0, b"")
     assert stream.messages == [BytesValue(value=b"first").SerializeToString()]
-    # The client is told to send no more: RST_STREAM without an error behind the end (RFC 9113, section 8.1).
+    # The client must stop sending: RST_STREAM with NO_ERROR after the end,
+    # https://www.rfc-editor.org/rfc/rfc9113.html#section-8.1
     stream.wait(lambda stream: stream.reset is not None)
     assert stream.reset == NO_ERROR
     assert raw.call(f"{INSPECTOR}/Look", Empty()).status == (0, b"")
@@ -99,7 +100,7 @@ def test_an_error_that_does_not_wait_for_the_requests_end(raw: RawClient) -> Non
     assert stream.reset == NO_ERROR
 
 
-def test_a_client_that_goes_on_sending_gets_the_early_status(inspector: str) -> None:
+def test_a_client_that_keeps_sending_gets_the_early_status(inspector: str) -> None:
     sent = 0
 
     def messages() -> Iterator[BytesValue]:
@@ -148,7 +149,7 @@ def test_a_request_that_is_no_message_of_its_type(raw: RawClient) -> None:
 @pytest.mark.parametrize("path", [f"{INSPECTOR}/Nothing", "/sdk.interop.Nobody/Look", "/Look", "/"])
 def test_what_nobody_serves_is_unimplemented(raw: RawClient, path: str) -> None:
     assert raw.call(path, Empty()).status[0] == UNIMPLEMENTED
-    # Whether the client ends its request is not waited for.
+    # The answer does not wait for the end of the client's request.
     assert raw.open(path).finish().status[0] == UNIMPLEMENTED
 
 

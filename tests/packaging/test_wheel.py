@@ -110,7 +110,7 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def test_wheel_holds_what_is_needed_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_has_the_packages_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"sdk/py.typed", "codegen/py.typed", "codegen/templates/python/sdk.py.jinja"} <= names
     templates = [path.name for path in REPO.glob("templates/project/*")]

@@ -1,4 +1,4 @@
-"""Changes of a proto file, each with what clients of the old version feel of it."""
+"""Changes of a proto file, each with its effects on clients of the old version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ RPC = "service S { rpc Do(Q) returns (A); }"
 
 
 class Case(NamedTuple):
-    """One change. ``expected`` has a line `severity rule path` for each thing that is felt."""
+    """One change. ``expected`` has a line `severity rule path` for each effect."""
 
     name: str
     old: str
@@ -18,14 +18,14 @@ class Case(NamedTuple):
 
 
 def both(name: str, old: str, new: str, request: str = "", response: str = "") -> tuple[Case, Case]:
-    """Return a change of fields as one of the request's message and as one of the response's.
+    """Return a change of fields as two cases: in the request message and in the response message.
 
     Args:
-        name: What it is called.
-        old: The fields.
-        new: The fields afterwards.
-        request: What is felt, a line each, with ``M`` for the message.
-        response: The same for the response.
+        name: Name of the change.
+        old: The old fields.
+        new: The new fields.
+        request: Expected effects in the request, one a line, with ``M`` for the message.
+        response: Expected effects in the response.
     """
     return (
         _of_message(f"{name}, request", "Q", "A", old, new, request),
@@ -40,18 +40,18 @@ def _of_message(name: str, message: str, other: str, old: str, new: str, expecte
 
 
 def same(name: str, old: str, new: str) -> tuple[Case, Case]:
-    """Return a change of fields that nobody feels in either direction."""
+    """Return a change of fields without effect in either direction."""
     return both(name, old, new)
 
 
-def everywhere(name: str, old: str, new: str, felt: str) -> tuple[Case, Case]:
-    """Return a change of fields that is felt in both directions."""
-    return both(name, old, new, felt, felt)
+def everywhere(name: str, old: str, new: str, effects: str) -> tuple[Case, Case]:
+    """Return a change of fields with the same effects in both directions."""
+    return both(name, old, new, effects, effects)
 
 
 EMPTY = "message Q {} message A {}"
 FIELDS = [
-    # -- nothing is felt ----------------------------------------------------------------------
+    # -- without effects ----------------------------------------------------------------------
     *same("a new field", "string a = 1;", "string a = 1; int32 b = 2; map<string, A> c = 3;"),
     *same("another order", "string a = 1; int32 b = 2;", "int32 b = 2; string a = 1;"),
     *same("another name", "string a = 1;", "string b = 1;"),

@@ -1,4 +1,4 @@
-"""Two versions of a proto file: what clients of the old one feel on the wire."""
+"""Comparison of two versions of a proto file, for clients of the old one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from sdk._protos.breaking.services import compare
-from sdk._protos.descriptors import Descriptors, describe, gather
+from sdk._protos.descriptors import Descriptors, files_of_services, with_imports
 from sdk.errors import BreakingChangeError, Change, OptionsError
 from tests.protos.compatibility_cases import CASES, FILES, Case
 from tests.support.proto_text import compiled, descriptors
@@ -36,7 +36,7 @@ def test_change_in_another_syntax(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", [*CASES, *FILES], ids=lambda case: case.name)
-def test_nothing_is_felt_of_what_stays(case: Case) -> None:
+def test_an_unchanged_file_has_no_changes(case: Case) -> None:
     for text in (case.old, case.new):
         text = text if text.startswith(("syntax", "edition")) else HEAD + text
         assert found(text, text, json=True) == []
@@ -91,48 +91,48 @@ message Word {
 message Text { string a = 1; string b = 2; }
 """
 TEXTS = [
-    "error: p.Greeter.SayHello: the RPC is gone; it looks renamed to `SayHi`: calls of it end "
-    "UNIMPLEMENTED (p.proto:4) → keep `SayHello` beside `SayHi` [rpc-removed]",
-    "warning: p.Greeter.Stop: `IDEMPOTENT` became `IDEMPOTENCY_UNKNOWN`: clients go on repeating "
-    "calls that failed (p.proto:5) → keep `option idempotency_level = IDEMPOTENT;`, and the promise "
+    "error: p.Greeter.SayHello: the RPC is gone; it looks renamed to `SayHi`: calls to it end "
+    "UNIMPLEMENTED (p.proto:4) → keep `SayHello` in addition to `SayHi` [rpc-removed]",
+    "warning: p.Greeter.Stop: `IDEMPOTENT` became `IDEMPOTENCY_UNKNOWN`: clients continue to retry "
+    "failed calls (p.proto:5) → keep `option idempotency_level = IDEMPOTENT;` and its guarantee "
     "[rpc-idempotency]",
     "error: p.Greeter.Wait: `rpc Wait(Request) returns (Reply)` became `rpc Wait(stream Request) "
-    "returns (Reply)`: client and server disagree on how many messages flow (p.proto:6) → keep it as "
-    "it was, and add an RPC with another name [rpc-cardinality]",
+    "returns (Reply)`: client and server disagree on streaming (p.proto:6) → keep it as it was, and "
+    "add an RPC with another name [rpc-cardinality]",
     "warning: p.Greeter.Other: the request `p.Reply` became `p.Text`, and they are the same on the "
-    "wire (p.proto:7) → keep the name: clients that generate their code anew must be rewritten "
+    "wire (p.proto:7) → keep the name: clients that regenerate their code must be changed "
     "[rpc-request-type]",
     "error: p.Greeter.Other: the response `p.Request` became `p.Word`, and they differ on the wire: "
-    "p.Request.age (2): the field is gone, and its number is free to be taken for another one, which "
-    "would be misread (p.proto:7) → keep `p.Request`, and add an RPC for `p.Word` [rpc-response-type]",
+    "p.Request.age (2): the field is gone and its number is not reserved: another field may reuse it "
+    "and be misread (p.proto:7) → keep `p.Request`, and add an RPC for `p.Word` [rpc-response-type]",
     "error: p.Old: the service is gone; it looks renamed to `p.New`: every call ends UNIMPLEMENTED "
     "(p.proto:9) → serve both names [service-removed]",
-    "warning: p.Request.name (1): its name in JSON `name` became `fullName` (p.proto:11) → keep the "
-    "name `name` [field-json-name]",
+    "warning: p.Request.name (1): its JSON name `name` became `fullName` (p.proto:11) → keep the name"
+    " `name` [field-json-name]",
     "error: p.Request.age (2): `int32` became `string`: the two are encoded differently (p.proto:12) "
     "→ keep `int32`, or give the new field another number and reserve 2 [field-type]",
-    "warning: p.Request.tags (3): `repeated string` became `string`: of several values only the last "
+    "warning: p.Request.tags (3): `repeated string` became `string`: only the last of several values "
     "is read (p.proto:13) → keep `repeated string`, or give the new field another number and reserve "
     "3 [field-repeated]",
-    "error: p.Request.photo (4): the field is gone, and its number is free to be taken for another "
-    "one, which would be misread (p.proto:10) → write `reserved 4;` in message `Request`, or keep "
-    "the field [field-removed]",
-    "error: p.Request.nick (5): the field has the number 10 now: what is sent with 5 is not read as "
-    "it (p.proto:14) → give `nick` its number 5 again [field-number]",
-    "warning: p.Request.level (8): the number was reserved for a field that is gone: who still uses "
-    "that one is misread (p.proto:19) → take another number [field-number-reserved]",
-    "error: p.Request.which: `first`, `last` became members of one oneof: of a message with several "
-    "only the last is read, in what clients send (p.proto:16) → add new fields to a oneof, not old "
+    "error: p.Request.photo (4): the field is gone and its number is not reserved: another field may "
+    "reuse it and be misread (p.proto:10) → write `reserved 4;` in message `Request`, or keep the "
+    "field [field-removed]",
+    "error: p.Request.nick (5): the field has number 10 now: 5, which clients use, is not read as "
+    "this field (p.proto:14) → give `nick` its number 5 again [field-number]",
+    "warning: p.Request.level (8): the number was reserved for a removed field: peers that still use "
+    "that field are misread (p.proto:19) → take another number [field-number-reserved]",
+    "error: p.Request.which: `first`, `last` became members of one oneof: if several are set, only "
+    "the last one is read, in what clients send (p.proto:16) → add new fields to a oneof, not old "
     "ones [field-oneof]",
-    "warning: p.Reply.note (2): the field is gone: clients find it unset (p.proto:22) → keep it "
+    "warning: p.Reply.note (2): the field is gone: clients see it as unset (p.proto:22) → keep it "
     "while clients use it [field-removed]",
-    "error: p.Color.GREEN (1): the value has the number 5 now: what was sent as 1 is not read as it "
-    "(p.proto:23) → give `GREEN` its number 1 again [enum-value-number]",
-    "error: p.Color.BLUE (2): the value is gone, and its number is free to be taken for another one, "
-    "which would be misread (p.proto:23) → write `reserved 2;` in enum `Color`, or keep the value "
+    "error: p.Color.GREEN (1): the value has number 5 now: 1, which clients use, is not read as this "
+    "value (p.proto:23) → give `GREEN` its number 1 again [enum-value-number]",
+    "error: p.Color.BLUE (2): the value is gone and its number is not reserved: another value may "
+    "reuse it and be misread (p.proto:23) → write `reserved 2;` in enum `Color`, or keep the value "
     "[enum-value-removed]",
-    "warning: p.Color.PINK (4): its name in JSON `PINK` became `MAUVE` (p.proto:23) → keep `PINK`; "
-    "`allow_alias` lets two names have one number [enum-value-name]",
+    "warning: p.Color.PINK (4): its JSON name `PINK` became `MAUVE` (p.proto:23) → keep `PINK`; "
+    "`allow_alias` permits two names for one number [enum-value-name]",
 ]
 
 
@@ -151,13 +151,13 @@ def test_texts() -> None:
         ),
         (
             "required from now on",
-            "p.Q.a (1): the field became required: the server can't read a request of a client that leaves it out"
-            " (p.proto:1) → leave it optional",
+            "p.Q.a (1): the field became required: the server can't read a request without it (p.proto:1)"
+            " → keep it optional",
         ),
         (
             "no longer required",
-            "p.A.a (1): the field is no longer required: clients can't read a response that leaves it out (p.proto:1)"
-            " → leave it required",
+            "p.A.a (1): the field is no longer required: clients can't read a response without it (p.proto:1)"
+            " → keep it required",
         ),
         (
             "required, gone",
@@ -166,12 +166,12 @@ def test_texts() -> None:
         ),
         (
             "a default",
-            "p.Q.a (1): the default `0` became `3`: an unset field means something else (p.proto:1) → keep the default",
+            "p.Q.a (1): the default `0` became `3`: an unset field has another value (p.proto:1) → keep the default",
         ),
         (
             "a closed enum that opens",
-            "p.E: the closed enum became open: fields with a value that a closed enum does not know seem unset"
-            " (p.proto:1) → leave the file its syntax, or the enum its `enum_type`",
+            "p.E: the closed enum became open: fields with a value that a closed enum does not know appear unset"
+            " (p.proto:1) → keep the syntax of the file, or the `enum_type` of the enum",
         ),
         (
             "a group into a message",
@@ -190,15 +190,15 @@ def test_text_in_another_syntax(name: str, text: str) -> None:
     [
         (
             "signs, request",
-            "p.Q.a (1): `int32` became `uint32`: negative numbers become large ones (p.proto:3)"
+            "p.Q.a (1): `int32` became `uint32`: negative numbers become large positive ones (p.proto:3)"
             " → keep `int32`, or give the new field another number and reserve 1",
         ),
-        ("narrower, request", "numbers that need more than 32 bits are cut (p.proto:3)"),
-        ("wider, signed, response", "numbers that need more than 32 bits are cut"),
-        ("fixed signs, request", "numbers from 2^63 on become negative"),
+        ("narrower, request", "numbers that need more than 32 bits are truncated (p.proto:3)"),
+        ("wider, signed, response", "numbers that need more than 32 bits are truncated"),
+        ("fixed signs, request", "numbers of 2^63 and above become negative"),
         ("to bool, request", "every number but 0 becomes true"),
         ("number to enum, request", "`int32` became `p.Q.E`: numbers that the enum does not have arrive as unknown"),
-        ("to bytes, response", "bytes that are no UTF-8 make the whole message unreadable"),
+        ("to bytes, response", "bytes that are not UTF-8 make the whole message unreadable"),
         ("message to bytes, request", "the bytes are an encoded message"),
         ("many numbers, response", "packed numbers are not read"),
         ("many messages, response", "several messages are merged into one"),
@@ -212,16 +212,22 @@ def test_text_in_another_syntax(name: str, text: str) -> None:
         ),
         ("a key, request", "p.Q.a (1) key: `string` became `int32`: the two are encoded differently (p.proto:3)"),
         ("a key, request", " → keep `string`, or add another map"),
-        ("out of a oneof, response", "`a`, `b` are no longer members of one oneof: of a message with several only the"),
-        ("out of a oneof, response", "in what clients receive (p.proto:3) → leave them in the oneof"),
-        ("a value goes, reserved, request", "the value is gone: the server does not know what clients send (p.proto"),
-        ("its number is reserved, request", "the field is gone: what clients send in it is lost (p.proto"),
-        ("of a message in both directions", "numbers that need more than 32 bits are cut, in what clients receive"),
+        ("out of a oneof, response", "`a`, `b` are no longer members of one oneof: if several are set, only the"),
+        ("out of a oneof, response", "in what clients receive (p.proto:3) → keep them in the oneof"),
+        (
+            "a value goes, reserved, request",
+            "the value is gone: the server does not know the number that clients send (p.proto",
+        ),
+        ("its number is reserved, request", "the field is gone: data that clients send in it is lost (p.proto"),
+        (
+            "of a message in both directions",
+            "numbers that need more than 32 bits are truncated, in what clients receive",
+        ),
         ("service gone", "p.S: the service is gone: every call ends UNIMPLEMENTED → keep it while clients call it"),
-        ("RPC gone", "p.S.Do: the RPC is gone: calls of it end UNIMPLEMENTED (p.proto:3) → keep it while clients call"),
+        ("RPC gone", "p.S.Do: the RPC is gone: calls to it end UNIMPLEMENTED (p.proto:3) → keep it while clients call"),
     ],
 )
-def test_text_says(name: str, text: str) -> None:
+def test_text_contains(name: str, text: str) -> None:
     (case,) = [each for each in CASES if each.name == name]
     assert text in str(changes(HEAD + case.old, HEAD + case.new, case.json)[0])
 
@@ -231,7 +237,7 @@ def test_a_service_that_is_defined_and_no_longer_served() -> None:
     files = descriptors(text)
     (change,) = compare(files, files, ["p.S", "p.T"], served=["p.T"])
     assert str(change) == (
-        "p.S: the service is in the proto and no class serves it any more: every call ends UNIMPLEMENTED (p.proto:3)"
+        "p.S: the service is still in the proto, but no class serves it: every call ends UNIMPLEMENTED (p.proto:3)"
         " → serve it"
     )
 
@@ -242,25 +248,25 @@ def test_only_the_services_in_question_are_compared() -> None:
     assert compare(old, new, ["p.T"]) == []
 
 
-def test_the_lines_are_those_that_services_know() -> None:
+def test_lines_come_from_the_services() -> None:
     from user_defined_protos_sdk import USER_DEFINED_SERVICE
 
-    described = Descriptors(describe([USER_DEFINED_SERVICE]), "here")
+    described = Descriptors(files_of_services([USER_DEFINED_SERVICE]), "here")
     service = described.services[USER_DEFINED_SERVICE.full_name]
     method = USER_DEFINED_SERVICE.methods[1]
-    assert described.place(service) == f"user_defined_protos.proto:{USER_DEFINED_SERVICE.line}"
-    assert described.place(service.methods_by_name[method.name]) == f"user_defined_protos.proto:{method.line}"
-    assert described.place(method.request.DESCRIPTOR) == "user_defined_protos.proto"
+    assert described.location(service) == f"user_defined_protos.proto:{USER_DEFINED_SERVICE.line}"
+    assert described.location(service.methods_by_name[method.name]) == f"user_defined_protos.proto:{method.line}"
+    assert described.location(method.request.DESCRIPTOR) == "user_defined_protos.proto"
 
 
 def test_files_come_after_their_imports() -> None:
     from google.protobuf.api_pb2 import DESCRIPTOR
 
-    names = [file.name for file in gather([DESCRIPTOR]).file]
+    names = [file.name for file in with_imports([DESCRIPTOR]).file]
     assert names == [f"google/protobuf/{name}.proto" for name in ("source_context", "any", "type", "api")]
 
 
-def test_files_in_any_order_and_without_protobufs_own() -> None:
+def test_files_in_any_order_without_well_known_ones() -> None:
     text = 'syntax = "proto3"; import "google/protobuf/type.proto"; message M { google.protobuf.Type t = 1; }'
     complete = compiled(text)
     assert len(complete.file) == 4
@@ -273,31 +279,31 @@ def test_files_in_any_order_and_without_protobufs_own() -> None:
     [
         (
             [FileDescriptorProto(name="a.proto", dependency=["b.proto"])],
-            "there lacks b.proto, which a.proto imports: make it with all imports (protoc: --include_imports)",
+            "there lacks b.proto, which a.proto imports: create it with all imports (protoc: --include_imports)",
         ),
         (
             [FileDescriptorProto(name="a.proto", dependency=["google/protobuf/no.proto"])],
-            "there lacks google/protobuf/no.proto, which a.proto imports: make it with all imports"
+            "there lacks google/protobuf/no.proto, which a.proto imports: create it with all imports"
             " (protoc: --include_imports)",
         ),
         ([FileDescriptorProto(name="a.proto", syntax="proto9")], "there: a.proto can't be loaded: "),
         ([FileDescriptorProto(name="a.proto", dependency=["a.proto"])], "there: a.proto can't be loaded: "),
     ],
 )
-def test_files_that_are_wrong(files: list[FileDescriptorProto], said: str) -> None:
+def test_invalid_files(files: list[FileDescriptorProto], said: str) -> None:
     with pytest.raises(OptionsError) as raised:
         Descriptors(FileDescriptorSet(file=files), "there")
     assert str(raised.value).startswith(said)
 
 
-def test_a_refused_update_lists_every_change_and_survives_a_pickle() -> None:
+def test_breaking_change_error_lists_every_change_and_can_be_pickled() -> None:
     found = changes(f"{HEAD}service S {{}} service T {{}}", HEAD)
     error = BreakingChangeError("shop", found)
     assert str(error) == (
-        "Application 'shop' was not updated: 2 changes would break clients of the version that runs\n"
+        "Application 'shop' was not updated: 2 changes would break clients of the running version\n"
         "  - p.S: the service is gone: every call ends UNIMPLEMENTED → keep it while clients call it\n"
         "  - p.T: the service is gone: every call ends UNIMPLEMENTED → keep it while clients call it\n"
-        "To update it all the same: `allow_breaking=True`, or `sdk run --allow-breaking`."
+        "To update it anyway, pass `allow_breaking=True` or `sdk run --allow-breaking`."
     )
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.application, again.changes) == (str(error), "shop", tuple(found))

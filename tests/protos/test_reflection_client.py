@@ -1,4 +1,4 @@
-"""What a server says of itself, asked of real grpcio servers."""
+"""The reflection client against real grpcio servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from sdk._protos.reflection_client import Reflection
+from sdk._protos.reflection_client import ReflectionClient
 from sdk.errors import ServerError
 from tests.support.cluster import free_port
 
@@ -30,7 +30,7 @@ ALL = ["google/protobuf/empty.proto", "base.proto", "shop.proto"]
 
 
 class OneFileAtATime(reflection_pb2_grpc.ServerReflectionServicer):
-    """Answers with a file alone, as grpc-go does, and knows nothing of protobuf's own files, as grpc-node does."""
+    """Responds with a file without its imports, as grpc-go does, and has no well-known files, as grpc-node."""
 
     def __init__(self, *files: FileDescriptorProto) -> None:
         self._files = {file.name: file for file in files}
@@ -60,7 +60,7 @@ def grpcio_servicer() -> Any:
 
 
 @contextlib.contextmanager
-def serving(servicer: Any, *versions: str, answer: Callable[..., Any] | None = None) -> Iterator[Reflection]:
+def serving(servicer: Any, *versions: str, answer: Callable[..., Any] | None = None) -> Iterator[ReflectionClient]:
     handler = grpc.stream_stream_rpc_method_handler(
         answer or (servicer.ServerReflectionInfo if servicer else None),
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
@@ -77,7 +77,7 @@ def serving(servicer: Any, *versions: str, answer: Callable[..., Any] | None = N
         server.start()
         try:
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-                yield Reflection(channel, (("application", "a"),), timeout=5, target="there")
+                yield ReflectionClient(channel, (("application", "a"),), timeout=5, target="there")
         finally:
             server.stop(None).wait()
 
@@ -87,7 +87,7 @@ def names(found: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("versions", [(V1,), (V1ALPHA,), (V1, V1ALPHA)], ids="+".join)
-def test_services_and_their_files_from_grpcios_own_server(versions: tuple[str, ...]) -> None:
+def test_services_and_their_files_from_a_grpcio_server(versions: tuple[str, ...]) -> None:
     with serving(grpcio_servicer(), *versions) as asked:
         assert asked.services() == ["grpc.health.v1.Health", "r.Shop"]
         found = asked.file_descriptor_set(["r.Shop"])
@@ -98,7 +98,7 @@ def test_services_and_their_files_from_grpcios_own_server(versions: tuple[str, .
         DescriptorPool().Add(found.file[0])
 
 
-def test_a_server_that_answers_one_file_at_a_time_is_asked_for_the_rest() -> None:
+def test_imports_are_requested_from_a_server_that_omits_them() -> None:
     servicer = OneFileAtATime(SHOP, BASE)
     with serving(servicer, V1) as asked:
         found = asked.file_descriptor_set(["r.Shop"])
@@ -108,13 +108,13 @@ def test_a_server_that_answers_one_file_at_a_time_is_asked_for_the_rest() -> Non
     assert servicer.metadata["application"] == "a"
 
 
-def test_a_file_that_imports_itself_ends() -> None:
+def test_a_file_that_imports_itself_does_not_loop() -> None:
     loop = FileDescriptorProto(name="shop.proto", dependency=["shop.proto"])
     with serving(OneFileAtATime(loop), V1) as asked:
         assert names(asked.file_descriptor_set(["r.Shop"])) == ["shop.proto"]
 
 
-def test_what_a_server_does_not_know_is_said() -> None:
+def test_unknown_symbols_are_reported() -> None:
     with serving(grpcio_servicer(), V1ALPHA) as asked:
         with pytest.raises(
             ServerError, match=r"^The server at there does not know 'r\.Shpo'; did you mean 'r\.Shop'\?$"
@@ -130,7 +130,7 @@ def test_what_a_server_does_not_know_is_said() -> None:
 
 
 def test_a_server_without_reflection() -> None:
-    expected = "^The server at there has no server reflection: give its protos or descriptors as a file instead.$"
+    expected = "^The server at there has no server reflection: pass its protos or descriptors as a file instead.$"
     with serving(None) as asked, pytest.raises(ServerError, match=expected):
         asked.services()
 
@@ -159,26 +159,26 @@ def say_nonsense(requests: Any, context: grpc.ServicerContext) -> Any:
     ("answer", "said"),
     [
         (refuse, "refuses reflection with PERMISSION_DENIED: not you$"),
-        (say_less, "answered 0 of 1 questions by reflection.$"),
+        (say_less, "answered 0 of 1 reflection requests.$"),
         (say_error, "does not describe 'r.Shop': error 13$"),
-        (say_nonsense, "describes itself in a way that can't be read.$"),
+        (say_nonsense, "sent a file descriptor that can't be parsed.$"),
     ],
 )
-def test_a_server_that_does_not_answer_well(answer: Callable[..., Any], said: str) -> None:
+def test_an_invalid_response(answer: Callable[..., Any], said: str) -> None:
     with serving(None, V1, answer=answer) as asked, pytest.raises(ServerError, match=f"^The server at there {said}"):
         asked.file_descriptor_set(["r.Shop"])
 
 
-def test_a_server_that_is_silent_or_not_there() -> None:
+def test_a_server_that_does_not_respond_or_exist() -> None:
     with grpc.insecure_channel(f"127.0.0.1:{free_port()}") as channel:
         with pytest.raises(ServerError, match=r"^The server at x:1 can't be reached: failed to connect"):
-            Reflection(channel, target="x:1").services()
+            ReflectionClient(channel, target="x:1").services()
         with pytest.raises(ServerError, match=r"^The server can't be reached"):
-            Reflection(channel).services()
+            ReflectionClient(channel).services()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with (
             grpc.insecure_channel(address) as channel,
-            pytest.raises(ServerError, match=r"^The server did not answer by reflection within 0.2 s\.$"),
+            pytest.raises(ServerError, match=r"^The server did not answer the reflection request within 0.2 s\.$"),
         ):
-            Reflection(channel, timeout=0.2).services()
+            ReflectionClient(channel, timeout=0.2).services()

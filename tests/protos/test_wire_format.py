@@ -1,4 +1,4 @@
-"""What is said of each pair of types is what protobuf does with their bytes."""
+"""The comparison of each pair of types agrees with what protobuf decodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.message import DecodeError
 
-from sdk._protos.wire_format import Reading, reads_label, reads_type
+from sdk._protos.wire_format import Compatibility, compare_labels, compare_types
 from tests.support.proto_text import descriptors
 
 SIGNED = [0, 1, -1, 2, 100, 2**31 - 1, -(2**31)]
@@ -62,27 +62,27 @@ def is_same(value: Any, seen: Any) -> bool:
 
 @pytest.mark.parametrize(("writer", "reader"), list(itertools.product(SAMPLES, SAMPLES)))
 def test_types(writer: str, reader: str) -> None:
-    said = reads_type(field(f"One_{writer}").type, field(f"One_{reader}").type)
+    said = compare_types(field(f"One_{writer}").type, field(f"One_{reader}").type)
     all_same = all(is_same(value, read(f"One_{writer}", f"One_{reader}", value)) for value in SAMPLES[writer])
     if "N" in (writer, reader):
-        assert (said.reading is Reading.SAME) == (writer == reader)
+        assert (said.compatibility is Compatibility.SAME) == (writer == reader)
     elif reader == "E":
-        assert said.reading is not Reading.SAME or writer in ("E", "bool")
+        assert said.compatibility is not Compatibility.SAME or writer in ("E", "bool")
     else:
-        assert (said.reading is Reading.SAME) == all_same, said
-    assert bool(said.why) == (said.reading is not Reading.SAME)
+        assert (said.compatibility is Compatibility.SAME) == all_same, said
+    assert bool(said.reason) == (said.compatibility is not Compatibility.SAME)
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name != "N"])
 def test_labels(name: str) -> None:
     one, many = field(f"One_{name}"), field(f"Many_{name}")
-    assert reads_label(one, one).reading is reads_label(many, many).reading is Reading.SAME
+    assert compare_labels(one, one).compatibility is compare_labels(many, many).compatibility is Compatibility.SAME
     value, zero = SAMPLES[name][1], SAMPLES[name][0]
-    assert reads_label(one, many).reading is Reading.SAME
+    assert compare_labels(one, many).compatibility is Compatibility.SAME
     assert read(f"One_{name}", f"Many_{name}", value) == [value]
     seen = read(f"Many_{name}", f"One_{name}", [value, value])
-    assert reads_label(many, one).reading is (Reading.BROKEN if seen == zero else Reading.LOSSY)
+    assert compare_labels(many, one).compatibility is (Compatibility.BROKEN if seen == zero else Compatibility.LOSSY)
 
 
 def test_label_of_messages() -> None:
-    assert reads_label(field("Many_N"), field("One_N")).reading is Reading.LOSSY
+    assert compare_labels(field("Many_N"), field("One_N")).compatibility is Compatibility.LOSSY

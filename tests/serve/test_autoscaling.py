@@ -1,4 +1,4 @@
-"""How many replicas our policy wants, and which deployments may have none."""
+"""The autoscaling policy, and the number of calls that may wait for a first replica."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from sdk._serve.autoscaling import ONGOING_CALLS, by_ongoing_calls, max_waiting
+from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, ongoing_calls_policy
 
 CONFIG = AutoscalingConfig(min_replicas=0, max_replicas=10, target_ongoing_requests=4)
 
@@ -34,7 +34,7 @@ def wanted(calls: list[int], *, running: int, target: int, handles: float = 0.0)
         current_time=None,
         config=CONFIG,
     )
-    return by_ongoing_calls(context)[0]
+    return ongoing_calls_policy(context)[0]
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def wanted(calls: list[int], *, running: int, target: int, handles: float = 0.0)
         ([0], 1, 1, 0),
         ([], 0, 0, 0),
         ([], 0, 1, 1),  # one is being started
-        ([], 1, 1, 1),  # it has started, and has not told of its calls yet
+        ([], 1, 1, 1),  # it has started, and has not reported its calls yet
         ([0, 0], 3, 3, 3),
         ([30], 2, 2, 7.5),
     ],
 )
-def test_each_replica_has_its_share(calls: list[int], running: int, target: int, replicas: float) -> None:
+def test_each_replica_gets_its_target(calls: list[int], running: int, target: int, replicas: float) -> None:
     assert wanted(calls, running=running, target=target) == replicas
 
 
@@ -66,5 +66,5 @@ def test_requests_through_handles_count_too() -> None:
         (AutoscalingConfig(min_replicas=0), -1, 1000),
     ],
 )
-def test_calls_wait_only_for_what_may_have_no_replica(autoscaling: Any, queued: int, most: int) -> None:
+def test_calls_wait_only_for_deployments_that_scale_to_zero(autoscaling: Any, queued: int, most: int) -> None:
     assert max_waiting(SimpleNamespace(autoscaling_config=autoscaling, max_queued_requests=queued)) == most

@@ -1,4 +1,4 @@
-"""Config files: what is read of them, and every way to get one wrong, before anything starts."""
+"""Config files: their content, and the errors in them that are found before anything starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import sdk
 from sdk._serve.config_file import read_config
-from sdk._serve.config_lines import Lines
+from sdk._serve.yaml_lines import LineNumbers
 
 GOOD = """\
 proxy_location: HeadOnly
@@ -54,12 +54,12 @@ def applications(text: str) -> str:
     return "applications:\n" + text
 
 
-def test_a_file_says_what_runs_and_how_the_ingress_is(folder: Path) -> None:
+def test_a_file_has_applications_and_options_of_the_ingress(folder: Path) -> None:
     Path("serve.yaml").write_text(GOOD)
     config = read_config("serve.yaml")
     assert config.names == ("shop", "stock")
     assert config.options == {
-        "port": 9200,  # the sdk section stands before grpc_options
+        "port": 9200,  # the sdk section comes before grpc_options
         "request_timeout_s": 4,
         "proxy_location": "HeadOnly",
         "error_details": "message",
@@ -88,7 +88,7 @@ def test_import_paths_start_in_the_working_directory_and_in_the_files_folder(fol
     assert read_config("deploy/serve.yaml").folders == (str(folder), str(folder / "deploy"))
 
 
-def test_http_runs_only_when_the_file_says_how() -> None:
+def test_http_runs_only_with_http_options() -> None:
     Path("serve.json").write_text(
         json.dumps({"http_options": {"port": 8001}, "applications": [{"import_path": "shop_app:app"}]}, indent="\t")
     )
@@ -97,7 +97,7 @@ def test_http_runs_only_when_the_file_says_how() -> None:
     assert config.names == ("default",)
 
 
-def test_every_problem_is_told_with_its_line() -> None:
+def test_every_problem_is_reported_with_its_line() -> None:
     wrong = """\
 proxy_location: Somewhere
 grpc_options:
@@ -122,7 +122,7 @@ applications:
         "2: grpc_options: port must be a whole number from 1 to 65535, not 70000",
         "4: sdk: error_details must be one of traceback, message, none, not 'loud'",
         "5: sdk.route_by_servce is unknown; did you mean route_by_service?",
-        "10: name is there twice",
+        "10: name appears twice",
     ]
     assert found[5].startswith('12: applications[1].import_path: Got invalid import path "stock".')
     assert found[6].startswith("14: applications[1].deployments[0]: `num_replicas` must be an int")
@@ -130,7 +130,7 @@ applications:
     assert len(found) == 8
 
 
-def test_a_module_that_is_not_there(folder: Path) -> None:
+def test_a_module_that_does_not_exist(folder: Path) -> None:
     first = "  - {name: a, import_path: 'shop_ap:app'}\n"
     assert problems(applications(first + "  - {name: b, import_path: package.shop.app, route_prefix: /b}")) == [
         f"2: application 'a': no module named 'shop_ap' in {folder}",
@@ -138,20 +138,20 @@ def test_a_module_that_is_not_there(folder: Path) -> None:
     ]
 
 
-def test_two_applications_that_leave_the_route_prefix_out() -> None:
+def test_two_applications_without_a_route_prefix() -> None:
     (found,) = problems(applications("  - {name: a, import_path: 'a:app'}\n  - {name: b, import_path: 'b:app'}"))
     assert found.startswith('1: applications: Found duplicate applications for route prefix "/".')
     assert found.endswith("One that serves gRPC only may have `route_prefix: null`.")
 
 
-def test_a_module_that_comes_with_the_application_is_not_looked_for() -> None:
+def test_a_module_from_the_runtime_env_is_not_checked() -> None:
     Path("serve.yaml").write_text(
         applications("  - import_path: elsewhere:app\n    runtime_env: {working_dir: 'https://example.com/code.zip'}")
     )
     assert read_config("serve.yaml").names == ("default",)
 
 
-def test_an_unknown_key_that_is_like_no_other_is_left_to_ray_serve() -> None:
+def test_an_unknown_key_without_a_close_match_is_left_to_ray_serve() -> None:
     Path("serve.yaml").write_text(
         "whatever_the_next_version_brings: 1\n" + applications("  - import_path: shop_app:app")
     )
@@ -166,7 +166,7 @@ def test_an_unknown_key_that_is_like_no_other_is_left_to_ray_serve() -> None:
         ("", "serve.yaml:1: a config is a mapping with `applications`, not NoneType"),
     ],
 )
-def test_a_file_that_is_no_config(text: str, message: str) -> None:
+def test_a_file_that_is_not_a_config(text: str, message: str) -> None:
     Path("serve.yaml").write_text(text)
     with pytest.raises(sdk.OptionsError) as raised:
         read_config("serve.yaml")
@@ -180,11 +180,12 @@ def test_nothing_to_serve() -> None:
     ]
 
 
-def test_a_file_that_is_not_there() -> None:
+def test_a_missing_file() -> None:
     with pytest.raises(sdk.ApplicationError, match=r"nowhere\.yaml can't be read: No such file"):
         read_config("nowhere.yaml")
 
 
-def test_lines_of_what_is_not_in_the_file_are_those_of_what_is_around_it() -> None:
-    lines = Lines("a:\n  - b: 1\n\n    c: {d: 2}\n")
-    assert [lines.of(path) for path in (("a",), ("a", 0, "c", "d"), ("a", 0, "x"), ("a", 7), ("y",))] == [1, 4, 2, 1, 1]
+def test_the_line_of_a_missing_value_is_that_of_its_parent() -> None:
+    lines = LineNumbers("a:\n  - b: 1\n\n    c: {d: 2}\n")
+    paths = (("a",), ("a", 0, "c", "d"), ("a", 0, "x"), ("a", 7), ("y",))
+    assert [lines.line_of(path) for path in paths] == [1, 4, 2, 1, 1]

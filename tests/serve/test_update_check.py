@@ -1,4 +1,4 @@
-"""What is said of an application before it takes the place of the version that runs; no cluster is needed for it."""
+"""Checks of an application before it replaces the running version; they need no cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from user_defined_protos_sdk import (
 )
 
 from sdk import grpc_deployment
-from sdk._protos.descriptors import gather
+from sdk._protos.descriptors import with_imports
 from sdk._serve.deployed_classes import deployed_classes
 from sdk._serve.update_check import check_classes, check_update
 from sdk._xds.snapshot import Application, Deployment, Snapshot
@@ -42,7 +42,7 @@ class Classifier(ImageClassificationServiceBase):
 
 def files(*, type_: FieldDescriptorProto.Type.ValueType | None = None) -> bytes:
     """Return an earlier version of the guide's proto, with another type for the URL of an image."""
-    found = gather([IMAGE_CLASSIFICATION_SERVICE.file])
+    found = with_imports([IMAGE_CLASSIFICATION_SERVICE.file])
     (message,) = (each for each in found.file[0].message_type if each.name == "ImageData")
     if type_ is not None:
         message.field[0].type = type_
@@ -114,37 +114,37 @@ CHANGE = (
 )
 
 
-def test_an_update_that_breaks_clients_is_refused(warnings: list[str]) -> None:
+def test_an_update_that_breaks_clients_is_rejected(warnings: list[str]) -> None:
     with pytest.raises(BreakingChangeError) as raised:
         check(deployment(), sets={"1": BROKEN})
     assert str(raised.value) == (
-        "Application 'app' was not updated: 1 change would break clients of the version that runs\n"
+        "Application 'app' was not updated: 1 change would break clients of the running version\n"
         f"  - {CHANGE}\n"
-        "To update it all the same: `allow_breaking=True`, or `sdk run --allow-breaking`."
+        "To update it anyway, pass `allow_breaking=True` or `sdk run --allow-breaking`."
     )
     assert warnings == []
 
 
-def test_it_is_made_and_logged_when_it_is_allowed(warnings: list[str]) -> None:
+def test_an_allowed_breaking_update_is_logged(warnings: list[str]) -> None:
     check(deployment(), sets={"1": BROKEN}, allow_breaking=True)
     assert warnings == [
-        f"application 'app' is updated with changes that break clients of the version that runs:\n  - error: {CHANGE}"
+        f"application 'app' is updated with changes that break clients of the running version:\n  - error: {CHANGE}"
     ]
 
 
-def test_what_clients_may_notice_is_logged(warnings: list[str]) -> None:
-    old = gather([IMAGE_CLASSIFICATION_SERVICE.file])
+def test_changes_that_clients_may_notice_are_logged(warnings: list[str]) -> None:
+    old = with_imports([IMAGE_CLASSIFICATION_SERVICE.file])
     old.file[0].service[1].method[0].options.idempotency_level = 2
     check(deployment(), sets={"1": old.SerializeToString()})
     line = IMAGE_CLASSIFICATION_SERVICE.methods[0].line
     assert warnings == [
         "application 'app' is updated with changes that clients may notice:\n"
-        f"  - warning: {SERVICE}.Predict: `IDEMPOTENT` became `IDEMPOTENCY_UNKNOWN`: clients go on repeating calls that"
-        f" failed (user_defined_protos.proto:{line}) → keep `option idempotency_level = IDEMPOTENT;`, and the promise"
+        f"  - warning: {SERVICE}.Predict: `IDEMPOTENT` became `IDEMPOTENCY_UNKNOWN`: clients continue to retry failed"
+        f" calls (user_defined_protos.proto:{line}) → keep `option idempotency_level = IDEMPOTENT;` and its guarantee"
     ]
 
 
-def test_a_service_that_is_no_longer_served_is_missed() -> None:
+def test_a_removed_service_is_a_breaking_change() -> None:
     other = "userdefinedprotos.UserDefinedService"
     with pytest.raises(BreakingChangeError) as raised:
         check(deployment(), deployment("E", "1", other), sets={"1": SAME})
@@ -166,7 +166,7 @@ class Front(UserDefinedServiceBase):
         yield UserDefinedResponse()
 
 
-def test_what_is_bound_behind_a_typed_handle_is_served() -> None:
+def test_a_deployment_behind_a_typed_handle_counts_as_served() -> None:
     application = grpc_deployment(Front).bind(Classifier.bind())
     assert [cls.__name__ for cls in deployed_classes(application)] == ["Classifier", "Front"]
     check(deployment("D"), sets={"1": SAME}, application=application)
@@ -174,7 +174,7 @@ def test_what_is_bound_behind_a_typed_handle_is_served() -> None:
         check(deployment("D", "2"), sets={"2": BROKEN}, application=application)
 
 
-def test_what_is_not_exposed_any_more_is_missed() -> None:
+def test_a_service_that_is_no_longer_exposed_is_a_breaking_change() -> None:
     hidden = Classifier.options(expose=False).bind()
     for application in (hidden, grpc_deployment(Front).bind(hidden)):
         with pytest.raises(BreakingChangeError) as raised:
@@ -183,13 +183,13 @@ def test_what_is_not_exposed_any_more_is_missed() -> None:
         assert (change.rule, change.path) == ("service-removed", SERVICE)
 
 
-def test_deployments_that_were_made_from_different_protos_are_each_compared() -> None:
+def test_deployments_from_different_protos_are_each_compared() -> None:
     with pytest.raises(BreakingChangeError) as raised:
         check(deployment("D", "1"), deployment("E", "2"), sets={"1": SAME, "2": BROKEN})
     assert len(raised.value.changes) == 1
     with pytest.raises(BreakingChangeError) as raised:
         check(deployment("D", "2"), deployment("E", "2"), sets={"2": BROKEN})
-    assert len(raised.value.changes) == 1, "what both say is said once"
+    assert len(raised.value.changes) == 1, "a change of both deployments is reported once"
 
 
 @pytest.mark.parametrize(
@@ -201,21 +201,21 @@ def test_deployments_that_were_made_from_different_protos_are_each_compared() ->
     ],
     ids=["it is the same", "nothing runs", "an earlier version had that deployment"],
 )
-def test_an_update_that_breaks_nobody(options: Any, warnings: list[str]) -> None:
+def test_a_compatible_update(options: Any, warnings: list[str]) -> None:
     check(deployment(), **options)
     check(others=(Application("other", (deployment("D", "2"),)),), sets={"2": BROKEN})
     assert warnings == []
 
 
 @pytest.mark.parametrize("digest", ["", "1"])
-def test_a_version_that_has_not_said_what_it_serves_is_named(digest: str, warnings: list[str]) -> None:
+def test_a_deployment_without_descriptors_is_named(digest: str, warnings: list[str]) -> None:
     check(deployment("D", digest))
     assert warnings == [
-        "deployment 'D' of application 'app' has not said what it serves: the update is not compared with it"
+        "deployment 'D' of application 'app' has not announced its services: the update is not compared with it"
     ]
 
 
-def test_a_service_of_two_applications_is_warned_of_while_it_decides_the_route(warnings: list[str]) -> None:
+def test_a_warning_about_a_service_of_two_applications_with_route_by_service(warnings: list[str]) -> None:
     others = (
         Application("a", (deployment(),)),
         Application("b", (deployment("D", "", "other.Service"),)),
@@ -225,6 +225,6 @@ def test_a_service_of_two_applications_is_warned_of_while_it_decides_the_route(w
     assert warnings == []
     check(others=others, route_by_service=True)
     assert warnings == [
-        f"application 'app' serves {SERVICE}, and so does 'a', 'c': calls of it without `application` metadata end"
-        " NOT_FOUND, although route_by_service is on → let clients name the application"
+        f"application 'app' serves {SERVICE}, and so does 'a', 'c': calls of it without `application` metadata end with"
+        " NOT_FOUND, although route_by_service is on → clients must name the application"
     ]

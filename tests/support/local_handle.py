@@ -1,4 +1,4 @@
-"""What stands for Ray Serve's handle in these tests: it runs the called method as a task, behind pickle."""
+"""Fake of Ray Serve's handle: runs the called method as a task, with pickled arguments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LocalHandle:
 class Response:
     def __init__(self, answer: Any) -> None:
         self.is_cancelled = False
-        # As in another process: the caller's context variables are not there.
+        # As in another process: without the caller's context variables.
         self.task = contextvars.Context().run(asyncio.get_running_loop().create_task, answer)
 
     def __await__(self) -> Any:

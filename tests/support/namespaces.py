@@ -1,4 +1,4 @@
-"""Machines made of network namespaces: each with an address of its own, joined by a bridge. Needs CAP_NET_ADMIN."""
+"""Network namespaces that act as machines, each with its own address, on one bridge. Needs CAP_NET_ADMIN."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def machines(count: int) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Make namespaces, and remove them at the end.
+    """Create network namespaces, and remove them at the end.
 
-    Yields:
-        The address of this machine on the bridge, and for each namespace its name and address.
+        Yields:
+            The address of this machine on the bridge, and for each namespace its name and address.
 
-    Raises:
-        OSError: This process may not, or there is no `ip` command.
+        Raises:
+    OSError: This process has no permission, or the `ip` command is missing.
     """
     name = f"sdk{os.getpid() % 100_000}"
     subnet = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"

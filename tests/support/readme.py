@@ -1,4 +1,4 @@
-"""The commands in the examples' READMEs, and what they say that these print."""
+"""The commands in the examples' READMEs, with the output that the READMEs show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2] / "examples"
-#: The folders of the examples. The guide has tests of its own: it came before the others, and is run by `make demo`.
+#: The folders of the examples. The guide has separate tests, and `make demo` runs it.
 EXAMPLES = tuple(sorted(folder for folder in ROOT.iterdir() if (folder / "README.md").exists()))
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""What the tests of the test server serve."""
+"""Applications for the tests of the test server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Greeter(Plain):
 
     async def Tell(self, request: Text) -> Text:
         if request.text == "fail":
-            raise ValueError("told to fail")
+            raise ValueError("asked to fail")
         context, replica = current_context(), serve.get_replica_context()
         facts = [context.request_id(), serve.get_multiplexed_model_id(), replica.app_name, replica.deployment]
         return Text(text=" ".join(map(str, facts)))
@@ -60,7 +60,7 @@ class Greeter(Plain):
 
 @grpc_deployment
 class SyncGreeter(GreeterBase):
-    """All of it in threads."""
+    """Sync handlers, which run in threads."""
 
     def SayHello(self, request: Text) -> Text:
         return Text(text=f"{threading.current_thread().name.rpartition('_')[0]} {request.text}")
@@ -88,7 +88,7 @@ class Doubler(DoublerBase):
 
 @grpc_deployment(user_config={"greeting": "configured"}, max_ongoing_requests=7)
 class Hooked(Plain):
-    """Writes down which of its hooks are called."""
+    """Records the calls of its hooks."""
 
     async def __init__(self, seen: list[str]) -> None:  # type: ignore[misc]  # Serve awaits it
         await asyncio.sleep(0)
@@ -121,7 +121,7 @@ class Stuck(Plain):
 
 @serve.deployment(max_ongoing_requests=2, max_queued_requests=1)
 class Worker:
-    """Plain Serve, behind a handle."""
+    """A plain Ray Serve deployment, behind a handle."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -174,7 +174,7 @@ class Worker:
 
 @serve.deployment
 class Relay:
-    """Passes calls on: a handle behind a handle."""
+    """Forwards calls through a second handle."""
 
     def __init__(self, worker: DeploymentHandle[Any]) -> None:
         self.worker = worker
@@ -185,7 +185,7 @@ class Relay:
 
 @grpc_deployment
 class Composed(Plain):
-    """Runs what the request names, with a worker's handle."""
+    """Runs the method that the request names, with a worker's handle."""
 
     def __init__(self, worker: DeploymentHandle[Any], relay: DeploymentHandle[Any] | None = None) -> None:
         self.worker, self.relay = worker, relay

@@ -1,4 +1,4 @@
-"""Clients that are used wrongly say so, before anything is sent."""
+"""Wrong uses of clients raise an error before anything is sent."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_a_wrong_request(server: sdk.testing.Server, call: Callable[[Any],
             await call(client)
 
 
-def test_a_stream_of_requests_that_fails_is_what_the_caller_gets(server: sdk.testing.Server) -> None:
+def test_the_caller_gets_the_error_of_its_request_stream(server: sdk.testing.Server) -> None:
     client = server.client(GreeterSyncClient)
     wrong: Any = client
     with pytest.raises(TypeError, match=r"Sum takes an iterable of harness\.Number, not a harness\.Number"):
@@ -68,7 +68,7 @@ def test_a_stream_of_requests_that_fails_is_what_the_caller_gets(server: sdk.tes
         wrong.Sum([Number(), Text()])
     with pytest.raises(LookupError, match="no more"):
         client.Sum.with_call(failing())
-    # The error of a call is one, although its stream has failed before.
+    # The call has this error, although its request stream failed before.
     with pytest.raises(grpc.RpcError) as caught:
         list(wrong.Chat([Number()]))
     assert caught.value.code() is grpc.StatusCode.UNKNOWN
@@ -83,12 +83,12 @@ async def test_why_a_stream_of_requests_was_cancelled_is_logged(
             with pytest.raises(asyncio.CancelledError):
                 await client.Sum(requests())
             wrong: Any = client
-            with pytest.raises(TypeError, match="Sum takes an iterable or an async one of harness"):
+            with pytest.raises(TypeError, match="Sum takes an iterable or an async iterable of harness"):
                 wrong.Sum(7)
 
     await main()
     (record,) = [each for each in caplog.records if each.name == "sdk.client"]
-    assert record.getMessage() == "/harness.Greeter/Sum is cancelled: the iterator of its requests failed"
+    assert record.getMessage() == "/harness.Greeter/Sum is cancelled: the iterator of its requests raised"
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], LookupError)
 
@@ -102,13 +102,13 @@ async def test_a_wrong_request_is_not_written(server: sdk.testing.Server, method
         await call.write(right)
         with pytest.raises(TypeError, match=rf"{method} takes a harness\.\w+, not a harness\.\w+"):
             await call.write(wrong)
-        await call.write(right)  # the call goes on
+        await call.write(right)  # the call continues
         await call.done_writing()
         answer = (await call).number if method == "Sum" else [each.text async for each in call]
         assert answer in (14, ["7", "7"])
 
 
-def test_a_message_of_the_same_name_is_no_other(server: sdk.testing.Server) -> None:
+def test_a_message_of_the_same_name_is_accepted(server: sdk.testing.Server) -> None:
     from google.protobuf import descriptor_pool, message_factory
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
@@ -123,7 +123,7 @@ def test_a_message_of_the_same_name_is_no_other(server: sdk.testing.Server) -> N
 
 def test_an_async_client_belongs_to_one_loop(server: sdk.testing.Server) -> None:
     client = server.client(GreeterClient)
-    with pytest.raises(RuntimeError, match=r"^GreeterClient is used outside of an event loop: call it in a coroutine"):
+    with pytest.raises(RuntimeError, match=r"^GreeterClient is used outside an event loop: call it in a coroutine"):
         client.SayHello(Text())
 
     async def call() -> None:
@@ -131,7 +131,7 @@ def test_an_async_client_belongs_to_one_loop(server: sdk.testing.Server) -> None
 
     async def use_and_close() -> None:
         await call()
-        with pytest.raises(RuntimeError, match=r"^GreeterClient belongs to another event loop: make one in each loop"):
+        with pytest.raises(RuntimeError, match=r"^GreeterClient belongs to another event loop: create one"):
             await asyncio.to_thread(asyncio.run, call())
         await client.close()
 
@@ -158,14 +158,14 @@ print(used.SayHello(Text(text="parent")).text)
 """
 
 
-def test_a_client_of_before_a_fork(server: sdk.testing.Server) -> None:
+def test_a_client_from_before_a_fork(server: sdk.testing.Server) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, "-c", FORK.format(target=server.target)], env=environment, capture_output=True, text=True
     )
     assert done.stdout.splitlines() == [
-        "GreeterSyncClient was in use when this process was forked, and gRPC is no good afterwards: start processes by "
-        "spawning, or before the first call",
+        "GreeterSyncClient was in use when this process was forked, and gRPC does not work after a fork: spawn "
+        "processes, or fork them before the first call",
         "hello parent",
     ]
 

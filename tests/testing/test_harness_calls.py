@@ -1,4 +1,4 @@
-"""Calls to a test server: every kind, through a real Envoy, with the answers of a proxy."""
+"""Calls to a test server: all cardinalities, through a real Envoy, and the answers of a proxy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_all_four_kinds_async() -> None:
 
 
 def test_one_loop_after_another(caplog: pytest.LogCaptureFixture) -> None:
-    """Each test of pytest-asyncio has a loop of its own, beside that of the server."""
+    """Each test of pytest-asyncio has a new event loop, separate from the server's."""
 
     async def main() -> None:
         async with sdk.testing.serve(Greeter.bind()) as server, server.client(GreeterClient) as client:
@@ -81,7 +81,7 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def test_what_a_handler_knows(serving: Callable[..., Any]) -> None:
+def test_the_context_of_a_handler(serving: Callable[..., Any]) -> None:
     server = serving(Greeter.options(name="Renamed").bind())
     reply, call = server.client(GreeterSyncClient, model_id="m1").Tell.with_call(Text(), request_id="r1")
     assert reply.text == "r1 m1 default Renamed"
@@ -93,7 +93,7 @@ def test_a_traceback_begins_in_the_handler(serving: Callable[..., Any]) -> None:
         serving(Greeter.bind()).client(GreeterSyncClient).Tell(Text(text="fail"))
     details = caught.value.details().splitlines()
     assert "harness_apps.py" in details[1]
-    assert details[-1] == "ValueError: told to fail"
+    assert details[-1] == "ValueError: asked to fail"
 
 
 def test_several_applications(serving: Callable[..., Any]) -> None:
@@ -144,7 +144,7 @@ def test_options_of_the_ingress(serving: Callable[..., Any]) -> None:
     client = server.client(GreeterSyncClient)
     with pytest.raises(grpc.RpcError) as caught:
         client.Tell(Text(text="fail"))
-    assert caught.value.details() == "ValueError: told to fail"
+    assert caught.value.details() == "ValueError: asked to fail"
 
     ended = threading.Event()
 
@@ -177,7 +177,7 @@ def test_tls_with_a_certificate_made_for_the_test(serving: Callable[..., Any]) -
     with pytest.raises(grpc.RpcError):
         server.client(GreeterSyncClient, credentials=None).SayHello(Text(), timeout=5)
     options = GrpcOptions(tls_certificate="/a", tls_private_key="/b")
-    with pytest.raises(OptionsError, match="makes a certificate with tls=True"):
+    with pytest.raises(OptionsError, match="creates a certificate with tls=True"):
         sdk.testing.serve(Greeter.bind(), tls=True, options=options)
 
 
@@ -194,7 +194,7 @@ def test_the_servers_own_certificate_is_trusted_by_its_clients(serving: Callable
     assert certificate
 
 
-def test_looking_inside(serving: Callable[..., Any]) -> None:
+def test_instance_returns_the_running_object(serving: Callable[..., Any]) -> None:
     server = serving(Greeter.bind("hi"))
     greeter = server.instance(Greeter)
     assert type(greeter) is Greeter
@@ -203,7 +203,7 @@ def test_looking_inside(serving: Callable[..., Any]) -> None:
     assert greeter.greeted == ["you"]
 
 
-async def test_a_client_that_goes_cancels_the_handler() -> None:
+async def test_a_client_that_cancels_cancels_the_handler() -> None:
     cancelled = asyncio.Event()
 
     @sdk.grpc_deployment
@@ -230,12 +230,12 @@ async def test_a_client_that_goes_cancels_the_handler() -> None:
         ("text", "Application 'default' is str, not an application"),
     ],
 )
-def test_what_is_no_application_is_refused(given: Any, message: str) -> None:
+def test_other_objects_are_not_applications(given: Any, message: str) -> None:
     with pytest.raises(ApplicationError, match=message), sdk.testing.serve(given):
         pass
 
 
-def test_no_application_is_refused() -> None:
+def test_serve_needs_an_application() -> None:
     with pytest.raises(ApplicationError, match="takes one application, or several by name"):
         sdk.testing.serve()
     with pytest.raises(ApplicationError, match="takes one application, or several by name"):
@@ -245,11 +245,11 @@ def test_no_application_is_refused() -> None:
 @pytest.mark.parametrize(
     ("applications", "named", "said"),
     [
-        ([{3: None}], {}, "and 3 is no name"),
-        ([{"": None}], {}, "and '' is no name"),
-        ([Greeter], {"default": Doubler}, "and two are called 'default'"),
+        ([{3: None}], {}, "but 3 is not a name"),
+        ([{"": None}], {}, "but '' is not a name"),
+        ([Greeter], {"default": Doubler}, "but two are named 'default'"),
     ],
 )
-def test_applications_without_a_name_of_their_own(applications: list[Any], named: dict[str, Any], said: str) -> None:
-    with pytest.raises(ApplicationError, match=f"each application needs a name of its own, {said}$"):
+def test_applications_without_a_unique_name(applications: list[Any], named: dict[str, Any], said: str) -> None:
+    with pytest.raises(ApplicationError, match=f"each application needs a unique name, {said}$"):
         sdk.testing.serve(*applications, **named)

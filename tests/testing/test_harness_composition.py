@@ -1,4 +1,4 @@
-"""Several deployments in one process: handles, and what Ray Serve offers around a request."""
+"""Several deployments in one process: handles, and Ray Serve's features for requests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_handles_behave_as_on_a_cluster(client: GreeterSyncClient, asked: str, a
     assert client.SayHello(Text(text=asked), request_id="r1").text == answer
 
 
-def test_waiting_for_a_handle_on_the_loop_is_refused(client: GreeterSyncClient) -> None:
+def test_blocking_on_a_handle_on_the_event_loop_is_an_error(client: GreeterSyncClient) -> None:
     assert client.SayHello(Text(text="blocks")).text.startswith("Sync methods should not be called from within an")
 
 
@@ -79,7 +79,7 @@ def test_errors_of_handles(client: GreeterSyncClient, asked: str, code: grpc.Sta
 
 
 @pytest.mark.parametrize("asked", ["wait", "relayed"])
-def test_a_call_that_ends_takes_those_of_its_handles_with_it(
+def test_the_end_of_a_call_cancels_its_calls_through_handles(
     server: sdk.testing.Server, client: GreeterSyncClient, asked: str
 ) -> None:
     worker: Any = server.instance(Worker.func_or_class)
@@ -89,7 +89,7 @@ def test_a_call_that_ends_takes_those_of_its_handles_with_it(
             client.SayHello(Text(text=asked), timeout=timeout)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         if worker.events:
-            break  # else the deadline passed on the way to the worker: this machine needs longer
+            break  # else the deadline passed before the call reached the worker: this machine needs longer
     ends = time.monotonic() + 30
     while worker.events != ["waits", "cancelled"]:
         assert time.monotonic() < ends, worker.events
@@ -127,7 +127,7 @@ def test_an_application_without_grpc_is_reached_by_its_handle(serving: Callable[
     assert server.handle("worker").remote("it").result(timeout_s=10) == "called it"
 
 
-def test_a_deployment_that_two_others_have_runs_once(serving: Callable[..., Any]) -> None:
+def test_a_deployment_that_two_others_share_runs_once(serving: Callable[..., Any]) -> None:
     worker = handle(Worker.bind())
     server = serving(Composed.bind(worker, handle(Relay.bind(worker))))
     assert server.instance(Worker.func_or_class)  # one, else it would raise
@@ -141,10 +141,10 @@ def test_batches() -> None:
             assert server.instance(Models).batches == [4]
 
     asyncio.run(main())
-    asyncio.run(main())  # a second time: nothing of it belongs to the first server's loop
+    asyncio.run(main())  # a second time: nothing may belong to the first server's loop
 
 
-async def test_replicas_of_one_class_gather_their_own_batches() -> None:
+async def test_replicas_of_one_class_have_separate_batches() -> None:
     async with sdk.testing.serve(a=Models.bind(), b=Models.bind()) as server:
         async with server.client(GreeterClient, application="a") as client:
             calls = [client.SayHello(Text(text="1"), application="ab"[number % 2]) for number in range(8)]
@@ -152,7 +152,7 @@ async def test_replicas_of_one_class_gather_their_own_batches() -> None:
         assert [server.instance(Models, application=name).batches for name in ("a", "b")] == [[4], [4]]
 
 
-async def test_the_size_of_batches_may_be_set() -> None:
+async def test_the_batch_size_can_be_set() -> None:
     async with sdk.testing.serve(Models.bind()) as server, server.client(GreeterClient) as client:
         models = server.instance(Models)
         models.double.set_max_batch_size(2)
@@ -162,7 +162,7 @@ async def test_the_size_of_batches_may_be_set() -> None:
         assert models.batches == [2, 2, 4]
 
 
-def test_what_drops_a_batch_later_makes_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_garbage_collection_of_a_batch_queue_creates_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with sdk.testing.serve(Models.bind()) as server, server.client(GreeterClient) as client:
             await asyncio.gather(*(client.SayHello(Text(text="1")) for _ in range(4)))
@@ -189,8 +189,8 @@ def test_each_deployment_has_its_own_replica_context(serving: Callable[..., Any]
     server = serving(a=Greeter.options(name="One").bind(), b=Greeter.options(name="Two").bind())
     clients = {name: server.client(GreeterSyncClient, application=name) for name in ("a", "b")}
     with ThreadPoolExecutor(4) as threads:
-        told = list(threads.map(lambda i: clients["ab"[i % 2]].Tell(Text(), request_id="r").text, range(20)))
-    assert told == ["r  a One", "r  b Two"] * 10
+        answers = list(threads.map(lambda i: clients["ab"[i % 2]].Tell(Text(), request_id="r").text, range(20)))
+    assert answers == ["r  a One", "r  b Two"] * 10
     with pytest.raises(RayServeException):
         serve.get_replica_context()
 

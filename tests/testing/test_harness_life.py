@@ -1,4 +1,4 @@
-"""A test server's life: hooks are called as Ray Serve calls them, and nothing is left at the end, whatever the end."""
+"""Start and stop of a test server: it calls hooks as Ray Serve does, and leaves nothing behind, however it ends."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def children() -> set[int]:
     return {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
 
 
-def ours() -> set[threading.Thread]:
+def own_threads() -> set[threading.Thread]:
     # grpc's own poller stays with the process, as it does for every user of grpc.aio.
     return {thread for thread in threading.enumerate() if "_poll_wrapper" not in thread.name}
 
 
 @pytest.fixture
 def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with tempfile.TemporaryDirectory(prefix="left-") as folder:  # not where other processes have theirs
+    with tempfile.TemporaryDirectory(prefix="left-") as folder:  # other processes don't use this folder
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield from _nothing_left()
 
@@ -65,7 +65,7 @@ def _nothing_left() -> Iterator[None]:
     def new() -> list[Any]:
         return [sorted(map(str, now() - before)) for now, before in zip(kinds, known, strict=True)]
 
-    kinds: tuple[Callable[[], set[Any]], ...] = (folders, children, ours)
+    kinds: tuple[Callable[[], set[Any]], ...] = (folders, children, own_threads)
     known = [kind() for kind in kinds]
     serves_own = serve.context._get_internal_replica_context
     yield
@@ -74,7 +74,7 @@ def _nothing_left() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_the_end_of_the_block_ends_everything() -> None:
+def test_the_end_of_the_block_stops_everything() -> None:
     was_connected = ray.is_initialized()
     with sdk.testing.serve(Greeter.bind()) as server:
         server.client(GreeterSyncClient).SayHello(Text())
@@ -83,13 +83,13 @@ def test_the_end_of_the_block_ends_everything() -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_a_test_that_fails_ends_everything() -> None:
+def test_a_failing_test_stops_everything() -> None:
     with pytest.raises(ZeroDivisionError), sdk.testing.serve(Greeter.bind()):
         raise ZeroDivisionError
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_what_a_constructor_raises_is_raised_in_the_test() -> None:
+def test_an_exception_of_a_constructor_is_raised_in_the_test() -> None:
     with (
         pytest.raises(LookupError, match=r"^'no model'$|^no model$") as caught,
         sdk.testing.serve(Greeter.bind(), other=Broken.bind(LookupError("no model"))),
@@ -99,7 +99,7 @@ def test_what_a_constructor_raises_is_raised_in_the_test() -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_an_interrupt_while_a_constructor_waits_ends_everything() -> None:
+def test_an_interrupt_while_a_constructor_waits_stops_everything() -> None:
     def interrupt() -> None:
         STUCK.wait(10)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -112,7 +112,7 @@ def test_an_interrupt_while_a_constructor_waits_ends_everything() -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-async def test_a_cancelled_start_ends_everything() -> None:
+async def test_a_cancelled_start_stops_everything() -> None:
     async def start() -> None:
         async with sdk.testing.serve(Greeter.bind()):
             raise AssertionError("it was to be cancelled")
@@ -125,7 +125,7 @@ async def test_a_cancelled_start_ends_everything() -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_servers_end_in_any_order() -> None:
+def test_servers_stop_in_any_order() -> None:
     first, second = sdk.testing.serve(Greeter.bind("first")), sdk.testing.serve(Greeter.bind("second"))
     with first:
         client = second.__enter__().client(GreeterSyncClient)
@@ -154,7 +154,7 @@ def test_hooks_are_called_in_ray_serves_order() -> None:
     assert seen == ["constructed", "configured", "healthy", "deleted"]
 
 
-def test_a_user_config_without_reconfigure_is_refused() -> None:
+def test_a_user_config_needs_reconfigure() -> None:
     with (
         pytest.raises(OptionsError, match="Greeter: there is a user_config, and the class has no method `reconfigure`"),
         sdk.testing.serve(Greeter.options(user_config={"a": 1}).bind()),
@@ -200,7 +200,7 @@ def _kill_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import harness_pb2
 
     paths = [str(ROOT), str(Path(str(harness_pb2.__file__)).parent)]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # what a killed process leaves goes with this test
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # removed with this test
     with subprocess.Popen(
         [sys.executable, str(tmp_path / "program.py"), *paths], stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -210,7 +210,7 @@ def _kill_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (folder,) = tmp_path.glob("sdk-testing-*")
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         with sdk.testing.serve(Greeter.bind()):
-            assert folder.exists(), "it belongs to a process that lives"
+            assert folder.exists(), "it belongs to a live process"
         process.kill()
     assert until(lambda: not is_alive(pid))
     assert folder.exists()

@@ -1,4 +1,4 @@
-"""Faults on purpose, and what clients make of them."""
+"""Injected faults, and the retries of clients."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_status_with_details(server: sdk.testing.Server, client: GreeterSyncCl
     assert error_details(caught.value) == [wait]
     assert dict(caught.value.trailing_metadata())["k"] == "v"
     assert len(server.instance(Greeter).greeted) == greeted  # the handler did not run
-    assert client.SayHello(Text(text="a")).text == "hello a"  # the block is over, and so is the fault
+    assert client.SayHello(Text(text="a")).text == "hello a"  # the end of the block clears the fault
 
 
 def test_latency(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
@@ -109,7 +109,7 @@ def test_a_number_and_a_share_of_the_calls(server: sdk.testing.Server, client: G
 
 
 @pytest.mark.parametrize("application", ["default", "threads"])
-def test_an_error_amid_a_stream(server: sdk.testing.Server, client: GreeterSyncClient, application: str) -> None:
+def test_an_error_during_a_stream(server: sdk.testing.Server, client: GreeterSyncClient, application: str) -> None:
     with server.inject(status=UNAVAILABLE, after_messages=2):
         for stream in (
             client.Count(Number(number=5), application=application),
@@ -125,7 +125,7 @@ def test_an_error_after_a_handler_of_one_answer(server: sdk.testing.Server, clie
     assert server.instance(Greeter).greeted[-1] == "ran"
 
 
-async def test_idempotent_methods_are_called_again(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
+async def test_idempotent_methods_are_retried(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
     with server.inject(status=UNAVAILABLE, times=2) as fault:
         assert client.Tell(Text(), request_id="r").text == "r  default Greeter"
     assert fault.hits == 2
@@ -142,13 +142,13 @@ async def test_idempotent_methods_are_called_again(server: sdk.testing.Server, c
     assert fault.hits == 2
 
 
-def test_four_attempts_are_all(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
+def test_at_most_four_attempts(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
     with server.inject(status=UNAVAILABLE) as fault:
         assert code_of(lambda: client.Tell(Text())) is UNAVAILABLE
     assert fault.hits == 4
 
 
-def test_other_methods_and_other_codes_are_not_repeated(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
+def test_other_methods_and_other_codes_are_not_retried(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
     with server.inject(status=UNAVAILABLE) as fault:
         assert code_of(lambda: client.SayHello(Text())) is UNAVAILABLE
     assert fault.hits == 1
@@ -157,7 +157,7 @@ def test_other_methods_and_other_codes_are_not_repeated(server: sdk.testing.Serv
     assert fault.hits == 1
 
 
-def test_an_answer_that_has_begun_is_not_repeated(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
+def test_a_response_that_has_begun_is_not_retried(server: sdk.testing.Server, client: GreeterSyncClient) -> None:
     with server.inject(status=UNAVAILABLE, after_messages=1) as fault:
         assert code_of(lambda: list(client.Count(Number(number=3)))) is UNAVAILABLE
     assert fault.hits == 1
@@ -171,7 +171,7 @@ def test_an_answer_that_has_begun_is_not_repeated(server: sdk.testing.Server, cl
         (RetryPolicy(attempts=3, first_backoff_s=0.01, codes=(ABORTED, UNAVAILABLE), methods="all"), 3),
     ],
 )
-def test_a_clients_own_policy(server: sdk.testing.Server, retry: RetryPolicy | None, hits: int) -> None:
+def test_a_retry_policy_of_the_client(server: sdk.testing.Server, retry: RetryPolicy | None, hits: int) -> None:
     client = server.client(GreeterSyncClient, application="default", retry=retry)
     with server.inject(status=UNAVAILABLE) as fault:
         assert code_of(lambda: client.SayHello(Text())) is UNAVAILABLE

@@ -1,4 +1,4 @@
-"""The fixture of the pytest plugin, in runs of pytest of their own."""
+"""The fixture of the pytest plugin, each test in a separate run of pytest."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run(folder: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
     # pytest-asyncio warns that it is not configured.
     command = [sys.executable, "-m", "pytest", "-p", "sdk.pytest_plugin", "-p", "no:asyncio", "-W", "error", *arguments]
-    # Ray's own warnings, which pyproject.toml leaves out here.
+    # Ray's own warnings; pyproject.toml ignores them in this suite.
     command += ["-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning", "-W", "ignore::ResourceWarning"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The tests in docs/testing.md run as they stand there."""
+"""The tests in docs/guides/testing.md run exactly as printed there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from codegen.sync import Options, update
 
-DOCS = Path(__file__).parents[2] / "docs" / "testing.md"
+DOCS = Path(__file__).parents[2] / "docs" / "guides" / "testing.md"
 PROTO = """syntax = "proto3";
 package greet;
 message HelloRequest { string name = 1; }

@@ -1,5 +1,5 @@
 # mypy: enable-error-code="deprecated"
-"""What type checkers must refuse. `# expect: <mypy's code> <pyright's rule>` stands on each such line; `-` for none.
+"""Code with type errors. Each has a comment `# expect: <mypy's code> <pyright's rule>`, with `-` for no error.
 
 Pyright does not compare the parameters of an override with a base method that takes `*args: Any, **kwargs: Any`.
 The check at decoration does.

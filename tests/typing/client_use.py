@@ -1,5 +1,5 @@
 # mypy: enable-error-code="deprecated"
-"""Clients, stubs, their errors and the test server, as type checkers see them. It is checked, never run."""
+"""Types of clients, stubs, their errors and the test server. This file is checked, never run."""
 
 from __future__ import annotations
 

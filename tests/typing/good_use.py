@@ -1,5 +1,5 @@
 # mypy: enable-error-code="deprecated"
-"""Everything here must be accepted by `mypy --strict` and by pyright. It is checked, never run."""
+"""Code without type errors for `mypy --strict` and pyright. It is checked, never run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from user_defined_protos_sdk import (
 )
 
 import sdk
-from sdk._protos.reflection_client import Reflection
+from sdk._protos.reflection_client import ReflectionClient
 from sdk.context import ServicerContext
 from sdk.deployment import grpc_deployment
 from sdk.errors import Change, RpcError
@@ -175,7 +175,7 @@ def updates() -> tuple[Change, ...]:
 
 
 def reflected(channel: grpc.Channel) -> list[str]:
-    reflection = Reflection(channel, [("application", "labels")], timeout=3)
+    reflection = ReflectionClient(channel, [("application", "labels")], timeout=3)
     files = reflection.file_descriptor_set(reflection.services())
     return [file.name for file in files.file]
 

@@ -1,4 +1,4 @@
-"""Runs mypy --strict and pyright once each over the files beside this one, against freshly generated code."""
+"""Runs mypy --strict and pyright over the `*_use.py` files of this folder, with newly generated code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def expected(column: int) -> Findings:
 def test_mypy_finds_what_is_expected_and_nothing_else(generated: Path) -> None:
     done = mypy(FILES, [generated, REPO], "--output=json")
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    # mypy-protobuf's stubs themselves use what they mark as deprecated.
+    # The stubs of mypy-protobuf use names that they mark as deprecated.
     rows = [row for line in done.stdout.splitlines() if not (row := json.loads(line))["file"].endswith("_pb2_grpc.pyi")]
     found = {(Path(row["file"]).name, row["line"], row["code"]) for row in rows if row["severity"] == "error"}
     assert found == expected(1), done.stdout
@@ -52,7 +52,7 @@ def test_mypy_finds_what_is_expected_and_nothing_else(generated: Path) -> None:
 
 def test_pyright_finds_what_is_expected_and_nothing_else(generated: Path, tmp_path: Path) -> None:
     config = {
-        "include": [os.path.relpath(file, tmp_path) for file in FILES],  # pyright takes no absolute path here
+        "include": [os.path.relpath(file, tmp_path) for file in FILES],  # pyright ignores absolute paths here
         "extraPaths": [str(generated), str(REPO)],
         "pythonVersion": "3.11",
         "typeCheckingMode": "standard",

@@ -166,7 +166,7 @@ async def test_a_code_may_be_given_as_a_number(code: Any) -> None:
 async def test_there_is_no_other_code(code: Any) -> None:
     async def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
         for method in (grpc_context.set_code, grpc_context.abort):
-            with pytest.raises(ValueError, match=r"no gRPC status code .*; give a member of grpc\.StatusCode"):
+            with pytest.raises(ValueError, match=r"unknown gRPC status code .*; use a member of grpc\.StatusCode"):
                 method(code)
         return OK
 

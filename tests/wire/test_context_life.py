@@ -256,5 +256,5 @@ async def test_the_argument_and_the_current_context_are_the_same() -> None:
 
 
 def test_there_is_no_current_context_outside_a_call() -> None:
-    with pytest.raises(RuntimeError, match="no gRPC call runs here"):
+    with pytest.raises(RuntimeError, match="no current gRPC call"):
         current_context()

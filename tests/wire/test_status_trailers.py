@@ -215,7 +215,7 @@ def test_find() -> None:
     ("make", "kind", "says"),
     [
         (lambda: RpcError(3), TypeError, "needs a member of grpc.StatusCode, not 3"),  # type: ignore[arg-type]
-        (lambda: RpcError(grpc.StatusCode.OK), ValueError, "cannot carry the code OK"),
+        (lambda: RpcError(grpc.StatusCode.OK), ValueError, "can't have the code OK"),
         (lambda: RpcError(INVALID, errors=["text"]), TypeError, "protobuf messages, .* not 'text'"),  # type: ignore[list-item]
         (lambda: RpcError(INVALID, errors=[BadRequest]), TypeError, "protobuf messages"),
         (

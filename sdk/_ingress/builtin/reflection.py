@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.reflection import aio as implementation
 
 from sdk._gen import serve_api_pb2
 from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value
-from sdk._protos.descriptors import gather
+from sdk._protos.descriptors import with_imports
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
@@ -39,7 +39,7 @@ def serialize_descriptors(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
     Returns:
         The SHA-256 digest in hexadecimal, and the serialized set.
     """
-    data = gather(files).SerializeToString(deterministic=True)
+    data = with_imports(files).SerializeToString(deterministic=True)
     return hashlib.sha256(data).hexdigest(), data
 
 

@@ -180,7 +180,7 @@ class Supervisor:
                 key.data()
             if self._idle_deadline.at is not None and time.monotonic() >= self._idle_deadline.at:
                 self._end(f"no proxy actor has come for {self._config.idle_timeout_s:g} s")
-        # When Ray's node has ended, nothing is left that Envoy could finish calls for: kill it at once.
+        # When Ray's node has ended, its replicas have too, and no call can finish: kill Envoy at once.
         self._stop_envoy(0.0 if self._reason == _NODE_ENDED else _STOP_TIMEOUT_S)
         if self._reason != _SIGTERM or not self._actors:  # an actor that did not send stop still needs its sockets
             shutil.rmtree(self._folder, ignore_errors=True)

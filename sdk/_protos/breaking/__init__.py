@@ -1,1 +1,1 @@
-"""Changes of a proto that break the clients of the previous version."""
+"""Detection of changes to a proto that break clients of the previous version."""

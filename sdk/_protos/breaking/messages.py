@@ -1,7 +1,7 @@
-"""What changed in messages and enums, for those who wrote or read the old version of them.
+"""Comparison of two versions of messages, and of the enums in them, for peers that use the old one.
 
-On the wire a field is its number and a way to write its value; names are not there. So numbers are compared, and names
-serve to tell a field that has moved to another number.
+On the wire a field is its number and its encoded value, without a name. So fields are compared by number; names are
+used to detect a field that was moved to another number.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from sdk._protos.breaking import reserved
 from sdk._protos.breaking.enums import check_enum
 from sdk._protos.wire_format import (
-    Reading,
-    Verdict,
+    Comparison,
+    Compatibility,
+    compare_labels,
+    compare_types,
+    format_type,
     is_repeated,
     is_required,
     map_entry,
-    reads_label,
-    reads_type,
-    spell,
 )
 from sdk.errors import Change
 
@@ -29,54 +29,55 @@ if TYPE_CHECKING:
 
     from sdk._protos.descriptors import Descriptors
 
-#: What to do about a type of another name that is the same on the wire.
-KEEP_NAME = "keep the name: clients that generate their code anew must be rewritten"
+#: Remedy for a renamed type that is the same on the wire.
+KEEP_NAME = "keep the name: clients that regenerate their code must be changed"
 
 Flow = Literal["requests", "responses"]
 _WHERE: dict[Flow, str] = {"requests": "in what clients send", "responses": "in what clients receive"}
 
 
 @dataclass(slots=True)
-class _Pair:
-    """The two versions of one message or enum, and the directions in which it travels."""
+class _Versions:
+    """The two versions of one message or enum, and the directions in which it is sent."""
 
     old: Any
     new: Any
     flows: set[Flow] = field(default_factory=set)
 
 
-class Messages:
-    """Compares messages, and all that can be reached from them.
+class MessageComparison:
+    """Compares messages, and all messages and enums in their fields.
 
     Args:
-        new: The files of the new version, for places.
-        json: Also report what only clients notice that speak JSON.
+        new: The files of the new version, for locations.
+        json: Also report changes that affect only clients that use JSON.
     """
 
     def __init__(self, new: Descriptors, json: bool) -> None:
         self._new, self._json = new, json
-        self._pairs: dict[tuple[str, str], _Pair] = {}
-        self._enums: dict[tuple[str, str], _Pair] = {}
-        # Whether one type stands for another: why not, or "". While that is found out it is taken to do.
+        self._pairs: dict[tuple[str, str], _Versions] = {}
+        self._enums: dict[tuple[str, str], _Versions] = {}
+        # Why one type is not a compatible replacement of another, or "". While a pair is compared, it counts as
+        # compatible, which ends the recursion of recursive types.
         self._replacements: dict[tuple[str, str, Flow], str] = {}
 
-    def travel(self, old: Descriptor, new: Descriptor, flow: Flow, retyped: Callable[[str], None]) -> None:
-        """Note that a message travels in a direction.
+    def add(self, old: Descriptor, new: Descriptor, flow: Flow, retyped: Callable[[str], None]) -> None:
+        """Add a message that an RPC sends in a direction.
 
         Args:
-            old: What it was.
-            new: What it is now.
+            old: The old version.
+            new: The new version.
             flow: The direction.
-            retyped: Called when the two have different names, with why one does not stand for the other on the wire,
-                or ``""``.
+            retyped: Called if the two have different names, with the reason why they are not compatible on the wire, or
+                ``""``.
         """
         if old.full_name == new.full_name:
             self._reach(old, new, flow)
         else:
-            retyped(self._why_not(old, new, flow))
+            retyped(self._incompatibility(old, new, flow))
 
     def changes(self) -> list[Change]:
-        """Return what changed in all messages and enums that were reached."""
+        """Return the changes of all messages and enums that were added or reached."""
         found: list[Change] = []
         for pair in self._pairs.values():
             found += _MessageCheck(self, self._new, pair, self._json).run()
@@ -84,33 +85,33 @@ class Messages:
             found += check_enum(pair.old, pair.new, pair.flows, self._new, self._json)
         return found
 
-    def reads(self, writer: FieldDescriptor, reader: FieldDescriptor, flow: Flow) -> Verdict:
-        """Return how one version of a field reads what the other has written.
+    def compare_fields(self, writer: FieldDescriptor, reader: FieldDescriptor, flow: Flow) -> Comparison:
+        """Compare the version of a field that is written with the version that reads it.
 
         Args:
-            writer: The field of who writes.
-            reader: The field of who reads.
-            flow: Who that is: old clients write requests, and read responses.
+            writer: The field that is written.
+            reader: The field that reads.
+            flow: The direction: old clients write requests, and read responses.
         """
-        label = reads_label(writer, reader)
-        kind = reads_type(writer.type, reader.type)
-        if kind.reading is Reading.SAME and _type(writer) is not None and _type(reader) is not None:
+        label = compare_labels(writer, reader)
+        kind = compare_types(writer.type, reader.type)
+        if kind.compatibility is Compatibility.SAME and _type(writer) is not None and _type(reader) is not None:
             old, new = (writer, reader) if flow == "requests" else (reader, writer)
-            if why := self._why_not_types(_type(old), _type(new), flow):
-                kind = Verdict(Reading.BROKEN, why)
-        return max(kind, label, key=lambda verdict: verdict.reading)
+            if why := self._type_incompatibility(_type(old), _type(new), flow):
+                kind = Comparison(Compatibility.BROKEN, why)
+        return max(kind, label, key=lambda comparison: comparison.compatibility)
 
-    def _why_not_types(self, old: Any, new: Any, flow: Flow) -> str:
+    def _type_incompatibility(self, old: Any, new: Any, flow: Flow) -> str:
         if old.full_name == new.full_name or (_is_entry(old) and _is_entry(new)):
-            return ""  # compared by itself
-        return self._why_not(old, new, flow)
+            return ""  # compared separately
+        return self._incompatibility(old, new, flow)
 
-    def _why_not(self, old: Any, new: Any, flow: Flow) -> str:
-        """Return why one type does not stand for another of a different name, or ``""``."""
+    def _incompatibility(self, old: Any, new: Any, flow: Flow) -> str:
+        """Return the reason why a type is not compatible with one of a different name, or ``""``."""
         key = (old.full_name, new.full_name, flow)
         if key not in self._replacements:
             self._replacements[key] = ""
-            apart = Messages(self._new, json=False)
+            apart = MessageComparison(self._new, json=False)
             apart._replacements = self._replacements
             apart._reach(old, new, flow)
             errors = [change for change in apart.changes() if change.severity == "error"]
@@ -120,7 +121,7 @@ class Messages:
     def _reach(self, old: Any, new: Any, flow: Flow) -> None:
         is_message = hasattr(old, "fields")
         pairs = self._pairs if is_message else self._enums
-        pair = pairs.setdefault((old.full_name, new.full_name), _Pair(old, new))
+        pair = pairs.setdefault((old.full_name, new.full_name), _Versions(old, new))
         if flow in pair.flows:
             return
         pair.flows.add(flow)
@@ -136,7 +137,7 @@ class Messages:
 class _MessageCheck:
     """Compares the two versions of one message."""
 
-    def __init__(self, messages: Messages, new: Descriptors, pair: _Pair, json: bool) -> None:
+    def __init__(self, messages: MessageComparison, new: Descriptors, pair: _Versions, json: bool) -> None:
         self._messages, self._descriptors, self._json = messages, new, json
         self._old: Descriptor = pair.old
         self._new: Descriptor = pair.new
@@ -145,10 +146,10 @@ class _MessageCheck:
         self._changes: list[Change] = []
 
     def run(self) -> list[Change]:
-        """Return what changed."""
+        """Return the changes."""
         before, now = _fields(self._old), _fields(self._new)
         names = {each.name: each for each in self._new.fields}
-        # A number that has changed hands is one problem, that of the field that has moved.
+        # A number that another field took over is one change, reported for the field that moved.
         for number, old in before.items():
             moved = names.get(old.name)
             if moved is not None and moved.number != number:
@@ -163,68 +164,68 @@ class _MessageCheck:
                 message = "the field is new and required: the server can't read a request without it"
                 self._note("field-required", "error", new, message, "make it optional", "", new)
             if number not in before and number in kept:
-                message = "the number was reserved for a field that is gone: who still uses that one is misread"
+                message = "the number was reserved for a removed field: peers that still use that field are misread"
                 self._note("field-number-reserved", "warning", new, message, "take another number", "", new)
         freed = kept.without(reserved.of_message(self._new), now)
         if freed:
-            where = self._descriptors.place(self._new)
+            where = self._descriptors.location(self._new)
             self._changes.append(
-                reserved.removed(self._old.full_name, f"message `{self._new.name}`", "field", freed, where)
+                reserved.reservation_removed(self._old.full_name, f"message `{self._new.name}`", "field", freed, where)
             )
         self._check_oneofs(before, now)
         return self._changes
 
     def _check_field(self, old: FieldDescriptor, new: FieldDescriptor) -> None:
-        verdicts: dict[Flow, Verdict] = {}
+        comparisons: dict[Flow, Comparison] = {}
         for flow in self._flows:
             writer, reader = (old, new) if flow == "requests" else (new, old)
-            verdicts[flow] = self._messages.reads(writer, reader, flow)
-        worst = max(verdict.reading for verdict in verdicts.values())
-        if worst is not Reading.SAME:
+            comparisons[flow] = self._messages.compare_fields(writer, reader, flow)
+        worst = max(comparison.compatibility for comparison in comparisons.values())
+        if worst is not Compatibility.SAME:
             is_same_type = (old.type, _type_name(old)) == (new.type, _type_name(new))
             rule = "field-repeated" if is_same_type else "field-type"
-            message = f"`{spell(old)}` became `{spell(new)}`: {_reasons(verdicts, worst)}"
+            message = f"`{format_type(old)}` became `{format_type(new)}`: {_reasons(comparisons, worst)}"
             what = f"give the new field another number and reserve {old.number}"
-            remedy = f"keep `{spell(old)}`, or {'add another map' if _is_entry(self._old) else what}"
-            self._note(rule, "error" if worst is Reading.BROKEN else "warning", old, message, remedy, old, new)
+            remedy = f"keep `{format_type(old)}`, or {'add another map' if _is_entry(self._old) else what}"
+            self._note(rule, "error" if worst is Compatibility.BROKEN else "warning", old, message, remedy, old, new)
         elif _type_name(old) != _type_name(new) and _type(old) is not None and _type(new) is not None:
-            message = f"`{spell(old)}` became `{spell(new)}`, and the two are the same on the wire"
+            message = f"`{format_type(old)}` became `{format_type(new)}`, and the two are the same on the wire"
             self._note("field-type", "warning", old, message, KEEP_NAME, old, new)
         self._check_required(old, new)
         if old.type == new.type and is_repeated(old) == is_repeated(new) and _default(old) != _default(new):
-            message = f"the default `{_default(old)}` became `{_default(new)}`: an unset field means something else"
+            message = f"the default `{_default(old)}` became `{_default(new)}`: an unset field has another value"
             self._note("field-default", "warning", old, message, "keep the default", str(_default(old)), new)
         if self._json and old.json_name != new.json_name:
-            message = f"its name in JSON `{old.json_name}` became `{new.json_name}`"
+            message = f"its JSON name `{old.json_name}` became `{new.json_name}`"
             self._note("field-json-name", "warning", old, message, f"keep the name `{old.name}`", old.json_name, new)
 
     def _check_required(self, old: FieldDescriptor, new: FieldDescriptor) -> None:
         if is_required(new) and not is_required(old) and "requests" in self._flows:
-            message = "the field became required: the server can't read a request of a client that leaves it out"
-            self._note("field-required", "error", new, message, "leave it optional", old, new)
+            message = "the field became required: the server can't read a request without it"
+            self._note("field-required", "error", new, message, "keep it optional", old, new)
         if is_required(old) and not is_required(new) and "responses" in self._flows:
-            message = "the field is no longer required: clients can't read a response that leaves it out"
-            self._note("field-required", "error", new, message, "leave it required", old, new)
+            message = "the field is no longer required: clients can't read a response without it"
+            self._note("field-required", "error", new, message, "keep it required", old, new)
 
     def _removed(self, old: FieldDescriptor) -> None:
         if is_required(old) and "responses" in self._flows:
             message = "the required field is gone: clients can't read a response without it"
             self._note("field-required", "error", old, message, "keep the field", old, "")
         elif old.number in reserved.of_message(self._new):
-            effects = {"requests": "what clients send in it is lost", "responses": "clients find it unset"}
+            effects = {"requests": "data that clients send in it is lost", "responses": "clients see it as unset"}
             message = f"the field is gone: {', and '.join(effects[flow] for flow in self._flows)}"
             self._note("field-removed", "warning", old, message, "keep it while clients use it", old, "")
         else:
-            message = "the field is gone, and its number is free to be taken for another one, which would be misread"
+            message = "the field is gone and its number is not reserved: another field may reuse it and be misread"
             remedy = f"write `reserved {old.number};` in message `{self._new.name}`, or keep the field"
             self._note("field-removed", "error", old, message, remedy, old, "")
 
     def _moved(self, old: FieldDescriptor, new: FieldDescriptor) -> None:
-        message = f"the field has the number {new.number} now: what is sent with {old.number} is not read as it"
+        message = f"the field has number {new.number} now: {old.number}, which clients use, is not read as this field"
         self._note("field-number", "error", old, message, f"give `{old.name}` its number {old.number} again", old, new)
 
     def _check_oneofs(self, before: Mapping[int, FieldDescriptor], now: Mapping[int, FieldDescriptor]) -> None:
-        """Report fields that can be set together by one side, and of which the other keeps the last one only."""
+        """Report fields that a writer can set together, but of which a reader keeps only the last one."""
         shared = before.keys() & now.keys()
         for flow in self._flows:
             writers, readers = (before, now) if flow == "requests" else (now, before)
@@ -238,8 +239,8 @@ class _MessageCheck:
                     continue
                 listed = ", ".join(f"`{now[number].name}`" for number in numbers)
                 message = f"{listed} {'became' if flow == 'requests' else 'are no longer'} members of one oneof: "
-                message += f"of a message with several only the last is read, {_WHERE[flow]}"
-                remedy = "add new fields to a oneof, not old ones" if flow == "requests" else "leave them in the oneof"
+                message += f"if several are set, only the last one is read, {_WHERE[flow]}"
+                remedy = "add new fields to a oneof, not old ones" if flow == "requests" else "keep them in the oneof"
                 first = now[numbers[0]]
                 path = f"{self._old.full_name}.{oneof}"
                 self._note("field-oneof", "error", first, message, remedy, first, first, path=path)
@@ -256,16 +257,16 @@ class _MessageCheck:
         *,
         path: str = "",
     ) -> None:
-        place = self._descriptors.place(self._new if isinstance(new, str) else _map_of(new) or new)
-        was, now = (each if isinstance(each, str) else spell(each) for each in (old, new))
-        self._changes.append(Change(rule, severity, path or _path(about), message, remedy, was, now, place))
+        location = self._descriptors.location(self._new if isinstance(new, str) else _map_of(new) or new)
+        was, now = (each if isinstance(each, str) else format_type(each) for each in (old, new))
+        self._changes.append(Change(rule, severity, path or _path(about), message, remedy, was, now, location))
 
 
-def _reasons(verdicts: Mapping[Flow, Verdict], worst: Reading) -> str:
-    """Return what goes wrong, and in which direction where it is only one."""
-    whys = {flow: verdict.why for flow, verdict in verdicts.items() if verdict.reading is worst}
+def _reasons(comparisons: Mapping[Flow, Comparison], worst: Compatibility) -> str:
+    """Return the reason, and the direction if only one is affected."""
+    whys = {flow: comparison.reason for flow, comparison in comparisons.items() if comparison.compatibility is worst}
     (flow, why), *others = whys.items()
-    return why if others or len(verdicts) == 1 else f"{why}, {_WHERE[flow]}"
+    return why if others or len(comparisons) == 1 else f"{why}, {_WHERE[flow]}"
 
 
 def _path(about: FieldDescriptor) -> str:
@@ -276,7 +277,7 @@ def _path(about: FieldDescriptor) -> str:
 
 
 def _map_of(field: FieldDescriptor) -> FieldDescriptor | None:
-    """Return the map whose key or value a field is: nobody has written the message that it is in."""
+    """Return the map field that a key or value belongs to, or None; the entry message between them is synthetic."""
     entry: Any = field.containing_type
     if not _is_entry(entry):
         return None
@@ -289,7 +290,7 @@ def _fields(message: Descriptor) -> dict[int, FieldDescriptor]:
 
 
 def _type(field: FieldDescriptor) -> Any:
-    """Return the message or the enum that a field is of; None for a scalar."""
+    """Return the message or enum type of a field; None for a scalar."""
     return field.message_type if field.message_type is not None else field.enum_type
 
 
@@ -299,7 +300,7 @@ def _type_of(field: FieldDescriptor) -> str:
 
 
 def _type_name(field: FieldDescriptor) -> str:
-    """Return the name of a field's type as it was written; the message that a map is made of has none."""
+    """Return the full name of a field's message or enum; ``""`` for a scalar and for a map."""
     return "" if map_entry(field) is not None else _type_of(field)
 
 

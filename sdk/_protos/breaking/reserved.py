@@ -1,4 +1,7 @@
-"""Numbers that messages and enums keep for what is gone, so that nothing else is given them."""
+"""Reserved numbers of messages and enums, which protect removed fields and values from reuse.
+
+See https://protobuf.dev/programming-guides/proto3/#reserved.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,19 @@ from sdk.errors import Change
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, EnumDescriptor
 
-# What `max` stands for: the largest number of a field, and of a value (protobuf's language specification).
+# Values of `max`: the largest number of a field, and of an enum value
+# (https://protobuf.dev/reference/protobuf/proto3-spec/#reserved).
 _MAX = (536_870_911, 2_147_483_647)
 
 
-class Numbers:
-    """The numbers in some ranges.
+class NumberRanges:
+    """Set of numbers, as ranges.
 
     Args:
-        ranges: First and last number of each.
+        ranges: First and last number of each range.
 
     Example:
-        >>> 7 in Numbers([(1, 2), (5, 536870911)])
+        >>> 7 in NumberRanges([(1, 2), (5, 536870911)])
         True
     """
 
@@ -37,65 +41,65 @@ class Numbers:
         return bool(self._ranges)
 
     def __str__(self) -> str:
-        """Return them as a proto file spells them, ``"1, 4 to 7, 9 to max"``."""
-        return ", ".join(_spell(first, last) for first, last in self._ranges)
+        """Return the ranges in proto syntax, ``"1, 4 to 7, 9 to max"``."""
+        return ", ".join(_format_range(first, last) for first, last in self._ranges)
 
-    def without(self, others: Numbers, used: Iterable[int] = ()) -> Numbers:
-        """Return those that are not among others.
+    def without(self, others: NumberRanges, used: Iterable[int] = ()) -> NumberRanges:
+        """Return the numbers that are neither in other ranges nor among single numbers.
 
         Args:
-            others: More numbers.
-            used: And single ones.
+            others: The ranges.
+            used: The single numbers.
 
         Example:
-            >>> str(Numbers([(1, 9)]).without(Numbers([(3, 4)]), [9]))
+            >>> str(NumberRanges([(1, 9)]).without(NumberRanges([(3, 4)]), [9]))
             '1 to 2, 5 to 8'
         """
         left = list(self._ranges)
         for first, last in (*others._ranges, *((number, number) for number in used)):
             left = [part for each in left for part in _outside(each, first, last)]
-        return Numbers(left)
+        return NumberRanges(left)
 
 
-def of_message(message: Descriptor) -> Numbers:
+def of_message(message: Descriptor) -> NumberRanges:
     """Return the reserved numbers of a message."""
     proto = DescriptorProto()
     message.CopyToProto(proto)
-    return Numbers((each.start, each.end - 1) for each in proto.reserved_range)
+    return NumberRanges((each.start, each.end - 1) for each in proto.reserved_range)
 
 
-def of_enum(enum: EnumDescriptor) -> Numbers:
+def of_enum(enum: EnumDescriptor) -> NumberRanges:
     """Return the reserved numbers of an enum."""
     proto = EnumDescriptorProto()
     enum.CopyToProto(proto)
-    # Unlike those of messages, the ends are reserved themselves.
-    return Numbers((each.start, each.end) for each in proto.reserved_range)
+    # Unlike the ends of message ranges, the ends of enum ranges are inclusive.
+    return NumberRanges((each.start, each.end) for each in proto.reserved_range)
 
 
-def removed(full_name: str, owner: str, kind: str, freed: Numbers, place: str) -> Change:
-    """Return the change that numbers are no longer reserved, and not used either.
+def reservation_removed(full_name: str, owner: str, kind: str, freed: NumberRanges, location: str) -> Change:
+    """Return the change for numbers that are no longer reserved and not in use.
 
     Args:
         full_name: Full name of the message or the enum.
-        owner: What it is called now, with what it is.
-        kind: What has a number there: ``"field"`` or ``"value"``.
+        owner: Its kind and its new name, for the remedy, "message `Reply`".
+        kind: ``"field"`` or ``"value"``.
         freed: The numbers.
-        place: Where it is.
+        location: Location in the new version.
     """
     return Change(
         "reserved-removed",
         "warning",
         full_name,
-        f"`reserved {freed};` is gone: another {kind} may take what was kept for one that is gone, and be misread",
+        f"`reserved {freed};` is gone: another {kind} may reuse a number of a removed one and be misread",
         f"write `reserved {freed};` in {owner} again",
         f"reserved {freed};",
         "",
-        place,
+        location,
     )
 
 
 def _outside(whole: tuple[int, int], first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Yield what is left of a range without another one."""
+    """Yield the parts of a range outside another range."""
     start, end = whole
     if start <= min(end, first - 1):
         yield start, min(end, first - 1)
@@ -103,7 +107,7 @@ def _outside(whole: tuple[int, int], first: int, last: int) -> Iterator[tuple[in
         yield max(start, last + 1), end
 
 
-def _spell(first: int, last: int) -> str:
+def _format_range(first: int, last: int) -> str:
     if first == last:
         return str(first)
     return f"{first} to {'max' if last in _MAX else last}"

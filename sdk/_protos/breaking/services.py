@@ -1,8 +1,9 @@
-"""What changed between two versions of services, as clients of the old one feel it on the wire.
+"""Comparison of two versions of services, for clients of the old one, on the wire.
 
-Requests are written by old clients and read by the new server, responses the other way round. So each message is looked
-at in the directions in which it travels: what is harmless in a request may break a response. The rules for messages are
-in ``message_changes.py``.
+Old clients write requests that the new server reads; the new server writes responses that old clients read. So each
+message is compared in the directions in which it is sent: a change that is harmless in a request may break a response.
+The rules for messages are in ``messages.py``; they follow
+https://protobuf.dev/programming-guides/proto3/#updating.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from sdk._protos.breaking.messages import KEEP_NAME, Messages
+from sdk._protos.breaking.messages import KEEP_NAME, MessageComparison
 from sdk.errors import Change
 
 if TYPE_CHECKING:
@@ -35,14 +36,14 @@ def compare(
     served: Iterable[str] | None = None,
     json: bool = False,
 ) -> list[Change]:
-    """Return what changed for the clients of some services: RPCs first, then the messages that they can reach.
+    """Return the changes that affect clients of services: of RPCs first, then of the messages that they use.
 
     Args:
-        old: The files of the version whose clients must go on working.
-        new: The files of the version that takes its place.
-        services: Full names of the old version's services whose clients matter.
+        old: The files of the old version, whose clients must continue to work.
+        new: The files of the new version.
+        services: Full names of the old version's services to compare.
         served: Full names of the services that the new version serves; None for all that its files define.
-        json: Also report, as warnings, what only clients notice that speak JSON.
+        json: Also report, as warnings, changes that affect only clients that use JSON.
 
     Example:
         >>> from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -54,16 +55,16 @@ def compare(
     offered = dict(new.services)
     if served is not None:
         offered = {name: offered[name] for name in served}
-    comparison = _Services(old, new, Messages(new, json))
+    comparison = _ServiceComparison(old, new, MessageComparison(new, json))
     for name in services:
         comparison.check_service(name, offered)
     return [*comparison.changes, *comparison.messages.changes()]
 
 
-class _Services:
-    """Compares services and their RPCs, and notes which messages must be compared."""
+class _ServiceComparison:
+    """Compares services and their RPCs, and collects the messages to compare."""
 
-    def __init__(self, old: Descriptors, new: Descriptors, messages: Messages) -> None:
+    def __init__(self, old: Descriptors, new: Descriptors, messages: MessageComparison) -> None:
         self._old, self._new = old, new
         self.messages = messages
         self.changes: list[Change] = []
@@ -72,7 +73,7 @@ class _Services:
         """Compare one service.
 
         Args:
-            name: Its full name in the old version.
+            name: Full name of the service in the old version.
             offered: The services that the new version serves.
         """
         service = self._old.services[name]
@@ -96,7 +97,7 @@ class _Services:
         if renamed is not None:
             message, remedy = f"the service is gone; it looks renamed to `{renamed.full_name}`", "serve both names"
         elif remains is not None:
-            message, remedy = "the service is in the proto and no class serves it any more", "serve it"
+            message, remedy = "the service is still in the proto, but no class serves it", "serve it"
         else:
             message, remedy = "the service is gone", "keep it while clients call it"
         return Change(
@@ -107,7 +108,7 @@ class _Services:
             remedy,
             f"service {service.name}",
             f"service {renamed.name}" if renamed is not None else "",
-            self._new.place(renamed or remains) if renamed or remains else "",
+            self._new.location(renamed or remains) if renamed or remains else "",
         )
 
     def _removed_rpc(
@@ -119,11 +120,13 @@ class _Services:
             "rpc-removed",
             "error",
             method.full_name,
-            f"the RPC is gone{hint}: calls of it end UNIMPLEMENTED",
-            f"keep `{method.name}` beside `{renamed.name}`" if renamed is not None else "keep it while clients call it",
-            _spell(method),
-            _spell(renamed) if renamed is not None else "",
-            self._new.place(renamed if renamed is not None else service),
+            f"the RPC is gone{hint}: calls to it end UNIMPLEMENTED",
+            f"keep `{method.name}` in addition to `{renamed.name}`"
+            if renamed is not None
+            else "keep it while clients call it",
+            _format_rpc(method),
+            _format_rpc(renamed) if renamed is not None else "",
+            self._new.location(renamed if renamed is not None else service),
         )
 
     def _check_rpc(self, old: MethodDescriptor, new: MethodDescriptor) -> None:
@@ -132,12 +135,12 @@ class _Services:
                 "rpc-cardinality",
                 old,
                 new,
-                f"`{_spell(old)}` became `{_spell(new)}`: client and server disagree on how many messages flow",
+                f"`{_format_rpc(old)}` became `{_format_rpc(new)}`: client and server disagree on streaming",
                 "keep it as it was, and add an RPC with another name",
             )
             return
-        self.messages.travel(old.input_type, new.input_type, "requests", lambda why: self._retyped(old, new, True, why))
-        self.messages.travel(
+        self.messages.add(old.input_type, new.input_type, "requests", lambda why: self._retyped(old, new, True, why))
+        self.messages.add(
             old.output_type, new.output_type, "responses", lambda why: self._retyped(old, new, False, why)
         )
         before, now = old.GetOptions().idempotency_level, new.GetOptions().idempotency_level
@@ -148,11 +151,11 @@ class _Services:
                     "rpc-idempotency",
                     "warning",
                     old.full_name,
-                    f"`{was}` became `{name}`: clients go on repeating calls that failed",
-                    f"keep `option idempotency_level = {was};`, and the promise",
+                    f"`{was}` became `{name}`: clients continue to retry failed calls",
+                    f"keep `option idempotency_level = {was};` and its guarantee",
                     was,
                     name,
-                    self._new.place(new),
+                    self._new.location(new),
                 )
             )
 
@@ -169,13 +172,22 @@ class _Services:
                 f"keep `{before}`, and add an RPC for `{now}`" if why else KEEP_NAME,
                 before,
                 now,
-                self._new.place(new),
+                self._new.location(new),
             )
         )
 
     def _note(self, rule: str, old: MethodDescriptor, new: MethodDescriptor, message: str, remedy: str) -> None:
         self.changes.append(
-            Change(rule, "error", old.full_name, message, remedy, _spell(old), _spell(new), self._new.place(new))
+            Change(
+                rule,
+                "error",
+                old.full_name,
+                message,
+                remedy,
+                _format_rpc(old),
+                _format_rpc(new),
+                self._new.location(new),
+            )
         )
 
 
@@ -187,7 +199,7 @@ def _contract(method: MethodDescriptor) -> tuple[object, ...]:
     return *_streams(method), method.input_type.full_name, method.output_type.full_name
 
 
-def _spell(method: MethodDescriptor) -> str:
+def _format_rpc(method: MethodDescriptor) -> str:
     takes = f"{'stream ' if method.client_streaming else ''}{method.input_type.name}"
     returns = f"{'stream ' if method.server_streaming else ''}{method.output_type.name}"
     return f"rpc {method.name}({takes}) returns ({returns})"

@@ -1,4 +1,4 @@
-"""``sdk check --against``: the other version, from a file, a folder of protos, or a server, and what changed since."""
+"""``sdk check --against``: compare services with another version, from a file, a folder of protos, or a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdk._protos.breaking.services import compare
-from sdk._protos.descriptors import Descriptors, describe
+from sdk._protos.descriptors import Descriptors, files_of_services
 from sdk.cli.check.report import Comparison
 from sdk.cli.proto_files import read_descriptors
 from sdk.errors import OptionsError
@@ -16,7 +16,7 @@ from sdk.errors import OptionsError
 if TYPE_CHECKING:
     from sdk.service import Service
 
-# A server, perhaps behind TLS, and perhaps one of its applications.
+# A server, optionally with TLS, and optionally one of its applications.
 _SERVER = re.compile(
     r"(?P<tls>https://|grpcs://)?(http://|grpc://)?(?P<target>[^/\s]+:\d+)(/(?P<application>[^/\s]+))?/?"
 )
@@ -26,50 +26,50 @@ _BUILT_IN = ("grpc.", "ray.serve.")
 def compare_against(
     services: Sequence[Service], other: str, strict: bool, *, served: Container[str] | None = None
 ) -> Comparison:
-    """Return what changed for the clients of another version.
+    """Return the changes since another version, from the clients' point of view.
 
     Args:
         services: The services of this version.
         other: A file of descriptors, a proto file or a folder of them, or ``HOST:PORT[/APPLICATION]``.
-        strict: Report also what only clients notice that speak JSON.
-        served: Full names of those that clients can call; None for all.
+        strict: Also report changes that only affect clients that use JSON.
+        served: Full names of the services that clients can call; None for all.
 
     Raises:
-        OptionsError: ``other`` is none of these, or can't be read.
+        OptionsError: ``other`` is neither, or can't be read.
         ServerError: The server can't be reached, or it has no reflection.
     """
-    new = Descriptors(describe(services), "the generated code")
+    new = Descriptors(files_of_services(services), "the generated code")
     offered = [service.full_name for service in services if served is None or service.full_name in served]
     path, server = Path(other), _SERVER.fullmatch(other)
     if path.exists():
         old = Descriptors(read_descriptors([path], (), "--against"), other)
-        asked = _in_question(old, new, offered)
+        compared = _comparable(old, new, offered)
     elif server is not None:
-        old, listed = _ask(server, other)
-        asked = (
-            listed if server["application"] else [name for name in _in_question(old, new, offered) if name in listed]
+        old, listed = _read_server(server, other)
+        compared = (
+            listed if server["application"] else [name for name in _comparable(old, new, offered) if name in listed]
         )
     else:
-        raise OptionsError(f"--against {other}: there is no such file or folder, and it is no HOST:PORT[/APPLICATION]")
+        raise OptionsError(f"--against {other}: neither an existing file or folder, nor HOST:PORT[/APPLICATION]")
     if not old.services:
         raise OptionsError(f"--against {other}: it has no service")
-    if not asked:
-        here = f"none of {', '.join(offered)}" if offered else "here clients can call none"
-        note = f"nothing to compare, it has {', '.join(old.services)}, and {here}"
+    if not compared:
+        here = f"not {', '.join(offered)}" if offered else "clients can't call any service here"
+        note = f"nothing to compare: it has {', '.join(old.services)}, {here}"
         return Comparison(other, (), (), note)
-    changes = compare(old, new, asked, served=offered, json=strict)
+    changes = compare(old, new, compared, served=offered, json=strict)
     if changes:
         from sdk.cli.check.proto_lines import with_lines
 
-        new = Descriptors(with_lines(describe(services)), "the generated code")
-        changes = compare(old, new, asked, served=offered, json=strict)
-    return Comparison(other, tuple(asked), tuple(changes))
+        new = Descriptors(with_lines(files_of_services(services)), "the generated code")
+        changes = compare(old, new, compared, served=offered, json=strict)
+    return Comparison(other, tuple(compared), tuple(changes))
 
 
-def _in_question(old: Descriptors, new: Descriptors, served: Sequence[str]) -> list[str]:
-    """Return the services of the other version that are served now, and those that are gone from the same files.
+def _comparable(old: Descriptors, new: Descriptors, served: Sequence[str]) -> list[str]:
+    """Return the services of the other version that are served now, and those that were removed from the same files.
 
-    Other services of the other version may be those of other applications.
+    Other services of the other version may belong to other applications.
     """
     return [
         name
@@ -78,20 +78,20 @@ def _in_question(old: Descriptors, new: Descriptors, served: Sequence[str]) -> l
     ]
 
 
-def _ask(server: re.Match[str], other: str) -> tuple[Descriptors, list[str]]:
-    """Return the files of a server, and the services that it lists but for those of every server."""
+def _read_server(server: re.Match[str], other: str) -> tuple[Descriptors, list[str]]:
+    """Return the files of a server, and the services that it lists, without those that are built in."""
     import grpc
 
-    from sdk._protos.reflection_client import Reflection
+    from sdk._protos.reflection_client import ReflectionClient
 
     target, application = server["target"], server["application"]
     metadata = (("application", application),) if application else ()
     credentials = grpc.ssl_channel_credentials() if server["tls"] else None
     channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
     with channel:
-        reflection = Reflection(channel, metadata, target=target)
+        reflection = ReflectionClient(channel, metadata, target=target)
         listed = [name for name in reflection.services() if not name.startswith(_BUILT_IN)]
         if not listed:
-            what = f"application {application!r} serves nothing there" if application else "it serves nothing"
-            raise OptionsError(f"--against {other}: {what}")
+            problem = f"application {application!r} has no services" if application else "it has no services"
+            raise OptionsError(f"--against {other}: {problem}")
         return Descriptors(reflection.file_descriptor_set(listed), other), listed

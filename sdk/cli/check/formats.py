@@ -1,4 +1,4 @@
-"""How ``sdk check`` shows what it has found out: to people, to scripts, and to GitHub Actions."""
+"""Formats of ``sdk check``: text and a tree for people, JSON for scripts, annotations for GitHub Actions."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdk._contract import locations as places
-from sdk._contract.signatures import rpc_text
+from codegen.console import count, show_error
+from sdk._contract import locations
+from sdk._contract.signature_rules import format_rpc
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sdk._contract.definition import Definition
-    from sdk.cli.check.report import ClassReport, Comparison, Report
+    from sdk.cli.check.report import CheckReport, ClassReport, Comparison
     from sdk.errors import Change, Problem
 
-#: Version of the JSON document; it grows when a key goes or changes its meaning.
+#: Version of the JSON document; it increases when a key is removed or changes its meaning.
 JSON_VERSION = 1
 
 
-def show(report: Report, format_: str) -> None:
+def show(report: CheckReport, format_: str) -> None:
     """Print a report.
 
     Args:
-        report: What was found out.
+        report: The report.
         format_: ``"text"``, ``"json"`` or ``"github"``.
     """
     if format_ == "json":
@@ -40,8 +41,6 @@ def show(report: Report, format_: str) -> None:
             click.echo("\n".join(lines))
         return
     from rich.console import Console
-
-    from sdk.cli.main import show_error
 
     console = Console()
     if console.is_terminal:
@@ -56,8 +55,8 @@ def show(report: Report, format_: str) -> None:
 # -- JSON -------------------------------------------------------------------------------------
 
 
-def as_json(report: Report) -> dict[str, Any]:
-    """Return a report as the document that ``docs/checks.md`` describes."""
+def as_json(report: CheckReport) -> dict[str, Any]:
+    """Return a report as JSON, which ``docs/checks.md`` documents."""
     comparison = report.comparison
     return {
         "version": JSON_VERSION,
@@ -122,8 +121,11 @@ def _place(location: str) -> dict[str, Any] | None:
 # -- GitHub Actions ---------------------------------------------------------------------------
 
 
-def as_github(report: Report) -> Iterator[str]:
-    """Yield the workflow commands that annotate the lines of a pull request."""
+def as_github(report: CheckReport) -> Iterator[str]:
+    """Yield the workflow commands that annotate the lines of a pull request.
+
+    See https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands.
+    """
     for each in report.classes:
         for problem in each.problems:
             where = f" ({problem.proto_location})" if problem.proto_location else ""
@@ -150,17 +152,17 @@ def _annotation(level: str, location: str, title: str, text: str) -> str:
 
 
 def _in_repository(file: str) -> str | None:
-    """Return the path of a file from the top of the repository, as annotations need it; None when it is not there."""
+    """Return the path of a file from the top of the repository, as annotations need it; None if it is not in there."""
     top = Path(os.environ.get("GITHUB_WORKSPACE") or os.getcwd()).resolve()
-    # A proto is named as protoc knows it: below a folder that is not told here.
-    path = places.find_proto(file)
+    # A proto has its name for protoc: relative to a folder that is not known here.
+    path = locations.find_proto(file)
     if path is None or not path.resolve().is_relative_to(top):
         return None
     return path.resolve().relative_to(top).as_posix()
 
 
 def _escaped(text: str, more: str = "") -> str:
-    # "%" first: the others are escaped with it.
+    # "%" first: the escape sequences of the others contain it.
     for character in ("%", "\r", "\n", *more):
         text = text.replace(character, f"%{ord(character):02X}")
     return text
@@ -172,7 +174,7 @@ def _escaped(text: str, more: str = "") -> str:
 def _headline(report: ClassReport) -> str:
     if not report.problems:
         return f"{report.name}: fits"
-    return f"{report.name}: {_count(len(report.problems), 'problem')}"
+    return f"{report.name}: {count(len(report.problems), 'problem')}"
 
 
 def _against(comparison: Comparison) -> str:
@@ -180,23 +182,19 @@ def _against(comparison: Comparison) -> str:
         return f"Against {comparison.other}: {comparison.note}"
     severities = [change.severity for change in comparison.changes]
     errors, warnings = severities.count("error"), severities.count("warning")
-    breaks = f"{_count(errors, 'change')} {'breaks' if errors == 1 else 'break'} clients"
-    parts = [breaks if errors else "nothing breaks clients", *([_count(warnings, "warning")] if warnings else [])]
+    breaks = f"{count(errors, 'change')} {'breaks' if errors == 1 else 'break'} clients"
+    parts = [breaks if errors else "nothing breaks clients", *([count(warnings, "warning")] if warnings else [])]
     return f"Against {comparison.other}: {', '.join(parts)}"
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
 def _services(definition: Definition | None) -> Iterator[tuple[str, list[str]]]:
-    """Yield each service, with its place, and its methods as the proto spells them."""
+    """Yield each service, with its place, and its methods in the proto's spelling."""
     for service in definition.services if definition is not None else ():
-        title = f"{service.full_name} ({places.of_proto(service, service.line)})"
-        yield title, [f"rpc {rpc_text(method)}" for method in service.methods]
+        title = f"{service.full_name} ({locations.of_proto(service, service.line)})"
+        yield title, [f"rpc {format_rpc(method)}" for method in service.methods]
 
 
-def _texts(report: Report) -> Iterator[str]:
+def _texts(report: CheckReport) -> Iterator[str]:
     for each in report.classes:
         yield _headline(each) + (f" ({each.place})" if each.place else "")
         for problem in each.problems:
@@ -210,7 +208,7 @@ def _texts(report: Report) -> Iterator[str]:
             yield f"  {change.severity}: {change} [{change.rule}]"
 
 
-def _trees(report: Report) -> Iterator[RenderableType]:
+def _trees(report: CheckReport) -> Iterator[RenderableType]:
     from rich.text import Text
     from rich.tree import Tree
 

@@ -1,4 +1,4 @@
-"""The lines of messages and fields: loaded descriptors do not know them, proto files do, where those are found."""
+"""Line numbers of messages and fields, from the proto files: descriptors at run time do not have them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sdk._fingerprint import fingerprint
 
 
 def with_lines(files: FileDescriptorSet) -> FileDescriptorSet:
-    """Return files with the lines of their sources; without, where those are not found, or are other ones.
+    """Return files with the line numbers of their protos; unchanged if a proto is not found or differs.
 
     Args:
-        files: Files as generated code has them.
+        files: The files of generated code.
     """
     sources = []
     for file in files.file:
@@ -31,7 +31,7 @@ def with_lines(files: FileDescriptorSet) -> FileDescriptorSet:
         with compiler.Protoc(sources) as protoc:
             protoc.read()
             compiled = {file.name: file for file in FileDescriptorSet.FromString(protoc.descriptors()).file}
-    except CodegenError:  # no compiler, or imports from elsewhere
+    except CodegenError:  # the compiler is not installed, or an import is not found
         return files
     found = FileDescriptorSet()
     for file in files.file:

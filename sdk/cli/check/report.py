@@ -1,11 +1,11 @@
-"""What ``sdk check`` has found out, before it is shown."""
+"""Result of ``sdk check``, without its presentation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sdk._contract.methods import generated_bases
+from sdk._contract.implementations import generated_bases
 
 if TYPE_CHECKING:
     from sdk._contract.definition import Definition
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClassReport:
-    """What was found out about one class.
+    """Result for one class.
 
     Attributes:
         name: The class's name.
-        target: What was named on the command line.
-        cls: The class; None when the decorator refused it.
-        place: Where it is defined; ``""`` when unknown.
-        definition: What it is, when it is decorated.
-        problems: Why it does not fit.
+        target: The target on the command line.
+        cls: The class; None if the decorator rejected it.
+        place: Where it is defined, ``"app.py:7"``; ``""`` if unknown.
+        definition: Its definition; None if it is not decorated.
+        problems: The reasons why it does not fit.
     """
 
     name: str
@@ -41,20 +41,20 @@ class ClassReport:
 
     @property
     def offered(self) -> tuple[Service, ...]:
-        """Those that clients can call: none with ``expose=False``."""
+        """The services that clients can call: none with ``expose=False``."""
         is_exposed = self.definition is None or self.definition.options.get("expose", True)
         return self.services if is_exposed else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What changed for the clients of another version.
+    """Changes since another version, from the clients' point of view.
 
     Attributes:
-        other: What was named on the command line.
+        other: The other version, as on the command line.
         services: Full names of the services that were compared.
-        changes: What changed.
-        note: Why there was nothing to compare, or ``""``.
+        changes: The changes.
+        note: The reason why there was nothing to compare, or ``""``.
     """
 
     other: str
@@ -64,8 +64,8 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """A target that could not be looked at; ``exit_code`` is 2 when the command was used wrongly."""
+class TargetFailure:
+    """A target that could not be checked; ``exit_code`` is 2 if the command was used wrongly."""
 
     target: str
     message: str
@@ -73,17 +73,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Everything that one run of ``sdk check`` has found out."""
+class CheckReport:
+    """Result of one run of ``sdk check``."""
 
     classes: tuple[ClassReport, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[TargetFailure, ...]
     comparison: Comparison | None
     strict: bool
 
     @property
     def exit_code(self) -> int:
-        """2 when something could not be looked at because the command was used wrongly, 1 with a problem, else 0."""
+        """2 if a target could not be checked because the command was used wrongly, 1 if there is a problem, else 0."""
         changes = self.comparison.changes if self.comparison is not None else ()
         has_problem = any(report.problems for report in self.classes) or any(
             change.severity == "error" or self.strict for change in changes

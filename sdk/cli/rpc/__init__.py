@@ -1,1 +1,1 @@
-"""What ``sdk call`` and ``sdk services`` are made of: a server, what describes it, messages as JSON, one call."""
+"""Parts of ``sdk call`` and ``sdk services``: the connection, descriptors, messages as JSON, and the call."""

@@ -1,4 +1,4 @@
-"""The server that a command calls: what its options mean, and the client that reaches it."""
+"""Connection to the server of a command, from the options of the command line."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _TLS = ("tls_ca", "tls_certificate", "tls_server_name")
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
-    """A server that was reached.
+class ServerConnection:
+    """A connection to a server.
 
     Attributes:
-        client: A client without RPCs of its own; its metadata and application go with every call.
-        target: What the user named.
-        metadata: What goes with questions to the server itself, such as those by reflection.
+        client: A client without RPCs; it sends its metadata and application with every call.
+        target: The target on the command line.
+        metadata: Metadata for calls of built-in services, such as reflection.
     """
 
     client: SyncClient
@@ -40,16 +40,16 @@ class Connection:
 
     @property
     def channel(self) -> grpc.Channel:
-        """The channel."""
+        """The channel of the client."""
         return self.client.channel
 
 
-def connect(target: str, options: Mapping[str, Any]) -> Connection:
-    """Reach a server, and return the connection; its ``client`` is to be closed.
+def connect(target: str, options: Mapping[str, Any]) -> ServerConnection:
+    """Connect to a server. The caller closes the ``client``.
 
     Args:
         target: ``HOST:PORT``, a URL, or any target of gRPC.
-        options: What the options of ``server_options`` were given.
+        options: The values of ``server_options``.
 
     Raises:
         OptionsError: An option or the target is wrong.
@@ -57,24 +57,24 @@ def connect(target: str, options: Mapping[str, Any]) -> Connection:
     """
     client, metadata = _open(target, options)
     try:
-        _reach(client.channel, target, options)
+        _wait_until_ready(client.channel, target, options)
     except BaseException:
         client.close()
         raise
     if options["application"] is not None:
         metadata = (*(pair for pair in metadata if pair[0] != "application"), ("application", options["application"]))
-    return Connection(client, target, metadata)
+    return ServerConnection(client, target, metadata)
 
 
 def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tuple[str, str | bytes], ...]]:
     metadata = tuple(parse_metadata(each) for each in options["metadata"])
     credentials, channel_options = _credentials(options)
     longest = options["max_message_length"]
-    target = re.sub("^grpc(s?)://", r"http\1://", target)  # as other tools write it
+    target = re.sub("^grpc(s?)://", r"http\1://", target)  # the scheme of other tools
     if not re.search(r":(\d+)?|^https?://", target):
         raise OptionsError(f"target {target!r} has no port: give HOST:PORT, such as {target}:9000")
     port = re.search(r":(\d+)/?$", target)
-    if port is not None and int(port[1]) > _LAST_PORT:  # gRPC would take another one
+    if port is not None and int(port[1]) > _LAST_PORT:  # gRPC would connect to another port
         raise OptionsError(f"target {target!r}: a port is at most {_LAST_PORT}")
     try:
         client = SyncClient(
@@ -92,13 +92,15 @@ def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tu
 
 
 def parse_metadata(text: str) -> tuple[str, str | bytes]:
-    r"""Return the pair that ``-H`` means.
+    r"""Return the pair of a ``-H`` option.
+
+    Keys and values are limited by https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests.
 
     Args:
         text: ``"KEY: VALUE"``.
 
     Raises:
-        OptionsError: It is none.
+        OptionsError: The text has another form, or the key or value is invalid.
 
     Example:
         >>> parse_metadata("Authorization: Bearer x"), parse_metadata("trace-bin: AQI")
@@ -142,12 +144,15 @@ def _read_pem(path: Path, option: str) -> bytes:
     except OSError as error:
         raise OptionsError(f"{option} {path}: {error.strerror}") from None
     if b"-----BEGIN " not in data:
-        raise OptionsError(f"{option} {path}: it is no PEM file")
+        raise OptionsError(f"{option} {path}: not a PEM file")
     return data
 
 
-def _reach(channel: grpc.Channel, target: str, options: Mapping[str, Any]) -> None:
-    """Connect, and return when the connection stands."""
+def _wait_until_ready(channel: grpc.Channel, target: str, options: Mapping[str, Any]) -> None:
+    """Connect, and return when the connection is ready.
+
+    See https://github.com/grpc/grpc/blob/master/doc/connectivity-semantics-and-api.md.
+    """
     timeout = options["connect_timeout"]
     is_tls = target.startswith(("https://", "grpcs://")) or any(options[name] for name in _TLS)
     states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
@@ -164,21 +169,21 @@ def _reach(channel: grpc.Channel, target: str, options: Mapping[str, Any]) -> No
         raise ServerError(_unreachable(target, is_tls, f"no connection within {timeout:g} s")) from None
     finally:
         channel.unsubscribe(states.put)
-    # Only a call says why there is no connection; it ends at once, since the channel waits before it tries again.
+    # Only a call returns the reason of the failure. It fails at once, since the channel is in its backoff.
     try:
         channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)(b"", timeout=timeout)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             raise ServerError(_unreachable(target, is_tls, error.details() or "no reason given")) from None
-    # Any other answer is one: the server has come up meanwhile.
+    # With any other status, the server has answered: it has become reachable meanwhile.
 
 
 def _unreachable(target: str, is_tls: bool, why: str) -> str:
     if is_tls:
         remedy = (
-            "Does it run there, and does it speak TLS? Give --tls-ca FILE for a certificate that this machine does not "
-            "trust, --tls-server-name NAME for one of another name."
+            "Check that it is running and uses TLS. Give --tls-ca FILE if this machine does not trust its certificate, "
+            "and --tls-server-name NAME if the certificate has another name."
         )
     else:
-        remedy = "Does it run there? If it speaks TLS: https://HOST:PORT."
+        remedy = "Check that it is running. If it uses TLS, give https://HOST:PORT."
     return f"The server at {target} can't be reached: {why}\n{remedy}"

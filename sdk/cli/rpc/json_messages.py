@@ -1,4 +1,7 @@
-"""Messages from JSON and to JSON, as protobuf maps them, and what exactly is wrong where a value does not fit."""
+"""Conversion of messages from and to JSON by protobuf's mapping, with precise errors for values that do not fit.
+
+The mapping: https://protobuf.dev/programming-guides/json/.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from codegen.console import one_line
 from sdk._protos.wire_format import is_repeated
 from sdk.cli.rpc.json_places import offset_of
 from sdk.cli.rpc.json_stream import JsonError, JsonValue
@@ -34,17 +38,18 @@ _NAMES = {
 
 
 class UnprintableError(SdkError):
-    """A server sent a message that JSON can't show. Whoever runs it must act."""
+    """A server sent a message that can't be converted to JSON. The operator of the server must act."""
 
 
-class Messages:
-    """Reads and writes messages of the types that a pool knows.
+class JsonCodec:
+    """Converts messages of the types in a pool from and to JSON.
 
     Args:
-        pool: Types, those that an ``Any`` may hold included. Types that turn up and are not in it are added, empty.
-        emit_defaults: Whether fields without presence are written that have their default value.
-        proto_names: Whether fields are written by their names in the proto, not in lowerCamelCase.
-        allow_unknown_fields: Whether fields are left out of what is read that a message does not have.
+        pool: The types, including those that an ``Any`` may contain. Unknown types of an ``Any`` are added as
+            placeholders.
+        emit_defaults: Whether to write fields without presence that have their default value.
+        proto_names: Whether to write fields by their names in the proto, not in lowerCamelCase.
+        allow_unknown_fields: Whether to ignore unknown fields of the JSON.
     """
 
     def __init__(
@@ -59,47 +64,46 @@ class Messages:
         self._emit_defaults = emit_defaults
         self._proto_names = proto_names
         self._allow_unknown_fields = allow_unknown_fields
-        self._strangers: set[str] = set()
+        self._placeholders: set[str] = set()
 
     def read(self, json_value: JsonValue, kind: type[Message]) -> Message:
-        """Return the message that a JSON value means.
+        """Return the message of a JSON value.
 
         Args:
             json_value: The value.
             kind: The message's class.
 
         Raises:
-            JsonError: It does not fit; the text says where and why.
+            JsonError: The value does not fit; the error has the position and the reason.
         """
         try:
             message = self._parse(json_value.value, kind)
         except json_format.ParseError as error:
-            path, why = self._what_is_wrong(json_value.value, kind) or ([], " ".join(str(error).split()))
+            path, why = self._find_problem(json_value.value, kind) or ([], one_line(error))
             raise JsonError(f"{json_value.place(offset_of(json_value.text, path))}: {why}") from None
         check_required(message, json_value.place())
         return message
 
     def as_dict(self, message: Message) -> Any:
-        """Return what a message is in JSON. An ``Any`` of an unknown type has its bytes in ``@value``, in base64.
+        """Return a message as a JSON value. An ``Any`` of an unknown type has its bytes in ``@value``, in base64.
 
         Raises:
-            UnprintableError: JSON has nothing for it, such as a ``Value`` that is infinite.
+            UnprintableError: JSON can't represent it, such as an infinite ``Value``.
         """
         try:
-            if not self._strangers:
+            if not self._placeholders:
                 try:
                     return self._to_dict(message)
-                except TypeError:  # json_format's for a type that the pool lacks
+                except TypeError:  # raised by json_format for a type that the pool lacks
                     pass
             copy = type(message)()
             copy.CopyFrom(message)
             for each in self._unknown_within(copy):
-                self._make_known(each)
+                self._add_placeholder(each)
             return self._to_dict(copy)
         except (json_format.SerializeToJsonError, DecodeError, ValueError) as error:
-            what = " ".join(str(error).split())
             raise UnprintableError(
-                f"The server sent a {message.DESCRIPTOR.full_name} that JSON can't show: {what}"
+                f"The server sent a {message.DESCRIPTOR.full_name} that JSON can't represent: {one_line(error)}"
             ) from None
 
     def write(self, message: Message, *, indent: int | None = None) -> str:
@@ -114,7 +118,7 @@ class Messages:
         except json_format.ParseError:
             raise
         except (TypeError, ValueError, AttributeError, KeyError) as error:
-            # What a value of a wrong kind makes of it where a message is wanted, such as a number.
+            # json_format fails with these for a value of another kind where it expects a message, such as a number.
             raise json_format.ParseError(str(error)) from None
 
     def _to_dict(self, message: Message) -> Any:
@@ -126,7 +130,7 @@ class Messages:
         )
 
     def _is_known(self, full_name: str) -> bool:
-        if full_name in self._strangers:
+        if full_name in self._placeholders:
             return False
         try:
             self._pool.FindMessageTypeByName(full_name)
@@ -134,24 +138,24 @@ class Messages:
             return False
         return True
 
-    def _make_known(self, packed: Any) -> None:
-        """Give an ``Any`` of a type that is known nowhere one of that name that holds nothing but the bytes."""
+    def _add_placeholder(self, packed: Any) -> None:
+        """Convert an ``Any`` of an unknown type to a placeholder type of that name, which contains only the bytes."""
         full_name = packed.TypeName()
-        if full_name not in self._strangers:
+        if full_name not in self._placeholders:
             package, _, name = full_name.rpartition(".")
             file = FileDescriptorProto(name=f"unknown/{full_name}.proto", package=package, syntax="proto3")
             field = file.message_type.add(name=name).field.add(name="value", number=1, json_name="@value")
             field.type, field.label = field.TYPE_BYTES, field.LABEL_OPTIONAL
             try:
                 self._pool.AddSerializedFile(file.SerializeToString())
-            except TypeError:  # no name, or one within a message that is known
-                raise ValueError(f"type {packed.type_url!r} is not described") from None
-            self._strangers.add(full_name)
+            except TypeError:  # not a valid name, or the name of something inside a known message
+                raise ValueError(f"type {packed.type_url!r} is unknown") from None
+            self._placeholders.add(full_name)
         kind = GetMessageClass(self._pool.FindMessageTypeByName(full_name))
         packed.value = kind(value=packed.value).SerializeToString()
 
     def _unknown_within(self, message: Any) -> Iterator[Any]:
-        """Yield each ``Any`` in a message whose type is not known, also those within others; they may be changed."""
+        """Yield each ``Any`` of an unknown type in a message, also nested ones. The caller may change them."""
         if message.DESCRIPTOR.full_name == _ANY:
             yield from self._unknown_in_any(message)
             return
@@ -182,13 +186,13 @@ class Messages:
         if found:
             packed.value = inner.SerializeToString()
 
-    # -- what is wrong ------------------------------------------------------------------------
+    # -- problems -----------------------------------------------------------------------------
 
-    def _what_is_wrong(self, value: Any, kind: type[Message]) -> tuple[list[str | int], str] | None:
-        """Return the path of the first part that does not fit, and why; None when no single part is at fault."""
+    def _find_problem(self, value: Any, kind: type[Message]) -> tuple[list[str | int], str] | None:
+        """Return the path of the first part that does not fit, and the reason; None if each part fits separately."""
         descriptor: Any = kind.DESCRIPTOR
         if descriptor.file.name.startswith("google/protobuf/"):
-            return [], f"{shown(value)} is no {descriptor.full_name}"
+            return [], f"{shown(value)} is not a {descriptor.full_name}"
         if not isinstance(value, dict):
             return [], f"{descriptor.full_name} must be an object in {{}}, not {shown(value)}"
         fields = {field.json_name: field for field in descriptor.fields} | dict(descriptor.fields_by_name)
@@ -211,7 +215,7 @@ class Messages:
             wrong_key = next(key for key, item in part.items() if not self._fits({name: {key: item}}, kind))
             key_type, value_type = (field.message_type.fields_by_name[each] for each in ("key", "value"))
             if value_type.message_type is not None:
-                found = self._what_is_wrong(part[wrong_key], GetMessageClass(value_type.message_type))
+                found = self._find_problem(part[wrong_key], GetMessageClass(value_type.message_type))
                 if found is not None:
                     return [wrong_key, *found[0]], found[1]
             types = f"from {_wanted(key_type)} to {_wanted(value_type)}"
@@ -226,7 +230,7 @@ class Messages:
 
     def _wrong_value(self, field: FieldDescriptor, name: str, part: Any) -> tuple[list[str | int], str]:
         if field.message_type is not None and part is not None:
-            found = self._what_is_wrong(part, GetMessageClass(field.message_type))
+            found = self._find_problem(part, GetMessageClass(field.message_type))
             if found is not None and found[0]:
                 return found
             return [], f"`{name}` must be {_wanted(field)}, not {shown(part)}"
@@ -246,36 +250,36 @@ class Messages:
 
 
 def check_required(message: Message, place: str) -> None:
-    """Check that a message has what proto2 requires of it.
+    """Check that a message has its required fields (proto2).
 
     Args:
         message: The message.
-        place: Where it stands, for the error.
+        place: Its position, for the error.
 
     Raises:
-        JsonError: It lacks something.
+        JsonError: A required field is missing.
     """
     missing: list[str] = cast("Any", message).FindInitializationErrors()  # its stub lacks it
     if missing:
         listed = ", ".join(f"`{name}`" for name in missing)
-        raise JsonError(f"{place}: {message.DESCRIPTOR.full_name} lacks {listed}, which it requires")
+        raise JsonError(f"{place}: {message.DESCRIPTOR.full_name} lacks {listed}, which is required")
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
-    """Return JSON text, with characters of all languages as they are."""
-    # A string may hold half a surrogate pair, which no terminal takes.
+    """Return JSON text, without escapes for characters outside of ASCII."""
+    # A string may contain half a surrogate pair, which a terminal can't print.
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return text if text.isascii() or _is_encodable(text) else json.dumps(value, indent=indent)
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: its JSON, cut."""
+    """Return a value for an error message: its JSON, truncated."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def as_text(value: str | bytes) -> str:
-    """Return a value of metadata as text: bytes in base64."""
+    """Return a value of metadata as text; bytes are encoded in base64."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
@@ -308,5 +312,5 @@ def _unknown_field(descriptor: Descriptor, name: str) -> str:
     elif names:
         hint = f"it has {_listed([f'`{each}`' for each in names])}"
     else:
-        hint = "it has none"
+        hint = "it has no fields"
     return f"{descriptor.full_name} has no field `{name}`; {hint}"

@@ -1,4 +1,4 @@
-"""Where a part of a JSON text stands, for messages about a value that is JSON but not what is wanted."""
+"""Positions in a JSON text, for errors about a value that is valid JSON but does not fit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _DECODER = json.JSONDecoder()
 
 
 def offset_of(text: str, path: Sequence[str | int]) -> int:
-    """Return where a part of a valid JSON text begins.
+    """Return the offset of a part of a valid JSON text.
 
     Args:
         text: The text.
-        path: Names of members and indices of elements, from the outside in. A member's place is that of its name.
+        path: Names of members and indices of elements, from the outside in. The offset of a member is that of its name.
 
     Example:
         >>> offset_of('{"a": [1, {"b": 2}]}', ["a", 1, "b"])

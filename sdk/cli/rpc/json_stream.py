@@ -1,4 +1,4 @@
-"""JSON values that follow one another: on lines of their own or not, whole or as they come."""
+"""A stream of JSON values, with or without line breaks between them, from chunks of text."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sdk.errors import OptionsError
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRUCTURE = re.compile(r'["{}\[\]]')
 _IN_STRING = re.compile(r'["\\]')
-# What ends a number, `true`, `false` or `null`.
+# The first character after a number, `true`, `false` or `null`.
 _SCALAR_END = re.compile(r'[\s"{}\[\]]')
 
 
 class JsonError(OptionsError):
-    """Data is no JSON, or no message of the type that is wanted. Its author must act."""
+    """Data is not JSON, or not a message of the expected type. Its author must act."""
 
 
 @dataclass(frozen=True, slots=True)
 class JsonValue:
-    """One JSON value and where it stands.
+    """One JSON value and its position.
 
     Attributes:
         value: The value, as ``json.loads`` returns it.
         text: Its text.
-        source: Where it comes from, ``"-d"`` or a file's name.
+        source: Its source, ``"-d"`` or the name of a file.
         line: The line of its first character, from 1.
         column: The column of its first character, from 1.
     """
@@ -40,7 +40,7 @@ class JsonValue:
     column: int
 
     def place(self, offset: int = 0) -> str:
-        """Return where a character of the text stands, ``"-d, line 1, column 9"``.
+        """Return the position of a character of the text, ``"-d, line 1, column 9"``.
 
         Args:
             offset: The character's index in the text.
@@ -49,10 +49,10 @@ class JsonValue:
 
 
 class JsonStream:
-    """Cuts text into JSON values. Nothing is kept but the value that is not complete yet.
+    """Splits text into JSON values. Only an incomplete value is kept in memory.
 
     Args:
-        source: Where the text comes from, for messages.
+        source: The source of the text, for messages.
 
     Example:
         >>> stream = JsonStream("-d")
@@ -67,7 +67,7 @@ class JsonStream:
     def __init__(self, source: str) -> None:
         self._source = source
         self._line, self._column = 1, 1
-        # Of the value that is not complete yet: what there is of it, and where its text leads to.
+        # The text of the incomplete value, and the state of its parser.
         self._parts: list[str] = []
         self._is_scalar = False
         self._depth = 0
@@ -75,10 +75,10 @@ class JsonStream:
         self._is_escaped = False
 
     def feed(self, text: str) -> Iterator[JsonValue]:
-        """Take more text and yield each value that is complete now.
+        """Parse more text and yield each value that is complete now.
 
         Raises:
-            JsonError: A value is no JSON.
+            JsonError: A value is not JSON.
         """
         at = 0
         while True:
@@ -101,10 +101,10 @@ class JsonStream:
             yield self._take()
 
     def end(self) -> Iterator[JsonValue]:
-        """Yield the last value, where only the end of the text tells that it is complete.
+        """Yield the last value, if only the end of the text completes it.
 
         Raises:
-            JsonError: The last value is no JSON, or not complete.
+            JsonError: The last value is not JSON, or incomplete.
         """
         if self._parts:
             yield self._take()
@@ -117,7 +117,7 @@ class JsonStream:
         return value
 
     def _end_of_value(self, text: str, at: int) -> int | None:
-        """Return where the value ends whose text goes on at ``at``; None when it does not end in this text."""
+        """Return the end of the value that continues at ``at``; None if it does not end in this text."""
         if self._is_scalar:
             end = _SCALAR_END.search(text, at)
             return None if end is None else end.start()
@@ -144,7 +144,7 @@ class JsonStream:
             return json.loads(text, object_pairs_hook=_without_duplicates)
         except json.JSONDecodeError as error:
             line, column = _moved(self._line, self._column, text[: error.pos])
-            raise JsonError(f"{_place(self._source, line, column)}: no JSON: {error.msg}") from None
+            raise JsonError(f"{_place(self._source, line, column)}: invalid JSON: {error.msg}") from None
         except (_DuplicateError, RecursionError) as error:
             what = str(error) if isinstance(error, _DuplicateError) else "it is nested too deeply"
             raise JsonError(f"{_place(self._source, self._line, self._column)}: {what}") from None
@@ -159,7 +159,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in names if names.count(name) > 1)
-        raise _DuplicateError(f"`{name}` stands twice in one object")
+        raise _DuplicateError(f"`{name}` is twice in one object")
     return made
 
 

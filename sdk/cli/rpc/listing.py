@@ -1,4 +1,4 @@
-"""The services of a server: with the application that serves each, and whether it is healthy."""
+"""List of the services of a server, with the applications and the health of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
     from sdk._protos.descriptors import Descriptors
-    from sdk.cli.rpc.connection import Connection
+    from sdk.cli.rpc.connection import ServerConnection
 
 _HEALTH = "grpc.health.v1.Health"
 _SERVE_API = "ray.serve.RayServeAPIService"
@@ -26,46 +26,46 @@ _TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """What is known of a service besides its descriptor.
+class ServiceInfo:
+    """Applications and health of a service.
 
     Attributes:
-        applications: Names of the applications that serve it; empty when the server has none, or does not say.
-        health: ``"SERVING"``, ``"NOT_SERVING"``…, or ``""`` when the server does not say.
+        applications: Names of the applications that serve it; empty if the server does not report applications.
+        health: ``"SERVING"``, ``"NOT_SERVING"``…, or ``""`` if the server does not report it.
     """
 
     applications: tuple[str, ...] = ()
     health: str = ""
 
 
-def listed(connection: Connection, services: Sequence[str]) -> dict[str, Listed]:
-    """Return what a server says of its services besides their descriptors, by full name.
+def service_infos(connection: ServerConnection, services: Sequence[str]) -> dict[str, ServiceInfo]:
+    """Return the applications and the health of services, by full name.
 
     Args:
         connection: The server.
-        services: Full names of the services to tell of.
+        services: Full names of the services.
 
     Raises:
-        ServerError: The server is one of ours, or of Ray Serve's, and does not list its applications.
+        ServerError: The server is our ingress, or Ray Serve's, and does not list its applications.
     """
     known = applications(connection)
     healths = {name: _health(connection, name) for name in services}
     return {
-        name: Listed(tuple(application for application, served in known.items() if name in served), healths[name])
+        name: ServiceInfo(tuple(application for application, served in known.items() if name in served), healths[name])
         for name in services
     }
 
 
-def applications(connection: Connection) -> dict[str, list[str]]:
-    """Return the services of each application, without those of the server itself; none for a server without any.
+def applications(connection: ServerConnection) -> dict[str, list[str]]:
+    """Return the services of each application, without built-in ones; empty for a server without applications.
 
     Args:
         connection: The server.
 
     Raises:
-        ServerError: It does not list its applications, although it is one of ours, or of Ray Serve's.
+        ServerError: The server is our ingress, or Ray Serve's, and does not list its applications.
     """
-    from sdk._protos.reflection_client import Reflection
+    from sdk._protos.reflection_client import ReflectionClient
 
     ask = connection.channel.unary_unary(
         f"/{_SERVE_API}/ListApplications",
@@ -76,7 +76,7 @@ def applications(connection: Connection) -> dict[str, list[str]]:
         request = serve_api_pb2.ListApplicationsRequest()
         names = ask(request, timeout=_TIMEOUT_S, metadata=connection.metadata).application_names
     except grpc.RpcError as error:
-        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):  # it knows no applications
+        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):  # it has no applications
             return {}
         raise ServerError(
             f"The server at {connection.target} does not list its applications: {error.code().name}: {error.details()}"
@@ -86,7 +86,7 @@ def applications(connection: Connection) -> dict[str, list[str]]:
     return {
         name: [
             service
-            for service in Reflection(
+            for service in ReflectionClient(
                 connection.channel, (*others, ("application", name)), target=connection.target
             ).services()
             if not is_built_in(service)
@@ -96,7 +96,7 @@ def applications(connection: Connection) -> dict[str, list[str]]:
     }
 
 
-def _health(connection: Connection, service: str) -> str:
+def _health(connection: ServerConnection, service: str) -> str:
     check = connection.channel.unary_unary(
         f"/{_HEALTH}/Check",
         request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -105,19 +105,23 @@ def _health(connection: Connection, service: str) -> str:
     try:
         answer = check(health_pb2.HealthCheckRequest(service=service), timeout=_TIMEOUT_S, metadata=connection.metadata)
     except grpc.RpcError as error:
-        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):  # it knows only "", or nothing
+        # It has no health service, or only the health of the whole server, "":
+        # https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):
             return ""
         return str(error.code().name)
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
-def as_lines(services: Mapping[str, Listed], descriptors: Descriptors, problems: Mapping[str, str]) -> Iterator[str]:
-    """Yield the lines that show services to people.
+def as_lines(
+    services: Mapping[str, ServiceInfo], descriptors: Descriptors, problems: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield services as lines of text.
 
     Args:
         services: The services.
-        descriptors: Their files.
-        problems: Why a service is not described.
+        descriptors: Their descriptors.
+        problems: The reason why a service has no descriptor.
     """
     for name, known in services.items():
         head = click.style(name, bold=True)
@@ -135,8 +139,10 @@ def as_lines(services: Mapping[str, Listed], descriptors: Descriptors, problems:
                 yield f"  {_signature(method)}{note}"
 
 
-def as_json(services: Mapping[str, Listed], descriptors: Descriptors, problems: Mapping[str, str]) -> dict[str, Any]:
-    """Return services as ``--json`` prints them; ``docs/cli.md`` describes it."""
+def as_json(
+    services: Mapping[str, ServiceInfo], descriptors: Descriptors, problems: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return services as JSON; the reference of the command line documents it."""
     return {
         "services": [
             {

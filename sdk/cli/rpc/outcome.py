@@ -1,4 +1,4 @@
-"""How a call ended: its status with everything that belongs to it, as lines for people or for ``--json``."""
+"""Outcome of a call: its status, metadata and details, as lines of text or as JSON."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import click
 import grpc
 from google.protobuf.message import DecodeError
 
+from codegen.console import count
 from sdk._status import STATUS_DETAILS
-from sdk.cli.rpc.json_messages import Messages, UnprintableError, as_text, dumps
+from sdk.cli.rpc.json_messages import JsonCodec, UnprintableError, as_text, dumps
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -22,16 +23,16 @@ Pairs = tuple[tuple[str, "str | bytes"], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a call ended.
+class CallOutcome:
+    """Outcome of a call.
 
     Attributes:
-        code: Its status code.
-        details: The status's text.
-        initial: Its initial metadata.
-        trailing: Its trailing metadata.
-        messages: Number of messages that came.
-        seconds: How long it took.
+        code: The status code.
+        details: The status message.
+        initial: The initial metadata.
+        trailing: The trailing metadata.
+        messages: Number of response messages.
+        seconds: Duration of the call.
     """
 
     code: grpc.StatusCode
@@ -43,12 +44,15 @@ class Outcome:
 
     @property
     def is_ok(self) -> bool:
-        """Whether it succeeded."""
+        """True if the status is OK."""
         return self.code is grpc.StatusCode.OK
 
 
-def status_details(outcome: Outcome) -> list[Message] | None:
-    """Return the ``google.protobuf.Any`` messages of a status; None when it has none, or none that can be read."""
+def status_details(outcome: CallOutcome) -> list[Message] | None:
+    """Return the ``google.protobuf.Any`` messages of a status; None if it has no details, or they can't be parsed.
+
+    See https://google.aip.dev/193.
+    """
     from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no types
 
     data = next((value for key, value in outcome.trailing if key == STATUS_DETAILS), None)
@@ -57,20 +61,20 @@ def status_details(outcome: Outcome) -> list[Message] | None:
     try:
         return list(Status.FromString(data).details)
     except DecodeError:
-        return None  # the trailer is shown as it is
+        return None  # the trailer is shown unparsed
 
 
-def as_lines(outcome: Outcome, messages: Messages) -> Iterator[str]:
-    """Yield the lines about a status that follow the messages of a call.
+def as_lines(outcome: CallOutcome, messages: JsonCodec) -> Iterator[str]:
+    """Yield the lines about the status, which follow the messages of a call.
 
     Args:
-        outcome: How the call ended.
-        messages: Writes the messages in the status.
+        outcome: The outcome of the call.
+        messages: Converts the details of the status.
     """
     colour = "green" if outcome.is_ok else "red"
-    count = f"{outcome.messages} message{'' if outcome.messages == 1 else 's'} in {_duration(outcome.seconds)}"
-    said = f": {_printable(outcome.details)}" if outcome.details else ""
-    yield f"{click.style(outcome.code.name, fg=colour, bold=True)}{said} ({count})"
+    received = f"{count(outcome.messages, 'message')} in {_duration(outcome.seconds)}"
+    details_text = f": {_printable(outcome.details)}" if outcome.details else ""
+    yield f"{click.style(outcome.code.name, fg=colour, bold=True)}{details_text} ({received})"
     details = status_details(outcome)
     for each in details or ():
         shown = _detail(each, messages)
@@ -86,13 +90,13 @@ def metadata_lines(pairs: Iterable[tuple[str, str | bytes]]) -> Iterator[str]:
         yield f"  {click.style(f'{key}:', dim=True)} {_printable(as_text(value))}"
 
 
-def as_json(outcome: Outcome, shown: list[Any], messages: Messages) -> dict[str, Any]:
-    """Return a whole call as ``--json`` prints it; ``docs/cli.md`` describes it.
+def as_json(outcome: CallOutcome, shown: list[Any], messages: JsonCodec) -> dict[str, Any]:
+    """Return a call as JSON; the reference of the command line documents it.
 
     Args:
-        outcome: How the call ended.
-        shown: The messages that came, as JSON has them.
-        messages: Writes the messages in the status.
+        outcome: The outcome of the call.
+        shown: The response messages as JSON values.
+        messages: Converts the details of the status.
     """
     return {
         "messages": shown,
@@ -108,8 +112,8 @@ def as_json(outcome: Outcome, shown: list[Any], messages: Messages) -> dict[str,
     }
 
 
-def _detail(packed: Any, messages: Messages) -> dict[str, Any]:
-    """Return a detail of a status; one that is no message of its type as its bytes, since the status itself counts."""
+def _detail(packed: Any, messages: JsonCodec) -> dict[str, Any]:
+    """Return a detail of a status as JSON; its bytes if they can't be parsed, so that the status is still shown."""
     try:
         return dict(messages.as_dict(packed))
     except UnprintableError:
@@ -117,7 +121,7 @@ def _detail(packed: Any, messages: Messages) -> dict[str, Any]:
 
 
 def _printable(text: str) -> str:
-    """Return a server's text without what would command the terminal."""
+    """Return a server's text with control characters of terminals escaped."""
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 

@@ -1,4 +1,4 @@
-"""Descriptors as the text of a proto file: services, methods, messages and enums, with their comments if known."""
+"""Proto source from descriptors: services, methods, messages and enums, with their comments if known."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 Path = tuple[int, ...]
 
-# Numbers of fields in google/protobuf/descriptor.proto, of which the paths of source_code_info are made.
+# Field numbers in descriptor.proto, which the paths of SourceCodeInfo consist of:
+# https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/descriptor.proto
 _MESSAGES, _ENUMS, _SERVICES, _EXTENSIONS = 4, 5, 6, 7
 _FIELDS, _NESTED, _NESTED_ENUMS, _NESTED_EXTENSIONS, _ONEOFS = 2, 3, 4, 6, 8
 _METHODS, _VALUES = 2, 2
@@ -38,11 +39,11 @@ _ENUM_END = 2147483647
 
 
 class ProtoText:
-    """Writes what one file defines.
+    """Proto source of the definitions in one file.
 
     Args:
         file: The file.
-        pool: What knows the options that other files define. None: those that protobuf itself has.
+        pool: A pool with the options that other files define; None for only those of protobuf.
 
     Example:
         >>> file = FileDescriptorProto(name="a.proto", syntax="proto3", enum_type=[{"name": "Colour"}])
@@ -77,7 +78,7 @@ class ProtoText:
         raise KeyError(full_name)
 
     def definitions(self) -> Iterator[str]:
-        """Yield the lines of everything in the file, one thing after another."""
+        """Yield the lines of all definitions in the file."""
         file = self._file
         for i, service in enumerate(file.service):
             yield from self._service(service, (_SERVICES, i))
@@ -168,7 +169,7 @@ class ProtoText:
         name = field.name
         entry = nested.get(field.type_name.rpartition(".")[2])
         if field.type == _F.TYPE_GROUP and entry is not None:
-            # Its fields stand where it does.
+            # The fields of a group are written inside it.
             body = list(self._body(entry, (-1,)))
             text = f"{label}group {entry.name} = {field.number}{self._field_options(field)}"
             yield from self._block(text, body, path)
@@ -208,7 +209,7 @@ class ProtoText:
         if ranges:
             yield f"reserved {', '.join(ranges)};"
         if names:
-            # Editions have identifiers there.
+            # With editions, these are identifiers.
             quote = "" if self._file.syntax == "editions" else '"'
             yield f"reserved {', '.join(f'{quote}{name}{quote}' for name in names)};"
 
@@ -231,14 +232,14 @@ class ProtoText:
         return self._inline(field, more)
 
     def _options(self, described: Any) -> Iterator[tuple[str, str]]:
-        """Yield the name and the value of each option, those that other files define included."""
+        """Yield the name and the value of each option, including those that other files define."""
         options: Message = described.options
         if not options.ByteSize():
             return
         if self._pool is not None:
             try:
                 known = self._pool.FindMessageTypeByName(options.DESCRIPTOR.full_name)
-            except KeyError:  # then no file can define more
+            except KeyError:  # so no file defines more options
                 pass
             else:
                 options = GetMessageClass(known).FromString(options.SerializeToString())
@@ -260,7 +261,7 @@ class ProtoText:
         yield "}"
 
     def _commented(self, line: str, path: Path) -> Iterator[str]:
-        """Yield a line, after the comment that stands before it and with the one that stands behind it."""
+        """Yield a line with its leading comment on the lines before it, and its trailing comment behind it."""
         place = self._comments.get(path)
         if place is not None:
             yield from (f"//{text}".rstrip() for text in place.leading_comments.splitlines())
@@ -276,7 +277,10 @@ def _all_fields(message: DescriptorProto) -> Iterator[FieldDescriptorProto]:
 
 
 def _visibility(described: DescriptorProto | EnumDescriptorProto) -> str:
-    """Return the keyword that says who may use a type, since edition 2024; older protobuf knows none."""
+    """Return the visibility keyword of a type, which edition 2024 added; older versions of protobuf have none.
+
+    See https://protobuf.dev/programming-guides/symbol_visibility/.
+    """
     return ("", "local ", "export ")[getattr(described, "visibility", 0)]
 
 
@@ -322,5 +326,5 @@ def _quoted(text: str) -> str:
 
 
 def _json_name(name: str) -> str:
-    """Return the name in JSON that protoc makes of a field's name."""
+    """Return the JSON name that protoc derives from a field's name."""
     return re.sub("_+(.)?", lambda match: (match[1] or "").upper(), name)

@@ -1,4 +1,4 @@
-"""The request messages of a call: those that ``-d`` holds, or those that come on standard input."""
+"""Request messages of a call, from ``-d`` or from standard input."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _CHUNK = 1 << 16
 
 
 def given_messages(data: str | None, read: Read) -> list[Message]:
-    """Return all messages that ``-d`` holds.
+    """Return all messages of ``-d``.
 
     Args:
         data: JSON, ``@FILE``, ``-`` for standard input, or None.
-        read: Turns a JSON value into a message.
+        read: Converts a JSON value to a message.
 
     Raises:
-        OptionsError: The data can't be read, or is no JSON, or does not fit the message; the text says where.
+        OptionsError: The data can't be read, is not JSON, or does not fit the message; the error has the position.
     """
     if data is None:
         return []
@@ -44,30 +44,30 @@ def given_messages(data: str | None, read: Read) -> list[Message]:
         except OSError as error:
             raise OptionsError(f"-d {data}: {error.strerror}") from None
         except UnicodeDecodeError as error:
-            raise OptionsError(f"-d {data}: it is no UTF-8: {error.reason} at byte {error.start}") from None
+            raise OptionsError(f"-d {data}: not UTF-8: {error.reason} at byte {error.start}") from None
     stream = JsonStream(source)
     return [read(value) for values in (stream.feed(text), stream.end()) for value in values]
 
 
 def is_terminal_input() -> bool:
-    """Return whether somebody types what comes on standard input."""
+    """Return whether standard input is a terminal."""
     return os.isatty(_DESCRIPTOR)
 
 
 def messages_from_stdin(read: Read) -> Iterator[Message]:
-    """Yield each message of standard input as soon as it is there.
+    """Yield each message of standard input as soon as it arrives.
 
     Args:
-        read: Turns a JSON value into a message.
+        read: Converts a JSON value to a message.
 
     Raises:
-        JsonError: What comes is no JSON, or does not fit the message; the text says where.
+        JsonError: The input is not JSON, or does not fit the message; the error has the position.
     """
     stream = JsonStream("stdin")
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    if sys.stdin is None:  # its number may be that of something else by now
+    if sys.stdin is None:  # another file may have its descriptor by now
         raise OptionsError("-d -: standard input is closed")
-    # Not by sys.stdin: its lock would be held while it waits, and the program could not end before the input does.
+    # Not with sys.stdin: it would hold its lock while it waits, and the program could not end before the input does.
     is_end = False
     while not is_end:
         try:
@@ -78,21 +78,21 @@ def messages_from_stdin(read: Read) -> Iterator[Message]:
         try:
             text = decoder.decode(chunk, final=is_end)
         except UnicodeDecodeError as error:
-            raise JsonError(f"stdin: it is no UTF-8: {error.reason}") from None
+            raise JsonError(f"stdin: not UTF-8: {error.reason}") from None
         for value in stream.feed(text):
             yield read(value)
     for value in stream.end():
         yield read(value)
 
 
-class Watched:
-    """An iterator of messages for grpc, which takes them in a thread of its own, and keeps what went wrong there.
+class RequestIterator:
+    """An iterator of request messages that keeps an error: grpc iterates in a separate thread and would drop it.
 
     Args:
         messages: The messages.
 
     Attributes:
-        error: What went wrong, or None.
+        error: The error that ended the iteration, or None.
     """
 
     def __init__(self, messages: Iterator[Message]) -> None:
@@ -101,12 +101,12 @@ class Watched:
         self.error: BaseException | None = None
 
     def on_error(self, stop: Callable[[], object]) -> None:
-        """Call ``stop`` when something goes wrong, or now, when it did already."""
+        """Call ``stop`` when an error ends the iteration, or now if one has."""
         self._stop = stop
         if self.error is not None:
             stop()
 
-    def __iter__(self) -> Watched:
+    def __iter__(self) -> RequestIterator:
         return self
 
     def __next__(self) -> Message:
@@ -114,7 +114,7 @@ class Watched:
             return next(self._messages)
         except StopIteration:
             raise
-        except BaseException as error:  # raised again in the main thread, when the call has ended
+        except BaseException as error:  # raised again in the main thread after the call
             self.error = error
             if self._stop is not None:
                 self._stop()

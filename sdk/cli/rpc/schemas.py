@@ -1,4 +1,4 @@
-"""What describes services: the server itself by reflection, proto files, or a file of descriptors."""
+"""Sources of descriptors: reflection of a server, proto files, or a file of descriptors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sdk.cli.proto_files import read_descriptors
 from sdk.errors import ServerError
 
 if TYPE_CHECKING:
-    from sdk.cli.rpc.connection import Connection
+    from sdk.cli.rpc.connection import ServerConnection
 
-#: Services of the server itself, which are no application's.
+#: Prefixes of built-in services, which do not belong to an application.
 BUILT_IN = ("grpc.", "ray.serve.")
 
 
 class Schema(Protocol):
-    """Where services and their types are looked up.
+    """A source of services and their types.
 
     Attributes:
-        source: What it is, for messages: ``"The server at localhost:9000"``.
+        source: Its name in messages, ``"The server at localhost:9000"``.
     """
 
     source: str
@@ -36,24 +36,24 @@ class Schema(Protocol):
 
 
 class ServerSchema:
-    """What a server says of itself.
+    """The reflection of a server: https://github.com/grpc/grpc/blob/master/doc/server-reflection.md.
 
     Args:
         connection: The server.
-        remedy: What to do when it has no reflection.
-        timeout: Seconds that it has for an answer.
+        remedy: The remedy if it has no reflection, for the error.
+        timeout: Timeout of each call in seconds.
 
     Raises:
-        ServerError: From its methods: the server has no reflection, or does not answer.
+        ServerError: By the methods: the server has no reflection, or does not answer.
     """
 
-    def __init__(self, connection: Connection, remedy: str = "", timeout: float = 10.0) -> None:
-        from sdk._protos.reflection_client import Reflection
+    def __init__(self, connection: ServerConnection, remedy: str = "", timeout: float = 10.0) -> None:
+        from sdk._protos.reflection_client import ReflectionClient
 
         self.source = f"The server at {connection.target}"
         self._target = connection.target
         self._remedy = remedy
-        self._reflection = Reflection(
+        self._reflection = ReflectionClient(
             connection.channel, connection.metadata, timeout=timeout, target=connection.target
         )
 
@@ -72,15 +72,15 @@ class ServerSchema:
 
 
 class FileSchema:
-    """What files say.
+    """Proto files and files of descriptors.
 
     Args:
         paths: Proto files, folders of them, and files of descriptors.
         includes: Folders to look for imported protos in.
-        option: How the user gave them, for messages: ``"--protos"``.
+        option: The option of the command line that gave them, for messages: ``"--protos"``.
 
     Raises:
-        OptionsError: One of them can't be read, or is wrong.
+        OptionsError: A file can't be read, or has an error.
     """
 
     def __init__(self, paths: Sequence[Path], includes: Sequence[Path], option: str) -> None:

@@ -1,4 +1,4 @@
-"""The options that say how a server is reached, the same for every command that reaches one."""
+"""Options of the connection to a server, shared by the commands that connect to one."""
 
 from __future__ import annotations
 
@@ -15,29 +15,34 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def quieten_grpc() -> None:
-    """Keep what gRPC's core logs, such as failed handshakes, off the terminal. To be called before grpc is imported."""
+    """Hide the logs of gRPC's core, such as failed handshakes. Call it before grpc is imported.
+
+    See https://github.com/grpc/grpc/blob/master/doc/environment_variables.md.
+    """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def server_options(command: F) -> F:
-    """Add the options that say how a server is reached; ``connect`` takes them."""
+    """Add the options of the connection to a server to a command; ``connect`` takes their values."""
     for option in reversed(
         (
-            click.option("--application", metavar="NAME", default=None, help="Application to route to."),
+            click.option("--application", metavar="NAME", default=None, help="Route to this application."),
             click.option(
                 "-H",
                 "--metadata",
                 multiple=True,
                 metavar="'KEY: VALUE'",
-                help="Metadata to send; the value of a key that ends with -bin is base64. May be given several times.",
+                help="Send metadata; the value of a key that ends with -bin is base64. Repeatable.",
             ),
             click.option(
-                "--tls-ca", type=_FILE, metavar="FILE", help="Certificates in PEM to trust instead of the machine's."
+                "--tls-ca", type=_FILE, metavar="FILE", help="CA certificates in PEM, instead of the machine's."
             ),
-            click.option("--tls-certificate", type=_FILE, metavar="FILE", help="The client's certificate, in PEM."),
-            click.option("--tls-private-key", type=_FILE, metavar="FILE", help="Its private key, in PEM."),
+            click.option("--tls-certificate", type=_FILE, metavar="FILE", help="Client certificate in PEM."),
             click.option(
-                "--tls-server-name", metavar="NAME", help="Name that the server's certificate has, if not TARGET's."
+                "--tls-private-key", type=_FILE, metavar="FILE", help="Private key of the client certificate, in PEM."
+            ),
+            click.option(
+                "--tls-server-name", metavar="NAME", help="Name in the server's certificate, if it differs from TARGET."
             ),
             click.option(
                 "--connect-timeout",
@@ -45,13 +50,13 @@ def server_options(command: F) -> F:
                 default=10.0,
                 show_default=True,
                 metavar="SECONDS",
-                help="How long to try to reach the server.",
+                help="Timeout of the connection.",
             ),
             click.option(
                 "--max-message-length",
                 type=click.IntRange(min=-1),
                 metavar="BYTES",
-                help="Longest message to take; -1 for any.  [default: 64 MiB]",
+                help="Maximum length of a message; -1 for no limit.  [default: 64 MiB]",
             ),
         )
     ):

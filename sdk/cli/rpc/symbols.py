@@ -1,4 +1,4 @@
-"""Services, methods and types by their names: in full, or as short as they are unambiguous."""
+"""Lookup of services, methods and types by name: the full name, or an unambiguous end of it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def find_method(schema: Schema, name: str) -> tuple[MethodDescriptor, Descriptor
     """Return a method, and the files that it needs.
 
     Args:
-        schema: Where it is looked up.
-        name: ``"pkg.Service/Method"`` or ``"pkg.Service.Method"``, or the end of it from a dot or slash on.
+        schema: The source of the descriptors.
+        name: ``"pkg.Service/Method"`` or ``"pkg.Service.Method"``, or the end of it after a dot or slash.
 
     Raises:
-        OptionsError: No method has this name, or several have.
-        ServerError: The server does not describe its services.
+        OptionsError: No method has this name, or several have it.
+        ServerError: The server has no descriptors of its services.
     """
     wanted = name.strip("/").replace("/", ".")
     services = schema.services()
     service, _, last = wanted.rpartition(".")
-    if service in services:  # the usual way: one question instead of one for each service
+    if service in services:  # the common case: only one service has to be described
         descriptors = schema.describe([service])
         if service in descriptors.services and last in descriptors.services[service].methods_by_name:
             return descriptors.services[service].methods_by_name[last], descriptors
@@ -47,7 +47,7 @@ def find_method(schema: Schema, name: str) -> tuple[MethodDescriptor, Descriptor
     if len(found) == 1:
         return methods[found[0]], descriptors
     if found:
-        raise OptionsError(f"{name!r} is the name of several methods: {', '.join(map(path_of, found))}")
+        raise OptionsError(f"{name!r} is ambiguous: {', '.join(map(path_of, found))}")
     own = _named(wanted, [each for each in services if each in descriptors.services])
     if own:
         has = ", ".join(f"{own[0]}/{method.name}" for method in descriptors.services[own[0]].methods)
@@ -56,14 +56,14 @@ def find_method(schema: Schema, name: str) -> tuple[MethodDescriptor, Descriptor
 
 
 def describe_all(schema: Schema, services: Iterable[str]) -> tuple[Descriptors, dict[str, str]]:
-    """Return the files of services that may not all be described, and for each that is not, why.
+    """Return the files of services, and the problem of each service that has no descriptor.
 
     Args:
-        schema: Where they are looked up.
+        schema: The source of the descriptors.
         services: Full names of the services.
 
     Raises:
-        ServerError: The server describes none of them.
+        ServerError: No service has a descriptor.
     """
     wanted, problems = list(services), dict[str, str]()
     try:
@@ -72,7 +72,7 @@ def describe_all(schema: Schema, services: Iterable[str]) -> tuple[Descriptors, 
         for each in wanted:
             try:
                 schema.describe([each])
-            except ServerError as error:  # the others are shown all the same
+            except ServerError as error:  # the others are still shown
                 problems[each] = str(error)
         if len(problems) == len(wanted):
             raise
@@ -83,13 +83,13 @@ def find_symbol(descriptors: Descriptors, services: Iterable[str], name: str, so
     """Return the descriptor of a service, a method, a message or an enum.
 
     Args:
-        descriptors: The files to look in.
-        services: Full names of the services that count.
-        name: Its full name, or the end of it from a dot on; a method may be written with a slash.
-        source: Where the files come from, for messages.
+        descriptors: The files to search.
+        services: Full names of the services to search.
+        name: Its full name, or the end of it after a dot; a method may be written with a slash.
+        source: The source of the files, for messages.
 
     Raises:
-        OptionsError: Nothing has this name, or several things have.
+        OptionsError: No symbol has this name, or several have it.
     """
     wanted = name.strip("/.").replace("/", ".")
     symbols: dict[str, Any] = {}
@@ -103,14 +103,14 @@ def find_symbol(descriptors: Descriptors, services: Iterable[str], name: str, so
     if len(found) == 1:
         return symbols[found[0]]
     if found:
-        raise OptionsError(f"{name!r} is the name of several things: {', '.join(found)}")
+        raise OptionsError(f"{name!r} is ambiguous: {', '.join(found)}")
     near = difflib.get_close_matches(wanted, symbols, n=1) or _close_ends(wanted, symbols)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise OptionsError(f"{source} has no service, method or type {name!r}{hint}")
 
 
 def as_method(descriptor: MethodDescriptor) -> Method:
-    """Return a method for a client, with classes made for its messages."""
+    """Return a method for a client, with dynamic classes for its messages."""
     from google.protobuf.message_factory import GetMessageClass
 
     return Method(
@@ -125,24 +125,24 @@ def as_method(descriptor: MethodDescriptor) -> Method:
 
 
 def cardinality_of(method: MethodDescriptor) -> Cardinality:
-    """Return how many messages flow each way in a call of a method."""
+    """Return the cardinality of a method."""
     sides = ("stream" if streams else "unary" for streams in (method.client_streaming, method.server_streaming))
     return Cardinality("_".join(sides))
 
 
 def path_of(full_name: str) -> str:
-    """Return a method's name as gRPC writes it, ``"pkg.Service/Method"``."""
+    """Return the path of a method without the first slash, ``"pkg.Service/Method"``."""
     service, _, method = full_name.rpartition(".")
     return f"{service}/{method}"
 
 
 def is_built_in(full_name: str) -> bool:
-    """Return whether a name is that of a service of the server itself, or of something in it."""
+    """Return whether a name is that of a built-in service, or of a symbol in its package."""
     return full_name.startswith(BUILT_IN)
 
 
 def _named(wanted: str, names: Iterable[str]) -> list[str]:
-    """Return the names that a name means: itself, else those that end with it; the server's own only without others."""
+    """Return the matches of a name: itself, else names that end with it; otherwise built-in ones."""
     known = list(names)
     if wanted in known:
         return [wanted]
@@ -160,7 +160,7 @@ def _near(wanted: str, methods: Iterable[str], services: Iterable[str]) -> str:
 
 
 def _close_ends(wanted: str, names: Iterable[str]) -> list[str]:
-    """Return the name whose last part is like that of another one, for names without their package."""
+    """Return the name whose last parts are most similar, for names without their package."""
     ends = dict(_ends(names, wanted.count(".") + 1))
     return [ends[end] for end in difflib.get_close_matches(wanted, ends, n=1)]
 

@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from codegen.console import one_line
 from sdk._ingress.env_options import from_environment
-from sdk.cli.signals import Interrupts
+from sdk.cli.signals import SignalHandlers
 from sdk.errors import BreakingChangeError, ClusterError, SdkError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from sdk._serve.owner_lease import Tie
+    from sdk._serve.owner_lease import OwnerLease
     from sdk.cli.run.reload import Reloader
-    from sdk.cli.run.targets import Served
+    from sdk.cli.run.targets import RunTarget
 
 _REFRESH_S = 1.0
 _DEFAULTS = GrpcOptions()
 
 
 def _absolute(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
-    return None if path is None else os.path.abspath(path)  # symbolic links stay: renewal may go by them
+    return None if path is None else os.path.abspath(path)  # keeps links: a new certificate may be a change of one
 
 
 @click.command(
@@ -38,16 +39,16 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     "  sdk run serve.yaml --address local"
 )
 @click.argument("target", metavar="MODULE[:NAME]|CONFIG.yaml")
-@click.option("--name", default=None, help="Name of the application of a module.  [default: default]")
+@click.option("--name", default=None, help="Name of the application, if it is that of a module.  [default: default]")
 @click.option("--host", default=_DEFAULTS.host, show_default=True, help="IP address that Envoy listens on.")
 @click.option("--port", type=int, default=_DEFAULTS.port, show_default=True, help="Port that Envoy listens on.")
 @click.option(
     "--address",
     default=None,
-    help="Ray cluster: HOST:PORT, or `local` for a new one.  [default: RAY_ADDRESS, one that runs here, or a new one]",
+    help="Ray cluster: HOST:PORT, or `local` for a new one.  [default: RAY_ADDRESS, a local cluster, or a new one]",
 )
 @click.option(
-    "--request-timeout-s", type=float, default=None, help="Seconds after which a call ends DEADLINE_EXCEEDED."
+    "--request-timeout-s", type=float, default=None, help="Seconds after which a call ends with DEADLINE_EXCEEDED."
 )
 @click.option("--route-by-service", is_flag=True, help="Route calls without `application` metadata by their service.")
 @click.option(
@@ -55,14 +56,14 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     type=click.Choice(["traceback", "message", "none"]),
     default=_DEFAULTS.error_details,
     show_default=True,
-    help="What clients read of an exception in a handler.",
+    help="Details of a handler's exception that clients receive.",
 )
 @click.option(
     "--tls-certificate",
     callback=_absolute,
     default=None,
     metavar="FILE",
-    help="Certificate chain in PEM: speak TLS.",
+    help="Certificate chain in PEM; enables TLS.",
 )
 @click.option(
     "--tls-private-key",
@@ -76,17 +77,17 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     callback=_absolute,
     default=None,
     metavar="FILE",
-    help="Certificates in PEM, one of which must have signed the client's.",
+    help="CA certificates in PEM; enables mutual TLS.",
 )
 @click.option(
     "--access-log",
     callback=_absolute,
     default=None,
     metavar="FILE",
-    help="Append a line of JSON for each call to this file.",
+    help="Append one line of JSON for each call to FILE.",
 )
-@click.option("--allow-breaking", is_flag=True, help="Update an application although that breaks its clients.")
-@click.option("--reload", is_flag=True, help="Serve the new code when Python, proto or config files change.")
+@click.option("--allow-breaking", is_flag=True, help="Update an application even if that breaks its clients.")
+@click.option("--reload", is_flag=True, help="Deploy the new code when Python, proto or config files change.")
 @click.pass_context
 def run(
     context: click.Context,
@@ -98,17 +99,17 @@ def run(
     reload: bool,
     **options: Any,
 ) -> None:
-    """Serve the application that MODULE:NAME holds, or those of a config file, behind Envoy, until Ctrl-C.
+    """Serve the application MODULE:NAME, or those of a config file, behind Envoy, until Ctrl-C.
 
-    NAME is what `.bind()` returned; without it, the module's only application. A config file is one of Ray Serve's own
-    (`serve deploy` takes it too). A local Ray is started when there is none, and ended again with everything else.
+    NAME is the result of `.bind()`. Without NAME, serve the module's only application. A config file is one of Ray
+    Serve, as for `serve deploy`. If no Ray cluster is running, start a local one, and stop it at the end.
 
-    Each option of the ingress may also stand in an environment variable, such as SDK_GRPC_PORT, or in the `sdk:`
+    Each option of the ingress can also be set by an environment variable, such as SDK_GRPC_PORT, or in the `sdk:`
     section of a config file.
 
-    With --reload, the files below the working directory, PYTHONPATH and the folder of a config file are watched, and
-    code is generated as [tool.sdk.codegen] says. The new version takes over without losing a call; when it has an
-    error, that is shown and the version before goes on.
+    With --reload, watch the files below the working directory, PYTHONPATH and the folder of the config file, and
+    generate code as configured in [tool.sdk.codegen]. The new version takes over without losing a call. If it has an
+    error, show that and keep serving the previous version.
     """
     given = {
         option: value
@@ -116,21 +117,21 @@ def run(
         if context.get_parameter_source(option) is not ParameterSource.DEFAULT
     }
     wanted = {**from_environment(os.environ), **given}
-    GrpcOptions(**wanted)  # what is wrong with the command line is said before anything is imported
-    with Interrupts() as interrupts:
+    GrpcOptions(**wanted)  # reports errors of the command line before anything is imported
+    with SignalHandlers() as signals:
         from sdk.cli.ray_cluster import quiet_logs
-        from sdk.cli.run.targets import find_served
+        from sdk.cli.run.targets import find_target
 
         reloader = _prepare_reload(target) if reload else None
-        served = find_served(target, name, allow_breaking)
-        with quiet_logs():  # after Ray Serve was imported, which sets the levels of its logs
-            failed = _Run(served, address, wanted, interrupts, reloader, allow_breaking).serve()
+        run_target = find_target(target, name, allow_breaking)
+        with quiet_logs():  # after the import of Ray Serve, which sets the levels of its logs
+            failed = _Run(run_target, address, wanted, signals, reloader, allow_breaking).serve()
     if failed:
         context.exit(1)
 
 
 def _prepare_reload(target: str) -> Reloader:
-    """Bring generated code up to date, and note how all files are, before any of them is imported."""
+    """Bring generated code up to date, and record the versions of all files, before any of them is imported."""
     from sdk.cli.run.reload import Reloader, require_watchfiles
 
     require_watchfiles()
@@ -142,46 +143,46 @@ def _prepare_reload(target: str) -> Reloader:
 
 
 class _Run:
-    """One call of the command.
+    """One run of the command.
 
     Args:
-        served: What to serve.
+        target: The applications to serve.
         address: As on the command line.
         wanted: Options of the ingress by name, from the command line and the environment.
-        interrupts: The signals.
-        reloader: What deploys new versions, if any.
+        signals: The signal handlers.
+        reloader: Deploys new versions; None without ``--reload``.
         allow_breaking: As on the command line.
     """
 
     def __init__(
         self,
-        served: Served,
+        target: RunTarget,
         address: str | None,
         wanted: Mapping[str, Any],
-        interrupts: Interrupts,
+        signals: SignalHandlers,
         reloader: Reloader | None,
         allow_breaking: bool,
     ) -> None:
         from rich.console import Console
 
-        self._served, self._address, self._interrupts = served, address, interrupts
+        self._target, self._address, self._signals = target, address, signals
         self._reloader, self._allow_breaking = reloader, allow_breaking
-        self._wanted = {**served.options, **wanted}
+        self._wanted = {**target.options, **wanted}
         self._console = Console(stderr=True)
         self._deployed: list[str] = []
         self._failed: tuple[str, ...] = ()
 
     def serve(self) -> tuple[str, ...]:
         """Serve until a signal comes, and return the names of the applications that failed to start."""
-        # Imported here: what is wrong with the command line or the module is said before Ray takes its seconds.
+        # Imported here: errors of the command line or the module are shown before Ray is imported, which takes seconds.
         from sdk._ingress.envoy.certificates import check_certificates
         from sdk._ingress.envoy.process import check_port, find_envoy
         from sdk._serve.api import start, stop_ingress
-        from sdk._serve.owner_lease import Tie
+        from sdk._serve.owner_lease import OwnerLease
         from sdk.cli.ray_cluster import connect_or_start
-        from sdk.cli.run.progress import failure, tell_what_it_waits_for
+        from sdk.cli.run.progress import failure, report_pending
 
-        served, interrupts = self._served, self._interrupts
+        target, signals = self._target, self._signals
         options = GrpcOptions(**self._wanted)
         find_envoy()
 
@@ -194,75 +195,73 @@ class _Run:
             cleanup.callback(progress.stop)
             room = self._reloader is not None
             is_local = connect_or_start(self._address, cleanup, progress.update, check_node, has_spare_room=room)
-            interrupts.install()
+            signals.install()
             progress.update("Starting the ingress …")
             if is_local:
-                # Ray itself ends next, so Ray Serve need not be shut down apart from it.
+                # Ray itself is shut down next, so Ray Serve does not need a separate shutdown.
                 cleanup.callback(stop_ingress)
-            cleanup.callback(interrupts.shield)
-            end = _what_ends(self._deployed, is_local)
-            tie = Tie(end)
+            cleanup.callback(signals.ignore)
+            shut_down = _shutdown(self._deployed, is_local)
+            lease = OwnerLease(shut_down)
 
-            def end_and_untie() -> None:
-                end()
-                tie.release()  # not when a second Ctrl-C ended the waiting: then the ingress does the rest
+            def shut_down_and_release() -> None:
+                shut_down()
+                lease.release()  # not after a second Ctrl-C, which ends the wait: then the ingress does the rest
 
-            cleanup.callback(end_and_untie)
+            cleanup.callback(shut_down_and_release)
             cleanup.callback(self._console.print, "Shutting down …", style="dim")
-            served.start_serve()
-            start(_options_beside(options, self._wanted))
-            progress.update(f"Starting {_listed(served.names)} …")
-            self._deployed += served.names
+            target.start_serve()
+            start(_start_options(options, self._wanted))
+            progress.update(f"Starting {_listed(target.names)} …")
+            self._deployed += target.names
             if not is_local:
-                tie.start()
-            with tell_what_it_waits_for(served.names, functools.partial(self._tell, style="yellow")):
+                lease.start()
+            with report_pending(target.names, functools.partial(self._print, style="yellow")):
                 try:
-                    self._failed = served.deploy(lambda name, reason: self._tell(failure(name, reason)))
+                    self._failed = target.deploy(lambda name, reason: self._print(failure(name, reason)))
                 except BreakingChangeError:
-                    self._deployed.clear()  # the version that ran before goes on
+                    self._deployed.clear()  # the previous version keeps running
                     raise
             progress.stop()
-            if len(self._failed) < len(served.names):
+            if len(self._failed) < len(target.names):
                 if self._reloader is not None:
-                    self._start_reload(cleanup, is_local, tie)
+                    self._start_reload(cleanup, is_local, lease)
                 where = "a local Ray" if is_local else "the running Ray cluster"
-                self._show_until_interrupted(f"on {where}. Ctrl-C ends it.")
+                self._show_until_interrupted(f"on {where}. Press Ctrl-C to stop.")
         return self._failed
 
-    def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, tie: Tie) -> None:
+    def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, lease: OwnerLease) -> None:
         import ray
 
-        from sdk.cli.run.redeploy import Order
+        from sdk.cli.run.redeploy import DeployRequest
 
         assert self._reloader is not None
-        served, address = self._served, ray.get_runtime_context().gcs_address
+        target, address = self._target, ray.get_runtime_context().gcs_address
 
-        def make_order() -> Order:
+        def make_request() -> DeployRequest:
             before = tuple(self._deployed)
-            return Order(served.target, served.given_name, address, is_local, self._allow_breaking, before)
+            return DeployRequest(target.target, target.given_name, address, is_local, self._allow_breaking, before)
 
-        def deployed(is_done: bool) -> None:
+        def on_deployed(succeeded: bool) -> None:
             before = tuple(self._deployed)
             try:
-                self._tell_if(served.refresh())
+                note = target.refresh()
             except SdkError:
-                return  # said already: it was not deployed
-            # What of it was not done is not known; what does not run need not be ended.
-            self._deployed[:] = served.names if is_done else dict.fromkeys([*before, *served.names])
-            if is_done:
+                return  # the other process has reported it; nothing was deployed
+            if note:
+                self._print(note)
+            # After a failure, some applications may be running. The shutdown ignores those that are not.
+            self._deployed[:] = target.names if succeeded else dict.fromkeys([*before, *target.names])
+            if succeeded:
                 self._failed = ()
             if not is_local and set(before) != set(self._deployed):
-                tie.renew()
+                lease.renew()
 
         cleanup.callback(self._reloader.stop)
-        self._reloader.start(make_order, self._tell, deployed)
+        self._reloader.start(make_request, self._print, on_deployed)
 
-    def _tell(self, text: str, style: str | None = None) -> None:
+    def _print(self, text: str, style: str | None = None) -> None:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-    def _tell_if(self, text: str) -> None:
-        if text:
-            self._tell(text)
 
     def _show_until_interrupted(self, ending: str) -> None:
         from rich.console import Console
@@ -285,15 +284,15 @@ class _Run:
                 click.echo(headline())
                 forever.wait()
             with Live(as_tables(status(), headline()), console=console, auto_refresh=False) as live:
-                self._console = console  # what is told stands above the tables
+                self._console = console  # prints messages above the tables
                 while not forever.wait(_REFRESH_S):
                     live.update(as_tables(status(), headline()), refresh=True)
         except KeyboardInterrupt:
             return
 
 
-def _options_beside(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOptions | None:
-    """Return the options to start with: beside an ingress that runs, its own with what is wanted in their place."""
+def _start_options(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOptions | None:
+    """Return the options to start the ingress with; if it is running, its own options with the wanted ones replaced."""
     import ray
 
     from sdk._ingress.cluster import find_controller
@@ -306,18 +305,18 @@ def _options_beside(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOpti
     try:
         running: GrpcOptions = ray.get(controller.status.remote(), timeout=15).options
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"The ingress controller failed: {' '.join(str(error).split())}") from error
+        raise ClusterError(f"The ingress controller failed: {one_line(error)}") from error
     return replace(running, **wanted)
 
 
-def _what_ends(deployed: list[str], is_local: bool) -> functools.partial[None]:
-    """Return what ends the applications; on a cluster of others also what is not there before this command."""
+def _shutdown(deployed: list[str], is_local: bool) -> functools.partial[None]:
+    """Return the function that ends the applications; on a running cluster, it also ends what this command starts."""
     from sdk._ingress.cluster import find_controller
-    from sdk._serve.api import end
+    from sdk._serve.api import end_applications
     from sdk._serve.ingress_bootstrap import has_serve
 
     return functools.partial(
-        end,
+        end_applications,
         deployed,
         ends_serve=not is_local and not has_serve(),
         ends_ingress=not is_local and find_controller() is None,

@@ -1,4 +1,4 @@
-"""What ``sdk run`` tells while it waits for applications to start."""
+"""Messages of ``sdk run`` while applications start."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
+from codegen.console import error_line
 from sdk.errors import ClusterError
 
-_LOOK_S = 1.0
+_POLL_S = 1.0
 
 
 @contextlib.contextmanager
-def tell_what_it_waits_for(names: Iterable[str], tell: Callable[[str], None]) -> Iterator[None]:
-    """Pass on what Ray Serve says of applications that take long to start, such as that no node has room for them.
+def report_pending(names: Iterable[str], report: Callable[[str], None]) -> Iterator[None]:
+    """Report why applications take long to start, in Ray Serve's words; for example, no node has enough resources.
 
     Args:
         names: The applications.
-        tell: Gets each message, once.
+        report: Receives each message once.
     """
     from sdk._serve.failures import messages_of
 
     over = threading.Event()
 
     def watch() -> None:
-        told: set[str] = set()
-        while not over.wait(_LOOK_S):
+        reported: set[str] = set()
+        while not over.wait(_POLL_S):
             with contextlib.suppress(ClusterError):
-                for message in {message for name in names for message in messages_of(name)} - told:
-                    told.add(message)
-                    tell(message)
+                for message in {message for name in names for message in messages_of(name)} - reported:
+                    reported.add(message)
+                    report(message)
 
-    watcher = threading.Thread(target=watch, name="tell-what-it-waits-for", daemon=True)
+    watcher = threading.Thread(target=watch, name="report-pending", daemon=True)
     watcher.start()
     try:
         yield
@@ -41,5 +42,5 @@ def tell_what_it_waits_for(names: Iterable[str], tell: Callable[[str], None]) ->
 
 
 def failure(name: str, reason: str) -> str:
-    """Return the message that an application has failed to start."""
-    return f"error: Application {name!r} failed to start: {reason}"
+    """Return the error message for an application that failed to start."""
+    return error_line(f"Application {name!r} failed to start: {reason}")

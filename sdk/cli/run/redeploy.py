@@ -1,9 +1,9 @@
 """The program that ``sdk run --reload`` starts to deploy a new version: ``python -m sdk.cli.run.redeploy``.
 
-A process of its own for each version, since Python can't forget a module, nor protobuf a file. It imports what takes
-long and is not the user's, and waits: so one can be there before it is needed. Then it reads one line from its standard
-input, deploys what that says, and exits with 0, or 1 when that failed. What it has to say goes to its standard output.
-It ends at once when its standard input ends, with the command that started it or because a newer version has come.
+Each version has a separate process, since Python can't unload a module, nor protobuf a file. The process first imports
+slow modules that are not the user's, and waits: so it can be started in advance. Then it reads a request from one line
+of stdin, deploys it, and exits with 0, or with 1 if that failed. It prints its messages on stdout. When stdin ends, it
+exits at once: the command that started it has ended, or a newer version has replaced it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What to deploy.
+class DeployRequest:
+    """Request to deploy a new version.
 
     Attributes:
         target: As on the command line of ``sdk run``.
-        name: The application's name, when it was given.
-        address: The Ray cluster.
-        is_ours: Whether that cluster was started by the command, in the same folder.
-        allow_breaking: Whether clients may break.
-        before: The applications that the version before had.
+        name: The application's name on the command line, or None.
+        address: Address of the Ray cluster.
+        is_ours: Whether the command has started that cluster, in the same folder.
+        allow_breaking: Whether the update may break clients.
+        before: The applications of the previous version.
     """
 
     target: str
@@ -37,16 +37,16 @@ class Order:
     before: tuple[str, ...]
 
     def dump(self) -> bytes:
-        """Return the order as the line that the program reads."""
+        """Return the request as one line of JSON."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
-    def load(cls, line: bytes) -> Order:
-        """Return the order of a line.
+    def load(cls, line: bytes) -> DeployRequest:
+        """Return the request from one line of JSON.
 
         Example:
-            >>> order = Order("app:app", None, "127.0.0.1:6379", True, False, ("default",))
-            >>> Order.load(order.dump()) == order
+            >>> request = DeployRequest("app:app", None, "127.0.0.1:6379", True, False, ("default",))
+            >>> DeployRequest.load(request.dump()) == request
             True
         """
         fields = json.loads(line)
@@ -54,8 +54,8 @@ class Order:
 
 
 def main() -> int:
-    """Wait for the order, and carry it out."""
-    import sdk._serve.config_deploy  # noqa: F401  # ahead: this is what takes long
+    """Wait for a request and deploy it."""
+    import sdk._serve.config_deploy  # noqa: F401  # in advance: this import is slow
     from sdk.cli.ray_cluster import quiet_logs
 
     line = sys.stdin.buffer.readline()
@@ -63,39 +63,40 @@ def main() -> int:
         return 1
     threading.Thread(target=_end_with_command, name="end-with-command", daemon=True).start()
     with quiet_logs():
-        return deploy(Order.load(line))
+        return deploy(DeployRequest.load(line))
 
 
-def deploy(order: Order) -> int:
-    """Import and deploy the target of an order, and wait until it runs or has failed."""
+def deploy(request: DeployRequest) -> int:
+    """Import and deploy the target of a request, and wait until it runs or has failed."""
+    from codegen.console import error_line
     from sdk._serve.application import CODE_VERSION
     from sdk.cli.ray_cluster import connect
-    from sdk.cli.run.progress import failure, tell_what_it_waits_for
-    from sdk.cli.run.targets import find_served, is_config
+    from sdk.cli.run.progress import failure, report_pending
+    from sdk.cli.run.targets import find_target, is_config
     from sdk.errors import SdkError
 
     os.environ[CODE_VERSION] = uuid.uuid4().hex
-    # A Ray of the command's own has no clients but the user's. What a config names is not compared anyway.
-    allow_breaking = order.allow_breaking or (order.is_ours and not is_config(order.target))
+    # A cluster of the command has no clients but the user's. Applications of a config file are not compared anyway.
+    allow_breaking = request.allow_breaking or (request.is_ours and not is_config(request.target))
     try:
-        served = find_served(order.target, order.name, allow_breaking)
-        connect(order.address, tells_path=not order.is_ours)
-        with tell_what_it_waits_for(served.names, _say):
-            failed = served.deploy_again(order.before, lambda name, reason: _say(failure(name, reason)))
+        target = find_target(request.target, request.name, allow_breaking)
+        connect(request.address, sets_path=not request.is_ours)
+        with report_pending(target.names, _print):
+            failed = target.deploy_again(request.before, lambda name, reason: _print(failure(name, reason)))
     except SdkError as error:
-        _say(f"error: {error}")
+        _print(error_line(str(error)))
         return 1
     return 1 if failed else 0
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
 def _end_with_command() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # not through its buffer, which Python closes when it ends
+    while os.read(sys.stdin.fileno(), 1):  # not through the buffer, which Python closes at exit
         pass
-    # Not an orderly end: the main thread may be waiting for a replica that never starts.
+    # Not a graceful exit: the main thread may be waiting for a replica that never starts.
     os._exit(1)
 
 

@@ -11,8 +11,8 @@ class CodegenFailedError(SdkError):
     """Code could not be generated from the protos. Their author must act."""
 
 
-class Generator:
-    """Brings generated code up to date, when ``[tool.sdk.codegen]`` says from what and where to."""
+class CodegenRunner:
+    """Brings generated code up to date if ``[tool.sdk.codegen]`` configures it."""
 
     def __init__(self) -> None:
         self.folders: tuple[Path, ...] = ()
@@ -20,19 +20,18 @@ class Generator:
         self.is_configured = False
 
     def run(self) -> str:
-        """Generate what is out of date.
+        """Generate files that are out of date.
 
         Returns:
-            What was done; empty when nothing was.
+            A summary of the changes; ``""`` if nothing changed.
 
         Raises:
             CodegenFailedError: A proto has an error, or the table is wrong.
         """
         try:
-            from codegen import config
-            from codegen import sync as update
+            from codegen import config, sync
             from codegen.errors import CodegenError
-        except ModuleNotFoundError as error:  # the extra is not installed, but for watchfiles
+        except ModuleNotFoundError as error:  # the extra is not installed, only watchfiles
             self.is_configured = False
             return f"code is not generated: {error.name} is not installed: pip install 'ray-grpc-sdk[codegen]'"
         try:
@@ -42,12 +41,10 @@ class Generator:
             self.files = (found.file,) if found.file else ()
             if not self.is_configured or found.out is None:
                 return ""
-            report = update.update(
-                update.Options(found.protos, found.out, found.proto_path, found.exclude, found.package)
-            )
+            result = sync.update(sync.Options(found.protos, found.out, found.proto_path, found.exclude, found.package))
         except CodegenError as error:
             raise CodegenFailedError("\n".join((*error.details, str(error)))) from error
-        made, gone = len(report.missing) + len(report.stale), len(report.extra)
-        if not made + gone:
+        generated, removed = len(result.missing) + len(result.stale), len(result.extra)
+        if not generated + removed:
             return ""
-        return f"{found.out}: {made} generated" + (f", {gone} removed" if gone else "")
+        return f"{found.out}: {generated} generated" + (f", {removed} removed" if removed else "")

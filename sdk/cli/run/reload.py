@@ -1,4 +1,4 @@
-"""``sdk run --reload``: what changes is generated and deployed again, and what is wrong is told; what runs goes on."""
+"""``sdk run --reload``: generate and deploy again after a change; after an error, keep the previous version running."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdk.cli.run.regenerate import CodegenFailedError, Generator
+from codegen.console import error_line
+from codegen.file_versions import changed_files
+from sdk.cli.run.regenerate import CodegenFailedError, CodegenRunner
 from sdk.cli.run.targets import is_config
-from sdk.cli.run.watched_files import Watched, difference
+from sdk.cli.run.watched_files import WatchedFiles
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
-    from sdk.cli.run.redeploy import Order
+    from sdk.cli.run.redeploy import DeployRequest
 
-# With `-c` the current folder comes first in the path, where a module of the user's may be called as one of Python's.
-# No byte code is written: Python takes it for that of a file that was changed within the same second.
+# `-c` puts the current folder first on sys.path, where a module of the user may have the name of one of Python's.
+# No byte code is written: Python would use it for a file that changes again within the same second.
 _PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from sdk.cli.run.redeploy import main; sys.exit(main())"
-_END_PATIENCE_S = 5.0
-# Files that a message names before it only counts.
+_STOP_TIMEOUT_S = 5.0
+# A message names at most so many files, and counts the others.
 _NAMED = 3
 
 
 def require_watchfiles() -> None:
-    """Check that the package is there that watches files.
+    """Check that the package ``watchfiles`` is installed.
 
     Raises:
-        OptionsError: It is not installed.
+        OptionsError: It is not.
     """
     try:
         import watchfiles  # noqa: F401
@@ -45,8 +47,8 @@ def require_watchfiles() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ended:
-    """A process that deployed something is over."""
+class _Exited:
+    """A process that deployed a version has exited."""
 
     process: subprocess.Popen[bytes]
     exit_code: int
@@ -61,9 +63,10 @@ class Reloader:
 
     def __init__(self, target: str) -> None:
         self._config = Path(target) if is_config(target) else None
-        self._generator = Generator()
+        self._generator = CodegenRunner()
         self._is_stale = False
-        self._events: queue.SimpleQueue[_Ended | bool] = queue.SimpleQueue()
+        # True: files may have changed; False: stop.
+        self._events: queue.SimpleQueue[_Exited | bool] = queue.SimpleQueue()
         self._over = threading.Event()
         self._began = 0.0
         self._current: subprocess.Popen[bytes] | None = None
@@ -71,46 +74,49 @@ class Reloader:
         self._threads: list[threading.Thread] = []
 
     def generate(self) -> str:
-        """Bring generated code up to date, and note how all files are: call it before any of them is imported.
+        """Bring generated code up to date and record the versions of all files. Call it before any file is imported.
 
         Returns:
-            What was done; empty when nothing was.
+            A summary of the changes; ``""`` if nothing changed.
 
         Raises:
             CodegenFailedError: A proto has an error.
         """
         done = self._generator.run()
-        self._watched = _watch_for(self._config, self._generator)
-        self._state = self._watched.state()
+        self._watched = _watched_files(self._config, self._generator)
+        self._versions = self._watched.versions()
         return done
 
     def start(
-        self, make_order: Callable[[], Order], tell: Callable[[str], None], deployed: Callable[[bool], None]
+        self,
+        make_request: Callable[[], DeployRequest],
+        report: Callable[[str], None],
+        on_deployed: Callable[[bool], None],
     ) -> None:
-        """Begin.
+        """Start to watch the files.
 
         Args:
-            make_order: Returns what to deploy, when something has changed.
-            tell: Gets each message.
-            deployed: Called in the reloader's thread after a version was deployed, or has failed.
+            make_request: Returns the request to deploy a new version.
+            report: Receives each message.
+            on_deployed: Called in the reloader's thread after a version was deployed (True) or has failed (False).
         """
-        self._make_order, self._tell, self._deployed = make_order, tell, deployed
+        self._make_request, self._report, self._on_deployed = make_request, report, on_deployed
         self._next = _start_process()
-        self._events.put(True)  # files may have changed already, while the first version started
+        self._events.put(True)  # files may have changed while the first version started
         for name, target in (("reload", self._work), ("reload-watch", self._watch)):
             self._threads.append(threading.Thread(target=target, name=name, daemon=True))
             self._threads[-1].start()
 
     def stop(self) -> None:
-        """End; a version that is being deployed is left where it is."""
+        """Stop. A deployment in progress is abandoned."""
         self._over.set()
         self._events.put(False)
         for thread in self._threads:
-            thread.join(_END_PATIENCE_S)
+            thread.join(_STOP_TIMEOUT_S)
         if self._current is not None:
-            _end(self._current)
+            _stop(self._current)
         if self._next is not None:
-            _end(self._next)
+            _stop(self._next)
             assert self._next.stdout is not None
             self._next.stdout.close()
 
@@ -120,45 +126,45 @@ class Reloader:
         try:
             self._watched.watch(self._over, lambda: self._events.put(True))
         except (RuntimeError, OSError) as error:
-            self._tell(f"error: Files can't be watched, so nothing is reloaded any more: {error}")
+            self._report(error_line(f"Files can't be watched, so changes are no longer deployed: {error}"))
 
     def _work(self) -> None:
         while not self._over.is_set():
             event = self._events.get()
-            if isinstance(event, _Ended):
+            if isinstance(event, _Exited):
                 self._finish(event)
             elif event:
-                self._look()
+                self._deploy_changes()
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
                 if process is self._current:
-                    self._tell(line.decode(errors="replace").rstrip())
-        self._events.put(_Ended(process, process.wait()))
+                    self._report(line.decode(errors="replace").rstrip())
+        self._events.put(_Exited(process, process.wait()))
 
-    # -- in the thread that works -------------------------------------------------------------
+    # -- in the worker thread -----------------------------------------------------------------
 
-    def _look(self) -> None:
-        changed = difference(self._state, self._watched.state())
+    def _deploy_changes(self) -> None:
+        changed = changed_files(self._versions, self._watched.versions())
         if not changed:
             return
-        self._tell(f"{_listed(changed)} changed, reloading …")
+        self._report(f"{_listed(changed)} changed, reloading …")
         self._began = time.monotonic()
         try:
             self._generate(changed)
         except CodegenFailedError as error:
-            self._state = self._watched.state()
-            self._tell(f"error: {error}")
-            self._tell_that_nothing_changed()
+            self._versions = self._watched.versions()
+            self._report(error_line(str(error)))
+            self._report_failure()
             return
-        # Generated files are no change of their own.
-        self._state = self._watched.state()
+        # Generated files are not another change.
+        self._versions = self._watched.versions()
         if self._current is not None:
-            _end(self._current)
+            _stop(self._current)
         self._current = self._next or _start_process()
-        self._give_order(self._current)
+        self._send_request(self._current)
         self._next = _start_process()
 
     def _generate(self, changed: Sequence[Path]) -> None:
@@ -169,44 +175,44 @@ class Reloader:
         done = self._generator.run()
         self._is_stale = False
         if done:
-            self._tell(done)
+            self._report(done)
         if protos and not self._generator.is_configured:
-            self._tell(
-                "no code was generated: run `sdk codegen`, or put [tool.sdk.codegen] into pyproject.toml, and it is "
-                "done with each change"
+            self._report(
+                "no code was generated: run `sdk codegen`, or add [tool.sdk.codegen] to pyproject.toml to generate it "
+                "after each change"
             )
 
-    def _give_order(self, process: subprocess.Popen[bytes]) -> None:
+    def _send_request(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
-        # When it has ended already, its output says why.
+        # If it has exited already, its output gives the reason.
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(self._make_order().dump())
+            process.stdin.write(self._make_request().dump())
             process.stdin.flush()
         threading.Thread(target=self._read, args=(process,), name="reload-read", daemon=True).start()
 
-    def _finish(self, event: _Ended) -> None:
+    def _finish(self, event: _Exited) -> None:
         if event.process is not self._current:
-            return  # a newer version has taken its place
-        _end(event.process)
+            return  # a newer version has replaced it
+        _stop(event.process)
         self._current = None
         if event.exit_code:
-            self._tell_that_nothing_changed()
+            self._report_failure()
         else:
-            self._tell(f"reloaded in {time.monotonic() - self._began:.1f} s")
-        self._deployed(event.exit_code == 0)
+            self._report(f"reloaded in {time.monotonic() - self._began:.1f} s")
+        self._on_deployed(event.exit_code == 0)
 
-    def _tell_that_nothing_changed(self) -> None:
-        self._tell("The version before goes on; mend it and save.")
+    def _report_failure(self) -> None:
+        self._report("Still serving the previous version. Fix the error and save again.")
 
 
-def _watch_for(config: Path | None, generator: Generator) -> Watched:
-    """Return what to look at: below the working directory and ``PYTHONPATH``, the config file, and the protos."""
+def _watched_files(config: Path | None, generator: CodegenRunner) -> WatchedFiles:
+    """Return the files below the working directory and ``PYTHONPATH``, the config file, and the protos."""
     path = [Path(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     folders, files = [Path.cwd(), *path, *generator.folders], [*generator.files]
     if config is not None:
         folders.append(config.parent)
         files.append(config)
-    return Watched(folders, files)
+    return WatchedFiles(folders, files)
 
 
 def _start_process() -> subprocess.Popen[bytes]:
@@ -215,16 +221,16 @@ def _start_process() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C is for the command, which ends it
+        start_new_session=True,  # only the command receives Ctrl-C; it stops the process
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.close()
     try:
-        process.wait(_END_PATIENCE_S)
+        process.wait(_STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""What ``sdk run`` serves: the application of a module, or those of a config file."""
+"""Targets of ``sdk run``: the application of a module, or those of a config file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DEFAULT_NAME = "default"
 _CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 
 
-class Served(Protocol):
+class RunTarget(Protocol):
     """Applications that are ready to be deployed."""
 
     target: str
-    """As on the command line."""
+    """The target on the command line."""
 
     given_name: str | None
-    """The application's name, when it was given."""
+    """The application's name on the command line, or None."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -31,50 +31,50 @@ class Served(Protocol):
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """Options of the ingress that they bring with them, by name."""
+        """Options of the ingress that the target sets, by name."""
 
     def start_serve(self) -> None:
-        """Start Ray Serve as they want it, when it does not run; without wishes, nothing happens."""
+        """Start Ray Serve with the options of the target, if it has some and Ray Serve is not running."""
 
     def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
-        """Deploy them and wait until they run.
+        """Deploy the applications and wait until they run.
 
         Args:
-            failed: Called with the name of an application that failed to start, and why, when others go on.
+            failed: Called with the name of an application that failed to start and the reason, while others continue.
 
         Returns:
             The names of those that failed.
 
         Raises:
-            ClusterError: Nothing was started, and why.
+            ClusterError: No application was started.
         """
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
-        """Deploy them as new versions of what runs, with the code as it is now; as :meth:`deploy` else.
+        """Deploy new versions of running applications with the current code. Otherwise like :meth:`deploy`.
 
         Args:
-            before: The applications that were deployed before; those that there are no longer are deleted.
+            before: The applications of the previous version; those that no longer exist are deleted.
             failed: As for :meth:`deploy`.
         """
 
     def refresh(self) -> str:
-        """Take note of a new version that another process has deployed.
+        """Read the target again after another process has deployed a new version of it.
 
         Returns:
-            What of it holds only after a new start; empty when nothing does.
+            A note on changes that take effect only after a restart; ``""`` if there are no such changes.
 
         Raises:
-            SdkError: It can't be read.
+            SdkError: The target can't be read.
         """
 
 
 class ModuleTarget:
-    """The application that ``MODULE:NAME`` holds.
+    """The application ``MODULE:NAME``.
 
     Args:
         spec: ``"app:app"``, or ``"app"`` for a module's only application.
         name: The application's name.
-        allow_breaking: Whether to update an application although that breaks its clients.
+        allow_breaking: Whether to update the application even if that breaks its clients.
     """
 
     options: Mapping[str, Any] = {}
@@ -92,18 +92,18 @@ class ModuleTarget:
         """Do nothing: the ingress starts Ray Serve."""
 
     def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
-        """Deploy it and wait until it runs."""
+        """Deploy the application and wait until it runs."""
         from sdk._serve.api import run
 
         run(self.application, name=self.names[0], allow_breaking=self._allow_breaking)
         return ()
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
-        """Deploy it: Ray Serve takes each deployment from a program for a new version."""
+        """Deploy the application: Ray Serve treats each deployment from a program as a new version."""
         return self.deploy(failed)
 
     def refresh(self) -> str:
-        """Do nothing: the name stays."""
+        """Do nothing: the name does not change."""
         return ""
 
 
@@ -120,7 +120,7 @@ class ConfigTarget:
         self.target = path
         self.given_name: str | None = None
         self.config: ServeConfig = read_config(path)
-        # What grpc_servicer_functions names is imported here.
+        # The modules in grpc_servicer_functions are imported in this process.
         sys.path[:0] = [folder for folder in self.config.folders if folder not in sys.path]
 
     @property
@@ -134,20 +134,20 @@ class ConfigTarget:
         return self.config.options
 
     def start_serve(self) -> None:
-        """Start Ray Serve as the file wants it."""
+        """Start Ray Serve with the options of the file."""
         from sdk._serve.config_deploy import start_serve
 
         start_serve(self.config)
 
     def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
-        """Deploy them and wait until each runs or has failed."""
+        """Deploy the applications and wait until each runs or has failed."""
         from sdk._serve.config_deploy import deploy, wait_until_started
 
         deploy(self.config)
         return wait_until_started(self.config, failed)
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
-        """Deploy them, each with a version of its own: Ray Serve does not look at their code."""
+        """Deploy the applications, each with a new version, since Ray Serve does not compare their code."""
         from sdk._serve.config_deploy import deploy, wait_until_started
 
         deploy(self.config, before=before, has_new_code=True)
@@ -160,11 +160,11 @@ class ConfigTarget:
         before, self.config = self.config, read_config(self.target)
         if self.config.options == before.options:
             return ""
-        return f"{self.target}: options of the ingress have changed; they hold from the next start of the command"
+        return f"{self.target}: options of the ingress have changed; restart the command to apply them"
 
 
 def is_config(target: str) -> bool:
-    """Return whether a target of the command line is a config file, by its name.
+    """Return whether the name of a target is that of a config file.
 
     Example:
         >>> is_config("serve.yaml"), is_config("app:app")
@@ -173,21 +173,21 @@ def is_config(target: str) -> bool:
     return target.endswith(_CONFIG_SUFFIXES)
 
 
-def find_served(target: str, name: str | None, allow_breaking: bool = False) -> Served:
-    """Return what a command line means.
+def find_target(target: str, name: str | None, allow_breaking: bool = False) -> RunTarget:
+    """Return the applications of a target.
 
     Args:
         target: ``MODULE[:NAME]``, or the path of a config file.
-        name: The application's name, when it was given.
-        allow_breaking: Whether to update an application although that breaks its clients.
+        name: The application's name on the command line, or None.
+        allow_breaking: Whether to update an application even if that breaks its clients.
 
     Raises:
-        SdkError: It can't be found or read, or is wrong.
+        SdkError: The target does not exist, can't be read, or is wrong.
     """
     if not is_config(target):
         return ModuleTarget(target, name, allow_breaking)
     if allow_breaking:
-        raise OptionsError(f"--allow-breaking is for a module; Ray Serve builds what {target} names, unchecked.")
+        raise OptionsError(f"--allow-breaking needs a module; the applications of {target} are never compared.")
     if name is not None:
-        raise OptionsError(f"--name is for a module; the applications of {target} have their names there.")
+        raise OptionsError(f"--name needs a module; {target} names its applications.")
     return ConfigTarget(target)

@@ -1,4 +1,4 @@
-"""The servers that are compared. Each is a program that says on its standard output, in JSON, where it listens.
+"""The compared servers. Each is a program that reports its port on its standard output, in JSON.
 
-It ends when its standard input does. ``ours.py`` also takes commands there.
+It ends when its standard input is closed. ``ours.py`` also takes commands there.
 """

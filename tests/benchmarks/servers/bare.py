@@ -15,13 +15,13 @@ from bench_pb2_grpc import BenchServicer, add_BenchServicer_to_server
 from tests.benchmarks.handlers import SLEEP_S, answer, read_and_set
 from tests.benchmarks.servers.reporting import report
 
-# The largest works send 10 MB, and grpcio's limit is 4 MB by default. Compared with the SDK nothing else is tuned:
-# grpcio's defaults are what its users have, and SO_REUSEPORT has nobody to share with here.
+# The largest works send 10 MB, and grpcio's limit is 4 MB by default. Nothing else is tuned: its
+# users have grpcio's defaults, and with one server SO_REUSEPORT has no effect.
 _OPTIONS = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20)]
 
 
 class Bare(BenchServicer):
-    """The same handlers, with grpc.aio's signature."""
+    """The common handlers, with grpc.aio's signature."""
 
     async def Unary(self, request: Ask, context: Any) -> Payload:
         return answer(request)

@@ -1,4 +1,4 @@
-"""A Ray cluster of its own for each server that needs one."""
+"""A separate Ray cluster for each server that needs one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def start_ray(folder: str) -> None:
     """Start a cluster that keeps its files in a folder."""
-    # Whatever outlives the process that started it stays below this one, where the benchmark looks (prctl(2)).
+    # A process that outlives its parent stays below this one, where the benchmark looks (prctl(2)).
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     ray.init(
         address="local",

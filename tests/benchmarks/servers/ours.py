@@ -2,8 +2,8 @@
 
 Commands on the standard input, one JSON object a line, each answered like the first report:
 
-    {"replicas": 2}   serve with so many replicas
-    {"apps": 100}     have so many applications in the routing table; all but one are entries for the same replica
+    {"replicas": 2}   serve with this number of replicas
+    {"apps": 100}     put so many applications into the routing table; all but one are entries for the same replica
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Entries:
         threading.Thread(target=self._renew, daemon=True).start()
 
     def make(self, count: int, endpoint: Endpoint) -> None:
-        """Have so many of them."""
+        """Add or remove applications until this number exists."""
         entries = [
             Replica(f"app-{i}", "Bench", ("bench.Bench",), replace(endpoint, replica_id=f"entry-{i}"))
             for i in range(count)

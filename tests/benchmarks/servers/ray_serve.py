@@ -1,6 +1,6 @@
-"""Ray Serve's own gRPC ingress. ``python ray_serve.py FOLDER [--haproxy]``.
+"""Ray Serve's gRPC ingress. ``python ray_serve.py FOLDER [--haproxy]``.
 
-Without ``--haproxy`` it is Ray Serve as it comes: its Python proxy. With it, it is the fastest that Ray Serve has:
+Without ``--haproxy`` it runs with Ray Serve's defaults: the Python proxy. With it, it runs Ray Serve's fastest setup:
 HAProxy, direct ingress, and the throughput-optimised settings.
 """
 

@@ -1,4 +1,4 @@
-"""What the server programs have in common: how they talk to the benchmark."""
+"""Messages between the server programs and the benchmark."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def free_port() -> int:
 
 
 def report(port: int, processes: dict[str, str]) -> None:
-    """Tell the benchmark that the server listens.
+    """Report to the benchmark that the server listens.
 
     Args:
         port: Its port on 127.0.0.1.
-        processes: Regular expressions for the command lines of the processes whose CPU time is the server's, by what
-            they are. Only this process and those below it count.
+        processes: Regular expressions for the command lines of the processes whose CPU time is the server's, by
+            role. Only this process and those below it count.
     """
     print(json.dumps({"port": port, "processes": processes}), flush=True)
 

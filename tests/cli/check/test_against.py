@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection
 from user_defined_protos_sdk import IMAGE_CLASSIFICATION_SERVICE, USER_DEFINED_SERVICE
 
-from sdk._protos.descriptors import gather
+from sdk._protos.descriptors import with_imports
 from sdk.cli.check.against import compare_against
 from sdk.cli.check.report import Comparison
 from sdk.errors import OptionsError, ServerError
@@ -30,7 +30,7 @@ NAMES = ("UserDefinedService", "ImageClassificationService", "Gone")
 
 
 def guide() -> FileDescriptorSet:
-    return gather([USER_DEFINED_SERVICE.file])
+    return with_imports([USER_DEFINED_SERVICE.file])
 
 
 def other() -> FileDescriptorSet:
@@ -65,7 +65,7 @@ def test_a_file_of_descriptors(tmp_path: Path, compress: Callable[[bytes], bytes
     assert felt(compare_against(SERVICES, str(file), strict=True)) == []
 
 
-def test_a_service_that_is_not_checked_here_is_not_missed(tmp_path: Path) -> None:
+def test_services_that_are_not_checked_here_are_not_compared(tmp_path: Path) -> None:
     file = tmp_path / "same.binpb"
     file.write_bytes(guide().SerializeToString())
     comparison = compare_against([USER_DEFINED_SERVICE], str(file), strict=False)
@@ -81,8 +81,8 @@ def test_protos(sdk: Run, project: Path) -> None:
     expected = [
         "  error: shop.Order.item (1): `int32` became `string`: the two are encoded differently (shop.proto:3) → keep"
         " `int32`, or give the new field another number and reserve 1 [field-type]",
-        "  error: shop.Order.gift (2): the field is gone, and its number is free to be taken for another one, which"
-        " would be misread (shop.proto:3) → write `reserved 2;` in message `Order`, or keep the field [field-removed]",
+        "  error: shop.Order.gift (2): the field is gone and its number is not reserved: another field may reuse"
+        " it and be misread (shop.proto:3) → write `reserved 2;` in message `Order`, or keep the field [field-removed]",
     ]
     for path in ("old", "old/shop.proto"):
         done = sdk("check", "shop_app", "--against", path)
@@ -98,7 +98,7 @@ def test_protos(sdk: Run, project: Path) -> None:
     done = sdk("check", "shop_app", "--against", "old/other.proto")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[3:] == [
-        "Against old/other.proto: nothing to compare, it has other.Other, and none of shop.Shop"
+        "Against old/other.proto: nothing to compare: it has other.Other, not shop.Shop"
     ]
 
 
@@ -109,7 +109,7 @@ def test_lost_data_is_a_problem_with_strict(sdk: Run, project: Path) -> None:
     done = sdk("check", "shop_app", "--against", "old.proto", "--strict", "--format", "github")
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == (
-        "::warning file=shop.proto,line=3,title=field-json-name::shop.Order.thing (1): its name in JSON `thing` became"
+        "::warning file=shop.proto,line=3,title=field-json-name::shop.Order.thing (1): its JSON name `thing` became"
         " `item` (shop.proto:3) → keep the name `thing`\n"
     )
 
@@ -122,7 +122,7 @@ def test_protos_with_an_error(sdk: Run, project: Path) -> None:
     assert done.stderr.startswith("error: --against broken.proto: 1 error in the protos\nbroken.proto:1:")
 
 
-def test_what_is_no_other_version(tmp_path: Path) -> None:
+def test_invalid_other_versions(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_bytes(b"")
     text = tmp_path / "text"
@@ -131,13 +131,13 @@ def test_what_is_no_other_version(tmp_path: Path) -> None:
     cut.write_bytes(gzip.compress(b"x" * 100)[:-9])
     bare = tmp_path / "bare"
     bare.write_bytes(FileDescriptorSet(file=[{"name": "a.proto"}]).SerializeToString())
-    none = "it holds no descriptors; make it with `protoc --include_imports --descriptor_set_out`"
+    none = "not a file of descriptors; make one with `protoc --include_imports --descriptor_set_out`"
     for path, said in {
         empty: none,
         text: none,
-        cut: "it can't be read: Compressed file ended before the end-of-stream marker was reached",
+        cut: "can't be read: Compressed file ended before the end-of-stream marker was reached",
         bare: "it has no service",
-        tmp_path / "no": "there is no such file or folder, and it is no HOST:PORT[/APPLICATION]",
+        tmp_path / "no": "neither an existing file or folder, nor HOST:PORT[/APPLICATION]",
     }.items():
         with pytest.raises(OptionsError) as raised:
             compare_against(SERVICES, str(path), strict=False)
@@ -173,14 +173,14 @@ def test_a_server() -> None:
         # What one application serves must be served on.
         comparison = compare_against([USER_DEFINED_SERVICE], f"http://{address}/app", strict=False)
         assert felt(comparison) == [f"error service-removed {GUIDE}.ImageClassificationService"]
-        assert "no class serves it any more" in comparison.changes[0].message
+        assert "no class serves it" in comparison.changes[0].message
         comparison = compare_against(SERVICES, f"{address}/app", strict=False, served={names[0]})
         assert felt(comparison) == [f"error service-removed {GUIDE}.ImageClassificationService"]
 
 
-def test_a_server_that_serves_nothing_or_is_not_there() -> None:
+def test_a_server_without_services_or_unreachable() -> None:
     with serving(guide()) as address:
-        with pytest.raises(OptionsError, match=r"/app: application 'app' serves nothing there$"):
+        with pytest.raises(OptionsError, match=r"/app: application 'app' has no services$"):
             compare_against(SERVICES, f"{address}/app", strict=False)
         with pytest.raises(OptionsError, match=r": it serves nothing$"):
             compare_against(SERVICES, address, strict=False)
@@ -190,14 +190,14 @@ def test_a_server_that_serves_nothing_or_is_not_there() -> None:
             compare_against(SERVICES, other_version, strict=False)
 
 
-def test_what_is_not_exposed_is_not_compared(sdk: Run, project: Path) -> None:
+def test_services_that_are_not_exposed_are_not_compared(sdk: Run, project: Path) -> None:
     source = (project / "shop_app.py").read_text()
     (project / "hidden.py").write_text(source.replace("@grpc_deployment", "@grpc_deployment(expose=False)"))
     (project / "old.proto").write_text((project / "shop.proto").read_text().replace("string item", "int32 item"))
     assert "1 change breaks clients" in sdk("check", "shop_app", "--against", "old.proto").stdout
     done = sdk("check", "hidden", "--against", "old.proto")
     assert (done.returncode, done.stdout.startswith("Counter: fits")) == (0, True)
-    assert "Against old.proto: nothing to compare, it has shop.Shop, and here clients can call none" in done.stdout
+    assert "Against old.proto: nothing to compare: it has shop.Shop, clients can't call any service here" in done.stdout
 
 
 def test_classes_that_do_not_fit_are_compared_too(sdk: Run, project: Path) -> None:

@@ -67,8 +67,8 @@ def test_problem_at_import(sdk: Run, project: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == (
         "Counter: 1 problem (bad.py:7)\n"
-        "  Counter.Buy: the class spells it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`"
-        " (bad.py:8, shop.proto:7) → rename `buy` to `Buy`: names of RPCs must be equal to the letter [wrong-case]\n"
+        "  Counter.Buy: the class calls it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`"
+        " (bad.py:8, shop.proto:7) → rename `buy` to `Buy`: the names must be identical [wrong-case]\n"
     )
 
 
@@ -89,7 +89,7 @@ def test_every_class_of_a_module_is_checked(sdk: Run, project: Path) -> None:
     assert refused.stderr.count("Counter does not fit its service: 1 problem") == 1
 
 
-def test_problems_are_told_though_the_import_fails_below_them(sdk: Run, project: Path) -> None:
+def test_problems_are_reported_even_if_the_import_fails_after_them(sdk: Run, project: Path) -> None:
     (project / "bad.py").write_text(f"{BAD}\n\nCounter.nothing()\n")
     done = sdk("check", "bad")
     assert done.returncode == 1
@@ -130,7 +130,7 @@ def test_application_with_several_deployments(sdk: Run, project: Path) -> None:
     assert module.count("fits") == 2
 
 
-def test_what_is_no_class(sdk: Run, project: Path) -> None:
+def test_targets_that_are_not_classes(sdk: Run, project: Path) -> None:
     (project / "composed.py").write_text(COMPOSED)
     (project / "empty.py").write_text("")
     bare = sdk("check", "composed:Bare")
@@ -138,7 +138,7 @@ def test_what_is_no_class(sdk: Run, project: Path) -> None:
     assert "Bare: the class is not bound to its service (composed.py:22) → put @grpc_deployment above" in bare.stdout
     for target, said in {
         "composed:plain": "error: composed:plain deploys no class that is decorated with @grpc_deployment\n",
-        "composed:number": "error: composed:number is int; give a class, or what its `.bind()` returned\n",
+        "composed:number": "error: composed:number is int; give a class, or the result of its `.bind()`\n",
         "empty": "error: Module 'empty' has no class that is decorated with @grpc_deployment\n",
     }.items():
         done = sdk("check", target)
@@ -191,11 +191,11 @@ def test_stale_generated_code_is_one_message(sdk: Run, project: Path) -> None:
         ("shop_app:Counter.bnd", "'Counter' of module 'shop_app' has no 'bnd'; did you mean 'bind'?"),
         ("shop_app.py", "'shop_app.py' is a path; give the module as Python imports it: shop_app"),
         ("./shop/app.py:app", "'./shop/app.py:app' is a path; give the module as Python imports it: shop.app:app"),
-        ("shop_app:", "'shop_app:' names no module; give MODULE or MODULE:NAME, such as app:Greeter"),
-        ("no-module", "'no-module' names no module; give MODULE or MODULE:NAME, such as app:Greeter"),
+        ("shop_app:", "'shop_app:' is not a module; give MODULE or MODULE:NAME, such as app:Greeter"),
+        ("no-module", "'no-module' is not a module; give MODULE or MODULE:NAME, such as app:Greeter"),
     ],
 )
-def test_target_that_is_not_there(sdk: Run, project: Path, target: str, said: str) -> None:
+def test_target_that_does_not_exist(sdk: Run, project: Path, target: str, said: str) -> None:
     done = sdk("check", target)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {said.format(here=project)}\n"

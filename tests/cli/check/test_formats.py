@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sdk.cli.check.formats import as_github, as_json
-from sdk.cli.check.report import ClassReport, Comparison, Failure, Report
+from sdk.cli.check.report import CheckReport, ClassReport, Comparison, TargetFailure
 from sdk.errors import Change, Problem
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -27,8 +27,8 @@ class {name}(ShopBase):
         return Receipt()
 """
 SAID = (
-    "the class spells it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`"
-    " {} → rename `buy` to `Buy`: names of RPCs must be equal to the letter"
+    "the class calls it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`"
+    " {} → rename `buy` to `Buy`: the names must be identical"
 )
 FITS = "Counter: fits (shop_app.py:7)\n  shop.Shop (shop.proto:5)\n    ok rpc Buy(Order) returns (Receipt)\n"
 
@@ -86,7 +86,7 @@ def test_a_terminal_gets_a_tree_in_colours(sdk: Run, project: Path) -> None:
     assert "\x1b[1;31mOne: 1 problem\x1b[0m" in done.stdout
 
 
-def test_json_as_other_commands_call_it(sdk: Run) -> None:
+def test_the_json_option_of_other_commands(sdk: Run) -> None:
     assert sdk("check", "shop_app", "--json").stdout == sdk("check", "shop_app", "--format", "json").stdout
 
 
@@ -119,8 +119,8 @@ def test_json(sdk: Run, project: Path) -> None:
                 "severity": "error",
                 "class": "One",
                 "rpc": "Buy",
-                "message": "the class spells it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`",
-                "remedy": "rename `buy` to `Buy`: names of RPCs must be equal to the letter",
+                "message": "the class calls it `buy`; the proto says `rpc Buy(Order) returns (Receipt)`",
+                "remedy": "rename `buy` to `Buy`: the names must be identical",
                 "code": {"file": "one.py", "line": 8},
                 "proto": {"file": "shop.proto", "line": 7},
             }
@@ -144,11 +144,11 @@ def test_github(sdk: Run, project: Path) -> None:
     assert (fits.returncode, fits.stdout, fits.stderr) == (0, "", "")
 
 
-def report(*problems: Problem, comparison: Comparison | None = None) -> Report:
-    return Report((ClassReport("A", "app", None, "", None, problems),), (), comparison, False)
+def report(*problems: Problem, comparison: Comparison | None = None) -> CheckReport:
+    return CheckReport((ClassReport("A", "app", None, "", None, problems),), (), comparison, False)
 
 
-def test_a_json_document_of_what_has_no_place() -> None:
+def test_a_json_document_without_locations() -> None:
     document = as_json(
         report(Problem("no-service", "A", "m", "r"), Problem("interceptor", "A, interceptors[1]", "m", "r"))
     )
@@ -200,7 +200,7 @@ def test_annotations_are_escaped_and_name_files_from_the_top_of_the_repository(
     monkeypatch.chdir(here)
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
     change = Change("field-type", "error", "p.M.a (1)", "changed", "keep it", "string", "int32", "a/b.proto:3")
-    found = Report(
+    found = CheckReport(
         (
             ClassReport(
                 "A",
@@ -214,7 +214,7 @@ def test_annotations_are_escaped_and_name_files_from_the_top_of_the_repository(
                 ),
             ),
         ),
-        (Failure("other", "broken\ntwice", 1),),
+        (TargetFailure("other", "broken\ntwice", 1),),
         Comparison("old", ("p.S",), (change,), "nothing to compare"),
         False,
     )
@@ -240,5 +240,5 @@ def test_annotations_are_escaped_and_name_files_from_the_top_of_the_repository(
 )
 def test_exit_code(severity: str, strict: bool, failed: int, expected: int) -> None:
     changes = (Change("r", severity, "p", "m", "r"),) if severity else ()  # type: ignore[arg-type]
-    failures = (Failure("t", "m", failed),) if failed else ()
-    assert Report((), failures, Comparison("o", (), changes), strict).exit_code == expected
+    failures = (TargetFailure("t", "m", failed),) if failed else ()
+    assert CheckReport((), failures, Comparison("o", (), changes), strict).exit_code == expected

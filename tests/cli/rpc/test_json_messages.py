@@ -1,4 +1,4 @@
-"""Messages from JSON and to JSON; what does not fit is named with its place and what is wanted."""
+"""Messages from and to JSON; an error has the position and the expected type."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sdk._protos.descriptors import Descriptors, gather
-from sdk.cli.rpc.json_messages import Messages, UnprintableError, dumps
+from sdk._protos.descriptors import Descriptors, with_imports
+from sdk.cli.rpc.json_messages import JsonCodec, UnprintableError, dumps
 from sdk.cli.rpc.json_stream import JsonError, JsonStream
 from tests.support.desk_server import Ticket
 
 
 def pool() -> DescriptorPool:
-    return Descriptors(gather([Ticket.DESCRIPTOR.file]), "desk").pool
+    return Descriptors(with_imports([Ticket.DESCRIPTOR.file]), "desk").pool
 
 
 def read(text: str, **options: bool) -> Any:
@@ -27,7 +27,7 @@ def read(text: str, **options: bool) -> Any:
     stream = JsonStream("-d")
     (value,) = [*stream.feed(text), *stream.end()]
     kind = GetMessageClass(known.FindMessageTypeByName("desk.v1.Ticket"))
-    return Messages(known, **options).read(value, kind)
+    return JsonCodec(known, **options).read(value, kind)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def read(text: str, **options: bool) -> Any:
         ('{"note": 3}', "column 2: `note` must be google.protobuf.StringValue, not 3"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit(text: str, said: str) -> None:
+def test_values_that_do_not_fit(text: str, said: str) -> None:
     with pytest.raises(JsonError) as raised:
         read(text)
     assert str(raised.value) == f"-d, line 1, {said}"
@@ -78,12 +78,12 @@ def test_the_line_counts_within_the_text() -> None:
         read('\n{\n  "owner": {\n    "years": 1}}')
 
 
-def test_what_no_single_part_is_guilty_of_is_told_in_protobufs_words() -> None:
+def test_a_problem_of_no_single_part_has_the_message_of_protobuf() -> None:
     with pytest.raises(JsonError, match=r'^-d, line 1, column 1: .*should not have multiple "place" oneof fields'):
         read('{"room": "a", "isRemote": true}')
 
 
-def test_unknown_fields_may_be_left_out() -> None:
+def test_unknown_fields_can_be_ignored() -> None:
     assert read('{"titel": "x", "number": 3}', allow_unknown_fields=True).number == 3
 
 
@@ -105,19 +105,19 @@ FULL = {
 }
 
 
-def test_there_and_back() -> None:
+def test_round_trip() -> None:
     message = read(json.dumps(FULL))
-    assert json.loads(Messages(pool()).write(message)) == FULL
+    assert json.loads(JsonCodec(pool()).write(message)) == FULL
 
 
 def test_names_and_defaults() -> None:
     message = read('{"owner": {"age": 1}}')
-    assert Messages(pool(), proto_names=True, emit_defaults=True).as_dict(message)["owner"] == {
+    assert JsonCodec(pool(), proto_names=True, emit_defaults=True).as_dict(message)["owner"] == {
         "first_name": "",
         "age": 1,
     }
-    assert Messages(pool(), emit_defaults=True).as_dict(message)["seats"] == []
-    assert "vip" not in Messages(pool(), emit_defaults=True).as_dict(message)  # it knows whether it is there
+    assert JsonCodec(pool(), emit_defaults=True).as_dict(message)["seats"] == []
+    assert "vip" not in JsonCodec(pool(), emit_defaults=True).as_dict(message)  # it knows whether it is there
 
 
 def test_an_any_of_an_unknown_type_has_its_bytes() -> None:
@@ -127,7 +127,7 @@ def test_an_any_of_an_unknown_type_has_its_bytes() -> None:
     inner = kind(extra={"type_url": "x/far.away.Thing", "value": b"\x03"})
     message: Any = kind(extra={"type_url": "x/desk.v1.Ticket", "value": inner.SerializeToString()})
     message.form.update({"a": 1})
-    messages = Messages(known)
+    messages = JsonCodec(known)
     assert messages.as_dict(message)["extra"] == {
         "@type": "x/desk.v1.Ticket",
         "extra": {"@type": "x/far.away.Thing", "@value": "Aw=="},
@@ -137,20 +137,20 @@ def test_an_any_of_an_unknown_type_has_its_bytes() -> None:
         assert messages.as_dict(message)["extra"] == {"@type": stranger.type_url, "@value": "AQI="}
 
 
-def test_what_json_has_nothing_for() -> None:
+def test_values_that_json_can_not_represent() -> None:
     with pytest.raises(
-        UnprintableError, match=r"^The server sent a google.protobuf.Value that JSON can't show: .*Infinity"
+        UnprintableError, match=r"^The server sent a google.protobuf.Value that JSON can't represent: .*Infinity"
     ):
-        Messages(DescriptorPool()).as_dict(Value(number_value=float("inf")))
+        JsonCodec(DescriptorPool()).as_dict(Value(number_value=float("inf")))
     nameless = AnyMessage(type_url="x/", value=b"a")
-    with pytest.raises(UnprintableError, match=r" that JSON can't show: type 'x/' is not described$"):
-        Messages(DescriptorPool()).as_dict(nameless)
+    with pytest.raises(UnprintableError, match=r" that JSON can't represent: type 'x/' is unknown$"):
+        JsonCodec(DescriptorPool()).as_dict(nameless)
     broken = AnyMessage(type_url="x/google.protobuf.Timestamp", value=b"\xff")
-    files = Descriptors(gather([Timestamp.DESCRIPTOR.file]), "protobuf")
-    with pytest.raises(UnprintableError, match=r"^The server sent a google.protobuf.Any that JSON can't show: "):
-        Messages(files.pool).as_dict(broken)
+    files = Descriptors(with_imports([Timestamp.DESCRIPTOR.file]), "protobuf")
+    with pytest.raises(UnprintableError, match=r"^The server sent a google.protobuf.Any that JSON can't represent: "):
+        JsonCodec(files.pool).as_dict(broken)
 
 
-def test_text_that_no_terminal_takes_is_escaped() -> None:
+def test_text_that_a_terminal_can_not_print_is_escaped() -> None:
     assert dumps({"a": "é"}) == '{"a": "é"}'
     assert dumps({"a": "\ud800"}) == '{"a": "\\ud800"}'

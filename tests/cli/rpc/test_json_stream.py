@@ -1,4 +1,4 @@
-"""JSON values that follow one another are cut apart, however the text comes, and every error says where."""
+"""Streams of JSON values in chunks of any size; every error has its position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VALUES = [{"a": '}{"\\', "b": [1, {"c": "éé"}]}, [1, 2], "x", 12, True, None, 
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_values_are_cut_apart_however_they_come(size: int) -> None:
+def test_values_are_split_in_chunks_of_any_size(size: int) -> None:
     stream = JsonStream("-d")
     found = []
     for start in range(0, len(TEXT), size):
@@ -27,7 +27,7 @@ def test_values_are_cut_apart_however_they_come(size: int) -> None:
         assert lines[each.line - 1][each.column - 1 :].startswith(each.text[:1])
 
 
-def test_an_object_is_there_as_soon_as_it_ends() -> None:
+def test_an_object_is_returned_as_soon_as_it_is_complete() -> None:
     stream = JsonStream("stdin")
     assert [each.value for each in stream.feed('{"a": 1}')] == [{"a": 1}]
     assert list(stream.feed("\n12")) == []  # more digits may come
@@ -38,26 +38,26 @@ def test_an_object_is_there_as_soon_as_it_ends() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "line 1, column 2: no JSON: Expecting property name enclosed in double quotes"),
-        ('{"a": 1}\n {"b" 2}', "line 2, column 7: no JSON: Expecting ':' delimiter"),
-        ('{"a": 1,\n "b": }', "line 2, column 7: no JSON: Expecting value"),
-        ("}", "line 1, column 1: no JSON: Expecting value"),
-        ("hello {}", "line 1, column 1: no JSON: Expecting value"),
-        ('{"a": "x', "line 1, column 7: no JSON: Unterminated string starting at"),
-        ("{'a': 1}", "line 1, column 2: no JSON: Expecting property name enclosed in double quotes"),
-        ('\n\n{"a": 1, "a": 2}', "line 3, column 1: `a` stands twice in one object"),
-        ('{"a": [}', "line 1, column 8: no JSON: Expecting value"),
+        ("{", "line 1, column 2: invalid JSON: Expecting property name enclosed in double quotes"),
+        ('{"a": 1}\n {"b" 2}', "line 2, column 7: invalid JSON: Expecting ':' delimiter"),
+        ('{"a": 1,\n "b": }', "line 2, column 7: invalid JSON: Expecting value"),
+        ("}", "line 1, column 1: invalid JSON: Expecting value"),
+        ("hello {}", "line 1, column 1: invalid JSON: Expecting value"),
+        ('{"a": "x', "line 1, column 7: invalid JSON: Unterminated string starting at"),
+        ("{'a': 1}", "line 1, column 2: invalid JSON: Expecting property name enclosed in double quotes"),
+        ('\n\n{"a": 1, "a": 2}', "line 3, column 1: `a` is twice in one object"),
+        ('{"a": [}', "line 1, column 8: invalid JSON: Expecting value"),
         ("[" * 100_000 + "]" * 100_000, "line 1, column 1: it is nested too deeply"),
     ],
 )
-def test_what_is_no_json(text: str, said: str) -> None:
+def test_invalid_json(text: str, said: str) -> None:
     stream = JsonStream("-d")
     with pytest.raises(JsonError) as raised:
         list(chain(stream.feed(text), stream.end()))
     assert str(raised.value) == f"-d, {said}"
 
 
-def test_values_before_a_wrong_one_are_there() -> None:
+def test_values_before_an_invalid_one_are_returned() -> None:
     values = JsonStream("-d").feed('{"a": 1} {"a": 2} x ')
     assert [next(values).value, next(values).value] == [{"a": 1}, {"a": 2}]
     with pytest.raises(JsonError, match="column 19"):

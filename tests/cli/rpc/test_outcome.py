@@ -1,4 +1,4 @@
-"""How the end of a call is shown, also where a server sends what nobody can read."""
+"""The outcome of a call, also if the server sends invalid data."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
-from sdk._protos.descriptors import Descriptors, gather
+from sdk._protos.descriptors import Descriptors, with_imports
 from sdk._status import STATUS_DETAILS
-from sdk.cli.rpc.json_messages import Messages
-from sdk.cli.rpc.outcome import Outcome, as_json, as_lines
+from sdk.cli.rpc.json_messages import JsonCodec
+from sdk.cli.rpc.outcome import CallOutcome, as_json, as_lines
 
-NONE = Messages(DescriptorPool())
+NONE = JsonCodec(DescriptorPool())
 
 
-def test_what_would_command_the_terminal_is_shown() -> None:
-    outcome = Outcome(grpc.StatusCode.INTERNAL, "a\n\x1b[31mred\x9b", trailing=(("key", "\x07x"),), seconds=61.25)
+def test_control_characters_are_escaped() -> None:
+    outcome = CallOutcome(grpc.StatusCode.INTERNAL, "a\n\x1b[31mred\x9b", trailing=(("key", "\x07x"),), seconds=61.25)
     lines = list(as_lines(outcome, NONE))
     assert lines == [
         "\x1b[31m\x1b[1mINTERNAL\x1b[0m: a\n\\x1b[31mred\\x9b (0 messages in 61.2 s)",
@@ -25,17 +25,17 @@ def test_what_would_command_the_terminal_is_shown() -> None:
     ]
 
 
-def test_a_detail_that_is_no_message_of_its_type() -> None:
-    messages = Messages(Descriptors(gather([Timestamp.DESCRIPTOR.file]), "protobuf").pool)
+def test_a_detail_that_can_not_be_parsed_as_its_type() -> None:
+    messages = JsonCodec(Descriptors(with_imports([Timestamp.DESCRIPTOR.file]), "protobuf").pool)
     broken = AnyMessage(type_url="x/google.protobuf.Timestamp", value=b"\xff")
     data = Status(code=13, details=[broken]).SerializeToString()
-    outcome = Outcome(grpc.StatusCode.INTERNAL, "", trailing=((STATUS_DETAILS, data),), seconds=0.001)
+    outcome = CallOutcome(grpc.StatusCode.INTERNAL, "", trailing=((STATUS_DETAILS, data),), seconds=0.001)
     _, detail = as_lines(outcome, messages)
     assert detail == '  \x1b[1mgoogle.protobuf.Timestamp\x1b[0m {"@value": "/w=="}'
     details = as_json(outcome, [], messages)["status"]["details"]
     assert details == [{"@type": "x/google.protobuf.Timestamp", "@value": "/w=="}]
 
 
-def test_details_that_are_no_status_are_shown_as_they_are() -> None:
-    outcome = Outcome(grpc.StatusCode.INTERNAL, "", trailing=((STATUS_DETAILS, b"\xff"),))
+def test_details_that_are_not_a_status_are_shown_unparsed() -> None:
+    outcome = CallOutcome(grpc.StatusCode.INTERNAL, "", trailing=((STATUS_DETAILS, b"\xff"),))
     assert list(as_lines(outcome, NONE))[1:] == ["  \x1b[2mgrpc-status-details-bin:\x1b[0m /w=="]

@@ -1,4 +1,4 @@
-"""What is written of a file, compiled, is that file again."""
+"""Proto source from descriptors compiles to the same descriptors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from google.protobuf.descriptor_pb2 import Edition, FileDescriptorProto, FileDes
 from sdk._protos.descriptors import Descriptors
 from sdk.cli.proto_files import read_descriptors
 from sdk.cli.rpc.proto_text import ProtoText
+from tests.support.desk_server import PROTOS
 
 HERE = Path(__file__).parents[1]
 CASES = HERE.parent / "codegen" / "cases"
@@ -51,13 +52,13 @@ def header(file: FileDescriptorProto) -> str:
 @pytest.mark.parametrize(
     "folder",
     [
-        HERE / "protos",
+        PROTOS,
         HERE / "ledger",
         *(CASES / case / "protos" for case in ("comments", "options", "syntaxes", "words")),
     ],
     ids=lambda folder: f"{folder.parent.name}/{folder.name}",
 )
-def test_what_is_written_is_the_same_file_again(folder: Path, tmp_path: Path) -> None:
+def test_the_proto_source_compiles_to_the_same_file(folder: Path, tmp_path: Path) -> None:
     files = compiled(folder)
     descriptors = Descriptors(files, "the protos")
     for file in files.file:
@@ -96,7 +97,7 @@ def test_the_text_of_a_symbol() -> None:
         text.symbol("ledger.Nobody")
 
 
-def test_options_of_files_that_are_not_there_are_left_out() -> None:
+def test_options_of_missing_files_are_omitted() -> None:
     files = compiled(HERE / "ledger")
     ledger = next(file for file in files.file if file.name == "ledger.proto")
     assert "is_slow" not in ProtoText(ledger).symbol("ledger.Ledger.Read")

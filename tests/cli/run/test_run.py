@@ -1,4 +1,4 @@
-"""``sdk run`` as a user meets it: the installed command, a local Ray, Ctrl-C; and every way to get it wrong."""
+"""``sdk run``: the installed command on a local Ray until Ctrl-C, and every error."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_run_serves_and_leaves_nothing(project: Path, request: pytest.FixtureReq
     assert [path for path in temp.rglob("*") if "sdk-ingress" in path.name] == []
 
 
-def test_the_module_is_not_there(sdk: Run) -> None:
+def test_a_module_that_does_not_exist(sdk: Run) -> None:
     result = sdk("run", "nowhere:app")
     assert result.returncode == 2
     assert "nowhere" in only_line(result)
@@ -84,7 +84,7 @@ def test_a_module_of_a_package_that_is_misspelt(sdk: Run, project: Path) -> None
     assert only_line(result).endswith("; did you mean 'services.tills.counter'?")
 
 
-def test_what_is_named_is_no_application(sdk: Run) -> None:
+def test_a_name_that_is_not_an_application(sdk: Run) -> None:
     result = sdk("run", "shop_app:Counter")
     assert result.returncode == 2
     assert only_line(result).endswith(

@@ -1,4 +1,4 @@
-"""``sdk run`` with a config file: a local Ray, an end by kill -9; and every way to get the command wrong."""
+"""``sdk run`` with a config file: on a local Ray, ended by kill -9, and every error."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_config_is_served_and_kill_9_leaves_no_process(project: Path, config: 
             "deployment Counter: HEALTHY, 1 replica, serves shop.Shop",
         ]
         address = shown[-1].split()[3]
-        assert shown[-1] == f"Serving 'built' at {address} on a local Ray. Ctrl-C ends it."
+        assert shown[-1] == f"Serving 'built' at {address} on a local Ray. Press Ctrl-C to stop."
         with grpc.insecure_channel(address) as channel:
             assert b"two apple" in channel.unary_unary("/shop.Shop/Buy")(b"\x0a\x05apple", timeout=20)
         assert len(processes_with(mark)) > 3
@@ -113,13 +113,13 @@ def test_sigterm_in_the_middle_of_the_start_leaves_nothing(project: Path, config
     assert wait_until_gone(mark, 30) == []
 
 
-def test_a_name_is_for_a_module(sdk: Run, config: Path) -> None:
+def test_a_name_needs_a_module(sdk: Run, config: Path) -> None:
     result = sdk("run", str(config), "--name", "shop")
     assert result.returncode == 2
     assert "have their names there" in only_line(result)
 
 
-def test_what_is_wrong_in_the_file_is_listed(sdk: Run, config: Path) -> None:
+def test_errors_in_the_file_are_listed(sdk: Run, config: Path) -> None:
     config.write_text(config.read_text().replace("shop_app:build", "shop_ap:build").replace("args", "arg"))
     result = sdk("run", str(config))
     assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""``sdk run`` with certificates: clients speak TLS, and the handler knows them by name."""
+"""``sdk run`` with certificates: clients use TLS, and the handler reads their names."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_clients_are_known_by_their_certificates(project: Path, request: pytest.
     assert process.returncode == 0, errors
 
 
-def test_a_key_that_is_another_certificates_is_told_before_ray_starts(project: Path) -> None:
+def test_the_key_of_another_certificate_is_reported_before_ray_starts(project: Path) -> None:
     options = write(project, Pair(SERVER.certificate, ANN.key))
     result = subprocess.run(
         [SDK, "run", "shop_app:app", "--address", "local", *options],

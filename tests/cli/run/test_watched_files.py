@@ -1,4 +1,4 @@
-"""The files that ``sdk run --reload`` looks at."""
+"""Files that ``sdk run --reload`` watches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sdk.cli.run.watched_files import Watched, difference
+from codegen.file_versions import changed_files
+from sdk.cli.run.watched_files import WatchedFiles
 
 
 @pytest.fixture
@@ -19,12 +20,12 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def seen(watched: Watched, here: Path) -> list[str]:
-    return sorted(str(path.relative_to(here.resolve())) for path in watched.state())
+def seen(watched: WatchedFiles, here: Path) -> list[str]:
+    return sorted(str(path.relative_to(here.resolve())) for path in watched.versions())
 
 
-def test_python_and_protos_count_and_what_is_named(here: Path) -> None:
-    assert seen(Watched([here], [here / "serve.yaml"]), here) == [
+def test_python_protos_and_named_files_are_watched(here: Path) -> None:
+    assert seen(WatchedFiles([here], [here / "serve.yaml"]), here) == [
         "app.py",
         "pkg/helper.py",
         "protos/shop.proto",
@@ -32,23 +33,23 @@ def test_python_and_protos_count_and_what_is_named(here: Path) -> None:
     ]
 
 
-def test_what_is_not_the_projects_own_does_not_count(here: Path) -> None:
-    before = seen(Watched([here], []), here)
+def test_files_of_other_projects_are_not_watched(here: Path) -> None:
+    before = seen(WatchedFiles([here], []), here)
     for name in (".git/x.py", "node_modules/x.py", "pkg/__pycache__/x.py", "env/lib/x.py", "env/pyvenv.cfg"):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).touch()
-    assert seen(Watched([here], []), here) == before
+    assert seen(WatchedFiles([here], []), here) == before
 
 
 def test_a_folder_within_another_is_watched_once(here: Path) -> None:
-    watched = Watched([here / "pkg", here, here / "gone"], [])
+    watched = WatchedFiles([here / "pkg", here, here / "gone"], [])
     assert watched.folders == [here.resolve()]
 
 
 @pytest.mark.parametrize("how", ["written", "replaced", "added", "removed", "renamed"])
 def test_each_kind_of_change_is_noticed(here: Path, how: str) -> None:
-    watched = Watched([here], [])
-    before, app, other = watched.state(), here / "app.py", here / "other.py"
+    watched = WatchedFiles([here], [])
+    before, app, other = watched.versions(), here / "app.py", here / "other.py"
     over, changed = threading.Event(), threading.Event()
     watching = threading.Thread(target=watched.watch, args=(over, changed.set))
     watching.start()
@@ -71,9 +72,9 @@ def test_each_kind_of_change_is_noticed(here: Path, how: str) -> None:
         over.set()
         watching.join()
     expected = [app, other] if how == "renamed" else [other] if how == "added" else [app]
-    assert difference(before, watched.state()) == expected
+    assert changed_files(before, watched.versions()) == expected
 
 
 def test_nothing_changed() -> None:
-    state = {Path("a.py"): (1, 2, 3)}
-    assert difference(state, dict(state)) == []
+    versions = {Path("a.py"): (1, 2, 3)}
+    assert changed_files(versions, dict(versions)) == []

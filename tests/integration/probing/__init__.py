@@ -1,1 +1,1 @@
-"""What clients see of a handler, shown with the probes."""
+"""Behaviour of handlers as clients see it, tested with the probes."""

@@ -1,4 +1,4 @@
-"""Clients that go: every handler is told, at once, and what it waits for elsewhere ends too."""
+"""Clients that cancel or die: each handler is cancelled at once, with the calls that it awaits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_cancel_reaches_its_handler(prober: Prober, method: str) -> None:
         note = f"{method} {i}"
         call = prober.begin(method, [Ask(act="wait", note=note, number=1)])
         if method in ("Down", "Both"):
-            next(call)  # amid the stream
+            next(call)  # in the middle of the stream
         prober.wait_for(note, "began")
         call.cancel()
         cancelled = time.monotonic()
@@ -52,7 +52,7 @@ def test_cancels_while_messages_flow_and_the_client_still_sends(prober: Prober) 
         sending.cancel()
         stop.set()
         prober.wait_for(f"up {i}", "cancelled: True")
-        # The handler of the first was stopped amid its messages: it never came to wait.
+        # The first handler was cancelled in the middle of its messages: it never began to wait.
         wait_until(lambda note=note: _is_quiet(prober, note))
         assert "began" not in prober.events(note)
 
@@ -117,7 +117,7 @@ def test_a_client_that_dies_never_looks_complete(ingress: Any, channel: grpc.Cha
         ("SyncProbe", "handle of a handle"),
     ],
 )
-def test_what_a_handler_waits_for_is_cancelled(channel: grpc.Channel, service: str, act: str, how: str) -> None:
+def test_calls_that_a_handler_awaits_are_cancelled(channel: grpc.Channel, service: str, act: str, how: str) -> None:
     prober = Prober(channel, service)
     note = f"{service}, {act}, {how}"
     call = prober.begin("Unary", [Ask(act=act, note=note)], timeout=0.5 if how == "deadline" else None)
@@ -129,7 +129,7 @@ def test_what_a_handler_waits_for_is_cancelled(channel: grpc.Channel, service: s
     assert ended.code is (grpc.StatusCode.CANCELLED if how == "cancel" else grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def test_what_waits_for_a_full_deployment_never_runs(prober: Prober) -> None:
+def test_a_cancelled_call_that_waits_for_a_full_deployment_never_runs(prober: Prober) -> None:
     notes = [f"{prober.service}, {name}" for name in ("runs", "waits", "runs later")]
     running = prober.begin("Unary", [Ask(act="handle of a full deployment", note=notes[0])])
     prober.wait_for(notes[0], "began", "journal of down")

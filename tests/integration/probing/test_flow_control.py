@@ -1,4 +1,4 @@
-"""Who is slow stops who is fast, in bounded memory: the replica's and Envoy's."""
+"""Flow control: the slower side throttles the faster one, with bounded memory in the replica and in Envoy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.integration import probes
 from tests.integration.prober import PATIENCE_S, SERVICES, Prober, outcome, wait_until
 
 MB = 1 << 20
-#: What one stream may cost at most, in the replica, in Envoy and in what the handler is ahead.
+#: Limit of one stream's memory: in the replica, in Envoy, and for the messages that the handler is ahead.
 BOUND = 32 * MB
 MESSAGE = 64 << 10
 COUNT = 3200  # 200 MB
@@ -29,7 +29,7 @@ def prober(ingress: Any, request: pytest.FixtureRequest) -> Iterator[Prober]:
 
 
 class Memory:
-    """What the replica and Envoy need more than they did at first."""
+    """Memory growth of the replica and of Envoy since the start."""
 
     def __init__(self, prober: Prober) -> None:
         self._prober = prober
@@ -39,27 +39,27 @@ class Memory:
         self._replica_before, self._envoy_before = self._peaks()
 
     def grown(self) -> tuple[int, int]:
-        """Return the peaks since the last time this was asked, less what was there at first."""
+        """Return the peaks since the last call of this, minus the memory at the start."""
         replica, envoy = self._peaks()
         return replica - self._replica_before, envoy - self._envoy_before
 
     def _peaks(self) -> tuple[int, int]:
-        return self._prober.tell("memory").number, probes.peak_memory(self._envoy)
+        return self._prober.unary("memory").number, probes.peak_memory(self._envoy)
 
 
-def test_a_slow_client_stops_a_fast_handler(prober: Prober) -> None:
+def test_a_slow_client_throttles_a_fast_handler(prober: Prober) -> None:
     memory = Memory(prober)
     call = prober.begin("Down", [Ask(note="fast handler", number=COUNT, size=MESSAGE)])
     next(call)
     ahead = _when_quiet(lambda: len(prober.events("fast handler")))
     assert ahead * MESSAGE < BOUND
     assert max(memory.grown()) < BOUND
-    assert [told.number for told in call] == [*range(1, COUNT), COUNT]
+    assert [reply.number for reply in call] == [*range(1, COUNT), COUNT]
     assert max(memory.grown()) < BOUND
 
 
 @pytest.mark.parametrize("method", ["Up", "Both"])
-def test_a_slow_handler_stops_a_fast_client(prober: Prober, method: str) -> None:
+def test_a_slow_handler_throttles_a_fast_client(prober: Prober, method: str) -> None:
     memory = Memory(prober)
     sent = 0
     note = f"slow handler {method}"
@@ -86,15 +86,15 @@ def test_a_message_of_100_mb(prober: Prober, method: str) -> None:
     memory = Memory(prober)
     size = 100 * MB
     call = prober.begin(method, [Ask(act="echo", payload=bytes(size))])
-    (told,) = call
-    assert len(told.payload) == size
+    (reply,) = call
+    assert len(reply.payload) == size
     assert call.code() is grpc.StatusCode.OK
     replica, envoy = memory.grown()
     assert envoy < BOUND
     assert replica < 6 * size
 
 
-def test_other_calls_on_the_connection_go_on(prober: Prober) -> None:
+def test_other_calls_on_the_connection_continue(prober: Prober) -> None:
     memory = Memory(prober)
     go = threading.Event()
 

@@ -1,4 +1,4 @@
-"""An ingress that is stopped and started with other options; the application runs on meanwhile."""
+"""Restarts of the ingress with other options, while the application keeps running."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_client_deadline_that_is_shorter_counts(prober: Prober) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_a_handler_raises_is_told_without_its_traceback(prober: Prober, method: str) -> None:
+def test_error_details_without_traceback(prober: Prober, method: str) -> None:
     ended = prober.ask(method, Ask(act="raise", note="note"))
     assert (ended.code, ended.details) == (Code.INTERNAL, "ValueError: note is wrong: ü")
 

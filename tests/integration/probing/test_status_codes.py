@@ -1,4 +1,4 @@
-"""How calls end: each way, for async and sync handlers and for all four cardinalities."""
+"""Status codes for every end of a call, for async and sync handlers and all four cardinalities."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def test_how_a_handler_ends_its_call(
     assert len(ended.details.encode()) < LIMIT
     request_id = ended.trailing.pop("request_id")
     assert request_id == given if given else re.fullmatch(r"[0-9a-f-]{36}", request_id)
-    ended.trailing.pop("date", None)  # Envoy adds it to headers, and an error without messages may be these alone
+    ended.trailing.pop("date", None)  # Envoy adds it to headers, and an error without messages may be Trailers-Only
     assert ended.trailing == trailing
     streams = method in ("Down", "Both")
     answered = act in ("", "set code") if not streams else act == ""
-    assert [told.number for told in ended.messages] == ([*range(number)] if streams else []) + [number] * answered
+    assert [reply.number for reply in ended.messages] == ([*range(number)] if streams else []) + [number] * answered
 
 
 def test_details_of_an_ok_status_are_on_the_wire(ingress: Any, prober: Prober, method: str) -> None:
-    # Read from the socket, because grpcio hides them. Envoy speaks HTTP/1.1 to clients as well.
+    # Read from the socket, because grpcio hides them. Envoy also accepts HTTP/1.1 from clients.
     message = Ask(act="set details").SerializeToString()
     body = b"\0" + len(message).to_bytes(4, "big") + message
     head = (
@@ -101,12 +101,12 @@ def test_a_client_deadline(prober: Prober, method: str) -> None:
 def test_a_downstream_deployment_over_its_limit(prober: Prober) -> None:
     calls: list[Any] = []
 
-    def one_is_refused() -> bool:
-        # One runs and one waits at its handle; Ray Serve lets a few more wait when they come at once.
+    def one_is_rejected() -> bool:
+        # One runs and one waits at its handle; Ray Serve admits a few more to the queue if they arrive at once.
         calls.append(prober.begin("Unary", [Ask(act="handle of a full deployment", note="full")]))
         return any(call.done() for call in calls)
 
-    wait_until(one_is_refused)
+    wait_until(one_is_rejected)
     ended = outcome(next(call for call in calls if call.done()))
     assert ended.code is Code.RESOURCE_EXHAUSTED
     assert ended.details.startswith("Request dropped due to backpressure")
@@ -122,7 +122,7 @@ def test_a_replica_that_dies(prober: Prober) -> None:
         prober.wait_for(f"dies {method}", "began")
     for call in amid:
         next(call)
-    time.sleep(0.5)  # streams that are younger than some tenths of a second are reset
+    time.sleep(0.5)  # Envoy resets streams that are younger than some tenths of a second
     dead = prober.ask("Unary", Ask(act="die"))
     for ended in (dead, *map(outcome, waiting), *map(outcome, amid)):
         assert ended.code is Code.UNAVAILABLE

@@ -1,5 +1,5 @@
 // The interop cases with @grpc/grpc-js. Reads the name of a case from each line of its input, runs it, and prints one
-// line of JSON: {"case": name, "error": null or what went wrong}.
+// line of JSON: {"case": name, "error": null or the error}.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -33,7 +33,7 @@ const patience = () => ({ deadline: Date.now() + PATIENCE_MS });
 
 const client = connect();
 
-// A call with one response: what came of it, whether it succeeded or not.
+// A call with one response, with its outcome: success or error.
 function unary(start) {
   return new Promise((resolve) => {
     const outcome = {};
@@ -57,7 +57,7 @@ function stream(call, onResponse = () => {}) {
       onResponse(outcome.sizes.length);
     });
     call.on('metadata', (metadata) => (outcome.initial = metadata));
-    call.on('error', () => {}); // told by the status too
+    call.on('error', () => {}); // the status reports it too
     call.on('status', ({ code, details, metadata }) => resolve({ ...outcome, code, details, trailing: metadata }));
   });
 }

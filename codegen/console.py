@@ -1,0 +1,54 @@
+"""Text that every command prints the same way: errors, and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+
+def error_line(text: str, *, is_styled: bool = False) -> str:
+    """Return an error as commands print it, with the prefix ``error:``.
+
+    Args:
+        text: The message.
+        is_styled: Add the codes of a terminal. ``click.echo`` removes them where the output is not a terminal.
+
+    Example:
+        >>> error_line("protos does not exist")
+        'error: protos does not exist'
+    """
+    prefix = "error:"
+    return f"{click.style(prefix, fg='red', bold=True) if is_styled else prefix} {text}"
+
+
+def show_error(text: str, details: Sequence[str] = ()) -> None:
+    """Print an error on stderr.
+
+    Args:
+        text: The message.
+        details: Lines to print before it.
+    """
+    for line in details:
+        click.echo(line, err=True)
+    click.echo(error_line(text, is_styled=True), err=True)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1.
+
+    Example:
+        >>> count(1, "file"), count(2, "file")
+        ('1 file', '2 files')
+    """
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def one_line(text: object) -> str:
+    r"""Return a text, such as that of an exception, on one line.
+
+    Example:
+        >>> one_line("no such file:\n  a.proto")
+        'no such file: a.proto'
+    """
+    return " ".join(str(text).split())
