@@ -60,8 +60,8 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check
 	$(BIN)/python protos/compile_own.py --check
 	$(BIN)/pytest tests/codegen/test_cases.py -k committed
-	cd $(GUIDE) && for app in app1 app2 app3; do $(CURDIR)/$(BIN)/sdk check --strict $$app || exit 1; done
-	for example in $(EXAMPLES); do (cd $$example && $(CURDIR)/$(BIN)/sdk check --strict $$(basename *_app.py .py)) || exit 1; done
+	PYTHONPATH=$(GUIDE):$(subst $() $(),:,$(EXAMPLES)) $(BIN)/sdk check --strict app1 app2 app3 \
+		$(basename $(notdir $(wildcard examples/*/*_app.py)))
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_server import command_server
 from tests.support.sdk_command import SDK, Run
 
 PROTO = """\
@@ -58,10 +59,15 @@ def sdk(project: Path) -> Run:
     """Run ``sdk`` with arguments in the project's folder."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment
+        # What imports Ray, and starts none, is run where Ray is imported already; PYTHONPATH is read at the start only.
+        imports_ray = arguments[0] in ("check", "run", "status", "shutdown") and "--help" not in arguments
+        if imports_ray and "local" not in arguments and "PYTHONPATH" not in environment:
+            return command_server().run(arguments, project, env)
         return subprocess.run(
             [SDK, *arguments],
             cwd=project,
-            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment,
+            env=env,
             capture_output=True,
             text=True,
             timeout=100,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ import pytest
 from codegen import compile as compiler
 from codegen.render import tool_version
 from codegen.sources import find
+from tests.support.type_checkers import mypy
 
 HERE = Path(__file__).parent
 REPO = HERE.parent.parent
@@ -176,24 +176,8 @@ def test_both_layouts_live_in_one_process(rooted: dict[str, Path], packaged: dic
 def test_mypy_reports_nothing(rooted: dict[str, Path], packaged: dict[str, Path], tmp_path: Path) -> None:
     files = [path for folder in (*rooted.values(), *packaged.values()) for path in folder.rglob("*_sdk.py")]
     files += uses(tmp_path)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-version=3.11"),
-            *(
-                "--explicit-package-bases",
-                f"--cache-dir={REPO / '.mypy_cache' / 'cases'}",
-            ),
-            *map(str, files),
-        ],
-        cwd=REPO,
-        env={
-            "PATH": "/usr/bin:/bin",
-            "MYPYPATH": os.pathsep.join(map(str, [*rooted.values(), packaged["words"].parent, tmp_path, REPO])),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    path = [*rooted.values(), packaged["words"].parent, tmp_path, REPO]
+    done = mypy(files, path, "--explicit-package-bases")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

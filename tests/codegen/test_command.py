@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from codegen.cli import codegen
-from tests.support.project import FILES, PROTO, SDK, Sdk, content, message, outcome, put
+from tests.support.project import FILES, PROTO, Sdk, content, message, outcome, put
+from tests.support.sdk_command import SDK
 
 
 def test_it_writes_only_what_changes(sdk: Sdk) -> None:

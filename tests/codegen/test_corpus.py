@@ -13,6 +13,7 @@ import pytest
 
 from codegen import compile as compiler
 from codegen.sources import find
+from tests.support.type_checkers import mypy
 
 REPO = Path(__file__).parent.parent.parent
 
@@ -73,19 +74,8 @@ def test_every_module_imports(tree: tuple[Path, str]) -> None:
 
 
 def test_mypy_reports_nothing(tree: tuple[Path, str]) -> None:
-    root, package = tree
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-version=3.11"),
-            *("--explicit-package-bases", f"--cache-dir={REPO / '.mypy_cache' / f'corpus{package}'}"),
-            *map(str, sorted(root.rglob("*_sdk.py"))),
-        ],
-        cwd=root,
-        env={"PATH": "/usr/bin:/bin", "MYPYPATH": os.pathsep.join([str(root), str(REPO)])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    root, _ = tree
+    done = mypy(sorted(root.rglob("*_sdk.py")), [root, REPO], "--explicit-package-bases", cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

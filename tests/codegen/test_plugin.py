@@ -15,7 +15,8 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGenera
 from google.protobuf.descriptor_pb2 import Edition, FileDescriptorSet
 
 from codegen import plugin
-from tests.support.project import PROTO, SDK, content, message, put
+from tests.support.project import PROTO, content, message, put
+from tests.support.sdk_command import SDK
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.project import PROTO, SDK, message, put
+from tests.support.project import PROTO, message, put
+from tests.support.sdk_command import SDK
 
 WATCHING = "watching protos; press Ctrl-C to stop\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from codegen.sync import Options, update
@@ -44,12 +46,37 @@ def set_import_path() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, IMPORTED_BY_REPLICAS), *([before] if before else [])])
 
 
+@cache
 def generate(protos: Path) -> Path:
-    """Generate the code of the tests' own protos; test modules import it when they are collected."""
-    out = Path(tempfile.mkdtemp(prefix="sdk-test-protos-"))
-    atexit.register(shutil.rmtree, out)
-    update(Options((protos,), out))
+    """Generate the code of the tests' own protos; test modules import it when they are collected.
+
+    Each folder of protos is generated once per run of pytest: its processes share the output.
+    """
+    folder = Path(os.environ[_GENERATED])
+    out = folder / "-".join(protos.relative_to(ROOT).parts)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            unfinished = out.with_suffix(".unfinished")
+            update(Options((protos,), unfinished))
+            unfinished.rename(out)
     return out
+
+
+def _make_folder_for_generated_code() -> None:
+    """Make the folder in the first process; those that it starts find its path in their environment."""
+    if _GENERATED not in os.environ:
+        os.environ[_GENERATED] = tempfile.mkdtemp(prefix="sdk-test-protos-")
+        atexit.register(_remove_folder_for_generated_code, os.getpid())
+
+
+def _remove_folder_for_generated_code(owner: int) -> None:
+    if os.getpid() == owner:  # and not a fork
+        shutil.rmtree(os.environ[_GENERATED])
+
+
+_GENERATED = "SDK_TEST_GENERATED"
+_make_folder_for_generated_code()
 
 
 def _ports() -> Iterator[int]:

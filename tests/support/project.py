@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sdk_command import SDK
+from tests.support.command_server import command_server
 
 PROTO = (
     'syntax = "proto3";\npackage greet;\nmessage Hello {}\nservice Greeter { rpc SayHello(Hello) returns (Hello); }\n'
@@ -36,15 +36,7 @@ def sdk(project: Path) -> Sdk:
     """Run ``sdk codegen`` in the project."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [SDK, "codegen", *arguments],
-            cwd=project,
-            env=os.environ | environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        return command_server().run(["codegen", *arguments], project, os.environ | environment)
 
     return run
 

@@ -1,3 +1,4 @@
+# mypy: enable-error-code="deprecated"
 """Code with type errors. Each has a comment `# expect: <mypy's code> <pyright's rule>`, with `-` for no error.
 
 Pyright does not compare the parameters of an override with a base method that takes `*args: Any, **kwargs: Any`.

@@ -1,3 +1,4 @@
+# mypy: enable-error-code="deprecated"
 """Types of clients, stubs, their errors and the test server. This file is checked, never run."""
 
 from __future__ import annotations

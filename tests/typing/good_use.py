@@ -1,3 +1,4 @@
+# mypy: enable-error-code="deprecated"
 """Code without type errors for `mypy --strict` and pyright. It is checked, never run."""
 
 from __future__ import annotations

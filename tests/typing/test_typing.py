@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from codegen.sync import Options, update
+from tests.support.type_checkers import mypy
 
 HERE = Path(__file__).parent
 REPO = HERE.parent.parent
@@ -41,20 +42,7 @@ def expected(column: int) -> Findings:
 
 
 def test_mypy_finds_what_is_expected_and_nothing_else(generated: Path) -> None:
-    command = [sys.executable, "-m", "mypy", "--strict", "--output=json", "--config-file=", "--python-version=3.11"]
-    done = subprocess.run(
-        [
-            *command,
-            "--enable-error-code=deprecated",
-            f"--cache-dir={REPO / '.mypy_cache' / 'typing'}",
-            *map(str, FILES),
-        ],
-        cwd=REPO,
-        env={"PATH": "/usr/bin:/bin", "MYPYPATH": f"{generated}:{REPO}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = mypy(FILES, [generated, REPO], "--output=json")
     assert done.returncode in (0, 1), done.stdout + done.stderr
     # The stubs of mypy-protobuf use names that they mark as deprecated.
     rows = [row for line in done.stdout.splitlines() if not (row := json.loads(line))["file"].endswith("_pb2_grpc.pyi")]

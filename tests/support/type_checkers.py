@@ -1,0 +1,45 @@
+"""mypy with the cache that ``make check`` fills: what it knows of Ray and gRPC is not worked out again.
+
+mypy keeps what it knows of a module as long as the options are the same, so each run has those of ``[tool.mypy]`` in
+``pyproject.toml``. A file that wants another one says so itself: https://mypy.readthedocs.io/en/stable/inline_config.html
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.cluster import ROOT
+
+CACHE = ROOT / ".mypy_cache"
+
+
+def mypy(
+    files: Sequence[Path], path: Sequence[Path], *arguments: str, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run mypy on files.
+
+    Args:
+        files: The files to check.
+        path: Folders where it finds what these import.
+        *arguments: Other arguments.
+        cwd: The folder to run in.
+    """
+    CACHE.mkdir(exist_ok=True)
+    with open(CACHE / "tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes, and a cache has one writer
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-version=3.11"),
+                *(f"--cache-dir={CACHE}", *arguments, *map(str, files)),
+            ],
+            cwd=cwd,
+            env={"PATH": "/usr/bin:/bin", "MYPYPATH": os.pathsep.join(map(str, path))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
