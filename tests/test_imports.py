@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,11 @@ def test_private_names_of_ray_serve_are_used_in_two_files() -> None:
         if re.search(r"\bray\.serve\._private\b", path.read_text())
     }
     assert named == {"sdk/_serve/internals.py", "sdk/testing/_serve_patches.py"}
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    sources = [path for folder in ("sdk", "codegen") for path in (ROOT / folder).rglob("*.py")]
+    names = Counter(
+        name for path in sources for name in re.findall(r"^class ([A-Z]\w+)", path.read_text(), re.MULTILINE)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
