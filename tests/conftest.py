@@ -1,4 +1,4 @@
-"""One Ray cluster and one ingress for the whole test session."""
+"""One Ray cluster and one ingress for each process that needs them, and which tests share a process."""
 
 from __future__ import annotations
 
@@ -58,9 +58,15 @@ settings.register_profile(
 settings.load_profile("deterministic")  # pytest's --hypothesis-profile loads another one after this
 
 
-# Which tests share a process, when there are several. One has the session's cluster; those that start a Ray of their
-# own run one after the other; all others stay together with those of their module, and their fixtures.
-_CLUSTER = ("tests/chaos/", "tests/examples/test_examples_on_a_cluster.py", "tests/integration/", "tests/interop/")
+# Which tests share a process, when there are several. Two processes have a cluster each, for as much time; tests that
+# start their own Ray run one after the other; all others stay together with those of their module, and their fixtures.
+_CLUSTER = ("tests/integration/",)
+_OTHER_CLUSTER = (
+    "tests/chaos/",
+    "tests/examples/test_examples_on_a_cluster.py",
+    "tests/integration/probing/",
+    "tests/interop/",
+)
 _OWN_RAY = (
     "tests/cli/test_newcomer.py",
     "tests/cli/run/test_run.py",
@@ -77,6 +83,8 @@ _OWN_RAY = (
 def _group(nodeid: str) -> str:
     if nodeid.startswith(_OWN_RAY):
         return "own Ray"
+    if nodeid.startswith(_OTHER_CLUSTER):
+        return "other cluster"
     return "cluster" if nodeid.startswith(_CLUSTER) else nodeid.partition("::")[0]
 
 
@@ -98,7 +106,10 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "ray_cluster" in getattr(item, "fixturenames", ()) and _group(item.nodeid) != "cluster":
+        if "ray_cluster" in getattr(item, "fixturenames", ()) and _group(item.nodeid) not in (
+            "cluster",
+            "other cluster",
+        ):
             raise pytest.UsageError(f"{item.nodeid} needs the session's cluster: name its file in tests/conftest.py")
 
 

@@ -125,8 +125,8 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
     # -- the proto gets a method, and so does the class
     shell.edit(
         "protos/shop.proto",
-        "  // Greets one person after",
-        "  // Greets loudly.\n  rpc Shout(GreetRequest) returns (GreetReply);\n\n  // Greets one person after",
+        "  // Greets one person.",
+        "  // Greets loudly.\n  rpc Shout(GreetRequest) returns (GreetReply);\n\n  // Greets one person.",
     )
     assert "is stale" in shell.run("sdk", "codegen", "--check", exit_code=1)
     assert "4 written" in shell.run("sdk", "codegen")

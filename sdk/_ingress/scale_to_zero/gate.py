@@ -47,10 +47,18 @@ class Gate:
     Args:
         report: Reports the number of waiting calls to the controller.
         settle_s: Seconds between Envoy's acknowledgement of a replica and the first call to it.
+        clock: Returns monotonic seconds.
     """
 
-    def __init__(self, report: ReportWaitingCalls, *, settle_s: float = _SETTLE_S) -> None:
+    def __init__(
+        self,
+        report: ReportWaitingCalls,
+        *,
+        settle_s: float = _SETTLE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._report = report
+        self._clock = clock
         # Limit of the ingress for each call, including the time that it waits here.
         self._request_timeout_s: float | None = None
         self._settle_s = settle_s
@@ -89,7 +97,7 @@ class Gate:
         self._request_timeout_s = snapshot.request_timeout_s
         for key in self._published:
             if _has_replica(self._published, key):
-                self._ready_since.setdefault(key, time.monotonic())
+                self._ready_since.setdefault(key, self._clock())
         for key in self._waiting_calls.counts:
             if key in self._ready_since:
                 asyncio.get_running_loop().call_later(self._settle_s, self._release, key)
@@ -123,7 +131,7 @@ class Gate:
         if DEPLOYMENT not in names:
             return allow()  # Envoy has selected another route meanwhile, of a deployment with replicas
         key = names[APPLICATION], names[DEPLOYMENT]
-        received_at = time.monotonic()
+        received_at = self._clock()
         text = request.attributes.request.http.headers.get(TIMEOUT_KEY)
         timeout_s = parse_timeout(text.encode()) if text is not None else None
         late, limit_s = "Deadline exceeded.", self._request_timeout_s
@@ -135,13 +143,13 @@ class Gate:
         if timeout_s is None:
             return allow()
         # Subtract the time that the call has waited: the replica counts from when it receives the call.
-        left_ms = math.ceil((timeout_s - (time.monotonic() - received_at)) * 1000)
+        left_ms = math.ceil((timeout_s - (self._clock() - received_at)) * 1000)
         return allow([set_header(TIMEOUT_KEY, f"{min(max(left_ms, 1), _MAX_TIMEOUT_MS)}m")])
 
     async def _decide(self, key: DeploymentKey, timeout_s: float | None, late: str) -> Decision:
         since = self._ready_since.get(key)
         if since is not None:
-            await asyncio.sleep(max(0.0, since + self._settle_s - time.monotonic()))
+            await asyncio.sleep(max(0.0, since + self._settle_s - self._clock()))
             if key in self._ready_since:
                 return ALLOW
         status = self._reject_status(key)

@@ -116,7 +116,7 @@ def test_sigterm_in_the_middle_of_the_start_leaves_nothing(project: Path, config
 def test_a_name_needs_a_module(sdk: Run, config: Path) -> None:
     result = sdk("run", str(config), "--name", "shop")
     assert result.returncode == 2
-    assert "have their names there" in only_line(result)
+    assert "names its applications" in only_line(result)
 
 
 def test_errors_in_the_file_are_listed(sdk: Run, config: Path) -> None:

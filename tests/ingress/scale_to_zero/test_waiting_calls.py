@@ -184,7 +184,7 @@ async def test_the_gate_opens_with_the_first_endpoint_and_closes_before_the_last
     async def report(_: Any) -> dict[Any, str]:
         return {}
 
-    gate = Gate(report, settle_s=0.0)
+    gate = Gate(report, settle_s=0.0, clock=lambda: 0.0)
     ready = snapshot(endpoints=(Endpoint("r1", "127.0.0.1", 4000),))
     gate.on_acknowledged(snapshot())
     call = asyncio.ensure_future(gate._check(check(), None))
