@@ -58,34 +58,33 @@ settings.register_profile(
 settings.load_profile("deterministic")  # pytest's --hypothesis-profile loads another one after this
 
 
-# Which tests share a process, when there are several. Two processes have a cluster each, for as much time; tests that
-# start their own Ray run one after the other; all others stay together with those of their module, and their fixtures.
-_CLUSTER = ("tests/integration/",)
-_OTHER_CLUSTER = (
-    "tests/chaos/",
-    "tests/examples/test_examples_on_a_cluster.py",
-    "tests/integration/probing/",
-    "tests/interop/",
-)
-_OWN_RAY = (
-    "tests/cli/test_newcomer.py",
-    "tests/cli/run/test_run.py",
-    "tests/cli/run/test_run_config.py",
-    "tests/cli/run/test_run_tls.py",
-    "tests/integration/test_ends_of_ray.py",
-    "tests/integration/test_serves_own_proxy.py",
-    "tests/integration/test_several_nodes.py",
-    "tests/integration/test_ways_in.py",
-    "tests/packaging/",
-)
+# Which tests share a process, when there are several: those with a cluster, and those that start their own Ray, in two
+# groups each that take about as long. All others stay together with those of their module, and their fixtures. The
+# first group whose prefix fits counts. These groups begin first: they take longest, and mostly wait.
+_GROUPS = {
+    "own Ray": ("tests/cli/run/test_run.py", "tests/cli/run/test_run_config.py", "tests/cli/run/test_run_tls.py"),
+    "own Ray, too": (
+        "tests/cli/test_newcomer.py",
+        "tests/integration/test_ends_of_ray.py",
+        "tests/integration/test_serves_own_proxy.py",
+        "tests/integration/test_several_nodes.py",
+        "tests/integration/test_ways_in.py",
+        "tests/packaging/",
+    ),
+    "other cluster": (
+        "tests/chaos/",
+        "tests/examples/test_examples_on_a_cluster.py",
+        "tests/integration/probing/",
+        "tests/interop/",
+    ),
+    "cluster": ("tests/integration/",),
+}
+_FIRST = ("cluster", "own Ray", "own Ray, too", "other cluster")
 
 
 def _group(nodeid: str) -> str:
-    if nodeid.startswith(_OWN_RAY):
-        return "own Ray"
-    if nodeid.startswith(_OTHER_CLUSTER):
-        return "other cluster"
-    return "cluster" if nodeid.startswith(_CLUSTER) else nodeid.partition("::")[0]
+    found = (group for group, prefixes in _GROUPS.items() if nodeid.startswith(prefixes))
+    return next(found, nodeid.partition("::")[0])
 
 
 class _Sharing(LoadScopeScheduling):
@@ -105,6 +104,8 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {group: number for number, group in enumerate(_FIRST)}
+    items.sort(key=lambda item: order.get(_group(item.nodeid), len(order)))
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()) and _group(item.nodeid) not in (
             "cluster",

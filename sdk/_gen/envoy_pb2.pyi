@@ -669,6 +669,7 @@ class Http2ProtocolOptions(_message.Message):
     MAX_CONCURRENT_STREAMS_FIELD_NUMBER: _builtins.int
     INITIAL_STREAM_WINDOW_SIZE_FIELD_NUMBER: _builtins.int
     INITIAL_CONNECTION_WINDOW_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_OUTBOUND_FRAMES_FIELD_NUMBER: _builtins.int
     OVERRIDE_STREAM_ERROR_ON_INVALID_HTTP_MESSAGE_FIELD_NUMBER: _builtins.int
     CONNECTION_KEEPALIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -677,6 +678,8 @@ class Http2ProtocolOptions(_message.Message):
     def initial_stream_window_size(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def initial_connection_window_size(self) -> _wrappers_pb2.UInt32Value: ...
+    @_builtins.property
+    def max_outbound_frames(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def override_stream_error_on_invalid_http_message(self) -> _wrappers_pb2.BoolValue: ...
     @_builtins.property
@@ -687,12 +690,13 @@ class Http2ProtocolOptions(_message.Message):
         max_concurrent_streams: _wrappers_pb2.UInt32Value | None = ...,
         initial_stream_window_size: _wrappers_pb2.UInt32Value | None = ...,
         initial_connection_window_size: _wrappers_pb2.UInt32Value | None = ...,
+        max_outbound_frames: _wrappers_pb2.UInt32Value | None = ...,
         override_stream_error_on_invalid_http_message: _wrappers_pb2.BoolValue | None = ...,
         connection_keepalive: Global___KeepaliveSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "initial_connection_window_size", b"initial_connection_window_size", "initial_stream_window_size", b"initial_stream_window_size", "max_concurrent_streams", b"max_concurrent_streams", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "initial_connection_window_size", b"initial_connection_window_size", "initial_stream_window_size", b"initial_stream_window_size", "max_concurrent_streams", b"max_concurrent_streams", "max_outbound_frames", b"max_outbound_frames", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "initial_connection_window_size", b"initial_connection_window_size", "initial_stream_window_size", b"initial_stream_window_size", "max_concurrent_streams", b"max_concurrent_streams", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "initial_connection_window_size", b"initial_connection_window_size", "initial_stream_window_size", b"initial_stream_window_size", "max_concurrent_streams", b"max_concurrent_streams", "max_outbound_frames", b"max_outbound_frames", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

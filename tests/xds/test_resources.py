@@ -264,6 +264,8 @@ def test_connections_of_clients() -> None:
     assert made.common_http_protocol_options.max_connection_duration.seconds == 600
     plain = manager(CONFIG)
     assert not plain.http2_protocol_options.HasField("connection_keepalive")
+    # 12,000 responses at one moment are up to 36,000 frames; at Envoy's default of 10,000 it closed the connection.
+    assert plain.http2_protocol_options.max_outbound_frames.value > 3 * 12_000
     assert plain.common_http_protocol_options.HasField("idle_timeout")
     assert not plain.common_http_protocol_options.idle_timeout.seconds, "0 is never; without the field it is an hour"
     assert not plain.common_http_protocol_options.HasField("max_connection_duration")
