@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Empty by default: `make bench QUICK=1`.
 QUICK ?=
 # Number of processes that run the tests. Most of the time they wait for Ray.
-WORKERS ?= 4
+WORKERS ?= 3
 
 GUIDE_PROTO := protos/user_defined_protos.proto
 GUIDE := examples/guide

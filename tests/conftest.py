@@ -1,4 +1,4 @@
-"""One Ray cluster and one ingress for each process that needs them, and which tests share a process."""
+"""One Ray cluster and one ingress for the whole test session, and which tests share a process."""
 
 from __future__ import annotations
 
@@ -58,12 +58,15 @@ settings.register_profile(
 settings.load_profile("deterministic")  # pytest's --hypothesis-profile loads another one after this
 
 
-# Which tests share a process, when there are several: those with a cluster, and those that start their own Ray, in two
-# groups each that take about as long. All others stay together with those of their module, and their fixtures. The
-# first group whose prefix fits counts. These groups begin first: they take longest, and mostly wait.
+# Which tests share a process, when there are several: those with the session's cluster, and those that start their own
+# Ray. All others stay together with those of their module, and their fixtures. The first group whose prefix fits counts.
+# These groups begin first: they take longest, and mostly wait. Two clusters at a time would take longer: Ray's own
+# processes keep both cores busy.
 _GROUPS = {
-    "own Ray": ("tests/cli/run/test_run.py", "tests/cli/run/test_run_config.py", "tests/cli/run/test_run_tls.py"),
-    "own Ray, too": (
+    "own Ray": (
+        "tests/cli/run/test_run.py",
+        "tests/cli/run/test_run_config.py",
+        "tests/cli/run/test_run_tls.py",
         "tests/cli/test_newcomer.py",
         "tests/integration/test_ends_of_ray.py",
         "tests/integration/test_serves_own_proxy.py",
@@ -71,15 +74,13 @@ _GROUPS = {
         "tests/integration/test_ways_in.py",
         "tests/packaging/",
     ),
-    "other cluster": (
+    "cluster": (
         "tests/chaos/",
         "tests/examples/test_examples_on_a_cluster.py",
-        "tests/integration/probing/",
+        "tests/integration/",
         "tests/interop/",
     ),
-    "cluster": ("tests/integration/",),
 }
-_FIRST = ("cluster", "own Ray", "own Ray, too", "other cluster")
 
 
 def _group(nodeid: str) -> str:
@@ -104,13 +105,9 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {group: number for number, group in enumerate(_FIRST)}
-    items.sort(key=lambda item: order.get(_group(item.nodeid), len(order)))
+    items.sort(key=lambda item: _group(item.nodeid) not in _GROUPS)
     for item in items:
-        if "ray_cluster" in getattr(item, "fixturenames", ()) and _group(item.nodeid) not in (
-            "cluster",
-            "other cluster",
-        ):
+        if "ray_cluster" in getattr(item, "fixturenames", ()) and _group(item.nodeid) != "cluster":
             raise pytest.UsageError(f"{item.nodeid} needs the session's cluster: name its file in tests/conftest.py")
 
 
