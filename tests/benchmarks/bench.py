@@ -135,6 +135,9 @@ def started(name: str, folder: Path, guard: IO[str]) -> Iterator[Server]:
             process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def calls_for(work: Work, server: Server, seconds: float) -> int:
