@@ -1461,11 +1461,17 @@ class AccessLogFilter(_message.Message):
 
     NOT_HEALTH_CHECK_FILTER_FIELD_NUMBER: _builtins.int
     AND_FILTER_FIELD_NUMBER: _builtins.int
+    OR_FILTER_FIELD_NUMBER: _builtins.int
+    HEADER_FILTER_FIELD_NUMBER: _builtins.int
     RESPONSE_FLAG_FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def not_health_check_filter(self) -> Global___NotHealthCheckFilter: ...
     @_builtins.property
     def and_filter(self) -> Global___AndFilter: ...
+    @_builtins.property
+    def or_filter(self) -> Global___OrFilter: ...
+    @_builtins.property
+    def header_filter(self) -> Global___HeaderFilter: ...
     @_builtins.property
     def response_flag_filter(self) -> Global___ResponseFlagFilter: ...
     def __init__(
@@ -1473,13 +1479,15 @@ class AccessLogFilter(_message.Message):
         *,
         not_health_check_filter: Global___NotHealthCheckFilter | None = ...,
         and_filter: Global___AndFilter | None = ...,
+        or_filter: Global___OrFilter | None = ...,
+        header_filter: Global___HeaderFilter | None = ...,
         response_flag_filter: Global___ResponseFlagFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "not_health_check_filter", b"not_health_check_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "not_health_check_filter", b"not_health_check_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["not_health_check_filter", "and_filter", "response_flag_filter"]  # noqa: Y015
+    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["not_health_check_filter", "and_filter", "or_filter", "header_filter", "response_flag_filter"]  # noqa: Y015
     _WhichOneofArgType_filter_specifier: _TypeAlias = _typing.Literal["filter_specifier", b"filter_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_filter_specifier) -> _WhichOneofReturnType_filter_specifier | None: ...
 
@@ -1519,6 +1527,46 @@ class NotHealthCheckFilter(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NotHealthCheckFilter: _TypeAlias = NotHealthCheckFilter  # noqa: Y015
+
+@_typing.final
+class OrFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessLogFilter]: ...
+    def __init__(
+        self,
+        *,
+        filters: _abc.Iterable[Global___AccessLogFilter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrFilter: _TypeAlias = OrFilter  # noqa: Y015
+
+@_typing.final
+class HeaderFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___HeaderMatcher: ...
+    def __init__(
+        self,
+        *,
+        header: Global___HeaderMatcher | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeaderFilter: _TypeAlias = HeaderFilter  # noqa: Y015
 
 @_typing.final
 class ResponseFlagFilter(_message.Message):
@@ -1758,10 +1806,12 @@ class HeaderMatcher(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     INVERT_MATCH_FIELD_NUMBER: _builtins.int
+    PRESENT_MATCH_FIELD_NUMBER: _builtins.int
     STRING_MATCH_FIELD_NUMBER: _builtins.int
     TREAT_MISSING_HEADER_AS_EMPTY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     invert_match: _builtins.bool
+    present_match: _builtins.bool
     treat_missing_header_as_empty: _builtins.bool
     @_builtins.property
     def string_match(self) -> Global___StringMatcher: ...
@@ -1770,14 +1820,15 @@ class HeaderMatcher(_message.Message):
         *,
         name: _builtins.str = ...,
         invert_match: _builtins.bool = ...,
+        present_match: _builtins.bool = ...,
         string_match: Global___StringMatcher | None = ...,
         treat_missing_header_as_empty: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier", "string_match", b"string_match"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier", "present_match", b"present_match", "string_match", b"string_match"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier", "invert_match", b"invert_match", "name", b"name", "string_match", b"string_match", "treat_missing_header_as_empty", b"treat_missing_header_as_empty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier", "invert_match", b"invert_match", "name", b"name", "present_match", b"present_match", "string_match", b"string_match", "treat_missing_header_as_empty", b"treat_missing_header_as_empty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_header_match_specifier: _TypeAlias = _typing.Literal["string_match"]  # noqa: Y015
+    _WhichOneofReturnType_header_match_specifier: _TypeAlias = _typing.Literal["present_match", "string_match"]  # noqa: Y015
     _WhichOneofArgType_header_match_specifier: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_header_match_specifier) -> _WhichOneofReturnType_header_match_specifier | None: ...
 
