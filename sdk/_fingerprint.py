@@ -4,7 +4,7 @@ protoc gives a plugin the descriptor with comments, derived JSON names and optio
 (https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/compiler/plugin.proto); ``_pb2`` embeds it
 without them. They are dropped here so that both fingerprints are equal. (Neither has options with source retention.)
 
-The text of a default value differs too: protobuf's C implementation (upb) writes a loaded file anew, with other digits
+The text of a default value differs too: protobuf's C implementation (upb) writes a loaded file again, with other digits
 (``0.1`` becomes ``0.100000001``) and other escapes (``\177`` becomes the byte). Here the value counts, not its text.
 """
 

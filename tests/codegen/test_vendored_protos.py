@@ -1,4 +1,4 @@
-"""A tree that holds a copy of a standard proto: generated with ``--package``, bound and served next to our own parts."""
+"""A tree with a copy of a standard proto: generated with ``--package``, bound, and served next to our own parts."""
 
 from __future__ import annotations
 
