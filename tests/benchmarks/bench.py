@@ -135,6 +135,9 @@ def started(name: str, folder: Path, guard: IO[str]) -> Iterator[Server]:
             process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def calls_for(work: Work, server: Server, seconds: float) -> int:
@@ -210,7 +213,8 @@ def main() -> int:
         return 1
     about["minutes"] = round((time.monotonic() - began) / 60, 1)
     print(f"\n{summary(results)}\n\n{footprint.table(figures)}\n")
-    print(f"saved to {save(results, figures, about, RESULTS / ('quick' if arguments.quick else 'full'))}")
+    start = RESULTS / ("quick" if arguments.quick else "full")
+    print(f"saved to {save(results, figures, about, start, with_growth=not arguments.only)}")
     return 0
 
 

@@ -23,7 +23,6 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 from bench_pb2 import Ask, Payload
-from google.protobuf.message import Message
 
 from tests.benchmarks.pausing import tree_of
 from tests.benchmarks.works import Work
@@ -95,7 +94,7 @@ def verify(work: Work, server: Server) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=_LIMITS) as channel:
         call = channel.stream_stream(
             path_of(work),
-            Message.SerializeToString,
+            type(work.messages[0]).SerializeToString,
             answer.FromString,
         )(
             iter(work.messages),
