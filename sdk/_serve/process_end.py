@@ -1,6 +1,6 @@
 """The end of a replica's process when its event loop has ended or must end, and the watch over that loop.
 
-Ray Serve runs user code on an event loop in a thread of its own. ``SystemExit`` or ``KeyboardInterrupt`` in a task ends
+Ray Serve runs user code on an event loop in a separate thread. ``SystemExit`` or ``KeyboardInterrupt`` in a task ends
 that thread (https://docs.python.org/3/library/asyncio-task.html#task-object) and nothing else: the process lives on,
 accepts connections, and answers nobody. So the process ends, and Ray Serve starts another replica.
 """

@@ -203,5 +203,7 @@ class Runtime:
 
 def _log_exit(call: Call, error: BaseException) -> None:
     logger.error(
-        "the handler of %s raised %r: on Ray its replica would end now, here it goes on", call.path.decode(), error
+        "the handler of %s raised %r: on Ray its replica would end now, here the test server continues",
+        call.path.decode(),
+        error,
     )
