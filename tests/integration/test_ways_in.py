@@ -63,8 +63,17 @@ def test_the_ingress_outlives_a_restart_of_ray_serves_controller_and_ends_with_r
     assert seen["gone_with_serve"]
 
 
+def test_the_same_class_serves_behind_ray_serves_own_proxy(seen: dict[str, Any]) -> None:
+    assert seen["own"] == [
+        ["Unary", "OK", "mine", [2]],
+        ["Down", "OK", "mine", [0, 1, 2]],
+        ["Up", "OK", "mine", [2]],
+        ["Both", "OK", "mine", [0, 1, 2]],
+        ["INVALID_ARGUMENT", "0", "not found, adding"],
+    ]
+
+
 def test_the_ingress_reports_that_ray_serves_own_grpc_proxy_has_its_port(seen: dict[str, Any]) -> None:
-    assert seen["own"]
     assert not seen["ingress"]
     assert "remove grpc_servicer_functions" in seen["problem"]
     assert "SDK_GRPC_PORT" in seen["problem"]
