@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.support.cluster import Ingress, free_port, set_import_path
+from tests.support.cluster import Ingress, set_import_path
+from tests.support.ports import free_port
 from tests.support.virtual_time import VirtualLoop
 
 # A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.

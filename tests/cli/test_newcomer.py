@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK
 from tests.support.type_checkers import copy_cache

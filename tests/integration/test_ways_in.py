@@ -47,15 +47,11 @@ def test_sdk_run_serves_a_config_next_to_others_and_reports_failures(seen: dict[
     assert seen["beside"] == ["broken", "deploy", "mine", "ran", "rest"]
     assert seen["headline"] == "Serving 'mine'"
     assert seen["exit"] == 1
+    assert seen["left"] == ["deploy", "ran", "rest"]
     (failure,) = seen["failure"]
     assert failure.startswith(
         "error: Application 'broken' failed to start: deployment Broken: OSError: no such model ("
     )
-
-
-def test_only_the_applications_of_a_killed_sdk_run_are_deleted(seen: dict[str, Any]) -> None:
-    assert seen["ended_when_killed"]
-    assert seen["left"] == ["deploy", "ran", "rest"]
 
 
 def test_the_ingress_outlives_a_restart_of_ray_serves_controller_and_ends_with_ray_serve(seen: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ import sdk
 from sdk._ingress.cluster import find_controller
 from sdk._serve.ingress_bootstrap import has_serve
 from tests.integration.prober import METHODS, Prober
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 
 BIN = Path(sys.executable).parent
 PORT, SERVES_OWN = free_port(), free_port()
@@ -194,12 +194,6 @@ def main(folder: Path) -> None:
         _, errors = command.communicate(timeout=30)
         failure = [line for line in errors.splitlines() if line.startswith("error")]
         report(exit=command.returncode, failure=failure, left=applications())
-
-        mine.write_text(json.dumps(config(application("mine"))))
-        command, _ = run_command(mine, address)
-        command.kill()
-        command.communicate()
-        report(ended_when_killed=wait_until(lambda: "mine" not in applications(), 15), left=applications())
 
         put(dashboard, None)
         report(gone_with_serve=wait_until(lambda: find_controller() is None, 20))

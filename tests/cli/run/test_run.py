@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import Run, only_line
 

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from tests.support.certificates import Authority, Pair
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK
 
