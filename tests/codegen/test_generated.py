@@ -11,6 +11,7 @@ import pytest
 from codegen.sync import Options, update
 from sdk._fingerprint import fingerprint
 from tests.support.proto_text import compiled
+from tests.support.type_checkers import mypy
 
 HERE = Path(__file__).parent
 
@@ -193,6 +194,5 @@ def test_the_plugin_alone_finds_modules_that_no_import_statement_can_name(tmp_pa
     ]
     subprocess.run([*command, "beside.proto", "lambda/shop.proto"], check=True)
     subprocess.run([sys.executable, "-W", "error", "beside_use.py"], cwd=tmp_path, check=True)
-    subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "beside_use.py"], cwd=tmp_path, check=True
-    )
+    done = mypy([tmp_path / "beside_use.py"], [tmp_path], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
