@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sdk.options import GrpcOptions
+    from sdk.testing._runtime_protocol import ServerRuntime
 
 T = TypeVar("T")
 
@@ -197,3 +198,7 @@ class Runtime:
         finally:
             if hasattr(self, "ingress"):
                 await self.ingress.stop()
+
+
+if TYPE_CHECKING:
+    _checked: type[ServerRuntime] = Runtime
