@@ -213,7 +213,8 @@ def main() -> int:
         return 1
     about["minutes"] = round((time.monotonic() - began) / 60, 1)
     print(f"\n{summary(results)}\n\n{footprint.table(figures)}\n")
-    print(f"saved to {save(results, figures, about, RESULTS / ('quick' if arguments.quick else 'full'))}")
+    start = RESULTS / ("quick" if arguments.quick else "full")
+    print(f"saved to {save(results, figures, about, start, with_growth=not arguments.only)}")
     return 0
 
 

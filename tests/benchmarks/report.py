@@ -95,7 +95,12 @@ def machine() -> dict[str, str | int | float]:
 
 
 def save(
-    results: list[Result], figures: list[tuple[str, str]], about: dict[str, str | int | float], start: Path
+    results: list[Result],
+    figures: list[tuple[str, str]],
+    about: dict[str, str | int | float],
+    start: Path,
+    *,
+    with_growth: bool,
 ) -> Path:
     """Write JSON, Markdown and the charts; returns the path of the Markdown.
 
@@ -104,6 +109,7 @@ def save(
         figures: Of the footprint.
         about: The machine and the versions.
         start: Common beginning of the files' paths.
+        with_growth: Draw the growth chart too; it needs the works of every panel.
     """
     start.parent.mkdir(exist_ok=True)
     path = start.with_name(f"{start.name}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -125,5 +131,6 @@ def save(
         f"# Benchmark, {start.name}\n\n{summary(results)}\n\n{footprint.table(figures)}\n\n{facts}\n"
     )
     ratio_chart(results, path.with_suffix(".png"))
-    growth_chart(results, path.with_name(f"{path.name}-growth.png"))
+    if with_growth:
+        growth_chart(results, path.with_name(f"{path.name}-growth.png"))
     return path.with_suffix(".md")
