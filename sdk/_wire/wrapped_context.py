@@ -1,4 +1,4 @@
-"""The context that interceptors wrapped, for a handler, and in a thread its stream of requests."""
+"""The context that interceptors wrapped, for a handler, and in a thread its stream of requests.
 
 Used only for calls whose interceptors wrap the context, or the requests of a sync handler.
 """
