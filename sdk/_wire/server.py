@@ -12,6 +12,7 @@ from sdk._wire.connection import Connection
 from sdk._wire.dispatch import build_routes
 from sdk._wire.host import Host, WireSettings, no_hook, raise_again, same_error
 from sdk._wire.idle_reaper import IdleReaper, Phase, enable_keepalive, max_connections
+from sdk._wire.late_accepts import LateAccepts
 from sdk._wire.metadata import UNAVAILABLE
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class WireServer:
         self.reaper = IdleReaper(max_connections())
         self._connections: set[Connection] = self.reaper.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []
+        self._late_accepts: LateAccepts | None = None
 
     def new_connection(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -98,7 +100,7 @@ class WireServer:
         self.host.attach(loop)
         listener = await loop.create_server(self.new_connection, host, port, backlog=_BACKLOG)
         enable_keepalive(listener)
-        self._listeners.append(listener)
+        self._add(listener)
         bound: int = listener.sockets[0].getsockname()[1]
         return bound
 
@@ -112,8 +114,17 @@ class WireServer:
         self.host.attach(loop)
         name = f"grpc-replica-{uuid.uuid4()}"
         listener = await loop.create_unix_server(self.new_connection, f"\0{name}", backlog=_BACKLOG)
-        self._listeners.append(listener)
+        self._add(listener)
         return name
+
+    def _add(self, listener: asyncio.Server) -> None:
+        self._listeners.append(listener)
+        if self._late_accepts is None:
+            reaper = self.reaper
+            self._late_accepts = LateAccepts(
+                self.host.loop, self.new_connection, lambda: reaper.limit - len(reaper.connections)
+            )
+        self._late_accepts.watch(listener)
 
     async def drain(self, *, quiet_s: float, grace_s: float, idle_close_s: float = 0.0, linger_s: float = 0.0) -> None:
         """Stop serving without losing a call; then end the calls that are left.
@@ -136,6 +147,8 @@ class WireServer:
             seen = host.received
             await asyncio.sleep(quiet_s)
         await self.reaper.wait_closed(lambda connection: connection.phase is Phase.IDLE, min(idle_close_s, grace_s / 4))
+        if self._late_accepts is not None:
+            await self._late_accepts.stop()
         await asyncio.sleep(0)  # accept and read what has arrived
         host.start_closing()
         for listener in self._listeners:
