@@ -24,7 +24,7 @@ from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._ingress.cluster import HEARTBEAT_S, find_controller
 from sdk._ingress.env_options import from_environment
 from sdk._ingress.registry import Lease, Replica
-from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting
+from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, scales_to_zero
 from sdk._serve.autoscaling_metrics import report_calls
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
@@ -122,6 +122,7 @@ class ReplicaHost:
             self._digest,
             self._idempotent,
             max_waiting=max_waiting(deployment_config()),
+            scales_to_zero=scales_to_zero(deployment_config()),
         )
         self._reports = loop.create_task(report_calls(lambda: self.ongoing_calls))
 
@@ -219,7 +220,8 @@ class ReplicaHost:
     def _refresh_registration(self) -> bool:
         """Update the registration from Ray Serve's current configuration; return True if it changed."""
         assert self._replica is not None
-        registered, self._replica = self._replica, replace(self._replica, max_waiting=max_waiting(deployment_config()))
+        config, registered = deployment_config(), self._replica
+        self._replica = replace(registered, max_waiting=max_waiting(config), scales_to_zero=scales_to_zero(config))
         return registered != self._replica
 
     def _log_option_differences(self) -> None:

@@ -58,7 +58,7 @@ class ListenerConfig:
         max_connection_idle_s: Seconds without a call after which a connection is closed; None for no limit.
         max_connection_age_s: Seconds after which a client gets a GOAWAY and connects again; None for no limit.
         gate_socket: Path of the unix socket of the proxy's ext_authz server, where calls wait for a replica. If empty,
-            calls to a deployment that is scaled to zero end UNAVAILABLE.
+            calls to a deployment without replicas end UNAVAILABLE.
 
     Raises:
         OptionsError: Envoy would reject a value.

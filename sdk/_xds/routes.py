@@ -13,7 +13,7 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/xds/type/matcher/v3/matcher.p
 
 At each leaf, a call with `multiplexed_model_id` goes to the cluster with model affinity. A deployment with idempotent
 methods has two more lookups, by path and by the number of the client's attempts: their calls are retried if a replica
-is lost in the first one. Calls to a deployment that is scaled to zero pass the gate (ext_authz.py).
+is lost in the first one. Calls to a deployment without replicas pass the gate (ext_authz.py).
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ async def test_a_waiting_call_ends_by_deadline_timeout_or_startup_failure() -> N
         await gated.until_waiting(2)
         code, details, request_id = await answer(call(it, ("request_id", "r3")))
         assert (code, request_id) == ("RESOURCE_EXHAUSTED", "r3")
-        assert details.startswith("Request dropped due to backpressure: 2 requests already wait for the first replica")
+        assert details.startswith("Request dropped due to backpressure: 2 requests already wait for a replica")
         assert (await answer(first))[0] == "DEADLINE_EXCEEDED"
         await gated.until_waiting(1)
         gated.reasons = {GREETER: "ValueError: café"}

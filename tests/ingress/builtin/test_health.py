@@ -18,7 +18,14 @@ TABLE = Snapshot(
     1,
     (
         Application("a", (Deployment("D", ("t.T",), (R,)), Deployment("E", ("t.U",)))),
-        Application("b", (Deployment("D", ("t.T",)), Deployment("Z", ("t.Z",), max_waiting=1))),
+        Application(
+            "b",
+            (
+                Deployment("D", ("t.T",)),
+                Deployment("Z", ("t.Z",), max_waiting=1, scales_to_zero=True),
+                Deployment("R", ("t.R",), max_waiting=1),
+            ),
+        ),
     ),
 )
 
@@ -50,6 +57,7 @@ class Context:
         ("t.U", None, NOT_SERVING),
         ("t.U", "b", None),
         ("t.Z", "b", SERVING),  # scaled to zero: a call starts a replica
+        ("t.R", "b", NOT_SERVING),  # its replica is being replaced
         ("t.X", None, None),
     ],
 )
@@ -92,7 +100,14 @@ async def test_list() -> None:
 
     it = health([TABLE])
     everywhere = await statuses(it)
-    assert everywhere == {"": SERVING, "built.In": SERVING, "t.T": SERVING, "t.U": NOT_SERVING, "t.Z": SERVING}
+    assert everywhere == {
+        "": SERVING,
+        "built.In": SERVING,
+        "t.R": NOT_SERVING,
+        "t.T": SERVING,
+        "t.U": NOT_SERVING,
+        "t.Z": SERVING,
+    }
     assert await statuses(it, ("application", "b")) == {
         "": SERVING,
         "built.In": SERVING,
