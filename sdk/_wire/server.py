@@ -147,8 +147,9 @@ class WireServer:
             seen = host.received
             await asyncio.sleep(quiet_s)
         await self.reaper.wait_closed(lambda connection: connection.phase is Phase.IDLE, min(idle_close_s, grace_s / 4))
-        if self._late_accepts is not None:
-            await self._late_accepts.stop()
+        late_accepts, self._late_accepts = self._late_accepts, None
+        if late_accepts is not None:
+            await late_accepts.stop()
         await asyncio.sleep(0)  # accept and read what has arrived
         host.start_closing()
         for listener in self._listeners:
