@@ -17,7 +17,8 @@ _ADS_CLUSTER = "ads"
 # by default at the 250th. Clients of gRPC cancel honestly (deadlines, hedging, users who leave), and a count over the
 # life of a connection can't distinguish them from an attack (CVE-2023-44487). So the count is out of reach, and instead
 # a connection starts at most so many calls in one turn of Envoy's event loop. Those that were cancelled before their
-# turn reach no replica: 100,000 in one go cost Envoy 11 µs and 1 KiB each, a third of an ordinary call.
+# turn reach no replica: 100,000 in one go cost Envoy 11 µs and 1 KiB each, a third of an ordinary call
+# (tests/benchmarks/cancelled_calls.py).
 # https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/runtime
 _RUNTIME: dict[str, float] = {
     "overload.premature_reset_total_stream_count": 1 << 31,
