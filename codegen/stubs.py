@@ -1,4 +1,4 @@
-"""Type stubs by mypy-protobuf. A proto that it can't read gets a stub without types and a warning; the rest go on."""
+"""Type stubs by mypy-protobuf. A proto that it can't read gets a stub without types and a warning; generation continues."""
 
 from __future__ import annotations
 

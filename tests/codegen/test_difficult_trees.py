@@ -18,7 +18,7 @@ def proto(package: str, rest: str = SERVICE.format(answer="Ask"), imports: str =
 
 
 def loads(*modules: str) -> None:
-    """Import generated modules in an interpreter of their own, with the output folder on the path."""
+    """Import generated modules in a separate interpreter, with the output folder on the path."""
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
     subprocess.run([sys.executable, "-c", code, *modules], cwd="gen", check=True)
 
