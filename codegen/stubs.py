@@ -1,4 +1,4 @@
-"""Type stubs by mypy-protobuf. For a proto that it can't read: a stub without types, and a warning."""
+"""Type stubs by mypy-protobuf. A proto that it can't read gets a stub without types and a warning."""
 
 from __future__ import annotations
 

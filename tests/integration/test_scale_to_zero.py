@@ -23,7 +23,7 @@ from tests.integration.prober import wait_until
 from tests.integration.sleepy_app import Sleepy
 
 if TYPE_CHECKING:
-    from sdk._serve.status import DeploymentStatus
+    from sdk._serving_status import DeploymentStatus
     from tests.support.cluster import Ingress
 
 NAME = "sleepy"

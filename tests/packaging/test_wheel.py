@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import sysconfig
 import zipfile
@@ -11,39 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.shop import APP, PROTO, REPO, run
 from tests.support.ports import free_port
-
-REPO = Path(__file__).parents[2]
-
-PROTO = """
-syntax = "proto3";
-package shop;
-message Order { string item = 1; int32 count = 2; }
-message Receipt { string text = 1; }
-service Till {
-  // Sells something.
-  rpc Sell(Order) returns (Receipt);
-}
-"""
-
-APP = """
-from shop_pb2 import Order, Receipt
-from shop_sdk import TillBase
-
-from sdk import grpc_deployment
-
-
-@grpc_deployment
-class Till(TillBase):
-    def __init__(self, currency: str) -> None:
-        self.currency = currency
-
-    async def Sell(self, request: Order) -> Receipt:
-        return Receipt(text=f"{request.count} {request.item}: {request.count * 2} {self.currency}")
-
-
-app = Till.bind("EUR")
-"""
 
 MAIN = """
 import sys
@@ -69,14 +36,6 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", f"--outdir={out}", str(REPO)], REPO)
-    (path,) = out.glob("*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
 def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A venv with the wheel. It uses the dependencies of the environment that runs the tests."""
     venv = tmp_path_factory.mktemp("venv")
@@ -98,15 +57,6 @@ def project(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "main.py").write_text(MAIN)
     assert "5 written" in run([f"{venv}/bin/sdk", "codegen", "protos", "--out", "."], folder)
     return folder
-
-
-def run(command: list[str], folder: Path) -> str:
-    """Run a command as in a user's shell; return its output."""
-    environment = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR", "LANG") if name in os.environ}
-    environment["RAY_USAGE_STATS_ENABLED"] = "0"
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def test_the_wheel_has_the_packages_and_nothing_else(wheel: Path) -> None:
