@@ -1,4 +1,4 @@
-"""What a handler gets of the interceptors: the context that they wrapped, and in a thread their stream of requests.
+"""The context that interceptors have wrapped, as their handler gets it, and their requests for a handler in a thread.
 
 Used only for calls whose interceptors wrap the context, or the requests of a sync handler.
 """
