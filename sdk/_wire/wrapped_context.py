@@ -1,4 +1,4 @@
-"""The context that interceptors have wrapped, as their handler gets it, and their requests for a handler in a thread.
+"""The context that interceptors wrapped, for a handler, and in a thread its stream of requests.
 
 Used only for calls whose interceptors wrap the context, or the requests of a sync handler.
 """

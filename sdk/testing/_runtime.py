@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from sdk._wire.call import Call
     from sdk.options import GrpcOptions
+    from sdk.testing._runtime_protocol import ServerRuntime
 
 T = TypeVar("T")
 
@@ -207,3 +208,7 @@ def _log_exit(call: Call, error: BaseException) -> None:
         call.path.decode(),
         error,
     )
+
+
+if TYPE_CHECKING:
+    _checked: type[ServerRuntime] = Runtime
