@@ -20,7 +20,7 @@ from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
 from sdk._serve.failures import explain, one_line
-from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments
+from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments, list_failed
 from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
 from sdk._serve.readiness import wait_until_routed
 from sdk._serve.status import combine
@@ -59,7 +59,7 @@ def start(options: GrpcOptions | None = None) -> None:
     if controller is not None:
         return
     wanted = resolve_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
-    controller = create_controller(wanted, list_deployments, has_serve, start_first_replica)
+    controller = create_controller(wanted, list_deployments, list_failed, has_serve, start_first_replica)
     problem = _call(controller.wait_ready, _START_TIMEOUT_S, timeout_s=_START_TIMEOUT_S + 10)
     if problem:
         stop_ingress()
