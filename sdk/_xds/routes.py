@@ -12,8 +12,8 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/xds/type/matcher/v3/matcher.p
     else                                  → fallback
 
 At each leaf, a call with `multiplexed_model_id` goes to the cluster with model affinity. A deployment with idempotent
-methods has one more lookup, by path: their calls are retried if a replica is lost. Calls to a deployment that is scaled
-to zero pass the gate (ext_authz.py).
+methods has two more lookups, by path and by the number of the client's attempts: their calls are retried if a replica
+is lost in the first one. Calls to a deployment that is scaled to zero pass the gate (ext_authz.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME, set_header
 from sdk._xds.lua_filter import enable_last_value
 from sdk._xds.matchers import header_input, header_matches
 from sdk._xds.packing import pack
-from sdk._xds.retries import BUFFERED_BYTES, fallback_retries, lost_replica_retries, safe_retries
+from sdk._xds.retries import (
+    BUFFERED_BYTES,
+    PREVIOUS_ATTEMPTS,
+    PREVIOUS_ATTEMPTS_KEY,
+    fallback_retries,
+    lost_replica_retries,
+    safe_retries,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,7 +152,13 @@ def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
     leaf = _routes(application, deployment, None)
     if not deployment.idempotent:
         return leaf
-    repeatable = _routes(application, deployment, lost_replica_retries())
+    repeatable = _OnMatch(
+        matcher=_matcher_tree(
+            PREVIOUS_ATTEMPTS_KEY,
+            exact=dict.fromkeys(PREVIOUS_ATTEMPTS, leaf),
+            otherwise=_routes(application, deployment, lost_replica_retries()),
+        )
+    )
     return _OnMatch(
         matcher=_matcher_tree(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=leaf)
     )
