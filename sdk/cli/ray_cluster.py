@@ -6,14 +6,9 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 
-from codegen.console import one_line
 from sdk.cli.ray_reaper import RayReaper
-from sdk.errors import ClusterError
-
-_REACH_S = 5.0
 
 
 def connect_or_start(
@@ -42,32 +37,27 @@ def connect_or_start(
     """
     import ray
 
+    from sdk._serve import ray_connection
+
     reaper = RayReaper()
     cleanup.callback(reaper.reap)
     cleanup.callback(ray.shutdown)
     cleanup.callback(report, "Shutting down Ray …")  # visible if the start is interrupted
-    named = address or os.environ.get("RAY_ADDRESS")
-    if named != "local":
-        report(f"Connecting to Ray at {named} …" if named else "Looking for Ray …")
-        try:
-            connect(address)
-            return False
-        except ClusterError:
-            if named:
-                raise
+    found = ray_connection.find_cluster(address)
+    if found is not None and found != "local":
+        report(f"Connecting to Ray at {found} …")
+        connect(found)
+        return False
     check_before_start()
     report("Starting a local Ray …")
     reaper.start()
     try:
-        with _sigterm_interrupts():
-            ray.init(
-                address="local",
+        with _without_token_notice(), _sigterm_interrupts():
+            ray_connection.start_local(
                 num_cpus=2 * (os.cpu_count() or 1) if has_spare_room else None,
                 include_dashboard=False,
                 logging_level=logging.WARNING,
             )
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ClusterError(f"A local Ray can't be started: {one_line(error)}") from None
     finally:
         reaper.stop_tracking()  # also if the start failed after it started some processes
     return True
@@ -83,24 +73,17 @@ def connect(address: str | None, *, sets_path: bool = True) -> None:
     Raises:
         ClusterError: No cluster runs, or it can't be reached.
     """
-    import ray
+    from sdk._serve import ray_connection
 
-    named = address or os.environ.get("RAY_ADDRESS")
-    if named and named != "auto":
-        _check_reachable(named)
     # Another program may have started Ray Serve's controller in another folder, so set the path of our modules.
     path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if part)
-    try:
-        with _sigterm_interrupts():
-            ray.init(
-                address=named or "auto",
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                runtime_env={"env_vars": {"PYTHONPATH": path}} if sets_path else None,
-            )
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        problem = f"Ray at {named} can't be reached" if named else "No Ray cluster is running on this machine"
-        raise ClusterError(f"{problem}: {one_line(error)}") from None
+    with _without_token_notice(), _sigterm_interrupts():
+        ray_connection.connect(
+            address,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            runtime_env={"env_vars": {"PYTHONPATH": path}} if sets_path else None,
+        )
 
 
 @contextlib.contextmanager
@@ -109,7 +92,12 @@ def quiet_logs() -> Iterator[None]:
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Ray logs a warning that a new local cluster requires tokens, which is intended.
+    yield
+
+
+@contextlib.contextmanager
+def _without_token_notice() -> Iterator[None]:
+    """Hide Ray's warning that it uses a token, which is intended."""
     tokens = logging.getLogger("ray._private.authentication.authentication_token_setup")
     tokens.addFilter(_is_problem)
     try:
@@ -131,14 +119,3 @@ def _sigterm_interrupts() -> Iterator[None]:
         if exited.code != signal.SIGTERM:
             raise
         raise KeyboardInterrupt from None
-
-
-def _check_reachable(address: str) -> None:
-    """Connect to the address first: Ray would retry for a minute, and then end the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise ClusterError(f"{address!r} is not the address of a Ray cluster; give HOST:PORT, such as 127.0.0.1:6379.")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
-    except OSError as error:
-        raise ClusterError(f"Ray at {address} can't be reached: {error.strerror or error}.") from None
