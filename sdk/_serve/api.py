@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -18,6 +18,7 @@ from sdk._ingress.env_options import from_environment
 from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
+from sdk._serve.example_call import example_call
 from sdk._serve.failures import explain, one_line
 from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments
 from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
@@ -247,6 +248,22 @@ def status() -> Status:
     applications, proxies = combine(serving.applications, ingress)
     problem = explain_missing_ingress() if applications and controller is None else ""
     return Status(applications, proxies, problem, ingress.snapshot.version if ingress is not None else 0)
+
+
+def find_example_call(names: Collection[str]) -> tuple[str, str, str] | None:
+    """Return a method that users can try: its application, ``"pkg.Service/Method"``, and a request as JSON.
+
+    Args:
+        names: The applications that may serve it.
+
+    Raises:
+        ClusterError: Ray can't be reached.
+    """
+    controller = find_controller()
+    if controller is None:
+        return None
+    snapshot = _call(controller.status).snapshot
+    return example_call(snapshot, names, lambda digest: _call(controller.descriptors, digest))
 
 
 def shutdown() -> None:

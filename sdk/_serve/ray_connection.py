@@ -72,21 +72,50 @@ def find_cluster(address: str | None) -> str | None:
     Raises:
         ClusterError: Several clusters run on this machine, and Ray does not say which was started last.
     """
-    named = address or os.environ.get("RAY_ADDRESS")
-    if named and named != "auto":
+    named = named_address(address)
+    if named is not None:
         return named
     services: Any = ray._private.services
     running = sorted(services.find_gcs_addresses())
-    # `ray start` writes the file, and a cluster that was killed leaves it.
-    newest = services.find_bootstrap_address(None)
+    newest = newest_address()
     if newest in running:
-        return str(newest)
+        return newest
     if len(running) > 1:
         raise ClusterError(
             f"Several Ray clusters are running on this machine ({', '.join(running)}): name one by its address, with "
             "`--address` or RAY_ADDRESS."
         )
     return str(running[0]) if running else None
+
+
+def named_address(address: str | None) -> str | None:
+    """Return the address that the user named, by an argument or by ``RAY_ADDRESS``; None without one."""
+    named = address or os.environ.get("RAY_ADDRESS")
+    return None if named == "auto" else named or None
+
+
+def newest_address() -> str | None:
+    """Return the address of the cluster that ``ray start`` has started last here; it may have been killed since."""
+    services: Any = ray._private.services
+    address: str | None = services.find_bootstrap_address(None)
+    return address
+
+
+def count_nodes() -> int:
+    """Return the number of nodes of the cluster that are alive."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return sum(node["Alive"] for node in nodes)
+
+
+def gcs_address() -> str:
+    """Return the address of the cluster that this process is connected to."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def log_folder() -> str:
+    """Return the folder of this node with the logs of Ray Serve and its replicas."""
+    node: Any = ray._private.worker._global_node
+    return os.path.join(node.get_logs_dir_path(), "serve")
 
 
 def check_reachable(address: str) -> None:

@@ -48,7 +48,8 @@ def test_something_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("status")
     assert (done.exit_code, done.stderr) == (1, "")
     assert done.stdout == (
-        "application greeter: DEPLOY_FAILED no model\n"
+        "application greeter: DEPLOY_FAILED\n"
+        "  no model\n"
         "proxy 127.0.0.1:9000 on node 01234567: serving, version 12, Envoy 7\n"
         "problem: the controller is away\n"
     )

@@ -29,8 +29,18 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+SAYS = """\
+        print("printed", request.item)
+        logging.getLogger("shop").info("logged %s", request.item)
+        if request.item == "worm":
+            raise ValueError("not an apple")
+"""
+
+
 @pytest.mark.parametrize("ending", ["Ctrl-C", "SIGTERM"])
 def test_run_serves_and_leaves_nothing(project: Path, request: pytest.FixtureRequest, ending: str) -> None:
+    module = project / "shop_app.py"
+    module.write_text(f"import logging\n{module.read_text()}".replace("        return", f"{SAYS}        return"))
     mark, port = uuid.uuid4().hex, free_port()
     # Short: Ray keeps unix sockets below it, whose paths have at most 107 bytes.
     temp = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
@@ -53,9 +63,15 @@ def test_run_serves_and_leaves_nothing(project: Path, request: pytest.FixtureReq
     try:
         assert shown[0] == "application shop: RUNNING"
         assert shown[1] == "deployment Counter: HEALTHY, 1 replica, serves shop.Shop"
+        assert shown[3].startswith("Ray: ")
+        assert list(Path(shown[4].removeprefix("Logs: ")).glob("replica_shop_Counter_*.log"))
+        assert shown[5] == f"""Try: sdk call 127.0.0.1:{port} shop.Shop/Buy -d '{{"item": "text"}}'"""
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             buy = channel.unary_unary("/shop.Shop/Buy")
-            assert b"one apple" in buy(b"\x0a\x05apple")
+            assert b"one apple" in buy(b"\x0a\x05apple", metadata=(("request_id", "r-1"),))
+            with pytest.raises(grpc.RpcError, match="not an apple"):
+                buy(b"\x0a\x04worm", metadata=(("request_id", "r-2"),))
+        assert "(shop:Counter pid=" in process.stdout.readline()  # Ray's log monitors have read what was written before
         assert len(processes_with(mark)) > 3
     finally:
         if ending == "Ctrl-C":
@@ -64,7 +80,14 @@ def test_run_serves_and_leaves_nothing(project: Path, request: pytest.FixtureReq
             process.terminate()
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert "Traceback" not in errors
+    lines = [line.partition(") ")[2] for line in errors.splitlines() if line.startswith("(shop:Counter pid=")]
+    said = [" ".join(line.split()[-4:]) for line in lines]
+    assert "r-1 -- logged apple" in said
+    assert any(line.startswith("INFO ") and " r-1 -- CALL /shop.Shop/Buy OK " in line for line in lines)
+    assert any(
+        line.startswith("ERROR ") and line.endswith(" -- /shop.Shop/Buy failed, request_id r-2") for line in lines
+    )
+    assert lines.index("Traceback (most recent call last):") < lines.index("ValueError: not an apple")
     assert processes_with(mark) == []
     assert [path for path in temp.rglob("*") if "sdk-ingress" in path.name] == []
 
