@@ -19,8 +19,8 @@ import sdk.testing
 from sdk._gen import serve_api_pb2
 from sdk.cli.main import main
 from sdk.cli.rpc.application_names import describe_lack
-from tests.support.cluster import free_port
 from tests.support.desk_server import PROTOS, Clerk, Porter
+from tests.support.ports import free_port
 
 Invoke = Callable[..., Result]
 DESK = """\

@@ -16,7 +16,8 @@ import ray
 
 from sdk._serve.ray_connection import check_reachable, connect, find_cluster, ray_errors, start_local
 from sdk.errors import ClusterError, OptionsError
-from tests.support.cluster import ROOT, free_port
+from tests.support.cluster import ROOT
+from tests.support.ports import free_port
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 REFUSAL = "InvalidAuthToken: Authentication token is missing or incorrect"

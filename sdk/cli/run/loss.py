@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sdk.errors import ClusterError
 
 if TYPE_CHECKING:
-    from sdk._serve.status import Status
+    from sdk._serving_status import Status
 
 _POLL_S = 1.0
 _CONNECT_S = 2.0

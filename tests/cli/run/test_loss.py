@@ -6,10 +6,10 @@ import socket
 
 import pytest
 
-from sdk._serve.status import ApplicationStatus, ProxyStatus, Status
+from sdk._serving_status import ApplicationStatus, ProxyStatus, Status
 from sdk.cli.run.loss import LossWatch, describe_loss, is_listening
 from sdk.errors import ClusterError
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 
 PROXY = ProxyStatus("n", "127.0.0.1:9000", True, 1)
 SHOP, OTHER = (ApplicationStatus(name, "RUNNING", ()) for name in ("shop", "other"))
