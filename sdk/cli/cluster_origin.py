@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from codegen.console import count
+from sdk.cli.rpc.requests import is_terminal_input
 from sdk.errors import ClusterError
 
 
@@ -36,7 +36,7 @@ class ClusterOrigin:
     is_own: bool = False
 
     def __str__(self) -> str:
-        starter = f"started by {self.user}" if self.user else "started by somebody else"
+        starter = f"started by {self.user}" if self.user else "started elsewhere"
         place = f" in {self.folder}" if self.folder else ""
         return f"Ray at {self.address}, {starter}{place}, {count(self.nodes, 'node')}"
 
@@ -84,7 +84,7 @@ def require_consent(origin: ClusterOrigin, action: str, *, is_given: bool, remed
     click.echo(str(origin), err=True)
     if origin.is_named or origin.is_own or is_given:
         return
-    if not sys.stdin.isatty():
+    if not is_terminal_input():
         raise ClusterError(
             f"This command did not start that cluster: name it with --address {origin.address}, or give --yes{remedy}."
         )
