@@ -146,7 +146,7 @@ def check_reachable(address: str) -> None:
     if mode == "disabled":
         raise ClusterError(f"{reason}, and RAY_AUTH_MODE=disabled prevents that it is sent: unset RAY_AUTH_MODE.")
     if not mode:
-        # Ray does this only for a cluster that it finds by itself.
+        # Ray does this only for a cluster that it was not given.
         _enable_token()
         refusal = _refusal(address, f"{host}:{port}")
     if refusal is not None:

@@ -30,7 +30,7 @@ class CallWithLog(Call):
     ) -> None:
         super().__init__(host, transport, route, path, headers, on_finished)
         self._began = time.perf_counter()
-        self._status = 0  # a response without trailers of its own is OK
+        self._status = 0  # a response that is sent with its trailers is OK
 
     def _trailers(self, code: int, details: str) -> bytes:
         self._status = code

@@ -1,4 +1,4 @@
-"""Whose Ray cluster a command has found, and consent to change one that somebody else has started."""
+"""Origin of the Ray cluster that a command has found, and consent to change one that somebody else has started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sdk.errors import ClusterError
 
 @dataclass(frozen=True, slots=True)
 class ClusterOrigin:
-    """Who started a cluster.
+    """User and folder that started a cluster.
 
     Attributes:
         address: Address of its GCS.

@@ -117,7 +117,7 @@ class LazyGroup(click.Group):
             ctx.exit(INTERRUPTED)
         except Exception as error:
             if not _is_raised_by_ray(error):
-                raise  # a bug of ours
+                raise  # our bug
             ctx.exit(show(ClusterError(f"Ray failed: {type(error).__name__}: {one_line(error)}")))
 
 

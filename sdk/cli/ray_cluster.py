@@ -36,7 +36,7 @@ class RunCluster:
 
     @property
     def is_local(self) -> bool:
-        """Whether the command started it."""
+        """True if the command started it."""
         return self.origin is None
 
     def abandon(self) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What a command waits for, and for how long: a line with a spinner in a terminal, a line now and then elsewhere."""
+"""Display of a wait and its time: a line with a spinner in a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 

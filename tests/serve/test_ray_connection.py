@@ -45,7 +45,7 @@ def gcs() -> Iterator[str]:
 
 
 def check(address: str, home: Path, **variables: str) -> str:
-    """Check the address as a user with this home, in a process of its own, which keeps the mode and the token."""
+    """Check the address as a user with this home, in a separate process, which keeps the mode and the token."""
     program = (
         "import os, sys\n"
         "from sdk._serve.ray_connection import check_reachable\n"

@@ -42,7 +42,7 @@ def application_names(connection: ServerConnection) -> list[str] | None:
 
 
 def describe_lack(connection: ServerConnection) -> str:
-    """Return the reason why a server has no services of its own.
+    """Return the reason why a server has only built-in services.
 
     Args:
         connection: The server, with the ``application`` metadata of the command line.

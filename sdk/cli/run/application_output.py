@@ -13,7 +13,7 @@ from typing import Any
 
 _HANDLER, _RAYS_HANDLER = "sdk-run", "ray_print_logs"
 _REPLICA = "ServeReplica:"
-# Their lines are no application's. The applications' states and failures are reported elsewhere.
+# Their lines belong to no application. The applications' states and failures are reported elsewhere.
 _RAYS_OWN = frozenset({"ServeController", "ProxyActor", ""})
 
 

@@ -1,4 +1,4 @@
-"""Which lines of Ray's log monitors `sdk run` shows."""
+"""The lines of Ray's log monitors that `sdk run` shows."""
 
 from __future__ import annotations
 

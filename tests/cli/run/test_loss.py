@@ -1,4 +1,4 @@
-"""What ``sdk run`` says when its applications, the ingress or the cluster have gone."""
+"""The end of ``sdk run`` when its applications, the ingress or the cluster have gone."""
 
 from __future__ import annotations
 
