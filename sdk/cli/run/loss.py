@@ -81,7 +81,8 @@ class LossWatch:
 
     def look_at_cluster(self) -> None:
         """Note once whether the cluster has gone: before its end is waited for, for example."""
-        self.is_cluster_lost = self.is_cluster_lost or not is_listening(self._address)
+        if not is_listening(self._address):
+            self._lose_cluster()
 
     def look(self) -> None:
         """Read the state once, and note what has gone."""
@@ -103,8 +104,11 @@ class LossWatch:
         while not self.over.wait(_POLL_S):
             missed = 0 if is_listening(self._address) else missed + 1
             if missed >= _MISSED_CONNECTS:
-                self.is_cluster_lost = True
-                self._end(f"The Ray cluster at {self._address} has gone.")
+                self._lose_cluster()
+
+    def _lose_cluster(self) -> None:
+        self.is_cluster_lost = True
+        self._end(f"The Ray cluster at {self._address} has gone.")
 
     def _end(self, loss: str) -> None:
         self.loss = self.loss or loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 
@@ -56,13 +57,26 @@ def test_a_state_that_lasts_is_a_loss_and_a_restart_is_not() -> None:
     assert watch.loss.startswith("Ray Serve and the ingress were shut down by another program")
 
 
-def test_a_cluster_that_has_gone_is_noticed_while_a_call_to_it_blocks() -> None:
+def test_a_look_at_the_cluster() -> None:
     with socket.create_server(("127.0.0.1", free_port())) as gcs:
         address = "{}:{}".format(*gcs.getsockname())
         blocked = LossWatch(address, ["shop"], lambda: Status((SHOP,), (PROXY,)))
         assert is_listening(address)
         blocked.look_at_cluster()
         assert not blocked.is_cluster_lost
+    blocked.look_at_cluster()
+    assert (blocked.loss, blocked.is_cluster_lost) == (f"The Ray cluster at {address} has gone.", True)
+
+
+def test_a_cluster_that_has_gone_is_noticed_while_a_call_to_it_blocks() -> None:
+    address, released = f"127.0.0.1:{free_port()}", threading.Event()
+
+    def read() -> Status:
+        released.wait()
+        return Status((SHOP,), (PROXY,))
+
+    blocked = LossWatch(address, ["shop"], read)
     blocked.start()
     assert blocked.over.wait(30)
     assert (blocked.loss, blocked.is_cluster_lost) == (f"The Ray cluster at {address} has gone.", True)
+    released.set()
