@@ -213,7 +213,7 @@ def repair_redirected_print() -> None:
 
     def print_to_log_or_file(*values: Any, file: Any = None, sep: str | None = None, **options: Any) -> None:
         if file in (None, sys.stdout, sys.stderr):
-            redirected(*values, sep=" " if sep is None else sep, **options)  # type: ignore[no-untyped-call]
+            redirected(*values, sep=" " if sep is None else sep, **options)
         else:
             original(*values, sep=sep, file=file, **options)
 

@@ -27,12 +27,12 @@ def show_output(applications: Collection[str], show: Callable[[str, bool], None]
         is_local: Whether the cluster is that of the command: then the output of all its tasks and actors is shown.
     """
     from ray._private import worker
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
 
     def handle(batch: Mapping[str, Any]) -> None:
         for line in lines_of(batch, applications, is_local=is_local):
             show(line, bool(batch["is_err"]))
 
-    dispatcher = worker.global_worker_stdstream_dispatcher
     dispatcher.remove_handler(_RAYS_HANDLER)
     # Replicas belong to the program that started Ray Serve.
     worker.global_worker._filter_logs_by_job = False
