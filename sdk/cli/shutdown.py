@@ -20,12 +20,12 @@ def shutdown(address: str | None, yes: bool) -> None:
     """
     from sdk._serve.api import shutdown as shut_down
     from sdk.cli.cluster_origin import require_consent
-    from sdk.cli.ray_cluster import connect
+    from sdk.cli.ray_cluster import connect, quiet_logs
     from sdk.cli.waiting import Waiting
 
     with Waiting("Connecting to Ray …"):
         origin = connect(address)
     require_consent(origin, "Shut down every application, Ray Serve and the ingress", is_given=yes, remedy="")
-    with Waiting("Shutting down …"):
+    with Waiting("Shutting down …"), quiet_logs():
         shut_down()
     click.echo("Applications, Ray Serve and the ingress are shut down. Ray is still running.")
