@@ -119,6 +119,8 @@ class Host:
         application: The application's name, for messages.
 
     Attributes:
+        call_class: Class of the calls that begin from now on; the server sets it.
+        on_end: Called by a call of some classes when it has ended, with its status code and its seconds.
         head: Head of a response with messages.
         crash_trailers: Ends the open streams if this process is killed; None if nothing does.
         ongoing: Calls whose handler runs.
@@ -129,6 +131,8 @@ class Host:
     """
 
     loop: asyncio.AbstractEventLoop
+    call_class: Callable[..., Any]
+    on_end: Callable[[Any, int, float], None]
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sdk._replica_protocol import SHUTTING_DOWN
+from sdk._wire.call import Call
 from sdk._wire.connection import Connection
 from sdk._wire.dispatch import build_routes
 from sdk._wire.host import Host, WireSettings, answer_health_check, no_hook, raise_again, same_error
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
-    from sdk._wire.call import Call
     from sdk._wire.host import UnknownCall
     from sdk.service import MethodBinding
 
@@ -83,6 +83,7 @@ class WireServer:
             answer_get=answer_get,
             application=application,
         )
+        self.host.call_class = Call
         self.reaper = IdleReaper(max_connections())
         self._connections: set[Connection] = self.reaper.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []
