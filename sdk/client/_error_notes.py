@@ -41,7 +41,8 @@ def with_notes(call: Any, note: Callable[[Any], str]) -> Any:
     Returns:
         The same object.
     """
-    call.__class__ = _noting(type(call))
+    kind: Any = type(call)
+    call.__class__ = _noting(kind)
     call._sdk_note = note
     return call
 
