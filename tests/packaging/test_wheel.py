@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.shop import APP, PROTO, REPO, run
+from tests.support.ports import free_port
 
 MAIN = """
-import socket
+import sys
 
 import ray
 from app import app
@@ -22,9 +23,7 @@ from shop_sdk import TillSyncClient
 import sdk
 
 if __name__ == "__main__":
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = int(sys.argv[1])
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         sdk.run(app, name="shop", options=sdk.GrpcOptions(port=port))
@@ -97,4 +96,4 @@ def test_checks_the_application(venv: Path, project: Path) -> None:
 
 
 def test_serves_the_application(venv: Path, project: Path) -> None:
-    assert run([f"{venv}/bin/python", "main.py"], project).splitlines()[0] == "3 apples: 6 EUR"
+    assert run([f"{venv}/bin/python", "main.py", str(free_port())], project).splitlines()[0] == "3 apples: 6 EUR"
