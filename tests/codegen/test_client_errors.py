@@ -1,4 +1,4 @@
-"""What the errors of generated clients say: notes on failed calls, and the remedy for wrong use."""
+"""Errors of generated clients: notes on failed calls, and the remedy for wrong use."""
 
 from __future__ import annotations
 
