@@ -672,6 +672,7 @@ class Http2ProtocolOptions(_message.Message):
     MAX_OUTBOUND_FRAMES_FIELD_NUMBER: _builtins.int
     OVERRIDE_STREAM_ERROR_ON_INVALID_HTTP_MESSAGE_FIELD_NUMBER: _builtins.int
     CONNECTION_KEEPALIVE_FIELD_NUMBER: _builtins.int
+    MAX_HEADER_FIELD_SIZE_KB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def max_concurrent_streams(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
@@ -684,6 +685,8 @@ class Http2ProtocolOptions(_message.Message):
     def override_stream_error_on_invalid_http_message(self) -> _wrappers_pb2.BoolValue: ...
     @_builtins.property
     def connection_keepalive(self) -> Global___KeepaliveSettings: ...
+    @_builtins.property
+    def max_header_field_size_kb(self) -> _wrappers_pb2.UInt32Value: ...
     def __init__(
         self,
         *,
@@ -693,10 +696,11 @@ class Http2ProtocolOptions(_message.Message):
         max_outbound_frames: _wrappers_pb2.UInt32Value | None = ...,
         override_stream_error_on_invalid_http_message: _wrappers_pb2.BoolValue | None = ...,
         connection_keepalive: Global___KeepaliveSettings | None = ...,
+        max_header_field_size_kb: _wrappers_pb2.UInt32Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "initial_connection_window_size", b"initial_connection_window_size", "initial_stream_window_size", b"initial_stream_window_size", "max_concurrent_streams", b"max_concurrent_streams", "max_outbound_frames", b"max_outbound_frames", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "initial_connection_window_size", b"initial_connection_window_size", "initial_stream_window_size", b"initial_stream_window_size", "max_concurrent_streams", b"max_concurrent_streams", "max_header_field_size_kb", b"max_header_field_size_kb", "max_outbound_frames", b"max_outbound_frames", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "initial_connection_window_size", b"initial_connection_window_size", "initial_stream_window_size", b"initial_stream_window_size", "max_concurrent_streams", b"max_concurrent_streams", "max_outbound_frames", b"max_outbound_frames", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_keepalive", b"connection_keepalive", "initial_connection_window_size", b"initial_connection_window_size", "initial_stream_window_size", b"initial_stream_window_size", "max_concurrent_streams", b"max_concurrent_streams", "max_header_field_size_kb", b"max_header_field_size_kb", "max_outbound_frames", b"max_outbound_frames", "override_stream_error_on_invalid_http_message", b"override_stream_error_on_invalid_http_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,6 +21,10 @@ LISTENER_NAME = "grpc"
 ROUTE_CONFIG_NAME = "routes"
 #: Maximum number of headers in a request and trailers in a response. gRPC limits bytes only; Envoy's default is 100.
 MAX_HEADERS = 1100
+#: Maximum size of a request's headers, in KiB: the most that Envoy takes as the size of one header. Envoy resets the
+#: stream if all headers together are longer, and closes the connection with all its calls if one header is. Replicas
+#: and the proxy refuse a call with more metadata than the options allow, which is less, with a status.
+MAX_HEADERS_KIB = 256
 APPLICATION_KEY = "application"
 #: Seconds between the first and the second GOAWAY of a connection: enough for a client to read the first one.
 # https://www.rfc-editor.org/rfc/rfc9113#section-6.8
@@ -44,13 +48,11 @@ class ListenerConfig:
     """Configuration of one proxy's listener.
 
     Attributes:
-        fallback_socket: Path of the unix socket of the proxy's gRPC server (HTTP/2). It answers every call without a
-            route: built-in services, NOT_FOUND, UNIMPLEMENTED.
+        fallback_socket: Path of the unix socket of the proxy's wire server. It answers every call without a route:
+            built-in services, NOT_FOUND, UNIMPLEMENTED.
         host: IP address to listen on; ``"::"`` listens on IPv4 too.
         port: TCP port.
         max_concurrent_streams: Maximum number of concurrent calls on one client connection.
-        max_metadata_bytes: Maximum bytes of metadata in a request. Replicas reject more, with a status and a reason.
-            Envoy can only reset the stream, and does so above twice this limit.
         tls: Certificates; None for plain text.
         access_log: Absolute path of the access log, one line per call; None for no log.
         keepalive_time_s: Seconds between two PINGs to a client; None for no PINGs.
@@ -68,7 +70,6 @@ class ListenerConfig:
     host: str = "0.0.0.0"
     port: int = 9000
     max_concurrent_streams: int = 1_000_000
-    max_metadata_bytes: int = 64 * 1024
     tls: TlsConfig | None = None
     access_log: str | None = None
     keepalive_time_s: float | None = None
@@ -85,15 +86,9 @@ class ListenerConfig:
         for name, low, high in (
             ("port", 1, 65535),
             ("max_concurrent_streams", 1, 2**31 - 1),
-            ("max_metadata_bytes", 1, 4096 * 1024),
         ):
             if not low <= getattr(self, name) <= high:
                 raise OptionsError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
-
-    @property
-    def max_headers_kib(self) -> UInt32Value:
-        """Size of the request headers above which Envoy resets a stream, in KiB."""
-        return UInt32Value(value=-(-2 * self.max_metadata_bytes // 1024))
 
 
 def ads_source() -> pb.ConfigSource:
@@ -167,7 +162,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         # Zero disables it; by default Envoy resets a stream that is idle for five minutes.
         stream_idle_timeout=Duration(),
         server_header_transformation=pb.HttpConnectionManager.PASS_THROUGH,
-        max_request_headers_kb=config.max_headers_kib,
+        max_request_headers_kb=UInt32Value(value=MAX_HEADERS_KIB),
         common_http_protocol_options=pb.CoreHttpProtocolOptions(
             max_headers_count=UInt32Value(value=MAX_HEADERS),
             idle_timeout=_seconds(config.max_connection_idle_s or 0),  # zero disables it; the default is an hour
@@ -184,6 +179,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
             max_outbound_frames=UInt32Value(value=_MAX_OUTBOUND_FRAMES),
             # A malformed request resets its stream only, not the whole connection.
             override_stream_error_on_invalid_http_message=BoolValue(value=True),
+            max_header_field_size_kb=UInt32Value(value=MAX_HEADERS_KIB),
             connection_keepalive=_keepalive(config),
         ),
         local_reply_config=_local_replies(),

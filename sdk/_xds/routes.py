@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._replica_protocol import PRIVATE_PREFIX, PROXY_HEALTH_PATH
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
 from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME, set_header
@@ -47,7 +48,13 @@ if TYPE_CHECKING:
     from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 MODEL_KEY = "multiplexed_model_id"
-BUILT_IN_PREFIXES = ("/ray.serve.RayServeAPIService/", "/grpc.health.v1.Health/", "/grpc.reflection.")
+BUILT_IN_PREFIXES = (
+    "/ray.serve.RayServeAPIService/",
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.",
+    PROXY_HEALTH_PATH,
+    PRIVATE_PREFIX,
+)
 
 _OnMatch = pb.Matcher.OnMatch
 
