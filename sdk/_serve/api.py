@@ -20,7 +20,7 @@ from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
 from sdk._serve.example_call import example_call
 from sdk._serve.failures import explain, one_line
-from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments
+from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments, list_failed
 from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
 from sdk._serve.ray_connection import connect, find_cluster, ray_errors, start_local
 from sdk._serve.readiness import wait_until_routed
@@ -61,7 +61,7 @@ def start(options: GrpcOptions | None = None) -> None:
         return
     wanted = resolve_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
     with ray_errors("The ingress can't be started"):
-        controller = create_controller(wanted, list_deployments, has_serve, start_first_replica)
+        controller = create_controller(wanted, list_deployments, list_failed, has_serve, start_first_replica)
     problem = _call(controller.wait_ready, _START_TIMEOUT_S, timeout_s=_START_TIMEOUT_S + 10)
     if problem:
         stop_ingress()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("sdk.cli.check.command:check", "Check classes against their protos, without a cluster."),
     "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),
     "completion": ("sdk.cli.completion:completion", "Print the completion script for a shell."),
+    "doctor": ("sdk.cli.doctor:doctor", "Show versions, and check what serving needs."),
     "new": ("sdk.cli.new:new", "Create a new project."),
     "run": ("sdk.cli.run.command:run", "Serve an application behind Envoy, until Ctrl-C."),
     "services": ("sdk.cli.services:services", "List or describe the services of a gRPC server."),
@@ -39,6 +41,20 @@ _EXTRAS: dict[str, Extra] = {
     "run": "serve",
     "shutdown": "serve",
     "status": "serve",
+}
+# Words for commands in other tools: Ray Serve's and buf's command lines, uvicorn's and grpcurl's ways.
+_OTHER_WORDS = {
+    "build": "codegen",
+    "deploy": "run",
+    "describe": "services",
+    "generate": "codegen",
+    "init": "new",
+    "invoke": "call",
+    "lint": "check",
+    "list": "services",
+    "serve": "run",
+    "start": "run",
+    "stop": "shutdown",
 }
 # The environment variable by which a shell requests completions:
 # https://click.palletsprojects.com/en/stable/shell-completion/
@@ -96,6 +112,23 @@ class LazyGroup(click.Group):
         loaded = import_with_extra(module, f"`sdk {cmd_name}`", _EXTRAS.get(cmd_name, ""))
         command: click.Command = getattr(loaded, attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name.
+
+        Raises:
+            UsageError: There is no such command; the message suggests one.
+        """
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], [*self._lazy, *_OTHER_WORDS], n=1)
+            if not near:
+                raise
+            meant = f"{ctx.command_path} {_OTHER_WORDS.get(near[0], near[0])}"
+            raise click.UsageError(f"{error.format_message()} Did you mean `{meant}`?", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without loading them."""

@@ -74,7 +74,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["chek"], "No such command 'chek'."),
+        (["chek"], "No such command 'chek'. Did you mean `sdk check`?"),
         (["--nothing"], "No such option '--nothing'."),
         (["call"], "Missing argument 'TARGET'."),
         (["status", "more"], "Got unexpected extra argument (more)"),
@@ -138,6 +138,20 @@ def test_unknown_command(sdk: Run) -> None:
 def test_error_is_one_message(error: errors.SdkError, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(group_that_raises(error, monkeypatch), ["fail"])
     assert (done.exit_code, done.stdout, done.stderr) == (code, "", "error: it is wrong\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("stauts", "No such command 'stauts'. Did you mean `sdk status`?"),
+        ("serve", "No such command 'serve'. Did you mean `sdk run`?"),
+        ("lst", "No such command 'lst'. Did you mean `sdk services`?"),
+        ("xyzzy", "No such command 'xyzzy'."),
+    ],
+)
+def test_a_mistyped_command(typed: str, said: str) -> None:
+    done = CliRunner().invoke(main, [typed], prog_name="sdk")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, f"error: {said}")
 
 
 def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,14 +64,7 @@ def main(is_alone: bool) -> None:
     report("left by a killed driver", left(node_id, port))
 
     gcs = f"127.0.0.1:{free_port()}"
-    ray_command(
-        "start",
-        "--head",
-        f"--port={gcs.rpartition(':')[2]}",
-        "--num-cpus=2",
-        "--include-dashboard=false",
-        "--ray-client-server-port=0",
-    )
+    ray_command("start", "--head", f"--port={gcs.rpartition(':')[2]}", "--num-cpus=2", "--include-dashboard=false")
     with driver(gcs, port) as (process, node_id):
         process.kill()
     report("served without its driver", call(port))

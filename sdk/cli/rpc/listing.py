@@ -14,7 +14,7 @@ from sdk.cli.rpc.application_names import application_names
 from sdk.cli.rpc.symbols import cardinality_of, is_built_in, path_of
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import MethodDescriptor
+    from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
     from sdk._protos.descriptors import Descriptors
     from sdk.cli.rpc.connection import ServerConnection
@@ -114,12 +114,14 @@ def as_lines(
         if known.applications:
             many = "s" if len(known.applications) > 1 else ""
             head += click.style(f"  application{many} {', '.join(known.applications)}", dim=True)
+        yield from _comment(descriptors, name, "")
         yield head
         if name in problems:
             yield f"  {click.style(problems[name], fg='yellow')}"
         elif name in descriptors.services:
             for method in descriptors.services[name].methods:
                 note = "  deprecated" if method.GetOptions().deprecated else ""
+                yield from _comment(descriptors, method.full_name, "  ")
                 yield f"  {_signature(method)}{note}"
 
 
@@ -142,6 +144,7 @@ def as_json(
                         "request": method.input_type.full_name,
                         "response": method.output_type.full_name,
                         "deprecated": bool(method.GetOptions().deprecated),
+                        "comment": "\n".join(descriptors.comment(method.full_name)) or None,
                     }
                     for method in (descriptors.services[name].methods if name in descriptors.services else ())
                 ],
@@ -151,7 +154,18 @@ def as_json(
     }
 
 
+def _comment(descriptors: Descriptors, full_name: str, indent: str) -> Iterator[str]:
+    for line in descriptors.comment(full_name):
+        yield click.style(f"{indent}// {line}".rstrip(), dim=True)
+
+
+def _type_name(message: Descriptor, method: MethodDescriptor) -> str:
+    package = method.containing_service.file.package
+    is_near = message.file.package == package and package
+    return message.full_name.removeprefix(f"{package}.") if is_near else message.full_name
+
+
 def _signature(method: MethodDescriptor) -> str:
-    request = f"{'stream ' * method.client_streaming}{method.input_type.full_name}"
-    response = f"{'stream ' * method.server_streaming}{method.output_type.full_name}"
+    request = f"{'stream ' * method.client_streaming}{_type_name(method.input_type, method)}"
+    response = f"{'stream ' * method.server_streaming}{_type_name(method.output_type, method)}"
     return f"{method.name}({request}) returns ({response})"
