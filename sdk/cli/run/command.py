@@ -350,7 +350,9 @@ def _hints(cluster: RunCluster, names: Collection[str], addresses: str, *, has_t
     from sdk._serve.api import find_example_call
 
     lines = [f"Ray: {cluster.address}", f"Logs: {cluster.log_folder}"]
-    found = find_example_call(names)
+    found = None
+    with contextlib.suppress(ClusterError):  # the application is served without the example, too
+        found = find_example_call(names)
     if found is not None:
         application, method, request = found
         scheme = "https://" if has_tls else ""
