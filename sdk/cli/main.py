@@ -124,9 +124,10 @@ class LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             near = difflib.get_close_matches(args[0], [*self._lazy, *_OTHER_WORDS], n=1)
-            if near:
-                error.message += f" Did you mean `{ctx.command_path} {_OTHER_WORDS.get(near[0], near[0])}`?"
-            raise
+            if not near:
+                raise
+            meant = f"{ctx.command_path} {_OTHER_WORDS.get(near[0], near[0])}"
+            raise click.UsageError(f"{error.message} Did you mean `{meant}`?", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without loading them."""
