@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import sdk
+from codegen.console import one_line
 from codegen.errors import CodegenError
 from sdk._extras import Extra, import_with_extra, missing_package
 from sdk.cli.errors import INTERRUPTED, show
-from sdk.errors import MissingExtraError, SdkError
+from sdk.errors import ClusterError, MissingExtraError, SdkError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -127,7 +128,7 @@ class LazyGroup(click.Group):
             if not near:
                 raise
             meant = f"{ctx.command_path} {_OTHER_WORDS.get(near[0], near[0])}"
-            raise click.UsageError(f"{error.message} Did you mean `{meant}`?", ctx) from None
+            raise click.UsageError(f"{error.format_message()} Did you mean `{meant}`?", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without loading them."""
@@ -147,6 +148,18 @@ class LazyGroup(click.Group):
             ctx.exit(show(MissingExtraError(f"`sdk {name}`", package, _EXTRAS.get(name, ""))))
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except Exception as error:
+            if not _is_raised_by_ray(error):
+                raise  # our bug
+            ctx.exit(show(ClusterError(f"Ray failed: {type(error).__name__}: {one_line(error)}")))
+
+
+def _is_raised_by_ray(error: BaseException) -> bool:
+    """Return whether the code that raised an error is Ray's: it raises any class, a bare ``Exception`` too."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "ray"
 
 
 @click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,7 +10,8 @@ from typing_extensions import Unpack
 
 from sdk._misuse import request_is_required
 from sdk.client._base import CallOptions, ClientMethod, RequestT, ResponseT
-from sdk.client._requests import CheckedRequests, check_writes, checked_requests
+from sdk.client._requests import CheckedRequests, checked_requests
+from sdk.client._streams import StreamStreamCall, StreamUnaryCall, UnaryStreamCall
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -39,8 +40,8 @@ class AsyncUnaryStream(ClientMethod[RequestT, ResponseT]):
     def __call__(
         self, request: RequestT, **options: Unpack[CallOptions]
     ) -> grpc.aio.UnaryStreamCall[RequestT, ResponseT]:
-        """Start a call; iterate over it with ``async for`` for the responses."""
-        return cast("grpc.aio.UnaryStreamCall[RequestT, ResponseT]", self._call(request, options))
+        """Start a call; iterate over it with ``async for`` for the responses. It is cancelled when it is dropped."""
+        return UnaryStreamCall(self._call(request, options), self.method)
 
 
 class AsyncStreamUnary(ClientMethod[RequestT, ResponseT]):
@@ -51,12 +52,14 @@ class AsyncStreamUnary(ClientMethod[RequestT, ResponseT]):
         requests: AsyncIterable[RequestT] | Iterable[RequestT] | None = None,
         **options: Unpack[CallOptions],
     ) -> grpc.aio.StreamUnaryCall[RequestT, ResponseT]:
-        """Start a call; ``await`` it for the response. Without ``requests``, send them with ``call.write``."""
-        call = cast(
-            "grpc.aio.StreamUnaryCall[RequestT, ResponseT]",
-            self._send(checked_requests(requests, self.method), options),
-        )
-        return check_writes(call, self.method) if requests is None else call
+        """Start a call; ``await`` it for the response.
+
+        Without ``requests``, send them with ``call.write``; the call is cancelled when it is dropped before its end.
+        """
+        call = self._send(checked_requests(requests, self.method), options)
+        if requests is None:
+            return StreamUnaryCall(call, self.method)
+        return cast("grpc.aio.StreamUnaryCall[RequestT, ResponseT]", call)
 
 
 class AsyncStreamStream(ClientMethod[RequestT, ResponseT]):
@@ -67,12 +70,11 @@ class AsyncStreamStream(ClientMethod[RequestT, ResponseT]):
         requests: AsyncIterable[RequestT] | Iterable[RequestT] | None = None,
         **options: Unpack[CallOptions],
     ) -> grpc.aio.StreamStreamCall[RequestT, ResponseT]:
-        """Start a call; iterate over it with ``async for``. Without ``requests``, send them with ``call.write``."""
-        call = cast(
-            "grpc.aio.StreamStreamCall[RequestT, ResponseT]",
-            self._send(checked_requests(requests, self.method), options),
-        )
-        return check_writes(call, self.method) if requests is None else call
+        """Start a call; iterate over it with ``async for``. It is cancelled when it is dropped before its end.
+
+        Without ``requests``, send them with ``call.write``.
+        """
+        return StreamStreamCall(self._send(checked_requests(requests, self.method), options), self.method)
 
 
 class SyncUnaryUnary(ClientMethod[RequestT, ResponseT]):

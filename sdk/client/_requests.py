@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sdk._misuse import MISSING, missing_request
 
 if TYPE_CHECKING:
-    import grpc.aio
-
     from sdk.service import Method
-
-    C = TypeVar("C", grpc.aio.StreamUnaryCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any])
 
 logger = logging.getLogger("sdk.client")
 
@@ -96,26 +92,6 @@ def checked_requests(requests: Any, method: Method) -> Any:
     if isinstance(requests, Iterable):
         return _checked(requests, method)
     raise _not_iterable(requests, method, "an iterable or an async iterable")
-
-
-def check_writes(call: C, method: Method) -> C:
-    """Check each request that is written to a call of an async client before it is sent.
-
-    Args:
-        call: A call without an iterator of requests.
-        method: The RPC.
-
-    Returns:
-        The same call. Its ``write`` raises ``TypeError`` for a request of another type; the call continues.
-    """
-    write = call.write
-
-    async def checked_write(request: Any) -> None:
-        check_request(request, method)
-        await write(request)
-
-    call.write = checked_write  # type: ignore[method-assign]  # grpc has no hook for written messages
-    return call
 
 
 def _checked(requests: Iterable[Any], method: Method) -> Iterator[Any]:

@@ -179,6 +179,19 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(done.exception, ValueError)
 
 
+def test_an_error_that_ray_raises_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = compile("raise Exception('The current node timed out\\nduring startup.')", "node.py", "exec")
+
+    @click.command()
+    def fail() -> None:
+        exec(code, {"__name__": "ray._private.node"})
+
+    monkeypatch.setattr(errors, "fail", fail, raising=False)
+    done = CliRunner().invoke(LazyGroup(name="sdk", lazy={"fail": ("sdk.errors:fail", "Fails.")}), ["fail"])
+    said = "error: Ray failed: Exception: The current node timed out during startup.\n"
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", said)
+
+
 def test_package_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "needs_more.py").write_text("import not_installed.more\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -15,7 +16,9 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
 import sdk.testing
+from sdk._gen import serve_api_pb2
 from sdk.cli.main import main
+from sdk.cli.rpc.application_names import describe_lack
 from tests.support.desk_server import PROTOS, Clerk, Porter
 from tests.support.ports import free_port
 
@@ -55,6 +58,45 @@ def test_the_services_with_their_applications_and_health(invoke: Invoke) -> None
     assert done.stdout == (
         f"desk.v1.Annex  SERVING  applications annex, other\n{ANNEX}desk.v1.Desk  SERVING  application desk\n{DESK}"
     )
+
+
+def test_an_application_that_does_not_exist(invoke: Invoke, server: sdk.testing.Server) -> None:
+    lack = "it has no application 'dusk'; it has annex, desk, other"
+    done = invoke("--application", "dusk")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == f"The server at {server.target} has no services: {lack}\n"
+    called = CliRunner().invoke(main, ["call", server.target, "Desk/Echo", "--application", "dusk"])
+    assert called.exit_code == 2
+    assert called.stderr == f"error: The server at {server.target} has no method 'Desk/Echo': {lack}\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "said"),
+    [
+        ([], "desk", "no application is ready yet; `sdk status` shows those that start or have failed"),
+        (["desk"], None, "its applications have no gRPC service"),
+        (None, "desk", "it serves nothing"),
+    ],
+)
+def test_the_reason_why_a_server_serves_nothing(names: list[str] | None, asked: str | None, said: str) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    if names is not None:
+
+        def list_applications(*_: object) -> serve_api_pb2.ListApplicationsResponse:
+            return serve_api_pb2.ListApplicationsResponse(application_names=names)
+
+        handler = grpc.unary_unary_rpc_method_handler(
+            list_applications, response_serializer=serve_api_pb2.ListApplicationsResponse.SerializeToString
+        )
+        server.add_registered_method_handlers("ray.serve.RayServeAPIService", {"ListApplications": handler})
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with grpc.insecure_channel(target) as channel:
+            metadata = (("application", asked),) if asked else ()
+            assert describe_lack(SimpleNamespace(channel=channel, metadata=metadata, target=target)) == said
+    finally:
+        server.stop(None).wait()
 
 
 def test_the_services_of_one_application(invoke: Invoke) -> None:

@@ -10,9 +10,8 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2
 
-from sdk._gen import serve_api_pb2
+from sdk.cli.rpc.application_names import application_names
 from sdk.cli.rpc.symbols import cardinality_of, is_built_in, path_of
-from sdk.errors import ServerError
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, MethodDescriptor
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from sdk.cli.rpc.connection import ServerConnection
 
 _HEALTH = "grpc.health.v1.Health"
-_SERVE_API = "ray.serve.RayServeAPIService"
 _TIMEOUT_S = 5.0
 
 
@@ -67,20 +65,6 @@ def applications(connection: ServerConnection) -> dict[str, list[str]]:
     """
     from sdk._protos.reflection_client import ReflectionClient
 
-    ask = connection.channel.unary_unary(
-        f"/{_SERVE_API}/ListApplications",
-        request_serializer=serve_api_pb2.ListApplicationsRequest.SerializeToString,
-        response_deserializer=serve_api_pb2.ListApplicationsResponse.FromString,
-    )
-    try:
-        request = serve_api_pb2.ListApplicationsRequest()
-        names = ask(request, timeout=_TIMEOUT_S, metadata=connection.metadata).application_names
-    except grpc.RpcError as error:
-        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):  # it has no applications
-            return {}
-        raise ServerError(
-            f"The server at {connection.target} does not list its applications: {error.code().name}: {error.details()}"
-        ) from None
     asked = dict(connection.metadata).get("application")
     others = tuple(pair for pair in connection.metadata if pair[0] != "application")
     return {
@@ -91,7 +75,7 @@ def applications(connection: ServerConnection) -> dict[str, list[str]]:
             ).services()
             if not is_built_in(service)
         ]
-        for name in names
+        for name in application_names(connection) or ()
         if asked in (None, name)
     }
 
