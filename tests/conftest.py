@@ -69,6 +69,7 @@ _GROUPS = {
         "tests/cli/run/test_run_config.py",
         "tests/cli/run/test_run_tls.py",
         "tests/cli/test_newcomer.py",
+        "tests/examples/test_pod.py",
         "tests/integration/test_ends_of_ray.py",
         "tests/integration/test_several_nodes.py",
         "tests/integration/test_ways_in.py",

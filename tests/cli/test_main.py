@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from codegen.console import show_error
 from sdk import __version__, errors
 from sdk.cli.errors import ModuleFailedError
 from sdk.cli.main import _COMMANDS, LazyGroup, main
@@ -152,6 +153,20 @@ def test_error_is_one_message(error: errors.SdkError, code: int, monkeypatch: py
 def test_a_mistyped_command(typed: str, said: str) -> None:
     done = CliRunner().invoke(main, [typed], prog_name="sdk")
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, f"error: {said}")
+
+
+def test_an_error_is_broken_between_words_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "No module named 'shop.service' in /home/you/shop or in the installed packages"
+    monkeypatch.setenv("COLUMNS", "40")
+    show_error(text)
+    assert capsys.readouterr().err == f"error: {text}\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    show_error(text)
+    lines = click.unstyle(capsys.readouterr().err).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(lines) == f"error: {text}"
 
 
 def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
         output.until("Press Ctrl-C to stop")
 
         # -- it is called
-        call = ("sdk", "call", target, "shop.Shop/Greet", "-d", '{"name": "you"}')
+        call = ("sdk", "call", target, "shop.v1.Shop/Greet", "-d", '{"name": "you"}')
         assert shell.run(*call).splitlines()[0] == '{"text": "Hello, you!"}'
         assert shell.run("python", "-m", "shop.client", target, "you", "me") == "Hello, you!\nHello, me!\n"
 

@@ -15,6 +15,7 @@ from sdk._contract.definition import collect_definition_errors, definition_of
 from sdk._contract.implementations import generated_bases
 from sdk._serve.deployed_classes import deployed_classes, is_application
 from sdk.cli.check.report import CheckReport, ClassReport, TargetFailure
+from sdk.cli.module_completion import complete_module
 from sdk.cli.target import load_target, traceback_option
 from sdk.deployment import Configured
 from sdk.errors import ApplicationError, DefinitionError, Problem, SdkError
@@ -33,7 +34,7 @@ _WITHOUT_RAY = (
     "  sdk check app --against localhost:9000/greeter\n"
     "  sdk check app --format github"
 )
-@click.argument("targets", metavar="MODULE[:NAME]…", nargs=-1, required=True)
+@click.argument("targets", metavar="MODULE[:NAME]…", nargs=-1, required=True, shell_complete=complete_module)
 @click.option(
     "--strict", is_flag=True, help="Treat warnings as problems: methods without annotations, lost data, JSON."
 )

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from codegen.console import error_line, one_line
 from sdk._ingress.env_options import from_environment
+from sdk.cli.module_completion import complete_module_or_config
 from sdk.cli.signals import SignalHandlers
 from sdk.cli.target import traceback_option
 from sdk.errors import BreakingChangeError, ClusterError, SdkError
@@ -40,7 +41,7 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     "  sdk run app:app --reload\n"
     "  sdk run serve.yaml --address local"
 )
-@click.argument("target", metavar="MODULE[:NAME]|CONFIG.yaml")
+@click.argument("target", metavar="MODULE[:NAME]|CONFIG.yaml", shell_complete=complete_module_or_config)
 @click.option("--name", default=None, help="Name of the application, if it is that of a module.  [default: default]")
 @click.option("--host", default=_DEFAULTS.host, show_default=True, help="IP address that Envoy listens on.")
 @click.option("--port", type=int, default=_DEFAULTS.port, show_default=True, help="Port that Envoy listens on.")
