@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from sdk.client import AsyncClient, SyncClient
+from sdk.client._channel import direct_options
 from sdk.errors import ApplicationError, OptionsError, RpcError
 from sdk.options import GrpcOptions
 from sdk.testing._faults import Fault
@@ -114,6 +115,7 @@ class Server:
             options: Channel arguments of gRPC.
         """
         credentials = credentials or self.credentials
+        options = list({**direct_options(self.target), **dict(options or ())}.items())
         if credentials is None:
             channel = grpc.insecure_channel(self.target, options=options)
         else:
@@ -131,6 +133,7 @@ class Server:
             options: Channel arguments of gRPC.
         """
         credentials = credentials or self.credentials
+        options = list({**direct_options(self.target), **dict(options or ())}.items())
         if credentials is None:
             channel = grpc.aio.insecure_channel(self.target, options=options)
         else:
