@@ -13,7 +13,6 @@ import grpc
 import grpc.aio
 
 from sdk.client import AsyncClient, SyncClient
-from sdk.client._channel import direct_options
 from sdk.errors import ApplicationError, OptionsError, RpcError
 from sdk.options import GrpcOptions
 from sdk.testing._faults import Fault
@@ -29,6 +28,9 @@ C = TypeVar("C", bound="AsyncClient | SyncClient")
 T = TypeVar("T")
 
 ChannelOptions = Sequence[tuple[str, Any]]
+
+# A proxy of the environment does not reach this machine.
+_DIRECT = [("grpc.enable_http_proxy", 0)]
 
 
 class Server:
@@ -115,7 +117,7 @@ class Server:
             options: Channel arguments of gRPC.
         """
         credentials = credentials or self.credentials
-        options = list({**direct_options(self.target), **dict(options or ())}.items())
+        options = [*_DIRECT, *(options or ())]
         if credentials is None:
             channel = grpc.insecure_channel(self.target, options=options)
         else:
@@ -133,7 +135,7 @@ class Server:
             options: Channel arguments of gRPC.
         """
         credentials = credentials or self.credentials
-        options = list({**direct_options(self.target), **dict(options or ())}.items())
+        options = [*_DIRECT, *(options or ())]
         if credentials is None:
             channel = grpc.aio.insecure_channel(self.target, options=options)
         else:

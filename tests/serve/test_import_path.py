@@ -1,4 +1,4 @@
-"""The import path of replicas: that of the program that runs the application, even if another one has started Ray Serve."""
+"""The import path of replicas: that of the program that runs the application, even if another started Ray Serve."""
 
 from __future__ import annotations
 
