@@ -9,6 +9,8 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from sdk._misuse import MISSING, missing_request
+
 if TYPE_CHECKING:
     from sdk.service import Method
 
@@ -27,6 +29,8 @@ def check_request(request: Any, method: Method) -> None:
     """
     if isinstance(request, method.request):
         return
+    if request is MISSING:
+        raise missing_request(method)
     name = _full_name(request)
     # A proto file loaded under two module names makes two classes for one message.
     if name != method.request.DESCRIPTOR.full_name:
@@ -115,6 +119,8 @@ def _log(method: Method) -> None:
 
 
 def _not_iterable(given: Any, method: Method, wanted: str) -> TypeError:
+    if given is MISSING:
+        return missing_request(method, f"{wanted} of")
     expected = method.request.DESCRIPTOR.full_name
     return TypeError(f"{method.python_name} takes {wanted} of {expected}, not a {_full_name(given)}")
 
