@@ -20,6 +20,7 @@ from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
 from sdk._serve.example_call import example_call
 from sdk._serve.failures import explain, one_line
+from sdk._serve.import_path import give_import_path
 from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments, list_failed
 from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
 from sdk._serve.ray_connection import connect, find_cluster, ray_errors, start_local
@@ -98,6 +99,7 @@ def run(
     check_classes(application)
     start(options)
     _check_update(name, application, allow_breaking)
+    give_import_path(application)
     with ray_errors("Ray Serve failed"):
         try:
             handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)

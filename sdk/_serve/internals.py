@@ -39,10 +39,14 @@ from ray.serve._private.constants import (
 from ray.serve._private.router import SingletonThreadRouter
 from ray.serve.schema import ServeApplicationSchema, gRPCOptionsSchema
 
+from sdk.context import leave_call_for_batches
+
 if TYPE_CHECKING:
     from ray.serve.schema import ServeDeploySchema
 
     from sdk._wire.call import Call
+
+_UNSET_BY_SERVE: Any = serve_context._unset_request_context
 
 # Makes request ids unique across processes: a replica that is called through handles keeps the requests of many
 # callers under the ids that the callers chose.
@@ -239,6 +243,7 @@ def request_context_setter(application: str) -> Callable[[Call], None]:
         _internal_request_id = property(lambda self: internal_request_id(self.__dict__["call"]))
         multiplexed_model_id = property(lambda self: self.__dict__["call"].header(b"multiplexed_model_id") or "")
 
+    leave_calls_in_batches()
     set_context: Callable[[Any], Any] = serve_context._serve_request_context.set
     make = object.__new__
 
@@ -248,6 +253,22 @@ def request_context_setter(application: str) -> Callable[[Call], None]:
         set_context(context)
 
     return enter
+
+
+def leave_calls_in_batches() -> None:
+    """Make the task that runs the batches of ``@serve.batch`` leave the call whose handler has created it.
+
+    The first call of a batched method creates that task, which inherits its context variables and runs the batches of
+    all later calls. Ray Serve unsets its own request context there, and nothing else.
+    """
+    unset: Any = serve_context._unset_request_context
+    if unset is _UNSET_BY_SERVE:
+
+        def unset_both() -> None:
+            unset()
+            leave_call_for_batches()
+
+        serve_context._unset_request_context = unset_both
 
 
 def internal_request_id(call: Call) -> str:
@@ -267,6 +288,7 @@ def current_request_id() -> str:
 
 def propagate_model_id(model_id: str) -> None:
     """Set the model id that ``serve.get_multiplexed_model_id()`` returns, unless the handle was given one."""
+    leave_calls_in_batches()
     context = serve_context._get_serve_request_context()
     if model_id and not context.multiplexed_model_id:
         changed: Any = dataclasses.replace(context, multiplexed_model_id=model_id)

@@ -183,7 +183,9 @@ class _Client(Generic[ChannelT]):
         if isinstance(target, str):
             self._address, credentials = parse_target(target, credentials)
             self._credentials = with_token(credentials, token)
-            self._options = channel_options(self._methods(), retry, keepalive, max_message_length, options)
+            self._options = channel_options(
+                self._address, self._methods(), retry, keepalive, max_message_length, options
+            )
         elif isinstance(target, self._other_channel):
             raise TypeError(f"{type(self).__name__} {self._channel_remedy}")
         elif not isinstance(target, self._own_channel):
