@@ -20,10 +20,10 @@ INSTALLED := $(VENV)/.installed
 INSTALL := $(BIN)/python .ci/install.py
 # Generated code refuses a protobuf older than the protoc that wrote it: `make test-lowest` writes its own.
 LOWEST := build/lowest
-# Not run with the lowest versions: their results depend on the versions of type checkers, click and other generators, or
-# the lowest versions add nothing.
 # protoc 31 does not know edition 2024, and grpc.aio 1.74 logs errors when it is used on a second event loop.
 LOWEST_TESTS := not 2024 and not syntaxes and not one_loop_after_another
+# Not run with the lowest versions: their results depend on the versions of type checkers, click and other generators, or
+# the lowest versions add nothing.
 NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.py chaos packaging
 # The modules of docs/reference/api.md; pdoc adds sdk.testing, which `sdk.__all__` names.
 PUBLIC := sdk $(addprefix sdk.,client context deployment errors handles options service)
