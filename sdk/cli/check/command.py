@@ -15,7 +15,7 @@ from sdk._contract.definition import collect_definition_errors, definition_of
 from sdk._contract.implementations import generated_bases
 from sdk._serve.deployed_classes import deployed_classes, is_application
 from sdk.cli.check.report import CheckReport, ClassReport, TargetFailure
-from sdk.cli.target import load_target
+from sdk.cli.target import load_target, traceback_option
 from sdk.deployment import Configured
 from sdk.errors import ApplicationError, DefinitionError, Problem, SdkError
 
@@ -53,6 +53,7 @@ _WITHOUT_RAY = (
     help="Output format: `json` for scripts, `github` for annotations in GitHub Actions.",
 )
 @click.option("--json", "wants_json", is_flag=True, help="Print JSON, like `--format json`.")
+@traceback_option
 def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: str, wants_json: bool) -> None:
     """Check the classes of MODULE against the services of their protos. No cluster is needed.
 
