@@ -92,7 +92,7 @@ class ReplicaHost:
         # The wire server's log lines follow Ray Serve's logging configuration, as the handlers' own lines do.
         logging.getLogger("sdk").parent = logger
         self._server = WireServer(
-            [binding for shim in definition.shims for binding in shim.bindings(implementation)],
+            definition.bindings(implementation),
             self._settings(),
             on_start=request_context_setter(self._application),
             on_cancel=cancel_child_requests,

@@ -34,7 +34,12 @@ def check_classes(application: Any) -> None:
     Raises:
         DefinitionError: Some classes do not fit their services; the error lists the problems of all.
     """
-    found = {cls.__name__: problems for cls in deployed_classes(application) if (problems := check_class(cls))}
+    found = {}
+    for cls in deployed_classes(application):
+        definition = definition_of(cls)
+        problems = check_class(cls, partial=definition is not None and definition.is_partial)
+        if problems:
+            found[cls.__name__] = problems
     if found:
         raise DefinitionError(", ".join(found), [problem for problems in found.values() for problem in problems])
 
