@@ -69,7 +69,7 @@ def test_it_says_what_comes_next(here: Path) -> None:
     done = new("services/my-shop", "--package", "shop", "--service", "Till")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "services/my-shop: 16 files, including the code generated from protos/shop.proto. Next:",
+        "services/my-shop: 17 files, including the code generated from protos/shop.proto. Next:",
         "",
         "  cd services/my-shop",
         "  pip install -e '.[dev]'",

@@ -105,7 +105,7 @@ def _edit(
 
 
 def _merged(lines: Sequence[str], node: ast.ImportFrom, names: list[str], width: int) -> list[str] | None:
-    """Return a statement with more names in its own layout, or None if it has comments or a layout of its own."""
+    """Return a statement with more names in its own layout, or None if it has comments."""
     old = lines[node.lineno - 1 : node.end_lineno]
     if any("#" in line or ";" in line or "\\" in line for line in old) or node.names[0].name == "*":
         return None

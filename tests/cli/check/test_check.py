@@ -199,3 +199,22 @@ def test_target_that_does_not_exist(sdk: Run, project: Path, target: str, said: 
     done = sdk("check", target)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {said.format(here=project)}\n"
+
+
+@pytest.mark.parametrize("name", ["sdk/__init__.py", "sdk.py"])
+def test_a_module_that_hides_ours_is_refused(sdk: Run, project: Path, name: str) -> None:
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / name).touch()
+    done = sdk("check", "shop_app")
+    assert done.returncode == 2
+    shown = str(project / name).removesuffix("__init__.py")
+    assert done.stderr.startswith(f"error: {shown} hides the module 'sdk' of ray-grpc-sdk")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_codegen_package_is_allowed(sdk: Run, project: Path) -> None:
+    (project / "codegen").mkdir()
+    (project / "codegen" / "__init__.py").touch()
+    done = sdk("check", "shop_app")
+    assert (done.returncode, done.stdout) == (0, FITS)
+    assert done.stderr.startswith(f"warning: {project}/codegen/ hides the module 'codegen' of ray-grpc-sdk")
