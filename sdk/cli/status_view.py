@@ -15,6 +15,7 @@ from codegen.console import count, one_line
 if TYPE_CHECKING:
     from sdk._serving_status import DeploymentStatus, ProxyStatus, Status
 
+_WITHOUT_SERVICES = "no gRPC service: only handles and HTTP reach it; a class with @grpc_deployment would serve one"
 _GOOD = ("RUNNING", "HEALTHY", "serving")
 
 
@@ -34,6 +35,8 @@ def as_text(status: Status) -> str:
             + (f", serves {', '.join(d.services)}" if d.services else ", reached by handles")
             for d in application.deployments
         ]
+        if application.lacks_services:
+            lines.append(f"  {_WITHOUT_SERVICES}")
     lines += [
         f"proxy {proxy.address} on node {proxy.node_id[:8]}: {_proxy_state(proxy)}, "
         f"version {_versions(proxy, status)}, {_envoy(proxy)}"
@@ -79,6 +82,9 @@ def as_tables(status: Status, footer: str = "") -> RenderableType:
             str(proxy.envoy_pid or "-"),
         )
     parts: list[RenderableType] = [applications, Text(), proxies]
+    for application in status.applications:
+        if application.lacks_services:
+            parts.append(Text(f"{application.name}: {_WITHOUT_SERVICES}", style="yellow"))
     if status.problem:
         parts.append(Text(status.problem, style="yellow"))
     return Group(*parts, Text(), Text(footer, style="dim")) if footer else Group(*parts)

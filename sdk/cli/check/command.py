@@ -15,6 +15,7 @@ from sdk._contract import class_rules, locations
 from sdk._contract.definition import collect_definition_errors, definition_of
 from sdk._contract.implementations import generated_bases
 from sdk._serve.deployed_classes import deployed_classes, is_application
+from sdk._serve.missing_services import explain_missing_services
 from sdk.cli.check.report import CheckReport, ClassReport, TargetFailure
 from sdk.cli.target import load_target
 from sdk.deployment import Configured
@@ -215,13 +216,15 @@ def _classes_of(found: Any) -> Sequence[type]:
 
 def _nothing(target: str, module: ModuleType, found: object) -> str:
     if is_application(found):
-        return f"{target} deploys no class that is decorated with @grpc_deployment"
+        reason = explain_missing_services(found)
+        return f"{target}: {reason or 'it serves HTTP only: no class in it is decorated with @grpc_deployment'}"
     if found is not None:
         return f"{target} is {type(found).__name__}; give a class, or the result of its `.bind()`"
     bare = [
         name
         for name, value in vars(module).items()
-        if isinstance(value, type) and value.__module__ == module.__name__ and generated_bases(value)
+        for cls in [getattr(value, "func_or_class", value)]  # also of Ray Serve's own Deployment
+        if isinstance(cls, type) and cls.__module__ == module.__name__ and generated_bases(cls)
     ]
     hint = f"; put it above {', '.join(bare)}" if bare else ""
     return f"Module {module.__name__!r} has no class that is decorated with @grpc_deployment{hint}"
