@@ -82,9 +82,11 @@ def as_tables(status: Status, footer: str = "") -> RenderableType:
             str(proxy.envoy_pid or "-"),
         )
     parts: list[RenderableType] = [applications, Text(), proxies]
-    for application in status.applications:
-        if application.lacks_services:
-            parts.append(Text(f"{application.name}: {_WITHOUT_SERVICES}", style="yellow"))
+    parts += [
+        Text(f"{application.name}: {_WITHOUT_SERVICES}", style="yellow")
+        for application in status.applications
+        if application.lacks_services
+    ]
     if status.problem:
         parts.append(Text(status.problem, style="yellow"))
     return Group(*parts, Text(), Text(footer, style="dim")) if footer else Group(*parts)

@@ -13,7 +13,7 @@ from sdk import GrpcOptions, OptionsError, _serving
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What `sdk.start` and `sdk.run` pass on."""
+    """Options that `sdk.start` and `sdk.run` pass on."""
     calls: list[Any] = []
 
     class Fake:

@@ -137,7 +137,8 @@ def test_targets_that_are_not_classes(sdk: Run, project: Path) -> None:
     assert bare.returncode == 1
     assert "Bare: the class is not bound to its service (composed.py:22) → put @grpc_deployment above" in bare.stdout
     for target, said in {
-        "composed:plain": "error: composed:plain deploys no class that is decorated with @grpc_deployment\n",
+        "composed:plain": "error: composed:plain: it has no gRPC service: Ledger is a plain Ray Serve deployment → "
+        "derive the class from a generated base, and put @grpc_deployment above it in place of @serve.deployment\n",
         "composed:number": "error: composed:number is int; give a class, or the result of its `.bind()`\n",
         "empty": "error: Module 'empty' has no class that is decorated with @grpc_deployment\n",
     }.items():
