@@ -7,6 +7,9 @@ QUICK ?=
 # Number of processes that run the tests. Most of the time they wait for Ray.
 WORKERS ?= 3
 
+# Without byte code, each of hundreds of processes compiles Ray again: that doubles what the tests cost.
+unexport PYTHONDONTWRITEBYTECODE
+
 GUIDE_PROTO := protos/user_defined_protos.proto
 GUIDE := examples/guide
 # The other examples have their proto in their own folder, and one module whose name ends with _app.

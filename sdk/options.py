@@ -47,7 +47,7 @@ class GrpcOptions:
             message, or none.
         max_receive_message_length: Maximum length of a request message, in bytes.
         max_metadata_bytes: Maximum bytes of metadata in a request, keys and values. A call with more ends
-            RESOURCE_EXHAUSTED; one with more than twice as much is reset, which clients report as INTERNAL.
+            RESOURCE_EXHAUSTED; one with more than 256 KiB is reset, which clients report as INTERNAL.
         max_concurrent_streams: Maximum number of concurrent calls on one client connection.
         grpc_servicer_functions: The only services that clients can call; None for all deployed services. Name each one
             as in Ray Serve, by the import path of its generated function

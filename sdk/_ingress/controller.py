@@ -57,6 +57,8 @@ class Controller:
         list_deployments: Returns application → names of its deployments in Ray Serve, with no names while these are
             unknown; None if Ray Serve does not answer. Called in a thread, and only while a deployment is without
             replicas.
+        list_failed: Returns the names of the applications that failed to deploy. Called in a thread, and only for calls
+            to an application that is not in the routing table.
         has_serve: Returns whether Ray Serve is running, also during a restart of its controller. Called in a thread.
         activate: Starts a replica of a deployment for which calls wait.
     """
@@ -65,10 +67,12 @@ class Controller:
         self,
         options: GrpcOptions,
         list_deployments: Callable[[], Mapping[str, Container[str]] | None],
+        list_failed: Callable[[], frozenset[str]],
         has_serve: Callable[[], bool],
         activate: Activate,
     ) -> None:
         self._list_deployments = list_deployments
+        self._list_failed = list_failed
         self._has_serve = has_serve
         self._without_serve = Absence(_WITHOUT_SERVE_S)
         self._owner_leases = OwnerLeases()
@@ -168,6 +172,10 @@ class Controller:
     async def descriptors(self, digest: str) -> bytes | None:
         """Return the serialized ``FileDescriptorSet`` of a digest; None if it is unknown."""
         return self._registry.descriptors(digest)
+
+    async def failed_applications(self) -> frozenset[str]:
+        """Return the names of the applications that failed to deploy."""
+        return await asyncio.to_thread(self._list_failed)
 
     # -- operators ----------------------------------------------------------------------------
 
@@ -342,6 +350,7 @@ class Controller:
 def create_controller(
     options: GrpcOptions,
     list_deployments: Callable[[], Mapping[str, Container[str]] | None],
+    list_failed: Callable[[], frozenset[str]],
     has_serve: Callable[[], bool],
     activate: Activate,
 ) -> Any:
@@ -358,5 +367,5 @@ def create_controller(
             max_concurrency=10_000,
             scheduling_strategy="DEFAULT",  # a replica that creates it may run in a placement group
         )
-        .remote(options, list_deployments, has_serve, activate)
+        .remote(options, list_deployments, list_failed, has_serve, activate)
     )

@@ -29,11 +29,10 @@ from sdk._ingress.envoy.certificates import check_certificates
 from sdk._ingress.envoy.drain import drain_envoy
 from sdk._ingress.envoy.listening import (
     FALLBACK_SOCKET,
-    GATE_SOCKET,
     format_address,
+    gate_server,
     listener_config,
     tls_config,
-    unix_server,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
 from sdk._ingress.registry import ProxyState
@@ -48,10 +47,11 @@ from sdk.errors import IngressError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sdk._ingress.envoy.supervisor import SupervisorConfig
     from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
+    from sdk._wire.server import WireServer
 
 logger = logging.getLogger("sdk.ingress")
 
@@ -85,11 +85,11 @@ class Proxy:
         self._restored: StoredTables | None = None
         self._folder = Path(tempfile.gettempdir(), f"sdk-ingress-{node_id[:12]}")
         self._ads: AdsServer | None = None
-        self._fallback_server: Any = None
+        self._fallback_server: WireServer | None = None
         self._gate_server: Any = None
         self._gate = Gate(self._report_waiting_calls)
         self._publisher = IsolatingPublisher(self._push)
-        self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors)
+        self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
         self._envoy: SupervisedEnvoy | None = None
         self._confirm_task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -124,9 +124,10 @@ class Proxy:
         if self._envoy is not None:
             await drain_envoy(self._folder / "admin.sock")
             await self._envoy.stop()
-        for server in self._fallback_server, self._gate_server:
-            if server is not None:
-                await server.stop(None)
+        if self._fallback_server is not None:
+            await self._fallback_server.drain(quiet_s=0, grace_s=0)
+        if self._gate_server is not None:
+            await self._gate_server.stop(None)
         if self._ads is not None:
             await self._ads.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -188,11 +189,12 @@ class Proxy:
             write_secrets(tls)
 
     async def _start_fallback(self) -> None:
-        self._fallback_server = unix_server(self._built_in.generic_handler(), self._folder / FALLBACK_SOCKET)
-        await self._fallback_server.start()
+        server = self._built_in.server(self._options)
+        await server.listen_at(str(self._folder / FALLBACK_SOCKET))
+        self._fallback_server = server
 
     async def _start_gate(self) -> None:
-        self._gate_server = unix_server(self._gate.generic_handler(), self._folder / GATE_SOCKET)
+        self._gate_server = gate_server(self._gate.generic_handler(), self._folder)
         await self._gate_server.start()
         self._tasks.append(asyncio.get_running_loop().create_task(self._gate.report_forever()))
 
@@ -364,3 +366,8 @@ class Proxy:
         controller = await asyncio.to_thread(find_controller)
         descriptors: bytes | None = controller and await controller.descriptors.remote(digest)
         return descriptors
+
+    async def _fetch_failed(self) -> Collection[str]:
+        controller = await asyncio.to_thread(find_controller)
+        failed: Collection[str] = await controller.failed_applications.remote() if controller is not None else ()
+        return failed

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatus
 
 from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
@@ -60,7 +61,7 @@ def find_or_create_ingress(wanted: Mapping[str, Any]) -> FoundIngress:
     if settings is not None and (problem := port_conflict(settings, wanted)):
         return FoundIngress(None, problem)
     options = resolve_services(initial_options(settings, wanted))
-    controller = create_controller(options, list_deployments, has_serve, start_first_replica)
+    controller = create_controller(options, list_deployments, list_failed, has_serve, start_first_replica)
     problem = ray.get(controller.wait_ready.remote(_START_TIMEOUT_S), timeout=_START_TIMEOUT_S * 2)
     return FoundIngress(controller, f"{problem} ({_choose_port()})" if problem else "")
 
@@ -122,6 +123,19 @@ def list_deployments() -> dict[str, tuple[str, ...]] | None:
         return {name: tuple(known.deployments) for name, known in serve.status().applications.items()}
     except (RayServeException, ray.exceptions.RayError):
         return None
+
+
+def list_failed() -> frozenset[str]:
+    """Return the names of the applications that failed to deploy; none if Ray Serve does not answer.
+
+    The ingress controller receives this function as an argument, so that it does not import Ray Serve.
+    """
+    drop_stale_serve_client()
+    try:
+        known = serve.status().applications.items()
+    except (RayServeException, ray.exceptions.RayError):
+        return frozenset()
+    return frozenset(name for name, application in known if application.status is ApplicationStatus.DEPLOY_FAILED)
 
 
 def has_serve() -> bool:

@@ -31,6 +31,7 @@ from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
 from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk._serve.process_end import LoopWatch, end_after_answer
+from sdk._serve.replica_logs import ReplicaLogs
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
 from sdk._wire.malloc import keep_freed_memory
@@ -66,9 +67,10 @@ class ReplicaHost:
     Args:
         implementation: The instance.
         definition: The definition of its class.
+        logs: The replica's logs.
     """
 
-    def __init__(self, implementation: Any, definition: Definition) -> None:
+    def __init__(self, implementation: Any, definition: Definition, logs: ReplicaLogs) -> None:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
         self._wanted = from_environment(os.environ)  # an invalid option makes the replica fail to start
@@ -89,8 +91,7 @@ class ReplicaHost:
         self._is_public = False
         self._ingress_unavailable = False
         self._logged_differences = ""
-        # The wire server's log lines follow Ray Serve's logging configuration, as the handlers' own lines do.
-        logging.getLogger("sdk").parent = logger
+        self._logs = logs
         self._server = WireServer(
             definition.bindings(implementation),
             self._settings(),
@@ -102,6 +103,7 @@ class ReplicaHost:
             compression=definition.compression,
             interceptors=make_interceptors(definition.cls_name, definition.interceptors),
         )
+        logs.follow_configuration(self._server)
 
     async def start(self) -> None:
         """Start the wire server; nothing is routed to it yet."""
@@ -240,6 +242,7 @@ class ReplicaHost:
         """Renew the lease at intervals; register again if the controller does not know this replica."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
+            self._logs.follow_configuration(self._server)
             try:
                 lease = self._controller and await self._controller.renew.remote(self._replica_id, self._options)
                 if lease is None or self._refresh_registration():
@@ -285,8 +288,9 @@ def replica_class(cls: Any) -> type[Any]:
 
     class GrpcReplica(cls):  # type: ignore[misc]  # the base is known at run time only
         async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+            logs = ReplicaLogs()
             await finish_hook(super().__init__(*args, **kwargs))
-            self.__grpc_host = ReplicaHost(self, cls.__grpc_definition__)
+            self.__grpc_host = ReplicaHost(self, cls.__grpc_definition__, logs)
             await self.__grpc_host.start()
 
         async def check_health(self) -> None:

@@ -212,8 +212,7 @@ class Call:
         return self._complete
 
     def _finish_unknown(self) -> None:
-        service, _, method = self.path.decode("latin-1").lstrip("/").rpartition("/")
-        self.finish_with(UNIMPLEMENTED, self.host.describe_unknown(self.header(b"application"), service, method))
+        self.host.answer_unknown(self)
 
     # -- admission ----------------------------------------------------------------------------
 

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
 from sdk._wire import http_errors
 from sdk._wire import metadata as md
-from sdk._wire.call import Call
 from sdk._wire.http_errors import DISCARD, MAX_HEADER_BYTES, HttpError, check_length, to_http_error
 from sdk._wire.idle_reaper import Phase
 from sdk._wire.metadata import INTERNAL, RESOURCE_EXHAUSTED
 
 if TYPE_CHECKING:
+    from sdk._wire.call import Call
     from sdk._wire.host import Host
     from sdk._wire.idle_reaper import IdleReaper
     from sdk._wire.route import Route
@@ -116,12 +115,13 @@ class Connection(asyncio.Protocol):
         if self._overhead > MAX_HEADER_BYTES:
             check_length(self._path, headers)
         if self._parser.get_method() != b"POST":
-            self._answer_health_check()
+            self._answer_get(headers)
             return
         host.received = self.request_number = host.received + 1
-        call = Call(host, self._transport, self._routes.get(self._path), self._path, headers, self._on_finished)
+        route = self._routes.get(self._path)
+        call: Call = host.call_class(host, self._transport, route, self._path, headers, self._on_finished)
         if not call.is_grpc:
-            raise HttpError(*http_errors.NOT_GRPC)
+            raise HttpError(*http_errors.NOT_GRPC, headers)
         self._call = call
         # The overhead may include more than the head: only above the limit the metadata is counted exactly.
         limit = host.settings.max_metadata_bytes
@@ -130,12 +130,14 @@ class Connection(asyncio.Protocol):
         else:
             call.headers_complete()
 
-    def _answer_health_check(self) -> None:
-        """Answer Envoy's health check. Not counted as a call."""
-        if self._path != HEALTH_CHECK_PATH.encode():
-            raise HttpError(*http_errors.NOT_POST)
+    def _answer_get(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Answer a health check. Not counted as a call."""
+        method = self._parser.get_method()
+        response = self._host.answer_get(self._path) if method in (b"GET", b"HEAD") else None
+        if response is None:
+            raise HttpError(*http_errors.NOT_POST, headers)
         self.request_number -= 1  # for the reaper: the connection is in use
-        self._transport.write(HEALTH_CHECK_RESPONSE)
+        self._transport.write(response if method == b"GET" else response[: response.index(b"\r\n\r\n") + 4])
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0
@@ -185,7 +187,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         if self._call is None:
-            self._transport.write(error.response())
+            self._transport.write(error.response(has_body=self._parser.get_method() != b"HEAD"))
         else:
             self._call.cancel(INTERNAL, f"the request is malformed: {error}")
         self._close_after_response()

@@ -15,6 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
+from sdk._wire.metadata import UNIMPLEMENTED
+
 if TYPE_CHECKING:
     from sdk._wire.crash_trailers import CrashTrailers
 
@@ -77,6 +80,25 @@ def raise_again(_: Any, error: BaseException) -> None:
     raise error
 
 
+class UnknownCall(Protocol):
+    """A call without a method, as its answer sees it."""
+
+    @property
+    def path(self) -> bytes:
+        """The request's path."""
+
+    def header(self, name: bytes) -> str | None:
+        """Return the last value of a header, or None."""
+
+    def finish_with(self, code: int, details: str) -> None:
+        """End the call with a status, unless it has ended."""
+
+
+def answer_health_check(path: bytes) -> bytes | None:
+    """Return the response to a GET: that to Envoy's health check of a replica; None for every other path."""
+    return HEALTH_CHECK_RESPONSE if path == HEALTH_CHECK_PATH.encode() else None
+
+
 def same_error(error: BaseException) -> BaseException:
     """Return the exception unchanged."""
     return error
@@ -92,9 +114,13 @@ class Host:
         on_exit: Called with a call whose handler raised ``SystemExit`` or ``KeyboardInterrupt``, after its answer, and
             with the exception: asyncio would end the loop, and leave the process and its other calls as they are.
         translate_error: Returns the exception to answer with for one that a handler raised.
+        answer_unknown: Ends a call whose path is that of no method, at once or later; by default UNIMPLEMENTED.
+        answer_get: Returns the response to a GET of a path; None for 405.
         application: The application's name, for messages.
 
     Attributes:
+        call_class: Class of the calls that begin from now on; the server sets it.
+        on_end: Called by a call of some classes when it has ended, with its status code and its seconds.
         head: Head of a response with messages.
         crash_trailers: Ends the open streams if this process is killed; None if nothing does.
         ongoing: Calls whose handler runs.
@@ -105,6 +131,8 @@ class Host:
     """
 
     loop: asyncio.AbstractEventLoop
+    call_class: Callable[..., Any]
+    on_end: Callable[[Any, int, float], None]
 
     def __init__(
         self,
@@ -115,6 +143,8 @@ class Host:
         on_cancel: Callable[[Any], None] = no_hook,
         on_exit: Callable[[Any, BaseException], None] = raise_again,
         translate_error: Callable[[BaseException], BaseException] = same_error,
+        answer_unknown: Callable[[UnknownCall], None] | None = None,
+        answer_get: Callable[[bytes], bytes | None] = answer_health_check,
         application: str = "",
     ) -> None:
         self.settings = settings
@@ -122,6 +152,8 @@ class Host:
         self.on_cancel = on_cancel
         self.on_exit = on_exit
         self.translate_error = translate_error
+        self.answer_unknown = answer_unknown or self._answer_unimplemented
+        self.answer_get = answer_get
         self.application = application
         self.head = _KEEP_ALIVE_HEAD
         self.crash_trailers: CrashTrailers | None = None
@@ -215,10 +247,10 @@ class Host:
 
     # -- messages -----------------------------------------------------------------------------
 
-    def describe_unknown(self, application: str | None, service: str, method: str) -> str:
-        """Return the status details for a path without a method."""
-        name = application or self.application
-        return f"Application {name!r} has no method {method!r} of service {service!r}."
+    def _answer_unimplemented(self, call: UnknownCall) -> None:
+        service, _, method = call.path.decode("latin-1").lstrip("/").rpartition("/")
+        name = call.header(b"application") or self.application
+        call.finish_with(UNIMPLEMENTED, f"Application {name!r} has no method {method!r} of service {service!r}.")
 
     def log_failure(self, call: LoggedCall, error: BaseException) -> None:
         """Log an exception that a handler did not handle, with the request id that the client has."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import httptools
 
 logger = logging.getLogger("sdk.wire")
 
-# Bytes of a head, or of trailers and everything else between the bytes of a body: the most that the ingress lets
-# through (twice 96 KiB), and room for the headers that Envoy adds.
-MAX_HEADER_BYTES = 208 << 10
+# Bytes of a head, or of trailers and everything else between the bytes of a body: the most that Envoy lets through (256
+# KiB, sdk/_xds/listener.py), and room for the headers that it adds.
+MAX_HEADER_BYTES = 272 << 10
 
 
 class HttpError(Exception):
@@ -20,23 +21,33 @@ class HttpError(Exception):
     Args:
         status: HTTP status of the response if no call has begun.
         reason: Body of the response.
+        headers: Headers of the request, if they are complete: the response has its request id.
 
     Example:
         >>> HttpError("400 Bad Request", "no").response().splitlines()[0]
         b'HTTP/1.1 400 Bad Request'
     """
 
-    def __init__(self, status: str, reason: str) -> None:
+    def __init__(self, status: str, reason: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(reason)
         self.status = status
+        fields = dict(headers)
+        self._request_id = fields.get(b"request_id") or fields.get(b"x-request-id")
 
-    def response(self) -> bytes:
-        """Return the HTTP response."""
+    def response(self, *, has_body: bool = True) -> bytes:
+        """Return the HTTP response.
+
+        Args:
+            has_body: False for the response to a HEAD request.
+        """
         reason = str(self)
-        return (
-            f"HTTP/1.1 {self.status}\r\ncontent-type: text/plain\r\ncontent-length: {len(reason)}\r\n"
-            f"connection: close\r\n\r\n{reason}"
-        ).encode("ascii")
+        lines = [f"HTTP/1.1 {self.status}".encode(), b"content-type: text/plain", b"connection: close"]
+        lines.append(b"content-length: %d" % len(reason))
+        if self.status == NOT_POST[0]:
+            lines.append(b"allow: POST")  # https://www.rfc-editor.org/rfc/rfc9110#section-15.5.6
+        if self._request_id is not None:
+            lines.append(b"request_id: " + self._request_id)
+        return b"\r\n".join([*lines, b"", reason.encode("ascii") if has_body else b""])
 
 
 PIPELINED = "400 Bad Request", "a request before the answer to the last one"

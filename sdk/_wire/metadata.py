@@ -45,6 +45,10 @@ _OF_HTTP = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
+# The keys of gRPC that a handler may set: the rich status, when to retry (-1: not at all), and the server's statistics.
+# https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
+# https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
+_OF_GRPC_SERVERS = frozenset({"grpc-status-details-bin", "grpc-retry-pushback-ms", "grpc-server-stats-bin"})
 # Folders of the code that calls a handler: this package, and the standard library's threads and futures.
 _SERVER_FOLDERS = tuple(
     str(Path(file).parent) for file in (__file__, _asyncio_futures.__file__, _concurrent_futures.__file__)
@@ -120,7 +124,7 @@ def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
     for key, value in pairs:
         if not isinstance(key, str) or not _KEY.match(key):
             raise ValueError(f"metadata key {key!r} is not allowed: use lower-case letters, digits, '_', '-' and '.'")
-        if key.startswith("grpc-") and key != "grpc-status-details-bin":
+        if key.startswith("grpc-") and key not in _OF_GRPC_SERVERS:
             raise ValueError(f"metadata key {key!r} is reserved for gRPC")
         if key in _OF_HTTP:
             raise ValueError(f"metadata key {key!r} is reserved for HTTP")

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sdk._replica_protocol import SHUTTING_DOWN
+from sdk._wire.call import Call
 from sdk._wire.connection import Connection
 from sdk._wire.dispatch import build_routes
-from sdk._wire.host import Host, WireSettings, no_hook, raise_again, same_error
+from sdk._wire.host import Host, WireSettings, answer_health_check, no_hook, raise_again, same_error
 from sdk._wire.idle_reaper import IdleReaper, Phase, enable_keepalive, max_connections
 from sdk._wire.metadata import UNAVAILABLE
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
-    from sdk._wire.call import Call
+    from sdk._wire.host import UnknownCall
     from sdk.service import MethodBinding
 
 _BACKLOG = 4096
@@ -34,6 +35,8 @@ class WireServer:
         on_cancel: Called on the loop with each call that is cancelled.
         on_exit: Called with a call whose handler raised ``SystemExit`` or ``KeyboardInterrupt``, and the exception.
         translate_error: Returns the exception to answer with for one that a handler raised.
+        answer_unknown: Ends a call whose path is that of no method, at once or later; by default UNIMPLEMENTED.
+        answer_get: Returns the response to a GET of a path; None for 405.
         application: The application's name, for messages.
         compression: Compression of responses whose handler does not choose one.
         interceptors: Run between a call and its handler, the outermost first.
@@ -63,6 +66,8 @@ class WireServer:
         on_cancel: Callable[[Call], None] = no_hook,
         on_exit: Callable[[Call, BaseException], None] = raise_again,
         translate_error: Callable[[BaseException], BaseException] = same_error,
+        answer_unknown: Callable[[UnknownCall], None] | None = None,
+        answer_get: Callable[[bytes], bytes | None] = answer_health_check,
         application: str = "",
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
@@ -74,8 +79,11 @@ class WireServer:
             on_cancel=on_cancel,
             on_exit=on_exit,
             translate_error=translate_error,
+            answer_unknown=answer_unknown,
+            answer_get=answer_get,
             application=application,
         )
+        self.host.call_class = Call
         self.reaper = IdleReaper(max_connections())
         self._connections: set[Connection] = self.reaper.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []
@@ -108,12 +116,23 @@ class WireServer:
         It needs no file, so nothing is left when the process dies, and its scope is that of loopback: the network
         namespace. Its name can't be guessed, so no other process can take it before.
         """
+        name = f"grpc-replica-{uuid.uuid4()}"
+        await self.listen_at(f"\0{name}")
+        return name
+
+    async def listen_at(self, path: str) -> None:
+        """Listen on a unix socket.
+
+        Args:
+            path: Its path, in a folder that only this user can enter. A socket that another process has left there is
+                replaced.
+
+        Raises:
+            OSError: The path is not available.
+        """
         loop = asyncio.get_running_loop()
         self.host.attach(loop)
-        name = f"grpc-replica-{uuid.uuid4()}"
-        listener = await loop.create_unix_server(self.new_connection, f"\0{name}", backlog=_BACKLOG)
-        self._listeners.append(listener)
-        return name
+        self._listeners.append(await loop.create_unix_server(self.new_connection, path, backlog=_BACKLOG))
 
     async def drain(self, *, quiet_s: float, grace_s: float, idle_close_s: float = 0.0, linger_s: float = 0.0) -> None:
         """Stop serving without losing a call; then end the calls that are left.

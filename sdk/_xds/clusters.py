@@ -17,7 +17,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.ext_authz import GATE_CLUSTER
-from sdk._xds.listener import MAX_HEADERS, ads_source, socket_address
+from sdk._xds.listener import MAX_HEADERS, MAX_HEADERS_KIB, ads_source, socket_address
 from sdk._xds.packing import pack
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from sdk._xds.snapshot import Deployment, Endpoint
 
 FALLBACK_CLUSTER = "fallback"
+# Percent of a cluster's calls in flight that may be retries: half of them are on one of two replicas, and are retried
+# when it dies.
+_HALF, _ALL = pb.Percent(value=50), pb.Percent(value=100)
 _PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Percent of the average load that a replica may have before a model's calls overflow to the next replica.
 # https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/load_balancers
@@ -46,12 +49,12 @@ def affinity_cluster_name(application: str, deployment: str) -> str:
     return cluster_name(application, deployment) + "#model"
 
 
-def deployment_clusters(application: str, deployment: str, config: ListenerConfig) -> Iterator[pb.Cluster]:
+def deployment_clusters(application: str, deployment: str) -> Iterator[pb.Cluster]:
     """Yield a deployment's two clusters: one balances by load, one by model id."""
     name = cluster_name(application, deployment)
     by_load, by_model = pb.Cluster(), pb.Cluster()
     for cluster in by_load, by_model:
-        cluster.CopyFrom(_replica_cluster(config))
+        cluster.CopyFrom(_replica_cluster())
         cluster.eds_cluster_config.service_name = name
     by_load.name = name
     by_load.lb_policy = pb.Cluster.LEAST_REQUEST
@@ -67,28 +70,35 @@ def deployment_clusters(application: str, deployment: str, config: ListenerConfi
 
 
 def fallback_cluster(config: ListenerConfig) -> pb.Cluster:
-    """Return the cluster of the proxy's gRPC server that answers calls without a route."""
-    cluster = unix_cluster(FALLBACK_CLUSTER, config.fallback_socket)
-    cluster.circuit_breakers.CopyFrom(_circuit_breakers())
+    """Return the cluster of the proxy's wire server, which answers calls without a route."""
+    cluster = unix_cluster(FALLBACK_CLUSTER, config.fallback_socket, _http1())
+    cluster.circuit_breakers.CopyFrom(_circuit_breakers(_ALL))
     return cluster
 
 
 def gate_cluster(config: ListenerConfig) -> pb.Cluster:
     """Return the cluster of the proxy's ext_authz server."""
     cluster = unix_cluster(GATE_CLUSTER, config.gate_socket)
-    cluster.circuit_breakers.CopyFrom(_circuit_breakers())
+    cluster.circuit_breakers.CopyFrom(_circuit_breakers(_ALL))
     return cluster
 
 
-def unix_cluster(name: str, path: str) -> pb.Cluster:
-    """Return the cluster of a gRPC server that listens on a unix socket."""
+def unix_cluster(name: str, path: str, protocol: pb.HttpProtocolOptions | None = None) -> pb.Cluster:
+    """Return the cluster of a server that listens on a unix socket.
+
+    Args:
+        name: Name of the cluster.
+        path: Path of the socket.
+        protocol: Protocol of the connections; None for HTTP/2.
+    """
     host = pb.LbEndpoint(endpoint=pb.Endpoint(address=pb.Address(pipe=pb.Pipe(path=path))))
     http2 = pb.HttpProtocolOptions.ExplicitHttpConfig(http2_protocol_options=pb.Http2ProtocolOptions())
+    options = protocol or pb.HttpProtocolOptions(explicit_http_config=http2)
     return pb.Cluster(
         name=name,
         type=pb.Cluster.STATIC,
         connect_timeout=Duration(seconds=1),
-        typed_extension_protocol_options={_PROTOCOL_OPTIONS: pack(pb.HttpProtocolOptions(explicit_http_config=http2))},
+        typed_extension_protocol_options={_PROTOCOL_OPTIONS: pack(options)},
         load_assignment=_assignment(name, [host]),
     )
 
@@ -122,22 +132,13 @@ def _assignment(name: str, hosts: list[pb.LbEndpoint]) -> pb.ClusterLoadAssignme
 
 
 @lru_cache(maxsize=1)
-def _replica_cluster(config: ListenerConfig) -> pb.Cluster:
+def _replica_cluster() -> pb.Cluster:
     # Shared by all deployments. Copying it is ten times as fast as building it, and there may be thousands.
-    http1 = pb.HttpProtocolOptions(
-        common_http_protocol_options=pb.CoreHttpProtocolOptions(
-            max_headers_count=UInt32Value(value=MAX_HEADERS),
-            max_response_headers_kb=UInt32Value(value=config.max_headers_kib.value + _RESPONSE_EXTRA_KIB),
-        ),
-        explicit_http_config=pb.HttpProtocolOptions.ExplicitHttpConfig(
-            http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True)
-        ),
-    )
     return pb.Cluster(
         type=pb.Cluster.EDS,
         eds_cluster_config=pb.Cluster.EdsClusterConfig(eds_config=ads_source()),
         connect_timeout=Duration(seconds=1),
-        circuit_breakers=_circuit_breakers(),
+        circuit_breakers=_circuit_breakers(_HALF),
         outlier_detection=_outlier_detection(),
         # Otherwise Envoy keeps a removed replica for as long as its health check succeeds.
         ignore_health_on_host_removal=True,
@@ -145,7 +146,7 @@ def _replica_cluster(config: ListenerConfig) -> pb.Cluster:
         # healthy: a replica that is only busy answers later, and clients have their own deadlines.
         # https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/panic_threshold
         common_lb_config=pb.Cluster.CommonLbConfig(healthy_panic_threshold=pb.Percent(value=1)),
-        typed_extension_protocol_options={_PROTOCOL_OPTIONS: pack(http1)},
+        typed_extension_protocol_options={_PROTOCOL_OPTIONS: pack(_http1())},
         upstream_bind_config=pb.BindConfig(socket_options=[_reset_on_close()]),
         # A node that loses power sends no RST. Without keepalive its calls would hang until their deadline, if any.
         upstream_connection_options=pb.UpstreamConnectionOptions(
@@ -154,6 +155,19 @@ def _replica_cluster(config: ListenerConfig) -> pb.Cluster:
                 keepalive_interval=UInt32Value(value=5),
                 keepalive_probes=UInt32Value(value=3),
             )
+        ),
+    )
+
+
+def _http1() -> pb.HttpProtocolOptions:
+    """Return the protocol of wire servers: HTTP/1.1 with trailers."""
+    return pb.HttpProtocolOptions(
+        common_http_protocol_options=pb.CoreHttpProtocolOptions(
+            max_headers_count=UInt32Value(value=MAX_HEADERS),
+            max_response_headers_kb=UInt32Value(value=MAX_HEADERS_KIB + _RESPONSE_EXTRA_KIB),
+        ),
+        explicit_http_config=pb.HttpProtocolOptions.ExplicitHttpConfig(
+            http_protocol_options=pb.Http1ProtocolOptions(enable_trailers=True)
         ),
     )
 
@@ -196,7 +210,7 @@ def _health_check(*, misses: int, idle_s: int) -> pb.HealthCheck:
     )
 
 
-def _circuit_breakers() -> pb.CircuitBreakers:
+def _circuit_breakers(retried: pb.Percent) -> pb.CircuitBreakers:
     # The replicas have their own limits (max_ongoing_requests, max_queued_requests). Envoy's defaults (1024 requests,
     # 3 retries) would reject calls long before. These limits only keep a proxy from running out of memory and ports.
     # https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/circuit_breaking
@@ -206,7 +220,9 @@ def _circuit_breakers() -> pb.CircuitBreakers:
                 max_connections=UInt32Value(value=100_000),
                 max_pending_requests=UInt32Value(value=100_000),
                 max_requests=UInt32Value(value=100_000),
-                max_retries=UInt32Value(value=1_000),
+                retry_budget=pb.CircuitBreakers.Thresholds.RetryBudget(
+                    budget_percent=retried, min_retry_concurrency=UInt32Value(value=100)
+                ),
             )
         ]
     )

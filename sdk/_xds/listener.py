@@ -13,6 +13,7 @@ from sdk._xds.access_log import access_log
 from sdk._xds.ext_authz import gate_filter
 from sdk._xds.lua_filter import last_value_filter
 from sdk._xds.packing import pack
+from sdk._xds.retries import NO_MORE_RETRIES, PREVIOUS_ATTEMPTS_KEY
 from sdk._xds.tls import TlsConfig, transport_socket
 from sdk.errors import OptionsError
 
@@ -20,11 +21,17 @@ LISTENER_NAME = "grpc"
 ROUTE_CONFIG_NAME = "routes"
 #: Maximum number of headers in a request and trailers in a response. gRPC limits bytes only; Envoy's default is 100.
 MAX_HEADERS = 1100
+#: Maximum size of a request's headers, in KiB: the most that Envoy takes as the size of one header. Envoy resets the
+#: stream if all headers together are longer, and closes the connection with all its calls if one header is. Replicas
+#: and the proxy refuse a call with more metadata than the options allow, which is less, with a status.
+MAX_HEADERS_KIB = 256
 APPLICATION_KEY = "application"
 #: Seconds between the first and the second GOAWAY of a connection: enough for a client to read the first one.
 # https://www.rfc-editor.org/rfc/rfc9113#section-6.8
 DRAIN_NOTICE_S = 1
 _RESOURCE_EXHAUSTED = "8"
+_LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
+_REFUSED = "No replica accepted a connection for the call (%RESPONSE_CODE_DETAILS%)"
 # HTTP/2 flow control: bytes of requests that Envoy buffers for handlers that do not read. By default a connection has
 # room for one and a half such streams, and then every call on it stalls. With these windows it has room for 128
 # streams, more than most clients use at a time.
@@ -41,13 +48,11 @@ class ListenerConfig:
     """Configuration of one proxy's listener.
 
     Attributes:
-        fallback_socket: Path of the unix socket of the proxy's gRPC server (HTTP/2). It answers every call without a
-            route: built-in services, NOT_FOUND, UNIMPLEMENTED.
+        fallback_socket: Path of the unix socket of the proxy's wire server. It answers every call without a route:
+            built-in services, NOT_FOUND, UNIMPLEMENTED.
         host: IP address to listen on; ``"::"`` listens on IPv4 too.
         port: TCP port.
         max_concurrent_streams: Maximum number of concurrent calls on one client connection.
-        max_metadata_bytes: Maximum bytes of metadata in a request. Replicas reject more, with a status and a reason.
-            Envoy can only reset the stream, and does so above twice this limit.
         tls: Certificates; None for plain text.
         access_log: Absolute path of the access log, one line per call; None for no log.
         keepalive_time_s: Seconds between two PINGs to a client; None for no PINGs.
@@ -65,7 +70,6 @@ class ListenerConfig:
     host: str = "0.0.0.0"
     port: int = 9000
     max_concurrent_streams: int = 1_000_000
-    max_metadata_bytes: int = 64 * 1024
     tls: TlsConfig | None = None
     access_log: str | None = None
     keepalive_time_s: float | None = None
@@ -82,15 +86,9 @@ class ListenerConfig:
         for name, low, high in (
             ("port", 1, 65535),
             ("max_concurrent_streams", 1, 2**31 - 1),
-            ("max_metadata_bytes", 1, 4096 * 1024),
         ):
             if not low <= getattr(self, name) <= high:
                 raise OptionsError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
-
-    @property
-    def max_headers_kib(self) -> UInt32Value:
-        """Size of the request headers above which Envoy resets a stream, in KiB."""
-        return UInt32Value(value=-(-2 * self.max_metadata_bytes // 1024))
 
 
 def ads_source() -> pb.ConfigSource:
@@ -164,7 +162,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         # Zero disables it; by default Envoy resets a stream that is idle for five minutes.
         stream_idle_timeout=Duration(),
         server_header_transformation=pb.HttpConnectionManager.PASS_THROUGH,
-        max_request_headers_kb=config.max_headers_kib,
+        max_request_headers_kb=UInt32Value(value=MAX_HEADERS_KIB),
         common_http_protocol_options=pb.CoreHttpProtocolOptions(
             max_headers_count=UInt32Value(value=MAX_HEADERS),
             idle_timeout=_seconds(config.max_connection_idle_s or 0),  # zero disables it; the default is an hour
@@ -181,6 +179,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
             max_outbound_frames=UInt32Value(value=_MAX_OUTBOUND_FRAMES),
             # A malformed request resets its stream only, not the whole connection.
             override_stream_error_on_invalid_http_message=BoolValue(value=True),
+            max_header_field_size_kb=UInt32Value(value=MAX_HEADERS_KIB),
             connection_keepalive=_keepalive(config),
         ),
         local_reply_config=_local_replies(),
@@ -203,34 +202,59 @@ def _seconds(seconds: float) -> Duration:
 
 
 def _local_replies() -> pb.LocalReplyConfig:
-    """Return the local replies: add `request_id` to each, and set status and message of overflow and of no host.
+    """Return the local replies: add `request_id` to each, and set status and message by the cause.
 
     Envoy uses only the first mapper that matches, so each one adds `request_id`. Local replies are Trailers-Only:
     a gRPC client reads their headers as trailing metadata. The name of a route is its application's name.
     https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/local_reply
+    https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#response-flags
     """
-    overflow = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UO"]))
-    no_host = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UH"]))
+    overflow, retries_spent, no_host = _flagged("UO"), _flagged("URX"), _flagged("UH")
+    lost, refused = _flagged("UC"), _flagged("UF")
+    repeated = pb.AccessLogFilter(
+        header_filter=pb.HeaderFilter(header=pb.HeaderMatcher(name=PREVIOUS_ATTEMPTS_KEY, present_match=True))
+    )
     always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
     request_id = set_header("request_id", "%REQ(request_id?x-request-id)%")
+
+    def reply(matches: pb.AccessLogFilter, text: str = "", *headers: pb.HeaderValueOption) -> pb.ResponseMapper:
+        body = _text(text) if text else None
+        return pb.ResponseMapper(filter=matches, headers_to_add=[request_id, *headers], body_format_override=body)
+
+    too_many_retries = "; too many other calls are being retried."
     return pb.LocalReplyConfig(
         mappers=[
-            pb.ResponseMapper(
-                filter=overflow,
-                headers_to_add=[request_id, set_header("grpc-status", _RESOURCE_EXHAUSTED)],
-                body_format_override=_text(
-                    "Request dropped due to backpressure: the proxy has reached its limit of requests for "
-                    "application '%ROUTE_NAME%'."
-                ),
+            reply(_both(overflow, lost), _LOST + too_many_retries),
+            reply(_both(overflow, refused), _REFUSED + too_many_retries),
+            reply(
+                overflow,
+                "Request dropped due to backpressure: the proxy has reached its limit of requests for application "
+                "'%ROUTE_NAME%'.",
+                set_header("grpc-status", _RESOURCE_EXHAUSTED),
             ),
-            pb.ResponseMapper(
-                filter=no_host,
-                headers_to_add=[request_id],
-                body_format_override=_text("No replica of application '%ROUTE_NAME%' is ready."),
+            reply(no_host, "No replica of application '%ROUTE_NAME%' is ready."),
+            reply(
+                _both(lost, _either(retries_spent, repeated)),
+                f"{_LOST}, as one before it. It is not sent again: it may be what ends them.",
+                set_header(*NO_MORE_RETRIES),
             ),
-            pb.ResponseMapper(filter=always, headers_to_add=[request_id]),
+            reply(lost, f"{_LOST}."),
+            reply(refused, f"{_REFUSED}."),
+            reply(always),
         ]
     )
+
+
+def _flagged(flag: str) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=[flag]))
+
+
+def _both(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(and_filter=pb.AndFilter(filters=filters))
+
+
+def _either(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(or_filter=pb.OrFilter(filters=filters))
 
 
 def set_header(name: str, value: str) -> pb.HeaderValueOption:

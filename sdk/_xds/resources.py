@@ -56,7 +56,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig) -> Resources:
     endpoints = {}
     for app in snapshot.applications:
         for deployment in app.deployments:
-            for cluster in deployment_clusters(app.name, deployment.name, config):
+            for cluster in deployment_clusters(app.name, deployment.name):
                 clusters[cluster.name] = pack(cluster)
             assignment = deployment_endpoints(app.name, deployment)
             endpoints[assignment.cluster_name] = pack(assignment)

@@ -12,8 +12,8 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/xds/type/matcher/v3/matcher.p
     else                                  → fallback
 
 At each leaf, a call with `multiplexed_model_id` goes to the cluster with model affinity. A deployment with idempotent
-methods has one more lookup, by path: their calls are retried if a replica is lost. Calls to a deployment that is scaled
-to zero pass the gate (ext_authz.py).
+methods has two more lookups, by path and by the number of the client's attempts: their calls are retried if a replica
+is lost in the first one. Calls to a deployment that is scaled to zero pass the gate (ext_authz.py).
 """
 
 from __future__ import annotations
@@ -23,13 +23,21 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._replica_protocol import PRIVATE_PREFIX, PROXY_HEALTH_PATH
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
 from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME, set_header
 from sdk._xds.lua_filter import enable_last_value
 from sdk._xds.matchers import header_input, header_matches
 from sdk._xds.packing import pack
-from sdk._xds.retries import BUFFERED_BYTES, fallback_retries, lost_replica_retries, safe_retries
+from sdk._xds.retries import (
+    BUFFERED_BYTES,
+    PREVIOUS_ATTEMPTS,
+    PREVIOUS_ATTEMPTS_KEY,
+    fallback_retries,
+    lost_replica_retries,
+    safe_retries,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +48,13 @@ if TYPE_CHECKING:
     from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 MODEL_KEY = "multiplexed_model_id"
-BUILT_IN_PREFIXES = ("/ray.serve.RayServeAPIService/", "/grpc.health.v1.Health/", "/grpc.reflection.")
+BUILT_IN_PREFIXES = (
+    "/ray.serve.RayServeAPIService/",
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.",
+    PROXY_HEALTH_PATH,
+    PRIVATE_PREFIX,
+)
 
 _OnMatch = pb.Matcher.OnMatch
 
@@ -138,7 +152,13 @@ def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
     leaf = _routes(application, deployment, None)
     if not deployment.idempotent:
         return leaf
-    repeatable = _routes(application, deployment, lost_replica_retries())
+    repeatable = _OnMatch(
+        matcher=_matcher_tree(
+            PREVIOUS_ATTEMPTS_KEY,
+            exact=dict.fromkeys(PREVIOUS_ATTEMPTS, leaf),
+            otherwise=_routes(application, deployment, lost_replica_retries()),
+        )
+    )
     return _OnMatch(
         matcher=_matcher_tree(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=leaf)
     )

@@ -9,11 +9,11 @@ import signal
 import socket
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdk._ingress.builtin.services import BuiltinServices
 from sdk._ingress.envoy.certificates import check_certificates
-from sdk._ingress.envoy.listening import FALLBACK_SOCKET, listener_config, unix_server
+from sdk._ingress.envoy.listening import FALLBACK_SOCKET, listener_config
 from sdk._ingress.envoy.process import EnvoyProcess, find_envoy
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
@@ -46,7 +46,7 @@ class LocalIngress:
         self._descriptors: Mapping[str, bytes] = {}
         self._built_in = BuiltinServices(lambda: self._snapshot, self._fetch_descriptors)
         self._ads = AdsServer(str(folder / "ads.sock"))
-        self._fallback: Any = None
+        self._fallback = self._built_in.server(options)
         self._envoy: EnvoyProcess | None = None
         # Bound but not listening, it reserves the port for Envoy.
         self._reserved = socket.socket()
@@ -87,8 +87,7 @@ class LocalIngress:
         self._envoy = EnvoyProcess(
             binary, self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency or 1
         )
-        self._fallback = unix_server(self._built_in.generic_handler(), self._folder / FALLBACK_SOCKET)
-        await self._fallback.start()
+        await self._fallback.listen_at(str(self._folder / FALLBACK_SOCKET))
 
     async def publish(self, snapshot: Snapshot, descriptors: Mapping[str, bytes]) -> None:
         """Publish a routing table, and return when Envoy has acknowledged it.
@@ -124,8 +123,7 @@ class LocalIngress:
         self._built_in.drain()
         if self._envoy is not None:
             await self._envoy.stop()
-        if self._fallback is not None:
-            await self._fallback.stop(None)
+        await self._fallback.drain(quiet_s=0, grace_s=0)
         await self._ads.stop()
         self._reserved.close()
 

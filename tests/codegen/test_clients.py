@@ -452,7 +452,7 @@ class Failing(grpc.GenericRpcHandler):
 
     def service(self, details: Any) -> Any:
         def fail(request: Any, context: Any) -> Any:
-            context.set_trailing_metadata((*self.trailing, ("request_id", "r1"), ("k", "v")))
+            context.set_trailing_metadata((*self.trailing, ("request_id", "r1"), ("date", "today"), ("k", "v")))
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wrong")
 
         return grpc.unary_unary_rpc_method_handler(fail)

@@ -52,7 +52,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
 @asynccontextmanager
 async def running(options: GrpcOptions = FIRST) -> AsyncIterator[Controller]:
     made = Controller.__new__(Controller)
-    await made.__init__(options, dict, lambda: True, lambda *_: None)  # type: ignore[misc,func-returns-value,arg-type]
+    await made.__init__(options, dict, frozenset, lambda: True, lambda *_: None)  # type: ignore[misc,func-returns-value,arg-type]
     try:
         yield made
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from interop_pb2 import SimpleResponse, StreamingInputCallResponse, StreamingOutputCallResponse
 
 from tests.interop import cases
-from tests.interop.raw_client import RawClient, Stream, compressed, frame
+from tests.support.raw_client import RawClient, Stream, compressed, frame
 
 SERVICE = "/grpc.testing.TestService"
 GZIP = [("grpc-encoding", "gzip")]

@@ -10,8 +10,8 @@ import pytest
 
 import sdk
 from sdk._serve.api import delete
-from tests.interop.raw_client import RawClient
 from tests.support.cluster import generate, share_with_replicas
+from tests.support.raw_client import RawClient
 
 HERE = Path(__file__).parent
 share_with_replicas(generate(HERE / "protos"))

@@ -18,8 +18,8 @@ from tests.interop import compressed_cases, interop_service
 from tests.interop.aio_client import AioClient
 from tests.interop.cases import CASES
 from tests.interop.node_client import NodeClient
-from tests.interop.raw_client import RawClient
 from tests.interop.sync_client import SyncClient
+from tests.support.raw_client import RawClient
 
 Run = Callable[[str], None]
 

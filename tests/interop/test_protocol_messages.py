@@ -12,7 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import BytesValue
 from inspector_pb2_grpc import InspectorStub
 
-from tests.interop.raw_client import RawClient, compressed, frame
+from tests.support.raw_client import RawClient, compressed, frame
 
 INSPECTOR = "/sdk.interop.Inspector"
 UNIMPLEMENTED, INTERNAL = 12, 13

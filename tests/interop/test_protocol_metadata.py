@@ -9,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from inspector_pb2 import Pair, Seen, Wanted
 
-from tests.interop.raw_client import RawClient, frame
+from tests.support.raw_client import RawClient, frame
 
 INSPECTOR = "/sdk.interop.Inspector"
 BLOCKS = ["initial", "trailing"]
@@ -128,7 +128,7 @@ def test_a_long_value_arrives_and_one_that_is_too_long_ends_its_own_call_only(ra
     code, message = raw.call(f"{INSPECTOR}/Look", Empty(), headers=[("x-long", "v" * 62_000)]).status
     assert code == 8
     assert message.endswith(b"bytes of metadata, more than the limit of 61440 (max_metadata_bytes)")
-    refused = raw.open(f"{INSPECTOR}/Look", [("x-long", "v" * 62_000)] * 2)
+    refused = raw.open(f"{INSPECTOR}/Look", [("x-long", "v" * 62_000)] * 5)
     refused.wait()
     assert refused.reset is not None
     other.send(b"", end=True)

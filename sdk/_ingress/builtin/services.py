@@ -2,50 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from sdk._gen import serve_api_pb2 as api
 from sdk._ingress.builtin import health, reflection
-from sdk._ingress.builtin.handlers import Context, answer_request_id, last_value, unary
+from sdk._ingress.builtin.bindings import OpenStreams, bind
+from sdk._ingress.builtin.failed_applications import FailedApplications
 from sdk._ingress.builtin.health import HealthServicer
 from sdk._ingress.builtin.reflection import ReflectionServicer
+from sdk._replica_protocol import PROXY_HEALTH_PATH
+from sdk._wire.host import WireSettings
+from sdk._wire.idle_reaper import max_connections
+from sdk._wire.server import WireServer
+from sdk.errors import RpcError
 
 if TYPE_CHECKING:
+    from sdk._wire.host import UnknownCall
     from sdk._xds.snapshot import Snapshot
+    from sdk.options import GrpcOptions
 
 SERVE_API = "ray.serve.RayServeAPIService"
 _PING = f"Ping /{SERVE_API}/ListApplications for available applications."
+_DRAINING = "This node is being drained."
 SERVICES = frozenset({SERVE_API, health.SERVICE, *reflection.SERVICES})
+# Requests to these services are short.
+_MAX_REQUEST_BYTES = 4 << 20
+
+
+async def _no_failed_applications() -> Collection[str]:
+    return ()
 
 
 class BuiltinServices:
-    """All services of the proxy itself, and NOT_FOUND or UNIMPLEMENTED for every other call.
+    """All services of the proxy itself, and a status for every call without a route.
 
     Args:
         snapshot: Returns the routing table that Envoy serves.
         fetch_descriptors: Returns the serialized ``FileDescriptorSet`` of a digest; None if it is unknown.
+        fetch_failed: Returns the names of the applications that failed to deploy. Called for calls to an application
+            that is not in the routing table.
     """
 
     def __init__(
-        self, snapshot: Callable[[], Snapshot], fetch_descriptors: Callable[[str], Awaitable[bytes | None]]
+        self,
+        snapshot: Callable[[], Snapshot],
+        fetch_descriptors: Callable[[str], Awaitable[bytes | None]],
+        fetch_failed: Callable[[], Awaitable[Collection[str]]] = _no_failed_applications,
     ) -> None:
         self._snapshot = snapshot
-        self._health = HealthServicer(snapshot, SERVICES)
-        self._handlers = {
-            f"/{SERVE_API}/ListApplications": unary(
-                self._list_applications, api.ListApplicationsRequest, api.ListApplicationsResponse
-            ),
-            f"/{SERVE_API}/Healthz": unary(self._healthz, api.HealthzRequest, api.HealthzResponse),
-            **self._health.handlers(),
-            **ReflectionServicer(snapshot, fetch_descriptors, SERVICES).handlers(),
-        }
+        self._failed = FailedApplications(fetch_failed)
+        # Each stream keeps a connection, and so a file descriptor.
+        streams = OpenStreams(max_connections() // 2)
+        self._health = HealthServicer(snapshot, SERVICES, streams)
+        self._reflection = ReflectionServicer(snapshot, fetch_descriptors, SERVICES, streams)
+        self._late_answers: set[asyncio.Task[None]] = set()
 
-    def generic_handler(self) -> grpc.GenericRpcHandler:
-        """Return the handler for every call of a gRPC server."""
-        return _Handlers(self._handlers, self._no_route)
+    def server(self, options: GrpcOptions) -> WireServer:
+        """Return the server of these services and of all calls without a route. Call its `listen` method next.
+
+        Args:
+            options: Options of the ingress. It refuses what replicas refuse.
+        """
+        methods = [
+            bind(
+                f"/{SERVE_API}/ListApplications",
+                self.list_applications,
+                api.ListApplicationsRequest,
+                api.ListApplicationsResponse,
+            ),
+            bind(f"/{SERVE_API}/Healthz", self.healthz, api.HealthzRequest, api.HealthzResponse),
+            *self._health.bindings(),
+            *self._reflection.bindings(),
+        ]
+        settings = WireSettings(
+            max_ongoing_requests=max_connections(),
+            max_receive_message_length=min(options.max_receive_message_length, _MAX_REQUEST_BYTES),
+            max_metadata_bytes=options.max_metadata_bytes,
+            error_details=options.error_details,
+        )
+        return WireServer(methods, settings, answer_unknown=self._answer_no_route, answer_get=self._answer_get)
 
     def notify(self) -> None:
         """Notify health watchers that the routing table has changed."""
@@ -61,33 +100,55 @@ class BuiltinServices:
             self._health.is_draining = is_draining
             self._health.notify()
 
-    async def _list_applications(self, _: Any, context: Context) -> api.ListApplicationsResponse:
-        answer_request_id(context)
+    async def list_applications(self, _: Any) -> api.ListApplicationsResponse:
+        """Return the names of the applications.
+
+        Raises:
+            RpcError: UNAVAILABLE: the node is being drained.
+        """
+        self._check_draining()
         return api.ListApplicationsResponse(application_names=[a.name for a in self._snapshot().applications])
 
-    async def _healthz(self, _: Any, context: Context) -> api.HealthzResponse:
-        answer_request_id(context)
-        if self._health.is_draining:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "This node is being drained.", context.trailing_metadata())
+    async def healthz(self, _: Any) -> api.HealthzResponse:
+        """Return "success".
+
+        Raises:
+            RpcError: UNAVAILABLE: the node is being drained.
+        """
+        self._check_draining()
         return api.HealthzResponse(message="success")
 
-    def _no_route(self, path: str) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
-        async def no_route(_: AsyncIterator[bytes], context: Context) -> None:
-            answer_request_id(context)
-            application = last_value(context, "application")
-            await context.abort(*no_route_status(self._snapshot(), path, application), context.trailing_metadata())
+    def _check_draining(self) -> None:
+        if self._health.is_draining:
+            raise RpcError(grpc.StatusCode.UNAVAILABLE, _DRAINING)
 
-        return no_route
+    def _answer_get(self, path: bytes) -> bytes | None:
+        """Return the response to an HTTP health check, as Ray Serve's HTTP proxy answers it."""
+        if path.partition(b"?")[0] != PROXY_HEALTH_PATH.encode():
+            return None
+        status, text = ("503 Service Unavailable", _DRAINING) if self._health.is_draining else ("200 OK", "success")
+        return f"HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {len(text)}\r\n\r\n{text}".encode()
 
+    def _answer_no_route(self, call: UnknownCall) -> None:
+        application = call.header(b"application")
+        code, details = no_route_status(self._snapshot(), call.path.decode("latin-1"), application)
+        if code is grpc.StatusCode.NOT_FOUND:
+            task = asyncio.get_running_loop().create_task(self._answer_not_found(call, application, details))
+            self._late_answers.add(task)
+            task.add_done_callback(self._late_answers.discard)
+        else:
+            call.finish_with(code.value[0], details)
 
-class _Handlers(grpc.GenericRpcHandler):
-    def __init__(self, handlers: dict[str, Any], no_route: Callable[[str], Any]) -> None:
-        self._handlers = handlers
-        self._no_route = no_route
-
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
-        path = str(details.method)
-        return self._handlers.get(path) or grpc.stream_stream_rpc_method_handler(self._no_route(path))
+    async def _answer_not_found(self, call: UnknownCall, application: str | None, details: str) -> None:
+        failed = await self._failed.names()
+        known = {known.name for known in self._snapshot().applications}
+        if not application and not known and len(failed) == 1:
+            (application,) = failed
+        if application in failed and application not in known:
+            details = f"Application {application!r} failed to deploy."
+            call.finish_with(grpc.StatusCode.UNAVAILABLE.value[0], details)
+        else:
+            call.finish_with(grpc.StatusCode.NOT_FOUND.value[0], details)
 
 
 def no_route_status(snapshot: Snapshot, path: str, application: str | None) -> tuple[grpc.StatusCode, str]:
@@ -106,14 +167,15 @@ def no_route_status(snapshot: Snapshot, path: str, application: str | None) -> t
     names = [known.name for known in snapshot.applications]
     if application and application not in names:
         return grpc.StatusCode.NOT_FOUND, f"Application {application!r} not found. {_PING}"
-    if not application and snapshot.route_by_service and len(names) > 1:
+    if not application and len(names) > 1:
         serving = [a.name for a in snapshot.applications if any(service in d.services for d in a.deployments)]
-        if len(serving) > 1:
+        if not serving:
+            return grpc.StatusCode.UNIMPLEMENTED, f"No application serves {service!r}."
+        if snapshot.route_by_service:
             return (
                 grpc.StatusCode.NOT_FOUND,
                 f"Application metadata not set, and service {service!r} is served by {', '.join(serving)}. {_PING}",
             )
-        return grpc.StatusCode.UNIMPLEMENTED, f"No application serves {service!r}."
     if not application and len(names) != 1:
         return grpc.StatusCode.NOT_FOUND, f"Application metadata not set. {_PING}"
     name = application or names[0]

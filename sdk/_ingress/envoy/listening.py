@@ -1,4 +1,4 @@
-"""Listeners of a proxy: the port of its Envoy, and the unix sockets of the proxy's gRPC servers behind Envoy."""
+"""Listeners of a proxy: the port of its Envoy, and the unix sockets of the proxy's servers behind Envoy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ if TYPE_CHECKING:
     from sdk.options import GrpcOptions
 
 FALLBACK_SOCKET, GATE_SOCKET = "fallback.sock", "gate.sock"
-# A burst of calls without a route must be answered. By default grpcio cancels pending calls above 1,000, and rejects
-# metadata above 8 KiB, which Envoy accepts.
+# A burst of calls must be held. By default grpcio cancels pending calls above 1,000.
 _OPTIONS = [
     ("grpc.server.max_pending_requests", 1_000_000),
     ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
-    ("grpc.max_metadata_size", 256 << 10),
-    ("grpc.absolute_max_metadata_size", 256 << 10),
 ]
 # Options with the same name in GrpcOptions and ListenerConfig.
 _SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {"fallback_socket", "gate_socket", "tls"}
@@ -62,14 +59,17 @@ def tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
     )
 
 
-def unix_server(handler: grpc.GenericRpcHandler, path: Path) -> grpc.aio.Server:
-    """Return a gRPC server on a unix socket behind Envoy. It listens once it is started.
+def gate_server(handler: grpc.GenericRpcHandler, folder: Path) -> grpc.aio.Server:
+    """Return the gRPC server of the gate. It listens once it is started.
+
+    Only Envoy itself calls it, over HTTP/2: what a client sent is inside its messages, and no client shares its
+    headers with another one. Each call that waits is a stream, not a connection.
 
     Args:
         handler: Handler of every call.
-        path: Path of its socket.
+        folder: The folder of the proxy.
     """
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers((handler,))
-    server.add_insecure_port(f"unix:{path}")
+    server.add_insecure_port(f"unix:{folder / GATE_SOCKET}")
     return server

@@ -17,7 +17,7 @@ from sdk._contract.implementations import generated_bases
 from sdk._serve.deployed_classes import deployed_classes, is_application
 from sdk._serve.missing_services import explain_missing_services
 from sdk.cli.check.report import CheckReport, ClassReport, TargetFailure
-from sdk.cli.target import load_target
+from sdk.cli.target import load_target, traceback_option
 from sdk.deployment import Configured
 from sdk.errors import ApplicationError, DefinitionError, Problem, SdkError
 
@@ -62,6 +62,7 @@ _WITHOUT_RAY = (
 @click.option(
     "--fix", is_flag=True, help="Write the methods that a class lacks into it; each raises NotImplementedError."
 )
+@traceback_option
 def check(
     targets: tuple[str, ...], strict: bool, against: str | None, format_: str, wants_json: bool, fix: bool
 ) -> None:

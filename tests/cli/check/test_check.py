@@ -175,6 +175,18 @@ def test_module_that_fails(sdk: Run, project: Path, source: str, said: str) -> N
     assert "broken.py:" in done.stderr
 
 
+@pytest.mark.parametrize("wanted", ["--traceback", "SDK_TRACEBACK"])
+def test_the_traceback_of_a_module_that_fails(sdk: Run, project: Path, wanted: str) -> None:
+    (project / "broken.py").write_text("def fail():\n    return 1 / 0\n\nfail()\n")
+    done = sdk("check", "broken", wanted) if wanted.startswith("-") else sdk("check", "broken", SDK_TRACEBACK="1")
+    assert (done.returncode, done.stdout) == (1, "")
+    first, module, *_, raised, error = done.stderr.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert module == f'  File "{project}/broken.py", line 4, in <module>'
+    assert raised == "ZeroDivisionError: division by zero"
+    assert error.startswith("error: Module 'broken' can't be imported: ZeroDivisionError")
+
+
 def test_stale_generated_code_is_one_message(sdk: Run, project: Path) -> None:
     code = project / "shop_sdk.py"
     code.write_text(code.read_text().replace('proto_hash="', 'proto_hash="0'))

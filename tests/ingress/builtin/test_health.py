@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
+from sdk._ingress.builtin.bindings import OpenStreams
 from sdk._ingress.builtin.health import HealthServicer, status_of
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk.errors import RpcError
 
 SERVING, NOT_SERVING, UNKNOWN = 1, 2, 3
 R = Endpoint("r", "127.0.0.1", 4000)
@@ -21,23 +24,6 @@ TABLE = Snapshot(
         Application("b", (Deployment("D", ("t.T",)), Deployment("Z", ("t.Z",), max_waiting=1))),
     ),
 )
-
-
-class Context:
-    def __init__(self, *metadata: tuple[str, str]) -> None:
-        self.metadata = metadata
-        self.trailing: Any = ()
-        self.code: grpc.StatusCode | None = None
-
-    def invocation_metadata(self) -> Any:
-        return self.metadata
-
-    def set_trailing_metadata(self, metadata: Any) -> None:
-        self.trailing = metadata
-
-    async def abort(self, code: grpc.StatusCode, details: str) -> None:
-        self.code = code
-        raise grpc.aio.AbortError(details)
 
 
 @pytest.mark.parametrize(
@@ -57,43 +43,41 @@ def test_a_service_is_serving_if_it_has_a_replica(service: str, application: str
     assert status_of(TABLE, service, application) == status
 
 
-def health(table: list[Snapshot]) -> HealthServicer:
-    return HealthServicer(lambda: table[-1], frozenset({"built.In"}))
+def health(table: list[Snapshot], streams: int = 10) -> HealthServicer:
+    return HealthServicer(lambda: table[-1], frozenset({"built.In"}), OpenStreams(streams))
 
 
-async def check(health: HealthServicer, service: str, *metadata: tuple[str, str]) -> tuple[int | None, Context]:
-    context = Context(*metadata)
+def of_application(name: str | None = None) -> Any:
+    """The context of a call with this `application` metadata."""
+    return SimpleNamespace(application=lambda: name)
 
-    async def call() -> int | None:
-        try:
-            answer = await health._check(pb.HealthCheckRequest(service=service), context)  # type: ignore[arg-type]
-        except grpc.aio.AbortError:
-            return None
-        return int(answer.status)
 
-    return await call(), context
+async def check(health: HealthServicer, service: str) -> int:
+    answer = await health.check(pb.HealthCheckRequest(service=service), of_application())
+    return int(answer.status)
 
 
 async def test_check() -> None:
     it = health([TABLE])
-    assert (await check(it, ""))[0] == SERVING, "the proxy answers whatever the state of applications"
-    assert (await check(it, "built.In"))[0] == SERVING
-    assert (await check(it, "t.U"))[0] == NOT_SERVING
-    status, context = await check(it, "t.X", ("request_id", "7"))
-    assert (status, context.code, context.trailing) == (None, grpc.StatusCode.NOT_FOUND, (("request_id", "7"),))
+    assert await check(it, "") == SERVING, "the proxy answers whatever the state of applications"
+    assert await check(it, "built.In") == SERVING
+    assert await check(it, "t.U") == NOT_SERVING
+    with pytest.raises(RpcError, match=r"No application serves 't\.X'") as raised:
+        await check(it, "t.X")
+    assert raised.value.code is grpc.StatusCode.NOT_FOUND
     it.is_draining = True
-    assert [(await check(it, service))[0] for service in ("", "built.In", "t.T", "t.X")] == [NOT_SERVING] * 4
+    assert [await check(it, service) for service in ("", "built.In", "t.T", "t.X")] == [NOT_SERVING] * 4
 
 
 async def test_list() -> None:
-    async def statuses(it: HealthServicer, *metadata: tuple[str, str]) -> dict[str, int]:
-        answer = await it._list(pb.HealthListRequest(), Context(*metadata))  # type: ignore[arg-type]
+    async def statuses(it: HealthServicer, application: str | None = None) -> dict[str, int]:
+        answer = await it.list_statuses(pb.HealthListRequest(), of_application(application))
         return {service: each.status for service, each in answer.statuses.items()}
 
     it = health([TABLE])
     everywhere = await statuses(it)
     assert everywhere == {"": SERVING, "built.In": SERVING, "t.T": SERVING, "t.U": NOT_SERVING, "t.Z": SERVING}
-    assert await statuses(it, ("application", "b")) == {
+    assert await statuses(it, "b") == {
         "": SERVING,
         "built.In": SERVING,
         "t.T": NOT_SERVING,
@@ -112,7 +96,7 @@ async def test_watch_sends_every_change_once() -> None:
         sent = asyncio.Event()
 
         async def watch() -> None:
-            async for answer in it._watch(pb.HealthCheckRequest(service="t.T"), Context()):  # type: ignore[arg-type]
+            async for answer in it.watch(pb.HealthCheckRequest(service="t.T"), of_application()):
                 seen.append(answer.status)
                 sent.set()
 
@@ -131,3 +115,16 @@ async def test_watch_sends_every_change_once() -> None:
         return seen
 
     assert await scenario() == [UNKNOWN, SERVING, NOT_SERVING]
+
+
+async def test_streams_above_the_limit_are_refused_until_one_ends() -> None:
+    it = health([TABLE], streams=1)
+    request = pb.HealthCheckRequest(service="t.T")
+    first = it.watch(request, of_application())
+    assert (await anext(first)).status == SERVING
+    with pytest.raises(RpcError, match="1 streams of health checks and server reflection are open") as raised:
+        await anext(it.watch(request, of_application()))
+    assert raised.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await check(it, "t.T") == SERVING
+    await first.aclose()  # type: ignore[attr-defined]  # it is a generator
+    assert (await anext(it.watch(request, of_application()))).status == SERVING

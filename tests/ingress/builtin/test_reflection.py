@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -10,22 +11,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from user_defined_protos_pb2 import DESCRIPTOR
 
+from sdk._ingress.builtin.bindings import OpenStreams
 from sdk._ingress.builtin.reflection import ReflectionServicer, serialize_descriptors
 from sdk._ingress.builtin.services import SERVICES
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-
-
-class Context:
-    def __init__(self, application: str) -> None:
-        self._application = application
-
-    def invocation_metadata(self) -> Any:
-        return (("application", self._application),) if self._application else ()
-
-    def set_trailing_metadata(self, metadata: Any) -> None:
-        pass
 
 
 class Rig:
@@ -39,9 +30,10 @@ class Rig:
                 for name, service, digest, _ in applications
             ),
         )
-        handlers = ReflectionServicer(lambda: self.snapshot, self._fetch, SERVICES).handlers()
+        servicer = ReflectionServicer(lambda: self.snapshot, self._fetch, SERVICES, OpenStreams(1))
+        handlers = {binding.method.path: binding.handler for binding in servicer.bindings()}
         assert set(handlers) == {V1ALPHA, V1ALPHA.replace("v1alpha", "v1")}
-        self._method = handlers[V1ALPHA].stream_stream
+        self._method = handlers[V1ALPHA]
 
     async def _fetch(self, digest: str) -> bytes | None:
         self.fetched.append(digest)
@@ -51,8 +43,10 @@ class Rig:
         async def requests() -> AsyncIterator[Any]:
             yield pb.ServerReflectionRequest(**request)
 
+        context = SimpleNamespace(application=lambda: application or None)
+
         async def call() -> Any:
-            return [answer async for answer in self._method(requests(), Context(application))]
+            return [answer async for answer in self._method(requests(), context)]
 
         (answer,) = await call()
         return answer

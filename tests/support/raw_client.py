@@ -150,11 +150,14 @@ class RawClient:
         *,
         method: str = "POST",
         content_type: str | None = "application/grpc",
+        te: str | None = "trailers",
         end: bool = False,
     ) -> Stream:
         """Begin a call: send its headers."""
         block = [(b":method", method.encode()), (b":scheme", b"http"), (b":path", path.encode())]
-        block += [(b":authority", self._authority), (b"te", b"trailers")]
+        block.append((b":authority", self._authority))
+        if te is not None:
+            block.append((b"te", te.encode()))
         if content_type is not None:
             block.append((b"content-type", content_type.encode()))
         block += [(key.encode(), value.encode()) for key, value in headers]
