@@ -28,6 +28,7 @@ _FILES = {
     "init.py": "{package}/__init__.py",
     "service.py": "{package}/service.py",
     "client.py": "{package}/client.py",
+    "conftest.py": "tests/conftest.py",
     "test_service.py": "tests/test_service.py",
     "serve.yaml": "serve.yaml",
     "ci.yml": ".github/workflows/ci.yml",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from sdk._serve.internals import drop_stale_serve_client, find_serve_controller,
 from sdk._serve.ray_connection import connect, find_cluster, ray_errors, start_local
 from sdk._serve.readiness import wait_until_routed
 from sdk._serve.status import combine
-from sdk._serve.update_check import check_classes, check_update
+from sdk._serve.update_check import check_classes, check_update, warn_of_missing_services
 from sdk._serving_status import Status
 from sdk.errors import ClusterError, IngressError
 from sdk.options import GrpcOptions
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from sdk._serving import Serving
 
     _checked: Serving = _serve.api
+
+logger = logging.getLogger("sdk.serve")
 
 _START_TIMEOUT_S = 30.0
 _DELETE_TIMEOUT_S = 5.0
@@ -97,6 +100,7 @@ def run(
     """Implement :func:`sdk.run`."""
     application = require_application(target, "The target of sdk.run")
     check_classes(application)
+    warn_of_missing_services(name, application)
     start(options)
     _check_update(name, application, allow_breaking)
     give_import_path(application)
@@ -110,7 +114,22 @@ def run(
     if unannounced and controller is not None:
         _call(controller.announce, name, unannounced, _ANNOUNCE_TIMEOUT_S)
     wait_until_ready(name)
+    if controller is not None:
+        _warn_of_unserved(_call(controller.status))
     return handle
+
+
+def _warn_of_unserved(ingress: IngressStatus) -> None:
+    """Warn of names in ``grpc_servicer_functions`` that no application serves: perhaps one is misspelled."""
+    served = {
+        service
+        for application in ingress.snapshot.applications
+        for deployment in application.deployments
+        for service in deployment.services
+    }
+    unserved = [name for name in ingress.options.grpc_servicer_functions or () if name not in served]
+    if unserved:
+        logger.warning("grpc_servicer_functions allows %s, which no application serves", ", ".join(unserved))
 
 
 def wait_until_ready(name: str) -> None:

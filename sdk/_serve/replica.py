@@ -93,7 +93,7 @@ class ReplicaHost:
         self._logged_differences = ""
         self._logs = logs
         self._server = WireServer(
-            [binding for shim in definition.shims for binding in shim.bindings(implementation)],
+            definition.bindings(implementation),
             self._settings(),
             on_start=request_context_setter(self._application),
             on_cancel=cancel_child_requests,

@@ -15,6 +15,7 @@ from codegen.console import count
 if TYPE_CHECKING:
     from sdk._serving_status import DeploymentStatus, ProxyStatus, Status
 
+_WITHOUT_SERVICES = "no gRPC service: only handles and HTTP reach it; a class with @grpc_deployment would serve one"
 _GOOD = ("RUNNING", "HEALTHY", "serving")
 
 
@@ -41,6 +42,8 @@ def as_text(status: Status, *, verbose: bool = False) -> str:
                 + (f", serves {', '.join(deployment.services)}" if deployment.services else ", reached by handles")
             )
             lines += _message(deployment.message, "    ", verbose=verbose)
+        if application.lacks_services:
+            lines.append(f"  {_WITHOUT_SERVICES}")
     lines += [
         f"proxy {proxy.address} on node {proxy.node_id[:8]}: {_proxy_state(proxy)}, "
         f"version {_versions(proxy, status)}, {_envoy(proxy)}"
@@ -87,6 +90,11 @@ def as_tables(status: Status, footer: str = "", *, verbose: bool = False) -> Ren
             str(proxy.envoy_pid or "-"),
         )
     parts: list[RenderableType] = [applications, Text(), proxies]
+    parts += [
+        Text(f"{application.name}: {_WITHOUT_SERVICES}", style="yellow")
+        for application in status.applications
+        if application.lacks_services
+    ]
     for application in status.applications:
         messages = {application.name: application.message}
         messages |= {f"{application.name}/{each.name}": each.message for each in application.deployments}

@@ -28,6 +28,15 @@ UNHEALTHY = {
 }
 
 
+def test_an_application_without_services() -> None:
+    plain = replace(GOOD, applications=(replace(APPLICATION, deployments=(INNER,)),))
+    assert as_text(plain).splitlines()[2] == (
+        "  no gRPC service: only handles and HTTP reach it; a class with @grpc_deployment would serve one"
+    )
+    starting = replace(APPLICATION, deployments=(INNER,), state="DEPLOYING")
+    assert "no gRPC service" not in as_text(replace(GOOD, applications=(starting,)))
+
+
 def test_text() -> None:
     assert as_text(GOOD).splitlines() == [
         "application shop: RUNNING",
