@@ -1,4 +1,4 @@
-"""Protocol between a replica and Envoy, in addition to gRPC over HTTP/1.1: health check and shutdown status."""
+"""Protocol between a replica and Envoy or a caller, in addition to gRPC over HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -9,3 +9,10 @@ HEALTH_CHECK_PATH = "/sdk.replica/alive"
 HEALTH_CHECK_RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 #: Details of the UNAVAILABLE status of calls that a leaving replica ends when its grace period is over.
 SHUTTING_DOWN = "the replica is shutting down"
+#: Path of the request by which a caller in another replica, unlike Envoy, asks for :data:`GOING_AWAY`. No answer.
+CALLER_PATH = "/sdk.replica/caller"
+#: First bytes of a caller's connection.
+CALLER_PREFACE = f"GET {CALLER_PATH} HTTP/1.1\r\nhost: replica\r\n\r\n".encode()
+#: Last bytes of a leaving replica on a caller's connection between two calls. A request that crosses them was not
+#: processed, so the caller sends it to another replica.
+GOING_AWAY = b"HTTP/1.1 503 Going Away\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"

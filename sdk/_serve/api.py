@@ -293,6 +293,20 @@ def handle(application: serve.Application) -> DeploymentHandle[Any]:
     return typed
 
 
+def application_handle(name: str) -> DeploymentHandle[Any]:
+    """Return Ray Serve's handle to the ingress deployment of an application.
+
+    Args:
+        name: The application's name.
+
+    Raises:
+        ClusterError: Ray Serve does not run, or has no such application.
+    """
+    _connect(starts_ray=False)
+    with _serve_errors():
+        return serve.get_app_handle(name)
+
+
 def _connect(*, starts_ray: bool = True) -> None:
     if ray.is_initialized():
         drop_stale_serve_client()

@@ -81,10 +81,8 @@ def bind_class(cls: Any, replaced: Mapping[str, Any], args: tuple[Any, ...], kwa
     if CODE_VERSION in os.environ and "max_surge_percent" in inspect.signature(serve.deployment).parameters:
         # The code may be half written: the running replicas stay until the new ones have started.
         options.setdefault("max_surge_percent", 100)
-    if options.get("expose", True):
-        deployment = _deploy(cls.__name__, replica_class(cls), with_grpc_policy(options))
-    else:  # a plain Ray Serve deployment, which only handles reach
-        deployment = _deploy(cls.__name__, cls, options)
+    replica = replica_class(cls, is_exposed=options.get("expose", True))
+    deployment = _deploy(cls.__name__, replica, with_grpc_policy(options))
     application = deployment.bind(*given.args[1:], **given.kwargs)
     _check_services(cls.__name__, application)
     return remember_class(application, cls)

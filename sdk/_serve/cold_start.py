@@ -18,6 +18,7 @@ from ray.serve.exceptions import RayServeException
 
 from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.autoscaling import max_waiting
+from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.failures import raised_in
 from sdk._serve.internals import built_deployments
 from sdk._xds.snapshot import Deployment
@@ -56,7 +57,12 @@ def deployments_without_replicas(application: serve.Application, name: str) -> l
         services = tuple(service.full_name for service in definition.services)
         digest, descriptors = serialize_descriptors(service.file for service in definition.services)
         announced = Deployment(
-            deployment, services, descriptors=digest, idempotent=definition.idempotent_paths, max_waiting=limit
+            deployment,
+            services,
+            descriptors=digest,
+            idempotent=definition.idempotent_paths,
+            max_waiting=limit,
+            is_exposed=hasattr(cls, SERVED_SERVICES),
         )
         found.append((announced, descriptors))
     return found

@@ -24,7 +24,8 @@ R = TypeVar("R")
 
 #: Head of a response with messages, up to the empty line. An error alone has ``content-length: 0`` instead.
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n"
-_KEEP_ALIVE_HEAD = HEAD + b"\r\n"
+#: The same, whole, on a connection that stays open.
+KEEP_ALIVE_HEAD = HEAD + b"\r\n"
 _CLOSE_HEAD = HEAD + b"connection: close\r\n\r\n"
 
 
@@ -114,7 +115,7 @@ class Host:
         self.on_cancel = on_cancel
         self.translate_error = translate_error
         self.application = application
-        self.head = _KEEP_ALIVE_HEAD
+        self.head = KEEP_ALIVE_HEAD
         self.crash_trailers: CrashTrailers | None = None
         self.ongoing = 0
         self.queue: OrderedDict[QueuedCall, None] = OrderedDict()

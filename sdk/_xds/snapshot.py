@@ -41,6 +41,7 @@ class Deployment:
         max_waiting: Maximum number of calls that wait at each proxy while it has no replica. Zero if the deployment
             never scales to zero; such calls end UNAVAILABLE.
         hidden: Full names of the services that it serves, but that the options of the ingress hide from clients.
+        is_exposed: False if only other deployments call it.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Deployment:
     idempotent: tuple[str, ...] = ()
     max_waiting: int = 0
     hidden: tuple[str, ...] = ()
+    is_exposed: bool = True
 
     @property
     def holds_calls(self) -> bool:
@@ -76,6 +78,7 @@ class Snapshot:
         listed_services_only: Route only the services that the deployments list. A replica may serve others, which the
             options of the ingress hide from clients.
         request_timeout_s: Seconds that a call may wait for the first replica; None for no limit.
+        inner: Deployments that only other deployments call, by application. Envoy does not see them.
     """
 
     version: int
@@ -83,6 +86,7 @@ class Snapshot:
     route_by_service: bool = False
     listed_services_only: bool = False
     request_timeout_s: float | None = None
+    inner: tuple[Application, ...] = ()
 
     def for_node(self, node_id: str) -> Snapshot:
         """Return the snapshot for the proxy of a node, which reaches only replicas on the same node locally."""

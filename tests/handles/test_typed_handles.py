@@ -21,13 +21,13 @@ from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeHandle
 from ray import serve
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError, RequestCancelledError
+from sdk.handles._call import InnerCall
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
 from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHandle
 
 from sdk.context import current_context, enter_call
 from sdk.errors import RpcError
 from sdk.handles._base import _await_until
-from sdk.handles._call import InnerCall
 from tests.support.local_handle import LocalHandle
 
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])

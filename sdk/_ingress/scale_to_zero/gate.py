@@ -104,6 +104,10 @@ class Gate:
             elif (status := self._reject_status(key)) is not None:
                 self._waiting_calls.answer(key, status)
 
+    def notify(self) -> None:
+        """Take that the calls of programs on this node, which wait elsewhere, have changed: report soon."""
+        self._changed.set()
+
     async def report_forever(self) -> None:
         """Report waiting calls to the controller, in a loop without end."""
         while True:

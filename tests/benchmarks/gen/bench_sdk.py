@@ -21,7 +21,13 @@ from sdk.client import (
     SyncUnaryUnary,
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
-from sdk.handles import HandleStream, HandleUnary, ServiceHandle
+from sdk.handles import (
+    HandleStream,
+    HandleStreamStream,
+    HandleStreamUnary,
+    HandleUnary,
+    ServiceHandle,
+)
 from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
 
 import bench_pb2
@@ -310,6 +316,14 @@ class BenchHandle(ServiceHandle):
 
     Download = HandleStream[bench_pb2.Ask, bench_pb2.Payload](BENCH["Download"])
     """Answers with as many payloads as are asked for, each of the size asked for."""
+
+    Upload = HandleStreamUnary[bench_pb2.Payload, bench_pb2.Ask](BENCH["Upload"])
+    """Answers with the number of messages it took."""
+
+    PingPong = HandleStreamStream[bench_pb2.Payload, bench_pb2.Payload](
+        BENCH["PingPong"]
+    )
+    """Answers each message with itself."""
 
 
 if TYPE_CHECKING:
