@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 # Longest response message: the most that its prefix can say.
 _MAX_LENGTH = (1 << 32) - 1
-# Bytes of response messages that wait for the caller: above the first the connection is no longer read, below the second
-# it is read again. Each message counts for more than its length.
+# Bytes of response messages that wait for the caller: above the first the connection is no longer read, below the
+# second it is read again. Each message counts for more than its length.
 HIGH_WATER, LOW_WATER, _MESSAGE_COST = 1 << 20, 1 << 19, 64
 # Most times that a call is sent to another replica because one refused it.
 _MAX_REFUSALS = 16

@@ -1,8 +1,8 @@
 """One connection to the wire server of a replica: sends a request, parses the response. One call at a time.
 
-On the path of every call through a handle, and written for speed: the response of nearly every unary call is one read in
-the exact form that our wire server writes (``Call.send_only``), which is taken apart without a parser. Everything else
-goes through httptools.
+On the path of every call through a handle, and written for speed: the response of nearly every unary call is one read
+in the exact form that our wire server writes (``Call.send_only``), which is taken apart without a parser. Everything
+else goes through httptools.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import httptools
 
-from sdk._replica_protocol import CALLER_PREFACE, GOING_AWAY
+from sdk._replica_protocol import CALLER_PREFACE, GOING_AWAY, HEALTH_CHECK_RESPONSE
 from sdk._wire.frames import PREFIX_LENGTH, pack_prefix, unpack_prefix
 from sdk._wire.host import KEEP_ALIVE_HEAD
 
@@ -74,17 +74,20 @@ class ReplicaConnection(asyncio.Protocol):
 
     Attributes:
         call: The call that it carries; None while it is idle.
+        accepted: Done once the replica has accepted the connection, or has not.
         idle_since: Time at which its last call ended, by the loop's clock.
         writable: False while the replica does not read what was sent.
     """
 
     __slots__ = (
-        "_fields", "_head", "_is_fresh", "_is_paused", "_owner", "_parser", "_transport", "call", "idle_since", "writable",
+        "_fields", "_head", "_is_fresh", "_is_paused", "_owner", "_parser", "_transport", "accepted", "call",
+        "idle_since", "writable",
     )  # fmt: skip
 
     def __init__(self, owner: ConnectionOwner) -> None:
         self._owner = owner
         self.call: CarriedCall | None = None
+        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.idle_since = 0.0
         self.writable = True
         self._parser: Any = None  # made when a response is not in the usual form
@@ -145,7 +148,13 @@ class ReplicaConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         call = self.call
-        if call is not None and self._is_fresh and call.messages is None and data.startswith(KEEP_ALIVE_HEAD):
+        if (
+            call is not None
+            and self._is_fresh
+            and call.messages is None
+            and call.request_complete
+            and data.startswith(KEEP_ALIVE_HEAD)
+        ):
             end = data.find(b"\r\n", _HEAD_LENGTH, _HEAD_LENGTH + 9)
             if end > 0:
                 begin = end + 2
@@ -169,6 +178,9 @@ class ReplicaConnection(asyncio.Protocol):
             if call is not None:
                 call.refused()
             return
+        if self.call is None and data == HEALTH_CHECK_RESPONSE and not self.accepted.done():
+            self.accepted.set_result(None)
+            return
         if self.call is None:
             self.close()  # bytes that nobody asked for
             return
@@ -190,6 +202,8 @@ class ReplicaConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._parser = None  # it refers to this object
         self._owner.forget(self)
+        if not self.accepted.done():
+            self.accepted.set_exception(ConnectionResetError("the replica leaves"))
         call, self.call = self.call, None
         if call is not None:
             # The kernel refused the write: the replica was gone, and can't have the whole request.

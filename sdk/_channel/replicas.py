@@ -94,29 +94,38 @@ class Subchannel:
         Raises:
             OSError: The replica can't be reached.
         """
-        loop = asyncio.get_running_loop()
-        self.loop = loop
-        address = self.address
-        connection = ReplicaConnection(self)
+        self.loop = asyncio.get_running_loop()
         while True:
+            connection = ReplicaConnection(self)
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                    if self.is_local and address.socket:
-                        await loop.create_unix_connection(lambda: connection, sock=connect_locally(address.socket))
-                    else:
-                        host = "127.0.0.1" if self.is_local else address.host
-                        transport, _ = await loop.create_connection(lambda: connection, host, address.port)
-                        raw = transport.get_extra_info("socket")
-                        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                    await self._open(connection)
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
                 await asyncio.sleep(_FULL_RETRY_S)
             else:
-                self._connections.add(connection)
                 return connection
+
+    async def _open(self, connection: ReplicaConnection) -> None:
+        """Connect, and wait until the replica has accepted the connection: its kernel may only have queued it."""
+        address = self.address
+        if self.is_local and address.socket:
+            unix = connect_locally(address.socket)
+            await self.loop.create_unix_connection(lambda: connection, sock=unix)
+        else:
+            host = "127.0.0.1" if self.is_local else address.host
+            transport, _ = await self.loop.create_connection(lambda: connection, host, address.port)
+            tcp = transport.get_extra_info("socket")
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._connections.add(connection)
+        try:
+            await connection.accepted
+        except BaseException:
+            connection.close()
+            raise
 
     def release(self, connection: ReplicaConnection) -> None:
         """Take a connection back whose call has ended."""

@@ -104,9 +104,9 @@ class Target:
                 return None
             else:
                 raise RpcError(grpc.StatusCode.UNAVAILABLE, f"{self._name} was deleted")
+            await self._wait_for_replica()
             if self._failure:
                 raise RpcError(grpc.StatusCode.UNAVAILABLE, f"{self._name} can't start: {self._failure}")
-            await self._wait_for_replica()
 
     async def _wait_for_replica(self) -> None:
         if 0 < self._max_waiting <= self.waiting:

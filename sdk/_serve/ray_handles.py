@@ -58,6 +58,7 @@ class _RayConnection(ReplicaConnection):
         super().__init__(_NoOwner())
         self._handle = handle.options(method_name=METHOD, stream=True)
         self._model_id = model_id
+        self.accepted.set_result(None)
         self._reading: asyncio.Task[None] | None = None
         self._transport = self
 

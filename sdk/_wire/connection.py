@@ -136,6 +136,10 @@ class Connection(asyncio.Protocol):
         """Answer Envoy's health check, or note the preface of a caller. Not counted as a call."""
         if self._path == CALLER_PATH.encode():
             self._is_caller = True
+            if self._host.closing:
+                self.close_when_idle()
+            else:
+                self._transport.write(HEALTH_CHECK_RESPONSE)
             return
         if self._path != HEALTH_CHECK_PATH.encode():
             raise HttpError(*http_errors.NOT_POST)
