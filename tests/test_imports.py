@@ -26,7 +26,14 @@ PUBLIC = {
         "SyncUnaryUnary",
     ),
     "sdk.context": ("ServicerContext", "current_context"),
-    "sdk.deployment": ("BoundAs", "BoundDeployment", "DeploymentOptions", "ServicerBase", "grpc_deployment"),
+    "sdk.deployment": (
+        "AutoscalingConfig",
+        "BoundAs",
+        "BoundDeployment",
+        "DeploymentOptions",
+        "ServicerBase",
+        "grpc_deployment",
+    ),
     "sdk.errors": ("RpcError", "SdkError"),
     "sdk.handles": (
         "HandleCall",

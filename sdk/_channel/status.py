@@ -63,7 +63,7 @@ def _with_details(code: grpc.StatusCode, details: str, pairs: list[Any]) -> RpcE
     others = [pair for pair in pairs if pair[0] != STATUS_DETAILS]
     if not isinstance(data, bytes):
         return RpcError(code, details, others)
-    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped, unused-ignore]  # it has no types, unless generated
+    from sdk._gen.status_pb2 import Status  # not before a call needs it
 
     try:
         return RpcError(code, details, others, errors=Status.FromString(data).details)

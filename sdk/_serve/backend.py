@@ -11,6 +11,7 @@ from sdk._serve.ray_handles import answer_over_ray, ray_connection
 from sdk._serve.replica import has_ingress, node_id
 
 __all__ = [
+    "HAS_RAY",
     "answer_over_ray",
     "application_handle",
     "bind_class",
@@ -20,6 +21,8 @@ __all__ = [
     "node_id",
     "ray_connection",
 ]
+
+HAS_RAY = True
 
 if TYPE_CHECKING:
     from sdk import _serve

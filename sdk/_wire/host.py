@@ -73,6 +73,11 @@ def no_hook(_: Any) -> None:
     """Do nothing with a call."""
 
 
+def raise_again(_: Any, error: BaseException) -> None:
+    """Raise the exception that ended a handler, which ends the loop."""
+    raise error
+
+
 def same_error(error: BaseException) -> BaseException:
     """Return the exception unchanged."""
     return error
@@ -85,6 +90,8 @@ class Host:
         settings: Limits; :meth:`reconfigure` replaces them.
         on_start: Called with each call in the context of its handler, before the handler runs.
         on_cancel: Called on the loop with each call that is cancelled.
+        on_exit: Called with a call whose handler raised ``SystemExit`` or ``KeyboardInterrupt``, after its answer, and
+            with the exception: asyncio would end the loop, and leave the process and its other calls as they are.
         translate_error: Returns the exception to answer with for one that a handler raised.
         application: The application's name, for messages.
 
@@ -107,12 +114,14 @@ class Host:
         # Any: a Call, whose module imports this one.
         on_start: Callable[[Any], None] = no_hook,
         on_cancel: Callable[[Any], None] = no_hook,
+        on_exit: Callable[[Any, BaseException], None] = raise_again,
         translate_error: Callable[[BaseException], BaseException] = same_error,
         application: str = "",
     ) -> None:
         self.settings = settings
         self.on_start = on_start
         self.on_cancel = on_cancel
+        self.on_exit = on_exit
         self.translate_error = translate_error
         self.application = application
         self.head = KEEP_ALIVE_HEAD
