@@ -32,7 +32,8 @@ FOLDER = sys.argv[1]
 
 def deploy(replicas: int) -> None:
     """Deploy the service; returns when Envoy routes to it."""
-    downstream = Bench.options(name="Downstream", expose=False).bind()
+    last = Bench.options(name="Last", expose=False).bind()
+    downstream = Bench.options(name="Downstream", expose=False).bind(last)
     sdk.run(Bench.options(num_replicas=replicas).bind(downstream), name="bench", options=OPTIONS)
 
 
@@ -70,7 +71,7 @@ OPTIONS = sdk.GrpcOptions(port=free_port())
 
 def say() -> None:
     """Report the server as it is now."""
-    report(OPTIONS.port, {"replica": r"^ray::ServeReplica:bench:Bench", "Envoy": r"^\S*envoy .*--config-path"})
+    report(OPTIONS.port, {"replica": r"^ray::ServeReplica:bench:", "Envoy": r"^\S*envoy .*--config-path"})
 
 
 def main() -> None:
