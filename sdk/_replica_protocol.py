@@ -10,7 +10,7 @@ HEALTH_CHECK_RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 #: Details of the UNAVAILABLE status of calls that a leaving replica ends when its grace period is over.
 SHUTTING_DOWN = "the replica is shutting down"
 #: Path of the first request of a caller in another replica, which, unlike Envoy, understands :data:`GOING_AWAY`. The
-#: answer, that of a health check, tells the caller that the replica has accepted the connection.
+#: answer, that of a health check, means that the replica has accepted the connection.
 CALLER_PATH = "/sdk.replica/caller"
 #: First bytes of a caller's connection.
 CALLER_PREFACE = f"GET {CALLER_PATH} HTTP/1.1\r\nhost: replica\r\n\r\n".encode()

@@ -190,7 +190,7 @@ def grpc_deployment(
             the class, sync methods included, in every replica. A callable without parameters, such as a class, is
             called once in each replica and returns the interceptor; use one if the interceptor can't be pickled with a
             class of ``__main__``. Sync handlers receive the SDK's context, not one that an interceptor wrapped. Calls
-            through Ray Serve's own gRPC proxy and through handles are not intercepted.
+            through Ray Serve's own gRPC proxy are not intercepted.
         **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …), and ``expose``: with
             False, clients can't call the services; only other deployments can, through handles.
 

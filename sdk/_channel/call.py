@@ -262,7 +262,7 @@ class OutgoingCall:
                 self._sent = None
 
     def wake_writer(self) -> None:
-        """Go on sending: there is room again."""
+        """Continue to send: there is room again."""
         waiter = self._write_waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -391,7 +391,7 @@ class OutgoingCall:
         self._finish()
 
     def _retry_lost(self) -> bool:
-        """Send an idempotent call again, once, if nothing of its response has arrived."""
+        """Send an idempotent call again, once, if no part of its response has arrived."""
         if not self._is_idempotent or self._requests is not None or self.messages or self._response is not None:
             return False
         self._is_idempotent = False

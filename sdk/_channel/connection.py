@@ -50,7 +50,7 @@ class CarriedCall(Protocol):
         """Take that the response is not one of a wire server."""
 
     def wake_writer(self) -> None:
-        """Go on sending: there is room again."""
+        """Continue to send: there is room again."""
 
     def fail(self, error: Exception) -> None:
         """End with an error."""

@@ -27,7 +27,7 @@ logger = logging.getLogger("sdk.handles")
 
 # Seconds that the first call waits for the proxy to say where the replicas are.
 _RESOLVE_S = 3.0
-# Seconds until the next try to reach the proxy: while it restarts, and where there is none.
+# Seconds until the next try to reach the proxy: while it restarts, and without an ingress.
 _RETRY_S, _NO_INGRESS_RETRY_S = 0.1, 2.0
 
 
@@ -157,7 +157,7 @@ class Target:
 
 
 class Targets:
-    """The deployments that code on one event loop calls, and the connection to the node's proxy that tells of them.
+    """The deployments that code on one event loop calls, and the connection to the node's proxy, which sends their states.
 
     Args:
         loop: The event loop.

@@ -1,4 +1,4 @@
-"""The feed that tells the programs on this node where the replicas of the deployments are that they call.
+"""The feed that sends the programs on this node the replicas of the deployments that they call.
 
 Over a unix socket, in the form of ``sdk/_channel/feed.py``. Each program names the deployments that it calls, and gets
 their state at once and after every change.
@@ -72,7 +72,7 @@ class EndpointFeed:
         return total
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Tell the programs about the changes in a routing table."""
+        """Send the programs the changes in a routing table."""
         before, self._deployments = self._deployments, _by_key(snapshot)
         for writer, interests in list(self._interests.items()):
             for key in interests:
@@ -80,7 +80,7 @@ class EndpointFeed:
                     self._tell(writer, key)
 
     def fail(self, key: DeploymentKey, reason: str) -> None:
-        """Tell the programs whose calls wait for a deployment why it can't start."""
+        """Send the programs whose calls wait for a deployment the reason why it can't start."""
         for writer, interests in list(self._interests.items()):
             if interests.get(key):
                 self._tell(writer, key, reason)

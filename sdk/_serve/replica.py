@@ -174,7 +174,7 @@ class ReplicaHost:
         return wire_settings(deployment_config(), self._options)
 
     async def _register(self) -> None:
-        # The reason why there is none lasts as long as Ray Serve runs. Calls between deployments alone need none.
+        # The reason why it is missing lasts as long as Ray Serve runs. Calls between deployments alone start none.
         if self._ingress_unavailable or not self._is_exposed:
             self._controller = await asyncio.to_thread(find_controller)
         else:

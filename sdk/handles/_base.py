@@ -2,7 +2,7 @@
 
 A generated handle is a class with one attribute for each RPC. It names its deployment by Ray Serve's
 ``DeploymentHandle`` (https://docs.ray.io/en/latest/serve/model_composition.html); its calls go straight to a replica
-(``sdk/_channel``). Nothing of that is imported before a call needs it.
+(``sdk/_channel``). That is not imported before a call needs it.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Deployment:
         self.publish()
 
     def publish(self) -> None:
-        """Tell the callers of this loop."""
+        """Send the callers of this loop the replicas."""
         addresses = tuple(server.address for server in self.replicas)  # type: ignore[attr-defined]
         self.state = self.state._replace(addresses=addresses)
         known = targets._by_loop.get(asyncio.get_running_loop())
