@@ -157,7 +157,7 @@ class Target:
 
 
 class Targets:
-    """The deployments that code on one event loop calls, and the connection to the node's proxy, which sends their states.
+    """The deployments that code on one event loop calls, and the connection to the proxy that sends their states.
 
     Args:
         loop: The event loop.

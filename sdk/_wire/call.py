@@ -247,6 +247,8 @@ class Call:
             self.host.on_start(self)
             await route.answer(self, route)
         except asyncio.CancelledError:
+            if self._cancel_reason is None:
+                self.host.on_cancel(self)
             code, details = self._cancel_reason or (CANCELLED, "the handler was cancelled")
             self.finish_with(code, details)
         except FrameError as error:
@@ -343,6 +345,7 @@ class Call:
         self._finish()
 
     def _finish_raised(self, error: BaseException) -> None:
+        self.host.on_cancel(self)  # another call that the handler awaited at the same time may still run
         try:
             self._finish_with_error(error)
         except Exception as failure:  # its text can't be had, for example: the client gets a status all the same
