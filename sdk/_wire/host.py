@@ -89,7 +89,7 @@ class Host:
     Args:
         settings: Limits; :meth:`reconfigure` replaces them.
         on_start: Called with each call in the context of its handler, before the handler runs.
-        on_cancel: Called on the loop with each call that is cancelled, or whose handler raised: what it awaits must end.
+        on_cancel: Called on the loop with each call that is cancelled, or whose handler raised.
         on_exit: Called with a call whose handler raised ``SystemExit`` or ``KeyboardInterrupt``, after its answer, and
             with the exception: asyncio would end the loop, and leave the process and its other calls as they are.
         translate_error: Returns the exception to answer with for one that a handler raised.
