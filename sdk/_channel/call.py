@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,7 @@ class OutgoingCall:
     """
 
     __slots__ = (
-        "_body", "_callbacks", "_connection", "_context", "_deadline", "_encoding", "_error", "_family", "_has_timer",
+        "_body", "_connection", "_context", "_deadline", "_encoding", "_error", "_family", "_has_timer",
         "_is_idempotent", "_lines", "_model_id", "_queued_bytes", "_reader", "_refusals", "_replica", "_requests",
         "_response", "_sender", "_sent", "_target", "_task", "_timeout", "_timer", "_waiter", "_write_waiter",
         "is_done", "loop", "messages", "request_complete",
@@ -108,7 +108,6 @@ class OutgoingCall:
         self._deadline: float | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
-        self._callbacks: list[Callable[[], object]] | None = None
         self._refusals = 0
         self._sent: list[bytes] | None = []  # None: too much to send again
         self.request_complete = body is not None
@@ -189,15 +188,6 @@ class OutgoingCall:
                 self.fail(failed)
                 raise failed from None
         return message
-
-    def on_done(self, callback: Callable[[], object]) -> None:
-        """Call back on the loop when the call has ended."""
-        if self.is_done:
-            callback()
-        elif self._callbacks is None:
-            self._callbacks = [callback]
-        else:
-            self._callbacks.append(callback)
 
     async def _wait(self) -> None:
         self._waiter = waiter = self.loop.create_future()
@@ -437,9 +427,6 @@ class OutgoingCall:
         if self._sender is not None and self._sender is not asyncio.current_task():
             self._sender.cancel()
         self._wake()
-        if self._callbacks is not None:
-            for callback in self._callbacks:
-                callback()
 
     def _wake(self) -> None:
         waiter = self._waiter

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,29 @@ def test_a_handle_to_an_application_and_one_in_a_ray_task() -> None:
 def test_clients_do_not_reach_a_deployment_that_is_not_exposed(channel: grpc.Channel) -> None:
     error = error_of(AsyncProbeStub(channel).Unary, Ask(), metadata=OUTER)
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_no_call_fails_while_the_called_deployment_is_redeployed(
+    stub: UserDefinedServiceStub, deploy: Any, notes: Path
+) -> None:
+    is_over = threading.Event()
+    seen: list[str] = []
+
+    def call_all_the_time() -> None:
+        while not is_over.is_set():
+            seen.append(stub.__call__(Message(name="version"), metadata=OUTER, timeout=60).greeting)
+            assert len(list(stub.Streaming(Message(num=20), metadata=OUTER, timeout=60))) == 20
+
+    with ThreadPoolExecutor(4) as threads:
+        callers = [threads.submit(call_all_the_time) for _ in range(4)]
+        try:
+            for version in (1, 2):
+                deploy(typed_handle_apps.composed(str(notes), version), "typed")
+        finally:
+            is_over.set()
+        for caller in callers:
+            caller.result()
+    assert {"0", "1"} <= set(seen)
 
 
 def test_calls_in_flight_of_a_dead_replica_are_unavailable_and_later_ones_wait_for_the_next(

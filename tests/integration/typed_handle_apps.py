@@ -35,8 +35,9 @@ class Streams(AsyncProbeBase):
 
 @grpc_deployment(max_ongoing_requests=20, expose=False, **FAST)
 class Inner(Streams):
-    def __init__(self, notes: str) -> None:
+    def __init__(self, notes: str, version: int = 0) -> None:
         self.notes = Path(notes)
+        self.version = version
 
     async def Unary(self, request: Ask, grpc_context: Any) -> Told:
         match request.act:
@@ -69,6 +70,9 @@ class Inner(Streams):
                 await asyncio.sleep(0)
                 loading.cancel()
                 await loading
+            case "version":
+                await asyncio.sleep(0.01)
+                return Told(text=str(self.version))
             case "transport":
                 return Told(text=type(grpc_context._call.transport).__name__)
         return Told(text=request.note)
@@ -144,7 +148,7 @@ class Plain(SyncProbeBase):
         return self.inner.Unary(request).result()
 
 
-def composed(notes: str) -> Any:
-    inner = Inner.bind(notes)
+def composed(notes: str, version: int = 0) -> Any:
+    inner = Inner.bind(notes, version)
     plain = serve.deployment(Plain, **FAST).bind(AsyncProbeHandle(inner))
     return Outer.bind(inner, SyncProbeHandle(plain))
