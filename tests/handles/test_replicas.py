@@ -278,3 +278,19 @@ async def test_more_calls_than_may_wait_for_the_first_replica_are_refused() -> N
             await calls[2]
         await served.add(Named())
         await asyncio.gather(*calls[:2])
+
+
+async def test_a_replica_of_another_node_is_called_over_tcp() -> None:
+    async with deployment(Named("far")) as served:
+        (server,) = served.replicas
+        port = await server.listen("127.0.0.1")
+        server.address = Address("r", "127.0.0.1", port, "another node", "its socket")  # type: ignore[attr-defined]
+        served.publish()
+        handle = AsyncProbeHandle(served.handle)
+        assert (await handle.Unary(Ask())).text == "far"
+        assert (await handle.Up(Ask() for _ in range(100))).number == 100
+        assert len([None async for _ in handle.Down(Ask(number=100))]) == 100
+        call = asyncio.ensure_future(handle.Unary(Ask(act="wait")))
+        await until(lambda: server.count_calls() == 1)
+        call.cancel()
+        await until(lambda: server.count_calls() == 0)
