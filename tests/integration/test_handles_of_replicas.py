@@ -196,16 +196,16 @@ def test_clients_do_not_reach_a_deployment_that_is_not_exposed(channel: grpc.Cha
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_no_call_fails_while_the_called_deployment_is_redeployed(
-    stub: UserDefinedServiceStub, deploy: Any, notes: Path
-) -> None:
+def test_no_call_fails_while_the_called_deployment_is_redeployed(deploy: Any, notes: Path) -> None:
+    handle = AsyncProbeHandle(serve.get_deployment_handle("Inner", "typed"))
     is_over = threading.Event()
     seen: list[str] = []
 
     def call_all_the_time() -> None:
         while not is_over.is_set():
-            seen.append(stub.__call__(Message(name="version"), metadata=OUTER, timeout=60).greeting)
-            assert len(list(stub.Streaming(Message(num=20), metadata=OUTER, timeout=60))) == 20
+            seen.append(handle.Unary(Ask(act="version"), timeout=60).result().text)
+            assert len(list(handle.Down(Ask(number=20), timeout=60))) == 20
+            assert handle.Up([Ask(number=1)] * 20, timeout=60).result().number == 20
 
     with ThreadPoolExecutor(4) as threads:
         callers = [threads.submit(call_all_the_time) for _ in range(4)]
