@@ -74,7 +74,7 @@ class RpcModel:
 
     @property
     def handle_kind(self) -> str:
-        """Name of its class in a handle, ``"HandleStream"``; for RPCs that take one message."""
+        """Name of its class in a handle, ``"HandleStream"``."""
         return module_names.handle_kind(self.kind)
 
     @property

@@ -34,7 +34,7 @@ _RUNTIME: Mapping[str, tuple[str, ...]] = {
         "SyncUnaryUnary",
     ),
     "sdk.deployment": ("BoundAs", "BoundDeployment", "ServicerBase"),
-    "sdk.handles": ("HandleStream", "HandleUnary", "ServiceHandle"),
+    "sdk.handles": ("HandleStream", "HandleStreamStream", "HandleStreamUnary", "HandleUnary", "ServiceHandle"),
     "sdk.service": ("Cardinality", "Method", "MethodBinding", "RequestStream", "Service", "Shim"),
 }
 
@@ -266,19 +266,19 @@ def _needed(proto: FileDescriptorProto, methods: Sequence[MethodDescriptorProto]
         flow = kind(method)
         needed |= {"Any", "Cardinality", "Method", "Async" + flow, "Sync" + flow}
         needed |= {"AsyncIterator", "Iterator"} if method.server_streaming else {"Awaitable"}
-        needed |= {"RequestStream"} if method.client_streaming else {handle_kind(flow)}
+        needed |= {handle_kind(flow)} | ({"RequestStream"} if method.client_streaming else set())
     deprecated = proto.options.deprecated or any(service.options.deprecated for service in proto.service)
     return needed | ({"deprecated"} if deprecated or any(method.options.deprecated for method in methods) else set())
 
 
 def handle_kind(kind: str) -> str:
-    """Return the class of an RPC in a handle, by the RPC's kind; a handle sends one message.
+    """Return the class of an RPC in a handle, by the RPC's kind.
 
     Example:
-        >>> handle_kind("UnaryStream")
-        'HandleStream'
+        >>> handle_kind("UnaryStream"), handle_kind("StreamUnary")
+        ('HandleStream', 'HandleStreamUnary')
     """
-    return kind.replace("Unary", "Handle", 1)
+    return "Handle" + kind.removeprefix("Unary")
 
 
 def kind(method: MethodDescriptorProto) -> str:

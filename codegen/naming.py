@@ -33,6 +33,8 @@ RESERVED = frozenset(
         "channel",
         "close",
         "wait_for_ready",
+        # ServiceHandle
+        "of_application",
         # Ray Serve calls methods of these names on a deployment, with its own arguments
         "check_health",
         "reconfigure",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, cast
 
 from sdk._extras import missing_package
@@ -35,11 +35,20 @@ class Backend(Protocol):
     def current_request_id(self) -> str:
         """Return the request id of Ray Serve's request context, or ``""``."""
 
-    def propagate_model_id(self, model_id: str) -> None:
-        """Set the model id in Ray Serve's request context, if it has none."""
+    def node_id(self) -> str:
+        """Return Ray's id of this node; ``""`` where Ray does not run."""
 
-    def translate(self, error: BaseException) -> BaseException:
-        """Return the exception that decides the status of a call."""
+    def has_ingress(self) -> bool:
+        """Return True if the cluster has an ingress. Blocks on a call to Ray."""
+
+    def application_handle(self, name: str) -> Any:
+        """Return Ray Serve's handle to the ingress deployment of an application."""
+
+    def ray_connection(self, handle: Any, model_id: str) -> Any:
+        """Return the connection for one call that a Ray handle carries."""
+
+    def answer_over_ray(self, implementation: Any, request: bytes) -> AsyncGenerator[bytes, None]:
+        """Answer such a call; yield the bytes of the response."""
 
 
 @functools.cache

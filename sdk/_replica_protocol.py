@@ -1,4 +1,4 @@
-"""Protocol between Envoy and the servers behind it, in addition to gRPC over HTTP/1.1."""
+"""Protocol between a wire server and Envoy or a caller, in addition to gRPC over HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -13,3 +13,11 @@ PRIVATE_PREFIX = "/sdk.replica/"
 PROXY_HEALTH_PATH = "/-/healthz"
 #: Details of the UNAVAILABLE status of calls that a leaving replica ends when its grace period is over.
 SHUTTING_DOWN = "the replica is shutting down"
+#: Path of the first request of a caller in another replica, which, unlike Envoy, understands :data:`GOING_AWAY`. The
+#: answer, that of a health check, means that the replica has accepted the connection.
+CALLER_PATH = "/sdk.replica/caller"
+#: First bytes of a caller's connection.
+CALLER_PREFACE = f"GET {CALLER_PATH} HTTP/1.1\r\nhost: replica\r\n\r\n".encode()
+#: Last bytes of a leaving replica on a caller's connection between two calls. A request that crosses them was not
+#: processed, so the caller sends it to another replica.
+GOING_AWAY = b"HTTP/1.1 503 Going Away\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import grpc
 
     from sdk._contract.interceptors import Interceptor
-    from sdk.handles._call import InnerCall
     from sdk.service import Shim
 
 P = ParamSpec("P")
@@ -140,20 +139,12 @@ class ServicerBase:
         _check_options(cls, options)
         return Configured(cls, options)
 
-    # Typed handles call the methods below (sdk/handles/_base.py). No RPC can have their names, which begin with an
-    # underscore. They import at the first call: a program that only defines classes needs no grpc.
-
-    async def _grpc_unary(self, call: InnerCall) -> bytes:
-        from sdk.handles._answer import answer_unary
-
-        return await answer_unary(self, call)
-
-    async def _grpc_stream(self, call: InnerCall) -> AsyncGenerator[bytes, None]:
-        from sdk.handles._answer import answer_stream
-
-        async with contextlib.aclosing(answer_stream(self, call)) as messages:
-            async for message in messages:
-                yield message
+    # Typed handles call it over Ray's where there is no ingress (sdk/_serve/ray_handles.py). No RPC can have its name,
+    # which begins with an underscore.
+    async def _grpc_over_ray(self, request: bytes) -> AsyncGenerator[bytes, None]:
+        async with contextlib.aclosing(backend().answer_over_ray(self, request)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 @dataclass(frozen=True)
@@ -201,7 +192,7 @@ def grpc_deployment(
             the class, sync methods included, in every replica. A callable without parameters, such as a class, is
             called once in each replica and returns the interceptor; use one if the interceptor can't be pickled with a
             class of ``__main__``. Sync handlers receive the SDK's context, not one that an interceptor wrapped. Calls
-            through Ray Serve's own gRPC proxy and through handles are not intercepted.
+            through Ray Serve's own gRPC proxy are not intercepted.
         partial: Allow RPCs without a method: their calls end with UNIMPLEMENTED, as those of grpc's own servicers do.
             ``sdk check`` lists them. A method that seems to be a misspelled RPC is still an error.
         **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …), and ``expose``: with

@@ -21,7 +21,13 @@ from sdk.client import (
     SyncUnaryUnary,
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
-from sdk.handles import HandleStream, HandleUnary, ServiceHandle
+from sdk.handles import (
+    HandleStream,
+    HandleStreamStream,
+    HandleStreamUnary,
+    HandleUnary,
+    ServiceHandle,
+)
 from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
 
 import greeter_pb2
@@ -205,6 +211,16 @@ class GreeterHandle(ServiceHandle):
         greeter_pb2.HelloRequest, greeter_pb2.HelloReply
     ](GREETER["SayHelloInManyTongues"])
     """Greets one person in several languages."""
+
+    SayHelloToAll = HandleStreamUnary[greeter_pb2.HelloRequest, greeter_pb2.HelloReply](
+        GREETER["SayHelloToAll"]
+    )
+    """Greets everybody in one sentence."""
+
+    SayHelloToEach = HandleStreamStream[
+        greeter_pb2.HelloRequest, greeter_pb2.HelloReply
+    ](GREETER["SayHelloToEach"])
+    """Greets each person as soon as the name is known."""
 
 
 if TYPE_CHECKING:

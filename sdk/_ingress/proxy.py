@@ -16,6 +16,7 @@ import ray
 
 from sdk._ingress.builtin.services import BuiltinServices
 from sdk._ingress.cluster import find_controller, is_draining
+from sdk._ingress.endpoint_feed import EndpointFeed
 from sdk._ingress.envoy.adoption import (
     StoredTables,
     SupervisedEnvoy,
@@ -88,6 +89,7 @@ class Proxy:
         self._fallback_server: WireServer | None = None
         self._gate_server: Any = None
         self._gate = Gate(self._report_waiting_calls)
+        self._feed = EndpointFeed(self._gate.notify)
         self._publisher = IsolatingPublisher(self._push)
         self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
         self._envoy: SupervisedEnvoy | None = None
@@ -110,7 +112,14 @@ class Proxy:
             self._change(problem=str(error))
         # Report errors to the controller instead of raising them: Ray would restart the actor without end.
         self._tasks += [
-            loop.create_task(task) for task in (self._watch_controller(), self._report_changes(), self._watch_drain())
+            loop.create_task(task)
+            for task in (
+                self._watch_controller(),
+                self._report_changes(),
+                self._watch_drain(),
+                self._feed.listen(node_id),
+                self._gate.report_forever(),
+            )
         ]
 
     async def stop(self) -> None:
@@ -122,6 +131,7 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._built_in.drain()
         self._gate.close()
+        self._feed.stop()
         if self._envoy is not None:
             await drain_envoy(self._folder / "admin.sock")
             await self._envoy.stop()
@@ -197,15 +207,17 @@ class Proxy:
     async def _start_gate(self) -> None:
         self._gate_server = gate_server(self._gate.generic_handler(), self._folder)
         await self._gate_server.start()
-        self._tasks.append(asyncio.get_running_loop().create_task(self._gate.report_forever()))
 
     async def _report_waiting_calls(self, counts: Mapping[DeploymentKey, int]) -> Mapping[DeploymentKey, str]:
         controller = await asyncio.to_thread(find_controller)
         if controller is None:
             return {}
-        reasons: Mapping[DeploymentKey, str] = await controller.report_waiting_calls.remote(
-            self._state.proxy_id, counts
-        )
+        total = dict(counts)
+        for key, number in self._feed.waiting.items():
+            total[key] = total.get(key, 0) + number
+        reasons: Mapping[DeploymentKey, str] = await controller.report_waiting_calls.remote(self._state.proxy_id, total)
+        for key, reason in reasons.items():
+            self._feed.fail(key, reason)
         return reasons
 
     async def _watch_envoy(self, config: SupervisorConfig) -> None:
@@ -260,12 +272,15 @@ class Proxy:
                 if self._restored is not None and self._publisher.in_force is None:
                     # The adopted Envoy has this table. An Envoy that is restarted before the controller answers needs
                     # it too.
+                    self._feed.publish(self._restored.published)
                     for table in dict.fromkeys(self._restored):
                         await self._publish(table)
                 controller = await asyncio.to_thread(find_controller)
                 while controller is not None:
                     answered_at = time.monotonic()
                     snapshot = await controller.watch.remote(self._state, self._snapshot)
+                    if snapshot is not None:
+                        self._feed.publish(snapshot)  # before Envoy has it: a leaving replica waits for the callers
                     if snapshot is not None and not self._is_broken:
                         await self._publish(snapshot)
                     elif self._snapshot is not None and self._publisher.is_retry_due():

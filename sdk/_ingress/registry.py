@@ -7,7 +7,7 @@ the proxies, so that it never publishes less than what is served.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class Replica:
         idempotent: Paths of the methods whose calls may be retried if a replica is lost.
         max_waiting: Maximum number of calls that wait at each proxy while the deployment has no replica.
         scales_to_zero: True if the deployment may be without replicas until there is a call.
+        is_exposed: False if only other deployments call it.
     """
 
     application: str
@@ -41,6 +42,7 @@ class Replica:
     idempotent: tuple[str, ...] = ()
     max_waiting: int = 0
     scales_to_zero: bool = False
+    is_exposed: bool = True
 
     @property
     def as_deployment(self) -> Deployment:
@@ -52,6 +54,7 @@ class Replica:
             idempotent=self.idempotent,
             max_waiting=self.max_waiting,
             scales_to_zero=self.scales_to_zero,
+            is_exposed=self.is_exposed,
         )
 
 
@@ -200,7 +203,7 @@ class Registry:
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Adopt a proxy's routing table from an earlier controller. Each replica must renew its lease in time."""
-        for application in snapshot.applications:
+        for application in (*snapshot.applications, *snapshot.inner):
             for deployment in application.deployments:
                 known = self._deployments.setdefault(application.name, {})
                 services = (*deployment.services, *deployment.hidden)
@@ -216,6 +219,7 @@ class Registry:
                             deployment.idempotent,
                             max_waiting=deployment.max_waiting,
                             scales_to_zero=deployment.scales_to_zero,
+                            is_exposed=deployment.is_exposed,
                         )
                         self._leases[endpoint.replica_id] = self._clock() + self._lease_s
         self._publish(at_least=snapshot.version)
@@ -348,27 +352,33 @@ class Registry:
         endpoints: dict[tuple[str, str], list[Endpoint]] = {}
         for replica in self._replicas.values():
             endpoints.setdefault((replica.application, replica.deployment), []).append(replica.endpoint)
-        applications = tuple(
-            Application(
-                name,
-                tuple(
-                    replace(self._hide_unlisted(known), endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
-                    # During an update two deployments may serve one service for a while: the first one gets its calls,
-                    # so those with replicas come first.
-                    for deployment, known in sorted(
-                        deployments.items(), key=lambda item: ((name, item[0]) not in endpoints, item[0])
-                    )
-                ),
-            )
-            for name, deployments in sorted(self._deployments.items())
-        )
-        announced = {deployment.descriptors for known in applications for deployment in known.deployments}
+        applications = self._applications(endpoints, is_exposed=True)
+        inner = self._applications(endpoints, is_exposed=False)
+        announced = {deployment.descriptors for known in (*applications, *inner) for deployment in known.deployments}
         self._descriptors = {digest: data for digest, data in self._descriptors.items() if digest in announced}
         self._replica_options = {
             key: options for key, options in self._replica_options.items() if key in self._replicas
         }
-        table = replace(self.snapshot, applications=applications, **self._option_fields())
+        table = replace(self.snapshot, applications=applications, inner=inner, **self._option_fields())
         if table != self.snapshot:
             self.snapshot = replace(table, version=max(table.version, at_least) + 1)
         elif at_least > self.snapshot.version:
             self.snapshot = replace(self.snapshot, version=at_least)
+
+    def _applications(
+        self, endpoints: Mapping[tuple[str, str], list[Endpoint]], *, is_exposed: bool
+    ) -> tuple[Application, ...]:
+        """Return the applications with those deployments that clients can call, or those that they can't."""
+        found = []
+        for name, deployments in sorted(self._deployments.items()):
+            chosen = [item for item in deployments.items() if item[1].is_exposed is is_exposed]
+            # During an update two deployments may serve one service for a while: the first one gets its calls, so those
+            # with replicas come first.
+            chosen.sort(key=lambda item: ((name, item[0]) not in endpoints, item[0]))
+            if chosen:
+                members = tuple(
+                    replace(self._hide_unlisted(known), endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
+                    for deployment, known in chosen
+                )
+                found.append(Application(name, members))
+        return tuple(found)

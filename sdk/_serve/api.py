@@ -253,6 +253,20 @@ def stop_ingress() -> None:
         ray.kill(controller)
 
 
+def application_handle(name: str) -> DeploymentHandle[Any]:
+    """Return Ray Serve's handle to the ingress deployment of an application.
+
+    Args:
+        name: The application's name.
+
+    Raises:
+        ClusterError: Ray Serve does not run, or has no such application.
+    """
+    _connect(starts_ray=False)
+    with ray_errors("Ray Serve failed"):
+        return serve.get_app_handle(name)
+
+
 def _connect(*, starts_ray: bool = True) -> None:
     if ray.is_initialized():
         drop_stale_serve_client()

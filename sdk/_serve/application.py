@@ -55,9 +55,8 @@ def _deployment(cls: Any, options: dict[str, Any]) -> Any:
     if CODE_VERSION in os.environ and "max_surge_percent" in inspect.signature(serve.deployment).parameters:
         # The code may be half written: the running replicas stay until the new ones have started.
         options.setdefault("max_surge_percent", 100)
-    if options.get("expose", True):
-        return _deploy(cls.__name__, replica_class(cls), with_grpc_policy(options))
-    return _deploy(cls.__name__, cls, options)  # a plain Ray Serve deployment, which only handles reach
+    replica = replica_class(cls, is_exposed=options.get("expose", True))
+    return _deploy(cls.__name__, replica, with_grpc_policy(options))
 
 
 def deployment_of_instance(definition: Definition) -> Any:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sdk._serve.api import application_handle
 from sdk._serve.application import bind_class, check_options
-from sdk._serve.internals import current_request_id, propagate_model_id
-from sdk._serve.replica import translate
+from sdk._serve.internals import current_request_id
+from sdk._serve.ray_handles import answer_over_ray, ray_connection
+from sdk._serve.replica import has_ingress, node_id
 
-__all__ = ["HAS_RAY", "bind_class", "check_options", "current_request_id", "propagate_model_id", "translate"]
+__all__ = [
+    "HAS_RAY",
+    "answer_over_ray",
+    "application_handle",
+    "bind_class",
+    "check_options",
+    "current_request_id",
+    "has_ingress",
+    "node_id",
+    "ray_connection",
+]
 
 HAS_RAY = True
 

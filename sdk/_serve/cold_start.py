@@ -19,6 +19,7 @@ from ray.serve.exceptions import RayServeException
 
 from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.autoscaling import max_waiting, scales_to_zero
+from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.failures import raised_in
 from sdk._serve.internals import built_deployments, find_serve_controller
 from sdk._xds.snapshot import Deployment
@@ -62,6 +63,7 @@ def deployments_without_replicas(application: serve.Application, name: str) -> l
             idempotent=definition.idempotent_paths,
             max_waiting=max_waiting(config),
             scales_to_zero=True,
+            is_exposed=hasattr(cls, SERVED_SERVICES),
         )
         found.append((announced, descriptors))
     return found

@@ -6,7 +6,6 @@ Checked with Ray Serve 2.60. If an upgrade of Ray breaks the SDK, the fix belong
 from __future__ import annotations
 
 import builtins
-import dataclasses
 import logging
 import sys
 import uuid
@@ -284,15 +283,6 @@ def current_request_id() -> str:
     """Return the request id of Ray Serve's request context, or ``""``."""
     request_id: str = serve_context._get_serve_request_context().request_id
     return request_id
-
-
-def propagate_model_id(model_id: str) -> None:
-    """Set the model id that ``serve.get_multiplexed_model_id()`` returns, unless the handle was given one."""
-    leave_calls_in_batches()
-    context = serve_context._get_serve_request_context()
-    if model_id and not context.multiplexed_model_id:
-        changed: Any = dataclasses.replace(context, multiplexed_model_id=model_id)
-        serve_context._serve_request_context.set(changed)
 
 
 def cancel_child_requests(call: Call) -> None:

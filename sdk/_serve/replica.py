@@ -14,10 +14,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import ray
 from ray import serve
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
 from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import serialize_descriptors
@@ -31,13 +29,14 @@ from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
 from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk._serve.process_end import LoopWatch, end_after_answer
+from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
+from sdk._serve.translation import translate
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
 from sdk._wire.malloc import keep_freed_memory
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
-from sdk.errors import RpcError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
@@ -68,9 +67,12 @@ class ReplicaHost:
         implementation: The instance.
         definition: The definition of its class.
         logs: The replica's logs.
+        is_exposed: False if clients can't call it, only other deployments.
     """
 
-    def __init__(self, implementation: Any, definition: Definition, logs: ReplicaLogs) -> None:
+    def __init__(
+        self, implementation: Any, definition: Definition, logs: ReplicaLogs, *, is_exposed: bool = True
+    ) -> None:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
         self._wanted = from_environment(os.environ)  # an invalid option makes the replica fail to start
@@ -82,6 +84,7 @@ class ReplicaHost:
         self._digest, self._descriptors = serialize_descriptors(service.file for service in definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()
+        self._is_exposed = is_exposed
         self._controller: Any = None
         self._replica: Replica | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -104,6 +107,7 @@ class ReplicaHost:
             interceptors=make_interceptors(definition.cls_name, definition.interceptors),
         )
         logs.follow_configuration(self._server)
+        setattr(implementation, SERVER, self._server)  # for calls without an ingress
 
     async def start(self) -> None:
         """Start the wire server; nothing is routed to it yet."""
@@ -125,6 +129,7 @@ class ReplicaHost:
             self._idempotent,
             max_waiting=max_waiting(deployment_config()),
             scales_to_zero=scales_to_zero(deployment_config()),
+            is_exposed=self._is_exposed,
         )
         self._reports = loop.create_task(report_calls(lambda: self.ongoing_calls))
 
@@ -174,7 +179,8 @@ class ReplicaHost:
         return wire_settings(deployment_config(), self._options)
 
     async def _register(self) -> None:
-        if self._ingress_unavailable:  # the reason lasts as long as Ray Serve runs
+        # The reason why it is missing lasts as long as Ray Serve runs. Calls between deployments alone start none.
+        if self._ingress_unavailable or not self._is_exposed:
             self._controller = await asyncio.to_thread(find_controller)
         else:
             found = await asyncio.to_thread(find_or_create_ingress, self._wanted)
@@ -278,6 +284,16 @@ def wire_settings(deployment: Any, options: GrpcOptions) -> WireSettings:
     )
 
 
+def node_id() -> str:
+    """Return Ray's id of this node; ``""`` where Ray does not run."""
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
+
+
+def has_ingress() -> bool:
+    """Return True if the cluster has an ingress."""
+    return ray.is_initialized() and find_controller() is not None
+
+
 def _node() -> tuple[str, str]:
     """Return this node's id, and its address for other nodes."""
     node_id = ray.get_runtime_context().get_node_id()
@@ -285,14 +301,19 @@ def _node() -> tuple[str, str]:
     return node_id, next(str(node["NodeManagerAddress"]) for node in nodes if node["NodeID"] == node_id)
 
 
-def replica_class(cls: Any) -> type[Any]:
-    """Return the subclass of a decorated class that runs in a Serve replica."""
+def replica_class(cls: Any, *, is_exposed: bool) -> type[Any]:
+    """Return the subclass of a decorated class that runs in a Serve replica.
+
+    Args:
+        cls: The class.
+        is_exposed: False if clients can't call it, only other deployments.
+    """
 
     class GrpcReplica(cls):  # type: ignore[misc]  # the base is known at run time only
         async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray Serve awaits it
             logs = ReplicaLogs()
             await finish_hook(super().__init__(*args, **kwargs))
-            self.__grpc_host = ReplicaHost(self, cls.__grpc_definition__, logs)
+            self.__grpc_host = ReplicaHost(self, cls.__grpc_definition__, logs, is_exposed=is_exposed)
             await self.__grpc_host.start()
 
         async def check_health(self) -> None:
@@ -320,28 +341,8 @@ def replica_class(cls: Any) -> type[Any]:
                 if inherited is not None:
                     await finish_hook(inherited())
 
-    setattr(GrpcReplica, SERVED_SERVICES, tuple(service.full_name for service in cls.__grpc_definition__.services))
+    if is_exposed:
+        setattr(GrpcReplica, SERVED_SERVICES, tuple(service.full_name for service in cls.__grpc_definition__.services))
     GrpcReplica.__name__, GrpcReplica.__qualname__ = cls.__name__, cls.__qualname__
     GrpcReplica.__module__, GrpcReplica.__doc__ = cls.__module__, cls.__doc__
     return GrpcReplica
-
-
-def translate(error: BaseException) -> BaseException:
-    """Return the exception that decides the status of a call: the one of another deployment, without Ray's wrapper.
-
-    Ray Serve's own errors become an :class:`~sdk.errors.RpcError` with the status code that fits
-    (https://github.com/grpc/grpc/blob/master/doc/statuscodes.md).
-    """
-    cause = error
-    if isinstance(error, ray.exceptions.RayTaskError):
-        cause = error.cause if isinstance(error.cause, BaseException) else error
-    if isinstance(cause, BackPressureError):
-        return RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(cause))
-    if isinstance(cause, DeploymentUnavailableError):
-        # Its own text is only the deployment's name.
-        return RpcError(grpc.StatusCode.UNAVAILABLE, f"{cause} is not available: it failed to deploy, or was deleted")
-    if isinstance(cause, ray.exceptions.RayActorError):
-        return RpcError(grpc.StatusCode.UNAVAILABLE, str(cause))
-    if isinstance(cause, RequestCancelledError):
-        return RpcError(grpc.StatusCode.CANCELLED, str(cause))
-    return cause

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdk._serve.binding import bind_with, check_option_names
 from sdk._serve.deployed_classes import SERVED_SERVICES
+from sdk.errors import MissingExtraError
 
-__all__ = ["HAS_RAY", "bind_class", "check_options", "current_request_id", "propagate_model_id", "translate"]
+__all__ = [
+    "HAS_RAY",
+    "answer_over_ray",
+    "application_handle",
+    "bind_class",
+    "check_options",
+    "current_request_id",
+    "has_ingress",
+    "node_id",
+    "ray_connection",
+]
 
 HAS_RAY = False
 
@@ -69,10 +80,30 @@ def current_request_id() -> str:
     return ""
 
 
-def propagate_model_id(model_id: str) -> None:
-    """Do nothing: Ray Serve's request context does not exist."""
+def node_id() -> str:
+    """Return ``""``: there is no node."""
+    return ""
 
 
-def translate(error: BaseException) -> BaseException:
-    """Return the exception itself: no call has come through Ray."""
-    return error
+def has_ingress() -> bool:
+    """Return False: there is no cluster."""
+    return False
+
+
+def application_handle(name: str) -> Any:
+    """Refuse.
+
+    Raises:
+        MissingExtraError: Always.
+    """
+    raise MissingExtraError("a handle", "ray", "serve")
+
+
+def ray_connection(handle: Any, model_id: str) -> Any:
+    """Refuse; see :func:`application_handle`."""
+    return application_handle("")
+
+
+async def answer_over_ray(implementation: Any, request: bytes) -> AsyncGenerator[bytes, None]:
+    """Refuse; see :func:`application_handle`."""
+    yield application_handle("")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sdk._wire.compression import Compressor
     from sdk._wire.crash_trailers import StreamGuard
     from sdk._wire.host import Host
+    from sdk._wire.inner_calls import InnerCalls
     from sdk._wire.route import Route
     from sdk.context import MetadataPairs
 
@@ -82,8 +83,8 @@ class Call:
         "_body", "_burst", "_cancel_reason", "_complete", "_deadline", "_done_callbacks", "_encoding", "_fields",
         "_finished", "_head_sent", "_is_congested", "_metadata", "_on_finished", "_queued_bytes", "_reader",
         "_request_id", "_skips_first", "_task", "_timer", "_trailing", "_waiter", "_write_waiter", "aborted", "code",
-        "compressor", "context", "details", "headers", "host", "messages", "path", "paused", "route", "running",
-        "stream_guard", "transport", "writable",
+        "compressor", "context", "details", "headers", "host", "inner", "messages", "path", "paused", "route",
+        "running", "stream_guard", "transport", "writable",
     )  # fmt: skip
 
     _skips_first: bool  # not set by the constructor: a call that compresses nothing does not pay for it
@@ -133,6 +134,7 @@ class Call:
         self.compressor: Compressor | None = None
         self.context: ServicerContext | None = None
         self.stream_guard: StreamGuard | None = None
+        self.inner: InnerCalls | None = None
 
     # -- driven by the connection -------------------------------------------------------------
 
@@ -244,6 +246,8 @@ class Call:
             self.host.on_start(self)
             await route.answer(self, route)
         except asyncio.CancelledError:
+            if self._cancel_reason is None:
+                self.host.on_cancel(self)
             code, details = self._cancel_reason or (CANCELLED, "the handler was cancelled")
             self.finish_with(code, details)
         except FrameError as error:
@@ -340,6 +344,7 @@ class Call:
         self._finish()
 
     def _finish_raised(self, error: BaseException) -> None:
+        self.host.on_cancel(self)  # another call that the handler awaited at the same time may still run
         try:
             self._finish_with_error(error)
         except Exception as failure:  # its text can't be had, for example: the client gets a status all the same
@@ -408,6 +413,8 @@ class Call:
         if self._waiter is not None:
             self._wake_reader()
         self.set_writable(True)
+        if self.inner is not None:
+            self.inner.cancel()
         if self._done_callbacks:
             for callback in self._done_callbacks:
                 self.host.loop.call_soon(callback)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
+from sdk._replica_protocol import CALLER_PATH, GOING_AWAY, HEALTH_CHECK_RESPONSE
 from sdk._wire import http_errors
 from sdk._wire import metadata as md
 from sdk._wire.http_errors import DISCARD, MAX_HEADER_BYTES, HttpError, check_length, to_http_error
@@ -36,6 +37,7 @@ class Connection(asyncio.Protocol):
         "_call",
         "_headers",
         "_host",
+        "_is_caller",
         "_is_congested",
         "_overhead",
         "_parser",
@@ -52,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._reaper = reaper
         self._call: Call | None = None
         self._is_congested = False
+        self._is_caller = False  # another replica, not Envoy
         self._overhead = 0  # bytes since the last byte of a body, or since the last request
         self._parser: Any = httptools.HttpRequestParser(self)
         self.request_number = 0
@@ -131,8 +134,15 @@ class Connection(asyncio.Protocol):
             call.headers_complete()
 
     def _answer_get(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Answer a health check. Not counted as a call."""
+        """Answer a health check, or note the preface of a caller. Not counted as a call."""
         method = self._parser.get_method()
+        if self._path == CALLER_PATH.encode() and method == b"GET":
+            self._is_caller = True
+            if self._host.closing:
+                self.close_when_idle()
+            else:
+                self._transport.write(HEALTH_CHECK_RESPONSE)
+            return
         response = self._host.answer_get(self._path) if method in (b"GET", b"HEAD") else None
         if response is None:
             raise HttpError(*http_errors.NOT_POST, headers)
@@ -162,11 +172,16 @@ class Connection(asyncio.Protocol):
     def _ready_for_next(self) -> None:
         self._call = None
         if self._host.closing:
-            self._transport.close()
+            self.close_when_idle()
 
     def close_when_idle(self) -> None:
         """Close now, or after the response to the running call."""
-        if self._call is None:
+        if self._call is not None:
+            return
+        if self._is_caller:
+            self._transport.write(GOING_AWAY)
+            self._close_after_response()
+        else:
             self._transport.close()
 
     def end(self, code: int, details: str) -> None:

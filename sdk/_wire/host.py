@@ -27,7 +27,8 @@ R = TypeVar("R")
 
 #: Head of a response with messages, up to the empty line. An error alone has ``content-length: 0`` instead.
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n"
-_KEEP_ALIVE_HEAD = HEAD + b"\r\n"
+#: The same, whole, on a connection that stays open.
+KEEP_ALIVE_HEAD = HEAD + b"\r\n"
 _CLOSE_HEAD = HEAD + b"connection: close\r\n\r\n"
 
 
@@ -110,7 +111,7 @@ class Host:
     Args:
         settings: Limits; :meth:`reconfigure` replaces them.
         on_start: Called with each call in the context of its handler, before the handler runs.
-        on_cancel: Called on the loop with each call that is cancelled.
+        on_cancel: Called on the loop with each call that is cancelled, or whose handler raised.
         on_exit: Called with a call whose handler raised ``SystemExit`` or ``KeyboardInterrupt``, after its answer, and
             with the exception: asyncio would end the loop, and leave the process and its other calls as they are.
         translate_error: Returns the exception to answer with for one that a handler raised.
@@ -155,7 +156,7 @@ class Host:
         self.answer_unknown = answer_unknown or self._answer_unimplemented
         self.answer_get = answer_get
         self.application = application
-        self.head = _KEEP_ALIVE_HEAD
+        self.head = KEEP_ALIVE_HEAD
         self.crash_trailers: CrashTrailers | None = None
         self.ongoing = 0
         self.queue: OrderedDict[QueuedCall, None] = OrderedDict()

@@ -33,7 +33,7 @@ class WireServer:
         bindings: The methods and their handlers.
         settings: Limits; :meth:`Host.reconfigure` replaces them.
         on_start: Called with each call in the context of its handler, before the handler runs.
-        on_cancel: Called on the loop with each call that is cancelled.
+        on_cancel: Called on the loop with each call that is cancelled, or whose handler raised.
         on_exit: Called with a call whose handler raised ``SystemExit`` or ``KeyboardInterrupt``, and the exception.
         translate_error: Returns the exception to answer with for one that a handler raised.
         answer_unknown: Ends a call whose path is that of no method, at once or later; by default UNIMPLEMENTED.

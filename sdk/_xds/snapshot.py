@@ -42,6 +42,7 @@ class Deployment:
             UNAVAILABLE.
         hidden: Full names of the services that it serves, but that the options of the ingress hide from clients.
         scales_to_zero: True if the deployment may be without replicas until there is a call.
+        is_exposed: False if only other deployments call it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Deployment:
     max_waiting: int = 0
     hidden: tuple[str, ...] = ()
     scales_to_zero: bool = False
+    is_exposed: bool = True
 
     @property
     def holds_calls(self) -> bool:
@@ -78,6 +80,7 @@ class Snapshot:
         listed_services_only: Route only the services that the deployments list. A replica may serve others, which the
             options of the ingress hide from clients.
         request_timeout_s: Seconds that a call may wait for the first replica; None for no limit.
+        inner: Deployments that only other deployments call, by application. Envoy does not see them.
     """
 
     version: int
@@ -85,6 +88,7 @@ class Snapshot:
     route_by_service: bool = False
     listed_services_only: bool = False
     request_timeout_s: float | None = None
+    inner: tuple[Application, ...] = ()
 
     def for_node(self, node_id: str) -> Snapshot:
         """Return the snapshot for the proxy of a node, which reaches only replicas on the same node locally."""

@@ -1,20 +1,16 @@
 """Base classes of the generated handles: typed calls from one deployment to another.
 
-A generated handle is a class with one attribute for each RPC that takes one request message. It wraps Ray Serve's
-``DeploymentHandle`` (https://docs.ray.io/en/latest/serve/model_composition.html) and uses only its public API. Ray and
-Ray Serve are imported only when a call needs them.
+A generated handle is a class with one attribute for each RPC. It names its deployment by Ray Serve's
+``DeploymentHandle`` (https://docs.ray.io/en/latest/serve/model_composition.html); its calls go straight to a replica
+(``sdk/_channel``). That is not imported before a call needs it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
-import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVar
+from collections.abc import AsyncIterable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -24,18 +20,17 @@ from sdk._backend import backend
 from sdk._misuse import MISSING, missing_request, request_is_required, unexpected_keyword, unknown_method
 from sdk.context import ServicerContext, current_call
 from sdk.errors import RpcError
-from sdk.handles._call import InnerCall
+from sdk.handles._calls import HandleCall, HandleStreamCall
 
 if TYPE_CHECKING:
-    from sdk.context import CallState
+    from sdk._channel.call import OutgoingCall
+    from sdk._channel.target import Target
     from sdk.service import Method, Service
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
 
-_MODEL_ID = "multiplexed_model_id"
-# Ray counts in whole milliseconds, so it may report a timeout a little early. In seconds.
-_CLOCK_TOLERANCE_S = 0.01
+_MODEL_ID = frozenset({b"multiplexed_model_id"})
 
 
 class HandleOptions(TypedDict, total=False):
@@ -46,9 +41,8 @@ class HandleOptions(TypedDict, total=False):
     metadata: Sequence[tuple[str, str | bytes]]
     """Pairs for the handler, in addition to the metadata of the calling handler's call."""
     model_id: str
-    """ID of a model; Ray Serve prefers a replica that has loaded it. For deployments with ``@serve.multiplexed``
-    (https://docs.ray.io/en/latest/serve/model-multiplexing.html); with others, Ray Serve searches for such a replica
-    in vain for up to a second."""
+    """ID of a model: calls for it go to the same replica while that one lives, and to others while it is busy. For
+    deployments with ``@serve.multiplexed`` (https://docs.ray.io/en/latest/serve/model-multiplexing.html)."""
 
 
 class ServiceHandle:
@@ -56,8 +50,8 @@ class ServiceHandle:
 
     The called handler receives from the calling handler's call: request id, model id, metadata, the client's identity
     and the remaining time. If it ends with an error status, the call raises :class:`sdk.RpcError`, which becomes the
-    status of the calling handler's call unless that catches it. Other exceptions arrive as through Ray Serve's handles.
-    A cancelled call cancels the calls that it awaits.
+    status of the calling handler's call unless that catches it. When the calling handler's call ends, so do the calls
+    that it has made.
 
     Args:
         handle: Ray Serve's ``DeploymentHandle``, as ``sdk.run`` and ``serve.get_app_handle`` return it; or the result
@@ -82,6 +76,20 @@ class ServiceHandle:
 
     def __init__(self, handle: Any) -> None:
         self._handle: Any = handle._handle if isinstance(handle, ServiceHandle) else handle
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._target: Target | None = None
+
+    @classmethod
+    def of_application(cls, name: str) -> Self:
+        """Return a handle to the ingress deployment of a running application.
+
+        Args:
+            name: Name of the application.
+
+        Raises:
+            ClusterError: Ray Serve does not run, or has no such application.
+        """
+        return cls(backend().application_handle(name))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._handle,)
@@ -89,157 +97,21 @@ class ServiceHandle:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._handle!r})"
 
+    def _find_target(self, loop: asyncio.AbstractEventLoop) -> Target:
+        from sdk._channel.target import find_target
+
+        if not hasattr(self._handle, "deployment_name"):
+            raise TypeError(f"{self!r} is not deployed yet: run it, or pass it to the constructor of a deployment")
+        target = find_target(loop, self._handle)
+        if target.is_ready:
+            self._loop, self._target = loop, target
+        return target
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            name_of = type(self).__name__
-            if any(method.python_name == name for method in type(self).__grpc_service__.methods):
-                raise AttributeError(
-                    f"{name_of} has no {name}: a handle carries one request message, and {name} takes a stream of "
-                    f"them. Call it with {name_of.removesuffix('Handle')}Client, through the ingress"
-                )
             known = {each for base in type(self).__mro__ for each, value in vars(base).items() if _is_rpc(value)}
             raise unknown_method(self, name, known)
-
-
-class HandleCall(Generic[ResponseT]):
-    """A call of an RPC with one response message. ``await`` it; in a thread, use :meth:`result`."""
-
-    def __init__(self, response: Any, method: Method, deadline: float | None) -> None:
-        self._response = response
-        self._method = method
-        self._deadline = deadline
-
-    def __await__(self) -> Generator[Any, None, ResponseT]:
-        return self._wait().__await__()
-
-    async def _wait(self) -> ResponseT:
-        try:
-            if self._deadline is None:
-                return self._decoded(await self._response)
-            return self._decoded(await _await_until(_awaited(self._response), self._deadline))
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
-        except Exception as error:
-            raise self._failed(error) from error
-
-    def result(self) -> ResponseT:
-        """Return the response, and wait for it. For threads without an event loop: a sync handler's, or a program's.
-
-        Raises:
-            RpcError: The call ended with an error status.
-        """
-        remaining = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        try:
-            return self._decoded(self._response.result(timeout_s=remaining))
-        except Exception as error:
-            is_late = self._deadline is not None and time.monotonic() > self._deadline - _CLOCK_TOLERANCE_S
-            raise self._failed(
-                _deadline_exceeded() if is_late and isinstance(error, TimeoutError) else error
-            ) from error
-
-    def cancel(self) -> None:
-        """Cancel the call and its handler; do nothing after the end of the call."""
-        self._response.cancel()
-
-    def _decoded(self, data: bytes) -> ResponseT:
-        response: Any = self._method.response.FromString(data)
-        return response  # type: ignore[no-any-return]
-
-    def _failed(self, error: Exception) -> Exception:
-        if isinstance(error, RpcError) and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self.cancel()
-        return _to_status(error)
-
-
-class HandleStreamCall(Generic[ResponseT]):
-    """A call of an RPC with a response stream. Iterate with ``async for``; in a thread, with ``for``.
-
-    If this object is garbage collected before the end of the stream, the handler is cancelled. Ray Serve takes messages
-    from the handler as fast as it sends them, even if the caller does not read them.
-    """
-
-    def __init__(self, responses: Any, method: Method, deadline: float | None) -> None:
-        self._responses = responses
-        self._method = method
-        self._deadline = deadline
-        self._has_begun = False
-        self._ended = False
-
-    def __aiter__(self) -> AsyncIterator[ResponseT]:
-        return self
-
-    async def __anext__(self) -> ResponseT:
-        try:
-            if self._deadline is None:
-                data = await self._responses.__anext__()
-            else:
-                data = await _await_until(self._responses.__anext__(), self._deadline)
-        except StopAsyncIteration:
-            self._ended = True
-            raise
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
-        except Exception as error:
-            self._fail(error)
-        return self._decoded(data)
-
-    def __iter__(self) -> Iterator[ResponseT]:
-        return self
-
-    def __next__(self) -> ResponseT:
-        try:
-            return self._decoded(self._next())
-        except StopIteration:
-            self._ended = True
-            raise
-        except Exception as error:
-            status = _to_status(error)
-            is_cut = isinstance(status, RpcError) and status.code is grpc.StatusCode.CANCELLED
-            is_late = self._deadline is not None and time.monotonic() > self._deadline - _CLOCK_TOLERANCE_S
-            self._fail(_deadline_exceeded() if is_cut and is_late else error)
-
-    def _next(self) -> bytes:
-        """Return the next message. A timer ends the wait for the first: perhaps no replica has the call yet."""
-        if self._deadline is None or self._has_begun:
-            data: bytes = next(self._responses)
-            return data
-        timer = threading.Timer(max(0.0, self._deadline - time.monotonic()), self._responses.cancel)
-        timer.daemon = True
-        timer.start()
-        try:
-            data = next(self._responses)
-        finally:
-            timer.cancel()
-        self._has_begun = True
-        return data
-
-    async def aclose(self) -> None:
-        """Cancel the call, as :meth:`cancel` does: for ``contextlib.aclosing``."""
-        self.cancel()
-
-    def cancel(self) -> None:
-        """Cancel the call and its handler; do nothing after the end of the call."""
-        if not self._ended:
-            self._ended = True
-            self._responses.cancel()
-
-    def __del__(self) -> None:
-        if not self._ended and not sys.is_finalizing():
-            with contextlib.suppress(RuntimeError):  # its event loop is closed
-                self.cancel()
-
-    def _fail(self, error: Exception) -> NoReturn:
-        if isinstance(error, RpcError) and error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self.cancel()  # the deadline has passed here, and the handler may still run
-        self._ended = True
-        raise _to_status(error) from error
-
-    def _decoded(self, data: bytes) -> ResponseT:
-        response: Any = self._method.response.FromString(data)
-        return response  # type: ignore[no-any-return]
 
 
 class _HandleRpc(Generic[RequestT, ResponseT]):
@@ -249,12 +121,12 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
         method: The RPC.
     """
 
-    _streams: ClassVar[bool]
-
     def __init__(self, method: Method) -> None:
         self.method = method
         self._owner: ServiceHandle | None = None
-        self._callee: Any = None
+        self._first_lines = b""
+        self._is_idempotent = method.idempotency != "unknown"
+        self._streams = method.cardinality.server_streaming
 
     @classmethod
     def of(cls, handle: ServiceHandle, method: Method) -> Self:
@@ -273,123 +145,197 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
             vars(handle)[name] = bound
         return bound
 
-    def _send(self, request: Any, options: HandleOptions) -> tuple[Any, float | None]:
-        """Start a call; return Ray Serve's response and the deadline."""
+    def _serialize(self, request: Any) -> bytes:
         if not isinstance(request, self.method.request):
             if request is MISSING:
                 raise missing_request(self.method)
             expected = self.method.request.DESCRIPTOR.full_name
             raise TypeError(f"{self.method.python_name} takes a {expected}, not a {type(request).__name__}")
+        data: bytes = request.SerializeToString()
+        return data
+
+    def _start(self, body: bytes | None, requests: Any, options: HandleOptions) -> OutgoingCall:
+        """Start a call.
+
+        Args:
+            body: The request message; None for a stream of them.
+            requests: The stream.
+            options: The keyword arguments.
+        """
+        from sdk._channel.call import OutgoingCall
+
+        owner = self._owner
+        if owner is None:
+            raise TypeError(f"{self.method.python_name} must be called on a handle, not on its class")
+        timeout, model_id, has_timer, without, own = None, "", False, frozenset[bytes](), b""
+        if options:
+            timeout, model_id, own = self._read(options)
+            has_timer = timeout is not None
+            without = _MODEL_ID if model_id else without
+        current = current_call()
+        outer = current._call if isinstance(current, ServicerContext) else current
+        family: set[OutgoingCall] | None = None
+        if outer is None:
+            lines = self._first_lines or self._make_first_lines()
+            request_id = backend().current_request_id()
+            if request_id:
+                lines += b"request_id: %s\r\n" % request_id.encode()
+            has_timer = timeout is not None
+        else:
+            inherited, family = _inherit(outer, without)
+            lines = (self._first_lines or self._make_first_lines()) + inherited
+            left = outer.time_remaining()
+            if left is not None and (timeout is None or left <= timeout):
+                # Its own timer ends the outer call, and with it this one.
+                timeout, has_timer = left, family is None
+        if timeout is not None and timeout <= 0.0:
+            raise RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
+        loop = asyncio._get_running_loop()
+        in_thread = loop is None
+        target = owner._target if loop is not None and loop is owner._loop else None
+        if target is None:
+            target = self._find_target(owner, loop)
+        call = OutgoingCall(
+            target,
+            lines + own,
+            body,
+            requests=None if requests is None else self._serialized(requests, in_thread=in_thread),
+            timeout=timeout,
+            timer=has_timer,
+            streams=self._streams,
+            is_idempotent=self._is_idempotent,
+            model_id=model_id,
+            family=family,
+        )
+        if family is not None:
+            family.add(call)
+        if in_thread:
+            call.loop.call_soon_threadsafe(call.start)
+        else:
+            call.start()
+        return call
+
+    def _read(self, options: HandleOptions) -> tuple[float | None, str, bytes]:
+        """Return the timeout, the model, and the header lines for keyword arguments."""
+        from sdk._channel.request import own_lines
+
         if unknown := options.keys() - HandleOptions.__annotations__.keys():
             raise unexpected_keyword(self.method, min(unknown), HandleOptions.__annotations__)
         model_id = options.get("model_id", "")
-        call = _derive_call(self.method.path, request.SerializeToString(), options)
-        if call.time_remaining() == 0.0:
-            raise _deadline_exceeded()
-        callee = self._callee = self._callee or self._find()
-        if model_id:
-            callee = callee.options(multiplexed_model_id=model_id)
-        return callee.remote(call), call.deadline
+        return options.get("timeout"), model_id, own_lines(options.get("metadata", ()), model_id)
 
-    def _find(self) -> Any:
-        if self._owner is None:
-            raise TypeError(f"{self.method.python_name} must be called on a handle, not on its class")
-        handle = self._owner._handle
-        if not hasattr(handle, "options"):
+    def _make_first_lines(self) -> bytes:
+        from sdk._channel.request import first_lines
+
+        self._first_lines = first_lines(self.method.path)
+        return self._first_lines
+
+    def _find_target(self, owner: ServiceHandle, loop: asyncio.AbstractEventLoop | None) -> Target:
+        if loop is not None:
+            return owner._find_target(loop)
+        from sdk._channel.background import background_loop
+
+        background = background_loop()
+        if owner._loop is background and owner._target is not None:
+            return owner._target
+
+        async def find() -> Target:
+            return owner._find_target(background)
+
+        return asyncio.run_coroutine_threadsafe(find(), background).result()
+
+    async def _serialized(self, requests: Any, *, in_thread: bool) -> Any:
+        """Yield the serialized messages of a stream of requests."""
+        if hasattr(requests, "__aiter__"):
+            async for request in requests:
+                yield self._serialize(request)
+        elif not in_thread:
+            for request in requests:
+                yield self._serialize(request)
+        else:  # the iterator may block
+            end = object()
+            iterator = iter(requests)
+            while (request := await asyncio.to_thread(next, iterator, end)) is not end:
+                yield self._serialize(request)
+
+    def _check_stream(self, requests: Any) -> None:
+        if requests is MISSING:
+            raise missing_request(self.method, "an iterable of")
+        if not isinstance(requests, (AsyncIterable, Iterable)) or isinstance(requests, Message):
+            expected = self.method.request.DESCRIPTOR.full_name
             raise TypeError(
-                f"{self._owner!r} is not deployed yet: run it, or pass it to the constructor of a deployment"
+                f"{self.method.python_name} takes an iterable or an async iterable of {expected}, "
+                f"not a {type(requests).__name__}"
             )
-        method = "_grpc_stream" if self._streams else "_grpc_unary"
-        return handle.options(method_name=method, stream=self._streams)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method.path}>"
 
 
 class HandleUnary(_HandleRpc[RequestT, ResponseT]):
-    """An RPC of a handle with one response message."""
-
-    _streams = False
+    """An RPC of a handle with one request and one response message."""
 
     @request_is_required
     def __call__(self, request: RequestT, **options: Unpack[HandleOptions]) -> HandleCall[ResponseT]:
         """Start a call; ``await`` it for the response."""
-        response, deadline = self._send(request, options)
-        return HandleCall(response, self.method, deadline)
+        return HandleCall(self._start(self._serialize(request), None, options), self.method)
 
 
 class HandleStream(_HandleRpc[RequestT, ResponseT]):
     """An RPC of a handle with a response stream."""
 
-    _streams = True
-
     @request_is_required
     def __call__(self, request: RequestT, **options: Unpack[HandleOptions]) -> HandleStreamCall[ResponseT]:
         """Start a call; iterate over it with ``async for``."""
-        responses, deadline = self._send(request, options)
-        return HandleStreamCall(responses, self.method, deadline)
+        return HandleStreamCall(self._start(self._serialize(request), None, options), self.method)
+
+
+class HandleStreamUnary(_HandleRpc[RequestT, ResponseT]):
+    """An RPC of a handle with a stream of requests and one response message."""
+
+    @request_is_required
+    def __call__(
+        self, requests: AsyncIterable[RequestT] | Iterable[RequestT], **options: Unpack[HandleOptions]
+    ) -> HandleCall[ResponseT]:
+        """Start a call that sends the messages of an iterable; ``await`` it for the response."""
+        self._check_stream(requests)
+        return HandleCall(self._start(None, requests, options), self.method)
+
+
+class HandleStreamStream(_HandleRpc[RequestT, ResponseT]):
+    """An RPC of a handle with a stream of requests and a response stream."""
+
+    @request_is_required
+    def __call__(
+        self, requests: AsyncIterable[RequestT] | Iterable[RequestT], **options: Unpack[HandleOptions]
+    ) -> HandleStreamCall[ResponseT]:
+        """Start a call that sends the messages of an iterable; iterate over it with ``async for``."""
+        self._check_stream(requests)
+        return HandleStreamCall(self._start(None, requests, options), self.method)
 
 
 def _is_rpc(value: object) -> bool:
     return isinstance(value, (_HandleRpc, property))  # a deprecated RPC is a property
 
 
-def _derive_call(path: str, request: bytes, options: HandleOptions) -> InnerCall:
-    """Return a new call that inherits request id, metadata, identity and deadline from the calling handler's call."""
-    current = current_call()
-    outer: CallState | None = current._call if isinstance(current, ServicerContext) else current
-    left = (options.get("timeout"), outer.time_remaining() if outer is not None else None)
-    pairs = tuple(outer.metadata) if outer is not None else ()
-    model_id = options.get("model_id")
-    if model_id:
-        pairs = (*(pair for pair in pairs if pair[0] != _MODEL_ID), (_MODEL_ID, model_id))
-    return InnerCall(
-        path,
-        request,
-        outer.request_id if outer is not None else "",
-        (*pairs, *options.get("metadata", ())),
-        outer.peer if outer is not None else "",
-        outer.auth_context if outer is not None else None,
-        min((time.monotonic() + seconds for seconds in left if seconds is not None), default=None),
-    )
+def _inherit(outer: Any, without: frozenset[bytes]) -> tuple[bytes, set[Any] | None]:
+    """Return the header lines that a call inherits, and the calls that end together with it.
 
-
-async def _awaited(response: Any) -> Any:
-    return await response
-
-
-async def _await_until(answer: Any, deadline: float) -> Any:
-    """Await an answer until a deadline.
-
-    Raises:
-        RpcError: The deadline has passed.
+    Args:
+        outer: The call of the handler that makes it.
+        without: Names of headers to leave out.
     """
-    # Not asyncio.wait_for: the handler, too, may have raised a TimeoutError.
-    task = asyncio.ensure_future(answer)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - time.monotonic()))
-    except asyncio.CancelledError:
-        _abandon(task)
-        raise
-    if not done:
-        _abandon(task)
-        raise _deadline_exceeded()
-    return task.result()
+    from sdk._channel.request import inherited_lines
 
+    inner = getattr(outer, "inner", None)
+    if inner is None:
+        if not hasattr(outer, "inner"):  # the context of a call in another process
+            return inherited_lines(outer, without), None
+        from sdk._wire.inner_calls import InnerCalls
 
-def _abandon(task: asyncio.Future[Any]) -> None:
-    """Cancel a task that is no longer awaited, and retrieve its exception, so that asyncio does not log it."""
-    task.cancel()
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-
-def _deadline_exceeded() -> RpcError:
-    return RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
-
-
-def _to_status(error: Exception) -> Exception:
-    """Return the status for an error of a handle, or the error itself if it does not mean a status."""
-    if isinstance(error, RpcError) and "ray" not in sys.modules:
-        return error
-    status = backend().translate(error)
-    return status if isinstance(status, RpcError) else error
+        inner = outer.inner = InnerCalls()
+    if without:
+        return inherited_lines(outer, without), inner.calls
+    if not inner.lines:
+        inner.lines = inherited_lines(outer)
+    return inner.lines, inner.calls

@@ -12,8 +12,10 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
+from sdk._channel.feed import State
 from sdk._contract.definition import definition_of
 from sdk._serve.application import deployment_of_instance, require_application
+from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.internals import internal_request_id, request_context_setter
 from sdk.errors import OptionsError
@@ -74,6 +76,15 @@ class LocalReplica:
         self.batch_queues: dict[Any, Any] = {}
         self._set_request_context = request_context_setter(application)
         self.calls: LocalCalls
+        # For typed handles. Until its wire server listens, Ray Serve's carry their calls. Unique in this process.
+        self.state = State(f"{id(applications)}/{application}", self.name, is_known=False)
+
+    @property
+    def is_exposed(self) -> bool:
+        """True if clients can call it."""
+        if self._owns_instance:
+            return hasattr(self.deployment.func_or_class, SERVED_SERVICES)
+        return self.definition is not None and bool(self.definition.options.get("expose", True))
 
     async def start(self) -> None:
         """Create the instance.

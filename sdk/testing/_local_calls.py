@@ -14,13 +14,16 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray import cloudpickle
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 from ray.serve.handle import DeploymentResponse, DeploymentResponseGenerator
 
 from sdk.testing._serve_patches import set_request_context
+
+if TYPE_CHECKING:
+    from sdk._channel.feed import State
 
 _END = object()
 
@@ -33,6 +36,7 @@ class CallTarget(Protocol):
     loop: asyncio.AbstractEventLoop
     children: ChildCalls
     calls: LocalCalls
+    state: State
 
     def enter(self) -> None:
         """Mark this replica as the one whose code runs in the current context."""
@@ -50,6 +54,13 @@ class LocalRouter:
 
     def __init__(self, find: Callable[[], CallTarget]) -> None:
         self._find = find
+
+    def state(self) -> State | None:
+        """Return the state of the deployment for typed handles; None if it is not served here."""
+        try:
+            return self._find().state
+        except KeyError:
+            return None
 
     def running_replicas_populated(self) -> bool:
         return True

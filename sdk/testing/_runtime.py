@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
+from sdk._channel.feed import Address
 from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import serialize_descriptors
-from sdk._serve.replica import translate, wire_settings
+from sdk._serve.replica import wire_settings
+from sdk._serve.translation import translate
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.testing._certificates import write_certificate
@@ -160,6 +162,11 @@ class Runtime:
                 wire = self._wires[replica] = self._wire_server(replica)
                 port, socket = await wire.listen("127.0.0.1"), await wire.listen_locally()
                 endpoint = Endpoint(f"{name}#{replica.name}", "127.0.0.1", port, "", socket)
+                replica.state = replica.state._replace(
+                    is_known=True, addresses=(Address(endpoint.replica_id, endpoint.host, port, "", socket),)
+                )
+                if not replica.is_exposed:
+                    continue
                 services = replica.definition.services
                 digest, data = serialize_descriptors(service.file for service in services)
                 descriptors[digest] = data

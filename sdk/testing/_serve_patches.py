@@ -109,7 +109,20 @@ def make_handle(deployment: str, application: str, make_router: Callable[[str], 
     )
     # Overrides the environment, so that its responses can be awaited on any loop, and in threads without one.
     made._init(_run_router_in_separate_loop=True)
+    made._sdk_router = make_router(deployment)
     return made
+
+
+def _local_lookup(original: Any) -> Any:
+    """Return a function that finds the state of a deployment of this process for a typed handle."""
+
+    def lookup(handle: Any) -> Any:
+        router = getattr(handle, "_sdk_router", None)
+        if router is None and (local := _current_replica.get()) is not None:
+            router = local.router_to(handle.app_name, handle.deployment_name)  # it was pickled
+        return original(handle) if router is None and original is not None else router and router.state()
+
+    return lookup
 
 
 def make_replica_context(application: str, deployment: Any, instance: Any) -> Any:
@@ -189,10 +202,13 @@ def patch_serve() -> Iterator[None]:
 def _replace() -> None:
     from ray.serve import api, batching, handle, multiplex
 
+    from sdk._channel import target
+
     for name, replace, modules in (
         ("_get_internal_replica_context", _replica_context, (serve_context, api, multiplex)),
         ("_get_global_client", _client, (api, multiplex)),
         ("create_router", _router, (handle,)),
+        ("local_lookup", _local_lookup, (target,)),
         ("queue", _batch_queue, (batching._LazyBatchQueueWrapper,)),
     ):
         for module in modules:

@@ -22,7 +22,7 @@ class Handlers:
     """The service, as a class for Ray Serve.
 
     Args:
-        downstream: Handle of another deployment of this class, for ``ThroughHandle``.
+        downstream: Handle of another deployment of this class, for calls between deployments.
     """
 
     def __init__(self, downstream: Any = None) -> None:
@@ -39,8 +39,29 @@ class Handlers:
         return answer(request)
 
     async def ThroughHandle(self, request: Ask) -> Payload:
-        payload: Payload = await self._downstream.Unary.remote(request)
+        if request.count < 2:
+            payload: Payload = await self.call("Unary", request)
+            return payload
+        payloads: list[Payload] = await asyncio.gather(*(self.call("Unary", request) for _ in range(request.count)))
+        return payloads[0]
+
+    async def Chain(self, request: Ask) -> Payload:
+        if request.count < 2:
+            return answer(request)
+        payload: Payload = await self.call("Chain", Ask(name=request.name, count=request.count - 1))
         return payload
+
+    async def DownloadThroughHandle(self, request: Ask) -> AsyncIterator[Payload]:
+        async for payload in self.stream("Download", request):
+            yield payload
+
+    def call(self, method: str, request: Ask) -> Any:
+        """Start a call of the other deployment."""
+        return getattr(self._downstream, method).remote(request)
+
+    def stream(self, method: str, request: Ask) -> Any:
+        """Start a call with a response stream."""
+        return getattr(self._downstream.options(stream=True), method).remote(request)
 
     async def Fails(self, request: Ask, grpc_context: Any) -> Payload:
         grpc_context.set_code(grpc.StatusCode.NOT_FOUND)

@@ -81,6 +81,11 @@ def _unary(name: str, method: str = "Unary", up: int = 0, down: int = 0, **rest:
     return Work(name, method, (ask,), **rest)  # type: ignore[arg-type]  # the fields of Work
 
 
+def _inner(name: str, method: str, ask: Ask, size: int = 0, streams: int = 32) -> Work:
+    """Return the work of a handler that calls another deployment."""
+    return Work(name, method, (ask,), WITH_HANDLES, streams=streams, response_bytes=_length(_SMALL_ANSWER, size))
+
+
 def _streams(
     label: str, count: int, size: int, streams: int, unit: str, servers: tuple[str, ...], quick: bool
 ) -> list[Work]:
@@ -131,7 +136,21 @@ WORKS: tuple[Work, ...] = (
     Work("bidi ping-pong, 32 streams", "PingPong", (_PING,), PAIR, "round trips", 100, 32, ping_pong=True),
     _unary("sync handler", "UnarySync"),
     _unary("context and trailing metadata", "WithContext", metadata=(("traceparent", "00-0af7651916cd43dd-01"),)),
-    _unary("handler awaits a handle", "ThroughHandle", servers=WITH_HANDLES),
+    _unary("handler awaits a handle", "ThroughHandle", servers=WITH_HANDLES, quick=True),
+    _unary("handler awaits a handle, 1 stream", "ThroughHandle", servers=WITH_HANDLES, streams=1, quick=True),
+    _inner("handler awaits 8 calls of a handle", "ThroughHandle", Ask(name="foo", count=8)),
+    _inner("handler awaits a chain of two deployments", "Chain", Ask(name="foo", count=3)),
+    _inner("handler awaits 1 MB from a handle", "ThroughHandle", Ask(name="foo", size=MIB), MIB, streams=4),
+    Work(
+        "handler reads small messages from a handle",
+        "DownloadThroughHandle",
+        (Ask(name="foo", count=1000),),
+        WITH_HANDLES,
+        "messages",
+        1000,
+        8,
+        response_bytes=1000 * _length(_SMALL_ANSWER),
+    ),
     _unary("error", "Fails", status="NOT_FOUND", response_bytes=5),  # gRPC sends the message of a failed call too
     _unary("deadline of 20 ms", "Sleeps", status="DEADLINE_EXCEEDED", metadata=(("grpc-timeout", "20m"),)),
     _unary("with 1,000 idle connections", idle_connections=1000),

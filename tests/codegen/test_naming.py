@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from codegen import naming
 from sdk.client import AsyncClient, SyncClient
 from sdk.deployment import ServicerBase
+from sdk.handles import ServiceHandle
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True) | st.sampled_from(
     [*keyword.kwlist, *naming.RESERVED, "__call__", "__init__", "__grpc_shim__", "__x", "_x", "bind_", "bind__"]
@@ -51,7 +52,7 @@ def test_an_rpc_name_is_free_and_survives_in_a_class(name: str, taken: set[str])
 
 
 def test_every_public_name_of_the_bases_is_reserved() -> None:
-    for base in (ServicerBase, AsyncClient, SyncClient):
+    for base in (ServicerBase, AsyncClient, SyncClient, ServiceHandle):
         assert {name for name in dir(base) if not name.startswith("_")} <= naming.RESERVED
 
 

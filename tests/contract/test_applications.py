@@ -10,6 +10,7 @@ from user_defined_protos_pb2 import ImageClass, ImageData
 from user_defined_protos_sdk import ImageClassificationServiceBase
 
 from sdk import ApplicationError, OptionsError, grpc_deployment
+from sdk._serve.deployed_classes import deployed_classes
 
 SERVICE = "userdefinedprotos.ImageClassificationService"
 
@@ -53,9 +54,10 @@ def test_one_deployment_passed_twice_counts_once() -> None:
     Classifier.options(expose=False).bind(Classifier.bind(), Classifier.options(expose=False).bind())
 
 
-def test_a_deployment_that_is_not_exposed_is_a_plain_one_of_ray_serve() -> None:
+def test_a_deployment_that_is_not_exposed_serves_handles_only() -> None:
     bound: Any = Classifier.options(expose=False, autoscaling_config={"max_replicas": 2}).bind()
-    assert bound._bound_deployment.func_or_class is Classifier
+    assert not deployed_classes(bound, is_exposed=True)
+    assert deployed_classes(bound) == (Classifier,)
     Classifier.bind(Classifier.options(name="Inner", expose=False).bind())
 
 

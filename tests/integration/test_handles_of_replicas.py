@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import ray
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 from probe_pb2 import Ask
+from probe_pb2_grpc import AsyncProbeStub
 from probe_sdk import AsyncProbeHandle
 from ray import serve
 from user_defined_protos_pb2 import UserDefinedMessage as Message
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+from user_defined_protos_sdk import UserDefinedServiceHandle
 
-from sdk.errors import RpcError
+from sdk.errors import ClusterError, RpcError
 from tests.integration import typed_handle_apps
 from tests.integration.clients import error_of, trailing
 
@@ -59,13 +64,48 @@ def test_a_call_may_set_model_metadata_and_timeout(stub: UserDefinedServiceStub)
     metadata = (*OUTER, ("multiplexed_model_id", "m1"))
     reply = json.loads(stub.__call__(Message(name="seen", origin="given"), metadata=metadata).greeting)
     assert (reply["model"], reply["serve"][0], reply["user"], reply["left"]) == ("m2", "m2", "you", None)
-    assert json.loads(stub.__call__(Message(name="seen", origin="short"), metadata=OUTER).greeting)["left"] < 0.2
+    assert json.loads(stub.__call__(Message(name="seen", origin="short"), metadata=OUTER).greeting)["left"] < 0.2001
 
 
 def test_a_stream(stub: UserDefinedServiceStub) -> None:
     replies = list(stub.Streaming(Message(num=50), metadata=OUTER))
     assert [reply.num for reply in replies] == list(range(50))
     assert {reply.greeting for reply in replies} == {"r1"}
+
+
+def test_streams_of_requests(stub: UserDefinedServiceStub) -> None:
+    replies = list(stub.Streaming(Message(num=20, origin="both"), metadata=OUTER))
+    assert [reply.num for reply in replies] == [*range(0, 40, 2), 40]
+    assert {reply.greeting for reply in replies[:-1]} == {"r1"}
+
+
+def test_calls_go_over_the_wire_and_those_to_a_plain_deployment_over_ray(stub: UserDefinedServiceStub) -> None:
+    reply = stub.__call__(Message(name="transport"), metadata=OUTER).greeting
+    assert reply not in ("", "_Responses")
+    plain = AsyncProbeHandle(serve.get_deployment_handle("Plain", "typed"))
+    with pytest.raises(RpcError, match="UNIMPLEMENTED: deployment 'Plain' of application 'typed' can't be called with"):
+        plain.Up([Ask()]).result()
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "said"),
+    [
+        ("stop", grpc.StatusCode.INTERNAL, "coroutine raised StopIteration"),
+        ("group", grpc.StatusCode.INTERNAL, "ValueError: a"),
+        ("cancelled", grpc.StatusCode.CANCELLED, "the handler was cancelled"),
+    ],
+)
+def test_what_a_handler_raises(stub: UserDefinedServiceStub, act: str, code: grpc.StatusCode, said: str) -> None:
+    error = error_of(stub.__call__, Message(name=act), metadata=OUTER)
+    assert error.code() is code
+    assert said in error.details()
+
+
+def test_the_other_calls_of_a_handler_end_with_its_own(stub: UserDefinedServiceStub, notes: Path) -> None:
+    error = error_of(stub.__call__, Message(name="wait siblings", origin="several"), metadata=OUTER)
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    if (notes / "wait siblings began").exists():  # the failure may come first
+        wait_for(notes / "wait siblings ended")
 
 
 def test_a_status_of_the_inner_call_is_that_of_the_outer_one(stub: UserDefinedServiceStub) -> None:
@@ -128,7 +168,60 @@ def test_a_driver_calls_through_a_handle() -> None:
     with pytest.raises(RpcError, match="DEADLINE_EXCEEDED"):
         handle.Unary(Ask(act="wait", note="wait program"), timeout=0.3).result()
 
+    assert handle.Up(Ask(number=number) for number in range(4)).result().number == 6
+    assert [reply.number for reply in handle.Both([Ask(number=1), Ask(number=2)])] == [2, 4]
+
     async def call() -> str:
         return (await handle.Unary(Ask(note="async"), timeout=10)).text
 
     assert asyncio.run(call()) == "async"
+    assert asyncio.run(call()) == "async"  # on another loop
+
+
+def test_a_handle_to_an_application_and_one_in_a_ray_task() -> None:
+    outer = UserDefinedServiceHandle.of_application("typed")
+    assert outer(Message(name="transport")).result().greeting
+
+    @ray.remote
+    def in_task() -> str:
+        return str(UserDefinedServiceHandle.of_application("typed")(Message(name="transport")).result().greeting)
+
+    assert ray.get(in_task.remote()) not in ("", "_Responses")
+    with pytest.raises(ClusterError, match="nothing"):
+        UserDefinedServiceHandle.of_application("nothing")
+
+
+def test_clients_do_not_reach_a_deployment_that_is_not_exposed(channel: grpc.Channel) -> None:
+    error = error_of(AsyncProbeStub(channel).Unary, Ask(), metadata=OUTER)
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_no_call_fails_while_the_called_deployment_is_redeployed(deploy: Any, notes: Path) -> None:
+    handle = AsyncProbeHandle(serve.get_deployment_handle("Inner", "typed"))
+    is_over = threading.Event()
+    seen: list[str] = []
+
+    def call_all_the_time() -> None:
+        while not is_over.is_set():
+            seen.append(handle.Unary(Ask(act="version"), timeout=60).result().text)
+            assert len(list(handle.Down(Ask(number=20), timeout=60))) == 20
+            assert handle.Up([Ask(number=1)] * 20, timeout=60).result().number == 20
+
+    with ThreadPoolExecutor(4) as threads:
+        callers = [threads.submit(call_all_the_time) for _ in range(4)]
+        try:
+            for version in (1, 2):
+                deploy(typed_handle_apps.composed(str(notes), version), "typed")
+        finally:
+            is_over.set()
+        for caller in callers:
+            caller.result()
+    assert {"0", "1"} <= set(seen)
+
+
+def test_calls_in_flight_of_a_dead_replica_are_unavailable_and_later_ones_wait_for_the_next(
+    stub: UserDefinedServiceStub,
+) -> None:
+    error = error_of(stub.__call__, Message(name="die"), metadata=OUTER, timeout=60)
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert stub.__call__(Message(name="transport"), metadata=OUTER, timeout=60).greeting

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from probe_pb2 import Ask
 from probe_pb2_grpc import AsyncProbeStub
+from probe_sdk import AsyncProbeHandle
 
 import sdk
 from sdk._serve.api import delete
@@ -105,6 +106,14 @@ def test_03_no_call_fails_while_it_scales_to_zero_and_back(stub: Any) -> None:
         assert [call.result().text for call in calls] == [str(number)] * 3
         # By now a replica is about to leave, has just left, or was not going to leave.
         time.sleep(pauses.choice((0.01, 0.02, 0.05, 0.05, 0.9 + pauses.random())))
+
+
+def test_03_a_call_through_a_handle_wakes_it_too() -> None:
+    handle = AsyncProbeHandle.of_application(NAME)
+    wait_until(sleeps)
+    assert handle.Unary(Ask(note="through a handle"), timeout=30).result().text == "through a handle"
+    wait_until(sleeps)
+    assert handle.Up([Ask(note="a"), Ask(note="b")], timeout=30).result().text == "ab"
 
 
 def test_04_calls_end_with_the_reason_when_no_replica_can_start(stub: Any, obstacle: Path) -> None:

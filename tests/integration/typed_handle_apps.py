@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,22 @@ from sdk import RpcError, current_context, grpc_deployment
 FAST = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 5}
 
 
-class Unused(AsyncProbeBase):
-    """The RPCs that a handle does not support."""
+class Streams(AsyncProbeBase):
+    """The RPCs with a stream of requests."""
 
     async def Up(self, requests: AsyncIterator[Ask]) -> Told:
-        return Told()
+        return Told(number=sum([request.number async for request in requests]))
 
     async def Both(self, requests: AsyncIterator[Ask]) -> AsyncIterator[Told]:
-        yield Told()
+        async for request in requests:
+            yield Told(number=2 * request.number, text=current_context().request_id())
 
 
-@grpc_deployment(max_ongoing_requests=20, **FAST)
-class Inner(Unused):
-    def __init__(self, notes: str) -> None:
+@grpc_deployment(max_ongoing_requests=20, expose=False, **FAST)
+class Inner(Streams):
+    def __init__(self, notes: str, version: int = 0) -> None:
         self.notes = Path(notes)
+        self.version = version
 
     async def Unary(self, request: Ask, grpc_context: Any) -> Told:
         match request.act:
@@ -56,6 +59,22 @@ class Inner(Unused):
                 raise ValueError("a value")
             case "wait":
                 await self.wait(request.note)
+            case "die":
+                os._exit(1)
+            case "stop":
+                raise StopIteration
+            case "group":
+                raise BaseExceptionGroup("two", [ValueError("a"), asyncio.CancelledError()])
+            case "cancelled":
+                loading = asyncio.create_task(asyncio.Event().wait())
+                await asyncio.sleep(0)
+                loading.cancel()
+                await loading
+            case "version":
+                await asyncio.sleep(0.01)
+                return Told(text=str(self.version))
+            case "transport":
+                return Told(text=type(grpc_context._call.transport).__name__)
         return Told(text=request.note)
 
     async def Down(self, request: Ask) -> AsyncIterator[Told]:
@@ -98,6 +117,8 @@ class Outer(UserDefinedServiceBase):
             case "given":
                 pairs = [("user", "you")]
                 return UserDefinedResponse(greeting=(await self.inner.Unary(ask, model_id="m2", metadata=pairs)).text)
+            case "several":
+                await asyncio.gather(*(self.inner.Unary(ask) for _ in range(3)), self.inner.Unary(Ask(act="fail")))
             case "first":
                 async for reply in self.inner.Down(ask):
                     return UserDefinedResponse(num=reply.number)
@@ -105,6 +126,11 @@ class Outer(UserDefinedServiceBase):
 
     async def Streaming(self, request: UserDefinedMessage) -> AsyncIterator[UserDefinedResponse]:
         ask = Ask(act=request.name.partition(" ")[0], note=request.name, number=request.num)
+        if request.origin == "both":
+            async for reply in self.inner.Both(Ask(number=number) for number in range(request.num)):
+                yield UserDefinedResponse(num=reply.number, greeting=reply.text)
+            yield UserDefinedResponse(num=(await self.inner.Up([ask, ask])).number)
+            return
         async for reply in self.inner.Down(ask):
             yield UserDefinedResponse(num=reply.number, greeting=reply.text)
 
@@ -122,7 +148,7 @@ class Plain(SyncProbeBase):
         return self.inner.Unary(request).result()
 
 
-def composed(notes: str) -> Any:
-    inner = Inner.bind(notes)
+def composed(notes: str, version: int = 0) -> Any:
+    inner = Inner.bind(notes, version)
     plain = serve.deployment(Plain, **FAST).bind(AsyncProbeHandle(inner))
     return Outer.bind(inner, SyncProbeHandle(plain))

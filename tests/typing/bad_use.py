@@ -145,8 +145,8 @@ class Composed(RetiredBase):
         async for inner in self.inner.Down(Circle()):
             depth: int = inner.name  # expect: assignment reportAssignmentType
             print(depth, name)
-        await self.inner.Up(iter([]))  # expect: attr-defined reportAttributeAccessIssue
-        self.inner.Both(iter([]))  # expect: attr-defined reportAttributeAccessIssue
+        await self.inner.Up(iter([Circle()]))  # expect: arg-type reportArgumentType
+        self.inner.Both(Outer())  # expect: arg-type reportArgumentType
         self.inner.Unary.remote(Outer())  # expect: attr-defined reportAttributeAccessIssue
         return request
 

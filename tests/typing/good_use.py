@@ -210,6 +210,7 @@ class Composed(ImageClassificationServiceBase):
             print(response.greeting, greeting, same)
         call = self.awkward.Unary(Outer())
         call.cancel()
+        print(await self.awkward.Up([StringValue()]), [long async for long in self.awkward.Both([Square()])])
         return ImageClass()
 
 

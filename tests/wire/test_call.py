@@ -437,3 +437,23 @@ async def test_an_exit_in_a_handler_is_answered_and_reported_and_the_loop_lives(
         assert (await peer.answered())["grpc-status"] == "13"
         await until(lambda: not server.host.ongoing)
     assert exits == [(True, error)] * 2
+
+
+@pytest.mark.parametrize("error", [ValueError("a"), RpcError(grpc.StatusCode.NOT_FOUND), asyncio.CancelledError()])
+async def test_what_a_failed_handler_awaits_elsewhere_is_cancelled(serve: Any, error: BaseException) -> None:
+    async def handler(request: Int32Value) -> StringValue:
+        if request.value:
+            raise error
+        return StringValue()
+
+    server = serve(Get=(UNARY, handler))
+    ended: list[Any] = []
+    server.host.on_cancel = ended.append
+    peer = Peer(server)
+    peer.call("Get", Int32Value(value=0))
+    await peer.answered()
+    assert not ended
+    peer.transport.chunks.clear()
+    peer.call("Get", Int32Value(value=1))
+    await peer.answered()
+    assert len(ended) == 1

@@ -113,6 +113,10 @@ class Gate:
         for key in self._waiting_calls.counts:
             self._waiting_calls.answer(key, _CLOSED)
 
+    def notify(self) -> None:
+        """Take that the calls of programs on this node, which wait elsewhere, have changed: report soon."""
+        self._changed.set()
+
     async def report_forever(self) -> None:
         """Report waiting calls to the controller, in a loop without end."""
         while True:

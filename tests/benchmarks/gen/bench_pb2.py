@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x62\x65nch.proto\x12\x05\x62\x65nch\">\n\x03\x41sk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\")\n\x07Payload\x12\x10\n\x08greeting\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xfa\x02\n\x05\x42\x65nch\x12#\n\x05Unary\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12\'\n\tUnarySync\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12)\n\x0bWithContext\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12+\n\rThroughHandle\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12#\n\x05\x46\x61ils\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12$\n\x06Sleeps\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12(\n\x08\x44ownload\x12\n.bench.Ask\x1a\x0e.bench.Payload0\x01\x12&\n\x06Upload\x12\x0e.bench.Payload\x1a\n.bench.Ask(\x01\x12.\n\x08PingPong\x12\x0e.bench.Payload\x1a\x0e.bench.Payload(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x62\x65nch.proto\x12\x05\x62\x65nch\">\n\x03\x41sk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\")\n\x07Payload\x12\x10\n\x08greeting\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xd6\x03\n\x05\x42\x65nch\x12#\n\x05Unary\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12\'\n\tUnarySync\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12)\n\x0bWithContext\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12+\n\rThroughHandle\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12#\n\x05\x43hain\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12\x35\n\x15\x44ownloadThroughHandle\x12\n.bench.Ask\x1a\x0e.bench.Payload0\x01\x12#\n\x05\x46\x61ils\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12$\n\x06Sleeps\x12\n.bench.Ask\x1a\x0e.bench.Payload\x12(\n\x08\x44ownload\x12\n.bench.Ask\x1a\x0e.bench.Payload0\x01\x12&\n\x06Upload\x12\x0e.bench.Payload\x1a\n.bench.Ask(\x01\x12.\n\x08PingPong\x12\x0e.bench.Payload\x1a\x0e.bench.Payload(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAYLOAD']._serialized_start=86
   _globals['_PAYLOAD']._serialized_end=127
   _globals['_BENCH']._serialized_start=130
-  _globals['_BENCH']._serialized_end=508
+  _globals['_BENCH']._serialized_end=600
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,16 @@ class BenchStub:
                 request_serializer=bench__pb2.Ask.SerializeToString,
                 response_deserializer=bench__pb2.Payload.FromString,
                 _registered_method=True)
+        self.Chain = channel.unary_unary(
+                '/bench.Bench/Chain',
+                request_serializer=bench__pb2.Ask.SerializeToString,
+                response_deserializer=bench__pb2.Payload.FromString,
+                _registered_method=True)
+        self.DownloadThroughHandle = channel.unary_stream(
+                '/bench.Bench/DownloadThroughHandle',
+                request_serializer=bench__pb2.Ask.SerializeToString,
+                response_deserializer=bench__pb2.Payload.FromString,
+                _registered_method=True)
         self.Fails = channel.unary_unary(
                 '/bench.Bench/Fails',
                 request_serializer=bench__pb2.Ask.SerializeToString,
@@ -108,7 +118,21 @@ class BenchServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ThroughHandle(self, request, context):
-        """The same, and the handler awaits another deployment for it.
+        """The same, and the handler awaits another deployment for it; as many calls at once as are asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Chain(self, request, context):
+        """The same, through as many deployments, one behind the other, as are asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadThroughHandle(self, request, context):
+        """Answers as Download does, and the handler reads the payloads from another deployment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,6 +193,16 @@ def add_BenchServicer_to_server(servicer, server):
             ),
             'ThroughHandle': grpc.unary_unary_rpc_method_handler(
                     servicer.ThroughHandle,
+                    request_deserializer=bench__pb2.Ask.FromString,
+                    response_serializer=bench__pb2.Payload.SerializeToString,
+            ),
+            'Chain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Chain,
+                    request_deserializer=bench__pb2.Ask.FromString,
+                    response_serializer=bench__pb2.Payload.SerializeToString,
+            ),
+            'DownloadThroughHandle': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadThroughHandle,
                     request_deserializer=bench__pb2.Ask.FromString,
                     response_serializer=bench__pb2.Payload.SerializeToString,
             ),
@@ -305,6 +339,60 @@ class Bench:
             request,
             target,
             '/bench.Bench/ThroughHandle',
+            bench__pb2.Ask.SerializeToString,
+            bench__pb2.Payload.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bench.Bench/Chain',
+            bench__pb2.Ask.SerializeToString,
+            bench__pb2.Payload.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadThroughHandle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bench.Bench/DownloadThroughHandle',
             bench__pb2.Ask.SerializeToString,
             bench__pb2.Payload.FromString,
             options,

@@ -40,7 +40,11 @@ class BenchStub:
     WithContext: _grpc.UnaryUnaryMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]
     """The same, and the handler reads the metadata and sets trailing metadata."""
     ThroughHandle: _grpc.UnaryUnaryMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]
-    """The same, and the handler awaits another deployment for it."""
+    """The same, and the handler awaits another deployment for it; as many calls at once as are asked for."""
+    Chain: _grpc.UnaryUnaryMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]
+    """The same, through as many deployments, one behind the other, as are asked for."""
+    DownloadThroughHandle: _grpc.UnaryStreamMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]
+    """Answers as Download does, and the handler reads the payloads from another deployment."""
     Fails: _grpc.UnaryUnaryMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]
     """Ends with NOT_FOUND."""
     Sleeps: _grpc.UnaryUnaryMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]
@@ -64,7 +68,11 @@ class BenchAsyncStub(BenchStub):
     WithContext: _aio.UnaryUnaryMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]  # type: ignore[assignment]
     """The same, and the handler reads the metadata and sets trailing metadata."""
     ThroughHandle: _aio.UnaryUnaryMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]  # type: ignore[assignment]
-    """The same, and the handler awaits another deployment for it."""
+    """The same, and the handler awaits another deployment for it; as many calls at once as are asked for."""
+    Chain: _aio.UnaryUnaryMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]  # type: ignore[assignment]
+    """The same, through as many deployments, one behind the other, as are asked for."""
+    DownloadThroughHandle: _aio.UnaryStreamMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]  # type: ignore[assignment]
+    """Answers as Download does, and the handler reads the payloads from another deployment."""
     Fails: _aio.UnaryUnaryMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]  # type: ignore[assignment]
     """Ends with NOT_FOUND."""
     Sleeps: _aio.UnaryUnaryMultiCallable[_bench_pb2.Ask, _bench_pb2.Payload]  # type: ignore[assignment]
@@ -109,7 +117,23 @@ class BenchServicer(metaclass=_abc_1.ABCMeta):
         request: _bench_pb2.Ask,
         context: _ServicerContext,
     ) -> _typing.Union[_bench_pb2.Payload, _abc.Awaitable[_bench_pb2.Payload]]:
-        """The same, and the handler awaits another deployment for it."""
+        """The same, and the handler awaits another deployment for it; as many calls at once as are asked for."""
+
+    @_abc_1.abstractmethod
+    def Chain(
+        self,
+        request: _bench_pb2.Ask,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bench_pb2.Payload, _abc.Awaitable[_bench_pb2.Payload]]:
+        """The same, through as many deployments, one behind the other, as are asked for."""
+
+    @_abc_1.abstractmethod
+    def DownloadThroughHandle(
+        self,
+        request: _bench_pb2.Ask,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_bench_pb2.Payload], _abc.AsyncIterator[_bench_pb2.Payload]]:
+        """Answers as Download does, and the handler reads the payloads from another deployment."""
 
     @_abc_1.abstractmethod
     def Fails(

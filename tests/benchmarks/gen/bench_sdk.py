@@ -21,7 +21,13 @@ from sdk.client import (
     SyncUnaryUnary,
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
-from sdk.handles import HandleStream, HandleUnary, ServiceHandle
+from sdk.handles import (
+    HandleStream,
+    HandleStreamStream,
+    HandleStreamUnary,
+    HandleUnary,
+    ServiceHandle,
+)
 from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
 
 import bench_pb2
@@ -76,13 +82,31 @@ BENCH = Service(
             line=14,
         ),
         Method(
+            name="Chain",
+            python_name="Chain",
+            path="/bench.Bench/Chain",
+            cardinality=Cardinality.UNARY_UNARY,
+            request=bench_pb2.Ask,
+            response=bench_pb2.Payload,
+            line=16,
+        ),
+        Method(
+            name="DownloadThroughHandle",
+            python_name="DownloadThroughHandle",
+            path="/bench.Bench/DownloadThroughHandle",
+            cardinality=Cardinality.UNARY_STREAM,
+            request=bench_pb2.Ask,
+            response=bench_pb2.Payload,
+            line=18,
+        ),
+        Method(
             name="Fails",
             python_name="Fails",
             path="/bench.Bench/Fails",
             cardinality=Cardinality.UNARY_UNARY,
             request=bench_pb2.Ask,
             response=bench_pb2.Payload,
-            line=16,
+            line=20,
         ),
         Method(
             name="Sleeps",
@@ -91,7 +115,7 @@ BENCH = Service(
             cardinality=Cardinality.UNARY_UNARY,
             request=bench_pb2.Ask,
             response=bench_pb2.Payload,
-            line=18,
+            line=22,
         ),
         Method(
             name="Download",
@@ -100,7 +124,7 @@ BENCH = Service(
             cardinality=Cardinality.UNARY_STREAM,
             request=bench_pb2.Ask,
             response=bench_pb2.Payload,
-            line=20,
+            line=24,
         ),
         Method(
             name="Upload",
@@ -109,7 +133,7 @@ BENCH = Service(
             cardinality=Cardinality.STREAM_UNARY,
             request=bench_pb2.Payload,
             response=bench_pb2.Ask,
-            line=22,
+            line=26,
         ),
         Method(
             name="PingPong",
@@ -118,11 +142,11 @@ BENCH = Service(
             cardinality=Cardinality.STREAM_STREAM,
             request=bench_pb2.Payload,
             response=bench_pb2.Payload,
-            line=24,
+            line=28,
         ),
     ),
     file=bench_pb2.DESCRIPTOR,
-    proto_hash="e9fa48c05aa48374edfae40644ef5df32afe3b0caa19740acf29e10abb6690a4",
+    proto_hash="51cf74a04e9558542fa42e45eef866005ab756949184a6f5bdd664bddb642add",
     line=6,
 )
 
@@ -140,6 +164,10 @@ class BenchShim(Shim):
             MethodBinding(BENCH["UnarySync"], implementation.UnarySync),
             MethodBinding(BENCH["WithContext"], implementation.WithContext),
             MethodBinding(BENCH["ThroughHandle"], implementation.ThroughHandle),
+            MethodBinding(BENCH["Chain"], implementation.Chain),
+            MethodBinding(
+                BENCH["DownloadThroughHandle"], implementation.DownloadThroughHandle
+            ),
             MethodBinding(BENCH["Fails"], implementation.Fails),
             MethodBinding(BENCH["Sleeps"], implementation.Sleeps),
             MethodBinding(BENCH["Download"], implementation.Download),
@@ -179,7 +207,19 @@ class BenchBase(ServicerBase):
     def ThroughHandle(
         self, request: bench_pb2.Ask, /, *args: Any, **kwargs: Any
     ) -> bench_pb2.Payload | Awaitable[bench_pb2.Payload]:
-        """The same, and the handler awaits another deployment for it."""
+        """The same, and the handler awaits another deployment for it; as many calls at once as are asked for."""
+        raise NotImplementedError
+
+    def Chain(
+        self, request: bench_pb2.Ask, /, *args: Any, **kwargs: Any
+    ) -> bench_pb2.Payload | Awaitable[bench_pb2.Payload]:
+        """The same, through as many deployments, one behind the other, as are asked for."""
+        raise NotImplementedError
+
+    def DownloadThroughHandle(
+        self, request: bench_pb2.Ask, /, *args: Any, **kwargs: Any
+    ) -> Iterator[bench_pb2.Payload] | AsyncIterator[bench_pb2.Payload]:
+        """Answers as Download does, and the handler reads the payloads from another deployment."""
         raise NotImplementedError
 
     def Fails(
@@ -230,7 +270,15 @@ class BenchClient(AsyncClient):
     ThroughHandle = AsyncUnaryUnary[bench_pb2.Ask, bench_pb2.Payload](
         BENCH["ThroughHandle"]
     )
-    """The same, and the handler awaits another deployment for it."""
+    """The same, and the handler awaits another deployment for it; as many calls at once as are asked for."""
+
+    Chain = AsyncUnaryUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["Chain"])
+    """The same, through as many deployments, one behind the other, as are asked for."""
+
+    DownloadThroughHandle = AsyncUnaryStream[bench_pb2.Ask, bench_pb2.Payload](
+        BENCH["DownloadThroughHandle"]
+    )
+    """Answers as Download does, and the handler reads the payloads from another deployment."""
 
     Fails = AsyncUnaryUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["Fails"])
     """Ends with NOT_FOUND."""
@@ -265,7 +313,15 @@ class BenchSyncClient(SyncClient):
     ThroughHandle = SyncUnaryUnary[bench_pb2.Ask, bench_pb2.Payload](
         BENCH["ThroughHandle"]
     )
-    """The same, and the handler awaits another deployment for it."""
+    """The same, and the handler awaits another deployment for it; as many calls at once as are asked for."""
+
+    Chain = SyncUnaryUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["Chain"])
+    """The same, through as many deployments, one behind the other, as are asked for."""
+
+    DownloadThroughHandle = SyncUnaryStream[bench_pb2.Ask, bench_pb2.Payload](
+        BENCH["DownloadThroughHandle"]
+    )
+    """Answers as Download does, and the handler reads the payloads from another deployment."""
 
     Fails = SyncUnaryUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["Fails"])
     """Ends with NOT_FOUND."""
@@ -300,7 +356,15 @@ class BenchHandle(ServiceHandle):
     ThroughHandle = HandleUnary[bench_pb2.Ask, bench_pb2.Payload](
         BENCH["ThroughHandle"]
     )
-    """The same, and the handler awaits another deployment for it."""
+    """The same, and the handler awaits another deployment for it; as many calls at once as are asked for."""
+
+    Chain = HandleUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["Chain"])
+    """The same, through as many deployments, one behind the other, as are asked for."""
+
+    DownloadThroughHandle = HandleStream[bench_pb2.Ask, bench_pb2.Payload](
+        BENCH["DownloadThroughHandle"]
+    )
+    """Answers as Download does, and the handler reads the payloads from another deployment."""
 
     Fails = HandleUnary[bench_pb2.Ask, bench_pb2.Payload](BENCH["Fails"])
     """Ends with NOT_FOUND."""
@@ -310,6 +374,14 @@ class BenchHandle(ServiceHandle):
 
     Download = HandleStream[bench_pb2.Ask, bench_pb2.Payload](BENCH["Download"])
     """Answers with as many payloads as are asked for, each of the size asked for."""
+
+    Upload = HandleStreamUnary[bench_pb2.Payload, bench_pb2.Ask](BENCH["Upload"])
+    """Answers with the number of messages it took."""
+
+    PingPong = HandleStreamStream[bench_pb2.Payload, bench_pb2.Payload](
+        BENCH["PingPong"]
+    )
+    """Answers each message with itself."""
 
 
 if TYPE_CHECKING:

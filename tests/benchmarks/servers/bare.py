@@ -36,6 +36,12 @@ class Bare(BenchServicer):
     async def ThroughHandle(self, request: Ask, context: Any) -> Payload:
         raise NotImplementedError("there are no handles without Ray Serve")
 
+    Chain = ThroughHandle
+
+    async def DownloadThroughHandle(self, request: Ask, context: Any) -> AsyncIterator[Payload]:
+        raise NotImplementedError("there are no handles without Ray Serve")
+        yield Payload()
+
     async def Fails(self, request: Ask, context: Any) -> Payload:
         context.set_code(grpc.StatusCode.NOT_FOUND)
         context.set_details("there is no such thing")

@@ -33,7 +33,8 @@ FOLDER = sys.argv[1]
 def deploy(replicas: int) -> None:
     """Deploy the service; returns when Envoy routes to it."""
     logs = {"enable_access_log": False}  # the other servers have none
-    downstream = Bench.options(name="Downstream", expose=False, logging_config=logs).bind()
+    last = Bench.options(name="Last", expose=False, logging_config=logs).bind()
+    downstream = Bench.options(name="Downstream", expose=False, logging_config=logs).bind(last)
     bench = Bench.options(num_replicas=replicas, logging_config=logs).bind(downstream)
     sdk.run(bench, name="bench", options=OPTIONS)
 
@@ -72,7 +73,7 @@ OPTIONS = sdk.GrpcOptions(port=free_port())
 
 def say() -> None:
     """Report the server as it is now."""
-    report(OPTIONS.port, {"replica": r"^ray::ServeReplica:bench:Bench", "Envoy": r"^\S*envoy .*--config-path"})
+    report(OPTIONS.port, {"replica": r"^ray::ServeReplica:bench:", "Envoy": r"^\S*envoy .*--config-path"})
 
 
 def main() -> None:

@@ -43,9 +43,10 @@ def main() -> None:
         grpc_options=gRPCOptions(port=port, grpc_servicer_functions=["bench_pb2_grpc.add_BenchServicer_to_server"]),
     )
     deployment = serve.deployment(max_ongoing_requests=4000, logging_config={"enable_access_log": False})(Handlers)
-    serve.run(deployment.bind(deployment.options(name="Downstream").bind()), name="bench")
+    last = deployment.options(name="Last").bind()
+    serve.run(deployment.bind(deployment.options(name="Downstream").bind(last)), name="bench")
     processes = {
-        "replica": r"^ray::ServeReplica:bench:Handlers",
+        "replica": r"^ray::ServeReplica:bench:",
         "proxy": r"^ray::ProxyActor|^ray::HAProxyManager|haproxy .*-f",
     }
     report(port, processes)

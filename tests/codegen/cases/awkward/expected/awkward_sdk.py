@@ -24,7 +24,13 @@ from sdk.client import (
     SyncUnaryUnary,
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
-from sdk.handles import HandleStream, HandleUnary, ServiceHandle
+from sdk.handles import (
+    HandleStream,
+    HandleStreamStream,
+    HandleStreamUnary,
+    HandleUnary,
+    ServiceHandle,
+)
 from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
 from typing_extensions import deprecated
 
@@ -244,6 +250,13 @@ class AwkwardHandle(ServiceHandle):
     with stars,
       and more indentation \\
     """
+
+    Up = HandleStreamUnary[wrappers_pb2.StringValue, empty_pb2.Empty](AWKWARD["Up"])
+
+    Both = HandleStreamStream[
+        shapes_awkward_pb2.Square,
+        awkward_pb2_.AMessageWithANameThatIsSoLongThatNoSignatureFitsOnOneLineAnyMore,
+    ](AWKWARD["Both"])
 
 
 if TYPE_CHECKING:
@@ -538,6 +551,10 @@ class AsyncHandle(ServiceHandle):
     Any = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["Any"])
 
     Iterator = HandleStream[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["Iterator"])
+
+    awkward_pb2 = HandleStreamStream[awkward_pb2_.Outer, awkward_pb2_.Outer](
+        ASYNC_["awkward_pb2"]
+    )
 
     ASYNC = HandleUnary[awkward_pb2_.Outer, awkward_pb2_.Outer](ASYNC_["ASYNC"])
 

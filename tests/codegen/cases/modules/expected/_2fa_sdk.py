@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncStreamStream, SyncClient, SyncStreamStream
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
-from sdk.handles import ServiceHandle
+from sdk.handles import HandleStreamStream, ServiceHandle
 from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
 
 import _2fa_pb2
@@ -89,6 +89,8 @@ class SecondServiceHandle(ServiceHandle):
     """Typed handle to a deployment of `python.second.SecondService`."""
 
     __grpc_service__: ClassVar[Service] = SECOND_SERVICE
+
+    Go = HandleStreamStream[my_file_pb2.Third, _2fa_pb2.Second](SECOND_SERVICE["Go"])
 
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from sdk.client import (
     SyncUnaryUnary,
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
-from sdk.handles import HandleStream, HandleUnary, ServiceHandle
+from sdk.handles import HandleStream, HandleStreamStream, HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
 from typing_extensions import deprecated
 
@@ -349,6 +349,21 @@ class NewServiceHandle(ServiceHandle):
         Deprecated.
         """
         return HandleUnary.of(self, NEW_SERVICE["Old"])
+
+    @property
+    @deprecated(
+        "/options.NewService/OldStreamWithANameThatIsSoLongThatItIsWrapped is deprecated in options.proto",
+    )
+    def OldStreamWithANameThatIsSoLongThatItIsWrapped(
+        self,
+    ) -> HandleStreamStream[options_pb2.Request, options_pb2.Reply]:
+        """Calls `/options.NewService/OldStreamWithANameThatIsSoLongThatItIsWrapped`.
+
+        Deprecated.
+        """
+        return HandleStreamStream.of(
+            self, NEW_SERVICE["OldStreamWithANameThatIsSoLongThatItIsWrapped"]
+        )
 
     @property
     @deprecated("/options.NewService/__call__ is deprecated in options.proto")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import AsyncClient, AsyncStreamUnary, SyncClient, SyncStreamUnary
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
-from sdk.handles import ServiceHandle
+from sdk.handles import HandleStreamUnary, ServiceHandle
 from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
 
 import edition_2023_pb2
@@ -97,6 +97,10 @@ class EditionServiceHandle(ServiceHandle):
     """Typed handle to a deployment of `syntaxes.edition2023.EditionService`."""
 
     __grpc_service__: ClassVar[Service] = EDITION_SERVICE
+
+    Go = HandleStreamUnary[syntax_three_pb2.Three, edition_2023_pb2.Edition](
+        EDITION_SERVICE["Go"]
+    )
 
 
 if TYPE_CHECKING:

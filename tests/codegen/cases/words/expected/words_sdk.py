@@ -23,7 +23,13 @@ from sdk.client import (
 from sdk.client import SyncClient as SyncClient_
 from sdk.deployment import BoundAs, BoundDeployment
 from sdk.deployment import ServicerBase as ServicerBase_
-from sdk.handles import HandleStream, HandleUnary, ServiceHandle
+from sdk.handles import (
+    HandleStream,
+    HandleStreamStream,
+    HandleStreamUnary,
+    HandleUnary,
+    ServiceHandle,
+)
 from sdk.service import Cardinality as Cardinality_
 from sdk.service import Method, MethodBinding, RequestStream, Service, Shim
 
@@ -959,6 +965,8 @@ class importHandle(ServiceHandle):
     match = HandleUnary[words_pb2_.type, words_pb2_.match](IMPORT_["match"])
     """Soft keywords and names that only look as if they were taken."""
 
+    self = HandleStreamUnary[words_pb2_.Self, words_pb2_.Self.Self](IMPORT_["self"])
+
     request = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["request"])
 
     args = HandleUnary[words_pb2_.Any, words_pb2_.Method](IMPORT_["args"])
@@ -992,6 +1000,10 @@ class importHandle(ServiceHandle):
     """Dunders."""
 
     __init___ = HandleStream[words_pb2_.Any, words_pb2_.Any](IMPORT_["__init__"])
+
+    __mangled___ = HandleStreamStream[words_pb2_.__dunder__, words_pb2_._private](
+        IMPORT_["__mangled"]
+    )
 
     type_ = HandleUnary[words_pb2_.Any, words_pb2_.int](IMPORT_["type"])
     """Builtins."""

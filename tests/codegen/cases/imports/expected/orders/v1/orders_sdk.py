@@ -21,7 +21,7 @@ from sdk.client import (
     SyncUnaryUnary,
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
-from sdk.handles import HandleStream, HandleUnary, ServiceHandle
+from sdk.handles import HandleStream, HandleStreamUnary, HandleUnary, ServiceHandle
 from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
 
 from catalog.v1 import item_pb2
@@ -167,6 +167,8 @@ class OrdersHandle(ServiceHandle):
     Get = HandleUnary[item_pb2.Item, orders_v1_item_pb2.Order](ORDERS["Get"])
 
     List = HandleStream[empty_pb2.Empty, orders_v1_item_pb2.Item](ORDERS["List"])
+
+    Put = HandleStreamUnary[orders_pb2.Update, status_pb2.Status](ORDERS["Put"])
 
     Check = HandleUnary[any_pb2.Any, field_mask_pb2.FieldMask](ORDERS["Check"])
 

@@ -1,0 +1,1 @@
+"""The way from one deployment to another: replicas of a deployment, the choice of one, connections and calls."""

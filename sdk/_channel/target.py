@@ -1,0 +1,286 @@
+"""A deployment as the target of calls on one event loop, and the feed that says where its replicas are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncGenerator, Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from sdk._backend import backend
+from sdk._channel.feed import MAX_LINE, DeploymentKey, State, decode_state, encode_interest, socket_name
+from sdk._channel.replicas import IDLE_S, SWEEP_S, Replicas, connect_locally
+from sdk.errors import RpcError
+
+if TYPE_CHECKING:
+    from sdk._channel.connection import ReplicaConnection
+    from sdk._channel.replicas import Subchannel
+
+logger = logging.getLogger("sdk.handles")
+
+# Seconds that the first call waits for the proxy to say where the replicas are.
+_RESOLVE_S = 3.0
+# Seconds until the next try to reach the proxy: while it restarts, and without an ingress.
+_RETRY_S, _NO_INGRESS_RETRY_S = 0.1, 2.0
+
+
+class Target:
+    """One deployment.
+
+    Args:
+        key: Its application, and its name.
+        handle: Ray Serve's handle to it, for calls without the ingress.
+        loop: The event loop of its calls.
+        node_id: Ray's id of this node.
+        report: Called when calls begin or cease to wait for a first replica.
+
+    Attributes:
+        is_ready: True if it has replicas.
+        is_resolved: True once it is known where its replicas are, or that Ray's handle has to find them.
+        waiting: Calls that wait for a replica.
+    """
+
+    def __init__(
+        self,
+        key: DeploymentKey,
+        handle: Any,
+        loop: asyncio.AbstractEventLoop,
+        node_id: str,
+        report: Callable[[Target], None],
+    ) -> None:
+        self.key = key
+        self.loop = loop
+        self.replicas = Replicas(node_id)
+        self.is_ready = False
+        self.is_resolved = False
+        self.waiting = 0
+        self._handle = handle
+        self._report = report
+        self._is_known = False
+        self._was_known = False
+        self._failure = ""
+        self._max_waiting = 0
+        self._changed: asyncio.Event | None = None
+
+    def apply(self, state: State) -> None:
+        """Take the deployment's new state."""
+        self.is_resolved = True
+        self._is_known, self._failure, self._max_waiting = state.is_known, state.failure, state.max_waiting
+        self._was_known = self._was_known or state.is_known
+        self.replicas.update(state.addresses)
+        self.is_ready = len(self.replicas) > 0
+        self._notify()
+
+    def give_up(self) -> None:
+        """Take that nobody knows where the replicas are: Ray's handle finds them."""
+        if not self.is_resolved:
+            self.apply(State(*self.key, False))
+
+    async def wait_ready(self, model_id: str) -> Subchannel | None:
+        """Wait for a replica, and choose it; return None if Ray's handle has to find one.
+
+        Raises:
+            RpcError: The deployment is gone or can't start, or too many calls wait.
+        """
+        try:
+            async with asyncio.timeout(_RESOLVE_S):
+                while not self.is_resolved:
+                    await self._wait_for_change(None)
+        except TimeoutError:
+            self.give_up()
+        while True:
+            if self._is_known:
+                replica = self.replicas.choose(self.loop.time(), model_id)
+                if replica is not None:
+                    return replica
+            elif not self._was_known:
+                return None
+            else:
+                raise RpcError(grpc.StatusCode.UNAVAILABLE, f"{self._name} was deleted")
+            await self._wait_for_replica()
+            if self._failure:
+                raise RpcError(grpc.StatusCode.UNAVAILABLE, f"{self._name} can't start: {self._failure}")
+
+    async def _wait_for_replica(self) -> None:
+        if 0 < self._max_waiting <= self.waiting:
+            raise RpcError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"Request dropped due to backpressure: {self.waiting} requests already wait for the first replica of "
+                f"{self._name}, which is the limit.",
+            )
+        self.waiting += 1
+        if self.waiting == 1:
+            self._report(self)
+        try:
+            await self._wait_for_change(self.replicas.next_try())
+        finally:
+            self.waiting -= 1
+            if not self.waiting:
+                self._report(self)
+
+    async def _wait_for_change(self, until: float | None) -> None:
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        left = None if until is None or until == float("inf") else max(0.0, until - self.loop.time())
+        try:
+            await asyncio.wait_for(self._changed.wait(), left)
+        except TimeoutError:
+            return
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    @property
+    def _name(self) -> str:
+        return f"deployment {self.key[1]!r} of application {self.key[0]!r}"
+
+    def describe_fallback(self) -> str:
+        """Return the status details for a call that Ray's handle can't carry."""
+        return (
+            f"{self._name} can't be called with a stream of requests: it does not run behind the ingress, and Ray "
+            "Serve's handles carry one request. Deploy it with @grpc_deployment, and start the ingress"
+        )
+
+    def fallback(self, model_id: str) -> ReplicaConnection:
+        """Return a connection for one call that Ray's handle carries."""
+        connection: ReplicaConnection = backend().ray_connection(self._handle, model_id)
+        return connection
+
+
+class Targets:
+    """The deployments that code on one event loop calls, and the connection to the proxy that sends their states.
+
+    Args:
+        loop: The event loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._node_id = ""
+        self._targets: dict[DeploymentKey, Target] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._at_end: AsyncGenerator[None, None] | None = None
+
+    def find(self, handle: Any) -> Target:
+        """Return the target for a deployment; on the loop.
+
+        Args:
+            handle: Ray Serve's handle to it.
+        """
+        local = local_lookup(handle) if local_lookup is not None else None
+        key = (handle.app_name, handle.deployment_name) if local is None else (local.application, local.deployment)
+        target = self._targets.get(key)
+        if target is None:
+            if self._at_end is None:
+                self._begin()
+            if local is None and self._task is None:
+                self._node_id = backend().node_id()
+                self._task = self._loop.create_task(self._watch(), context=Context())
+            target = self._targets[key] = Target(key, handle, self._loop, self._node_id, self._tell)
+            self._tell(target)
+        if local is not None and not target.is_ready:
+            target.apply(local)
+        return target
+
+    def close(self) -> None:
+        """Close every connection."""
+        for timer in self._sweep, self._task:
+            if timer is not None:
+                timer.cancel()
+        if self._writer is not None:
+            self._writer.transport.abort()
+        for target in self._targets.values():
+            target.replicas.close()
+        _by_loop.pop(self._loop, None)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        # asyncio.run closes the loop's async generators at its end; there is no other hook.
+        self._at_end = self._close_at_end()
+        step = self._at_end.asend(None)
+        with contextlib.suppress(StopIteration):  # that is how a coroutine returns
+            step.send(None)
+        self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)
+
+    async def _close_at_end(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self.close()
+
+    def _close_idle(self) -> None:
+        before = self._loop.time() - IDLE_S
+        for target in self._targets.values():
+            target.replicas.close_idle(before)
+        self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)
+
+    def _tell(self, target: Target) -> None:
+        if self._writer is not None:
+            self._writer.write(encode_interest(target.key, target.waiting))
+
+    async def _watch(self) -> None:
+        """Read the states of the deployments from the node's proxy, without end; connect again after its restart."""
+        while True:
+            delay = _RETRY_S
+            try:
+                reader, self._writer = await asyncio.open_unix_connection(
+                    sock=connect_locally(socket_name(self._node_id)), limit=MAX_LINE
+                )
+                _check_peer(self._writer)
+                for target in self._targets.values():
+                    self._tell(target)
+                while line := await reader.readline():
+                    state = decode_state(line)
+                    target = self._targets[state.application, state.deployment]
+                    target.apply(state)
+            except (OSError, ValueError) as error:
+                logger.debug("the proxy of this node can't be reached: %s", error)
+                if not await asyncio.to_thread(backend().has_ingress):
+                    delay = _NO_INGRESS_RETRY_S
+                    for target in list(self._targets.values()):
+                        target.give_up()
+            finally:
+                if self._writer is not None:
+                    self._writer.close()
+                    self._writer = None
+            await asyncio.sleep(delay)
+
+
+def _check_peer(writer: asyncio.StreamWriter) -> None:
+    """Check that the other end runs as this user: any program may listen on an abstract socket.
+
+    Raises:
+        PermissionError: It does not.
+    """
+    raw = writer.get_extra_info("socket")
+    _, user, _ = struct.unpack("3i", raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    if user not in (0, os.geteuid()):
+        raise PermissionError(f"another user ({user}) listens on the socket of the ingress")
+
+
+#: Returns the state of a deployment of this very process, for a handle, or None. Set by ``sdk.testing``.
+local_lookup: Callable[[Any], State | None] | None = None
+
+_by_loop: dict[asyncio.AbstractEventLoop, Targets] = {}
+
+
+def find_target(loop: asyncio.AbstractEventLoop, handle: Any) -> Target:
+    """Return the target for a deployment, for calls on the running event loop."""
+    found = _by_loop.get(loop)
+    if found is None:
+        for closed in [known for known in _by_loop if known.is_closed()]:
+            del _by_loop[closed]
+        found = _by_loop[loop] = Targets(loop)
+    return found.find(handle)
