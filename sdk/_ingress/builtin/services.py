@@ -62,7 +62,7 @@ class BuiltinServices:
         self._late_answers: set[asyncio.Task[None]] = set()
 
     def server(self, options: GrpcOptions) -> WireServer:
-        """Return the server of these services and of all calls without a route. It must still be told to listen.
+        """Return the server of these services and of all calls without a route. The caller lets it listen.
 
         Args:
             options: Options of the ingress. It refuses what replicas refuse.

@@ -1,4 +1,4 @@
-"""A real Envoy that is stopped, and so obeys no signal but SIGKILL, ends with the process that started it.
+"""A real Envoy that is stopped, so that only SIGKILL ends it, ends with the process that started it.
 
 The kernel kills it (``PR_SET_PDEATHSIG``). An Envoy with hot restart would replace that signal by SIGTERM when it
 starts: we run it without.
