@@ -163,8 +163,10 @@ class Protoc:
                 f"--all_out=package={self._package}:{archive}",
             ]
         )
-        with zipfile.ZipFile(archive) as made:
-            files = {name: made.read(name).decode() for name in made.namelist()}
+        # A comment that is not UTF-8 gets into gRPC's module as it is.
+        # protoc writes names in UTF-8 without the flag that says so.
+        with zipfile.ZipFile(archive, metadata_encoding="utf-8") as made:
+            files = {name: made.read(name).decode(errors="replace") for name in made.namelist()}
         relocated = relocate.relocate(files, self._package, [naming.module(name) for name in others])
         return {path: text.encode() for path, text in sorted(relocated.items())}
 
@@ -181,7 +183,7 @@ class Protoc:
             *("--include_imports", "--include_source_info", "--retain_options"),
             f"--descriptor_set_out={self._descriptors}",
             *outputs,
-            *(source.name for source in self._sources),
+            *map(_argument, self._sources),
         ]
         # In a file: the length of a command line is limited, and the names of many protos may exceed it.
         listed = self._folder / "arguments"
@@ -223,6 +225,11 @@ class Protoc:
                 line = f"{match[1]} in {', '.join(self._folders.values())}; -I adds a folder"
             messages[line] = None
         return tuple(messages)
+
+
+def _argument(source: Source) -> str:
+    # A name like `-x.proto` would be an option; protoc takes the path of a file below a root too.
+    return f"{source.root}/{source.name}" if source.name[0] in "-@" else source.name
 
 
 def _shown_root(source: Source) -> str:

@@ -4,7 +4,8 @@
   The fixed module has the names of our bases for RPCs and services, and finds a message class with ``getattr``.
   The plugin also copies comments into docstrings unchanged, with their backslashes and quotes.
 * mypy-protobuf renames a message ``None`` to ``_r_None``, but not in every reference. A name that a public import
-  brings may be hidden by a message of the importing proto.
+  brings may be hidden by a message of the importing proto. A message may have the name of a module that the stub
+  imports: ``sys``.
 
 protoc's own ``_pb2`` modules need no fix: they put such names into their namespace without spelling them.
 """
@@ -67,6 +68,9 @@ _SUSPECT = re.compile(
     FLAGS,
 )
 
+# In the head of a stub: `import sys`.
+_PLAIN_IMPORT = re.compile(r"^import (\w+)$", re.MULTILINE)
+
 _STUB = re.compile(
     rf"""
     {SKIPPED}
@@ -96,6 +100,7 @@ def fix_up(files: Mapping[str, str]) -> dict[str, str]:
         if path.endswith("_pb2_grpc.py"):
             fixed[path] = _grpc(text)
         elif path.endswith(".pyi"):
+            text = _rename_modules(text)
             fixed[path] = _stub(text, files) if "_r_" in text or _SUSPECT.search(text) else text
     return fixed
 
@@ -145,6 +150,21 @@ def _unusable(rpcs: list[str]) -> Iterator[tuple[str, str]]:
     for name, python_name in zip(rpcs, naming.rpcs(rpcs), strict=True):
         if keyword.iskeyword(name) or name == "staticmethod" or (name.startswith("__") and name != python_name):
             yield name, python_name
+
+
+def _rename_modules(text: str) -> str:
+    """Return a stub whose plain imports have other names than its definitions."""
+    head, descriptor, body = text.partition("\nDESCRIPTOR: ")
+    for module in _PLAIN_IMPORT.findall(head):
+        if re.search(rf"^(class {module}\(|{module}: )", body, re.MULTILINE):
+            alias = f"_{module}"
+            while re.search(rf"\b{alias}\b", text):
+                alias += "_"
+            head = head.replace(f"\nimport {module}\n", f"\nimport {module} as {alias}\n")
+            head, body = (
+                re.sub(rf"^( *if ){module}\.", rf"\g<1>{alias}.", t, flags=re.MULTILINE) for t in (head, body)
+            )
+    return head + descriptor + body
 
 
 def _stub(text: str, files: Mapping[str, str]) -> str:

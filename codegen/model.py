@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from codegen import imports, module_names, naming
+from codegen.comments import comment
 from codegen.module_names import MessageLocation, ModuleNames, ModuleTree, ServiceNames
 from sdk._fingerprint import fingerprint
 
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 # https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/descriptor.proto
 _SERVICE = 6
 _METHOD = 2
-
-_INDENTATION = re.compile(r"^[^\S\n]+", re.MULTILINE)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +187,7 @@ def _file(proto: FileDescriptorProto, locations: Mapping[str, MessageLocation], 
                 kind=module_names.kind(rpc),
                 request=message(rpc.input_type),
                 response=message(rpc.output_type),
-                comment=_comment(places.get((_SERVICE, index, _METHOD, row))),
+                comment=comment(places.get((_SERVICE, index, _METHOD, row))),
                 line=_line(places.get((_SERVICE, index, _METHOD, row))),
                 deprecated=rpc.options.deprecated,
                 idempotency=_idempotency(rpc),
@@ -200,7 +196,7 @@ def _file(proto: FileDescriptorProto, locations: Mapping[str, MessageLocation], 
         )
         place = places.get((_SERVICE, index))
         deprecated = service.options.deprecated or proto.options.deprecated
-        services.append(ServiceModel(service.name, full_name, derived, rpcs, _comment(place), _line(place), deprecated))
+        services.append(ServiceModel(service.name, full_name, derived, rpcs, comment(place), _line(place), deprecated))
 
     return FileModel(
         proto=proto.name,
@@ -210,18 +206,6 @@ def _file(proto: FileDescriptorProto, locations: Mapping[str, MessageLocation], 
         services=tuple(services),
         proto_hash=fingerprint(proto.SerializeToString()),
     )
-
-
-def _comment(place: SourceCodeInfo.Location | None) -> str:
-    if place is None:
-        return ""
-    text = (place.leading_comments or place.trailing_comments).replace("\r\n", "\n").replace("\r", "\n")
-    text = text.removeprefix("*")  # the second star of a comment that begins with /**
-    # Spaces of other scripts are indentation too.
-    text = _INDENTATION.sub(lambda match: " " * len(match[0].expandtabs()), text)
-    # cleandoc treats the indentation of the first line separately; in a proto it is that of the other lines.
-    lines = inspect.cleandoc("\n" + _CONTROL.sub(" ", text)).split("\n")
-    return "\n".join(line.rstrip() for line in lines).strip("\n")
 
 
 def _line(place: SourceCodeInfo.Location | None) -> int:

@@ -9,7 +9,11 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+from codegen import naming
 from codegen.errors import CodegenError
+
+# protobuf has this module, so the output for a copy is not used; protoc aborts on a copy from before editions.
+_DESCRIPTOR = "google/protobuf/descriptor.proto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,9 @@ class Source:
 def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence[str] = ()) -> tuple[Source, ...]:
     """Return the proto files among files and below folders, sorted by name.
 
-    The root of a proto is the include folder that contains it. Otherwise, the root of a proto below a given folder is
-    that folder, and the root of a given file is a given folder that contains it, else the file's own folder. Hidden
-    folders, such as ``.venv``, and links to folders are skipped.
+    The root of a proto is the first include folder that contains it, as for protoc. Otherwise, the root of a proto
+    below a given folder is that folder, and the root of a given file is a given folder that contains it, else its own
+    folder. Hidden folders, such as ``.venv``, and links to folders are skipped.
 
     Args:
         paths: Proto files, and folders of them.
@@ -40,7 +44,8 @@ def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence
         exclude: Patterns of names to leave out, as in ``excluded``.
 
     Raises:
-        CodegenError: A path does not exist or is not a proto file, two files have the same name, or no file was found.
+        CodegenError: A path does not exist or is not a proto file, two files have the same name or the same module,
+            or no file was found.
     """
     for path in (*paths, *includes):
         if not path.exists():
@@ -52,8 +57,8 @@ def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence
     found: dict[Path, Source] = {}
     for path in paths:
         if path.is_dir():
-            root = _root(path, includes) or absolute(path)
             for proto in _below(path):
+                root = _root(proto, includes) or absolute(path)
                 name = absolute(proto).relative_to(root).as_posix()
                 found.setdefault(absolute(proto), Source(root, name, str(proto)))
         elif path.suffix == ".proto":
@@ -67,6 +72,7 @@ def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence
     kept = sorted((each for each in found.values() if not excluded(each.name, exclude)), key=lambda each: each.name)
     if not kept:
         raise CodegenError(f"--exclude leaves out every .proto file in {where}", exit_code=2)
+    kept = [each for each in kept if each.name != _DESCRIPTOR] or kept
     for one, other in pairwise(kept):
         if one.name == other.name:
             raise CodegenError(
@@ -74,7 +80,32 @@ def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence
                 "-I with a folder above both",
                 exit_code=2,
             )
+    _require_importable(kept)
     return tuple(kept)
+
+
+def _require_importable(sources: Sequence[Source]) -> None:
+    """Raise CodegenError if two protos generate one module, or one hides the folder of another from Python."""
+    modules: dict[str, Source] = {}
+    for source in sources:
+        first = modules.setdefault(naming.module(source.name), source)
+        if first is not source:
+            raise CodegenError(
+                f"{first.shown} and {source.shown} both generate the module {naming.module(source.name)}_pb2; rename "
+                "or exclude one",
+                exit_code=2,
+            )
+    generated = {f"{module}_{suffix}": source for module, source in modules.items() for suffix in ("pb2", "sdk")}
+    for module, source in modules.items():
+        parents = module.split(".")[:-1]
+        for depth in range(1, len(parents) + 1):
+            folder = ".".join(parents[:depth])
+            if folder in generated:
+                raise CodegenError(
+                    f"{generated[folder].shown} generates the module {folder}, so that Python can't import the folder "
+                    f"of {source.shown}; rename one of them",
+                    exit_code=2,
+                )
 
 
 def excluded(name: str, patterns: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codegen import cache
+from codegen import cache, importable
 from codegen import manifest as manifests
 from codegen.atomic_write import locked, replace_files
 from codegen.compile import Protoc
@@ -55,7 +55,7 @@ class SyncResult:
         stale: Files that had different content.
         extra: Files that an earlier run generated and no proto generates any more.
         edited: Files that would be extra if nobody had edited them since. They are kept.
-        warnings: The warnings of protoc.
+        warnings: The warnings of protoc, and those about imports if code was generated.
     """
 
     protos: int
@@ -139,7 +139,8 @@ def _sync(options: Options, progress: ProgressReporter, *, write: bool) -> SyncR
             hashes = {path: manifests.digest(content) for path, content in files.items()}
         # Even if nothing was generated, the protos of earlier runs may be gone.
         manifest = known.updated(sources, others, hashes, out)
-        result = _compare(old, files, known, manifest, hashes, sources, protoc.warnings)
+        warnings = (*protoc.warnings, *importable.warnings(files, manifest.files, out, options.package))
+        result = _compare(old, files, known, manifest, hashes, sources, warnings)
         if write:
             _write(old, files, manifest, result, progress)
             key = cache.key(protoc.digest(others), manifest.hashes(sources))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdk import testing
-    from sdk._serve.api import delete, handle, run, shutdown, start, status
+    from sdk._serving import delete, handle, run, shutdown, start, status
     from sdk._status import error_details
     from sdk.client import Keepalive, RetryPolicy
     from sdk.context import current_context
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ClusterError,
         DefinitionError,
         IngressError,
+        MissingExtraError,
         OptionsError,
         Problem,
         RpcError,
@@ -41,6 +42,7 @@ _MODULES = {
     "GrpcOptions": "sdk.options",
     "IngressError": "sdk.errors",
     "Keepalive": "sdk.client",
+    "MissingExtraError": "sdk.errors",
     "OptionsError": "sdk.errors",
     "Problem": "sdk.errors",
     "RetryPolicy": "sdk.client",
@@ -49,14 +51,14 @@ _MODULES = {
     "ServerError": "sdk.errors",
     "StaleCodeError": "sdk.errors",
     "current_context": "sdk.context",
-    "delete": "sdk._serve.api",
+    "delete": "sdk._serving",
     "error_details": "sdk._status",
     "grpc_deployment": "sdk.deployment",
-    "handle": "sdk._serve.api",
-    "run": "sdk._serve.api",
-    "shutdown": "sdk._serve.api",
-    "start": "sdk._serve.api",
-    "status": "sdk._serve.api",
+    "handle": "sdk._serving",
+    "run": "sdk._serving",
+    "shutdown": "sdk._serving",
+    "start": "sdk._serving",
+    "status": "sdk._serving",
     "testing": "sdk.testing",
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "GrpcOptions",
     "IngressError",
     "Keepalive",
+    "MissingExtraError",
     "OptionsError",
     "Problem",
     "RetryPolicy",

@@ -1,4 +1,4 @@
-"""Lazy access to ``sdk._serve`` for modules that must not import Ray Serve.
+"""Lazy access to ``sdk._serve`` for modules that must not import Ray Serve, and must work without it.
 
 The import of Ray Serve takes about a second, and programs that only define classes or call services must not pay for
 it. Modules in lower layers use ``sdk._serve`` only through :func:`backend`, whose first call imports it by name.
@@ -11,9 +11,18 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
+from sdk._extras import missing_package
+
 
 class Backend(Protocol):
-    """Functions of ``sdk._serve`` for modules in lower layers; ``sdk/_serve/backend.py`` implements them."""
+    """Functions of ``sdk._serve`` for modules in lower layers.
+
+    ``sdk/_serve/backend.py`` implements them, and ``sdk/_serve/without_ray.py`` where Ray is not installed.
+    """
+
+    @property
+    def HAS_RAY(self) -> bool:
+        """True for Ray Serve's side, False for its stand-in."""
 
     def check_options(self, class_name: str, options: Mapping[str, Any]) -> None:
         """Check deployment options as Ray Serve checks them."""
@@ -35,5 +44,13 @@ class Backend(Protocol):
 
 @functools.cache
 def backend() -> Backend:
-    """Return the module ``sdk._serve.backend``; the first call imports Ray Serve."""
-    return cast("Backend", importlib.import_module("sdk._serve.backend"))
+    """Return the module ``sdk._serve.backend``, or its stand-in where Ray is not installed.
+
+    The first call imports Ray Serve.
+    """
+    try:
+        return cast("Backend", importlib.import_module("sdk._serve.backend"))
+    except ModuleNotFoundError as error:
+        if missing_package(error) is None:
+            raise
+        return cast("Backend", importlib.import_module("sdk._serve.without_ray"))

@@ -45,7 +45,8 @@ def error_details(error: grpc.RpcError) -> list[Message]:
                         print(detail.field_violations[0].field)
     """
     from google.protobuf.message import DecodeError
-    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # googleapis-common-protos has no types
+
+    from sdk._gen.status_pb2 import Status
 
     data = next((value for key, value in _trailing_metadata(error) if key == STATUS_DETAILS), None)
     if not isinstance(data, bytes):

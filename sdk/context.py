@@ -239,7 +239,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         Raises:
             ValueError: The status code does not exist.
         """
-        self._call.code = _number(code)
+        self._call.code = status_code(code).value[0]
 
     def set_details(self, details: str) -> None:
         """Set the details of the call's status, the text of ``grpc-message``."""
@@ -285,7 +285,7 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         """
         if trailing_metadata:
             self._call.set_trailing(trailing_metadata)
-        status = _CODE_BY_NUMBER[_number(code)]
+        status = status_code(code)
         if status is grpc.StatusCode.OK:
             status, details = grpc.StatusCode.UNKNOWN, ""
         error = AbortError(status, "" if details is None else details)
@@ -385,11 +385,20 @@ def context_of(call: CallState) -> ServicerContext:
     return call.context
 
 
-def _number(code: grpc.StatusCode | int) -> int:
-    number: int = code.value[0] if isinstance(code, grpc.StatusCode) else code
-    if number not in _CODE_BY_NUMBER:
+def status_code(code: grpc.StatusCode | int) -> grpc.StatusCode:
+    """Return a status code that is given as itself or by its number.
+
+    Raises:
+        ValueError: It does not exist.
+
+    Example:
+        >>> status_code(5)
+        <StatusCode.NOT_FOUND: (5, 'not found')>
+    """
+    status = code if isinstance(code, grpc.StatusCode) else _CODE_BY_NUMBER.get(code)
+    if status is None:
         raise ValueError(f"unknown gRPC status code {code!r}; use a member of grpc.StatusCode")
-    return number
+    return status
 
 
 #: Set the current call. The wire server calls it in the ``contextvars`` context of the handler.

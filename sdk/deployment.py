@@ -19,9 +19,6 @@ from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
     import grpc
-    from ray.serve import Application
-    from ray.serve.config import AutoscalingConfig
-    from ray.serve.handle import DeploymentHandle
 
     from sdk._contract.interceptors import Interceptor
     from sdk.handles._call import InnerCall
@@ -34,11 +31,12 @@ B_co = TypeVar("B_co", covariant=True)
 
 if TYPE_CHECKING:
 
-    class BoundDeployment(Application, DeploymentHandle[Any]):
+    class BoundDeployment:
         """Return type of ``bind``, for type checkers. Generated code derives one that is the typed handle as well.
 
         At run time ``bind`` returns a ``ray.serve.Application``. Ray Serve replaces it with a handle when it is passed
-        to the constructor of another deployment, so it is typed as both.
+        to the constructor of another deployment, so it is typed as one. It is not typed as Ray Serve's own classes,
+        which would make type checkers read 900 modules of Ray: :func:`sdk.handle` casts it to those.
         """
 
     class BoundAs(Any, Generic[B_co]):  # type: ignore[misc]  # Any: a class of two services inherits two of them
@@ -54,6 +52,13 @@ else:
 
 class _Bindable(Protocol[B_co]):
     def __grpc_bound__(self) -> BoundAs[B_co]: ...
+
+
+class AutoscalingConfig(Protocol):
+    """Ray Serve's ``AutoscalingConfig``, by some of its attributes: its import would cost type checkers seconds."""
+
+    min_replicas: int
+    max_replicas: int
 
 
 class DeploymentOptions(TypedDict, total=False):

@@ -9,7 +9,8 @@ Exception
 │   ├── ApplicationError         the argument is not a valid application     → fix the import path
 │   ├── ClusterError             Ray or Ray Serve can't be reached or failed → look at the cluster
 │   ├── IngressError             Envoy can't start or the port is taken      → look at the node
-│   └── ServerError              a gRPC server does not list its services    → look at the server, or its address
+│   ├── ServerError              a gRPC server does not list its services    → look at the server, or its address
+│   └── MissingExtraError        a package of an extra is not installed      → install the extra
 └── RpcError                     a handler ends its call with a status       → the client handles it
 """
 
@@ -197,6 +198,26 @@ class IngressError(SdkError):
 
 class ServerError(SdkError):
     """A gRPC server can't be reached, or does not list its services. Check its address, or ask its operator."""
+
+
+class MissingExtraError(SdkError, ImportError):
+    """A package is missing that an extra of ``ray-grpc-sdk`` installs. The caller must install the extra.
+
+    Args:
+        user: What needs it, ``"sdk.run"``.
+        package: The package that can't be imported, ``"ray"``.
+        extra: The extra that brings it, ``"serve"``; empty for a package that the SDK always needs.
+    """
+
+    def __init__(self, user: str, package: str, extra: str) -> None:
+        name = f"ray-grpc-sdk[{extra}]" if extra else "ray-grpc-sdk"
+        super().__init__(f"{user} needs {package}, which is not installed: pip install '{name}'")
+        self.user = user
+        self.package = package
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        return type(self), (self.user, self.package, self.extra)
 
 
 class RpcError(Exception):

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.support.cluster import Ingress, free_port, set_import_path
+from tests.support.cluster import Ingress, set_import_path
+from tests.support.ports import free_port
 from tests.support.virtual_time import VirtualLoop
 
 # A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
@@ -69,7 +70,6 @@ _GROUPS = {
         "tests/cli/run/test_run_tls.py",
         "tests/cli/test_newcomer.py",
         "tests/integration/test_ends_of_ray.py",
-        "tests/integration/test_serves_own_proxy.py",
         "tests/integration/test_several_nodes.py",
         "tests/integration/test_ways_in.py",
         "tests/packaging/",
@@ -114,7 +114,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     import ray
+    from ray.serve._private import client
 
+    # `serve.run` and `serve.delete` look once a second whether they are done; a test has a hundred of these waits.
+    client.CLIENT_POLLING_INTERVAL_S = 0.1
     # Workers inherit the environment of the processes that Ray starts now.
     set_import_path()
     ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, configure_logging=False)

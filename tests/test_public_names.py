@@ -15,6 +15,7 @@ NAMES = [
     "GrpcOptions",
     "IngressError",
     "Keepalive",
+    "MissingExtraError",
     "OptionsError",
     "Problem",
     "RetryPolicy",

@@ -11,6 +11,7 @@ import http.server
 import io
 import logging
 import os
+import random
 import socket
 import sys
 import tempfile
@@ -40,11 +41,13 @@ def heading(text: str) -> None:
 
 
 def free_port() -> int:
-    """Return a free TCP port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a free TCP port of 127.0.0.1 that Linux does not give to an outgoing connection meanwhile."""
+    # https://docs.kernel.org/networking/ip-sysctl.html: ip_local_port_range begins at 32768.
+    for port in random.sample(range(25_000, 32_768), 100):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("every port is in use")
 
 
 @contextlib.contextmanager

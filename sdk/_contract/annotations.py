@@ -40,6 +40,10 @@ _NOT_BATCHES = (str, bytes, collections.abc.Mapping)
 # A string may contain a string, `"'Reply'"`. The bound ends the evaluation of one that evaluates to itself.
 _MAX_DEPTH = 4
 _MISSING = object()
+# Those of `typing` (a `type` statement, PEP 695) and of typing_extensions are two classes before Python 3.14.
+_ALIASES: tuple[type, ...] = tuple(
+    {typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType)}
+)
 
 
 class Unresolved:
@@ -104,7 +108,8 @@ class AnnotationScope:
     """Namespace in which the annotations of a function are evaluated.
 
     Args:
-        function: The innermost function. Its type parameters, its closure and its module are searched, in this order.
+        function: The innermost function. Its type parameters, those of the owner, its closure and its module are
+            searched, in this order (https://docs.python.org/3/reference/executionmodel.html#annotation-scopes).
         owner: The class whose body defines it. It is searched last, as ``typing.get_type_hints`` does.
     """
 
@@ -112,7 +117,7 @@ class AnnotationScope:
         code = getattr(function, "__code__", None)
         cells = zip(getattr(code, "co_freevars", ()), getattr(function, "__closure__", None) or (), strict=False)
         self._namespaces: tuple[Mapping[str, Any], ...] = (
-            {p.__name__: p for p in getattr(function, "__type_params__", ())},
+            {p.__name__: p for each in (owner, function) for p in getattr(each, "__type_params__", ())},
             dict(_closure_values(cells)),
             getattr(function, "__globals__", {}),
             vars(builtins),
@@ -260,9 +265,28 @@ def _alias_target(annotation: Any) -> Any:
     """Return the type behind ``type Alias = …`` or ``NewType``, or None."""
     if isinstance(annotation, Unresolved):
         return None
-    if isinstance(annotation, typing_extensions.TypeAliasType):
-        return annotation.__value__
+    if isinstance(annotation, _ALIASES):
+        return _alias_value(annotation)
+    alias = typing.get_origin(annotation)
+    if isinstance(alias, _ALIASES):  # of a generic alias with arguments
+        arguments = dict(zip(getattr(alias, "__type_params__", ()), typing.get_args(annotation), strict=False))
+        return _substituted(_alias_value(alias), arguments)
     return getattr(annotation, "__supertype__", None)
+
+
+def _alias_value(alias: Any) -> Any:
+    try:
+        return alias.__value__
+    except NameError as error:  # a `type` statement is evaluated now; its module may import the name for type checkers
+        return _well_known(str(error.name))
+
+
+def _substituted(value: Any, arguments: Mapping[Any, Any]) -> Any:
+    """Return the value of a generic alias with its type parameters replaced, ``type Page[T] = AsyncIterator[T]``."""
+    if isinstance(value, typing.TypeVar):
+        return arguments.get(value, value)
+    parameters = getattr(value, "__parameters__", ())
+    return value[tuple(arguments.get(each, each) for each in parameters)] if parameters else value
 
 
 def _well_known(name: str) -> Any:

@@ -96,12 +96,20 @@ def _as_wrapper(signature: Signature, wrapper: Any, wrapped: Any) -> Signature:
     passes_names = bool(parameters) and parameters[-1].kind is Parameter.VAR_KEYWORD
     if passes_names and CONTEXT_PARAMETER in inner and CONTEXT_PARAMETER not in signature.parameters:
         parameters.insert(-1, inner[CONTEXT_PARAMETER].replace(kind=Parameter.KEYWORD_ONLY))
-    is_copied = getattr(wrapper, "__annotations__", None) == getattr(wrapped, "__annotations__", None)
+    is_copied = _annotations(wrapper) == _annotations(wrapped)
     if is_copied and parameters and parameters[0].name not in inner:
         # The wrapper's first parameter differs from the wrapped function's, whose annotations `wraps` has copied.
         parameters = [each.replace(annotation=Parameter.empty) for each in parameters]
         signature = signature.replace(return_annotation=Signature.empty)
     return signature.replace(parameters=parameters)
+
+
+def _annotations(function: Any) -> Any:
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(function, format=annotationlib.Format.STRING)
+    return getattr(function, "__annotations__", None)
 
 
 def _signature(function: Any) -> Signature:

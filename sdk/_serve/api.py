@@ -1,4 +1,4 @@
-"""Functions behind ``sdk.start``, ``run``, ``status``, ``delete``, ``handle`` and ``shutdown``."""
+"""Implements ``sdk.start``, ``run``, ``status``, ``delete`` and ``shutdown``, which ``sdk/_serving.py`` documents."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ from sdk._serve.failures import explain, one_line
 from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments, list_failed
 from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
 from sdk._serve.readiness import wait_until_routed
-from sdk._serve.status import Status, combine
+from sdk._serve.status import combine
 from sdk._serve.update_check import check_classes, check_update
+from sdk._serving_status import Status
 from sdk.errors import ClusterError, IngressError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
+
+    from sdk import _serve
+    from sdk._serving import Serving
+
+    _checked: Serving = _serve.api
 
 _START_TIMEOUT_S = 30.0
 _DELETE_TIMEOUT_S = 5.0
@@ -39,26 +45,7 @@ _CHANGE_TIMEOUT_S = 20.0
 
 
 def start(options: GrpcOptions | None = None) -> None:
-    """Start the ingress on the Ray cluster: a controller, and a proxy with Envoy on every node.
-
-    If this process is not yet connected to Ray, ``ray.init()`` starts or joins a cluster. If Ray Serve does not run,
-    it is started without its own proxies. If the ingress already runs with other options, those that can change at
-    run time are changed without losing a call; this returns when they apply on every node and in every replica.
-
-    Args:
-        options: Options of the ingress. The default is the options of the running ingress, or those that the
-            ``SDK_GRPC_…`` environment variables set.
-
-    Raises:
-        IngressError: Envoy is missing, the port is taken, or an option differs from the running ingress's and can't
-            change at run time; then no option was changed.
-        OptionsError: A name in ``grpc_servicer_functions`` can't be imported, or an environment variable is wrong.
-        ClusterError: Ray can't be reached.
-
-    Example:
-        >>> import sdk
-        >>> sdk.start(sdk.GrpcOptions(port=9000))  # doctest: +SKIP
-    """
+    """Implement :func:`sdk.start`."""
     options = None if options is None else resolve_services(options)  # its errors need no cluster
     _connect()
     controller = find_controller()
@@ -104,29 +91,7 @@ def _change_options(controller: Any, options: GrpcOptions) -> None:
 def run(
     target: Any, *, name: str = "default", options: GrpcOptions | None = None, allow_breaking: bool = False
 ) -> DeploymentHandle[Any]:
-    """Run an application behind the ingress and return when every proxy routes to it.
-
-    Args:
-        target: The result of ``bind``.
-        name: The application's name, which clients send as ``application`` metadata. A running application of that
-            name is updated without losing calls.
-        options: Options of the ingress, as for :func:`start`.
-        allow_breaking: Update even if that breaks clients of the running version; the breaking changes are logged.
-
-    Returns:
-        A handle to the application's ingress deployment.
-
-    Raises:
-        ApplicationError: ``target`` is not an application.
-        DefinitionError: A class has changed since it was decorated, and no longer fits its service.
-        BreakingChangeError: The update would break clients of the running version, which keeps running.
-        IngressError: The ingress can't be started, or an Envoy rejects the routes to the application.
-        ClusterError: Ray can't be reached, or the application failed to start; the message gives the reason.
-
-    Example:
-        >>> import sdk
-        >>> sdk.run(Greeter.bind("Hello"), name="greeter")  # doctest: +SKIP
-    """
+    """Implement :func:`sdk.run`."""
     application = require_application(target, "The target of sdk.run")
     check_classes(application)
     start(options)
@@ -211,14 +176,7 @@ def _check_update(name: str, application: serve.Application, allow_breaking: boo
 
 
 def delete(name: str) -> None:
-    """Delete an application; its replicas finish their calls first.
-
-    Args:
-        name: The application's name.
-
-    Raises:
-        ClusterError: Ray can't be reached.
-    """
+    """Implement :func:`sdk.delete`."""
     _connect(starts_ray=False)
     with _serve_errors():
         serve.delete(name)
@@ -228,16 +186,7 @@ def delete(name: str) -> None:
 
 
 def status() -> Status:
-    """Return the state of every application and proxy.
-
-    Raises:
-        ClusterError: Ray can't be reached.
-
-    Example:
-        >>> import sdk
-        >>> sdk.status().is_healthy  # doctest: +SKIP
-        True
-    """
+    """Implement :func:`sdk.status`."""
     _connect(starts_ray=False)
     controller = find_controller()
     ingress: IngressStatus | None = _call(controller.status) if controller is not None else None
@@ -249,13 +198,7 @@ def status() -> Status:
 
 
 def shutdown() -> None:
-    """Shut down every application, Ray Serve and the ingress.
-
-    Ray itself keeps running. Does nothing when nothing runs.
-
-    Raises:
-        ClusterError: Ray can't be reached.
-    """
+    """Implement :func:`sdk.shutdown`."""
     _connect(starts_ray=False)
     with _serve_errors():
         serve.shutdown()  # type: ignore[no-untyped-call]
@@ -269,28 +212,6 @@ def stop_ingress() -> None:
         with contextlib.suppress(ClusterError):  # it is killed below in any case
             _call(controller.stop, timeout_s=20)
         ray.kill(controller)
-
-
-def handle(application: serve.Application) -> DeploymentHandle[Any]:
-    """Cast a bound Ray Serve deployment to the handle that it becomes in another deployment's constructor.
-
-    Ray Serve replaces bound deployments among constructor arguments by handles, which type checkers can't know
-    (https://docs.ray.io/en/latest/serve/model_composition.html). Deployments of the SDK need no cast.
-
-    Args:
-        application: The result of ``bind`` of a ``serve.deployment``.
-
-    Returns:
-        The same object.
-
-    Example:
-        >>> from ray import serve
-        >>> class Downloader: ...
-        >>> downloader = handle(serve.deployment(name="Downloader")(Downloader).bind())
-    """
-    bound: Any = application
-    typed: DeploymentHandle[Any] = bound
-    return typed
 
 
 def _connect(*, starts_ray: bool = True) -> None:

@@ -8,7 +8,9 @@ from sdk._serve.application import bind_class, check_options
 from sdk._serve.internals import current_request_id, propagate_model_id
 from sdk._serve.replica import translate
 
-__all__ = ["bind_class", "check_options", "current_request_id", "propagate_model_id", "translate"]
+__all__ = ["HAS_RAY", "bind_class", "check_options", "current_request_id", "propagate_model_id", "translate"]
+
+HAS_RAY = True
 
 if TYPE_CHECKING:
     from sdk import _serve

@@ -10,12 +10,14 @@ from sdk.handles import ServiceHandle
 
 #: Attribute of a replica's class: full names of the services that clients can call there.
 SERVED_SERVICES = "__grpc_served__"
+# The second one is that of `sdk/_serve/without_ray.py`.
+_APPLICATIONS = {("ray", "Application"), ("sdk", "UnservedApplication")}
 
 
 def is_application(value: object) -> bool:
     """Return True for a result of ``bind``, of the SDK's or of a plain Ray Serve deployment."""
     # By name: the import of Ray Serve takes a second, and only a program that uses it can have an application.
-    return (type(value).__module__.split(".")[0], type(value).__name__) == ("ray", "Application")
+    return (type(value).__module__.split(".")[0], type(value).__name__) in _APPLICATIONS
 
 
 def bound_deployments(application: Any) -> list[Any]:

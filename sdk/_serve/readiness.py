@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
-    from sdk._serve.status import Status
+    from sdk._serving_status import Status
 
 _TIMEOUT_S = 30.0
 _POLL_INTERVAL_S = 0.1

@@ -30,6 +30,7 @@ from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
 from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
+from sdk._serve.process_end import LoopWatch, end_after_answer
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
 from sdk._wire.malloc import keep_freed_memory
@@ -95,6 +96,7 @@ class ReplicaHost:
             self._settings(),
             on_start=request_context_setter(self._application),
             on_cancel=cancel_child_requests,
+            on_exit=end_after_answer,
             translate_error=translate,
             application=self._application,
             compression=definition.compression,
@@ -104,8 +106,10 @@ class ReplicaHost:
     async def start(self) -> None:
         """Start the wire server; nothing is routed to it yet."""
         keep_freed_memory()
+        loop = asyncio.get_running_loop()
+        self._loop_watch = LoopWatch(loop)
+        self._loop_watch.start()
         if self._streams:
-            loop = asyncio.get_running_loop()
             self._server.host.crash_trailers = await asyncio.to_thread(CrashTrailers.start, loop)
         node_id, host = await asyncio.to_thread(_node)
         port = await self._server.listen("127.0.0.1")
@@ -119,7 +123,7 @@ class ReplicaHost:
             self._idempotent,
             max_waiting=max_waiting(deployment_config()),
         )
-        self._reports = asyncio.get_running_loop().create_task(report_calls(lambda: self.ongoing_calls))
+        self._reports = loop.create_task(report_calls(lambda: self.ongoing_calls))
 
     async def ensure_registered(self) -> None:
         """Register with the ingress on the first call; a task then renews the lease.
@@ -157,6 +161,7 @@ class ReplicaHost:
         await asyncio.sleep(_MIN_QUIET_S)
         grace_s = max(0.0, config.graceful_shutdown_timeout_s - spent)
         await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, idle_close_s=_IDLE_CLOSE_S, linger_s=_LINGER_S)
+        self._loop_watch.stop()
         if self._server.host.crash_trailers is not None:
             self._server.host.crash_trailers.close()
 

@@ -8,10 +8,9 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from ray import serve
-
 from sdk._contract.annotations import AnnotationScope, Unresolved
 from sdk._contract.implementations import generated_bases
+from sdk._serve.deployed_classes import is_application
 from sdk.errors import OptionsError
 from sdk.handles import ServiceHandle
 
@@ -20,7 +19,7 @@ _CLASS = "_grpc_class"
 _CONTAINERS = (list, tuple, dict)
 
 
-def remember_class(application: serve.Application, cls: type) -> serve.Application:
+def remember_class(application: Any, cls: type) -> Any:
     """Record the class that an application was bound from, and return the application."""
     setattr(application, _CLASS, cls)
     return application
@@ -57,7 +56,7 @@ def _types_in(scope: AnnotationScope, annotation: Any) -> Iterator[Any]:
 
 
 def _converted(value: Any, wanted: list[Any], where: str) -> Any:
-    if isinstance(value, serve.Application):
+    if is_application(value):
         return _handle(value, wanted, where)
     if type(value) is dict:
         return {key: _converted(each, wanted, where) for key, each in value.items()}
@@ -66,7 +65,7 @@ def _converted(value: Any, wanted: list[Any], where: str) -> Any:
     return value
 
 
-def _handle(application: serve.Application, wanted: list[Any], where: str) -> Any:
+def _handle(application: Any, wanted: list[Any], where: str) -> Any:
     cls = getattr(application, _CLASS, None)
     own = _handles_of(cls) if cls is not None else []
     handles = [each for each in wanted if isinstance(each, type) and issubclass(each, ServiceHandle)]

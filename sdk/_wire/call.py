@@ -62,6 +62,7 @@ class Transport(Protocol):
     def writelines(self, pieces: Iterable[bytes], /) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -249,8 +250,8 @@ class Call:
             self.finish_with(error.code, str(error))
         except BaseException as error:
             self._finish_raised(error)
-            if not isinstance(error, Exception):
-                raise  # SystemExit and the like end the replica, after the client has its response
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                self.host.on_exit(self, error)
         else:
             if self.aborted is not None:
                 self._finish_raised(self.aborted)

@@ -94,6 +94,11 @@ def answer_health_check(path: bytes) -> bytes | None:
     return HEALTH_CHECK_RESPONSE if path == HEALTH_CHECK_PATH.encode() else None
 
 
+def raise_again(_: Any, error: BaseException) -> None:
+    """Raise the exception that ended a handler, which ends the loop."""
+    raise error
+
+
 def same_error(error: BaseException) -> BaseException:
     """Return the exception unchanged."""
     return error
@@ -106,6 +111,8 @@ class Host:
         settings: Limits; :meth:`reconfigure` replaces them.
         on_start: Called with each call in the context of its handler, before the handler runs.
         on_cancel: Called on the loop with each call that is cancelled.
+        on_exit: Called with a call whose handler raised ``SystemExit`` or ``KeyboardInterrupt``, after its answer, and
+            with the exception: asyncio would end the loop, and leave the process and its other calls as they are.
         translate_error: Returns the exception to answer with for one that a handler raised.
         answer_unknown: Ends a call whose path is that of no method, at once or later; by default UNIMPLEMENTED.
         answer_get: Returns the response to a GET of a path; None for 405.
@@ -130,6 +137,7 @@ class Host:
         # Any: a Call, whose module imports this one.
         on_start: Callable[[Any], None] = no_hook,
         on_cancel: Callable[[Any], None] = no_hook,
+        on_exit: Callable[[Any, BaseException], None] = raise_again,
         translate_error: Callable[[BaseException], BaseException] = same_error,
         answer_unknown: Callable[[UnknownCall], None] | None = None,
         answer_get: Callable[[bytes], bytes | None] = answer_health_check,
@@ -138,6 +146,7 @@ class Host:
         self.settings = settings
         self.on_start = on_start
         self.on_cancel = on_cancel
+        self.on_exit = on_exit
         self.translate_error = translate_error
         self.answer_unknown = answer_unknown or self._answer_unimplemented
         self.answer_get = answer_get

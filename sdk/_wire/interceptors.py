@@ -17,7 +17,8 @@ from sdk._contract.implementations import handler_kind
 from sdk._wire.answering import RequestMessages, send_stream
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INTERNAL, UNIMPLEMENTED
-from sdk._wire.threads import ThreadContext, ThreadIterator, iterate_in_thread, run_in_thread
+from sdk._wire.threads import iterate_in_thread, run_in_thread
+from sdk._wire.wrapped_context import LoopWaits, ThreadContext, ThreadIterator, WrappedContext
 from sdk.context import context_of, current_call
 
 if TYPE_CHECKING:
@@ -139,11 +140,18 @@ def _innermost(route: Route) -> Any:
 
     async def invoke(request: Any, context: Any) -> Any:
         call = current_call()
-        if not is_async:
-            if context is not context_of(call):
-                context = ThreadContext(call, context)
-            if hasattr(request, "__aiter__") and not isinstance(request, RequestMessages):
-                request = ThreadIterator(call, request)
+        is_wrapped = context is not context_of(call)
+        if is_async:
+            if is_wrapped:
+                context = WrappedContext(call, context)
+        else:
+            has_own_requests = hasattr(request, "__aiter__") and not isinstance(request, RequestMessages)
+            if is_wrapped or has_own_requests:
+                waits = LoopWaits(call)
+            if is_wrapped:
+                context = ThreadContext(call, context, waits)
+            if has_own_requests:
+                request = ThreadIterator(request, waits)
         call.context = context  # the handler sees the interceptors' changes, by current_context() too
         arguments = {"grpc_context": context} if route.takes_context else {}
         answer = partial(route.handler, request, **arguments)

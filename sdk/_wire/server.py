@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.connection import Connection
 from sdk._wire.dispatch import build_routes
-from sdk._wire.host import Host, WireSettings, answer_health_check, no_hook, same_error
+from sdk._wire.host import Host, WireSettings, answer_health_check, no_hook, raise_again, same_error
 from sdk._wire.idle_reaper import IdleReaper, Phase, enable_keepalive, max_connections
 from sdk._wire.metadata import UNAVAILABLE
 
@@ -33,6 +33,7 @@ class WireServer:
         settings: Limits; :meth:`Host.reconfigure` replaces them.
         on_start: Called with each call in the context of its handler, before the handler runs.
         on_cancel: Called on the loop with each call that is cancelled.
+        on_exit: Called with a call whose handler raised ``SystemExit`` or ``KeyboardInterrupt``, and the exception.
         translate_error: Returns the exception to answer with for one that a handler raised.
         answer_unknown: Ends a call whose path is that of no method, at once or later; by default UNIMPLEMENTED.
         answer_get: Returns the response to a GET of a path; None for 405.
@@ -63,6 +64,7 @@ class WireServer:
         *,
         on_start: Callable[[Call], None] = no_hook,
         on_cancel: Callable[[Call], None] = no_hook,
+        on_exit: Callable[[Call, BaseException], None] = raise_again,
         translate_error: Callable[[BaseException], BaseException] = same_error,
         answer_unknown: Callable[[UnknownCall], None] | None = None,
         answer_get: Callable[[bytes], bytes | None] = answer_health_check,
@@ -75,6 +77,7 @@ class WireServer:
             settings or WireSettings(),
             on_start=on_start,
             on_cancel=on_cancel,
+            on_exit=on_exit,
             translate_error=translate_error,
             answer_unknown=answer_unknown,
             answer_get=answer_get,

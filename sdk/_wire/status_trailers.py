@@ -15,8 +15,7 @@ from sdk._status import STATUS_DETAILS
 from sdk._wire import metadata as md
 
 if TYPE_CHECKING:
-    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped, unused-ignore]  # it has no types, unless generated
-
+    from sdk._gen.status_pb2 import Status
     from sdk.errors import RpcError
 
 logger = logging.getLogger("sdk.wire")
@@ -40,7 +39,7 @@ def error_trailers(error: RpcError, trailing: md.Metadata) -> tuple[str, md.Meta
     data = next((value for key, value in pairs if key == STATUS_DETAILS), None)
     if data is None and not error.errors:
         return error.details, pairs
-    from google.rpc.status_pb2 import Status  # not before a call needs it
+    from sdk._gen.status_pb2 import Status  # not before a call needs it
 
     others = tuple(pair for pair in pairs if pair[0] != STATUS_DETAILS)
     if isinstance(data, bytes):

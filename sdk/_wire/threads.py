@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -91,64 +90,6 @@ class _ThreadSteps:
             close = getattr(self._iterator, "close", None)
             if close is not None:
                 self._run(close)
-
-
-class ThreadIterator:
-    """An async iterator for a handler in a thread."""
-
-    __slots__ = ("_call", "_iterator")
-
-    def __init__(self, call: Call, iterator: AsyncIterator[Any]) -> None:
-        self._call = call
-        self._iterator = aiter(iterator)
-
-    def __iter__(self) -> ThreadIterator:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return asyncio.run_coroutine_threadsafe(self._next(), self._call.host.loop).result()
-        except StopAsyncIteration:
-            raise StopIteration from None
-
-    async def _next(self) -> Any:
-        return await anext(self._iterator)
-
-
-class ThreadContext:
-    """A context that an interceptor has wrapped, for a handler in a thread: its async methods block until done."""
-
-    __slots__ = ("_call", "_context")
-
-    def __init__(self, call: Call, context: Any) -> None:
-        object.__setattr__(self, "_call", call)
-        object.__setattr__(self, "_context", context)
-
-    @property  # type: ignore[misc]  # read-only
-    def __class__(self) -> Any:
-        # isinstance() sees the class of the wrapped context.
-        return self._context.__class__
-
-    def __reduce__(self) -> Any:
-        return self._context.__reduce__()
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._context, name)
-        return functools.partial(self._wait_for, value) if callable(value) else value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._context, name, value)
-
-    def _wait_for(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        result = method(*args, **kwargs)
-        host = self._call.host
-        if not isinstance(result, Awaitable) or host.is_loop_thread():
-            return result
-        return asyncio.run_coroutine_threadsafe(_await(result), host.loop).result()
-
-
-async def _await(result: Awaitable[R]) -> R:
-    return await result
 
 
 class _Pump:

@@ -11,8 +11,9 @@ import click
 
 import sdk
 from codegen.errors import CodegenError
+from sdk._extras import Extra, import_with_extra, missing_package
 from sdk.cli.errors import INTERRUPTED, show
-from sdk.errors import SdkError
+from sdk.errors import MissingExtraError, SdkError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -30,8 +31,14 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "shutdown": ("sdk.cli.shutdown:shutdown", "Shut down every application and the ingress."),
     "status": ("sdk.cli.status:status", "Show applications, deployments and proxies."),
 }
-# Modules that need the extra `codegen`.
-_CODEGEN = ("codegen.cli", "sdk.cli.new")
+# The extra that a command needs, for the message where it is not installed.
+_EXTRAS: dict[str, Extra] = {
+    "codegen": "codegen",
+    "new": "codegen",
+    "run": "serve",
+    "shutdown": "serve",
+    "status": "serve",
+}
 # The environment variable by which a shell requests completions:
 # https://click.palletsprojects.com/en/stable/shell-completion/
 _COMPLETE = "_SDK_COMPLETE"
@@ -80,20 +87,13 @@ class LazyGroup(click.Group):
         """Load a command; None if no command has this name.
 
         Raises:
-            ClickException: A package that the command needs is not installed.
+            MissingExtraError: A package that the command needs is not installed.
         """
         if cmd_name not in self._lazy:
             return None
         module, _, attribute = self._lazy[cmd_name][0].partition(":")
-        try:
-            command: click.Command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] in ("sdk", "codegen"):
-                raise
-            extra = "[codegen]" if module in _CODEGEN else ""
-            raise click.ClickException(
-                f"`sdk {cmd_name}` needs {error.name}, which is not installed: pip install 'ray-grpc-sdk{extra}'"
-            ) from None
+        loaded = import_with_extra(module, f"`sdk {cmd_name}`", _EXTRAS.get(cmd_name, ""))
+        command: click.Command = getattr(loaded, attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -107,6 +107,11 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except (SdkError, CodegenError, click.ClickException) as error:
             ctx.exit(show(error))
+        except ModuleNotFoundError as error:  # of a command, or a library: modules of users are loaded in target.py
+            name, package = str(ctx.invoked_subcommand), missing_package(error)
+            if package is None:
+                raise
+            ctx.exit(show(MissingExtraError(f"`sdk {name}`", package, _EXTRAS.get(name, ""))))
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from codegen.console import count, one_line
 
 if TYPE_CHECKING:
-    from sdk._serve.status import DeploymentStatus, ProxyStatus, Status
+    from sdk._serving_status import DeploymentStatus, ProxyStatus, Status
 
 _GOOD = ("RUNNING", "HEALTHY", "serving")
 

@@ -66,7 +66,9 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise ApplicationError(_not_found(name)) from None
-        raise ModuleFailedError(_failed(name, error)) from error
+        needs_ray = (error.name or "").split(".")[0] == "ray"
+        hint = "; install Ray with: pip install 'ray-grpc-sdk[serve]'" if needs_ray else ""
+        raise ModuleFailedError(_failed(name, error) + hint) from error
     except (Exception, SystemExit) as error:
         raise ModuleFailedError(_failed(name, error)) from error
 

@@ -203,7 +203,7 @@ def _with_metadata(error: RpcError, call: InnerCall) -> RpcError:
     status = next((value for key, value in pairs if key == STATUS_DETAILS), None)
     if not isinstance(status, bytes):
         return error if not call.trailing else RpcError(error.code, error.details, pairs, errors=error.errors)
-    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped, unused-ignore]  # it has no types, unless generated
+    from sdk._gen.status_pb2 import Status
 
     try:
         errors = Status.FromString(status).details

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sdk.options import GrpcOptions
 
-HOST = "127.0.0.1"
+_HOST = "127.0.0.1"
 _START_TIMEOUT_S = 30.0
 
 
@@ -51,13 +51,18 @@ class LocalIngress:
         # Bound but not listening, it reserves the port for Envoy.
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind((HOST, 0))
+        self._reserved.bind((_HOST, 0))
 
     @property
     def port(self) -> int:
         """The port that Envoy listens on."""
         port: int = self._reserved.getsockname()[1]
         return port
+
+    @property
+    def target(self) -> str:
+        """The address for clients."""
+        return f"{_HOST}:{self.port}"
 
     @property
     def envoy_pid(self) -> int:
@@ -95,7 +100,7 @@ class LocalIngress:
             IngressError: Envoy exited, or rejected its configuration.
         """
         assert self._envoy is not None
-        config = listener_config(replace(self._options, host=HOST, port=self.port), self._folder, has_gate=False)
+        config = listener_config(replace(self._options, host=_HOST, port=self.port), self._folder, has_gate=False)
         if config.tls is not None:
             write_secrets(config.tls)
         published = asyncio.ensure_future(self._ads.publish(build_resources(snapshot.for_node(""), config)))

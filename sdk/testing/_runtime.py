@@ -29,7 +29,9 @@ from sdk.testing._serve_patches import patch_serve
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sdk._wire.call import Call
     from sdk.options import GrpcOptions
+    from sdk.testing._runtime_protocol import ServerRuntime
 
 T = TypeVar("T")
 
@@ -179,6 +181,7 @@ class Runtime:
             wire_settings(replica.deployment, self.options),
             on_start=replica.enter_call,
             on_cancel=replica.leave_call,
+            on_exit=_log_exit,
             translate_error=translate,
             application=replica.application,
             compression=definition.compression,
@@ -197,3 +200,15 @@ class Runtime:
         finally:
             if hasattr(self, "ingress"):
                 await self.ingress.stop()
+
+
+def _log_exit(call: Call, error: BaseException) -> None:
+    logger.error(
+        "the handler of %s raised %r: on Ray its replica would end now, here the test server continues",
+        call.path.decode(),
+        error,
+    )
+
+
+if TYPE_CHECKING:
+    _checked: type[ServerRuntime] = Runtime

@@ -16,15 +16,13 @@ from sdk.client import AsyncClient, SyncClient
 from sdk.errors import ApplicationError, OptionsError, RpcError
 from sdk.options import GrpcOptions
 from sdk.testing._faults import Fault
-from sdk.testing._ingress import HOST
-from sdk.testing._runtime import Runtime
+from sdk.testing._runtime_protocol import make_runtime
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
-    from ray.serve.handle import DeploymentHandle
 
     from sdk.service import Method
-    from sdk.testing._local_app import LocalReplica
+    from sdk.testing._runtime_protocol import ServedReplica, ServerRuntime
 
 C = TypeVar("C", bound="AsyncClient | SyncClient")
 T = TypeVar("T")
@@ -36,7 +34,7 @@ class Server:
     """Serves applications in this process until its ``with`` block ends. Created by :func:`serve`."""
 
     def __init__(self, targets: Mapping[str, Any], options: GrpcOptions, *, tls: bool = False) -> None:
-        self._runtime = Runtime(targets, options, tls=tls)
+        self._runtime = make_runtime(targets, options, tls=tls)
         self._closing: list[Callable[[], None]] = []
         self._closing_async: list[grpc.aio.Channel] = []
         self._state: Literal["not started", "running", "ended"] = "not started"
@@ -81,7 +79,7 @@ class Server:
             await asyncio.to_thread(self.__exit__, kind, error, traceback)
 
     @property
-    def _running(self) -> Runtime:
+    def _running(self) -> ServerRuntime:
         """The runtime, while the server runs.
 
         Raises:
@@ -98,7 +96,7 @@ class Server:
     @property
     def target(self) -> str:
         """The address for clients, ``"127.0.0.1:41234"``."""
-        return f"{HOST}:{self._running.ingress.port}"
+        return self._running.ingress.target
 
     @property
     def credentials(self) -> grpc.ChannelCredentials | None:
@@ -198,8 +196,8 @@ class Server:
             )
         return cast("T", found[0].instance)
 
-    def handle(self, application: str | None = None) -> DeploymentHandle[Any]:
-        """Return a handle to an application, as :func:`sdk.run` does.
+    def handle(self, application: str | None = None) -> Any:
+        """Return Ray Serve's ``DeploymentHandle`` of an application, as :func:`sdk.run` does.
 
         Args:
             application: Its name; optional if the server has one application.
@@ -210,10 +208,9 @@ class Server:
         served = self._running.applications
         if application is None and len(served) == 1:
             application = next(iter(served))
-        if application not in served:
+        if application is None or application not in served:
             raise LookupError(f"no application {application!r}: there are {', '.join(map(repr, served))}")
-        handle: DeploymentHandle[Any] = served[application].handle
-        return handle
+        return served[application].handle
 
     # -- faults -------------------------------------------------------------------------------
 
@@ -293,8 +290,8 @@ class Server:
         """Clear all faults."""
         self._runtime.faults.clear()
 
-    def _methods(self) -> dict[str, list[tuple[LocalReplica, Method]]]:
-        found: dict[str, list[tuple[LocalReplica, Method]]] = {}
+    def _methods(self) -> dict[str, list[tuple[ServedReplica, Method]]]:
+        found: dict[str, list[tuple[ServedReplica, Method]]] = {}
         for application in self._running.applications.values():
             for replica in application.replicas.values():
                 for service in replica.definition.services if replica.definition else ():

@@ -83,7 +83,7 @@ def _ms(action: Callable[[], object], less: float = 0.0) -> str:
 
 def _first_answer() -> float:
     """Run the service with the command and wait for its first answer."""
-    from tests.benchmarks.servers.reporting import free_port
+    from tests.support.ports import free_port
 
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:

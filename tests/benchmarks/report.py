@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.benchmarks import footprint
-from tests.benchmarks.charts import growth_chart, ratio_chart
 from tests.benchmarks.results import Result
 from tests.benchmarks.works import ALL, BARE, OURS, PAIR
 
@@ -111,6 +110,9 @@ def save(
         start: Common beginning of the files' paths.
         with_growth: Draw the growth chart too; it needs the works of every panel.
     """
+    # Imported here: matplotlib takes seconds, and the tests import this module.
+    from tests.benchmarks.charts import growth_chart, ratio_chart
+
     start.parent.mkdir(exist_ok=True)
     path = start.with_name(f"{start.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     report = {

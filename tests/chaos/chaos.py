@@ -12,7 +12,8 @@ import threading
 import time
 from pathlib import Path
 
-from tests.support.cluster import free_port, generate, set_import_path, share_with_replicas
+from tests.support.cluster import generate, set_import_path, share_with_replicas
+from tests.support.ports import free_port
 
 HERE = Path(__file__).parent
 # Ray starts processes while the load's threads call.

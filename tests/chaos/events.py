@@ -158,11 +158,11 @@ def short_form() -> Iterator[Event]:
     yield SCALE_UP_BY_ONE
     yield FAULTS[0]
     yield TWO_AT_ONCE[0]
-    yield PAST_THE_GRACE
     yield FROZEN
     yield FAULTS[1]
+    yield SCALE_DOWN  # before the redeploys, which start as many replicas as there are
+    yield PAST_THE_GRACE
     yield TWO_AT_ONCE[-1]
-    yield SCALE_DOWN
 
 
 SCALE_UP_BY_ONE = Event("scale up by one", Promise.NOTHING_FAILS, _scale(3))

@@ -18,8 +18,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 import sdk.testing
 from sdk._protos.descriptors import with_imports
 from sdk.cli.main import main
-from tests.support.cluster import free_port
 from tests.support.desk_server import PROTOS, Call, Clerk, Porter
+from tests.support.ports import free_port
 
 Invoke = Callable[..., Result]
 

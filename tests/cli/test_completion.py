@@ -13,8 +13,8 @@ import pytest
 
 import sdk.testing
 from sdk.cli.main import _COMMANDS
-from tests.support.cluster import free_port
 from tests.support.desk_server import Clerk, Porter
+from tests.support.ports import free_port
 
 SDK = Path(sys.executable).parent / "sdk"
 PATHS = [f"desk.v1.Desk/{name}" for name in ("Echo", "Count", "Add", "Talk", "Refuse", "Wait", "Tell")]

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK
+from tests.support.type_checkers import copy_cache
 
 BIN = SDK.parent
 
@@ -28,9 +29,11 @@ class Shell:
 
     def __init__(self, folder: Path, temp: Path) -> None:
         self.folder = folder
+        self.temp = temp
         self.mark = uuid.uuid4().hex
         self._environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self._environment |= {"SDK_TEST_MARK": self.mark, "TMPDIR": str(temp)}
+        self._environment |= {"SDK_TEST_MARK": self.mark, "TMPDIR": str(temp), "MYPY_CACHE_DIR": str(temp / "mypy")}
+        copy_cache(temp / "mypy")  # what mypy knows of Ray and gRPC
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -180,6 +183,7 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
     assert served.returncode == 0, rest
     assert "Traceback" not in "\n".join(output.lines) + rest
     assert processes_with(shell.mark) == []
+    assert [path for path in shell.temp.rglob("*") if "sdk-ingress" in path.name] == []
 
 
 SHOUTS = """\

@@ -16,8 +16,8 @@ from grpc_reflection.v1alpha import reflection
 
 import sdk.testing
 from sdk.cli.main import main
-from tests.support.cluster import free_port
 from tests.support.desk_server import PROTOS, Clerk, Porter
+from tests.support.ports import free_port
 
 Invoke = Callable[..., Result]
 DESK = """\

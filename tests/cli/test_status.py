@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner, Result
 
-from sdk._serve.status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
+from sdk._serving_status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 from sdk.cli.main import main
 from sdk.errors import ClusterError
 

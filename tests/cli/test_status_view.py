@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sdk._serve.status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
+from sdk._serving_status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 from sdk.cli.status_view import as_tables, as_text
 
 DEPLOYMENT = DeploymentStatus("Greeter", "HEALTHY", ("greet.Greeter",), 2, ("10.0.0.1:4000", "10.0.0.2:4000"))

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from codegen.sync import Options, update
+from sdk._fingerprint import fingerprint
+from tests.support.proto_text import compiled
+from tests.support.type_checkers import mypy
 
 HERE = Path(__file__).parent
 
@@ -73,6 +76,47 @@ service Greeter {
 """
 
 
+DEFAULTS = r"""
+syntax = "proto2";
+package defaults;
+message Values {
+  optional float tenth = 1 [default = 0.1];
+  optional float million = 2 [default = 1e6];
+  optional float exact = 3 [default = 0.5];
+  optional float smallest_normal = 4 [default = 1.17549435e-38];
+  optional float infinite = 5 [default = -inf];
+  optional float not_a_number = 6 [default = nan];
+  optional float negative_zero = 7 [default = -0.0];
+  optional double small = 11 [default = 1e-7];
+  optional double pi = 12 [default = 3.14159];
+  optional double largest = 13 [default = 1.7976931348623157e308];
+  optional double nested = 14 [default = 6.4];
+  optional bytes escaped = 21 [default = "\001\177\377\"\'\\ab?\n\t"];
+  optional string text = 22 [default = "\001\"\'\\ab\n é"];
+  optional int64 lowest = 23 [default = -9223372036854775808];
+  optional Colour colour = 24 [default = RED];
+  enum Colour { NONE = 0; RED = 1; }
+  extensions 100 to 200;
+  extend Values { optional float inner_extension = 100 [default = 0.3]; }
+}
+extend Values { optional double outer_extension = 101 [default = 0.3]; }
+service Holder { rpc Hold(Values) returns (Values); }
+"""
+
+
+def fingerprint_of_loaded(module: str, folder: Path, implementation: str) -> str:
+    """Return the fingerprint of a loaded ``_pb2`` module, under one of protobuf's implementations."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", FINGERPRINTS, module],
+        cwd=folder,
+        env={"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return loaded.stdout.strip()
+
+
 @pytest.mark.parametrize(
     ("syntax", "label"),
     [
@@ -91,15 +135,26 @@ def test_the_plugin_and_the_loaded_module_agree_on_the_fingerprint(
     (source / "options.proto").write_text(OPTIONS)
     (source / "uses.proto").write_text(syntax + "\npackage uses;" + USES.replace("LABEL", label))
     update(Options((source,), out))
-    loaded = subprocess.run(
-        [sys.executable, "-c", FINGERPRINTS, "uses_pb2"],
-        cwd=out,
-        env={"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f'proto_hash="{loaded.stdout.strip()}"' in (out / "uses_sdk.py").read_text()
+    loaded = fingerprint_of_loaded("uses_pb2", out, implementation)
+    assert f'proto_hash="{loaded}"' in (out / "uses_sdk.py").read_text()
+
+
+@pytest.mark.parametrize("implementation", ["upb", "python"])
+def test_default_values_have_one_fingerprint_however_protobuf_writes_them(tmp_path: Path, implementation: str) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    (source / "defaults.proto").write_text(DEFAULTS)
+    update(Options((source,), out))
+    loaded = fingerprint_of_loaded("defaults_pb2", out, implementation)
+    assert f'proto_hash="{loaded}"' in (out / "defaults_sdk.py").read_text()
+
+
+def test_another_default_value_is_another_fingerprint() -> None:
+    def of(default: str) -> str:
+        text = f"syntax = 'proto2'; message A {{ optional float x = 1 [default = {default}]; }}"
+        return fingerprint(compiled(text).file[0].SerializeToString())
+
+    assert of("0.1") == of("0.10") != of("0.2")
 
 
 BESIDE = """
@@ -139,6 +194,5 @@ def test_the_plugin_alone_finds_modules_that_no_import_statement_can_name(tmp_pa
     ]
     subprocess.run([*command, "beside.proto", "lambda/shop.proto"], check=True)
     subprocess.run([sys.executable, "-W", "error", "beside_use.py"], cwd=tmp_path, check=True)
-    subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "beside_use.py"], cwd=tmp_path, check=True
-    )
+    done = mypy([tmp_path / "beside_use.py"], [tmp_path], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout

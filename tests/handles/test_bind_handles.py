@@ -12,7 +12,7 @@ from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeBase, SyncProbe
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from sdk._serve.api import handle
+from sdk import handle
 from sdk.deployment import grpc_deployment
 from sdk.errors import ApplicationError, OptionsError
 

@@ -21,7 +21,7 @@ import grpc
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 from tests.support.processes import commands, ingress_folder, is_alive
 
 # Processes of the SDK; Ray's own agents take longer.
@@ -65,7 +65,14 @@ def main(is_alone: bool) -> None:
     report("left by a killed driver", left(node_id, port))
 
     gcs = f"127.0.0.1:{free_port()}"
-    ray_command("start", "--head", f"--port={gcs.rpartition(':')[2]}", "--num-cpus=2", "--include-dashboard=false")
+    ray_command(
+        "start",
+        "--head",
+        f"--port={gcs.rpartition(':')[2]}",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        "--ray-client-server-port=0",
+    )
     with driver(gcs, port) as (process, node_id):
         process.kill()
     report("served without its driver", call(port))

@@ -12,9 +12,10 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 from tests.integration import apps
-from tests.integration.clients import error_of
+from tests.integration.clients import FOO, error_of
 
 SERVICE = "userdefinedprotos.UserDefinedService"
 
@@ -55,6 +56,8 @@ def test_watch_follows_the_start_and_deletion_of_an_application(channel: grpc.Ch
     while seen[-1] != health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
         seen.append(next(states).status)
     states.cancel()
+    error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=metadata)
+    assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_a_reflection_client_calls_a_method_without_generated_code(channel: grpc.Channel) -> None:

@@ -11,10 +11,10 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
 from tests.integration import apps
-from tests.integration.clients import FOO, error_of
+from tests.integration.clients import FOO
 
 
-def test_redeploy_under_load_loses_nothing(deploy: Any, ingress: Any) -> None:
+def test_redeploy_under_load_loses_nothing_and_later_calls_reach_the_new_version(deploy: Any, ingress: Any) -> None:
     deploy(apps.Guide.bind("v1"), "changing")
     stop = threading.Event()
     seen: list[str] = []
@@ -32,22 +32,17 @@ def test_redeploy_under_load_loses_nothing(deploy: Any, ingress: Any) -> None:
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
         thread.start()
-    deploy(apps.Guide.options(num_replicas=2).bind("v2"), "changing")
-    deploy(apps.Guide.options(num_replicas=2).bind("v3"), "changing")
+    with grpc.insecure_channel(ingress.address) as channel:
+        stub = UserDefinedServiceStub(channel)
+        for version in ("v2", "v3"):
+            deploy(apps.Guide.options(num_replicas=2).bind(version), "changing")
+            answers = {stub.__call__(FOO, metadata=(("application", "changing"),)).greeting[:2] for _ in range(200)}
+            assert answers == {version}
     stop.set()
     for thread in threads:
         thread.join()
     assert set(seen) >= {"v1", "v2"}
     assert not failed, (len(failed), len(seen), failed[0])
-
-
-def test_every_call_after_run_reaches_the_new_version(deploy: Any, ingress: Any) -> None:
-    with grpc.insecure_channel(ingress.address) as channel:
-        stub = UserDefinedServiceStub(channel)
-        for version in ("v1", "v2"):
-            deploy(apps.Guide.options(num_replicas=2).bind(version), "replaced")
-            answers = {stub.__call__(FOO, metadata=(("application", "replaced"),)).greeting[:2] for _ in range(200)}
-            assert answers == {version}
 
 
 def test_a_deployment_can_be_renamed(deploy: Any, ingress: Any) -> None:
@@ -56,15 +51,6 @@ def test_a_deployment_can_be_renamed(deploy: Any, ingress: Any) -> None:
         for version in ("Before", "After", "Zero"):  # not sorted
             deploy(apps.Guide.options(name=version).bind(version), "renamed")
             assert stub.__call__(FOO, metadata=(("application", "renamed"),)).greeting.startswith(version)
-
-
-def test_a_deleted_application_is_not_found(deploy: Any, channel: grpc.Channel) -> None:
-    from sdk._serve.api import delete
-
-    deploy(apps.Guide.bind(), "short")
-    delete("short")
-    error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=(("application", "short"),))
-    assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_autoscaling_counts_grpc_calls(deploy: Any, ingress: Any) -> None:

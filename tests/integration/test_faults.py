@@ -75,7 +75,7 @@ def proxy_actor() -> Any:
     return ray.get_actor(proxy_name(sdk.status().proxies[0].node_id), namespace=NAMESPACE)
 
 
-def test_envoy(call: Any, ingress: Any) -> None:
+def test_a_killed_envoy_is_replaced(call: Any, ingress: Any) -> None:
     before = envoy_pid()
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: answers(call), 10)
@@ -87,7 +87,7 @@ def test_envoy(call: Any, ingress: Any) -> None:
         assert probe.connect_ex(("127.0.0.1", ingress.port)) == 0, "healthy means that the next Envoy listens"
 
 
-def test_controller(call: Any) -> None:
+def test_calls_continue_without_the_controller(call: Any) -> None:
     ray.kill(find_controller(), no_restart=False)
     end = time.monotonic() + 2
     while time.monotonic() < end:
@@ -96,7 +96,7 @@ def test_controller(call: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["ray.kill", "kill -9"])
-def test_proxy_actor(call: Any, how: str) -> None:
+def test_calls_continue_without_the_proxy_actor(call: Any, how: str) -> None:
     before, actor = envoy_pid(), proxy_actor()
     if how == "ray.kill":
         ray.kill(actor, no_restart=False)
@@ -110,7 +110,7 @@ def test_proxy_actor(call: Any, how: str) -> None:
     assert envoy_pid() == before, "the next actor has adopted Envoy"
 
 
-def test_replica(call: Any, channel: grpc.Channel) -> None:
+def test_the_other_replica_serves_when_one_dies(call: Any, channel: grpc.Channel) -> None:
     stub, before = UserDefinedServiceStub(channel), replicas(sdk.status())
     with pytest.raises(grpc.RpcError) as raised:
         stub.__call__(UserDefinedMessage(origin=apps.LAST_WORDS), metadata=(("application", "faulty"),))
@@ -121,7 +121,7 @@ def test_replica(call: Any, channel: grpc.Channel) -> None:
 
 
 @pytest.mark.parametrize("how", [apps.LAST_WORDS, apps.RAY_KILL])
-def test_replica_in_the_middle_of_a_stream(call: Any, channel: grpc.Channel, how: str) -> None:
+def test_a_stream_of_a_replica_that_dies_is_unavailable(call: Any, channel: grpc.Channel, how: str) -> None:
     before = replicas(sdk.status())
     metadata = (("application", "faulty"), ("request_id", "a stream's"))
     stream = UserDefinedServiceStub(channel).Streaming(UserDefinedMessage(name="you", origin=how), metadata=metadata)

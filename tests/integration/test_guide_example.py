@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import app1
-import app2
 import app3
 import client
-import digits
 import pytest
 from demo import serving
 
@@ -24,8 +22,13 @@ if TYPE_CHECKING:
 Deploy = Callable[[Any, str], None]
 
 
+# scikit-learn is imported where a test needs it: every process of the tests imports this module.
+
+
 @pytest.fixture(scope="module")
 def model() -> Path:
+    import digits
+
     return digits.train()
 
 
@@ -36,6 +39,8 @@ def one_app(deploy: Deploy) -> None:
 
 @pytest.fixture(scope="module")
 def two_apps(one_app: None, model: Path, deploy: Deploy) -> None:
+    import app2
+
     deploy(app2.g2, "app2")
 
 
@@ -51,6 +56,8 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def digit_url() -> Iterator[str]:
+    import digits
+
     with serving(digits.digit_png(3)) as url:
         yield url
 

@@ -101,8 +101,9 @@ def calls(call: Callable[[], str]) -> Iterator[list[str]]:
 
 
 def test_a_config_is_reloaded_and_ends_with_the_command(
-    command: Command, channel: grpc.Channel, tmp_path: Path
+    command: Command, deploy: Any, channel: grpc.Channel, tmp_path: Path
 ) -> None:
+    deploy(apps.Guide.bind("other"), "beside")
     stub = UserDefinedServiceStub(channel)
 
     def call(name: str = "reloaded") -> str:
@@ -119,13 +120,12 @@ def test_a_config_is_reloaded_and_ends_with_the_command(
         )
         command.until("Still serving the previous version")
         assert call() == "second"
-        (tmp_path / "reloaded_app.py").write_text(APP)
-        command.until("reloaded in")
 
         (tmp_path / "serve.yaml").write_text(CONFIG.replace("name:", "nam:"))
         command.until("did you mean name?")
         command.until("Still serving the previous version")
 
+        (tmp_path / "reloaded_app.py").write_text(APP)
         added = CONFIG.splitlines()[1].replace("name: reloaded", "name: added")
         (tmp_path / "serve.yaml").write_text(f"{CONFIG}{added}\ngrpc_options: {{request_timeout_s: 9}}\n")
         command.until("options of the ingress have changed; restart the command")
@@ -137,3 +137,4 @@ def test_a_config_is_reloaded_and_ends_with_the_command(
     while left := {"reloaded", "added"}.intersection(each.name for each in sdk.status().applications):
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
+    assert call("beside") == "other", "it is not the command's"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import free_port
 from tests.support.namespaces import machines
+from tests.support.ports import free_port
 
 PROGRAM = Path(__file__).parent / "several_nodes.py"
 

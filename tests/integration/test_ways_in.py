@@ -47,15 +47,11 @@ def test_sdk_run_serves_a_config_next_to_others_and_reports_failures(seen: dict[
     assert seen["beside"] == ["broken", "deploy", "mine", "ran", "rest"]
     assert seen["headline"] == "Serving 'mine'"
     assert seen["exit"] == 1
+    assert seen["left"] == ["deploy", "ran", "rest"]
     (failure,) = seen["failure"]
     assert failure.startswith(
         "error: Application 'broken' failed to start: deployment Broken: OSError: no such model ("
     )
-
-
-def test_only_the_applications_of_a_killed_sdk_run_are_deleted(seen: dict[str, Any]) -> None:
-    assert seen["ended_when_killed"]
-    assert seen["left"] == ["deploy", "ran", "rest"]
 
 
 def test_the_ingress_outlives_a_restart_of_ray_serves_controller_and_ends_with_ray_serve(seen: dict[str, Any]) -> None:
@@ -63,8 +59,17 @@ def test_the_ingress_outlives_a_restart_of_ray_serves_controller_and_ends_with_r
     assert seen["gone_with_serve"]
 
 
+def test_the_same_class_serves_behind_ray_serves_own_proxy(seen: dict[str, Any]) -> None:
+    assert seen["own"] == [
+        ["Unary", "OK", "mine", [2]],
+        ["Down", "OK", "mine", [0, 1, 2]],
+        ["Up", "OK", "mine", [2]],
+        ["Both", "OK", "mine", [0, 1, 2]],
+        ["INVALID_ARGUMENT", "0", "not found, adding"],
+    ]
+
+
 def test_the_ingress_reports_that_ray_serves_own_grpc_proxy_has_its_port(seen: dict[str, Any]) -> None:
-    assert seen["own"]
     assert not seen["ingress"]
     assert "remove grpc_servicer_functions" in seen["problem"]
     assert "SDK_GRPC_PORT" in seen["problem"]

@@ -18,13 +18,15 @@ from typing import Any
 
 import grpc
 import ray
+from probe_pb2 import Ask
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
 from sdk._ingress.cluster import find_controller
 from sdk._serve.ingress_bootstrap import has_serve
-from tests.support.cluster import free_port
+from tests.integration.prober import METHODS, Prober
+from tests.support.ports import free_port
 
 BIN = Path(sys.executable).parent
 PORT, SERVES_OWN = free_port(), free_port()
@@ -72,21 +74,35 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def call(name: str, milliseconds: int = 0, port: int = PORT) -> str:
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+def call(name: str, milliseconds: int = 0) -> str:
+    with grpc.insecure_channel(f"127.0.0.1:{PORT}") as channel:
         metadata = (("application", name),)
         message = UserDefinedMessage(name="you", num=milliseconds)
         return str(UserDefinedServiceStub(channel).__call__(message, metadata=metadata, timeout=10).greeting)
 
 
-def answers(name: str, greeting: str, port: int = PORT) -> Callable[[], bool]:
+def answers(name: str, greeting: str) -> Callable[[], bool]:
     def ask() -> bool:
         try:
-            return call(name, port=port) == greeting
+            return call(name) == greeting
         except grpc.RpcError:
             return False
 
     return ask
+
+
+def behind_serves_own_proxy() -> list[list[Any]]:
+    """Return what calls through Ray Serve's own gRPC proxy end with."""
+    with grpc.insecure_channel(f"127.0.0.1:{SERVES_OWN}") as channel:
+        prober = Prober(channel, "AsyncProbe")
+        wait_until(lambda: prober.ask("Unary", Ask(), timeout=20).code is grpc.StatusCode.OK, 40)
+        found: list[list[Any]] = []
+        for method in METHODS:
+            ended = prober.ask(method, Ask(number=2), timeout=20, metadata=(("request_id", "mine"),))
+            numbers = [reply.number for reply in ended.messages]
+            found.append([method, ended.code.name, ended.trailing["request_id"], numbers])
+        ended = prober.ask("Unary", Ask(act="set code"), timeout=20)
+        return [*found, [ended.code.name, ended.trailing["num"], ended.details]]
 
 
 def applications() -> list[str]:
@@ -179,21 +195,16 @@ def main(folder: Path) -> None:
         failure = [line for line in errors.splitlines() if line.startswith("error")]
         report(exit=command.returncode, failure=failure, left=applications())
 
-        mine.write_text(json.dumps(config(application("mine"))))
-        command, _ = run_command(mine, address)
-        command.kill()
-        command.communicate()
-        report(ended_when_killed=wait_until(lambda: "mine" not in applications(), 15), left=applications())
-
         put(dashboard, None)
         report(gone_with_serve=wait_until(lambda: find_controller() is None, 20))
 
-        servicers = ["user_defined_protos_pb2_grpc.add_UserDefinedServiceServicer_to_server"]
+        servicers = ["probe_pb2_grpc.add_AsyncProbeServicer_to_server"]
         own = {"port": SERVES_OWN, "grpc_servicer_functions": servicers}
         http = {"host": "127.0.0.1", "port": free_port()}
-        routed = application("own", route_prefix="/own")  # else that proxy does not find the application
+        # Without a route that proxy does not find the application.
+        routed = {"name": "probe", "import_path": "tests.integration.probes:without_handles", "route_prefix": "/probe"}
         put(dashboard, config(routed, proxy_location="HeadOnly", grpc_options=own, http_options=http))
-        report(own=wait_until(answers("own", "own you", SERVES_OWN), 40))
+        report(own=behind_serves_own_proxy())
         report(ingress=find_controller() is not None, problem=sdk.status().problem)
     finally:
         ray.shutdown()

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 share_with_replicas(generate(HERE / "protos"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def inspector(ingress: Any) -> Iterator[str]:
     """Deploy the inspector as the only application; return its address."""
     from tests.interop import inspector_service

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import sysconfig
 import zipfile
@@ -11,40 +9,11 @@ from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).parents[2]
-
-PROTO = """
-syntax = "proto3";
-package shop;
-message Order { string item = 1; int32 count = 2; }
-message Receipt { string text = 1; }
-service Till {
-  // Sells something.
-  rpc Sell(Order) returns (Receipt);
-}
-"""
-
-APP = """
-from shop_pb2 import Order, Receipt
-from shop_sdk import TillBase
-
-from sdk import grpc_deployment
-
-
-@grpc_deployment
-class Till(TillBase):
-    def __init__(self, currency: str) -> None:
-        self.currency = currency
-
-    async def Sell(self, request: Order) -> Receipt:
-        return Receipt(text=f"{request.count} {request.item}: {request.count * 2} {self.currency}")
-
-
-app = Till.bind("EUR")
-"""
+from tests.packaging.shop import APP, PROTO, REPO, run
+from tests.support.ports import free_port
 
 MAIN = """
-import socket
+import sys
 
 import ray
 from app import app
@@ -54,9 +23,7 @@ from shop_sdk import TillSyncClient
 import sdk
 
 if __name__ == "__main__":
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = int(sys.argv[1])
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         sdk.run(app, name="shop", options=sdk.GrpcOptions(port=port))
@@ -66,14 +33,6 @@ if __name__ == "__main__":
     finally:
         ray.shutdown()
 """
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", f"--outdir={out}", str(REPO)], REPO)
-    (path,) = out.glob("*.whl")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +57,6 @@ def project(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "main.py").write_text(MAIN)
     assert "5 written" in run([f"{venv}/bin/sdk", "codegen", "protos", "--out", "."], folder)
     return folder
-
-
-def run(command: list[str], folder: Path) -> str:
-    """Run a command as in a user's shell; return its output."""
-    environment = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR", "LANG") if name in os.environ}
-    environment["RAY_USAGE_STATS_ENABLED"] = "0"
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def test_the_wheel_has_the_packages_and_nothing_else(wheel: Path) -> None:
@@ -146,4 +96,4 @@ def test_checks_the_application(venv: Path, project: Path) -> None:
 
 
 def test_serves_the_application(venv: Path, project: Path) -> None:
-    assert run([f"{venv}/bin/python", "main.py"], project).splitlines()[0] == "3 apples: 6 EUR"
+    assert run([f"{venv}/bin/python", "main.py", str(free_port())], project).splitlines()[0] == "3 apples: 6 EUR"

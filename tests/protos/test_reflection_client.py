@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 
 from sdk._protos.reflection_client import ReflectionClient
 from sdk.errors import ServerError
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 
 V1, V1ALPHA = "grpc.reflection.v1", "grpc.reflection.v1alpha"
 WELL_KNOWN = FileDescriptorProto(name="google/protobuf/empty.proto", package="google.protobuf", syntax="proto3")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sdk._serve.readiness import pending_routes, wait_until_routed
-from sdk._serve.status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
+from sdk._serving_status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 from sdk.errors import IngressError
 
 

@@ -6,10 +6,8 @@ import atexit
 import fcntl
 import os
 import shutil
-import socket
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,9 +18,6 @@ from codegen.sync import Options, update
 ROOT = Path(__file__).parents[2]
 #: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
 IMPORTED_BY_REPLICAS: list[Path] = [ROOT]
-
-# Kept open as long as this process runs.
-_CLAIMS: list[socket.socket] = []
 
 
 @dataclass(frozen=True)
@@ -77,27 +72,3 @@ def _remove_folder_for_generated_code(owner: int) -> None:
 
 _GENERATED = "SDK_TEST_GENERATED"
 _make_folder_for_generated_code()
-
-
-def _ports() -> Iterator[int]:
-    """The ports that the kernel gives to nobody: neither to an outgoing connection nor to who asks for any port."""
-    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    # Ray's workers listen on 10002 to 19999.
-    yield from range(20_000, low)
-    yield from range(high + 1, 65_536)
-
-
-def free_port() -> int:
-    """A TCP port that stays free until the test listens on it: no other process of the tests gets it, too."""
-    for port in _ports():
-        claim = socket.socket(socket.AF_UNIX)
-        try:
-            claim.bind(f"\0sdk-tests-port-{port}")  # abstract: the kernel forgets it when this process ends
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            claim.close()
-            continue
-        _CLAIMS.append(claim)
-        return port
-    raise OSError("every port is taken")

@@ -24,8 +24,8 @@ from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.listener import ListenerConfig
 from sdk._xds.resources import Resources, build_resources
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
-from tests.support.cluster import free_port
 from tests.support.loops import PATIENCE_S
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,7 +20,7 @@ from harness_sdk import DoublerSyncClient, GreeterClient, GreeterSyncClient
 import sdk.testing
 from sdk import ApplicationError, GrpcOptions, OptionsError
 from tests.support.certificates import Authority
-from tests.testing.harness_apps import Doubler, Greeter, SyncGreeter
+from tests.testing.harness_apps import Doubler, Greeter, Plain, SyncGreeter
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -253,3 +253,18 @@ def test_serve_needs_an_application() -> None:
 def test_applications_without_a_unique_name(applications: list[Any], named: dict[str, Any], said: str) -> None:
     with pytest.raises(ApplicationError, match=f"each application needs a unique name, {said}$"):
         sdk.testing.serve(*applications, **named)
+
+
+def test_an_exit_in_a_handler_is_one_failed_call(serving: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    @sdk.grpc_deployment
+    class Leaves(Plain):
+        async def SayHello(self, request: Text) -> Text:
+            raise SystemExit(3)
+
+    client = serving(Leaves.bind()).client(GreeterSyncClient)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.SayHello(Text(text="you"))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert caught.value.details().endswith("SystemExit: 3")
+    assert client.Tell(Text()) == Text()
+    assert "raised SystemExit(3): on Ray its replica would end now" in caplog.text

@@ -183,8 +183,8 @@ def reflected(channel: grpc.Channel) -> list[str]:
 AsyncHandlers.bind("a", depth=1)
 AsyncHandlers.options(num_replicas=3, name="x").bind("a")
 downloader = SyncHandlers.bind()
-TwoServices.bind(downloader, ["cat"])
-TwoServices.options(max_ongoing_requests=7, expose=False).bind(downloader, labels=["cat"])
+TwoServices.bind(sdk.handle(downloader), ["cat"])  # its parameter is annotated with Ray Serve's own handle
+TwoServices.options(max_ongoing_requests=7, expose=False).bind(sdk.handle(downloader), labels=["cat"])
 
 
 @grpc_deployment
@@ -214,10 +214,12 @@ class Composed(ImageClassificationServiceBase):
 
 
 Composed.bind(AsyncHandlers.bind("a"))
-Composed.bind(SyncHandlers.options(num_replicas=2).bind(), TwoServices.bind(downloader, []), SyncHandlers.bind())
+Composed.bind(
+    SyncHandlers.options(num_replicas=2).bind(), TwoServices.bind(sdk.handle(downloader), []), SyncHandlers.bind()
+)
 Composed.options(num_replicas=2).bind(SyncHandlers.bind(), guide=None, named={"a": AsyncHandlers.bind("a")})
 # A class of two services is a handle of the first.
-ImageClassificationServiceHandle(TwoServices.bind(downloader, []))
+ImageClassificationServiceHandle(TwoServices.bind(sdk.handle(downloader), []))
 
 
 async def async_clients(channel: grpc.aio.Channel) -> None:

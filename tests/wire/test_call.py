@@ -415,3 +415,25 @@ async def test_draining_lets_calls_finish_and_ends_the_rest(serve: Any) -> None:
     await draining
     ended = await hanging.answered()
     assert (ended["grpc-status"], ended["grpc-message"]) == ("14", "the replica is shutting down")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_an_exit_in_a_handler_is_answered_and_reported_and_the_loop_lives(
+    error: BaseException, in_thread: bool, serve: Any
+) -> None:
+    async def leave(request: Int32Value) -> StringValue:
+        raise error
+
+    def leave_in_thread(request: Int32Value) -> StringValue:
+        raise error
+
+    server = serve(Leave=(UNARY, leave_in_thread if in_thread else leave))
+    exits: list[Any] = []
+    server.host.on_exit = lambda call, error: exits.append((call.is_done(), error))
+    for _ in range(2):
+        peer = Peer(server)
+        peer.call("Leave", Int32Value())
+        assert (await peer.answered())["grpc-status"] == "13"
+        await until(lambda: not server.host.ongoing)
+    assert exits == [(True, error)] * 2

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -79,7 +82,7 @@ asyncio.run(main())
 """
 
 _BEAT = b"b\r\n\0\0\0\0\6\n\4beat\r\n"
-MARK = "TEST_OF_THE_SURVIVOR"
+MARK = "TEST_OF_CRASH_TRAILERS"
 
 
 class Replica:
@@ -211,7 +214,7 @@ def test_a_long_message_that_was_read_is_followed_by_trailers(replica: Replica) 
         left = 16 << 20
         while left > 0:
             left -= len(long.recv(1 << 20))
-        time.sleep(0.5)  # ten checks for bytes that slow clients have not read
+        settle(replica)  # it has seen that the client has read everything
         replica.kill()
         assert read_rest(long).endswith(b"request_id: id of long\r\n\r\n")
 
@@ -233,11 +236,19 @@ def test_short_messages_over_a_unix_socket_never_withhold_the_trailers(replica: 
 
 def test_a_client_that_has_not_read_yet_reads_the_trailers_later(replica: Replica) -> None:
     with replica.call("beats", is_local=True) as stream:
-        time.sleep(1)  # the kernel has taken as many of the thousand messages as fit
+        unread = 0
+        while (more := count_unread(stream)) > unread or not more:  # until no more fits
+            unread = more
+            settle(replica)
         replica.kill()
         received = read_rest(stream)
     assert received.count(_BEAT) > 100
     assert received.endswith(b"request_id: id of beats\r\n\r\n")
+
+
+def count_unread(connection: socket.socket) -> int:
+    """Return the number of bytes that have arrived."""
+    return int(struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))[0])
 
 
 def test_a_response_that_ended_normally_ends_once(replica: Replica) -> None:
@@ -304,7 +315,10 @@ def test_a_stopped_process_does_not_block_the_replica(replica: Replica) -> None:
     # All of them are closed. Packets that had no room are sent now, and the next response gets its trailers.
     with replica.call("whole") as whole:
         read_until(whole, b"grpc-status: 0")
-    time.sleep(0.5)  # the replica tries again twenty times a second
+    deadline = time.monotonic() + PATIENCE_S
+    while count_sockets(other) > 1:
+        assert time.monotonic() < deadline, "it still holds the sockets of calls that were closed"
+        settle(replica)
     with replica.call("one") as one:
         read_until(one, b"one\r\n")
         settle(replica)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -128,3 +129,57 @@ async def test_opentelemetry_sees_an_abort(handler: Any, spans: Any) -> None:
     (span,) = spans.get_finished_spans()
     assert span.attributes["rpc.grpc.status_code"] == 5
     assert {event.name for event in span.events} == {"exception"}
+
+
+async def aborts_by_number(request: Any, grpc_context: Any) -> StringValue:
+    await grpc_context.abort(5, "nobody")
+
+
+def aborts_by_number_in_a_thread(request: Any, grpc_context: Any) -> StringValue:
+    grpc_context.abort(5, details="nobody")
+
+
+async def sets_a_number(request: Any, grpc_context: Any) -> StringValue:
+    grpc_context.set_code(5)
+    grpc_context.set_details("nobody")
+    return StringValue()
+
+
+async def aborts_by_number_within_a_stream(request: Any, grpc_context: Any) -> None:
+    await grpc_context.write(StringValue())
+    await grpc_context.abort(5, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("cardinality", "handler"),
+    [
+        (UNARY, aborts_by_number),
+        (UNARY, aborts_by_number_in_a_thread),
+        (UNARY, sets_a_number),
+        (SERVER, aborts_by_number_within_a_stream),
+    ],
+)
+async def test_a_handler_may_give_a_status_by_number_under_opentelemetry(
+    cardinality: Any, handler: Any, spans: Any
+) -> None:
+    answer = await ask(cardinality, handler, aio_server_interceptor(tracer_provider=spans.provider))
+    assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "nobody")]
+    (span,) = spans.get_finished_spans()
+    assert span.attributes["rpc.grpc.status_code"] == 5
+
+
+@pytest.mark.parametrize("handler_kind", ["async", "sync"])
+async def test_a_context_under_opentelemetry_can_be_passed_on(handler_kind: str, spans: Any) -> None:
+    passed: list[Any] = []
+
+    async def handler(request: Any, grpc_context: Any) -> StringValue:
+        passed.append(pickle.loads(pickle.dumps(grpc_context)))
+        return StringValue()
+
+    def handler_sync(request: Any, grpc_context: Any) -> StringValue:
+        passed.append(pickle.loads(pickle.dumps(grpc_context)))
+        return StringValue()
+
+    interceptor = aio_server_interceptor(tracer_provider=spans.provider)
+    await ask(UNARY, handler if handler_kind == "async" else handler_sync, interceptor)
+    assert passed[0].request_id() == "made"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from google.protobuf.wrappers_pb2 import StringValue
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import current_context
 from sdk.context import ServicerContext
+from tests.support.loops import PATIENCE_S
 from tests.support.method_kinds import ask, texts
-from tests.support.wire_rig import CLIENT, SERVER, UNARY
+from tests.support.wire_rig import CLIENT, SERVER, UNARY, Peer, until
 
 Base = grpc.aio.ServerInterceptor
 LOOP = threading.get_ident()  # tests run their loop in their own thread
@@ -165,3 +167,69 @@ def aborts_within_a_stream(request: Any, grpc_context: Any) -> Iterator[StringVa
 async def test_abort_of_a_wrapped_context_ends_a_handler_in_a_thread(cardinality: Any, handler: Any) -> None:
     answer = await ask(cardinality, handler, Wraps())
     assert answer.trailers[:2] == [("grpc-status", "5"), ("grpc-message", "sent by wrapper")]
+
+
+class Stuck(Wraps):
+    """Wraps contexts and requests in ones that wait without end, and sets events when they begin and end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(self, *_: Any) -> None:
+        self.waits.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended.set()
+
+    async def requests(self) -> AsyncIterator[Any]:
+        await self.wait()
+        yield None
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+
+        async def outer(request: Any, context: Any) -> Any:
+            wrapped = Wrapped(context)
+            vars(wrapped)["send_initial_metadata"] = self.wait
+            return await handler.stream_unary(self.requests(), wrapped)
+
+        return grpc.stream_unary_rpc_method_handler(outer, handler.request_deserializer, handler.response_serializer)
+
+
+def waits_for_its_context(requests: Any, grpc_context: Any) -> StringValue:
+    grpc_context.send_initial_metadata([])
+    return StringValue()
+
+
+def waits_for_its_requests(requests: Any, grpc_context: Any) -> StringValue:
+    next(requests)
+    return StringValue()
+
+
+@pytest.mark.parametrize("handler", [waits_for_its_context, waits_for_its_requests])
+async def test_what_a_thread_waits_for_ends_with_its_call(handler: Any, serve: Any) -> None:
+    stuck = Stuck()
+    server = serve(interceptors=[stuck], Get=(CLIENT, handler))
+    peer = Peer(server)
+    peer.call("Get", Int32Value())
+    await stuck.waits.wait()
+    peer.connection.connection_lost(None)
+    await asyncio.wait_for(stuck.ended.wait(), PATIENCE_S)
+    await until(lambda: not server.host.ongoing)  # the thread has ended, too
+
+
+def waits_after_the_end(requests: Any, grpc_context: Any) -> StringValue:
+    while grpc_context.is_active():
+        pass
+    return waits_for_its_context(requests, grpc_context)
+
+
+async def test_a_thread_does_not_wait_after_the_end_of_its_call(serve: Any) -> None:
+    server = serve(interceptors=[Stuck()], Get=(CLIENT, waits_after_the_end))
+    peer = Peer(server)
+    peer.call("Get", Int32Value())
+    await until(lambda: server.host.ongoing)
+    peer.connection.connection_lost(None)
+    await until(lambda: not server.host.ongoing)

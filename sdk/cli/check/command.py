@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from sdk._backend import backend
 from sdk._contract import class_rules, locations
 from sdk._contract.definition import collect_definition_errors, definition_of
 from sdk._contract.implementations import generated_bases
@@ -17,6 +18,11 @@ from sdk.cli.check.report import CheckReport, ClassReport, TargetFailure
 from sdk.cli.target import load_target
 from sdk.deployment import Configured
 from sdk.errors import ApplicationError, DefinitionError, Problem, SdkError
+
+_WITHOUT_RAY = (
+    "note: the values of deployment options were not checked, because Ray is not installed: "
+    "pip install 'ray-grpc-sdk[serve]'"
+)
 
 
 @click.command(
@@ -77,6 +83,8 @@ def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: 
             failures.append(TargetFailure(against, str(error), exit_code(error)))
     report = CheckReport(tuple(classes), tuple(failures), comparison, strict)
     formats.show(report, "json" if wants_json else format_)
+    if any(each.definition is not None and each.definition.options for each in classes) and not backend().HAS_RAY:
+        click.echo(_WITHOUT_RAY, err=True)
     if report.exit_code:
         raise click.exceptions.Exit(report.exit_code)
 

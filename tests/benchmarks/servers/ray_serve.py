@@ -29,7 +29,8 @@ from ray.serve.config import gRPCOptions  # noqa: E402
 
 from tests.benchmarks.handlers import Handlers  # noqa: E402
 from tests.benchmarks.servers.cluster import start_ray  # noqa: E402
-from tests.benchmarks.servers.reporting import commands, free_port, report  # noqa: E402
+from tests.benchmarks.servers.reporting import commands, report  # noqa: E402
+from tests.support.ports import free_port  # noqa: E402
 
 
 def main() -> None:

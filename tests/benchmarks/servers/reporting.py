@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import Iterator
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def report(port: int, processes: dict[str, str]) -> None:

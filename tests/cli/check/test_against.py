@@ -21,7 +21,7 @@ from sdk._protos.descriptors import with_imports
 from sdk.cli.check.against import compare_against
 from sdk.cli.check.report import VersionComparison
 from sdk.errors import OptionsError, ServerError
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SERVICES = [USER_DEFINED_SERVICE, IMAGE_CLASSIFICATION_SERVICE]

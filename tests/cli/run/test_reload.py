@@ -18,7 +18,7 @@ from sdk.cli.run.redeploy import DeployRequest
 from sdk.cli.run.regenerate import CodegenFailedError, CodegenRunner
 from sdk.cli.run.reload import Reloader
 from tests.cli.test_new import contents
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 
 PROTO = 'syntax = "proto3";\npackage shop;\nmessage Order { string item = 1; }\n'
 TABLE = '[tool.sdk.codegen]\nprotos = ["protos"]\nout = "gen"\n'

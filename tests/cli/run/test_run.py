@@ -1,24 +1,18 @@
-"""``sdk run``: the installed command on a local Ray until Ctrl-C, and every error."""
+"""The errors of ``sdk run``. Serving until Ctrl-C is in test_newcomer.py, until SIGTERM in test_run_tls.py."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import signal
 import socket
-import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 from tests.support.processes import processes_with
-from tests.support.sdk_command import SDK, Run, only_line
+from tests.support.sdk_command import Run, only_line
 
 
 @contextlib.contextmanager
@@ -27,46 +21,6 @@ def taken_port() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield listener.getsockname()[1]
-
-
-@pytest.mark.parametrize("ending", ["Ctrl-C", "SIGTERM"])
-def test_run_serves_and_leaves_nothing(project: Path, request: pytest.FixtureRequest, ending: str) -> None:
-    mark, port = uuid.uuid4().hex, free_port()
-    # Short: Ray keeps unix sockets below it, whose paths have at most 107 bytes.
-    temp = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
-    request.addfinalizer(lambda: shutil.rmtree(temp))
-    process = subprocess.Popen(
-        [SDK, "run", "shop_app:app", "--name", "shop", "--address", "local", "--port", str(port)],
-        cwd=project,
-        env={**os.environ, "SDK_TEST_MARK": mark, "TMPDIR": str(temp)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    shown = []
-    for line in process.stdout:
-        shown.append(line.strip())
-        if "Ctrl-C" in line:
-            break
-    try:
-        assert shown[0] == "application shop: RUNNING"
-        assert shown[1] == "deployment Counter: HEALTHY, 1 replica, serves shop.Shop"
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            buy = channel.unary_unary("/shop.Shop/Buy")
-            assert b"one apple" in buy(b"\x0a\x05apple")
-        assert len(processes_with(mark)) > 3
-    finally:
-        if ending == "Ctrl-C":
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: the whole process group gets it
-        else:
-            process.terminate()
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    assert processes_with(mark) == []
-    assert [path for path in temp.rglob("*") if "sdk-ingress" in path.name] == []
 
 
 def test_a_module_that_does_not_exist(sdk: Run) -> None:
@@ -123,7 +77,8 @@ def test_a_class_that_does_not_fit_its_proto(sdk: Run, project: Path) -> None:
 def test_a_constructor_that_fails(sdk: Run, project: Path) -> None:
     module = project / "shop_app.py"
     constructor = "class Counter(ShopBase):\n    def __init__(self):\n        raise OSError('no such model')\n"
-    module.write_text(module.read_text().replace("class Counter(ShopBase):\n", constructor))
+    text = module.read_text().replace("class Counter(ShopBase):\n", constructor)
+    module.write_text(text.replace("@grpc_deployment\n", "@grpc_deployment(max_constructor_retry_count=1)\n"))
     mark = uuid.uuid4().hex
     result = sdk("run", "shop_app:app", "--address", "local", "--port", str(free_port()), SDK_TEST_MARK=mark)
     assert result.returncode == 1

@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK, Run, only_line
 

@@ -1,19 +1,20 @@
-"""``sdk run`` with certificates: clients use TLS, and the handler reads their names."""
+"""``sdk run`` on a local Ray until SIGTERM, with certificates: clients use TLS, and the handler reads their names."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 
 import grpc
 import pytest
 
 from tests.support.certificates import Authority, Pair
-from tests.support.cluster import free_port
+from tests.support.ports import free_port
+from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK
 
 AUTHORITY = Authority("tests")
@@ -31,27 +32,31 @@ def write(folder: Path, pair: Pair) -> list[str]:
     return ["--tls-certificate", certificate, "--tls-private-key", key, "--tls-client-ca", "ca.crt"]
 
 
-def test_clients_are_known_by_their_certificates(project: Path, request: pytest.FixtureRequest) -> None:
+def test_clients_are_known_by_name_and_sigterm_leaves_nothing(project: Path, request: pytest.FixtureRequest) -> None:
     module = project / "shop_app.py"
     module.write_text(module.read_text().replace('        return Receipt(text=f"one {request.item}")\n', HANDLER))
     # Short: Ray keeps unix sockets below it, whose paths have at most 107 bytes.
     temp = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
     request.addfinalizer(lambda: shutil.rmtree(temp))
-    port = free_port()
-    command = [SDK, "run", "shop_app:app", "--address", "local", "--port", str(port), *write(project, SERVER)]
+    mark, port = uuid.uuid4().hex, free_port()
+    command = [SDK, "run", "shop_app:app", "--name", "shop", "--address", "local", "--port", str(port)]
     process = subprocess.Popen(
-        command,
+        [*command, *write(project, SERVER)],
         cwd=project,
-        env={**os.environ, "TMPDIR": str(temp)},
+        env={**os.environ, "SDK_TEST_MARK": mark, "TMPDIR": str(temp)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     assert process.stdout is not None
+    shown = []
+    for line in process.stdout:
+        shown.append(line.strip())
+        if "Ctrl-C" in line:
+            break
     try:
-        is_ready = any("Ctrl-C" in line for line in process.stdout)
-        assert is_ready, process.communicate(timeout=60)
+        assert shown[:2] == ["application shop: RUNNING", "deployment Counter: HEALTHY, 1 replica, serves shop.Shop"]
         credentials = grpc.ssl_channel_credentials(AUTHORITY.certificate, ANN.key, ANN.certificate)
         with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
             receipt = channel.unary_unary("/shop.Shop/Buy")(b"\x0a\x05apple", timeout=20)
@@ -63,10 +68,14 @@ def test_clients_are_known_by_their_certificates(project: Path, request: pytest.
             with stranger as channel, pytest.raises(grpc.RpcError) as raised:
                 channel.unary_unary("/shop.Shop/Buy")(b"", timeout=20)
             assert raised.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+        assert len(processes_with(mark)) > 3
     finally:
-        os.killpg(process.pid, signal.SIGINT)
+        process.terminate()
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert processes_with(mark) == []
+    assert [path for path in temp.rglob("*") if "sdk-ingress" in path.name] == []
 
 
 def test_the_key_of_another_certificate_is_reported_before_ray_starts(project: Path) -> None:

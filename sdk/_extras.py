@@ -1,0 +1,46 @@
+"""Import of modules that need an extra of ``ray-grpc-sdk``: https://packaging.python.org/specifications/core-metadata/.
+
+Clients, checks and the commands for any gRPC server need no extra. ``codegen`` brings the compiler and the templates,
+``serve`` brings Ray, Envoy and ``codegen``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Literal
+
+from sdk.errors import MissingExtraError
+
+#: An extra of ``pyproject.toml``; empty for what every installation has.
+Extra = Literal["", "codegen", "serve"]
+
+
+def import_with_extra(module: str, user: str, extra: Extra = "serve") -> Any:
+    """Import a module of the SDK.
+
+    Args:
+        module: Its name.
+        user: What needs it, for the message: ``"sdk.run"``.
+        extra: The extra that brings what it imports.
+
+    Raises:
+        MissingExtraError: A package that the module imports is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = missing_package(error)
+        if package is None:
+            raise
+        raise MissingExtraError(user, package, extra) from error
+
+
+def missing_package(error: ModuleNotFoundError) -> str | None:
+    """Return the package that is not installed; None for a module of the SDK itself.
+
+    Example:
+        >>> missing_package(ModuleNotFoundError("No module named 'ray.serve'", name="ray.serve"))
+        'ray'
+    """
+    package = (error.name or "").split(".")[0]
+    return package if package and package not in ("sdk", "codegen") else None

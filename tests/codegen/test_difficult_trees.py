@@ -1,0 +1,163 @@
+"""Trees of protos that protoc, a plugin or Python's import system has trouble with: right output, or one clear line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.project import PROTO, Sdk, content, message, outcome, put
+
+SERVICE = "message Ask {{}} service Shop {{ rpc Get(Ask) returns ({answer}); }}\n"
+
+
+def proto(package: str, rest: str = SERVICE.format(answer="Ask"), imports: str = "") -> str:
+    return f'syntax = "proto3";\npackage {package};\n{imports}{rest}'
+
+
+def loads(*modules: str) -> None:
+    """Import generated modules in a separate interpreter, with the output folder on the path."""
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    subprocess.run([sys.executable, "-c", code, *modules], cwd="gen", check=True)
+
+
+def test_the_root_of_a_proto_is_the_include_folder_that_holds_it(sdk: Sdk) -> None:
+    shop = proto("shop", SERVICE.format(answer="common.Money"), 'import "common/money.proto";\n')
+    put({"api/shop.proto": shop, "api/third_party/common/money.proto": message("money").replace("money", "common")})
+    assert sdk("api", "-I", "api/third_party", "--out", "gen").returncode == 0
+    assert "common/money_pb2.py" in content("gen")
+    loads("shop_sdk")
+
+
+def test_names_that_are_not_ascii(sdk: Sdk) -> None:
+    put({"protos/ünï/größe.proto": proto("v"), "protos/greet.proto": PROTO})
+    assert sdk("protos", "--out", "gen").returncode == 0
+    assert {"ünï/größe_pb2.py", "ünï/größe_sdk.py", "ünï/größe_pb2.pyi"} <= content("gen").keys()
+    loads("ünï.größe_sdk")
+
+
+@pytest.mark.parametrize("name", ["-x", "--python_out", "@x"])
+def test_names_that_are_options_of_protoc(sdk: Sdk, name: str) -> None:
+    put({f"api/{name}.proto": proto("v")})
+    assert outcome(sdk("api", "--out", "gen"))[::2] == (0, "")
+    assert len(content("gen")) == 5
+
+
+def test_a_comment_that_is_not_utf8(sdk: Sdk) -> None:
+    text = proto("v").replace("rpc", "// caf\x00 du monde\nrpc").encode().replace(b"\0", b"\xe9")
+    put({"protos/a.proto": PROTO.replace("greet", "a")})
+    Path("protos/l.proto").write_bytes(text)
+    assert outcome(sdk("protos", "--out", "gen"))[::2] == (0, "")
+    for name in ("l_sdk.py", "l_pb2_grpc.py", "l_pb2_grpc.pyi"):
+        assert "caf\N{REPLACEMENT CHARACTER} du monde" in content("gen")[name].decode()
+    loads("l_sdk", "l_pb2_grpc")
+
+
+def test_a_number_of_mypy_protobufs_options_that_is_the_users(sdk: Sdk) -> None:
+    imports = 'import "google/protobuf/descriptor.proto";\n'
+    option = 'extend google.protobuf.FieldOptions { string of = 1151; }\nmessage A { string a = 1 [(of) = "name"]; }\n'
+    put({"protos/ext.proto": proto("ext", option, imports)})
+    assert outcome(sdk("protos", "--out", "gen"))[::2] == (0, "")
+    assert b"    a: _builtins.str\n" in content("gen")["ext_pb2.pyi"]
+
+
+def test_a_proto_that_mypy_protobuf_cannot_read_ends_no_run(sdk: Sdk) -> None:
+    # mypy-protobuf's own option, with a value that it refuses.
+    imports = 'import "mypy_protobuf/extensions.proto";\n'
+    own = (
+        'syntax = "proto3";\npackage mypy_protobuf;\nimport "google/protobuf/descriptor.proto";\n'
+        "extend google.protobuf.FieldOptions { string casttype = 1151; }\n"
+    )
+    fields = 'message Ask { string a = 1 [(mypy_protobuf.casttype) = "wrong"]; }\n'
+    put(
+        {
+            "include/mypy_protobuf/extensions.proto": own,
+            "protos/bad.proto": proto("bad", fields + "service Bad { rpc Get(Ask) returns (Ask); }\n", imports),
+        }
+    )
+    done = sdk("protos", "-I", "include", "--out", "gen")
+    assert done.returncode == 0
+    (warning,) = (line for line in done.stderr.splitlines() if "its _pb2 module" in line)
+    assert warning.startswith("protos/bad.proto: warning: its _pb2 module has no types, because mypy-protobuf failed: ")
+    assert "Traceback" not in done.stderr
+    assert b"__getattr__" in content("gen")["bad_pb2.pyi"]
+    assert b"Hello" in content("gen")["greet_pb2.pyi"]
+
+
+def test_a_message_named_like_a_module_that_its_stub_imports(sdk: Sdk) -> None:
+    put(
+        {
+            "protos/r.proto": proto(
+                "r", "message sys { int32 sys = 1; } service TypeChecking { rpc Do(sys) returns (sys); }"
+            )
+        }
+    )
+    sdk("protos", "--out", "gen")
+    loads("r_sdk")
+    stub = content("gen")["r_pb2.pyi"].decode()
+    assert "\nimport sys as _sys\n" in stub
+    assert "\nif _sys.version_info" in stub
+    assert "if sys." not in stub
+
+
+def test_a_copy_of_descriptor_proto_is_left_out(sdk: Sdk) -> None:
+    # A copy from before editions; protoc aborts if it is to compile it.
+    old = 'syntax = "proto2";\npackage google.protobuf;\nmessage FileDescriptorSet { optional string name = 1; }\n'
+    put({"protos/google/protobuf/descriptor.proto": old})
+    assert outcome(sdk("protos", "--out", "gen"))[::2] == (0, "")
+
+
+def test_two_protos_of_one_module(sdk: Sdk) -> None:
+    put({"api/my-shop.proto": proto("a"), "api/my_shop.proto": proto("b")})
+    assert outcome(sdk("api", "--out", "gen")) == (
+        2,
+        "",
+        "error: api/my-shop.proto and api/my_shop.proto both generate the module my_shop_pb2; rename or exclude one\n",
+    )
+
+
+def test_a_folder_that_a_module_hides(sdk: Sdk) -> None:
+    put({"api/shop.proto": proto("a"), "api/shop_pb2/x.proto": proto("b")})
+    assert outcome(sdk("api", "--out", "gen")) == (
+        2,
+        "",
+        "error: api/shop.proto generates the module shop_pb2, so that Python can't import the folder of "
+        "api/shop_pb2/x.proto; rename one of them\n",
+    )
+
+
+def test_folders_that_other_packages_hide(sdk: Sdk) -> None:
+    put({f"api/{folder}/thing.proto": proto(folder.replace("/", ".")) for folder in ("types", "grpc", "google/mine")})
+    assert outcome(sdk("api", "--out", "gen"))[2].splitlines() == [
+        "gen/grpc: warning: an installed package has the module grpc, so that Python can't import grpc.thing_pb2; "
+        "give --package",
+        "gen/types: warning: the standard library has the module types, so that Python can't import types.thing_pb2; "
+        "give --package",
+    ]
+    loads("google.mine.thing_sdk")  # `google` is a namespace package
+    assert outcome(sdk("api", "--out", "acme/gen", "--package", "acme.gen"))[2] == ""
+
+
+def test_an_import_that_is_neither_generated_nor_installed(sdk: Sdk) -> None:
+    imports = 'import "rules/rules.proto";\nimport "google/protobuf/empty.proto";\nimport "google/rpc/status.proto";\n'
+    rpc = "service S { rpc Get(rules.Rules) returns (google.protobuf.Empty); "
+    rpc += "rpc Put(rules.Rules) returns (google.rpc.Status); }"
+    status = 'syntax = "proto3";\npackage google.rpc;\nmessage Status {}\n'
+    put(
+        {
+            "api/ex.proto": proto("ex", rpc, imports),
+            "third/rules/rules.proto": message("rules"),
+            "third/google/rpc/status.proto": status,
+        }
+    )
+    warning = (
+        "gen/ex_pb2.py: warning: it imports rules.rules_pb2, which is neither generated nor installed; give its proto "
+        "to `sdk codegen`, or install the package that has it\n"
+    )
+    assert outcome(sdk("api", "-I", "third", "--out", "gen"))[::2] == (0, warning)
+    assert outcome(sdk("api", "-I", "third", "--out", "gen", "--check"))[::2] == (0, warning)
+    # In the folder since another run.
+    assert outcome(sdk("third/rules", "-I", "third", "--out", "gen"))[::2] == (0, "")
+    assert outcome(sdk("api", "-I", "third", "--out", "gen"))[::2] == (0, "")

@@ -1,0 +1,128 @@
+"""The end of a replica's process: after the answer of a call, and when its event loop has ended or is blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sdk._serve.process_end import LoopWatch, end_after_answer
+from tests.support import virtual_time
+from tests.support.loops import PATIENCE_S
+
+
+class Loop:
+    """A loop that answers the watch when the test says so."""
+
+    def __init__(self) -> None:
+        self.running = True
+        self.callbacks: list[Any] = []
+
+    def is_running(self) -> bool:
+        return self.running
+
+    def call_soon_threadsafe(self, callback: Any) -> None:
+        self.callbacks.append(callback)
+
+    def run(self) -> None:
+        while self.callbacks:
+            self.callbacks.pop(0)()
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+def test_a_loop_that_has_ended_ends_the_process_at_the_next_check(loop: Loop) -> None:
+    reasons: list[str] = []
+    watch = LoopWatch(loop, reasons.append)  # type: ignore[arg-type]  # the part of a loop that it uses
+    watch.check()
+    assert reasons == []
+    loop.running = False
+    watch.check()
+    assert reasons == ["the event loop of the handlers has ended, by SystemExit or KeyboardInterrupt in a task"]
+
+
+def test_a_blocked_loop_is_logged_once_with_its_place_and_again_when_it_runs(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    reasons: list[str] = []
+    watch = LoopWatch(loop, reasons.append)  # type: ignore[arg-type]  # the part of a loop that it uses
+    for _ in range(3):
+        watch.check()
+    assert not caplog.records
+    for _ in range(10):
+        watch.check()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "the event loop is blocked for 3 s" in record.message
+    assert "asyncio.to_thread" in record.message
+    assert "test_a_blocked_loop_is_logged_once" in record.message  # this thread's stack: it made the watch
+    loop.run()
+    watch.check()
+    assert caplog.records[-1].message == "the event loop runs again, after 12 s"
+    assert reasons == []
+
+
+def test_a_loop_that_answers_is_not_logged(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    watch = LoopWatch(loop)  # type: ignore[arg-type]  # the part of a loop that it uses
+    for _ in range(10):
+        watch.check()
+        loop.run()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("unsent", "after_s"), [([0], 0.01), ([9, 9, 0], 0.03), ([9] * 1000, 1.0)])
+def test_the_process_ends_when_the_kernel_has_the_answer_or_after_a_second(unsent: list[int], after_s: float) -> None:
+    ended: list[tuple[str, float]] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        began, done = loop.time(), asyncio.Event()
+
+        def end(reason: str) -> None:
+            ended.append((reason, loop.time() - began))
+            done.set()
+
+        call: Any = SimpleNamespace(
+            host=SimpleNamespace(loop=loop),
+            transport=SimpleNamespace(get_write_buffer_size=lambda: unsent.pop(0)),
+            path=b"/t.T/Exit",
+            request_id="7",
+        )
+        end_after_answer(call, SystemExit(3), end)
+        await done.wait()
+
+    virtual_time.run(scenario())
+    ((reason, seconds),) = ended
+    assert reason == "the handler of /t.T/Exit raised SystemExit(3), request_id 7"
+    assert seconds == pytest.approx(after_s, abs=0.011)
+
+
+PROCESS = """
+import asyncio, sys, threading
+from sdk._serve.process_end import LoopWatch
+
+async def main():
+    LoopWatch(asyncio.get_running_loop()).start()
+    asyncio.get_running_loop().call_soon({what})
+    await asyncio.Event().wait()
+
+threading.Thread(target=asyncio.run, args=[main()]).start()
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("what", ["sys.exit", "lambda: (_ for _ in ()).throw(KeyboardInterrupt)"])
+def test_a_process_whose_loop_has_ended_ends(what: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESS.format(what=what)], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 1
+    assert "the event loop of the handlers has ended" in done.stderr
