@@ -3,7 +3,7 @@
 isort:skip_file
 The message of https://github.com/googleapis/googleapis/blob/master/google/rpc/status.proto, which carries the details
 of an error in the trailer `grpc-status-details-bin`. It has the same field names and numbers, and so the same bytes,
-in our package: a program may load any copy of Google's file beside it.
+in our package: a program may load any copy of Google's file next to this one.
 https://grpc.io/docs/guides/error/#richer-error-model
 """
 
