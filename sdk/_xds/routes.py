@@ -188,7 +188,7 @@ def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | 
 
 
 def _not_calls() -> Iterator[pb.Route]:
-    """Yield the routes to the proxy of requests that are no gRPC calls."""
+    """Yield the routes to the proxy of requests that are not gRPC calls."""
     for name, value in ((":method", pb.StringMatcher(exact="POST")), ("content-type", _GRPC_CONTENT_TYPE)):
         route = _fallback_route({})
         route.match.headers.append(
