@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 
 import click
@@ -31,7 +34,26 @@ def show_error(text: str, details: Sequence[str] = ()) -> None:
     """
     for line in details:
         click.echo(line, err=True)
+    if sys.stderr.isatty():
+        text = wrapped(text, shutil.get_terminal_size().columns, len(error_line("")))
     click.echo(error_line(text, is_styled=True), err=True)
+
+
+def wrapped(text: str, width: int, indent: int = 0) -> str:
+    r"""Return a text with its long lines broken between words, where a terminal would break them anywhere.
+
+    Args:
+        text: The text.
+        width: The most characters in a line.
+        indent: Number of characters before the first line.
+
+    Example:
+        >>> wrapped("no such file: a-b.proto\nsee --help", 16, indent=7)
+        'no such\nfile: a-b.proto\nsee --help'
+    """
+    filler = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    lines = (filler.fill(line) for line in f"{'x' * indent}{text}".split("\n"))
+    return "\n".join(lines)[indent:]
 
 
 def count(number: int, noun: str) -> str:

@@ -28,8 +28,10 @@ _FILES = {
     "init.py": "{package}/__init__.py",
     "service.py": "{package}/service.py",
     "client.py": "{package}/client.py",
+    "conftest.py": "tests/conftest.py",
     "test_service.py": "tests/test_service.py",
     "serve.yaml": "serve.yaml",
+    "ci.yml": ".github/workflows/ci.yml",
 }
 # With names up to this length, lines of the templates keep within their width.
 _LONGEST = 30
@@ -49,7 +51,7 @@ class ProjectNames:
 
     Attributes:
         project: The distribution, as in ``pyproject.toml``.
-        package: Its Python package, and that of its proto.
+        package: Its Python package; that of its proto is its first version, ``word_count.v1``.
         service: Its gRPC service.
     """
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         StaleCodeError,
     )
     from sdk.options import GrpcOptions
+    from sdk.shared_model import SharedModel
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ _MODULES = {
     "RpcError": "sdk.errors",
     "SdkError": "sdk.errors",
     "ServerError": "sdk.errors",
+    "SharedModel": "sdk.shared_model",
     "StaleCodeError": "sdk.errors",
     "current_context": "sdk.context",
     "delete": "sdk._serving",
@@ -77,6 +79,7 @@ __all__ = [
     "RpcError",
     "SdkError",
     "ServerError",
+    "SharedModel",
     "StaleCodeError",
     "__version__",
     "current_context",

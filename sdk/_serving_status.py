@@ -45,6 +45,11 @@ class ApplicationStatus:
     deployments: tuple[DeploymentStatus, ...]
     message: str = ""
 
+    @property
+    def lacks_services(self) -> bool:
+        """True if it runs, and clients can't call it: no deployment serves a gRPC service."""
+        return self.state == _RUNNING and not any(deployment.services for deployment in self.deployments)
+
 
 @dataclass(frozen=True, slots=True)
 class ProxyStatus:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # Key of the trailing metadata with a serialized google.rpc.Status,
 # https://github.com/googleapis/googleapis/blob/master/google/rpc/status.proto.
 STATUS_DETAILS = "grpc-status-details-bin"
+# Proxies add this header to the head of each HTTP response, https://www.rfc-editor.org/rfc/rfc9110#name-date. Where the
+# head holds the status, a Trailers-Only response, gRPC takes it for trailing metadata.
+HTTP_DATE = "date"
 
 
 def error_details(error: grpc.RpcError) -> list[Message]:
@@ -59,7 +62,7 @@ def error_details(error: grpc.RpcError) -> list[Message]:
 
 
 def read_status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
-    """Return the status code, the details and the trailing metadata of a failed call.
+    """Return the status code, the details and the trailing metadata of a failed call, without HTTP's ``date``.
 
     Args:
         error: The error that a call raised, of ``grpc`` or of ``grpc.aio``.
@@ -67,7 +70,7 @@ def read_status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, tuple[tuple
     Raises:
         TypeError: ``error`` was not raised by a call.
     """
-    metadata = tuple(_trailing_metadata(error))
+    metadata = tuple(pair for pair in _trailing_metadata(error) if pair[0] != HTTP_DATE)
     failed: Any = error
     return failed.code(), failed.details() or "", metadata
 

@@ -19,7 +19,15 @@ import grpc.aio
 from sdk.errors import RpcError
 
 _current: contextvars.ContextVar[ServicerContext | CallState | None] = contextvars.ContextVar("sdk_call", default=None)
+_in_batch: contextvars.ContextVar[bool] = contextvars.ContextVar("sdk_in_batch", default=False)
 _CODE_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+
+_NO_CALL = "no current gRPC call: use current_context() in a handler or in functions that it calls"
+_NO_CALL_IN_BATCH = (
+    "no current gRPC call: a method with @serve.batch runs once for several calls. Call current_context() before, in "
+    "the handler that calls this method, and pass what it needs as one more argument; or, if the method is the "
+    "handler, take `grpc_context: list[ServicerContext]`, with the context of each call"
+)
 
 MetadataPairs: TypeAlias = "grpc.aio.Metadata | Sequence[tuple[str, str | bytes]]"
 
@@ -361,7 +369,8 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
 def current_context() -> ServicerContext:
     """Return the context of the current call, without a ``grpc_context`` parameter.
 
-    It works in a handler and in functions that the handler calls, also across ``await``.
+    It works in a handler and in functions that the handler calls, also across ``await``; not in a method with
+    ``@serve.batch``, which runs once for several calls.
 
     Raises:
         RuntimeError: No call is current.
@@ -374,7 +383,7 @@ def current_context() -> ServicerContext:
     """
     call = _current.get()
     if call is None:
-        raise RuntimeError("no current gRPC call: use current_context() in a handler or in functions that it calls")
+        raise RuntimeError(_NO_CALL_IN_BATCH if _in_batch.get() else _NO_CALL)
     return call if isinstance(call, ServicerContext) else context_of(call)
 
 
@@ -399,6 +408,12 @@ def status_code(code: grpc.StatusCode | int) -> grpc.StatusCode:
     if status is None:
         raise ValueError(f"unknown gRPC status code {code!r}; use a member of grpc.StatusCode")
     return status
+
+
+def leave_call_for_batches() -> None:
+    """Leave the current call: this task runs the batches of all calls."""
+    _current.set(None)
+    _in_batch.set(True)
 
 
 #: Set the current call. The wire server calls it in the ``contextvars`` context of the handler.

@@ -176,6 +176,7 @@ def grpc_deployment(
     *,
     compression: grpc.Compression | None = None,
     interceptors: Sequence[Interceptor] = (),
+    partial: bool = False,
     **options: Unpack[DeploymentOptions],
 ) -> Callable[[C], C]: ...
 def grpc_deployment(
@@ -184,6 +185,7 @@ def grpc_deployment(
     *,
     compression: grpc.Compression | None = None,
     interceptors: Sequence[Interceptor] = (),
+    partial: bool = False,
     **options: Unpack[DeploymentOptions],
 ) -> C | Callable[[C], C]:
     """Bind a class to the services of the generated bases it inherits from.
@@ -200,6 +202,8 @@ def grpc_deployment(
             called once in each replica and returns the interceptor; use one if the interceptor can't be pickled with a
             class of ``__main__``. Sync handlers receive the SDK's context, not one that an interceptor wrapped. Calls
             through Ray Serve's own gRPC proxy and through handles are not intercepted.
+        partial: Allow RPCs without a method: their calls end with UNIMPLEMENTED, as those of grpc's own servicers do.
+            ``sdk check`` lists them. A method that seems to be a misspelled RPC is still an error.
         **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …), and ``expose``: with
             False, clients can't call the services; only other deployments can, through handles.
 
@@ -223,7 +227,9 @@ def grpc_deployment(
             _check_options(target, options)
         if compression is not None:
             _check_compression(target, compression)
-        target.__grpc_definition__ = define(target, options, compression, interceptors)  # type: ignore[attr-defined]  # the base does not declare the stamp
+        if not isinstance(partial, bool):
+            raise OptionsError(f"{target.__name__}: partial must be True or False, not {partial!r}")
+        target.__grpc_definition__ = define(target, options, compression, interceptors, partial=partial)  # type: ignore[attr-defined]  # the base does not declare the stamp
         return target
 
     return decorate if cls is None else decorate(cls)

@@ -1,7 +1,12 @@
-"""The pytest plugin of the SDK: the fixture ``grpc_serve``. pytest loads it wherever the SDK is installed.
+"""The pytest plugin of the SDK: the fixture ``grpc_serve``. ``conftest.py`` loads it with one line.
 
-Every run of pytest imports this module, so it imports the SDK only when the fixture is used.
-``-p no:sdk.pytest_plugin`` disables it. See https://docs.pytest.org/en/stable/how-to/plugins.html.
+::
+
+    pytest_plugins = ["sdk.pytest_plugin"]
+
+It is not an entry point: pytest would load it in every project of an environment, and would not start in one that has a
+package ``sdk`` itself. Every run imports this module, so it imports the SDK only when the fixture is used. See
+https://docs.pytest.org/en/stable/how-to/plugins.html.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import sdk
+from sdk._serving_status import Status
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -23,6 +24,7 @@ PAGES = sorted(
     ]
 )
 PUBLIC = ("client", "handles", "testing")
+_CALLED = re.compile(r"\bsdk\.(?:(client|context|errors|handles|options|testing)\.)?([A-Za-z]\w*)\(")
 
 
 def prose_of(text: str) -> str:
@@ -92,3 +94,20 @@ def test_every_path_that_a_page_names_exists(page: str) -> None:
     paths = re.findall(r"`((?:sdk|codegen|docs|examples|templates|tests)/[\w./-]*)`", text)
     assert [path for path in paths if not (ROOT / path).exists()] == []
     assert len(paths) > 3
+
+
+def test_every_name_of_the_sdk_that_a_page_uses_exists() -> None:
+    """``sdk.NAME`` in any page, and the attributes of ``sdk.status()``."""
+    missing = []
+    for page in PAGES:
+        text = page.read_text()
+        for module, name in _CALLED.findall(text):
+            owner = importlib.import_module(f"sdk.{module}") if module else sdk
+            if not hasattr(owner, name):
+                missing.append(f"{page.name}: sdk.{module + '.' if module else ''}{name}")
+        missing += [
+            f"{page.name}: sdk.status().{name}"
+            for name in re.findall(r"\bsdk\.status\(\)\.(\w+)", text)
+            if not hasattr(Status, name)
+        ]
+    assert missing == []

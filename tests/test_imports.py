@@ -39,6 +39,7 @@ PUBLIC = {
     "sdk.options": ("GrpcOptions",),
     "sdk.pytest_plugin": ("grpc_serve",),
     "sdk.service": ("Cardinality", "Method", "MethodBinding", "RequestStream", "Service", "Shim"),
+    "sdk.shared_model": ("SharedModel",),
     "sdk.testing": ("Fault", "Server", "serve"),
 }
 PRIVATE = re.compile(r"\bsdk\.(?:\w+\.)*_[a-z]\w*")

@@ -22,6 +22,7 @@ NAMES = [
     "RpcError",
     "SdkError",
     "ServerError",
+    "SharedModel",
     "StaleCodeError",
     "__version__",
     "current_context",

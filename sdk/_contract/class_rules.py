@@ -45,11 +45,17 @@ _PYTHON = dict.fromkeys(
 _RESERVED = {**_SERVE, **_SDK, **_PYTHON}
 
 
-def check_class(cls: type) -> list[Problem]:
+# A method of a partial class this similar to an RPC without a method is taken for a misspelling of it. A partial class
+# has other methods more often than it has misspelled ones, so this is above difflib's 0.6.
+_MISSPELLED = 0.85
+
+
+def check_class(cls: type, *, partial: bool = False) -> list[Problem]:
     """Return every way in which a class does not fit its services, in the order of the protos.
 
     Args:
         cls: A class, decorated or not.
+        partial: Allow RPCs without a method, unless a method seems to be meant for one of them.
     """
     services = _services(cls)
     if not services:
@@ -68,9 +74,32 @@ def check_class(cls: type) -> list[Problem]:
         by_name.setdefault(rpc.name, []).append(rpc)
     problems = list(_abstract(cls, by_name))
     for first, *others in by_name.values():
+        if partial and _is_unimplemented(first):
+            problems += _misspelled(first, _MISSPELLED)
+            continue
         conflicts = [_conflict(first, rpc) for rpc in others if _contract(rpc.method) != _contract(first.method)]
         problems += conflicts or _check_rpc(first)
     return problems
+
+
+def unimplemented_methods(cls: type) -> list[Method]:
+    """Return the RPCs for which a class has no method, in the order of the protos.
+
+    Args:
+        cls: A class, decorated or not.
+    """
+    return [rpc.method for rpc in _rpcs(cls, _services(cls)) if _is_unimplemented(rpc)]
+
+
+def unwritten_methods(cls: type) -> list[Method]:
+    """Return the RPCs to write a method for: those without one, and without another method that is meant for them.
+
+    Args:
+        cls: A class, decorated or not.
+    """
+    rpcs = {rpc.name: rpc for rpc in reversed(list(_rpcs(cls, _services(cls))))}
+    chosen = [rpc for rpc in reversed(rpcs.values()) if _is_unimplemented(rpc) and rpc.name not in _RESERVED]
+    return [rpc.method for rpc in chosen if not list(_misspelled(rpc))]
 
 
 def find_unannotated(cls: type) -> list[Problem]:
@@ -145,39 +174,55 @@ def _check_rpc(rpc: RequiredRpc) -> Iterator[Problem]:
 
 
 def _missing(rpc: RequiredRpc) -> Problem:
-    """Return the problem of an RPC without a method, with the attribute that was perhaps meant to be the method."""
+    message = f"the class has no method `{rpc.name}`; {proto_says(rpc.method)}"
+    without = rpc.problem("missing-rpc", message, f"write `{suggested_def(rpc.method)}`")
+    return next(_misspelled(rpc), without)
+
+
+def _is_unimplemented(rpc: RequiredRpc) -> bool:
+    implementation = find_implementation(rpc.cls, rpc.name)
+    return implementation is None or is_generated(implementation.owner)
+
+
+def _misspelled(rpc: RequiredRpc, cutoff: float = 0.6) -> Iterator[Problem]:
+    """Yield the problem of an RPC without a method, if an attribute of the class was perhaps meant to be the method.
+
+    Args:
+        rpc: The RPC.
+        cutoff: Similarity of the names, from 0 to 1, at which one counts as a misspelling of the other.
+    """
     cls, name = rpc.cls, rpc.name
     for base in cls.__mro__:
         if name in vars(base) and not is_generated(base):
             first = next(b for b in cls.__mro__ if name in vars(b))
-            return rpc.problem(
+            yield rpc.problem(
                 "missing-rpc",
                 f"`{first.__name__}` hides the `{name}` of `{base.__name__}`, which comes later in the bases; "
                 f"{proto_says(rpc.method)}",
                 f"put `{base.__name__}` before `{first.__name__}` in the bases of `{cls.__name__}`",
                 Implementation(base, vars(base)[name]),
             )
+            return
     candidates = _candidates(cls)
     for candidate, implementation in candidates.items():
         if _folded(candidate) == _folded(name):
-            return rpc.problem(
+            yield rpc.problem(
                 "wrong-case",
                 f"the class calls it `{candidate}`; {proto_says(rpc.method)}",
                 f"rename `{candidate}` to `{name}`: the names must be identical",
                 implementation,
             )
+            return
     # A misspelling of another RPC is not a candidate for this one.
     others = {_folded(other.name) for other in _rpcs(cls, _services(cls)) if other.name != name}
-    near = difflib.get_close_matches(name, [c for c in candidates if _folded(c) not in others], n=1)
+    near = difflib.get_close_matches(name, [c for c in candidates if _folded(c) not in others], n=1, cutoff=cutoff)
     if near:
-        return rpc.problem(
+        yield rpc.problem(
             "missing-rpc",
             f"the class has no method `{name}`, did you mean `{near[0]}`? {_capitalized(proto_says(rpc.method))}",
             f"rename `{near[0]}` to `{name}`",
             candidates[near[0]],
         )
-    message = f"the class has no method `{name}`; {proto_says(rpc.method)}"
-    return rpc.problem("missing-rpc", message, f"write `{suggested_def(rpc.method)}`")
 
 
 def _candidates(cls: type) -> dict[str, Implementation]:

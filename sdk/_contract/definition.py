@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sdk._contract.class_rules import check_class
+from sdk._contract.class_rules import check_class, unimplemented_methods
 from sdk._contract.implementations import generated_bases
 from sdk._contract.interceptors import check_interceptors
 from sdk.errors import DefinitionError, Problem
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import grpc
 
     from sdk._contract.interceptors import Interceptor
-    from sdk.service import Service, Shim
+    from sdk.service import MethodBinding, Service, Shim
 
 __all__ = ["Definition", "collect_definition_errors", "define"]
 
@@ -41,6 +41,8 @@ class Definition:
         options: Ray Serve's deployment options given to the decorator.
         compression: Compression of responses, unless the handler sets another one; None for no compression.
         interceptors: Interceptors around every handler, the outermost first, and callables that make one.
+        is_partial: True if RPCs without a method are allowed; their calls end with UNIMPLEMENTED.
+        unimplemented: Paths of the RPCs without a method, in the order of the protos.
     """
 
     cls_name: str
@@ -49,6 +51,8 @@ class Definition:
     options: Mapping[str, Any] = field(hash=False)
     compression: grpc.Compression | None = None
     interceptors: tuple[Interceptor, ...] = field(default=(), hash=False)
+    is_partial: bool = False
+    unimplemented: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -61,14 +65,27 @@ class Definition:
         to send them again.
         """
         methods = [method for service in self.services for method in service.methods]
-        return tuple(
-            sorted(m.path for m in methods if m.idempotency != "unknown" and not m.cardinality.client_streaming)
-        )
+        allowed = (m for m in methods if m.idempotency != "unknown" and not m.cardinality.client_streaming)
+        return tuple(sorted(method.path for method in allowed if method.path not in self.unimplemented))
+
+    def bindings(self, implementation: Any) -> list[MethodBinding]:
+        """Return one binding for each RPC that the class implements, in the order of the protos.
+
+        Args:
+            implementation: An instance of the class.
+        """
+        return [
+            binding
+            for shim in self.shims
+            for binding in shim.bindings(implementation)
+            if binding.method.path not in self.unimplemented
+        ]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Services are not pickled but read from their shims, which are pickled by reference to the generated module.
         # Importing that module loads the messages, and a worker with other generated code fails with a clear error.
-        return _rebuild, (self.cls_name, self.shims, dict(self.options), self.compression, self.interceptors)
+        values = self.cls_name, self.shims, dict(self.options), self.compression, self.interceptors
+        return _rebuild, (*values, self.is_partial, self.unimplemented)
 
 
 def define(
@@ -76,6 +93,8 @@ def define(
     options: Mapping[str, Any],
     compression: grpc.Compression | None = None,
     interceptors: Sequence[Interceptor] = (),
+    *,
+    partial: bool = False,
 ) -> Definition:
     """Return the definition of a class, after every check.
 
@@ -84,19 +103,21 @@ def define(
         options: Ray Serve's deployment options.
         compression: Compression of responses, unless the handler sets another one.
         interceptors: Interceptors, and callables that make one.
+        partial: Allow RPCs without a method.
 
     Raises:
         DefinitionError: The class does not fit its services, or one of ``interceptors`` is not an interceptor; the
             error lists every problem. Not raised within :func:`collect_definition_errors`.
     """
-    problems = [*check_class(cls), *check_interceptors(cls.__name__, interceptors)]
+    problems = [*check_class(cls, partial=partial), *check_interceptors(cls.__name__, interceptors)]
     if problems:
         if (collected := _collected.get()) is None:
             raise DefinitionError(cls.__name__, problems)
         collected[cls] = tuple(problems)
         interceptors = ()  # they may be anything, not even a list
     shims: tuple[type[Shim], ...] = tuple(vars(base)["__grpc_shim__"] for base in generated_bases(cls))
-    return _rebuild(cls.__name__, shims, options, compression, interceptors)
+    unimplemented = tuple(method.path for method in unimplemented_methods(cls)) if partial else ()
+    return _rebuild(cls.__name__, shims, options, compression, interceptors, partial, unimplemented)
 
 
 @contextlib.contextmanager
@@ -122,9 +143,11 @@ def _rebuild(
     options: Mapping[str, Any],
     compression: grpc.Compression | None,
     interceptors: Sequence[Interceptor],
+    is_partial: bool,
+    unimplemented: tuple[str, ...],
 ) -> Definition:
     services = tuple(shim.service for shim in shims)
-    return Definition(cls_name, services, shims, options, compression, tuple(interceptors))
+    return Definition(cls_name, services, shims, options, compression, tuple(interceptors), is_partial, unimplemented)
 
 
 def definition_of(cls: Any) -> Definition | None:

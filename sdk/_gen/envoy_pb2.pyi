@@ -1464,26 +1464,58 @@ class AccessLogFilter(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NOT_HEALTH_CHECK_FILTER_FIELD_NUMBER: _builtins.int
+    AND_FILTER_FIELD_NUMBER: _builtins.int
+    OR_FILTER_FIELD_NUMBER: _builtins.int
+    HEADER_FILTER_FIELD_NUMBER: _builtins.int
     RESPONSE_FLAG_FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def not_health_check_filter(self) -> Global___NotHealthCheckFilter: ...
+    @_builtins.property
+    def and_filter(self) -> Global___AndFilter: ...
+    @_builtins.property
+    def or_filter(self) -> Global___OrFilter: ...
+    @_builtins.property
+    def header_filter(self) -> Global___HeaderFilter: ...
     @_builtins.property
     def response_flag_filter(self) -> Global___ResponseFlagFilter: ...
     def __init__(
         self,
         *,
         not_health_check_filter: Global___NotHealthCheckFilter | None = ...,
+        and_filter: Global___AndFilter | None = ...,
+        or_filter: Global___OrFilter | None = ...,
+        header_filter: Global___HeaderFilter | None = ...,
         response_flag_filter: Global___ResponseFlagFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter_specifier", b"filter_specifier", "not_health_check_filter", b"not_health_check_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter_specifier", b"filter_specifier", "not_health_check_filter", b"not_health_check_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["not_health_check_filter", "response_flag_filter"]  # noqa: Y015
+    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["not_health_check_filter", "and_filter", "or_filter", "header_filter", "response_flag_filter"]  # noqa: Y015
     _WhichOneofArgType_filter_specifier: _TypeAlias = _typing.Literal["filter_specifier", b"filter_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_filter_specifier) -> _WhichOneofReturnType_filter_specifier | None: ...
 
 Global___AccessLogFilter: _TypeAlias = AccessLogFilter  # noqa: Y015
+
+@_typing.final
+class AndFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessLogFilter]: ...
+    def __init__(
+        self,
+        *,
+        filters: _abc.Iterable[Global___AccessLogFilter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AndFilter: _TypeAlias = AndFilter  # noqa: Y015
 
 @_typing.final
 class NotHealthCheckFilter(_message.Message):
@@ -1499,6 +1531,46 @@ class NotHealthCheckFilter(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NotHealthCheckFilter: _TypeAlias = NotHealthCheckFilter  # noqa: Y015
+
+@_typing.final
+class OrFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessLogFilter]: ...
+    def __init__(
+        self,
+        *,
+        filters: _abc.Iterable[Global___AccessLogFilter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrFilter: _TypeAlias = OrFilter  # noqa: Y015
+
+@_typing.final
+class HeaderFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___HeaderMatcher: ...
+    def __init__(
+        self,
+        *,
+        header: Global___HeaderMatcher | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeaderFilter: _TypeAlias = HeaderFilter  # noqa: Y015
 
 @_typing.final
 class ResponseFlagFilter(_message.Message):
@@ -1738,10 +1810,12 @@ class HeaderMatcher(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     INVERT_MATCH_FIELD_NUMBER: _builtins.int
+    PRESENT_MATCH_FIELD_NUMBER: _builtins.int
     STRING_MATCH_FIELD_NUMBER: _builtins.int
     TREAT_MISSING_HEADER_AS_EMPTY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     invert_match: _builtins.bool
+    present_match: _builtins.bool
     treat_missing_header_as_empty: _builtins.bool
     @_builtins.property
     def string_match(self) -> Global___StringMatcher: ...
@@ -1750,14 +1824,15 @@ class HeaderMatcher(_message.Message):
         *,
         name: _builtins.str = ...,
         invert_match: _builtins.bool = ...,
+        present_match: _builtins.bool = ...,
         string_match: Global___StringMatcher | None = ...,
         treat_missing_header_as_empty: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier", "string_match", b"string_match"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier", "present_match", b"present_match", "string_match", b"string_match"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier", "invert_match", b"invert_match", "name", b"name", "string_match", b"string_match", "treat_missing_header_as_empty", b"treat_missing_header_as_empty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier", "invert_match", b"invert_match", "name", b"name", "present_match", b"present_match", "string_match", b"string_match", "treat_missing_header_as_empty", b"treat_missing_header_as_empty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_header_match_specifier: _TypeAlias = _typing.Literal["string_match"]  # noqa: Y015
+    _WhichOneofReturnType_header_match_specifier: _TypeAlias = _typing.Literal["present_match", "string_match"]  # noqa: Y015
     _WhichOneofArgType_header_match_specifier: _TypeAlias = _typing.Literal["header_match_specifier", b"header_match_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_header_match_specifier) -> _WhichOneofReturnType_header_match_specifier | None: ...
 
@@ -2626,10 +2701,33 @@ class CircuitBreakers(_message.Message):
     class Thresholds(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
+        @_typing.final
+        class RetryBudget(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            BUDGET_PERCENT_FIELD_NUMBER: _builtins.int
+            MIN_RETRY_CONCURRENCY_FIELD_NUMBER: _builtins.int
+            @_builtins.property
+            def budget_percent(self) -> Global___Percent: ...
+            @_builtins.property
+            def min_retry_concurrency(self) -> _wrappers_pb2.UInt32Value: ...
+            def __init__(
+                self,
+                *,
+                budget_percent: Global___Percent | None = ...,
+                min_retry_concurrency: _wrappers_pb2.UInt32Value | None = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _typing.Literal["budget_percent", b"budget_percent", "min_retry_concurrency", b"min_retry_concurrency"]  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_percent", b"budget_percent", "min_retry_concurrency", b"min_retry_concurrency"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
         MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
         MAX_PENDING_REQUESTS_FIELD_NUMBER: _builtins.int
         MAX_REQUESTS_FIELD_NUMBER: _builtins.int
         MAX_RETRIES_FIELD_NUMBER: _builtins.int
+        RETRY_BUDGET_FIELD_NUMBER: _builtins.int
         @_builtins.property
         def max_connections(self) -> _wrappers_pb2.UInt32Value: ...
         @_builtins.property
@@ -2638,6 +2736,8 @@ class CircuitBreakers(_message.Message):
         def max_requests(self) -> _wrappers_pb2.UInt32Value: ...
         @_builtins.property
         def max_retries(self) -> _wrappers_pb2.UInt32Value: ...
+        @_builtins.property
+        def retry_budget(self) -> Global___CircuitBreakers.Thresholds.RetryBudget: ...
         def __init__(
             self,
             *,
@@ -2645,10 +2745,11 @@ class CircuitBreakers(_message.Message):
             max_pending_requests: _wrappers_pb2.UInt32Value | None = ...,
             max_requests: _wrappers_pb2.UInt32Value | None = ...,
             max_retries: _wrappers_pb2.UInt32Value | None = ...,
+            retry_budget: Global___CircuitBreakers.Thresholds.RetryBudget | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["max_connections", b"max_connections", "max_pending_requests", b"max_pending_requests", "max_requests", b"max_requests", "max_retries", b"max_retries"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["max_connections", b"max_connections", "max_pending_requests", b"max_pending_requests", "max_requests", b"max_requests", "max_retries", b"max_retries", "retry_budget", b"retry_budget"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["max_connections", b"max_connections", "max_pending_requests", b"max_pending_requests", "max_requests", b"max_requests", "max_retries", b"max_retries"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["max_connections", b"max_connections", "max_pending_requests", b"max_pending_requests", "max_requests", b"max_requests", "max_retries", b"max_retries", "retry_budget", b"retry_budget"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2913,6 +3014,7 @@ class Bootstrap(_message.Message):
     DYNAMIC_RESOURCES_FIELD_NUMBER: _builtins.int
     ADMIN_FIELD_NUMBER: _builtins.int
     OVERLOAD_MANAGER_FIELD_NUMBER: _builtins.int
+    LAYERED_RUNTIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> Global___Node: ...
     @_builtins.property
@@ -2923,6 +3025,8 @@ class Bootstrap(_message.Message):
     def admin(self) -> Global___Admin: ...
     @_builtins.property
     def overload_manager(self) -> Global___OverloadManager: ...
+    @_builtins.property
+    def layered_runtime(self) -> Global___LayeredRuntime: ...
     def __init__(
         self,
         *,
@@ -2931,14 +3035,60 @@ class Bootstrap(_message.Message):
         dynamic_resources: Global___Bootstrap.DynamicResources | None = ...,
         admin: Global___Admin | None = ...,
         overload_manager: Global___OverloadManager | None = ...,
+        layered_runtime: Global___LayeredRuntime | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admin", b"admin", "dynamic_resources", b"dynamic_resources", "node", b"node", "overload_manager", b"overload_manager", "static_resources", b"static_resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admin", b"admin", "dynamic_resources", b"dynamic_resources", "layered_runtime", b"layered_runtime", "node", b"node", "overload_manager", b"overload_manager", "static_resources", b"static_resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin", b"admin", "dynamic_resources", b"dynamic_resources", "node", b"node", "overload_manager", b"overload_manager", "static_resources", b"static_resources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin", b"admin", "dynamic_resources", b"dynamic_resources", "layered_runtime", b"layered_runtime", "node", b"node", "overload_manager", b"overload_manager", "static_resources", b"static_resources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Bootstrap: _TypeAlias = Bootstrap  # noqa: Y015
+
+@_typing.final
+class LayeredRuntime(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuntimeLayer]: ...
+    def __init__(
+        self,
+        *,
+        layers: _abc.Iterable[Global___RuntimeLayer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayeredRuntime: _TypeAlias = LayeredRuntime  # noqa: Y015
+
+@_typing.final
+class RuntimeLayer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATIC_LAYER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def static_layer(self) -> _struct_pb2.Struct: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        static_layer: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layer_specifier", b"layer_specifier", "static_layer", b"static_layer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer_specifier", b"layer_specifier", "name", b"name", "static_layer", b"static_layer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_layer_specifier: _TypeAlias = _typing.Literal["static_layer"]  # noqa: Y015
+    _WhichOneofArgType_layer_specifier: _TypeAlias = _typing.Literal["layer_specifier", b"layer_specifier"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_layer_specifier) -> _WhichOneofReturnType_layer_specifier | None: ...
+
+Global___RuntimeLayer: _TypeAlias = RuntimeLayer  # noqa: Y015
 
 @_typing.final
 class Admin(_message.Message):

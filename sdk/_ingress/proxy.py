@@ -121,6 +121,7 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._built_in.drain()
+        self._gate.close()
         if self._envoy is not None:
             await drain_envoy(self._folder / "admin.sock")
             await self._envoy.stop()

@@ -29,8 +29,8 @@ class Replica:
         endpoint: Address of its wire server.
         descriptors: Digest of the descriptors of its services.
         idempotent: Paths of the methods whose calls may be retried if a replica is lost.
-        max_waiting: Maximum number of calls that wait at each proxy while the deployment has no replica; zero if it
-            never scales to zero.
+        max_waiting: Maximum number of calls that wait at each proxy while the deployment has no replica.
+        scales_to_zero: True if the deployment may be without replicas until there is a call.
     """
 
     application: str
@@ -40,6 +40,7 @@ class Replica:
     descriptors: str = ""
     idempotent: tuple[str, ...] = ()
     max_waiting: int = 0
+    scales_to_zero: bool = False
 
     @property
     def as_deployment(self) -> Deployment:
@@ -50,6 +51,7 @@ class Replica:
             descriptors=self.descriptors,
             idempotent=self.idempotent,
             max_waiting=self.max_waiting,
+            scales_to_zero=self.scales_to_zero,
         )
 
 
@@ -213,6 +215,7 @@ class Registry:
                             deployment.descriptors,
                             deployment.idempotent,
                             max_waiting=deployment.max_waiting,
+                            scales_to_zero=deployment.scales_to_zero,
                         )
                         self._leases[endpoint.replica_id] = self._clock() + self._lease_s
         self._publish(at_least=snapshot.version)

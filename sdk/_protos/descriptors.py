@@ -7,7 +7,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+    SourceCodeInfo,
+)
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from sdk._file_order import imports_first
@@ -75,7 +81,7 @@ class Descriptors:
     def __init__(self, files: FileDescriptorSet, source: str) -> None:
         self._pool = DescriptorPool()
         self._files = {file.name: file for file in files.file}
-        self._lines: dict[str, str] = {}
+        self._places: dict[str, SourceCodeInfo.Location] = {}
         self._order: list[str] = []
         for file in _ordered(self._files, source):
             if file.name in self._files:
@@ -84,7 +90,7 @@ class Descriptors:
                 self._pool.AddSerializedFile(file.SerializeToString())
             except TypeError as error:
                 raise OptionsError(f"{source}: {file.name} can't be loaded: {' '.join(str(error).split())}") from None
-            self._lines.update(_lines(file))
+            self._places.update(_places(file))
         loaded = (self._pool.FindFileByName(name) for name in self._files)
         self.services: dict[str, ServiceDescriptor] = {
             service.full_name: service for file in loaded for service in file.services_by_name.values()
@@ -144,9 +150,14 @@ class Descriptors:
             descriptor: The descriptor.
             name: Full name of a part of it, such as an enum value, whose descriptor has no full name.
         """
-        line = self._lines.get(name or descriptor.full_name)
+        place = self._places.get(name or descriptor.full_name)
         owner = getattr(descriptor, "containing_service", None) or descriptor
-        return f"{owner.file.name}:{line}" if line else str(owner.file.name)
+        return f"{owner.file.name}:{place.span[0] + 1}" if place is not None else str(owner.file.name)
+
+    def comment(self, full_name: str) -> list[str]:
+        """Return the lines of the comment before a definition; none if the files have no comments."""
+        place = self._places.get(full_name)
+        return [] if place is None else [line.strip() for line in place.leading_comments.splitlines()]
 
 
 def well_known(name: str) -> FileDescriptorProto | None:
@@ -190,23 +201,23 @@ def _ordered(files: Mapping[str, FileDescriptorProto], source: str) -> list[File
     return [known[name] for name in imports_first(files, imports_of)]
 
 
-def _lines(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
-    """Yield the full name of each definition in a file, and its line."""
-    lines = {tuple(place.path): str(place.span[0] + 1) for place in file.source_code_info.location if place.span}
-    if not lines:
+def _places(file: FileDescriptorProto) -> Iterator[tuple[str, SourceCodeInfo.Location]]:
+    """Yield the full name of each definition in a file, and its place in the source."""
+    places = {tuple(place.path): place for place in file.source_code_info.location if place.span}
+    if not places:
         return
 
-    def known(name: str, *path: int) -> Iterator[tuple[str, str]]:
-        if path in lines:
-            yield name, lines[path]
+    def known(name: str, *path: int) -> Iterator[tuple[str, SourceCodeInfo.Location]]:
+        if path in places:
+            yield name, places[path]
 
-    def enum(proto: EnumDescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, str]]:
+    def enum(proto: EnumDescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, SourceCodeInfo.Location]]:
         yield from known(f"{scope}{proto.name}", *path)
         for i, value in enumerate(proto.value):
             # The values of an enum are in the scope of the enum, not within it, as in C++.
             yield from known(f"{scope}{value.name}", *path, _VALUES, i)
 
-    def message(proto: DescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, str]]:
+    def message(proto: DescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, SourceCodeInfo.Location]]:
         inner = f"{scope}{proto.name}."
         yield from known(inner[:-1], *path)
         for i, field in enumerate(proto.field):

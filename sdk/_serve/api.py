@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import serve
-from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus as ServeState
 
 from sdk._ingress.allowed_services import resolve_services
@@ -19,12 +19,15 @@ from sdk._ingress.env_options import from_environment
 from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
+from sdk._serve.example_call import example_call
 from sdk._serve.failures import explain, one_line
+from sdk._serve.import_path import give_import_path
 from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments, list_failed
 from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
+from sdk._serve.ray_connection import connect, find_cluster, ray_errors, start_local
 from sdk._serve.readiness import wait_until_routed
 from sdk._serve.status import combine
-from sdk._serve.update_check import check_classes, check_update
+from sdk._serve.update_check import check_classes, check_update, warn_of_missing_services
 from sdk._serving_status import Status
 from sdk.errors import ClusterError, IngressError
 from sdk.options import GrpcOptions
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from sdk._serving import Serving
 
     _checked: Serving = _serve.api
+
+logger = logging.getLogger("sdk.serve")
 
 _START_TIMEOUT_S = 30.0
 _DELETE_TIMEOUT_S = 5.0
@@ -54,12 +59,13 @@ def start(options: GrpcOptions | None = None) -> None:
     elif options is not None:
         _change_options(controller, options)
     if not has_serve():
-        with _serve_errors():
+        with ray_errors("Ray Serve failed"):
             serve.start(proxy_location="Disabled")
     if controller is not None:
         return
     wanted = resolve_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
-    controller = create_controller(wanted, list_deployments, list_failed, has_serve, start_first_replica)
+    with ray_errors("The ingress can't be started"):
+        controller = create_controller(wanted, list_deployments, list_failed, has_serve, start_first_replica)
     problem = _call(controller.wait_ready, _START_TIMEOUT_S, timeout_s=_START_TIMEOUT_S + 10)
     if problem:
         stop_ingress()
@@ -94,9 +100,11 @@ def run(
     """Implement :func:`sdk.run`."""
     application = require_application(target, "The target of sdk.run")
     check_classes(application)
+    warn_of_missing_services(name, application)
     start(options)
     _check_update(name, application, allow_breaking)
-    with _serve_errors():
+    give_import_path(application)
+    with ray_errors("Ray Serve failed"):
         try:
             handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)
         except RuntimeError as error:
@@ -106,7 +114,22 @@ def run(
     if unannounced and controller is not None:
         _call(controller.announce, name, unannounced, _ANNOUNCE_TIMEOUT_S)
     wait_until_ready(name)
+    if controller is not None:
+        _warn_of_unserved(_call(controller.status))
     return handle
+
+
+def _warn_of_unserved(ingress: IngressStatus) -> None:
+    """Warn of names in ``grpc_servicer_functions`` that no application serves: perhaps one is misspelled."""
+    served = {
+        service
+        for application in ingress.snapshot.applications
+        for deployment in application.deployments
+        for service in deployment.services
+    }
+    unserved = [name for name in ingress.options.grpc_servicer_functions or () if name not in served]
+    if unserved:
+        logger.warning("grpc_servicer_functions allows %s, which no application serves", ", ".join(unserved))
 
 
 def wait_until_ready(name: str) -> None:
@@ -162,7 +185,7 @@ def _check_update(name: str, application: serve.Application, allow_breaking: boo
     controller = find_controller()
     if controller is None:
         return
-    with _serve_errors():
+    with ray_errors("Ray Serve failed"):
         running = serve.status().applications.get(name)
     deployments = () if running is None or running.status is ServeState.DELETING else tuple(running.deployments)
     check_update(
@@ -178,7 +201,7 @@ def _check_update(name: str, application: serve.Application, allow_breaking: boo
 def delete(name: str) -> None:
     """Implement :func:`sdk.delete`."""
     _connect(starts_ray=False)
-    with _serve_errors():
+    with ray_errors("Ray Serve failed"):
         serve.delete(name)
     controller = find_controller()
     if controller is not None:
@@ -190,17 +213,33 @@ def status() -> Status:
     _connect(starts_ray=False)
     controller = find_controller()
     ingress: IngressStatus | None = _call(controller.status) if controller is not None else None
-    with _serve_errors():
+    with ray_errors("Ray Serve failed"):
         serving = serve.status()
     applications, proxies = combine(serving.applications, ingress)
     problem = explain_missing_ingress() if applications and controller is None else ""
     return Status(applications, proxies, problem, ingress.snapshot.version if ingress is not None else 0)
 
 
+def find_example_call(names: Collection[str]) -> tuple[str, str, str] | None:
+    """Return a method that users can try: its application, ``"pkg.Service/Method"``, and a request as JSON.
+
+    Args:
+        names: The applications that may serve it.
+
+    Raises:
+        ClusterError: Ray can't be reached.
+    """
+    controller = find_controller()
+    if controller is None:
+        return None
+    snapshot = _call(controller.status).snapshot
+    return example_call(snapshot, names, lambda digest: _call(controller.descriptors, digest))
+
+
 def shutdown() -> None:
     """Implement :func:`sdk.shutdown`."""
     _connect(starts_ray=False)
-    with _serve_errors():
+    with ray_errors("Ray Serve failed"):
         serve.shutdown()  # type: ignore[no-untyped-call]
     stop_ingress()
 
@@ -218,10 +257,11 @@ def _connect(*, starts_ray: bool = True) -> None:
     if ray.is_initialized():
         drop_stale_serve_client()
         return
-    try:
-        ray.init(address=None if starts_ray else "auto", log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ClusterError(f"Ray can't be reached: {one_line(error)}") from None
+    address = find_cluster(None)
+    if starts_ray and address in (None, "local"):
+        start_local(log_to_driver=False)
+    else:
+        connect(address, log_to_driver=False)
 
 
 def _call(method: Any, *args: Any, timeout_s: float = 15.0) -> Any:
@@ -231,11 +271,3 @@ def _call(method: Any, *args: Any, timeout_s: float = 15.0) -> Any:
         raise ClusterError(f"The ingress controller did not answer within {timeout_s:g} s.") from None
     except ray.exceptions.RayError as error:
         raise ClusterError(f"The ingress controller failed: {one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _serve_errors() -> Any:
-    try:
-        yield
-    except (RayServeException, ray.exceptions.RayError, RuntimeError, TimeoutError, ConnectionError) as error:
-        raise ClusterError(f"Ray Serve failed: {error}") from error

@@ -12,8 +12,8 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingP
 
 #: Name of the metric in a replica's ``record_autoscaling_stats``: its running and queued calls.
 ONGOING_CALLS = "grpc_ongoing_calls"
-# Limit of the calls that wait at each proxy for the first replica, unless `max_queued_requests` sets another.
-_MAX_WAITING = 1000
+# Limit of the calls that wait at each proxy for a replica, unless `max_queued_requests` sets another.
+_MAX_WAITING = 10_000
 _POLICY = f"{__name__}:ongoing_calls_policy"
 
 
@@ -44,15 +44,21 @@ def max_waiting(config: Any) -> int:
 
     Args:
         config: The deployment's current configuration.
+    """
+    limit: int = config.max_queued_requests
+    if limit > 0 or (limit == 0 and not scales_to_zero(config)):
+        return limit
+    return _MAX_WAITING
 
-    Returns:
-        The number; zero for a deployment that always has a replica.
+
+def scales_to_zero(config: Any) -> bool:
+    """Return whether a deployment may be without replicas until there is a call.
+
+    Args:
+        config: The deployment's current configuration.
     """
     autoscaling = config.autoscaling_config
-    if autoscaling is None or autoscaling.min_replicas > 0:
-        return 0
-    limit: int = config.max_queued_requests
-    return limit if limit > 0 else _MAX_WAITING
+    return autoscaling is not None and autoscaling.min_replicas == 0
 
 
 def ongoing_calls_policy(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:

@@ -1,8 +1,9 @@
-"""Start the first replica of a deployment that is scaled to zero.
+"""Get a replica for the calls that wait for one: of a deployment that is scaled to zero, or whose replica is replaced.
 
 Ray Serve scales up from zero when a deployment handle has a request for the deployment
 (https://docs.ray.io/en/latest/serve/autoscaling-guide.html). gRPC calls do not pass through a handle, so the ingress
-controller sends one request through a handle and cancels it when no call waits any more.
+controller sends one request through a handle and cancels it when no call waits any more. For a deployment whose replica
+is coming anyway, that request waits for it as the calls do.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from sdk._ingress.builtin.reflection import serialize_descriptors
-from sdk._serve.autoscaling import max_waiting
+from sdk._serve.autoscaling import max_waiting, scales_to_zero
 from sdk._serve.failures import raised_in
-from sdk._serve.internals import built_deployments
+from sdk._serve.internals import built_deployments, find_serve_controller
 from sdk._xds.snapshot import Deployment
 
 if TYPE_CHECKING:
@@ -49,14 +50,18 @@ def deployments_without_replicas(application: serve.Application, name: str) -> l
     """
     found = []
     for deployment, cls, config in built_deployments(application, name):
-        limit = max_waiting(config)
-        if not limit or not hasattr(cls, COLD_START_METHOD):
+        if not scales_to_zero(config) or not hasattr(cls, COLD_START_METHOD):
             continue
         definition: Definition = cls.__grpc_definition__
         services = tuple(service.full_name for service in definition.services)
         digest, descriptors = serialize_descriptors(service.file for service in definition.services)
         announced = Deployment(
-            deployment, services, descriptors=digest, idempotent=definition.idempotent_paths, max_waiting=limit
+            deployment,
+            services,
+            descriptors=digest,
+            idempotent=definition.idempotent_paths,
+            max_waiting=max_waiting(config),
+            scales_to_zero=True,
         )
         found.append((announced, descriptors))
     return found
@@ -115,7 +120,9 @@ def _start_failure(application: str, deployment: str) -> str:
     try:
         overview = serve.status().applications.get(application)
     except (RayServeException, ray.exceptions.RayError):
-        return ""  # Ray Serve's controller is restarting
+        return "" if find_serve_controller() is not None else "Ray Serve does not run"  # "": it is restarting
+    if overview is not None and overview.status.value == "DELETING":
+        return f"application {application!r} is being deleted"
     found = overview.deployments.get(deployment) if overview is not None else None
     if found is None:
         return f"Ray Serve has no deployment {deployment!r} of application {application!r}"

@@ -20,6 +20,7 @@ from sdk._serve.api import wait_until_ready
 from sdk._serve.application import CODE_VERSION
 from sdk._serve.failures import explain, one_line
 from sdk._serve.internals import apply_config, find_serve_controller, serve_settings
+from sdk._serve.ray_connection import ray_errors
 from sdk.errors import ClusterError, IngressError
 
 if TYPE_CHECKING:
@@ -43,14 +44,12 @@ def start_serve(config: ServeConfig) -> None:
     if find_serve_controller() is not None:
         return
     schema = config.schema
-    try:
+    with ray_errors("Ray Serve can't be started"):
         serve.start(
             proxy_location=schema.proxy_location if config.serves_http else "Disabled",
             http_options=schema.http_options.model_dump() if config.serves_http else None,
             logging_config=schema.logging_config,
         )
-    except (RayServeException, ray.exceptions.RayError, RuntimeError, TimeoutError) as error:
-        raise ClusterError(f"Ray Serve can't be started: {one_line(error)}") from error
 
 
 def deploy(config: ServeConfig, *, before: Collection[str] = (), has_new_code: bool = False) -> None:

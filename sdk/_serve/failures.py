@@ -14,7 +14,12 @@ from sdk._contract import locations
 from sdk.errors import ClusterError
 
 _FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
-_TRACEBACK = "Traceback (most recent call last):"
+# The start of a traceback, but not of one in an exception group, whose lines begin with a bar.
+_TRACEBACK = re.compile(r"^[^|\n]*?(?P<group>\+ Exception Group )?Traceback \(most recent call last\):", re.MULTILINE)
+# The lines between the exceptions of a group, and the bars before all other lines.
+_GROUP_RULE = re.compile(r"^[ |]*\+-.*$", re.MULTILINE)
+_GROUP_BAR = re.compile(r"^[ ]*(?:\| ?[ ]*)*\| ", re.MULTILINE)
+_MOST_MEMBERS = 3
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -64,10 +69,29 @@ def raised_in(message: str) -> str:
         'The deployment was deleted.'
     """
     message = _COLOUR.sub("", message)
-    _, found, last = message.rpartition(_TRACEBACK)
-    frames = list(_FRAME.finditer(last))
-    if not found or not frames:
+    starts = list(_TRACEBACK.finditer(message))
+    if not starts:
         return one_line(message)
+    traceback = message[starts[-1].end() :]
+    if starts[-1]["group"]:
+        return _raised_in_group(traceback) or one_line(message)
+    return _raised_last(traceback) or one_line(message)
+
+
+def _raised_in_group(traceback: str) -> str:
+    """Return an exception group and the first of its exceptions; ``""`` for an empty one."""
+    parts = [_GROUP_BAR.sub("", part) for part in _GROUP_RULE.split(traceback)]
+    # An exception that was put into the group, and never raised, has no frame.
+    group, *members = [raised for part in parts if (raised := _raised_last(part) or one_line(part))] or [""]
+    more = [f"{len(members) - _MOST_MEMBERS} more"] if len(members) > _MOST_MEMBERS else []
+    return f"{group}: {'; '.join([*members[:_MOST_MEMBERS], *more])}" if members else group
+
+
+def _raised_last(last: str) -> str:
+    """Return the exception at the end of a traceback, with its file and line; ``""`` for one without frames."""
+    frames = list(_FRAME.finditer(last))
+    if not frames:
+        return ""
     # After the last frame come its source line and markers, indented, and then the exception, which is not.
     raised = [line for line in last[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
     where = locations.format_location(frames[-1]["file"], int(frames[-1]["line"]))

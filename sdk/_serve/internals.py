@@ -5,25 +5,48 @@ Checked with Ray Serve 2.60. If an upgrade of Ray breaks the SDK, the fix belong
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
+import logging
+import sys
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._common.filters import CoreContextFilter
 from ray.serve import context as serve_context
 from ray.serve import get_replica_context
+from ray.serve._private import logging_utils
 from ray.serve._private.build_app import build_app
-from ray.serve._private.common import RUNNING_REQUESTS_KEY, DeploymentHandleSource, HandleMetricReport, TimeStampedValue
-from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve._private.common import (
+    RUNNING_REQUESTS_KEY,
+    DeploymentHandleSource,
+    HandleMetricReport,
+    ServeComponentType,
+    TimeStampedValue,
+)
+from ray.serve._private.constants import (
+    SERVE_CONTROLLER_NAME,
+    SERVE_LOG_APPLICATION,
+    SERVE_LOG_COMPONENT,
+    SERVE_LOG_DEPLOYMENT,
+    SERVE_LOG_REPLICA,
+    SERVE_LOGGER_NAME,
+    SERVE_NAMESPACE,
+)
 from ray.serve._private.router import SingletonThreadRouter
 from ray.serve.schema import ServeApplicationSchema, gRPCOptionsSchema
+
+from sdk.context import leave_call_for_batches
 
 if TYPE_CHECKING:
     from ray.serve.schema import ServeDeploySchema
 
     from sdk._wire.call import Call
+
+_UNSET_BY_SERVE: Any = serve_context._unset_request_context
 
 # Makes request ids unique across processes: a replica that is called through handles keeps the requests of many
 # callers under the ids that the callers chose.
@@ -158,6 +181,49 @@ def report_ongoing_calls(controller: Any, points: Sequence[tuple[float, float]])
     )
 
 
+def logs_accesses() -> bool:
+    """Return True if Ray Serve's logging configuration writes a line for each request anywhere."""
+    logger = logging.getLogger(SERVE_LOGGER_NAME)
+    # ``enable_access_log=False`` of the configuration is a filter of each handler.
+    return logger.isEnabledFor(logging.INFO) and any(
+        logging_utils.log_access_log_filter not in handler.filters for handler in logger.handlers
+    )
+
+
+def access_log_context() -> dict[str, Any]:
+    """Return the attributes that the line of every request has in this replica, for Ray Serve's filters and formats."""
+    replica = get_replica_context().replica_id
+    core = CoreContextFilter.get_ray_core_logging_context()
+    return {
+        **{key: value for key, value in core.items() if key not in CoreContextFilter.TASK_LEVEL_LOG_KEYS},
+        SERVE_LOG_APPLICATION: replica.deployment_id.app_name,
+        SERVE_LOG_DEPLOYMENT: replica.deployment_id.name,
+        SERVE_LOG_REPLICA: replica.unique_id,
+        SERVE_LOG_COMPONENT: ServeComponentType.REPLICA,
+        "skip_context_filter": True,
+        "serve_access_log": True,
+    }
+
+
+def repair_redirected_print() -> None:
+    """Make Ray Serve's redirected ``print`` write text to files, such as the text of a traceback, and not tuples.
+
+    Ray Serve redirects ``print`` in replicas with ``RAY_SERVE_LOG_TO_STDERR=0``. Its own function passes the arguments
+    for a file as one tuple, and ``logging`` formats each traceback by way of such a file.
+    """
+    redirected, original = logging_utils.redirected_print, logging_utils.buildin_print
+    if builtins.print is not redirected:
+        return
+
+    def print_to_log_or_file(*values: Any, file: Any = None, sep: str | None = None, **options: Any) -> None:
+        if file in (None, sys.stdout, sys.stderr):
+            redirected(*values, sep=" " if sep is None else sep, **options)
+        else:
+            original(*values, sep=sep, file=file, **options)
+
+    builtins.print = print_to_log_or_file
+
+
 def request_context_setter(application: str) -> Callable[[Call], None]:
     """Return a function that sets Ray Serve's request context for a call.
 
@@ -177,6 +243,7 @@ def request_context_setter(application: str) -> Callable[[Call], None]:
         _internal_request_id = property(lambda self: internal_request_id(self.__dict__["call"]))
         multiplexed_model_id = property(lambda self: self.__dict__["call"].header(b"multiplexed_model_id") or "")
 
+    leave_calls_in_batches()
     set_context: Callable[[Any], Any] = serve_context._serve_request_context.set
     make = object.__new__
 
@@ -186,6 +253,22 @@ def request_context_setter(application: str) -> Callable[[Call], None]:
         set_context(context)
 
     return enter
+
+
+def leave_calls_in_batches() -> None:
+    """Make the task that runs the batches of ``@serve.batch`` leave the call whose handler has created it.
+
+    The first call of a batched method creates that task, which inherits its context variables and runs the batches of
+    all later calls. Ray Serve unsets its own request context there, and nothing else.
+    """
+    unset: Any = serve_context._unset_request_context
+    if unset is _UNSET_BY_SERVE:
+
+        def unset_both() -> None:
+            unset()
+            leave_call_for_batches()
+
+        serve_context._unset_request_context = unset_both
 
 
 def internal_request_id(call: Call) -> str:
@@ -205,6 +288,7 @@ def current_request_id() -> str:
 
 def propagate_model_id(model_id: str) -> None:
     """Set the model id that ``serve.get_multiplexed_model_id()`` returns, unless the handle was given one."""
+    leave_calls_in_batches()
     context = serve_context._get_serve_request_context()
     if model_id and not context.multiplexed_model_id:
         changed: Any = dataclasses.replace(context, multiplexed_model_id=model_id)

@@ -24,13 +24,14 @@ from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._ingress.cluster import HEARTBEAT_S, find_controller
 from sdk._ingress.env_options import from_environment
 from sdk._ingress.registry import Lease, Replica
-from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting
+from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, scales_to_zero
 from sdk._serve.autoscaling_metrics import report_calls
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
 from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk._serve.process_end import LoopWatch, end_after_answer
+from sdk._serve.replica_logs import ReplicaLogs
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
 from sdk._wire.malloc import keep_freed_memory
@@ -66,9 +67,10 @@ class ReplicaHost:
     Args:
         implementation: The instance.
         definition: The definition of its class.
+        logs: The replica's logs.
     """
 
-    def __init__(self, implementation: Any, definition: Definition) -> None:
+    def __init__(self, implementation: Any, definition: Definition, logs: ReplicaLogs) -> None:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
         self._wanted = from_environment(os.environ)  # an invalid option makes the replica fail to start
@@ -89,10 +91,9 @@ class ReplicaHost:
         self._is_public = False
         self._ingress_unavailable = False
         self._logged_differences = ""
-        # The wire server's log lines follow Ray Serve's logging configuration, as the handlers' own lines do.
-        logging.getLogger("sdk").parent = logger
+        self._logs = logs
         self._server = WireServer(
-            [binding for shim in definition.shims for binding in shim.bindings(implementation)],
+            definition.bindings(implementation),
             self._settings(),
             on_start=request_context_setter(self._application),
             on_cancel=cancel_child_requests,
@@ -102,6 +103,7 @@ class ReplicaHost:
             compression=definition.compression,
             interceptors=make_interceptors(definition.cls_name, definition.interceptors),
         )
+        logs.follow_configuration(self._server)
 
     async def start(self) -> None:
         """Start the wire server; nothing is routed to it yet."""
@@ -122,6 +124,7 @@ class ReplicaHost:
             self._digest,
             self._idempotent,
             max_waiting=max_waiting(deployment_config()),
+            scales_to_zero=scales_to_zero(deployment_config()),
         )
         self._reports = loop.create_task(report_calls(lambda: self.ongoing_calls))
 
@@ -219,7 +222,8 @@ class ReplicaHost:
     def _refresh_registration(self) -> bool:
         """Update the registration from Ray Serve's current configuration; return True if it changed."""
         assert self._replica is not None
-        registered, self._replica = self._replica, replace(self._replica, max_waiting=max_waiting(deployment_config()))
+        config, registered = deployment_config(), self._replica
+        self._replica = replace(registered, max_waiting=max_waiting(config), scales_to_zero=scales_to_zero(config))
         return registered != self._replica
 
     def _log_option_differences(self) -> None:
@@ -240,6 +244,7 @@ class ReplicaHost:
         """Renew the lease at intervals; register again if the controller does not know this replica."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
+            self._logs.follow_configuration(self._server)
             try:
                 lease = self._controller and await self._controller.renew.remote(self._replica_id, self._options)
                 if lease is None or self._refresh_registration():
@@ -285,8 +290,9 @@ def replica_class(cls: Any) -> type[Any]:
 
     class GrpcReplica(cls):  # type: ignore[misc]  # the base is known at run time only
         async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+            logs = ReplicaLogs()
             await finish_hook(super().__init__(*args, **kwargs))
-            self.__grpc_host = ReplicaHost(self, cls.__grpc_definition__)
+            self.__grpc_host = ReplicaHost(self, cls.__grpc_definition__, logs)
             await self.__grpc_host.start()
 
         async def check_health(self) -> None:

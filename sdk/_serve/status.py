@@ -43,7 +43,7 @@ def combine(
                     deployment.replica_states.get(ReplicaState.RUNNING, 0),
                     tuple(format_address(each.host, each.port) for each in routed.endpoints) if routed else (),
                     deployment.message,
-                    routed is not None and routed.holds_calls,
+                    routed is not None and routed.scales_to_zero and routed.holds_calls,
                 )
             )
         applications.append(ApplicationStatus(name, overview.status.value, tuple(deployments), overview.message))

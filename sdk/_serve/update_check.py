@@ -16,6 +16,7 @@ from sdk._contract.definition import definition_of
 from sdk._protos.breaking.services import compare
 from sdk._protos.descriptors import Descriptors, files_of_services
 from sdk._serve.deployed_classes import deployed_classes
+from sdk._serve.missing_services import explain_missing_services
 from sdk.errors import BreakingChangeError, Change, DefinitionError
 
 if TYPE_CHECKING:
@@ -34,9 +35,26 @@ def check_classes(application: Any) -> None:
     Raises:
         DefinitionError: Some classes do not fit their services; the error lists the problems of all.
     """
-    found = {cls.__name__: problems for cls in deployed_classes(application) if (problems := check_class(cls))}
+    found = {}
+    for cls in deployed_classes(application):
+        definition = definition_of(cls)
+        problems = check_class(cls, partial=definition is not None and definition.is_partial)
+        if problems:
+            found[cls.__name__] = problems
     if found:
         raise DefinitionError(", ".join(found), [problem for problems in found.values() for problem in problems])
+
+
+def warn_of_missing_services(name: str, application: Any) -> None:
+    """Warn if clients can't call an application at all. Its handles may be used on purpose.
+
+    Args:
+        name: The application's name.
+        application: The result of ``bind``.
+    """
+    reason = explain_missing_services(application)
+    if reason:
+        logger.warning("application %r serves no gRPC call: %s", name, reason)
 
 
 def check_update(

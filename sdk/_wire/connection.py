@@ -12,12 +12,12 @@ import httptools
 
 from sdk._wire import http_errors
 from sdk._wire import metadata as md
-from sdk._wire.call import Call
 from sdk._wire.http_errors import DISCARD, MAX_HEADER_BYTES, HttpError, check_length, to_http_error
 from sdk._wire.idle_reaper import Phase
 from sdk._wire.metadata import INTERNAL, RESOURCE_EXHAUSTED
 
 if TYPE_CHECKING:
+    from sdk._wire.call import Call
     from sdk._wire.host import Host
     from sdk._wire.idle_reaper import IdleReaper
     from sdk._wire.route import Route
@@ -118,7 +118,8 @@ class Connection(asyncio.Protocol):
             self._answer_get(headers)
             return
         host.received = self.request_number = host.received + 1
-        call = Call(host, self._transport, self._routes.get(self._path), self._path, headers, self._on_finished)
+        route = self._routes.get(self._path)
+        call: Call = host.call_class(host, self._transport, route, self._path, headers, self._on_finished)
         if not call.is_grpc:
             raise HttpError(*http_errors.NOT_GRPC, headers)
         self._call = call

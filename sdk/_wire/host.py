@@ -75,6 +75,11 @@ def no_hook(_: Any) -> None:
     """Do nothing with a call."""
 
 
+def raise_again(_: Any, error: BaseException) -> None:
+    """Raise the exception that ended a handler, which ends the loop."""
+    raise error
+
+
 class UnknownCall(Protocol):
     """A call without a method, as its answer sees it."""
 
@@ -92,11 +97,6 @@ class UnknownCall(Protocol):
 def answer_health_check(path: bytes) -> bytes | None:
     """Return the response to a GET: that to Envoy's health check of a replica; None for every other path."""
     return HEALTH_CHECK_RESPONSE if path == HEALTH_CHECK_PATH.encode() else None
-
-
-def raise_again(_: Any, error: BaseException) -> None:
-    """Raise the exception that ended a handler, which ends the loop."""
-    raise error
 
 
 def same_error(error: BaseException) -> BaseException:
@@ -119,6 +119,8 @@ class Host:
         application: The application's name, for messages.
 
     Attributes:
+        call_class: Class of the calls that begin from now on; the server sets it.
+        on_end: Called by a call of some classes when it has ended, with its status code and its seconds.
         head: Head of a response with messages.
         crash_trailers: Ends the open streams if this process is killed; None if nothing does.
         ongoing: Calls whose handler runs.
@@ -129,6 +131,8 @@ class Host:
     """
 
     loop: asyncio.AbstractEventLoop
+    call_class: Callable[..., Any]
+    on_end: Callable[[Any, int, float], None]
 
     def __init__(
         self,

@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sdk._replica_protocol import SHUTTING_DOWN
+from sdk._wire.call import Call
 from sdk._wire.connection import Connection
 from sdk._wire.dispatch import build_routes
 from sdk._wire.host import Host, WireSettings, answer_health_check, no_hook, raise_again, same_error
 from sdk._wire.idle_reaper import IdleReaper, Phase, enable_keepalive, max_connections
+from sdk._wire.late_accepts import LateAccepts
 from sdk._wire.metadata import UNAVAILABLE
 
 if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
-    from sdk._wire.call import Call
     from sdk._wire.host import UnknownCall
     from sdk.service import MethodBinding
 
@@ -83,9 +84,11 @@ class WireServer:
             answer_get=answer_get,
             application=application,
         )
+        self.host.call_class = Call
         self.reaper = IdleReaper(max_connections())
         self._connections: set[Connection] = self.reaper.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []
+        self._late_accepts: LateAccepts | None = None
 
     def new_connection(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -105,7 +108,7 @@ class WireServer:
         self.host.attach(loop)
         listener = await loop.create_server(self.new_connection, host, port, backlog=_BACKLOG)
         enable_keepalive(listener)
-        self._listeners.append(listener)
+        self._add(listener)
         bound: int = listener.sockets[0].getsockname()[1]
         return bound
 
@@ -131,7 +134,16 @@ class WireServer:
         """
         loop = asyncio.get_running_loop()
         self.host.attach(loop)
-        self._listeners.append(await loop.create_unix_server(self.new_connection, path, backlog=_BACKLOG))
+        self._add(await loop.create_unix_server(self.new_connection, path, backlog=_BACKLOG))
+
+    def _add(self, listener: asyncio.Server) -> None:
+        self._listeners.append(listener)
+        if self._late_accepts is None:
+            reaper = self.reaper
+            self._late_accepts = LateAccepts(
+                self.host.loop, self.new_connection, lambda: reaper.limit - len(reaper.connections)
+            )
+        self._late_accepts.watch(listener)
 
     async def drain(self, *, quiet_s: float, grace_s: float, idle_close_s: float = 0.0, linger_s: float = 0.0) -> None:
         """Stop serving without losing a call; then end the calls that are left.
@@ -154,6 +166,9 @@ class WireServer:
             seen = host.received
             await asyncio.sleep(quiet_s)
         await self.reaper.wait_closed(lambda connection: connection.phase is Phase.IDLE, min(idle_close_s, grace_s / 4))
+        late_accepts, self._late_accepts = self._late_accepts, None
+        if late_accepts is not None:
+            await late_accepts.stop()
         await asyncio.sleep(0)  # accept and read what has arrived
         host.start_closing()
         for listener in self._listeners:

@@ -13,6 +13,21 @@ from sdk._xds.listener import ads_source
 from sdk._xds.packing import pack
 
 _ADS_CLUSTER = "ads"
+# Envoy ends a connection, with all its calls, when half of its calls were cancelled within a second of their start:
+# by default at the 250th. Clients of gRPC cancel honestly (deadlines, hedging, users who leave), and a count over the
+# life of a connection can't distinguish them from an attack (CVE-2023-44487). So the count is out of reach, and instead
+# a connection starts at most so many calls in one turn of Envoy's event loop. Those that were cancelled before their
+# turn reach no replica: 100,000 in one go cost Envoy 11 µs and 1 KiB each, a third of an ordinary call
+# (tests/benchmarks/cancelled_calls.py).
+# https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/runtime
+_RUNTIME: dict[str, float] = {
+    "overload.premature_reset_total_stream_count": 1 << 31,
+    "http.max_requests_per_io_cycle": 32,
+    # The other codec, nghttp2, ends a connection on which more than 33 streams a second are cancelled, after a burst of
+    # 1,000, and Envoy has no option for that.
+    # https://nghttp2.org/documentation/nghttp2_option_set_stream_reset_rate_limit.html
+    "envoy.reloadable_features.http2_use_oghttp2": True,
+}
 
 
 def build_bootstrap(
@@ -39,6 +54,8 @@ def build_bootstrap(
             ),
         )
     )
+    runtime = pb.RuntimeLayer(name="static")
+    runtime.static_layer.update(_RUNTIME)
     connection_limit = pb.DownstreamConnectionsConfig(max_active_downstream_connections=max_client_connections)
     return pb.Bootstrap(
         node=pb.Node(id=node_id, cluster="ray-grpc-sdk"),
@@ -51,6 +68,7 @@ def build_bootstrap(
             lds_config=ads_source(),
         ),
         static_resources=pb.Bootstrap.StaticResources(clusters=[unix_cluster(_ADS_CLUSTER, ads_socket)]),
+        layered_runtime=pb.LayeredRuntime(layers=[runtime]),
         overload_manager=pb.OverloadManager(
             resource_monitors=[
                 pb.ResourceMonitor(

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from sdk._xds.snapshot import Deployment, Endpoint
 
 FALLBACK_CLUSTER = "fallback"
+# Percent of a cluster's calls in flight that may be retries: half of them are on one of two replicas, and are retried
+# when it dies.
+_HALF, _ALL = pb.Percent(value=50), pb.Percent(value=100)
 _PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Percent of the average load that a replica may have before a model's calls overflow to the next replica.
 # https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/load_balancers
@@ -69,14 +72,14 @@ def deployment_clusters(application: str, deployment: str) -> Iterator[pb.Cluste
 def fallback_cluster(config: ListenerConfig) -> pb.Cluster:
     """Return the cluster of the proxy's wire server, which answers calls without a route."""
     cluster = unix_cluster(FALLBACK_CLUSTER, config.fallback_socket, _http1())
-    cluster.circuit_breakers.CopyFrom(_circuit_breakers())
+    cluster.circuit_breakers.CopyFrom(_circuit_breakers(_ALL))
     return cluster
 
 
 def gate_cluster(config: ListenerConfig) -> pb.Cluster:
     """Return the cluster of the proxy's ext_authz server."""
     cluster = unix_cluster(GATE_CLUSTER, config.gate_socket)
-    cluster.circuit_breakers.CopyFrom(_circuit_breakers())
+    cluster.circuit_breakers.CopyFrom(_circuit_breakers(_ALL))
     return cluster
 
 
@@ -135,7 +138,7 @@ def _replica_cluster() -> pb.Cluster:
         type=pb.Cluster.EDS,
         eds_cluster_config=pb.Cluster.EdsClusterConfig(eds_config=ads_source()),
         connect_timeout=Duration(seconds=1),
-        circuit_breakers=_circuit_breakers(),
+        circuit_breakers=_circuit_breakers(_HALF),
         outlier_detection=_outlier_detection(),
         # Otherwise Envoy keeps a removed replica for as long as its health check succeeds.
         ignore_health_on_host_removal=True,
@@ -207,7 +210,7 @@ def _health_check(*, misses: int, idle_s: int) -> pb.HealthCheck:
     )
 
 
-def _circuit_breakers() -> pb.CircuitBreakers:
+def _circuit_breakers(retried: pb.Percent) -> pb.CircuitBreakers:
     # The replicas have their own limits (max_ongoing_requests, max_queued_requests). Envoy's defaults (1024 requests,
     # 3 retries) would reject calls long before. These limits only keep a proxy from running out of memory and ports.
     # https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/circuit_breaking
@@ -217,7 +220,9 @@ def _circuit_breakers() -> pb.CircuitBreakers:
                 max_connections=UInt32Value(value=100_000),
                 max_pending_requests=UInt32Value(value=100_000),
                 max_requests=UInt32Value(value=100_000),
-                max_retries=UInt32Value(value=1_000),
+                retry_budget=pb.CircuitBreakers.Thresholds.RetryBudget(
+                    budget_percent=retried, min_retry_concurrency=UInt32Value(value=100)
+                ),
             )
         ]
     )

@@ -1,4 +1,4 @@
-"""The gate: Envoy's external authorization holds calls to a deployment that is scaled to zero.
+"""The gate: Envoy's external authorization holds calls to a deployment without replicas.
 
 Envoy asks the proxy whether such a call may proceed, and the proxy answers when there is a replica. Meanwhile Envoy
 keeps the call: its headers, and as much of its messages as flow control allows. The proxy sees only the headers that

@@ -13,6 +13,7 @@ from sdk._xds.access_log import access_log
 from sdk._xds.ext_authz import gate_filter
 from sdk._xds.lua_filter import last_value_filter
 from sdk._xds.packing import pack
+from sdk._xds.retries import NO_MORE_RETRIES, PREVIOUS_ATTEMPTS_KEY
 from sdk._xds.tls import TlsConfig, transport_socket
 from sdk.errors import OptionsError
 
@@ -29,6 +30,8 @@ APPLICATION_KEY = "application"
 # https://www.rfc-editor.org/rfc/rfc9113#section-6.8
 DRAIN_NOTICE_S = 1
 _RESOURCE_EXHAUSTED = "8"
+_LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
+_REFUSED = "No replica accepted a connection for the call (%RESPONSE_CODE_DETAILS%)"
 # HTTP/2 flow control: bytes of requests that Envoy buffers for handlers that do not read. By default a connection has
 # room for one and a half such streams, and then every call on it stalls. With these windows it has room for 128
 # streams, more than most clients use at a time.
@@ -57,7 +60,7 @@ class ListenerConfig:
         max_connection_idle_s: Seconds without a call after which a connection is closed; None for no limit.
         max_connection_age_s: Seconds after which a client gets a GOAWAY and connects again; None for no limit.
         gate_socket: Path of the unix socket of the proxy's ext_authz server, where calls wait for a replica. If empty,
-            calls to a deployment that is scaled to zero end UNAVAILABLE.
+            calls to a deployment without replicas end UNAVAILABLE.
 
     Raises:
         OptionsError: Envoy would reject a value.
@@ -199,34 +202,59 @@ def _seconds(seconds: float) -> Duration:
 
 
 def _local_replies() -> pb.LocalReplyConfig:
-    """Return the local replies: add `request_id` to each, and set status and message of overflow and of no host.
+    """Return the local replies: add `request_id` to each, and set status and message by the cause.
 
     Envoy uses only the first mapper that matches, so each one adds `request_id`. Local replies are Trailers-Only:
     a gRPC client reads their headers as trailing metadata. The name of a route is its application's name.
     https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/local_reply
+    https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#response-flags
     """
-    overflow = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UO"]))
-    no_host = pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=["UH"]))
+    overflow, retries_spent, no_host = _flagged("UO"), _flagged("URX"), _flagged("UH")
+    lost, refused = _flagged("UC"), _flagged("UF")
+    repeated = pb.AccessLogFilter(
+        header_filter=pb.HeaderFilter(header=pb.HeaderMatcher(name=PREVIOUS_ATTEMPTS_KEY, present_match=True))
+    )
     always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
     request_id = set_header("request_id", "%REQ(request_id?x-request-id)%")
+
+    def reply(matches: pb.AccessLogFilter, text: str = "", *headers: pb.HeaderValueOption) -> pb.ResponseMapper:
+        body = _text(text) if text else None
+        return pb.ResponseMapper(filter=matches, headers_to_add=[request_id, *headers], body_format_override=body)
+
+    too_many_retries = "; too many other calls are being retried."
     return pb.LocalReplyConfig(
         mappers=[
-            pb.ResponseMapper(
-                filter=overflow,
-                headers_to_add=[request_id, set_header("grpc-status", _RESOURCE_EXHAUSTED)],
-                body_format_override=_text(
-                    "Request dropped due to backpressure: the proxy has reached its limit of requests for "
-                    "application '%ROUTE_NAME%'."
-                ),
+            reply(_both(overflow, lost), _LOST + too_many_retries),
+            reply(_both(overflow, refused), _REFUSED + too_many_retries),
+            reply(
+                overflow,
+                "Request dropped due to backpressure: the proxy has reached its limit of requests for application "
+                "'%ROUTE_NAME%'.",
+                set_header("grpc-status", _RESOURCE_EXHAUSTED),
             ),
-            pb.ResponseMapper(
-                filter=no_host,
-                headers_to_add=[request_id],
-                body_format_override=_text("No replica of application '%ROUTE_NAME%' is ready."),
+            reply(no_host, "No replica of application '%ROUTE_NAME%' is ready."),
+            reply(
+                _both(lost, _either(retries_spent, repeated)),
+                f"{_LOST}, as one before it. It is not sent again: it may be what ends them.",
+                set_header(*NO_MORE_RETRIES),
             ),
-            pb.ResponseMapper(filter=always, headers_to_add=[request_id]),
+            reply(lost, f"{_LOST}."),
+            reply(refused, f"{_REFUSED}."),
+            reply(always),
         ]
     )
+
+
+def _flagged(flag: str) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=[flag]))
+
+
+def _both(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(and_filter=pb.AndFilter(filters=filters))
+
+
+def _either(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(or_filter=pb.OrFilter(filters=filters))
 
 
 def set_header(name: str, value: str) -> pb.HeaderValueOption:

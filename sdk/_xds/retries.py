@@ -1,6 +1,8 @@
 """Retry policies: Envoy retries a call on another replica.
 
-A call that may have reached a handler is retried only if its method has an ``idempotency_level`` in the proto.
+A call that may have reached a handler is retried only if its method has an ``idempotency_level`` in the proto, and then
+once: it may itself be what kills its replicas. Clients retry too. Together they repeat a call once after a replica was
+lost: Envoy does so in the client's first attempt, and :data:`NO_MORE_RETRIES` ends the client's attempts afterwards.
 https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter#x-envoy-retry-on
 """
 
@@ -15,6 +17,12 @@ from sdk._xds.packing import pack
 
 #: Bytes of a request that Envoy buffers for a retry. A longer request is forwarded and not retried.
 BUFFERED_BYTES = 1 << 20
+#: Header with the number of the client's attempts before this one, sent by gRPC's own retries, and its values.
+# https://github.com/grpc/proposal/blob/master/A6-client-retries.md#exposed-retry-metadata
+PREVIOUS_ATTEMPTS_KEY, PREVIOUS_ATTEMPTS = "grpc-previous-rpc-attempts", ("1", "2", "3", "4")
+#: Trailer by which a server asks a gRPC client not to retry.
+# https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
+NO_MORE_RETRIES = ("grpc-retry-pushback-ms", "-1")
 # The call can't have reached a handler: the connection was refused, or closed before the request was sent.
 _NOT_PROCESSED = "connect-failure,refused-stream,reset-before-request"
 
@@ -25,12 +33,12 @@ def safe_retries() -> pb.RetryPolicy:
 
 
 def lost_replica_retries() -> pb.RetryPolicy:
-    """Return the policy of idempotent methods: retry also if the replica is lost before it begins to answer.
+    """Return the policy of idempotent methods: retry once, also if the replica is lost before it begins to answer.
 
     A replica is lost if its connection closes, or if it answers that it shuts down before the call could finish. The
     response of a handler is never retried, whatever its status.
     """
-    policy = _retry_on_another_host(f"{_NOT_PROCESSED},reset,retriable-headers", attempts=3)
+    policy = _retry_on_another_host(f"{_NOT_PROCESSED},reset,retriable-headers", attempts=1)
     policy.retriable_headers.add(name="grpc-message", string_match=pb.StringMatcher(exact=SHUTTING_DOWN))
     return policy
 
@@ -51,7 +59,7 @@ def fallback_retries() -> pb.RetryPolicy:
 
 
 def _retry_on_another_host(retry_on: str, attempts: int) -> pb.RetryPolicy:
-    # max_retries of the cluster's circuit breaker limits the concurrent retries of a deployment.
+    # The retry budget of the cluster's circuit breaker limits the concurrent retries of a deployment.
     previous_hosts = pb.RetryPolicy.RetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts", typed_config=pack(pb.PreviousHostsPredicate())
     )

@@ -12,9 +12,9 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/xds/type/matcher/v3/matcher.p
     else                                  → fallback
 
 At each leaf, a call with `multiplexed_model_id` goes to the cluster with model affinity. A deployment with idempotent
-methods has one more lookup, by path: their calls are retried if a replica is lost. Calls to a deployment that is scaled
-to zero pass the gate (ext_authz.py). What can't be a call, such as the GET of a browser, starts no replica: it goes to
-the proxy, which refuses it.
+methods has two more lookups, by path and by the number of the client's attempts: their calls are retried if a replica
+is lost in the first one. Calls to a deployment without replicas pass the gate (ext_authz.py). What can't be a call,
+such as the GET of a browser, starts no replica: it goes to the proxy, which refuses it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME, set_header
 from sdk._xds.lua_filter import enable_last_value
 from sdk._xds.matchers import header_input, header_matches
 from sdk._xds.packing import pack
-from sdk._xds.retries import BUFFERED_BYTES, fallback_retries, lost_replica_retries, safe_retries
+from sdk._xds.retries import (
+    BUFFERED_BYTES,
+    PREVIOUS_ATTEMPTS,
+    PREVIOUS_ATTEMPTS_KEY,
+    fallback_retries,
+    lost_replica_retries,
+    safe_retries,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -148,7 +155,13 @@ def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
     leaf = _routes(application, deployment, None)
     if not deployment.idempotent:
         return leaf
-    repeatable = _routes(application, deployment, lost_replica_retries())
+    repeatable = _OnMatch(
+        matcher=_matcher_tree(
+            PREVIOUS_ATTEMPTS_KEY,
+            exact=dict.fromkeys(PREVIOUS_ATTEMPTS, leaf),
+            otherwise=_routes(application, deployment, lost_replica_retries()),
+        )
+    )
     return _OnMatch(
         matcher=_matcher_tree(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=leaf)
     )

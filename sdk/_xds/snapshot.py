@@ -38,9 +38,10 @@ class Deployment:
         endpoints: Its ready replicas.
         descriptors: Digest of the descriptors of its services, which the controller stores; empty without descriptors.
         idempotent: Paths of the methods whose calls may be retried if a replica is lost, sorted.
-        max_waiting: Maximum number of calls that wait at each proxy while it has no replica. Zero if the deployment
-            never scales to zero; such calls end UNAVAILABLE.
+        max_waiting: Maximum number of calls that wait at each proxy while it has no replica. If zero, such calls end
+            UNAVAILABLE.
         hidden: Full names of the services that it serves, but that the options of the ingress hide from clients.
+        scales_to_zero: True if the deployment may be without replicas until there is a call.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Deployment:
     idempotent: tuple[str, ...] = ()
     max_waiting: int = 0
     hidden: tuple[str, ...] = ()
+    scales_to_zero: bool = False
 
     @property
     def holds_calls(self) -> bool:

@@ -51,7 +51,7 @@ class LineBashComplete(BashComplete):
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script that lets SHELL complete commands, options, and the METHOD of `sdk call`.
+    """Print the script that lets SHELL complete commands, options, files, modules, and the METHOD of `sdk call`.
 
     The completions of METHOD come from the server's reflection, if it answers within one second.
     """

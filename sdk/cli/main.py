@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 from collections.abc import Mapping
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import sdk
+from codegen.console import one_line
 from codegen.errors import CodegenError
 from sdk._extras import Extra, import_with_extra, missing_package
 from sdk.cli.errors import INTERRUPTED, show
-from sdk.errors import MissingExtraError, SdkError
+from sdk.errors import ClusterError, MissingExtraError, SdkError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -25,6 +27,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("sdk.cli.check.command:check", "Check classes against their protos, without a cluster."),
     "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),
     "completion": ("sdk.cli.completion:completion", "Print the completion script for a shell."),
+    "doctor": ("sdk.cli.doctor:doctor", "Show versions, and check what serving needs."),
     "new": ("sdk.cli.new:new", "Create a new project."),
     "run": ("sdk.cli.run.command:run", "Serve an application behind Envoy, until Ctrl-C."),
     "services": ("sdk.cli.services:services", "List or describe the services of a gRPC server."),
@@ -38,6 +41,20 @@ _EXTRAS: dict[str, Extra] = {
     "run": "serve",
     "shutdown": "serve",
     "status": "serve",
+}
+# Words for commands in other tools: Ray Serve's and buf's command lines, uvicorn's and grpcurl's ways.
+_OTHER_WORDS = {
+    "build": "codegen",
+    "deploy": "run",
+    "describe": "services",
+    "generate": "codegen",
+    "init": "new",
+    "invoke": "call",
+    "lint": "check",
+    "list": "services",
+    "serve": "run",
+    "start": "run",
+    "stop": "shutdown",
 }
 # The environment variable by which a shell requests completions:
 # https://click.palletsprojects.com/en/stable/shell-completion/
@@ -96,6 +113,23 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(loaded, attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name.
+
+        Raises:
+            UsageError: There is no such command; the message suggests one.
+        """
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], [*self._lazy, *_OTHER_WORDS], n=1)
+            if not near:
+                raise
+            meant = f"{ctx.command_path} {_OTHER_WORDS.get(near[0], near[0])}"
+            raise click.UsageError(f"{error.format_message()} Did you mean `{meant}`?", ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without loading them."""
         with formatter.section("Commands"):
@@ -114,6 +148,18 @@ class LazyGroup(click.Group):
             ctx.exit(show(MissingExtraError(f"`sdk {name}`", package, _EXTRAS.get(name, ""))))
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+        except Exception as error:
+            if not _is_raised_by_ray(error):
+                raise  # our bug
+            ctx.exit(show(ClusterError(f"Ray failed: {type(error).__name__}: {one_line(error)}")))
+
+
+def _is_raised_by_ray(error: BaseException) -> bool:
+    """Return whether the code that raised an error is Ray's: it raises any class, a bare ``Exception`` too."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "ray"
 
 
 @click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -41,6 +41,6 @@ def new(folder: Path, package: str, service: str) -> None:
         steps.insert(0, f"cd {shlex.quote(str(folder))}")
     for step in steps:
         click.echo(f"  {step}")
-    method = f"{names.package}.{names.service}/Greet"
+    method = f"{names.package}.v1.{names.service}/Greet"
     click.echo(f'\nThen, in another terminal:\n\n  sdk call localhost:9000 {method} -d \'{{"name": "you"}}\'\n')
     click.echo("See README.md for more.")

@@ -6,14 +6,46 @@ import contextlib
 import logging
 import os
 import signal
-import socket
+import sys
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
-from codegen.console import one_line
+from sdk.cli.cluster_origin import ClusterOrigin, origin_of
 from sdk.cli.ray_reaper import RayReaper
-from sdk.errors import ClusterError
 
-_REACH_S = 5.0
+
+class RunCluster:
+    """The cluster of a command.
+
+    Args:
+        cleanup: The callbacks at the end of the command.
+        reaper: Ends the rest of a local Ray.
+        origin: As below.
+
+    Attributes:
+        address: Address of its GCS.
+        log_folder: Where Ray Serve's logs are on this node.
+        origin: Who started it; None if the command did.
+    """
+
+    def __init__(self, cleanup: contextlib.ExitStack, reaper: RayReaper, origin: ClusterOrigin | None) -> None:
+        from sdk._serve import ray_connection
+
+        self._cleanup, self._reaper, self.origin = cleanup, reaper, origin
+        self.address, self.log_folder = ray_connection.gcs_address(), ray_connection.log_folder()
+
+    @property
+    def is_local(self) -> bool:
+        """True if the command started it."""
+        return self.origin is None
+
+    def abandon(self) -> NoReturn:
+        """End the command: the cluster has gone, and everything that Ray would do now waits for it."""
+        self._cleanup.pop_all()
+        self._reaper.reap()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def connect_or_start(
@@ -23,7 +55,8 @@ def connect_or_start(
     check_before_start: Callable[[], None],
     *,
     has_spare_room: bool = False,
-) -> bool:
+    shows_output: bool = False,
+) -> RunCluster:
     """Connect to a cluster, or start a local Ray that ends with the command.
 
     Args:
@@ -33,83 +66,83 @@ def connect_or_start(
         report: Receives each line of progress.
         check_before_start: Called before a local Ray is started, which takes seconds; raises an error to prevent that.
         has_spare_room: Whether a local Ray counts each CPU twice, so that two versions fit at the same time.
-
-    Returns:
-        Whether a local Ray was started.
+        shows_output: Whether Ray brings the output of all processes to this one.
 
     Raises:
         ClusterError: The cluster named by ``address`` or ``RAY_ADDRESS`` can't be reached, or Ray can't be started.
     """
     import ray
 
+    from sdk._serve import ray_connection
+
     reaper = RayReaper()
     cleanup.callback(reaper.reap)
     cleanup.callback(ray.shutdown)
     cleanup.callback(report, "Shutting down Ray …")  # visible if the start is interrupted
-    named = address or os.environ.get("RAY_ADDRESS")
-    if named != "local":
-        report(f"Connecting to Ray at {named} …" if named else "Looking for Ray …")
-        try:
-            connect(address)
-            return False
-        except ClusterError:
-            if named:
-                raise
+    found = ray_connection.find_cluster(address)
+    if found is not None and found != "local":
+        report(f"Connecting to Ray at {found} …")
+        return RunCluster(cleanup, reaper, connect(address, shows_output=shows_output))
     check_before_start()
     report("Starting a local Ray …")
     reaper.start()
     try:
-        with _sigterm_interrupts():
-            ray.init(
-                address="local",
+        with _without_token_notice(), _sigterm_interrupts():
+            ray_connection.start_local(
                 num_cpus=2 * (os.cpu_count() or 1) if has_spare_room else None,
                 include_dashboard=False,
+                log_to_driver=shows_output,
                 logging_level=logging.WARNING,
             )
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ClusterError(f"A local Ray can't be started: {one_line(error)}") from None
     finally:
         reaper.stop_tracking()  # also if the start failed after it started some processes
-    return True
+    return RunCluster(cleanup, reaper, None)
 
 
-def connect(address: str | None, *, sets_path: bool = True) -> None:
+def connect(address: str | None, *, sets_path: bool = True, shows_output: bool = False) -> ClusterOrigin:
     """Connect to a running cluster.
 
     Args:
         address: The cluster's address; None for ``RAY_ADDRESS``, then for one that runs on this machine.
         sets_path: Whether to set ``PYTHONPATH`` of Ray's processes so that they find our modules.
+        shows_output: As for :func:`connect_or_start`.
+
+    Returns:
+        Who started the cluster.
 
     Raises:
         ClusterError: No cluster runs, or it can't be reached.
     """
-    import ray
+    from sdk._serve import ray_connection
 
-    named = address or os.environ.get("RAY_ADDRESS")
-    if named and named != "auto":
-        _check_reachable(named)
     # Another program may have started Ray Serve's controller in another folder, so set the path of our modules.
     path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if part)
-    try:
-        with _sigterm_interrupts():
-            ray.init(
-                address=named or "auto",
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                runtime_env={"env_vars": {"PYTHONPATH": path}} if sets_path else None,
-            )
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        problem = f"Ray at {named} can't be reached" if named else "No Ray cluster is running on this machine"
-        raise ClusterError(f"{problem}: {one_line(error)}") from None
+    with _without_token_notice(), _sigterm_interrupts():
+        ray_connection.connect(
+            address,
+            log_to_driver=shows_output,
+            logging_level=logging.WARNING,
+            runtime_env={"env_vars": {"PYTHONPATH": path}} if sets_path else None,
+        )
+    return origin_of(
+        ray_connection.gcs_address(),
+        ray_connection.count_nodes(),
+        is_named=ray_connection.named_address(address) is not None,
+        is_newest=ray_connection.gcs_address() == ray_connection.newest_address(),
+    )
 
 
 @contextlib.contextmanager
 def quiet_logs() -> Iterator[None]:
-    """Hide the progress logs of Ray and Ray Serve; show their warnings and the application's output."""
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    """Hide the progress logs of Ray and Ray Serve in this process; show their warnings."""
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Ray logs a warning that a new local cluster requires tokens, which is intended.
+    yield
+
+
+@contextlib.contextmanager
+def _without_token_notice() -> Iterator[None]:
+    """Hide Ray's warning that it uses a token, which is intended."""
     tokens = logging.getLogger("ray._private.authentication.authentication_token_setup")
     tokens.addFilter(_is_problem)
     try:
@@ -131,14 +164,3 @@ def _sigterm_interrupts() -> Iterator[None]:
         if exited.code != signal.SIGTERM:
             raise
         raise KeyboardInterrupt from None
-
-
-def _check_reachable(address: str) -> None:
-    """Connect to the address first: Ray would retry for a minute, and then end the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise ClusterError(f"{address!r} is not the address of a Ray cluster; give HOST:PORT, such as 127.0.0.1:6379.")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
-    except OSError as error:
-        raise ClusterError(f"Ray at {address} can't be reached: {error.strerror or error}.") from None

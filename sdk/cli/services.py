@@ -113,7 +113,8 @@ def _show(schema: Schema, server: ServerConnection | None, name: str | None, opt
     for line in listing.as_lines(services, descriptors, problems):
         click.echo(line)
     if not services:
-        click.echo(f"{schema.source} has no services", err=True)
+        lack = schema.describe_lack()
+        click.echo(f"{schema.source} has no services" + (f": {lack}" if lack else ""), err=True)
 
 
 def _write(descriptors: Descriptors, names: list[str], schema: Schema, out: Path) -> None:

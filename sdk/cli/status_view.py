@@ -10,11 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from codegen.console import count, one_line
+from codegen.console import count
 
 if TYPE_CHECKING:
     from sdk._serving_status import DeploymentStatus, ProxyStatus, Status
 
+_WITHOUT_SERVICES = "no gRPC service: only handles and HTTP reach it; a class with @grpc_deployment would serve one"
 _GOOD = ("RUNNING", "HEALTHY", "serving")
 
 
@@ -23,17 +24,26 @@ def as_json(status: Status) -> str:
     return json.dumps({"healthy": status.is_healthy, **dataclasses.asdict(status)}, indent=2)
 
 
-def as_text(status: Status) -> str:
-    """Return the status as plain lines, one for each deployment and proxy."""
+def as_text(status: Status, *, verbose: bool = False) -> str:
+    """Return the status as plain lines, one for each deployment and proxy.
+
+    Args:
+        status: The status.
+        verbose: Return Ray Serve's messages in full, with tracebacks.
+    """
     lines = []
     for application in status.applications:
-        lines.append(f"application {application.name}: {application.state} {one_line(application.message)}".rstrip())
-        lines += [
-            f"  deployment {d.name}: {d.state}, {count(d.replicas, 'replica')}"
-            + (", scaled to zero, wakes on a call" if d.scaled_to_zero else _unrouted(d))
-            + (f", serves {', '.join(d.services)}" if d.services else ", reached by handles")
-            for d in application.deployments
-        ]
+        lines.append(f"application {application.name}: {application.state}")
+        lines += _message(application.message, "  ", verbose=verbose)
+        for deployment in application.deployments:
+            lines.append(
+                f"  deployment {deployment.name}: {deployment.state}, {count(deployment.replicas, 'replica')}"
+                + (", scaled to zero, wakes on a call" if deployment.scaled_to_zero else _unrouted(deployment))
+                + (f", serves {', '.join(deployment.services)}" if deployment.services else ", reached by handles")
+            )
+            lines += _message(deployment.message, "    ", verbose=verbose)
+        if application.lacks_services:
+            lines.append(f"  {_WITHOUT_SERVICES}")
     lines += [
         f"proxy {proxy.address} on node {proxy.node_id[:8]}: {_proxy_state(proxy)}, "
         f"version {_versions(proxy, status)}, {_envoy(proxy)}"
@@ -44,19 +54,20 @@ def as_text(status: Status) -> str:
     return "\n".join(lines) or "nothing is running"
 
 
-def as_tables(status: Status, footer: str = "") -> RenderableType:
+def as_tables(status: Status, footer: str = "", *, verbose: bool = False) -> RenderableType:
     """Return the status as tables for a terminal.
 
     Args:
         status: The status.
         footer: A line below the tables.
+        verbose: As for :func:`as_text`.
     """
     applications = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("APPLICATION", "DEPLOYMENT", "STATE", "REPLICAS", "SERVICES"):
         applications.add_column(column)
     for application in status.applications:
         if not application.deployments:
-            applications.add_row(application.name, "", _coloured(application.state), "", one_line(application.message))
+            applications.add_row(application.name, "", _coloured(application.state), "", "")
         for index, deployment in enumerate(application.deployments):
             applications.add_row(
                 application.name if index == 0 else "",
@@ -79,9 +90,28 @@ def as_tables(status: Status, footer: str = "") -> RenderableType:
             str(proxy.envoy_pid or "-"),
         )
     parts: list[RenderableType] = [applications, Text(), proxies]
+    parts += [
+        Text(f"{application.name}: {_WITHOUT_SERVICES}", style="yellow")
+        for application in status.applications
+        if application.lacks_services
+    ]
+    for application in status.applications:
+        messages = {application.name: application.message}
+        messages |= {f"{application.name}/{each.name}": each.message for each in application.deployments}
+        for name, message in messages.items():
+            lines = _message(message, "  ", verbose=verbose)
+            parts += [Text(), Text(f"{name}:"), *(Text(line, style="yellow") for line in lines)] if lines else []
     if status.problem:
         parts.append(Text(status.problem, style="yellow"))
     return Group(*parts, Text(), Text(footer, style="dim")) if footer else Group(*parts)
+
+
+def _message(message: str, indent: str, *, verbose: bool) -> list[str]:
+    """Return the lines of a message of Ray Serve; without ``verbose``, only the exception of a traceback in it."""
+    from sdk._serve.failures import raised_in
+
+    lines = message.splitlines() if verbose else [raised_in(message)]
+    return [f"{indent}{line}".rstrip() for line in lines if line.strip()]
 
 
 def _proxy_state(proxy: ProxyStatus) -> str:

@@ -9,15 +9,39 @@ import site
 import sys
 import sysconfig
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeVar
+
+import click
 
 from codegen.console import one_line
 from sdk._contract import locations
 from sdk.cli.errors import ModuleFailedError
 from sdk.errors import ApplicationError, SdkError
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _MISSING = object()
+_TRACEBACK = "SDK_TRACEBACK"
+_IMPORTLIB = os.path.dirname(importlib.__file__)
+
+
+def traceback_option(command: F) -> F:
+    """Add ``--traceback`` to a command that imports modules of the user."""
+
+    def remember(_: click.Context, __: click.Parameter, is_wanted: bool) -> None:
+        if is_wanted:  # by a variable, so that the processes of `sdk run --reload` have it too
+            os.environ[_TRACEBACK] = "1"
+
+    return click.option(
+        "--traceback",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help=f"Show the traceback of a module whose import fails, as {_TRACEBACK}=1 does.",
+    )(command)
 
 
 def load_target(spec: str) -> tuple[ModuleType, object | None]:
@@ -44,8 +68,22 @@ def load_target(spec: str) -> tuple[ModuleType, object | None]:
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
+    _check_hidden(Path(here))
     module = _import(module_name)
     return module, _look_up(module, name) if colon else None
+
+
+def _check_hidden(here: Path) -> None:
+    """Refuse a working directory whose ``sdk`` hides ours, since replicas import from it; warn of ``codegen``."""
+    installed = Path(__file__).resolve().parents[2]
+    for name in ("sdk", "codegen"):
+        for local in (here / name / "__init__.py", here / f"{name}.py"):
+            if local.exists() and local.resolve().parents[len(local.relative_to(here).parts) - 1] != installed:
+                shown = f"{here / name}/" if local.name == "__init__.py" else str(local)
+                hidden = f"{shown} hides the module {name!r} of ray-grpc-sdk from programs in {here}: rename it"
+                if name == "sdk":
+                    raise ApplicationError(hidden)
+                click.echo(f"warning: {hidden}", err=True)
 
 
 def _check_spelling(spec: str, module: str, name: str | None) -> None:
@@ -66,11 +104,23 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise ApplicationError(_not_found(name)) from None
+        _show_traceback(error)
         needs_ray = (error.name or "").split(".")[0] == "ray"
         hint = "; install Ray with: pip install 'ray-grpc-sdk[serve]'" if needs_ray else ""
         raise ModuleFailedError(_failed(name, error) + hint) from error
     except (Exception, SystemExit) as error:
+        _show_traceback(error)
         raise ModuleFailedError(_failed(name, error)) from error
+
+
+def _show_traceback(error: BaseException) -> None:
+    """Print the traceback of an import on stderr if the user wants it, from the first line of the module on."""
+    if os.environ.get(_TRACEBACK, "") in ("", "0"):
+        return
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith((__file__, "<frozen ", _IMPORTLIB)):
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace)
 
 
 def _look_up(module: ModuleType, path: str) -> object:

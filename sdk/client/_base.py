@@ -12,6 +12,7 @@ import asyncio
 import copy
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
 
@@ -20,6 +21,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from typing_extensions import TypedDict
 
+from sdk._misuse import unexpected_keyword, unknown_method
 from sdk.client._channel import (
     DEFAULT_MAX_MESSAGE_LENGTH,
     Keepalive,
@@ -29,6 +31,7 @@ from sdk.client._channel import (
     parse_target,
     with_token,
 )
+from sdk.client._error_notes import describe_call, with_notes
 from sdk.client._requests import CheckedRequests, check_request
 
 if TYPE_CHECKING:
@@ -85,6 +88,9 @@ class ClientMethod(Generic[RequestT, ResponseT]):
         method: The RPC.
     """
 
+    # True if a call returns grpc's call object, False if it returns the response.
+    _returns_call: ClassVar[bool] = True
+
     def __init__(self, method: Method) -> None:
         self.method = method
         self._name = method.python_name
@@ -133,7 +139,16 @@ class ClientMethod(Generic[RequestT, ResponseT]):
     def _send(self, request: Any, options: CallOptions, entry: str = "__call__") -> Any:
         if self._client is None:
             raise TypeError(f"call {self._name} on a client, not on its class")
-        return getattr(self._invoke, entry)(request, **self._client._arguments(self._name, options))
+        try:
+            call = getattr(self._invoke, entry)(request, **self._client._arguments(self.method, options))
+        except grpc.RpcError as error:
+            error.add_note(self._note(options, error))
+            raise
+        return with_notes(call, partial(self._note, options)) if self._returns_call else call
+
+    def _note(self, options: CallOptions, error: Any) -> str:
+        assert self._client is not None
+        return describe_call(self.method, self._client._target, options.get("request_id"), error)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method.path}>"
@@ -168,7 +183,9 @@ class _Client(Generic[ChannelT]):
         if isinstance(target, str):
             self._address, credentials = parse_target(target, credentials)
             self._credentials = with_token(credentials, token)
-            self._options = channel_options(self._methods(), retry, keepalive, max_message_length, options)
+            self._options = channel_options(
+                self._address, self._methods(), retry, keepalive, max_message_length, options
+            )
         elif isinstance(target, self._other_channel):
             raise TypeError(f"{type(self).__name__} {self._channel_remedy}")
         elif not isinstance(target, self._own_channel):
@@ -211,6 +228,18 @@ class _Client(Generic[ChannelT]):
             self._process = os.getpid()
         return self._channel
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            known = {
+                key
+                for base in type(self).__mro__
+                if base.__module__ != __name__
+                for key, value in vars(base).items()
+                if isinstance(value, (ClientMethod, property))  # a deprecated RPC is a property
+            }
+            raise unknown_method(self, name, known)
+
     def _open(self) -> ChannelT:
         raise NotImplementedError
 
@@ -245,16 +274,14 @@ class _Client(Generic[ChannelT]):
         channel, self._channel = self._channel, None
         return channel if isinstance(self._target, str) else None
 
-    def _arguments(self, rpc: str, options: CallOptions) -> dict[str, Any]:
+    def _arguments(self, method: Method, options: CallOptions) -> dict[str, Any]:
         """Return the keyword arguments for grpc."""
         self._check_use()
         if not options:
             return {"timeout": self._timeout, "metadata": self._metadata}
         given = cast("dict[str, Any]", options)
         if unknown := given.keys() - _OPTIONS:
-            raise TypeError(
-                f"{rpc} got an unexpected keyword argument {min(unknown)!r}; it takes {', '.join(sorted(_OPTIONS))}"
-            )
+            raise unexpected_keyword(method, min(unknown), _OPTIONS)
         plain, routing = _split_routing(given.get("metadata", ()))
         routing = {
             **self._routing,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 DEFAULT_MAX_MESSAGE_LENGTH = 64 << 20
 
 Token = str | Callable[[], str]
+
+# Targets on this machine, which no proxy reaches.
+_LOOPBACK = re.compile(r"(?:[a-z0-9]+:(?://[^/]*/)?)?(?:localhost|127(?:\.\d+){3}|\[::1\]|::1)(?::\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,24 @@ class Keepalive:
         }
 
 
+def direct_options(address: str) -> dict[str, int]:
+    """Return the gRPC channel arguments that keep a proxy of the environment (``http_proxy``) away from this machine.
+
+    gRPC sends every connection to such a proxy unless ``no_proxy`` names its host
+    (https://grpc.github.io/grpc/core/md_doc_environment_variables.html), and there, loopback is another machine.
+
+    Args:
+        address: gRPC target.
+
+    Example:
+        >>> direct_options("localhost:9000"), direct_options("dns:///example.com:443")
+        ({'grpc.enable_http_proxy': 0}, {})
+    """
+    return {"grpc.enable_http_proxy": 0} if _LOOPBACK.fullmatch(address) else {}
+
+
 def channel_options(
+    address: str,
     methods: Iterable[Method],
     retry: RetryPolicy | None,
     keepalive: Keepalive | None,
@@ -154,13 +175,14 @@ def channel_options(
     """Return the gRPC channel arguments of a client. Those of the user override the others.
 
     Args:
+        address: gRPC target.
         methods: The client's methods.
         retry: Policy for retries; None for no retries.
         keepalive: Detection of dead connections; None for no pings.
         max_message_length: Longest response message, in bytes.
         given: Channel arguments of the user.
     """
-    options: dict[str, Any] = {"grpc.max_receive_message_length": max_message_length}
+    options: dict[str, Any] = {"grpc.max_receive_message_length": max_message_length, **direct_options(address)}
     if keepalive is not None:
         options.update(keepalive.options())
     config = None if retry is None else retry.service_config(methods)

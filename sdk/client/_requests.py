@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from sdk._misuse import MISSING, missing_request
 
 if TYPE_CHECKING:
-    import grpc.aio
-
     from sdk.service import Method
-
-    C = TypeVar("C", grpc.aio.StreamUnaryCall[Any, Any], grpc.aio.StreamStreamCall[Any, Any])
 
 logger = logging.getLogger("sdk.client")
 
@@ -31,6 +29,8 @@ def check_request(request: Any, method: Method) -> None:
     """
     if isinstance(request, method.request):
         return
+    if request is MISSING:
+        raise missing_request(method)
     name = _full_name(request)
     # A proto file loaded under two module names makes two classes for one message.
     if name != method.request.DESCRIPTOR.full_name:
@@ -94,26 +94,6 @@ def checked_requests(requests: Any, method: Method) -> Any:
     raise _not_iterable(requests, method, "an iterable or an async iterable")
 
 
-def check_writes(call: C, method: Method) -> C:
-    """Check each request that is written to a call of an async client before it is sent.
-
-    Args:
-        call: A call without an iterator of requests.
-        method: The RPC.
-
-    Returns:
-        The same call. Its ``write`` raises ``TypeError`` for a request of another type; the call continues.
-    """
-    write = call.write
-
-    async def checked_write(request: Any) -> None:
-        check_request(request, method)
-        await write(request)
-
-    call.write = checked_write  # type: ignore[method-assign]  # grpc has no hook for written messages
-    return call
-
-
 def _checked(requests: Iterable[Any], method: Method) -> Iterator[Any]:
     try:
         for request in requests:
@@ -139,6 +119,8 @@ def _log(method: Method) -> None:
 
 
 def _not_iterable(given: Any, method: Method, wanted: str) -> TypeError:
+    if given is MISSING:
+        return missing_request(method, f"{wanted} of")
     expected = method.request.DESCRIPTOR.full_name
     return TypeError(f"{method.python_name} takes {wanted} of {expected}, not a {_full_name(given)}")
 

@@ -19,7 +19,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from sdk._backend import backend
-from sdk._contract.implementations import find_implementation, generated_bases, handler_kind
+from sdk._contract.implementations import find_implementation, generated_bases, handler_kind, is_generated
 from sdk._contract.responses import wrong_response
 from sdk._status import STATUS_DETAILS
 from sdk.context import context_of, enter_call
@@ -230,7 +230,9 @@ def _bound_methods(cls: Any) -> dict[str, _BoundMethod]:
     for base in generated_bases(cls):
         for method in vars(base)["__grpc_shim__"].service.methods:
             implementation = find_implementation(cls, method.python_name)
-            takes_context = implementation is not None and implementation.takes_context
-            found[method.path] = _BoundMethod(method, f"{cls.__name__}.{method.python_name}", takes_context)
+            if implementation is None or is_generated(implementation.owner):
+                continue  # a partial class does not implement it
+            label = f"{cls.__name__}.{method.python_name}"
+            found[method.path] = _BoundMethod(method, label, implementation.takes_context)
     cls._grpc_inner_rpcs = found
     return found

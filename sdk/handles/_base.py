@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from typing_extensions import TypedDict, Unpack
 
 from sdk._backend import backend
+from sdk._misuse import MISSING, missing_request, request_is_required, unexpected_keyword, unknown_method
 from sdk.context import ServicerContext, current_call
 from sdk.errors import RpcError
 from sdk.handles._call import InnerCall
@@ -97,7 +98,8 @@ class ServiceHandle:
                     f"{name_of} has no {name}: a handle carries one request message, and {name} takes a stream of "
                     f"them. Call it with {name_of.removesuffix('Handle')}Client, through the ingress"
                 )
-            raise AttributeError(f"{name_of!r} object has no attribute {name!r}")
+            known = {each for base in type(self).__mro__ for each, value in vars(base).items() if _is_rpc(value)}
+            raise unknown_method(self, name, known)
 
 
 class HandleCall(Generic[ResponseT]):
@@ -274,13 +276,12 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
     def _send(self, request: Any, options: HandleOptions) -> tuple[Any, float | None]:
         """Start a call; return Ray Serve's response and the deadline."""
         if not isinstance(request, self.method.request):
+            if request is MISSING:
+                raise missing_request(self.method)
             expected = self.method.request.DESCRIPTOR.full_name
             raise TypeError(f"{self.method.python_name} takes a {expected}, not a {type(request).__name__}")
         if unknown := options.keys() - HandleOptions.__annotations__.keys():
-            known = ", ".join(sorted(HandleOptions.__annotations__))
-            raise TypeError(
-                f"{self.method.python_name} got an unexpected keyword argument {min(unknown)!r}; it takes {known}"
-            )
+            raise unexpected_keyword(self.method, min(unknown), HandleOptions.__annotations__)
         model_id = options.get("model_id", "")
         call = _derive_call(self.method.path, request.SerializeToString(), options)
         if call.time_remaining() == 0.0:
@@ -310,6 +311,7 @@ class HandleUnary(_HandleRpc[RequestT, ResponseT]):
 
     _streams = False
 
+    @request_is_required
     def __call__(self, request: RequestT, **options: Unpack[HandleOptions]) -> HandleCall[ResponseT]:
         """Start a call; ``await`` it for the response."""
         response, deadline = self._send(request, options)
@@ -321,10 +323,15 @@ class HandleStream(_HandleRpc[RequestT, ResponseT]):
 
     _streams = True
 
+    @request_is_required
     def __call__(self, request: RequestT, **options: Unpack[HandleOptions]) -> HandleStreamCall[ResponseT]:
         """Start a call; iterate over it with ``async for``."""
         responses, deadline = self._send(request, options)
         return HandleStreamCall(responses, self.method, deadline)
+
+
+def _is_rpc(value: object) -> bool:
+    return isinstance(value, (_HandleRpc, property))  # a deprecated RPC is a property
 
 
 def _derive_call(path: str, request: bytes, options: HandleOptions) -> InnerCall:

@@ -25,6 +25,7 @@ from sdk.testing._serve_patches import (
     make_replica_context,
     reset_batch_queues,
     set_current_replica,
+    start_asgi_app,
 )
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class LocalReplica:
             # As Ray Serve does, for async constructors.
             self.instance = self.context.servable_object = self.cls.__new__(self.cls)
             await finish_hook(self.instance.__init__(*self.deployment.init_args, **self.deployment.init_kwargs))
+            await start_asgi_app(self.instance)
         await self._reconfigure()
         check_health = getattr(self.instance, "check_health", None)
         if check_health is not None:

@@ -174,7 +174,7 @@ class Runtime:
     def _wire_server(self, replica: LocalReplica) -> WireServer:
         definition = replica.definition
         assert definition is not None
-        bindings = [binding for shim in definition.shims for binding in shim.bindings(replica.instance)]
+        bindings = definition.bindings(replica.instance)
         interceptors = make_interceptors(definition.cls_name, definition.interceptors)
         server = WireServer(
             bindings,

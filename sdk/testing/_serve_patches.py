@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from ray import serve
 from ray.serve import context as serve_context
+from ray.serve._private.http_util import ASGIAppReplicaWrapper
 
 
 class CurrentReplica(Protocol):
@@ -73,6 +74,18 @@ def reset_batch_queues(cls: Any) -> None:
         set_size = getattr(inspect.getattr_static(cls, name), "set_max_batch_size", None)
         if set_size is not None:
             set_size.__self__._queue = None
+
+
+async def start_asgi_app(instance: Any) -> None:
+    """Start the ASGI application of a class with ``@serve.ingress``, as Ray Serve does after the constructor.
+
+    Its ``__del__`` waits for the end of the application, which never comes if it has not started.
+
+    Raises:
+        RuntimeError: The application fails to start.
+    """
+    if isinstance(instance, ASGIAppReplicaWrapper):
+        await instance._run_asgi_lifespan_startup()  # type: ignore[no-untyped-call]  # it has no annotations
 
 
 def cancel_batch_tasks(queues: Iterable[Any]) -> None:

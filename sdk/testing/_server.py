@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 ChannelOptions = Sequence[tuple[str, Any]]
 
+# A proxy of the environment does not reach this machine.
+_DIRECT = [("grpc.enable_http_proxy", 0)]
+
 
 class Server:
     """Serves applications in this process until its ``with`` block ends. Created by :func:`serve`."""
@@ -114,6 +117,7 @@ class Server:
             options: Channel arguments of gRPC.
         """
         credentials = credentials or self.credentials
+        options = [*_DIRECT, *(options or ())]
         if credentials is None:
             channel = grpc.insecure_channel(self.target, options=options)
         else:
@@ -131,6 +135,7 @@ class Server:
             options: Channel arguments of gRPC.
         """
         credentials = credentials or self.credentials
+        options = [*_DIRECT, *(options or ())]
         if credentials is None:
             channel = grpc.aio.insecure_channel(self.target, options=options)
         else:

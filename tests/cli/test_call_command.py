@@ -142,6 +142,7 @@ def test_a_status_with_details_and_metadata(invoke: Invoke) -> None:
     ]
     assert {"  desk-open: no", "  desk-key-bin: AQI=", "  request_id: r1"} <= set(said)
     assert not any("grpc-status-details-bin" in line for line in said)
+    assert not any(line.startswith("  date:") for line in said)  # Envoy's, in the head of a Trailers-Only response
 
 
 def test_one_object_for_scripts(invoke: Invoke) -> None:

@@ -82,6 +82,31 @@ def test_nothing_is_offered_or_said_where_no_server_answers() -> None:
     assert offered_by_bash("sdk call nonsense ") == [""]
 
 
+def offered_in(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> list[str]:
+    monkeypatch.chdir(folder)
+    return offered_by_bash(line)
+
+
+def test_modules_and_names_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop" / "gen").mkdir(parents=True)
+    (tmp_path / "protos").mkdir()
+    for name in ("shop/__init__.py", "shop/gen/shop_pb2.py", "shop_sdk.py", "serve.yaml", "notes.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "shop" / "service.py").write_text(
+        "class Plain: pass\n@grpc_deployment\nclass Shop(ShopBase): pass\napp = Shop.bind()\nother = 3\n"
+        "def build(args): ...\ndef _private(): ...\n"
+    )
+    (tmp_path / "shop" / "broken.py").write_text("class")
+    assert offered_in(tmp_path, monkeypatch, "sdk check s") == ["shop"]
+    assert offered_in(tmp_path, monkeypatch, "sdk check shop.") == ["shop.broken", "shop.gen", "shop.service"]
+    assert offered_in(tmp_path, monkeypatch, "sdk check app shop.service:") == ["Shop", "app", "build"]
+    assert offered_in(tmp_path, monkeypatch, "sdk run shop.service:a") == ["app"]
+    assert offered_in(tmp_path, monkeypatch, "sdk run s") == ["shop", "serve.yaml"]
+    assert offered_in(tmp_path, monkeypatch, f"sdk run {tmp_path}/s") == [f"{tmp_path}/serve.yaml", f"{tmp_path}/shop/"]
+    for line in ("sdk check nothing.", "sdk check nothing:", "sdk run shop.broken:"):
+        assert offered_in(tmp_path, monkeypatch, line) == [""]
+
+
 def test_a_word_with_a_colon_is_completed_behind_it() -> None:
     from sdk.cli.completion import LineBashComplete
     from sdk.cli.main import main

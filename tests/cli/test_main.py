@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from codegen.console import show_error
 from sdk import __version__, errors
 from sdk.cli.errors import ModuleFailedError
 from sdk.cli.main import _COMMANDS, LazyGroup, main
@@ -74,7 +75,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["chek"], "No such command 'chek'."),
+        (["chek"], "No such command 'chek'. Did you mean `sdk check`?"),
         (["--nothing"], "No such option '--nothing'."),
         (["call"], "Missing argument 'TARGET'."),
         (["status", "more"], "Got unexpected extra argument (more)"),
@@ -140,6 +141,34 @@ def test_error_is_one_message(error: errors.SdkError, code: int, monkeypatch: py
     assert (done.exit_code, done.stdout, done.stderr) == (code, "", "error: it is wrong\n")
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("stauts", "No such command 'stauts'. Did you mean `sdk status`?"),
+        ("serve", "No such command 'serve'. Did you mean `sdk run`?"),
+        ("lst", "No such command 'lst'. Did you mean `sdk services`?"),
+        ("xyzzy", "No such command 'xyzzy'."),
+    ],
+)
+def test_a_mistyped_command(typed: str, said: str) -> None:
+    done = CliRunner().invoke(main, [typed], prog_name="sdk")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, f"error: {said}")
+
+
+def test_an_error_is_broken_between_words_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "No module named 'shop.service' in /home/you/shop or in the installed packages"
+    monkeypatch.setenv("COLUMNS", "40")
+    show_error(text)
+    assert capsys.readouterr().err == f"error: {text}\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    show_error(text)
+    lines = click.unstyle(capsys.readouterr().err).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(lines) == f"error: {text}"
+
+
 def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(group_that_raises(KeyboardInterrupt(), monkeypatch), ["fail"])
     assert (done.exit_code, done.output) == (130, "")
@@ -148,6 +177,19 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(group_that_raises(ValueError("a bug"), monkeypatch), ["fail"])
     assert isinstance(done.exception, ValueError)
+
+
+def test_an_error_that_ray_raises_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = compile("raise Exception('The current node timed out\\nduring startup.')", "node.py", "exec")
+
+    @click.command()
+    def fail() -> None:
+        exec(code, {"__name__": "ray._private.node"})
+
+    monkeypatch.setattr(errors, "fail", fail, raising=False)
+    done = CliRunner().invoke(LazyGroup(name="sdk", lazy={"fail": ("sdk.errors:fail", "Fails.")}), ["fail"])
+    said = "error: Ray failed: Exception: The current node timed out during startup.\n"
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", said)
 
 
 def test_package_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

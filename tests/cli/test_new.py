@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from codegen import scaffold
@@ -65,11 +67,42 @@ def test_pyright_finds_nothing_in_a_new_project(here: Path) -> None:
     assert tool(here / "shop", "pyright", f"--pythonpath={sys.executable}").startswith("0 errors, 0 warnings")
 
 
+def test_details_of_errors_pass_mypy(here: Path) -> None:
+    assert new("shop").exit_code == 0
+    service = here / "shop" / "shop" / "service.py"
+    code = service.read_text().replace(
+        "import grpc\n", "import grpc\nfrom google.rpc.error_details_pb2 import BadRequest\n"
+    )
+    details = 'BadRequest(field_violations=[{"field": "name", "description": "is empty"}])'
+    service.write_text(code.replace('"name is empty")', f'"name is empty", errors=[{details}])'))
+    assert details in service.read_text()
+    assert tool(here / "shop", "mypy").startswith("Success: ")
+
+
+def test_lines_keep_to_the_length_that_ruff_checks(here: Path) -> None:
+    assert new("shop").exit_code == 0
+    length = tomllib.loads((here / "shop" / "pyproject.toml").read_text())["tool"]["ruff"]["line-length"]
+    own = [path for path in contents(here / "shop") if not path.startswith("shop/gen/")]
+    long = [
+        (path, line) for path in own for line in (here / "shop" / path).read_text().splitlines() if len(line) > length
+    ]
+    assert (len(own), long) == (10, [])
+
+
+def test_its_ci_runs_the_checks_of_the_readme(here: Path) -> None:
+    assert new("shop").exit_code == 0
+    steps = yaml.safe_load((here / "shop" / ".github/workflows/ci.yml").read_text())["jobs"]["check"]["steps"]
+    run = [step["run"].replace("--format github ", "") for step in steps if "run" in step]
+    _, _, commands = (here / "shop" / "README.md").read_text().partition("## In CI\n\n")
+    said = [command.strip() for line in commands.partition("\n\n")[0].splitlines() for command in line.split("&&")]
+    assert run == ["pip install -e '.[dev]'", *said]
+
+
 def test_it_says_what_comes_next(here: Path) -> None:
     done = new("services/my-shop", "--package", "shop", "--service", "Till")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "services/my-shop: 16 files, including the code generated from protos/shop.proto. Next:",
+        "services/my-shop: 17 files, including the code generated from protos/shop.proto. Next:",
         "",
         "  cd services/my-shop",
         "  pip install -e '.[dev]'",
@@ -79,7 +112,7 @@ def test_it_says_what_comes_next(here: Path) -> None:
         "",
         "Then, in another terminal:",
         "",
-        """  sdk call localhost:9000 shop.Till/Greet -d '{"name": "you"}'""",
+        """  sdk call localhost:9000 shop.v1.Till/Greet -d '{"name": "you"}'""",
         "",
         "See README.md for more.",
     ]
@@ -95,7 +128,11 @@ def test_the_current_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert done.exit_code == 0, done.output
     assert "cd " not in done.stdout
     assert (repository / "shop" / "gen" / "shop_sdk.py").exists()
-    assert sorted(path.name for path in repository.iterdir() if path.name.startswith(".")) == [".git", ".gitignore"]
+    assert sorted(path.name for path in repository.iterdir() if path.name.startswith(".")) == [
+        ".git",
+        ".github",
+        ".gitignore",
+    ]
 
 
 def test_a_folder_that_is_not_empty_is_not_changed(here: Path) -> None:

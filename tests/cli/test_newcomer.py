@@ -19,7 +19,6 @@ import pytest
 from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK
-from tests.support.type_checkers import copy_cache
 
 BIN = SDK.parent
 
@@ -32,8 +31,7 @@ class Shell:
         self.temp = temp
         self.mark = uuid.uuid4().hex
         self._environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self._environment |= {"SDK_TEST_MARK": self.mark, "TMPDIR": str(temp), "MYPY_CACHE_DIR": str(temp / "mypy")}
-        copy_cache(temp / "mypy")  # what mypy knows of Ray and gRPC
+        self._environment |= {"SDK_TEST_MARK": self.mark, "TMPDIR": str(temp)}
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -156,7 +154,7 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
         output.until("Press Ctrl-C to stop")
 
         # -- it is called
-        call = ("sdk", "call", target, "shop.Shop/Greet", "-d", '{"name": "you"}')
+        call = ("sdk", "call", target, "shop.v1.Shop/Greet", "-d", '{"name": "you"}')
         assert shell.run(*call).splitlines()[0] == '{"text": "Hello, you!"}'
         assert shell.run("python", "-m", "shop.client", target, "you", "me") == "Hello, you!\nHello, me!\n"
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -15,23 +16,25 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
 import sdk.testing
+from sdk._gen import serve_api_pb2
 from sdk.cli.main import main
+from sdk.cli.rpc.application_names import describe_lack
 from tests.support.desk_server import PROTOS, Clerk, Porter
 from tests.support.ports import free_port
 
 Invoke = Callable[..., Result]
 DESK = """\
-  Echo(desk.v1.Ticket) returns (desk.v1.Ticket)
-  Count(desk.v1.Ticket) returns (stream desk.v1.Ticket)
-  Add(stream desk.v1.Ticket) returns (desk.v1.Ticket)
-  Talk(stream desk.v1.Ticket) returns (stream desk.v1.Ticket)
-  Refuse(desk.v1.Ticket) returns (desk.v1.Ticket)
-  Wait(desk.v1.Ticket) returns (stream desk.v1.Ticket)  deprecated
-  Tell(desk.v1.Ticket) returns (desk.v1.Call)
+  Echo(Ticket) returns (Ticket)
+  Count(Ticket) returns (stream Ticket)
+  Add(stream Ticket) returns (Ticket)
+  Talk(stream Ticket) returns (stream Ticket)
+  Refuse(Ticket) returns (Ticket)
+  Wait(Ticket) returns (stream Ticket)  deprecated
+  Tell(Ticket) returns (Call)
 """
 ANNEX = """\
   Echo(google.protobuf.StringValue) returns (google.protobuf.StringValue)
-  Ring(desk.v1.Call) returns (desk.v1.Call)
+  Ring(Call) returns (Call)
 """
 
 
@@ -55,6 +58,45 @@ def test_the_services_with_their_applications_and_health(invoke: Invoke) -> None
     assert done.stdout == (
         f"desk.v1.Annex  SERVING  applications annex, other\n{ANNEX}desk.v1.Desk  SERVING  application desk\n{DESK}"
     )
+
+
+def test_an_application_that_does_not_exist(invoke: Invoke, server: sdk.testing.Server) -> None:
+    lack = "it has no application 'dusk'; it has annex, desk, other"
+    done = invoke("--application", "dusk")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == f"The server at {server.target} has no services: {lack}\n"
+    called = CliRunner().invoke(main, ["call", server.target, "Desk/Echo", "--application", "dusk"])
+    assert called.exit_code == 2
+    assert called.stderr == f"error: The server at {server.target} has no method 'Desk/Echo': {lack}\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "said"),
+    [
+        ([], "desk", "no application is ready yet; `sdk status` shows those that start or have failed"),
+        (["desk"], None, "its applications have no gRPC service"),
+        (None, "desk", "it serves nothing"),
+    ],
+)
+def test_the_reason_why_a_server_serves_nothing(names: list[str] | None, asked: str | None, said: str) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    if names is not None:
+
+        def list_applications(*_: object) -> serve_api_pb2.ListApplicationsResponse:
+            return serve_api_pb2.ListApplicationsResponse(application_names=names)
+
+        handler = grpc.unary_unary_rpc_method_handler(
+            list_applications, response_serializer=serve_api_pb2.ListApplicationsResponse.SerializeToString
+        )
+        server.add_registered_method_handlers("ray.serve.RayServeAPIService", {"ListApplications": handler})
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with grpc.insecure_channel(target) as channel:
+            metadata = (("application", asked),) if asked else ()
+            assert describe_lack(SimpleNamespace(channel=channel, metadata=metadata, target=target)) == said
+    finally:
+        server.stop(None).wait()
 
 
 def test_the_services_of_one_application(invoke: Invoke) -> None:
@@ -89,6 +131,7 @@ def test_one_object_for_scripts(invoke: Invoke) -> None:
         "request": "desk.v1.Ticket",
         "response": "desk.v1.Ticket",
         "deprecated": True,
+        "comment": None,
     }
 
 
@@ -105,8 +148,8 @@ def test_a_service_an_enum_and_a_type_of_protobufs_own(invoke: Invoke) -> None:
     assert invoke("Annex").stdout == (
         "// desk.v1.Annex, a service of desk.proto\n"
         "service Annex {\n"
-        "  rpc Echo(.google.protobuf.StringValue) returns (.google.protobuf.StringValue);\n"
-        "  rpc Ring(.desk.v1.Call) returns (.desk.v1.Call);\n"
+        "  rpc Echo(google.protobuf.StringValue) returns (google.protobuf.StringValue);\n"
+        "  rpc Ring(Call) returns (Call);\n"
         "}\n"
     )
     assert invoke("Urgency").stdout.endswith("enum Urgency {\n  URGENCY_UNSPECIFIED = 0;\n  LOW = 1;\n  HIGH = 2;\n}\n")
@@ -116,7 +159,7 @@ def test_a_service_an_enum_and_a_type_of_protobufs_own(invoke: Invoke) -> None:
 def test_a_method_with_its_messages(invoke: Invoke) -> None:
     assert invoke("Desk/Tell").stdout.startswith(
         "// desk.v1.Desk.Tell, a method of desk.proto\n"
-        "rpc Tell(.desk.v1.Ticket) returns (.desk.v1.Call);\n\n"
+        "rpc Tell(Ticket) returns (Call);\n\n"
         "// desk.v1.Ticket\nmessage Ticket {\n"
     )
     assert invoke("Ring").stdout.count("message Call {") == 1
@@ -124,8 +167,7 @@ def test_a_method_with_its_messages(invoke: Invoke) -> None:
         "name": "desk.v1.Annex.Ring",
         "kind": "method",
         "file": "desk.proto",
-        "proto": "rpc Ring(.desk.v1.Call) returns (.desk.v1.Call);\n\n"
-        "// desk.v1.Call\nmessage Call {\n  string text = 1;\n}",
+        "proto": "rpc Ring(Call) returns (Call);\n\n// desk.v1.Call\nmessage Call {\n  string text = 1;\n}",
     }
 
 
@@ -157,14 +199,22 @@ def test_a_json_template(invoke: Invoke, server: sdk.testing.Server) -> None:
     assert called.exit_code == 0, called.stderr
 
 
+def without_comments(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("//"))
+
+
 def test_protos_and_descriptors(invoke: Invoke, tmp_path: Path) -> None:
     done = invoke(target=str(PROTOS))
-    assert (done.exit_code, done.stdout) == (0, f"desk.v1.Annex\n{ANNEX}desk.v1.Desk\n{DESK}")
     # Files have comments, which a server does not send.
+    assert (done.exit_code, without_comments(done.stdout)) == (0, f"desk.v1.Annex\n{ANNEX}desk.v1.Desk\n{DESK}")
+    assert "// Has a method of the same name as another one.\ndesk.v1.Annex\n" in done.stdout
+    assert "  // Adds up the numbers.\n  Add(stream Ticket) returns (Ticket)\n" in done.stdout
+    listed = json.loads(invoke("--json", target=str(PROTOS)).stdout)["services"]
+    assert [method["comment"] for method in listed[1]["methods"]][2] == "Adds up the numbers."
     assert invoke("Desk/Add", target=str(PROTOS / "desk.proto")).stdout.startswith(
         "// desk.v1.Desk.Add, a method of desk.proto:56\n"
         "// Adds up the numbers.\n"
-        "rpc Add(stream .desk.v1.Ticket) returns (.desk.v1.Ticket);\n\n"
+        "rpc Add(stream Ticket) returns (Ticket);\n\n"
         "// desk.v1.Ticket\n"
         "// What a visitor asks for.\n"
         "message Ticket {\n"

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner, Result
 
 from sdk._serving_status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
+from sdk.cli.cluster_origin import ClusterOrigin, origin_of
 from sdk.cli.main import main
 from sdk.errors import ClusterError
+from tests.support.ports import free_port
 
 DEPLOYMENT = DeploymentStatus("Greeter", "HEALTHY", ("greet.Greeter",), 2, ("127.0.0.1:1", "127.0.0.1:2"))
 PROXY = ProxyStatus("0123456789ab", "127.0.0.1:9000", True, envoy_pid=7, version=12)
 WELL = Status((ApplicationStatus("greeter", "RUNNING", (DEPLOYMENT,)),), (PROXY,), version=12)
 ILL = Status((ApplicationStatus("greeter", "DEPLOY_FAILED", (), "no\nmodel"),), (PROXY,), "the controller is away")
 
+FOUND = ClusterOrigin("10.0.0.5:6379", 2, "ada", "/work/shop")
+SHOWN = "Ray at 10.0.0.5:6379, started by ada in /work/shop, 2 nodes\n"
+
 
 @pytest.fixture(autouse=True)
 def connected(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """Replace the connection to Ray; return the addresses of all connections."""
     addresses: list[str | None] = []
-    monkeypatch.setattr("sdk.cli.ray_cluster.connect", addresses.append)
+
+    def connect(address: str | None) -> ClusterOrigin:
+        addresses.append(address)
+        return replace(FOUND, is_named=address is not None)
+
+    monkeypatch.setattr("sdk.cli.ray_cluster.connect", connect)
     return addresses
 
 
@@ -46,9 +61,10 @@ def test_everything_is_healthy(monkeypatch: pytest.MonkeyPatch, connected: list[
 def test_something_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdk._serve.api.status", lambda: ILL)
     done = run("status")
-    assert (done.exit_code, done.stderr) == (1, "")
+    assert (done.exit_code, done.stderr) == (1, SHOWN)
     assert done.stdout == (
-        "application greeter: DEPLOY_FAILED no model\n"
+        "application greeter: DEPLOY_FAILED\n"
+        "  no model\n"
         "proxy 127.0.0.1:9000 on node 01234567: serving, version 12, Envoy 7\n"
         "problem: the controller is away\n"
     )
@@ -59,19 +75,58 @@ def test_something_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdk._serve.api.status", lambda: Status((), ()))
     done = run("status")
-    assert (done.exit_code, done.stdout, done.stderr) == (1, "nothing is running\n", "")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "nothing is running\n", SHOWN)
 
 
-def test_shutdown(monkeypatch: pytest.MonkeyPatch, connected: list[str | None]) -> None:
+@pytest.fixture
+def shutdowns(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
     monkeypatch.setattr("sdk._serve.api.shutdown", lambda: calls.append("shutdown"))
-    done = run("shutdown")
+    return calls
+
+
+@pytest.mark.parametrize("consent", [["--address", "10.0.0.5:6379"], ["--yes"]])
+def test_shutdown(shutdowns: list[str], connected: list[str | None], consent: list[str]) -> None:
+    done = run("shutdown", *consent)
     assert (done.exit_code, done.stdout, done.stderr) == (
         0,
         "Applications, Ray Serve and the ingress are shut down. Ray is still running.\n",
-        "",
+        SHOWN,
     )
-    assert (calls, connected) == (["shutdown"], [None])
+    assert (shutdowns, connected) == (["shutdown"], [consent[1] if len(consent) > 1 else None])
+
+
+def test_shutdown_of_the_users_own_cluster(monkeypatch: pytest.MonkeyPatch, shutdowns: list[str]) -> None:
+    monkeypatch.setattr("sdk.cli.ray_cluster.connect", lambda _: replace(FOUND, is_own=True))
+    done = run("shutdown")
+    assert (done.exit_code, done.stderr, shutdowns) == (0, SHOWN, ["shutdown"])
+
+
+def test_no_shutdown_of_somebody_elses_cluster_without_a_terminal(shutdowns: list[str]) -> None:
+    done = run("shutdown")
+    refused = "This command did not start that cluster: name it with --address 10.0.0.5:6379, or give --yes.\n"
+    assert (done.exit_code, done.stdout, done.stderr, shutdowns) == (1, "", f"{SHOWN}error: {refused}", [])
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch, shutdowns: list[str], answer: str) -> None:
+    monkeypatch.setattr("sdk.cli.cluster_origin.is_terminal_input", lambda: True)
+    done = CliRunner().invoke(main, ["shutdown"], input=f"{answer}\n")
+    assert (done.exit_code, shutdowns) == ((0, ["shutdown"]) if answer == "y" else (1, []))
+    assert "Shut down every application, Ray Serve and the ingress there? [y/N]" in done.stderr
+
+
+def test_who_started_a_cluster() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-c", "input()", f"--gcs-address={address}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd="/") as raylet:
+        try:
+            found = origin_of(address, 1, is_named=False, is_newest=False)
+            assert (found.user, found.folder, found.is_own) == (pwd.getpwuid(os.getuid()).pw_name, "/", False)
+            assert origin_of(address, 1, is_named=False, is_newest=True).is_own
+        finally:
+            raylet.communicate(b"\n")
+    assert str(origin_of(address, 1, is_named=True, is_newest=False)) == f"Ray at {address}, started elsewhere, 1 node"
 
 
 @pytest.mark.parametrize("command", ["status", "shutdown"])

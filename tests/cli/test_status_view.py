@@ -28,6 +28,15 @@ UNHEALTHY = {
 }
 
 
+def test_an_application_without_services() -> None:
+    plain = replace(GOOD, applications=(replace(APPLICATION, deployments=(INNER,)),))
+    assert as_text(plain).splitlines()[2] == (
+        "  no gRPC service: only handles and HTTP reach it; a class with @grpc_deployment would serve one"
+    )
+    starting = replace(APPLICATION, deployments=(INNER,), state="DEPLOYING")
+    assert "no gRPC service" not in as_text(replace(GOOD, applications=(starting,)))
+
+
 def test_text() -> None:
     assert as_text(GOOD).splitlines() == [
         "application shop: RUNNING",
@@ -43,6 +52,34 @@ def test_text() -> None:
     ]
     assert "2 replicas, 1 routed to, serves" in as_text(UNHEALTHY["a replica that is not routed to"])
     assert as_text(Status((), ())) == "nothing is running"
+
+
+TRACEBACK = """\
+The deployment failed to start 3 times in a row. Error:
+\x1b[36mray::ServeReplica\x1b[39m
+Traceback (most recent call last):
+  File "/ray/serve/replica.py", line 7, in initialize
+    await self._initialize()
+  File "/project/shop_app.py", line 9, in __init__
+    raise OSError("no such model")
+OSError: no such model
+"""
+FAILED = Status(
+    (ApplicationStatus("shop", "DEPLOY_FAILED", (replace(DEPLOYMENT, replicas=0, endpoints=(), message=TRACEBACK),)),),
+    (PROXY,),
+)
+
+
+def test_a_traceback_is_its_last_line_unless_all_is_wanted() -> None:
+    reason = "OSError: no such model (shop_app.py:9, in __init__)"
+    assert as_text(FAILED).splitlines()[1:3] == [
+        "  deployment Greeter: HEALTHY, 0 replicas, serves greet.Greeter",
+        f"    {reason}",
+    ]
+    assert "    Traceback (most recent call last):" in as_text(FAILED, verbose=True).splitlines()
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(as_tables(FAILED))
+    assert f"shop/Greeter:\n  {reason}\n" in console.export_text()
 
 
 def test_tables() -> None:

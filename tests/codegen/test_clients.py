@@ -264,6 +264,7 @@ def test_defaults_of_a_channel(awkward: ModuleType) -> None:
         "grpc.keepalive_time_ms": 300_000,
         "grpc.keepalive_timeout_ms": 20_000,
         "grpc.keepalive_permit_without_calls": 0,
+        "grpc.enable_http_proxy": 0,  # because the address is that of this machine
     }
     (methods,) = config["methodConfig"]
     # Only those that the proto marks.
@@ -283,7 +284,8 @@ def test_settings_of_a_channel(guide: ModuleType) -> None:
     kind = guide.UserDefinedServiceSyncClient
     assert "grpc.service_config" not in options_of(kind("localhost:1"))  # no method of it is marked
     assert options_of(kind("localhost:1", retry=None, keepalive=None, max_message_length=-1)) == {
-        "grpc.max_receive_message_length": -1
+        "grpc.max_receive_message_length": -1,
+        "grpc.enable_http_proxy": 0,
     }
     given = {"grpc.keepalive_time_ms": 7, "grpc.lb_policy_name": "round_robin"}
     client = kind("localhost:1", keepalive=Keepalive(30, 5, without_calls=True), options=list(given.items()))
@@ -452,7 +454,7 @@ class Failing(grpc.GenericRpcHandler):
 
     def service(self, details: Any) -> Any:
         def fail(request: Any, context: Any) -> Any:
-            context.set_trailing_metadata((*self.trailing, ("request_id", "r1"), ("k", "v")))
+            context.set_trailing_metadata((*self.trailing, ("request_id", "r1"), ("date", "today"), ("k", "v")))
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wrong")
 
         return grpc.unary_unary_rpc_method_handler(fail)

@@ -15,6 +15,7 @@ from quotes_sdk import QuotesSyncClient
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 import sdk.testing
+from sdk._ingress.env_options import from_environment
 from tests.support.readme import ROOT
 
 HERE = ROOT / "config"
@@ -64,9 +65,16 @@ def test_every_pod_of_the_manifest_serves_the_port(manifest: dict[str, Any]) -> 
     cluster = manifest["spec"]["rayClusterConfig"]
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     containers = [group["template"]["spec"]["containers"][0] for group in groups]
-    assert [container["ports"] for container in containers] == [[{"name": "serve", "containerPort": 9000}]] * 2
-    assert [container["env"] for container in containers] == [[{"name": "SDK_GRPC_PORT", "value": "9000"}]] * 2
+    options = [from_environment({each["name"]: each["value"] for each in container["env"]}) for container in containers]
+    assert options == [{"host": "0.0.0.0", "port": 9000}] * 2  # a probe and a Service reach the address of the pod only
+    ports = [{each["name"]: each["containerPort"] for each in container["ports"]} for container in containers]
+    # With any port given, KubeRay adds no default ones, and it finds the dashboard by the name of its port.
+    assert ports[0] == {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 9000}
+    assert ports[1] == {"serve": 9000}
     assert containers[1]["readinessProbe"]["grpc"] == {"port": 9000}
+    assert "readinessProbe" not in containers[0]  # KubeRay deploys nothing before the head is ready
+    assert manifest["spec"]["excludeHeadPodFromServeSvc"] is True
+    assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 

@@ -386,7 +386,7 @@ def test_an_rpc_with_a_request_stream_is_missing_with_a_remedy() -> None:
     )
     with pytest.raises(AttributeError, match=f"^{re.escape(text)}$"):
         handle_to(None).Up  # type: ignore[arg-type,attr-defined]  # noqa: B018
-    with pytest.raises(AttributeError, match="object has no attribute 'Missing'"):
+    with pytest.raises(AttributeError, match="AsyncProbeHandle has no RPC 'Missing'; it has Down, Unary"):
         handle_to(None).Missing  # type: ignore[arg-type,attr-defined]  # noqa: B018
 
 

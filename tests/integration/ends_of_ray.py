@@ -35,15 +35,14 @@ def drive(address: str, port: int) -> None:
     import sdk
     from tests.integration.node_app import Where
 
-    ray.init(address=address, log_to_driver=False, configure_logging=False, **_resources(address))
+    if address == "local":
+        ray.init(address=address, num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    else:
+        os.environ["RAY_ADDRESS"] = address  # sdk.start connects, with the token that the cluster requires
     sdk.start(sdk.GrpcOptions(port=port))
     sdk.run(Where.options(num_replicas=1).bind(), name="served")
     print(json.dumps(sdk.status().proxies[0].node_id), flush=True)
     signal.pause()
-
-
-def _resources(address: str) -> dict[str, Any]:
-    return {"num_cpus": 2, "include_dashboard": False} if address == "local" else {}
 
 
 @contextlib.contextmanager
@@ -65,14 +64,7 @@ def main(is_alone: bool) -> None:
     report("left by a killed driver", left(node_id, port))
 
     gcs = f"127.0.0.1:{free_port()}"
-    ray_command(
-        "start",
-        "--head",
-        f"--port={gcs.rpartition(':')[2]}",
-        "--num-cpus=2",
-        "--include-dashboard=false",
-        "--ray-client-server-port=0",
-    )
+    ray_command("start", "--head", f"--port={gcs.rpartition(':')[2]}", "--num-cpus=2", "--include-dashboard=false")
     with driver(gcs, port) as (process, node_id):
         process.kill()
     report("served without its driver", call(port))

@@ -34,8 +34,9 @@ def test_redeploy_under_load_loses_nothing_and_later_calls_reach_the_new_version
         thread.start()
     with grpc.insecure_channel(ingress.address) as channel:
         stub = UserDefinedServiceStub(channel)
-        for version in ("v2", "v3"):
-            deploy(apps.Guide.options(num_replicas=2).bind(version), "changing")
+        # The only replica of v4 leaves before that of v5 starts: calls wait in between.
+        for version, number in (("v2", 2), ("v3", 2), ("v4", 1), ("v5", 1)):
+            deploy(apps.Guide.options(num_replicas=number).bind(version), "changing")
             answers = {stub.__call__(FOO, metadata=(("application", "changing"),)).greeting[:2] for _ in range(200)}
             assert answers == {version}
     stop.set()

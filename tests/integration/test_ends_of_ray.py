@@ -41,7 +41,7 @@ def seen(folder: Path) -> dict[str, Any]:
     own = {
         "TMPDIR": str(folder),
         "RAY_TMPDIR": str(folder),
-        "RAY_AUTH_MODE": "disabled",
+        "RAY_AUTH_TOKEN": uuid.uuid4().hex,
         "SDK_TEST_MARK": uuid.uuid4().hex,
     }
     environment = {**os.environ, **own, "PYTHONPATH": os.pathsep.join(sys.path)}

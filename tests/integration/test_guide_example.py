@@ -14,7 +14,6 @@ import app1
 import app3
 import client
 import pytest
-from demo import serving
 
 if TYPE_CHECKING:
     import grpc
@@ -57,6 +56,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
 @pytest.fixture
 def digit_url() -> Iterator[str]:
     import digits
+    from demo import serving
 
     with serving(digits.digit_png(3)) as url:
         yield url

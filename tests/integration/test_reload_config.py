@@ -129,6 +129,7 @@ def test_a_config_is_reloaded_and_ends_with_the_command(
         added = CONFIG.splitlines()[1].replace("name: reloaded", "name: added")
         (tmp_path / "serve.yaml").write_text(f"{CONFIG}{added}\ngrpc_options: {{request_timeout_s: 9}}\n")
         command.until("options of the ingress have changed; restart the command")
+        command.until("reloaded in")
         assert call("added") == "second"
     assert list(dict.fromkeys(answers)) == ["first", "second"]
 

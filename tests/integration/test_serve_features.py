@@ -58,7 +58,8 @@ def is_served(stub: Any, application: str, *, not_by: int = 0) -> bool:
     try:
         return pid(stub, application) != not_by
     except grpc.RpcError as error:
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
+        # DEADLINE_EXCEEDED: the call has waited for the next replica in vain.
+        if error.code().name in ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED"):
             return False
         raise
 

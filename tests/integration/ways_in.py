@@ -60,7 +60,7 @@ def put(dashboard: str, body: dict[str, Any] | None) -> None:
         f"{dashboard}/api/serve/applications/",
         method="DELETE" if body is None else "PUT",
         data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"},
     )
     urllib.request.urlopen(request, timeout=60).close()
 
@@ -159,7 +159,6 @@ def run_command(path: Path, address: str) -> tuple[subprocess.Popen[str], list[s
 
 
 def main(folder: Path) -> None:
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     context = ray.init(
         address="local", num_cpus=8, include_dashboard=True, dashboard_port=free_port(), log_to_driver=False
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import re
 import sys
 import sysconfig
 import zipfile
@@ -63,11 +65,25 @@ def test_the_wheel_has_the_packages_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"sdk/py.typed", "codegen/py.typed", "codegen/templates/python/sdk.py.jinja"} <= names
     templates = [path.name for path in REPO.glob("templates/project/*")]
-    assert len(templates) == 9
+    assert len(templates) == 10
     assert {f"codegen/templates/project/{name}" for name in templates} <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"sdk", "codegen", "ray_grpc_sdk"}
     assert not [name for name in names if "__pycache__" in name]
+
+
+def test_the_readme_of_the_package_has_links_that_work_outside_the_repository(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        described = email.message_from_bytes(archive.read(name))
+    urls = dict(url.split(", ") for url in described.get_all("Project-URL", []))
+    assert {"Repository", "Documentation", "Changelog", "Issues"} == urls.keys()
+    prefix = f"{urls['Repository']}/blob/main/"
+    links = re.findall(r"\]\(([^)]+)\)", described.get_payload())
+    assert [link for link in links if not link.startswith("https://")] == []
+    own = [link.removeprefix(prefix) for link in (*links, urls["Documentation"]) if link.startswith(prefix)]
+    assert len(own) > 15
+    assert [path for path in own if not (REPO / path.partition("#")[0]).exists()] == []
 
 
 def test_packages_are_those_of_the_wheel(venv: Path, project: Path) -> None:

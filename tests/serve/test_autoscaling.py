@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, ongoing_calls_policy
+from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, ongoing_calls_policy, scales_to_zero
 
 CONFIG = AutoscalingConfig(min_replicas=0, max_replicas=10, target_ongoing_requests=4)
 
@@ -60,11 +60,14 @@ def test_requests_through_handles_count_too() -> None:
 @pytest.mark.parametrize(
     ("autoscaling", "queued", "most"),
     [
-        (None, 5, 0),
-        (AutoscalingConfig(min_replicas=1), 5, 0),
+        (None, 5, 5),
+        (None, 0, 0),
+        (AutoscalingConfig(min_replicas=1), 5, 5),
         (AutoscalingConfig(min_replicas=0), 5, 5),
-        (AutoscalingConfig(min_replicas=0), -1, 1000),
+        (AutoscalingConfig(min_replicas=0), -1, 10_000),
     ],
 )
-def test_calls_wait_only_for_deployments_that_scale_to_zero(autoscaling: Any, queued: int, most: int) -> None:
-    assert max_waiting(SimpleNamespace(autoscaling_config=autoscaling, max_queued_requests=queued)) == most
+def test_as_many_calls_wait_for_a_replica_as_may_be_queued(autoscaling: Any, queued: int, most: int) -> None:
+    config = SimpleNamespace(autoscaling_config=autoscaling, max_queued_requests=queued)
+    assert max_waiting(config) == most
+    assert scales_to_zero(config) == (autoscaling is not None and autoscaling.min_replicas == 0)

@@ -34,6 +34,12 @@ class Loop:
             self.callbacks.pop(0)()
 
 
+@pytest.fixture(autouse=True)
+def propagates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pytest see the log, though a replica in this process, of another test, has changed that."""
+    monkeypatch.setattr(logging.getLogger("ray.serve"), "propagate", True)
+
+
 @pytest.fixture
 def loop() -> Loop:
     return Loop()

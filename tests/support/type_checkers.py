@@ -6,13 +6,11 @@ mypy keeps what it knows of a module as long as the options are the same, so eac
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.cluster import ROOT
@@ -31,7 +29,9 @@ def mypy(
         *arguments: Other arguments.
         cwd: The folder to run in.
     """
-    with _alone():
+    CACHE.mkdir(exist_ok=True)
+    with open(CACHE / "tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes, and a cache has one writer
         return subprocess.run(
             [
                 *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-version=3.11"),
@@ -43,18 +43,3 @@ def mypy(
             text=True,
             check=False,
         )
-
-
-def copy_cache(to: Path) -> None:
-    """Copy the cache for a run with other options, or of another project, which would change it."""
-    with _alone():
-        shutil.copytree(CACHE, to)
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Hold the cache: tests run in several processes, and it has one writer."""
-    CACHE.mkdir(exist_ok=True)
-    with open(CACHE / "tests.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -268,3 +268,17 @@ def test_an_exit_in_a_handler_is_one_failed_call(serving: Callable[..., Any], ca
     assert caught.value.details().endswith("SystemExit: 3")
     assert client.Tell(Text()) == Text()
     assert "raised SystemExit(3): on Ray its replica would end now" in caplog.text
+
+
+async def test_a_proxy_of_the_environment_is_not_asked_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # nobody listens there
+    for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with sdk.testing.serve(Greeter.bind()) as server, server.client(GreeterClient) as client:
+        assert (await client.SayHello(Text(text="you"), timeout=20)).text == "hello you"
+        assert (await GreeterStub(server.aio_channel()).SayHello(Text(text="you"), timeout=20)).text == "hello you"
+        blocking = server.client(GreeterSyncClient)
+        assert (await asyncio.to_thread(blocking.SayHello, Text(text="you"), timeout=20)).text == "hello you"
+        with GreeterSyncClient(server.target.replace("127.0.0.1", "localhost")) as by_name:
+            assert (await asyncio.to_thread(by_name.SayHello, Text(text="you"), timeout=20)).text == "hello you"

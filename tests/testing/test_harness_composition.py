@@ -19,7 +19,7 @@ from ray.serve.exceptions import RayServeException, RequestCancelledError
 
 import sdk.testing
 from sdk import handle
-from tests.testing.harness_apps import Composed, Greeter, Models, Relay, ThreadComposed, Worker, function
+from tests.testing.harness_apps import Composed, Greeter, Models, Plain, Relay, ThreadComposed, Worker, function
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -216,3 +216,38 @@ def _number(value: int) -> Any:
     from harness_pb2 import Number
 
     return Number(number=value)
+
+
+@sdk.grpc_deployment
+class SharesModels(Plain):
+    """Holds one model, which calls share."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+        self.began, self.go_on = asyncio.Event(), asyncio.Event()
+
+    @serve.multiplexed(max_num_models_per_replica=1)
+    async def model(self, model_id: str) -> sdk.SharedModel[str]:
+        return sdk.SharedModel(model_id, close=self.closed.append)
+
+    async def SayHello(self, request: Text) -> Text:
+        async with await self.model(serve.get_multiplexed_model_id()) as model:
+            if request.text == "wait":
+                self.began.set()
+                await self.go_on.wait()
+            return Text(text=f"{model}, closed: {self.closed}")
+
+    async def Tell(self, request: Text) -> Text:
+        await self.began.wait()
+        evicted = await self.SayHello(request)
+        self.go_on.set()
+        return evicted
+
+
+async def test_a_shared_model_that_is_evicted_ends_after_the_calls_that_use_it() -> None:
+    async with sdk.testing.serve(SharesModels.bind()) as server, server.client(GreeterClient) as client:
+        first = client.SayHello(Text(text="wait"), model_id="a")
+        second = client.Tell(Text(), model_id="b")
+        assert (await second).text == "b, closed: []"
+        assert (await first).text == "a, closed: []"
+        assert (await client.SayHello(Text(), model_id="b")).text == "b, closed: ['a']"

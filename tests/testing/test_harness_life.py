@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,12 +11,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from fastapi import FastAPI
 from harness_pb2 import Text
 from harness_sdk import GreeterSyncClient
 from ray import serve
@@ -23,7 +25,7 @@ from ray import serve
 import sdk.testing
 from sdk import OptionsError, grpc_deployment
 from tests.support.cluster import ROOT
-from tests.testing.harness_apps import STUCK, Broken, Greeter, Hooked, Stuck
+from tests.testing.harness_apps import STUCK, Broken, Greeter, Hooked, Plain, Stuck
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -217,3 +219,20 @@ def _kill_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sdk.testing.serve(Greeter.bind()):
         assert not folder.exists()
     assert not folders()
+
+
+def test_an_asgi_application_starts_and_ends_with_its_class(tmp_path: Path) -> None:
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        (tmp_path / "started").touch()  # a file: Ray Serve pickles the application
+        yield
+        (tmp_path / "ended").touch()
+
+    @sdk.grpc_deployment
+    @serve.ingress(FastAPI(lifespan=lifespan))
+    class Both(Plain): ...
+
+    with sdk.testing.serve(Both.bind()) as server:
+        assert server.client(GreeterSyncClient).SayHello(Text(text="you")).text == "hello you"
+        assert os.listdir(tmp_path) == ["started"]
+    assert sorted(os.listdir(tmp_path)) == ["ended", "started"]

@@ -30,9 +30,10 @@ def test_the_tests_in_the_documentation_pass(tmp_path: Path) -> None:
     (tmp_path / "protos" / "greet.proto").write_text(PROTO)
     update(Options((tmp_path / "protos",), tmp_path))
     (tmp_path / "app.py").write_text("".join(code for kind, code in blocks if kind == "app.py"))
+    (tmp_path / "conftest.py").write_text("".join(code for kind, code in blocks if kind == "conftest.py"))
     (tmp_path / "test_it.py").write_text("\n\n".join(code for kind, code in blocks if kind == "test"))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "sdk.pytest_plugin"],
+        [sys.executable, "-m", "pytest", "-q"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,

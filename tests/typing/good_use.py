@@ -282,3 +282,14 @@ class Guarded(ImageClassificationServiceBase):
             found: StringValue | None = error.find(StringValue)
             print(found)
         return ImageClass()
+
+
+# A partial class lacks methods, and is not abstract.
+@grpc_deployment(partial=True)
+class Part(AwkwardBase):
+    async def Unary(self, request: Outer) -> Outer.Inner.Deepest:
+        return Outer.Inner.Deepest()
+
+
+part: Part = Part()
+bound_part: AwkwardHandle = Part.options(num_replicas=2).bind()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import grpc
+import grpc.aio
 import pytest
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._xds.resources import build_resources
+from sdk.client import RetryPolicy
 from tests.support.envoy_rig import Rig, Upstream, rig
 from tests.support.loops import PATIENCE_S
 
@@ -37,9 +41,9 @@ def recover(upstream: Upstream) -> None:
     upstream.alive.set()
 
 
-async def publish_store(it: Rig) -> None:
+async def publish_store(it: Rig, replicas: str = "ab") -> None:
     """Publish a service with an idempotent method Get."""
-    snapshot = it.snapshot(STORE)
+    snapshot = it.snapshot({"one": {"Store": (["demo.Store"], list(replicas))}})
     (app,) = snapshot.applications
     store = replace(app.deployments[0], idempotent=(GET,))
     snapshot = replace(snapshot, applications=(replace(app, deployments=(store,)),))
@@ -162,3 +166,47 @@ async def test_a_request_above_the_buffer_limit_is_forwarded_and_not_retried() -
         assert code == "UNAVAILABLE"
         calls = [upstream.calls for upstream in it.upstreams.values()]
         assert sum(calls) == 2
+
+
+def channel_with_retries(it: Rig) -> grpc.aio.Channel:
+    """Return a channel with the retries of a generated client."""
+    config = RetryPolicy(methods="all").service_config(())
+    options = [("grpc.service_config", json.dumps(config)), ("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(f"127.0.0.1:{it.port}", options=options)
+
+
+@pytest.mark.parametrize("is_model_call", [False, True])
+async def test_client_and_proxy_together_repeat_a_call_once_after_a_replica_was_lost(is_model_call: bool) -> None:
+    async with rig(*"abcdef") as it:
+        await publish_store(it, "abcdef")
+        for upstream in it.upstreams.values():
+            upstream.raw_response = b""  # each call is the end of its replica
+        async with channel_with_retries(it) as channel:
+            call = channel.unary_unary(GET)(
+                b"", wait_for_ready=True, metadata=[("multiplexed_model_id", "m")] if is_model_call else None
+            )
+            assert await call.code() == grpc.StatusCode.UNAVAILABLE
+            assert "lost" in (await call.details() or "")
+        assert sum(upstream.calls for upstream in it.upstreams.values()) == 2
+
+
+async def test_a_client_may_repeat_a_call_that_the_proxy_does_not_and_once() -> None:
+    async with rig(*"abcdef") as it:
+        await publish_store(it, "abcdef")
+        for upstream in it.upstreams.values():
+            upstream.raw_response = b""
+        async with channel_with_retries(it) as channel:
+            assert await channel.unary_unary(PUT)(b"", wait_for_ready=True).code() == grpc.StatusCode.UNAVAILABLE
+        assert sum(upstream.calls for upstream in it.upstreams.values()) == 2
+
+
+async def test_clients_go_on_to_repeat_calls_that_replicas_refused() -> None:
+    async with rig("a", "b") as it:
+        await publish_store(it)
+        for upstream in it.upstreams.values():
+            await upstream.stop()
+        async with channel_with_retries(it) as channel:
+            call = channel.unary_unary(GET)(b"", wait_for_ready=True)
+            assert await call.code() == grpc.StatusCode.UNAVAILABLE
+            assert "No replica accepted a connection" in (await call.details() or "")
+            assert "grpc-retry-pushback-ms" not in dict(await call.trailing_metadata())

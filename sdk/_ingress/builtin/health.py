@@ -128,7 +128,7 @@ def statuses_of(snapshot: Snapshot, application: str | None = None) -> dict[str,
         if application and known.name != application:
             continue
         for deployment in known.deployments:
-            is_serving = bool(deployment.endpoints) or deployment.holds_calls
+            is_serving = bool(deployment.endpoints) or (deployment.scales_to_zero and deployment.holds_calls)
             for service in deployment.services:
                 if is_serving:
                     statuses[service] = _SERVING

@@ -1,7 +1,7 @@
-"""The gate: the ext_authz server that holds calls to a deployment that is scaled to zero (see ``sdk._xds.ext_authz``).
+"""The gate: the ext_authz server that holds calls to a deployment without replicas (see ``sdk._xds.ext_authz``).
 
-It answers when this proxy's Envoy has a replica for the call. Meanwhile it reports the number of waiting calls to the
-controller, whose activator starts replicas.
+The deployment is scaled to zero, or its only replica is being replaced. The gate answers when this proxy's Envoy has a
+replica for the call. Meanwhile it reports the number of waiting calls to the controller, whose activator gets replicas.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _REPORT_S, _REPORT_GAP_S = 0.5, 0.05
 # TimeoutValue has at most eight digits: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests
 _MAX_TIMEOUT_MS = 99_999_999
 
+_CLOSED = Decision(grpc.StatusCode.UNAVAILABLE, "This node is being drained.")
+
 #: Reports the number of waiting calls by deployment; returns deployment → reason why it can't start.
 ReportWaitingCalls = Callable[[Mapping[DeploymentKey, int]], Awaitable[Mapping[DeploymentKey, str]]]
 
@@ -62,6 +64,7 @@ class Gate:
         # Limit of the ingress for each call, including the time that it waits here.
         self._request_timeout_s: float | None = None
         self._settle_s = settle_s
+        self._is_closed = False
         self._changed = asyncio.Event()
         self._waiting_calls = WaitingCalls(on_change=self._changed.set)
         self._published: dict[DeploymentKey, Deployment] = {}
@@ -103,6 +106,12 @@ class Gate:
                 asyncio.get_running_loop().call_later(self._settle_s, self._release, key)
             elif (status := self._reject_status(key)) is not None:
                 self._waiting_calls.answer(key, status)
+
+    def close(self) -> None:
+        """End the waiting calls, and those that come: the proxy stops."""
+        self._is_closed = True
+        for key in self._waiting_calls.counts:
+            self._waiting_calls.answer(key, _CLOSED)
 
     async def report_forever(self) -> None:
         """Report waiting calls to the controller, in a loop without end."""
@@ -166,6 +175,8 @@ class Gate:
     def _reject_status(self, key: DeploymentKey) -> Decision | None:
         """Return the status of a call that can't wait for a deployment without replicas; None if it can."""
         application = key[0]
+        if self._is_closed:
+            return _CLOSED
         if not any(name == application for name, _ in self._published):
             return Decision(*no_route_status(Snapshot(0), "", application))
         if key not in self._published or not self._published[key].max_waiting:

@@ -1,4 +1,4 @@
-"""Calls that wait at one proxy for a replica of a deployment that is scaled to zero. Plain state, no IO.
+"""Calls that wait at one proxy for a replica of a deployment that has none. Plain state, no IO.
 
 A call waits until there is a replica, its deadline is over, the deployment can't start, or its client cancels. The
 number of waiting calls is reported to the activator, which starts replicas.
@@ -83,7 +83,7 @@ class WaitingCalls:
         number = len(self._waiting.get(key, ()))
         if number >= limit:
             details = (
-                f"Request dropped due to backpressure: {number} requests already wait for the first replica of "
+                f"Request dropped due to backpressure: {number} requests already wait for a replica of "
                 f"application {key[0]!r}, which is the limit."
             )
             call.set_result(Decision(grpc.StatusCode.RESOURCE_EXHAUSTED, details))

@@ -83,13 +83,13 @@ def _read_server(server: re.Match[str], other: str) -> tuple[Descriptors, list[s
     import grpc
 
     from sdk._protos.reflection_client import ReflectionClient
+    from sdk.client import SyncClient
 
     target, application = server["target"], server["application"]
     metadata = (("application", application),) if application else ()
     credentials = grpc.ssl_channel_credentials() if server["tls"] else None
-    channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
-    with channel:
-        reflection = ReflectionClient(channel, metadata, target=target)
+    with SyncClient(target, credentials=credentials, retry=None) as client:
+        reflection = ReflectionClient(client.channel, metadata, target=target)
         listed = [name for name in reflection.services() if not name.startswith(_BUILT_IN)]
         if not listed:
             problem = f"application {application!r} has no services" if application else "it has no services"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +15,15 @@ from sdk._contract import class_rules, locations
 from sdk._contract.definition import collect_definition_errors, definition_of
 from sdk._contract.implementations import generated_bases
 from sdk._serve.deployed_classes import deployed_classes, is_application
+from sdk._serve.missing_services import explain_missing_services
 from sdk.cli.check.report import CheckReport, ClassReport, TargetFailure
-from sdk.cli.target import load_target
+from sdk.cli.module_completion import complete_module
+from sdk.cli.target import load_target, traceback_option
 from sdk.deployment import Configured
 from sdk.errors import ApplicationError, DefinitionError, Problem, SdkError
+
+if TYPE_CHECKING:
+    from sdk.cli.check.missing_methods import Written
 
 _WITHOUT_RAY = (
     "note: the values of deployment options were not checked, because Ray is not installed: "
@@ -31,9 +37,10 @@ _WITHOUT_RAY = (
     "  sdk check app:Greeter shop.app --strict\n"
     "  sdk check app --against ../main/protos\n"
     "  sdk check app --against localhost:9000/greeter\n"
+    "  sdk check app --fix\n"
     "  sdk check app --format github"
 )
-@click.argument("targets", metavar="MODULE[:NAME]…", nargs=-1, required=True)
+@click.argument("targets", metavar="MODULE[:NAME]…", nargs=-1, required=True, shell_complete=complete_module)
 @click.option(
     "--strict", is_flag=True, help="Treat warnings as problems: methods without annotations, lost data, JSON."
 )
@@ -53,7 +60,13 @@ _WITHOUT_RAY = (
     help="Output format: `json` for scripts, `github` for annotations in GitHub Actions.",
 )
 @click.option("--json", "wants_json", is_flag=True, help="Print JSON, like `--format json`.")
-def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: str, wants_json: bool) -> None:
+@click.option(
+    "--fix", is_flag=True, help="Write the methods that a class lacks into it; each raises NotImplementedError."
+)
+@traceback_option
+def check(
+    targets: tuple[str, ...], strict: bool, against: str | None, format_: str, wants_json: bool, fix: bool
+) -> None:
     """Check the classes of MODULE against the services of their protos. No cluster is needed.
 
     NAME is a class, or the result of its `.bind()`. Without NAME, check every decorated class of the module; if a
@@ -71,6 +84,12 @@ def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: 
         seen = {report.cls for report in classes if report.cls is not None}
         classes += target.reports(strict, seen)
         failures += [TargetFailure(failed, str(error), exit_code(error)) for failed, error in target.failures]
+    written: list[Written] = []
+    if fix:
+        from sdk.cli.check.missing_methods import write_missing_methods
+
+        written = write_missing_methods(each.cls for each in classes if each.cls is not None and not each.is_partial)
+        classes = [_without(report, written) for report in classes]
     comparison = None
     services = {service.full_name: service for report in classes for service in report.services}
     served = {service.full_name for report in classes for service in report.offered}
@@ -81,7 +100,7 @@ def check(targets: tuple[str, ...], strict: bool, against: str | None, format_: 
             comparison = compare_against(list(services.values()), against, strict, served=served)
         except SdkError as error:
             failures.append(TargetFailure(against, str(error), exit_code(error)))
-    report = CheckReport(tuple(classes), tuple(failures), comparison, strict)
+    report = CheckReport(tuple(classes), tuple(failures), comparison, strict, tuple(written))
     formats.show(report, "json" if wants_json else format_)
     if any(each.definition is not None and each.definition.options for each in classes) and not backend().HAS_RAY:
         click.echo(_WITHOUT_RAY, err=True)
@@ -154,13 +173,22 @@ def check_class(cls: type, target: str, strict: bool, known: Sequence[Problem] |
         strict: Whether methods without annotations are problems.
         known: Its problems, if the decorator has found some.
     """
-    definition, problems = definition_of(cls), list(known or class_rules.check_class(cls))
+    definition, problems = definition_of(cls), list(known or ())
+    if known is None:
+        is_partial = definition is not None and definition.is_partial
+        problems += class_rules.check_class(cls, partial=is_partial)
     if definition is None and not problems:
         message, remedy = "the class is not bound to its service", "put @grpc_deployment above it"
         problems.append(Problem("not-decorated", cls.__name__, message, remedy, code_location=locations.of_class(cls)))
     if strict and not problems:
         problems += class_rules.find_unannotated(cls)
     return ClassReport(cls.__name__, target, cls, locations.of_class(cls), definition, tuple(problems))
+
+
+def _without(report: ClassReport, written: Iterable[Written]) -> ClassReport:
+    """Return a report without the problems of RPCs whose methods were written."""
+    subjects = {f"{each.cls.__name__}.{rpc.name}" for each in written if each.cls is report.cls for rpc in each.methods}
+    return replace(report, problems=tuple(each for each in report.problems if each.subject not in subjects))
 
 
 def _submodules(package: ModuleType) -> Iterator[str]:
@@ -190,13 +218,15 @@ def _classes_of(found: Any) -> Sequence[type]:
 
 def _nothing(target: str, module: ModuleType, found: object) -> str:
     if is_application(found):
-        return f"{target} deploys no class that is decorated with @grpc_deployment"
+        reason = explain_missing_services(found)
+        return f"{target}: {reason or 'it serves HTTP only: no class in it is decorated with @grpc_deployment'}"
     if found is not None:
         return f"{target} is {type(found).__name__}; give a class, or the result of its `.bind()`"
     bare = [
         name
         for name, value in vars(module).items()
-        if isinstance(value, type) and value.__module__ == module.__name__ and generated_bases(value)
+        for cls in [getattr(value, "func_or_class", value)]  # also of Ray Serve's own Deployment
+        if isinstance(cls, type) and cls.__module__ == module.__name__ and generated_bases(cls)
     ]
     hint = f"; put it above {', '.join(bare)}" if bare else ""
     return f"Module {module.__name__!r} has no class that is decorated with @grpc_deployment{hint}"

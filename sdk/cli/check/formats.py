@@ -12,17 +12,23 @@ import click
 
 from codegen.console import count, show_error
 from sdk._contract import locations
+from sdk._contract.class_rules import unwritten_methods
 from sdk._contract.signature_rules import format_rpc
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sdk._contract.definition import Definition
+    from sdk.cli.check.missing_methods import Written
     from sdk.cli.check.report import CheckReport, ClassReport, VersionComparison
     from sdk.errors import Change, Problem
 
 #: Version of the JSON document; it increases when a key is removed or changes its meaning.
 JSON_VERSION = 1
+_MISSING = (
+    "note: `sdk check --fix` writes the methods that a class lacks; with @grpc_deployment(partial=True) their calls "
+    "end with UNIMPLEMENTED"
+)
 
 
 def show(report: CheckReport, format_: str) -> None:
@@ -50,6 +56,8 @@ def show(report: CheckReport, format_: str) -> None:
         click.echo("\n".join(_texts(report)))
     for failure in report.failures:
         show_error(failure.message)
+    if any(each.problems and each.cls is not None and unwritten_methods(each.cls) for each in report.classes):
+        click.echo(_MISSING, err=True)
 
 
 # -- JSON -------------------------------------------------------------------------------------
@@ -67,6 +75,7 @@ def as_json(report: CheckReport) -> dict[str, Any]:
                 "target": each.target,
                 "fits": not each.problems,
                 "services": [service.full_name for service in each.services],
+                "unimplemented": list(each.unimplemented),
                 "code": _place(each.place),
             }
             for each in report.classes
@@ -80,6 +89,14 @@ def as_json(report: CheckReport) -> dict[str, Any]:
             "note": comparison.note,
             "changes": [_change(change) for change in comparison.changes],
         },
+        "written": [
+            {
+                "class": each.cls.__name__,
+                "methods": [method.python_name for method in each.methods],
+                "code": _place(each.place),
+            }
+            for each in report.written
+        ],
         "failures": [{"target": failure.target, "message": failure.message} for failure in report.failures],
     }
 
@@ -187,21 +204,29 @@ def _against(comparison: VersionComparison) -> str:
     return f"Against {comparison.other}: {', '.join(parts)}"
 
 
-def _services(definition: Definition | None) -> Iterator[tuple[str, list[str]]]:
-    """Yield each service, with its place, and its methods in the proto's spelling."""
-    for service in definition.services if definition is not None else ():
+def _services(definition: Definition | None) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
+    """Yield each service, with its place, and its methods: the proto's spelling, and whether the class has it."""
+    if definition is None:
+        return
+    for service in definition.services:
         title = f"{service.full_name} ({locations.of_proto(service, service.line)})"
-        yield title, [f"rpc {format_rpc(method)}" for method in service.methods]
+        yield title, [(f"rpc {format_rpc(rpc)}", rpc.path not in definition.unimplemented) for rpc in service.methods]
+
+
+def _written(written: Written) -> str:
+    methods = ", ".join(method.python_name for method in written.methods)
+    return f"{written.cls.__name__}: wrote {methods} ({written.place})"
 
 
 def _texts(report: CheckReport) -> Iterator[str]:
+    yield from map(_written, report.written)
     for each in report.classes:
         yield _headline(each) + (f" ({each.place})" if each.place else "")
         for problem in each.problems:
             yield f"  {problem} [{problem.rule}]"
         for title, methods in _services(each.definition) if not each.problems else ():
             yield f"  {title}"
-            yield from (f"    ok {method}" for method in methods)
+            yield from (f"    ok {rpc}" if is_there else f"    {rpc}: UNIMPLEMENTED" for rpc, is_there in methods)
     if report.comparison is not None:
         yield _against(report.comparison)
         for change in report.comparison.changes:
@@ -212,6 +237,8 @@ def _trees(report: CheckReport) -> Iterator[RenderableType]:
     from rich.text import Text
     from rich.tree import Tree
 
+    for written in report.written:
+        yield Text(_written(written), "green")
     for each in report.classes:
         style = "bold red" if each.problems else "bold green"
         tree = Tree(Text.assemble((_headline(each), style), "  ", (each.place, "dim")), guide_style="dim")
@@ -220,8 +247,9 @@ def _trees(report: CheckReport) -> Iterator[RenderableType]:
             _add(branch, problem, (problem.code_location, problem.proto_location))
         for title, methods in _services(each.definition) if not each.problems else ():
             branch = tree.add(Text(title))
-            for method in methods:
-                branch.add(Text.assemble(("✓ ", "green"), method))
+            for rpc, is_there in methods:
+                mark = ("✓ ", "green") if is_there else ("UNIMPLEMENTED ", "yellow")
+                branch.add(Text.assemble(mark, rpc))
         yield tree
     if report.comparison is not None:
         colours = {"error": "red", "warning": "yellow"}

@@ -9,6 +9,7 @@ from sdk._contract.implementations import generated_bases
 
 if TYPE_CHECKING:
     from sdk._contract.definition import Definition
+    from sdk.cli.check.missing_methods import Written
     from sdk.errors import Change, Problem
     from sdk.service import Service
 
@@ -45,6 +46,16 @@ class ClassReport:
         is_exposed = self.definition is None or self.definition.options.get("expose", True)
         return self.services if is_exposed else ()
 
+    @property
+    def is_partial(self) -> bool:
+        """True with ``@grpc_deployment(partial=True)``."""
+        return self.definition is not None and self.definition.is_partial
+
+    @property
+    def unimplemented(self) -> tuple[str, ...]:
+        """Paths of the RPCs without a method of a partial class."""
+        return () if self.definition is None else self.definition.unimplemented
+
 
 @dataclass(frozen=True, slots=True)
 class VersionComparison:
@@ -80,6 +91,7 @@ class CheckReport:
     failures: tuple[TargetFailure, ...]
     comparison: VersionComparison | None
     strict: bool
+    written: tuple[Written, ...] = ()
 
     @property
     def exit_code(self) -> int:

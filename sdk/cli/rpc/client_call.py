@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from sdk._status import HTTP_DATE
 from sdk.cli.rpc.outcome import CallOutcome
 from sdk.cli.rpc.requests import RequestIterator
 from sdk.client import SyncStreamStream, SyncUnaryStream
@@ -73,11 +74,14 @@ class ClientCall:
             call.cancel()  # no effect on a call that has ended
         if iterator is not None and iterator.error is not None:
             raise iterator.error
+        initial, trailing = _pairs(call.initial_metadata()), _pairs(call.trailing_metadata())
+        if not initial:  # a Trailers-Only response
+            trailing = tuple(pair for pair in trailing if pair[0] != HTTP_DATE)
         self.outcome = CallOutcome(
             call.code(),
             call.details() or "",
-            _pairs(call.initial_metadata()),
-            _pairs(call.trailing_metadata()),
+            initial,
+            trailing,
             self._messages,
             time.perf_counter() - began,
         )

@@ -10,18 +10,16 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2
 
-from sdk._gen import serve_api_pb2
+from sdk.cli.rpc.application_names import application_names
 from sdk.cli.rpc.symbols import cardinality_of, is_built_in, path_of
-from sdk.errors import ServerError
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import MethodDescriptor
+    from google.protobuf.descriptor import Descriptor, MethodDescriptor
 
     from sdk._protos.descriptors import Descriptors
     from sdk.cli.rpc.connection import ServerConnection
 
 _HEALTH = "grpc.health.v1.Health"
-_SERVE_API = "ray.serve.RayServeAPIService"
 _TIMEOUT_S = 5.0
 
 
@@ -67,20 +65,6 @@ def applications(connection: ServerConnection) -> dict[str, list[str]]:
     """
     from sdk._protos.reflection_client import ReflectionClient
 
-    ask = connection.channel.unary_unary(
-        f"/{_SERVE_API}/ListApplications",
-        request_serializer=serve_api_pb2.ListApplicationsRequest.SerializeToString,
-        response_deserializer=serve_api_pb2.ListApplicationsResponse.FromString,
-    )
-    try:
-        request = serve_api_pb2.ListApplicationsRequest()
-        names = ask(request, timeout=_TIMEOUT_S, metadata=connection.metadata).application_names
-    except grpc.RpcError as error:
-        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):  # it has no applications
-            return {}
-        raise ServerError(
-            f"The server at {connection.target} does not list its applications: {error.code().name}: {error.details()}"
-        ) from None
     asked = dict(connection.metadata).get("application")
     others = tuple(pair for pair in connection.metadata if pair[0] != "application")
     return {
@@ -91,7 +75,7 @@ def applications(connection: ServerConnection) -> dict[str, list[str]]:
             ).services()
             if not is_built_in(service)
         ]
-        for name in names
+        for name in application_names(connection) or ()
         if asked in (None, name)
     }
 
@@ -130,12 +114,14 @@ def as_lines(
         if known.applications:
             many = "s" if len(known.applications) > 1 else ""
             head += click.style(f"  application{many} {', '.join(known.applications)}", dim=True)
+        yield from _comment(descriptors, name, "")
         yield head
         if name in problems:
             yield f"  {click.style(problems[name], fg='yellow')}"
         elif name in descriptors.services:
             for method in descriptors.services[name].methods:
                 note = "  deprecated" if method.GetOptions().deprecated else ""
+                yield from _comment(descriptors, method.full_name, "  ")
                 yield f"  {_signature(method)}{note}"
 
 
@@ -158,6 +144,7 @@ def as_json(
                         "request": method.input_type.full_name,
                         "response": method.output_type.full_name,
                         "deprecated": bool(method.GetOptions().deprecated),
+                        "comment": "\n".join(descriptors.comment(method.full_name)) or None,
                     }
                     for method in (descriptors.services[name].methods if name in descriptors.services else ())
                 ],
@@ -167,7 +154,18 @@ def as_json(
     }
 
 
+def _comment(descriptors: Descriptors, full_name: str, indent: str) -> Iterator[str]:
+    for line in descriptors.comment(full_name):
+        yield click.style(f"{indent}// {line}".rstrip(), dim=True)
+
+
+def _type_name(message: Descriptor, method: MethodDescriptor) -> str:
+    package = method.containing_service.file.package
+    is_near = message.file.package == package and package
+    return message.full_name.removeprefix(f"{package}.") if is_near else message.full_name
+
+
 def _signature(method: MethodDescriptor) -> str:
-    request = f"{'stream ' * method.client_streaming}{method.input_type.full_name}"
-    response = f"{'stream ' * method.server_streaming}{method.output_type.full_name}"
+    request = f"{'stream ' * method.client_streaming}{_type_name(method.input_type, method)}"
+    response = f"{'stream ' * method.server_streaming}{_type_name(method.output_type, method)}"
     return f"{method.name}({request}) returns ({response})"

@@ -18,6 +18,7 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.message_factory import GetMessageClass
 
 from sdk._protos.wire_format import is_repeated
+from sdk.cli.rpc.type_names import TypeNames
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
@@ -62,6 +63,7 @@ class ProtoText:
         self._pool = pool
         self._comments = {tuple(each.path): each for each in file.source_code_info.location}
         self._is_proto2 = file.syntax in ("", "proto2")
+        self._names = TypeNames(_with_imports(file, pool))
 
     def symbol(self, full_name: str) -> str:
         """Return the text of a service, a method, a message or an enum of the file.
@@ -116,8 +118,8 @@ class ProtoText:
         yield from self._block(f"service {service.name}", body, path)
 
     def _method(self, method: MethodDescriptorProto, path: Path) -> Iterator[str]:
-        request = f"{'stream ' if method.client_streaming else ''}{method.input_type}"
-        response = f"{'stream ' if method.server_streaming else ''}{method.output_type}"
+        request = f"{'stream ' if method.client_streaming else ''}{self._type_name(method.input_type, path)}"
+        response = f"{'stream ' if method.server_streaming else ''}{self._type_name(method.output_type, path)}"
         text = f"rpc {method.name}({request}) returns ({response})"
         options = list(self._option_lines(method))
         if options:
@@ -174,9 +176,9 @@ class ProtoText:
             text = f"{label}group {entry.name} = {field.number}{self._field_options(field)}"
             yield from self._block(text, body, path)
             return
-        kind = _type(field)
+        kind = self._type(field, path)
         if entry is not None and entry.options.map_entry:
-            label, kind = "", f"map<{_type(entry.field[0])}, {_type(entry.field[1])}>"
+            label, kind = "", f"map<{self._type(entry.field[0], path)}, {self._type(entry.field[1], path)}>"
         yield from self._commented(f"{label}{kind} {name} = {field.number}{self._field_options(field)};", path)
 
     def _label(self, field: FieldDescriptorProto) -> str:
@@ -193,7 +195,32 @@ class ProtoText:
             for i, field in enumerate(fields):
                 if field.extendee == name:
                     body += self._field(field, (*path, i), nested, self._label(field))
-            yield from self._block(f"extend {name}", body, (-1,))
+            yield from self._block(f"extend {self._type_name(name, path)}", body, (-1,))
+
+    # -- types --------------------------------------------------------------------------------
+
+    def _type(self, field: FieldDescriptorProto, path: Path) -> str:
+        if field.type_name:
+            return self._type_name(field.type_name, path)
+        return _F.Type.Name(field.type).removeprefix("TYPE_").lower()
+
+    def _type_name(self, name: str, path: Path) -> str:
+        """Return the name of a type, which is absolute, as the definition at a path refers to it."""
+        scope = self._scope(path)
+        return name if scope is None else self._names.shortest(name.removeprefix("."), scope)
+
+    def _scope(self, path: Path) -> str | None:
+        """Return the full name of the message or service around a path; None if it is not known, as in a group."""
+        names = [self._file.package] if self._file.package else []
+        described: Any = self._file
+        steps = {_MESSAGES: "message_type", _SERVICES: "service"}
+        for number, index in zip(path[::2], path[1::2], strict=False):
+            if number not in steps:
+                break
+            described = getattr(described, steps[number])[index]
+            names.append(described.name)
+            steps = {_NESTED: "nested_type"}
+        return None if path[:1] == (-1,) else ".".join(names)
 
     # -- enums --------------------------------------------------------------------------------
 
@@ -271,6 +298,19 @@ class ProtoText:
         yield line
 
 
+def _with_imports(file: FileDescriptorProto, pool: DescriptorPool | None) -> Iterator[FileDescriptorProto]:
+    yield file
+    waiting, seen = list(file.dependency), {file.name}
+    while waiting and pool is not None:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            imported = FileDescriptorProto()
+            pool.FindFileByName(name).CopyToProto(imported)
+            waiting += imported.dependency
+            yield imported
+
+
 def _all_fields(message: DescriptorProto) -> Iterator[FieldDescriptorProto]:
     yield from message.field
     yield from message.extension
@@ -282,10 +322,6 @@ def _visibility(described: DescriptorProto | EnumDescriptorProto) -> str:
     See https://protobuf.dev/programming-guides/symbol_visibility/.
     """
     return ("", "local ", "export ")[getattr(described, "visibility", 0)]
-
-
-def _type(field: FieldDescriptorProto) -> str:
-    return field.type_name or _F.Type.Name(field.type).removeprefix("TYPE_").lower()
 
 
 def _range(first: int, last: int, end: int) -> str:

@@ -34,6 +34,9 @@ class Schema(Protocol):
     def describe(self, services: Iterable[str]) -> Descriptors:
         """Return the files of some services, with all that they import."""
 
+    def describe_lack(self) -> str:
+        """Return the reason why there are no services but built-in ones; empty if there is no other."""
+
 
 class ServerSchema:
     """The reflection of a server: https://github.com/grpc/grpc/blob/master/doc/server-reflection.md.
@@ -51,7 +54,7 @@ class ServerSchema:
         from sdk._protos.reflection_client import ReflectionClient
 
         self.source = f"The server at {connection.target}"
-        self._target = connection.target
+        self._connection = connection
         self._remedy = remedy
         self._reflection = ReflectionClient(
             connection.channel, connection.metadata, timeout=timeout, target=connection.target
@@ -68,7 +71,13 @@ class ServerSchema:
 
     def describe(self, services: Iterable[str]) -> Descriptors:
         """Return the files of some services, with all that they import."""
-        return Descriptors(self._reflection.file_descriptor_set(services), self._target)
+        return Descriptors(self._reflection.file_descriptor_set(services), self._connection.target)
+
+    def describe_lack(self) -> str:
+        """Return the reason why there are no services but built-in ones."""
+        from sdk.cli.rpc.application_names import describe_lack
+
+        return describe_lack(self._connection)
 
 
 class FileSchema:
@@ -100,3 +109,7 @@ class FileSchema:
     def describe(self, services: Iterable[str]) -> Descriptors:
         """Return all files."""
         return self._descriptors
+
+    def describe_lack(self) -> str:
+        """Return the reason why there are no services but built-in ones."""
+        return ""

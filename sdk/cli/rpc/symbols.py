@@ -52,6 +52,8 @@ def find_method(schema: Schema, name: str) -> tuple[MethodDescriptor, Descriptor
     if own:
         has = ", ".join(f"{own[0]}/{method.name}" for method in descriptors.services[own[0]].methods)
         raise OptionsError(f"{name!r} is a service; give one of its methods: {has}")
+    if all(map(is_built_in, services)):
+        raise OptionsError(f"{schema.source} has no method {name!r}: {schema.describe_lack() or 'it has no service'}")
     raise OptionsError(f"{schema.source} has no method {name!r}; {_near(wanted, methods, services)}")
 
 
@@ -156,7 +158,7 @@ def _near(wanted: str, methods: Iterable[str], services: Iterable[str]) -> str:
     if near:
         return f"did you mean {path_of(near[0])}?"
     own = [name for name in services if not is_built_in(name)]
-    return f"it has {', '.join(own[:_MANY])}{', …' * (len(own) > _MANY)}" if own else "it serves nothing"
+    return f"it has {', '.join(own[:_MANY])}{', …' * (len(own) > _MANY)}"
 
 
 def _close_ends(wanted: str, names: Iterable[str]) -> list[str]:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import threading
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from codegen.console import one_line
+from codegen.console import error_line, one_line
 from sdk._ingress.env_options import from_environment
+from sdk.cli.module_completion import complete_module_or_config
 from sdk.cli.signals import SignalHandlers
+from sdk.cli.target import traceback_option
 from sdk.errors import BreakingChangeError, ClusterError, SdkError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
     from sdk._serve.owner_lease import OwnerLease
+    from sdk.cli.ray_cluster import RunCluster
     from sdk.cli.run.reload import Reloader
     from sdk.cli.run.targets import RunTarget
 
@@ -38,7 +41,7 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     "  sdk run app:app --reload\n"
     "  sdk run serve.yaml --address local"
 )
-@click.argument("target", metavar="MODULE[:NAME]|CONFIG.yaml")
+@click.argument("target", metavar="MODULE[:NAME]|CONFIG.yaml", shell_complete=complete_module_or_config)
 @click.option("--name", default=None, help="Name of the application, if it is that of a module.  [default: default]")
 @click.option("--host", default=_DEFAULTS.host, show_default=True, help="IP address that Envoy listens on.")
 @click.option("--port", type=int, default=_DEFAULTS.port, show_default=True, help="Port that Envoy listens on.")
@@ -86,8 +89,11 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     metavar="FILE",
     help="Append one line of JSON for each call to FILE.",
 )
+@click.option("--quiet", is_flag=True, help="Leave out what the applications print and log.")
+@click.option("--yes", is_flag=True, help="Do not ask whether a cluster that somebody else started is the right one.")
 @click.option("--allow-breaking", is_flag=True, help="Update an application even if that breaks its clients.")
 @click.option("--reload", is_flag=True, help="Deploy the new code when Python, proto or config files change.")
+@traceback_option
 @click.pass_context
 def run(
     context: click.Context,
@@ -97,6 +103,8 @@ def run(
     address: str | None,
     allow_breaking: bool,
     reload: bool,
+    quiet: bool,
+    yes: bool,
     **options: Any,
 ) -> None:
     """Serve the application MODULE:NAME, or those of a config file, behind Envoy, until Ctrl-C.
@@ -111,7 +119,10 @@ def run(
     generate code as configured in [tool.sdk.codegen]. The new version takes over without losing a call. If it has an
     error, show that and keep serving the previous version.
 
-    Exit codes: 0 Ctrl-C while serving; 1 an application or the cluster failed; 2 usage error; 130 Ctrl-C before that.
+    Show what the applications print and log, with application, deployment and process.
+
+    Exit codes: 0 Ctrl-C while serving; 1 an application or the cluster failed, or has gone; 2 usage error; 130 Ctrl-C
+    before that.
     """
     given = {
         option: value
@@ -127,8 +138,8 @@ def run(
         reloader = _prepare_reload(target) if reload else None
         run_target = find_target(target, name, allow_breaking)
         with quiet_logs():  # after the import of Ray Serve, which sets the levels of its logs
-            failed = _Run(run_target, address, wanted, signals, reloader, allow_breaking).serve()
-    if failed:
+            is_well = _Run(run_target, address, wanted, signals, reloader, allow_breaking, quiet, yes).serve()
+    if not is_well:
         context.exit(1)
 
 
@@ -154,6 +165,8 @@ class _Run:
         signals: The signal handlers.
         reloader: Deploys new versions; None without ``--reload``.
         allow_breaking: As on the command line.
+        quiet: As on the command line.
+        yes: As on the command line.
     """
 
     def __init__(
@@ -164,25 +177,31 @@ class _Run:
         signals: SignalHandlers,
         reloader: Reloader | None,
         allow_breaking: bool,
+        quiet: bool,
+        yes: bool,
     ) -> None:
         from rich.console import Console
 
         self._target, self._address, self._signals = target, address, signals
-        self._reloader, self._allow_breaking = reloader, allow_breaking
+        self._reloader, self._allow_breaking, self._quiet, self._yes = reloader, allow_breaking, quiet, yes
         self._wanted = {**target.options, **wanted}
         self._console = Console(stderr=True)
         self._deployed: list[str] = []
         self._failed: tuple[str, ...] = ()
+        self._loss = ""
 
-    def serve(self) -> tuple[str, ...]:
-        """Serve until a signal comes, and return the names of the applications that failed to start."""
+    def serve(self) -> bool:
+        """Serve until a signal comes; return False if an application failed to start, or what is served has gone."""
         # Imported here: errors of the command line or the module are shown before Ray is imported, which takes seconds.
         from sdk._ingress.envoy.certificates import check_certificates
         from sdk._ingress.envoy.process import check_port, find_envoy
         from sdk._serve.api import start, stop_ingress
         from sdk._serve.owner_lease import OwnerLease
+        from sdk.cli.cluster_origin import require_consent
         from sdk.cli.ray_cluster import connect_or_start
+        from sdk.cli.run.application_output import show_output
         from sdk.cli.run.progress import failure, report_pending
+        from sdk.cli.waiting import Waiting
 
         target, signals = self._target, self._signals
         options = GrpcOptions(**self._wanted)
@@ -192,18 +211,30 @@ class _Run:
             check_certificates(options)
             check_port(options.host, options.port)
 
-        with contextlib.ExitStack() as cleanup, self._console.status("Starting …") as progress:
+        with contextlib.ExitStack() as cleanup, Waiting("Starting …", self._console) as waiting:
             # Stops the spinner before the last lines are printed.
-            cleanup.callback(progress.stop)
-            room = self._reloader is not None
-            is_local = connect_or_start(self._address, cleanup, progress.update, check_node, has_spare_room=room)
+            cleanup.callback(waiting.stop)
+            cluster = connect_or_start(
+                self._address,
+                cleanup,
+                waiting.update,
+                check_node,
+                has_spare_room=self._reloader is not None,
+                shows_output=not self._quiet,
+            )
             signals.install()
-            progress.update("Starting the ingress …")
-            if is_local:
+            if cluster.origin is not None:
+                with waiting.paused():
+                    remedy = "; or start another one with --address local"
+                    require_consent(cluster.origin, f"Serve {_listed(target.names)}", is_given=self._yes, remedy=remedy)
+            if not self._quiet:
+                cleanup.enter_context(show_output(self._deployed, self._show_output, is_local=cluster.is_local))
+            waiting.update("Starting the ingress …")
+            if cluster.is_local:
                 # Ray itself is shut down next, so Ray Serve does not need a separate shutdown.
                 cleanup.callback(stop_ingress)
             cleanup.callback(signals.ignore)
-            shut_down = _shutdown(self._deployed, is_local)
+            shut_down = _shutdown(self._deployed, cluster.is_local)
             lease = OwnerLease(shut_down)
 
             def shut_down_and_release() -> None:
@@ -214,9 +245,9 @@ class _Run:
             cleanup.callback(self._console.print, "Shutting down …", style="dim")
             target.start_serve()
             start(_start_options(options, self._wanted))
-            progress.update(f"Starting {_listed(target.names)} …")
+            waiting.update(f"Starting {_listed(target.names)} …")
             self._deployed += target.names
-            if not is_local:
+            if not cluster.is_local:
                 lease.start()
             with report_pending(target.names, functools.partial(self._print, style="yellow")):
                 try:
@@ -224,13 +255,12 @@ class _Run:
                 except BreakingChangeError:
                     self._deployed.clear()  # the previous version keeps running
                     raise
-            progress.stop()
+            waiting.stop()
             if len(self._failed) < len(target.names):
                 if self._reloader is not None:
-                    self._start_reload(cleanup, is_local, lease)
-                where = "a local Ray" if is_local else "the running Ray cluster"
-                self._show_until_interrupted(f"on {where}. Press Ctrl-C to stop.")
-        return self._failed
+                    self._start_reload(cleanup, cluster.is_local, lease)
+                self._show_until_interrupted(cluster)
+        return not self._failed and not self._loss
 
     def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, lease: OwnerLease) -> None:
         import ray
@@ -265,32 +295,72 @@ class _Run:
     def _print(self, text: str, style: str | None = None) -> None:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-    def _show_until_interrupted(self, ending: str) -> None:
+    def _show_output(self, line: str, is_error: bool) -> None:
+        if self._console.is_terminal:
+            from rich.text import Text
+
+            self._console.print(Text.from_ansi(line), soft_wrap=True)
+        else:
+            click.echo(line, err=is_error)
+
+    def _show_until_interrupted(self, cluster: RunCluster) -> None:
         from rich.console import Console
         from rich.live import Live
 
         from sdk._serve.api import status
+        from sdk.cli.run.loss import LossWatch
         from sdk.cli.status_view import as_tables, as_text
 
         console = Console()
-        forever = threading.Event()
-        addresses = ", ".join(sorted({proxy.address for proxy in status().proxies}))
+        current = status()
+        addresses = ", ".join(sorted({proxy.address for proxy in current.proxies}))
+        where = "a local Ray" if cluster.is_local else "the running Ray cluster"
 
         def headline() -> str:
             running = [name for name in self._deployed if name not in self._failed]
-            return f"Serving {_listed(running)} at {addresses} {ending}"
+            return f"Serving {_listed(running)} at {addresses} on {where}. Press Ctrl-C to stop."
 
+        hints = "\n".join(_hints(cluster, self._deployed, addresses, has_tls=bool(self._wanted.get("tls_certificate"))))
+        watch = LossWatch(cluster.address, self._deployed, status)
+        watch.start()
         try:
             if not console.is_terminal:
-                click.echo(as_text(status()))
+                click.echo(as_text(current))
+                click.echo(hints)
                 click.echo(headline())
-                forever.wait()
-            with Live(as_tables(status(), headline()), console=console, auto_refresh=False) as live:
-                self._console = console  # prints messages above the tables
-                while not forever.wait(_REFRESH_S):
-                    live.update(as_tables(status(), headline()), refresh=True)
+                watch.over.wait()
+            else:
+                console.print(hints, markup=False, highlight=False, soft_wrap=True)
+                with Live(as_tables(current, headline()), console=console, auto_refresh=False) as live:
+                    self._console = console  # prints messages above the tables
+                    while not watch.over.wait(_REFRESH_S):
+                        live.update(as_tables(watch.status or current, headline()), refresh=True)
         except KeyboardInterrupt:
-            return
+            watch.look_at_cluster()
+        finally:
+            watch.stop()
+        self._loss = watch.loss
+        if self._loss:
+            self._print(error_line(self._loss))
+        if watch.is_cluster_lost:
+            cluster.abandon()
+
+
+def _hints(cluster: RunCluster, names: Collection[str], addresses: str, *, has_tls: bool) -> list[str]:
+    """Return the lines with Ray's address, the folder of the logs, and a call to try."""
+    from sdk._serve.api import find_example_call
+
+    lines = [f"Ray: {cluster.address}", f"Logs: {cluster.log_folder}"]
+    found = None
+    with contextlib.suppress(ClusterError):  # the application is served without the example, too
+        found = find_example_call(names)
+    if found is not None:
+        application, method, request = found
+        scheme = "https://" if has_tls else ""
+        route = f" --application {shlex.quote(application)}" if len(names) > 1 else ""
+        address = addresses.partition(",")[0]
+        lines.append(f"Try: sdk call {scheme}{address} {method} -d {shlex.quote(request)}{route}")
+    return lines
 
 
 def _start_options(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOptions | None:

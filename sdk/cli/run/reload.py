@@ -195,11 +195,11 @@ class Reloader:
             return  # a newer version has replaced it
         _stop(event.process)
         self._current = None
+        self._on_deployed(event.exit_code == 0)  # first: who reads the report may kill this process
         if event.exit_code:
             self._report_failure()
         else:
             self._report(f"reloaded in {time.monotonic() - self._began:.1f} s")
-        self._on_deployed(event.exit_code == 0)
 
     def _report_failure(self) -> None:
         self._report("Still serving the previous version. Fix the error and save again.")

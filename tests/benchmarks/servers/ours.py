@@ -32,8 +32,10 @@ FOLDER = sys.argv[1]
 
 def deploy(replicas: int) -> None:
     """Deploy the service; returns when Envoy routes to it."""
-    downstream = Bench.options(name="Downstream", expose=False).bind()
-    sdk.run(Bench.options(num_replicas=replicas).bind(downstream), name="bench", options=OPTIONS)
+    logs = {"enable_access_log": False}  # the other servers have none
+    downstream = Bench.options(name="Downstream", expose=False, logging_config=logs).bind()
+    bench = Bench.options(num_replicas=replicas, logging_config=logs).bind(downstream)
+    sdk.run(bench, name="bench", options=OPTIONS)
 
 
 class Entries:

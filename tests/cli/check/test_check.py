@@ -137,7 +137,8 @@ def test_targets_that_are_not_classes(sdk: Run, project: Path) -> None:
     assert bare.returncode == 1
     assert "Bare: the class is not bound to its service (composed.py:22) → put @grpc_deployment above" in bare.stdout
     for target, said in {
-        "composed:plain": "error: composed:plain deploys no class that is decorated with @grpc_deployment\n",
+        "composed:plain": "error: composed:plain: it has no gRPC service: Ledger is a plain Ray Serve deployment → "
+        "derive the class from a generated base, and put @grpc_deployment above it in place of @serve.deployment\n",
         "composed:number": "error: composed:number is int; give a class, or the result of its `.bind()`\n",
         "empty": "error: Module 'empty' has no class that is decorated with @grpc_deployment\n",
     }.items():
@@ -174,6 +175,18 @@ def test_module_that_fails(sdk: Run, project: Path, source: str, said: str) -> N
     assert "broken.py:" in done.stderr
 
 
+@pytest.mark.parametrize("wanted", ["--traceback", "SDK_TRACEBACK"])
+def test_the_traceback_of_a_module_that_fails(sdk: Run, project: Path, wanted: str) -> None:
+    (project / "broken.py").write_text("def fail():\n    return 1 / 0\n\nfail()\n")
+    done = sdk("check", "broken", wanted) if wanted.startswith("-") else sdk("check", "broken", SDK_TRACEBACK="1")
+    assert (done.returncode, done.stdout) == (1, "")
+    first, module, *_, raised, error = done.stderr.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert module == f'  File "{project}/broken.py", line 4, in <module>'
+    assert raised == "ZeroDivisionError: division by zero"
+    assert error.startswith("error: Module 'broken' can't be imported: ZeroDivisionError")
+
+
 def test_stale_generated_code_is_one_message(sdk: Run, project: Path) -> None:
     code = project / "shop_sdk.py"
     code.write_text(code.read_text().replace('proto_hash="', 'proto_hash="0'))
@@ -199,3 +212,22 @@ def test_target_that_does_not_exist(sdk: Run, project: Path, target: str, said: 
     done = sdk("check", target)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: {said.format(here=project)}\n"
+
+
+@pytest.mark.parametrize("name", ["sdk/__init__.py", "sdk.py"])
+def test_a_module_that_hides_ours_is_refused(sdk: Run, project: Path, name: str) -> None:
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / name).touch()
+    done = sdk("check", "shop_app")
+    assert done.returncode == 2
+    shown = str(project / name).removesuffix("__init__.py")
+    assert done.stderr.startswith(f"error: {shown} hides the module 'sdk' of ray-grpc-sdk")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_codegen_package_is_allowed(sdk: Run, project: Path) -> None:
+    (project / "codegen").mkdir()
+    (project / "codegen" / "__init__.py").touch()
+    done = sdk("check", "shop_app")
+    assert (done.returncode, done.stdout) == (0, FITS)
+    assert done.stderr.startswith(f"warning: {project}/codegen/ hides the module 'codegen' of ray-grpc-sdk")

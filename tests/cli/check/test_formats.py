@@ -103,6 +103,7 @@ def test_json(sdk: Run, project: Path) -> None:
                 "target": "one",
                 "fits": False,
                 "services": ["shop.Shop"],
+                "unimplemented": [],
                 "code": {"file": "one.py", "line": 7},
             },
             {
@@ -110,6 +111,7 @@ def test_json(sdk: Run, project: Path) -> None:
                 "target": "shop_app",
                 "fits": True,
                 "services": ["shop.Shop"],
+                "unimplemented": [],
                 "code": {"file": "shop_app.py", "line": 7},
             },
         ],
@@ -126,6 +128,7 @@ def test_json(sdk: Run, project: Path) -> None:
             }
         ],
         "against": None,
+        "written": [],
         "failures": [
             {
                 "target": "nothing",

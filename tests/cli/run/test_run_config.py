@@ -34,6 +34,12 @@ BUILDER = """
 def build(args):
     return Counter.options(user_config=args).bind()
 """
+SAYS = """\
+        print("printed", request.item)
+        logging.getLogger("shop").info("logged %s", request.item)
+        if request.item == "worm":
+            raise ValueError("not an apple")
+"""
 
 
 @pytest.fixture
@@ -49,7 +55,8 @@ def config(project: Path) -> Path:
     module = project / "shop_app.py"
     constructor = "class Counter(ShopBase):\n    def reconfigure(self, config):\n        self.word = config['word']\n"
     code = module.read_text().replace("class Counter(ShopBase):\n", constructor).replace('f"one ', 'f"{self.word} ')
-    module.write_text(code + BUILDER)
+    code = code.replace("        return Receipt", f"{SAYS}        return Receipt")
+    module.write_text("import logging\n" + code + BUILDER)
     (project / "deploy").mkdir()  # not where the modules are: those are found in the working directory
     path = project / "deploy" / "serve.yaml"
     path.write_text(CONFIG.format(port=free_port()))
@@ -90,14 +97,43 @@ def test_a_config_is_served_and_kill_9_leaves_no_process(project: Path, config: 
             "deployment Counter: HEALTHY, 1 replica, serves shop.Shop",
         ]
         address = shown[-1].split()[3]
+        assert shown[3].startswith("Ray: ")
+        (log,) = Path(shown[4].removeprefix("Logs: ")).glob("replica_built_Counter_*.log")
+        assert shown[5] == f"""Try: sdk call {address} shop.Shop/Buy -d '{{"item": "text"}}'"""
         assert shown[-1] == f"Serving 'built' at {address} on a local Ray. Press Ctrl-C to stop."
         with grpc.insecure_channel(address) as channel:
-            assert b"two apple" in channel.unary_unary("/shop.Shop/Buy")(b"\x0a\x05apple", timeout=20)
+            buy = channel.unary_unary("/shop.Shop/Buy")
+            assert b"two apple" in buy(b"\x0a\x05apple", timeout=20, metadata=(("request_id", "r-1"),))
+            with pytest.raises(grpc.RpcError, match="not an apple"):
+                buy(b"\x0a\x04worm", timeout=20, metadata=(("request_id", "r-2"),))
+        assert_shows_what_the_application_says(process)
+        assert "Traceback (most recent call last):\n  File" in log.read_text()
         assert len(processes_with(mark)) > 3
     finally:
         process.kill()
         process.communicate()
     assert wait_until_gone(mark, 30) == []
+
+
+def assert_shows_what_the_application_says(process: subprocess.Popen[str]) -> None:
+    """Read until the line of the second call has come."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    printed = process.stdout.readline()
+    assert printed.startswith("(built:Counter pid=")
+    assert printed.endswith(") printed apple\n")
+    lines = []
+    for line in process.stderr:
+        prefix, _, text = line.rstrip().partition(") ")
+        if prefix.startswith("(built:Counter pid="):
+            lines.append(text)
+        if "CALL /shop.Shop/Buy INTERNAL" in line:
+            break
+    ends = [(line.split()[0], line.partition(" r-")[2]) for line in lines if " r-" in line]
+    assert ("INFO", "1 -- logged apple") in ends
+    assert ("ERROR", "2 -- /shop.Shop/Buy failed, request_id r-2") in ends
+    assert any(level == "INFO" and text.startswith("1 -- CALL /shop.Shop/Buy OK ") for level, text in ends)
+    assert lines.index("Traceback (most recent call last):") < lines.index("ValueError: not an apple")
 
 
 def test_sigterm_in_the_middle_of_the_start_leaves_nothing(project: Path, config: Path, temp: Path) -> None:

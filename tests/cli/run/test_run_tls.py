@@ -55,6 +55,8 @@ def test_clients_are_known_by_name_and_sigterm_leaves_nothing(project: Path, req
         shown.append(line.strip())
         if "Ctrl-C" in line:
             break
+    else:
+        pytest.fail(process.communicate()[1])
     try:
         assert shown[:2] == ["application shop: RUNNING", "deployment Counter: HEALTHY, 1 replica, serves shop.Shop"]
         credentials = grpc.ssl_channel_credentials(AUTHORITY.certificate, ANN.key, ANN.certificate)

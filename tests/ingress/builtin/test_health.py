@@ -21,7 +21,14 @@ TABLE = Snapshot(
     1,
     (
         Application("a", (Deployment("D", ("t.T",), (R,)), Deployment("E", ("t.U",)))),
-        Application("b", (Deployment("D", ("t.T",)), Deployment("Z", ("t.Z",), max_waiting=1))),
+        Application(
+            "b",
+            (
+                Deployment("D", ("t.T",)),
+                Deployment("Z", ("t.Z",), max_waiting=1, scales_to_zero=True),
+                Deployment("R", ("t.R",), max_waiting=1),
+            ),
+        ),
     ),
 )
 
@@ -36,6 +43,7 @@ TABLE = Snapshot(
         ("t.U", None, NOT_SERVING),
         ("t.U", "b", None),
         ("t.Z", "b", SERVING),  # scaled to zero: a call starts a replica
+        ("t.R", "b", NOT_SERVING),  # its replica is being replaced
         ("t.X", None, None),
     ],
 )
@@ -69,6 +77,7 @@ async def test_check() -> None:
     assert [await check(it, service) for service in ("", "built.In", "t.T", "t.X")] == [NOT_SERVING] * 4
 
 
+@pytest.mark.skipif(not hasattr(pb, "HealthListRequest"), reason="grpcio-health-checking is older than List")
 async def test_list() -> None:
     async def statuses(it: HealthServicer, application: str | None = None) -> dict[str, int]:
         answer = await it.list_statuses(pb.HealthListRequest(), of_application(application))
@@ -76,10 +85,18 @@ async def test_list() -> None:
 
     it = health([TABLE])
     everywhere = await statuses(it)
-    assert everywhere == {"": SERVING, "built.In": SERVING, "t.T": SERVING, "t.U": NOT_SERVING, "t.Z": SERVING}
+    assert everywhere == {
+        "": SERVING,
+        "built.In": SERVING,
+        "t.R": NOT_SERVING,
+        "t.T": SERVING,
+        "t.U": NOT_SERVING,
+        "t.Z": SERVING,
+    }
     assert await statuses(it, "b") == {
         "": SERVING,
         "built.In": SERVING,
+        "t.R": NOT_SERVING,
         "t.T": NOT_SERVING,
         "t.Z": SERVING,
     }

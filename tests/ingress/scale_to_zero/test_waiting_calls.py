@@ -66,7 +66,7 @@ async def test_the_limit_applies_per_deployment_and_at_once() -> None:
     waits = [waiting.enter(KEY, limit=2) for _ in range(2)]
     refused = waiting.enter(KEY, limit=2)
     assert refused.result().code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "2 requests already wait for the first replica of application 'app'" in refused.result().details
+    assert "2 requests already wait for a replica of application 'app'" in refused.result().details
     assert not waiting.enter(OTHER, limit=2).done()
     waits[0].cancel()
     await asyncio.sleep(0)
@@ -210,3 +210,17 @@ async def test_the_gate_opens_with_the_first_endpoint_and_closes_before_the_last
     denied = (await gate._check(check(), None)).denied_response
     assert denied.headers[0].header.value == "5"
     assert denied.body.startswith("Application 'app' not found.")
+
+
+async def test_a_closed_gate_ends_the_calls_that_wait_and_those_that_come() -> None:
+    async def report(_: Any) -> dict[Any, str]:
+        return {}
+
+    gate = Gate(report, settle_s=0.0, clock=lambda: 0.0)
+    gate.on_acknowledged(snapshot())
+    waiting = asyncio.ensure_future(gate._check(check(), None))
+    await settle()
+    gate.close()
+    for answer in (await waiting, await gate._check(check(), None)):
+        assert answer.denied_response.headers[0].header.value == "14"
+        assert answer.denied_response.body == "This node is being drained."

@@ -1,0 +1,73 @@
+"""The import path of replicas, when another program has started Ray Serve.
+
+Ray gives the folders of a program to the workers that it starts for that program
+(https://docs.ray.io/en/latest/ray-core/handling-dependencies.html). Replicas are started by Ray Serve's controller, so
+they get the folders of the program that started Ray Serve: often another one, in another folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from sdk._serve.deployed_classes import bound_deployments
+from sdk._serve.internals import find_serve_controller
+
+if TYPE_CHECKING:
+    from ray import serve
+
+# With one of these in its runtime_env, a deployment has modules that are not those of this program's folders.
+_BRINGS_CODE = ("working_dir", "py_modules")
+_VARIABLE = "PYTHONPATH"
+
+
+def give_import_path(application: serve.Application) -> None:
+    """Let the replicas of an application import from this program's folders, if another program started Ray Serve.
+
+    Args:
+        application: The result of ``bind``; its deployments get a ``runtime_env``, except those that bring their own
+            code or set ``PYTHONPATH``.
+    """
+    controller, context = find_serve_controller(), ray.get_runtime_context()
+    if controller is None or controller._actor_id.job_id.hex() == context.get_job_id():
+        return
+    for deployment in bound_deployments(application):
+        options = deployment.ray_actor_options
+        environment = with_import_path(options.get("runtime_env"), context.runtime_env, import_path())
+        if environment is not None:
+            options["runtime_env"] = environment
+
+
+def with_import_path(own: Mapping[str, Any] | None, of_program: Mapping[str, Any], path: str) -> dict[str, Any] | None:
+    """Return the ``runtime_env`` for a deployment, or None if it needs no other than it has.
+
+    Args:
+        own: The deployment's.
+        of_program: The program's. Ray Serve gives it to deployments without one, and its ``working_dir`` to all.
+        path: The value of ``PYTHONPATH``.
+
+    Example:
+        >>> with_import_path({"env_vars": {"A": "b"}}, {}, "/home/me/shop")
+        {'env_vars': {'PYTHONPATH': '/home/me/shop', 'A': 'b'}}
+    """
+    environment = dict(of_program if own is None else own)
+    variables = dict(environment.get("env_vars") or {})
+    if _VARIABLE in variables or of_program.get("working_dir") or any(environment.get(key) for key in _BRINGS_CODE):
+        return None
+    return {**environment, "env_vars": {_VARIABLE: path, **variables}}
+
+
+def import_path() -> str:
+    """Return the folders that Ray gives to a program's own workers, and ``PYTHONPATH``."""
+    script = str(Path(sys.argv[0]).resolve().parent)
+    folders = [script] if script in sys.path else []
+    return os.pathsep.join(dict.fromkeys([*folders, str(Path.cwd()), *_folders_of(os.environ.get(_VARIABLE, ""))]))
+
+
+def _folders_of(path: str) -> list[str]:
+    return [folder for folder in path.split(os.pathsep) if folder]

@@ -1,0 +1,31 @@
+"""A program: Ray in a pod's environment, with the applications of a config, until its standard input ends.
+
+It deploys as KubeRay does, through Ray Serve's config API, so that a replica creates the ingress.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import ray
+import yaml
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
+
+
+def main(address: str, config: str) -> None:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address=address)
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(config))
+    serve.start(proxy_location=schema.proxy_location)
+    client = _get_global_client()
+    assert client is not None
+    client.deploy_apps(schema, _blocking=True)
+    print("deployed", flush=True)
+    sys.stdin.read()
+    serve.shutdown()  # type: ignore[no-untyped-call]
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,78 @@
+"""The import path of replicas: that of the program that runs the application, even if another started Ray Serve."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import serve
+
+from sdk._serve import import_path
+from sdk._serve.import_path import give_import_path, with_import_path
+
+PATH = "/home/me/shop"
+GIVEN = {"env_vars": {"PYTHONPATH": PATH}}
+
+
+@pytest.mark.parametrize(
+    ("own", "of_program", "given"),
+    [
+        (None, {}, GIVEN),
+        ({}, {}, GIVEN),
+        ({"pip": ["a"]}, {}, {"pip": ["a"], **GIVEN}),
+        ({"env_vars": {"A": "b"}}, {}, {"env_vars": {"PYTHONPATH": PATH, "A": "b"}}),
+        # Ray Serve gives the program's environment only to deployments without one.
+        ({"env_vars": {"A": "b"}}, GIVEN, {"env_vars": {"PYTHONPATH": PATH, "A": "b"}}),
+        (None, {"env_vars": {"A": "b"}}, {"env_vars": {"PYTHONPATH": PATH, "A": "b"}}),
+        (None, GIVEN, None),
+        ({"env_vars": {"PYTHONPATH": "/mine"}}, {}, None),
+        ({"working_dir": "s3://code.zip"}, {}, None),
+        ({"py_modules": ["s3://code.zip"]}, {}, None),
+        (None, {"working_dir": "s3://code.zip"}, None),
+        ({"env_vars": {"A": "b"}}, {"working_dir": "s3://code.zip"}, None),
+    ],
+)
+def test_the_environment_of_a_deployment(own: Any, of_program: Any, given: Any) -> None:
+    assert with_import_path(own, of_program, PATH) == given
+
+
+def test_the_folders_are_those_of_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "program.py")])
+    monkeypatch.setattr(sys, "path", [str(tmp_path), "/lib"])
+    monkeypatch.setenv("PYTHONPATH", f"/extra{os.pathsep}{tmp_path}")
+    assert import_path.import_path() == os.pathsep.join([str(tmp_path), str(tmp_path / "here"), "/extra"])
+    monkeypatch.setattr(sys, "path", ["", "/lib"])  # a notebook: its argv is that of the kernel
+    assert import_path.import_path().split(os.pathsep)[0] == str(tmp_path / "here")
+
+
+@serve.deployment
+class Inner: ...
+
+
+@serve.deployment
+class Outer:
+    def __init__(self, inner: Any) -> None: ...
+
+
+@pytest.mark.parametrize(("job", "is_given"), [("01", False), ("02", True)])
+def test_deployments_get_it_if_another_program_has_started_ray_serve(
+    job: str, is_given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = SimpleNamespace(_actor_id=SimpleNamespace(job_id=bytes([1])))
+    context = SimpleNamespace(get_job_id=lambda: job, runtime_env={})
+    monkeypatch.setattr(import_path, "find_serve_controller", lambda: controller)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: context)
+    application = Outer.options(ray_actor_options={"num_cpus": 0.1}).bind(Inner.bind())
+    for _ in range(2):  # it may be run again
+        give_import_path(application)
+    options = [each.ray_actor_options for each in import_path.bound_deployments(application)]
+    assert [("runtime_env" in each) for each in options] == [is_given, is_given]
+    assert options[1]["num_cpus"] == 0.1
+    for each in options if is_given else []:
+        assert each["runtime_env"] == {"env_vars": {"PYTHONPATH": import_path.import_path()}}

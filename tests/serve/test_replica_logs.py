@@ -1,0 +1,180 @@
+"""Logs of a replica: what the user's loggers log, a line for each call, and tracebacks."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import logging
+import traceback
+from collections.abc import Iterator
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from ray.serve._private import logging_utils
+
+from sdk._serve import replica_logs
+from sdk._serve.internals import repair_redirected_print
+from sdk._serve.replica_logs import ReplicaLogs
+from sdk._wire.call import Call
+from sdk.service import Cardinality
+from tests.support import virtual_time
+from tests.support.wire_rig import Peer, serving, turns
+
+
+class Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.format(record) for record in self.records]
+
+
+@pytest.fixture
+def serve_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
+    """Ray Serve's logger as it is in a replica, and the loggers of the program as they are at first."""
+    lines, serve = Lines(), logging.getLogger("ray.serve")
+    before, root_level = serve.level, logging.root.level
+    monkeypatch.setattr(serve, "handlers", [lines])
+    monkeypatch.setattr(serve, "propagate", False)
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
+    monkeypatch.setattr(logging.getLogger("sdk"), "parent", logging.root)
+    monkeypatch.setattr(replica_logs, "access_log_context", lambda: {"serve_access_log": True, "replica": "r1"})
+    serve.setLevel(logging.INFO)
+    logging.root.setLevel(logging.WARNING)
+    yield lines
+    serve.setLevel(before)
+    logging.root.setLevel(root_level)
+
+
+def start() -> ReplicaLogs:
+    """Return the logs of a new replica."""
+    for logger in (logging.root, logging.getLogger("ray.serve")):
+        # Without those of pytest, which adds them for each phase of a test.
+        logger.handlers[:] = [handler for handler in logger.handlers if isinstance(handler, Lines)]
+    return ReplicaLogs()
+
+
+def test_loggers_of_the_user_log_at_info_with_their_level(serve_log: Lines) -> None:
+    start()
+    user = logging.getLogger("shop.till")
+    user.info("opened")
+    user.debug("details")
+    user.error("broken")
+    assert serve_log.texts == ["INFO opened", "ERROR broken"]
+
+
+def test_they_honour_the_level_of_ray_serves_configuration(serve_log: Lines) -> None:
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    start()
+    logging.getLogger("shop.till").warning("nearly empty")
+    logging.getLogger("shop.till").error("empty")
+    assert serve_log.texts == ["ERROR empty"]
+
+
+def test_a_program_that_configures_logging_keeps_its_handlers(serve_log: Lines) -> None:
+    start()
+    own = Lines()
+    logging.basicConfig(handlers=[own], level=logging.DEBUG)
+    logging.getLogger("shop.till").debug("details")
+    assert (own.texts, serve_log.texts) == (["DEBUG details"], [])
+    assert logging.root.level == logging.DEBUG
+
+
+def test_lines_of_the_wire_server_reach_ray_serves_log(serve_log: Lines) -> None:
+    logging.root.handlers.clear()
+    logging.basicConfig(handlers=[Lines()])
+    ReplicaLogs()
+    logging.getLogger("sdk.wire").warning("still runs")
+    assert serve_log.texts == ["WARNING still runs"]
+
+
+async def answer(request: Int32Value) -> StringValue:
+    if request.value:
+        raise ValueError("not zero")
+    return StringValue(value="x")
+
+
+def call_each(logs: ReplicaLogs, *values: int) -> type[Call]:
+    """Call the method with each value, and return the class of the calls."""
+    used: list[type[Call]] = []
+
+    async def scenario() -> None:
+        async with serving() as serve:
+            server = serve(unary=(Cardinality.UNARY_UNARY, answer))
+            logs.follow_configuration(server)
+            used.append(server.host.call_class)  # type: ignore[arg-type]  # a class
+            for value in values:
+                peer = Peer(server)
+                peer.head("unary")
+                peer.send(Int32Value(value=value))
+                peer.end()
+                await turns()
+            peer = Peer(server)
+            peer.head("none")
+            peer.end()
+            await turns()
+
+    virtual_time.run(scenario())
+    return used[0]
+
+
+def test_each_call_is_one_line_as_ray_serve_writes_it(serve_log: Lines) -> None:
+    logs = start()
+    call_each(logs, 0, 1)
+    lines = [record for record in serve_log.records if hasattr(record, "serve_access_log")]
+    texts = [record.getMessage().rpartition(" ")[0] for record in lines]
+    assert texts == ["CALL /t.T/unary OK", "CALL /t.T/unary INTERNAL", "CALL /t.T/none UNIMPLEMENTED"]
+    assert all(record.getMessage().endswith("ms") for record in lines)
+    assert {(record.levelname, record.__dict__["request_id"], record.__dict__["replica"]) for record in lines} == {
+        ("INFO", "made", "r1")
+    }
+
+
+@pytest.mark.parametrize("off", ["enable_access_log", "log_level"])
+def test_no_line_and_no_work_when_the_configuration_says_so(serve_log: Lines, off: str) -> None:
+    if off == "log_level":
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    else:
+        serve_log.addFilter(logging_utils.log_access_log_filter)
+    assert call_each(start(), 0) is Call
+    assert serve_log.records == []
+
+
+def test_a_change_of_the_configuration_counts_for_the_next_calls(serve_log: Lines) -> None:
+    logs, serve = start(), logging.getLogger("ray.serve")
+    assert call_each(logs) is not Call
+    serve.setLevel(logging.WARNING)
+    assert call_each(logs) is Call
+
+
+def test_a_failed_call_has_a_traceback_and_not_tuples_in_the_log(
+    serve_log: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builtins, "print", logging_utils.redirected_print)  # RAY_SERVE_LOG_TO_STDERR=0
+    call_each(start(), 1)
+    (failed,) = [text for text in serve_log.texts if "failed" in text]
+    assert "\nTraceback (most recent call last):\n  File " in failed
+    assert failed.endswith("ValueError: not zero")
+    assert "('" not in failed
+
+
+def test_a_redirected_print_logs_and_still_writes_to_files(serve_log: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtins, "print", logging_utils.redirected_print)
+    repair_redirected_print()
+    print("one", "apple", sep="-")
+    file = io.StringIO()
+    print("one", "apple", file=file, end=".")
+    assert ([text.rstrip() for text in serve_log.texts], file.getvalue()) == (["INFO one-apple"], "one apple.")
+
+
+def test_a_print_that_is_not_redirected_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = print
+    repair_redirected_print()
+    assert print is before
+    assert traceback.format_exception(ValueError("x")) == ["ValueError: x\n"]

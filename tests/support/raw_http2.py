@@ -1,0 +1,97 @@
+"""An HTTP/2 connection, frame by frame (RFC 9113), for clients that gRPC's own would not be."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from tests.support.loops import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY = 0, 1, 3, 4, 7
+END_STREAM, ACK, END_HEADERS = 1, 1, 4
+CANCEL = (8).to_bytes(4, "big")
+
+
+class RawConnection:
+    """A client's connection.
+
+    Attributes:
+        answered: Streams with response headers.
+        ended: True once the server has sent GOAWAY, or closed the connection.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._stream = -1
+        self.answered: set[int] = set()
+        self._changed = asyncio.Event()
+        self.ended = False
+
+    def start(self, path: str) -> int:
+        """Start a unary call with an empty message, and return its stream."""
+        self._stream += 2
+        fields = ((":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"), ("te", "trailers"))
+        block = b"".join(_literal(*field) for field in (*fields, ("content-type", "application/grpc")))
+        self._writer.write(_frame(HEADERS, END_HEADERS, block, self._stream))
+        self._writer.write(_frame(DATA, END_STREAM, bytes(5), self._stream))
+        return self._stream
+
+    def cancel(self, stream: int) -> None:
+        """Reset a stream, as gRPC does for a cancelled call."""
+        self._writer.write(_frame(RST_STREAM, 0, CANCEL, stream))
+
+    async def flush(self) -> None:
+        """Wait until the kernel has most of what was sent."""
+        await self._writer.drain()
+
+    async def wait_answered(self, stream: int) -> None:
+        """Wait for the response of a stream."""
+        while stream not in self.answered:
+            assert not self.ended, "the connection has ended"
+            self._changed.clear()
+            await asyncio.wait_for(self._changed.wait(), PATIENCE_S)
+
+    async def read(self) -> None:
+        """Read frames until the connection ends."""
+        try:
+            while head := await self._reader.read(9):
+                length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+                await self._reader.readexactly(length)
+                if kind == SETTINGS and not flags:
+                    self._writer.write(_frame(SETTINGS, ACK))
+                elif kind == HEADERS:
+                    self.answered.add(int.from_bytes(head[5:], "big"))
+                    self._changed.set()
+                elif kind == GOAWAY:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        self.ended = True
+        self._changed.set()
+
+
+def _frame(kind: int, flags: int = 0, body: bytes = b"", stream: int = 0) -> bytes:
+    return len(body).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + body
+
+
+def _literal(name: str, value: str) -> bytes:
+    """Encode a header field without compression (RFC 7541, section 6.2.2)."""
+    return bytes((0, len(name))) + name.encode() + bytes((len(value),)) + value.encode()
+
+
+@asynccontextmanager
+async def connect(port: int) -> AsyncIterator[RawConnection]:
+    """Open a connection to a port of this machine."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS))
+    connection = RawConnection(reader, writer)
+    reading = asyncio.create_task(connection.read())
+    try:
+        yield connection
+    finally:
+        writer.close()
+        await reading
