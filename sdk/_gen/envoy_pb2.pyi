@@ -1843,17 +1843,20 @@ class StringMatcher(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXACT_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
     exact: _builtins.str
+    prefix: _builtins.str
     def __init__(
         self,
         *,
         exact: _builtins.str = ...,
+        prefix: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "match_pattern", b"match_pattern"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "match_pattern", b"match_pattern", "prefix", b"prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "match_pattern", b"match_pattern"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "match_pattern", b"match_pattern", "prefix", b"prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_match_pattern: _TypeAlias = _typing.Literal["exact"]  # noqa: Y015
+    _WhichOneofReturnType_match_pattern: _TypeAlias = _typing.Literal["exact", "prefix"]  # noqa: Y015
     _WhichOneofArgType_match_pattern: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_match_pattern) -> _WhichOneofReturnType_match_pattern | None: ...
 

@@ -13,7 +13,8 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/xds/type/matcher/v3/matcher.p
 
 At each leaf, a call with `multiplexed_model_id` goes to the cluster with model affinity. A deployment with idempotent
 methods has two more lookups, by path and by the number of the client's attempts: their calls are retried if a replica
-is lost in the first one. Calls to a deployment without replicas pass the gate (ext_authz.py).
+is lost in the first one. Calls to a deployment without replicas pass the gate (ext_authz.py). What can't be a call,
+such as the GET of a browser, starts no replica: it goes to the proxy, which refuses it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from sdk._xds.retries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from google.protobuf.any_pb2 import Any as Packed
     from google.protobuf.message import Message
@@ -57,6 +58,8 @@ BUILT_IN_PREFIXES = (
 )
 
 _OnMatch = pb.Matcher.OnMatch
+# The server that gets the request decides about the rest of the content-type.
+_GRPC_CONTENT_TYPE = pb.StringMatcher(prefix="application/grpc")
 
 
 def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
@@ -194,7 +197,17 @@ def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | 
             route.per_request_buffer_limit_bytes.value = BUFFERED_BYTES
         if deployment.holds_calls:
             _enable_gate(route, application, deployment.name)
-    return _on_match(pb.RouteList(routes=[by_model, by_load]))
+    return _on_match(pb.RouteList(routes=[*(_not_calls() if deployment.holds_calls else ()), by_model, by_load]))
+
+
+def _not_calls() -> Iterator[pb.Route]:
+    """Yield the routes to the proxy of requests that are not gRPC calls."""
+    for name, value in ((":method", pb.StringMatcher(exact="POST")), ("content-type", _GRPC_CONTENT_TYPE)):
+        route = _fallback_route({})
+        route.match.headers.append(
+            pb.HeaderMatcher(name=name, string_match=value, treat_missing_header_as_empty=True, invert_match=True)
+        )
+        yield route
 
 
 def _enable_gate(route: pb.Route, application: str = "", deployment: str = "") -> pb.Route:

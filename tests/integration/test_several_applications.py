@@ -56,6 +56,12 @@ def test_a_service_that_no_application_serves_is_unimplemented(channel: grpc.Cha
     assert error.details() == "Application 'app1' has no method 'Method' of service 'nobody.Service'."
 
 
+def test_without_a_name_a_service_that_no_application_serves_is_unimplemented(channel: grpc.Channel) -> None:
+    error = error_of(channel.unary_unary("/nobody.Service/Method"), b"")
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert error.details() == "No application serves 'nobody.Service'."
+
+
 def test_sync_handlers(channel: grpc.Channel) -> None:
     stub = UserDefinedServiceStub(channel)
     metadata = (("application", "app2"), ("multiplexed_model_id", "m"))

@@ -83,7 +83,9 @@ def test_an_allowed_update_is_made(channel: grpc.Channel, caplog: pytest.LogCapt
     sdk.run(updated_app.app, name="updated")
 
 
-def test_stale_code_of_a_worker_is_reported_at_deployment(deploy: Any, tmp_path: Path) -> None:
+def test_stale_code_of_a_worker_is_reported_at_deployment_and_by_the_ingress(
+    deploy: Any, channel: grpc.Channel, tmp_path: Path
+) -> None:
     for file in Path(user_defined_protos_sdk.__file__).parent.glob("user_defined_protos*"):
         shutil.copy(file, tmp_path)
     code = tmp_path / "user_defined_protos_sdk.py"
@@ -99,3 +101,6 @@ def test_stale_code_of_a_worker_is_reported_at_deployment(deploy: Any, tmp_path:
         f" (fingerprint 0{fingerprint[:11]}) than the loaded _pb2 module ({fingerprint[:12]}). Regenerate both: run"
         " `sdk codegen` on the folder that holds user_defined_protos.proto. (sdk/service.py:"
     )
+    error = error_of(channel.unary_unary(f"/{GONE}/__call__"), b"", metadata=metadata_for("stale"))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert error.details() == "Application 'stale' failed to deploy."

@@ -101,6 +101,23 @@ async def test_calls_wait_for_the_first_replica() -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_what_is_no_call_starts_no_replica() -> None:
+    async with gate_rig("a") as gated:
+        it = gated.it
+        await gated.publish()
+        for method, content_type in (("GET", "application/grpc"), ("POST", "text/plain"), ("POST", "")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+            content = f"content-type: {content_type}\r\n" if content_type else ""
+            writer.write(f"{method} / HTTP/1.1\r\nhost: x\r\n{content}content-length: 0\r\n\r\n".encode())
+            status = await asyncio.wait_for(reader.readline(), PATIENCE_S)
+            assert status.split()[1] == (b"405" if method == "GET" else b"415")
+            writer.close()
+        assert gated.reports == []
+        waits = call(it)
+        await gated.until_waiting(1)
+        waits.cancel()
+
+
 async def test_a_waiting_call_ends_by_deadline_timeout_or_startup_failure() -> None:
     async with gate_rig("a", request_timeout_s=0.7) as gated:
         it = gated.it

@@ -62,7 +62,7 @@ class BuiltinServices:
         self._late_answers: set[asyncio.Task[None]] = set()
 
     def server(self, options: GrpcOptions) -> WireServer:
-        """Return the server of these services and of all calls without a route. Call its `listen` method next.
+        """Return the server of these services and of all calls without a route. Call its `listen_at` method next.
 
         Args:
             options: Options of the ingress. It refuses what replicas refuse.

@@ -86,7 +86,8 @@ def envoy_command(binary: Path, bootstrap: Path, log: Path, concurrency: int | N
     command += DRAIN_ARGUMENTS
     # Flush the access log every second; the default is 10 s.
     command += ["--file-flush-interval-msec", "1000"]
-    # With hot restart, two Envoys on one machine would conflict over its shared memory.
+    # With hot restart, two Envoys on one machine would conflict over its shared memory. And Envoy would replace the
+    # signal by which the kernel ends it with its parent by SIGTERM, which does not end an Envoy that is stopped.
     return [*command, "--disable-hot-restart", "--concurrency", str(concurrency or os.cpu_count() or 1)]
 
 
