@@ -101,4 +101,4 @@ def test_they_do_so_through_handles(server: sdk.testing.Server) -> None:
     client = server.client(ImageClassificationServiceSyncClient, application="front", timeout=20)
     code, details = client.Predict(ImageData()).classes
     assert code == "UNIMPLEMENTED"
-    assert details == f"deployment class Part has no method {PATH}Streaming"
+    assert details == "Application 'front' has no method 'Streaming' of service 'userdefinedprotos.UserDefinedService'."

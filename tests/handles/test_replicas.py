@@ -203,8 +203,10 @@ async def test_a_replica_that_refuses_at_the_last_moment_loses_nothing() -> None
         assert {(await handle.Unary(Ask())).text for _ in range(20)} == {"new"}
 
 
-def kill(server: Any) -> None:
-    """Close every socket at once, as the kernel does for a killed process."""
+async def kill(server: Any) -> None:
+    """Close every socket, as the kernel does for a killed process."""
+    late_accepts, server._late_accepts = server._late_accepts, None
+    await late_accepts.stop()
     for listener in server._listeners:
         listener.close()
     for connection in list(server._connections):
@@ -218,7 +220,7 @@ async def test_calls_of_a_killed_replica_are_unavailable_and_new_ones_go_elsewhe
         (dead,) = served.replicas
         await until(lambda: dead.count_calls() == 5)
         await served.add(Named("alive"))
-        kill(dead)
+        await kill(dead)
         for call in calls:
             with pytest.raises(RpcError, match="UNAVAILABLE: The replica died before its answer was complete"):
                 await call
@@ -235,9 +237,9 @@ async def test_an_idempotent_call_is_repeated_once() -> None:
         (dead,) = served.replicas
         await until(lambda: dead.count_calls() == 1)
         second = await served.add(Named("second"))
-        kill(dead)
+        await kill(dead)
         await until(lambda: second.count_calls() == 1)
-        kill(second)
+        await kill(second)
         with pytest.raises(RpcError, match="UNAVAILABLE"):
             await call
         served.replicas.clear()

@@ -495,7 +495,11 @@ async def test_wrong_use_is_an_error(handle: AsyncProbeHandle) -> None:
         AsyncProbeHandle.Unary(Ask())
     with pytest.raises(TypeError, match="is not deployed yet"):
         AsyncProbeHandle(object()).Unary(Ask())
-    with pytest.raises(AttributeError, match="object has no attribute 'Missing'"):
+    with pytest.raises(TypeError, match=r"Unary takes a probe\.Ask: Unary\(Ask\("):
+        handle.Unary()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"Up takes an iterable of probe\.Ask: Up\(\[Ask\("):
+        handle.Up()  # type: ignore[call-arg]
+    with pytest.raises(AttributeError, match="AsyncProbeHandle has no RPC 'Missing'; it has Both, Down, Unary, Up"):
         handle.Missing  # type: ignore[attr-defined]  # noqa: B018
 
 
