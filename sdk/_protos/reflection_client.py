@@ -14,9 +14,9 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
-from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from sdk._file_order import imports_first
+from sdk._gen import reflection_pb2 as pb
 from sdk._protos.descriptors import well_known
 from sdk.errors import ServerError
 

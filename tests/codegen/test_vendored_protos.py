@@ -31,7 +31,7 @@ service Health { rpc Check(HealthCheckRequest) returns (HealthCheckResponse); }
 
 REFLECTION = """
 syntax = "proto3";
-package grpc.reflection.v1alpha;
+package grpc.reflection.v1;
 message ServerReflectionRequest { string host = 1; }
 message ServerReflectionResponse { string valid_host = 1; }
 service ServerReflection {
@@ -89,6 +89,8 @@ if __name__ == "__main__":
     ("proto", "type_", "text"),
     [
         ("google/rpc/status.proto", "google.rpc.Status", STATUS),
+        ("grpc/health/v1/health.proto", "grpc.health.v1.HealthCheckResponse", HEALTH),
+        ("grpc/reflection/v1/reflection.proto", "grpc.reflection.v1.ServerReflectionResponse", REFLECTION),
     ],
 )
 def test_a_copy_of_a_standard_proto_is_served(tmp_path: Path, proto: str, type_: str, text: str) -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
-from grpc_health.v1 import health_pb2 as pb
 
+from sdk._gen import health_pb2 as pb
 from sdk._ingress.builtin.bindings import bind
 from sdk.errors import RpcError
 from sdk.service import Cardinality
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from sdk.context import ServicerContext
     from sdk.service import MethodBinding
 
+    ServingStatus: TypeAlias = pb.HealthCheckResponse.ServingStatus.ValueType
+
 SERVICE = "grpc.health.v1.Health"
-_SERVING, _NOT_SERVING = int(pb.HealthCheckResponse.SERVING), int(pb.HealthCheckResponse.NOT_SERVING)
+_SERVING, _NOT_SERVING = pb.HealthCheckResponse.SERVING, pb.HealthCheckResponse.NOT_SERVING
 
 
 class HealthServicer:
@@ -50,16 +52,13 @@ class HealthServicer:
     def bindings(self) -> list[MethodBinding]:
         """Return the methods of the service."""
         request, response = pb.HealthCheckRequest, pb.HealthCheckResponse
-        methods = [
+        return [
             bind(f"/{SERVICE}/Check", self.check, request, response),
             bind(f"/{SERVICE}/Watch", self.watch, request, response, Cardinality.UNARY_STREAM),
+            bind(f"/{SERVICE}/List", self.list_statuses, pb.HealthListRequest, pb.HealthListResponse),
         ]
-        # Older versions of grpcio-health-checking have no List, and then reflection does not describe it either.
-        if hasattr(pb, "HealthListRequest"):
-            methods.append(bind(f"/{SERVICE}/List", self.list_statuses, pb.HealthListRequest, pb.HealthListResponse))  # type: ignore[attr-defined]  # newer than its stubs
-        return methods
 
-    def _status(self, service: str, application: str | None) -> int | None:
+    def _status(self, service: str, application: str | None) -> ServingStatus | None:
         if self.is_draining:
             return _NOT_SERVING
         if not service or service in self._built_in:
@@ -83,7 +82,7 @@ class HealthServicer:
         statuses = {**statuses_of(self._snapshot(), grpc_context.application()), **own}
         if self.is_draining:
             statuses = dict.fromkeys(statuses, _NOT_SERVING)
-        return pb.HealthListResponse(  # type: ignore[attr-defined]  # newer than its stubs
+        return pb.HealthListResponse(
             statuses={service: pb.HealthCheckResponse(status=status) for service, status in statuses.items()}
         )
 
@@ -102,7 +101,7 @@ class HealthServicer:
                 await changed.wait()
 
 
-def status_of(snapshot: Snapshot, service: str, application: str | None = None) -> int | None:
+def status_of(snapshot: Snapshot, service: str, application: str | None = None) -> ServingStatus | None:
     """Return the ``ServingStatus`` of a service: SERVING if it has a replica, or starts one for a call.
 
     Args:
@@ -116,14 +115,14 @@ def status_of(snapshot: Snapshot, service: str, application: str | None = None) 
     return statuses_of(snapshot, application).get(service)
 
 
-def statuses_of(snapshot: Snapshot, application: str | None = None) -> dict[str, int]:
+def statuses_of(snapshot: Snapshot, application: str | None = None) -> dict[str, ServingStatus]:
     """Return the ``ServingStatus`` of every service, by its full name.
 
     Args:
         snapshot: The routing table.
         application: The only application to look at; None or empty for all.
     """
-    statuses: dict[str, int] = {}
+    statuses: dict[str, ServingStatus] = {}
     for known in snapshot.applications:
         if application and known.name != application:
             continue

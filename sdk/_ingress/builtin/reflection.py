@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2 as pb
-from grpc_reflection.v1alpha.reflection import aio as implementation
 
-from sdk._gen import serve_api_pb2
+from sdk._gen import health_pb2, serve_api_pb2
+from sdk._gen import reflection_pb2 as pb
 from sdk._ingress.builtin.bindings import bind
 from sdk._protos.descriptors import with_imports
 from sdk.service import Cardinality
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
+    from google.protobuf.descriptor_pb2 import DescriptorProto
 
     from sdk._ingress.builtin.bindings import OpenStreams
     from sdk._xds.snapshot import Snapshot
@@ -71,7 +71,7 @@ class ReflectionServicer:
         self._built_in = built_in
         self._streams = streams
         self._sets: dict[str, bytes] = {}
-        self._servicers: dict[str, Any] = {}
+        self._answerers: dict[str, _Answerer] = {}
         self._version = -1
 
     def bindings(self) -> list[MethodBinding]:
@@ -85,18 +85,18 @@ class ReflectionServicer:
     async def info(self, requests: AsyncIterator[Any], grpc_context: ServicerContext) -> AsyncIterator[Any]:
         """Yield the answer to each request."""
         with self._streams.place():
-            servicer = await self._servicer(grpc_context.application() or "")
-            async for response in servicer.ServerReflectionInfo(requests, grpc_context):
-                yield response
+            answerer = await self._answerer(grpc_context.application() or "")
+            async for request in requests:
+                yield answerer.answer(request)
 
-    async def _servicer(self, application: str) -> Any:
+    async def _answerer(self, application: str) -> _Answerer:
         snapshot = self._snapshot()
         if snapshot.version != self._version:
             self._version = snapshot.version
-            self._servicers.clear()
+            self._answerers.clear()
             digests = {d.descriptors for known in snapshot.applications for d in known.deployments}
             self._sets = {digest: data for digest, data in self._sets.items() if digest in digests}
-        if application not in self._servicers:
+        if application not in self._answerers:
             deployments = [
                 deployment
                 for known in snapshot.applications
@@ -109,8 +109,8 @@ class ReflectionServicer:
             for digest in dict.fromkeys(deployment.descriptors for deployment in deployments):
                 _add_files(pool, FileDescriptorSet.FromString(await self._files(digest)).file)
             services = self._built_in.union(*(deployment.services for deployment in deployments))
-            self._servicers[application] = implementation.ReflectionServicer(services, pool)
-        return self._servicers[application]
+            self._answerers[application] = _Answerer(services, pool)
+        return self._answerers[application]
 
     async def _files(self, digest: str) -> bytes:
         if digest not in self._sets:
@@ -121,38 +121,100 @@ class ReflectionServicer:
         return self._sets[digest]
 
 
+class _Answerer:
+    """Answers requests from the files of one application, or of all.
+
+    Args:
+        services: Full names of the services.
+        pool: Their files.
+    """
+
+    def __init__(self, services: Iterable[str], pool: DescriptorPool) -> None:
+        self._services = [pb.ServiceResponse(name=name) for name in sorted(services)]
+        self._pool = pool
+
+    def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
+        """Return the response to a request; what is not found is an error in the response."""
+        response = pb.ServerReflectionResponse(original_request=request)
+        try:
+            self._fill(response, request)
+        except KeyError:
+            code, text = grpc.StatusCode.NOT_FOUND.value
+            response.error_response.error_code, response.error_response.error_message = code, text
+        return response
+
+    def _fill(self, response: pb.ServerReflectionResponse, request: pb.ServerReflectionRequest) -> None:
+        pool = self._pool
+        match request.WhichOneof("message_request"):
+            case "file_by_filename":
+                _add_with_imports(response, pool.FindFileByName(request.file_by_filename))
+            case "file_containing_symbol":
+                _add_with_imports(response, pool.FindFileContainingSymbol(request.file_containing_symbol))
+            case "file_containing_extension":
+                wanted = request.file_containing_extension
+                extended = pool.FindMessageTypeByName(wanted.containing_type)
+                extension = pool.FindExtensionByNumber(extended, wanted.extension_number)
+                _add_with_imports(response, pool.FindFileContainingSymbol(extension.full_name))
+            case "all_extension_numbers_of_type":
+                extended = pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
+                numbers = response.all_extension_numbers_response
+                numbers.base_type_name = extended.full_name
+                numbers.extension_number.extend(sorted(each.number for each in pool.FindAllExtensions(extended)))
+            case "list_services":
+                response.list_services_response.service.extend(self._services)
+            case _:
+                code, text = grpc.StatusCode.INVALID_ARGUMENT.value
+                response.error_response.error_code, response.error_response.error_message = code, text
+
+
+def _add_with_imports(response: pb.ServerReflectionResponse, file: FileDescriptor) -> None:
+    # The file first, as clients expect that read only one.
+    for each in reversed(with_imports([file]).file):
+        response.file_descriptor_response.file_descriptor_proto.append(each.SerializeToString())
+
+
 def _add_files(pool: DescriptorPool, files: Iterable[FileDescriptorProto]) -> None:
     for file in files:
         with contextlib.suppress(TypeError):  # the pool has a file of this name, or one with the same symbols
             pool.Add(file)
 
 
-def _built_in_files() -> Iterable[FileDescriptorProto]:
-    for descriptor in (health_pb2.DESCRIPTOR, pb.DESCRIPTOR):
-        file = FileDescriptorProto()
-        descriptor.CopyToProto(file)
-        yield file
-    yield _renamed(file, "grpc/reflection/v1/reflection.proto", "grpc.reflection.v1alpha", "grpc.reflection.v1")
-    ours = FileDescriptorProto()
-    serve_api_pb2.DESCRIPTOR.CopyToProto(ours)
-    served = _renamed(ours, "ray/serve/serve_api.proto", ours.package, "ray.serve")
+def _built_in_files() -> Iterator[FileDescriptorProto]:
+    """Yield the files of the services that the proxy answers, under the names that clients know."""
+    health, reflection, served = (_proto_of(module) for module in (health_pb2, pb, serve_api_pb2))
+    yield _renamed(health, "grpc/health/v1/health.proto", "grpc.health.v1")
+    for version in ("v1alpha", "v1"):
+        yield _renamed(reflection, f"grpc/reflection/{version}/reflection.proto", f"grpc.reflection.{version}")
     service = served.service.add(name="RayServeAPIService")
     for name in ("ListApplications", "Healthz"):
-        service.method.add(name=name, input_type=f".ray.serve.{name}Request", output_type=f".ray.serve.{name}Response")
-    yield served
+        types = {kind: f".{served.package}.{name}{kind}" for kind in ("Request", "Response")}
+        service.method.add(name=name, input_type=types["Request"], output_type=types["Response"])
+    yield _renamed(served, "ray/serve/serve_api.proto", "ray.serve")
 
 
-def _renamed(file: FileDescriptorProto, name: str, old: str, new: str) -> FileDescriptorProto:
+def _proto_of(module: Any) -> FileDescriptorProto:
+    proto = FileDescriptorProto()
+    module.DESCRIPTOR.CopyToProto(proto)
+    return proto
+
+
+def _renamed(file: FileDescriptorProto, name: str, package: str) -> FileDescriptorProto:
     """Return a copy of a file with another name and package, and with all references to the package replaced."""
     copy = FileDescriptorProto()
     copy.CopyFrom(file)
-    copy.name, copy.package = name, new
-    for message in copy.message_type:
-        for field in message.field:
-            if field.type_name:
-                field.type_name = field.type_name.replace(f".{old}.", f".{new}.")
+    copy.name, copy.package = name, package
+    old, new = f".{file.package}.", f".{package}."
+
+    def rename_in(messages: Iterable[DescriptorProto]) -> None:
+        for message in messages:
+            for field in message.field:
+                if field.type_name:
+                    field.type_name = field.type_name.replace(old, new)
+            rename_in(message.nested_type)
+
+    rename_in(copy.message_type)
     for service in copy.service:
         for method in service.method:
-            method.input_type = method.input_type.replace(f".{old}.", f".{new}.")
-            method.output_type = method.output_type.replace(f".{old}.", f".{new}.")
+            method.input_type = method.input_type.replace(old, new)
+            method.output_type = method.output_type.replace(old, new)
     return copy

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import grpc
-from grpc_health.v1 import health_pb2
 
+from sdk._gen import health_pb2
 from sdk.cli.rpc.application_names import application_names
 from sdk.cli.rpc.symbols import cardinality_of, is_built_in, path_of
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_reflection.v1alpha import reflection_pb2 as pb
 from user_defined_protos_pb2 import DESCRIPTOR
 
+from sdk._gen import reflection_pb2 as pb
 from sdk._ingress.builtin.bindings import OpenStreams
 from sdk._ingress.builtin.reflection import ReflectionServicer, serialize_descriptors
 from sdk._ingress.builtin.services import SERVICES
