@@ -65,7 +65,7 @@ def test_the_wheel_has_the_packages_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"sdk/py.typed", "codegen/py.typed", "codegen/templates/python/sdk.py.jinja"} <= names
     templates = [path.name for path in REPO.glob("templates/project/*")]
-    assert len(templates) == 10
+    assert len(templates) == 11
     assert {f"codegen/templates/project/{name}" for name in templates} <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"sdk", "codegen", "ray_grpc_sdk"}

@@ -128,7 +128,7 @@ WrongTypes.options(num_replica=2)  # expect: call-arg reportCallIssue
 
 
 sdk.run(WrongTypes.bind("a"), allow_breaking="yes")  # expect: arg-type reportArgumentType
-sdk.run(WrongTypes.bind("a"), allow_braking=True)  # expect: call-arg reportCallIssue
+sdk.run(WrongTypes.bind("a"), allow_braking=True)  # expect: arg-type reportArgumentType
 
 
 @grpc_deployment
