@@ -74,6 +74,7 @@ def check(
 
     Exit codes: 0 all classes fit; 1 a class has a problem, or a module fails; 2 nothing to check.
     """
+    from sdk.cli.changed_protos import changed_protos
     from sdk.cli.check import formats
     from sdk.cli.errors import exit_code
 
@@ -100,7 +101,8 @@ def check(
             comparison = compare_against(list(services.values()), against, strict, served=served)
         except SdkError as error:
             failures.append(TargetFailure(against, str(error), exit_code(error)))
-    report = CheckReport(tuple(classes), tuple(failures), comparison, strict, tuple(written))
+    changed = changed_protos(each.cls for each in classes if each.cls is not None)
+    report = CheckReport(tuple(classes), tuple(failures), comparison, strict, tuple(written), tuple(changed))
     formats.show(report, "json" if wants_json else format_)
     if any(each.definition is not None and each.definition.options for each in classes) and not backend().HAS_RAY:
         click.echo(_WITHOUT_RAY, err=True)

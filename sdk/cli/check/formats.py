@@ -54,6 +54,8 @@ def show(report: CheckReport, format_: str) -> None:
             console.print(tree)
     elif report.classes or report.comparison is not None:
         click.echo("\n".join(_texts(report)))
+    for changed in report.changed_protos:
+        click.echo(f"warning: {changed}", err=True)
     for failure in report.failures:
         show_error(failure.message)
     if any(each.problems and each.cls is not None and unwritten_methods(each.cls) for each in report.classes):
@@ -97,6 +99,7 @@ def as_json(report: CheckReport) -> dict[str, Any]:
             }
             for each in report.written
         ],
+        "changed_protos": [{"path": each.path, "message": str(each)} for each in report.changed_protos],
         "failures": [{"target": failure.target, "message": failure.message} for failure in report.failures],
     }
 
@@ -153,6 +156,8 @@ def as_github(report: CheckReport) -> Iterator[str]:
         yield _annotation(change.severity, change.proto_location, change.rule, str(change))
     if comparison is not None and comparison.note:
         yield _annotation("notice", "", "nothing-to-compare", comparison.note)
+    for changed in report.changed_protos:
+        yield _annotation("error" if report.strict else "warning", f"{changed.path}:1", "changed-proto", str(changed))
     for failure in report.failures:
         yield _annotation("error", "", "sdk check", failure.message)
 

@@ -9,6 +9,7 @@ from sdk._contract.implementations import generated_bases
 
 if TYPE_CHECKING:
     from sdk._contract.definition import Definition
+    from sdk.cli.changed_protos import ChangedProto
     from sdk.cli.check.missing_methods import Written
     from sdk.errors import Change, Problem
     from sdk.service import Service
@@ -92,6 +93,7 @@ class CheckReport:
     comparison: VersionComparison | None
     strict: bool
     written: tuple[Written, ...] = ()
+    changed_protos: tuple[ChangedProto, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -100,4 +102,5 @@ class CheckReport:
         has_problem = any(report.problems for report in self.classes) or any(
             change.severity == "error" or self.strict for change in changes
         )
+        has_problem = has_problem or (self.strict and bool(self.changed_protos))
         return max([int(has_problem), *(failure.exit_code for failure in self.failures)])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sdk._serve.owner_lease import OwnerLease
     from sdk.cli.ray_cluster import RunCluster
     from sdk.cli.run.reload import Reloader
-    from sdk.cli.run.targets import RunTarget
+    from sdk.cli.run.targets import ModuleTarget, RunTarget
 
 _REFRESH_S = 1.0
 _DEFAULTS = GrpcOptions()
@@ -133,14 +133,24 @@ def run(
     GrpcOptions(**wanted)  # reports errors of the command line before anything is imported
     with SignalHandlers() as signals:
         from sdk.cli.ray_cluster import quiet_logs
-        from sdk.cli.run.targets import find_target
+        from sdk.cli.run.targets import ModuleTarget, find_target
 
         reloader = _prepare_reload(target) if reload else None
         run_target = find_target(target, name, allow_breaking)
+        if isinstance(run_target, ModuleTarget) and reloader is None:  # which has generated all code
+            _warn_of_changed_protos(run_target)
         with quiet_logs():  # after the import of Ray Serve, which sets the levels of its logs
             is_well = _Run(run_target, address, wanted, signals, reloader, allow_breaking, quiet, yes).serve()
     if not is_well:
         context.exit(1)
+
+
+def _warn_of_changed_protos(target: ModuleTarget) -> None:
+    from sdk._serve.deployed_classes import deployed_classes
+    from sdk.cli.changed_protos import changed_protos
+
+    for changed in changed_protos(deployed_classes(target.application), only_newer=True):
+        click.echo(f"warning: {changed}", err=True)
 
 
 def _prepare_reload(target: str) -> Reloader:

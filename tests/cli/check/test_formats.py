@@ -129,6 +129,7 @@ def test_json(sdk: Run, project: Path) -> None:
         ],
         "against": None,
         "written": [],
+        "changed_protos": [],
         "failures": [
             {
                 "target": "nothing",
