@@ -41,8 +41,9 @@ ANSWER = StringValue(value="x")
 # Bytecodes and C calls of a call, or of one more message of a stream, by Python version.
 EXPECTED = {
     (3, 11): {"inner": 1668, "unary": 893, "unary with context": 1278, "message out": 110, "message in": 284},
-    (3, 12): {"inner": 1525, "unary": 811, "unary with context": 1169, "message out": 101, "message in": 261},
-    (3, 13): {"inner": 1540, "unary": 822, "unary with context": 1182, "message out": 103, "message in": 259},
+    (3, 12): {"inner": 1531, "unary": 811, "unary with context": 1169, "message out": 101, "message in": 261},
+    # In Python 3.13 the trace of an inner call ends early, after some 150 steps.
+    (3, 13): {"unary": 822, "unary with context": 1182, "message out": 103, "message in": 259},
 }
 
 
@@ -169,8 +170,8 @@ def count() -> dict[str, int]:
         )
         server.host.crash_trailers = CrashTrailers(server.host.loop, lambda packet, connections: None, bytearray(SLOT))
         peer = Peer(server)
-        counted["inner"] = await measure_inner(server)
-        for _ in range(2):  # the first round includes one-time work
+        for _ in range(2):  # the first round includes one-time work; Python 3.12 traces no opcodes in it
+            counted["inner"] = await measure_inner(server)
             counted["unary"] = await measure(peer, "unary", [Int32Value(value=1)])
             counted["unary with context"] = await measure(peer, "context", [Int32Value(value=1)])
             less, more = [await measure(peer, "out", [Int32Value(value=n)]) for n in (1, MESSAGES + 1)]
@@ -200,6 +201,8 @@ def counted() -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", EXPECTED[3, 11])
 def test_the_work_of_a_call_has_not_changed(kind: str, counted: dict[str, int]) -> None:
+    if kind not in EXPECTED[sys.version_info[:2]]:
+        pytest.skip("this version of Python does not count it")
     expected, steps = EXPECTED[sys.version_info[:2]][kind], counted[kind]
     assert steps <= 1.1 * expected, f"{kind}: {steps} steps, expected {expected}"
     assert steps >= 0.9 * expected, f"{kind}: only {steps} steps, expected {expected}: write the new number down"
