@@ -240,9 +240,11 @@ async def test_a_flood_of_connections_leaves_room_for_calls(monkeypatch: pytest.
         server.reaper.limit = 20
         before = await asyncio.open_connection("127.0.0.1", port)
         await call(*before)
+        monkeypatch.setattr(idle_reaper, "STALL_TIMEOUT_S", 3600.0)  # none makes room before the flood is seen
         flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
         while server.connections != 20:
             await asyncio.sleep(0.01)
+        monkeypatch.setattr(idle_reaper, "STALL_TIMEOUT_S", 0.1)
         for _ in range(20):
             await call(*before)
             assert server.connections <= 20
