@@ -18,6 +18,7 @@ from codegen import config, manifest
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
 from sdk._contract.implementations import generated_bases
+from sdk._file_order import imports_first
 from sdk._fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def changed_protos(classes: Iterable[type], *, only_newer: bool = False) -> list
 def _changed_in(out: Path, file: FileDescriptor, *, only_newer: bool) -> Iterator[ChangedProto]:
     """Yield the changed protos among a file and its imports, as far as the manifest of their folder lists them."""
     known = manifest.load(out).protos
-    loaded = {each.name: each for each in _with_imports(file) if each.name in known}
+    files = reversed(imports_first([file], lambda each: each.dependencies))
+    loaded = {each.name: each for each in files if each.name in known}
     sources = []
     for name in loaded:
         root = absolute(out / known[name].root)
@@ -92,12 +94,6 @@ def _changed_in(out: Path, file: FileDescriptor, *, only_newer: bool) -> Iterato
             yield ChangedProto(
                 source.shown, f"has changed since its code in {_shown(out)} was generated; run: {_command(source, out)}"
             )
-
-
-def _with_imports(file: FileDescriptor) -> Iterator[FileDescriptor]:
-    yield file
-    for imported in file.dependencies:
-        yield from _with_imports(imported)
 
 
 def _is_newer(proto: Path, generated: Iterable[Path]) -> bool:
