@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 QUICK ?=
 # Number of processes that run the tests. Most of the time they wait for Ray.
 WORKERS ?= 3
-# A test that hangs ends its worker, and the run: a new worker would wait for ever for the tests of the old one.
+# A test that hangs ends its worker, and the run: a new worker would wait forever for the tests of the old one.
 PARALLEL := -n $(WORKERS) --no-loadscope-reorder --max-worker-restart=0
 
 # Without byte code, each of hundreds of processes compiles Ray again: that doubles what the tests cost.
