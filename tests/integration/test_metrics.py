@@ -6,6 +6,8 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from ray.dashboard.modules.metrics.dashboards.common import Panel
 from ray.dashboard.modules.metrics.dashboards.serve_dashboard_panels import serve_dashboard_config
 from ray.dashboard.modules.metrics.dashboards.serve_deployment_dashboard_panels import serve_deployment_dashboard_config
@@ -25,7 +27,7 @@ OF_RAY_HANDLES = {"ray_serve_deployment_queued_queries"}
 
 @pytest.fixture(scope="module")
 def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """Samples after three good calls and two that fail; each makes a call to another deployment."""
+    """Samples after three good calls and two that fail, which each make a call, and two that reach no replica."""
     deploy(typed_handle_apps.composed(str(tmp_path_factory.mktemp("notes"))), APPLICATION)
     with grpc.insecure_channel(ingress.address) as channel:
         stub = UserDefinedServiceStub(channel)
@@ -34,11 +36,16 @@ def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory)
         for _ in range(2):
             with pytest.raises(grpc.RpcError):
                 stub.__call__(Message(name="fail"), metadata=METADATA, timeout=30)
+        with pytest.raises(grpc.RpcError):
+            stub.__call__(Message(), metadata=(("application", "no such application"),), timeout=30)
+        HealthStub(channel).Check(HealthCheckRequest(), timeout=30)
     return scrape_until(
         lambda found: (
             total(found, "ray_serve_num_grpc_requests_total", application=APPLICATION) >= 5
             and total(found, "ray_serve_deployment_request_counter_total", application=APPLICATION) >= 6
             and total(found, "ray_serve_deployment_error_counter_total", application=APPLICATION) >= 4
+            and total(found, "ray_sdk_ingress_rejected_requests_total") >= 1
+            and total(found, "ray_sdk_ingress_table_version") >= 1
         )
     )
 
@@ -83,3 +90,17 @@ def test_calls_in_progress_by_node(samples: Samples) -> None:
     labels = [labels for name, labels, _ in samples if name == "ray_serve_num_ongoing_grpc_requests"]
     assert labels
     assert all(label["node_id"] and label["node_ip_address"] for label in labels)
+
+
+def test_calls_that_no_replica_answered(samples: Samples) -> None:
+    rejected = "ray_sdk_ingress_rejected_requests_total"
+    assert total(samples, rejected, status_code=NOT_FOUND, reason="no_route") >= 1
+    health = {"method": "/grpc.health.v1.Health/Check", "status_code": OK}
+    assert total(samples, "ray_sdk_ingress_builtin_requests_total", **health) >= 1
+
+
+def test_the_ingress_of_each_node(samples: Samples) -> None:
+    (node,) = {labels["node_id"] for name, labels, _ in samples if name == "ray_sdk_ingress_table_version"}
+    assert node
+    assert total(samples, "ray_sdk_ingress_accepted_connections_total", node_id=node) >= 1
+    assert total(samples, "ray_sdk_ingress_connections", node_id=node) >= 0
