@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EXPORT_INTERVAL_S = 2.0
 #: Value of the label ``method`` for all methods that the application does not have: a client can name any.
 UNKNOWN_METHOD = "_OTHER"
-# Observations of a histogram in one interval. Ray takes each with a call of its own, here and once more in its agent.
+# Observations of a histogram in one interval. Ray takes one at a time, here and again in its agent.
 _MAX_OBSERVATIONS = 400
 
 _STATUS_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -59,7 +59,7 @@ class BoundedHistogram:
         self._carried: dict[tuple[Tags, int], float] = {}
 
     def observations(self, series: Mapping[Tags, Sequence[int]]) -> Iterator[tuple[Tags, float]]:
-        """Yield the observations that stand for new calls.
+        """Yield the observations that represent new calls.
 
         Args:
             series: Numbers of calls by bucket, for each set of tags.

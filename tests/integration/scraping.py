@@ -1,4 +1,4 @@
-"""What Ray exports about this node's processes, as Prometheus would see it."""
+"""The metrics that Ray exports for this node's processes, as Prometheus reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Histograms that stand for many calls with few observations."""
+"""Histograms that represent many calls with few observations."""
 
 from __future__ import annotations
 
