@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from codegen.atomic_write import locked, replace_files
 from codegen.compile import Protoc
 from codegen.console import count
 from codegen.errors import CodegenError
+from codegen.generator_versions import other_versions
 from codegen.sources import Source, find
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class SyncResult:
         extra: Files that an earlier run generated and no proto generates any more.
         edited: Files that would be extra if nobody had edited them since. They are kept.
         warnings: The warnings of protoc, and those about imports if code was generated.
+        other_versions: Generators of which another version wrote the stale files: its version, and the installed one.
     """
 
     protos: int
@@ -65,6 +67,7 @@ class SyncResult:
     extra: tuple[str, ...] = ()
     edited: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    other_versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def is_up_to_date(self) -> bool:
@@ -237,14 +240,16 @@ def _compare(
 ) -> SyncResult:
     ours, kept = known.files, manifest.files
     gone = [path for path in sorted(ours.keys() - kept.keys()) if old[path] is not None]
+    stale = tuple(path for path in sorted(files) if old[path] not in (None, files[path]))
     return SyncResult(
         protos=len(sources),
         files=len(hashes),
         missing=tuple(path for path in sorted(files) if old[path] is None),
-        stale=tuple(path for path in sorted(files) if old[path] not in (None, files[path])),
+        stale=stale,
         extra=tuple(path for path in gone if old.has(path, ours[path])),
         edited=tuple(path for path in gone if not old.has(path, ours[path])),
         warnings=warnings,
+        other_versions=other_versions([old[path] or b"" for path in stale], [files[path] for path in stale]),
     )
 
 
