@@ -200,6 +200,8 @@ class ReplicaHost:
             self._controller, self._ingress_unavailable = found.controller, found.controller is None
             if found.problem:
                 logger.error("%s: %s", self._replica_id, found.problem)
+            if found.opened:  # by `serve run`, for example, which does not mention it
+                logger.info("the gRPC ingress listens on %s of each node", found.opened)
         if self._controller is None:
             return
         self._ingress_unavailable = False

@@ -30,6 +30,7 @@ def seen() -> dict[str, Any]:
 @pytest.mark.timeout(180)
 def test_a_replica_creates_the_ingress_that_the_rest_api_asks_for(seen: dict[str, Any]) -> None:
     assert seen["rest"]
+    assert seen["announced"]
     assert seen["port"]
     assert seen["timeout"] == 7
 

@@ -25,6 +25,7 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 import sdk
 from sdk._ingress.cluster import find_controller
 from sdk._serve.ingress_bootstrap import has_serve
+from sdk._serve.ray_connection import log_folder
 from tests.integration.prober import METHODS, Prober
 from tests.support.ports import free_port
 
@@ -168,6 +169,8 @@ def main(folder: Path) -> None:
         put(dashboard, config(scaled))
         report(rest=wait_until(answers("rest", "rest you"), 40))
         status = ray.get(find_controller().status.remote())
+        logs = [path.read_text() for path in Path(log_folder()).glob("replica_rest_*.log")]
+        report(announced=f"the gRPC ingress listens on 127.0.0.1:{PORT} of each node" in "".join(logs))
         report(port=status.options.port == PORT, timeout=status.options.request_timeout_s)
 
         with load("rest"):
