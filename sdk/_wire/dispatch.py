@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sdk._wire.answering import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
+from sdk._wire.checked_route import checked_route
 from sdk._wire.interceptors import intercept
 from sdk._wire.route import Route
 
@@ -33,7 +34,7 @@ def build_routes(
         compression: Compression of responses whose handler does not choose one.
         interceptors: Run between a call and its handler, the outermost first.
     """
-    routes = {binding.method.path.encode(): Route(binding) for binding in bindings}
+    routes = {binding.method.path.encode(): _route_for(binding) for binding in bindings}
     for route in routes.values():
         route.answer = _answer_for(route)
     if interceptors:
@@ -42,6 +43,10 @@ def build_routes(
         for route in routes.values():
             route.answer = _compressing(compression, route.answer)
     return routes
+
+
+def _route_for(binding: MethodBinding) -> Route:
+    return checked_route(binding) if binding.checks_requests or binding.checks_responses else Route(binding)
 
 
 def _answer_for(route: Route) -> Answer:
