@@ -75,12 +75,15 @@ def broken_rules(messages: Iterable[Descriptor]) -> list[BrokenRule]:
     return [broken for each in found.values() for broken in _broken(each, {})]
 
 
-def broken_rules_of_files(files: FileDescriptorSet, protos: Container[str]) -> list[BrokenRule]:
-    """Return the rules that do not work of all messages of some proto files, in the order of the files.
+def broken_rules_of_files(
+    files: FileDescriptorSet, protos: Container[str], names: Container[str] | None = None
+) -> list[BrokenRule]:
+    """Return the rules that do not work of the messages of some proto files, in the order of the files.
 
     Args:
         files: The files with all that they import, and with ``source_code_info`` for lines.
         protos: Names of the files to check.
+        names: Full names of the messages to check; None for all.
 
     Raises:
         MissingExtraError: A message has rules, and the package that evaluates them is not installed.
@@ -91,7 +94,8 @@ def broken_rules_of_files(files: FileDescriptorSet, protos: Container[str]) -> l
     pool = _pool(imports_first(known, lambda name: known[name].dependency), known)
     chosen = [pool.FindFileByName(name) for name in known if name in protos and name != VALIDATE_PROTO]
     messages = [each for file in chosen for top in file.message_types_by_name.values() for each in _all_nested(top)]
-    return [broken for message in messages for broken in _broken(message, known)]
+    wanted = [each for each in messages if names is None or each.full_name in names]
+    return [broken for message in wanted for broken in _broken(message, known)]
 
 
 def _broken(message: Descriptor, sources: Mapping[str, FileDescriptorProto]) -> Iterator[BrokenRule]:

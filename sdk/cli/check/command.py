@@ -76,6 +76,7 @@ def check(
     """
     from sdk.cli.changed_protos import changed_protos
     from sdk.cli.check import formats
+    from sdk.cli.check.rules import with_rule_problems
     from sdk.cli.errors import exit_code
 
     classes: list[ClassReport] = []
@@ -91,6 +92,10 @@ def check(
 
         written = write_missing_methods(each.cls for each in classes if each.cls is not None and not each.is_partial)
         classes = [_without(report, written) for report in classes]
+    notes: dict[str, None] = {}
+    for index, each in enumerate(classes):
+        classes[index], unseen = with_rule_problems(each)
+        notes.update(dict.fromkeys(unseen))
     comparison = None
     services = {service.full_name: service for report in classes for service in report.services}
     served = {service.full_name for report in classes for service in report.offered}
@@ -102,7 +107,9 @@ def check(
         except SdkError as error:
             failures.append(TargetFailure(against, str(error), exit_code(error)))
     changed = changed_protos(each.cls for each in classes if each.cls is not None)
-    report = CheckReport(tuple(classes), tuple(failures), comparison, strict, tuple(written), tuple(changed))
+    report = CheckReport(
+        tuple(classes), tuple(failures), comparison, strict, tuple(written), tuple(changed), tuple(notes)
+    )
     formats.show(report, "json" if wants_json else format_)
     if any(each.definition is not None and each.definition.options for each in classes) and not backend().HAS_RAY:
         click.echo(_WITHOUT_RAY, err=True)

@@ -56,6 +56,8 @@ def show(report: CheckReport, format_: str) -> None:
         click.echo("\n".join(_texts(report)))
     for changed in report.changed_protos:
         click.echo(f"warning: {changed}", err=True)
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
     for failure in report.failures:
         show_error(failure.message)
     if any(each.problems and each.cls is not None and unwritten_methods(each.cls) for each in report.classes):
@@ -100,6 +102,7 @@ def as_json(report: CheckReport) -> dict[str, Any]:
             for each in report.written
         ],
         "changed_protos": [{"path": each.path, "message": str(each)} for each in report.changed_protos],
+        "notes": list(report.notes),
         "failures": [{"target": failure.target, "message": failure.message} for failure in report.failures],
     }
 
@@ -158,6 +161,8 @@ def as_github(report: CheckReport) -> Iterator[str]:
         yield _annotation("notice", "", "nothing-to-compare", comparison.note)
     for changed in report.changed_protos:
         yield _annotation("error" if report.strict else "warning", f"{changed.path}:1", "changed-proto", str(changed))
+    for note in report.notes:
+        yield _annotation("notice", "", "not-checked", note)
     for failure in report.failures:
         yield _annotation("error", "", "sdk check", failure.message)
 
