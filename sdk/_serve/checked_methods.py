@@ -1,7 +1,7 @@
 """Checks of messages where no wire server reads them: behind Ray Serve's own gRPC proxy, and for its plain handles.
 
 Both call the methods of the replica's object. So the class that runs in a replica gets a method around each one whose
-messages are checked; the wire server calls the user's own, and checks by itself (``sdk/_wire/checked_route.py``).
+messages are checked; the wire server calls the user's own, and checks in ``sdk/_wire/checked_route.py``.
 """
 
 from __future__ import annotations

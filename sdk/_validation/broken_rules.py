@@ -1,7 +1,7 @@
 """Rules that do not work, found before a call needs them, with their place in the proto.
 
 protovalidate compiles the rules of a message when it checks the first one, and names no file. So each message type is
-checked by itself here: empty, and with a value in every field. If that fails, each of its rules is tried alone.
+checked alone here: empty, and with a value in every field. If that fails, each of its rules is tried alone.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _failure(message: Descriptor) -> str:
     for value in (cls(), *_filled(cls)):
         try:
             collect(value)
-        except Exception as error:  # protovalidate's own classes, told apart by their text
+        except Exception as error:  # protovalidate's own classes, distinguished by their names
             text = first_line(error)
             if type(error).__name__ == "CompilationError" or any(each in text for each in _CERTAIN):
                 return _shortened(text)

@@ -1,4 +1,4 @@
-"""The option ``validate``: its values, the rules that it needs, and what it does where there are none."""
+"""The option ``validate``: its values, the rules that it needs, and what it does where no message has one."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_the_proto_of_the_rules_is_found(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_the_user_has_precedence(tmp_path: Path) -> None:
-    """A small one, as of another version: no import of ours clashes with it."""
+    """A small one, as of another version: none of our imports clashes with it."""
     (tmp_path / "protos" / "buf" / "validate").mkdir(parents=True)
     (tmp_path / "protos" / "good.proto").write_text(GOOD)
     (tmp_path / "protos" / "buf" / "validate" / "validate.proto").write_text(

@@ -55,8 +55,8 @@ def _check_values(
         text = f"{first} = {number}"
         # The number is still in use if one of its names (aliases) remains.
         if not set(names).isdisjoint(now.get(number, ())):
-            for name in names if json else ():
-                if name not in now[number]:
+            for name in names:
+                if json and name not in now[number]:
                     message = f"its name `{name}`, which JSON may have, is gone"
                     location = _location(files, new, now[number][0])
                     text = f"{name} = {number}"

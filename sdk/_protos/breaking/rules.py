@@ -85,7 +85,7 @@ def _leaves(rules: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    # Durations and timestamps, which have no order of their own.
+    # Durations and timestamps, which have no order.
     return (value.seconds, value.nanos) if hasattr(value, "nanos") else value
 
 
@@ -142,7 +142,7 @@ def _refused_when_unset(field: FieldDescriptor, rules: Mapping[str, Any]) -> Ite
         return
     for name, value in rules.items():
         if "." in name.partition(".")[2]:
-            continue  # of elements, of which there are none
+            continue  # of elements, and the field is empty
         if _breaks_when_unset(name.rpartition(".")[2], value):
             yield f"the rule `{name}`{_shown(value)} refuses its unset value"
 

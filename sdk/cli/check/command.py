@@ -35,7 +35,7 @@ _WITHOUT_RAY = (
     epilog="\b\nExamples:\n"
     "  sdk check app\n"
     "  sdk check app:Greeter shop.app --strict\n"
-    "  sdk check app --against ../main/protos\n"
+    "  sdk check app --against git:main:protos\n"
     "  sdk check app --against localhost:9000/greeter\n"
     "  sdk check app --fix\n"
     "  sdk check app --format github"
@@ -49,15 +49,16 @@ _WITHOUT_RAY = (
     metavar="OTHER",
     default=None,
     help="Report changes that break clients of OTHER: a file of descriptors (protoc --descriptor_set_out, a buf "
-    "image), a proto file or a folder of them, or a server with reflection, HOST:PORT[/APPLICATION].",
+    "image), a proto file or a folder of them, also of a commit, git:REF:PATH, or a server with reflection, "
+    "HOST:PORT[/APPLICATION].",
 )
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["text", "json", "github"]),
+    type=click.Choice(["text", "json", "github", "table"]),
     default="text",
     show_default=True,
-    help="Output format: `json` for scripts, `github` for annotations in GitHub Actions.",
+    help="Output format: `json` for scripts, `github` for annotations in GitHub Actions, `table` for Markdown.",
 )
 @click.option("--json", "wants_json", is_flag=True, help="Print JSON, like `--format json`.")
 @click.option(
