@@ -27,6 +27,7 @@ from ray.serve._private.common import (
     TimeStampedValue,
 )
 from ray.serve._private.constants import (
+    REQUEST_LATENCY_BUCKETS_MS,
     SERVE_CONTROLLER_NAME,
     SERVE_LOG_APPLICATION,
     SERVE_LOG_COMPONENT,
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from ray.serve.schema import ServeDeploySchema
 
     from sdk._wire.call import Call
+
+#: Upper bounds of the buckets of latencies, in milliseconds (``RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS``).
+LATENCY_BOUNDS_MS: Sequence[float] = REQUEST_LATENCY_BUCKETS_MS
 
 _UNSET_BY_SERVE: Any = serve_context._unset_request_context
 

@@ -159,6 +159,7 @@ async def answer_over_ray(implementation: Any, request: bytes) -> AsyncGenerator
     server = vars(implementation).get(SERVER) or _make_server(implementation)
     transport = _Responses()
     connection = transport.connection = server.new_connection()
+    connection.is_counted = False  # Ray Serve has counted the request that carries it
     connection.connection_made(transport)
     try:
         connection.data_received(request)

@@ -24,11 +24,12 @@ from sdk._ingress.env_options import from_environment
 from sdk._ingress.registry import Lease, Replica
 from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, scales_to_zero
 from sdk._serve.autoscaling_metrics import report_calls
+from sdk._serve.call_metrics import CallMetrics
 from sdk._serve.checked_methods import add_checks
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
-from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
+from sdk._serve.internals import LATENCY_BOUNDS_MS, cancel_child_requests, deployment_config, request_context_setter
 from sdk._serve.process_end import LoopWatch, end_after_answer
 from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
@@ -91,6 +92,7 @@ class ReplicaHost:
         self._replica: Replica | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._reports: asyncio.Task[None] | None = None
+        self._exports: asyncio.Task[None] | None = None
         self._leaving = False
         self._was_registered = False
         self._is_public = False
@@ -107,6 +109,13 @@ class ReplicaHost:
             application=self._application,
             compression=definition.compression,
             interceptors=make_interceptors(definition.cls_name, definition.interceptors),
+            latency_bounds_ms=LATENCY_BOUNDS_MS,
+        )
+        self._metrics = CallMetrics(
+            self._server,
+            application=self._application,
+            deployment=self._deployment,
+            replica=context.replica_id.unique_id,
         )
         logs.follow_configuration(self._server)
         setattr(implementation, SERVER, self._server)  # for calls without an ingress
@@ -134,6 +143,7 @@ class ReplicaHost:
             is_exposed=self._is_exposed,
         )
         self._reports = loop.create_task(report_calls(lambda: self.ongoing_calls))
+        self._exports = loop.create_task(self._metrics.export_forever())
 
     async def ensure_registered(self) -> None:
         """Register with the ingress on the first call; a task then renews the lease.
@@ -171,6 +181,9 @@ class ReplicaHost:
         await asyncio.sleep(_MIN_QUIET_S)
         grace_s = max(0.0, config.graceful_shutdown_timeout_s - spent)
         await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, idle_close_s=_IDLE_CLOSE_S, linger_s=_LINGER_S)
+        if self._exports is not None:
+            self._exports.cancel()
+        self._metrics.export()
         self._loop_watch.stop()
         if self._server.host.crash_trailers is not None:
             self._server.host.crash_trailers.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdk._validation.validator import FIRST_ONLY_BYTES, collector, invalid_request, invalid_response, raise_fault
@@ -11,18 +12,11 @@ if TYPE_CHECKING:
     from sdk.service import MethodBinding
 
 
-def checked_route(binding: MethodBinding) -> Route:
-    """Return the route of a method with checks.
-
-    Args:
-        binding: The method; it checks requests, responses, or both.
-
-    Raises:
-        MissingExtraError: The package that evaluates rules is not installed.
-    """
+def route_class(binding: MethodBinding) -> type[Route]:
+    """Return the class of a method's route: ``Route`` itself if nothing is checked."""
     if not binding.checks_responses:
-        return _CheckedRequests(binding)
-    return _CheckedMessages(binding) if binding.checks_requests else _CheckedResponses(binding)
+        return _CheckedRequests if binding.checks_requests else Route
+    return _CheckedMessages if binding.checks_requests else _CheckedResponses
 
 
 class _CheckedRequests(Route):
@@ -30,8 +24,8 @@ class _CheckedRequests(Route):
 
     __slots__ = ("_collect",)
 
-    def __init__(self, binding: MethodBinding) -> None:
-        super().__init__(binding)
+    def __init__(self, binding: MethodBinding, latency_bounds_ms: Sequence[float]) -> None:
+        super().__init__(binding, latency_bounds_ms)
         self._collect = collector()
 
     def decode_request(self, data: bytes | bytearray) -> Any:
@@ -50,8 +44,8 @@ class _CheckedResponses(Route):
 
     __slots__ = ("_collect",)
 
-    def __init__(self, binding: MethodBinding) -> None:
-        super().__init__(binding)
+    def __init__(self, binding: MethodBinding, latency_bounds_ms: Sequence[float]) -> None:
+        super().__init__(binding, latency_bounds_ms)
         self._collect = collector()
 
     def encode_response(self, response: Any) -> bytes:

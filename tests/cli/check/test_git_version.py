@@ -69,7 +69,8 @@ def test_a_table(sdk: Run, repository: Path) -> None:
         "| error | field-type | shop.Order.item (1) | `int32` became `string`: the two are encoded differently → keep "
         "`int32`, or give the new field another number and reserve 1 | shop.proto:3 |",
         "| error | field-removed | shop.Order.kind (2) | the field is gone and its number is not reserved: another "
-        "field may reuse it and be misread → write `reserved 2;` in message `Order`, or keep the field | shop.proto:3 |",
+        "field may reuse it and be misread → write `reserved 2;` in message `Order`, or keep the field "
+        "| shop.proto:3 |",
     ]
     done = sdk("check", "shop_app", "--format", "table")
     assert (done.returncode, done.stdout) == (0, "No problems.\n")
