@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import grpc
+import grpc.aio
 from orders_pb2 import Divisor, Note, Order, Receipt
 from orders_sdk import OrdersBase, OrdersHandle
 
-from sdk import grpc_deployment
+from sdk import RpcError, grpc_deployment
+from sdk.context import ServicerContext
 
 QUICK: dict[str, Any] = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 2}
 
@@ -101,6 +104,41 @@ class Outer(OrdersBase):
 
     async def Divide(self, request: Divisor) -> Note:
         return await self.orders.Divide(request)
+
+
+class Noting(grpc.aio.ServerInterceptor):
+    """Notes the method of each call."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        self.seen.append(handler_call_details.method)
+        return await continuation(handler_call_details)
+
+
+NOTING = Noting()
+
+
+@grpc_deployment(validate="both", interceptors=[NOTING], compression=grpc.Compression.Gzip, **QUICK)
+class Intercepted(_Orders):
+    """Has everything that is between a call and its handler."""
+
+
+@grpc_deployment(validate="both", partial=True, **QUICK)
+class Reading(OrdersBase):
+    """Reads and writes through the context, and continues after a request that breaks a rule."""
+
+    async def Exchange(self, requests: Any, grpc_context: ServicerContext) -> None:
+        while True:
+            try:
+                request = await grpc_context.read()
+            except RpcError as error:
+                await grpc_context.write(Receipt(text=error.details))
+                continue
+            if request is grpc.aio.EOF:
+                return
+            await grpc_context.write(Receipt(text="" if request.id == "empty" else request.id))
 
 
 #: For Ray Serve's config, which names an application.

@@ -17,7 +17,7 @@ from orders_sdk import OrdersClient, OrdersSyncClient
 import sdk
 import sdk.testing
 from sdk import GrpcOptions, RpcError
-from tests.validation.order_apps import Orders, Outer, Some, Strict, Sync
+from tests.validation.order_apps import NOTING, Intercepted, Orders, Outer, Reading, Some, Strict, Sync
 from tests.validation.refusals import BAD, FIELDS, GOOD, check_faults, check_requests, end_of, refused
 
 pytestmark = pytest.mark.timeout(60)
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.timeout(60)
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
     apps = {"orders": Orders.bind(), "strict": Strict.bind(), "some": Some.bind(), "sync": Sync.bind()}
+    apps |= {"intercepted": Intercepted.bind(), "reading": Reading.bind()}
     with sdk.testing.serve(**apps, outer=Outer.bind(Orders.options(expose=False).bind())) as server:
         yield server
 
@@ -35,7 +36,7 @@ def client(server: Any, application: str, **options: Any) -> OrdersSyncClient:
     return found
 
 
-@pytest.mark.parametrize("application", ["orders", "strict", "sync", "outer"])
+@pytest.mark.parametrize("application", ["orders", "strict", "sync", "outer", "intercepted"])
 def test_requests_of_all_kinds(server: Any, application: str) -> None:
     check_requests(client(server, application))
 
@@ -68,6 +69,27 @@ def test_each_rpc_has_its_own_checks(server: Any) -> None:
     assert end_of(lambda: some.Follow(BAD)).messages == ["a", "there"]
     assert end_of(lambda: some.Follow(Order(id="empty"))).code == "INTERNAL"
     assert end_of(lambda: some.Collect([BAD])) == refused()
+
+
+def test_interceptors_run_before_the_checks(server: Any) -> None:
+    NOTING.seen.clear()
+    assert end_of(lambda: client(server, "intercepted").Place(BAD)) == refused()
+    assert NOTING.seen == ["/orders.Orders/Place"]
+
+
+def test_messages_that_a_handler_reads_and_writes(server: Any) -> None:
+    reading = client(server, "reading")
+    ended = end_of(lambda: reading.Exchange([GOOD, BAD, GOOD]))
+    assert ended.code == "OK"
+    assert ended.messages == ["abc", refused().details, "abc"]
+    ended = end_of(lambda: reading.Exchange([GOOD, Order(id="empty", count=1), GOOD]))
+    assert (ended.messages, ended.code) == (["abc"], "INTERNAL")
+
+
+def test_compressed_requests(server: Any) -> None:
+    compressed = {"compression": grpc.Compression.Gzip}
+    assert end_of(lambda: client(server, "orders").Place(BAD, **compressed)) == refused()
+    assert end_of(lambda: client(server, "orders").Collect([GOOD, BAD], **compressed)) == refused()
 
 
 def test_clients_do_not_see_the_reason_if_errors_are_hidden() -> None:
