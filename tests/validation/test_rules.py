@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -188,6 +189,13 @@ def test_check_names_file_line_and_rule(sdk: Run, tmp_path: Path, options: str) 
         "the proto [validation-rule]",
     ]
     assert done.stderr == "note: bad.Top.any is a google.protobuf.Any: rules of the message in it are not checked\n"
+    (tmp_path / "bad_app.py").write_text(APP.format(options=""))
+    manifest = {"bad.proto": {"root": ".", "files": {}}, VALIDATE_PROTO: {"root": ".protovalidate", "files": {}}}
+    (tmp_path / ".sdk-codegen.json").write_text(json.dumps({"format": 2, "shared": {}, "protos": manifest}))
+    (tmp_path / "bad.proto").write_text(f"{wrong}message {{")
+    said = "can't be compared with its generated code: 1 error in the protos: bad.proto:14:"
+    assert said in sdk("check", "bad_app").stderr
+    (tmp_path / "bad_app.py").write_text(APP.format(options=options))
     if options:
         command = [sys.executable, "-c", "import bad_app"]
         imported = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
