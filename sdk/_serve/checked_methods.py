@@ -25,37 +25,39 @@ if TYPE_CHECKING:
     from sdk.service import Method
 
 
-def add_checks(replica: type, definition: Definition) -> None:
-    """Put a method around each one of a class whose messages are checked.
+def checked_methods(cls: type, definition: Definition) -> dict[str, Callable[..., Any]]:
+    """Return a method around each one of a class whose messages are checked, by name.
 
     Args:
-        replica: The class that runs in a replica; its methods are inherited.
-        definition: The definition of the user's class.
+        cls: The user's class.
+        definition: Its definition.
     """
-    for service in definition.services:
-        for method in service.methods:
-            checks = definition.checks.get(method.path)
-            if checks is not None and method.path not in definition.unimplemented:
-                setattr(replica, method.python_name, _with_checks(replica, method, checks))
+    return {
+        method.python_name: _with_checks(cls, method, definition.checks[method.path])
+        for service in definition.services
+        for method in service.methods
+        if method.path in definition.checks and method.path not in definition.unimplemented
+    }
 
 
-def _with_checks(replica: type, method: Method, checks: Checks) -> Callable[..., Any]:
-    """Return a method that checks the messages of the inherited one, except within a call of the wire server."""
-    found = find_implementation(replica, method.python_name)
+def _with_checks(cls: type, method: Method, checks: Checks) -> Callable[..., Any]:
+    """Return a method that checks the messages of the user's, except within a call of the wire server."""
+    found = find_implementation(cls, method.python_name)
     assert found is not None  # no class lacks the method of an RPC, unless it is partial
     is_async, is_generator = found.kind
     takes_context = found.takes_context
-    inherited = getattr(replica, method.python_name)
+    users = found.attribute
 
     def call(self: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Call the inherited method, after the check of the request."""
+        """Call the user's method, after the check of the request."""
         context = options.get(CONTEXT_PARAMETER)
         if not takes_context:
             options.pop(CONTEXT_PARAMETER, None)
         if checks.checks_requests and args and current_call() is None:
             first = _Requests(args[0], context) if method.cardinality.client_streaming else _checked(args[0], context)
             args = (first, *args[1:])
-        return getattr(super(replica, self), method.python_name)(*args, **options)
+        bound = users.__get__(self, type(self)) if hasattr(type(users), "__get__") else users
+        return bound(*args, **options)
 
     def check(response: Any) -> Any:
         if checks.checks_responses and current_call() is None and (broken := violations_of(response)):
@@ -81,9 +83,10 @@ def _with_checks(replica: type, method: Method, checks: Checks) -> Callable[...,
         yield from map(check, call(self, args, options))
 
     kinds = {(True, False): run_async, (False, False): run, (True, True): generate_async, (False, True): generate}
-    made: Any = functools.wraps(inherited)(kinds[is_async, is_generator])
+    plain = getattr(cls, method.python_name)
+    made: Any = functools.wraps(plain)(kinds[is_async, is_generator])
     # Ray Serve passes the context, which an error's status needs, to methods with a parameter of this name.
-    made.__signature__ = _taking_context(inspect.signature(inherited))
+    made.__signature__ = _taking_context(inspect.signature(plain))
     return made  # type: ignore[no-any-return]  # one of the functions above
 
 

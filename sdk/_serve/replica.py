@@ -25,7 +25,7 @@ from sdk._ingress.registry import Lease, Replica
 from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, scales_to_zero
 from sdk._serve.autoscaling_metrics import report_calls
 from sdk._serve.call_metrics import CallMetrics
-from sdk._serve.checked_methods import add_checks
+from sdk._serve.checked_methods import checked_methods
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
@@ -356,7 +356,8 @@ def replica_class(cls: Any, *, is_exposed: bool) -> type[Any]:
                 if inherited is not None:
                     await finish_hook(inherited())
 
-    add_checks(GrpcReplica, cls.__grpc_definition__)
+    for name, method in checked_methods(cls, cls.__grpc_definition__).items():
+        setattr(GrpcReplica, name, method)
     if is_exposed:
         setattr(GrpcReplica, SERVED_SERVICES, tuple(service.full_name for service in cls.__grpc_definition__.services))
     GrpcReplica.__name__, GrpcReplica.__qualname__ = cls.__name__, cls.__qualname__

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from orders_pb2 import Order
 from orders_sdk import OrdersSyncClient
+from ray import serve
 
 from tests.support.cluster import Ingress
 from tests.validation.order_apps import Orders, Outer, Strict
-from tests.validation.refusals import check_faults, check_requests, end_of
+from tests.validation.refusals import check_faults, check_plain_handle, check_requests, end_of
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,10 @@ def test_requests_of_all_kinds_over_the_wire_and_through_handles(
     with clients(application) as client:
         check_requests(client)
         check_faults(client)
+
+
+def test_plain_handles_of_ray_serve(clients: Callable[[str], OrdersSyncClient]) -> None:
+    check_plain_handle(serve.get_app_handle("strict orders"))
 
 
 def test_responses_by_option(clients: Callable[[str], OrdersSyncClient]) -> None:

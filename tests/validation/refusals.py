@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grpc
+import pytest
 from buf.validate.validate_pb2 import Violations
 from google.rpc.error_details_pb2 import BadRequest
 from orders_pb2 import Divisor, Item, Note, Order
 from orders_sdk import OrdersSyncClient
 
-from sdk import error_details
+from sdk import RpcError, error_details
 
 GOOD = Order(id="abc", count=1)
 BAD = Order(id="a", items=[Item(sku="x"), Item()], gifts={'to "me"': Item()})
@@ -80,3 +81,16 @@ def check_faults(client: OrdersSyncClient) -> None:
     assert (
         "a validation rule of orders.Divisor does not work: error evaluating divisor: divide by zero" in ended.details
     )
+
+
+def check_plain_handle(handle: Any) -> None:
+    """Check calls through Ray Serve's own handle, which calls the method of the replica's object."""
+    assert handle.Place.remote(GOOD).result().text == "abc"
+    assert [each.text for each in handle.options(stream=True).Follow.remote(GOOD)] == ["abc", "there"]
+    refusals = (handle.Place.remote(BAD).result, lambda: list(handle.options(stream=True).Follow.remote(BAD)))
+    for call in refusals:
+        with pytest.raises(Exception, match="id: must be at least 2 characters") as raised:
+            call()
+        assert isinstance(getattr(raised.value, "cause", raised.value), RpcError)
+    with pytest.raises(Exception, match="breaks the rules of its proto"):
+        handle.Place.remote(Order(id="empty", count=1)).result()

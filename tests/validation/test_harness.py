@@ -18,7 +18,16 @@ import sdk
 import sdk.testing
 from sdk import GrpcOptions, RpcError
 from tests.validation.order_apps import NOTING, Intercepted, Orders, Outer, Reading, Some, Strict, Sync
-from tests.validation.refusals import BAD, FIELDS, GOOD, check_faults, check_requests, end_of, refused
+from tests.validation.refusals import (
+    BAD,
+    FIELDS,
+    GOOD,
+    check_faults,
+    check_plain_handle,
+    check_requests,
+    end_of,
+    refused,
+)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -84,6 +93,11 @@ def test_messages_that_a_handler_reads_and_writes(server: Any) -> None:
     assert ended.messages == ["abc", refused().details, "abc"]
     ended = end_of(lambda: reading.Exchange([GOOD, Order(id="empty", count=1), GOOD]))
     assert (ended.messages, ended.code) == (["abc"], "INTERNAL")
+
+
+@pytest.mark.parametrize("application", ["strict", "sync"])
+def test_plain_handles_of_ray_serve(server: Any, application: str) -> None:
+    check_plain_handle(server.handle(application))
 
 
 def test_compressed_requests(server: Any) -> None:
