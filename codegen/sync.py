@@ -17,6 +17,7 @@ from codegen.console import count
 from codegen.errors import CodegenError
 from codegen.generator_versions import other_versions
 from codegen.sources import Source, find
+from codegen.validate_proto import check_rules, with_validate_proto
 
 if TYPE_CHECKING:
     from codegen.manifest import Manifest
@@ -125,6 +126,7 @@ def _sync(options: Options, progress: ProgressReporter, *, write: bool) -> SyncR
     if write:
         _require_writable(out)
     sources = find(options.protos, options.proto_path, options.exclude)
+    sources = with_validate_proto(sources, options.proto_path, options.exclude, out)
     progress.expect(len(sources))
     with (
         Protoc(sources, options.proto_path, options.package) as protoc,
@@ -136,13 +138,15 @@ def _sync(options: Options, progress: ProgressReporter, *, write: bool) -> SyncR
         old = _Contents(out)
         hashes = known.hashes(sources)
         files: Mapping[str, bytes] = {}
+        unchecked: tuple[str, ...] = ()
         if not (write and _is_current(others, hashes, old, protoc, progress)):
             progress.begin(f"generating code for {count(len(sources), 'proto')}")
             files = _without_users_inits(protoc.generate(others), known, old)
+            unchecked = check_rules(protoc.descriptors(), sources)
             hashes = {path: manifests.digest(content) for path, content in files.items()}
         # Even if nothing was generated, the protos of earlier runs may be gone.
         manifest = known.updated(sources, others, hashes, out)
-        warnings = (*protoc.warnings, *importable.warnings(files, manifest.files, out, options.package))
+        warnings = (*protoc.warnings, *unchecked, *importable.warnings(files, manifest.files, out, options.package))
         result = _compare(old, files, known, manifest, hashes, sources, warnings)
         if write:
             _write(old, files, manifest, result, progress)

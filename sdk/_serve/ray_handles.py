@@ -174,12 +174,16 @@ def _make_server(implementation: Any) -> WireServer:
     cls = type(implementation)
     definition = definition_of(cls)
     context = serve.get_replica_context()
-    bindings = [
-        binding
-        for base in generated_bases(cls)
-        for binding in vars(base)["__grpc_shim__"].bindings(implementation)
-        if find_implementation(cls, binding.method.python_name) is not None
-    ]
+    bindings = (
+        definition.bindings(implementation)
+        if definition is not None
+        else [
+            binding
+            for base in generated_bases(cls)
+            for binding in vars(base)["__grpc_shim__"].bindings(implementation)
+            if find_implementation(cls, binding.method.python_name) is not None
+        ]
+    )
     server = WireServer(
         bindings,
         # Ray Serve itself never lets more calls in.

@@ -25,6 +25,7 @@ from sdk._ingress.registry import Lease, Replica
 from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, scales_to_zero
 from sdk._serve.autoscaling_metrics import report_calls
 from sdk._serve.call_metrics import CallMetrics
+from sdk._serve.checked_methods import checked_methods
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
@@ -66,13 +67,14 @@ class ReplicaHost:
 
     Args:
         implementation: The instance.
+        handlers: The instance as the user's class has it: without the checks around its methods.
         definition: The definition of its class.
         logs: The replica's logs.
         is_exposed: False if clients can't call it, only other deployments.
     """
 
     def __init__(
-        self, implementation: Any, definition: Definition, logs: ReplicaLogs, *, is_exposed: bool = True
+        self, implementation: Any, handlers: Any, definition: Definition, logs: ReplicaLogs, *, is_exposed: bool = True
     ) -> None:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
@@ -98,7 +100,7 @@ class ReplicaHost:
         self._logged_differences = ""
         self._logs = logs
         self._server = WireServer(
-            definition.bindings(implementation),
+            definition.bindings(handlers),
             self._settings(),
             on_start=request_context_setter(self._application),
             on_cancel=cancel_child_requests,
@@ -328,7 +330,7 @@ def replica_class(cls: Any, *, is_exposed: bool) -> type[Any]:
         async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray Serve awaits it
             logs = ReplicaLogs()
             await finish_hook(super().__init__(*args, **kwargs))
-            self.__grpc_host = ReplicaHost(self, cls.__grpc_definition__, logs, is_exposed=is_exposed)
+            self.__grpc_host = ReplicaHost(self, super(), cls.__grpc_definition__, logs, is_exposed=is_exposed)
             await self.__grpc_host.start()
 
         async def check_health(self) -> None:
@@ -356,6 +358,8 @@ def replica_class(cls: Any, *, is_exposed: bool) -> type[Any]:
                 if inherited is not None:
                     await finish_hook(inherited())
 
+    for name, method in checked_methods(cls, cls.__grpc_definition__).items():
+        setattr(GrpcReplica, name, method)
     if is_exposed:
         setattr(GrpcReplica, SERVED_SERVICES, tuple(service.full_name for service in cls.__grpc_definition__.services))
     GrpcReplica.__name__, GrpcReplica.__qualname__ = cls.__name__, cls.__qualname__

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from sdk._wire.answering import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
 from sdk._wire.call_counts import LATENCY_BOUNDS_MS
+from sdk._wire.checked_route import route_class
 from sdk._wire.interceptors import intercept
-from sdk._wire.route import Route
 
 if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
     from sdk._wire.call import Call
-    from sdk._wire.route import Answer
+    from sdk._wire.route import Answer, Route
     from sdk.service import MethodBinding
 
 
@@ -36,7 +36,7 @@ def build_routes(
         interceptors: Run between a call and its handler, the outermost first.
         latency_bounds_ms: Upper bounds of the buckets in which calls are counted, in milliseconds.
     """
-    routes = {binding.method.path.encode(): Route(binding, latency_bounds_ms) for binding in bindings}
+    routes = {each.method.path.encode(): route_class(each)(each, latency_bounds_ms) for each in bindings}
     for route in routes.values():
         route.answer = _answer_for(route)
     if interceptors:
