@@ -1,6 +1,6 @@
 """A bare ``grpc.aio`` server: no Ray, no proxy. ``python bare.py [--uvloop]``.
 
-It calls a second server of the same kind in a process of its own, and that one a third: what people do instead of
+It calls a second server of the same kind in a separate process, and that one a third: what people do instead of
 handles.
 """
 
