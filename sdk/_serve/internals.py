@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import logging
+import logging.handlers
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -202,6 +203,14 @@ def logs_accesses() -> bool:
     return logger.isEnabledFor(logging.INFO) and any(
         logging_utils.log_access_log_filter not in handler.filters for handler in logger.handlers
     )
+
+
+def file_of(handler: logging.Handler) -> logging.StreamHandler[Any] | None:
+    """Return the handler that writes the records of one of Ray Serve's handlers; None for a handler of another kind."""
+    if type(handler) is logging.handlers.MemoryHandler:
+        handler = handler.target  # type: ignore[assignment]  # Ray Serve sets one
+    known = (logging.StreamHandler, logging.handlers.RotatingFileHandler)
+    return handler if type(handler) in known else None  # type: ignore[return-value]  # these are
 
 
 def access_log_context() -> dict[str, Any]:

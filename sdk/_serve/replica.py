@@ -184,6 +184,7 @@ class ReplicaHost:
         if self._exports is not None:
             self._exports.cancel()
         self._metrics.export()
+        self._logs.flush()
         self._loop_watch.stop()
         if self._server.host.crash_trailers is not None:
             self._server.host.crash_trailers.close()

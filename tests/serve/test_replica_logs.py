@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import io
 import logging
 import traceback
+import weakref
 from collections.abc import Iterator
+from logging import handlers
+from pathlib import Path
 
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from ray._common.formatters import JSONFormatter
 from ray.serve._private import logging_utils
 
 from sdk._serve import replica_logs
@@ -118,6 +123,7 @@ def call_each(logs: ReplicaLogs, *values: int) -> bool:
             peer.head("none")
             peer.end()
             await turns()
+            logs.flush()
 
     virtual_time.run(scenario())
     return used[0]
@@ -133,6 +139,68 @@ def test_each_call_is_one_line_as_ray_serve_writes_it(serve_log: Lines) -> None:
     assert {(record.levelname, record.__dict__["request_id"], record.__dict__["replica"]) for record in lines} == {
         ("INFO", "made", "r1")
     }
+
+
+@pytest.mark.parametrize("encoding", ["text", "json"])
+def test_lines_in_ray_serves_file_are_those_of_its_own_handlers(
+    serve_log: Lines, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = handlers.RotatingFileHandler(tmp_path / "replica.log", maxBytes=1 << 20, backupCount=1)
+    file.setFormatter(JSONFormatter() if encoding == "json" else logging_utils.ServeFormatter("shop", "r1"))
+    memory = handlers.MemoryHandler(2, target=file)
+    memory.addFilter(logging_utils.ServeLogAttributeRemovalFilter())
+    monkeypatch.setattr(logging.getLogger("ray.serve"), "handlers", [serve_log, memory])
+    logs = ReplicaLogs()
+    memory.handle(logging.makeLogRecord({"msg": "before", "levelno": logging.INFO, "levelname": "INFO"}))
+    call_each(logs, 0)
+    expected = []
+    for record in serve_log.records:
+        memory.filter(record)
+        expected.append(file.format(record))
+    before, *lines = (tmp_path / "replica.log").read_text().splitlines()
+    memory.close()
+    file.close()
+    assert "before" in before
+    assert lines == expected
+    assert len(lines) == 2
+
+
+def test_lines_are_written_soon_without_a_further_call(serve_log: Lines) -> None:
+    logs = start()
+
+    async def scenario() -> None:
+        async with serving() as serve:
+            server = serve(unary=(Cardinality.UNARY_UNARY, answer))
+            logs.follow_configuration(server)
+            peer = Peer(server)
+            peer.head("unary")
+            peer.send(Int32Value())
+            peer.end()
+            await turns()
+            assert not serve_log.records
+            await asyncio.sleep(0.06)
+
+    virtual_time.run(scenario())
+    assert len(serve_log.records) == 1
+
+
+def test_the_end_of_the_process_loses_no_line(serve_log: Lines) -> None:
+    logs = start()
+
+    async def scenario() -> None:
+        async with serving() as serve:
+            server = serve(unary=(Cardinality.UNARY_UNARY, answer))
+            logs.follow_configuration(server)
+            peer = Peer(server)
+            peer.head("none")
+            peer.end()
+            await turns()
+
+    virtual_time.run(scenario())
+    before = len(serve_log.records)
+    assert logging.lastResort is not None
+    logging.shutdown([weakref.ref(logging.lastResort)])  # what it does with every handler
+    assert (before, len(serve_log.records)) == (0, 1)
 
 
 @pytest.mark.parametrize("off", ["enable_access_log", "log_level"])
