@@ -22,6 +22,7 @@ from sdk._contract.signature_rules import (
     request_parameter,
     suggested_def,
 )
+from sdk._contract.wrapper_rules import check_wrappers
 from sdk.errors import Problem
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def _check_rpc(rpc: RequiredRpc) -> Iterator[Problem]:
         message = f"`{rpc.name}` is {_kind(implementation)}, not a method; {proto_says(rpc.method)}"
         yield rpc.problem("not-callable", message, f"write `{suggested_def(rpc.method)}`", implementation)
     else:
+        yield from check_wrappers(rpc, implementation)
         yield from check_signature(rpc, implementation)
 
 

@@ -2,15 +2,20 @@
 
 Nothing is stored. After a restart the heartbeats of replicas fill the registry again, and so do the routing tables of
 the proxies, so that it never publishes less than what is served.
+
+A change builds only the applications that it affects. The snapshot shares all others with the one before.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from sdk._ingress.applications import Applications
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.options import GrpcOptions
 
@@ -134,14 +139,24 @@ class Registry:
         self._replica_options: dict[str, GrpcOptions] = {}
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
+        # (Application, deployment) → endpoints of its replicas, sorted. Without the deployments that have none.
+        self._endpoints: dict[tuple[str, str], list[Endpoint]] = {}
         # Deregistered replicas, with the time until which adopt() ignores them.
         self._deregistered: dict[str, float] = {}
         # Application → deployment. An application stays known when its last replica leaves, because calls must end
         # UNAVAILABLE then, not NOT_FOUND. Without endpoints, which are added for each snapshot.
         self._deployments: dict[str, dict[str, Deployment]] = {}
         self._descriptors: dict[str, bytes] = {}
+        # Applications that differ from the snapshot, with the digests that they may have had.
+        self._changed: dict[str, set[str]] = {}
+        # Digest → number of deployments in the snapshot that have it.
+        self._announced: Counter[str] = Counter()
+        # Application in the snapshot → digests of its deployments.
+        self._digests: dict[str, list[str]] = {}
+        self._exposed, self._inner = Applications(), Applications()
         self._proxies: dict[str, ProxyState] = {}
         self._proxy_leases: dict[str, float] = {}
+        self._proxy_of_node: dict[str, str] = {}
         self.snapshot = Snapshot(
             int(time.time() * 1000) if first_version is None else first_version,
             **self._option_fields(),
@@ -156,11 +171,10 @@ class Registry:
             replica: The replica.
             descriptors: The serialized ``FileDescriptorSet`` with the replica's digest.
         """
-        self._leases[replica.endpoint.replica_id] = self._clock() + self._lease_s
         self._add_deployment(replica.application, replica.as_deployment)
         if replica.descriptors:
             self._descriptors[replica.descriptors] = descriptors
-        self._replicas[replica.endpoint.replica_id] = replica
+        self._add_replica(replica)
         self._publish()
 
     def renew(self, replica_id: str) -> bool:
@@ -180,8 +194,8 @@ class Registry:
     def deregister(self, replica_id: str) -> None:
         """Remove a replica. An unknown one is remembered, because :meth:`adopt` must not bring it back."""
         self._deregistered[replica_id] = self._clock() + self._lease_s
-        if self._replicas.pop(replica_id, None) is not None:
-            del self._leases[replica_id]
+        if replica_id in self._replicas:
+            self._remove_replica(replica_id)
             self._publish()
 
     def expire(self) -> tuple[str, ...]:
@@ -193,7 +207,7 @@ class Registry:
                 leases.update((key, until + pause) for key, until in leases.items())
         gone = tuple(replica_id for replica_id, until in self._leases.items() if until <= now)
         for replica_id in gone:
-            del self._replicas[replica_id], self._leases[replica_id]
+            self._remove_replica(replica_id)
         self._deregistered = {replica_id: until for replica_id, until in self._deregistered.items() if until > now}
         for proxy_id in [proxy_id for proxy_id, until in self._proxy_leases.items() if until <= now]:
             self.remove_proxy(proxy_id)
@@ -206,11 +220,12 @@ class Registry:
         for application in (*snapshot.applications, *snapshot.inner):
             for deployment in application.deployments:
                 known = self._deployments.setdefault(application.name, {})
+                self._mark(application.name)
                 services = (*deployment.services, *deployment.hidden)
                 known.setdefault(deployment.name, replace(deployment, services=services, hidden=(), endpoints=()))
                 for endpoint in deployment.endpoints:
                     if endpoint.replica_id not in self._replicas and endpoint.replica_id not in self._deregistered:
-                        self._replicas[endpoint.replica_id] = Replica(
+                        replica = Replica(
                             application.name,
                             deployment.name,
                             services,
@@ -221,7 +236,7 @@ class Registry:
                             scales_to_zero=deployment.scales_to_zero,
                             is_exposed=deployment.is_exposed,
                         )
-                        self._leases[endpoint.replica_id] = self._clock() + self._lease_s
+                        self._add_replica(replica)
         self._publish(at_least=snapshot.version)
 
     def descriptors(self, digest: str) -> bytes | None:
@@ -238,6 +253,8 @@ class Registry:
     def reconfigure(self, options: GrpcOptions) -> None:
         """Change the live options of the ingress. All others stay."""
         self._options = self._options.with_live_options_of(options)
+        for application in self._deployments:
+            self._mark(application)
         self._publish()
 
     @property
@@ -262,15 +279,18 @@ class Registry:
 
     def without_replicas(self) -> tuple[tuple[str, str], ...]:
         """Return application and name of the deployments without a ready replica."""
-        serving = {(replica.application, replica.deployment) for replica in self._replicas.values()}
         return tuple(
-            (app, name) for app, known in self._deployments.items() for name in known if (app, name) not in serving
+            (app, name)
+            for app, known in self._deployments.items()
+            for name in known
+            if (app, name) not in self._endpoints
         )
 
     def remove_deployments(self, deployments: Iterable[tuple[str, str]]) -> None:
         """Remove deployments, given as (application, name), that Ray Serve has removed. Those with a replica stay."""
         gone = set(deployments) & set(self.without_replicas())
         for application, name in gone:
+            self._mark(application)
             del self._deployments[application][name]
             if not self._deployments[application]:
                 del self._deployments[application]
@@ -279,25 +299,31 @@ class Registry:
 
     def delete_application(self, name: str) -> None:
         """Remove a deleted application, with replicas that died and whose lease has not expired yet."""
-        for replica_id in [r.endpoint.replica_id for r in self._replicas.values() if r.application == name]:
-            del self._replicas[replica_id], self._leases[replica_id]
-        if self._deployments.pop(name, None) is not None:
-            self._publish()
+        if name not in self._deployments:
+            return
+        self._mark(name)
+        for deployment in self._deployments[name]:
+            for endpoint in tuple(self._endpoints.get((name, deployment), ())):
+                self._remove_replica(endpoint.replica_id)
+        del self._deployments[name]
+        self._publish()
 
     # -- proxies ------------------------------------------------------------------------------
 
     def report(self, state: ProxyState) -> None:
         """Record a proxy's state. It replaces an earlier proxy of the same node."""
-        for proxy_id in [p.proxy_id for p in self._proxies.values() if p.node_id == state.node_id]:
-            if proxy_id != state.proxy_id:
-                self.remove_proxy(proxy_id)
+        before = self._proxy_of_node.get(state.node_id)
+        if before is not None and before != state.proxy_id:
+            self.remove_proxy(before)
+        self._proxy_of_node[state.node_id] = state.proxy_id
         self._proxies[state.proxy_id] = state
         self._proxy_leases[state.proxy_id] = self._clock() + self._proxy_lease_s
 
     def remove_proxy(self, proxy_id: str) -> None:
         """Remove a proxy, so that no caller waits for its acknowledgement."""
-        self._proxies.pop(proxy_id, None)
-        self._proxy_leases.pop(proxy_id, None)
+        state = self._proxies.pop(proxy_id, None)
+        if state is not None:
+            del self._proxy_leases[proxy_id], self._proxy_of_node[state.node_id]
 
     @property
     def proxies(self) -> tuple[ProxyState, ...]:
@@ -310,23 +336,52 @@ class Registry:
 
     # -- the snapshot -------------------------------------------------------------------------
 
+    def _mark(self, application: str) -> None:
+        """Let the next snapshot have the newest state of an application."""
+        known = self._deployments.get(application, {})
+        self._changed.setdefault(application, set()).update(deployment.descriptors for deployment in known.values())
+
+    def _add_replica(self, replica: Replica) -> None:
+        replica_id = replica.endpoint.replica_id
+        if self._replicas.get(replica_id) != replica:
+            if replica_id in self._replicas:
+                self._remove_endpoint(self._replicas[replica_id])
+            insort(self._endpoints.setdefault((replica.application, replica.deployment), []), replica.endpoint)
+            self._mark(replica.application)
+        self._replicas[replica_id] = replica
+        self._leases[replica_id] = self._clock() + self._lease_s
+
+    def _remove_replica(self, replica_id: str) -> None:
+        self._remove_endpoint(self._replicas.pop(replica_id))
+        del self._leases[replica_id]
+        self._replica_options.pop(replica_id, None)
+
+    def _remove_endpoint(self, replica: Replica) -> None:
+        key = (replica.application, replica.deployment)
+        endpoints = self._endpoints[key]
+        del endpoints[bisect_left(endpoints, replica.endpoint)]
+        if not endpoints:
+            del self._endpoints[key]
+        self._mark(replica.application)
+
     def _add_deployment(self, application: str, deployment: Deployment) -> None:
+        self._mark(application)
         known = self._deployments.setdefault(application, {})
         known.pop(deployment.name, None)
         known[deployment.name] = deployment  # the newest is last
+        self._mark(application)
 
-    def _drop_replaced(self) -> None:
+    def _drop_replaced(self, application: str) -> None:
         """Remove deployments without replicas whose services a newer deployment of the application serves.
 
         An update has renamed or replaced them.
         """
-        silent = set(self.without_replicas())
-        for application, known in self._deployments.items():
-            taken: set[str] = set()
-            for name, deployment in reversed(list(known.items())):
-                if (application, name) in silent and not taken.isdisjoint(deployment.services):
-                    del known[name]
-                taken.update(deployment.services)
+        known = self._deployments.get(application, {})
+        taken: set[str] = set()
+        for name, deployment in reversed(list(known.items())):
+            if (application, name) not in self._endpoints and not taken.isdisjoint(deployment.services):
+                del known[name]
+            taken.update(deployment.services)
 
     def _option_fields(self) -> dict[str, Any]:
         """Return the fields of a snapshot that come from the options."""
@@ -348,37 +403,43 @@ class Registry:
         )
 
     def _publish(self, at_least: int = 0) -> None:
-        self._drop_replaced()
-        endpoints: dict[tuple[str, str], list[Endpoint]] = {}
-        for replica in self._replicas.values():
-            endpoints.setdefault((replica.application, replica.deployment), []).append(replica.endpoint)
-        applications = self._applications(endpoints, is_exposed=True)
-        inner = self._applications(endpoints, is_exposed=False)
-        announced = {deployment.descriptors for known in (*applications, *inner) for deployment in known.deployments}
-        self._descriptors = {digest: data for digest, data in self._descriptors.items() if digest in announced}
-        self._replica_options = {
-            key: options for key, options in self._replica_options.items() if key in self._replicas
-        }
-        table = replace(self.snapshot, applications=applications, inner=inner, **self._option_fields())
+        changed, self._changed = self._changed, {}
+        for application, digests in changed.items():
+            self._build(application, digests)
+        table = replace(
+            self.snapshot, applications=self._exposed.table, inner=self._inner.table, **self._option_fields()
+        )
         if table != self.snapshot:
             self.snapshot = replace(table, version=max(table.version, at_least) + 1)
         elif at_least > self.snapshot.version:
             self.snapshot = replace(self.snapshot, version=at_least)
 
-    def _applications(
-        self, endpoints: Mapping[tuple[str, str], list[Endpoint]], *, is_exposed: bool
-    ) -> tuple[Application, ...]:
-        """Return the applications with those deployments that clients can call, or those that they can't."""
-        found = []
-        for name, deployments in sorted(self._deployments.items()):
-            chosen = [item for item in deployments.items() if item[1].is_exposed is is_exposed]
-            # During an update two deployments may serve one service for a while: the first one gets its calls, so those
-            # with replicas come first.
-            chosen.sort(key=lambda item: ((name, item[0]) not in endpoints, item[0]))
-            if chosen:
-                members = tuple(
-                    replace(self._hide_unlisted(known), endpoints=tuple(sorted(endpoints.get((name, deployment), ()))))
-                    for deployment, known in chosen
-                )
-                found.append(Application(name, members))
-        return tuple(found)
+    def _build(self, name: str, digests: set[str]) -> None:
+        """Put the newest state of an application into the table, and forget the digests that no deployment has."""
+        self._drop_replaced(name)
+        self._announced.subtract(self._digests.pop(name, ()))
+        known = self._deployments.get(name, {}).values()
+        if known:
+            self._digests[name] = [deployment.descriptors for deployment in known]
+            self._announced.update(self._digests[name])
+        for digest in digests:
+            if self._announced[digest] <= 0:
+                del self._announced[digest]
+                self._descriptors.pop(digest, None)
+        self._exposed.put(name, self._application(name, is_exposed=True))
+        self._inner.put(name, self._application(name, is_exposed=False))
+
+    def _application(self, name: str, *, is_exposed: bool) -> Application | None:
+        """Return an application with those deployments that clients can call, or those that they can't."""
+        known = self._deployments.get(name, {})
+        chosen = [deployment for deployment in known if known[deployment].is_exposed is is_exposed]
+        if not chosen:
+            return None
+        # During an update two deployments may serve one service for a while: the first one gets its calls, so those
+        # with replicas come first.
+        chosen.sort(key=lambda deployment: ((name, deployment) not in self._endpoints, deployment))
+        members = (
+            replace(self._hide_unlisted(known[each]), endpoints=tuple(self._endpoints.get((name, each), ())))
+            for each in chosen
+        )
+        return Application(name, tuple(members))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
@@ -54,6 +55,7 @@ class SyncInterceptor(grpc.ServerInterceptor):
 NAMES = {
     "ABC": ABC,
     "abstractmethod": abstractmethod,
+    "functools": functools,
     "grpc_deployment": grpc_deployment,
     "HelloReply": HelloReply,
     "HelloRequest": HelloRequest,

@@ -64,6 +64,15 @@ def of_text(function):
     return wrapper
 
 
+def returning(function):
+    @functools.wraps(function)
+    async def wrapper(*args, **kwargs):
+        await asyncio.sleep(0)
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
 @wrapt.decorator
 def traced(wrapped, instance, args, kwargs):
     return wrapped(*args, **kwargs)
@@ -174,6 +183,32 @@ class BarePartial(Greeter):
 @right
 class Mocked(Greeter):
     SayHello = mock.AsyncMock()
+
+
+@right
+class StreamReturnedByACoroutine(Downloader):
+    @returning
+    async def Down(self, request: Request) -> AsyncIterator[Reply]:
+        yield Reply()
+
+
+@right
+class AwaitsAMethod(Greeter):
+    @preserving
+    async def SayHello(self, request: Request) -> Reply: ...
+
+
+@right
+class CachedUpload(Uploader):
+    @functools.cache  # noqa: B019  # a stream of requests has a hash
+    def Up(self, requests: Iterator[Request]) -> Reply: ...
+
+
+@right
+class CachedPart(Greeter):
+    @of_text
+    @functools.cache  # noqa: B019  # it gets a str
+    async def SayHello(self, name: str) -> str: ...
 
 
 # -- inheritance --------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ import pytest
 
 from sdk._contract.effective_signature import signature_of, takes_context
 from sdk._contract.implementations import find_implementation, generated_bases
+from sdk._wire.answering import send_stream
 from sdk._wire.route import Route
+from sdk.errors import RpcError
 from sdk.service import Method, MethodBinding, Shim
 from tests.contract import (
     right_classes,  # noqa: F401  # registers its classes in the table
@@ -26,6 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:functools.partial will be a meth
 CALLED = [cls for cls in RIGHT if not cls.__module__.endswith(".batched_classes")]
 UNCALLABLE = [case.cls for case in WRONG if {rule for rule, _ in case.expected} & {"parameters", "extra-parameter"}]
 
+WRAPPED = [case.cls for case in WRONG if {rule for rule, _ in case.expected} == {"wrapper"}]
+
 
 def methods_of(cls: type) -> list[Method]:
     shims: list[type[Shim]] = [vars(base)["__grpc_shim__"] for base in generated_bases(cls)]
@@ -36,7 +40,8 @@ def call(cls: type, method: Method) -> Any:
     """Call a method as the wire server does, far enough that Python has bound every argument."""
     handler = getattr(cls(), method.python_name)
     route = Route(MethodBinding(method, handler))
-    result = handler(method.request(), **({"grpc_context": "a context"} if route.takes_context else {}))
+    request = iter(()) if method.cardinality.client_streaming else method.request()
+    result = handler(request, **({"grpc_context": "a context"} if route.takes_context else {}))
     if inspect.iscoroutine(result):
         try:
             result = asyncio.run(result)
@@ -59,6 +64,15 @@ def test_a_class_with_wrong_parameters_can_not_be_called(cls: type) -> None:
     (method,) = methods_of(cls)
     with pytest.raises(TypeError, match=r"argument|takes|parameter"):
         call(cls, method)
+
+
+@pytest.mark.parametrize("cls", WRAPPED, ids=lambda cls: cls.__name__)
+def test_every_call_of_a_class_with_a_wrong_decorator_fails(cls: type) -> None:
+    (method,) = methods_of(cls)
+    route: Any = Route(MethodBinding(method, getattr(cls(), method.python_name)))
+    no_call: Any = None  # it fails before the first message
+    with pytest.raises((TypeError, RpcError), match=r"unhashable|can't be used in 'await'|a stream of"):
+        asyncio.run(send_stream(no_call, route, call(cls, method)))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import wrapt
@@ -39,6 +40,14 @@ def passing(function):
     @functools.wraps(function)
     def wrapper(*args, **kwargs):
         return function(*args, **kwargs)
+
+    return wrapper
+
+
+def awaiting(function):
+    @functools.wraps(function)
+    async def wrapper(*args, **kwargs):
+        return await function(*args, **kwargs)
 
     return wrapper
 
@@ -96,6 +105,47 @@ class StaticOfAnotherType(Greeter):
 class ClassMethodOfAnotherType(Greeter):
     @classmethod
     def SayHello(cls, request: HelloRequest) -> str: ...
+
+
+@wrong("wrapper SayHello")
+class Cached(Greeter):
+    @functools.cache  # noqa: B019  # the mistake
+    def SayHello(self, request: HelloRequest) -> HelloReply: ...
+
+
+@wrong("wrapper SayHello")
+class CachedCoroutine(Greeter):
+    @functools.lru_cache(maxsize=8)  # noqa: B019  # the mistake
+    async def SayHello(self, request: HelloRequest) -> HelloReply: ...
+
+
+@wrong("wrapper Down")
+class CachedStream(Downloader):
+    @staticmethod
+    @functools.cache
+    def Down(request: HelloRequest) -> Iterator[HelloReply]:
+        yield HelloReply()
+
+
+@wrong("wrapper Down")
+class ContextManagerForAStream(Downloader):
+    @contextlib.contextmanager
+    def Down(self, request: HelloRequest) -> Iterator[HelloReply]:
+        yield HelloReply()
+
+
+@wrong("wrapper Down")
+class AsyncContextManagerForAStream(Downloader):
+    @contextlib.asynccontextmanager
+    async def Down(self, request: HelloRequest) -> AsyncIterator[HelloReply]:
+        yield HelloReply()
+
+
+@wrong("wrapper Down")
+class AwaitsAStream(Downloader):
+    @awaiting
+    async def Down(self, request: HelloRequest) -> AsyncIterator[HelloReply]:
+        yield HelloReply()
 
 
 # -- inheritance --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from sdk import current_context, grpc_deployment
 
 #: The origin of a request that kills the replica.
 LAST_WORDS = "kill -9"
+SYSTEM_EXIT = "sys.exit"
 #: The same, through Ray.
 RAY_KILL = "ray.kill"
 
@@ -41,6 +43,8 @@ class Guide(UserDefinedServiceBase):
             await asyncio.sleep(0.001)
         if request.origin == LAST_WORDS:
             os.kill(os.getpid(), signal.SIGKILL)
+        if request.origin == SYSTEM_EXIT:
+            sys.exit(3)
         return UserDefinedResponse(greeting=f"{self.salute} {request.name} from {request.origin}", num=request.num * 2)
 
     @serve.multiplexed(max_num_models_per_replica=1)

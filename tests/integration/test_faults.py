@@ -120,6 +120,15 @@ def test_the_other_replica_serves_when_one_dies(call: Any, channel: grpc.Channel
     wait_until(lambda: is_healthy(without=before))
 
 
+def test_a_replica_whose_handler_exits_ends_after_its_answer_and_is_replaced(call: Any, channel: grpc.Channel) -> None:
+    stub, before = UserDefinedServiceStub(channel), replicas(sdk.status())
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.__call__(UserDefinedMessage(origin=apps.SYSTEM_EXIT), metadata=(("application", "faulty"),), timeout=30)
+    assert raised.value.code() is grpc.StatusCode.INTERNAL
+    assert raised.value.details().rstrip().endswith("SystemExit: 3")
+    wait_until(lambda: answers(call) and is_healthy(without=before))
+
+
 @pytest.mark.parametrize("how", [apps.LAST_WORDS, apps.RAY_KILL])
 def test_a_stream_of_a_replica_that_dies_is_unavailable(call: Any, channel: grpc.Channel, how: str) -> None:
     before = replicas(sdk.status())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +25,11 @@ from user_defined_protos_pb2 import UserDefinedMessage as Message
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 from user_defined_protos_sdk import UserDefinedServiceHandle
 
+import sdk
 from sdk.errors import ClusterError, RpcError
 from tests.integration import typed_handle_apps
 from tests.integration.clients import error_of, trailing
+from tests.support.processes import raylet_pid, workers
 
 OUTER = (("application", "typed"), ("request_id", "r1"))
 
@@ -225,3 +229,16 @@ def test_calls_in_flight_of_a_dead_replica_are_unavailable_and_later_ones_wait_f
     error = error_of(stub.__call__, Message(name="die"), metadata=OUTER, timeout=60)
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert stub.__call__(Message(name="transport"), metadata=OUTER, timeout=60).greeting
+
+
+def test_the_calls_of_a_killed_caller_are_cancelled(stub: UserDefinedServiceStub, notes: Path) -> None:
+    call = stub.__call__.future(Message(name="wait orphan"), metadata=OUTER)
+    stream = stub.Streaming(Message(name="wait orphaned stream", num=1), metadata=OUTER)
+    next(stream)
+    for note in "wait orphan", "wait orphaned stream":
+        wait_for(notes / f"{note} began")
+    (caller,) = workers(raylet_pid(sdk.status().proxies[0].node_id), "ray::ServeReplica:typed:Outer")
+    os.kill(caller, signal.SIGKILL)
+    for note in "wait orphan", "wait orphaned stream":
+        wait_for(notes / f"{note} ended")
+    assert call.exception().code() is error_of(next, stream).code() is grpc.StatusCode.UNAVAILABLE

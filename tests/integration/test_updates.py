@@ -76,8 +76,8 @@ def test_an_allowed_update_is_made(channel: grpc.Channel, caplog: pytest.LogCapt
         sdk.run(updated_app.app, name="updated", allow_breaking=True)
     assert f"error: {GONE}: the service is still in the proto, but no class serves it" in caplog.text
     stub = ImageClassificationServiceStub(channel)
-    assert stub.Predict(ImageData(url="cat"), metadata=METADATA).classes == ["cat"]
-    error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=METADATA)
+    assert stub.Predict(ImageData(url="cat"), metadata=METADATA, timeout=30).classes == ["cat"]
+    error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=METADATA, timeout=30)
     assert error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
     # The services of the previous version no longer run.
     sdk.run(updated_app.app, name="updated")

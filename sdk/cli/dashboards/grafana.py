@@ -51,7 +51,7 @@ _ROWS: dict[str, Sequence[_Panel]] = {
         _Panel("Latency by method, median", _quantile(0.5), "{{method}}", "ms"),
         _Panel("Latency by method, 99th percentile", _quantile(0.99), "{{method}}", "ms"),
         _Panel(
-            "Calls of other deployments that fail",
+            "Calls that fail, by deployment and status",
             f"sum by (deployment, error_code) ({_rate('serve_num_deployment_grpc_error_requests_total', _FILTER)})",
             "{{deployment}} {{error_code}}",
             "reqps",
