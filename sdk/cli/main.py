@@ -34,6 +34,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "services": ("sdk.cli.services:services", "List or describe the services of a gRPC server."),
     "shutdown": ("sdk.cli.shutdown:shutdown", "Shut down every application and the ingress."),
     "status": ("sdk.cli.status:status", "Show applications, deployments and proxies."),
+    "top": ("sdk.cli.top.command:top", "Show calls, latencies, errors and queues, live."),
 }
 # The extra that a command needs, for the message where it is not installed.
 _EXTRAS: dict[str, Extra] = {
@@ -42,6 +43,7 @@ _EXTRAS: dict[str, Extra] = {
     "run": "serve",
     "shutdown": "serve",
     "status": "serve",
+    "top": "serve",
 }
 # Words for commands in other tools: Ray Serve's and buf's command lines, uvicorn's and grpcurl's ways.
 _OTHER_WORDS = {

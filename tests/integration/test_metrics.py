@@ -104,3 +104,19 @@ def test_the_ingress_of_each_node(samples: Samples) -> None:
     assert node
     assert total(samples, "ray_sdk_ingress_accepted_connections_total", node_id=node) >= 1
     assert total(samples, "ray_sdk_ingress_connections", node_id=node) >= 0
+
+
+def test_sdk_top_reads_what_ray_exports(samples: Samples) -> None:
+    from sdk.cli.top.figures import Reading, measure
+    from sdk.cli.top.scrape import read_metrics
+
+    now = read_metrics()
+    figures = measure(Reading(now.at - 10, {}, now.nodes), now)
+    (method,) = (each for each in figures.methods if (each.application, each.method) == (APPLICATION, CALL))
+    assert method.calls_per_s == pytest.approx(0.5)
+    assert method.errors_per_s == {NOT_FOUND: pytest.approx(0.2)}
+    assert method.p50_ms is not None
+    replicas = [each for each in figures.replicas if each.application == APPLICATION]
+    assert {each.deployment for each in replicas} >= {"Inner"}
+    assert all((each.ongoing, each.queued) == (0, 0) for each in replicas), replicas
+    assert any(each.reason == "no_route" and each.status_code == NOT_FOUND for each in figures.rejected)
