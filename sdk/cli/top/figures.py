@@ -98,7 +98,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What happened between two readings.
+    """Rates and quantiles between two readings.
 
     Attributes:
         seconds: Time between them.

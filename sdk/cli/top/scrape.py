@@ -59,7 +59,7 @@ def read_nodes(addresses: set[str]) -> Reading:
 
 
 def _read_node(address: str) -> dict[Series, float] | str:
-    """Return the series of a node, or the reason why there are none."""
+    """Return the series of a node, or the reason why it can't be read."""
     from prometheus_client.parser import text_string_to_metric_families  # comes with Ray
 
     try:
