@@ -24,6 +24,6 @@ def test_another_answer_stops_the_benchmark(tmp_path: Path) -> None:
     with (
         open(tmp_path / "guard", "w") as guard,
         started(BARE, tmp_path / "bare", guard) as server,
-        pytest.raises(LoadError, match="ThroughHandle"),
+        pytest.raises(LoadError, match="Fails"),
     ):
-        verify(dataclasses.replace(unary, method="ThroughHandle", name="ThroughHandle"), server)
+        verify(dataclasses.replace(unary, method="Fails", name="Fails"), server)

@@ -15,7 +15,8 @@ SERVE_HAPROXY = "Ray Serve with HAProxy"
 
 PAIR = (OURS, BARE)
 ALL = (OURS, BARE, BARE_UVLOOP, ENVOY_BARE, SERVE, SERVE_HAPROXY)
-WITH_HANDLES = (OURS, SERVE, SERVE_HAPROXY)
+# A bare server has no handles: it calls the next one by a stub.
+WITH_HANDLES = (OURS, BARE, SERVE, SERVE_HAPROXY)
 
 KIB, MIB = 1 << 10, 1 << 20
 
