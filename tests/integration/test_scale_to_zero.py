@@ -122,6 +122,8 @@ def test_04_calls_end_with_the_reason_when_no_replica_can_start(stub: Any, obsta
     failed = error_of(stub.Unary, Ask(), metadata=METADATA, timeout=30)
     assert failed.code() is grpc.StatusCode.UNAVAILABLE
     assert "FileNotFoundError: the model is not there" in str(failed.details())
+    with pytest.raises(RpcError, match="UNAVAILABLE: .* can't start: .*FileNotFoundError: the model is not there"):
+        AsyncProbeHandle.of_application(NAME).Unary(Ask(), timeout=30).result()
     obstacle.unlink()
     wait_until(lambda: stub.Unary.future(Ask(), metadata=METADATA, timeout=20).code() is grpc.StatusCode.OK)
 

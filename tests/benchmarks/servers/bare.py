@@ -100,6 +100,7 @@ async def serve_inner(place: str, following: str = "") -> None:
     """Serve at a unix socket until the first server closes the standard input."""
     async with grpc.aio.insecure_channel(following or place, options=_OPTIONS) as channel:
         server, _ = await serve_at(place, BenchStub(channel))
+        await channel.channel_ready()
         await asyncio.to_thread(sys.stdin.read)
         await server.stop(0)
 
@@ -115,6 +116,7 @@ async def serve() -> None:
         try:
             async with grpc.aio.insecure_channel(places[0], options=_OPTIONS) as channel:
                 server, port = await serve_at("127.0.0.1:0", BenchStub(channel))
+                await channel.channel_ready()
                 report(port, {"server": r"bare\.py"})
                 await asyncio.to_thread(sys.stdin.read)
                 await server.stop(0)
