@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 QUICK ?=
 # Number of processes that run the tests. Most of the time they wait for Ray.
 WORKERS ?= 3
+# A test that hangs ends its worker, and the run: a new worker would wait forever for the tests of the old one.
+PARALLEL := -n $(WORKERS) --no-loadscope-reorder --max-worker-restart=0
 
 # Without byte code, each of hundreds of processes compiles Ray again: that doubles what the tests cost.
 unexport PYTHONDONTWRITEBYTECODE
@@ -42,7 +44,7 @@ demo: $(INSTALLED) ## Run Ray Serve's gRPC guide from its first call to its last
 
 test: check node-client ## Run the checks and every test.
 	$(BIN)/pytest --doctest-modules sdk codegen .ci/install.py
-	$(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder
+	$(BIN)/pytest $(PARALLEL)
 
 test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproject.toml names, on a copy in build/lowest.
 	rm -rf $(LOWEST)
@@ -52,7 +54,7 @@ test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproje
 	$(INSTALL) --uv-only pip install --quiet --python $(LOWEST)/$(BIN)/python --resolution lowest-direct -e '$(LOWEST)[dev]'
 	touch $(LOWEST)/$(INSTALLED)
 	$(MAKE) -C $(LOWEST) generated node-client
-	cd $(LOWEST) && $(BIN)/pytest -n $(WORKERS) --no-loadscope-reorder -k '$(LOWEST_TESTS)' \
+	cd $(LOWEST) && $(BIN)/pytest $(PARALLEL) -k '$(LOWEST_TESTS)' \
 		$(addprefix --ignore=tests/,$(NOT_LOWEST))
 
 check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos.

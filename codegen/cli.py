@@ -128,7 +128,12 @@ def _check(options: Options, given: Mapping[str, Any]) -> None:
         **dict.fromkeys(result.extra, "is extra: no proto generates it"),
     }
     details = [f"{options.out / path} {state}" for path, state in sorted(found.items())]
-    raise CodegenError(f"{options.out} is not up to date; run: {_command(given)}", details=details)
+    remedy = f"run: {_command(given)}"
+    for name, (theirs, ours) in result.other_versions.items():
+        details.append(f"{name} {theirs} wrote the stale files, and {ours} is installed")
+        if name == "grpcio-tools":
+            remedy = f"install {name}=={theirs}, or {remedy}"
+    raise CodegenError(f"{options.out} is not up to date; {remedy}", details=details)
 
 
 def _watch(given: Mapping[str, Any]) -> None:

@@ -15,11 +15,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+
 from codegen import naming, relocate
 from codegen.console import count
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
 from codegen.template_folders import template_folders
+from codegen.validate_proto import REMEDY, VALIDATE_PROTO, descriptor
 
 _NEEDS = {"grpc_tools": "grpcio-tools", "jinja2": "jinja2", "mypy_protobuf": "mypy-protobuf"}
 
@@ -87,9 +90,11 @@ class Protoc:
         self._sources = sources
         self._package = package
         # Each folder on protoc's path, and its name in messages. For protoc too, the first folder with a file wins.
-        self._folders = {source.root: _shown_root(source) for source in sources}
+        self._folders = {source.root: _shown_root(source) for source in sources if not source.descriptor}
         for include in includes:
             self._folders.setdefault(absolute(include), str(include))
+        # Protos that no folder has, as descriptors.
+        self._packaged = {source.name: source.descriptor for source in sources if source.descriptor}
         self.warnings: tuple[str, ...] = ()
 
     def __enter__(self) -> Protoc:
@@ -182,6 +187,7 @@ class Protoc:
             # Plugins receive files like this: with comments, and with options that no runtime needs.
             *("--include_imports", "--include_source_info", "--retain_options"),
             f"--descriptor_set_out={self._descriptors}",
+            *(self._packaged_protos() if self._packaged else ()),
             *outputs,
             *map(_argument, self._sources),
         ]
@@ -197,6 +203,9 @@ class Protoc:
             errors="replace",
             check=False,
         )
+        if done.returncode != 0 and self._find_packaged(done.stderr):
+            self._run(outputs)
+            return
         messages = self._messages(done.stderr)
         if done.returncode != 0:
             errors = [line for line in messages if not _WARNING.match(line)]
@@ -204,6 +213,21 @@ class Protoc:
                 raise CodegenError(f"protoc failed with exit code {done.returncode}", details=messages)
             raise CodegenError(f"{count(len(errors), 'error')} in the protos", details=messages)
         self.warnings = messages
+
+    def _packaged_protos(self) -> list[str]:
+        """Return the argument for protos that no folder has. A folder's own copy has precedence."""
+        packaged = self._folder / "packaged.pb"
+        files = FileDescriptorSet(file=[FileDescriptorProto.FromString(each) for each in self._packaged.values()])
+        packaged.write_bytes(files.SerializeToString())
+        return [f"--descriptor_set_in={packaged}"]
+
+    def _find_packaged(self, stderr: str) -> bool:
+        """Return True if a proto that protoc did not find is in an installed package."""
+        missing = f"{VALIDATE_PROTO}: File not found."
+        if missing not in stderr or VALIDATE_PROTO in self._packaged or not descriptor():
+            return False
+        self._packaged[VALIDATE_PROTO] = descriptor()
+        return True
 
     def _messages(self, stderr: str) -> tuple[str, ...]:
         """Return the messages of protoc, each on one line, with the paths that the user gave."""
@@ -223,6 +247,7 @@ class Protoc:
             line = names.get(name, name) + colon + rest
             if (match := _IMPORT.match(line)) and match[2] in missing:
                 line = f"{match[1]} in {', '.join(self._folders.values())}; -I adds a folder"
+                line += f", and {REMEDY}" if match[2] == VALIDATE_PROTO else ""
             messages[line] = None
         return tuple(messages)
 

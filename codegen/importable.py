@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 # protoc writes one import on a line: `from a.b import c_pb2 as a_dot_b_dot_c__pb2`, `import c_pb2 as c__pb2`.
 _IMPORT = re.compile(rb"^(?:from (?P<package>[^\s.]\S*) )?import (?P<module>\w+_pb2)\b", re.MULTILINE)
@@ -80,7 +82,23 @@ def _specs(module: str) -> Iterator[ModuleSpec]:
         if not parts or spec.submodule_search_locations is None:
             return
         name = f"{name}.{parts.pop(0)}"
-        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+        spec = _in_folders(name, spec.submodule_search_locations)
+
+
+def _in_folders(name: str, folders: Iterable[str]) -> ModuleSpec | None:
+    """Return the spec of a module in some folders; unlike ``PathFinder``, without its parent in ``sys.modules``."""
+    portions: list[str] = []
+    for folder in folders:
+        finder: Any = pkgutil.get_importer(folder)
+        spec: ModuleSpec | None = finder.find_spec(name) if finder is not None else None
+        if spec is not None and spec.loader is not None:
+            return spec
+        portions += (spec is not None and spec.submodule_search_locations) or ()
+    if not portions:
+        return None
+    package = ModuleSpec(name, None, is_package=True)
+    package.submodule_search_locations = portions
+    return package
 
 
 def _is_below(spec: ModuleSpec, folder: Path) -> bool:

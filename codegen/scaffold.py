@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import jinja2
@@ -100,7 +101,12 @@ def files_of(names: ProjectNames) -> dict[str, bytes]:
         autoescape=False,
     )
     environment.globals["imported"] = formatting.imported
-    values = {"project": names.project, "package": names.package, "service": names.service}
+    values = {
+        "project": names.project,
+        "package": names.package,
+        "service": names.service,
+        "grpcio_tools": version("grpcio-tools"),
+    }
     made = {
         path.format(package=names.package): environment.get_template(f"{template}.jinja").render(values).encode()
         for template, path in _FILES.items()

@@ -24,11 +24,13 @@ class Source:
         root: The folder that its name is relative to, absolute.
         name: Its path for protoc and ``import``, ``"acme/shop.proto"``.
         shown: Its path as the user gave it, for messages.
+        descriptor: Its serialized descriptor, if a package has it in place of the file.
     """
 
     root: Path
     name: str
     shown: str
+    descriptor: bytes = b""
 
 
 def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence[str] = ()) -> tuple[Source, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,9 @@ from codegen.atomic_write import locked, replace_files
 from codegen.compile import Protoc
 from codegen.console import count
 from codegen.errors import CodegenError
+from codegen.generator_versions import other_versions
 from codegen.sources import Source, find
+from codegen.validate_proto import check_rules, with_validate_proto
 
 if TYPE_CHECKING:
     from codegen.manifest import Manifest
@@ -56,6 +58,7 @@ class SyncResult:
         extra: Files that an earlier run generated and no proto generates any more.
         edited: Files that would be extra if nobody had edited them since. They are kept.
         warnings: The warnings of protoc, and those about imports if code was generated.
+        other_versions: Generators of which another version wrote the stale files: its version, and the installed one.
     """
 
     protos: int
@@ -65,6 +68,7 @@ class SyncResult:
     extra: tuple[str, ...] = ()
     edited: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    other_versions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def is_up_to_date(self) -> bool:
@@ -122,6 +126,7 @@ def _sync(options: Options, progress: ProgressReporter, *, write: bool) -> SyncR
     if write:
         _require_writable(out)
     sources = find(options.protos, options.proto_path, options.exclude)
+    sources = with_validate_proto(sources, options.proto_path, options.exclude, out)
     progress.expect(len(sources))
     with (
         Protoc(sources, options.proto_path, options.package) as protoc,
@@ -133,13 +138,15 @@ def _sync(options: Options, progress: ProgressReporter, *, write: bool) -> SyncR
         old = _Contents(out)
         hashes = known.hashes(sources)
         files: Mapping[str, bytes] = {}
+        unchecked: tuple[str, ...] = ()
         if not (write and _is_current(others, hashes, old, protoc, progress)):
             progress.begin(f"generating code for {count(len(sources), 'proto')}")
             files = _without_users_inits(protoc.generate(others), known, old)
+            unchecked = check_rules(protoc.descriptors(), sources)
             hashes = {path: manifests.digest(content) for path, content in files.items()}
         # Even if nothing was generated, the protos of earlier runs may be gone.
         manifest = known.updated(sources, others, hashes, out)
-        warnings = (*protoc.warnings, *importable.warnings(files, manifest.files, out, options.package))
+        warnings = (*protoc.warnings, *unchecked, *importable.warnings(files, manifest.files, out, options.package))
         result = _compare(old, files, known, manifest, hashes, sources, warnings)
         if write:
             _write(old, files, manifest, result, progress)
@@ -237,14 +244,16 @@ def _compare(
 ) -> SyncResult:
     ours, kept = known.files, manifest.files
     gone = [path for path in sorted(ours.keys() - kept.keys()) if old[path] is not None]
+    stale = tuple(path for path in sorted(files) if old[path] not in (None, files[path]))
     return SyncResult(
         protos=len(sources),
         files=len(hashes),
         missing=tuple(path for path in sorted(files) if old[path] is None),
-        stale=tuple(path for path in sorted(files) if old[path] not in (None, files[path])),
+        stale=stale,
         extra=tuple(path for path in gone if old.has(path, ours[path])),
         edited=tuple(path for path in gone if not old.has(path, ours[path])),
         warnings=warnings,
+        other_versions=other_versions([old[path] or b"" for path in stale], [files[path] for path in stale]),
     )
 
 

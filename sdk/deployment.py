@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import grpc
 
     from sdk._contract.interceptors import Interceptor
+    from sdk._contract.validation import Validate
     from sdk.service import Shim
 
 P = ParamSpec("P")
@@ -168,6 +169,7 @@ def grpc_deployment(
     compression: grpc.Compression | None = None,
     interceptors: Sequence[Interceptor] = (),
     partial: bool = False,
+    validate: Validate = False,
     **options: Unpack[DeploymentOptions],
 ) -> Callable[[C], C]: ...
 def grpc_deployment(
@@ -177,6 +179,7 @@ def grpc_deployment(
     compression: grpc.Compression | None = None,
     interceptors: Sequence[Interceptor] = (),
     partial: bool = False,
+    validate: Validate = False,
     **options: Unpack[DeploymentOptions],
 ) -> C | Callable[[C], C]:
     """Bind a class to the services of the generated bases it inherits from.
@@ -195,13 +198,19 @@ def grpc_deployment(
             through Ray Serve's own gRPC proxy are not intercepted.
         partial: Allow RPCs without a method: their calls end with UNIMPLEMENTED, as those of grpc's own servicers do.
             ``sdk check`` lists them. A method that seems to be a misspelled RPC is still an error.
+        validate: Check messages against the rules of their protos, ``buf.validate``. ``True`` or ``"requests"`` checks
+            each request before the handler gets it: one that breaks a rule ends the call INVALID_ARGUMENT with
+            ``google.rpc.BadRequest``. ``"responses"`` checks each response: one that breaks a rule ends the call
+            INTERNAL. ``"both"`` checks both. A mapping sets this for each RPC by its name in the proto, and for all
+            others under ``"*"``. RPCs whose messages have no rules cost nothing. Needs the extra ``validate``.
         **options: Ray Serve's deployment options (``num_replicas``, ``max_ongoing_requests``, …), and ``expose``: with
             False, clients can't call the services; only other deployments can, through handles.
 
     Raises:
-        DefinitionError: The class does not fit its services, or one of ``interceptors`` is not an interceptor; the
-            error lists every problem.
+        DefinitionError: The class does not fit its services, one of ``interceptors`` is not an interceptor, or
+            ``validate`` is wrong, or a rule that it needs; the error lists every problem.
         OptionsError: An option has an unknown name or a value that Ray Serve refuses.
+        MissingExtraError: ``validate`` needs the extra of that name.
 
     Example:
         >>> from sdk import grpc_deployment
@@ -220,7 +229,9 @@ def grpc_deployment(
             _check_compression(target, compression)
         if not isinstance(partial, bool):
             raise OptionsError(f"{target.__name__}: partial must be True or False, not {partial!r}")
-        target.__grpc_definition__ = define(target, options, compression, interceptors, partial=partial)  # type: ignore[attr-defined]  # the base does not declare the stamp
+        target.__grpc_definition__ = define(  # type: ignore[attr-defined]  # the base does not declare the stamp
+            target, options, compression, interceptors, partial=partial, validate=validate
+        )
         return target
 
     return decorate if cls is None else decorate(cls)

@@ -10,6 +10,8 @@ Exception
 │   ├── ClusterError             Ray or Ray Serve can't be reached or failed → look at the cluster
 │   ├── IngressError             Envoy can't start or the port is taken      → look at the node
 │   ├── ServerError              a gRPC server does not list its services    → look at the server, or its address
+│   ├── RuleError                a validation rule of a proto is wrong       → fix the proto
+│   ├── InvalidResponseError     a response breaks the rules of its proto    → fix the handler
 │   └── MissingExtraError        a package of an extra is not installed      → install the extra
 └── RpcError                     a handler ends its call with a status       → the client handles it
 """
@@ -198,6 +200,31 @@ class IngressError(SdkError):
 
 class ServerError(SdkError):
     """A gRPC server can't be reached, or does not list its services. Check its address, or ask its operator."""
+
+
+class RuleError(SdkError):
+    """A validation rule of a proto can't be compiled or evaluated. The author of the proto must act.
+
+    A call that it ends has the status INTERNAL, because the request may be right.
+
+    Attributes:
+        message_type: Full name of the message that was checked; the rule may be that of a message in its fields.
+        reason: What is wrong.
+    """
+
+    def __init__(self, message_type: str, reason: str) -> None:
+        self.message_type, self.reason = message_type, reason
+        super().__init__(f"a validation rule of {message_type} does not work: {reason}")
+
+    def __reduce__(self) -> tuple[type[RuleError], tuple[str, str]]:
+        return type(self), (self.message_type, self.reason)
+
+
+class InvalidResponseError(SdkError):
+    """A handler's response breaks the validation rules of its proto. The author of the handler must act.
+
+    The call ends INTERNAL, because the client can't do better.
+    """
 
 
 class MissingExtraError(SdkError, ImportError):

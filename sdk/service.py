@@ -180,10 +180,14 @@ class MethodBinding:
     Attributes:
         method: The RPC.
         handler: The bound method.
+        checks_requests: True if each request is checked against the rules of its proto before the handler gets it.
+        checks_responses: True if each response is checked before it is sent.
     """
 
     method: Method
     handler: Callable[..., Any]
+    checks_requests: bool = False
+    checks_responses: bool = False
 
 
 class Shim:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sdk._contract.class_rules import check_class, unimplemented_methods
 from sdk._contract.implementations import generated_bases
 from sdk._contract.interceptors import check_interceptors
+from sdk._contract.validation import Checks, check_validation, checks_of
 from sdk.errors import DefinitionError, Problem
 
 if TYPE_CHECKING:
     import grpc
 
     from sdk._contract.interceptors import Interceptor
+    from sdk._contract.validation import Validate
     from sdk.service import MethodBinding, Service, Shim
 
 __all__ = ["Definition", "collect_definition_errors", "define"]
@@ -43,6 +46,7 @@ class Definition:
         interceptors: Interceptors around every handler, the outermost first, and callables that make one.
         is_partial: True if RPCs without a method are allowed; their calls end with UNIMPLEMENTED.
         unimplemented: Paths of the RPCs without a method, in the order of the protos.
+        validate: The messages that are checked against the rules of their protos, as the decorator takes it.
     """
 
     cls_name: str
@@ -53,6 +57,7 @@ class Definition:
     interceptors: tuple[Interceptor, ...] = field(default=(), hash=False)
     is_partial: bool = False
     unimplemented: tuple[str, ...] = ()
+    validate: Validate = field(default=False, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -68,24 +73,36 @@ class Definition:
         allowed = (m for m in methods if m.idempotency != "unknown" and not m.cardinality.client_streaming)
         return tuple(sorted(method.path for method in allowed if method.path not in self.unimplemented))
 
+    @cached_property
+    def checks(self) -> Mapping[str, Checks]:
+        """The messages to check, by the path of the RPC; only RPCs whose messages have rules are in it."""
+        return checks_of(self.services, self.validate)
+
     def bindings(self, implementation: Any) -> list[MethodBinding]:
         """Return one binding for each RPC that the class implements, in the order of the protos.
 
         Args:
             implementation: An instance of the class.
         """
-        return [
+        bindings = [
             binding
             for shim in self.shims
             for binding in shim.bindings(implementation)
             if binding.method.path not in self.unimplemented
+        ]
+        if not self.checks:
+            return bindings
+        checks = self.checks
+        return [
+            replace(each, **checks[each.method.path]._asdict()) if each.method.path in checks else each
+            for each in bindings
         ]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Services are not pickled but read from their shims, which are pickled by reference to the generated module.
         # Importing that module loads the messages, and a worker with other generated code fails with a clear error.
         values = self.cls_name, self.shims, dict(self.options), self.compression, self.interceptors
-        return _rebuild, (*values, self.is_partial, self.unimplemented)
+        return _rebuild, (*values, self.is_partial, self.unimplemented, self.validate)
 
 
 def define(
@@ -95,6 +112,7 @@ def define(
     interceptors: Sequence[Interceptor] = (),
     *,
     partial: bool = False,
+    validate: Validate = False,
 ) -> Definition:
     """Return the definition of a class, after every check.
 
@@ -104,20 +122,25 @@ def define(
         compression: Compression of responses, unless the handler sets another one.
         interceptors: Interceptors, and callables that make one.
         partial: Allow RPCs without a method.
+        validate: The messages to check against the rules of their protos.
 
     Raises:
-        DefinitionError: The class does not fit its services, or one of ``interceptors`` is not an interceptor; the
-            error lists every problem. Not raised within :func:`collect_definition_errors`.
+        DefinitionError: The class does not fit its services, one of ``interceptors`` is not an interceptor, or
+            ``validate`` is wrong, or a rule that it needs; the error lists every problem. Not raised within
+            :func:`collect_definition_errors`.
+        MissingExtraError: ``validate`` needs the extra of that name.
     """
+    shims: tuple[type[Shim], ...] = tuple(vars(base)["__grpc_shim__"] for base in generated_bases(cls))
     problems = [*check_class(cls, partial=partial), *check_interceptors(cls.__name__, interceptors)]
+    if validate is not False:
+        problems += check_validation(cls.__name__, [shim.service for shim in shims], validate)
     if problems:
         if (collected := _collected.get()) is None:
             raise DefinitionError(cls.__name__, problems)
         collected[cls] = tuple(problems)
-        interceptors = ()  # they may be anything, not even a list
-    shims: tuple[type[Shim], ...] = tuple(vars(base)["__grpc_shim__"] for base in generated_bases(cls))
+        interceptors, validate = (), False  # they may be anything, not even a list
     unimplemented = tuple(method.path for method in unimplemented_methods(cls)) if partial else ()
-    return _rebuild(cls.__name__, shims, options, compression, interceptors, partial, unimplemented)
+    return _rebuild(cls.__name__, shims, options, compression, interceptors, partial, unimplemented, validate)
 
 
 @contextlib.contextmanager
@@ -145,9 +168,11 @@ def _rebuild(
     interceptors: Sequence[Interceptor],
     is_partial: bool,
     unimplemented: tuple[str, ...],
+    validate: Validate,
 ) -> Definition:
     services = tuple(shim.service for shim in shims)
-    return Definition(cls_name, services, shims, options, compression, tuple(interceptors), is_partial, unimplemented)
+    values = (options, compression, tuple(interceptors), is_partial, unimplemented, validate)
+    return Definition(cls_name, services, shims, *values)
 
 
 def definition_of(cls: Any) -> Definition | None:

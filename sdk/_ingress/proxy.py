@@ -36,6 +36,7 @@ from sdk._ingress.envoy.listening import (
     tls_config,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
+from sdk._ingress.proxy_metrics import ProxyMetrics
 from sdk._ingress.registry import ProxyState
 from sdk._ingress.scale_to_zero.gate import Gate
 from sdk._xds.ads_server import AdsServer
@@ -94,6 +95,7 @@ class Proxy:
         self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
         self._envoy: SupervisedEnvoy | None = None
         self._confirm_task: asyncio.Task[None] | None = None
+        self._metrics = ProxyMetrics(node_id, self._folder / "admin.sock", lambda: self._state.version)
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
@@ -119,6 +121,7 @@ class Proxy:
                 self._watch_drain(),
                 self._feed.listen(node_id),
                 self._gate.report_forever(),
+                self._metrics.export_forever(lambda: self._fallback_server),
             )
         ]
 

@@ -37,8 +37,8 @@ _OPTIONS = tuple(field.name for field in fields(GrpcOptions))
 _SECTION = "sdk"
 # Options that name a file, relative to the folder of the config.
 _PATHS = ("tls_certificate", "tls_private_key", "tls_client_ca", "access_log")
-# With one of these in its runtime_env, an application may bring modules that are not on this machine.
-_BRINGS_CODE = ("working_dir", "py_modules", "pip", "uv", "conda", "container", "image_uri")
+#: With one of these in its runtime_env, an application may bring modules that are not on this machine.
+BRINGS_CODE = ("working_dir", "py_modules", "pip", "uv", "conda", "container", "image_uri")
 _Path = tuple[str | int, ...]
 
 
@@ -51,12 +51,22 @@ class ServeConfig:
         schema: Its content, parsed by Ray Serve.
         options: Options of the ingress that it sets, by name.
         serves_http: True if it has ``http_options``, and so asks for Ray Serve's HTTP proxy.
+        lines: Where its values are in the file; None if that is unknown.
     """
 
     path: str
     schema: ServeDeploySchema
     options: Mapping[str, Any]
     serves_http: bool
+    lines: LineNumbers | None = None
+
+    def line_of(self, where: tuple[str | int, ...]) -> int:
+        """Return the number of the line of a value.
+
+        Args:
+            where: Keys and indexes that lead to the value.
+        """
+        return self.lines.line_of(where) if self.lines is not None else 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,7 +105,7 @@ def read_config(path: str) -> ServeConfig:
         listed = "\n".join(f"  - {path}:{line}: {what}" for line, what in sorted(reader.problems))
         raise OptionsError(f"{path}: {count}\n{listed}")
     assert reader.schema is not None
-    return ServeConfig(path, reader.schema, reader.options, "http_options" in data)
+    return ServeConfig(path, reader.schema, reader.options, "http_options" in data, lines)
 
 
 def _parse(path: str, text: str) -> tuple[dict[str, Any], LineNumbers | None]:
@@ -150,7 +160,7 @@ class _Reader:
             self._add(("applications",), "applications is empty: there is nothing to serve")
         folders = [*ServeConfig(self._path, schema, {}, False).folders, *sys.path]
         for index, application in enumerate(schema.applications):
-            if any(application.runtime_env.get(key) for key in _BRINGS_CODE):
+            if any(application.runtime_env.get(key) for key in BRINGS_CODE):
                 continue
             path = application.import_path
             missing = _missing_module(path.partition(":")[0] if ":" in path else path.rpartition(".")[0], folders)

@@ -38,10 +38,12 @@ class FoundIngress:
     Attributes:
         controller: A handle to its controller; None if the ingress must not run.
         problem: The reason why the ingress does not run or does not serve; empty if it serves.
+        opened: Address that a new ingress listens on; empty if it ran before, or does not serve.
     """
 
     controller: Any | None
     problem: str = ""
+    opened: str = ""
 
 
 def find_or_create_ingress(wanted: Mapping[str, Any]) -> FoundIngress:
@@ -63,7 +65,9 @@ def find_or_create_ingress(wanted: Mapping[str, Any]) -> FoundIngress:
     options = resolve_services(initial_options(settings, wanted))
     controller = create_controller(options, list_deployments, list_failed, has_serve, start_first_replica)
     problem = ray.get(controller.wait_ready.remote(_START_TIMEOUT_S), timeout=_START_TIMEOUT_S * 2)
-    return FoundIngress(controller, f"{problem} ({_choose_port()})" if problem else "")
+    if problem:
+        return FoundIngress(controller, f"{problem} ({_choose_port()})")
+    return FoundIngress(controller, opened=f"{options.host}:{options.port}")
 
 
 def port_conflict(settings: ServeSettings, wanted: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from ray._common.filters import CoreContextFilter
 from ray.serve import context as serve_context
 from ray.serve import get_replica_context
 from ray.serve._private import logging_utils
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve._private.build_app import build_app
 from ray.serve._private.common import (
     RUNNING_REQUESTS_KEY,
@@ -27,6 +28,7 @@ from ray.serve._private.common import (
     TimeStampedValue,
 )
 from ray.serve._private.constants import (
+    REQUEST_LATENCY_BUCKETS_MS,
     SERVE_CONTROLLER_NAME,
     SERVE_LOG_APPLICATION,
     SERVE_LOG_COMPONENT,
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 
     from sdk._wire.call import Call
 
+#: Upper bounds of the buckets of latencies, in milliseconds (``RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS``).
+LATENCY_BOUNDS_MS: Sequence[float] = REQUEST_LATENCY_BUCKETS_MS
+
 _UNSET_BY_SERVE: Any = serve_context._unset_request_context
 
 # Makes request ids unique across processes: a replica that is called through handles keeps the requests of many
@@ -55,6 +60,16 @@ _PROCESS = uuid.uuid4().hex
 def deployment_config() -> Any:
     """Return the current configuration of the replica in this process, with the last change by Ray Serve."""
     return get_replica_context()._deployment_config
+
+
+def build_configured(target: Any, args: dict[str, Any]) -> Any:
+    """Return the application that a config file names: it, or what its builder function returns.
+
+    Args:
+        target: An application, or a function that builds one.
+        args: The arguments in the file.
+    """
+    return call_user_app_builder_with_args_if_necessary(target, args)
 
 
 def built_deployments(application: Any, name: str) -> list[tuple[str, Any, Any]]:

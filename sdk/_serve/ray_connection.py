@@ -107,6 +107,19 @@ def count_nodes() -> int:
     return sum(node["Alive"] for node in nodes)
 
 
+def node_resources() -> list[dict[str, float]]:
+    """Return the resources of each node that is alive, by Ray's names: ``CPU``, ``GPU``, ``memory`` in bytes."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def dashboard_url() -> str:
+    """Return the URL of Ray's dashboard; empty if the cluster has none."""
+    node: Any = ray._private.worker._global_node
+    found = node.webui_url
+    return f"http://{found}" if found else ""
+
+
 def gcs_address() -> str:
     """Return the address of the cluster that this process is connected to."""
     return str(ray.get_runtime_context().gcs_address)

@@ -159,6 +159,7 @@ async def answer_over_ray(implementation: Any, request: bytes) -> AsyncGenerator
     server = vars(implementation).get(SERVER) or _make_server(implementation)
     transport = _Responses()
     connection = transport.connection = server.new_connection()
+    connection.is_counted = False  # Ray Serve has counted the request that carries it
     connection.connection_made(transport)
     try:
         connection.data_received(request)
@@ -173,12 +174,16 @@ def _make_server(implementation: Any) -> WireServer:
     cls = type(implementation)
     definition = definition_of(cls)
     context = serve.get_replica_context()
-    bindings = [
-        binding
-        for base in generated_bases(cls)
-        for binding in vars(base)["__grpc_shim__"].bindings(implementation)
-        if find_implementation(cls, binding.method.python_name) is not None
-    ]
+    bindings = (
+        definition.bindings(implementation)
+        if definition is not None
+        else [
+            binding
+            for base in generated_bases(cls)
+            for binding in vars(base)["__grpc_shim__"].bindings(implementation)
+            if find_implementation(cls, binding.method.python_name) is not None
+        ]
+    )
     server = WireServer(
         bindings,
         # Ray Serve itself never lets more calls in.

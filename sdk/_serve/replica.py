@@ -24,10 +24,12 @@ from sdk._ingress.env_options import from_environment
 from sdk._ingress.registry import Lease, Replica
 from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, scales_to_zero
 from sdk._serve.autoscaling_metrics import report_calls
+from sdk._serve.call_metrics import CallMetrics
+from sdk._serve.checked_methods import checked_methods
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
-from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
+from sdk._serve.internals import LATENCY_BOUNDS_MS, cancel_child_requests, deployment_config, request_context_setter
 from sdk._serve.process_end import LoopWatch, end_after_answer
 from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
@@ -65,13 +67,14 @@ class ReplicaHost:
 
     Args:
         implementation: The instance.
+        handlers: The instance as the user's class has it: without the checks around its methods.
         definition: The definition of its class.
         logs: The replica's logs.
         is_exposed: False if clients can't call it, only other deployments.
     """
 
     def __init__(
-        self, implementation: Any, definition: Definition, logs: ReplicaLogs, *, is_exposed: bool = True
+        self, implementation: Any, handlers: Any, definition: Definition, logs: ReplicaLogs, *, is_exposed: bool = True
     ) -> None:
         context = serve.get_replica_context()
         self._options = GrpcOptions()
@@ -89,6 +92,7 @@ class ReplicaHost:
         self._replica: Replica | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._reports: asyncio.Task[None] | None = None
+        self._exports: asyncio.Task[None] | None = None
         self._leaving = False
         self._was_registered = False
         self._is_public = False
@@ -96,7 +100,7 @@ class ReplicaHost:
         self._logged_differences = ""
         self._logs = logs
         self._server = WireServer(
-            definition.bindings(implementation),
+            definition.bindings(handlers),
             self._settings(),
             on_start=request_context_setter(self._application),
             on_cancel=cancel_child_requests,
@@ -105,6 +109,13 @@ class ReplicaHost:
             application=self._application,
             compression=definition.compression,
             interceptors=make_interceptors(definition.cls_name, definition.interceptors),
+            latency_bounds_ms=LATENCY_BOUNDS_MS,
+        )
+        self._metrics = CallMetrics(
+            self._server,
+            application=self._application,
+            deployment=self._deployment,
+            replica=context.replica_id.unique_id,
         )
         logs.follow_configuration(self._server)
         setattr(implementation, SERVER, self._server)  # for calls without an ingress
@@ -132,6 +143,7 @@ class ReplicaHost:
             is_exposed=self._is_exposed,
         )
         self._reports = loop.create_task(report_calls(lambda: self.ongoing_calls))
+        self._exports = loop.create_task(self._metrics.export_forever())
 
     async def ensure_registered(self) -> None:
         """Register with the ingress on the first call; a task then renews the lease.
@@ -169,6 +181,9 @@ class ReplicaHost:
         await asyncio.sleep(_MIN_QUIET_S)
         grace_s = max(0.0, config.graceful_shutdown_timeout_s - spent)
         await self._server.drain(quiet_s=_QUIET_S, grace_s=grace_s, idle_close_s=_IDLE_CLOSE_S, linger_s=_LINGER_S)
+        if self._exports is not None:
+            self._exports.cancel()
+        self._metrics.export()
         self._loop_watch.stop()
         if self._server.host.crash_trailers is not None:
             self._server.host.crash_trailers.close()
@@ -187,6 +202,8 @@ class ReplicaHost:
             self._controller, self._ingress_unavailable = found.controller, found.controller is None
             if found.problem:
                 logger.error("%s: %s", self._replica_id, found.problem)
+            if found.opened:  # by `serve run`, for example, which does not mention it
+                logger.info("the gRPC ingress listens on %s of each node", found.opened)
         if self._controller is None:
             return
         self._ingress_unavailable = False
@@ -303,7 +320,7 @@ def replica_class(cls: Any, *, is_exposed: bool) -> type[Any]:
         async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray Serve awaits it
             logs = ReplicaLogs()
             await finish_hook(super().__init__(*args, **kwargs))
-            self.__grpc_host = ReplicaHost(self, cls.__grpc_definition__, logs, is_exposed=is_exposed)
+            self.__grpc_host = ReplicaHost(self, super(), cls.__grpc_definition__, logs, is_exposed=is_exposed)
             await self.__grpc_host.start()
 
         async def check_health(self) -> None:
@@ -331,6 +348,8 @@ def replica_class(cls: Any, *, is_exposed: bool) -> type[Any]:
                 if inherited is not None:
                     await finish_hook(inherited())
 
+    for name, method in checked_methods(cls, cls.__grpc_definition__).items():
+        setattr(GrpcReplica, name, method)
     if is_exposed:
         setattr(GrpcReplica, SERVED_SERVICES, tuple(service.full_name for service in cls.__grpc_definition__.services))
     GrpcReplica.__name__, GrpcReplica.__qualname__ = cls.__name__, cls.__qualname__

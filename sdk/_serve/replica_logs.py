@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import grpc
 
 from sdk._serve.internals import access_log_context, logs_accesses, repair_redirected_print
-from sdk._wire.call_log import log_calls
 
 if TYPE_CHECKING:
     from sdk._wire.call import Call
@@ -55,7 +54,7 @@ class ReplicaLogs:
         logs_calls = logs_accesses()
         if logs_calls != self._logs_calls:
             self._logs_calls = logs_calls
-            log_calls(server, _CallLog() if logs_calls else None)
+            server.host.on_end = _CallLog() if logs_calls else None
 
     def _follow_level(self) -> None:
         # A level that somebody else has set stays.

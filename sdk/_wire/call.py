@@ -84,7 +84,7 @@ class Call:
         "_finished", "_head_sent", "_is_congested", "_metadata", "_on_finished", "_queued_bytes", "_reader",
         "_request_id", "_skips_first", "_task", "_timer", "_trailing", "_waiter", "_write_waiter", "aborted", "code",
         "compressor", "context", "details", "headers", "host", "inner", "messages", "path", "paused", "route",
-        "running", "stream_guard", "transport", "writable",
+        "running", "status", "stream_guard", "transport", "writable",
     )  # fmt: skip
 
     _skips_first: bool  # not set by the constructor: a call that compresses nothing does not pay for it
@@ -128,6 +128,7 @@ class Call:
         self._encoding = b"identity"
         self.messages: deque[frames.Message] | None = None
         self.running = 0  # the handler's task and its threads: the call counts as ongoing until all have ended
+        self.status = 0  # a response that is sent with its trailers is OK
         self.code: int | None = None
         self.details = ""
         self.aborted: RpcError | None = None
@@ -395,6 +396,7 @@ class Call:
         return head[:-2].replace(b"transfer-encoding: chunked", b"content-length: 0") + trailers.removeprefix(b"0\r\n")
 
     def _trailers(self, code: int, details: str) -> bytes:
+        self.status = code
         extra = md.encode(self._trailing) if self._trailing else b""
         message = b"grpc-message: %s\r\n" % md.fit_message(details, md.message_room(len(extra))) if details else b""
         trailers = b"0\r\ngrpc-status: %d\r\n%s%srequest_id: %s\r\n\r\n" % (code, message, extra, self._id())
@@ -511,6 +513,7 @@ class Call:
         if self._finished or self._cancel_reason is not None:
             return
         self._cancel_reason = (code, details)
+        self.status = code
         self._body = b""
         self.host.queue.pop(self, None)
         self.host.on_cancel(self)

@@ -6,6 +6,7 @@ On the path of every request, and written for speed. A connection carries one ca
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -13,12 +14,12 @@ import httptools
 from sdk._replica_protocol import CALLER_PATH, GOING_AWAY, HEALTH_CHECK_RESPONSE
 from sdk._wire import http_errors
 from sdk._wire import metadata as md
+from sdk._wire.call import Call
 from sdk._wire.http_errors import DISCARD, MAX_HEADER_BYTES, HttpError, check_length, to_http_error
 from sdk._wire.idle_reaper import Phase
 from sdk._wire.metadata import INTERNAL, RESOURCE_EXHAUSTED
 
 if TYPE_CHECKING:
-    from sdk._wire.call import Call
     from sdk._wire.host import Host
     from sdk._wire.idle_reaper import IdleReaper
     from sdk._wire.route import Route
@@ -31,9 +32,13 @@ class Connection(asyncio.Protocol):
         host: Limits, counters and hooks, for its calls.
         routes: The methods by path.
         reaper: The open connections.
+
+    Attributes:
+        is_counted: False if somebody else counts its calls.
     """
 
     __slots__ = (
+        "_began",
         "_call",
         "_headers",
         "_host",
@@ -45,6 +50,7 @@ class Connection(asyncio.Protocol):
         "_reaper",
         "_routes",
         "_transport",
+        "is_counted",
         "request_number",
     )
 
@@ -58,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._overhead = 0  # bytes since the last byte of a body, or since the last request
         self._parser: Any = httptools.HttpRequestParser(self)
         self.request_number = 0
+        self.is_counted = True
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
@@ -122,10 +129,11 @@ class Connection(asyncio.Protocol):
             return
         host.received = self.request_number = host.received + 1
         route = self._routes.get(self._path)
-        call: Call = host.call_class(host, self._transport, route, self._path, headers, self._on_finished)
+        call = Call(host, self._transport, route, self._path, headers, self._on_finished)
         if not call.is_grpc:
             raise HttpError(*http_errors.NOT_GRPC, headers)
         self._call = call
+        self._began = perf_counter()
         # The overhead may include more than the head: only above the limit the metadata is counted exactly.
         limit = host.settings.max_metadata_bytes
         if self._overhead > limit and (size := md.size_of(headers)) > limit:
@@ -168,6 +176,12 @@ class Connection(asyncio.Protocol):
     def _on_finished(self, call: Call) -> None:
         if call.request_complete:
             self._ready_for_next()
+        host, route, seconds = self._host, call.route, perf_counter() - self._began
+        if self.is_counted:
+            counts = host.unknown_methods if route is None else route.counts
+            counts.add(call.status, seconds, is_inner=self._is_caller)
+        if host.on_end is not None:
+            host.on_end(call, call.status, seconds)
 
     def _ready_for_next(self) -> None:
         self._call = None

@@ -9,15 +9,16 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sdk._wire.answering import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
+from sdk._wire.call_counts import LATENCY_BOUNDS_MS
+from sdk._wire.checked_route import route_class
 from sdk._wire.interceptors import intercept
-from sdk._wire.route import Route
 
 if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
     from sdk._wire.call import Call
-    from sdk._wire.route import Answer
+    from sdk._wire.route import Answer, Route
     from sdk.service import MethodBinding
 
 
@@ -25,6 +26,7 @@ def build_routes(
     bindings: Iterable[MethodBinding],
     compression: grpc.Compression | None = None,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    latency_bounds_ms: Sequence[float] = LATENCY_BOUNDS_MS,
 ) -> dict[bytes, Route]:
     """Return the routes by path.
 
@@ -32,8 +34,9 @@ def build_routes(
         bindings: The methods and their handlers.
         compression: Compression of responses whose handler does not choose one.
         interceptors: Run between a call and its handler, the outermost first.
+        latency_bounds_ms: Upper bounds of the buckets in which calls are counted, in milliseconds.
     """
-    routes = {binding.method.path.encode(): Route(binding) for binding in bindings}
+    routes = {each.method.path.encode(): route_class(each)(each, latency_bounds_ms) for each in bindings}
     for route in routes.values():
         route.answer = _answer_for(route)
     if interceptors:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
+from sdk._wire.call_counts import CallCounts
 from sdk._wire.metadata import UNIMPLEMENTED
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ class Host:
         application: The application's name, for messages.
 
     Attributes:
-        call_class: Class of the calls that begin from now on; the server sets it.
-        on_end: Called by a call of some classes when it has ended, with its status code and its seconds.
+        on_end: Called with each call that has ended, its status code and its seconds; None if nobody asks.
+        unknown_methods: Counts of the calls whose path is that of no method.
         head: Head of a response with messages.
         crash_trailers: Ends the open streams if this process is killed; None if nothing does.
         ongoing: Calls whose handler runs.
@@ -132,8 +133,6 @@ class Host:
     """
 
     loop: asyncio.AbstractEventLoop
-    call_class: Callable[..., Any]
-    on_end: Callable[[Any, int, float], None]
 
     def __init__(
         self,
@@ -156,6 +155,8 @@ class Host:
         self.answer_unknown = answer_unknown or self._answer_unimplemented
         self.answer_get = answer_get
         self.application = application
+        self.on_end: Callable[[Any, int, float], None] | None = None
+        self.unknown_methods = CallCounts()
         self.head = KEEP_ALIVE_HEAD
         self.crash_trailers: CrashTrailers | None = None
         self.ongoing = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from sdk._contract.effective_signature import takes_context
 from sdk._contract.implementations import handler_kind
 from sdk._contract.responses import wrong_response
+from sdk._wire.call_counts import LATENCY_BOUNDS_MS, CallCounts
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INTERNAL
 
@@ -28,22 +29,24 @@ class Route:
 
     Args:
         binding: The method and the bound method that answers it.
+        latency_bounds_ms: Upper bounds of the buckets in which calls are counted, in milliseconds.
 
     Attributes:
         answer: The way to answer a call, which :mod:`sdk._wire.dispatch` picks.
+        counts: The calls that have ended.
         is_async: True if the handler runs on the loop, False if it runs in a thread.
         is_generator: True if the handler is a generator function.
         label: The handler's name, for messages.
     """
 
     __slots__ = (
-        "_from_string", "_inflating", "answer", "client_streaming", "handler", "is_async", "is_generator", "label",
-        "method", "response_type", "server_streaming", "takes_context",
+        "_from_string", "_inflating", "answer", "client_streaming", "counts", "handler", "is_async", "is_generator",
+        "label", "method", "response_type", "server_streaming", "takes_context",
     )  # fmt: skip
 
     answer: Answer
 
-    def __init__(self, binding: MethodBinding) -> None:
+    def __init__(self, binding: MethodBinding, latency_bounds_ms: Sequence[float] = LATENCY_BOUNDS_MS) -> None:
         method = binding.method
         self.method = method
         self.handler = binding.handler
@@ -55,6 +58,7 @@ class Route:
         self.is_async, self.is_generator = handler_kind(binding.handler)
         self._from_string: Any = method.request.FromString  # its type knows bytes only
         self._inflating: Route | None = None
+        self.counts = CallCounts(latency_bounds_ms)
 
     @property
     def inflating(self) -> Route:

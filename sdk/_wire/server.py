@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sdk._replica_protocol import SHUTTING_DOWN
-from sdk._wire.call import Call
+from sdk._wire.call_counts import LATENCY_BOUNDS_MS
 from sdk._wire.connection import Connection
 from sdk._wire.dispatch import build_routes
 from sdk._wire.host import Host, WireSettings, answer_health_check, no_hook, raise_again, same_error
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import grpc
     import grpc.aio
 
+    from sdk._wire.call import Call
     from sdk._wire.host import UnknownCall
     from sdk.service import MethodBinding
 
@@ -41,6 +42,7 @@ class WireServer:
         application: The application's name, for messages.
         compression: Compression of responses whose handler does not choose one.
         interceptors: Run between a call and its handler, the outermost first.
+        latency_bounds_ms: Upper bounds of the buckets in which calls are counted, in milliseconds.
 
     Attributes:
         host: The part of the server that its calls use.
@@ -72,8 +74,9 @@ class WireServer:
         application: str = "",
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        latency_bounds_ms: Sequence[float] = LATENCY_BOUNDS_MS,
     ) -> None:
-        self.routes = build_routes(bindings, compression, interceptors)
+        self.routes = build_routes(bindings, compression, interceptors, latency_bounds_ms)
         self.host = Host(
             settings or WireSettings(),
             on_start=on_start,
@@ -84,7 +87,6 @@ class WireServer:
             answer_get=answer_get,
             application=application,
         )
-        self.host.call_class = Call
         self.reaper = IdleReaper(max_connections())
         self._connections: set[Connection] = self.reaper.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []

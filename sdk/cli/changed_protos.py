@@ -80,7 +80,8 @@ def _changed_in(out: Path, file: FileDescriptor, *, only_newer: bool) -> Iterato
             sources.append(Source(root, name, _shown(proto)))
     if not sources:
         return
-    includes = sorted({absolute(out / entry.root) for entry in known.values()})
+    roots = {absolute(out / entry.root) for entry in known.values()}
+    includes = sorted(root for root in roots if root.is_dir())  # a proto of a package has none
     try:
         with compiler.Protoc(sources, includes) as protoc:
             protoc.read()

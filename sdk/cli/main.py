@@ -27,6 +27,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("sdk.cli.check.command:check", "Check classes against their protos, without a cluster."),
     "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),
     "completion": ("sdk.cli.completion:completion", "Print the completion script for a shell."),
+    "dashboards": ("sdk.cli.dashboards.command:dashboards", "Write a Grafana dashboard and alert rules."),
     "doctor": ("sdk.cli.doctor:doctor", "Show versions, and check what serving needs."),
     "new": ("sdk.cli.new:new", "Create a new project."),
     "run": ("sdk.cli.run.command:run", "Serve an application behind Envoy, until Ctrl-C."),

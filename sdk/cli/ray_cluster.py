@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from sdk.cli.cluster_origin import ClusterOrigin, origin_of
 from sdk.cli.ray_reaper import RayReaper
+from sdk.errors import OptionsError
 
 
 class RunCluster:
@@ -25,6 +26,7 @@ class RunCluster:
     Attributes:
         address: Address of its GCS.
         log_folder: Where Ray Serve's logs are on this node.
+        dashboard: URL of Ray's dashboard; empty without one.
         origin: Who started it; None if the command did.
     """
 
@@ -33,6 +35,7 @@ class RunCluster:
 
         self._cleanup, self._reaper, self.origin = cleanup, reaper, origin
         self.address, self.log_folder = ray_connection.gcs_address(), ray_connection.log_folder()
+        self.dashboard = ray_connection.dashboard_url()
 
     @property
     def is_local(self) -> bool:
@@ -54,6 +57,8 @@ def connect_or_start(
     report: Callable[[str], None],
     check_before_start: Callable[[], None],
     *,
+    num_cpus: int | None = None,
+    has_dashboard: bool = False,
     has_spare_room: bool = False,
     shows_output: bool = False,
 ) -> RunCluster:
@@ -65,11 +70,14 @@ def connect_or_start(
         cleanup: Receives the callbacks that undo this at the end.
         report: Receives each line of progress.
         check_before_start: Called before a local Ray is started, which takes seconds; raises an error to prevent that.
+        num_cpus: CPUs that a local Ray offers; None for those of the machine.
+        has_dashboard: Whether a local Ray has Ray's dashboard.
         has_spare_room: Whether a local Ray counts each CPU twice, so that two versions fit at the same time.
         shows_output: Whether Ray brings the output of all processes to this one.
 
     Raises:
         ClusterError: The cluster named by ``address`` or ``RAY_ADDRESS`` can't be reached, or Ray can't be started.
+        OptionsError: An option of a local Ray is given, and a cluster runs.
     """
     import ray
 
@@ -81,6 +89,11 @@ def connect_or_start(
     cleanup.callback(report, "Shutting down Ray …")  # visible if the start is interrupted
     found = ray_connection.find_cluster(address)
     if found is not None and found != "local":
+        for option, is_given in (("--num-cpus", num_cpus is not None), ("--dashboard", has_dashboard)):
+            if is_given:
+                raise OptionsError(
+                    f"{option} is for a Ray that this command starts, and one runs at {found}; add --address local."
+                )
         report(f"Connecting to Ray at {found} …")
         return RunCluster(cleanup, reaper, connect(address, shows_output=shows_output))
     check_before_start()
@@ -89,8 +102,8 @@ def connect_or_start(
     try:
         with _without_token_notice(), _sigterm_interrupts():
             ray_connection.start_local(
-                num_cpus=2 * (os.cpu_count() or 1) if has_spare_room else None,
-                include_dashboard=False,
+                num_cpus=(2 if has_spare_room else 1) * (num_cpus or os.cpu_count() or 1),
+                include_dashboard=has_dashboard,
                 log_to_driver=shows_output,
                 logging_level=logging.WARNING,
             )

@@ -32,7 +32,7 @@ from sdk.client._channel import (
     with_token,
 )
 from sdk.client._error_notes import describe_call, with_notes
-from sdk.client._requests import CheckedRequests, check_request
+from sdk.client._requests import CheckedRequests, Validation, check_request, validation_of
 
 if TYPE_CHECKING:
     from sdk.service import Method
@@ -96,6 +96,7 @@ class ClientMethod(Generic[RequestT, ResponseT]):
         self._name = method.python_name
         self._client: AsyncClient | SyncClient | None = None
         self._invoke: Any = None
+        self._validation: Validation | None = None
 
     @classmethod
     def of(cls, client: AsyncClient | SyncClient, method: Method) -> Self:
@@ -114,6 +115,7 @@ class ClientMethod(Generic[RequestT, ResponseT]):
         if bound is None:
             bound = copy.copy(self)
             bound._client = client
+            bound._validation = validation_of(self.method) if client._validate else None
             multicallable = getattr(client.channel, self.method.cardinality.value)
             bound._invoke = multicallable(
                 self.method.path,
@@ -124,11 +126,11 @@ class ClientMethod(Generic[RequestT, ResponseT]):
         return bound
 
     def _call(self, request: RequestT, options: CallOptions, entry: str = "__call__") -> Any:
-        check_request(request, self.method)
+        check_request(request, self.method, self._validation)
         return self._send(request, options, entry)
 
     def _call_with_stream(self, requests: Iterable[RequestT], options: CallOptions, entry: str = "__call__") -> Any:
-        checked = CheckedRequests(requests, self.method)
+        checked = CheckedRequests(requests, self.method, self._validation)
         try:
             return self._send(checked, options, entry)
         except grpc.RpcError as error:
@@ -175,7 +177,9 @@ class _Client(Generic[ChannelT]):
         keepalive: Keepalive | None = _DEFAULT_KEEPALIVE,
         max_message_length: int = DEFAULT_MAX_MESSAGE_LENGTH,
         options: Sequence[tuple[str, Any]] | None = None,
+        validate: bool = False,
     ) -> None:
+        _check_settings(validate=(validate, bool))
         _check_settings(application=(application, str), model_id=(model_id, str), timeout=(timeout, (int, float)))
         _check_settings(retry=(retry, RetryPolicy), keepalive=(keepalive, Keepalive))
         self._target: str | ChannelT = target
@@ -205,6 +209,9 @@ class _Client(Generic[ChannelT]):
         self._process = None if self._channel is None else os.getpid()
         self._closed = False
         self._timeout = timeout
+        self._validate = validate
+        for method in self._methods() if validate else ():
+            validation_of(method)  # what is missing shows here, and not at a call
         self._plain, self._routing = _split_routing(metadata)
         if application is not None:
             self._routing["application"] = application
@@ -313,6 +320,8 @@ class AsyncClient(_Client[grpc.aio.Channel]):
         keepalive: Detection of dead connections with pings; None for no pings.
         max_message_length: Longest response message, in bytes; -1 for no limit.
         options: gRPC channel arguments, ``[("grpc.lb_policy_name", "round_robin")]``; they override the client's.
+        validate: Check each request against the rules of its proto before it is sent. One that breaks a rule raises
+            :class:`sdk.RpcError` INVALID_ARGUMENT, as the server would answer it. Needs the extra ``validate``.
 
     Raises:
         ValueError: A channel was combined with arguments that belong to one, or the target or the token is invalid.

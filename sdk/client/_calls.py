@@ -56,9 +56,9 @@ class AsyncStreamUnary(ClientMethod[RequestT, ResponseT]):
 
         Without ``requests``, send them with ``call.write``; the call is cancelled when it is dropped before its end.
         """
-        call = self._send(checked_requests(requests, self.method), options)
+        call = self._send(checked_requests(requests, self.method, self._validation), options)
         if requests is None:
-            return StreamUnaryCall(call, self.method)
+            return StreamUnaryCall(call, self.method, self._validation)
         return cast("grpc.aio.StreamUnaryCall[RequestT, ResponseT]", call)
 
 
@@ -74,7 +74,8 @@ class AsyncStreamStream(ClientMethod[RequestT, ResponseT]):
 
         Without ``requests``, send them with ``call.write``.
         """
-        return StreamStreamCall(self._send(checked_requests(requests, self.method), options), self.method)
+        checked = checked_requests(requests, self.method, self._validation)
+        return StreamStreamCall(self._send(checked, options), self.method, self._validation)
 
 
 class SyncUnaryUnary(ClientMethod[RequestT, ResponseT]):
@@ -124,4 +125,5 @@ class SyncStreamStream(ClientMethod[RequestT, ResponseT]):
     @request_is_required
     def __call__(self, requests: Iterable[RequestT], **options: Unpack[CallOptions]) -> Responses[ResponseT]:
         """Start a call; iterate over it. A thread of grpc iterates over ``requests``."""
-        return cast("Responses[ResponseT]", self._send(CheckedRequests(requests, self.method), options))
+        checked = CheckedRequests(requests, self.method, self._validation)
+        return cast("Responses[ResponseT]", self._send(checked, options))

@@ -26,7 +26,8 @@ def describe_call(method: Method, target: object, request_id: str | None, error:
         request_id: The request id that was sent; None if the server was to make one.
         error: An error of ``grpc`` or ``grpc.aio``.
     """
-    request_id = dict(error.trailing_metadata() or ()).get("request_id") or request_id
+    # A tuple first: up to grpcio 1.74, the keys() of grpc.aio's Metadata are its pairs.
+    request_id = dict(tuple(error.trailing_metadata() or ())).get("request_id") or request_id
     at = f" at {target}" if isinstance(target, str) else ""
     return f"call of {method.path}{at}" + (f", request_id {request_id}" if request_id else "")
 

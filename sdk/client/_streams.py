@@ -17,6 +17,7 @@ import grpc.aio
 from sdk.client._requests import check_request
 
 if TYPE_CHECKING:
+    from sdk.client._requests import Validation
     from sdk.service import Method
 
 RequestT = TypeVar("RequestT")
@@ -29,13 +30,15 @@ class _Stream:
     Args:
         call: The call. Its other references, as those of its callbacks, don't count.
         method: The RPC.
+        validation: The check of the requests' rules, if the client checks them.
     """
 
     # Coroutines, so that they refer to this object while they run.
 
-    def __init__(self, call: Any, method: Method) -> None:
+    def __init__(self, call: Any, method: Method, validation: Validation | None = None) -> None:
         self._call = call
         self._method = method
+        self._validation = validation
         self._loop = asyncio.get_running_loop()
 
     def __del__(self) -> None:
@@ -78,7 +81,7 @@ class _Stream:
         return await self._call.read()
 
     async def write(self, request: Any) -> None:
-        check_request(request, self._method)
+        check_request(request, self._method, self._validation)
         await self._call.write(request)
 
     async def done_writing(self) -> None:

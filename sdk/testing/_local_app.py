@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import inspect
 import logging
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from sdk._channel.feed import State
 from sdk._contract.definition import definition_of
 from sdk._serve.application import deployment_of_instance, require_application
+from sdk._serve.checked_methods import checked_methods
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.internals import internal_request_id, request_context_setter
@@ -70,6 +72,7 @@ class LocalReplica:
         self.cls: Any = _user_class(deployment.func_or_class) if instance is None else type(instance)
         self._is_class = isinstance(self.cls, type)  # else a function, which handles call
         self.definition: Definition | None = definition_of(self.cls)
+        self._checked = checked_methods(self.cls, self.definition) if self.definition is not None else {}
         self._owns_instance = instance is None
         self.instance = instance
         self.context: Any = make_replica_context(application, deployment, instance)
@@ -164,6 +167,8 @@ class LocalReplica:
         """
         if not self._is_class:
             return self.instance
+        if name in self._checked:
+            return MethodType(self._checked[name], self.instance)
         method = getattr(self.instance, name, None)
         if method is None:
             raise unknown_method(name, self.instance)

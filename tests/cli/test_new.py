@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,12 @@ def test_lines_keep_to_the_length_that_ruff_checks(here: Path) -> None:
         (path, line) for path in own for line in (here / "shop" / path).read_text().splitlines() if len(line) > length
     ]
     assert (len(own), long) == (11, [])
+
+
+def test_it_pins_the_generator_of_its_code(here: Path) -> None:
+    assert new("shop").exit_code == 0
+    (dev,) = tomllib.loads((here / "shop" / "pyproject.toml").read_text())["project"]["optional-dependencies"].values()
+    assert f"grpcio-tools=={version('grpcio-tools')}" in dev
 
 
 def test_its_ci_runs_the_checks_of_the_readme(here: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,21 @@ def test_another_version_of_a_tool_generates_again(project: Path, monkeypatch: p
     monkeypatch.setattr("codegen.compile._tools_digest", lambda: "another")
     monkeypatch.delattr("codegen.compile.Protoc.generate")
     assert isinstance(CliRunner().invoke(codegen, ["protos", "--out", "gen"]).exception, AttributeError)
+
+
+def test_check_names_the_version_that_wrote_stale_files(sdk: Sdk) -> None:
+    sdk("protos", "--out", "gen")
+    stub = Path("gen/greet_pb2_grpc.py")
+    installed = version("grpcio-tools")
+    assert f"GRPC_GENERATED_VERSION = '{installed}'" in stub.read_text()
+    stub.write_text(stub.read_text().replace(f"= '{installed}'", "= '1.70.0'"))
+    assert outcome(sdk("protos", "--out", "gen", "--check")) == (
+        1,
+        "",
+        "gen/greet_pb2_grpc.py is stale\n"
+        f"grpcio-tools 1.70.0 wrote the stale files, and {installed} is installed\n"
+        "error: gen is not up to date; install grpcio-tools==1.70.0, or run: sdk codegen protos --out gen\n",
+    )
 
 
 def test_check(sdk: Sdk) -> None:

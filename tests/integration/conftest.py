@@ -7,4 +7,6 @@ from pathlib import Path
 from tests.support.cluster import generate, share_with_replicas
 
 HERE = Path(__file__).parent
-share_with_replicas(HERE.parents[1] / "examples" / "guide", generate(HERE / "protos"))
+share_with_replicas(
+    HERE.parents[1] / "examples" / "guide", generate(HERE / "protos"), generate(HERE.parent / "validation" / "protos")
+)

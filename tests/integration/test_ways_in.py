@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.validation.refusals import refused
+
 PROGRAM = Path(__file__).parent / "ways_in.py"
 
 
@@ -30,6 +32,7 @@ def seen() -> dict[str, Any]:
 @pytest.mark.timeout(180)
 def test_a_replica_creates_the_ingress_that_the_rest_api_asks_for(seen: dict[str, Any]) -> None:
     assert seen["rest"]
+    assert seen["announced"]
     assert seen["port"]
     assert seen["timeout"] == 7
 
@@ -68,6 +71,23 @@ def test_the_same_class_serves_behind_ray_serves_own_proxy(seen: dict[str, Any])
         ["Both", "OK", "mine", [0, 1, 2]],
         ["INVALID_ARGUMENT", "0", "not found, adding"],
     ]
+
+
+def test_messages_are_checked_behind_ray_serves_own_proxy(seen: dict[str, Any]) -> None:
+    *right, place, follow, collect, exchange, response, fault = seen["checked"]
+    assert [each[:2] for each in right] == [
+        [["abc"], "OK"],
+        [["abc", "there"], "OK"],
+        [["abc"], "OK"],
+        [["abc"], "OK"],
+    ]
+    # Code and text arrive; that proxy drops the details of an error.
+    assert [each[:3] for each in (place, follow, collect)] == [list(refused())[:3]] * 3
+    assert exchange[:3] == list(refused(["abc"]))[:3]
+    assert response[1] == "INTERNAL"
+    assert "returned a message that breaks the rules of its proto: text: must be at least 1 characters" in response[2]
+    assert fault[1] == "INTERNAL"
+    assert "divide by zero" in fault[2]
 
 
 def test_the_ingress_reports_that_ray_serves_own_grpc_proxy_has_its_port(seen: dict[str, Any]) -> None:

@@ -13,11 +13,14 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import ray
+from orders_pb2 import Divisor, Order
+from orders_sdk import OrdersSyncClient
 from probe_pb2 import Ask
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
@@ -25,8 +28,10 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 import sdk
 from sdk._ingress.cluster import find_controller
 from sdk._serve.ingress_bootstrap import has_serve
+from sdk._serve.ray_connection import log_folder
 from tests.integration.prober import METHODS, Prober
 from tests.support.ports import free_port
+from tests.validation.refusals import BAD, GOOD, end_of
 
 BIN = Path(sys.executable).parent
 PORT, SERVES_OWN = free_port(), free_port()
@@ -105,6 +110,22 @@ def behind_serves_own_proxy() -> list[list[Any]]:
         return [*found, [ended.code.name, ended.trailing["num"], ended.details]]
 
 
+def messages_checked_behind_serves_own_proxy() -> list[Any]:
+    """Return what calls end with that keep the rules of their messages, and calls that break them."""
+    with grpc.insecure_channel(f"127.0.0.1:{SERVES_OWN}") as channel:
+        client = OrdersSyncClient(channel, application="orders")
+        wait_until(lambda: end_of(lambda: client.Place(GOOD, timeout=20)).code == "OK", 40)
+        calls = [
+            *(partial(each, GOOD) for each in (client.Place, client.Follow)),
+            *(partial(each, [GOOD]) for each in (client.Collect, client.Exchange)),
+            *(partial(each, BAD) for each in (client.Place, client.Follow)),
+            *(partial(each, [GOOD, BAD]) for each in (client.Collect, client.Exchange)),
+            partial(client.Place, Order(id="empty", count=1)),
+            partial(client.Divide, Divisor()),
+        ]
+        return [end_of(partial(call, timeout=20)) for call in calls]
+
+
 def applications() -> list[str]:
     return sorted(application.name for application in sdk.status().applications)
 
@@ -168,6 +189,8 @@ def main(folder: Path) -> None:
         put(dashboard, config(scaled))
         report(rest=wait_until(answers("rest", "rest you"), 40))
         status = ray.get(find_controller().status.remote())
+        logs = [path.read_text() for path in Path(log_folder()).glob("replica_rest_*.log")]
+        report(announced=f"the gRPC ingress listens on 127.0.0.1:{PORT} of each node" in "".join(logs))
         report(port=status.options.port == PORT, timeout=status.options.request_timeout_s)
 
         with load("rest"):
@@ -197,13 +220,18 @@ def main(folder: Path) -> None:
         put(dashboard, None)
         report(gone_with_serve=wait_until(lambda: find_controller() is None, 20))
 
-        servicers = ["probe_pb2_grpc.add_AsyncProbeServicer_to_server"]
+        servicers = [
+            "probe_pb2_grpc.add_AsyncProbeServicer_to_server",
+            "orders_pb2_grpc.add_OrdersServicer_to_server",
+        ]
         own = {"port": SERVES_OWN, "grpc_servicer_functions": servicers}
         http = {"host": "127.0.0.1", "port": free_port()}
         # Without a route that proxy does not find the application.
         routed = {"name": "probe", "import_path": "tests.integration.probes:without_handles", "route_prefix": "/probe"}
-        put(dashboard, config(routed, proxy_location="HeadOnly", grpc_options=own, http_options=http))
+        checked = {"name": "orders", "import_path": "tests.validation.order_apps:app", "route_prefix": "/orders"}
+        put(dashboard, config(routed, checked, proxy_location="HeadOnly", grpc_options=own, http_options=http))
         report(own=behind_serves_own_proxy())
+        report(checked=messages_checked_behind_serves_own_proxy())
         report(ingress=find_controller() is not None, problem=sdk.status().problem)
     finally:
         ray.shutdown()

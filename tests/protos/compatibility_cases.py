@@ -357,7 +357,129 @@ JSON = [
         ),
     )
 ]
-CASES = [*FIELDS, *SERVICES, *JSON]
+JSON += [
+    Case(
+        "JSON: a wider number",
+        f"{RPC} message Q {{ int32 a = 1; }} message A {{}}",
+        f"{RPC} message Q {{ int64 a = 1; }} message A {{}}",
+        ("warning field-json-type p.Q.a (1)",),
+        json=True,
+    ),
+]
+
+
+def http(name: str, old: str, new: str, *expected: str, fields: str = "string a = 1; string b = 2;") -> Case:
+    """Return a change of an RPC's HTTP rule."""
+    texts = [
+        'import "google/api/annotations.proto"; service S { rpc Do(Q) returns (A) '
+        f"{{ {f'option (google.api.http) = {{ {rule} }};' if rule else ''} }} }} "
+        f"message Q {{ {fields} }} message A {{ {fields} }}"
+        for rule in (old, new)
+    ]
+    return Case(f"HTTP: {name}", *texts, expected)
+
+
+HTTP = [
+    http("the same", 'get: "/v1/{a}"', 'get: "/v1/{a}"'),
+    http("a new route", 'get: "/v1/{a}"', 'get: "/v1/{a}" additional_bindings { post: "/v1" body: "*" }'),
+    http("another order", 'get: "/a" additional_bindings { get: "/b" }', 'get: "/b" additional_bindings { get: "/a" }'),
+    http("the first one", "", 'get: "/v1/{a}"'),
+    http("gone", 'get: "/v1/{a}"', "", "error http-route p.S.Do"),
+    http("another path", 'get: "/v1/{a}"', 'get: "/v2/{a}"', "error http-route p.S.Do"),
+    http("another verb", 'put: "/v1/{a}"', 'patch: "/v1/{a}"', "error http-route p.S.Do"),
+    http("another pattern", 'get: "/v1/{a=x/*}"', 'get: "/v1/{a=y/*}"', "error http-route p.S.Do"),
+    http("another variable", 'get: "/v1/{a}"', 'get: "/v1/{b}"', "error http-route p.S.Do"),
+    http("a binding goes", 'get: "/a" additional_bindings { get: "/b" }', 'get: "/a"', "error http-route p.S.Do"),
+    http("a pattern of its own kind", 'custom { kind: "HEAD" path: "/a" }', 'get: "/a"', "error http-route p.S.Do"),
+    http("another body", 'post: "/v1" body: "*"', 'post: "/v1" body: "a"', "error http-body p.S.Do"),
+    http("no body", 'post: "/v1" body: "b"', 'post: "/v1"', "error http-body p.S.Do"),
+    http("another response", 'get: "/v1"', 'get: "/v1" response_body: "a"', "error http-body p.S.Do"),
+    Case(
+        "HTTP: a name in JSON",
+        *(
+            'import "google/api/annotations.proto"; service S { rpc Do(Q) returns (A) { option (google.api.http) = '
+            f'{{ get: "/a" }}; }} }} enum E {{ {value} = 0; }} message Q {{ {name} n = 1; E e = 2; }} message A {{}}'
+            for value, name in (("X", "string a = 3; int32"), ("Y", "string b = 3; int64"))
+        ),
+        (
+            "error field-json-name p.Q.a (3)",
+            "error field-json-type p.Q.n (1)",
+            "error enum-value-name p.E.X (0)",
+        ),
+    ),
+]
+
+
+def rules(name: str, old: str, new: str, stricter: str = "", kind: str = "string") -> tuple[Case, Case]:
+    """Return a change of a field's rules as two cases: in the request, and in the response, where none is reported."""
+
+    def text(message: str, other: str, of: str) -> str:
+        options = ", ".join(f"(buf.validate.field).{each}" for each in of.split("; ") if each)
+        field = f"{kind} a = 1 {f'[{options}]' if options else ''};"
+        return f'import "buf/validate/validate.proto"; {RPC} message {message} {{ {field} }} message {other} {{}}'
+
+    expected = ("error validation-stricter p.Q.a (1)",) if stricter else ()
+    return (
+        Case(f"rules: {name}, request", text("Q", "A", old), text("Q", "A", new), expected),
+        Case(f"rules: {name}, response", text("A", "Q", old), text("A", "Q", new)),
+    )
+
+
+_IMPORT = 'import "buf/validate/validate.proto";'
+RULES = [
+    *rules("the same", "string.min_len = 1", "string.min_len = 1"),
+    *rules("a new one", "", "string.min_len = 1", "yes"),
+    *rules("one goes", "string.min_len = 1", ""),
+    *rules("longer", "string.min_len = 1", "string.min_len = 2", "yes"),
+    *rules("not as long", "string.min_len = 2", "string.min_len = 1"),
+    *rules("shorter", "string.max_len = 9", "string.max_len = 8", "yes"),
+    *rules("not as short", "string.max_len = 8", "string.max_len = 9"),
+    *rules("a format", "", "string.email = true", "yes"),
+    *rules("not a format", "", "string.email = false"),
+    *rules("another pattern", 'string.pattern = "a"', 'string.pattern = "b"', "yes"),
+    *rules("fewer choices", 'string = {in: ["a", "b"]}', 'string = {in: ["a"]}', "yes"),
+    *rules("more choices", 'string = {in: ["a"]}', 'string = {in: ["b", "a"]}'),
+    *rules("more exceptions", 'string = {not_in: ["a"]}', 'string = {not_in: ["a", "b"]}', "yes"),
+    *rules("fewer exceptions", 'string = {not_in: ["a", "b"]}', 'string = {not_in: ["b"]}'),
+    *rules("required", "", "required = true", "yes"),
+    *rules("no longer ignored", "string.len = 3; ignore = IGNORE_IF_ZERO_VALUE", "string.len = 3", "yes"),
+    *rules("ignored", "string.len = 3", "string.len = 3; ignore = IGNORE_ALWAYS"),
+    *rules("a bound", "int32.gte = 1", "int32.gt = 1", "yes", kind="int32"),
+    *rules("a wider bound", "int32.gt = 1", "int32.gte = 1", kind="int32"),
+    *rules(
+        "of elements",
+        "repeated.items.string.min_len = 1",
+        "repeated.items.string.min_len = 2",
+        "yes",
+        "repeated string",
+    ),
+    *rules("of keys", "", "map.keys.string.min_len = 2", "yes", "map<string, int32>"),
+    *rules("an example", "", 'string = {example: ["a"]}'),
+    Case(
+        "rules: a new field",
+        f"{_IMPORT} {RPC} message Q {{ string a = 1; }} message A {{}}",
+        f"{_IMPORT} {RPC} message Q {{ string a = 1; "
+        "string b = 2 [(buf.validate.field).required = true]; "
+        "string c = 3 [(buf.validate.field).string.min_len = 1]; "
+        "optional string d = 4 [(buf.validate.field).string.min_len = 1]; "
+        "string e = 5 [(buf.validate.field).string.max_len = 1]; "
+        'string f = 6 [(buf.validate.field).string.pattern = "^a*$"]; '
+        'string g = 7 [(buf.validate.field).string.pattern = "^a+$"]; '
+        "int32 h = 8 [(buf.validate.field).int32.gte = 0]; "
+        "string i = 9 [(buf.validate.field).string.min_len = 1, (buf.validate.field).ignore = IGNORE_IF_ZERO_VALUE]; "
+        "} message A {}",
+        tuple(f"error validation-stricter p.Q.{name}" for name in ("b (2)", "c (3)", "g (7)")),
+    ),
+    Case(
+        "rules: of a message",
+        f"{_IMPORT} {RPC} message Q {{ string a = 1; oneof k {{ string b = 2; }} }} message A {{}}",
+        f"{_IMPORT} {RPC} message Q {{ "
+        'option (buf.validate.message).cel = {id: "x", expression: "true"}; '
+        "string a = 1; oneof k { option (buf.validate.oneof).required = true; string b = 2; } } message A {}",
+        ("error validation-stricter p.Q.k", "error validation-stricter p.Q"),
+    ),
+]
+CASES = [*FIELDS, *SERVICES, *JSON, *HTTP, *RULES]
 
 _TWO = "syntax = 'proto2'; package p; service S { rpc Do(Q) returns (A); } "
 #: Whole files in other syntaxes.

@@ -45,6 +45,13 @@ def loop() -> Loop:
     return Loop()
 
 
+@pytest.fixture
+def serve_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """The lines of Ray Serve's logger, which does not pass them on once Ray Serve has configured it."""
+    monkeypatch.setattr(logging.getLogger("ray.serve"), "propagate", True)
+    return caplog
+
+
 def test_a_loop_that_has_ended_ends_the_process_at_the_next_check(loop: Loop) -> None:
     reasons: list[str] = []
     watch = LoopWatch(loop, reasons.append)  # type: ignore[arg-type]  # the part of a loop that it uses
@@ -56,32 +63,32 @@ def test_a_loop_that_has_ended_ends_the_process_at_the_next_check(loop: Loop) ->
 
 
 def test_a_blocked_loop_is_logged_once_with_its_place_and_again_when_it_runs(
-    loop: Loop, caplog: pytest.LogCaptureFixture
+    loop: Loop, serve_log: pytest.LogCaptureFixture
 ) -> None:
     reasons: list[str] = []
     watch = LoopWatch(loop, reasons.append)  # type: ignore[arg-type]  # the part of a loop that it uses
     for _ in range(3):
         watch.check()
-    assert not caplog.records
+    assert not serve_log.records
     for _ in range(10):
         watch.check()
-    (record,) = caplog.records
+    (record,) = serve_log.records
     assert record.levelno == logging.WARNING
     assert "the event loop is blocked for 3 s" in record.message
     assert "asyncio.to_thread" in record.message
     assert "test_a_blocked_loop_is_logged_once" in record.message  # this thread's stack: it made the watch
     loop.run()
     watch.check()
-    assert caplog.records[-1].message == "the event loop runs again, after 12 s"
+    assert serve_log.records[-1].message == "the event loop runs again, after 12 s"
     assert reasons == []
 
 
-def test_a_loop_that_answers_is_not_logged(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loop_that_answers_is_not_logged(loop: Loop, serve_log: pytest.LogCaptureFixture) -> None:
     watch = LoopWatch(loop)  # type: ignore[arg-type]  # the part of a loop that it uses
     for _ in range(10):
         watch.check()
         loop.run()
-    assert not caplog.records
+    assert not serve_log.records
 
 
 @pytest.mark.parametrize(("unsent", "after_s"), [([0], 0.01), ([9, 9, 0], 0.03), ([9] * 1000, 1.0)])

@@ -209,4 +209,4 @@ async def test_clients_go_on_to_repeat_calls_that_replicas_refused() -> None:
             call = channel.unary_unary(GET)(b"", wait_for_ready=True)
             assert await call.code() == grpc.StatusCode.UNAVAILABLE
             assert "No replica accepted a connection" in (await call.details() or "")
-            assert "grpc-retry-pushback-ms" not in dict(await call.trailing_metadata())
+            assert "grpc-retry-pushback-ms" not in dict(tuple(await call.trailing_metadata()))

@@ -11,6 +11,7 @@ import re
 import time
 from pathlib import Path
 
+from sdk._ingress.envoy.admin import admin_request
 from sdk._xds.listener import DRAIN_NOTICE_S
 
 #: Envoy's arguments for draining: send a GOAWAY with every response, not with a growing share of them.
@@ -18,7 +19,6 @@ DRAIN_ARGUMENTS = ("--drain-strategy", "immediate")
 #: Default for the seconds that running calls get to finish.
 DRAIN_TIMEOUT_S = 3.0
 _POLL_S = 0.1
-_ADMIN_TIMEOUT_S = 1.0
 
 
 async def drain_envoy(admin_socket: Path, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
@@ -38,7 +38,7 @@ async def drain_envoy(admin_socket: Path, timeout_s: float = DRAIN_TIMEOUT_S) ->
     deadline = started_at + timeout_s
     accepts = True
     with contextlib.suppress(OSError, asyncio.TimeoutError):  # Envoy is gone already, or hangs
-        await _admin_request(admin_socket, "POST", "/drain_listeners?graceful&skip_exit")
+        await admin_request(admin_socket, "POST", "/drain_listeners?graceful&skip_exit")
         while time.monotonic() < deadline:
             # Poll after a pause: Envoy may not have read calls that are already on the wire.
             await asyncio.sleep(_POLL_S)
@@ -46,24 +46,10 @@ async def drain_envoy(admin_socket: Path, timeout_s: float = DRAIN_TIMEOUT_S) ->
                 return
             if accepts and time.monotonic() > started_at + DRAIN_NOTICE_S:
                 accepts = False
-                await _admin_request(admin_socket, "POST", "/drain_listeners")
+                await admin_request(admin_socket, "POST", "/drain_listeners")
 
 
 async def _count_calls(admin_socket: Path) -> int:
     name = "http.grpc.downstream_rq_active"
-    found = re.search(rf"{name}: (\d+)", await _admin_request(admin_socket, "GET", f"/stats?filter=^{name}$"))
+    found = re.search(rf"{name}: (\d+)", await admin_request(admin_socket, "GET", f"/stats?filter=^{name}$"))
     return int(found[1]) if found else 0
-
-
-async def _admin_request(admin_socket: Path, method: str, path: str) -> str:
-    request = f"{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-
-    async def exchange() -> str:
-        reader, writer = await asyncio.open_unix_connection(str(admin_socket))
-        try:
-            writer.write(request.encode())
-            return (await reader.read()).decode(errors="replace")
-        finally:
-            writer.close()
-
-    return await asyncio.wait_for(exchange(), _ADMIN_TIMEOUT_S)

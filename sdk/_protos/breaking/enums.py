@@ -6,9 +6,10 @@ See https://protobuf.dev/programming-guides/enum/ for open and closed enums.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from sdk._protos.breaking import reserved
+from sdk._protos.breaking.json_form import json_format_changes
 from sdk.errors import Change
 
 if TYPE_CHECKING:
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
     from sdk._protos.descriptors import Descriptors
 
 
+#: Severity of changes that only clients notice which use JSON; None if they are not reported.
+JsonSeverity: TypeAlias = Literal["error", "warning"] | None
+
+
 def check_enum(
-    old: EnumDescriptor, new: EnumDescriptor, flows: Container[str], files: Descriptors, json: bool
+    old: EnumDescriptor, new: EnumDescriptor, flows: Container[str], files: Descriptors, json: JsonSeverity
 ) -> list[Change]:
     """Return the changes of an enum.
 
@@ -27,18 +32,19 @@ def check_enum(
         new: The new version.
         flows: Old clients send it in ``"requests"``, and receive it in ``"responses"``.
         files: The files of the new version, for locations.
-        json: Also report changes that affect only clients that use JSON.
+        json: Severity of changes that only clients notice which use JSON; None to leave them out.
     """
     return [
         *_check_values(old, new, "requests" in flows, files, json),
         *(_check_added(old, new, files) if old.is_closed and "responses" in flows else ()),
         *_check_reserved(old, new, files),
         *_check_openness(old, new, files),
+        *(_check_json(old, new, files) if json else ()),
     ]
 
 
 def _check_values(
-    old: EnumDescriptor, new: EnumDescriptor, is_sent_by_clients: bool, files: Descriptors, json: bool
+    old: EnumDescriptor, new: EnumDescriptor, is_sent_by_clients: bool, files: Descriptors, json: JsonSeverity
 ) -> Iterable[Change]:
     before, now = _names(old), _names(new)
     numbers = {name: number for number, names in now.items() for name in names}
@@ -49,6 +55,12 @@ def _check_values(
         text = f"{first} = {number}"
         # The number is still in use if one of its names (aliases) remains.
         if not set(names).isdisjoint(now.get(number, ())):
+            for name in names:
+                if json and name not in now[number]:
+                    message = f"its name `{name}`, which JSON may have, is gone"
+                    location = _location(files, new, now[number][0])
+                    text = f"{name} = {number}"
+                    yield Change("enum-value-name", json, path, message, f"keep `{name}`", text, "", location)
             continue
         if first in numbers:
             message = (
@@ -65,9 +77,7 @@ def _check_values(
                 message = f"its JSON name `{first}` became `{renamed}`"
                 remedy = f"keep `{first}`; `allow_alias` permits two names for one number"
                 location = _location(files, new, renamed)
-                yield Change(
-                    "enum-value-name", "warning", path, message, remedy, text, f"{renamed} = {number}", location
-                )
+                yield Change("enum-value-name", json, path, message, remedy, text, f"{renamed} = {number}", location)
         elif number not in kept:
             message = "the value is gone and its number is not reserved: another value may reuse it and be misread"
             remedy = f"write `reserved {number};` in enum `{new.name}`, or keep the value"
@@ -75,6 +85,10 @@ def _check_values(
         elif is_sent_by_clients:
             message = "the value is gone: the server does not know the number that clients send"
             remedy = "keep it while clients use it"
+            yield Change("enum-value-removed", "warning", path, message, remedy, text, "", files.location(new))
+        elif json and not set(names) <= set(reserved.names_of_enum(new)):
+            message = "the value is gone and its name is not reserved: another value may take it, and JSON be misread"
+            remedy = f'write `reserved "{first}";` in enum `{new.name}`'
             yield Change("enum-value-removed", "warning", path, message, remedy, text, "", files.location(new))
 
 
@@ -102,6 +116,15 @@ def _check_reserved(old: EnumDescriptor, new: EnumDescriptor, files: Descriptors
     freed = kept.without(reserved.of_enum(new), now)
     if freed:
         yield reserved.reservation_removed(old.full_name, f"enum `{new.name}`", "value", freed, files.location(new))
+
+
+def _check_json(old: EnumDescriptor, new: EnumDescriptor, files: Descriptors) -> Iterable[Change]:
+    kept = {value.name for value in new.values} | set(reserved.names_of_enum(new))
+    names = [name for name in reserved.names_of_enum(old) if name not in kept]
+    location = files.location(new)
+    if names:
+        yield reserved.names_removed(old.full_name, f"enum `{new.name}`", "value", names, location)
+    yield from json_format_changes(old, new, location)
 
 
 def _check_openness(old: EnumDescriptor, new: EnumDescriptor, files: Descriptors) -> Iterable[Change]:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from sdk._protos.breaking import reserved
-from sdk._protos.breaking.enums import check_enum
+from sdk._protos.breaking.enums import JsonSeverity, check_enum
+from sdk._protos.breaking.json_form import json_form, json_format_changes
+from sdk._protos.breaking.rules import check_rules
 from sdk._protos.wire_format import (
     Comparison,
     Compatibility,
@@ -38,11 +40,12 @@ _WHERE: dict[Flow, str] = {"requests": "in what clients send", "responses": "in 
 
 @dataclass(slots=True)
 class _Versions:
-    """The two versions of one message or enum, and the directions in which it is sent."""
+    """The two versions of one message or enum, the directions in which it is sent, and whether it has an HTTP route."""
 
     old: Any
     new: Any
     flows: set[Flow] = field(default_factory=set)
+    has_json: bool = False
 
 
 class MessageComparison:
@@ -61,7 +64,9 @@ class MessageComparison:
         # compatible, which ends the recursion of recursive types.
         self._replacements: dict[tuple[str, str, Flow], str] = {}
 
-    def add(self, old: Descriptor, new: Descriptor, flow: Flow, retyped: Callable[[str], None]) -> None:
+    def add(
+        self, old: Descriptor, new: Descriptor, flow: Flow, retyped: Callable[[str], None], *, has_json: bool
+    ) -> None:
         """Add a message that an RPC sends in a direction.
 
         Args:
@@ -70,9 +75,10 @@ class MessageComparison:
             flow: The direction.
             retyped: Called if the two have different names, with the reason why they are not compatible on the wire, or
                 ``""``.
+            has_json: The RPC has an HTTP route, so that it has clients that use JSON.
         """
         if old.full_name == new.full_name:
-            self._reach(old, new, flow)
+            self._reach(old, new, flow, has_json)
         else:
             retyped(self._incompatibility(old, new, flow))
 
@@ -81,8 +87,11 @@ class MessageComparison:
         found: list[Change] = []
         for pair in self._pairs.values():
             found += _MessageCheck(self, self._new, pair, self._json).run()
+            if "requests" in pair.flows:
+                found += check_rules(pair.old, pair.new, self._new)
         for pair in self._enums.values():
-            found += check_enum(pair.old, pair.new, pair.flows, self._new, self._json)
+            json: JsonSeverity = "error" if pair.has_json else "warning" if self._json else None
+            found += check_enum(pair.old, pair.new, pair.flows, self._new, json)
         return found
 
     def compare_fields(self, writer: FieldDescriptor, reader: FieldDescriptor, flow: Flow) -> Comparison:
@@ -113,32 +122,34 @@ class MessageComparison:
             self._replacements[key] = ""
             apart = MessageComparison(self._new, json=False)
             apart._replacements = self._replacements
-            apart._reach(old, new, flow)
+            apart._reach(old, new, flow, has_json=False)
             errors = [change for change in apart.changes() if change.severity == "error"]
             self._replacements[key] = f"{errors[0].path}: {errors[0].message}" if errors else ""
         return self._replacements[key]
 
-    def _reach(self, old: Any, new: Any, flow: Flow) -> None:
+    def _reach(self, old: Any, new: Any, flow: Flow, has_json: bool) -> None:
         is_message = hasattr(old, "fields")
         pairs = self._pairs if is_message else self._enums
         pair = pairs.setdefault((old.full_name, new.full_name), _Versions(old, new))
-        if flow in pair.flows:
+        if flow in pair.flows and (pair.has_json or not has_json):
             return
         pair.flows.add(flow)
+        pair.has_json |= has_json
         for number, before in _fields(old).items() if is_message else ():
             now = _fields(new).get(number)
             one, other = _type(before), _type(now) if now is not None else None
             if one is None or other is None or hasattr(one, "fields") != hasattr(other, "fields"):
                 continue
             if one.full_name == other.full_name or (_is_entry(one) and _is_entry(other)):
-                self._reach(one, other, flow)
+                self._reach(one, other, flow, has_json)
 
 
 class _MessageCheck:
     """Compares the two versions of one message."""
 
     def __init__(self, messages: MessageComparison, new: Descriptors, pair: _Versions, json: bool) -> None:
-        self._messages, self._descriptors, self._json = messages, new, json
+        self._messages, self._descriptors, self._strict = messages, new, json
+        self._json: JsonSeverity = "error" if pair.has_json else "warning" if json else None
         self._old: Descriptor = pair.old
         self._new: Descriptor = pair.new
         # Old clients write requests and read responses.
@@ -166,6 +177,9 @@ class _MessageCheck:
             if number not in before and number in kept:
                 message = "the number was reserved for a removed field: peers that still use that field are misread"
                 self._note("field-number-reserved", "warning", new, message, "take another number", "", new)
+            elif number not in before and is_required(new) and self._strict:
+                message = "the field is new and required: new clients can't read a response of an old server"
+                self._note("field-required", "warning", new, message, "make it optional", "", new)
         freed = kept.without(reserved.of_message(self._new), now)
         if freed:
             where = self._descriptors.location(self._new)
@@ -173,7 +187,19 @@ class _MessageCheck:
                 reserved.reservation_removed(self._old.full_name, f"message `{self._new.name}`", "field", freed, where)
             )
         self._check_oneofs(before, now)
+        if self._json:
+            self._check_json()
         return self._changes
+
+    def _check_json(self) -> None:
+        """Report changes of the message as a whole that clients notice if they use JSON."""
+        kept = {*reserved.names_of_message(self._new), *self._new.fields_by_name}
+        names = [name for name in reserved.names_of_message(self._old) if name not in kept]
+        where = self._descriptors.location(self._new)
+        if names:
+            owner = f"message `{self._new.name}`"
+            self._changes.append(reserved.names_removed(self._old.full_name, owner, "field", names, where))
+        self._changes += json_format_changes(self._old, self._new, where)
 
     def _check_field(self, old: FieldDescriptor, new: FieldDescriptor) -> None:
         comparisons: dict[Flow, Comparison] = {}
@@ -195,17 +221,37 @@ class _MessageCheck:
         if old.type == new.type and is_repeated(old) == is_repeated(new) and _default(old) != _default(new):
             message = f"the default `{_default(old)}` became `{_default(new)}`: an unset field has another value"
             self._note("field-default", "warning", old, message, "keep the default", str(_default(old)), new)
-        if self._json and old.json_name != new.json_name:
+        if self._json:
+            self._check_json_field(old, new, self._json, is_same=worst is Compatibility.SAME)
+
+    def _check_json_field(
+        self, old: FieldDescriptor, new: FieldDescriptor, severity: Literal["error", "warning"], *, is_same: bool
+    ) -> None:
+        remedy = f"keep the name `{old.name}`"
+        if old.json_name != new.json_name:
             message = f"its JSON name `{old.json_name}` became `{new.json_name}`"
-            self._note("field-json-name", "warning", old, message, f"keep the name `{old.name}`", old.json_name, new)
+            self._note("field-json-name", severity, old, message, remedy, old.json_name, new)
+        elif old.name != new.name and map_entry(old) is None and not _is_entry(self._old):
+            message = f"its name `{old.name}`, which JSON may have in place of `{old.json_name}`, became `{new.name}`"
+            self._note("field-json-name", severity, old, message, remedy, old.name, new)
+        was, now = json_form(old), json_form(new)
+        if is_same and was != now:
+            message = f"`{format_type(old)}` became `{format_type(new)}`: it was {was} in JSON and is {now}"
+            self._note("field-json-type", severity, old, message, f"keep `{format_type(old)}`", old, new)
 
     def _check_required(self, old: FieldDescriptor, new: FieldDescriptor) -> None:
         if is_required(new) and not is_required(old) and "requests" in self._flows:
             message = "the field became required: the server can't read a request without it"
             self._note("field-required", "error", new, message, "keep it optional", old, new)
+        elif is_required(new) and not is_required(old) and self._strict:
+            message = "the field became required: new clients can't read a response of an old server without it"
+            self._note("field-required", "warning", new, message, "keep it optional", old, new)
         if is_required(old) and not is_required(new) and "responses" in self._flows:
             message = "the field is no longer required: clients can't read a response without it"
             self._note("field-required", "error", new, message, "keep it required", old, new)
+        elif is_required(old) and not is_required(new) and self._strict:
+            message = "the field is no longer required: an old server can't read a new client's request without it"
+            self._note("field-required", "warning", new, message, "keep it required", old, new)
 
     def _removed(self, old: FieldDescriptor) -> None:
         if is_required(old) and "responses" in self._flows:
@@ -244,6 +290,15 @@ class _MessageCheck:
                 first = now[numbers[0]]
                 path = f"{self._old.full_name}.{oneof}"
                 self._note("field-oneof", "error", first, message, remedy, first, first, path=path)
+
+        if self._strict and all(change.rule != "field-oneof" for change in self._changes):
+            for number in sorted(shared):
+                was, is_now = (_written_oneof(each[number]) for each in (before, now))
+                if was != is_now:
+                    places = [f"the oneof `{name}`" if name else "no oneof" for name in (was, is_now)]
+                    message = f"it was in {places[0]} and is in {places[1]}: the same on the wire, but not in code"
+                    self._note("field-oneof", "warning", before[number], message, "leave it where it was",
+                               before[number], now[number])  # fmt: skip
 
     def _note(
         self,
@@ -310,6 +365,13 @@ def _is_entry(type_: Any) -> bool:
 
 def _oneof(field: FieldDescriptor) -> str | None:
     return field.containing_oneof.name if field.containing_oneof is not None else None
+
+
+def _written_oneof(field: FieldDescriptor) -> str | None:
+    """Return the oneof of a field that is in the proto, and not the one that protoc makes for ``optional``."""
+    oneof = field.containing_oneof
+    is_made = oneof is not None and len(oneof.fields) == 1 and oneof.name.endswith(f"_{field.name}")
+    return None if oneof is None or is_made else str(oneof.name)
 
 
 def _default(field: FieldDescriptor) -> Any:

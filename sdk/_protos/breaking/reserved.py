@@ -76,6 +76,43 @@ def of_enum(enum: EnumDescriptor) -> NumberRanges:
     return NumberRanges((each.start, each.end) for each in proto.reserved_range)
 
 
+def names_of_message(message: Descriptor) -> list[str]:
+    """Return the reserved names of a message."""
+    proto = DescriptorProto()
+    message.CopyToProto(proto)
+    return list(proto.reserved_name)
+
+
+def names_of_enum(enum: EnumDescriptor) -> list[str]:
+    """Return the reserved names of an enum."""
+    proto = EnumDescriptorProto()
+    enum.CopyToProto(proto)
+    return list(proto.reserved_name)
+
+
+def names_removed(full_name: str, owner: str, kind: str, names: Iterable[str], location: str) -> Change:
+    """Return the change for names that are no longer reserved and not in use.
+
+    Args:
+        full_name: Full name of the message or the enum.
+        owner: Its kind and its new name, for the remedy.
+        kind: ``"field"`` or ``"value"``.
+        names: The names.
+        location: Location in the new version.
+    """
+    text = "reserved " + ", ".join(f'"{name}"' for name in names) + ";"
+    return Change(
+        "reserved-removed",
+        "warning",
+        full_name,
+        f"`{text}` is gone: another {kind} may take the name of a removed one, and JSON be misread",
+        f"write `{text}` in {owner} again",
+        text,
+        "",
+        location,
+    )
+
+
 def reservation_removed(full_name: str, owner: str, kind: str, freed: NumberRanges, location: str) -> Change:
     """Return the change for numbers that are no longer reserved and not in use.
 

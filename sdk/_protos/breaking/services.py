@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import MethodOptions
 
+from sdk._protos.breaking.http import check_http, http_routes
 from sdk._protos.breaking.messages import KEEP_NAME, MessageComparison
 from sdk.errors import Change
 
@@ -55,7 +56,7 @@ def compare(
     offered = dict(new.services)
     if served is not None:
         offered = {name: offered[name] for name in served}
-    comparison = _ServiceComparison(old, new, MessageComparison(new, json))
+    comparison = _ServiceComparison(old, new, MessageComparison(new, json), json)
     for name in services:
         comparison.check_service(name, offered)
     return [*comparison.changes, *comparison.messages.changes()]
@@ -64,8 +65,8 @@ def compare(
 class _ServiceComparison:
     """Compares services and their RPCs, and collects the messages to compare."""
 
-    def __init__(self, old: Descriptors, new: Descriptors, messages: MessageComparison) -> None:
-        self._old, self._new = old, new
+    def __init__(self, old: Descriptors, new: Descriptors, messages: MessageComparison, json: bool) -> None:
+        self._old, self._new, self._json = old, new, json
         self.messages = messages
         self.changes: list[Change] = []
 
@@ -139,20 +140,37 @@ class _ServiceComparison:
                 "keep it as it was, and add an RPC with another name",
             )
             return
-        self.messages.add(old.input_type, new.input_type, "requests", lambda why: self._retyped(old, new, True, why))
+        has_json = bool(http_routes(old))
         self.messages.add(
-            old.output_type, new.output_type, "responses", lambda why: self._retyped(old, new, False, why)
+            old.input_type,
+            new.input_type,
+            "requests",
+            lambda why: self._retyped(old, new, True, why),
+            has_json=has_json,
         )
+        self.messages.add(
+            old.output_type,
+            new.output_type,
+            "responses",
+            lambda why: self._retyped(old, new, False, why),
+            has_json=has_json,
+        )
+        self.changes += check_http(old, new, self._new)
         before, now = old.GetOptions().idempotency_level, new.GetOptions().idempotency_level
-        if _PROMISES[now] < _PROMISES[before]:
+        if _PROMISES[now] < _PROMISES[before] or (self._json and now != before):
             was, name = (MethodOptions.IdempotencyLevel.Name(level) for level in (before, now))
+            effect, remedy = "clients continue to retry failed calls", f"`option idempotency_level = {was};`"
+            if _PROMISES[now] > _PROMISES[before]:
+                effect = "new clients retry failed calls, also at servers that still have the old version"
             self.changes.append(
                 Change(
                     "rpc-idempotency",
                     "warning",
                     old.full_name,
-                    f"`{was}` became `{name}`: clients continue to retry failed calls",
-                    f"keep `option idempotency_level = {was};` and its guarantee",
+                    f"`{was}` became `{name}`: {effect}",
+                    f"keep {remedy} and its guarantee"
+                    if _PROMISES[now] < _PROMISES[before]
+                    else "update every server before the clients",
                     was,
                     name,
                     self._new.location(new),

@@ -1,4 +1,4 @@
-"""``sdk check --against``: compare services with another version, from a file, a folder of protos, or a server."""
+"""``sdk check --against``: compare services with another version, from a file, protos, a commit of git, or a server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sdk._protos.breaking.services import compare
 from sdk._protos.descriptors import Descriptors, files_of_services
+from sdk.cli.check.git_version import git_version, is_git_version
 from sdk.cli.check.report import VersionComparison
 from sdk.cli.proto_files import read_descriptors
 from sdk.errors import OptionsError
@@ -30,7 +31,8 @@ def compare_against(
 
     Args:
         services: The services of this version.
-        other: A file of descriptors, a proto file or a folder of them, or ``HOST:PORT[/APPLICATION]``.
+        other: A file of descriptors, a proto file or a folder of them, also of a commit, ``git:REF:PATH``; or
+            ``HOST:PORT[/APPLICATION]``.
         strict: Also report changes that only affect clients that use JSON.
         served: Full names of the services that clients can call; None for all.
 
@@ -41,7 +43,10 @@ def compare_against(
     new = Descriptors(files_of_services(services), "the generated code")
     offered = [service.full_name for service in services if served is None or service.full_name in served]
     path, server = Path(other), _SERVER.fullmatch(other)
-    if path.exists():
+    if is_git_version(other):
+        old = _read_commit(other)
+        compared = _comparable(old, new, offered)
+    elif path.exists():
         old = Descriptors(read_descriptors([path], (), "--against"), other)
         compared = _comparable(old, new, offered)
     elif server is not None:
@@ -50,7 +55,9 @@ def compare_against(
             listed if server["application"] else [name for name in _comparable(old, new, offered) if name in listed]
         )
     else:
-        raise OptionsError(f"--against {other}: neither an existing file or folder, nor HOST:PORT[/APPLICATION]")
+        raise OptionsError(
+            f"--against {other}: neither an existing file or folder, nor git:REF:PATH or HOST:PORT[/APPLICATION]"
+        )
     if not old.services:
         raise OptionsError(f"--against {other}: it has no service")
     if not compared:
@@ -76,6 +83,24 @@ def _comparable(old: Descriptors, new: Descriptors, served: Sequence[str]) -> li
         for name, service in old.services.items()
         if name in served or (name not in new.services and new.has_file(service.file.name))
     ]
+
+
+def _read_commit(other: str) -> Descriptors:
+    """Return the protos of a commit."""
+    from codegen import config
+    from codegen.errors import CodegenError
+
+    try:
+        includes = config.load(Path.cwd()).proto_path
+    except CodegenError as error:
+        raise OptionsError(f"--against {other}: {error}") from None
+    with git_version(other, includes) as version:
+        try:
+            return Descriptors(read_descriptors([version.protos], version.includes, "--against"), other)
+        except OptionsError as error:
+            # The temporary folder says nothing to the reader.
+            shown = str(error).replace(f"{version.folder}/", f"{other.rpartition(':')[0]}:")
+            raise OptionsError(shown) from None
 
 
 def _read_server(server: re.Match[str], other: str) -> tuple[Descriptors, list[str]]:

@@ -35,7 +35,7 @@ _WITHOUT_RAY = (
     epilog="\b\nExamples:\n"
     "  sdk check app\n"
     "  sdk check app:Greeter shop.app --strict\n"
-    "  sdk check app --against ../main/protos\n"
+    "  sdk check app --against git:main:protos\n"
     "  sdk check app --against localhost:9000/greeter\n"
     "  sdk check app --fix\n"
     "  sdk check app --format github"
@@ -49,15 +49,16 @@ _WITHOUT_RAY = (
     metavar="OTHER",
     default=None,
     help="Report changes that break clients of OTHER: a file of descriptors (protoc --descriptor_set_out, a buf "
-    "image), a proto file or a folder of them, or a server with reflection, HOST:PORT[/APPLICATION].",
+    "image), a proto file or a folder of them, also of a commit, git:REF:PATH, or a server with reflection, "
+    "HOST:PORT[/APPLICATION].",
 )
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["text", "json", "github"]),
+    type=click.Choice(["text", "json", "github", "table"]),
     default="text",
     show_default=True,
-    help="Output format: `json` for scripts, `github` for annotations in GitHub Actions.",
+    help="Output format: `json` for scripts, `github` for annotations in GitHub Actions, `table` for Markdown.",
 )
 @click.option("--json", "wants_json", is_flag=True, help="Print JSON, like `--format json`.")
 @click.option(
@@ -76,6 +77,7 @@ def check(
     """
     from sdk.cli.changed_protos import changed_protos
     from sdk.cli.check import formats
+    from sdk.cli.check.rules import with_rule_problems
     from sdk.cli.errors import exit_code
 
     classes: list[ClassReport] = []
@@ -91,6 +93,10 @@ def check(
 
         written = write_missing_methods(each.cls for each in classes if each.cls is not None and not each.is_partial)
         classes = [_without(report, written) for report in classes]
+    notes: dict[str, None] = {}
+    for index, each in enumerate(classes):
+        classes[index], unseen = with_rule_problems(each)
+        notes.update(dict.fromkeys(unseen))
     comparison = None
     services = {service.full_name: service for report in classes for service in report.services}
     served = {service.full_name for report in classes for service in report.offered}
@@ -102,7 +108,9 @@ def check(
         except SdkError as error:
             failures.append(TargetFailure(against, str(error), exit_code(error)))
     changed = changed_protos(each.cls for each in classes if each.cls is not None)
-    report = CheckReport(tuple(classes), tuple(failures), comparison, strict, tuple(written), tuple(changed))
+    report = CheckReport(
+        tuple(classes), tuple(failures), comparison, strict, tuple(written), tuple(changed), tuple(notes)
+    )
     formats.show(report, "json" if wants_json else format_)
     if any(each.definition is not None and each.definition.options for each in classes) and not backend().HAS_RAY:
         click.echo(_WITHOUT_RAY, err=True)

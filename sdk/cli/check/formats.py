@@ -1,4 +1,4 @@
-"""Formats of ``sdk check``: text and a tree for people, JSON for scripts, annotations for GitHub Actions."""
+"""Formats of ``sdk check``: text, a tree and a table for people, JSON for scripts, annotations for GitHub Actions."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def show(report: CheckReport, format_: str) -> None:
 
     Args:
         report: The report.
-        format_: ``"text"``, ``"json"`` or ``"github"``.
+        format_: ``"text"``, ``"json"``, ``"github"`` or ``"table"``.
     """
     if format_ == "json":
         click.echo(json.dumps(as_json(report), indent=2, ensure_ascii=False))
         return
-    if format_ == "github":
-        lines = list(as_github(report))
+    if format_ in ("github", "table"):
+        lines = list(as_github(report) if format_ == "github" else as_table(report))
         if lines:
             click.echo("\n".join(lines))
         return
@@ -56,6 +56,8 @@ def show(report: CheckReport, format_: str) -> None:
         click.echo("\n".join(_texts(report)))
     for changed in report.changed_protos:
         click.echo(f"warning: {changed}", err=True)
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
     for failure in report.failures:
         show_error(failure.message)
     if any(each.problems and each.cls is not None and unwritten_methods(each.cls) for each in report.classes):
@@ -100,6 +102,7 @@ def as_json(report: CheckReport) -> dict[str, Any]:
             for each in report.written
         ],
         "changed_protos": [{"path": each.path, "message": str(each)} for each in report.changed_protos],
+        "notes": list(report.notes),
         "failures": [{"target": failure.target, "message": failure.message} for failure in report.failures],
     }
 
@@ -158,6 +161,8 @@ def as_github(report: CheckReport) -> Iterator[str]:
         yield _annotation("notice", "", "nothing-to-compare", comparison.note)
     for changed in report.changed_protos:
         yield _annotation("error" if report.strict else "warning", f"{changed.path}:1", "changed-proto", str(changed))
+    for note in report.notes:
+        yield _annotation("notice", "", "not-checked", note)
     for failure in report.failures:
         yield _annotation("error", "", "sdk check", failure.message)
 
@@ -188,6 +193,35 @@ def _escaped(text: str, more: str = "") -> str:
     for character in ("%", "\r", "\n", *more):
         text = text.replace(character, f"%{ord(character):02X}")
     return text
+
+
+# -- a table -------------------------------------------------------------------------------------
+
+
+def as_table(report: CheckReport) -> Iterator[str]:
+    """Yield the lines of a table in Markdown, for a summary or a comment; without findings, one line that says so.
+
+    See https://github.github.com/gfm/#tables-extension-.
+    """
+    rows = [
+        (problem.severity, problem.rule, problem.subject, f"{problem.message} → {problem.remedy}", place)
+        for each in report.classes
+        for problem in each.problems
+        for place in [problem.code_location or problem.proto_location]
+    ]
+    changes = report.comparison.changes if report.comparison is not None else ()
+    rows += [(c.severity, c.rule, c.path, f"{c.message} → {c.remedy}", c.proto_location) for c in changes]
+    rows += [("warning", "changed-proto", each.path, each.reason, "") for each in report.changed_protos]
+    rows += [("error", "sdk check", failure.target, failure.message, "") for failure in report.failures]
+    if report.comparison is not None:
+        yield from (_against(report.comparison), "")
+    if not rows:
+        yield "No problems."
+        return
+    yield "| severity | rule | element | finding | place |"
+    yield "| --- | --- | --- | --- | --- |"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in row)} |"
 
 
 # -- people -----------------------------------------------------------------------------------

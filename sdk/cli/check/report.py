@@ -86,7 +86,11 @@ class TargetFailure:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """Result of one run of ``sdk check``."""
+    """Result of one run of ``sdk check``.
+
+    Attributes:
+        notes: What was not checked.
+    """
 
     classes: tuple[ClassReport, ...]
     failures: tuple[TargetFailure, ...]
@@ -94,6 +98,7 @@ class CheckReport:
     strict: bool
     written: tuple[Written, ...] = ()
     changed_protos: tuple[ChangedProto, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -89,6 +89,13 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     metavar="FILE",
     help="Append one line of JSON for each call to FILE.",
 )
+@click.option(
+    "--num-cpus",
+    type=click.IntRange(min=1),
+    default=None,
+    help="CPUs that a new local Ray offers to replicas.  [default: those of the machine]",
+)
+@click.option("--dashboard", is_flag=True, help="Start a new local Ray with Ray's dashboard.")
 @click.option("--quiet", is_flag=True, help="Leave out what the applications print and log.")
 @click.option("--yes", is_flag=True, help="Do not ask whether a cluster that somebody else started is the right one.")
 @click.option("--allow-breaking", is_flag=True, help="Update an application even if that breaks its clients.")
@@ -102,6 +109,8 @@ def run(
     name: str | None,
     address: str | None,
     allow_breaking: bool,
+    num_cpus: int | None,
+    dashboard: bool,
     reload: bool,
     quiet: bool,
     yes: bool,
@@ -139,10 +148,23 @@ def run(
         run_target = find_target(target, name, allow_breaking)
         if isinstance(run_target, ModuleTarget) and reloader is None:  # which has generated all code
             _warn_of_changed_protos(run_target)
+        if not isinstance(run_target, ModuleTarget):  # sdk.run warns of that
+            _warn_of_missing_services(run_target)
         with quiet_logs():  # after the import of Ray Serve, which sets the levels of its logs
-            is_well = _Run(run_target, address, wanted, signals, reloader, allow_breaking, quiet, yes).serve()
+            command = _Run(
+                run_target, address, wanted, signals, reloader, allow_breaking, quiet, yes, num_cpus, dashboard
+            )
+            is_well = command.serve()
     if not is_well:
         context.exit(1)
+
+
+def _warn_of_missing_services(target: RunTarget) -> None:
+    from sdk._serve.missing_services import explain_missing_services
+
+    for name, application in target.applications.items():
+        if reason := explain_missing_services(application):
+            click.echo(f"warning: application {name!r} serves no gRPC call: {reason}", err=True)
 
 
 def _warn_of_changed_protos(target: ModuleTarget) -> None:
@@ -177,6 +199,8 @@ class _Run:
         allow_breaking: As on the command line.
         quiet: As on the command line.
         yes: As on the command line.
+        num_cpus: As on the command line.
+        dashboard: As on the command line.
     """
 
     def __init__(
@@ -189,11 +213,14 @@ class _Run:
         allow_breaking: bool,
         quiet: bool,
         yes: bool,
+        num_cpus: int | None,
+        dashboard: bool,
     ) -> None:
         from rich.console import Console
 
         self._target, self._address, self._signals = target, address, signals
         self._reloader, self._allow_breaking, self._quiet, self._yes = reloader, allow_breaking, quiet, yes
+        self._num_cpus, self._dashboard = num_cpus, dashboard
         self._wanted = {**target.options, **wanted}
         self._console = Console(stderr=True)
         self._deployed: list[str] = []
@@ -229,6 +256,8 @@ class _Run:
                 cleanup,
                 waiting.update,
                 check_node,
+                num_cpus=self._num_cpus,
+                has_dashboard=self._dashboard,
                 has_spare_room=self._reloader is not None,
                 shows_output=not self._quiet,
             )
@@ -237,6 +266,7 @@ class _Run:
                 with waiting.paused():
                     remedy = "; or start another one with --address local"
                     require_consent(cluster.origin, f"Serve {_listed(target.names)}", is_given=self._yes, remedy=remedy)
+            self._check_resources(cluster)
             if not self._quiet:
                 cleanup.enter_context(show_output(self._deployed, self._show_output, is_local=cluster.is_local))
             waiting.update("Starting the ingress …")
@@ -271,6 +301,25 @@ class _Run:
                     self._start_reload(cleanup, cluster.is_local, lease)
                 self._show_until_interrupted(cluster)
         return not self._failed and not self._loss
+
+    def _check_resources(self, cluster: RunCluster) -> None:
+        """Compare the resources that the replicas need with those of the cluster, which Ray Serve waits for.
+
+        Raises:
+            ClusterError: A local Ray never has enough of them. Others may have an autoscaler: a warning is printed.
+        """
+        from sdk._serve.ray_connection import node_resources
+        from sdk._serve.replica_resources import find_shortage
+
+        shortage = find_shortage(self._target.needs, node_resources())
+        if not shortage:
+            return
+        if cluster.is_local:
+            raise ClusterError(
+                f"{shortage[0].upper()}{shortage[1:]}: lower num_replicas or `ray_actor_options`; "
+                "with --num-cpus, Ray counts more CPUs than there are."
+            )
+        self._print(f"warning: {shortage}: Ray Serve waits for an autoscaler, or for nodes that you add", "yellow")
 
     def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, lease: OwnerLease) -> None:
         import ray
@@ -361,6 +410,8 @@ def _hints(cluster: RunCluster, names: Collection[str], addresses: str, *, has_t
     from sdk._serve.api import find_example_call
 
     lines = [f"Ray: {cluster.address}", f"Logs: {cluster.log_folder}"]
+    if cluster.dashboard:
+        lines.append(f"Dashboard: {cluster.dashboard}")
     found = None
     with contextlib.suppress(ClusterError):  # the application is served without the example, too
         found = find_example_call(names)

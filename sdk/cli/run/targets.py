@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sdk.cli.target import load_target
@@ -11,6 +11,7 @@ from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
     from sdk._serve.config_file import ServeConfig
+    from sdk._serve.replica_resources import ReplicaNeeds
 
 _DEFAULT_NAME = "default"
 _CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
@@ -32,6 +33,14 @@ class RunTarget(Protocol):
     @property
     def options(self) -> Mapping[str, Any]:
         """Options of the ingress that the target sets, by name."""
+
+    @property
+    def applications(self) -> Mapping[str, Any]:
+        """The applications by name, without those that only Ray Serve can build."""
+
+    @property
+    def needs(self) -> Sequence[ReplicaNeeds]:
+        """The resources that these applications need at their start."""
 
     def start_serve(self) -> None:
         """Start Ray Serve with the options of the target, if it has some and Ray Serve is not running."""
@@ -88,6 +97,18 @@ class ModuleTarget:
         self._allow_breaking = allow_breaking
         self.application: Any = only_application(module) if found is None else require_application(found, spec)
 
+    @property
+    def applications(self) -> Mapping[str, Any]:
+        """The application by its name."""
+        return {self.names[0]: self.application}
+
+    @property
+    def needs(self) -> Sequence[ReplicaNeeds]:
+        """The resources that it needs at its start."""
+        from sdk._serve.replica_resources import needs_of
+
+        return needs_of(self.names[0], self.application)
+
     def start_serve(self) -> None:
         """Do nothing: the ingress starts Ray Serve."""
 
@@ -115,6 +136,7 @@ class ConfigTarget:
     """
 
     def __init__(self, path: str) -> None:
+        from sdk._serve.config_applications import check_deployment_names, load_applications
         from sdk._serve.config_file import read_config
 
         self.target = path
@@ -122,6 +144,8 @@ class ConfigTarget:
         self.config: ServeConfig = read_config(path)
         # The modules in grpc_servicer_functions are imported in this process.
         sys.path[:0] = [folder for folder in self.config.folders if folder not in sys.path]
+        self.applications: Mapping[str, Any] = load_applications(self.config)
+        check_deployment_names(self.config, self.applications)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,6 +156,13 @@ class ConfigTarget:
     def options(self) -> Mapping[str, Any]:
         """Options of the ingress in the file."""
         return self.config.options
+
+    @property
+    def needs(self) -> Sequence[ReplicaNeeds]:
+        """The resources that the applications need at their start."""
+        from sdk._serve.config_applications import configured_needs
+
+        return configured_needs(self.config, self.applications)
 
     def start_serve(self) -> None:
         """Start Ray Serve with the options of the file."""

@@ -137,7 +137,7 @@ def test_invalid_other_versions(tmp_path: Path) -> None:
         text: none,
         cut: "can't be read: Compressed file ended before the end-of-stream marker was reached",
         bare: "it has no service",
-        tmp_path / "no": "neither an existing file or folder, nor HOST:PORT[/APPLICATION]",
+        tmp_path / "no": "neither an existing file or folder, nor git:REF:PATH or HOST:PORT[/APPLICATION]",
     }.items():
         with pytest.raises(OptionsError) as raised:
             compare_against(SERVICES, str(path), strict=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cluster import ROOT
 from tests.support.command_server import command_server
 from tests.support.project import PROTO, put
 
@@ -102,3 +103,18 @@ def test_only_newer_skips_protos_older_than_their_code() -> None:
     old = Path("gen/greet_sdk.py").stat().st_mtime_ns - 10**9
     os.utime("protos/greet.proto", ns=(old, old))
     assert found() == ""
+
+
+def test_the_fixture_of_the_pytest_plugin_warns_once() -> None:
+    code = (
+        "from app import Greeter\n\n"
+        "def test_one(grpc_serve): grpc_serve(Greeter.bind())\n"
+        "def test_two(grpc_serve): grpc_serve(Greeter.bind())\n"
+    )
+    put({"test_app.py": code, "conftest.py": 'pytest_plugins = ["sdk.pytest_plugin"]\n'})
+    edit()
+    command = [sys.executable, "-m", "pytest", "-p", "no:asyncio", "-p", "no:cacheprovider", "-q", "test_app.py"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), "."])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert "2 passed" in done.stdout
+    assert done.stdout.count(f"UserWarning: {CHANGED}") == 1

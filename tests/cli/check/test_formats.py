@@ -130,6 +130,7 @@ def test_json(sdk: Run, project: Path) -> None:
         "against": None,
         "written": [],
         "changed_protos": [],
+        "notes": [],
         "failures": [
             {
                 "target": "nothing",

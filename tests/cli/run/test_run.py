@@ -90,6 +90,26 @@ def test_a_constructor_that_fails(sdk: Run, project: Path) -> None:
     assert processes_with(mark) == []
 
 
+def test_replicas_that_do_not_fit_on_a_local_ray(sdk: Run, project: Path) -> None:
+    module = project / "shop_app.py"
+    module.write_text(module.read_text().replace("@grpc_deployment\n", "@grpc_deployment(num_replicas=3)\n"))
+    mark = uuid.uuid4().hex
+    where = ("--address", "local", "--num-cpus", "2", "--port", str(free_port()))
+    result = sdk("run", "shop_app:app", *where, SDK_TEST_MARK=mark)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(
+        "error: The replicas need 3 CPU, and the cluster has 2 (default/Counter: 3 x 1 CPU): lower num_replicas or "
+    )
+    assert processes_with(mark) == []
+
+
+@pytest.mark.parametrize("option", [("--num-cpus", "2"), ("--dashboard",)])
+def test_an_option_of_a_local_ray_and_the_address_of_another(sdk: Run, option: tuple[str, ...]) -> None:
+    result = sdk("run", "shop_app:app", *option, "--address", "127.0.0.1:1")
+    assert result.returncode == 2
+    assert f"{option[0]} is for a Ray that this command starts, and one runs at 127.0.0.1:1" in only_line(result)
+
+
 def test_the_port_is_taken(sdk: Run) -> None:
     with taken_port() as port:
         result = sdk("run", "shop_app:app", "--address", "local", "--port", str(port))

@@ -155,6 +155,15 @@ def test_a_name_needs_a_module(sdk: Run, config: Path) -> None:
     assert "names its applications" in only_line(result)
 
 
+def test_a_deployment_that_the_application_lacks(sdk: Run, config: Path) -> None:
+    config.write_text(config.read_text().replace("{name: Counter", "{name: Conter"))
+    result = sdk("run", str(config))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[1].partition("serve.yaml")[2] == (
+        ":8: application 'built' has no deployment 'Conter'; did you mean 'Counter'?"
+    )
+
+
 def test_errors_in_the_file_are_listed(sdk: Run, config: Path) -> None:
     config.write_text(config.read_text().replace("shop_app:build", "shop_ap:build").replace("args", "arg"))
     result = sdk("run", str(config))

@@ -1,0 +1,65 @@
+"""Envoy's own statistics that an operator needs: connections, TLS, resets, retries, and what Envoy answers itself.
+
+https://www.envoyproxy.io/docs/envoy/latest/configuration/upstream/cluster_manager/cluster_stats
+https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/stats
+https://www.envoyproxy.io/docs/envoy/latest/configuration/listeners/stats
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from urllib.parse import quote
+
+from sdk._ingress.envoy.admin import admin_request
+
+#: The statistics by our name. Those of all listeners and clusters are added up.
+PATTERNS = {
+    "connections": r"http\.grpc\.downstream_cx_active",
+    "accepted_connections": r"http\.grpc\.downstream_cx_total",
+    "refused_connections": r"listener\..+\.downstream_global_cx_overflow",
+    "tls_handshakes": r"listener\..+\.ssl\.handshake",
+    "tls_errors": r"listener\..+\.ssl\.(?:connection_error|fail_.+)",
+    "client_resets": r"http\.grpc\.downstream_rq_rx_reset",
+    "resets": r"http\.grpc\.downstream_rq_tx_reset",
+    "retries": r"cluster\..+\.upstream_rq_retry",
+    "failed_connects": r"cluster\..+\.upstream_cx_connect_fail",
+    "no_healthy_replica": r"cluster\..+\.upstream_cx_none_healthy",
+    "timeout": r"cluster\..+\.upstream_rq_timeout",
+    "overflow": r"cluster\..+\.upstream_rq_pending_overflow",
+}
+_COMPILED = {name: re.compile(pattern) for name, pattern in PATTERNS.items()}
+_FILTER = quote("^(?:" + "|".join(PATTERNS.values()) + ")$", safe="")
+_LINE = re.compile(r"^(\S+): (\d+)\r?$", re.MULTILINE)
+
+
+def parse_stats(text: str) -> Counter[str]:
+    r"""Return the statistics in a response of ``/stats``, by our name.
+
+    Args:
+        text: Lines with a name and a number.
+
+    Example:
+        >>> parse_stats("http.grpc.downstream_cx_total: 3\ncluster.a.upstream_rq_retry: 1")
+        Counter({'accepted_connections': 3, 'retries': 1})
+    """
+    stats: Counter[str] = Counter()
+    for found, value in _LINE.findall(text):
+        for name, pattern in _COMPILED.items():
+            if pattern.fullmatch(found):
+                stats[name] += int(value)
+    return stats
+
+
+async def fetch_stats(admin_socket: Path) -> Counter[str]:
+    """Return Envoy's statistics, by our name.
+
+    Args:
+        admin_socket: Path of the unix socket of Envoy's admin interface.
+
+    Raises:
+        OSError: Envoy does not listen there.
+        TimeoutError: It does not answer within a second.
+    """
+    return parse_stats(await admin_request(admin_socket, "GET", f"/stats?filter={_FILTER}"))

@@ -1,0 +1,184 @@
+"""Metrics of a replica's gRPC calls, under the names that Ray Serve has for its own.
+
+So Ray's Grafana dashboards show them as they show calls through Ray Serve's proxies
+(https://docs.ray.io/en/latest/serve/monitoring.html#metrics). A call adds one to a number
+(``sdk/_wire/call_counts.py``); every two seconds the numbers go to Ray's exporter, whose functions cost ten times as
+much as the whole count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import grpc
+import ray
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from sdk._serve.internals import LATENCY_BOUNDS_MS
+
+if TYPE_CHECKING:
+    from sdk._wire.call_counts import CountedCalls
+    from sdk._wire.server import WireServer
+
+EXPORT_INTERVAL_S = 2.0
+#: Value of the label ``method`` for all methods that the application does not have: a client can name any.
+UNKNOWN_METHOD = "_OTHER"
+# Observations of a histogram in one interval. Ray takes one at a time, here and again in its agent.
+_MAX_OBSERVATIONS = 400
+
+_STATUS_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+
+Tags = tuple[tuple[str, str], ...]
+
+
+class BoundedHistogram:
+    """Buckets that are exported as observations, and no more than Ray can take.
+
+    Above the limit all series are thinned by the same factor, with the rest carried to the next export: quantiles, and
+    the ratios of series, stay those of all calls; the count does not.
+
+    Args:
+        bounds: Upper bounds of the buckets, ascending.
+        limit: Most observations in one export.
+
+    Example:
+        >>> histogram = BoundedHistogram([1, 2], limit=4)
+        >>> list(histogram.observations({(("method", "A"),): [1, 0, 1]}))
+        [((('method', 'A'),), 0.5), ((('method', 'A'),), 4)]
+        >>> len(list(histogram.observations({(("method", "A"),): [100, 0, 0]})))
+        4
+    """
+
+    def __init__(self, bounds: Sequence[float], limit: int = _MAX_OBSERVATIONS) -> None:
+        middles = [(low + high) / 2 for low, high in zip((0.0, *bounds), bounds, strict=False)]
+        self._values = [*middles, bounds[-1] * 2]
+        self._limit = limit
+        self._carried: dict[tuple[Tags, int], float] = {}
+
+    def observations(self, series: Mapping[Tags, Sequence[int]]) -> Iterator[tuple[Tags, float]]:
+        """Yield the observations that represent new calls.
+
+        Args:
+            series: Numbers of calls by bucket, for each set of tags.
+        """
+        total = sum(map(sum, series.values()))
+        factor = min(1.0, self._limit / total) if total else 1.0
+        for tags, buckets in series.items():
+            for index, number in enumerate(buckets):
+                if number:
+                    due = number * factor + self._carried.get((tags, index), 0.0)
+                    whole = int(due + 1e-9)
+                    self._carried[tags, index] = due - whole
+                    for _ in range(whole):
+                        yield tags, self._values[index]
+
+
+class CallMetrics:
+    """Exports the counts of one replica's wire server.
+
+    Args:
+        server: The server.
+        application: Name of the replica's application.
+        deployment: Name of its deployment.
+        replica: Its unique id, as Ray Serve's own metrics have it.
+    """
+
+    def __init__(self, server: WireServer, *, application: str, deployment: str, replica: str) -> None:
+        self._server = server
+        self._of_application = {"route": application, "application": application}
+        self._of_deployment = {"deployment": deployment, **self._of_application}
+        of_replica = {"replica": replica, **self._of_deployment}
+        by_status = ("method", "route", "application", "status_code")
+        self._requests = Counter("serve_num_grpc_requests", "The number of gRPC requests processed.", by_status)
+        self._errors = Counter(
+            "serve_num_grpc_error_requests",
+            "The number of errored gRPC responses.",
+            ("route", "error_code", "method", "application"),
+        )
+        self._deployment_errors = Counter(
+            "serve_num_deployment_grpc_error_requests",
+            "The number of errored gRPC responses returned by each deployment.",
+            ("deployment", "error_code", "method", "route", "application"),
+        )
+        self._latency = Histogram(
+            "serve_grpc_request_latency_ms",
+            "The latency of gRPC requests, measured in the replica.",
+            list(LATENCY_BOUNDS_MS),
+            by_status,
+        )
+        self._ongoing = Gauge(
+            "serve_num_ongoing_grpc_requests",
+            "The number of ongoing requests in this gRPC ingress.",
+            ("node_id", "node_ip_address"),
+        )
+        labels = ("deployment", "replica", "application", "route")
+        self._processed = Counter(
+            "serve_deployment_request_counter",
+            "The number of queries that have been processed in this replica.",
+            labels,
+        ).set_default_tags(of_replica)
+        self._failed = Counter(
+            "serve_deployment_error_counter",
+            "The number of exceptions that have occurred in this replica.",
+            (*labels, "exception_type"),
+        ).set_default_tags(of_replica)
+        self._processing = Histogram(
+            "serve_deployment_processing_latency_ms",
+            "The latency for queries to be processed.",
+            list(LATENCY_BOUNDS_MS),
+            labels,
+        ).set_default_tags(of_replica)
+        self._queued = Gauge(
+            "sdk_replica_queued_grpc_requests",
+            "Calls that wait in the replica for one of max_ongoing_requests handlers to end.",
+            labels[:3],
+        ).set_default_tags({key: of_replica[key] for key in labels[:3]})
+        self._latencies = BoundedHistogram(LATENCY_BOUNDS_MS)
+        self._processing_times = BoundedHistogram(LATENCY_BOUNDS_MS)
+        self._node = {
+            "node_id": ray.get_runtime_context().get_node_id(),
+            "node_ip_address": ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+        }
+
+    async def export_forever(self) -> None:
+        """Export every two seconds."""
+        while True:
+            await asyncio.sleep(EXPORT_INTERVAL_S)
+            self.export()
+
+    def export(self) -> None:
+        """Hand the counts since the last time to Ray's exporter."""
+        latencies: dict[Tags, Sequence[int]] = {}
+        processing: defaultdict[Tags, Sequence[int]] = defaultdict(lambda: [0] * (len(LATENCY_BOUNDS_MS) + 1))
+        for method, counted in self._take():
+            status, number = _STATUS_NAMES[counted.status], counted.total
+            error = {"error_code": status, "method": method}
+            if not counted.is_inner:
+                tags = {"method": method, "status_code": status, **self._of_application}
+                self._requests.inc(number, tags)
+                latencies[tuple(tags.items())] = counted.buckets
+                if counted.status:
+                    self._errors.inc(number, {**error, **self._of_application})
+            if counted.status:
+                self._deployment_errors.inc(number, {**error, **self._of_deployment})
+                self._failed.inc(number, {"exception_type": status})
+            else:
+                self._processed.inc(number)
+            processing[()] = [old + new for old, new in zip(processing[()], counted.buckets, strict=True)]
+        for labels, value in self._latencies.observations(latencies):
+            self._latency.observe(value, dict(labels))
+        for _, value in self._processing_times.observations(processing):
+            self._processing.observe(value)
+        host = self._server.host
+        self._ongoing.set(host.ongoing, self._node)
+        self._queued.set(host.count_queued())
+
+    def _take(self) -> Iterable[tuple[str, CountedCalls]]:
+        for path, route in self._server.routes.items():
+            for counted in route.counts.take():
+                yield path.decode(), counted
+        for counted in self._server.host.unknown_methods.take():
+            yield UNKNOWN_METHOD, counted

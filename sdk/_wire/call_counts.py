@@ -1,0 +1,84 @@
+"""Counts of the calls of one method that have ended, by status, origin and duration.
+
+On the path of every request, and written for speed: a call adds one to one number. What is exported, and how, is
+decided elsewhere, from the numbers that :meth:`CallCounts.take` returns.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Upper bounds of the buckets of durations, in milliseconds: those of Ray Serve.
+LATENCY_BOUNDS_MS = (
+    1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500, 1000, 2000, 5000, 10_000, 60_000, 120_000, 300_000, 600_000
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CountedCalls:
+    """Calls that have ended with the same status, and came from the same side.
+
+    Attributes:
+        status: The gRPC status code.
+        is_inner: True if another deployment made them, False if a client did.
+        buckets: Number of calls by duration: one number more than there are bounds.
+    """
+
+    status: int
+    is_inner: bool
+    buckets: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of calls."""
+        return sum(self.buckets)
+
+
+class CallCounts:
+    """Counts the calls of one method.
+
+    Args:
+        bounds_ms: Upper bounds of the buckets, in milliseconds, ascending.
+
+    Example:
+        >>> counts = CallCounts((1, 10))
+        >>> counts.add(0, 0.005, is_inner=False)
+        >>> counts.add(0, 0.5, is_inner=False)
+        >>> counts.take()
+        [CountedCalls(status=0, is_inner=False, buckets=(0, 1, 1))]
+        >>> counts.take()
+        []
+    """
+
+    __slots__ = ("_bounds_s", "_failures", "_ok_inner", "_ok_outer", "_size")
+
+    def __init__(self, bounds_ms: Sequence[float] = LATENCY_BOUNDS_MS) -> None:
+        self._bounds_s = [bound / 1e3 for bound in bounds_ms]
+        self._size = len(self._bounds_s) + 1
+        self._ok_outer, self._ok_inner = [0] * self._size, [0] * self._size
+        self._failures: dict[tuple[int, bool], list[int]] = {}
+
+    def add(self, status: int, seconds: float, *, is_inner: bool) -> None:
+        """Count a call.
+
+        Args:
+            status: The gRPC status code that it ended with.
+            seconds: Its duration.
+            is_inner: True if another deployment made it.
+        """
+        if status:
+            buckets = self._failures.get((status, is_inner))
+            if buckets is None:
+                buckets = self._failures[status, is_inner] = [0] * self._size
+        else:
+            buckets = self._ok_inner if is_inner else self._ok_outer
+        buckets[bisect_left(self._bounds_s, seconds)] += 1
+
+    def take(self) -> list[CountedCalls]:
+        """Return the calls since the last time."""
+        ok = [CountedCalls(0, False, tuple(self._ok_outer)), CountedCalls(0, True, tuple(self._ok_inner))]
+        failed = [CountedCalls(*key, tuple(buckets)) for key, buckets in self._failures.items()]
+        self._ok_outer, self._ok_inner, self._failures = [0] * self._size, [0] * self._size, {}
+        return [counted for counted in ok + failed if any(counted.buckets)]
