@@ -1,7 +1,6 @@
 """A bare ``grpc.aio`` server: no Ray, no proxy. ``python bare.py [--uvloop]``.
 
-It calls a second server of the same kind in a process of its own, and that one a third: what people do instead of
-handles.
+It calls a second server of the same kind in another process, and that one a third: what people do instead of handles.
 """
 
 from __future__ import annotations
