@@ -41,6 +41,9 @@ class Backend(Protocol):
     def has_ingress(self) -> bool:
         """Return True if the cluster has an ingress. Blocks on a call to Ray."""
 
+    def distant_proxy(self, node_id: str) -> Any:
+        """Return the proxy of another node; None if this node has one, or no node has. Blocks on calls to Ray."""
+
     def application_handle(self, name: str) -> Any:
         """Return Ray Serve's handle to the ingress deployment of an application."""
 

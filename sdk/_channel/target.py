@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import struct
+import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ logger = logging.getLogger("sdk.handles")
 _RESOLVE_S = 3.0
 # Seconds until the next try to reach the proxy: while it restarts, and without an ingress.
 _RETRY_S, _NO_INGRESS_RETRY_S = 0.1, 2.0
+# Seconds after which a program on a node without a proxy looks again if there is one.
+_DISTANT_S = 30.0
 
 
 class Target:
@@ -168,6 +171,8 @@ class Targets:
         self._node_id = ""
         self._targets: dict[DeploymentKey, Target] = {}
         self._writer: asyncio.StreamWriter | None = None
+        self._distant: Any = None  # the proxy of another node
+        self._program_id = ""
         self._task: asyncio.Task[None] | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._at_end: AsyncGenerator[None, None] | None = None
@@ -229,33 +234,62 @@ class Targets:
     def _tell(self, target: Target) -> None:
         if self._writer is not None:
             self._writer.write(encode_interest(target.key, target.waiting))
+        elif self._distant is not None:
+            self._distant.note(self._program_id, {target.key: target.waiting})
 
     async def _watch(self) -> None:
-        """Read the states of the deployments from the node's proxy, without end; connect again after its restart."""
+        """Read the states of the deployments from a proxy, without end: from that of this node, if it has one."""
         while True:
             delay = _RETRY_S
             try:
-                reader, self._writer = await asyncio.open_unix_connection(
-                    sock=connect_locally(socket_name(self._node_id)), limit=MAX_LINE
-                )
-                _check_peer(self._writer)
-                for target in self._targets.values():
-                    self._tell(target)
-                while line := await reader.readline():
-                    state = decode_state(line)
-                    target = self._targets[state.application, state.deployment]
-                    target.apply(state)
+                await self._read_feed()
             except (OSError, ValueError) as error:
                 logger.debug("the proxy of this node can't be reached: %s", error)
                 if not await asyncio.to_thread(backend().has_ingress):
                     delay = _NO_INGRESS_RETRY_S
                     for target in list(self._targets.values()):
                         target.give_up()
-            finally:
-                if self._writer is not None:
-                    self._writer.close()
-                    self._writer = None
+                elif (distant := await asyncio.to_thread(backend().distant_proxy, self._node_id)) is not None:
+                    await self._poll(distant)
             await asyncio.sleep(delay)
+
+    async def _read_feed(self) -> None:
+        """Read the feed of this node's proxy until that closes it.
+
+        Raises:
+            OSError: The proxy can't be reached.
+        """
+        unix = connect_locally(socket_name(self._node_id))
+        reader, self._writer = await asyncio.open_unix_connection(sock=unix, limit=MAX_LINE)
+        try:
+            _check_peer(self._writer)
+            for target in self._targets.values():
+                self._tell(target)
+            while line := await reader.readline():
+                self._apply(line)
+        finally:
+            self._writer.close()
+            self._writer = None
+
+    async def _poll(self, distant: Any) -> None:
+        """Ask the proxy of another node for a while, one call at a time, each until something has changed."""
+        until = self._loop.time() + _DISTANT_S
+        self._distant, self._program_id = distant, self._program_id or uuid.uuid4().hex
+        try:
+            while self._loop.time() < until:
+                interests = {target.key: target.waiting for target in self._targets.values()}
+                for line in await distant.poll(self._program_id, interests):
+                    self._apply(line)
+        except OSError as error:
+            logger.debug("the proxy of another node can't be reached: %s", error)
+            # For another name the proxy begins with every state: an answer may be lost.
+            self._program_id = ""
+        finally:
+            self._distant = None
+
+    def _apply(self, line: bytes) -> None:
+        state = decode_state(line)
+        self._targets[state.application, state.deployment].apply(state)
 
 
 def _check_peer(writer: asyncio.StreamWriter) -> None:

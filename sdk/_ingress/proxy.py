@@ -89,7 +89,7 @@ class Proxy:
         self._ads: AdsServer | None = None
         self._fallback_server: WireServer | None = None
         self._gate_server: Any = None
-        self._gate = Gate(self._report_waiting_calls)
+        self._gate = Gate(self._report_waiting_calls, elsewhere=lambda: self._feed.waiting)
         self._feed = EndpointFeed(self._gate.notify)
         self._publisher = IsolatingPublisher(self._push)
         self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
@@ -145,6 +145,14 @@ class Proxy:
         if self._ads is not None:
             await self._ads.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def poll_endpoints(self, program_id: str, interests: Mapping[DeploymentKey, int]) -> list[bytes]:
+        """Return new states of the deployments that a program on a node without a proxy calls (long poll)."""
+        return await self._feed.poll(program_id, interests)
+
+    async def note_interests(self, program_id: str, interests: Mapping[DeploymentKey, int]) -> None:
+        """Take a change of such a program's interests while its poll is open."""
+        self._feed.note(program_id, interests)
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -215,10 +223,9 @@ class Proxy:
         controller = await asyncio.to_thread(find_controller)
         if controller is None:
             return {}
-        total = dict(counts)
-        for key, number in self._feed.waiting.items():
-            total[key] = total.get(key, 0) + number
-        reasons: Mapping[DeploymentKey, str] = await controller.report_waiting_calls.remote(self._state.proxy_id, total)
+        reasons: Mapping[DeploymentKey, str] = await controller.report_waiting_calls.remote(
+            self._state.proxy_id, counts
+        )
         for key, reason in reasons.items():
             self._feed.fail(key, reason)
         return reasons

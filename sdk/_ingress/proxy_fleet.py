@@ -21,6 +21,8 @@ logger = logging.getLogger("sdk.ingress")
 # Seconds that a proxy has to stop, including a possible restart of its actor.
 _STOP_TIMEOUT_S = 10.0
 _RETRY_S = 0.2
+# Calls that a proxy answers at once: each program on a node without a proxy has a long poll open.
+_MAX_CALLS = 100_000
 
 
 def alive_nodes() -> dict[str, bool]:
@@ -48,6 +50,7 @@ def create(node_id: str, options: GrpcOptions) -> Any:
             get_if_exists=True,
             num_cpus=0,
             max_restarts=-1,
+            max_concurrency=_MAX_CALLS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         )
         .remote(node_id, options)

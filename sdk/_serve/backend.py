@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from sdk._serve.api import application_handle
 from sdk._serve.application import bind_class, check_options
+from sdk._serve.endpoint_source import distant_proxy, has_ingress, node_id
 from sdk._serve.internals import current_request_id
 from sdk._serve.ray_handles import answer_over_ray, ray_connection
-from sdk._serve.replica import has_ingress, node_id
 
 __all__ = [
     "HAS_RAY",
@@ -17,6 +17,7 @@ __all__ = [
     "bind_class",
     "check_options",
     "current_request_id",
+    "distant_proxy",
     "has_ingress",
     "node_id",
     "ray_connection",

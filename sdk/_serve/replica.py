@@ -302,16 +302,6 @@ def wire_settings(deployment: Any, options: GrpcOptions) -> WireSettings:
     )
 
 
-def node_id() -> str:
-    """Return Ray's id of this node; ``""`` where Ray does not run."""
-    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
-
-
-def has_ingress() -> bool:
-    """Return True if the cluster has an ingress."""
-    return ray.is_initialized() and find_controller() is not None
-
-
 def _node() -> tuple[str, str]:
     """Return this node's id, and its address for other nodes."""
     node_id = ray.get_runtime_context().get_node_id()

@@ -17,6 +17,7 @@ __all__ = [
     "bind_class",
     "check_options",
     "current_request_id",
+    "distant_proxy",
     "has_ingress",
     "node_id",
     "ray_connection",
@@ -88,6 +89,11 @@ def node_id() -> str:
 def has_ingress() -> bool:
     """Return False: there is no cluster."""
     return False
+
+
+def distant_proxy(node_id: str) -> None:
+    """Return None: there is no other node."""
+    return None
 
 
 def application_handle(name: str) -> Any:

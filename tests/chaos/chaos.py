@@ -61,14 +61,14 @@ def main() -> int:
 
 
 def _run(address: str, arguments: argparse.Namespace) -> tuple[bool, str, int]:
-    from tests.chaos.constant_load import Load
+    from tests.chaos.constant_load import COMPOSED, COMPOSED_BOTH, Load
     from tests.chaos.events import happen, long_form, short_form
     from tests.chaos.verdict import render
     from tests.chaos.world import World
 
     world = World("chaos", replicas=2)
     rows = []
-    with Load(address, world.application) as load:
+    with Load(address, world.application, world.caller) as load:
         time.sleep(2)
         for event in short_form() if arguments.short else long_form(arguments.replacements):
             if arguments.only not in event.name:
@@ -81,6 +81,9 @@ def _run(address: str, arguments: argparse.Namespace) -> tuple[bool, str, int]:
         f"\n{kept} of {len(rows)} promises kept; {calls} calls, {sum(row.failed for row in rows)} failed; "
         f"{world.replaced} replicas replaced"
     )
+    for kind in COMPOSED, COMPOSED_BOTH:
+        mine = [call for call in load.calls if call.kind == kind]
+        print(f"{kind}: {len(mine)} calls, {sum(call.code != 'OK' for call in mine)} failed")
     return kept == len(rows), world.node_id, world.raylet
 
 

@@ -1,4 +1,4 @@
-"""The application under test. A separate module, because replicas import it."""
+"""The applications under test. A separate module, because replicas import it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from probe_pb2 import Ask, Told
-from probe_sdk import AsyncProbeBase
+from probe_sdk import AsyncProbeBase, AsyncProbeHandle
 
 from sdk import grpc_deployment
 
@@ -48,6 +48,32 @@ class Target(AsyncProbeBase):
     async def Both(self, requests: AsyncIterator[Ask]) -> AsyncIterator[Told]:
         async for request in requests:
             yield Told(text=self._version, number=request.number)
+
+
+@grpc_deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})
+class Caller(AsyncProbeBase):
+    """Forwards each call to the application under test, through a handle.
+
+    Args:
+        application: Its name.
+    """
+
+    def __init__(self, application: str) -> None:
+        self._target = AsyncProbeHandle.of_application(application)
+
+    async def Unary(self, request: Ask) -> Told:
+        return await self._target.Unary(request)
+
+    async def Down(self, request: Ask) -> AsyncIterator[Told]:
+        async for reply in self._target.Down(request):
+            yield reply
+
+    async def Up(self, requests: AsyncIterator[Ask]) -> Told:
+        return await self._target.Up(requests)
+
+    async def Both(self, requests: AsyncIterator[Ask]) -> AsyncIterator[Told]:
+        async for reply in self._target.Both(requests):
+            yield reply
 
 
 def build(args: dict[str, str]) -> Any:

@@ -19,6 +19,8 @@ from tests.chaos.chaos_apps import BEAT_S
 from tests.chaos.slowness import Slowness
 
 UNARY, DOWN, BOTH, BUILT_IN = "unary", "server streaming", "bidi", "built-in"
+#: The same, by a handler that calls the application through a handle.
+COMPOSED, COMPOSED_BOTH = "composed unary", "composed bidi"
 #: Longer than a replica's grace period.
 LONG = "long stream"
 # Not shared with other channels, and with a short reconnect backoff: this measures the server, not a client's backoff.
@@ -37,7 +39,8 @@ class CallRecord:
     """One call that has ended. Times are monotonic seconds.
 
     Attributes:
-        kind: ``"unary"``, ``"server streaming"``, ``"bidi"``, ``"built-in"`` or ``"long stream"``.
+        kind: ``"unary"``, ``"server streaming"``, ``"bidi"``, ``"built-in"`` or ``"long stream"``; ``"composed unary"``
+            or ``"composed bidi"`` if a handler made it in a call of the client.
         began: When the client sent it.
         ended: When the client knew its end.
         code: Its status; ``"TRUNCATED"`` for a stream that ended with OK but is incomplete.
@@ -63,15 +66,17 @@ class Load:
     Args:
         address: Address of Envoy's listener.
         application: The name of the application.
-        rate: Unary calls a second, over all connections.
+        caller: The name of the application that calls it.
+        rate: Unary calls a second, over all connections; half as many are composed.
         connections: Connections for unary calls.
         streams: Streams of each kind at a time; each lasts three seconds.
     """
 
     def __init__(
-        self, address: str, application: str, *, rate: float = 150, connections: int = 4, streams: int = 3
+        self, address: str, application: str, caller: str, *, rate: float = 150, connections: int = 4, streams: int = 3
     ) -> None:
         self._address, self._metadata = address, (("application", application),)
+        self._composed = (("application", caller),)
         self._interval, self._connections, self._streams = connections / rate, connections, streams
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=target) for target in (self._run_async, self._run_blocking)]
@@ -142,17 +147,19 @@ class Load:
                 tasks += [
                     asyncio.create_task(self._repeat(self._down, stubs[n % len(stubs)])),
                     asyncio.create_task(self._repeat(self._both, stubs[-1 - n % len(stubs)])),
+                    asyncio.create_task(self._repeat(self._composed_both, stubs[n % len(stubs)])),
                 ]
+            tasks += [asyncio.create_task(self._pace(stub, 5, COMPOSED)) for stub in stubs[:2]]
             tasks.append(asyncio.create_task(self._check_health(last)))
             await asyncio.gather(*tasks)
             for channel in channels:
                 await channel.close()
 
-    async def _pace(self, stub: AsyncProbeStub, milliseconds: int) -> None:
+    async def _pace(self, stub: AsyncProbeStub, milliseconds: int, kind: str = UNARY) -> None:
         running: set[asyncio.Task[None]] = set()
         due = time.monotonic()
         while not self._stop.is_set():
-            task = asyncio.create_task(self._unary(stub, milliseconds))
+            task = asyncio.create_task(self._unary(stub, milliseconds, kind))
             running.add(task)
             task.add_done_callback(running.discard)
             due += self._interval
@@ -164,14 +171,14 @@ class Load:
             await call(stub)
             await asyncio.sleep(0.05)
 
-    async def _unary(self, stub: AsyncProbeStub, milliseconds: int) -> None:
-        began = time.monotonic()
+    async def _unary(self, stub: AsyncProbeStub, milliseconds: int, kind: str) -> None:
+        began, metadata = time.monotonic(), self._composed if kind == COMPOSED else self._metadata
         try:
-            reply = await stub.Unary(Ask(number=milliseconds), metadata=self._metadata, timeout=_TIMEOUT_S)
+            reply = await stub.Unary(Ask(number=milliseconds), metadata=metadata, timeout=_TIMEOUT_S)
         except grpc.RpcError as error:
-            self._note(UNARY, began, error)
+            self._note(kind, began, error)
         else:
-            self._note(UNARY, began, None, 1, reply)
+            self._note(kind, began, None, 1, reply)
 
     async def _down(self, stub: AsyncProbeStub) -> None:
         wanted = 30
@@ -179,6 +186,12 @@ class Load:
         await self._take(DOWN, call, wanted)
 
     async def _both(self, stub: AsyncProbeStub) -> None:
+        await self._converse(BOTH, stub, self._metadata)
+
+    async def _composed_both(self, stub: AsyncProbeStub) -> None:
+        await self._converse(COMPOSED_BOTH, stub, self._composed)
+
+    async def _converse(self, kind: str, stub: AsyncProbeStub, metadata: tuple[tuple[str, str], ...]) -> None:
         wanted = 30
 
         async def asks() -> AsyncIterator[Ask]:
@@ -186,7 +199,7 @@ class Load:
                 yield Ask(number=number)
                 await asyncio.sleep(BEAT_S)
 
-        await self._take(BOTH, stub.Both(asks(), metadata=self._metadata, timeout=_TIMEOUT_S), wanted)
+        await self._take(kind, stub.Both(asks(), metadata=metadata, timeout=_TIMEOUT_S), wanted)
 
     async def _take(self, kind: str, call: AsyncIterator[Told], wanted: int) -> None:
         began, numbers = time.monotonic(), []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.constant_load import LONG, UNARY, CallRecord, Load
+from tests.chaos.constant_load import COMPOSED, COMPOSED_BOTH, LONG, UNARY, CallRecord, Load
 from tests.chaos.events import Event, happen, short_form
 from tests.chaos.slowness import Slowness, average
 from tests.chaos.verdict import Promise, Window, judge, render
@@ -20,21 +20,25 @@ from tests.chaos.world import World
 def world(ingress: Any) -> Iterator[World]:
     from sdk._serve.api import delete
 
-    yield World("chaos", replicas=2)
-    delete("chaos")
+    world = World("chaos", replicas=2)
+    yield world
+    delete(world.caller)
+    delete(world.application)
 
 
 @pytest.fixture(scope="module")
 def load(ingress: Any, world: World) -> Iterator[Load]:
-    with Load(ingress.address, world.application) as load:
+    with Load(ingress.address, world.application, world.caller) as load:
         time.sleep(1)
         yield load
 
 
 @pytest.mark.parametrize("event", list(short_form()), ids=lambda event: event.name)
 def test_promises_are_kept(world: World, load: Load, event: Event) -> None:
+    began = time.monotonic()
     row = happen(event, world, load)
     assert row.calls > 100
+    assert {COMPOSED, COMPOSED_BOTH} <= {call.kind for call in load.calls if call.ended > began}
     assert row.is_kept, f"\n{render([row])}"
 
 

@@ -16,6 +16,7 @@ from ray.serve.schema import ServeDeploySchema
 
 import sdk
 from sdk._ingress.cluster import CONTROLLER_NAME, NAMESPACE, find_controller, proxy_name
+from tests.chaos.chaos_apps import Caller
 from tests.chaos.constant_load import Load
 from tests.support.processes import commands, ingress_folder, is_alive, raylet_pid, workers
 
@@ -23,9 +24,10 @@ _PATIENCE_S = 90.0
 
 
 class World:
-    """One application behind the ingress of a cluster of one node.
+    """One application behind the ingress of a cluster of one node, and another one that calls it through a handle.
 
-    It is deployed by Ray Serve's config, which can change options without replacing replicas.
+    The first is deployed by Ray Serve's config, which can change options without replacing replicas. The other one is
+    not changed.
 
     Args:
         application: Its name.
@@ -34,6 +36,8 @@ class World:
 
     def __init__(self, application: str, replicas: int) -> None:
         self.application, self.replicas = application, replicas
+        #: Name of the application that calls it.
+        self.caller = f"caller of {application}"
         #: Replicas that were replaced or taken away by a change.
         self.replaced = 0
         #: Time at which the process that was killed last had exited.
@@ -46,6 +50,7 @@ class World:
         self.raylet = raylet_pid(self.node_id)
         self._deploy()
         self.wait_converged()
+        sdk.run(Caller.bind(application), name=self.caller)
 
     # -- changes
 

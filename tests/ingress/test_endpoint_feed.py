@@ -13,9 +13,11 @@ import pytest
 from sdk._channel import target as targets
 from sdk._channel.feed import State, decode_interest, decode_state, encode_interest, encode_state
 from sdk._channel.target import Target, Targets
+from sdk._ingress import endpoint_feed
 from sdk._ingress.endpoint_feed import EndpointFeed
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from tests.support.served_handle import NamedHandle
+from tests.support.virtual_time import in_virtual_time
 from tests.support.wire_rig import until
 
 
@@ -25,12 +27,36 @@ class Ray:
     def __init__(self) -> None:
         self.node = uuid.uuid4().hex
         self.with_ingress = True
+        self.distant: DistantProxy | None = None
 
     def node_id(self) -> str:
         return self.node
 
     def has_ingress(self) -> bool:
         return self.with_ingress
+
+    def distant_proxy(self, node_id: str) -> DistantProxy | None:
+        return self.distant
+
+
+class DistantProxy:
+    """The proxy of another node, and a record of the calls to it."""
+
+    def __init__(self) -> None:
+        self.feed = EndpointFeed()
+        self.polls: list[str] = []
+        self.notes = 0
+        self.is_restarting = False
+
+    async def poll(self, program_id: str, interests: dict[Any, int]) -> list[bytes]:
+        if self.is_restarting:
+            raise ConnectionError("the actor died")
+        self.polls.append(program_id)
+        return await self.feed.poll(program_id, interests)
+
+    def note(self, program_id: str, interests: dict[Any, int]) -> None:
+        self.notes += 1
+        self.feed.note(program_id, interests)
 
 
 @pytest.fixture
@@ -149,3 +175,94 @@ async def test_the_waiting_calls_of_a_program_that_ends_no_longer_count(ray: Ray
         callers.close()
         await until(lambda: not feed.waiting)
         waiting.cancel()
+
+
+async def test_a_program_on_a_node_without_a_proxy_asks_that_of_another(ray: Ray, callers: Targets) -> None:
+    distant = ray.distant = DistantProxy()
+    distant.feed.publish(table(1, "a"))
+    target = callers.find(handle())
+    await until(lambda: replicas(target) == ["a"])
+    polls = len(distant.polls)
+    for _ in range(1000):
+        assert callers.find(handle()) is target
+        assert target.replicas.choose(0.0) is not None
+    await asyncio.sleep(0)
+    assert (len(distant.polls), distant.notes) == (polls, 0), "calls ask nothing"
+    distant.feed.publish(table(2, "b"))
+    await until(lambda: replicas(target) == ["b"])
+    await until(lambda: len(distant.polls) == polls + 1)
+    other = callers.find(NamedHandle("Other"))
+    await until(lambda: other.is_resolved)
+    assert distant.notes == 1
+    assert len(set(distant.polls)) == 1
+
+
+async def test_calls_on_a_node_without_a_proxy_wait_for_the_first_replica(ray: Ray, callers: Targets) -> None:
+    distant = ray.distant = DistantProxy()
+    distant.feed.publish(table(1, max_waiting=10))
+    target = callers.find(handle())
+    waiting = asyncio.ensure_future(target.wait_ready(""))
+    await until(lambda: distant.feed.waiting == {("app", "D"): 1})
+    distant.feed.fail(("app", "D"), "OSError: no file")
+    with pytest.raises(Exception, match="can't start: OSError: no file"):
+        await waiting
+    await until(lambda: not distant.feed.waiting)
+
+
+async def test_after_a_restart_of_the_proxy_of_another_node_every_state_is_sent_again(
+    ray: Ray, callers: Targets
+) -> None:
+    before = ray.distant = DistantProxy()
+    before.feed.publish(table(1, "a"))
+    target = callers.find(handle())
+    await until(lambda: replicas(target) == ["a"])
+    before.is_restarting = True
+    after = ray.distant = DistantProxy()
+    after.feed.publish(table(2, "b"))
+    before.feed.stop()
+    await until(lambda: replicas(target) == ["b"])
+    assert set(after.polls).isdisjoint(before.polls)
+
+
+async def test_the_proxy_of_this_node_is_preferred_once_there_is_one(
+    ray: Ray, callers: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "_DISTANT_S", 0.05)
+    monkeypatch.setattr(endpoint_feed, "_POLL_S", 0.05)
+    distant = ray.distant = DistantProxy()
+    distant.feed.publish(table(1, "a"))
+    target = callers.find(handle())
+    await until(lambda: replicas(target) == ["a"])
+    async with listening(ray) as feed:
+        feed.publish(table(2, "b"))
+        await until(lambda: replicas(target) == ["b"])
+
+
+@in_virtual_time
+async def test_a_program_that_no_longer_polls_is_forgotten() -> None:
+    feed = EndpointFeed()
+    feed.publish(table(1, max_waiting=10))
+    key = ("app", "D")
+    (line,) = await feed.poll("p", {key: 2})
+    assert decode_state(line) == State("app", "D", True, max_waiting=10)
+    assert await feed.poll("p", {key: 2}) == [], "nothing has changed for ten seconds"
+    assert asyncio.get_running_loop().time() == pytest.approx(10)
+    await asyncio.sleep(4.9)
+    assert feed.waiting == {key: 2}
+    assert await feed.poll("p", {key: 1}) == []
+    assert feed.waiting == {key: 1}
+    await asyncio.sleep(5.1)
+    assert not feed.waiting
+    feed.publish(table(2, "a"))
+    assert not feed._interests
+
+
+@in_virtual_time
+async def test_only_the_newest_state_waits_for_the_next_poll() -> None:
+    feed = EndpointFeed()
+    feed.publish(table(1, "a"))
+    await feed.poll("p", {("app", "D"): 0})
+    for number in range(100):
+        feed.publish(table(2 + number, f"r{number}"))
+    (line,) = await feed.poll("p", {("app", "D"): 0})
+    assert [address.replica_id for address in decode_state(line).addresses] == ["r99"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import ray
+from probe_pb2 import Ask, Told
+from probe_sdk import AsyncProbeBase
 from user_defined_protos_pb2 import (
     UserDefinedMessage,
     UserDefinedMessage2,
@@ -30,3 +33,28 @@ class Where(UserDefinedServiceBase):
 
     async def Streaming(self, request: UserDefinedMessage) -> AsyncIterator[UserDefinedResponse]:
         yield UserDefinedResponse()
+
+
+@grpc_deployment(
+    num_replicas=2,
+    max_replicas_per_node=1,
+    expose=False,
+    graceful_shutdown_wait_loop_s=0.1,
+    ray_actor_options={"num_cpus": 0.1},
+)
+class Inner(AsyncProbeBase):
+    """One replica per node, for calls through handles; ``number`` is milliseconds."""
+
+    async def Unary(self, request: Ask) -> Told:
+        await asyncio.sleep(request.number / 1000)
+        return Told(text=ray.get_runtime_context().get_node_id())
+
+    async def Down(self, request: Ask) -> AsyncIterator[Told]:
+        yield await self.Unary(request)
+
+    async def Up(self, requests: AsyncIterator[Ask]) -> Told:
+        return Told(number=len([request async for request in requests]))
+
+    async def Both(self, requests: AsyncIterator[Ask]) -> AsyncIterator[Told]:
+        async for request in requests:
+            yield await self.Unary(request)

@@ -20,14 +20,17 @@ import grpc
 import ray
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from probe_pb2 import Ask
+from probe_sdk import AsyncProbeHandle
 from ray.serve.generated.serve_pb2 import HealthzRequest
 from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 import sdk
-from sdk._serve.api import stop_ingress
-from tests.integration.node_app import Where
+from sdk._serve.api import delete, stop_ingress
+from tests.integration.node_app import Inner, Where
 from tests.support.namespaces import machines
 from tests.support.processes import commands, ingress_folder, is_alive
 
@@ -69,6 +72,12 @@ def look(port: int, here: str, there: str, raylet: int, uses_namespaces: bool) -
     (other,) = nodes - {head}
     with grpc.insecure_channel(f"{here}:{port}") as channel:
         report("the head's proxy reaches", names(answers(channel, 2), head))
+    sdk.run(Inner.bind(), name="inner")
+    for name, node in ("head", head), ("other", other):
+        pinned = NodeAffinitySchedulingStrategy(node, soft=False)
+        called = ray.get(through_handle.options(scheduling_strategy=pinned).remote())
+        report(f"handles on the {name} node reach", [names(set(nodes), head) for nodes in called])
+    delete("inner")
     if uses_namespaces:
         stop_ingress()
         sdk.start(sdk.GrpcOptions(host=host, port=port))
@@ -93,6 +102,16 @@ def look(port: int, here: str, there: str, raylet: int, uses_namespaces: bool) -
     report("the lost node is removed", True)
     wait_until(lambda: not any(is_alive(pid) for pid in envoys) and not ingress_folder(other).exists())
     report("its Envoy is left", any(is_alive(pid) for pid in envoys))
+
+
+@ray.remote(num_cpus=0)
+def through_handle() -> list[list[str]]:
+    """Return the nodes that answer calls one at a time, two dozen at once, and a conversation."""
+    handle = AsyncProbeHandle.of_application("inner")
+    one_at_a_time = [handle.Unary(Ask(), timeout=20).result().text for _ in range(20)]
+    calls = [handle.Unary(Ask(number=500), timeout=20) for _ in range(24)]
+    conversation = [reply.text for reply in handle.Both([Ask(), Ask()], timeout=20)]
+    return [one_at_a_time, [call.result().text for call in calls], conversation[:1]]
 
 
 @contextlib.contextmanager

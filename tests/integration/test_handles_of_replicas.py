@@ -195,6 +195,30 @@ def test_a_handle_to_an_application_and_one_in_a_ray_task() -> None:
         UserDefinedServiceHandle.of_application("nothing")
 
 
+@pytest.mark.parametrize("kind", ["unary", "stream", "conversation"])
+def test_the_handler_is_cancelled_within_a_second_when_its_caller_is_killed(notes: Path, kind: str) -> None:
+    note = f"wait of a killed caller, {kind}"
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def caller() -> None:
+        (notes / f"{note} pid").write_text(str(os.getpid()))
+        handle = AsyncProbeHandle(serve.get_deployment_handle("Inner", "typed"))
+        ask = Ask(act="wait", note=note, number=1)
+        if kind == "unary":
+            handle.Unary(ask).result()
+        else:
+            list(handle.Down(ask) if kind == "stream" else handle.Both([ask]))
+
+    task = caller.remote()
+    wait_for(notes / f"{note} began")
+    os.kill(int((notes / f"{note} pid").read_text()), signal.SIGKILL)
+    killed = time.monotonic()
+    wait_for(notes / f"{note} ended")
+    assert time.monotonic() - killed < 1
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(task)
+
+
 def test_clients_do_not_reach_a_deployment_that_is_not_exposed(channel: grpc.Channel) -> None:
     error = error_of(AsyncProbeStub(channel).Unary, Ask(), metadata=OUTER)
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED

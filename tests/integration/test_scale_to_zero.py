@@ -19,6 +19,7 @@ from probe_sdk import AsyncProbeHandle
 import sdk
 from sdk._serve.api import delete
 from sdk.cli.status_view import as_text
+from sdk.errors import RpcError
 from tests.integration.clients import error_of, metadata_for, trailing
 from tests.integration.prober import wait_until
 from tests.integration.sleepy_app import Sleepy
@@ -122,6 +123,8 @@ def test_04_calls_end_with_the_reason_when_no_replica_can_start(stub: Any, obsta
     failed = error_of(stub.Unary, Ask(), metadata=METADATA, timeout=30)
     assert failed.code() is grpc.StatusCode.UNAVAILABLE
     assert "FileNotFoundError: the model is not there" in str(failed.details())
+    with pytest.raises(RpcError, match=r"UNAVAILABLE: .* can't start: .*FileNotFoundError: the model is not there"):
+        AsyncProbeHandle.of_application(NAME).Unary(Ask(), timeout=30).result()
     obstacle.unlink()
     wait_until(lambda: stub.Unary.future(Ask(), metadata=METADATA, timeout=20).code() is grpc.StatusCode.OK)
 

@@ -47,6 +47,15 @@ def test_replicas_on_another_node_are_reached(seen: dict[str, Any]) -> None:
     assert seen["the head's proxy reaches"] == ["head", "other"]
 
 
+@pytest.mark.parametrize("node", ["head", "other"])
+def test_handles_reach_their_own_node_first_and_others_when_it_is_busy(seen: dict[str, Any], node: str) -> None:
+    # With HeadOnly: the other node has no proxy, and Ray's handles would refuse the conversation.
+    one_at_a_time, at_once, conversation = seen[f"handles on the {node} node reach"]
+    assert one_at_a_time == [node]
+    assert at_once == ["head", "other"]
+    assert len(conversation) == 1
+
+
 def test_every_node_has_a_proxy_that_reaches_every_replica(seen: dict[str, Any]) -> None:
     if "the other node's proxy reaches" not in seen:
         pytest.skip("two Envoys of one port need network namespaces, which this user may not make")

@@ -22,19 +22,8 @@ from sdk import RpcError, current_context, grpc_deployment
 FAST = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 5}
 
 
-class Streams(AsyncProbeBase):
-    """The RPCs with a stream of requests."""
-
-    async def Up(self, requests: AsyncIterator[Ask]) -> Told:
-        return Told(number=sum([request.number async for request in requests]))
-
-    async def Both(self, requests: AsyncIterator[Ask]) -> AsyncIterator[Told]:
-        async for request in requests:
-            yield Told(number=2 * request.number, text=current_context().request_id())
-
-
 @grpc_deployment(max_ongoing_requests=20, expose=False, **FAST)
-class Inner(Streams):
+class Inner(AsyncProbeBase):
     def __init__(self, notes: str, version: int = 0) -> None:
         self.notes = Path(notes)
         self.version = version
@@ -84,6 +73,15 @@ class Inner(Streams):
             await self.wait(request.note)
         if request.act == "fail":
             raise RpcError(grpc.StatusCode.DATA_LOSS, "half")
+
+    async def Up(self, requests: AsyncIterator[Ask]) -> Told:
+        return Told(number=sum([request.number async for request in requests]))
+
+    async def Both(self, requests: AsyncIterator[Ask]) -> AsyncIterator[Told]:
+        async for request in requests:
+            if request.act == "wait":
+                await self.wait(request.note)
+            yield Told(number=2 * request.number, text=current_context().request_id())
 
     async def wait(self, note: str) -> None:
         (self.notes / f"{note} began").touch()

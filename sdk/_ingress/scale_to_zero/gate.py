@@ -48,6 +48,7 @@ class Gate:
 
     Args:
         report: Reports the number of waiting calls to the controller.
+        elsewhere: Returns the number of calls that wait in other programs, by deployment; see :meth:`notify`.
         settle_s: Seconds between Envoy's acknowledgement of a replica and the first call to it.
         clock: Returns monotonic seconds.
     """
@@ -56,10 +57,12 @@ class Gate:
         self,
         report: ReportWaitingCalls,
         *,
+        elsewhere: Callable[[], Mapping[DeploymentKey, int]] = dict,
         settle_s: float = _SETTLE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._report = report
+        self._elsewhere = elsewhere
         self._clock = clock
         # Limit of the ingress for each call, including the time that it waits here.
         self._request_timeout_s: float | None = None
@@ -73,8 +76,11 @@ class Gate:
 
     @property
     def waiting(self) -> dict[DeploymentKey, int]:
-        """Number of waiting calls by deployment."""
-        return self._waiting_calls.counts
+        """Number of waiting calls by deployment, here and elsewhere."""
+        total = dict(self._elsewhere())
+        for key, number in self._waiting_calls.counts.items():
+            total[key] = total.get(key, 0) + number
+        return total
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
         """Return the handler of checks for a gRPC server."""
@@ -114,7 +120,7 @@ class Gate:
             self._waiting_calls.answer(key, _CLOSED)
 
     def notify(self) -> None:
-        """Take that the calls of programs on this node, which wait elsewhere, have changed: report soon."""
+        """Take that the number of calls that wait in other programs has changed: report soon."""
         self._changed.set()
 
     async def report_forever(self) -> None:
@@ -122,9 +128,8 @@ class Gate:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            counts = self._waiting_calls.counts
             try:
-                reasons = await self._report(counts)
+                reasons = await self._report(self.waiting)
             except Exception as error:  # the controller is being restarted; the calls keep waiting
                 logger.warning("can't report waiting calls to the ingress controller (%s)", type(error).__name__)
                 reasons = {}
@@ -132,7 +137,7 @@ class Gate:
                 details = f"No replica of application {key[0]!r} can be started: {reason}"
                 self._waiting_calls.answer(key, Decision(grpc.StatusCode.UNAVAILABLE, details))
             await asyncio.sleep(_REPORT_GAP_S)
-            if self._waiting_calls.counts:
+            if self.waiting:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), _REPORT_S)
                 self._changed.set()

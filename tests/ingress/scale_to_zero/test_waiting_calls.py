@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from sdk._ingress.scale_to_zero.activator import Activator
 from sdk._ingress.scale_to_zero.gate import Gate
 from sdk._ingress.scale_to_zero.waiting_calls import ALLOW, Decision, WaitingCalls
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from tests.support.virtual_time import in_virtual_time
 
 KEY = ("app", "Greeter")
 OTHER = ("app", "Fruit")
@@ -224,3 +226,28 @@ async def test_a_closed_gate_ends_the_calls_that_wait_and_those_that_come() -> N
     for answer in (await waiting, await gate._check(check(), None)):
         assert answer.denied_response.headers[0].header.value == "14"
         assert answer.denied_response.body == "This node is being drained."
+
+
+@in_virtual_time
+async def test_calls_that_wait_elsewhere_are_reported_again_until_they_end() -> None:
+    elsewhere = {KEY: 2}
+    reports: list[tuple[float, dict[Any, int]]] = []
+    loop = asyncio.get_running_loop()
+
+    async def report(counts: Any) -> dict[Any, str]:
+        reports.append((loop.time(), dict(counts)))
+        return {}
+
+    gate = Gate(report, elsewhere=lambda: elsewhere, clock=loop.time)
+    reporting = loop.create_task(gate.report_forever())
+    gate.notify()
+    await asyncio.sleep(4)
+    assert all(counts == {KEY: 2} for _, counts in reports)
+    pauses = [after - before for (before, _), (after, _) in itertools.pairwise(reports)]
+    assert max(pauses) < 1, "the controller counts a report for three seconds"
+    elsewhere.clear()
+    gate.notify()
+    await asyncio.sleep(4)
+    assert reports[-1][1] == {}
+    assert [counts for _, counts in reports].count({}) == 1
+    reporting.cancel()
