@@ -118,9 +118,11 @@ def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch, shutdowns: list[st
 
 def test_who_started_a_cluster() -> None:
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-c", "input()", f"--gcs-address={address}"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd="/") as raylet:
+    command = [sys.executable, "-c", "input('ready\\n')", f"--gcs-address={address}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/") as raylet:
         try:
+            assert raylet.stdout is not None
+            assert raylet.stdout.readline() == b"ready\n"  # the kernel shows its arguments only after its start
             found = origin_of(address, 1, is_named=False, is_newest=False)
             assert (found.user, found.folder, found.is_own) == (pwd.getpwuid(os.getuid()).pw_name, "/", False)
             assert origin_of(address, 1, is_named=False, is_newest=True).is_own
