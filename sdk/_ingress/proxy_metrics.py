@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grpc
 import ray
 from ray.util.metrics import Counter, Gauge
 
 from sdk._ingress.envoy.stats import fetch_stats
+from sdk._wire.call_counts import STATUS_NAMES
 
 if TYPE_CHECKING:
     from sdk._wire.server import WireServer
@@ -25,7 +25,6 @@ logger = logging.getLogger("sdk.ingress")
 
 EXPORT_INTERVAL_S = 5.0
 _NODE = ("node_id", "node_ip_address")
-_STATUS_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 #: Metrics of Envoy: name, and what it counts.
 ENVOY_COUNTERS = {
@@ -98,13 +97,12 @@ class ProxyMetrics:
         Args:
             server: The server of what the proxy answers itself.
         """
-        for path, route in server.routes.items():
-            for counted in route.counts.take():
-                labels = {"method": path.decode(), "status_code": _STATUS_NAMES[counted.status]}
-                self._requests.inc(counted.total, {**self._node, **labels})
-        for counted in server.host.unknown_methods.take():
-            labels = {"reason": "no_route", "status_code": _STATUS_NAMES[counted.status]}
-            self._rejected.inc(counted.total, {**self._node, **labels})
+        for path, counted in server.take_counts():
+            labels = {**self._node, "status_code": STATUS_NAMES[counted.status]}
+            if path:
+                self._requests.inc(counted.total, {**labels, "method": path})
+            else:
+                self._rejected.inc(counted.total, {**labels, "reason": "no_route"})
 
     def export_envoy(self, stats: Mapping[str, int]) -> None:
         """Export Envoy's statistics.

@@ -9,18 +9,16 @@ much as the whole count.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import grpc
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from sdk._serve.internals import LATENCY_BOUNDS_MS
+from sdk._wire.call_counts import STATUS_NAMES
 
 if TYPE_CHECKING:
-    from sdk._wire.call_counts import CountedCalls
     from sdk._wire.server import WireServer
 
 EXPORT_INTERVAL_S = 2.0
@@ -29,7 +27,6 @@ UNKNOWN_METHOD = "_OTHER"
 # Observations of a histogram in one interval. Ray takes one at a time, here and again in its agent.
 _MAX_OBSERVATIONS = 400
 
-_STATUS_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 Tags = tuple[tuple[str, str], ...]
 
@@ -152,9 +149,10 @@ class CallMetrics:
     def export(self) -> None:
         """Hand the counts since the last time to Ray's exporter."""
         latencies: dict[Tags, Sequence[int]] = {}
-        processing: defaultdict[Tags, Sequence[int]] = defaultdict(lambda: [0] * (len(LATENCY_BOUNDS_MS) + 1))
-        for method, counted in self._take():
-            status, number = _STATUS_NAMES[counted.status], counted.total
+        processing = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+        for path, counted in self._server.take_counts():
+            method = path or UNKNOWN_METHOD
+            status, number = STATUS_NAMES[counted.status], counted.total
             error = {"error_code": status, "method": method}
             if not counted.is_inner:
                 tags = {"method": method, "status_code": status, **self._of_application}
@@ -167,18 +165,11 @@ class CallMetrics:
                 self._failed.inc(number, {"exception_type": status})
             else:
                 self._processed.inc(number)
-            processing[()] = [old + new for old, new in zip(processing[()], counted.buckets, strict=True)]
+            processing = [old + new for old, new in zip(processing, counted.buckets, strict=True)]
         for labels, value in self._latencies.observations(latencies):
             self._latency.observe(value, dict(labels))
-        for _, value in self._processing_times.observations(processing):
+        for _, value in self._processing_times.observations({(): processing}):
             self._processing.observe(value)
         host = self._server.host
         self._ongoing.set(host.ongoing, self._node)
         self._queued.set(host.count_queued())
-
-    def _take(self) -> Iterable[tuple[str, CountedCalls]]:
-        for path, route in self._server.routes.items():
-            for counted in route.counts.take():
-                yield path.decode(), counted
-        for counted in self._server.host.unknown_methods.take():
-            yield UNKNOWN_METHOD, counted

@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from sdk._serve.internals import access_log_context, file_of, logs_accesses, repair_redirected_print
+from sdk._wire.call_counts import STATUS_NAMES
 
 if TYPE_CHECKING:
     from sdk._wire.call import Call
@@ -25,7 +24,6 @@ _serve_logger = logging.getLogger("ray.serve")
 _FLUSH_S = 0.05
 # Most lines that wait to be written.
 _MAX_LINES = 1000
-_STATUS_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class _ServeLog(logging.Handler):
@@ -143,7 +141,7 @@ class CallLog:
         fields = record.__dict__
         fields.update(self._context)  # for each line: filters remove some
         fields["created"], fields["msecs"] = ended_at, ended_at % 1 * 1000
-        fields["msg"] = f"CALL {route} {_STATUS_NAMES[status]} {seconds * 1e3:.1f}ms"
+        fields["msg"] = f"CALL {route} {STATUS_NAMES[status]} {seconds * 1e3:.1f}ms"
         fields["request_id"], fields["route"] = request_id, route
         return record
 

@@ -10,10 +10,16 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import grpc
+
 #: Upper bounds of the buckets of durations, in milliseconds: those of Ray Serve.
 LATENCY_BOUNDS_MS = (
     1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500, 1000, 2000, 5000, 10_000, 60_000, 120_000, 300_000, 600_000
 )  # fmt: skip
+
+
+#: Name of each gRPC status code: ``{5: "NOT_FOUND", …}``.
+STATUS_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)

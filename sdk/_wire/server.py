@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sdk._replica_protocol import SHUTTING_DOWN
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from sdk._wire.call import Call
+    from sdk._wire.call_counts import CountedCalls
     from sdk._wire.host import UnknownCall
     from sdk.service import MethodBinding
 
@@ -186,6 +187,17 @@ class WireServer:
     def count_calls(self) -> int:
         """Return the number of calls that run or wait."""
         return self.host.ongoing + self.host.count_queued()
+
+    def take_counts(self) -> Iterator[tuple[str, CountedCalls]]:
+        """Yield the calls that have ended since the last time, with the paths of their methods.
+
+        The path of calls to unknown methods is empty: a client can name any.
+        """
+        for path, route in self.routes.items():
+            for counted in route.counts.take():
+                yield path.decode(), counted
+        for counted in self.host.unknown_methods.take():
+            yield "", counted
 
     @property
     def connections(self) -> int:

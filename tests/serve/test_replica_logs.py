@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import io
 import logging
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from logging import handlers
 from pathlib import Path
 
@@ -165,18 +166,23 @@ def test_lines_in_ray_serves_file_are_those_of_its_own_handlers(
     assert len(lines) == 2
 
 
+@contextlib.asynccontextmanager
+async def one_call(logs: ReplicaLogs) -> AsyncIterator[None]:
+    """Serve until one call has ended."""
+    async with serving() as serve:
+        server = serve(unary=(Cardinality.UNARY_UNARY, answer))
+        logs.follow_configuration(server)
+        peer = Peer(server)
+        peer.call("unary", Int32Value())
+        await turns()
+        yield
+
+
 def test_lines_are_written_soon_without_a_further_call(serve_log: Lines) -> None:
     logs = start()
 
     async def scenario() -> None:
-        async with serving() as serve:
-            server = serve(unary=(Cardinality.UNARY_UNARY, answer))
-            logs.follow_configuration(server)
-            peer = Peer(server)
-            peer.head("unary")
-            peer.send(Int32Value())
-            peer.end()
-            await turns()
+        async with one_call(logs):
             assert not serve_log.records
             await asyncio.sleep(0.06)
 
@@ -188,13 +194,8 @@ def test_the_end_of_the_process_loses_no_line(serve_log: Lines) -> None:
     logs = start()
 
     async def scenario() -> None:
-        async with serving() as serve:
-            server = serve(unary=(Cardinality.UNARY_UNARY, answer))
-            logs.follow_configuration(server)
-            peer = Peer(server)
-            peer.head("none")
-            peer.end()
-            await turns()
+        async with one_call(logs):
+            pass
 
     virtual_time.run(scenario())
     before = len(serve_log.records)
