@@ -35,6 +35,16 @@ PUBLIC = {
         "grpc_deployment",
     ),
     "sdk.errors": ("RpcError", "SdkError"),
+    "sdk.inference": (
+        "Arrays",
+        "GRPCInferenceServiceClient",
+        "GRPCInferenceServiceHandle",
+        "GRPCInferenceServiceSyncClient",
+        "InferenceRepository",
+        "InferenceService",
+        "Model",
+        "Tensor",
+    ),
     "sdk.handles": (
         "HandleCall",
         "HandleOptions",
