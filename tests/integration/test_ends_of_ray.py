@@ -1,4 +1,4 @@
-"""What a killed driver and `ray stop --force` leave: nothing, and one line of each `sdk run` on that cluster."""
+"""After a driver is killed, and after `ray stop --force`: no process remains, and each `sdk run` there says one line."""
 
 from __future__ import annotations
 

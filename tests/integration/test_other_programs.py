@@ -17,8 +17,8 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 from sdk._serve.api import delete
 from tests.integration.clients import FOO
 
-# A module beside the program, which only the program's folders have.
-BESIDE = "GREETING = 'from {name}'\n"
+# A module next to the program, which only the program's folders have.
+NEAR = "GREETING = 'from {name}'\n"
 APPLICATION = """
 from sdk import grpc_deployment
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
@@ -27,8 +27,8 @@ from user_defined_protos_sdk import UserDefinedServiceBase
 @grpc_deployment(partial=True, ray_actor_options={{"num_cpus": 0.1}})
 class Greeter(UserDefinedServiceBase):
     def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
-        import {beside}
-        return UserDefinedResponse(greeting={beside}.GREETING)
+        import {near}
+        return UserDefinedResponse(greeting={near}.GREETING)
 """
 RUN = """
 import ray, sdk
@@ -45,12 +45,12 @@ def greeted(ingress: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         # Its class is in a module, and the shell is in another folder.
         "script": [sys.executable, str(folder / "script.py")],
         # It has no __file__, and its class is in __main__.
-        "notebook": [sys.executable, "-c", (APPLICATION + RUN).format(beside="beside_notebook", name="notebook")],
+        "notebook": [sys.executable, "-c", (APPLICATION + RUN).format(near="near_notebook", name="notebook")],
     }
     (folder / "script.py").write_text("from module_of_script import Greeter\n" + RUN.format(name="script"))
-    (folder / "module_of_script.py").write_text(APPLICATION.format(beside="beside_script"))
+    (folder / "module_of_script.py").write_text(APPLICATION.format(near="near_script"))
     for name in programs:
-        (folder / f"beside_{name}.py").write_text(BESIDE.format(name=name))
+        (folder / f"near_{name}.py").write_text(NEAR.format(name=name))
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     running = {
         name: subprocess.Popen(
