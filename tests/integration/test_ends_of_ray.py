@@ -1,4 +1,4 @@
-"""After a driver is killed, and after `ray stop --force`: no process remains, and each `sdk run` there says one line."""
+"""After a driver is killed, and after `ray stop --force`: no process remains; each `sdk run` there says one line."""
 
 from __future__ import annotations
 
