@@ -18,6 +18,7 @@ from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import MAX_HEADERS, MAX_HEADERS_KIB, ads_source, socket_address
+from sdk._xds.open_files import max_connections
 from sdk._xds.packing import pack
 
 if TYPE_CHECKING:
@@ -212,12 +213,12 @@ def _health_check(*, misses: int, idle_s: int) -> pb.HealthCheck:
 
 def _circuit_breakers(retried: pb.Percent) -> pb.CircuitBreakers:
     # The replicas have their own limits (max_ongoing_requests, max_queued_requests). Envoy's defaults (1024 requests,
-    # 3 retries) would reject calls long before. These limits only keep a proxy from running out of memory and ports.
+    # 3 retries) would reject calls long before. These limits only keep a proxy from running out of memory and files.
     # https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/circuit_breaking
     return pb.CircuitBreakers(
         thresholds=[
             pb.CircuitBreakers.Thresholds(
-                max_connections=UInt32Value(value=100_000),
+                max_connections=UInt32Value(value=max_connections()),  # further calls wait for one of these
                 max_pending_requests=UInt32Value(value=100_000),
                 max_requests=UInt32Value(value=100_000),
                 retry_budget=pb.CircuitBreakers.Thresholds.RetryBudget(
