@@ -21,3 +21,9 @@ CALLER_PREFACE = f"GET {CALLER_PATH} HTTP/1.1\r\nhost: replica\r\n\r\n".encode()
 #: Last bytes of a leaving replica on a caller's connection between two calls. A request that crosses them was not
 #: processed, so the caller sends it to another replica.
 GOING_AWAY = b"HTTP/1.1 503 Going Away\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+#: Header with the claims of the client's token, which Envoy has verified: base64url of a JSON object, without padding.
+TOKEN_HEADER = "x-sdk-token-claims"
+#: Header with the name of the client's API key, which Envoy has verified.
+API_KEY_HEADER = "x-sdk-api-key-name"
+#: Headers that say who calls. Envoy sets them, and removes what a client sends under these names.
+IDENTITY_HEADERS = (TOKEN_HEADER, API_KEY_HEADER)

@@ -299,6 +299,7 @@ def wire_settings(deployment: Any, options: GrpcOptions) -> WireSettings:
         max_receive_message_length=options.max_receive_message_length,
         max_metadata_bytes=options.max_metadata_bytes,
         error_details=options.error_details,
+        visible_claims=options.access.visible_claims if options.access is not None else (),
     )
 
 

@@ -15,6 +15,7 @@ from sdk._wire.host import Host, WireSettings, answer_health_check, no_hook, rai
 from sdk._wire.idle_reaper import IdleReaper, Phase, enable_keepalive, max_connections
 from sdk._wire.late_accepts import LateAccepts
 from sdk._wire.metadata import UNAVAILABLE
+from sdk._wire.peer_check import LocalConnection
 
 if TYPE_CHECKING:
     import grpc
@@ -111,7 +112,7 @@ class WireServer:
         self.host.attach(loop)
         listener = await loop.create_server(self.new_connection, host, port, backlog=_BACKLOG)
         enable_keepalive(listener)
-        self._add(listener)
+        self._add(listener, self.new_connection)
         bound: int = listener.sockets[0].getsockname()[1]
         return bound
 
@@ -137,16 +138,18 @@ class WireServer:
         """
         loop = asyncio.get_running_loop()
         self.host.attach(loop)
-        self._add(await loop.create_unix_server(self.new_connection, path, backlog=_BACKLOG))
+        listener = await loop.create_unix_server(self._new_local_connection, path, backlog=_BACKLOG)
+        self._add(listener, self._new_local_connection)
 
-    def _add(self, listener: asyncio.Server) -> None:
+    def _new_local_connection(self) -> Connection:
+        return LocalConnection(self.host, self.routes, self.reaper)
+
+    def _add(self, listener: asyncio.Server, new_connection: Callable[[], Connection]) -> None:
         self._listeners.append(listener)
         if self._late_accepts is None:
             reaper = self.reaper
-            self._late_accepts = LateAccepts(
-                self.host.loop, self.new_connection, lambda: reaper.limit - len(reaper.connections)
-            )
-        self._late_accepts.watch(listener)
+            self._late_accepts = LateAccepts(self.host.loop, lambda: reaper.limit - len(reaper.connections))
+        self._late_accepts.watch(listener, new_connection)
 
     async def drain(self, *, quiet_s: float, grace_s: float, idle_close_s: float = 0.0, linger_s: float = 0.0) -> None:
         """Stop serving without losing a call; then end the calls that are left.

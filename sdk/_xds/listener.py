@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -9,6 +10,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._replica_protocol import IDENTITY_HEADERS
+from sdk._xds.access_filters import access_filters, strip_identity
 from sdk._xds.access_log import access_log
 from sdk._xds.ext_authz import gate_filter
 from sdk._xds.lua_filter import last_value_filter
@@ -29,7 +32,7 @@ APPLICATION_KEY = "application"
 #: Seconds between the first and the second GOAWAY of a connection: enough for a client to read the first one.
 # https://www.rfc-editor.org/rfc/rfc9113#section-6.8
 DRAIN_NOTICE_S = 1
-_RESOURCE_EXHAUSTED = "8"
+_RESOURCE_EXHAUSTED, _UNAUTHENTICATED = "8", "16"
 _LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
 _REFUSED = "No replica accepted a connection for the call (%RESPONSE_CODE_DETAILS%)"
 # HTTP/2 flow control: bytes of requests that Envoy buffers for handlers that do not read. By default a connection has
@@ -138,6 +141,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTE_CONFIG_NAME),
         http_filters=[
             last_value_filter(APPLICATION_KEY),
+            *access_filters(ads_source()),
             *([gate_filter()] if config.gate_socket else []),
             pb.HttpFilter(
                 name="envoy.filters.http.router",
@@ -155,6 +159,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         internal_address_config=pb.HttpConnectionManager.InternalAddressConfig(
             cidr_ranges=[pb.CidrRange(address_prefix="255.255.255.255", prefix_len=UInt32Value(value=32))]
         ),
+        early_header_mutation_extensions=[strip_identity()],
         forward_client_cert_details=pb.HttpConnectionManager.SANITIZE_SET,
         set_current_client_cert_details=pb.HttpConnectionManager.SetCurrentClientCertDetails(cert=True),
         # x-request-id is the request id of a call without `request_id` metadata.
@@ -224,6 +229,7 @@ def _local_replies() -> pb.LocalReplyConfig:
     too_many_retries = "; too many other calls are being retried."
     return pb.LocalReplyConfig(
         mappers=[
+            *_refused(request_id),
             reply(_both(overflow, lost), _LOST + too_many_retries),
             reply(_both(overflow, refused), _REFUSED + too_many_retries),
             reply(
@@ -242,6 +248,45 @@ def _local_replies() -> pb.LocalReplyConfig:
             reply(refused, f"{_REFUSED}."),
             reply(always),
         ]
+    )
+
+
+def _refused(request_id: pb.HeaderValueOption) -> Iterator[pb.ResponseMapper]:
+    """Yield the mappers for calls that the filters of the option ``access`` refuse.
+
+    To Envoy, calls without credentials are as forbidden as those of somebody who is known, and so are tokens for
+    another audience. gRPC distinguishes the two: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+    """
+    forbidden = pb.AccessLogFilter(
+        status_code_filter=pb.StatusCodeFilter(
+            comparison=pb.ComparisonFilter(
+                op=pb.ComparisonFilter.EQ, value=pb.RuntimeUInt32(default_value=403, runtime_key="access.forbidden")
+            )
+        )
+    )
+    unknown = _both(forbidden, *map(_absent, (*IDENTITY_HEADERS, "x-forwarded-client-cert")))
+    unauthenticated = set_header("grpc-status", _UNAUTHENTICATED)
+    # The gate answers 403, too, with a status of its own.
+    yield pb.ResponseMapper(filter=_flagged("UAEX"), headers_to_add=[request_id])
+    yield pb.ResponseMapper(
+        filter=_both(unknown, _absent("authorization")),
+        status_code=UInt32Value(value=401),
+        headers_to_add=[request_id, unauthenticated, set_header("www-authenticate", "Bearer")],
+        body_format_override=_text("The call needs credentials: the ingress knows no client without them."),
+    )
+    yield pb.ResponseMapper(
+        filter=unknown, status_code=UInt32Value(value=401), headers_to_add=[request_id, unauthenticated]
+    )
+    yield pb.ResponseMapper(
+        filter=forbidden,
+        headers_to_add=[request_id],
+        body_format_override=_text("No rule of the ingress allows this call for this client."),
+    )
+
+
+def _absent(header: str) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(
+        header_filter=pb.HeaderFilter(header=pb.HeaderMatcher(name=header, present_match=True, invert_match=True))
     )
 
 

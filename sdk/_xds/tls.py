@@ -29,13 +29,15 @@ class TlsConfig:
         certificate: Path of the certificate chain, in PEM.
         private_key: Path of its private key, in PEM.
         secrets: Path of the folder for Envoy's SDS files, written by :func:`write_secrets`.
-        client_ca: Path of the CA certificates for clients, in PEM. If set, every client must present a certificate.
+        client_ca: Path of the CA certificates for clients, in PEM.
+        requires_client_certificate: Whether every client must present a certificate if ``client_ca`` is set.
     """
 
     certificate: str
     private_key: str
     secrets: str
     client_ca: str | None = None
+    requires_client_certificate: bool = True
 
 
 def write_secrets(config: TlsConfig) -> None:
@@ -60,7 +62,7 @@ def transport_socket(config: TlsConfig) -> pb.TransportSocket:
     context = pb.DownstreamTlsContext(common_tls_context=common)
     if config.client_ca is not None:
         context.common_tls_context.validation_context_sds_secret_config.CopyFrom(_sds_config(config, _CLIENTS))
-        context.require_client_certificate.CopyFrom(BoolValue(value=True))
+        context.require_client_certificate.CopyFrom(BoolValue(value=config.requires_client_certificate))
     return pb.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 
 

@@ -55,7 +55,11 @@ def tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
     if options.tls_certificate is None or options.tls_private_key is None:
         return None
     return TlsConfig(
-        options.tls_certificate, options.tls_private_key, str(folder / "secrets"), client_ca=options.tls_client_ca
+        options.tls_certificate,
+        options.tls_private_key,
+        str(folder / "secrets"),
+        client_ca=options.tls_client_ca,
+        requires_client_certificate=options.tls_client_certificate == "required",
     )
 
 
