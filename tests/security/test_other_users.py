@@ -1,4 +1,4 @@
-"""Another user of the node: every socket of ours refuses it when it connects."""
+"""Another user of the node: each of our sockets refuses it when it connects."""
 
 from __future__ import annotations
 
