@@ -236,7 +236,7 @@ class Access:
     Attributes:
         issuers: Issuers of tokens.
         api_keys: Absolute path of a file on every node with a proxy, with a line ``NAME sha256:HEX`` for each API key,
-            as ``sdk api-key NAME`` prints it. A client sends its key as ``x-api-key`` metadata. The file is read again
+            as ``sdk apikey NAME`` prints it. A client sends its key as ``x-api-key`` metadata. The file is read again
             when it changes.
         rules: What clients may call; None for everything. Tokens and keys are checked even then, if a client sends one.
         open: Built-in services for calls without credentials: ``"health"``, ``"reflection"``, ``"serve_api"``

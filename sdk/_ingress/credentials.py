@@ -165,7 +165,7 @@ def parse_api_keys(text: str) -> tuple[dict[str, str], list[str]]:
         >>> parse_api_keys("batch sha256:" + "0" * 64)
         ({'0000000000000000000000000000000000000000000000000000000000000000': 'batch'}, [])
         >>> parse_api_keys("batch my-key")
-        ({}, ['line 1: expected `NAME sha256:HEX`, as `sdk api-key NAME` prints it'])
+        ({}, ['line 1: expected `NAME sha256:HEX`, as `sdk apikey NAME` prints it'])
     """
     names: dict[str, str] = {}
     wrong = []
@@ -176,7 +176,7 @@ def parse_api_keys(text: str) -> tuple[dict[str, str], list[str]]:
         digest = _DIGEST.match(words[1]) if len(words) == 2 else None
         if digest is None or not API_KEY_NAME.match(words[0]):
             # Not the line: it may be a key in the clear.
-            wrong.append(f"line {number}: expected `NAME sha256:HEX`, as `sdk api-key NAME` prints it")
+            wrong.append(f"line {number}: expected `NAME sha256:HEX`, as `sdk apikey NAME` prints it")
         elif digest[1] in names:
             wrong.append(f"line {number}: the same key as that of {names[digest[1]]}")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -35,6 +36,7 @@ DRAIN_NOTICE_S = 1
 _RESOURCE_EXHAUSTED, _UNAUTHENTICATED = "8", "16"
 _LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
 _REFUSED = "No replica accepted a connection for the call (%RESPONSE_CODE_DETAILS%)"
+_OVER_LIMIT = "The call exceeds a limit of the ingress. Try again later."
 # HTTP/2 flow control: bytes of requests that Envoy buffers for handlers that do not read. By default a connection has
 # room for one and a half such streams, and then every call on it stalls. With these windows it has room for 128
 # streams, more than most clients use at a time.
@@ -257,15 +259,14 @@ def _refused(request_id: pb.HeaderValueOption) -> Iterator[pb.ResponseMapper]:
     To Envoy, calls without credentials are as forbidden as those of somebody who is known, and so are tokens for
     another audience. gRPC distinguishes the two: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
     """
-    forbidden = pb.AccessLogFilter(
-        status_code_filter=pb.StatusCodeFilter(
-            comparison=pb.ComparisonFilter(
-                op=pb.ComparisonFilter.EQ, value=pb.RuntimeUInt32(default_value=403, runtime_key="access.forbidden")
-            )
-        )
-    )
+    forbidden = _http_status(403)
     unknown = _both(forbidden, *map(_absent, (*IDENTITY_HEADERS, "x-forwarded-client-cert")))
     unauthenticated = set_header("grpc-status", _UNAUTHENTICATED)
+    yield pb.ResponseMapper(
+        filter=_http_status(429),
+        headers_to_add=[request_id, set_header("grpc-status-details-bin", _retry_later())],
+        body_format_override=_text(_OVER_LIMIT),
+    )
     # The gate answers 403, too, with a status of its own.
     yield pb.ResponseMapper(filter=_flagged("UAEX"), headers_to_add=[request_id])
     yield pb.ResponseMapper(
@@ -282,6 +283,25 @@ def _refused(request_id: pb.HeaderValueOption) -> Iterator[pb.ResponseMapper]:
         headers_to_add=[request_id],
         body_format_override=_text("No rule of the ingress allows this call for this client."),
     )
+
+
+def _retry_later() -> str:
+    """Return the ``google.rpc.Status`` of a call above a limit, in base64, with ``google.rpc.RetryInfo``.
+
+    The delay is a constant: most limits have room again within a second, and ``x-ratelimit-reset`` is exact.
+    https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
+    """
+    delay = Duration(seconds=1).SerializeToString()
+    retry_info = b"\n%c%b" % (len(delay), delay)  # its only field, number 1
+    status = pb.Status(code=int(_RESOURCE_EXHAUSTED), message=_OVER_LIMIT)
+    status.details.add(type_url="type.googleapis.com/google.rpc.RetryInfo", value=retry_info)
+    return base64.b64encode(status.SerializeToString()).decode()
+
+
+def _http_status(code: int) -> pb.AccessLogFilter:
+    value = pb.RuntimeUInt32(default_value=code, runtime_key=f"access.status_{code}")
+    comparison = pb.ComparisonFilter(op=pb.ComparisonFilter.EQ, value=value)
+    return pb.AccessLogFilter(status_code_filter=pb.StatusCodeFilter(comparison=comparison))
 
 
 def _absent(header: str) -> pb.AccessLogFilter:

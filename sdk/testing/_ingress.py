@@ -107,7 +107,7 @@ class LocalIngress:
         if config.tls is not None:
             write_secrets(config.tls)
         keys = await self._credentials.load(snapshot.access)
-        if self._credentials.problem:
+        if self._credentials.problem and self._watching is None:  # later the last valid keys stay in force
             raise IngressError(self._credentials.problem)
         if snapshot.access is not None and self._watching is None:
             self._watching = asyncio.ensure_future(self._credentials.watch(self._on_new_keys))
