@@ -197,6 +197,13 @@ class GrpcOptions:
         elif self.access is not None and not isinstance(self.access, Access):
             yield f"access must be an sdk.access.Access or None, not {self.access!r}"
 
+    @property
+    def identifies_clients(self) -> bool:
+        """True if the ingress verifies certificates, tokens or API keys of clients."""
+        access = self.access
+        has_credentials = access is not None and bool(access.issuers or access.api_keys)
+        return has_credentials or self.tls_client_ca is not None
+
     def with_live_options_of(self, other: GrpcOptions) -> GrpcOptions:
         """Return these options with the live options of another set.
 

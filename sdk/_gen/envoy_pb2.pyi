@@ -990,30 +990,58 @@ class DownstreamTlsContext(_message.Message):
 Global___DownstreamTlsContext: _TypeAlias = DownstreamTlsContext  # noqa: Y015
 
 @_typing.final
+class UpstreamTlsContext(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMON_TLS_CONTEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def common_tls_context(self) -> Global___CommonTlsContext: ...
+    def __init__(
+        self,
+        *,
+        common_tls_context: Global___CommonTlsContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["common_tls_context", b"common_tls_context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_tls_context", b"common_tls_context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpstreamTlsContext: _TypeAlias = UpstreamTlsContext  # noqa: Y015
+
+@_typing.final
 class CommonTlsContext(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    TLS_CERTIFICATES_FIELD_NUMBER: _builtins.int
     ALPN_PROTOCOLS_FIELD_NUMBER: _builtins.int
     TLS_CERTIFICATE_SDS_SECRET_CONFIGS_FIELD_NUMBER: _builtins.int
+    VALIDATION_CONTEXT_FIELD_NUMBER: _builtins.int
     VALIDATION_CONTEXT_SDS_SECRET_CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tls_certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___TlsCertificate]: ...
     @_builtins.property
     def alpn_protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def tls_certificate_sds_secret_configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SdsSecretConfig]: ...
     @_builtins.property
+    def validation_context(self) -> Global___CertificateValidationContext: ...
+    @_builtins.property
     def validation_context_sds_secret_config(self) -> Global___SdsSecretConfig: ...
     def __init__(
         self,
         *,
+        tls_certificates: _abc.Iterable[Global___TlsCertificate] | None = ...,
         alpn_protocols: _abc.Iterable[_builtins.str] | None = ...,
         tls_certificate_sds_secret_configs: _abc.Iterable[Global___SdsSecretConfig] | None = ...,
+        validation_context: Global___CertificateValidationContext | None = ...,
         validation_context_sds_secret_config: Global___SdsSecretConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["validation_context_sds_secret_config", b"validation_context_sds_secret_config", "validation_context_type", b"validation_context_type"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["validation_context", b"validation_context", "validation_context_sds_secret_config", b"validation_context_sds_secret_config", "validation_context_type", b"validation_context_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpn_protocols", b"alpn_protocols", "tls_certificate_sds_secret_configs", b"tls_certificate_sds_secret_configs", "validation_context_sds_secret_config", b"validation_context_sds_secret_config", "validation_context_type", b"validation_context_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpn_protocols", b"alpn_protocols", "tls_certificate_sds_secret_configs", b"tls_certificate_sds_secret_configs", "tls_certificates", b"tls_certificates", "validation_context", b"validation_context", "validation_context_sds_secret_config", b"validation_context_sds_secret_config", "validation_context_type", b"validation_context_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_validation_context_type: _TypeAlias = _typing.Literal["validation_context_sds_secret_config"]  # noqa: Y015
+    _WhichOneofReturnType_validation_context_type: _TypeAlias = _typing.Literal["validation_context", "validation_context_sds_secret_config"]  # noqa: Y015
     _WhichOneofArgType_validation_context_type: _TypeAlias = _typing.Literal["validation_context_type", b"validation_context_type"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_validation_context_type) -> _WhichOneofReturnType_validation_context_type | None: ...
 
@@ -2702,6 +2730,31 @@ class Cluster(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class TransportSocketMatch(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        MATCH_FIELD_NUMBER: _builtins.int
+        TRANSPORT_SOCKET_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        @_builtins.property
+        def match(self) -> _struct_pb2.Struct: ...
+        @_builtins.property
+        def transport_socket(self) -> Global___TransportSocket: ...
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            match: _struct_pb2.Struct | None = ...,
+            transport_socket: Global___TransportSocket | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["match", b"match", "transport_socket", b"transport_socket"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["match", b"match", "name", b"name", "transport_socket", b"transport_socket"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class TypedExtensionProtocolOptionsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -2736,6 +2789,7 @@ class Cluster(_message.Message):
     IGNORE_HEALTH_ON_HOST_REMOVAL_FIELD_NUMBER: _builtins.int
     LOAD_ASSIGNMENT_FIELD_NUMBER: _builtins.int
     TYPED_EXTENSION_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
+    TRANSPORT_SOCKET_MATCHES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: Global___Cluster.DiscoveryType.ValueType
     lb_policy: Global___Cluster.LbPolicy.ValueType
@@ -2760,6 +2814,8 @@ class Cluster(_message.Message):
     def load_assignment(self) -> Global___ClusterLoadAssignment: ...
     @_builtins.property
     def typed_extension_protocol_options(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]: ...
+    @_builtins.property
+    def transport_socket_matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster.TransportSocketMatch]: ...
     def __init__(
         self,
         *,
@@ -2777,10 +2833,11 @@ class Cluster(_message.Message):
         ignore_health_on_host_removal: _builtins.bool = ...,
         load_assignment: Global___ClusterLoadAssignment | None = ...,
         typed_extension_protocol_options: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
+        transport_socket_matches: _abc.Iterable[Global___Cluster.TransportSocketMatch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "outlier_detection", b"outlier_detection", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "name", b"name", "outlier_detection", b"outlier_detection", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "name", b"name", "outlier_detection", b"outlier_detection", "transport_socket_matches", b"transport_socket_matches", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cluster_discovery_type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType_cluster_discovery_type: _TypeAlias = _typing.Literal["cluster_discovery_type", b"cluster_discovery_type"]  # noqa: Y015

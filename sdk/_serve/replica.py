@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 
+from sdk._between_nodes import own_between_nodes
 from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._ingress.cluster import HEARTBEAT_S, find_controller
@@ -109,6 +110,7 @@ class ReplicaHost:
             application=self._application,
             compression=definition.compression,
             interceptors=make_interceptors(definition.cls_name, definition.interceptors),
+            guard=own_between_nodes(),
             latency_bounds_ms=LATENCY_BOUNDS_MS,
         )
         self._metrics = CallMetrics(

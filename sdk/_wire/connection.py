@@ -235,6 +235,8 @@ class Connection(asyncio.Protocol):
                 self._transport.write_eof()
             except OSError:  # the peer has reset the connection, and the loop has not reported it yet
                 self._transport.abort()
+            except NotImplementedError:  # TLS ends in both directions at once
+                self._transport.close()
 
     # -- for the reaper -----------------------------------------------------------------------
 

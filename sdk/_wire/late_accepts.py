@@ -14,16 +14,26 @@ import ctypes
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 # Seconds that the loop gets to accept a connection itself; Envoy opens fewer than a backlog meanwhile.
 _PATIENCE_S = 0.02
 # PyDLL keeps the GIL during a call. If it were released for each connection, a loop that runs Python would return it
 # only after 5 ms each time (sys.getswitchinterval).
 _accept = ctypes.PyDLL(None).accept
+
+
+class _Listener(NamedTuple):
+    """A listener as it is watched."""
+
+    family: int
+    new_connection: Callable[[], asyncio.Protocol]
+    context: ssl.SSLContext | None
 
 
 class LateAccepts:
@@ -41,8 +51,8 @@ class LateAccepts:
     ) -> None:
         self._loop = loop
         self._count_room = count_room
-        self._listeners: dict[int, tuple[int, Callable[[], asyncio.Protocol]]] = {}
-        self._accepted: deque[tuple[socket.socket, Callable[[], asyncio.Protocol]]] = deque()
+        self._listeners: dict[int, _Listener] = {}
+        self._accepted: deque[tuple[socket.socket, _Listener]] = deque()
         self._adoptions: set[asyncio.Task[None]] = set()
         self._poll = select.poll()
         self._woken, self._wake = os.pipe()
@@ -50,16 +60,22 @@ class LateAccepts:
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="late-accepts", daemon=True)
 
-    def watch(self, listener: asyncio.Server, new_connection: Callable[[], asyncio.Protocol]) -> None:
+    def watch(
+        self,
+        listener: asyncio.Server,
+        new_connection: Callable[[], asyncio.Protocol],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         """Accept connections of a listener, too.
 
         Args:
             listener: The listener.
             new_connection: Makes the protocol of a connection.
+            context: The TLS context of the listener; None without TLS.
         """
         for listening in listener.sockets:
             copy = os.dup(listening.fileno())  # its number can't become that of another file
-            self._listeners[copy] = listening.family, new_connection
+            self._listeners[copy] = _Listener(listening.family, new_connection, context)
             self._poll.register(copy, select.POLLIN)
         if self._thread.is_alive():
             os.write(self._wake, b"w")
@@ -99,8 +115,9 @@ class LateAccepts:
         room = self._count_room() - len(self._accepted)
         # The loop has set O_NONBLOCK on the listener: if no connection waits, this returns -1.
         while room > 0 and (number := _accept(listening, None, None)) >= 0:
-            family, new_connection = self._listeners[listening]
-            self._accepted.append((socket.socket(family, socket.SOCK_STREAM, fileno=number), new_connection))
+            listener = self._listeners[listening]
+            accepted = socket.socket(listener.family, socket.SOCK_STREAM, fileno=number)
+            self._accepted.append((accepted, listener))
             room -= 1
 
     def _adopt(self) -> None:
@@ -109,10 +126,10 @@ class LateAccepts:
             self._adoptions.add(task)
             task.add_done_callback(self._adoptions.discard)
 
-    async def _connect(self, accepted: socket.socket, new_connection: Callable[[], asyncio.Protocol]) -> None:
+    async def _connect(self, accepted: socket.socket, listener: _Listener) -> None:
         accepted.setblocking(False)
         accepted.set_inheritable(False)
         with contextlib.suppress(OSError):  # its peer has closed it
-            await self._loop.connect_accepted_socket(new_connection, accepted)
+            await self._loop.connect_accepted_socket(listener.new_connection, accepted, ssl=listener.context)
             return
         accepted.close()

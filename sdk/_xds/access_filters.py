@@ -26,7 +26,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import API_KEY_HEADER, IDENTITY_HEADERS, PROXY_HEALTH_PATH, TOKEN_HEADER
+from sdk._replica_protocol import API_KEY_HEADER, IDENTITY_HEADERS, NODE_SECRET_HEADER, PROXY_HEALTH_PATH, TOKEN_HEADER
 from sdk._xds.api_key_script import api_key_script
 from sdk._xds.packing import pack, type_url
 from sdk.access import ApiKey, Certificate, Token
@@ -83,7 +83,7 @@ def access_filters(source: pb.ConfigSource) -> list[pb.HttpFilter]:
 
 def strip_identity() -> pb.CoreTypedExtensionConfig:
     """Return the extension that removes the headers of :data:`IDENTITY_HEADERS` before the request is routed."""
-    mutations = [pb.HeaderMutation(remove=name) for name in IDENTITY_HEADERS]
+    mutations = [pb.HeaderMutation(remove=name) for name in (*IDENTITY_HEADERS, NODE_SECRET_HEADER)]
     return pb.CoreTypedExtensionConfig(
         name="strip-identity", typed_config=pack(pb.EarlyHeaderMutation(mutations=mutations))
     )

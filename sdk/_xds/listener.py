@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
+from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import IDENTITY_HEADERS
 from sdk._xds.access_filters import access_filters, strip_identity
@@ -66,6 +67,7 @@ class ListenerConfig:
         max_connection_age_s: Seconds after which a client gets a GOAWAY and connects again; None for no limit.
         gate_socket: Path of the unix socket of the proxy's ext_authz server, where calls wait for a replica. If empty,
             calls to a deployment without replicas end UNAVAILABLE.
+        guard: How connections to replicas on other nodes are guarded.
 
     Raises:
         OptionsError: Envoy would reject a value.
@@ -82,6 +84,7 @@ class ListenerConfig:
     max_connection_idle_s: float | None = None
     max_connection_age_s: float | None = None
     gate_socket: str = ""
+    guard: BetweenNodes = UNGUARDED
 
     def __post_init__(self) -> None:
         try:

@@ -58,7 +58,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig, keys: KeyMateria
     endpoints = {}
     for app in snapshot.applications:
         for deployment in app.deployments:
-            for cluster in deployment_clusters(app.name, deployment.name):
+            for cluster in deployment_clusters(app.name, deployment.name, config.guard):
                 clusters[cluster.name] = pack(cluster)
             assignment = deployment_endpoints(app.name, deployment)
             endpoints[assignment.cluster_name] = pack(assignment)
@@ -68,7 +68,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig, keys: KeyMateria
             ENDPOINT_TYPE: endpoints,
             FILTER_TYPE: filter_configs(snapshot.access, keys or KeyMaterial()),
             LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))},
-            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot))},
+            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot, config.guard.secret))},
         }
     )
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import PRIVATE_PREFIX, PROXY_HEALTH_PATH
+from sdk._replica_protocol import NODE_SECRET_HEADER, PRIVATE_PREFIX, PROXY_HEALTH_PATH
 from sdk._xds.access_filters import enabled_filters, route_metadata
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
@@ -63,8 +63,17 @@ _OnMatch = pb.Matcher.OnMatch
 _GRPC_CONTENT_TYPE = pb.StringMatcher(prefix="application/grpc")
 
 
-def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
-    """Return the route configuration of a snapshot."""
+def build_routes(snapshot: Snapshot, node_secret: str = "") -> pb.RouteConfiguration:
+    """Return the route configuration of a snapshot.
+
+    Args:
+        snapshot: The routing table.
+        node_secret: The secret by which replicas on other nodes know the proxy; empty if there is none.
+    """
+    # The client's address and port, for peer() of the context. It replaces what the client sent.
+    added = [set_header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")]
+    if node_secret:
+        added.append(set_header(NODE_SECRET_HEADER, node_secret))
     fallback = _on_match(_fallback_route({}))
     leaves = {
         (app.name, deployment.name): _leaf(app.name, deployment, route_metadata(snapshot.access, app.name))
@@ -92,8 +101,7 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
         ],
         # A Trailers-Only response has content-length 0, which clients would take for metadata.
         response_headers_to_remove=["content-length"],
-        # The client's address and port, for peer() of the context. It replaces what the client sent.
-        request_headers_to_add=[set_header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")],
+        request_headers_to_add=added,
     )
 
 
