@@ -1,8 +1,8 @@
-"""How calls between nodes are guarded: as Ray guards its own connections, by Ray's own switches.
+"""Guard of calls between nodes: that of Ray for its own connections, with Ray's own switches.
 
 With ``RAY_USE_TLS=1`` both ends show a certificate of Ray's authority. With ``RAY_AUTH_MODE=token`` the caller sends a
-secret that only who has Ray's token can compute. With neither, whoever reaches a replica's port may call it, so headers
-that say who the client is are not believed there.
+secret that only who has Ray's token can compute. With neither, anyone who reaches a replica's port may call it, so
+headers that say who the client is are not believed there.
 https://docs.ray.io/en/latest/ray-core/configure.html#tls-authentication
 https://docs.ray.io/en/latest/ray-security/token-auth.html
 """
@@ -26,7 +26,7 @@ _DEFAULT_TOKEN = Path("~/.ray/auth_token")
 
 @dataclass(frozen=True, slots=True)
 class BetweenNodes:
-    """How a connection of another node is known to be one of ours.
+    """Guard of the connections between nodes.
 
     Attributes:
         mode: ``"tls"`` for mutual TLS, ``"token"`` for a secret, ``"none"`` for nothing.

@@ -24,7 +24,7 @@ def caller_preface(secret: str) -> bytes:
     """Return the first bytes of a connection of another node.
 
     Args:
-        secret: The secret by which a replica knows it; empty if there is none.
+        secret: The secret by which a replica knows it; empty without one.
     """
     line = f"{NODE_SECRET_HEADER}: {secret}\r\n".encode() if secret else b""
     return CALLER_PREFACE[:-2] + line + b"\r\n"

@@ -1,7 +1,7 @@
-"""Who may call what: the option ``access`` of the ingress.
+"""Access of clients: the option ``access`` of the ingress.
 
-Envoy verifies tokens, API keys and certificates, applies the rules, and tells the replica who calls. Without rules it
-does nothing of this, and costs nothing.
+Envoy verifies tokens, API keys and certificates, applies the rules, and passes the client's identity to the replica.
+Without the option it does none of this, and no call costs more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sdk.errors import OptionsError
 BuiltinService = Literal["health", "reflection", "serve_api"]
 _BUILTIN = get_args(BuiltinService)
 _METHOD = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(/[A-Za-z_]\w*)?\Z")
-#: Names of API keys: they stand in a file, a header and the access log.
+#: Names of API keys: they appear in a file, a header and the access log.
 API_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}\Z")
 _MAX_RATE = 1_000_000
 
@@ -39,7 +39,7 @@ class JwtIssuer:
         audiences: A token must be for one of these (``aud``); empty for any.
         claims: Names of the claims that handlers see; None for all.
         clock_skew_s: Seconds by which the clocks of issuer and proxy may differ.
-        require_expiration: Reject tokens without ``exp``, which are valid for ever.
+        require_expiration: Reject tokens without ``exp``, which never expire.
         forward_token: Leave the token in the metadata that handlers see. By default Envoy removes it.
         refresh_s: Seconds between two reads of a URL.
     """
@@ -96,7 +96,7 @@ class Token:
     Attributes:
         issuer: Its issuer; None for each issuer of the options.
         claims: Claims that it must have, all of them: name → value, or several values of which one is enough. ``*`` at
-            the start or the end of a value stands for any text. A claim that is a list, or a ``scope`` of several
+            the start or the end of a value matches any text. A claim that is a list, or a ``scope`` of several
             words, must contain the value. ``a.b`` names the claim ``b`` within ``a``; a name with ``://`` has no parts.
     """
 
@@ -142,7 +142,7 @@ class Certificate:
 
     Attributes:
         name: One of its subject alternative names: a URI such as ``"spiffe://acme/batch"``, or a DNS name. ``*`` at the
-            start or the end stands for any text; ``"*"`` alone for every certificate.
+            start or the end matches any text; ``"*"`` alone for every certificate.
     """
 
     name: str
@@ -178,7 +178,7 @@ class Rule:
 
     @property
     def identities(self) -> tuple[Who, ...]:
-        """Who may call."""
+        """The identities that may call."""
         return self.who  # type: ignore[return-value]  # the constructor has made it a tuple
 
     def _problems(self) -> Iterator[str]:
@@ -201,10 +201,10 @@ class Limit:
     Attributes:
         calls_per_s: Calls a second, on average.
         burst: Calls at one moment after a pause; None for those of a second, at least one.
-        applications: Names of the applications that it applies to, each with a count of its own; empty for one count of
+        applications: Names of the applications that it applies to, each with a separate count; empty for one count of
             all calls.
         methods: Full names of the services or methods that it applies to, with one count together; empty for all.
-        per_identity: Count the calls of each identity by itself. Calls without one are not limited then.
+        per_identity: Count the calls of each identity separately. Calls without one are not limited then.
     """
 
     calls_per_s: float
@@ -231,7 +231,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call what. It holds no secret: those are in files.
+    """Rules, limits and issuers of credentials of an ingress. It holds no secret: those are in files.
 
     Attributes:
         issuers: Issuers of tokens.

@@ -65,7 +65,7 @@ class Credentials:
 
     @property
     def problem(self) -> str:
-        """What is wrong with the files and URLs, or an empty string."""
+        """The errors of the files and URLs, or an empty string."""
         return "; ".join(self._problems[source] for source in sorted(self._problems))
 
     async def load(self, access: Access | None) -> KeyMaterial:

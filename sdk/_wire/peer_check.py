@@ -47,13 +47,13 @@ class LocalConnection(Connection):
 
 
 class DistantConnection(Connection):
-    """A connection over TCP. With mutual TLS its other end is one of ours; else each request has to show that.
+    """A connection over TCP. With mutual TLS its other end is trusted; else each request has to carry the secret.
 
     Args:
         host: Limits, counters and hooks, for its calls.
         routes: The methods by path.
         reaper: The open connections.
-        guard: How it is known to be one of ours.
+        guard: How its other end is checked.
     """
 
     __slots__ = ("_is_ours", "_secret")
@@ -69,7 +69,7 @@ class DistantConnection(Connection):
         super().on_headers_complete()
 
     def _check(self) -> None:
-        """Check the secret; where there is none, drop the headers that say who the client is.
+        """Check the secret; without one, drop the headers that say who the client is.
 
         Raises:
             HttpError: The secret is missing or wrong.

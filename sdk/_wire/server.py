@@ -47,7 +47,7 @@ class WireServer:
         application: The application's name, for messages.
         compression: Compression of responses whose handler does not choose one.
         interceptors: Run between a call and its handler, the outermost first.
-        guard: How connections over TCP are known to be ours.
+        guard: How connections over TCP are checked.
         latency_bounds_ms: Upper bounds of the buckets in which calls are counted, in milliseconds.
 
     Attributes:

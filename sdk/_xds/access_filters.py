@@ -9,8 +9,8 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/overview/extension
     rules      rbac          path, application, claims, name of the API key, certificate → may it pass?
     limits     local_ratelimit
 
-What they find out about the client goes to the replica in headers of our own. The listener removes these from each
-request before anything else happens to it, so that no client can send them (:func:`strip_identity`).
+What they find out about the client goes to the replica in headers with names of the SDK. The listener removes these
+from each request before anything else happens to it, so that no client can send them (:func:`strip_identity`).
 """
 
 from __future__ import annotations
@@ -306,7 +306,7 @@ def _limits(limits: Iterable[Limit]) -> pb.LocalRateLimit:
                 entries = [pb.RateLimitDescriptor.Entry(key="limit", value=str(number))]
                 if application:
                     entries.append(pb.RateLimitDescriptor.Entry(key="application", value=application))
-                # Without a value: each one that comes gets a bucket of its own.
+                # Without a value: each new one gets a separate bucket.
                 entries += [pb.RateLimitDescriptor.Entry(key=action_key(action)) for action in identity]
                 descriptors.append(pb.LocalRateLimitDescriptor(entries=entries, token_bucket=bucket))
         for method in limit.methods or ("",):

@@ -270,7 +270,7 @@ def _refused(request_id: pb.HeaderValueOption) -> Iterator[pb.ResponseMapper]:
         headers_to_add=[request_id, set_header("grpc-status-details-bin", _retry_later())],
         body_format_override=_text(_OVER_LIMIT),
     )
-    # The gate answers 403, too, with a status of its own.
+    # The gate answers 403, too, with another gRPC status.
     yield pb.ResponseMapper(filter=_flagged("UAEX"), headers_to_add=[request_id])
     yield pb.ResponseMapper(
         filter=_both(unknown, _absent("authorization")),

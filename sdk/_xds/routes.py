@@ -68,7 +68,7 @@ def build_routes(snapshot: Snapshot, node_secret: str = "") -> pb.RouteConfigura
 
     Args:
         snapshot: The routing table.
-        node_secret: The secret by which replicas on other nodes know the proxy; empty if there is none.
+        node_secret: The secret by which replicas on other nodes know the proxy; empty without one.
     """
     # The client's address and port, for peer() of the context. It replaces what the client sent.
     added = [set_header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")]

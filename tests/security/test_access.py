@@ -1,4 +1,4 @@
-"""Who × what × how, with the expected answer, against the real ingress."""
+"""Callers × methods × ways, with the expected answers, against the real ingress."""
 
 from __future__ import annotations
 
@@ -318,7 +318,7 @@ def test_a_wrong_token_is_refused_even_where_none_is_needed(world: World, kind: 
 
 
 def test_a_token_of_64_kib(world: World) -> None:
-    """It is refused, and other calls of the connection go on."""
+    """It is refused, and other calls of the connection continue."""
     answer = world.call(bearer(ISSUER.token(more="x" * (48 << 10))[:-2] + "AA"))
     assert answer.status == UNKNOWN
     assert world.call(CALLERS["a user"]).status == OK

@@ -71,7 +71,7 @@ def envoy_name(descriptor: Descriptor | EnumDescriptor) -> str:
     """Return Envoy's name of one of our messages or enums."""
     if descriptor.containing_type is not None:
         return f"{envoy_name(descriptor.containing_type)}.{descriptor.name}"
-    if isinstance(descriptor, EnumDescriptor):  # at the top: enums have no options of ours
+    if isinstance(descriptor, EnumDescriptor):  # at the top: enums have none of our options
         return ENUMS[descriptor.name]
     if descriptor.file.name != "sdk/_gen/envoy.proto":
         return descriptor.full_name
