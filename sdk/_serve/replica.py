@@ -33,6 +33,7 @@ from sdk._serve.internals import LATENCY_BOUNDS_MS, cancel_child_requests, deplo
 from sdk._serve.process_end import LoopWatch, end_after_answer
 from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
+from sdk._serve.replica_telemetry import ReplicaTelemetry
 from sdk._serve.translation import translate
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
@@ -99,6 +100,7 @@ class ReplicaHost:
         self._ingress_unavailable = False
         self._logged_differences = ""
         self._logs = logs
+        interceptors = make_interceptors(definition.cls_name, definition.interceptors)
         self._server = WireServer(
             definition.bindings(handlers),
             self._settings(),
@@ -108,7 +110,7 @@ class ReplicaHost:
             translate_error=translate,
             application=self._application,
             compression=definition.compression,
-            interceptors=make_interceptors(definition.cls_name, definition.interceptors),
+            interceptors=interceptors,
             latency_bounds_ms=LATENCY_BOUNDS_MS,
         )
         self._metrics = CallMetrics(
@@ -118,11 +120,13 @@ class ReplicaHost:
             replica=context.replica_id.unique_id,
         )
         logs.follow_configuration(self._server)
+        self._telemetry = ReplicaTelemetry(self._server, context, interceptors)
         setattr(implementation, SERVER, self._server)  # for calls without an ingress
 
     async def start(self) -> None:
         """Start the wire server; nothing is routed to it yet."""
         keep_freed_memory()
+        self._telemetry.start()
         loop = asyncio.get_running_loop()
         self._loop_watch = LoopWatch(loop)
         self._loop_watch.start()
@@ -184,6 +188,7 @@ class ReplicaHost:
         if self._exports is not None:
             self._exports.cancel()
         self._metrics.export()
+        await self._telemetry.stop()
         self._logs.flush()
         self._loop_watch.stop()
         if self._server.host.crash_trailers is not None:
@@ -269,6 +274,7 @@ class ReplicaHost:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             self._logs.follow_configuration(self._server)
+            self._telemetry.follow_provider()
             try:
                 lease = self._controller and await self._controller.renew.remote(self._replica_id, self._options)
                 if lease is None or self._refresh_registration():
