@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sdk._channel.call import OutgoingCall
-from sdk._tracing import conventions as rpc
-from sdk._tracing.spans import Tracing, end_client, header_lines
+from sdk._otel import conventions as rpc
+from sdk._otel.spans import Tracing, end_client, header_lines
 from sdk.errors import RpcError
 
 if TYPE_CHECKING:

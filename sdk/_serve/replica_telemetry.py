@@ -1,7 +1,7 @@
 """OpenTelemetry in a replica: the provider of its spans, and its calls' spans.
 
 A provider that Ray (``tracing_config``, ``--tracing-startup-hook``) or the program has set makes the spans. Without
-one, environment variables may ask for one (``sdk/_tracing/environment.py``).
+one, environment variables may ask for one (``sdk/_otel/environment.py``).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sdk._otel import current
+from sdk._otel.environment import Telemetry
 from sdk._serve.internals import trace_batches
-from sdk._tracing import current
-from sdk._tracing.environment import Telemetry
 
 if TYPE_CHECKING:
     from sdk._wire.server import WireServer
@@ -40,7 +40,7 @@ class ReplicaTelemetry:
         self._server = server
         self._context = context
         self._telemetry = Telemetry()
-        self._has_own_spans = any(makes_server_spans(each) for each in interceptors)
+        self._interceptors = interceptors
 
     def start(self) -> None:
         """Set up what environment variables ask for. Called after the user's constructor, which may set a provider."""
@@ -50,23 +50,9 @@ class ReplicaTelemetry:
 
     def follow_provider(self) -> None:
         """Make spans from now on, if somebody has set a provider."""
-        tracing = current.refresh()
-        if tracing is None or self._has_own_spans:
-            self._server.host.spans = None
-            return
-        spans = self._server.host.spans
-        if spans is None or spans.tracing is not tracing:
-            from sdk._wire.traced_call import ServerSpans
-
+        trace_calls(self._server, self._context.app_name, self._context.deployment, self._interceptors)
+        if self._server.host.spans is not None:
             trace_batches()
-            self._server.host.spans = ServerSpans(
-                tracing,
-                {
-                    "ray.serve.application": self._context.app_name,
-                    "ray.serve.deployment": self._context.deployment,
-                },
-                events=wants_events(),
-            )
 
     async def stop(self) -> None:
         """Export what is left."""
@@ -74,6 +60,25 @@ class ReplicaTelemetry:
             await asyncio.wait_for(asyncio.to_thread(self._telemetry.shut_down), _FLUSH_S)
         except TimeoutError:
             logger.warning("the last spans and metrics of this replica were not exported within %g s", _FLUSH_S)
+
+
+def trace_calls(server: WireServer, application: str, deployment: str, interceptors: Sequence[Any]) -> None:
+    """Make spans of a server's calls from now on, if the process has a tracer provider.
+
+    Args:
+        server: The wire server of a deployment.
+        application: The application's name.
+        deployment: The deployment's name.
+        interceptors: The deployment's interceptors; with one of OpenTelemetry's, that makes the spans.
+    """
+    tracing, spans = current.refresh(), server.host.spans
+    if tracing is None or any(makes_server_spans(each) for each in interceptors):
+        server.host.spans = None
+    elif spans is None or spans.tracing is not tracing:
+        from sdk._wire.traced_call import ServerSpans
+
+        attributes = {"ray.serve.application": application, "ray.serve.deployment": deployment}
+        server.host.spans = ServerSpans(tracing, attributes, events=wants_events())
 
 
 def makes_server_spans(interceptor: Any) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sdk._tracing import conventions as rpc
-from sdk._tracing.spans import Tracing, add_message, end_server, enter
+from sdk._otel import conventions as rpc
+from sdk._otel.spans import Tracing, add_message, end_server, enter
 from sdk._wire.call import Call
 from sdk._wire.call_counts import STATUS_NAMES
 from sdk.errors import RpcError

@@ -18,7 +18,7 @@ from typing_extensions import TypedDict, Unpack
 
 from sdk._backend import backend
 from sdk._misuse import MISSING, missing_request, request_is_required, unexpected_keyword, unknown_method
-from sdk._tracing import current as current_tracing
+from sdk._otel import current as current_tracing
 from sdk.context import ServicerContext, current_call
 from sdk.errors import RpcError
 from sdk.handles._calls import HandleCall, HandleStreamCall
@@ -200,7 +200,7 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
         if target is None:
             target = self._find_target(owner, loop)
         make: Callable[..., OutgoingCall] = OutgoingCall
-        if tracing is not None:
+        if tracing is not None and not (own and tracing.carries(own)):
             from sdk._channel.traced_call import traced
 
             make, more = traced(tracing, self.method.path, target)

@@ -1,6 +1,6 @@
 """The flag that says whether this process makes spans. Nothing of OpenTelemetry is imported before somebody else does.
 
-A process makes spans once it has a tracer provider: one that a program, Ray or :mod:`sdk._tracing.environment` has set
+A process makes spans once it has a tracer provider: one that a program, Ray or :mod:`sdk._otel.environment` has set
 (https://opentelemetry.io/docs/specs/otel/trace/api/#tracerprovider).
 """
 
@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sdk._tracing.spans import Tracing
+    from sdk._otel.spans import Tracing
 
 #: Makes the spans; None while this process makes none. As :func:`refresh` has found it last.
 tracing: Tracing | None = None
@@ -27,7 +27,7 @@ def refresh() -> Tracing | None:
     if isinstance(provider, (api.ProxyTracerProvider, api.NoOpTracerProvider)):
         tracing = None
     elif tracing is None or tracing.provider is not provider:
-        from sdk._tracing.spans import Tracing
+        from sdk._otel.spans import Tracing
 
         found = Tracing(provider)
         tracing = found if found.is_enabled else None

@@ -15,7 +15,7 @@ from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
 from opentelemetry.propagators.textmap import Getter
 
-from sdk._tracing import conventions as rpc
+from sdk._otel import conventions as rpc
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -50,14 +50,16 @@ class Tracing:
 
     Attributes:
         is_enabled: False if the provider makes no spans: ``OTEL_SDK_DISABLED``.
-        header_names: Names of the headers that carry a context.
+        metadata_keys: Keys of the metadata that carries a context.
+        header_names: The same as names of headers.
     """
 
     def __init__(self, provider: trace.TracerProvider) -> None:
         self.provider = provider
         self._tracer = provider.get_tracer("ray-grpc-sdk", version("ray-grpc-sdk"))
         self.is_enabled = not isinstance(self._tracer, trace.NoOpTracer)
-        self.header_names = frozenset(key.encode("latin-1") for key in propagate.get_global_textmap().fields)
+        self.metadata_keys = frozenset(propagate.get_global_textmap().fields)
+        self.header_names = frozenset(key.encode("latin-1") for key in self.metadata_keys)
         sampler = getattr(provider, "sampler", None)
         # Then no sampler needs to be asked about the call of a client that does not sample it.
         self._follows_clients = sampler is not None and "remoteParentNotSampled:AlwaysOff" in sampler.get_description()
@@ -95,6 +97,10 @@ class Tracing:
         return span if span.is_recording() else None, trace.set_span_in_context(span, context)
 
     # -- clients ------------------------------------------------------------------------------
+
+    def carries(self, lines: bytes) -> bool:
+        """Return True if header lines carry a context."""
+        return any(lines.startswith(name + b":") or b"\n%s:" % name in lines for name in self.header_names)
 
     def start_client(self, name: str, attributes: Attributes) -> tuple[Span | None, dict[str, str]]:
         """Start the span of a call that this process makes, in the context of the caller.
