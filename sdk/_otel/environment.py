@@ -68,6 +68,15 @@ def _otlp(environment: Mapping[str, str], signal: Signal) -> str:
     return _PROTOCOLS[protocol]
 
 
+def export_interval_s(environment: Mapping[str, str]) -> float:
+    """Return the seconds between two exports of metrics (``OTEL_METRIC_EXPORT_INTERVAL``); 60 by default."""
+    try:
+        seconds = float(environment.get("OTEL_METRIC_EXPORT_INTERVAL") or 60_000) / 1e3
+    except ValueError:
+        seconds = 60.0
+    return seconds if seconds > 0 else 60.0
+
+
 def find_exporters(environment: Mapping[str, str], signal: Signal) -> list[Any]:
     """Return the classes of the exporters that environment variables ask for.
 

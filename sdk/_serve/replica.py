@@ -29,11 +29,11 @@ from sdk._serve.checked_methods import checked_methods
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
-from sdk._serve.internals import LATENCY_BOUNDS_MS, cancel_child_requests, deployment_config, request_context_setter
+from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk._serve.process_end import LoopWatch, end_after_answer
 from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
-from sdk._serve.replica_telemetry import ReplicaTelemetry
+from sdk._serve.replica_telemetry import ReplicaTelemetry, latency_bounds_ms
 from sdk._serve.translation import translate
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
@@ -100,6 +100,7 @@ class ReplicaHost:
         self._ingress_unavailable = False
         self._logged_differences = ""
         self._logs = logs
+        bounds_ms = latency_bounds_ms()
         interceptors = make_interceptors(definition.cls_name, definition.interceptors)
         self._server = WireServer(
             definition.bindings(handlers),
@@ -111,16 +112,17 @@ class ReplicaHost:
             application=self._application,
             compression=definition.compression,
             interceptors=interceptors,
-            latency_bounds_ms=LATENCY_BOUNDS_MS,
+            latency_bounds_ms=bounds_ms,
         )
         self._metrics = CallMetrics(
             self._server,
             application=self._application,
             deployment=self._deployment,
             replica=context.replica_id.unique_id,
+            bounds_ms=bounds_ms,
         )
         logs.follow_configuration(self._server)
-        self._telemetry = ReplicaTelemetry(self._server, context, interceptors)
+        self._telemetry = ReplicaTelemetry(self._server, self._metrics, context, interceptors)
         setattr(implementation, SERVER, self._server)  # for calls without an ingress
 
     async def start(self) -> None:

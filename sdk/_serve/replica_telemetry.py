@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdk._otel import current
-from sdk._otel.environment import Telemetry
-from sdk._serve.internals import trace_batches
+from sdk._otel.conventions import DURATION_BOUNDS_S
+from sdk._otel.environment import Telemetry, export_interval_s, exporter_names
+from sdk._serve.internals import LATENCY_BOUNDS_MS, trace_batches
+from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
+    from sdk._serve.call_metrics import CallMetrics
     from sdk._wire.server import WireServer
 
 logger = logging.getLogger("ray.serve")
@@ -32,12 +35,15 @@ class ReplicaTelemetry:
 
     Args:
         server: The replica's wire server.
+        metrics: Its metrics, whose counts are exported by OpenTelemetry, too.
         context: Ray Serve's context of the replica.
         interceptors: The deployment's interceptors.
     """
 
-    def __init__(self, server: WireServer, context: Any, interceptors: Sequence[Any]) -> None:
+    def __init__(self, server: WireServer, metrics: CallMetrics, context: Any, interceptors: Sequence[Any]) -> None:
         self._server = server
+        self._metrics = metrics
+        self._exports: asyncio.Task[None] | None = None
         self._context = context
         self._telemetry = Telemetry()
         self._interceptors = interceptors
@@ -47,6 +53,11 @@ class ReplicaTelemetry:
         replica = self._context.replica_id
         self._telemetry.set_up(os.environ, self._context.app_name, replica.unique_id)
         self.follow_provider()
+        if self._telemetry.metric_exporters and self._telemetry.resource is not None:
+            from sdk._otel.call_durations import CallDurations
+
+            self._metrics.durations = CallDurations(self._telemetry.resource, latency_bounds_ms(), os.environ)
+            self._exports = asyncio.get_running_loop().create_task(self._export_forever())
 
     def follow_provider(self) -> None:
         """Make spans from now on, if somebody has set a provider."""
@@ -56,10 +67,38 @@ class ReplicaTelemetry:
 
     async def stop(self) -> None:
         """Export what is left."""
+        if self._exports is not None:
+            self._exports.cancel()
         try:
-            await asyncio.wait_for(asyncio.to_thread(self._telemetry.shut_down), _FLUSH_S)
+            async with asyncio.timeout(_FLUSH_S):
+                await self._export()
+                await asyncio.to_thread(self._telemetry.shut_down)
         except TimeoutError:
             logger.warning("the last spans and metrics of this replica were not exported within %g s", _FLUSH_S)
+
+    async def _export_forever(self) -> None:
+        while True:
+            await asyncio.sleep(export_interval_s(os.environ))
+            await self._export()
+
+    async def _export(self) -> None:
+        data = self._metrics.durations and self._metrics.durations.collect()
+        for exporter in self._telemetry.metric_exporters if data is not None else ():
+            try:
+                await asyncio.to_thread(exporter.export, data)
+            except Exception:  # of any exporter; the next try is due in a while
+                logger.exception("the metric of the calls could not be exported")
+
+
+def latency_bounds_ms() -> Sequence[float]:
+    """Return the upper bounds of the buckets in which a replica counts: Ray Serve's, and OpenTelemetry's if needed."""
+    try:
+        exports = bool(exporter_names(os.environ, "metrics"))
+    except OptionsError:  # logged when it is set up
+        exports = False
+    if not exports:
+        return LATENCY_BOUNDS_MS
+    return sorted({*LATENCY_BOUNDS_MS, *(round(bound * 1e3) for bound in DURATION_BOUNDS_S)})
 
 
 def trace_calls(server: WireServer, application: str, deployment: str, interceptors: Sequence[Any]) -> None:

@@ -10,8 +10,9 @@ import pytest
 from probe_pb2 import Ask
 from probe_sdk import AsyncProbeSyncClient
 
+from sdk._otel.conventions import DURATION_BOUNDS_S
 from tests.integration import traced_apps
-from tests.support.otlp_receiver import Received, receiving
+from tests.support.otlp_receiver import Received, attributes, receiving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01")
@@ -71,3 +72,21 @@ def test_errors_of_grpc_are_seen(ingress: Any, collector: Received) -> None:
             call(b"", timeout=30, metadata=[("application", "traced"), ("traceparent", f"00-{'1' * 32}-{'2' * 16}-01")])
     (span,) = collector.trace("1" * 32, bool)
     assert (span.attributes["rpc.status_code"], span.error) == ("UNIMPLEMENTED", True)
+
+
+def test_the_durations_of_calls_are_a_histogram(ingress: Any, collector: Received) -> None:
+    with AsyncProbeSyncClient(ingress.address, application="traced", timeout=30) as client:
+        list(client.Down(Ask(note="a", number=1)))
+
+    def has_inner_calls(points: list[Any]) -> bool:
+        return any(attributes(point.attributes)["rpc.method"] == "probe.SyncProbe/Unary" for _, point in points)
+
+    points = collector.points("rpc.server.call.duration", has_inner_calls)
+    resource, point = points[-1]
+    assert resource["service.name"] == "traced"
+    assert list(point.explicit_bounds) == list(DURATION_BOUNDS_S)
+    assert point.count == sum(point.bucket_counts) > 0
+    assert point.sum > 0
+    assert not point.HasField("min")
+    found = attributes(point.attributes)
+    assert found.keys() >= {"rpc.system.name", "rpc.method", "rpc.status_code"}
