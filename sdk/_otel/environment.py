@@ -7,6 +7,7 @@ that choose the exporters: with ``OTEL_TRACES_EXPORTER`` or an endpoint for OTLP
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Mapping
@@ -136,28 +137,27 @@ class Telemetry:
         self.metric_exporters: list[Any] = []
         self._providers: list[Any] = []
 
-    def set_up(self, environment: Mapping[str, str], service: str, instance: str) -> None:
-        """Set the tracer provider and the meter provider, unless somebody else has.
+    def set_up(self, environment: Mapping[str, str], signal: Signal, service: str, instance: str) -> None:
+        """Set the provider of spans or of metrics, unless somebody else has.
 
         What can't be set up is logged: calls are served without it.
 
         Args:
             environment: Variables by name.
+            signal: Spans, or metrics.
             service: Name of the service, if no variable names it.
             instance: Id of this process.
         """
         try:
-            if exporters := _exporters_with_sdk(environment, "traces"):
-                self.resource = make_resource(environment, service, instance)
-                self._set_up_traces(exporters, self.resource)
-        except (OptionsError, MissingExtraError) as error:
-            logger.error("no spans are exported: %s", error)
-        try:
-            if exporters := _exporters_with_sdk(environment, "metrics"):
+            exporters = _exporters_with_sdk(environment, signal)
+            if exporters:
                 self.resource = self.resource or make_resource(environment, service, instance)
-                self._set_up_metrics(exporters, self.resource)
+                if signal == "traces":
+                    self._set_up_traces(exporters, self.resource)
+                else:
+                    self._set_up_metrics(exporters, self.resource)
         except (OptionsError, MissingExtraError) as error:
-            logger.error("OpenTelemetry exports no metrics: %s", error)
+            logger.error("OpenTelemetry exports no %s: %s", signal, error)
 
     def _set_up_traces(self, exporters: list[Any], resource: Resource) -> None:
         from opentelemetry import trace
@@ -188,8 +188,18 @@ class Telemetry:
         metrics.set_meter_provider(provider)
         self._providers.append(provider)
 
-    def shut_down(self) -> None:
-        """Export what is left, of a provider that somebody else has set too. It may wait for a collector."""
+    async def shut_down_within(self, seconds: float) -> None:
+        """Export what is left, of a provider that somebody else has set too.
+
+        Args:
+            seconds: Most seconds to wait for collectors; what is then left is lost, and a warning says so.
+        """
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self._shut_down), seconds)
+        except TimeoutError:
+            logger.warning("the last spans and metrics of this process were not exported within %g s", seconds)
+
+    def _shut_down(self) -> None:
         for provider in self._providers:
             provider.shutdown()
         for exporter in self.metric_exporters:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ray.serve")
 
 # Seconds that the last export may take.
-_FLUSH_S = 5.0
+_FLUSH_S = 3.0
 #: Variable that adds an event for each message to the spans.
 MESSAGE_EVENTS = "SDK_OTEL_MESSAGE_EVENTS"
 
@@ -51,7 +51,8 @@ class ReplicaTelemetry:
     def start(self) -> None:
         """Set up what environment variables ask for. Called after the user's constructor, which may set a provider."""
         replica = self._context.replica_id
-        self._telemetry.set_up(os.environ, self._context.app_name, replica.unique_id)
+        self._telemetry.set_up(os.environ, "traces", self._context.app_name, replica.unique_id)
+        self._telemetry.set_up(os.environ, "metrics", self._context.app_name, replica.unique_id)
         self.follow_provider()
         if self._telemetry.metric_exporters and self._telemetry.resource is not None:
             from sdk._otel.call_durations import CallDurations
@@ -70,11 +71,10 @@ class ReplicaTelemetry:
         if self._exports is not None:
             self._exports.cancel()
         try:
-            async with asyncio.timeout(_FLUSH_S):
-                await self._export()
-                await asyncio.to_thread(self._telemetry.shut_down)
+            await asyncio.wait_for(self._export(), _FLUSH_S)
         except TimeoutError:
-            logger.warning("the last spans and metrics of this replica were not exported within %g s", _FLUSH_S)
+            logger.warning("the last durations of this replica's calls were not exported within %g s", _FLUSH_S)
+        await self._telemetry.shut_down_within(_FLUSH_S)
 
     async def _export_forever(self) -> None:
         while True:

@@ -49,11 +49,15 @@ class ReceivedSpan:
 
 
 class Received:
-    """All that has arrived."""
+    """All that has arrived.
+
+    Attributes:
+        spans: The spans.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._spans: list[ReceivedSpan] = []
+        self.spans: list[ReceivedSpan] = []
         self._points: list[tuple[str, dict[str, Any], HistogramDataPoint]] = []
         self.address = ""
 
@@ -73,7 +77,7 @@ class Received:
             for span in scope.spans
         ]
         with self._changed:
-            self._spans += found
+            self.spans += found
             self._changed.notify_all()
         return traces.ExportTraceServiceResponse()
 
@@ -99,7 +103,7 @@ class Received:
         """
 
         def found() -> list[ReceivedSpan]:
-            return [span for span in self._spans if span.trace == trace_id]
+            return [span for span in self.spans if span.trace == trace_id]
 
         with self._changed:
             if not self._changed.wait_for(lambda: is_complete(found()), PATIENCE_S):
