@@ -1,4 +1,4 @@
-"""The flag that says whether this process makes spans. Nothing of OpenTelemetry is imported before somebody else does.
+"""The flag that says whether this process makes spans. It imports no part of OpenTelemetry before somebody else does.
 
 A process makes spans once it has a tracer provider: one that a program, Ray or :mod:`sdk._otel.environment` has set
 (https://opentelemetry.io/docs/specs/otel/trace/api/#tracerprovider).

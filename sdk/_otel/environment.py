@@ -125,7 +125,7 @@ def make_resource(environment: Mapping[str, str], service: str, instance: str) -
 
 
 class Telemetry:
-    """What :func:`set_up` has set in this process.
+    """The providers that are set up in this process, and the exporters of the calls' metric.
 
     Attributes:
         resource: The description of this process; None if environment variables ask for nothing.
@@ -183,7 +183,7 @@ class Telemetry:
         self.metric_exporters = [each() for each in senders]
         if isinstance(metrics.get_meter_provider(), MeterProvider):
             return
-        # With exporters of its own: one must not be called by two threads at once.
+        # With separate exporters: one must not be called by two threads at once.
         provider = MeterProvider([*readers, *(PeriodicExportingMetricReader(each()) for each in senders)], resource)
         metrics.set_meter_provider(provider)
         self._providers.append(provider)

@@ -58,11 +58,11 @@ class WireSettings:
 
 
 class CallMaker(Protocol):
-    """What makes the calls in the place of their class: ``sdk._wire.traced_call.ServerSpans``."""
+    """The maker of calls with spans: ``sdk._wire.traced_call.ServerSpans``."""
 
     @property
     def tracing(self) -> Any:
-        """What makes the spans."""
+        """The maker of the spans."""
 
     @property
     def new_call(self) -> Callable[..., Any]:

@@ -37,7 +37,7 @@ class ClientSpan:
         self.arguments = arguments
         self._token: Any = None
         if any(key in tracing.metadata_keys for key, _ in arguments["metadata"]):
-            return  # the program passes on a context of its own
+            return  # the program passes a context on itself
         attributes: dict[str, Any] = {rpc.SYSTEM: rpc.GRPC, rpc.METHOD: path[1:]}
         if address:
             attributes[rpc.SERVER_ADDRESS], port = rpc.split_target(address)

@@ -1,4 +1,4 @@
-"""Deployments whose handlers make spans of their own. A separate module, because replicas import it."""
+"""Deployments whose handlers make spans. A separate module, because replicas import it."""
 
 from __future__ import annotations
 
