@@ -38,6 +38,7 @@ from sdk._ingress.envoy.listening import (
     tls_config,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
+from sdk._ingress.own_answers import add_span
 from sdk._ingress.proxy_metrics import ProxyMetrics
 from sdk._ingress.registry import ProxyState
 from sdk._ingress.scale_to_zero.gate import Gate
@@ -115,7 +116,7 @@ class Proxy:
             if not await self._adopt(config):
                 await self._wait_for_port()
                 self._make_folder(bootstrap)
-            self._ads = AdsServer(str(self._folder / "ads.sock"))
+            self._ads = AdsServer(str(self._folder / "ads.sock"), add_span)
             await self._ads.start()
             await self._start_fallback()
             await self._start_gate()

@@ -96,6 +96,31 @@ class Tracing:
         span = self._tracer.start_span(name, context, trace.SpanKind.SERVER, attributes)
         return span if span.is_recording() else None, trace.set_span_in_context(span, context)
 
+    def add_server(
+        self,
+        name: str,
+        context: Context,
+        attributes: Attributes,
+        status: str,
+        description: str,
+        *,
+        began: int,
+        ended: int,
+    ) -> None:
+        """Make the span of a call that is over.
+
+        Args:
+            name: Its name.
+            context: The context that the client has sent.
+            attributes: Its attributes.
+            status: Name of the status code.
+            description: What went wrong, if that is an error of the server.
+            began: When the call began, in nanoseconds since the epoch.
+            ended: When it ended.
+        """
+        span = self._tracer.start_span(name, context, trace.SpanKind.SERVER, attributes, start_time=began)
+        _end(span, status, description, is_error=status in rpc.SERVER_ERRORS, ended=ended)
+
     # -- clients ------------------------------------------------------------------------------
 
     def carries(self, lines: bytes) -> bool:
@@ -163,12 +188,14 @@ def end_client(span: Span, status: str, description: str, error_type: str = "") 
     _end(span, status, description, is_error=status != "OK", error_type=error_type)
 
 
-def _end(span: Span, status: str, description: str, *, is_error: bool, error_type: str = "") -> None:
+def _end(
+    span: Span, status: str, description: str, *, is_error: bool, error_type: str = "", ended: int | None = None
+) -> None:
     span.set_attribute(rpc.STATUS_CODE, status)
     if is_error:
         span.set_attribute(rpc.ERROR_TYPE, error_type or status)
         span.set_status(trace.StatusCode.ERROR, description or None)
-    span.end()
+    span.end(ended)
 
 
 def add_message(span: Span, kind: str, number: int, size: int | None) -> None:

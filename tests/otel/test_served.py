@@ -67,7 +67,10 @@ class Hub(DeskBase):
         async for request in requests:
             yield request
 
-    async def Refuse(self, request: Ticket) -> Ticket:
+    async def Refuse(self, request: Ticket, grpc_context: Any) -> Ticket:
+        if request.title == "die":
+            grpc_context._call.transport.abort()
+            await asyncio.Event().wait()
         raise RpcError(grpc.StatusCode.FAILED_PRECONDITION, "come back")
 
 
@@ -251,3 +254,17 @@ def test_opentelemetry_s_interceptor_makes_the_spans_of_its_deployment(client: D
 def test_a_program_that_makes_no_spans_imports_nothing_of_opentelemetry() -> None:
     code = "import sys, sdk, sdk.client, sdk.handles; sys.exit(any('opentelemetry' in name for name in sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_an_answer_of_envoy_has_a_span(client: DeskSyncClient, spans: Spans) -> None:
+    with pytest.raises(grpc.RpcError):
+        client.Refuse(Ticket(title="die"), request_id="r2")
+    found = {span.attributes["rpc.status_code"]: span for span in spans.wait(3) if span.kind.name == "SERVER"}
+    of_envoy = found["UNAVAILABLE"]
+    (caller,) = [span for span in spans.all() if span.kind.name == "CLIENT"]
+    assert of_envoy.parent.span_id == caller.context.span_id
+    assert of_envoy.attributes["rpc.method_original"] == REFUSE
+    assert of_envoy.attributes["ray.serve.application"] == "hub"
+    assert of_envoy.attributes["ray.serve.request_id"] == "r2"
+    assert of_envoy.status.description.startswith("The replica with the call was lost before it answered")
+    assert caller.start_time < of_envoy.start_time < of_envoy.end_time < caller.end_time + 10**9
