@@ -90,3 +90,16 @@ def test_the_durations_of_calls_are_a_histogram(ingress: Any, collector: Receive
     assert not point.HasField("min")
     found = attributes(point.attributes)
     assert found.keys() >= {"rpc.system.name", "rpc.method", "rpc.status_code"}
+
+
+def test_ray_serve_s_own_tracing_exports_the_spans(ingress: Any, deploy: Any, collector: Received) -> None:
+    deploy(traced_apps.traced_by_serve(collector.address), "traced_by_serve")
+    trace = "3" * 32
+    with AsyncProbeSyncClient(ingress.address, application="traced_by_serve", timeout=30) as client:
+        client.Unary(Ask(note="a"), metadata=[("traceparent", f"00-{trace}-{'4' * 16}-01")])
+    spans = collector.trace(trace, lambda found: len(found) >= 2)
+    names = {span.id: span.name for span in spans} | {"4" * 16: "the client"}
+    assert sorted((names[span.parent], span.name) for span in spans) == [
+        ("server probe.AsyncProbe/Unary", "internal in a batch"),
+        ("the client", "server probe.AsyncProbe/Unary"),
+    ]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from probe_pb2 import Ask, Told
 from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeBase, SyncProbeHandle
 from ray import serve
@@ -62,3 +66,19 @@ def composed(variables: dict[str, str]) -> Any:
     leaf = Leaf.options(ray_actor_options=actor).bind()
     sync = Sync.options(ray_actor_options=actor).bind(AsyncProbeHandle(leaf))
     return Front.options(ray_actor_options=actor).bind(SyncProbeHandle(sync), AsyncProbeHandle(leaf))
+
+
+def exporters() -> list[SpanProcessor]:
+    """Return the span processors, for Ray Serve's own tracing."""
+    return [SimpleSpanProcessor(OTLPSpanExporter(os.environ["COLLECTOR"]))]
+
+
+def traced_by_serve(collector: str) -> Any:
+    """Return an application whose spans Ray Serve exports."""
+    variables = {
+        "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": f"{__name__}:exporters",
+        "RAY_SERVE_TRACING_SAMPLING_RATIO": "1",
+        "COLLECTOR": collector,
+        "OTEL_TRACES_EXPORTER": "console",  # never overrides what Ray Serve has set up
+    }
+    return Leaf.options(ray_actor_options={"runtime_env": {"env_vars": variables}}, expose=True).bind()
