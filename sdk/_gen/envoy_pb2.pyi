@@ -22,6 +22,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -1550,19 +1551,23 @@ class AccessLog(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     TYPED_CONFIG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    @_builtins.property
+    def filter(self) -> Global___AccessLogFilter: ...
     @_builtins.property
     def typed_config(self) -> _any_pb2.Any: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        filter: Global___AccessLogFilter | None = ...,
         typed_config: _any_pb2.Any | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "typed_config", b"typed_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "filter", b"filter", "typed_config", b"typed_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "filter", b"filter", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_config_type: _TypeAlias = _typing.Literal["typed_config"]  # noqa: Y015
     _WhichOneofArgType_config_type: _TypeAlias = _typing.Literal["config_type", b"config_type"]  # noqa: Y015
@@ -1594,6 +1599,263 @@ class FileAccessLog(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_access_log_format) -> _WhichOneofReturnType_access_log_format | None: ...
 
 Global___FileAccessLog: _TypeAlias = FileAccessLog  # noqa: Y015
+
+@_typing.final
+class HttpGrpcAccessLogConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMON_CONFIG_FIELD_NUMBER: _builtins.int
+    ADDITIONAL_REQUEST_HEADERS_TO_LOG_FIELD_NUMBER: _builtins.int
+    ADDITIONAL_RESPONSE_HEADERS_TO_LOG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def common_config(self) -> Global___CommonGrpcAccessLogConfig: ...
+    @_builtins.property
+    def additional_request_headers_to_log(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def additional_response_headers_to_log(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        common_config: Global___CommonGrpcAccessLogConfig | None = ...,
+        additional_request_headers_to_log: _abc.Iterable[_builtins.str] | None = ...,
+        additional_response_headers_to_log: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["common_config", b"common_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["additional_request_headers_to_log", b"additional_request_headers_to_log", "additional_response_headers_to_log", b"additional_response_headers_to_log", "common_config", b"common_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpGrpcAccessLogConfig: _TypeAlias = HttpGrpcAccessLogConfig  # noqa: Y015
+
+@_typing.final
+class CommonGrpcAccessLogConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_NAME_FIELD_NUMBER: _builtins.int
+    GRPC_SERVICE_FIELD_NUMBER: _builtins.int
+    BUFFER_FLUSH_INTERVAL_FIELD_NUMBER: _builtins.int
+    TRANSPORT_API_VERSION_FIELD_NUMBER: _builtins.int
+    log_name: _builtins.str
+    transport_api_version: Global___ApiVersion.ValueType
+    @_builtins.property
+    def grpc_service(self) -> Global___GrpcService: ...
+    @_builtins.property
+    def buffer_flush_interval(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        log_name: _builtins.str = ...,
+        grpc_service: Global___GrpcService | None = ...,
+        buffer_flush_interval: _duration_pb2.Duration | None = ...,
+        transport_api_version: Global___ApiVersion.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["buffer_flush_interval", b"buffer_flush_interval", "grpc_service", b"grpc_service"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buffer_flush_interval", b"buffer_flush_interval", "grpc_service", b"grpc_service", "log_name", b"log_name", "transport_api_version", b"transport_api_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommonGrpcAccessLogConfig: _TypeAlias = CommonGrpcAccessLogConfig  # noqa: Y015
+
+@_typing.final
+class StreamAccessLogsMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HTTPAccessLogEntries(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LOG_ENTRY_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def log_entry(self) -> _containers.RepeatedCompositeFieldContainer[Global___HTTPAccessLogEntry]: ...
+        def __init__(
+            self,
+            *,
+            log_entry: _abc.Iterable[Global___HTTPAccessLogEntry] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["log_entry", b"log_entry"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HTTP_LOGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def http_logs(self) -> Global___StreamAccessLogsMessage.HTTPAccessLogEntries: ...
+    def __init__(
+        self,
+        *,
+        http_logs: Global___StreamAccessLogsMessage.HTTPAccessLogEntries | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http_logs", b"http_logs", "log_entries", b"log_entries"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_logs", b"http_logs", "log_entries", b"log_entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_log_entries: _TypeAlias = _typing.Literal["http_logs"]  # noqa: Y015
+    _WhichOneofArgType_log_entries: _TypeAlias = _typing.Literal["log_entries", b"log_entries"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_log_entries) -> _WhichOneofReturnType_log_entries | None: ...
+
+Global___StreamAccessLogsMessage: _TypeAlias = StreamAccessLogsMessage  # noqa: Y015
+
+@_typing.final
+class StreamAccessLogsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAccessLogsResponse: _TypeAlias = StreamAccessLogsResponse  # noqa: Y015
+
+@_typing.final
+class HTTPAccessLogEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMON_PROPERTIES_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def common_properties(self) -> Global___AccessLogCommon: ...
+    @_builtins.property
+    def request(self) -> Global___HTTPRequestProperties: ...
+    @_builtins.property
+    def response(self) -> Global___HTTPResponseProperties: ...
+    def __init__(
+        self,
+        *,
+        common_properties: Global___AccessLogCommon | None = ...,
+        request: Global___HTTPRequestProperties | None = ...,
+        response: Global___HTTPResponseProperties | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["common_properties", b"common_properties", "request", b"request", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_properties", b"common_properties", "request", b"request", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HTTPAccessLogEntry: _TypeAlias = HTTPAccessLogEntry  # noqa: Y015
+
+@_typing.final
+class AccessLogCommon(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    ROUTE_NAME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    route_name: _builtins.str
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        route_name: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "route_name", b"route_name", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessLogCommon: _TypeAlias = AccessLogCommon  # noqa: Y015
+
+@_typing.final
+class HTTPRequestProperties(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RequestHeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
+    authority: _builtins.str
+    path: _builtins.str
+    @_builtins.property
+    def request_headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        authority: _builtins.str = ...,
+        path: _builtins.str = ...,
+        request_headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "path", b"path", "request_headers", b"request_headers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HTTPRequestProperties: _TypeAlias = HTTPRequestProperties  # noqa: Y015
+
+@_typing.final
+class HTTPResponseProperties(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ResponseHeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RESPONSE_HEADERS_FIELD_NUMBER: _builtins.int
+    RESPONSE_CODE_DETAILS_FIELD_NUMBER: _builtins.int
+    response_code_details: _builtins.str
+    @_builtins.property
+    def response_headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        response_headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        response_code_details: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response_code_details", b"response_code_details", "response_headers", b"response_headers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HTTPResponseProperties: _TypeAlias = HTTPResponseProperties  # noqa: Y015
 
 @_typing.final
 class AccessLogFilter(_message.Message):

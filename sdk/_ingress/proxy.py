@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -38,9 +39,11 @@ from sdk._ingress.envoy.listening import (
     tls_config,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
+from sdk._ingress.own_answers import add_span
 from sdk._ingress.proxy_metrics import ProxyMetrics
 from sdk._ingress.registry import ProxyState
 from sdk._ingress.scale_to_zero.gate import Gate
+from sdk._otel.environment import Telemetry
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.rejection import IsolatingPublisher
@@ -68,6 +71,10 @@ _REJECTED_RETRY_S = 1.0
 _PORT_TIMEOUT_S = 5.0
 # Seconds between two checks whether Ray drains the node.
 _DRAIN_POLL_S = 2.0
+# Name under which the ingress's own answers are traced, if no variable names the service.
+_SERVICE_NAME = "grpc-ingress"
+# Seconds that the export of the last spans may take.
+_FLUSH_S = 3.0
 # Seconds without a controller, not even one that is being restarted, after which this proxy stops.
 _ABANDONED_S = 30.0
 
@@ -99,6 +106,8 @@ class Proxy:
         self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
         self._envoy: SupervisedEnvoy | None = None
         self._confirm_task: asyncio.Task[None] | None = None
+        self._telemetry = Telemetry()
+        self._telemetry.set_up(os.environ, "traces", _SERVICE_NAME, node_id)
         self._metrics = ProxyMetrics(node_id, self._folder / "admin.sock", lambda: self._state.version)
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -109,7 +118,7 @@ class Proxy:
             if not await self._adopt(config):
                 await self._wait_for_port()
                 self._make_folder(bootstrap)
-            self._ads = AdsServer(str(self._folder / "ads.sock"))
+            self._ads = AdsServer(str(self._folder / "ads.sock"), add_span)
             await self._ads.start()
             await self._start_fallback()
             await self._start_gate()
@@ -149,6 +158,7 @@ class Proxy:
             await self._gate_server.stop(None)
         if self._ads is not None:
             await self._ads.stop()
+        await self._telemetry.shut_down_within(_FLUSH_S)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def poll_endpoints(self, program_id: str, interests: Mapping[DeploymentKey, int]) -> list[bytes]:

@@ -134,7 +134,8 @@ class Connection(asyncio.Protocol):
             return
         host.received = self.request_number = host.received + 1
         route = self._routes.get(self._path)
-        call = Call(host, self._transport, route, self._path, headers, self._on_finished)
+        make = Call if host.spans is None else host.spans.new_call
+        call = make(host, self._transport, route, self._path, headers, self._on_finished)
         if not call.is_grpc:
             raise HttpError(*http_errors.NOT_GRPC, headers)
         self._call = call

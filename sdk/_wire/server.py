@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._replica_protocol import SHUTTING_DOWN
-from sdk._wire.call_counts import LATENCY_BOUNDS_MS
+from sdk._wire.call_counts import LATENCY_BOUNDS_MS, CallCounts
 from sdk._wire.connection import Connection
 from sdk._wire.dispatch import build_routes
 from sdk._wire.host import Host, WireSettings, answer_health_check, no_hook, raise_again, same_error
@@ -95,6 +95,7 @@ class WireServer:
             answer_get=answer_get,
             application=application,
         )
+        self.host.unknown_methods = CallCounts(latency_bounds_ms)
         self.reaper = IdleReaper(max_connections())
         self._connections: set[Connection] = self.reaper.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []

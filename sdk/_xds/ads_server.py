@@ -30,6 +30,7 @@ __all__ = ["AdsServer", "ResourcesRejected"]
 
 _log = logging.getLogger(__name__)
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 _MAX_SOCKET_PATH = 107  # sockaddr_un has 108 bytes, one of them for the terminating NUL
 
 
@@ -74,6 +75,7 @@ class AdsServer:
 
     Args:
         socket_path: Path of the unix socket, at most 107 bytes, in a folder that only this user can enter.
+        on_log: Called with each call that Envoy has answered itself, if the listener logs these.
 
     Example:
         server = AdsServer("/tmp/p1/ads.sock")
@@ -81,8 +83,11 @@ class AdsServer:
         await asyncio.wait_for(server.publish(build_resources(snapshot, config)), timeout=5)
     """
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(
+        self, socket_path: str, on_log: Callable[[pb.HTTPAccessLogEntry], object] = lambda entry: None
+    ) -> None:
         self._socket_path = socket_path
+        self._on_log = on_log
         self._server: grpc.aio.Server | None = None
         self._publisher: asyncio.Task[None] | None = None
         self._streams: set[_Stream] = set()
@@ -117,6 +122,14 @@ class AdsServer:
         )
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(_SERVICE, {"StreamAggregatedResources": method}),)
+        )
+        log = grpc.stream_unary_rpc_method_handler(
+            self._take_log,
+            request_deserializer=pb.StreamAccessLogsMessage.FromString,
+            response_serializer=pb.StreamAccessLogsResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_LOG_SERVICE, {"StreamAccessLogs": log}),)
         )
         try:
             server.add_insecure_port(f"unix:{self._socket_path}")
@@ -280,6 +293,14 @@ class AdsServer:
             await self._wake.wait()
 
     # -- streams
+
+    async def _take_log(
+        self, messages: AsyncIterator[pb.StreamAccessLogsMessage], context: Any
+    ) -> pb.StreamAccessLogsResponse:
+        async for message in messages:
+            for entry in message.http_logs.log_entry:
+                self._on_log(entry)
+        return pb.StreamAccessLogsResponse()
 
     async def _serve_stream(self, requests: AsyncIterator[pb.DiscoveryRequest], context: Any) -> None:
         stream = _Stream()

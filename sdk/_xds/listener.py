@@ -14,7 +14,7 @@ from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import IDENTITY_HEADERS
 from sdk._xds.access_filters import access_filters, strip_identity
-from sdk._xds.access_log import access_log
+from sdk._xds.access_log import access_log, own_answers_log
 from sdk._xds.ext_authz import gate_filter
 from sdk._xds.lua_filter import last_value_filter
 from sdk._xds.packing import pack
@@ -68,6 +68,8 @@ class ListenerConfig:
         gate_socket: Path of the unix socket of the proxy's ext_authz server, where calls wait for a replica. If empty,
             calls to a deployment without replicas end UNAVAILABLE.
         guard: How connections to replicas on other nodes are guarded.
+        logged_headers: Request headers that the control plane gets of each call that Envoy answers itself; if empty, it
+            gets nothing.
 
     Raises:
         OptionsError: Envoy would reject a value.
@@ -85,6 +87,7 @@ class ListenerConfig:
     max_connection_age_s: float | None = None
     gate_socket: str = ""
     guard: BetweenNodes = UNGUARDED
+    logged_headers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -193,7 +196,10 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
             connection_keepalive=_keepalive(config),
         ),
         local_reply_config=_local_replies(),
-        access_log=[access_log(config.access_log)] if config.access_log is not None else [],
+        access_log=[
+            *([access_log(config.access_log)] if config.access_log is not None else []),
+            *([own_answers_log(config.logged_headers)] if config.logged_headers else []),
+        ],
     )
 
 

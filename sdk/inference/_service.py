@@ -19,7 +19,7 @@ from sdk.inference._tensors import Arrays, Tensor, read_inputs, requested_output
 if TYPE_CHECKING:
     from sdk.service import RequestStream
 
-# Triton's parameters of a stream: a request asks to be told of the end of its responses, by an empty last one.
+# Parameters of Triton for streams: with the first one, a request asks for an empty last response that marks the end.
 _WANTS_FINAL = "triton_enable_empty_final_response"
 _IS_FINAL = "triton_final_response"
 
@@ -48,7 +48,7 @@ class Model(Protocol):
 
 
 class InferenceServer(GRPCInferenceServiceBase):
-    """What every service of the protocol does; subclasses find the models."""
+    """Parent of every service of the protocol; its subclasses find the models."""
 
     #: Name of the server in its metadata.
     server_name: ClassVar[str] = "ray-grpc-sdk"

@@ -60,7 +60,7 @@ class Tensor:
 
 
 class Signature(Protocol):
-    """What a model takes and returns."""
+    """The inputs and outputs of a model."""
 
     @property
     def inputs(self) -> Sequence[Tensor]: ...

@@ -16,6 +16,7 @@ from sdk._ingress.credentials import Credentials
 from sdk._ingress.envoy.certificates import check_certificates
 from sdk._ingress.envoy.listening import FALLBACK_SOCKET, listener_config
 from sdk._ingress.envoy.process import EnvoyProcess, find_envoy
+from sdk._ingress.own_answers import add_span
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.resources import build_resources
@@ -46,7 +47,7 @@ class LocalIngress:
         self._snapshot = Snapshot(0)
         self._descriptors: Mapping[str, bytes] = {}
         self._built_in = BuiltinServices(lambda: self._snapshot, self._fetch_descriptors)
-        self._ads = AdsServer(str(folder / "ads.sock"))
+        self._ads = AdsServer(str(folder / "ads.sock"), add_span)
         self._fallback = self._built_in.server(options)
         self._credentials = Credentials()
         self._watching: asyncio.Task[None] | None = None

@@ -1,4 +1,4 @@
-"""Triton's own client, unmodified, in an environment of its own: it needs an older protobuf."""
+"""Triton's own client, unmodified, in a separate environment: it needs an older protobuf."""
 
 from __future__ import annotations
 

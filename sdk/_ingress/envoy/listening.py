@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from sdk._between_nodes import own_between_nodes
+from sdk._otel import current
 from sdk._xds.listener import ListenerConfig
 from sdk._xds.tls import TlsConfig
 
@@ -22,7 +23,13 @@ _OPTIONS = [
     ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
 ]
 # Options with the same name in GrpcOptions and ListenerConfig.
-_SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {"fallback_socket", "gate_socket", "guard", "tls"}
+_SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {
+    "fallback_socket",
+    "gate_socket",
+    "guard",
+    "logged_headers",
+    "tls",
+}
 
 
 def format_address(host: str, port: int) -> str:
@@ -48,6 +55,7 @@ def listener_config(options: GrpcOptions, folder: Path, *, has_gate: bool) -> Li
         gate_socket=str(folder / GATE_SOCKET) if has_gate else "",
         tls=tls_config(options, folder),
         guard=own_between_nodes(),
+        logged_headers=tuple(sorted(current.tracing.metadata_keys)) if current.tracing is not None else (),
         **{name: getattr(options, name) for name in _SHARED_NAMES},
     )
 
