@@ -338,17 +338,3 @@ class AllServices(Greeter, Downloader, Uploader, Talker):
 
     def Both(self, requests: RequestStream[Request]) -> Iterator[Reply]:
         yield Reply()
-
-
-def local_class() -> type:
-    """Return a class whose annotations use names local to a function."""
-    LocalReply = Reply
-
-    @right
-    class Local(Greeter):
-        async def SayHello(self, request: LocalRequest) -> LocalReply:
-            return LocalReply()
-
-    LocalRequest = Request
-    assert LocalRequest
-    return Local
