@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sdk.client import (
@@ -28,7 +28,15 @@ from sdk.handles import (
     HandleUnary,
     ServiceHandle,
 )
-from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    RequestStream,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import greeter_pb2
 
@@ -124,7 +132,7 @@ class GreeterBase(ServicerBase):
 
     def SayHelloInManyTongues(
         self, request: greeter_pb2.HelloRequest, /, *args: Any, **kwargs: Any
-    ) -> Iterator[greeter_pb2.HelloReply] | AsyncIterator[greeter_pb2.HelloReply]:
+    ) -> ResponseStream[greeter_pb2.HelloReply]:
         """Greets one person in several languages."""
         raise NotImplementedError
 
@@ -144,7 +152,7 @@ class GreeterBase(ServicerBase):
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> Iterator[greeter_pb2.HelloReply] | AsyncIterator[greeter_pb2.HelloReply]:
+    ) -> ResponseStream[greeter_pb2.HelloReply]:
         """Greets each person as soon as the name is known."""
         raise NotImplementedError
 

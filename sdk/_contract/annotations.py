@@ -20,7 +20,7 @@ import typing_extensions
 from google.protobuf.message import Message
 
 from sdk._contract.source_names import Alias, NotLoaded, SourceNames, Unknown, names_around
-from sdk.service import RequestStream
+from sdk.service import RequestStream, ResponseStream
 
 if typing.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +37,15 @@ _STANDARD_STREAMS = (
     collections.abc.Iterator,
     RequestStream,
 )
-_NOT_BATCHES = (str, bytes, collections.abc.Mapping)
+# What RequestStream can be passed for. It is not a generator: it has neither send() nor close().
+_REQUEST_STREAMS = (
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncIterator,
+    collections.abc.Iterable,
+    collections.abc.Iterator,
+    RequestStream,
+)
+_NOT_COLLECTIONS = (str, bytes, bytearray, memoryview, collections.abc.Mapping)
 # A string may contain a string, `"'Reply'"`. The bound ends the evaluation of one that evaluates to itself.
 _MAX_DEPTH = 4
 # Those of `typing` (a `type` statement, PEP 695) and of typing_extensions are two classes before Python 3.14.
@@ -98,12 +106,14 @@ class UnionMember:
         value: The class (or placeholder) of a value; the item type of a stream; the result type of an awaitable.
         is_sync: Whether a stream can be iterated with ``for``.
         is_async: Whether a stream can be iterated with ``async for``.
+        is_requests: Whether a stream of requests can be passed for it.
     """
 
     kind: MemberKind
     value: Any = Any
     is_sync: bool = False
     is_async: bool = False
+    is_requests: bool = False
 
 
 class AnnotationScope:
@@ -148,6 +158,8 @@ class AnnotationScope:
                 yield from self.members(member)
         elif origin is typing.Annotated:
             yield from self.members(args[0])
+        elif origin is ResponseStream:
+            yield UnionMember(MemberKind.STREAM, args[0], is_sync=True, is_async=True)
         elif (alias := _alias_target(annotation)) is not None:
             yield from self.members(alias)
         elif isinstance(annotation, typing.TypeVar):
@@ -169,13 +181,30 @@ class AnnotationScope:
         if any(member.kind is MemberKind.ANY for member in members):
             return Any
         for member in members:
-            origin = typing.get_origin(member.value) or member.value
-            is_class = member.kind is MemberKind.VALUE and isinstance(origin, type)
-            if is_class and issubclass(origin, collections.abc.Collection) and not issubclass(origin, _NOT_BATCHES):
-                return (*typing.get_args(member.value), Any)[0]
+            if items := collection_items(member):
+                return items[0]
             if member.kind is MemberKind.STREAM and member.is_sync:
                 return member.value
         return None
+
+
+def collection_items(member: UnionMember) -> tuple[Any, ...]:
+    """Return the item types of a value that is iterable, such as ``list[Reply]``; none for any other member.
+
+    Example:
+        >>> collection_items(UnionMember(MemberKind.VALUE, list[int]))
+        (<class 'int'>,)
+        >>> collection_items(UnionMember(MemberKind.VALUE, str))
+        ()
+    """
+    head = typing.get_origin(member.value) or member.value
+    if member.kind is not MemberKind.VALUE or not isinstance(head, type):
+        return ()
+    if not issubclass(head, collections.abc.Iterable) or issubclass(head, (*_NOT_COLLECTIONS, Message)):
+        return ()
+    items = tuple(each for each in typing.get_args(member.value) if each is not ...)
+    # The meaning of the type parameters of a user's own class is not known.
+    return items if items and head.__module__ in ("builtins", "collections", "collections.abc") else (Any,)
 
 
 def allows_message(value: Any, message: type[Message]) -> bool:
@@ -236,24 +265,29 @@ def _member_of(annotation: Any, origin: Any, args: tuple[Any, ...]) -> UnionMemb
     if isinstance(head, Unresolved) and head.is_bound:
         return UnionMember(MemberKind.ANY)
     if isinstance(head, Unresolved):
-        stream = head.name == _RAY_REQUEST_STREAM
-        return UnionMember(MemberKind.STREAM, is_async=True) if stream else UnionMember(MemberKind.VALUE, head)
+        if head.name == _RAY_REQUEST_STREAM:
+            return UnionMember(MemberKind.STREAM, is_async=True, is_requests=True)
+        return UnionMember(MemberKind.VALUE, head)
     # Any is a class since Python 3.11.
     if not isinstance(head, type) or head in (Any, object, Message):
         return UnionMember(MemberKind.ANY)
     # Messages first: Struct and ListValue are iterable, but they are not streams.
     if issubclass(head, Message):
         return UnionMember(MemberKind.VALUE, head)
+    if head is not RequestStream and getattr(head, "_is_protocol", False):
+        return UnionMember(MemberKind.ANY)
     if head is RequestStream or head is collections.abc.Iterable or issubclass(head, _STREAMS):
         # The meaning of the type parameters of a user's own class is not known.
-        of = args[0] if args and (head in _STANDARD_STREAMS or head.__name__ == _RAY_REQUEST_STREAM) else Any
-        both = head is RequestStream
-        sync, is_async = issubclass(head, collections.abc.Iterable), issubclass(head, collections.abc.AsyncIterable)
-        return UnionMember(MemberKind.STREAM, of, is_sync=both or sync, is_async=both or is_async)
+        is_rays, is_ours = head.__name__ == _RAY_REQUEST_STREAM, head is RequestStream
+        return UnionMember(
+            MemberKind.STREAM,
+            args[0] if args and (head in _STANDARD_STREAMS or is_rays) else Any,
+            is_sync=is_ours or issubclass(head, collections.abc.Iterable),
+            is_async=is_ours or issubclass(head, collections.abc.AsyncIterable),
+            is_requests=is_rays or head in _REQUEST_STREAMS,
+        )
     if issubclass(head, collections.abc.Awaitable):
         return UnionMember(MemberKind.AWAITABLE, args[-1] if args else Any)
-    if getattr(head, "_is_protocol", False):
-        return UnionMember(MemberKind.ANY)
     return UnionMember(MemberKind.VALUE, annotation if args else head)
 
 
@@ -287,9 +321,8 @@ def _substituted(value: Any, arguments: Mapping[Any, Any]) -> Any:
 
 def _well_known(name: str) -> Any:
     # Linters move the imports of typing and collections.abc under TYPE_CHECKING, so these names need no import here.
-    if name == RequestStream.__name__:
-        return RequestStream
-    return getattr(typing, name, None) or Unresolved(name)
+    ours = {"RequestStream": RequestStream, "ResponseStream": ResponseStream}
+    return ours.get(name) or getattr(typing, name, None) or Unresolved(name)
 
 
 def _closure_values(cells: Iterator[tuple[str, types.CellType]]) -> Iterator[tuple[str, Any]]:

@@ -1,8 +1,8 @@
 """Names that the source around a function binds, but that can't be read from the running program.
 
 They are imports under ``if TYPE_CHECKING:``, names local to a function around the class, and names that the module
-binds below it. Linters move imports that only annotations use under ``if TYPE_CHECKING:``. The imported modules are usually
-loaded all the same (those of messages always are), so that their names can be looked up.
+binds below it. Linters move imports that only annotations use under ``if TYPE_CHECKING:``. The imported modules are
+usually loaded all the same (those of messages always are), so that their names can be looked up.
 """
 
 from __future__ import annotations

@@ -4,13 +4,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Annotated, Any, NewType, NoReturn, Optional, TypeAlias, TypeVar, Union
 
 from google.protobuf.message import Message
 from typing_extensions import TypeAliasType
 
-from sdk.service import RequestStream
+from sdk.service import RequestStream, ResponseStream
 from tests.contract import greet_code
 from tests.contract.greet_code import DOWN, UNARY, Downloader, Greeter, Inner, OtherReply, Talker, Uploader, make_base
 from tests.contract.greet_code import HelloReply as Reply
@@ -257,6 +266,26 @@ class AsyncGeneratorStream(Downloader):
 @right
 class Writes(Downloader):
     async def Down(self, request: Request, grpc_context: Any) -> None: ...
+
+
+@right
+class WritesLater(Downloader):
+    def Down(self, request: Request, grpc_context: Any) -> Awaitable[None]: ...
+
+
+@right
+class ReturnsAnyStream(Downloader):
+    def Down(self, request: Request) -> ResponseStream[Reply]: ...
+
+
+@right
+class ReturnsAList(Downloader):
+    def Down(self, request: Request) -> list[Reply]: ...
+
+
+@right
+class ReturnsASequenceLater(Downloader):
+    async def Down(self, request: Request) -> Sequence[Reply] | tuple[Reply, ...]: ...
 
 
 @right
