@@ -55,7 +55,7 @@ class Shape(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What is said of a shape."""
+    """The verdicts on a shape."""
 
     shape: Shape
     sdk: str
@@ -186,7 +186,7 @@ def _of_pyright(shapes: list[Shape], generated: Path) -> dict[Shape, str]:
 
 
 def _by_shape(shapes: list[Shape], found: Iterator[tuple[str, int, str]]) -> dict[Shape, str]:
-    """Return the codes of the findings in the lines of each shape; there is none outside of them."""
+    """Return the codes of the findings in the lines of each shape; a finding elsewhere is an error."""
     codes: dict[Shape, dict[str, None]] = defaultdict(dict)
     for file, line, code in found:
         (shape,) = [each for each in shapes if each.file == Path(file).name and line in each.lines] or [None]
