@@ -58,7 +58,7 @@ PUBLIC = {
     ),
     "sdk.options": ("GrpcOptions",),
     "sdk.pytest_plugin": ("grpc_serve",),
-    "sdk.service": ("Cardinality", "Method", "MethodBinding", "RequestStream", "Service", "Shim"),
+    "sdk.service": ("Cardinality", "Method", "MethodBinding", "RequestStream", "ResponseStream", "Service", "Shim"),
     "sdk.shared_model": ("SharedModel",),
     "sdk.testing": ("Fault", "Server", "serve"),
 }
