@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import sdk
@@ -23,7 +23,15 @@ from sdk.client import (
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStreamStream, HandleUnary, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    RequestStream,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 from . import open_inference_pb2
 
@@ -283,10 +291,7 @@ class GRPCInferenceServiceBase(ServicerBase):
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> (
-        Iterator[open_inference_pb2.ModelStreamInferResponse]
-        | AsyncIterator[open_inference_pb2.ModelStreamInferResponse]
-    ):
+    ) -> ResponseStream[open_inference_pb2.ModelStreamInferResponse]:
         """Runs inferences as their requests arrive (Triton). A request may have several responses."""
         raise NotImplementedError
 
