@@ -18,6 +18,7 @@ import ray
 from sdk._ingress.actor_log import log_to_file
 from sdk._ingress.builtin.services import BuiltinServices
 from sdk._ingress.cluster import find_controller, is_draining
+from sdk._ingress.credentials import Credentials
 from sdk._ingress.endpoint_feed import EndpointFeed
 from sdk._ingress.envoy.adoption import (
     StoredTables,
@@ -100,6 +101,7 @@ class Proxy:
         self._gate_server: Any = None
         self._gate = Gate(self._report_waiting_calls, elsewhere=lambda: self._feed.waiting)
         self._feed = EndpointFeed(self._gate.notify)
+        self._credentials = Credentials()
         self._publisher = IsolatingPublisher(self._push)
         self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
         self._envoy: SupervisedEnvoy | None = None
@@ -132,6 +134,7 @@ class Proxy:
                 self._watch_drain(),
                 self._feed.listen(node_id),
                 self._gate.report_forever(),
+                self._credentials.watch(self._on_new_keys),
                 self._metrics.export_forever(lambda: self._fallback_server),
             )
         ]
@@ -366,16 +369,26 @@ class Proxy:
                 logger.error("the newest state is not in force: %s", rejected)
             # Store it before it is reported: removed replicas must not come back with the next actor.
             store_tables(self._folder, StoredTables(self._in_force(), snapshot))
-            self._change(version=snapshot.version, problem="", rejected_applications=rejected_applications)
+            self._change(
+                version=snapshot.version,
+                problem=self._credentials.problem,
+                rejected_applications=rejected_applications,
+            )
 
     async def _push(self, snapshot: Snapshot) -> None:
         """Publish this routing table, and return when Envoy has acknowledged it."""
         assert self._ads is not None
         config = listener_config(self._options, self._folder, has_gate=True)
         self._gate.on_publish(snapshot)
-        resources = build_resources(snapshot.for_node(self._state.node_id), config)
+        keys = await self._credentials.load(snapshot.access)
+        resources = build_resources(snapshot.for_node(self._state.node_id), config, keys)
         await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_TIMEOUT_S)
         self._gate.on_acknowledged(snapshot)
+
+    async def _on_new_keys(self) -> None:
+        """Publish the routing table with the new keys. Envoy's listener and its connections stay."""
+        if self._snapshot is not None and not self._is_broken:
+            await self._publish(self._snapshot)
 
     def _in_force(self) -> Snapshot:
         """Return the routing table that Envoy serves."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 
+from sdk._between_nodes import own_between_nodes
 from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._ingress.cluster import HEARTBEAT_S, find_controller
@@ -112,6 +113,7 @@ class ReplicaHost:
             application=self._application,
             compression=definition.compression,
             interceptors=interceptors,
+            guard=own_between_nodes(),
             latency_bounds_ms=bounds_ms,
         )
         self._metrics = CallMetrics(
@@ -307,6 +309,7 @@ def wire_settings(deployment: Any, options: GrpcOptions) -> WireSettings:
         max_receive_message_length=options.max_receive_message_length,
         max_metadata_bytes=options.max_metadata_bytes,
         error_details=options.error_details,
+        visible_claims=options.access.visible_claims if options.access is not None else (),
     )
 
 

@@ -27,6 +27,7 @@ _FIELDS = {
     "replica": "%UPSTREAM_REMOTE_ADDRESS%",
     "model_id": "%REQ(multiplexed_model_id)%",
     "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
 }
 
 

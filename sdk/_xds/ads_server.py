@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from sdk._xds.resources import Resources, check_resources
 from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
 from sdk.errors import IngressError
@@ -61,6 +61,11 @@ class _Stream:
         subscription = self.subscriptions.get(type_url)
         if subscription is not None and (response := subscription.next_response(current)) is not None:
             self.outbox.put_nowait(response)
+
+    def has_names(self, type_url: str) -> bool:
+        """Return whether Envoy is subscribed to resources of a type: without its listener it unsubscribes."""
+        subscription = self.subscriptions.get(type_url)
+        return subscription is not None and bool(subscription.names)
 
 
 class AdsServer:
@@ -174,7 +179,7 @@ class AdsServer:
 
     async def wait_acked(self) -> None:
         """Return when an Envoy is connected and every connected one has acknowledged all resources."""
-        types = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
+        types = (CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE)
         await self._wait_until(
             lambda: bool(self._streams) and self._resources.keys() >= set(types) and self._is_acked(types),
         )
@@ -219,16 +224,22 @@ class AdsServer:
             ENDPOINT_TYPE, {**acked, **new[ENDPOINT_TYPE], **_last_endpoints(acked, new[ENDPOINT_TYPE])}
         )
         await self._wait_acked(CLUSTER_TYPE, ENDPOINT_TYPE)
-        for type_url in (LISTENER_TYPE, ROUTE_TYPE):
-            self._set_resources(type_url, new[type_url])
-            await self._wait_acked(type_url)
+        # Filters before the routes that enable them: else calls would pass without them. Envoy subscribes to them when
+        # it has the listener.
+        self._set_resources(FILTER_TYPE, new[FILTER_TYPE])
+        if any(stream.has_names(FILTER_TYPE) for stream in self._streams):
+            await self._wait_acked(FILTER_TYPE)
+        self._set_resources(LISTENER_TYPE, new[LISTENER_TYPE])
+        await self._wait_acked(LISTENER_TYPE, FILTER_TYPE)
+        self._set_resources(ROUTE_TYPE, new[ROUTE_TYPE])
+        await self._wait_acked(ROUTE_TYPE)
         self._set_resources(CLUSTER_TYPE, new[CLUSTER_TYPE])
         self._set_resources(ENDPOINT_TYPE, new[ENDPOINT_TYPE])
         while True:
             await self._wait_until(lambda: bool(self._streams) or self._pending is not None)
             if not self._streams:
                 return False
-            if await self._wait_acked(CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE):
+            if await self._wait_acked(CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE):
                 return True
 
     def _set_resources(self, type_url: str, resources: Mapping[str, PackedAny]) -> None:

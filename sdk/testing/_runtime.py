@@ -176,7 +176,7 @@ class Runtime:
                 )
             if deployments:
                 applications.append(Application(name, tuple(deployments)))
-        snapshot = Snapshot(1, tuple(applications), self.options.route_by_service)
+        snapshot = Snapshot(1, tuple(applications), self.options.route_by_service, access=self.options.access)
         await self.ingress.publish(snapshot, descriptors)
 
     def _wire_server(self, replica: LocalReplica) -> WireServer:
