@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics.export import (
@@ -100,7 +99,7 @@ class CallDurations:
             "s",
             Histogram(points, temporality),
         )
-        scope = ScopeMetrics(InstrumentationScope("ray-grpc-sdk", version("ray-grpc-sdk")), [metric], "")
+        scope = ScopeMetrics(InstrumentationScope(*rpc.scope()), [metric], "")
         return MetricsData([ResourceMetrics(self._resource, [scope], "")])
 
 

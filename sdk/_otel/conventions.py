@@ -6,6 +6,8 @@ the names of a later version only as unstable ones, and renames them.
 
 from __future__ import annotations
 
+import sys
+
 SYSTEM, GRPC = "rpc.system.name", "grpc"
 METHOD, METHOD_ORIGINAL = "rpc.method", "rpc.method_original"
 STATUS_CODE, ERROR_TYPE = "rpc.status_code", "error.type"
@@ -24,6 +26,12 @@ SERVER_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INT
 #: Metric of a server's calls, with upper bounds of its buckets in seconds.
 CALL_DURATION = "rpc.server.call.duration"
 DURATION_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+
+
+def scope() -> tuple[str, str]:
+    """Return the name and the version of what makes the spans and the metric."""
+    version: str = sys.modules["sdk"].__version__  # of the package above, which every import of this one has imported
+    return "ray-grpc-sdk", version
 
 
 def split_target(target: str) -> tuple[str, int | None]:

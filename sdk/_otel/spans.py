@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from opentelemetry import context as contexts
@@ -56,7 +55,7 @@ class Tracing:
 
     def __init__(self, provider: trace.TracerProvider) -> None:
         self.provider = provider
-        self._tracer = provider.get_tracer("ray-grpc-sdk", version("ray-grpc-sdk"))
+        self._tracer = provider.get_tracer(*rpc.scope())
         self.is_enabled = not isinstance(self._tracer, trace.NoOpTracer)
         self.metadata_keys = frozenset(propagate.get_global_textmap().fields)
         self.header_names = frozenset(key.encode("latin-1") for key in self.metadata_keys)
