@@ -29,7 +29,7 @@ from tests.support.cluster import ROOT, generate
 from tests.support.type_checkers import mypy
 
 HERE = Path(__file__).parent
-FILES = ["shapes.py", *(["pep695_shapes.py"] if sys.version_info >= (3, 12) else [])]
+FILES = ["class_shapes.py", *(["pep695_shapes.py"] if sys.version_info >= (3, 12) else [])]
 SECTION = re.compile(r"(?<=^## Class shapes\n)(?P<words>.*?)(?P<tables>^### .*?)?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 HEAD = "| shape | `sdk check` | mypy | pyright | call | why they differ |\n| --- | --- | --- | --- | --- | --- |\n"
 FITS = "fits"
