@@ -15,7 +15,6 @@ import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -111,7 +110,9 @@ def _secret(environment: Mapping[str, str]) -> str:
     return hmac.new(token.strip().encode(), b"ray-grpc-sdk: calls between nodes", hashlib.sha256).hexdigest()
 
 
-@lru_cache(maxsize=1)
 def own_between_nodes() -> BetweenNodes:
-    """Return how this process guards calls between nodes."""
+    """Return how this process guards calls between nodes.
+
+    Not cached: ``ray.init`` sets Ray's variables.
+    """
     return between_nodes(os.environ)

@@ -6,10 +6,8 @@ import asyncio
 import errno
 import random
 import socket
-import ssl
 import struct
 from collections.abc import Callable
-from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +54,6 @@ def connect_locally(name: str) -> socket.socket:
         connected.close()
         raise
     return connected
-
-
-@lru_cache(maxsize=1)
-def _client_context() -> ssl.SSLContext | None:
-    return own_between_nodes().client_context()
 
 
 class Subchannel:
@@ -131,7 +124,7 @@ class Subchannel:
             await self.loop.create_unix_connection(lambda: connection, sock=unix)
         else:
             host = "127.0.0.1" if self.is_local else address.host
-            context = _client_context()
+            context = own_between_nodes().client_context()  # new each time: the files may be replaced
             transport, _ = await self.loop.create_connection(lambda: connection, host, address.port, ssl=context)
             tcp = transport.get_extra_info("socket")
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

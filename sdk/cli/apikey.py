@@ -5,7 +5,11 @@ from __future__ import annotations
 import click
 
 
-@click.command("apikey", short_help="Make an API key for clients of the ingress.")
+@click.command(
+    "apikey",
+    short_help="Make an API key for clients of the ingress.",
+    epilog="\b\nExample:\n  sdk apikey batch\n",
+)
 @click.argument("name")
 def apikey(name: str) -> None:
     """Make an API key with this NAME, for the file of the option `api_keys`.

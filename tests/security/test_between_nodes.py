@@ -120,7 +120,6 @@ async def test_a_caller_says_once_that_it_is_ours(monkeypatch: pytest.MonkeyPatc
     async with serving(TOKEN) as port:
         for guard, is_accepted in ((TOKEN, True), (replace(TOKEN, secret="0" * 64), False), (UNGUARDED, False)):
             monkeypatch.setattr(replicas, "own_between_nodes", lambda guard=guard: guard)
-            replicas._client_context.cache_clear()
             caller = Subchannel(Address("r", "127.0.0.1", port, "elsewhere"), is_local=False)
             if is_accepted:
                 (await caller.connect()).close()
@@ -140,10 +139,8 @@ async def test_mutual_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         for context in (None, without, stranger):
             assert await ask(port, FORGED, context) == b""
         monkeypatch.setattr(replicas, "own_between_nodes", lambda: ours)
-        replicas._client_context.cache_clear()
         caller = Subchannel(Address("r", "127.0.0.1", port, "elsewhere"), is_local=False)
         (await caller.connect()).close()
-    replicas._client_context.cache_clear()
 
 
 @asynccontextmanager

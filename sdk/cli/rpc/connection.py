@@ -96,7 +96,7 @@ def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tu
 
 def _token(target: str, options: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the metadata with the token that the options give."""
-    token, path = options["token"], options["token_file"]
+    token, path = options.get("token"), options.get("token_file")
     if path is not None:
         try:
             token = path.read_text(encoding="utf-8").strip()
