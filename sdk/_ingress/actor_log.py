@@ -20,7 +20,7 @@ def log_to_file(actor: str, name: str) -> None:
 
     Args:
         actor: ``"proxy"`` or ``"controller"``.
-        name: What tells the actor from others of the same node and of earlier times.
+        name: Distinguishes the actor from others of the same node and of earlier times.
     """
     node: Any = ray._private.worker._global_node
     folder = os.path.join(node.get_logs_dir_path(), "serve")
@@ -31,7 +31,7 @@ def log_to_file(actor: str, name: str) -> None:
     logger = logging.getLogger("sdk")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    # A handler of its own ends the way to stderr that logging has for loggers without one.
+    # Without this one, nothing would reach stderr any more: logging does that only for loggers without a handler.
     errors = logging.StreamHandler()
     errors.setLevel(logging.WARNING)
     logger.addHandler(errors)

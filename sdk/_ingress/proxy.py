@@ -33,6 +33,7 @@ from sdk._ingress.envoy.listening import (
     FALLBACK_SOCKET,
     format_address,
     gate_server,
+    link_stdout,
     listener_config,
     tls_config,
 )
@@ -107,6 +108,7 @@ class Proxy:
             if not await self._adopt(config):
                 await self._wait_for_port()
                 self._make_folder(bootstrap)
+            link_stdout(self._folder)
             self._ads = AdsServer(str(self._folder / "ads.sock"))
             await self._ads.start()
             await self._start_fallback()

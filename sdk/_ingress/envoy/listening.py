@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from sdk._xds.access_log import AccessLogConfig
 from sdk._xds.listener import ListenerConfig
 from sdk._xds.tls import TlsConfig
 
 if TYPE_CHECKING:
     from sdk.options import GrpcOptions
 
-FALLBACK_SOCKET, GATE_SOCKET = "fallback.sock", "gate.sock"
+FALLBACK_SOCKET, GATE_SOCKET, STDOUT_LINK = "fallback.sock", "gate.sock", "stdout"
 # A burst of calls must be held. By default grpcio cancels pending calls above 1,000.
 _OPTIONS = [
     ("grpc.server.max_pending_requests", 1_000_000),
     ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
 ]
 # Options with the same name in GrpcOptions and ListenerConfig.
-_SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {"fallback_socket", "gate_socket", "tls"}
+_SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {
+    "fallback_socket",
+    "gate_socket",
+    "tls",
+    "access_log",
+}
 
 
 def format_address(host: str, port: int) -> str:
@@ -46,6 +53,7 @@ def listener_config(options: GrpcOptions, folder: Path, *, has_gate: bool) -> Li
         fallback_socket=str(folder / FALLBACK_SOCKET),
         gate_socket=str(folder / GATE_SOCKET) if has_gate else "",
         tls=tls_config(options, folder),
+        access_log=access_log_config(options, folder),
         **{name: getattr(options, name) for name in _SHARED_NAMES},
     )
 
@@ -57,6 +65,32 @@ def tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
     return TlsConfig(
         options.tls_certificate, options.tls_private_key, str(folder / "secrets"), client_ca=options.tls_client_ca
     )
+
+
+def access_log_config(options: GrpcOptions, folder: Path) -> AccessLogConfig | None:
+    """Return the access log; None for none."""
+    if options.access_log is None:
+        return None
+    return AccessLogConfig(
+        path=str(folder / STDOUT_LINK) if options.access_log == "stdout" else options.access_log,
+        format=options.access_log_format,
+        failed_only=options.access_log_failed_only,
+        slow_s=options.access_log_slow_s,
+    )
+
+
+def link_stdout(folder: Path) -> None:
+    """Make the link by which Envoy, whose own output is elsewhere, writes to the output of this process.
+
+    Ray takes that for the output of an actor: it is in Ray's logs and at the driver, and in the output of the node
+    (in a pod, of its container) with ``RAY_LOG_TO_STDERR=1``.
+
+    Args:
+        folder: The folder of the proxy.
+    """
+    link = folder / STDOUT_LINK
+    link.unlink(missing_ok=True)  # that of an earlier process
+    link.symlink_to(f"/proc/{os.getpid()}/fd/1")
 
 
 def gate_server(handler: grpc.GenericRpcHandler, folder: Path) -> grpc.aio.Server:
