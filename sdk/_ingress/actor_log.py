@@ -20,7 +20,7 @@ def log_to_file(actor: str, name: str) -> None:
 
     Args:
         actor: ``"proxy"`` or ``"controller"``.
-        name: Distinguishes the actor from others of the same node and of earlier times.
+        name: Name of the actor, different from those of other actors of the node and of earlier times.
     """
     node: Any = ray._private.worker._global_node
     folder = os.path.join(node.get_logs_dir_path(), "serve")
@@ -31,7 +31,7 @@ def log_to_file(actor: str, name: str) -> None:
     logger = logging.getLogger("sdk")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    # Without this one, nothing would reach stderr any more: logging does that only for loggers without a handler.
+    # The handler above ends the use of the one to stderr that logging has for loggers without any.
     errors = logging.StreamHandler()
     errors.setLevel(logging.WARNING)
     logger.addHandler(errors)

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 #: One entry of a log by the name of its field: ``time`` (seconds since the epoch), ``source``, ``application``,
 #: ``deployment``, ``replica``, ``level``, ``request_id``, ``method``, ``trace_id``, ``message``; ``call`` has all
-#: fields of a line of the access log. Unknown fields have the value None.
+#: fields of a line of the access log. An unknown field has the value None.
 Entry: TypeAlias = dict[str, Any]
 
 # Ray Serve's text: https://docs.ray.io/en/latest/serve/monitoring.html#ray-logging
@@ -65,7 +65,7 @@ class Query:
 
 @dataclass(slots=True)
 class _Position:
-    """The offset up to which a file has been read, and the entry that a line without a head belongs to."""
+    """The position to which a file has been read, and the entry to which a further line without a head belongs."""
 
     offset: int = 0
     entry: Entry | None = None

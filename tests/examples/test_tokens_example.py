@@ -13,6 +13,8 @@ from language_model_pb2 import FinishReason, Prompt, Stats, StatsRequest, Token
 from language_model_sdk import LanguageModelSyncClient
 from markov import MarkovModel, split
 
+from tests.support.deadlines import growing_deadlines
+
 Serve = Callable[..., LanguageModelSyncClient]
 
 
@@ -71,9 +73,12 @@ def test_a_client_that_cancels_ends_the_work(client: Serve) -> None:
 
 def test_a_deadline_ends_the_work(client: Serve) -> None:
     model = client(LanguageModel.bind(step_s=0.01), LanguageModelSyncClient)
-    with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
-        list(model.Generate(Prompt(text="the", stop=["never"]), timeout=0.3))
-    assert wait_for(model, lambda stats: stats.abandoned == 1).tokens < 50
+    for seconds in growing_deadlines():
+        with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+            list(model.Generate(Prompt(text="the", stop=["never"]), timeout=seconds))
+        if model.GetStats(StatsRequest()).tokens:
+            break
+    assert wait_for(model, lambda stats: stats.abandoned == 1).tokens < seconds / 0.01 + 20
 
 
 def test_a_client_that_does_not_read_stops_the_model(client: Serve) -> None:

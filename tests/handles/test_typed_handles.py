@@ -20,6 +20,7 @@ from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHa
 
 from sdk.context import current_context
 from sdk.errors import RpcError
+from tests.support.deadlines import growing_deadlines
 from tests.support.served_handle import Deployment, deployment, outer_call
 
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
@@ -29,6 +30,7 @@ class Callee(AsyncProbeBase):
     """Does what the request says; ``ended`` is set when a waiting call is cancelled."""
 
     def __init__(self) -> None:
+        self.began = False
         self.ended = asyncio.Event()
         self.yielded = 0
 
@@ -46,6 +48,7 @@ class Callee(AsyncProbeBase):
                 left = grpc_context.time_remaining()
                 return Told(text=repr(left))
             case "wait":
+                self.began = True
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -323,7 +326,10 @@ async def test_the_shorter_of_both_deadlines_is_forwarded(handle: AsyncProbeHand
 async def test_a_deadline_ends_the_handler_too() -> None:
     callee = Callee()
     async with handle_to(callee) as handle:
-        assert (await error_of(handle, "wait", timeout=0.05)).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        for seconds in growing_deadlines():
+            assert (await error_of(handle, "wait", timeout=seconds)).code is grpc.StatusCode.DEADLINE_EXCEEDED
+            if callee.began:
+                break
         await asyncio.wait_for(callee.ended.wait(), 5)
         with pytest.raises(RpcError, match="DEADLINE_EXCEEDED"):
             await anext(handle.Down(Ask(act="wait"), timeout=0.05))

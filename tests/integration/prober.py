@@ -12,6 +12,8 @@ from typing import Any
 import grpc
 from probe_pb2 import Ask, Told
 
+from tests.support.deadlines import growing_deadlines
+
 SERVICES = ("AsyncProbe", "SyncProbe")
 METHODS = ("Unary", "Down", "Up", "Both")
 #: Seconds that an immediate event may take on a busy machine.
@@ -56,6 +58,14 @@ class Prober:
     def ask(self, method: str, ask: Ask, **options: Any) -> Outcome:
         """Make a call, and wait for its end."""
         return outcome(self.begin(method, [ask], **options))
+
+    def expire(self, method: str, ask: Ask, of: str = "journal") -> Outcome:
+        """Make a call that expires after its handler began, as the journal says."""
+        for seconds in growing_deadlines():
+            ended = self.ask(method, ask, timeout=seconds)
+            if any(event == "began" for event, _ in self.journal(ask.note, of)):
+                break
+        return ended
 
     def unary(self, act: str, note: str = "") -> Told:
         """Return the response of a unary call that succeeds."""

@@ -29,6 +29,7 @@ import sdk
 from sdk.errors import ClusterError, RpcError
 from tests.integration import typed_handle_apps
 from tests.integration.clients import error_of, trailing
+from tests.support.deadlines import growing_deadlines
 from tests.support.processes import raylet_pid, workers
 
 OUTER = (("application", "typed"), ("request_id", "r1"))
@@ -68,7 +69,8 @@ def test_a_call_may_set_model_metadata_and_timeout(stub: UserDefinedServiceStub)
     metadata = (*OUTER, ("multiplexed_model_id", "m1"))
     reply = json.loads(stub.__call__(Message(name="seen", origin="given"), metadata=metadata).greeting)
     assert (reply["model"], reply["serve"][0], reply["user"], reply["left"]) == ("m2", "m2", "you", None)
-    assert json.loads(stub.__call__(Message(name="seen", origin="short"), metadata=OUTER).greeting)["left"] < 0.2001
+    timed = Message(name="seen", origin="timed", num=20_000)
+    assert 0 < json.loads(stub.__call__(timed, metadata=OUTER).greeting)["left"] < 20.001
 
 
 def test_a_stream(stub: UserDefinedServiceStub) -> None:
@@ -137,11 +139,18 @@ def test_other_errors_are_internal_with_the_inner_traceback(stub: UserDefinedSer
 
 
 def test_a_deadline_ends_the_inner_call(stub: UserDefinedServiceStub, notes: Path) -> None:
-    error = error_of(stub.__call__, Message(name="wait short", origin="short"), metadata=OUTER, timeout=30)
-    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    for seconds in growing_deadlines():
+        short = Message(name="wait short", origin="timed", num=round(seconds * 1000))
+        error = error_of(stub.__call__, short, metadata=OUTER, timeout=30)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        if (notes / "wait short began").exists():
+            break
     wait_for(notes / "wait short ended")
-    with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
-        stub.__call__(Message(name="wait outer"), metadata=OUTER, timeout=0.5)
+    for seconds in growing_deadlines():
+        with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+            stub.__call__(Message(name="wait outer"), metadata=OUTER, timeout=seconds)
+        if (notes / "wait outer began").exists():
+            break
     wait_for(notes / "wait outer ended")
 
 

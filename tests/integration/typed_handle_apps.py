@@ -113,8 +113,8 @@ class Outer(UserDefinedServiceBase):
                     return UserDefinedResponse(greeting=f"{error.code.name} {error.details} {field}")
             case "plain":
                 return UserDefinedResponse(greeting=(await self.plain.Unary(ask)).text)
-            case "short":
-                return UserDefinedResponse(greeting=(await self.inner.Unary(ask, timeout=0.2)).text)
+            case "timed":
+                return UserDefinedResponse(greeting=(await self.inner.Unary(ask, timeout=request.num / 1000)).text)
             case "given":
                 pairs = [("user", "you")]
                 return UserDefinedResponse(greeting=(await self.inner.Unary(ask, model_id="m2", metadata=pairs)).text)

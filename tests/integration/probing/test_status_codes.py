@@ -93,7 +93,7 @@ def test_a_request_that_can_not_be_decoded(channel: grpc.Channel, prober: Prober
 
 def test_a_client_deadline(prober: Prober, method: str) -> None:
     note = f"deadline {method}"
-    ended = prober.ask(method, Ask(act="wait", note=note, number=2), timeout=0.5)
+    ended = prober.expire(method, Ask(act="wait", note=note, number=2))
     assert ended.code is Code.DEADLINE_EXCEEDED
     prober.wait_for(note, "cancelled")
 
