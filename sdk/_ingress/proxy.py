@@ -98,7 +98,12 @@ class Proxy:
         self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
         self._envoy: SupervisedEnvoy | None = None
         self._confirm_task: asyncio.Task[None] | None = None
-        self._metrics = ProxyMetrics(node_id, self._folder / "admin.sock", lambda: self._state.version)
+        self._metrics = ProxyMetrics(
+            node_id,
+            self._folder / "admin.sock",
+            lambda: self._state.version,
+            has_tls=options.tls_certificate is not None,
+        )
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
@@ -125,7 +130,7 @@ class Proxy:
                 self._watch_drain(),
                 self._feed.listen(node_id),
                 self._gate.report_forever(),
-                self._metrics.export_forever(lambda: self._fallback_server),
+                self._metrics.export_forever(lambda: self._fallback_server, lambda: self._built_in.is_draining),
             )
         ]
 

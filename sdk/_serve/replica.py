@@ -29,11 +29,18 @@ from sdk._serve.checked_methods import checked_methods
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
-from sdk._serve.internals import LATENCY_BOUNDS_MS, cancel_child_requests, deployment_config, request_context_setter
+from sdk._serve.internals import (
+    LATENCY_BOUNDS_MS,
+    add_to_processing_queries,
+    cancel_child_requests,
+    deployment_config,
+    request_context_setter,
+)
 from sdk._serve.process_end import LoopWatch, end_after_answer
 from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
 from sdk._serve.translation import translate
+from sdk._wire.call_counts import CallCounts
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
 from sdk._wire.malloc import keep_freed_memory
@@ -111,12 +118,14 @@ class ReplicaHost:
             interceptors=make_interceptors(definition.cls_name, definition.interceptors),
             latency_bounds_ms=LATENCY_BOUNDS_MS,
         )
+        self._server.host.waits = CallCounts(LATENCY_BOUNDS_MS)
         self._metrics = CallMetrics(
             self._server,
             application=self._application,
             deployment=self._deployment,
             replica=context.replica_id.unique_id,
         )
+        add_to_processing_queries(lambda: self._server.host.ongoing)
         logs.follow_configuration(self._server)
         setattr(implementation, SERVER, self._server)  # for calls without an ingress
 

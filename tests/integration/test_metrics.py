@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -26,8 +27,11 @@ OF_RAY_HANDLES = {"ray_serve_deployment_queued_queries"}
 
 
 @pytest.fixture(scope="module")
-def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """Samples after three good calls and two that fail, which each make a call, and two that reach no replica."""
+def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Samples]:
+    """Samples after three good calls and two that fail, which each make a call, and two that reach no replica.
+
+    A stream that makes a stream is open until the end; two messages have come.
+    """
     deploy(typed_handle_apps.composed(str(tmp_path_factory.mktemp("notes"))), APPLICATION)
     with grpc.insecure_channel(ingress.address) as channel:
         stub = UserDefinedServiceStub(channel)
@@ -39,15 +43,20 @@ def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory)
         with pytest.raises(grpc.RpcError):
             stub.__call__(Message(), metadata=(("application", "no such application"),), timeout=30)
         HealthStub(channel).Check(HealthCheckRequest(), timeout=30)
-    return scrape_until(
-        lambda found: (
-            total(found, "ray_serve_num_grpc_requests_total", application=APPLICATION) >= 5
-            and total(found, "ray_serve_deployment_request_counter_total", application=APPLICATION) >= 6
-            and total(found, "ray_serve_deployment_error_counter_total", application=APPLICATION) >= 4
-            and total(found, "ray_sdk_ingress_rejected_requests_total") >= 1
-            and total(found, "ray_sdk_ingress_table_version") >= 1
+        stream = stub.Streaming(Message(name="wait open", num=2), metadata=METADATA, timeout=300)
+        assert [next(stream).num for _ in range(2)] == [0, 1]
+        yield scrape_until(
+            lambda found: (
+                total(found, "ray_serve_num_grpc_requests_total", application=APPLICATION) >= 5
+                and total(found, "ray_serve_deployment_request_counter_total", application=APPLICATION) >= 6
+                and total(found, "ray_serve_deployment_error_counter_total", application=APPLICATION) >= 4
+                and total(found, "ray_sdk_replica_stream_messages_total", application=APPLICATION) >= 4
+                and total(found, "ray_serve_replica_processing_queries", application=APPLICATION) >= 2
+                and total(found, "ray_sdk_ingress_rejected_requests_total") >= 1
+                and total(found, "ray_sdk_ingress_table_version") >= 1
+            )
         )
-    )
+        stream.cancel()
 
 
 def test_requests_by_method_and_status(samples: Samples) -> None:
@@ -86,6 +95,19 @@ def test_the_panels_of_rays_dashboards_have_data(samples: Samples, panel: Panel)
     assert wanted - found <= OF_RAY_HANDLES
 
 
+def test_calls_in_progress_are_in_ray_serves_own_gauge_too(samples: Samples) -> None:
+    for deployment in ("Inner", "Outer"):
+        labels = {"application": APPLICATION, "deployment": deployment}
+        assert total(samples, "ray_serve_replica_processing_queries", **labels) == 1
+
+
+def test_messages_of_streams(samples: Samples) -> None:
+    for deployment in ("Inner", "Outer"):
+        labels = {"application": APPLICATION, "deployment": deployment, "direction": "sent"}
+        assert total(samples, "ray_sdk_replica_stream_messages_total", **labels) == 2
+        assert total(samples, "ray_sdk_replica_stream_bytes_total", **labels) > 2
+
+
 def test_calls_in_progress_by_node(samples: Samples) -> None:
     labels = [labels for name, labels, _ in samples if name == "ray_serve_num_ongoing_grpc_requests"]
     assert labels
@@ -104,6 +126,8 @@ def test_the_ingress_of_each_node(samples: Samples) -> None:
     assert node
     assert total(samples, "ray_sdk_ingress_accepted_connections_total", node_id=node) >= 1
     assert total(samples, "ray_sdk_ingress_connections", node_id=node) >= 0
+    assert [value for name, _, value in samples if name == "ray_sdk_ingress_draining"] == [0]
+    assert {labels["node_id"] for name, labels, _ in samples if name == "ray_sdk_ingress_table_lag_seconds"} == {node}
 
 
 def test_sdk_top_reads_what_ray_exports(samples: Samples) -> None:
@@ -117,6 +141,5 @@ def test_sdk_top_reads_what_ray_exports(samples: Samples) -> None:
     assert method.errors_per_s == {NOT_FOUND: pytest.approx(0.2)}
     assert method.p50_ms is not None
     replicas = [each for each in figures.replicas if each.application == APPLICATION]
-    assert {each.deployment for each in replicas} >= {"Inner"}
-    assert all((each.ongoing, each.queued) == (0, 0) for each in replicas), replicas
+    assert {each.deployment: (each.ongoing, each.queued) for each in replicas} == {"Inner": (1, 0), "Outer": (1, 0)}
     assert any(each.reason == "no_route" and each.status_code == NOT_FOUND for each in figures.rejected)

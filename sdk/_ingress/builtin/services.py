@@ -92,6 +92,11 @@ class BuiltinServices:
         """Notify health watchers that the routing table has changed."""
         self._health.notify()
 
+    @property
+    def is_draining(self) -> bool:
+        """True while the node is being drained."""
+        return self._health.is_draining
+
     def drain(self, is_draining: bool = True) -> None:
         """Report NOT_SERVING, so that load balancers stop sending calls to this proxy.
 
