@@ -122,11 +122,11 @@ class Wire:
     def write(self, data: bytes) -> None:
         self.loop.call_soon(self.other.data_received, data)
 
-    def is_closing(self) -> bool:
-        return False
-
     def get_extra_info(self, name: str) -> Any:
         return SimpleNamespace(family=socket.AF_INET)
+
+    def is_closing(self) -> bool:
+        return False
 
 
 async def measure_inner(server: Any) -> int:

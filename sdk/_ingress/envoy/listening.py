@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from sdk._between_nodes import own_between_nodes
+from sdk._otel import current
 from sdk._xds.access_log import AccessLogConfig
 from sdk._xds.listener import ListenerConfig
 from sdk._xds.tls import TlsConfig
@@ -26,8 +28,10 @@ _OPTIONS = [
 _SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {
     "fallback_socket",
     "gate_socket",
-    "tls",
     "access_log",
+    "guard",
+    "logged_headers",
+    "tls",
 }
 
 
@@ -54,6 +58,8 @@ def listener_config(options: GrpcOptions, folder: Path, *, has_gate: bool) -> Li
         gate_socket=str(folder / GATE_SOCKET) if has_gate else "",
         tls=tls_config(options, folder),
         access_log=access_log_config(options, folder),
+        guard=own_between_nodes(),
+        logged_headers=tuple(sorted(current.tracing.metadata_keys)) if current.tracing is not None else (),
         **{name: getattr(options, name) for name in _SHARED_NAMES},
     )
 
@@ -63,7 +69,11 @@ def tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
     if options.tls_certificate is None or options.tls_private_key is None:
         return None
     return TlsConfig(
-        options.tls_certificate, options.tls_private_key, str(folder / "secrets"), client_ca=options.tls_client_ca
+        options.tls_certificate,
+        options.tls_private_key,
+        str(folder / "secrets"),
+        client_ca=options.tls_client_ca,
+        requires_client_certificate=options.tls_client_certificate == "required",
     )
 
 
