@@ -17,6 +17,7 @@ _PROXY_LOCATIONS = ("EveryNode", "HeadOnly")
 _MAX_S = 365 * 86400.0
 _CLIENT_CERTIFICATE = ("required", "optional")
 _ERROR_DETAILS = ("traceback", "message", "none")
+_LOG_FORMATS = ("json", "text")
 
 #: Options that can be changed while the ingress runs, because Envoy's listener does not depend on them.
 LIVE_OPTIONS = frozenset(
@@ -72,9 +73,15 @@ class GrpcOptions:
             must present a certificate, and handlers get its identities from ``peer_identities()`` of the gRPC context.
         tls_client_certificate: ``"optional"`` accepts clients without a certificate, too, for example those that send a
             token. A certificate that ``tls_client_ca`` has not signed is refused in any case.
-        access_log: Path of the access log, on every node with a proxy; None for no log. It has one line of JSON per
-            call: request id, application, method, status, duration, bytes, peer, replica. Envoy appends to it and does
-            not rotate it: truncate it in place (logrotate's ``copytruncate``).
+        access_log: Path of the access log, on every node with a proxy; None for no log. It has one line per call, with
+            those too that no replica has answered. Envoy appends to it and does not rotate it: truncate it in place
+            (logrotate's ``copytruncate``). ``"stdout"`` is the output of the proxy's actor, which Ray handles as that
+            of other actors.
+        access_log_format: ``"json"``: one object a line, without fields that the call does not have. ``"text"``: the
+            time, then ``name="value"`` for each field.
+        access_log_failed_only: Log only calls with another status than OK; with ``access_log_slow_s``, slow ones too.
+        access_log_slow_s: Log only calls that last at least these seconds; with ``access_log_failed_only``, failed ones
+            too. None for calls of any duration.
         access: Who may call what: tokens, API keys, certificates, rules and limits (:mod:`sdk.access`); None for
             everyone everything.
 
@@ -110,6 +117,9 @@ class GrpcOptions:
     tls_client_ca: str | None = None
     tls_client_certificate: Literal["required", "optional"] = "required"
     access_log: str | None = None
+    access_log_format: Literal["json", "text"] = "json"
+    access_log_failed_only: bool = False
+    access_log_slow_s: float | None = None
     access: Access | None = None
 
     def __post_init__(self) -> None:
@@ -125,6 +135,9 @@ class GrpcOptions:
         problems += self._invalid_seconds()
         if self.error_details not in _ERROR_DETAILS:
             problems.append(f"error_details must be one of {', '.join(_ERROR_DETAILS)}, not {self.error_details!r}")
+        if self.access_log_format not in _LOG_FORMATS:
+            formats = ", ".join(_LOG_FORMATS)
+            problems.append(f"access_log_format must be one of {formats}, not {self.access_log_format!r}")
         for name, low, high in (
             ("max_receive_message_length", 1, (1 << 32) - 1),
             ("max_metadata_bytes", 1 << 10, 96 << 10),
@@ -153,6 +166,7 @@ class GrpcOptions:
             ("keepalive_timeout_s", 1.0, False),
             ("max_connection_idle_s", 1.0, True),
             ("max_connection_age_s", 1.0, True),
+            ("access_log_slow_s", 0.001, True),
         ):
             value = getattr(self, name)
             if value is None and optional:
@@ -180,9 +194,14 @@ class GrpcOptions:
     def _invalid_paths(self) -> Iterator[str]:
         for name in ("tls_certificate", "tls_private_key", "tls_client_ca", "access_log"):
             path = getattr(self, name)
+            if name == "access_log" and path == "stdout":
+                continue
             # A relative path has no meaning: proxies run on other nodes, in folders of Ray.
             if path is not None and (not isinstance(path, str) or not os.path.isabs(path)):
-                yield f"{name} must be an absolute path or None, not {path!r}"
+                other = ", 'stdout'" if name == "access_log" else ""
+                yield f"{name} must be an absolute path{other} or None, not {path!r}"
+        if self.access_log is None and (self.access_log_failed_only or self.access_log_slow_s is not None):
+            yield "access_log_failed_only and access_log_slow_s choose the lines of access_log, which is not set"
         if (self.tls_certificate is None) != (self.tls_private_key is None):
             yield "tls_certificate and tls_private_key must be given together"
         elif self.tls_client_ca is not None and self.tls_certificate is None:

@@ -135,7 +135,7 @@ def ingress(ray_cluster: None) -> Iterator[Ingress]:
 
     port = free_port()
     # Interop sends messages of 100 MB.
-    sdk.start(sdk.GrpcOptions(port=port, max_receive_message_length=128 << 20))
+    sdk.start(sdk.GrpcOptions(port=port, max_receive_message_length=128 << 20, access_log="stdout"))
     yield Ingress(f"127.0.0.1:{port}", port)
     sdk.shutdown()
 

@@ -655,6 +655,8 @@ class SubstitutionFormatString(_message.Message):
 
     JSON_FORMAT_FIELD_NUMBER: _builtins.int
     TEXT_FORMAT_SOURCE_FIELD_NUMBER: _builtins.int
+    OMIT_EMPTY_VALUES_FIELD_NUMBER: _builtins.int
+    omit_empty_values: _builtins.bool
     @_builtins.property
     def json_format(self) -> _struct_pb2.Struct: ...
     @_builtins.property
@@ -664,10 +666,11 @@ class SubstitutionFormatString(_message.Message):
         *,
         json_format: _struct_pb2.Struct | None = ...,
         text_format_source: Global___DataSource | None = ...,
+        omit_empty_values: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "text_format_source", b"text_format_source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "text_format_source", b"text_format_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "omit_empty_values", b"omit_empty_values", "text_format_source", b"text_format_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["json_format", "text_format_source"]  # noqa: Y015
     _WhichOneofArgType_format: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
@@ -1862,13 +1865,17 @@ class AccessLogFilter(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_CODE_FILTER_FIELD_NUMBER: _builtins.int
+    DURATION_FILTER_FIELD_NUMBER: _builtins.int
     NOT_HEALTH_CHECK_FILTER_FIELD_NUMBER: _builtins.int
     AND_FILTER_FIELD_NUMBER: _builtins.int
     OR_FILTER_FIELD_NUMBER: _builtins.int
     HEADER_FILTER_FIELD_NUMBER: _builtins.int
     RESPONSE_FLAG_FILTER_FIELD_NUMBER: _builtins.int
+    GRPC_STATUS_FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status_code_filter(self) -> Global___StatusCodeFilter: ...
+    @_builtins.property
+    def duration_filter(self) -> Global___DurationFilter: ...
     @_builtins.property
     def not_health_check_filter(self) -> Global___NotHealthCheckFilter: ...
     @_builtins.property
@@ -1879,21 +1886,25 @@ class AccessLogFilter(_message.Message):
     def header_filter(self) -> Global___HeaderFilter: ...
     @_builtins.property
     def response_flag_filter(self) -> Global___ResponseFlagFilter: ...
+    @_builtins.property
+    def grpc_status_filter(self) -> Global___GrpcStatusFilter: ...
     def __init__(
         self,
         *,
         status_code_filter: Global___StatusCodeFilter | None = ...,
+        duration_filter: Global___DurationFilter | None = ...,
         not_health_check_filter: Global___NotHealthCheckFilter | None = ...,
         and_filter: Global___AndFilter | None = ...,
         or_filter: Global___OrFilter | None = ...,
         header_filter: Global___HeaderFilter | None = ...,
         response_flag_filter: Global___ResponseFlagFilter | None = ...,
+        grpc_status_filter: Global___GrpcStatusFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "duration_filter", b"duration_filter", "filter_specifier", b"filter_specifier", "grpc_status_filter", b"grpc_status_filter", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "duration_filter", b"duration_filter", "filter_specifier", b"filter_specifier", "grpc_status_filter", b"grpc_status_filter", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["status_code_filter", "not_health_check_filter", "and_filter", "or_filter", "header_filter", "response_flag_filter"]  # noqa: Y015
+    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["status_code_filter", "duration_filter", "not_health_check_filter", "and_filter", "or_filter", "header_filter", "response_flag_filter", "grpc_status_filter"]  # noqa: Y015
     _WhichOneofArgType_filter_specifier: _TypeAlias = _typing.Literal["filter_specifier", b"filter_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_filter_specifier) -> _WhichOneofReturnType_filter_specifier | None: ...
 
@@ -2075,6 +2086,92 @@ class ResponseFlagFilter(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResponseFlagFilter: _TypeAlias = ResponseFlagFilter  # noqa: Y015
+
+@_typing.final
+class GrpcStatusFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Status:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[GrpcStatusFilter._Status.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OK: GrpcStatusFilter._Status.ValueType  # 0
+        CANCELED: GrpcStatusFilter._Status.ValueType  # 1
+        UNKNOWN: GrpcStatusFilter._Status.ValueType  # 2
+        INVALID_ARGUMENT: GrpcStatusFilter._Status.ValueType  # 3
+        DEADLINE_EXCEEDED: GrpcStatusFilter._Status.ValueType  # 4
+        NOT_FOUND: GrpcStatusFilter._Status.ValueType  # 5
+        ALREADY_EXISTS: GrpcStatusFilter._Status.ValueType  # 6
+        PERMISSION_DENIED: GrpcStatusFilter._Status.ValueType  # 7
+        RESOURCE_EXHAUSTED: GrpcStatusFilter._Status.ValueType  # 8
+        FAILED_PRECONDITION: GrpcStatusFilter._Status.ValueType  # 9
+        ABORTED: GrpcStatusFilter._Status.ValueType  # 10
+        OUT_OF_RANGE: GrpcStatusFilter._Status.ValueType  # 11
+        UNIMPLEMENTED: GrpcStatusFilter._Status.ValueType  # 12
+        INTERNAL: GrpcStatusFilter._Status.ValueType  # 13
+        UNAVAILABLE: GrpcStatusFilter._Status.ValueType  # 14
+        DATA_LOSS: GrpcStatusFilter._Status.ValueType  # 15
+        UNAUTHENTICATED: GrpcStatusFilter._Status.ValueType  # 16
+
+    class Status(_Status, metaclass=_StatusEnumTypeWrapper): ...
+    OK: GrpcStatusFilter.Status.ValueType  # 0
+    CANCELED: GrpcStatusFilter.Status.ValueType  # 1
+    UNKNOWN: GrpcStatusFilter.Status.ValueType  # 2
+    INVALID_ARGUMENT: GrpcStatusFilter.Status.ValueType  # 3
+    DEADLINE_EXCEEDED: GrpcStatusFilter.Status.ValueType  # 4
+    NOT_FOUND: GrpcStatusFilter.Status.ValueType  # 5
+    ALREADY_EXISTS: GrpcStatusFilter.Status.ValueType  # 6
+    PERMISSION_DENIED: GrpcStatusFilter.Status.ValueType  # 7
+    RESOURCE_EXHAUSTED: GrpcStatusFilter.Status.ValueType  # 8
+    FAILED_PRECONDITION: GrpcStatusFilter.Status.ValueType  # 9
+    ABORTED: GrpcStatusFilter.Status.ValueType  # 10
+    OUT_OF_RANGE: GrpcStatusFilter.Status.ValueType  # 11
+    UNIMPLEMENTED: GrpcStatusFilter.Status.ValueType  # 12
+    INTERNAL: GrpcStatusFilter.Status.ValueType  # 13
+    UNAVAILABLE: GrpcStatusFilter.Status.ValueType  # 14
+    DATA_LOSS: GrpcStatusFilter.Status.ValueType  # 15
+    UNAUTHENTICATED: GrpcStatusFilter.Status.ValueType  # 16
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    EXCLUDE_FIELD_NUMBER: _builtins.int
+    exclude: _builtins.bool
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___GrpcStatusFilter.Status.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[Global___GrpcStatusFilter.Status.ValueType] | None = ...,
+        exclude: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude", b"exclude", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrpcStatusFilter: _TypeAlias = GrpcStatusFilter  # noqa: Y015
+
+@_typing.final
+class DurationFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comparison(self) -> Global___ComparisonFilter: ...
+    def __init__(
+        self,
+        *,
+        comparison: Global___ComparisonFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DurationFilter: _TypeAlias = DurationFilter  # noqa: Y015
 
 @_typing.final
 class Router(_message.Message):
@@ -3046,6 +3143,7 @@ class Cluster(_message.Message):
     CIRCUIT_BREAKERS_FIELD_NUMBER: _builtins.int
     OUTLIER_DETECTION_FIELD_NUMBER: _builtins.int
     UPSTREAM_BIND_CONFIG_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     COMMON_LB_CONFIG_FIELD_NUMBER: _builtins.int
     UPSTREAM_CONNECTION_OPTIONS_FIELD_NUMBER: _builtins.int
     IGNORE_HEALTH_ON_HOST_REMOVAL_FIELD_NUMBER: _builtins.int
@@ -3069,6 +3167,8 @@ class Cluster(_message.Message):
     @_builtins.property
     def upstream_bind_config(self) -> Global___BindConfig: ...
     @_builtins.property
+    def metadata(self) -> Global___Metadata: ...
+    @_builtins.property
     def common_lb_config(self) -> Global___Cluster.CommonLbConfig: ...
     @_builtins.property
     def upstream_connection_options(self) -> Global___UpstreamConnectionOptions: ...
@@ -3090,6 +3190,7 @@ class Cluster(_message.Message):
         circuit_breakers: Global___CircuitBreakers | None = ...,
         outlier_detection: Global___OutlierDetection | None = ...,
         upstream_bind_config: Global___BindConfig | None = ...,
+        metadata: Global___Metadata | None = ...,
         common_lb_config: Global___Cluster.CommonLbConfig | None = ...,
         upstream_connection_options: Global___UpstreamConnectionOptions | None = ...,
         ignore_health_on_host_removal: _builtins.bool = ...,
@@ -3097,9 +3198,9 @@ class Cluster(_message.Message):
         typed_extension_protocol_options: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
         transport_socket_matches: _abc.Iterable[Global___Cluster.TransportSocketMatch] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "outlier_detection", b"outlier_detection", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "metadata", b"metadata", "outlier_detection", b"outlier_detection", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "name", b"name", "outlier_detection", b"outlier_detection", "transport_socket_matches", b"transport_socket_matches", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "metadata", b"metadata", "name", b"name", "outlier_detection", b"outlier_detection", "transport_socket_matches", b"transport_socket_matches", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cluster_discovery_type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType_cluster_discovery_type: _TypeAlias = _typing.Literal["cluster_discovery_type", b"cluster_discovery_type"]  # noqa: Y015

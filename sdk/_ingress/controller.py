@@ -19,6 +19,7 @@ import ray
 from sdk._ingress import option_store, proxy_fleet
 from sdk._ingress.actor_log import log_to_file
 from sdk._ingress.cluster import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S
+from sdk._ingress.controller_metrics import ControllerMetrics
 from sdk._ingress.owners import Absence, OwnerLeases
 from sdk._ingress.recovery import Recovery
 from sdk._ingress.registry import Lease, ProxyState, Registry, Replica
@@ -91,6 +92,7 @@ class Controller:
         self._proxy_actors: dict[str, Any] = {}
         self._reported_at: dict[str, float] = {}
         self._nodes = 0
+        self._metrics = ControllerMetrics()
         # Within one lease, every running replica sends a heartbeat.
         self._recovery = Recovery(LEASE_S)
         self._reconcile_task = asyncio.get_running_loop().create_task(self._reconcile_forever())
@@ -275,6 +277,7 @@ class Controller:
                 await self._reconcile()
             except Exception:
                 logger.exception("the ingress controller could not check its nodes and leases; trying again")
+            self._metrics.export(self._registry.snapshot.version, self._registry.proxies, self._registry.removed)
             self._notify()
             await asyncio.sleep(_TICK_S)
 

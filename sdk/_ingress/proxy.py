@@ -35,6 +35,7 @@ from sdk._ingress.envoy.listening import (
     FALLBACK_SOCKET,
     format_address,
     gate_server,
+    link_stdout,
     listener_config,
     tls_config,
 )
@@ -108,7 +109,12 @@ class Proxy:
         self._confirm_task: asyncio.Task[None] | None = None
         self._telemetry = Telemetry()
         self._telemetry.set_up(os.environ, "traces", _SERVICE_NAME, node_id)
-        self._metrics = ProxyMetrics(node_id, self._folder / "admin.sock", lambda: self._state.version)
+        self._metrics = ProxyMetrics(
+            node_id,
+            self._folder / "admin.sock",
+            lambda: self._state.version,
+            has_tls=options.tls_certificate is not None,
+        )
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
@@ -118,6 +124,7 @@ class Proxy:
             if not await self._adopt(config):
                 await self._wait_for_port()
                 self._make_folder(bootstrap)
+            link_stdout(self._folder)
             self._ads = AdsServer(str(self._folder / "ads.sock"), add_span)
             await self._ads.start()
             await self._start_fallback()
@@ -135,7 +142,7 @@ class Proxy:
                 self._feed.listen(node_id),
                 self._gate.report_forever(),
                 self._credentials.watch(self._on_new_keys),
-                self._metrics.export_forever(lambda: self._fallback_server),
+                self._metrics.export_forever(lambda: self._fallback_server, lambda: self._built_in.is_draining),
             )
         ]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import ray
 from ray.util.metrics import Counter, Gauge
 
-from sdk._ingress.envoy.stats import fetch_stats
+from sdk._ingress.envoy.stats import fetch_certificate_expiry, fetch_stats
 from sdk._wire.call_counts import STATUS_NAMES
 
 if TYPE_CHECKING:
@@ -48,19 +48,30 @@ class ProxyMetrics:
         node_id: Ray's id of the proxy's node.
         admin_socket: Path of the unix socket of Envoy's admin interface.
         version: Returns the version of the routing table that Envoy serves.
+        has_tls: Whether Envoy has a certificate.
     """
 
-    def __init__(self, node_id: str, admin_socket: Path, version: Callable[[], int]) -> None:
+    def __init__(self, node_id: str, admin_socket: Path, version: Callable[[], int], *, has_tls: bool = False) -> None:
         address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._node = {"node_id": node_id, "node_ip_address": address}
         self._admin_socket = admin_socket
-        self._version = version
+        self._version, self._has_tls = version, has_tls
         self._before: Counts[str] = Counts()
         self._table_version = Gauge(
             "sdk_ingress_table_version", "Version of the routing table that the node's Envoy serves.", _NODE
         )
         self._connections = Gauge("sdk_ingress_connections", "Open connections of clients to the node's Envoy.", _NODE)
         self._envoy = {name: Counter(f"sdk_ingress_{name}", text, _NODE) for name, text in ENVOY_COUNTERS.items()}
+        self._draining = Gauge(
+            "sdk_ingress_draining",
+            "1 while Ray drains the node, and the proxy reports NOT_SERVING; otherwise 0.",
+            _NODE,
+        )
+        self._expiry = Gauge(
+            "sdk_ingress_certificate_expiry_timestamp_seconds",
+            "Time at which the first certificate that Envoy serves expires, in seconds since the epoch.",
+            _NODE,
+        )
         self._rejected = Counter(
             "sdk_ingress_rejected_requests",
             "Calls that no replica has answered, by the status that the client got and the reason.",
@@ -72,11 +83,12 @@ class ProxyMetrics:
             (*_NODE, "method", "status_code"),
         )
 
-    async def export_forever(self, builtin: Callable[[], WireServer | None]) -> None:
+    async def export_forever(self, builtin: Callable[[], WireServer | None], is_draining: Callable[[], bool]) -> None:
         """Export every five seconds.
 
         Args:
             builtin: Returns the server of what the proxy answers itself, once it runs.
+            is_draining: Returns whether the node is being drained.
         """
         while True:
             await asyncio.sleep(EXPORT_INTERVAL_S)
@@ -85,10 +97,14 @@ class ProxyMetrics:
                 self.export_builtin(server)
             try:
                 stats = await fetch_stats(self._admin_socket)
+                expiry = await fetch_certificate_expiry(self._admin_socket) if self._has_tls else None
             except (OSError, TimeoutError) as error:  # Envoy is being restarted, or hangs: its supervisor reports it
                 logger.debug("can't read Envoy's statistics: %s", error)
             else:
                 self.export_envoy(stats)
+                if expiry is not None:
+                    self._expiry.set(expiry, self._node)
+            self._draining.set(int(is_draining()), self._node)
             self._table_version.set(self._version(), self._node)
 
     def export_builtin(self, server: WireServer) -> None:

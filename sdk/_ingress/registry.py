@@ -154,6 +154,8 @@ class Registry:
         # Application in the snapshot → digests of its deployments.
         self._digests: dict[str, list[str]] = {}
         self._exposed, self._inner = Applications(), Applications()
+        #: Replicas that are no longer routed to, by application, deployment and reason: ``"left"`` or ``"lost"``.
+        self.removed: Counter[tuple[str, str, str]] = Counter()
         self._proxies: dict[str, ProxyState] = {}
         self._proxy_leases: dict[str, float] = {}
         self._proxy_of_node: dict[str, str] = {}
@@ -195,6 +197,7 @@ class Registry:
         """Remove a replica. An unknown one is remembered, because :meth:`adopt` must not bring it back."""
         self._deregistered[replica_id] = self._clock() + self._lease_s
         if replica_id in self._replicas:
+            self._count_removed(replica_id, "left")
             self._remove_replica(replica_id)
             self._publish()
 
@@ -207,6 +210,7 @@ class Registry:
                 leases.update((key, until + pause) for key, until in leases.items())
         gone = tuple(replica_id for replica_id, until in self._leases.items() if until <= now)
         for replica_id in gone:
+            self._count_removed(replica_id, "lost")
             self._remove_replica(replica_id)
         self._deregistered = {replica_id: until for replica_id, until in self._deregistered.items() if until > now}
         for proxy_id in [proxy_id for proxy_id, until in self._proxy_leases.items() if until <= now]:
@@ -350,6 +354,10 @@ class Registry:
             self._mark(replica.application)
         self._replicas[replica_id] = replica
         self._leases[replica_id] = self._clock() + self._lease_s
+
+    def _count_removed(self, replica_id: str, reason: str) -> None:
+        replica = self._replicas[replica_id]
+        self.removed[replica.application, replica.deployment, reason] += 1
 
     def _remove_replica(self, replica_id: str) -> None:
         self._remove_endpoint(self._replicas.pop(replica_id))

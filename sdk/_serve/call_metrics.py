@@ -149,6 +149,27 @@ class CallMetrics:
             "Calls that wait in the replica for one of max_ongoing_requests handlers to end.",
             labels[:3],
         ).set_default_tags({key: of_replica[key] for key in labels[:3]})
+        of_replicas = {key: of_replica[key] for key in labels[:3]}
+        self._waits = Histogram(
+            "sdk_replica_queue_wait_ms",
+            "Milliseconds that calls have waited for one of max_ongoing_requests handlers to end, if they had to.",
+            list(LATENCY_BOUNDS_MS),
+            labels[:3],
+        ).set_default_tags(of_replicas)
+        self._models = Counter(
+            "sdk_replica_model_requests",
+            "Calls whose handler has asked Ray Serve for the id of its model, by that id.",
+            (*labels[:3], "model"),
+        ).set_default_tags(of_replicas)
+        of_streams = {key: of_replica[key] for key in ("deployment", "application")}
+        directions = ("deployment", "application", "method", "direction")
+        self._messages = Counter(
+            "sdk_replica_stream_messages", "Messages in streams of requests and of responses.", directions
+        ).set_default_tags(of_streams)
+        self._bytes = Counter(
+            "sdk_replica_stream_bytes", "Bytes of messages in streams, as they were sent.", directions
+        ).set_default_tags(of_streams)
+        self._wait_times = BoundedHistogram(LATENCY_BOUNDS_MS)
         self._latencies = BoundedHistogram(LATENCY_BOUNDS_MS)
         self._processing_times = BoundedHistogram(LATENCY_BOUNDS_MS)
         self._node = {
@@ -190,6 +211,15 @@ class CallMetrics:
         for _, value in self._processing_times.observations({(): processing}):
             self._processing.observe(value)
         host = self._server.host
+        for path, direction, messages, size in self._server.take_messages():
+            self._messages.inc(messages, {"method": path, "direction": direction})
+            if size:  # messages may be empty
+                self._bytes.inc(size, {"method": path, "direction": direction})
+        for model, number in host.models.take().items():
+            self._models.inc(number, {"model": model})
+        for waited in host.waits.take():
+            for _, value in self._wait_times.observations({(): waited.buckets}):
+                self._waits.observe(value)
         self._ongoing.set(host.ongoing, self._node)
         self._queued.set(host.count_queued())
 

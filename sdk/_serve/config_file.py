@@ -201,7 +201,7 @@ class _Reader:
     def _take(self, where: _Path, options: dict[str, Any]) -> None:
         folder = os.path.dirname(os.path.abspath(self._path))
         for name, value in options.items():
-            if name in _PATHS and isinstance(value, str):
+            if name in _PATHS and isinstance(value, str) and (name, value) != ("access_log", "stdout"):
                 options[name] = os.path.join(folder, value)
         try:
             GrpcOptions(**options)

@@ -174,6 +174,42 @@ def request_deletion(controller: Any, names: Sequence[str]) -> None:
     controller.delete_apps.remote(list(names))
 
 
+class _GaugeWithCalls:
+    """Ray Serve's gauge of ongoing requests, with the calls of a wire server added.
+
+    Args:
+        gauge: The gauge, which Ray Serve sets to the number of its requests.
+        count_calls: Returns the number of calls.
+    """
+
+    def __init__(self, gauge: Any, count_calls: Callable[[], int]) -> None:
+        self._gauge, self._count_calls = gauge, count_calls
+
+    def set(self, value: float, *args: Any, **options: Any) -> None:
+        self._gauge.set(value + self._count_calls(), *args, **options)
+
+
+def add_to_processing_queries(count_calls: Callable[[], int]) -> bool:
+    """Let ``serve_replica_processing_queries`` of this replica count calls too. Return False if that can't be done.
+
+    Ray Serve sets the gauge ten times a second, by default, from a number that also limits and scales the replica: the
+    gauge is replaced, and not the number.
+
+    Args:
+        count_calls: Returns the number of calls that run.
+    """
+    actor_id = ray.get_runtime_context().get_actor_id()
+    worker: Any = ray._private.worker.global_worker
+    for known, actor in worker.actors.items():
+        if known.hex() == actor_id:
+            manager: Any = getattr(getattr(actor, "_replica_impl", None), "_metrics_manager", None)
+            gauge = getattr(manager, "_num_ongoing_requests_gauge", None)
+            if gauge is not None:
+                manager._num_ongoing_requests_gauge = _GaugeWithCalls(gauge, count_calls)
+                return True
+    return False
+
+
 def report_ongoing_calls(controller: Any, points: Sequence[tuple[float, float]]) -> None:
     """Report to Ray Serve's autoscaler how many calls this replica had at each of some points in time.
 
@@ -310,7 +346,15 @@ def request_context_setter(application: str) -> Callable[[Call], None]:
         cancel_on_parent_request_cancel = True  # else Ray Serve does not track the requests that the call awaits
         request_id = property(lambda self: self.__dict__["call"].request_id)
         _internal_request_id = property(lambda self: internal_request_id(self.__dict__["call"]))
-        multiplexed_model_id = property(lambda self: self.__dict__["call"].header(b"multiplexed_model_id") or "")
+
+        @property
+        def multiplexed_model_id(self) -> str:
+            call: Call = self.__dict__["call"]
+            model = call.header(b"multiplexed_model_id") or ""
+            if model and "is_counted" not in self.__dict__:  # once a call, and only where a handler asks
+                self.__dict__["is_counted"] = True
+                call.host.models.add(model)
+            return model
 
     leave_calls_in_batches()
     set_context: Callable[[Any], Any] = serve_context._serve_request_context.set

@@ -30,12 +30,18 @@ from sdk._serve.checked_methods import checked_methods
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
-from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
+from sdk._serve.internals import (
+    add_to_processing_queries,
+    cancel_child_requests,
+    deployment_config,
+    request_context_setter,
+)
 from sdk._serve.process_end import LoopWatch, end_after_answer
 from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
 from sdk._serve.replica_telemetry import ReplicaTelemetry, latency_bounds_ms
 from sdk._serve.translation import translate
+from sdk._wire.call_counts import CallCounts
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
 from sdk._wire.malloc import keep_freed_memory
@@ -116,6 +122,7 @@ class ReplicaHost:
             guard=own_between_nodes(),
             latency_bounds_ms=bounds_ms,
         )
+        self._server.host.waits = CallCounts(bounds_ms)
         self._metrics = CallMetrics(
             self._server,
             application=self._application,
@@ -123,6 +130,7 @@ class ReplicaHost:
             replica=context.replica_id.unique_id,
             bounds_ms=bounds_ms,
         )
+        add_to_processing_queries(lambda: self._server.host.ongoing)
         logs.follow_configuration(self._server)
         self._telemetry = ReplicaTelemetry(self._server, self._metrics, context, interceptors)
         setattr(implementation, SERVER, self._server)  # for calls without an ingress

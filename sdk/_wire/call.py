@@ -228,7 +228,7 @@ class Call:
             host.ongoing += 1
             self.start()
         elif settings.max_queued_requests < 0 or host.count_queued() < settings.max_queued_requests:
-            host.queue[self] = None
+            host.queue[self] = host.loop.time()
         else:
             self.finish_with(
                 RESOURCE_EXHAUSTED,
@@ -322,6 +322,10 @@ class Call:
             self.writable = False  # the handler's next wait ends it
             return
         length = len(data)
+        route = self.route
+        if not is_last and route is not None:
+            route.counts.messages_sent += 1
+            route.counts.bytes_sent += length
         if self._head_sent:
             head = b""
             if self.stream_guard is not None:
@@ -433,7 +437,12 @@ class Call:
         new = self._reader.feed(data)
         if new:
             self.messages.extend(new)
-            self._queued_bytes += sum(map(len, new)) + len(new) * MESSAGE_COST
+            size = sum(map(len, new))
+            self._queued_bytes += size + len(new) * MESSAGE_COST
+            if self.route is not None:
+                counts = self.route.counts
+                counts.messages_received += len(new)
+                counts.bytes_received += size
             if self._queued_bytes > HIGH_WATER and not self.paused:
                 self.paused = True
                 self.transport.pause_reading()

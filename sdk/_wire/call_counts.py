@@ -50,6 +50,12 @@ class CallCounts:
     Args:
         bounds_ms: Upper bounds of the buckets, in milliseconds, ascending.
 
+    Attributes:
+        messages_received: Messages in streams of requests, since the last :meth:`take_messages`.
+        bytes_received: Their bytes, as they were sent.
+        messages_sent: Messages in streams of responses.
+        bytes_sent: Their bytes.
+
     Example:
         >>> counts = CallCounts((1, 10))
         >>> counts.add(0, 0.005, is_inner=False)
@@ -60,7 +66,10 @@ class CallCounts:
         []
     """
 
-    __slots__ = ("_bounds_s", "_failures", "_ok_inner", "_ok_outer", "_size")
+    __slots__ = (
+        "_bounds_s", "_failures", "_ok_inner", "_ok_outer", "_size", "bytes_received", "bytes_sent",
+        "messages_received", "messages_sent",
+    )  # fmt: skip
 
     def __init__(self, bounds_ms: Sequence[float] = LATENCY_BOUNDS_MS) -> None:
         self._bounds_s = [bound / 1e3 for bound in bounds_ms]
@@ -68,6 +77,7 @@ class CallCounts:
         self._ok_outer: list[float] = [0] * self._size
         self._ok_inner: list[float] = [0] * self._size
         self._failures: dict[tuple[int, bool], list[float]] = {}
+        self.messages_received = self.bytes_received = self.messages_sent = self.bytes_sent = 0
 
     def add(self, status: int, seconds: float, *, is_inner: bool) -> None:
         """Count a call.
@@ -95,3 +105,55 @@ class CallCounts:
             for (status, is_inner), buckets in taken.items()
             if any(buckets[:-1])
         ]
+
+    def take_messages(self) -> dict[str, tuple[int, int]]:
+        """Return messages and bytes of streams since the last time, ``"received"`` and ``"sent"``, without zeros."""
+        taken = {
+            "received": (self.messages_received, self.bytes_received),
+            "sent": (self.messages_sent, self.bytes_sent),
+        }
+        self.messages_received = self.bytes_received = self.messages_sent = self.bytes_sent = 0
+        return {direction: counted for direction, counted in taken.items() if counted[0]}
+
+
+class ModelCounts:
+    """Counts calls by the model that they are for. Clients name any model, so only the first names are kept.
+
+    Args:
+        limit: Number of models that are distinguished; the calls for further ones are counted together.
+
+    Example:
+        >>> counts = ModelCounts(limit=1)
+        >>> for model in ("a", "b", "a", "c"):
+        ...     counts.add(model)
+        >>> counts.take()
+        {'a': 2, '_OTHER': 2}
+        >>> counts.take()
+        {}
+    """
+
+    #: The name of all models beyond the limit.
+    OTHER = "_OTHER"
+
+    def __init__(self, limit: int = 100) -> None:
+        self._limit = limit
+        self._known: set[str] = set()
+        self._counts: dict[str, int] = {}
+
+    def add(self, model: str) -> None:
+        """Count a call.
+
+        Args:
+            model: The id of its model.
+        """
+        if model not in self._known:
+            if len(self._known) < self._limit:
+                self._known.add(model)
+            else:
+                model = self.OTHER
+        self._counts[model] = self._counts.get(model, 0) + 1
+
+    def take(self) -> dict[str, int]:
+        """Return the calls since the last time, by model."""
+        counts, self._counts = self._counts, {}
+        return counts

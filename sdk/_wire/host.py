@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
-from sdk._wire.call_counts import CallCounts
+from sdk._wire.call_counts import CallCounts, ModelCounts
 from sdk._wire.metadata import UNIMPLEMENTED
 
 if TYPE_CHECKING:
@@ -141,7 +141,10 @@ class Host:
         head: Head of a response with messages.
         crash_trailers: Ends the open streams if this process is killed; None if nothing does.
         ongoing: Calls whose handler runs.
-        queue: Calls that wait for a handler to end; ordered, and a call that ends while it waits is removed at once.
+        queue: Calls that wait for a handler to end, with the time at which each began to; ordered, and a call that ends
+            while it waits is removed at once.
+        waits: Counts of the calls that had to wait and whose handler has begun, by the time that they waited.
+        models: Counts of the calls whose handler has asked for its model.
         received: Calls received so far.
         closing: True once each connection closes after its response.
         executor: Threads of sync handlers, ``max_ongoing_requests`` of them.
@@ -176,7 +179,9 @@ class Host:
         self.head = KEEP_ALIVE_HEAD
         self.crash_trailers: CrashTrailers | None = None
         self.ongoing = 0
-        self.queue: OrderedDict[QueuedCall, None] = OrderedDict()
+        self.queue: OrderedDict[QueuedCall, float] = OrderedDict()
+        self.waits = CallCounts()
+        self.models = ModelCounts()
         self.received = 0
         self.closing = False
         self.executor = ThreadPoolExecutor(settings.max_ongoing_requests, thread_name_prefix="grpc-handler")
@@ -214,7 +219,8 @@ class Host:
 
     def _admit_queued(self) -> None:
         while self.queue and self.ongoing < self.settings.max_ongoing_requests:
-            call, _ = self.queue.popitem(last=False)
+            call, since = self.queue.popitem(last=False)
+            self.waits.add(0, self.loop.time() - since, is_inner=False)
             self.ongoing += 1
             call.start()
         if self._idle is not None and not self.ongoing and not self.queue:

@@ -215,6 +215,12 @@ class WireServer:
         for counted in self.host.unknown_methods.take():
             yield "", counted
 
+    def take_messages(self) -> Iterator[tuple[str, str, int, int]]:
+        """Yield path, direction (``"received"``, ``"sent"``), messages and bytes of streams since the last time."""
+        for path, route in self.routes.items():
+            for direction, counted in route.counts.take_messages().items():
+                yield path.decode(), direction, *counted
+
     @property
     def connections(self) -> int:
         """The number of open connections."""

@@ -18,6 +18,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import HEALTH_CHECK_PATH
+from sdk._xds.access_log import NAMESPACE, REPLICA_KEY
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import MAX_HEADERS, MAX_HEADERS_KIB, ads_source, socket_address
 from sdk._xds.open_files import max_connections
@@ -67,6 +68,8 @@ def deployment_clusters(application: str, deployment: str, guard: BetweenNodes =
     by_load, by_model = pb.Cluster(), pb.Cluster()
     for cluster in by_load, by_model:
         cluster.CopyFrom(_replica_cluster(guard))
+        fields = cluster.metadata.filter_metadata[NAMESPACE].fields
+        fields["application"].string_value, fields["deployment"].string_value = application, deployment
         cluster.eds_cluster_config.service_name = name
     by_load.name = name
     by_load.lb_policy = pb.Cluster.LEAST_REQUEST
@@ -126,7 +129,8 @@ def deployment_endpoints(application: str, deployment: Deployment) -> pb.Cluster
         hosts.append(pb.LbEndpoint(endpoint=pb.Endpoint(address=_address(endpoint))))
         # The ring hashes this key. By default it hashes the address, which differs from proxy to proxy: each one
         # reaches the replicas on its node by loopback.
-        hosts[-1].metadata.filter_metadata["envoy.lb"].fields["hash_key"].string_value = endpoint.replica_id
+        namespace, key = REPLICA_KEY
+        hosts[-1].metadata.filter_metadata[namespace].fields[key].string_value = endpoint.replica_id
         if not endpoint.socket:
             hosts[-1].metadata.filter_metadata["envoy.transport_socket_match"].CopyFrom(_DISTANT)
     return _assignment(cluster_name(application, deployment.name), hosts)

@@ -14,7 +14,7 @@ from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import IDENTITY_HEADERS
 from sdk._xds.access_filters import access_filters, strip_identity
-from sdk._xds.access_log import access_log, own_answers_log
+from sdk._xds.access_log import AccessLogConfig, access_log, own_answers_log
 from sdk._xds.ext_authz import gate_filter
 from sdk._xds.lua_filter import last_value_filter
 from sdk._xds.packing import pack
@@ -60,7 +60,7 @@ class ListenerConfig:
         port: TCP port.
         max_concurrent_streams: Maximum number of concurrent calls on one client connection.
         tls: Certificates; None for plain text.
-        access_log: Absolute path of the access log, one line per call; None for no log.
+        access_log: The access log; None for none.
         keepalive_time_s: Seconds between two PINGs to a client; None for no PINGs.
         keepalive_timeout_s: Seconds that a client has to answer a PING before its connection is closed.
         max_connection_idle_s: Seconds without a call after which a connection is closed; None for no limit.
@@ -80,7 +80,7 @@ class ListenerConfig:
     port: int = 9000
     max_concurrent_streams: int = 1_000_000
     tls: TlsConfig | None = None
-    access_log: str | None = None
+    access_log: AccessLogConfig | None = None
     keepalive_time_s: float | None = None
     keepalive_timeout_s: float = 20.0
     max_connection_idle_s: float | None = None

@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import NODE_SECRET_HEADER, PRIVATE_PREFIX, PROXY_HEALTH_PATH
+from sdk._replica_protocol import (
+    NODE_SECRET_HEADER,
+    PRIVATE_PREFIX,
+    PROXY_HEALTH_PATH,
+    PROXY_LIVE_PATH,
+    PROXY_READY_PATH,
+)
 from sdk._xds.access_filters import enabled_filters, route_metadata
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
@@ -55,6 +61,8 @@ BUILT_IN_PREFIXES = (
     "/grpc.health.v1.Health/",
     "/grpc.reflection.",
     PROXY_HEALTH_PATH,
+    PROXY_LIVE_PATH,
+    PROXY_READY_PATH,
     PRIVATE_PREFIX,
 )
 

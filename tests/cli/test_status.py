@@ -8,6 +8,7 @@ import pwd
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from sdk._serving_status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 from sdk.cli.cluster_origin import ClusterOrigin, origin_of
 from sdk.cli.main import main
+from sdk.cli.top.figures import REQUESTS, Reading
 from sdk.errors import ClusterError
 from tests.support.ports import free_port
 
@@ -76,6 +78,75 @@ def test_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdk._serve.api.status", lambda: Status((), ()))
     done = run("status")
     assert (done.exit_code, done.stdout, done.stderr) == (1, "nothing is running\n", SHOWN)
+
+
+class Refreshes:
+    """Statuses for `--watch`, one a refresh; Ctrl-C comes after the last."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *statuses: Status | ClusterError) -> None:
+        self.left = [*statuses]
+        monkeypatch.setattr("sdk._serve.api.status", self.read)
+        monkeypatch.setattr("sdk.cli.status.sleep", self.sleep)
+
+    def read(self) -> Status:
+        found = self.left.pop(0)
+        if isinstance(found, ClusterError):
+            raise found
+        return found
+
+    def sleep(self, _: float) -> None:
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def reading(at: float, calls: float) -> Reading:
+    labels = frozenset({"application": "greeter", "method": "/g.G/M", "status_code": "OK"}.items())
+    return Reading(at, {("n", REQUESTS, labels): calls}, frozenset({"n"}))
+
+
+def test_watch_in_json_is_one_document_a_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    Refreshes(monkeypatch, WELL, ClusterError("the controller is away"), ILL)
+    readings = [reading(0, 0), reading(2, 10), reading(4, 20)]
+    monkeypatch.setattr("sdk.cli.top.scrape.read_metrics", lambda: readings.pop(0))
+    done = run("status", "--watch", "--json")
+    assert done.exit_code == 130, done.output
+    first, second, third = map(json.loads, done.stdout.splitlines())
+    assert (first["healthy"], first["calls"]) == (True, None)
+    assert (second["healthy"], second["problem"]) == (False, "the controller is away")
+    assert [each["calls"]["methods"][0]["calls_per_s"] for each in (second, third)] == [5, 5]
+    assert (third["healthy"], third["applications"][0]["state"]) == (False, "DEPLOY_FAILED")
+
+
+def test_watch_in_a_pipe_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    Refreshes(monkeypatch, WELL, WELL, WELL)
+    readings: list[Any] = [reading(0, 0), ClusterError("no node exports metrics"), reading(4, 20)]
+
+    def read() -> Reading:
+        found = readings.pop(0)
+        if isinstance(found, ClusterError):
+            raise found
+        assert isinstance(found, Reading)
+        return found
+
+    monkeypatch.setattr("sdk.cli.top.scrape.read_metrics", read)
+    done = run("status", "--watch")
+    assert done.exit_code == 130, done.output
+    assert done.stdout.count("application greeter: RUNNING") == 3
+    assert done.stdout.count("problem: no node exports metrics") == 1
+    (line,) = (line for line in done.stdout.splitlines() if "/g.G/M" in line)
+    assert line.split() == ["greeter", "/g.G/M", "5.0", "-", "-"]
+
+
+def test_watch_in_a_terminal_shows_status_and_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    Refreshes(monkeypatch, WELL, WELL)
+    readings = [reading(0, 0), reading(2, 10)]
+    monkeypatch.setattr("sdk.cli.top.scrape.read_metrics", lambda: readings.pop(0))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # for rich a terminal
+    done = run("status", "--watch")
+    assert done.exit_code == 130, done.output
+    assert "Counting calls" in done.stdout
+    assert "/g.G/M" in done.stdout
+    assert "HEALTHY" in done.stdout
 
 
 @pytest.fixture

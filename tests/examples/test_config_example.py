@@ -71,7 +71,7 @@ def test_every_pod_of_the_manifest_serves_the_port(manifest: dict[str, Any]) -> 
     # With any port given, KubeRay adds no default ones, and it finds the dashboard by the name of its port.
     assert ports[0] == {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": 9000}
     assert ports[1] == {"serve": 9000}
-    assert containers[1]["readinessProbe"]["grpc"] == {"port": 9000}
+    assert containers[1]["readinessProbe"]["grpc"] == {"port": 9000, "service": "ready"}
     assert "readinessProbe" not in containers[0]  # KubeRay deploys nothing before the head is ready
     assert manifest["spec"]["excludeHeadPodFromServeSvc"] is True
     assert cluster["authOptions"] == {"mode": "token"}

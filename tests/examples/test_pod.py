@@ -9,6 +9,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,11 @@ def probe(address: str, settings: dict[str, Any]) -> str:
 @pytest.mark.timeout(120)
 def test_the_probe_and_clients_reach_envoy_from_outside_the_pod(pod: str) -> None:
     assert probe(pod, WORKER["readinessProbe"]["grpc"]) == "SERVING"
+    # The manifest has no others: KubeRay's own liveness probe watches Ray.
+    assert probe(pod, {"port": WORKER["readinessProbe"]["grpc"]["port"], "service": "live"}) == "SERVING"
+    for path in ("/-/live", "/-/ready"):
+        with urllib.request.urlopen(f"http://{pod}:9000{path}", timeout=20) as response:
+            assert (response.status, response.read()) == (200, b"success")
     (port,) = (each["containerPort"] for each in WORKER["ports"] if each["name"] == "serve")
     with QuotesSyncClient(f"{pod}:{port}", timeout=20) as client:
         assert client.Pick(PickRequest(), application="english").text == "Make haste slowly."

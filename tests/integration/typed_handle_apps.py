@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -44,6 +45,8 @@ class Inner(AsyncProbeBase):
                 violation = BadRequest.FieldViolation(field="note", description="is wrong")
                 details = [BadRequest(field_violations=[violation])]
                 raise RpcError(grpc.StatusCode.NOT_FOUND, "no such", [("k", "v")], errors=details)
+            case "log":
+                logging.getLogger("probe").info("said %s", request.note)
             case "raise":
                 raise ValueError("a value")
             case "wait":

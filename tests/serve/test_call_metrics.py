@@ -1,10 +1,26 @@
-"""Histograms that represent many calls with few observations."""
+"""Each metric of a replica with the event that moves it, and histograms of many calls with few observations."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
+import grpc
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+from ray import ActorID, serve
+
+from sdk._serve import call_metrics
 from sdk._serve.call_metrics import BoundedHistogram
+from sdk._serve.internals import add_to_processing_queries, request_context_setter
+from sdk._wire.host import WireSettings
+from sdk._wire.server import WireServer
+from sdk.errors import RpcError
+from tests.support import virtual_time
+from tests.support.fake_metrics import NODE, Recorded, record_metrics
+from tests.support.wire_rig import BIDI, UNARY, Peer, serving, turns
 
 A, B = (("method", "A"),), (("method", "B"),)
 
@@ -32,3 +48,159 @@ def test_rare_calls_are_carried_until_they_make_one_observation() -> None:
 def test_nothing_to_observe() -> None:
     assert list(BoundedHistogram([1, 2]).observations({})) == []
     assert list(BoundedHistogram([1, 2]).observations({A: [0, 0, 0]})) == []
+
+
+APPLICATION = {"route": "shop", "application": "shop"}
+DEPLOYMENT = {**APPLICATION, "deployment": "Till"}
+REPLICA = {**DEPLOYMENT, "replica": "r1"}
+OF_REPLICA = {key: REPLICA[key] for key in ("application", "deployment", "replica")}
+
+
+async def unary(request: Int32Value) -> StringValue:
+    if request.value:
+        raise RpcError(grpc.StatusCode.ABORTED, "no")
+    return StringValue(value="x")
+
+
+async def model(request: Int32Value) -> StringValue:
+    serve.get_multiplexed_model_id()
+    return StringValue(value=serve.get_multiplexed_model_id())
+
+
+async def both(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
+    async for _ in requests:
+        yield StringValue(value="x")
+        yield StringValue(value="y")
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorded]:
+    """The metrics after calls of each kind."""
+    made = record_metrics(monkeypatch, call_metrics)
+    waiting = asyncio.Event()
+
+    async def wait(_: Int32Value) -> StringValue:
+        await waiting.wait()
+        return StringValue()
+
+    async def scenario() -> None:
+        async with serving() as make:
+            server = make(
+                WireSettings(max_ongoing_requests=2),
+                unary=(UNARY, unary),
+                model=(UNARY, model),
+                both=(BIDI, both),
+                wait=(UNARY, wait),
+            )
+            server.host.on_start = request_context_setter("shop")
+            metrics = call_metrics.CallMetrics(server, application="shop", deployment="Till", replica="r1")
+            for value in (0, 0, 1):
+                await called(server, "unary", Int32Value(value=value))
+            for name in ("m1", "m1", "m2"):
+                await called(server, "model", Int32Value(), multiplexed_model_id=name)
+            await called(server, "both", Int32Value(value=5), Int32Value())
+            await called(server, "none")
+            peers = [Peer(server) for _ in range(3)]
+            for peer in peers:
+                peer.head("wait")
+                peer.send(Int32Value())
+                peer.end()
+            await turns()
+            metrics.export()
+            during.update(ongoing=made["serve_num_ongoing_grpc_requests"].value(**NODE))
+            during.update(queued=made["sdk_replica_queued_grpc_requests"].value(**OF_REPLICA))
+            waiting.set()
+            await turns()
+            left = Peer(server)
+            waiting.clear()
+            left.head("wait")
+            left.send(Int32Value())
+            left.end()
+            await turns()
+            left.connection.connection_lost(None)  # its client is gone
+            waiting.set()
+            await turns()
+            inner = Peer(server)
+            inner.connection._is_caller = True
+            inner.head("unary")
+            inner.send(Int32Value())
+            inner.end()
+            await turns()
+            metrics.export()
+
+    during.clear()
+    virtual_time.run(scenario())
+    return made
+
+
+async def called(server: WireServer, method: str, *messages: Int32Value, **headers: str) -> None:
+    peer = Peer(server)
+    peer.head(method, **headers)
+    for message in messages:
+        peer.send(message)
+    peer.end()
+    await turns()
+
+
+during: dict[str, float] = {}
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels", "value"),
+    [
+        ("serve_num_grpc_requests", {**APPLICATION, "method": "/t.T/unary", "status_code": "OK"}, 2),
+        ("serve_num_grpc_requests", {**APPLICATION, "method": "/t.T/unary", "status_code": "ABORTED"}, 1),
+        ("serve_num_grpc_requests", {**APPLICATION, "method": "_OTHER", "status_code": "UNIMPLEMENTED"}, 1),
+        ("serve_num_grpc_requests", {**APPLICATION, "method": "/t.T/wait", "status_code": "CANCELLED"}, 1),
+        ("serve_num_grpc_error_requests", {**APPLICATION, "method": "/t.T/unary", "error_code": "ABORTED"}, 1),
+        ("serve_num_grpc_error_requests", {**APPLICATION, "method": "/t.T/unary"}, 1),
+        ("serve_grpc_request_latency_ms", {**APPLICATION, "method": "/t.T/unary", "status_code": "OK"}, 2),
+        (
+            "serve_num_deployment_grpc_error_requests",
+            {**DEPLOYMENT, "method": "/t.T/unary", "error_code": "ABORTED"},
+            1,
+        ),
+        ("serve_deployment_request_counter", REPLICA, 10),
+        ("serve_deployment_error_counter", {**REPLICA, "exception_type": "ABORTED"}, 1),
+        ("serve_deployment_error_counter", REPLICA, 3),
+        ("serve_deployment_processing_latency_ms", REPLICA, 13),
+        ("serve_num_ongoing_grpc_requests", NODE, 0),
+        ("sdk_replica_queued_grpc_requests", OF_REPLICA, 0),
+        ("sdk_replica_queue_wait_ms", OF_REPLICA, 1),
+        ("sdk_replica_model_requests", {**OF_REPLICA, "model": "m1"}, 2),
+        ("sdk_replica_model_requests", OF_REPLICA, 3),
+        (
+            "sdk_replica_stream_messages",
+            {"application": "shop", "deployment": "Till", "method": "/t.T/both", "direction": "received"},
+            2,
+        ),
+        ("sdk_replica_stream_messages", {"method": "/t.T/both", "direction": "sent"}, 4),
+        ("sdk_replica_stream_messages", {"application": "shop", "deployment": "Till"}, 6),
+        ("sdk_replica_stream_bytes", {"method": "/t.T/both", "direction": "received"}, 2),
+        (
+            "sdk_replica_stream_bytes",
+            {"application": "shop", "deployment": "Till", "method": "/t.T/both", "direction": "sent"},
+            12,
+        ),
+    ],
+)
+def test_each_metric_and_label(counted: dict[str, Recorded], metric: str, labels: dict[str, str], value: float) -> None:
+    assert counted[metric].value(**labels) == value, counted[metric].values
+
+
+def test_gauges_while_calls_run_and_wait(counted: dict[str, Recorded]) -> None:
+    assert during == {"ongoing": 2, "queued": 1}
+
+
+def test_rays_own_gauge_of_ongoing_requests_has_our_calls_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    manager = SimpleNamespace(_num_ongoing_requests_gauge=SimpleNamespace(set=seen.append))
+    actors = {ActorID(b"a" * 16): SimpleNamespace(_replica_impl=SimpleNamespace(_metrics_manager=manager))}
+    context = SimpleNamespace(get_actor_id=lambda: "61" * 16)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: context)
+    monkeypatch.setattr("ray._private.worker.global_worker.actors", actors)
+    assert add_to_processing_queries(lambda: 3)
+    manager._num_ongoing_requests_gauge.set(1)  # as Ray Serve does, ten times a second
+    assert seen == [4]
+    context.get_actor_id = lambda: "another"
+    assert not add_to_processing_queries(lambda: 3)

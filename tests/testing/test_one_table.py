@@ -150,7 +150,7 @@ def test_the_answer_has_the_request_id_of_the_client(
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_an_http_probe_gets_an_answer(raw: RawClient, method: str) -> None:
-    for path in ("/-/healthz", "/-/healthz?verbose"):
+    for path in ("/-/healthz", "/-/healthz?verbose", "/-/live", "/-/ready"):
         answer = raw.open(path, method=method, content_type=None, te=None, end=True).finish()
         assert answer.first(b":status") == [b"200"]
         assert bytes(answer.body) == (b"success" if method == "GET" else b"")

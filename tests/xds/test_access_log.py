@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sdk._serve.node_logs import NodeLogs, Query
+from sdk._xds.access_log import _FIELDS, AccessLogConfig
 from sdk._xds.ads_server import ResourcesRejected
 from tests.support.envoy_rig import rig
 
@@ -14,33 +16,125 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GREET = "/demo.Greeter/SayHello"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-async def test_each_call_is_logged_as_json_with_request_id_and_status(tmp_path: Path) -> None:
+async def test_each_call_is_logged_with_every_field_that_it_has(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
 
     async def scenario() -> list[dict[str, Any]]:
         async with rig("a") as it:
-            it.config = replace(it.config, access_log=str(log))
+            it.config = replace(it.config, access_log=AccessLogConfig(str(log)))
             await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
-            assert await it.answers(GREET, ("request_id", 'a "b"'), ("multiplexed_model_id", "m")) == "a"
+            metadata = (("request_id", 'a "b"'), ("multiplexed_model_id", "m"), ("traceparent", TRACEPARENT))
+            assert await it.answers(GREET, *metadata) == "a"
             assert await it.answers(GREET, ("application", "none")) == "NOT_FOUND"
             return [json.loads(line) for line in (await lines(log, 2)).splitlines()]
 
     served, refused = sorted(await scenario(), key=lambda line: str(line["status"]), reverse=True)
-    expected = {"request_id": 'a "b"', "application": "one", "method": GREET, "status": "OK", "model_id": "m"}
+    expected = {
+        "request_id": 'a "b"',
+        "application": "one",
+        "deployment": "Greeter",
+        "replica": "a",
+        "method": GREET,
+        "status": "OK",
+        "model_id": "m",
+        "traceparent": TRACEPARENT,
+        "details": "via_upstream",
+        "attempts": 1,
+    }
     assert served.items() >= expected.items()
     assert served["peer"].startswith("127.0.0.1:")
-    assert served["replica"]
+    assert served["upstream"].startswith("127.0.0.1:")
+    assert served["authority"].startswith("127.0.0.1:")
+    assert "grpc-python" in served["user_agent"]
+    assert served["timeout"].endswith(("m", "S", "n", "u"))
     assert isinstance(served["duration_ms"], int)
+    assert 0 <= served["upstream_ms"] <= served["duration_ms"] + 1
     assert (served["request_bytes"], served["time"][:2]) == (5, "20")
-    assert refused["status"] == "NOT_FOUND"
+    assert served["response_bytes"] > 5
+    assert served.keys() <= _FIELDS.keys()
+    assert refused["message"]
+    assert refused.keys().isdisjoint({"replica", "application", "deployment", "model_id", "traceparent"})
     assert len(refused["request_id"]) == 36, "the client got the same one"
+
+
+async def test_a_call_that_reaches_no_replica_has_the_reason(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    async with rig("a") as it:
+        it.config = replace(it.config, access_log=AccessLogConfig(str(log)))
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], [])}})
+        assert await it.answers(GREET) == "UNAVAILABLE"
+        (line,) = map(json.loads, (await lines(log, 1)).splitlines())
+    assert line.items() >= {"status": "UNAVAILABLE", "flags": "UH", "details": "no_healthy_upstream"}.items()
+    assert (line["application"], line["deployment"]) == ("one", "Greeter")
+    assert "No replica of application" in line["message"].replace("%20", " ")
+    assert "replica" not in line
+
+
+async def test_a_call_that_its_client_leaves(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    async with rig("a") as it:
+        it.config = replace(it.config, access_log=AccessLogConfig(str(log), failed_only=True))
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+        it.upstreams["a"].hold.clear()
+        call = it.channel.unary_unary(GREET)(b"")
+        while not it.upstreams["a"].calls:
+            await asyncio.sleep(0.01)
+        call.cancel()
+        (line,) = map(json.loads, (await lines(log, 1)).splitlines())
+        it.upstreams["a"].hold.set()
+    assert (line["flags"], line["replica"]) == ("DR", "a")
+    assert line["details"] == "http2.remote_reset"
+
+
+async def test_text_is_read_back_as_json_is(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    async with rig("a") as it:
+        it.config = replace(it.config, access_log=AccessLogConfig(str(log), format="text"))
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+        assert await it.answers(GREET, ("request_id", "r 1"), ("traceparent", TRACEPARENT)) == "a"
+        await lines(log, 1)
+    (entry,) = NodeLogs(str(tmp_path), str(tmp_path)).read(Query(request_id="r 1", access_log=str(log)))
+    assert (entry["application"], entry["deployment"], entry["replica"]) == ("one", "Greeter", "a")
+    assert entry["message"].startswith(f"{GREET} OK ")
+    assert entry["trace_id"] == TRACEPARENT[3:35]
+    assert entry["call"].keys() == _FIELDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("filters", "logged"),
+    [
+        ({"failed_only": True}, {"NOT_FOUND"}),
+        ({"slow_s": 0.05}, {"OK"}),
+        ({"failed_only": True, "slow_s": 0.05}, {"OK", "NOT_FOUND"}),
+    ],
+)
+async def test_only_failures_or_slow_calls(tmp_path: Path, filters: dict[str, Any], logged: set[str]) -> None:
+    log = tmp_path / "access.log"
+    async with rig("a") as it:
+        it.config = replace(it.config, access_log=AccessLogConfig(str(log), **filters))
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+        await it.answers(GREET, ("request_id", "fast"))
+        await it.answers(GREET, ("application", "none"), ("request_id", "failed"))
+        it.upstreams["a"].hold.clear()
+        slow = asyncio.create_task(it.answers(GREET, ("request_id", "slow")))
+        while it.upstreams["a"].calls < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.06)  # the call is to last
+        it.upstreams["a"].hold.set()
+        assert await slow == "a"
+        found = {
+            line["request_id"]: line["status"] for line in map(json.loads, (await lines(log, len(logged))).splitlines())
+        }
+    # On a slow machine a fast call may be slow.
+    assert {found[name] for name in found.keys() - {"fast"}} == logged
 
 
 async def test_a_log_file_that_can_not_be_opened_is_reported(tmp_path: Path) -> None:
     async with rig("a") as it:
-        it.config = replace(it.config, access_log=str(tmp_path / "no" / "access.log"))
+        it.config = replace(it.config, access_log=AccessLogConfig(str(tmp_path / "no" / "access.log")))
         with pytest.raises(ResourcesRejected, match=r"no/access\.log"):
             await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
 from google.protobuf.wrappers_pb2 import StringValue
 
+from sdk._ingress.envoy.stats import fetch_certificate_expiry
 from sdk._serve.internals import internal_request_id
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Endpoint
@@ -139,6 +141,14 @@ def secure_channel(port: int, client: Pair | None = None) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(
         f"localhost:{port}", credentials, options=[("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
     )
+
+
+async def test_the_expiry_of_the_certificate_that_envoy_serves() -> None:
+    served = x509.load_pem_x509_certificate(SERVER.certificate).not_valid_after_utc
+    async with serving(lambda folder: tls_files(folder, mutual=True)) as it:
+        assert await fetch_certificate_expiry(it.folder / "envoy.admin.sock") == int(served.timestamp())
+    async with serving() as it:
+        assert await fetch_certificate_expiry(it.folder / "envoy.admin.sock") is None
 
 
 async def test_a_client_over_tls_without_a_certificate() -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     ServingStatus: TypeAlias = pb.HealthCheckResponse.ServingStatus.ValueType
 
 SERVICE = "grpc.health.v1.Health"
+#: Names that probes give for the service: whether the proxy answers; whether it also takes calls.
+LIVE, READY = "live", "ready"
 _SERVING, _NOT_SERVING = pb.HealthCheckResponse.SERVING, pb.HealthCheckResponse.NOT_SERVING
 
 
@@ -42,10 +44,18 @@ class HealthServicer:
         self._built_in = built_in
         self._streams = streams
         self._changed = asyncio.Event()
+        self._has_started = False
         self.is_draining = False
+
+    @property
+    def has_started(self) -> bool:
+        """True once the routing table has had an application."""
+        self._has_started = self._has_started or bool(self._snapshot().applications)
+        return self._has_started
 
     def notify(self) -> None:
         """Notify watchers that the routing table has changed, or that the proxy is draining."""
+        self._has_started = self.has_started
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -59,8 +69,12 @@ class HealthServicer:
         ]
 
     def _status(self, service: str, application: str | None) -> ServingStatus | None:
+        if service == LIVE:
+            return _SERVING
         if self.is_draining:
             return _NOT_SERVING
+        if service == READY:
+            return _SERVING if self.has_started else _NOT_SERVING
         if not service or service in self._built_in:
             return _SERVING
         return status_of(self._snapshot(), service, application)

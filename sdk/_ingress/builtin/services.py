@@ -15,7 +15,7 @@ from sdk._ingress.builtin.failed_applications import FailedApplications
 from sdk._ingress.builtin.health import HealthServicer
 from sdk._ingress.builtin.reflection import ReflectionServicer
 from sdk._otel import current
-from sdk._replica_protocol import PROXY_HEALTH_PATH
+from sdk._replica_protocol import PROXY_HEALTH_PATH, PROXY_LIVE_PATH, PROXY_READY_PATH
 from sdk._wire.host import WireSettings
 from sdk._wire.idle_reaper import max_connections
 from sdk._wire.server import WireServer
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SERVE_API = "ray.serve.RayServeAPIService"
 _PING = f"Ping /{SERVE_API}/ListApplications for available applications."
 _DRAINING = "This node is being drained."
+#: Details of calls before the first application, which a client may repeat; later they are NOT_FOUND.
+_STARTING = "No application is ready yet: the ingress has started, and the first application has not."
 SERVICES = frozenset({SERVE_API, health.SERVICE, *reflection.SERVICES})
 # Requests to these services are short.
 _MAX_REQUEST_BYTES = 4 << 20
@@ -97,6 +99,11 @@ class BuiltinServices:
         """Notify health watchers that the routing table has changed."""
         self._health.notify()
 
+    @property
+    def is_draining(self) -> bool:
+        """True while the node is being drained."""
+        return self._health.is_draining
+
     def drain(self, is_draining: bool = True) -> None:
         """Report NOT_SERVING, so that load balancers stop sending calls to this proxy.
 
@@ -130,10 +137,16 @@ class BuiltinServices:
             raise RpcError(grpc.StatusCode.UNAVAILABLE, _DRAINING)
 
     def _answer_get(self, path: bytes) -> bytes | None:
-        """Return the response to an HTTP health check, as Ray Serve's HTTP proxy answers it."""
-        if path.partition(b"?")[0] != PROXY_HEALTH_PATH.encode():
+        """Return the response to an HTTP health check or probe; ``/-/healthz`` as Ray Serve's HTTP proxy answers it."""
+        asked = path.partition(b"?")[0].decode("latin-1")
+        if asked not in (PROXY_HEALTH_PATH, PROXY_LIVE_PATH, PROXY_READY_PATH):
             return None
-        status, text = ("503 Service Unavailable", _DRAINING) if self._health.is_draining else ("200 OK", "success")
+        problem = ""
+        if asked != PROXY_LIVE_PATH and self._health.is_draining:
+            problem = _DRAINING
+        elif asked == PROXY_READY_PATH and not self._health.has_started:
+            problem = _STARTING
+        status, text = ("503 Service Unavailable", problem) if problem else ("200 OK", "success")
         return f"HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {len(text)}\r\n\r\n{text}".encode()
 
     def _answer_no_route(self, call: UnknownCall) -> None:
@@ -154,6 +167,8 @@ class BuiltinServices:
         if application in failed and application not in known:
             details = f"Application {application!r} failed to deploy."
             call.finish_with(grpc.StatusCode.UNAVAILABLE.value[0], details)
+        elif not self._health.has_started:
+            call.finish_with(grpc.StatusCode.UNAVAILABLE.value[0], _STARTING)
         else:
             call.finish_with(grpc.StatusCode.NOT_FOUND.value[0], details)
 

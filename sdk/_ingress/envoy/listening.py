@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +11,14 @@ import grpc.aio
 
 from sdk._between_nodes import own_between_nodes
 from sdk._otel import current
+from sdk._xds.access_log import AccessLogConfig
 from sdk._xds.listener import ListenerConfig
 from sdk._xds.tls import TlsConfig
 
 if TYPE_CHECKING:
     from sdk.options import GrpcOptions
 
-FALLBACK_SOCKET, GATE_SOCKET = "fallback.sock", "gate.sock"
+FALLBACK_SOCKET, GATE_SOCKET, STDOUT_LINK = "fallback.sock", "gate.sock", "stdout"
 # A burst of calls must be held. By default grpcio cancels pending calls above 1,000.
 _OPTIONS = [
     ("grpc.server.max_pending_requests", 1_000_000),
@@ -26,6 +28,7 @@ _OPTIONS = [
 _SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {
     "fallback_socket",
     "gate_socket",
+    "access_log",
     "guard",
     "logged_headers",
     "tls",
@@ -54,6 +57,7 @@ def listener_config(options: GrpcOptions, folder: Path, *, has_gate: bool) -> Li
         fallback_socket=str(folder / FALLBACK_SOCKET),
         gate_socket=str(folder / GATE_SOCKET) if has_gate else "",
         tls=tls_config(options, folder),
+        access_log=access_log_config(options, folder),
         guard=own_between_nodes(),
         logged_headers=tuple(sorted(current.tracing.metadata_keys)) if current.tracing is not None else (),
         **{name: getattr(options, name) for name in _SHARED_NAMES},
@@ -71,6 +75,32 @@ def tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
         client_ca=options.tls_client_ca,
         requires_client_certificate=options.tls_client_certificate == "required",
     )
+
+
+def access_log_config(options: GrpcOptions, folder: Path) -> AccessLogConfig | None:
+    """Return the access log; None for none."""
+    if options.access_log is None:
+        return None
+    return AccessLogConfig(
+        path=str(folder / STDOUT_LINK) if options.access_log == "stdout" else options.access_log,
+        format=options.access_log_format,
+        failed_only=options.access_log_failed_only,
+        slow_s=options.access_log_slow_s,
+    )
+
+
+def link_stdout(folder: Path) -> None:
+    """Make the link by which Envoy, whose own output is elsewhere, writes to the output of this process.
+
+    Ray takes that for the output of an actor: it is in Ray's logs and at the driver, and in the output of the node
+    (in a pod, of its container) with ``RAY_LOG_TO_STDERR=1``.
+
+    Args:
+        folder: The folder of the proxy.
+    """
+    link = folder / STDOUT_LINK
+    link.unlink(missing_ok=True)  # that of an earlier process
+    link.symlink_to(f"/proc/{os.getpid()}/fd/1")
 
 
 def gate_server(handler: grpc.GenericRpcHandler, folder: Path) -> grpc.aio.Server:

@@ -7,8 +7,10 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/listeners/stats
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,6 +52,38 @@ def parse_stats(text: str) -> Counter[str]:
             if pattern.fullmatch(found):
                 stats[name] += int(value)
     return stats
+
+
+def parse_certificates(text: str) -> float | None:
+    """Return the time at which the first of Envoy's own certificates expires, in seconds since the epoch.
+
+    Args:
+        text: A response of ``/certs``, in JSON.
+
+    Returns:
+        The time; None if Envoy has no certificates.
+
+    Example:
+        >>> parse_certificates('{"certificates": [{"cert_chain": [{"expiration_time": "2027-01-01T00:00:00Z"}]}]}')
+        1798761600.0
+    """
+    chains = (each.get("cert_chain", ()) for each in json.loads(text).get("certificates", ()))
+    times = (datetime.fromisoformat(each["expiration_time"]).timestamp() for chain in chains for each in chain)
+    return min(times, default=None)
+
+
+async def fetch_certificate_expiry(admin_socket: Path) -> float | None:
+    """Return the time at which the first of Envoy's own certificates expires; None if it has none.
+
+    Args:
+        admin_socket: Path of the unix socket of Envoy's admin interface.
+
+    Raises:
+        OSError: Envoy does not listen there.
+        TimeoutError: It does not answer within a second.
+    """
+    _, _, body = (await admin_request(admin_socket, "GET", "/certs")).partition("\r\n\r\n")
+    return parse_certificates(body[body.index("{") : body.rindex("}") + 1])
 
 
 async def fetch_stats(admin_socket: Path) -> Counter[str]:

@@ -61,6 +61,29 @@ _ROWS: dict[str, Sequence[_Panel]] = {
             f"sum by (deployment) (ray_sdk_replica_queued_grpc_requests{{{_FILTER}}})",
             "{{deployment}}",
         ),
+        _Panel(
+            "Time that calls wait for a handler, 99th percentile",
+            f"histogram_quantile(0.99, sum by (deployment, le) ({_rate('sdk_replica_queue_wait_ms_bucket', _FILTER)}))",
+            "{{deployment}}",
+            "ms",
+        ),
+        _Panel(
+            "Calls by model",
+            f"sum by (deployment, model) ({_rate('sdk_replica_model_requests_total', _FILTER)})",
+            "{{deployment}} {{model}}",
+            "reqps",
+        ),
+        _Panel(
+            "Messages in streams",
+            f"sum by (method, direction) ({_rate('sdk_replica_stream_messages_total', _FILTER)})",
+            "{{method}} {{direction}}",
+        ),
+        _Panel(
+            "Bytes in streams",
+            f"sum by (method, direction) ({_rate('sdk_replica_stream_bytes_total', _FILTER)})",
+            "{{method}} {{direction}}",
+            "Bps",
+        ),
     ),
     "Ingress": (
         _Panel(
@@ -76,9 +99,23 @@ _ROWS: dict[str, Sequence[_Panel]] = {
             "reqps",
         ),
         _Panel(
-            "Versions of the routing table that proxies lag behind",
-            "scalar(max(ray_sdk_ingress_table_version)) - max by (node_id) (ray_sdk_ingress_table_version)",
+            "Time without the newest routing table",
+            "max by (node_id) (ray_sdk_ingress_table_lag_seconds)",
             "{{node_id}}",
+            "s",
+        ),
+        _Panel("Version of the routing table", "max by (node_id) (ray_sdk_ingress_table_version)", "{{node_id}}"),
+        _Panel("Nodes that are drained", "max by (node_id) (ray_sdk_ingress_draining)", "{{node_id}}"),
+        _Panel(
+            "Replicas that have gone",
+            f"sum by (application, deployment, reason) ({_rate('sdk_ingress_removed_replicas_total', _FILTER)})",
+            "{{application}}/{{deployment}} {{reason}}",
+        ),
+        _Panel(
+            "Time until a certificate expires",
+            "min by (node_id) (ray_sdk_ingress_certificate_expiry_timestamp_seconds) - time()",
+            "{{node_id}}",
+            "s",
         ),
         _Panel("Open connections", "sum by (node_id) (ray_sdk_ingress_connections)", "{{node_id}}"),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from time import sleep
 from typing import TYPE_CHECKING
 
 import click
@@ -84,7 +85,7 @@ def logs(
     _show(found, wants_json=wants_json)
     complaints = dict(found.unreachable)
     while follow:
-        time.sleep(_REFRESH_S)
+        sleep(_REFRESH_S)
         found = cluster.read()
         _show(found, wants_json=wants_json, known=complaints)
         complaints = dict(found.unreachable)

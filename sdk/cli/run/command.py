@@ -35,6 +35,10 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     return None if path is None else os.path.abspath(path)  # keeps links: a new certificate may be a change of one
 
 
+def _absolute_or_stdout(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    return path if path == "stdout" else _absolute(context, option, path)
+
+
 @click.command(
     epilog="\b\nExamples:\n"
     "  sdk run app:app --name greeter --port 9000\n"
@@ -84,10 +88,24 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
 )
 @click.option(
     "--access-log",
-    callback=_absolute,
+    callback=_absolute_or_stdout,
     default=None,
     metavar="FILE",
-    help="Append one line of JSON for each call to FILE.",
+    help="Append one line for each call to FILE; `stdout` for the output of the proxies.",
+)
+@click.option(
+    "--access-log-format",
+    type=click.Choice(["json", "text"]),
+    default=_DEFAULTS.access_log_format,
+    show_default=True,
+    help="Format of these lines.",
+)
+@click.option("--access-log-failed-only", is_flag=True, help="Log only calls that do not end OK.")
+@click.option(
+    "--access-log-slow-s",
+    type=float,
+    default=None,
+    help="Log only calls that last so many seconds (or fail, with both).",
 )
 @click.option(
     "--num-cpus",

@@ -87,7 +87,8 @@ class Proxy:
                 raise failed
             return failed
 
-        self.services = BuiltinServices(lambda: Snapshot(1, applications), no_descriptors, fetch_failed)
+        self.applications = applications
+        self.services = BuiltinServices(lambda: Snapshot(1, self.applications), no_descriptors, fetch_failed)
 
     async def answer(self, path: str, **headers: str) -> tuple[int, str]:
         """Return status code and message."""
@@ -114,6 +115,10 @@ class Proxy:
 
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
+STARTING = (
+    UNAVAILABLE,
+    "No application is ready yet: the ingress has started, and the first application has not.",
+)
 DRAINED = (UNAVAILABLE, "This node is being drained.")
 
 
@@ -123,7 +128,9 @@ DRAINED = (UNAVAILABLE, "This node is being drained.")
         ((), {"x"}, "x", (UNAVAILABLE, "Application 'x' failed to deploy.")),
         ((A, B), {"x", "y"}, "x", (UNAVAILABLE, "Application 'x' failed to deploy.")),
         ((), {"x"}, None, (UNAVAILABLE, "Application 'x' failed to deploy.")),
-        ((), {"x", "y"}, None, (5, f"Application metadata not set. {PING}")),
+        ((), {"x", "y"}, None, STARTING),
+        ((), {"x"}, "z", STARTING),
+        ((), (), "x", STARTING),
         ((A, B), {"x"}, None, (5, f"Application metadata not set. {PING}")),
         ((A,), {"x"}, "z", (5, f"Application 'z' not found. {PING}")),
         ((A,), RuntimeError("Ray Serve is being restarted"), "x", (5, f"Application 'x' not found. {PING}")),
@@ -171,3 +178,29 @@ async def test_an_http_probe_of_a_drained_proxy_fails() -> None:
     proxy.services.drain()
     assert proxy.get("/-/healthz").startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert proxy.get("/-/healthz").endswith(b"\r\n\r\nThis node is being drained.")
+
+
+async def test_probes_before_the_first_application_and_while_the_node_is_drained() -> None:
+    proxy = Proxy()
+    assert [status_of(proxy.get(path)) for path in ("/-/live", "/-/ready", "/-/healthz")] == [200, 503, 200]
+    assert proxy.get("/-/ready").decode().endswith(f"\r\n\r\n{STARTING[1]}")
+    proxy.applications = (A,)
+    assert [status_of(proxy.get(path)) for path in ("/-/live", "/-/ready", "/-/healthz")] == [200, 200, 200]
+    proxy.services.drain()
+    assert [status_of(proxy.get(path)) for path in ("/-/live", "/-/ready", "/-/healthz")] == [200, 503, 503]
+    assert proxy.get("/-/ready").endswith(b"\r\n\r\nThis node is being drained.")
+
+
+async def test_a_call_after_the_last_application_is_not_found_and_before_the_first_unavailable() -> None:
+    proxy = Proxy()
+    assert await proxy.answer("/t.T/M") == STARTING
+    assert await proxy.answer("/t.T/M", application="x") == STARTING
+    proxy.applications = (A,)
+    proxy.services.notify()
+    proxy.applications = ()
+    assert await proxy.answer("/t.T/M", application="x") == (5, f"Application 'x' not found. {PING}")
+    assert status_of(proxy.get("/-/ready")) == 200
+
+
+def status_of(response: bytes) -> int:
+    return int(response.split(b" ", 2)[1])

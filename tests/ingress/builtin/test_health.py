@@ -77,6 +77,18 @@ async def test_check() -> None:
     assert [await check(it, service) for service in ("", "built.In", "t.T", "t.X")] == [NOT_SERVING] * 4
 
 
+async def test_probes_before_the_first_application_and_while_the_node_is_drained() -> None:
+    table = [Snapshot(0)]
+    it = health(table)
+    assert [await check(it, probe) for probe in ("", "live", "ready")] == [SERVING, SERVING, NOT_SERVING]
+    table.append(TABLE)
+    assert await check(it, "ready") == SERVING
+    table.append(Snapshot(2))
+    assert await check(it, "ready") == SERVING, "calls then end NOT_FOUND, as they should"
+    it.is_draining = True
+    assert [await check(it, probe) for probe in ("", "live", "ready")] == [NOT_SERVING, SERVING, NOT_SERVING]
+
+
 @pytest.mark.skipif(not hasattr(pb, "HealthListRequest"), reason="grpcio-health-checking is older than List")
 async def test_list() -> None:
     async def statuses(it: HealthServicer, application: str | None = None) -> dict[str, int]:
