@@ -195,7 +195,7 @@ async def test_a_burst_of_calls_waits_while_the_loop_of_the_replica_is_blocked()
 
 
 async def test_a_client_that_pauses_keeps_its_calls() -> None:
-    calls = 8_000  # three frames each: more than the 10,000 that Envoy's default allows to wait for a client
+    calls = 6_000  # three frames each: more than the 10,000 that Envoy's default allows to wait for a client
     async with rig() as it:
         replica = Unary()
         await publish(it, replica)
