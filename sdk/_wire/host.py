@@ -180,7 +180,7 @@ class Host:
     def is_ours(self, transport: asyncio.BaseTransport) -> bool:
         """Return False for a unix socket whose other end is another user: an abstract socket has no permissions."""
         connected = transport.get_extra_info("socket")
-        if connected.family != socket.AF_UNIX:
+        if connected is None or connected.family != socket.AF_UNIX:  # None: Ray's handle carries the call
             return True
         user = peer_user(connected)
         if user == os.geteuid():

@@ -144,6 +144,9 @@ class Wire:
     def is_closing(self) -> bool:
         return False
 
+    def get_extra_info(self, name: str) -> None:
+        """Return None: there is no socket."""
+
 
 async def measure_inner(server: Any) -> tuple[int, int]:
     """Return the work of one call from a handler through a handle, at both ends, and of one message of a stream."""
