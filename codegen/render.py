@@ -104,7 +104,7 @@ def _parameters(rpc: RpcModel, names: Mapping[str, str]) -> list[str]:
 def _answers(rpc: RpcModel, names: Mapping[str, str]) -> list[str]:
     response = rpc.response.expression
     if rpc.server_streaming:
-        return [f"{names['Iterator']}[{response}]", f"{names['AsyncIterator']}[{response}]"]
+        return [f"{names['ResponseStream']}[{response}]"]
     return [response, f"{names['Awaitable']}[{response}]"]
 
 

@@ -18,7 +18,7 @@ import ray
 from ray._common.filters import CoreContextFilter
 from ray.serve import context as serve_context
 from ray.serve import get_replica_context
-from ray.serve._private import logging_utils
+from ray.serve._private import logging_utils, tracing_utils
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve._private.build_app import build_app
 from ray.serve._private.common import (
@@ -336,8 +336,24 @@ def leave_calls_in_batches() -> None:
         def unset_both() -> None:
             unset()
             leave_call_for_batches()
+            leave_trace()
 
         serve_context._unset_request_context = unset_both
+
+
+def leave_trace() -> None:
+    """Leave the current span: this task outlives it."""
+    context = sys.modules.get("opentelemetry.context")
+    if context is not None:
+        context.attach(context.Context())
+
+
+def trace_batches() -> None:
+    """Let Ray Serve pass spans on: to the batches of ``@serve.batch``, and over its handles.
+
+    Each batch then runs in the context of its first call. Ray Serve does so only if it has set the tracer provider.
+    """
+    tracing_utils._tracing_enabled = True
 
 
 def internal_request_id(call: Call) -> str:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from sdk._peer_user import peer_user
 from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
 from sdk._wire.call_counts import CallCounts
 from sdk._wire.metadata import UNIMPLEMENTED
@@ -47,6 +44,7 @@ class WireSettings:
         max_receive_message_length: Longest request message, in bytes.
         max_metadata_bytes: Most metadata in a request, in bytes of keys and values.
         error_details: The part of a handler's exception that the client reads.
+        visible_claims: Issuer of tokens → names of the claims that handlers see; all of an issuer that is not named.
     """
 
     max_ongoing_requests: int = 100
@@ -55,6 +53,19 @@ class WireSettings:
     max_receive_message_length: int = 64 << 20
     max_metadata_bytes: int = 60 << 10
     error_details: Literal["traceback", "message", "none"] = "traceback"
+    visible_claims: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+class CallMaker(Protocol):
+    """The maker of calls with spans: ``sdk._wire.traced_call.ServerSpans``."""
+
+    @property
+    def tracing(self) -> Any:
+        """The maker of the spans."""
+
+    @property
+    def new_call(self) -> Callable[..., Any]:
+        """The constructor of a call."""
 
 
 class QueuedCall(Protocol):
@@ -125,6 +136,7 @@ class Host:
 
     Attributes:
         on_end: Called with each call that has ended, its status code and its seconds; None if nobody asks.
+        spans: Makes the calls with their spans; None if nobody wants spans.
         unknown_methods: Counts of the calls whose path is that of no method.
         head: Head of a response with messages.
         crash_trailers: Ends the open streams if this process is killed; None if nothing does.
@@ -159,6 +171,7 @@ class Host:
         self.answer_get = answer_get
         self.application = application
         self.on_end: Callable[[Any, int, float], None] | None = None
+        self.spans: CallMaker | None = None
         self.unknown_methods = CallCounts()
         self.head = KEEP_ALIVE_HEAD
         self.crash_trailers: CrashTrailers | None = None
@@ -168,27 +181,11 @@ class Host:
         self.closing = False
         self.executor = ThreadPoolExecutor(settings.max_ongoing_requests, thread_name_prefix="grpc-handler")
         self._idle: asyncio.Event | None = None
-        self._refused_users: set[int] = set()  # each is logged once
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Use this loop, which runs in this thread."""
         self.loop = loop
         self._loop_thread = threading.get_ident()
-
-    # -- connections ------------------------------------------------------------------------
-
-    def is_ours(self, transport: asyncio.BaseTransport) -> bool:
-        """Return False for a unix socket whose other end is another user: an abstract socket has no permissions."""
-        connected = transport.get_extra_info("socket")
-        if connected is None or connected.family != socket.AF_UNIX:  # None: Ray's handle carries the call
-            return True
-        user = peer_user(connected)
-        if user == os.geteuid():
-            return True
-        if user not in self._refused_users:
-            self._refused_users.add(user)
-            logger.warning("refused a connection of another user of this node, with user id %d", user)
-        return False
 
     # -- admission ----------------------------------------------------------------------------
 

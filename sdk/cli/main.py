@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # The module of each command and its line in `sdk --help`. Commands import Ray or grpcio-tools, which takes seconds, so
 # only the command that is called is loaded.
 _COMMANDS: dict[str, tuple[str, str]] = {
+    "apikey": ("sdk.cli.apikey:apikey", "Make an API key for clients of the ingress."),
     "call": ("sdk.cli.call:call", "Call a method of a gRPC server, with messages as JSON."),
     "check": ("sdk.cli.check.command:check", "Check classes against their protos, without a cluster."),
     "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),

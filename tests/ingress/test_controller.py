@@ -34,6 +34,7 @@ async def controller(monkeypatch: pytest.MonkeyPatch, older_proxies: set[str]) -
 
     loop, has_looked = asyncio.get_running_loop(), asyncio.Event()
     monkeypatch.setattr(module, "_WATCH_S", 0.0)
+    monkeypatch.setattr(module, "log_to_file", lambda actor, name: None)
     monkeypatch.setattr(module.option_store, "load", load)
     monkeypatch.setattr(module.proxy_fleet, "alive_nodes", lambda: {"node": True})
     monkeypatch.setattr(module.proxy_fleet, "nodes_with_proxy", lambda nodes: older_proxies)

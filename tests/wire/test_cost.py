@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,11 +142,11 @@ class Wire:
     def write(self, data: bytes) -> None:
         self.loop.call_soon(self.other.data_received, data)
 
+    def get_extra_info(self, name: str) -> Any:
+        return SimpleNamespace(family=socket.AF_INET)
+
     def is_closing(self) -> bool:
         return False
-
-    def get_extra_info(self, name: str) -> None:
-        """Return None: there is no socket."""
 
 
 async def measure_inner(server: Any) -> tuple[int, int]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import sdk
@@ -24,7 +24,14 @@ from sdk.client import (
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStream, HandleUnary, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import lambda_pb2
 from _3rd import my_file_pb2
@@ -100,7 +107,7 @@ class ThirdServiceBase(ServicerBase):
 
     def No(
         self, request: empty_pb2.Empty, /, *args: Any, **kwargs: Any
-    ) -> Iterator[shop_pb2.Shop] | AsyncIterator[shop_pb2.Shop]:
+    ) -> ResponseStream[shop_pb2.Shop]:
         """Handles calls to `/python.third.ThirdService/No`."""
         raise NotImplementedError
 
