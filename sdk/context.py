@@ -19,7 +19,7 @@ import grpc.aio
 
 from sdk.errors import RpcError
 
-_current: contextvars.ContextVar[ServicerContext | CallState | None] = contextvars.ContextVar("sdk_call", default=None)
+_current: contextvars.ContextVar[CallState | None] = contextvars.ContextVar("sdk_call", default=None)
 _in_batch: contextvars.ContextVar[bool] = contextvars.ContextVar("sdk_in_batch", default=False)
 _CODE_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -409,7 +409,7 @@ def current_context() -> ServicerContext:
     call = _current.get()
     if call is None:
         raise RuntimeError(_NO_CALL_IN_BATCH if _in_batch.get() else _NO_CALL)
-    return call if isinstance(call, ServicerContext) else context_of(call)
+    return context_of(call)
 
 
 def context_of(call: CallState) -> ServicerContext:

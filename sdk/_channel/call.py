@@ -18,6 +18,7 @@ from sdk._channel.request import timeout_line
 from sdk._channel.status import error_of
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.frames import FlaggedMessage, FrameError, FrameReader, pack_prefix, single_message
+from sdk._wire.steps import Steps
 from sdk.errors import RpcError
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ class OutgoingCall:
 
     __slots__ = (
         "_body", "_connection", "_context", "_deadline", "_encoding", "_error", "_family", "_has_timer",
-        "_is_idempotent", "_lines", "_model_id", "_queued_bytes", "_reader", "_refusals", "_replica", "_requests",
-        "_response", "_sender", "_sent", "_target", "_task", "_timeout", "_timer", "_waiter", "_write_waiter",
-        "is_done", "loop", "messages", "request_complete",
+        "_is_idempotent", "_is_paused", "_lines", "_model_id", "_queued_bytes", "_reader", "_refusals", "_replica",
+        "_requests", "_response", "_sender", "_sent", "_sent_bytes", "_steps", "_target", "_task", "_timeout", "_timer",
+        "_waiter", "_write_waiter", "is_done", "loop", "messages", "request_complete",
     )  # fmt: skip
 
     _context: Context  # set for a stream of requests
@@ -97,6 +98,7 @@ class OutgoingCall:
         self.messages: deque[bytes | bytearray | FlaggedMessage] | None = deque() if streams else None
         self._reader: FrameReader | None = None
         self._queued_bytes = 0
+        self._is_paused = False
         self._encoding = b"identity"
         self._response: bytes | bytearray | None = None
         self._error: Exception | None = None
@@ -104,12 +106,14 @@ class OutgoingCall:
         self._replica: Subchannel | None = None
         self._task: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
+        self._steps: Steps | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._refusals = 0
         self._sent: list[bytes] | None = []  # None: too much to send again
+        self._sent_bytes = 0
         self.request_complete = body is not None
         self.is_done = False
 
@@ -167,17 +171,25 @@ class OutgoingCall:
         Raises:
             RpcError: The call has ended with an error status.
         """
-        messages = self.messages
-        assert messages is not None
-        while not messages:
+        while not self.messages:
             if self.is_done:
                 if self._error is not None:
                     raise self._error
                 return None
             await self._wait()
-        message = messages.popleft()
+        return self.take_message()
+
+    def take_message(self) -> bytes | bytearray:
+        """Return the next response message of a stream, which has arrived.
+
+        Raises:
+            RpcError: It can't be decompressed.
+        """
+        assert self.messages
+        message = self.messages.popleft()
         self._queued_bytes -= len(message) + _MESSAGE_COST
-        if self._queued_bytes < LOW_WATER and self._connection is not None:
+        if self._is_paused and self._queued_bytes < LOW_WATER and self._connection is not None:
+            self._is_paused = False
             self._connection.resume()
         if isinstance(message, FlaggedMessage):
             assert self._reader is not None
@@ -210,25 +222,31 @@ class OutgoingCall:
             )
         else:
             connection.send(self, b"%stransfer-encoding: chunked\r\n\r\n" % lines)
-            for message in self._sent or ():
-                connection.send_message(message)
-            if self._sender is None:
-                self._sender = self.loop.create_task(self._send_requests(), context=self._context)
-            elif self.request_complete:
-                connection.end_requests()
+            if self._steps is None:
+                self._steps = Steps(self._send_requests(), self._write_requests)
+                self._sender = self.loop.create_task(self._steps, context=self._context)
+            else:  # another replica has refused the call
+                for message in self._sent or ():
+                    self._steps.add(0, len(message), message)
+                self._steps.flush()
+                if self.request_complete:
+                    connection.end_requests()
             self.wake_writer()
 
     async def _send_requests(self) -> None:
-        requests = self._requests
+        requests, steps = self._requests, self._steps
         assert requests is not None
+        assert steps is not None
         try:
             async for message in requests:
-                await self._wait_writable()
-                if self._connection is None:
-                    return
+                if self._connection is None or not self._connection.writable:
+                    await self._wait_writable()
+                    if self._connection is None:
+                        return
                 self._remember(message)
-                self._connection.send_message(message)
+                steps.add(0, len(message), message)
             await self._wait_writable()
+            steps.flush()
             self.request_complete = True
             if self._connection is not None:
                 self._connection.end_requests()
@@ -244,11 +262,16 @@ class OutgoingCall:
             self._write_waiter = self.loop.create_future()
             await self._write_waiter
 
+    def _write_requests(self, chunk: bytes, burst: int) -> None:
+        if self._connection is not None:
+            self._connection.write(chunk)
+
     def _remember(self, message: bytes) -> None:
         """Keep the first messages, for the case that the replica refuses the call."""
         if self._sent is not None:
             self._sent.append(message)
-            if sum(map(len, self._sent)) + len(self._sent) * _MESSAGE_COST > _REPLAYED_BYTES:
+            self._sent_bytes += len(message) + _MESSAGE_COST
+            if self._sent_bytes > _REPLAYED_BYTES:
                 self._sent = None
 
     def wake_writer(self) -> None:
@@ -328,6 +351,7 @@ class OutgoingCall:
             messages.extend(new)
             self._queued_bytes += sum(map(len, new)) + len(new) * _MESSAGE_COST
             if self._queued_bytes > HIGH_WATER and self._connection is not None:
+                self._is_paused = True
                 self._connection.pause()
             self._wake()
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import httptools
 
 from sdk._replica_protocol import GOING_AWAY, HEALTH_CHECK_RESPONSE
-from sdk._wire.frames import PREFIX_LENGTH, pack_prefix, unpack_prefix
+from sdk._wire.frames import PREFIX_LENGTH, unpack_prefix
 from sdk._wire.host import KEEP_ALIVE_HEAD
 
 _HEAD_LENGTH = len(KEEP_ALIVE_HEAD)
@@ -108,10 +108,9 @@ class ReplicaConnection(asyncio.Protocol):
         self._is_fresh = True
         self._transport.write(data)
 
-    def send_message(self, data: bytes) -> None:
-        """Send one message of a stream of requests."""
-        length = len(data)
-        self._transport.write(b"%x\r\n%s%s\r\n" % (length + PREFIX_LENGTH, pack_prefix(0, length), data))
+    def write(self, chunk: bytes) -> None:
+        """Send a part of a stream of requests."""
+        self._transport.write(chunk)
 
     def end_requests(self) -> None:
         """Send the end of a stream of requests."""

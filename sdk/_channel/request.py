@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdk._replica_protocol import NODE_SECRET_HEADER
 from sdk._wire import metadata as md
 
 if TYPE_CHECKING:
-    from sdk.context import CallState
+    from sdk._wire.call import Call
 
 # Headers of one hop, and those that belong to the outer call alone.
 _OF_ONE_HOP = frozenset(
@@ -33,7 +33,7 @@ def first_lines(path: str) -> bytes:
     return b"POST %s HTTP/1.1\r\nhost: replica\r\ncontent-type: application/grpc\r\nte: trailers\r\n" % path.encode()
 
 
-def inherited_lines(outer: CallState, without: frozenset[bytes] = frozenset()) -> bytes:
+def inherited_lines(outer: Call, without: frozenset[bytes] = frozenset()) -> bytes:
     """Return the header lines that a call inherits from the call of the handler that makes it.
 
     The client's metadata, the request id, and what Envoy found out about the client: address and certificate.
@@ -42,12 +42,9 @@ def inherited_lines(outer: CallState, without: frozenset[bytes] = frozenset()) -
         outer: The handler's call.
         without: Names to leave out.
     """
-    headers: Any = getattr(outer, "headers", None)
     request_id = b"request_id: %s\r\n" % outer.request_id.encode("latin-1")
-    if headers is None:  # the context of a call in another process
-        return request_id + md.encode(tuple(pair for pair in outer.metadata if pair[0].encode() not in _OF_ONE_HOP))
     return request_id + b"".join(
-        b"%s: %s\r\n" % header for header in headers if header[0] not in _OF_ONE_HOP and header[0] not in without
+        b"%s: %s\r\n" % header for header in outer.headers if header[0] not in _OF_ONE_HOP and header[0] not in without
     )
 
 

@@ -22,7 +22,7 @@ from sdk._ingress.cluster import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEAS
 from sdk._ingress.controller_metrics import ControllerMetrics
 from sdk._ingress.owners import Absence, OwnerLeases
 from sdk._ingress.recovery import Recovery
-from sdk._ingress.registry import Lease, ProxyState, Registry, Replica
+from sdk._ingress.registry import Lease, ProxyState, Registry, Replica, WatchAnswer
 from sdk._ingress.scale_to_zero.activator import Activator
 
 if TYPE_CHECKING:
@@ -138,26 +138,28 @@ class Controller:
 
     # -- proxies ------------------------------------------------------------------------------
 
-    async def watch(self, state: ProxyState, held: Snapshot | None) -> Snapshot | None:
+    async def watch(self, state: ProxyState, held: int, table: Snapshot | None = None) -> WatchAnswer:
         """Record a proxy's state, and return the snapshot that it should serve as soon as it differs (long poll).
 
         Args:
             state: The proxy's state.
-            held: The snapshot that it serves; None before the first one.
+            held: Version of the snapshot that it serves; 0 before the first one.
+            table: That snapshot, if an earlier answer has asked for it.
 
         Returns:
-            The snapshot, or None if it has not changed for 2 s.
+            The snapshot; nothing if it has not changed for 2 s; a request for the proxy's own, while this controller
+            recovers.
         """
-        if not self._recovery.is_over and held is not None:
-            self._registry.adopt(held)
-        self._recovery.record_report(state.node_id, holds_table=held is not None)
+        if held and table is None and self._recovery.wants_table(state.node_id):
+            return WatchAnswer(wants_table=True)
+        if table is not None and not self._recovery.is_over:
+            self._registry.adopt(table)
+        self._recovery.record_report(state.node_id, holds_table=held > 0)
         self._registry.report(state)
         self._notify()
-        await self._until(
-            lambda: self._recovery.is_over and (held is None or self._registry.snapshot != held), _WATCH_S
-        )
+        await self._until(lambda: self._recovery.is_over and self._registry.snapshot.version != held, _WATCH_S)
         snapshot = self._registry.snapshot
-        return snapshot if self._recovery.is_over and snapshot != held else None
+        return WatchAnswer(snapshot if self._recovery.is_over and snapshot.version != held else None)
 
     async def report(self, state: ProxyState) -> None:
         """Record a proxy's state after a change."""

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from sdk._ingress.envoy.supervisor import SupervisorConfig
+    from sdk._ingress.registry import WatchAnswer
     from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
     from sdk._wire.server import WireServer
 
@@ -310,14 +311,14 @@ class Proxy:
                 controller = await asyncio.to_thread(find_controller)
                 while controller is not None:
                     answered_at = time.monotonic()
-                    snapshot = await controller.watch.remote(self._state, self._snapshot)
+                    snapshot = await self._next_snapshot(controller)
                     if snapshot is not None:
                         self._feed.publish(snapshot)  # before Envoy has it: a leaving replica waits for the callers
                     if snapshot is not None and not self._is_broken:
                         await self._publish(snapshot)
                     elif self._snapshot is not None and self._publisher.is_retry_due():
                         await self._publish(self._snapshot)
-                    if snapshot is not None and self._snapshot != snapshot:
+                    if snapshot is not None and self._snapshot is not snapshot:
                         await asyncio.sleep(_REJECTED_RETRY_S)
             except ray.exceptions.RayError as error:
                 # The controller is being restarted. Envoy keeps its configuration.
@@ -328,6 +329,17 @@ class Proxy:
             await asyncio.sleep(_RETRY_S)
         logger.warning("the ingress controller has been gone for %g s; stopping this proxy", _ABANDONED_S)
         self._abandoning = asyncio.get_running_loop().create_task(self._abandon())
+
+    async def _next_snapshot(self, controller: Any) -> Snapshot | None:
+        """Return the controller's newest snapshot; None if this proxy has it.
+
+        The own one is sent only to a controller that recovers from a restart and asks for it.
+        """
+        held = self._snapshot.version if self._snapshot is not None else 0
+        answer: WatchAnswer = await controller.watch.remote(self._state, held)
+        if answer.wants_table:
+            answer = await controller.watch.remote(self._state, held, self._snapshot)
+        return answer.snapshot
 
     async def _abandon(self) -> None:
         await self.stop()

@@ -54,6 +54,10 @@ class Recovery:
             self._silent.discard(node_id)
         self._conclude()
 
+    def wants_table(self, node_id: str) -> bool:
+        """Return True if the proxy of a node has to send its routing table. It is the cluster's largest message."""
+        return not self.is_over and node_id not in self._reported
+
     @property
     def is_over(self) -> bool:
         """True if the registry is complete."""

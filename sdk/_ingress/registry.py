@@ -99,6 +99,19 @@ class ProxyState:
     rejected_applications: tuple[RejectedApplication, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class WatchAnswer:
+    """Answer to the long poll of a proxy.
+
+    Attributes:
+        snapshot: The snapshot that it should serve; None if it serves that one.
+        wants_table: True if the proxy has to poll again with its own snapshot.
+    """
+
+    snapshot: Snapshot | None = None
+    wants_table: bool = False
+
+
 class Registry:
     """The registry of replicas and proxies.
 

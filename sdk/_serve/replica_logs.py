@@ -57,7 +57,6 @@ class _CallFilter(logging.Filter):
         call = current_call()
         fields = record.__dict__
         if call is not None and "skip_context_filter" not in fields:
-            call = getattr(call, "_call", call)  # a context that was passed to this process
             fields.setdefault("method", call.path.decode("latin-1"))
             trace_id = _current_trace_id() or trace_id_of(call.header(b"traceparent"))
             if trace_id:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +27,7 @@ from sdk._wire.frames import LARGE, FlaggedMessage, FrameError, FrameReader, pac
 from sdk._wire.metadata import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from sdk._wire.peer import auth_context_of, peer_of
 from sdk._wire.status_trailers import error_trailers
+from sdk._wire.steps import MESSAGE_BURST, Steps
 from sdk.context import CallState, ServicerContext, enter_call
 from sdk.errors import RpcError
 
@@ -53,9 +54,9 @@ _FRAMING = 32
 HIGH_WATER, LOW_WATER = 1 << 20, 1 << 19
 MESSAGE_COST = 64
 
-# Bytes that a stream sends before other calls get their turn, and the bytes that each message counts for in addition to
-# its length. A handler that never waits, with a client that reads everything, would otherwise block the loop.
-BURST, BURST_MESSAGE = 1 << 18, 1024
+# Bytes that a stream sends before other calls get their turn; each message counts for more than its length. A handler
+# that never waits, with a client that reads everything, would otherwise block the loop.
+BURST = 1 << 18
 
 
 class Transport(Protocol):
@@ -84,8 +85,8 @@ class Call:
     __slots__ = (
         "_body", "_burst", "_cancel_reason", "_complete", "_deadline", "_done_callbacks", "_encoding", "_fields",
         "_finished", "_head_sent", "_is_congested", "_metadata", "_on_finished", "_queued_bytes", "_reader",
-        "_request_id", "_skips_first", "_task", "_timer", "_trailing", "_waiter", "_write_waiter", "aborted", "code",
-        "compressor", "context", "details", "headers", "host", "inner", "messages", "path", "paused", "route",
+        "_request_id", "_skips_first", "_steps", "_task", "_timer", "_trailing", "_waiter", "_write_waiter", "aborted",
+        "code", "compressor", "context", "details", "headers", "host", "inner", "messages", "path", "paused", "route",
         "running", "status", "stream_guard", "transport", "writable",
     )  # fmt: skip
 
@@ -120,6 +121,7 @@ class Call:
         self._waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._steps: Steps | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
         self._cancel_reason: tuple[int, str] | None = None
@@ -239,9 +241,13 @@ class Call:
     def start(self) -> None:
         """Run the handler; the caller has counted the call as ongoing."""
         self.running = 1
-        assert self.route is not None
+        route = self.route
+        assert route is not None
+        work: Coroutine[Any, Any, None] = self._run(route)
+        if route.server_streaming:
+            work = self._steps = Steps(work, self._write_chunk)
         # Named, because asyncio would otherwise format a name for each.
-        self._task = asyncio.Task(self._run(self.route), loop=self.host.loop, name="grpc-call")
+        self._task = asyncio.Task(work, loop=self.host.loop, name="grpc-call")
 
     async def _run(self, route: Route) -> None:
         try:
@@ -265,7 +271,8 @@ class Call:
             elif not self._finished:
                 self.finish_with(self.code or 0, self.details)
         finally:
-            self._task = None  # it holds its context, and that the call: without the cycle nothing waits for the GC
+            # Both refer to the call: without the cycle nothing waits for the GC.
+            self._task = self._steps = None
             if self._cancel_reason is not None and self._timer is not None:
                 self._timer.cancel()  # that of _cancel_task
             # Not when the response is out: a cancelled handler counts as ongoing until it has ended.
@@ -326,6 +333,13 @@ class Call:
         if not is_last and route is not None:
             route.counts.messages_sent += 1
             route.counts.bytes_sent += length
+        steps = self._steps
+        if steps is not None and self._head_sent and steps.is_running:
+            if length < LARGE and not is_last:
+                steps.add(flag, length, data)
+                return
+            steps.flush()
+        self._count_burst(length + MESSAGE_BURST)
         if self._head_sent:
             head = b""
             if self.stream_guard is not None:
@@ -333,18 +347,30 @@ class Call:
         else:
             head = self._head() if is_last else self._begin_stream()
             self._head_sent = True
-        self._burst += length + BURST_MESSAGE
-        if self._burst > BURST:
-            self.writable = False
         if length < LARGE:
             self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(flag, length), data))
         else:  # a long message is not copied
             self.transport.writelines((b"%s%x\r\n%s" % (head, length + 5, pack_prefix(flag, length)), data, b"\r\n"))
 
+    def _write_chunk(self, chunk: bytes, burst: int) -> None:
+        if self._finished:
+            return  # the client is gone
+        self._count_burst(burst)
+        if self.stream_guard is not None:
+            self.stream_guard.before_write(len(chunk))
+        self.transport.write(chunk)
+
+    def _count_burst(self, burst: int) -> None:
+        self._burst += burst
+        if self._burst > BURST:
+            self.writable = False
+
     def finish_with(self, code: int, details: str) -> None:
         """End the call with a status, unless it has ended."""
         if self._finished:
             return
+        if self._steps is not None:
+            self._steps.flush()
         trailers = self._trailers(code, details)
         self.transport.write(trailers if self._head_sent else self._without_messages(code, trailers))
         self._head_sent = True

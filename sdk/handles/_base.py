@@ -19,7 +19,7 @@ from typing_extensions import TypedDict, Unpack
 from sdk._backend import backend
 from sdk._misuse import MISSING, missing_request, request_is_required, unexpected_keyword, unknown_method
 from sdk._otel import current as current_tracing
-from sdk.context import ServicerContext, current_call
+from sdk.context import current_call
 from sdk.errors import RpcError
 from sdk.handles._calls import HandleCall, HandleStreamCall
 
@@ -173,11 +173,10 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
             timeout, model_id, own = self._read(options)
             has_timer = timeout is not None
             without = _MODEL_ID if model_id else without
-        current = current_call()
-        tracing = current_tracing.tracing if current is not None else current_tracing.refresh()
+        outer = current_call()
+        tracing = current_tracing.tracing if outer is not None else current_tracing.refresh()
         if tracing is not None:
             without |= tracing.header_names
-        outer = current._call if isinstance(current, ServicerContext) else current
         family: set[OutgoingCall] | None = None
         if outer is None:
             lines = self._first_lines or self._make_first_lines()
@@ -190,8 +189,7 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
             lines = (self._first_lines or self._make_first_lines()) + inherited
             left = outer.time_remaining()
             if left is not None and (timeout is None or left <= timeout):
-                # Its own timer ends the outer call, and with it this one.
-                timeout, has_timer = left, family is None
+                timeout, has_timer = left, False  # its own timer ends the outer call, and with it this one
         if timeout is not None and timeout <= 0.0:
             raise RpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
         loop = asyncio._get_running_loop()
@@ -328,7 +326,7 @@ def _is_rpc(value: object) -> bool:
     return isinstance(value, (_HandleRpc, property))  # a deprecated RPC is a property
 
 
-def _inherit(outer: Any, without: frozenset[bytes]) -> tuple[bytes, set[Any] | None]:
+def _inherit(outer: Any, without: frozenset[bytes]) -> tuple[bytes, set[Any]]:
     """Return the header lines that a call inherits, and the calls that end together with it.
 
     Args:
@@ -337,10 +335,8 @@ def _inherit(outer: Any, without: frozenset[bytes]) -> tuple[bytes, set[Any] | N
     """
     from sdk._channel.request import inherited_lines
 
-    inner = getattr(outer, "inner", None)
+    inner = outer.inner
     if inner is None:
-        if not hasattr(outer, "inner"):  # the context of a call in another process
-            return inherited_lines(outer, without), None
         from sdk._wire.inner_calls import InnerCalls
 
         inner = outer.inner = InnerCalls()

@@ -87,6 +87,9 @@ class HandleStreamCall(_Call[ResponseT]):
         return self
 
     async def __anext__(self) -> ResponseT:
+        call = self._call
+        if call.messages and asyncio.get_running_loop() is call.loop:  # most messages of a stream have arrived before
+            return self._decoded(call.take_message())
         try:
             data = await self._on_its_loop(self._call.next_message())
         except asyncio.CancelledError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import threading
 import time
@@ -27,7 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="a few events of each kind")
     parser.add_argument("--replacements", type=int, default=100, help="replicas to replace (100)")
-    parser.add_argument("--only", default="", help="only events whose name has this in it")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only events whose name matches")
     arguments = parser.parse_args()
     # End the program even if something hangs.
     watchdog = threading.Timer(_LONGEST_S, lambda: os._exit(_give_up()))
@@ -71,7 +72,7 @@ def _run(address: str, arguments: argparse.Namespace) -> tuple[bool, str, int]:
     with Load(address, world.application, world.caller) as load:
         time.sleep(2)
         for event in short_form() if arguments.short else long_form(arguments.replacements):
-            if arguments.only not in event.name:
+            if not re.search(arguments.only, event.name):
                 continue
             rows.append(happen(event, world, load))
             print(render(rows[-1:]).split("\n", 1)[len(rows) > 1] if len(rows) > 1 else render(rows), flush=True)

@@ -9,6 +9,8 @@ import sys
 
 import ray
 import yaml
+from quotes_pb2 import PickRequest
+from quotes_sdk import QuotesHandle
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
@@ -21,7 +23,10 @@ def main(address: str, config: str) -> None:
     client = _get_global_client()
     assert client is not None
     client.deploy_apps(schema, _blocking=True)
+    handle = QuotesHandle.of_application("english")
     print("deployed", flush=True)
+    texts = [handle.Pick(PickRequest(), timeout=60).result().text for _ in range(2)]
+    print(*texts, "by Ray's handle" if handle._target is None else "by the wire", flush=True)
     sys.stdin.read()
     serve.shutdown()  # type: ignore[no-untyped-call]
     ray.shutdown()

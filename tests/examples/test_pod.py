@@ -31,7 +31,7 @@ WORKER = MANIFEST["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]
 
 @pytest.fixture
 def pod() -> Iterator[str]:
-    """The address of a pod whose applications are deployed."""
+    """The address of a pod whose applications are deployed, and call one another."""
     with contextlib.ExitStack() as stack:
         try:
             _, ((namespace, address),) = stack.enter_context(machines(1))
@@ -55,6 +55,8 @@ def pod() -> Iterator[str]:
         assert program.stdout is not None
         assert program.stderr is not None
         assert program.stdout.readline() == "deployed\n", program.stderr.read()[-3000:]
+        called = program.stdout.readline()  # through a handle, while every process of Ray needs its token
+        assert called == "Make haste slowly. Make haste slowly. by the wire\n"
         yield address
         program.communicate()
         assert program.returncode == 0

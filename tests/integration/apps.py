@@ -20,7 +20,7 @@ from user_defined_protos_pb2 import (
     UserDefinedResponse,
     UserDefinedResponse2,
 )
-from user_defined_protos_sdk import ImageClassificationServiceBase, UserDefinedServiceBase
+from user_defined_protos_sdk import ImageClassificationServiceBase, UserDefinedServiceBase, UserDefinedServiceHandle
 
 from sdk import current_context, grpc_deployment
 
@@ -68,6 +68,18 @@ class Guide(UserDefinedServiceBase):
             os.kill(os.getpid(), signal.SIGKILL)
         ray.kill(ray.get_runtime_context().current_actor)
         await asyncio.Event().wait()
+
+
+@grpc_deployment(max_ongoing_requests=20, graceful_shutdown_wait_loop_s=0.1)
+class Front(Guide):
+    """Gets the answer from another deployment of the guide's service."""
+
+    def __init__(self, guide: UserDefinedServiceHandle) -> None:
+        super().__init__()
+        self.guide = guide
+
+    async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
+        return await self.guide(request)
 
 
 @grpc_deployment(max_ongoing_requests=20, graceful_shutdown_wait_loop_s=0.1)

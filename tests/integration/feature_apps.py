@@ -23,7 +23,11 @@ from user_defined_protos_pb2 import (
     UserDefinedResponse,
     UserDefinedResponse2,
 )
-from user_defined_protos_sdk import ImageClassificationServiceBase, UserDefinedServiceBase
+from user_defined_protos_sdk import (
+    ImageClassificationServiceBase,
+    UserDefinedServiceBase,
+    UserDefinedServiceHandle,
+)
 
 from sdk import current_context, grpc_deployment
 
@@ -66,8 +70,8 @@ class Seen:
 
 @grpc_deployment(max_ongoing_requests=50, **FAST)
 class Features(UserDefinedServiceBase, ImageClassificationServiceBase):
-    def __init__(self, notes: str, seen: DeploymentHandle[Any]) -> None:
-        self.notes, self.seen = Path(notes), seen
+    def __init__(self, notes: str, seen: DeploymentHandle[Any], inner: UserDefinedServiceHandle | None = None) -> None:
+        self.notes, self.seen, self.inner = Path(notes), seen, inner
         self.config: Any = None
         self.health_threads: set[int] = set()
         self.loop_thread = threading.get_ident()
@@ -102,6 +106,9 @@ class Features(UserDefinedServiceBase, ImageClassificationServiceBase):
                 raise ValueError("said by the server")
             case "handle":
                 result = await self.seen.options(multiplexed_model_id="m7").remote()
+            case "typed handle" if self.inner is not None:
+                reply = await self.inner(UserDefinedMessage())
+                result = {"pid": reply.num, "transport": reply.greeting}
         return UserDefinedResponse(greeting=json.dumps(result), num=os.getpid())
 
     def log(self) -> str:
@@ -135,11 +142,13 @@ class Features(UserDefinedServiceBase, ImageClassificationServiceBase):
 
 def declared(args: dict[str, str]) -> Any:
     """Build an application for a Serve config file."""
-    return Features.bind(args["notes"], Seen.bind())
+    return Features.bind(
+        args["notes"], Seen.bind(), AsyncPatient.options(name="Inner", expose=False).bind(args["notes"])
+    )
 
 
 class Patient(UserDefinedServiceBase):
-    """Returns its process id, and fails its health check on request."""
+    """Returns its process id and how the call came, and fails its health check on request."""
 
     def __init__(self, notes: str) -> None:
         self.notes = Path(notes)
@@ -147,7 +156,8 @@ class Patient(UserDefinedServiceBase):
 
     async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
         self.is_ill = self.is_ill or request.name == "fall ill"
-        return UserDefinedResponse(num=os.getpid())
+        context: Any = current_context()
+        return UserDefinedResponse(num=os.getpid(), greeting=type(context._call.transport).__name__)
 
     async def Multiplexing(self, request: UserDefinedMessage2) -> UserDefinedResponse2:
         return UserDefinedResponse2(greeting=current_context().request_id())

@@ -26,6 +26,11 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 from user_defined_protos_sdk import UserDefinedServiceHandle
 
 import sdk
+from sdk._channel.feed import decode_state, encode_interest, socket_name
+from sdk._channel.replicas import connect_locally
+from sdk._ingress.cluster import find_controller
+from sdk._ingress.registry import Replica
+from sdk._xds.snapshot import Endpoint
 from sdk.errors import ClusterError, RpcError
 from tests.integration import typed_handle_apps
 from tests.integration.clients import error_of, trailing
@@ -202,6 +207,59 @@ def test_a_handle_to_an_application_and_one_in_a_ray_task() -> None:
     assert ray.get(in_task.remote()) not in ("", "_Responses")
     with pytest.raises(ClusterError, match="nothing"):
         UserDefinedServiceHandle.of_application("nothing")
+
+
+def test_ray_actors_call_through_a_handle() -> None:
+    handle = AsyncProbeHandle(serve.get_deployment_handle("Inner", "typed"))
+
+    @ray.remote(num_cpus=0)
+    class OfThreads:
+        def __init__(self, handle: AsyncProbeHandle) -> None:
+            self.handle = handle
+
+        def call(self) -> tuple[str, list[int], int]:
+            kind = self.handle.Unary(Ask(act="transport")).result().text
+            down = [reply.number for reply in self.handle.Down(Ask(number=3))]
+            return kind, down, self.handle.Up([Ask(number=1), Ask(number=2)]).result().number
+
+    @ray.remote(num_cpus=0)
+    class OfCoroutines:
+        def __init__(self, handle: AsyncProbeHandle) -> None:
+            self.handle = handle
+
+        async def call(self) -> tuple[str, list[int], int]:
+            kind = (await self.handle.Unary(Ask(act="transport"))).text
+            down = [reply.number async for reply in self.handle.Down(Ask(number=3))]
+            return kind, down, (await self.handle.Up([Ask(number=1), Ask(number=2)])).number
+
+    for actor in OfThreads.remote(handle), OfCoroutines.remote(handle):
+        # The second call finds the connections of the first.
+        for kind, down, up in ray.get([actor.call.remote(), actor.call.remote()]):
+            assert kind not in ("", "_Responses"), "Ray's handle has carried it"
+            assert (down, up) == ([0, 1, 2], 3)
+        ray.kill(actor)
+
+
+async def test_callers_learn_of_each_change_from_their_nodes_proxy() -> None:
+    node_id = sdk.status().proxies[0].node_id
+    options = (await find_controller().status.remote()).options
+    key = ("typed elsewhere", "Absent")
+    replica = Replica(*key, ("t.Absent",), Endpoint("absent#1", "127.0.0.1", 1, node_id), is_exposed=False)
+    reader, writer = await asyncio.open_unix_connection(sock=connect_locally(socket_name(node_id)))
+
+    async def next_replicas() -> list[str]:
+        state = decode_state(await asyncio.wait_for(reader.readline(), 30))
+        return [address.replica_id for address in state.addresses]
+
+    writer.write(encode_interest(key, 0))
+    assert await next_replicas() == []
+    registered = find_controller().register.remote(replica, b"", 30.0, options)
+    assert await next_replicas() == ["absent#1"]  # 4 ms later on a busy machine
+    assert await registered
+    deregistered = find_controller().deregister.remote("absent#1", 30.0)
+    assert await next_replicas() == []
+    assert await deregistered
+    writer.close()
 
 
 @pytest.mark.parametrize("kind", ["unary", "stream", "conversation"])

@@ -30,6 +30,7 @@ from tests.integration import apps
 from reloaded_words import WORD
 
 app = apps.Guide.bind(WORD)
+composed = apps.Front.bind(apps.Guide.options(expose=False).bind(f"through_a_handle_{WORD}"))
 """
 FAILS = """
 class Failing(apps.Guide):
@@ -126,11 +127,11 @@ def test_a_config_is_reloaded_and_ends_with_the_command(
         command.until("Still serving the previous version")
 
         (tmp_path / "reloaded_app.py").write_text(APP)
-        added = CONFIG.splitlines()[1].replace("name: reloaded", "name: added")
+        added = CONFIG.splitlines()[1].replace("name: reloaded", "name: added").replace(":app", ":composed")
         (tmp_path / "serve.yaml").write_text(f"{CONFIG}{added}\ngrpc_options: {{request_timeout_s: 9}}\n")
         command.until("options of the ingress have changed; restart the command")
         command.until("reloaded in")
-        assert call("added") == "second"
+        assert call("added") == "through_a_handle_second"
     assert list(dict.fromkeys(answers)) == ["first", "second"]
 
     command.process.kill()

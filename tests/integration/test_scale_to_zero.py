@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +120,21 @@ def test_03_a_call_through_a_handle_wakes_it_too() -> None:
     assert handle.Unary(Ask(note="through a handle"), timeout=30).result().text == "through a handle"
     wait_until(sleeps)
     assert handle.Up([Ask(note="a"), Ask(note="b")], timeout=30).result().text == "ab"
+
+
+def test_03_calls_through_handles_scale_it_up() -> None:
+    handle = AsyncProbeHandle.of_application(NAME)
+    assert handle.Unary(Ask(note="wakes it"), timeout=30).result().text == "wakes it"
+    calls = [handle.Unary(Ask(number=120_000)) for _ in range(9)]  # the target is 4 for each replica
+    streams = [handle.Both(_unended()) for _ in range(3)]
+    wait_until(lambda: deployment().replicas == 3)
+    for call in [*calls, *streams]:
+        call.cancel()
+
+
+async def _unended() -> AsyncIterator[Ask]:
+    await asyncio.Event().wait()
+    yield Ask()
 
 
 def test_04_calls_end_with_the_reason_when_no_replica_can_start(stub: Any, obstacle: Path) -> None:

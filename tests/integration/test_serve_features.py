@@ -151,14 +151,19 @@ def test_user_config_is_applied_before_the_first_call(stub: Any) -> None:
     assert ask(stub, "config") == {"greeting": "first"}
 
 
-def test_a_serve_config_file_changes_user_config_without_a_restart(stub: Any, tmp_path: Path) -> None:
+def test_a_serve_config_file_changes_user_config_without_a_restart_and_may_have_typed_handles(
+    stub: Any, tmp_path: Path
+) -> None:
     def deploy_config(user_config: dict[str, str]) -> None:
         application = {
             "name": "declared",
             "route_prefix": None,
             "import_path": "tests.integration.feature_apps:declared",
             "args": {"notes": str(tmp_path)},
-            "deployments": [{"name": "Features", "user_config": user_config}],
+            "deployments": [
+                {"name": "Features", "user_config": user_config},
+                {"name": "Inner", "max_ongoing_requests": 7},
+            ],
         }
         _get_global_client().deploy_apps(ServeDeploySchema(applications=[application]), _blocking=True)
 
@@ -166,9 +171,13 @@ def test_a_serve_config_file_changes_user_config_without_a_restart(stub: Any, tm
     wait_until(lambda: is_served(stub, "declared"), 30)
     before = pid(stub, "declared")
     assert ask(stub, "config", application="declared") == {"say": "first"}
+    through = ask(stub, "typed handle", application="declared")
+    assert through["pid"] != before
+    assert through["transport"] != "_Responses", "Ray's handle has carried it"
     deploy_config({"say": "second"})
     wait_until(lambda: ask(stub, "config", application="declared") == {"say": "second"})
     assert pid(stub, "declared") == before
+    assert ask(stub, "typed handle", application="declared") == through
     delete("declared")
 
 

@@ -1,0 +1,107 @@
+"""The long poll of the proxies, at a controller without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from sdk._ingress import controller as module
+from sdk._ingress.controller import Controller
+from sdk._ingress.proxy import Proxy
+from sdk._ingress.registry import ProxyState, Replica, WatchAnswer
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk.options import GrpcOptions
+
+STATE = ProxyState("p1", "node", "127.0.0.1:9000", version=1)
+TABLE = Snapshot(
+    1 << 60,
+    (
+        Application(
+            "app", (Deployment("D", ("t.T",), tuple(Endpoint(f"r{i:04}", "10.0.0.1", i) for i in range(1, 1001))),)
+        ),
+    ),
+)
+
+
+@pytest.fixture
+async def controller(monkeypatch: pytest.MonkeyPatch, older_proxies: set[str]) -> AsyncIterator[Any]:
+    async def load(options: GrpcOptions) -> GrpcOptions:
+        return options
+
+    loop, has_looked = asyncio.get_running_loop(), asyncio.Event()
+    monkeypatch.setattr(module, "_WATCH_S", 0.0)
+    monkeypatch.setattr(module, "log_to_file", lambda actor, name: None)
+    monkeypatch.setattr(module.option_store, "load", load)
+    monkeypatch.setattr(module.proxy_fleet, "alive_nodes", lambda: {"node": True})
+    monkeypatch.setattr(module.proxy_fleet, "nodes_with_proxy", lambda nodes: older_proxies)
+    # The last of its looks at the nodes; in a thread.
+    monkeypatch.setattr(
+        module.proxy_fleet, "create", lambda node_id, options: loop.call_soon_threadsafe(has_looked.set)
+    )
+    it: Any = Controller.__new__(Controller)
+    await it.__init__(GrpcOptions(), dict, frozenset, lambda: True, lambda key: None)
+    await has_looked.wait()
+    yield it
+    it._reconcile_task.cancel()
+
+
+class Remote:
+    """A controller as its actor handle shows it, with the size of each message."""
+
+    def __init__(self, controller: Any) -> None:
+        self.sent: list[int] = []
+        self.watch = self
+        self._controller = controller
+
+    async def remote(self, *arguments: Any) -> WatchAnswer:
+        self.sent.append(len(pickle.dumps(arguments)))
+        answer: WatchAnswer = await self._controller.watch(*arguments)
+        return answer
+
+
+def proxy_that_serves(table: Snapshot | None) -> Any:
+    proxy: Any = Proxy.__new__(Proxy)
+    proxy._state, proxy._snapshot = STATE, table
+    return proxy
+
+
+@pytest.mark.parametrize("older_proxies", [set()])
+async def test_a_heartbeat_carries_no_table(controller: Any) -> None:
+    endpoints = TABLE.applications[0].deployments[0].endpoints
+    for endpoint in endpoints:
+        controller._registry.register(Replica("app", "D", ("t.T",), endpoint))
+    remote = Remote(controller)
+    first = await proxy_that_serves(None)._next_snapshot(remote)
+    assert first.applications == TABLE.applications
+    proxy = proxy_that_serves(first)
+    assert await proxy._next_snapshot(remote) is None
+    assert max(remote.sent) < 500
+    controller._registry.deregister("r0007")
+    assert (await proxy._next_snapshot(remote)).version == first.version + 1
+    assert max(remote.sent) < 500
+
+
+@pytest.mark.parametrize("older_proxies", [{"node"}])
+async def test_a_restarted_controller_asks_for_the_table_once(controller: Any) -> None:
+    remote = Remote(controller)
+    proxy = proxy_that_serves(TABLE)
+    adopted = await proxy._next_snapshot(remote)
+    assert adopted.applications == TABLE.applications
+    assert adopted.version > TABLE.version
+    asked, told = remote.sent
+    assert asked < 500 < told
+    proxy._snapshot = adopted
+    assert await proxy._next_snapshot(remote) is None
+    assert remote.sent[2:] < [500]
+
+
+@pytest.mark.parametrize("older_proxies", [{"node", "lost"}])
+async def test_nothing_is_published_and_no_table_sent_again_before_recovery_is_over(controller: Any) -> None:
+    remote = Remote(controller)
+    proxy = proxy_that_serves(TABLE)
+    assert [await proxy._next_snapshot(remote), await proxy._next_snapshot(remote)] == [None, None]
+    assert [size < 500 for size in remote.sent] == [True, False, True]
