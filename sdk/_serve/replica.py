@@ -34,6 +34,7 @@ from sdk._serve.process_end import LoopWatch, end_after_answer
 from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
 from sdk._serve.translation import translate
+from sdk._web.protocols import serve_web
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
 from sdk._wire.malloc import keep_freed_memory
@@ -111,6 +112,7 @@ class ReplicaHost:
             interceptors=make_interceptors(definition.cls_name, definition.interceptors),
             latency_bounds_ms=LATENCY_BOUNDS_MS,
         )
+        serve_web(self._server)
         self._metrics = CallMetrics(
             self._server,
             application=self._application,

@@ -18,6 +18,7 @@ from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.replica import wire_settings
 from sdk._serve.translation import translate
+from sdk._web.protocols import serve_web
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.testing._certificates import write_certificate
@@ -194,6 +195,7 @@ class Runtime:
             compression=definition.compression,
             interceptors=interceptors,
         )
+        serve_web(server)
         self.faults.install(server, replica.application, bindings, definition.compression, interceptors)
         return server
 

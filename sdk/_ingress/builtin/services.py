@@ -15,6 +15,7 @@ from sdk._ingress.builtin.failed_applications import FailedApplications
 from sdk._ingress.builtin.health import HealthServicer
 from sdk._ingress.builtin.reflection import ReflectionServicer
 from sdk._replica_protocol import PROXY_HEALTH_PATH
+from sdk._web.protocols import serve_web
 from sdk._wire.host import WireSettings
 from sdk._wire.idle_reaper import max_connections
 from sdk._wire.server import WireServer
@@ -84,7 +85,9 @@ class BuiltinServices:
             max_metadata_bytes=options.max_metadata_bytes,
             error_details=options.error_details,
         )
-        return WireServer(methods, settings, answer_unknown=self._answer_no_route, answer_get=self._answer_get)
+        server = WireServer(methods, settings, answer_unknown=self._answer_no_route, answer_get=self._answer_get)
+        serve_web(server)
+        return server
 
     def notify(self) -> None:
         """Notify health watchers that the routing table has changed."""
