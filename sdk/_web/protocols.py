@@ -81,10 +81,17 @@ class WebProtocols:
         kind = dict(headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
         path = target.partition(b"?")[0]
         route = self._routes.get(path)
-        parts: Any = (host, transport, route, path, headers, on_finished)
+        parts: dict[str, Any] = {
+            "host": host,
+            "transport": transport,
+            "route": route,
+            "path": path,
+            "headers": headers,
+            "on_finished": on_finished,
+        }
         if verb == b"POST":
             if is_grpc_web(kind):
-                return GrpcWebCall(*parts, content_type=kind)
+                return GrpcWebCall(**parts, content_type=kind)
             codec = stream_codec(kind)
             if codec is not None:
                 return self._connect_stream(parts, codec)
@@ -94,32 +101,32 @@ class WebProtocols:
             return _method_call(parts, verb, target, kind)
         return self._rule_call(parts, verb, target)
 
-    def _connect_stream(self, parts: Any, codec: str) -> WebCall:
-        route = parts[2]
+    def _connect_stream(self, parts: dict[str, Any], codec: str) -> WebCall:
+        route = parts["route"]
         if route is None or route.server_streaming or route.client_streaming:
-            return ConnectStreamCall(*parts, codec=codec)
+            return ConnectStreamCall(**parts, codec=codec)
         text = f"{route.method.path[1:]} is unary: its content-type is application/{codec}, not that of a stream"
         return _refused(parts, _WRONG_TYPE, UNIMPLEMENTED, text)
 
-    def _rule_call(self, parts: Any, verb: bytes, target: bytes) -> WebCall:
-        host, transport, _, path, headers, on_finished = parts
+    def _rule_call(self, parts: dict[str, Any], verb: bytes, target: bytes) -> WebCall:
         match, verbs = self.rules.match(verb.decode("latin-1"), target.decode("latin-1"))
         if match is None:
             if not verbs:
-                return HttpCall(*parts, codec="json")
+                return HttpCall(**parts, codec="json")
             allowed = ", ".join(sorted(verbs))
-            text = f"{path.decode('latin-1')} takes {allowed}, not {verb.decode('latin-1')}"
+            path = parts["path"].decode("latin-1")
+            text = f"{path} takes {allowed}, not {verb.decode('latin-1')}"
             return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, text, allowed)
         method_path = match.rule.method.path.encode()
         route = self._routes[method_path]
-        call = _http_call((host, transport, route, method_path, headers, on_finished), "json", match)
+        call = _http_call({**parts, "route": route, "path": method_path}, "json", match)
         call.has_other_path = True
         return call
 
 
-def _method_call(parts: Any, verb: bytes, target: bytes, kind: bytes) -> WebCall:
+def _method_call(parts: dict[str, Any], verb: bytes, target: bytes, kind: bytes) -> WebCall:
     """Return the call of a request to the path of a method, ``/pkg.Service/Method``."""
-    route: Route = parts[2]
+    route: Route = parts["route"]
     name = route.method.path[1:]
     if verb == b"GET":
         return _get(parts, target)
@@ -134,9 +141,9 @@ def _method_call(parts: Any, verb: bytes, target: bytes, kind: bytes) -> WebCall
     return _refused(parts, _WRONG_TYPE, INVALID_ARGUMENT, text)
 
 
-def _get(parts: Any, target: bytes) -> WebCall:
+def _get(parts: dict[str, Any], target: bytes) -> WebCall:
     """Return the call of a GET, https://connectrpc.com/docs/protocol#unary-get-request."""
-    route: Route = parts[2]
+    route: Route = parts["route"]
     name = route.method.path[1:]
     if route.method.idempotency != "no_side_effects" or route.client_streaming:
         text = f"{name} takes POST, not GET: its proto does not set idempotency_level = NO_SIDE_EFFECTS"
@@ -160,15 +167,13 @@ def _get(parts: Any, target: bytes) -> WebCall:
     return call
 
 
-def _http_call(parts: Any, codec: str, match: RuleMatch | None = None) -> HttpCall:
-    host, transport, route, path, headers, on_finished = parts
-    if route.server_streaming:
-        return JsonStreamCall(host, transport, route, path, headers, on_finished, match)
-    return HttpCall(host, transport, route, path, headers, on_finished, codec, match)
+def _http_call(parts: dict[str, Any], codec: str, match: RuleMatch | None = None) -> HttpCall:
+    if parts["route"].server_streaming:
+        return JsonStreamCall(**parts, match=match)
+    return HttpCall(**parts, codec=codec, match=match)
 
 
-def _refused(parts: Any, status: bytes, code: int, details: str, allowed: str = "") -> HttpCall:
-    host, transport, _, path, headers, on_finished = parts
-    call = HttpCall(host, transport, None, path, headers, on_finished, "json")
+def _refused(parts: dict[str, Any], status: bytes, code: int, details: str, allowed: str = "") -> HttpCall:
+    call = HttpCall(**{**parts, "route": None}, codec="json")
     call.refuse(status, code, details, allowed)
     return call
