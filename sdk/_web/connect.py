@@ -73,10 +73,11 @@ class ConnectStreamCall(WebCall):
         end: dict[str, Any] = {}
         if code:
             end["error"] = error_object(code, details, self._trailing)
-        metadata: dict[str, list[str]] = {"request_id": [self.request_id]}
+        metadata: dict[str, list[str]] = {}
         for key, value in self._trailing:
             if key != STATUS_DETAILS:
                 text = base64.b64encode(value).rstrip(b"=").decode() if isinstance(value, bytes) else value
                 metadata.setdefault(key, []).append(text)
-        end["metadata"] = metadata
+        if metadata:
+            end["metadata"] = metadata
         return self.frame(dump(end), _END_FLAG)

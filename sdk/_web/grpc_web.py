@@ -86,6 +86,10 @@ class GrpcWebCall(WebCall):
         head = b"HTTP/1.1 200 OK\r\ncontent-type: %s+proto\r\n" % kind
         return head if self._packer is None else b"%sgrpc-encoding: %s\r\n" % (head, self._packer.encoding)
 
+    def common_headers(self) -> bytes:
+        """Return the header lines of the response; the request id is a trailer, as in gRPC."""
+        return b"connection: close\r\n" if self.host.closing else b""
+
     def frame(self, data: bytes, flag: int) -> bytes:
         """Return the bytes of the body for one message."""
         framed = pack_prefix(flag, len(data)) + data

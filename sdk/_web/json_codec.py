@@ -33,6 +33,9 @@ def parse_message(data: bytes | bytearray, kind: type[Message]) -> Message:
     name = kind.DESCRIPTOR.full_name
     if not data.strip():
         raise FrameError(INVALID_ARGUMENT, f"the request has no body: send the {name} as JSON, {{}} if no field is set")
+    if not data.lstrip().startswith(b"{") and kind.DESCRIPTOR.file.package != "google.protobuf":
+        # protobuf takes `[]` for a message without fields
+        raise FrameError(INVALID_ARGUMENT, f"the request is not JSON of a {name}: it is not an object, {{...}}")
     try:
         return json_format.Parse(bytes(data), kind())
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
