@@ -194,7 +194,7 @@ def resolve(proto: FileDescriptorProto, locations: Mapping[str, MessageLocation]
     methods = [method for service in proto.service for method in service.method]
     rpcs = tuple(naming.rpcs([method.name for method in service.method]) for service in proto.service)
     # Inside the class, an RPC hides a module of the same name, so no other name may be the name of an RPC.
-    taken = {name for names in rpcs for name in names}
+    taken = {"sdk", *(name for names in rpcs for name in names)}
     services = tuple(_derived(naming.stem(service.name), taken) for service in proto.service)
 
     types = dict.fromkeys(name for method in methods for name in (method.input_type, method.output_type))

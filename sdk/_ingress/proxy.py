@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from sdk._ingress.actor_log import log_to_file
 from sdk._ingress.builtin.services import BuiltinServices
 from sdk._ingress.cluster import find_controller, is_draining
 from sdk._ingress.endpoint_feed import EndpointFeed
@@ -80,6 +81,7 @@ class Proxy:
     """
 
     async def __init__(self, node_id: str, options: GrpcOptions) -> None:  # type: ignore[misc]  # Ray awaits it
+        log_to_file("proxy", node_id[:12])
         self._options = options
         self._state = ProxyState(uuid.uuid4().hex, node_id, format_address(options.host, options.port))
         self._snapshot: Snapshot | None = None

@@ -34,7 +34,9 @@ from ray.serve._private.constants import (
     SERVE_LOG_APPLICATION,
     SERVE_LOG_COMPONENT,
     SERVE_LOG_DEPLOYMENT,
+    SERVE_LOG_RECORD_FORMAT,
     SERVE_LOG_REPLICA,
+    SERVE_LOG_REQUEST_ID,
     SERVE_LOGGER_NAME,
     SERVE_NAMESPACE,
 )
@@ -211,6 +213,50 @@ def file_of(handler: logging.Handler) -> logging.StreamHandler[Any] | None:
         handler = handler.target  # type: ignore[assignment]  # Ray Serve sets one
     known = (logging.StreamHandler, logging.handlers.RotatingFileHandler)
     return handler if type(handler) in known else None  # type: ignore[return-value]  # these are
+
+
+class _CallFormatter(logging.Formatter):
+    """Ray Serve's text, with method and trace id of the call after the request id.
+
+    Ray Serve puts the attributes of ``additional_log_standard_attrs`` there.
+
+    Args:
+        serve: Ray Serve's formatter.
+    """
+
+    def __init__(self, serve: logging_utils.ServeFormatter) -> None:
+        super().__init__()
+        self._serve = serve
+        self._with: dict[tuple[str, ...], logging.Formatter] = {}
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = record.__dict__
+        # The line of a call has its method as the route, and in its message.
+        wanted = ("trace_id",) if "route" in fields else ("method", "trace_id")
+        names = tuple(name for name in wanted if fields.get(name))
+        if not names or SERVE_LOG_REQUEST_ID not in fields:
+            return self._serve.format(record)
+        formatter = self._with.get(names)
+        if formatter is None:
+            attributes = [SERVE_LOG_RECORD_FORMAT[SERVE_LOG_REQUEST_ID], *(f"%({name})s" for name in names)]
+            formatter = self._with[names] = self._serve._create_formatter(attributes)
+        return formatter.format(record)
+
+
+def add_to_logs(call_filter: logging.Filter) -> None:
+    """Let Ray Serve's handlers write the attributes ``method`` and ``trace_id`` of records.
+
+    In JSON they write all attributes. Ray Serve makes new handlers when its logging configuration changes.
+
+    Args:
+        call_filter: Sets these attributes.
+    """
+    for handler in logging.getLogger(SERVE_LOGGER_NAME).handlers:
+        if call_filter not in handler.filters:
+            handler.addFilter(call_filter)
+        written = file_of(handler)
+        if written is not None and type(written.formatter) is logging_utils.ServeFormatter:
+            written.setFormatter(_CallFormatter(written.formatter))
 
 
 def access_log_context() -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
-        if not self._reaper.admit(self, self._host.loop):
+        if not self._host.is_ours(transport) or not self._reaper.admit(self, self._host.loop):
             self.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from sdk._peer_user import peer_user
 from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
 from sdk._wire.call_counts import CallCounts
 from sdk._wire.metadata import UNIMPLEMENTED
@@ -167,11 +170,27 @@ class Host:
         self.closing = False
         self.executor = ThreadPoolExecutor(settings.max_ongoing_requests, thread_name_prefix="grpc-handler")
         self._idle: asyncio.Event | None = None
+        self._refused_users: set[int] = set()  # each is logged once
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Use this loop, which runs in this thread."""
         self.loop = loop
         self._loop_thread = threading.get_ident()
+
+    # -- connections ------------------------------------------------------------------------
+
+    def is_ours(self, transport: asyncio.BaseTransport) -> bool:
+        """Return False for a unix socket whose other end is another user: an abstract socket has no permissions."""
+        connected = transport.get_extra_info("socket")
+        if connected.family != socket.AF_UNIX:
+            return True
+        user = peer_user(connected)
+        if user == os.geteuid():
+            return True
+        if user not in self._refused_users:
+            self._refused_users.add(user)
+            logger.warning("refused a connection of another user of this node, with user id %d", user)
+        return False
 
     # -- admission ----------------------------------------------------------------------------
 

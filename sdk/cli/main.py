@@ -29,6 +29,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("sdk.cli.completion:completion", "Print the completion script for a shell."),
     "dashboards": ("sdk.cli.dashboards.command:dashboards", "Write a Grafana dashboard and alert rules."),
     "doctor": ("sdk.cli.doctor:doctor", "Show versions, and check what serving needs."),
+    "logs": ("sdk.cli.logs.command:logs", "Show the log lines of every node, by request id or application."),
     "new": ("sdk.cli.new:new", "Create a new project."),
     "run": ("sdk.cli.run.command:run", "Serve an application behind Envoy, until Ctrl-C."),
     "services": ("sdk.cli.services:services", "List or describe the services of a gRPC server."),
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
 # The extra that a command needs, for the message where it is not installed.
 _EXTRAS: dict[str, Extra] = {
     "codegen": "codegen",
+    "logs": "serve",
     "new": "codegen",
     "run": "serve",
     "shutdown": "serve",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ class FakeTransport:
 
     def get_extra_info(self, name: str) -> Any:
         assert name == "socket"
-        return SimpleNamespace(fileno=lambda: _ALIVE, family=self.family)
+        credentials = struct.pack("3i", os.getpid(), os.geteuid(), os.getegid())
+        return SimpleNamespace(fileno=lambda: _ALIVE, family=self.family, getsockopt=lambda *_: credentials)
 
 
 class Peer:

@@ -10,6 +10,11 @@ from collections.abc import Iterator as Iterator_
 from typing import TYPE_CHECKING, ClassVar
 from typing import Any as Any_
 
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
+
 from google.protobuf import empty_pb2, wrappers_pb2
 from sdk.client import AsyncClient as AsyncClient_
 from sdk.client import (

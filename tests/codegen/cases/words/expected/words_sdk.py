@@ -9,6 +9,11 @@ from collections.abc import AsyncIterator, Awaitable
 from collections.abc import Iterator as Iterator_
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
+
 from sdk.client import AsyncClient as AsyncClient_
 from sdk.client import (
     AsyncStreamStream,

@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
+
 from google.protobuf import empty_pb2
 from sdk.client import (
     AsyncClient,

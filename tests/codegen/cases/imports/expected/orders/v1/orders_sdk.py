@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
+
 from google.protobuf import any_pb2, empty_pb2, field_mask_pb2
 from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
 from sdk.client import (
