@@ -14,6 +14,9 @@ from sdk.errors import OptionsError
 _PROXY_LOCATIONS = ("EveryNode", "HeadOnly")
 # A year: longer times are meant as "never", and Envoy's durations have a maximum.
 _MAX_S = 365 * 86400.0
+# https://www.rfc-editor.org/rfc/rfc6454#section-6.1
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+|null")
+_HEADER = re.compile(r"[a-z0-9_.-]+")
 _ERROR_DETAILS = ("traceback", "message", "none")
 
 #: Options that can be changed while the ingress runs, because Envoy's listener does not depend on them.
@@ -69,6 +72,10 @@ class GrpcOptions:
         access_log: Path of the access log, on every node with a proxy; None for no log. It has one line of JSON per
             call: request id, application, method, status, duration, bytes, peer, replica. Envoy appends to it and does
             not rotate it: truncate it in place (logrotate's ``copytruncate``).
+        cors_origins: Origins of web pages that may call, ``"https://app.example.com"``; ``"*"`` for every page. Empty
+            for none but pages of this origin. https://developer.mozilla.org/docs/Web/HTTP/Guides/CORS
+        cors_headers: Names of headers that these pages may send and read, in addition to those of gRPC-Web and Connect.
+        cors_credentials: Let these pages send cookies and client certificates; not with ``"*"``.
 
     Raises:
         OptionsError: A value is invalid. Lists every invalid value.
@@ -101,6 +108,9 @@ class GrpcOptions:
     tls_private_key: str | None = None
     tls_client_ca: str | None = None
     access_log: str | None = None
+    cors_origins: tuple[str, ...] = ()
+    cors_headers: tuple[str, ...] = ()
+    cors_credentials: bool = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -128,6 +138,7 @@ class GrpcOptions:
             problems.append(f"envoy_concurrency must be a whole number from 1 or None, not {concurrency!r}")
         problems += self._invalid_services()
         problems += self._invalid_paths()
+        problems += self._invalid_cors()
         if problems:
             raise OptionsError("GrpcOptions: " + "; ".join(problems))
 
@@ -173,6 +184,24 @@ class GrpcOptions:
             yield "tls_certificate and tls_private_key must be given together"
         elif self.tls_client_ca is not None and self.tls_certificate is None:
             yield "tls_client_ca must come with tls_certificate and tls_private_key"
+
+    def _invalid_cors(self) -> Iterator[str]:
+        for name, pattern, example in (
+            ("cors_origins", _ORIGIN, "origins such as 'https://app.example.com'"),
+            ("cors_headers", _HEADER, "names of headers such as 'x-mine'"),
+        ):
+            values = getattr(self, name)
+            if isinstance(values, list):  # from a config file
+                values = tuple(values)
+                object.__setattr__(self, name, values)
+            if not isinstance(values, tuple):
+                yield f"{name} must be a tuple of {example}, not {values!r}"
+                continue
+            for value in values:
+                if not isinstance(value, str) or not pattern.fullmatch(value):
+                    yield f"{name} must hold {example}, not {value!r}"
+        if self.cors_credentials and "*" in self.cors_origins:
+            yield "cors_credentials must not come with cors_origins '*': name the origins"
 
     def with_live_options_of(self, other: GrpcOptions) -> GrpcOptions:
         """Return these options with the live options of another set.

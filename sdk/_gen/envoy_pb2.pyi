@@ -623,6 +623,8 @@ class SubstitutionFormatString(_message.Message):
 
     JSON_FORMAT_FIELD_NUMBER: _builtins.int
     TEXT_FORMAT_SOURCE_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    content_type: _builtins.str
     @_builtins.property
     def json_format(self) -> _struct_pb2.Struct: ...
     @_builtins.property
@@ -632,10 +634,11 @@ class SubstitutionFormatString(_message.Message):
         *,
         json_format: _struct_pb2.Struct | None = ...,
         text_format_source: Global___DataSource | None = ...,
+        content_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "text_format_source", b"text_format_source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "text_format_source", b"text_format_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "format", b"format", "json_format", b"json_format", "text_format_source", b"text_format_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["json_format", "text_format_source"]  # noqa: Y015
     _WhichOneofArgType_format: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
@@ -1342,6 +1345,61 @@ class CoreTypedExtensionConfig(_message.Message):
 Global___CoreTypedExtensionConfig: _TypeAlias = CoreTypedExtensionConfig  # noqa: Y015
 
 @_typing.final
+class Cors(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cors: _TypeAlias = Cors  # noqa: Y015
+
+@_typing.final
+class CorsPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOW_ORIGIN_STRING_MATCH_FIELD_NUMBER: _builtins.int
+    ALLOW_METHODS_FIELD_NUMBER: _builtins.int
+    ALLOW_HEADERS_FIELD_NUMBER: _builtins.int
+    EXPOSE_HEADERS_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    ALLOW_CREDENTIALS_FIELD_NUMBER: _builtins.int
+    FORWARD_NOT_MATCHING_PREFLIGHTS_FIELD_NUMBER: _builtins.int
+    allow_methods: _builtins.str
+    allow_headers: _builtins.str
+    expose_headers: _builtins.str
+    max_age: _builtins.str
+    @_builtins.property
+    def allow_origin_string_match(self) -> _containers.RepeatedCompositeFieldContainer[Global___StringMatcher]: ...
+    @_builtins.property
+    def allow_credentials(self) -> _wrappers_pb2.BoolValue: ...
+    @_builtins.property
+    def forward_not_matching_preflights(self) -> _wrappers_pb2.BoolValue: ...
+    def __init__(
+        self,
+        *,
+        allow_origin_string_match: _abc.Iterable[Global___StringMatcher] | None = ...,
+        allow_methods: _builtins.str = ...,
+        allow_headers: _builtins.str = ...,
+        expose_headers: _builtins.str = ...,
+        max_age: _builtins.str = ...,
+        allow_credentials: _wrappers_pb2.BoolValue | None = ...,
+        forward_not_matching_preflights: _wrappers_pb2.BoolValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allow_credentials", b"allow_credentials", "forward_not_matching_preflights", b"forward_not_matching_preflights"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_credentials", b"allow_credentials", "allow_headers", b"allow_headers", "allow_methods", b"allow_methods", "allow_origin_string_match", b"allow_origin_string_match", "expose_headers", b"expose_headers", "forward_not_matching_preflights", b"forward_not_matching_preflights", "max_age", b"max_age"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorsPolicy: _TypeAlias = CorsPolicy  # noqa: Y015
+
+@_typing.final
 class Lua(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1386,10 +1444,13 @@ class ResponseMapper(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
+    STATUS_CODE_FIELD_NUMBER: _builtins.int
     BODY_FORMAT_OVERRIDE_FIELD_NUMBER: _builtins.int
     HEADERS_TO_ADD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filter(self) -> Global___AccessLogFilter: ...
+    @_builtins.property
+    def status_code(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def body_format_override(self) -> Global___SubstitutionFormatString: ...
     @_builtins.property
@@ -1398,12 +1459,13 @@ class ResponseMapper(_message.Message):
         self,
         *,
         filter: Global___AccessLogFilter | None = ...,
+        status_code: _wrappers_pb2.UInt32Value | None = ...,
         body_format_override: Global___SubstitutionFormatString | None = ...,
         headers_to_add: _abc.Iterable[Global___HeaderValueOption] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter", "status_code", b"status_code"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter", "headers_to_add", b"headers_to_add"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter", "headers_to_add", b"headers_to_add", "status_code", b"status_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1463,11 +1525,14 @@ Global___FileAccessLog: _TypeAlias = FileAccessLog  # noqa: Y015
 class AccessLogFilter(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    STATUS_CODE_FILTER_FIELD_NUMBER: _builtins.int
     NOT_HEALTH_CHECK_FILTER_FIELD_NUMBER: _builtins.int
     AND_FILTER_FIELD_NUMBER: _builtins.int
     OR_FILTER_FIELD_NUMBER: _builtins.int
     HEADER_FILTER_FIELD_NUMBER: _builtins.int
     RESPONSE_FLAG_FILTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status_code_filter(self) -> Global___StatusCodeFilter: ...
     @_builtins.property
     def not_health_check_filter(self) -> Global___NotHealthCheckFilter: ...
     @_builtins.property
@@ -1481,21 +1546,104 @@ class AccessLogFilter(_message.Message):
     def __init__(
         self,
         *,
+        status_code_filter: Global___StatusCodeFilter | None = ...,
         not_health_check_filter: Global___NotHealthCheckFilter | None = ...,
         and_filter: Global___AndFilter | None = ...,
         or_filter: Global___OrFilter | None = ...,
         header_filter: Global___HeaderFilter | None = ...,
         response_flag_filter: Global___ResponseFlagFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["not_health_check_filter", "and_filter", "or_filter", "header_filter", "response_flag_filter"]  # noqa: Y015
+    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["status_code_filter", "not_health_check_filter", "and_filter", "or_filter", "header_filter", "response_flag_filter"]  # noqa: Y015
     _WhichOneofArgType_filter_specifier: _TypeAlias = _typing.Literal["filter_specifier", b"filter_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_filter_specifier) -> _WhichOneofReturnType_filter_specifier | None: ...
 
 Global___AccessLogFilter: _TypeAlias = AccessLogFilter  # noqa: Y015
+
+@_typing.final
+class StatusCodeFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comparison(self) -> Global___ComparisonFilter: ...
+    def __init__(
+        self,
+        *,
+        comparison: Global___ComparisonFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatusCodeFilter: _TypeAlias = StatusCodeFilter  # noqa: Y015
+
+@_typing.final
+class ComparisonFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Op:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OpEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ComparisonFilter._Op.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        EQ: ComparisonFilter._Op.ValueType  # 0
+        GE: ComparisonFilter._Op.ValueType  # 1
+        LE: ComparisonFilter._Op.ValueType  # 2
+        NE: ComparisonFilter._Op.ValueType  # 3
+
+    class Op(_Op, metaclass=_OpEnumTypeWrapper): ...
+    EQ: ComparisonFilter.Op.ValueType  # 0
+    GE: ComparisonFilter.Op.ValueType  # 1
+    LE: ComparisonFilter.Op.ValueType  # 2
+    NE: ComparisonFilter.Op.ValueType  # 3
+
+    OP_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    op: Global___ComparisonFilter.Op.ValueType
+    @_builtins.property
+    def value(self) -> Global___RuntimeUInt32: ...
+    def __init__(
+        self,
+        *,
+        op: Global___ComparisonFilter.Op.ValueType = ...,
+        value: Global___RuntimeUInt32 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["op", b"op", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparisonFilter: _TypeAlias = ComparisonFilter  # noqa: Y015
+
+@_typing.final
+class RuntimeUInt32(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
+    RUNTIME_KEY_FIELD_NUMBER: _builtins.int
+    default_value: _builtins.int
+    runtime_key: _builtins.str
+    def __init__(
+        self,
+        *,
+        default_value: _builtins.int = ...,
+        runtime_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_value", b"default_value", "runtime_key", b"runtime_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuntimeUInt32: _TypeAlias = RuntimeUInt32  # noqa: Y015
 
 @_typing.final
 class AndFilter(_message.Message):
@@ -1652,13 +1800,37 @@ Global___RouteConfiguration: _TypeAlias = RouteConfiguration  # noqa: Y015
 class VirtualHost(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TypedPerFilterConfigEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _any_pb2.Any: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _any_pb2.Any | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     DOMAINS_FIELD_NUMBER: _builtins.int
+    TYPED_PER_FILTER_CONFIG_FIELD_NUMBER: _builtins.int
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     MATCHER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     @_builtins.property
     def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def typed_per_filter_config(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]: ...
     @_builtins.property
     def retry_policy(self) -> Global___RetryPolicy: ...
     @_builtins.property
@@ -1668,12 +1840,13 @@ class VirtualHost(_message.Message):
         *,
         name: _builtins.str = ...,
         domains: _abc.Iterable[_builtins.str] | None = ...,
+        typed_per_filter_config: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
         retry_policy: Global___RetryPolicy | None = ...,
         matcher: Global___Matcher | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["matcher", b"matcher", "retry_policy", b"retry_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "matcher", b"matcher", "name", b"name", "retry_policy", b"retry_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "matcher", b"matcher", "name", b"name", "retry_policy", b"retry_policy", "typed_per_filter_config", b"typed_per_filter_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
-    from sdk.service import Method
+    from sdk.service import Method, Service
 
 logger = logging.getLogger("sdk.web")
 
@@ -182,6 +182,12 @@ def rules_of(method: Method) -> Iterator[HttpRule]:
             yield _rule(method, descriptor, each)
         except ValueError as error:
             logger.error("%s: a route of google.api.http is left out: %s", method.path, error)
+
+
+def http_prefixes(services: Iterable[Service]) -> tuple[str, ...]:
+    """Return the beginnings of the paths of all routes of these services, sorted: what comes before a variable."""
+    rules = (rule for service in services for method in service.methods for rule in rules_of(method))
+    return tuple(sorted({literal_prefix(rule.template) for rule in rules}))
 
 
 def literal_prefix(template: str) -> str:

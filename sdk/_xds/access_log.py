@@ -15,8 +15,11 @@ _FIELDS = {
     "time": "%START_TIME%",
     "request_id": "%REQ(request_id?x-request-id)%",
     "application": "%ROUTE_NAME%",
-    "method": "%REQ(:path)%",
-    "status": "%GRPC_STATUS(SNAKE_STRING)%",
+    # Calls that are not gRPC have their status, and the method if the path is another, from sdk/_web/web_call.py.
+    "method": '%COALESCE({"operators":[{"command":"RESP","param":"call-method"},{"command":"REQ","param":":path"}]})%',
+    "status": '%COALESCE({"operators":[{"command":"GRPC_STATUS","param":"SNAKE_STRING"},'
+    '{"command":"RESP","param":"call-status"},{"command":"TRAILER","param":"call-status"}]})%',
+    "http_status": "%RESPONSE_CODE%",
     "duration_ms": "%DURATION%",
     "request_bytes": "%BYTES_RECEIVED%",
     "response_bytes": "%BYTES_SENT%",

@@ -10,10 +10,11 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.access_log import access_log
+from sdk._xds.cors import cors_filter
 from sdk._xds.ext_authz import gate_filter
+from sdk._xds.local_replies import local_replies
 from sdk._xds.lua_filter import last_value_filter
 from sdk._xds.packing import pack
-from sdk._xds.retries import NO_MORE_RETRIES, PREVIOUS_ATTEMPTS_KEY
 from sdk._xds.tls import TlsConfig, transport_socket
 from sdk.errors import OptionsError
 
@@ -29,9 +30,6 @@ APPLICATION_KEY = "application"
 #: Seconds between the first and the second GOAWAY of a connection: enough for a client to read the first one.
 # https://www.rfc-editor.org/rfc/rfc9113#section-6.8
 DRAIN_NOTICE_S = 1
-_RESOURCE_EXHAUSTED = "8"
-_LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
-_REFUSED = "No replica accepted a connection for the call (%RESPONSE_CODE_DETAILS%)"
 # HTTP/2 flow control: bytes of requests that Envoy buffers for handlers that do not read. By default a connection has
 # room for one and a half such streams, and then every call on it stalls. With these windows it has room for 128
 # streams, more than most clients use at a time.
@@ -61,6 +59,9 @@ class ListenerConfig:
         max_connection_age_s: Seconds after which a client gets a GOAWAY and connects again; None for no limit.
         gate_socket: Path of the unix socket of the proxy's ext_authz server, where calls wait for a replica. If empty,
             calls to a deployment without replicas end UNAVAILABLE.
+        cors_origins: Origins of pages that may call; none for no CORS.
+        cors_headers: Headers that these pages may send and read, in addition to those of the protocols.
+        cors_credentials: Whether these pages may send cookies and other credentials of their browser.
 
     Raises:
         OptionsError: Envoy would reject a value.
@@ -77,6 +78,9 @@ class ListenerConfig:
     max_connection_idle_s: float | None = None
     max_connection_age_s: float | None = None
     gate_socket: str = ""
+    cors_origins: tuple[str, ...] = ()
+    cors_headers: tuple[str, ...] = ()
+    cors_credentials: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -137,6 +141,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         stat_prefix="grpc",
         rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTE_CONFIG_NAME),
         http_filters=[
+            *([cors_filter()] if config.cors_origins else []),
             last_value_filter(APPLICATION_KEY),
             *([gate_filter()] if config.gate_socket else []),
             pb.HttpFilter(
@@ -182,7 +187,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
             max_header_field_size_kb=UInt32Value(value=MAX_HEADERS_KIB),
             connection_keepalive=_keepalive(config),
         ),
-        local_reply_config=_local_replies(),
+        local_reply_config=local_replies(),
         access_log=[access_log(config.access_log)] if config.access_log is not None else [],
     )
 
@@ -199,71 +204,3 @@ def _seconds(seconds: float) -> Duration:
     duration = Duration()
     duration.FromMilliseconds(round(seconds * 1000))
     return duration
-
-
-def _local_replies() -> pb.LocalReplyConfig:
-    """Return the local replies: add `request_id` to each, and set status and message by the cause.
-
-    Envoy uses only the first mapper that matches, so each one adds `request_id`. Local replies are Trailers-Only:
-    a gRPC client reads their headers as trailing metadata. The name of a route is its application's name.
-    https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/local_reply
-    https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#response-flags
-    """
-    overflow, retries_spent, no_host = _flagged("UO"), _flagged("URX"), _flagged("UH")
-    lost, refused = _flagged("UC"), _flagged("UF")
-    repeated = pb.AccessLogFilter(
-        header_filter=pb.HeaderFilter(header=pb.HeaderMatcher(name=PREVIOUS_ATTEMPTS_KEY, present_match=True))
-    )
-    always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
-    request_id = set_header("request_id", "%REQ(request_id?x-request-id)%")
-
-    def reply(matches: pb.AccessLogFilter, text: str = "", *headers: pb.HeaderValueOption) -> pb.ResponseMapper:
-        body = _text(text) if text else None
-        return pb.ResponseMapper(filter=matches, headers_to_add=[request_id, *headers], body_format_override=body)
-
-    too_many_retries = "; too many other calls are being retried."
-    return pb.LocalReplyConfig(
-        mappers=[
-            reply(_both(overflow, lost), _LOST + too_many_retries),
-            reply(_both(overflow, refused), _REFUSED + too_many_retries),
-            reply(
-                overflow,
-                "Request dropped due to backpressure: the proxy has reached its limit of requests for application "
-                "'%ROUTE_NAME%'.",
-                set_header("grpc-status", _RESOURCE_EXHAUSTED),
-            ),
-            reply(no_host, "No replica of application '%ROUTE_NAME%' is ready."),
-            reply(
-                _both(lost, _either(retries_spent, repeated)),
-                f"{_LOST}, as one before it. It is not sent again: it may be what ends them.",
-                set_header(*NO_MORE_RETRIES),
-            ),
-            reply(lost, f"{_LOST}."),
-            reply(refused, f"{_REFUSED}."),
-            reply(always),
-        ]
-    )
-
-
-def _flagged(flag: str) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=[flag]))
-
-
-def _both(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(and_filter=pb.AndFilter(filters=filters))
-
-
-def _either(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(or_filter=pb.OrFilter(filters=filters))
-
-
-def set_header(name: str, value: str) -> pb.HeaderValueOption:
-    """Return a header that overwrites any header of the same name."""
-    return pb.HeaderValueOption(
-        header=pb.HeaderValue(key=name, value=value),
-        append_action=pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-    )
-
-
-def _text(text: str) -> pb.SubstitutionFormatString:
-    return pb.SubstitutionFormatString(text_format_source=pb.DataSource(inline_string=text))

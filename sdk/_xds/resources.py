@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, gate_cluster
+from sdk._xds.cors import cors_policy
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import LISTENER_NAME, ROUTE_CONFIG_NAME, ListenerConfig, build_listener
 from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
@@ -49,6 +50,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig) -> Resources:
         snapshot: The routing table.
         config: Configuration of this proxy's listener.
     """
+    cors = cors_policy(config.cors_origins, config.cors_headers, credentials=config.cors_credentials)
     fallback = fallback_cluster(config)
     clusters = {fallback.name: pack(fallback)}
     if config.gate_socket:
@@ -65,7 +67,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig) -> Resources:
             CLUSTER_TYPE: clusters,
             ENDPOINT_TYPE: endpoints,
             LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))},
-            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot))},
+            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot, cors))},
         }
     )
 

@@ -27,7 +27,8 @@ from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import PRIVATE_PREFIX, PROXY_HEALTH_PATH
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
-from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME, set_header
+from sdk._xds.headers import set_header
+from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME
 from sdk._xds.lua_filter import enable_last_value
 from sdk._xds.matchers import header_input, header_matches
 from sdk._xds.packing import pack
@@ -58,12 +59,17 @@ BUILT_IN_PREFIXES = (
 )
 
 _OnMatch = pb.Matcher.OnMatch
-# The server that gets the request decides about the rest of the content-type.
-_GRPC_CONTENT_TYPE = pb.StringMatcher(prefix="application/grpc")
+# The server that gets the request decides about the rest of the content-type: gRPC, gRPC-Web, Connect, JSON.
+_CALL_CONTENT_TYPE = pb.StringMatcher(prefix="application/")
 
 
-def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
-    """Return the route configuration of a snapshot."""
+def build_routes(snapshot: Snapshot, filters: Mapping[str, Packed] | None = None) -> pb.RouteConfiguration:
+    """Return the route configuration of a snapshot.
+
+    Args:
+        snapshot: The routing table.
+        filters: ``typed_per_filter_config`` of all routes.
+    """
     fallback = _on_match(_fallback_route({}))
     leaves = {
         (app.name, deployment.name): _leaf(app.name, deployment)
@@ -80,7 +86,15 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     matcher = _matcher_tree(":path", prefix=builtin, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
         name=ROUTE_CONFIG_NAME,
-        virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=safe_retries())],
+        virtual_hosts=[
+            pb.VirtualHost(
+                name="all",
+                domains=["*"],
+                matcher=matcher,
+                retry_policy=safe_retries(),
+                typed_per_filter_config=filters,
+            )
+        ],
         # A Trailers-Only response has content-length 0, which clients would take for metadata.
         response_headers_to_remove=["content-length"],
         # The client's address and port, for peer() of the context. It replaces what the client sent.
@@ -104,11 +118,17 @@ def _application(
 ) -> pb.Matcher.OnMatch:
     if len(app.deployments) == 1 and not snapshot.listed_services_only:
         # The replica answers UNIMPLEMENTED for unknown services, and can list those that it has.
-        return leaves[app.name, app.deployments[0].name]
+        deployment, leaf = app.deployments[0], leaves[app.name, app.deployments[0].name]
+        if not deployment.holds_calls or not deployment.http_prefixes:
+            return leaf
+        routes = dict.fromkeys(deployment.http_prefixes, _http_leaf(app.name, deployment))
+        return _OnMatch(matcher=_matcher_tree(":path", prefix=routes, otherwise=leaf))
     services: dict[str, pb.Matcher.OnMatch] = {}
     for deployment in app.deployments:
         for service in deployment.services:
             services.setdefault(f"/{service}/", leaves[app.name, deployment.name])
+        for prefix in _http_prefixes(deployment):
+            services.setdefault(prefix, _http_leaf(app.name, deployment))
     return _OnMatch(matcher=_matcher_tree(":path", prefix=services, otherwise=fallback)) if services else fallback
 
 
@@ -148,7 +168,22 @@ def _service_owners(
             for service in deployment.services:
                 if owners.setdefault(service, (app.name, deployment.name))[0] != app.name:
                     shared.add(service)
-    return {f"/{service}/": fallback if service in shared else leaves[owner] for service, owner in owners.items()}
+    found = {f"/{service}/": fallback if service in shared else leaves[owner] for service, owner in owners.items()}
+    for app in snapshot.applications:
+        for deployment in app.deployments:
+            for prefix in _http_prefixes(deployment):
+                found[prefix] = fallback if prefix in found else _http_leaf(app.name, deployment)
+    return found
+
+
+def _http_prefixes(deployment: Deployment) -> tuple[str, ...]:
+    """Return the beginnings of its HTTP routes; none if it has hidden services, whose routes may begin like others."""
+    return () if deployment.hidden else deployment.http_prefixes
+
+
+def _http_leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
+    """Return the leaf of HTTP routes, whose requests may have any verb and content-type."""
+    return _routes(application, deployment, None, can_be_no_call=False)
 
 
 def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
@@ -167,7 +202,9 @@ def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
     )
 
 
-def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | None) -> pb.Matcher.OnMatch:
+def _routes(
+    application: str, deployment: Deployment, retries: pb.RetryPolicy | None, *, can_be_no_call: bool = True
+) -> pb.Matcher.OnMatch:
     by_model = pb.Route(
         name=application,
         match=pb.RouteMatch(
@@ -197,12 +234,13 @@ def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | 
             route.per_request_buffer_limit_bytes.value = BUFFERED_BYTES
         if deployment.holds_calls:
             _enable_gate(route, application, deployment.name)
-    return _on_match(pb.RouteList(routes=[*(_not_calls() if deployment.holds_calls else ()), by_model, by_load]))
+    others = _not_calls() if deployment.holds_calls and can_be_no_call else ()
+    return _on_match(pb.RouteList(routes=[*others, by_model, by_load]))
 
 
 def _not_calls() -> Iterator[pb.Route]:
-    """Yield the routes to the proxy of requests that are not gRPC calls."""
-    for name, value in ((":method", pb.StringMatcher(exact="POST")), ("content-type", _GRPC_CONTENT_TYPE)):
+    """Yield the routes to the proxy of requests that are not calls in any protocol."""
+    for name, value in ((":method", pb.StringMatcher(exact="POST")), ("content-type", _CALL_CONTENT_TYPE)):
         route = _fallback_route({})
         route.match.headers.append(
             pb.HeaderMatcher(name=name, string_match=value, treat_missing_header_as_empty=True, invert_match=True)

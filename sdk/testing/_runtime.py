@@ -18,6 +18,7 @@ from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.replica import wire_settings
 from sdk._serve.translation import translate
+from sdk._web.http_rules import http_prefixes
 from sdk._web.protocols import serve_web
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
@@ -172,7 +173,13 @@ class Runtime:
                 digest, data = serialize_descriptors(service.file for service in services)
                 descriptors[digest] = data
                 deployments.append(
-                    Deployment(replica.name, tuple(service.full_name for service in services), (endpoint,), digest)
+                    Deployment(
+                        replica.name,
+                        tuple(service.full_name for service in services),
+                        (endpoint,),
+                        digest,
+                        http_prefixes=http_prefixes(services),
+                    )
                 )
             if deployments:
                 applications.append(Application(name, tuple(deployments)))

@@ -34,15 +34,26 @@ def ask(
     *,
     verb: str = "",
 ) -> Answer:
-    """Make a request: POST if it has a body, and of JSON unless a header says otherwise."""
-    connection = http.client.HTTPConnection(server.target, timeout=PATIENCE_S)
+    """Make a request to a test server: POST if it has a body, and of JSON unless a header says otherwise."""
+    return ask_at(server.target, target, body, headers, verb=verb)
+
+
+def ask_at(
+    address: str,
+    target: str,
+    body: dict[str, Any] | bytes | None,
+    headers: dict[str, str] | None = None,
+    *,
+    verb: str = "",
+) -> Answer:
+    """Make a request to an address."""
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
     data = json.dumps(body).encode() if isinstance(body, dict) else body
     sent = {} if body is None else {"content-type": "application/json"}
     sent.update(headers or {})
     try:
-        connection.request(
-            verb or ("GET" if body is None else "POST"), target, data, {k: v for k, v in sent.items() if v}
-        )
+        given = {key: value for key, value in sent.items() if value}
+        connection.request(verb or ("GET" if body is None else "POST"), target, data, given)
         response = connection.getresponse()
         return Answer(response.status, {key.lower(): value for key, value in response.getheaders()}, response.read())
     finally:
