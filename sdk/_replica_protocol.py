@@ -11,6 +11,8 @@ HEALTH_CHECK_RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 PRIVATE_PREFIX = "/sdk.replica/"
 #: Path of the health check of a proxy for load balancers and Kubernetes (GET). Ray Serve's HTTP proxy has the same.
 PROXY_HEALTH_PATH = "/-/healthz"
+#: Path of the OpenAPI document of all services (GET).
+OPENAPI_PATH = "/openapi.json"
 #: Details of the UNAVAILABLE status of calls that a leaving replica ends when its grace period is over.
 SHUTTING_DOWN = "the replica is shutting down"
 #: Path of the first request of a caller in another replica, which, unlike Envoy, understands :data:`GOING_AWAY`. The

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote
 from google.protobuf import descriptor_pool, json_format
 
 from sdk._protos.custom_options import custom_option
+from sdk._protos.wire_format import is_repeated
 from sdk._web.json_codec import dump, print_message
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INVALID_ARGUMENT
@@ -225,7 +226,7 @@ def _rule(method: Method, descriptor: MethodDescriptor, option: Any) -> HttpRule
     pattern, fields = _compile(template)
     for name, _ in fields:
         field = _resolve(descriptor.input_type, name)
-        if field.is_repeated or (field.message_type is not None and field.message_type.full_name not in _VALUES):
+        if is_repeated(field) or (field.message_type is not None and field.message_type.full_name not in _VALUES):
             raise ValueError(f"the variable {name!r} of {template!r} is not a field with one value")
     return HttpRule(method, verb, template, pattern, fields, option.body, option.response_body, _rank(template))
 
@@ -265,7 +266,7 @@ def _resolve(message: Descriptor, path: str) -> FieldDescriptor:
     names = path.split(".")
     for name in names[:-1]:
         inner = _field(message, name)
-        if inner.message_type is None or inner.is_repeated:
+        if inner.message_type is None or is_repeated(inner):
             raise ValueError(f"{name!r} in {path!r} is not a message")
         message = inner.message_type
     return _field(message, names[-1])
@@ -292,7 +293,7 @@ def _set(whole: dict[str, Any], message: Descriptor, path: str, values: list[str
         raise _invalid(f"{what} {path!r}: {error}") from None
     if field.message_type is not None and field.message_type.full_name not in _VALUES:
         raise _invalid(f"{what} {path!r} is a message: only fields of it can be set, as in '{path}.field=value'")
-    if len(values) > 1 and not field.is_repeated:
+    if len(values) > 1 and not is_repeated(field):
         raise _invalid(f"{what} {path!r} is given {len(values)} times, but is not repeated")
     at = whole
     owner = message
@@ -303,7 +304,7 @@ def _set(whole: dict[str, Any], message: Descriptor, path: str, values: list[str
         owner = inner.message_type
     at.pop(field.name, None)
     converted = [_value(field, value) for value in values]
-    at[field.json_name] = converted if field.is_repeated else converted[0]
+    at[field.json_name] = converted if is_repeated(field) else converted[0]
 
 
 def _inner(at: dict[str, Any], field: FieldDescriptor, what: str, path: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import PRIVATE_PREFIX, PROXY_HEALTH_PATH
+from sdk._replica_protocol import OPENAPI_PATH, PRIVATE_PREFIX, PROXY_HEALTH_PATH
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
 from sdk._xds.headers import set_header
@@ -54,6 +54,7 @@ BUILT_IN_PREFIXES = (
     "/ray.serve.RayServeAPIService/",
     "/grpc.health.v1.Health/",
     "/grpc.reflection.",
+    OPENAPI_PATH,
     PROXY_HEALTH_PATH,
     PRIVATE_PREFIX,
 )

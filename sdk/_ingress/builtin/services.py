@@ -13,6 +13,7 @@ from sdk._ingress.builtin import health, reflection
 from sdk._ingress.builtin.bindings import OpenStreams, bind
 from sdk._ingress.builtin.failed_applications import FailedApplications
 from sdk._ingress.builtin.health import HealthServicer
+from sdk._ingress.builtin.openapi import OpenApi
 from sdk._ingress.builtin.reflection import ReflectionServicer
 from sdk._replica_protocol import PROXY_HEALTH_PATH
 from sdk._web.protocols import serve_web
@@ -60,6 +61,7 @@ class BuiltinServices:
         streams = OpenStreams(max_connections() // 2)
         self._health = HealthServicer(snapshot, SERVICES, streams)
         self._reflection = ReflectionServicer(snapshot, fetch_descriptors, SERVICES, streams)
+        self._openapi = OpenApi(snapshot, fetch_descriptors)
         self._late_answers: set[asyncio.Task[None]] = set()
 
     def server(self, options: GrpcOptions) -> WireServer:
@@ -76,6 +78,7 @@ class BuiltinServices:
                 api.ListApplicationsResponse,
             ),
             bind(f"/{SERVE_API}/Healthz", self.healthz, api.HealthzRequest, api.HealthzResponse),
+            *self._openapi.bindings(),
             *self._health.bindings(),
             *self._reflection.bindings(),
         ]

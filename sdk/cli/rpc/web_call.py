@@ -205,7 +205,7 @@ class WebClientCall:
         self._code = grpc.StatusCode.OK
 
     def _decode(self, data: bytes) -> Message:
-        message: Message = self._method.response.FromString(data)  # type: ignore[attr-defined]  # every class has it
+        message: Message = self._method.response.FromString(data)
         return message
 
     def _parse(self, value: Any) -> Message:
