@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BINARY, TEXT = b"application/grpc-web", b"application/grpc-web-text"
 _KINDS = frozenset({BINARY, BINARY + b"+proto", TEXT, TEXT + b"+proto"})
-# A client may encode each piece on its own, so that padding stands within the body.
+# A client may encode each piece separately, so that there is padding within the body.
 _PIECES = re.compile(rb"[^=]+={0,2}")
 _TRAILERS_FLAG = 0x80
 

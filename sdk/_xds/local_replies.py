@@ -35,7 +35,7 @@ class _Status:
 
 _UNAVAILABLE = _Status(14, "UNAVAILABLE", "unavailable", 503)
 _RESOURCE_EXHAUSTED = _Status(8, "RESOURCE_EXHAUSTED", "resource_exhausted", 429)
-# The statuses of Envoy's filters, by which each tells what it has refused.
+# The statuses with which Envoy's filters refuse calls.
 _BY_HTTP_STATUS = (
     _Status(16, "UNAUTHENTICATED", "unauthenticated", 401),
     _Status(7, "PERMISSION_DENIED", "permission_denied", 403),

@@ -22,7 +22,7 @@ CLIENT = Path(__file__).parent / "node" / "client.js"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended, as its client reports it."""
+    """Outcome of a call, as its client reports it."""
 
     messages: list[Any]
     code: int

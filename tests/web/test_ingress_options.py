@@ -1,4 +1,4 @@
-"""What Envoy does for all protocols alike: CORS, the access log, and its own answers."""
+"""CORS, the access log, and Envoy's own answers in each protocol."""
 
 from __future__ import annotations
 
