@@ -38,7 +38,7 @@ _KINDS: dict[int, dict[str, Any]] = {
     17: {"type": "integer", "format": "int32"},
     18: {**_STRING, "format": "int64"},
 }
-# Messages of google.protobuf that have a form of their own.
+# Messages of google.protobuf with a special form.
 _WELL_KNOWN: dict[str, dict[str, Any]] = {
     "Any": {"type": "object", "properties": {"@type": _STRING}, "required": ["@type"], "additionalProperties": True},
     "Timestamp": {**_STRING, "format": "date-time"},
@@ -205,7 +205,7 @@ class _Document:
             return _WELL_KNOWN[name.removeprefix("google.protobuf.")]
         if name not in self._schemas:
             schema: dict[str, Any] = {"type": "object"}
-            self._schemas[name] = schema  # before its fields, which may be of its own type
+            self._schemas[name] = schema  # before its fields, which may be of the same type
             _with_description(schema, self._comment(name))
             schema["properties"] = {
                 field.json_name: _described(self._field(field), self._comment(f"{name}.{field.name}"))
