@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,6 +114,10 @@ async def measure(peer: Peer, method: str, messages: list[Int32Value]) -> int:
 
 class Wire:
     """The transport of one end of a connection, without a socket."""
+
+    def get_extra_info(self, name: str) -> Any:
+        assert name == "socket"
+        return SimpleNamespace(family=socket.AF_INET)
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
