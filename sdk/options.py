@@ -16,6 +16,9 @@ _PROXY_LOCATIONS = ("EveryNode", "HeadOnly")
 # A year: longer times are meant as "never", and Envoy's durations have a maximum.
 _MAX_S = 365 * 86400.0
 _CLIENT_CERTIFICATE = ("required", "optional")
+# https://www.rfc-editor.org/rfc/rfc6454#section-6.1
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+|null")
+_HEADER = re.compile(r"[a-z0-9_.-]+")
 _ERROR_DETAILS = ("traceback", "message", "none")
 _LOG_FORMATS = ("json", "text")
 
@@ -84,6 +87,10 @@ class GrpcOptions:
             too. None for calls of any duration.
         access: Who may call what: tokens, API keys, certificates, rules and limits (:mod:`sdk.access`); None for
             everyone everything.
+        cors_origins: Origins of web pages that may call, ``"https://app.example.com"``; ``"*"`` for every page. Empty
+            for none but pages of this origin. https://developer.mozilla.org/docs/Web/HTTP/Guides/CORS
+        cors_headers: Names of headers that these pages may send and read, in addition to those of gRPC-Web and Connect.
+        cors_credentials: Let these pages send cookies and client certificates; not with ``"*"``.
 
     Raises:
         OptionsError: A value is invalid. Lists every invalid value.
@@ -121,6 +128,9 @@ class GrpcOptions:
     access_log_failed_only: bool = False
     access_log_slow_s: float | None = None
     access: Access | None = None
+    cors_origins: tuple[str, ...] = ()
+    cors_headers: tuple[str, ...] = ()
+    cors_credentials: bool = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -155,6 +165,7 @@ class GrpcOptions:
         problems += self._invalid_services()
         problems += self._invalid_paths()
         problems += self._invalid_access()
+        problems += self._invalid_cors()
         if problems:
             raise OptionsError("GrpcOptions: " + "; ".join(problems))
 
@@ -222,6 +233,24 @@ class GrpcOptions:
         access = self.access
         has_credentials = access is not None and bool(access.issuers or access.api_keys)
         return has_credentials or self.tls_client_ca is not None
+
+    def _invalid_cors(self) -> Iterator[str]:
+        for name, pattern, example in (
+            ("cors_origins", _ORIGIN, "origins such as 'https://app.example.com'"),
+            ("cors_headers", _HEADER, "names of headers such as 'x-mine'"),
+        ):
+            values = getattr(self, name)
+            if isinstance(values, list):  # from a config file
+                values = tuple(values)
+                object.__setattr__(self, name, values)
+            if not isinstance(values, tuple):
+                yield f"{name} must be a tuple of {example}, not {values!r}"
+                continue
+            for value in values:
+                if not isinstance(value, str) or not pattern.fullmatch(value):
+                    yield f"{name} must hold {example}, not {value!r}"
+        if self.cors_credentials and "*" in self.cors_origins:
+            yield "cors_credentials must not come with cors_origins '*': name the origins"
 
     def with_live_options_of(self, other: GrpcOptions) -> GrpcOptions:
         """Return these options with the live options of another set.

@@ -656,7 +656,9 @@ class SubstitutionFormatString(_message.Message):
     JSON_FORMAT_FIELD_NUMBER: _builtins.int
     TEXT_FORMAT_SOURCE_FIELD_NUMBER: _builtins.int
     OMIT_EMPTY_VALUES_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     omit_empty_values: _builtins.bool
+    content_type: _builtins.str
     @_builtins.property
     def json_format(self) -> _struct_pb2.Struct: ...
     @_builtins.property
@@ -667,10 +669,11 @@ class SubstitutionFormatString(_message.Message):
         json_format: _struct_pb2.Struct | None = ...,
         text_format_source: Global___DataSource | None = ...,
         omit_empty_values: _builtins.bool = ...,
+        content_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "text_format_source", b"text_format_source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "json_format", b"json_format", "omit_empty_values", b"omit_empty_values", "text_format_source", b"text_format_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "format", b"format", "json_format", b"json_format", "omit_empty_values", b"omit_empty_values", "text_format_source", b"text_format_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["json_format", "text_format_source"]  # noqa: Y015
     _WhichOneofArgType_format: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
@@ -1476,6 +1479,61 @@ class CoreTypedExtensionConfig(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CoreTypedExtensionConfig: _TypeAlias = CoreTypedExtensionConfig  # noqa: Y015
+
+@_typing.final
+class Cors(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cors: _TypeAlias = Cors  # noqa: Y015
+
+@_typing.final
+class CorsPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOW_ORIGIN_STRING_MATCH_FIELD_NUMBER: _builtins.int
+    ALLOW_METHODS_FIELD_NUMBER: _builtins.int
+    ALLOW_HEADERS_FIELD_NUMBER: _builtins.int
+    EXPOSE_HEADERS_FIELD_NUMBER: _builtins.int
+    MAX_AGE_FIELD_NUMBER: _builtins.int
+    ALLOW_CREDENTIALS_FIELD_NUMBER: _builtins.int
+    FORWARD_NOT_MATCHING_PREFLIGHTS_FIELD_NUMBER: _builtins.int
+    allow_methods: _builtins.str
+    allow_headers: _builtins.str
+    expose_headers: _builtins.str
+    max_age: _builtins.str
+    @_builtins.property
+    def allow_origin_string_match(self) -> _containers.RepeatedCompositeFieldContainer[Global___StringMatcher]: ...
+    @_builtins.property
+    def allow_credentials(self) -> _wrappers_pb2.BoolValue: ...
+    @_builtins.property
+    def forward_not_matching_preflights(self) -> _wrappers_pb2.BoolValue: ...
+    def __init__(
+        self,
+        *,
+        allow_origin_string_match: _abc.Iterable[Global___StringMatcher] | None = ...,
+        allow_methods: _builtins.str = ...,
+        allow_headers: _builtins.str = ...,
+        expose_headers: _builtins.str = ...,
+        max_age: _builtins.str = ...,
+        allow_credentials: _wrappers_pb2.BoolValue | None = ...,
+        forward_not_matching_preflights: _wrappers_pb2.BoolValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allow_credentials", b"allow_credentials", "forward_not_matching_preflights", b"forward_not_matching_preflights"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_credentials", b"allow_credentials", "allow_headers", b"allow_headers", "allow_methods", b"allow_methods", "allow_origin_string_match", b"allow_origin_string_match", "expose_headers", b"expose_headers", "forward_not_matching_preflights", b"forward_not_matching_preflights", "max_age", b"max_age"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorsPolicy: _TypeAlias = CorsPolicy  # noqa: Y015
 
 @_typing.final
 class Lua(_message.Message):

@@ -37,6 +37,7 @@ class Replica:
         max_waiting: Maximum number of calls that wait at each proxy while the deployment has no replica.
         scales_to_zero: True if the deployment may be without replicas until there is a call.
         is_exposed: False if only other deployments call it.
+        http_prefixes: Beginnings of the paths of its routes of ``google.api.http``.
     """
 
     application: str
@@ -48,6 +49,7 @@ class Replica:
     max_waiting: int = 0
     scales_to_zero: bool = False
     is_exposed: bool = True
+    http_prefixes: tuple[str, ...] = ()
 
     @property
     def as_deployment(self) -> Deployment:
@@ -60,6 +62,7 @@ class Replica:
             max_waiting=self.max_waiting,
             scales_to_zero=self.scales_to_zero,
             is_exposed=self.is_exposed,
+            http_prefixes=self.http_prefixes,
         )
 
 
@@ -252,6 +255,7 @@ class Registry:
                             max_waiting=deployment.max_waiting,
                             scales_to_zero=deployment.scales_to_zero,
                             is_exposed=deployment.is_exposed,
+                            http_prefixes=deployment.http_prefixes,
                         )
                         self._add_replica(replica)
         self._publish(at_least=snapshot.version)

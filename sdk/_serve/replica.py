@@ -41,6 +41,8 @@ from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
 from sdk._serve.replica_telemetry import ReplicaTelemetry, latency_bounds_ms
 from sdk._serve.translation import translate
+from sdk._web.http_rules import http_prefixes
+from sdk._web.protocols import serve_web
 from sdk._wire.call_counts import CallCounts
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
@@ -92,6 +94,7 @@ class ReplicaHost:
             method.cardinality.server_streaming for service in definition.services for method in service.methods
         )
         self._idempotent = definition.idempotent_paths
+        self._http_prefixes = http_prefixes(definition.services)
         self._digest, self._descriptors = serialize_descriptors(service.file for service in definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()
@@ -123,6 +126,7 @@ class ReplicaHost:
             latency_bounds_ms=bounds_ms,
         )
         self._server.host.waits = CallCounts(bounds_ms)
+        serve_web(self._server)
         self._metrics = CallMetrics(
             self._server,
             application=self._application,
@@ -157,6 +161,7 @@ class ReplicaHost:
             max_waiting=max_waiting(deployment_config()),
             scales_to_zero=scales_to_zero(deployment_config()),
             is_exposed=self._is_exposed,
+            http_prefixes=self._http_prefixes,
         )
         self._reports = loop.create_task(report_calls(lambda: self.ongoing_calls))
         self._exports = loop.create_task(self._metrics.export_forever())

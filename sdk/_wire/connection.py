@@ -137,7 +137,8 @@ class Connection(asyncio.Protocol):
         make = Call if host.spans is None else host.spans.new_call
         call = make(host, self._transport, route, self._path, headers, self._on_finished)
         if not call.is_grpc:
-            raise HttpError(*http_errors.NOT_GRPC, headers)
+            self._start_web_call(headers, http_errors.NOT_GRPC)
+            return
         self._call = call
         self._began = perf_counter()
         # The overhead may include more than the head: only above the limit the metadata is counted exactly.
@@ -148,7 +149,7 @@ class Connection(asyncio.Protocol):
             call.headers_complete()
 
     def _answer_get(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Answer a health check, or note the preface of a caller. Not counted as a call."""
+        """Answer a health check, or note the preface of a caller; neither is counted as a call."""
         method = self._parser.get_method()
         if self._path == CALLER_PATH.encode() and method == b"GET":
             self._is_caller = True
@@ -159,9 +160,31 @@ class Connection(asyncio.Protocol):
             return
         response = self._host.answer_get(self._path) if method in (b"GET", b"HEAD") else None
         if response is None:
-            raise HttpError(*http_errors.NOT_POST, headers)
+            host = self._host
+            host.received = self.request_number = host.received + 1
+            self._start_web_call(headers, http_errors.NOT_POST)
+            return
         self.request_number -= 1  # for the reaper: the connection is in use
         self._transport.write(response if method == b"GET" else response[: response.index(b"\r\n\r\n") + 4])
+
+    def _start_web_call(self, headers: list[tuple[bytes, bytes]], refusal: tuple[str, str]) -> None:
+        """Start a call in another protocol than gRPC, if this server answers it.
+
+        Raises:
+            HttpError: It does not.
+        """
+        host, open_call = self._host, self._host.open_web_call
+        verb = self._parser.get_method()
+        call = open_call and open_call(host, self._transport, verb, self._path, headers, self._on_finished)
+        if call is None:
+            raise HttpError(*refusal, headers)
+        self._call = call
+        self._began = perf_counter()
+        limit = host.settings.max_metadata_bytes
+        if self._overhead > limit and (size := md.size_of(headers)) > limit:
+            call.finish_with(RESOURCE_EXHAUSTED, http_errors.too_much_metadata(size, limit))
+        else:
+            call.headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0

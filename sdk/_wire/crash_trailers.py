@@ -91,11 +91,25 @@ class StreamGuard:
         else:
             self.drop()
 
+    def end(self) -> bytes:
+        """Return the end of the response."""
+        return encode_trailers(self.request_id)
+
     def drop(self) -> None:
         """Give the trailers up: the client is gone, or the response ends."""
         self.is_over = True
         if self.slot is not None:
             self._owner.take_back(self.slot)
+
+
+class GuardWithEnd(StreamGuard):
+    """The crash trailers of a response in another protocol: in place of a request id it has the whole end."""
+
+    __slots__ = ()
+
+    def end(self) -> bytes:
+        """Return the end of the response; empty if it is too long for its slot."""
+        return self.request_id if len(self.request_id) <= SLOT - RECORD.size else b""
 
 
 class CrashTrailers:
@@ -156,7 +170,7 @@ class CrashTrailers:
         ours.setblocking(False)
         return cls(loop, lambda packet, connections: socket.send_fds(ours, [packet], connections), memory)
 
-    def guard(self, transport: Any, request_id: bytes) -> StreamGuard | None:
+    def guard(self, transport: Any, request_id: bytes, kind: type[StreamGuard] = StreamGuard) -> StreamGuard | None:
         """Guard a response that begins on a connection, and whose trailers are not written with it.
 
         The other process gets the connection only if the response takes its time: most end sooner, and pay nothing. It
@@ -168,7 +182,7 @@ class CrashTrailers:
         """
         if self._is_closed:
             return None
-        guard = StreamGuard(self, transport, request_id)
+        guard = kind(self, transport, request_id)
         self._young.append(guard)
         self._schedule_check()
         return guard
@@ -238,7 +252,7 @@ class CrashTrailers:
         slot = self._free.pop() if self._free else next(self._unused, None)
         if slot is not None:
             connection: socket.socket = guard.transport.get_extra_info("socket")
-            trailers, offset = encode_trailers(guard.request_id), slot * SLOT
+            trailers, offset = guard.end(), slot * SLOT
             RECORD.pack_into(self.memory, offset, False, len(trailers))
             self.memory[offset + RECORD.size : offset + RECORD.size + len(trailers)] = trailers
             try:

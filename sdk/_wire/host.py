@@ -137,6 +137,7 @@ class Host:
     Attributes:
         on_end: Called with each call that has ended, its status code and its seconds; None if nobody asks.
         spans: Makes the calls with their spans; None if nobody wants spans.
+        open_web_call: Returns the call of a request that is not gRPC (:mod:`sdk._web`); None if all are refused.
         unknown_methods: Counts of the calls whose path is that of no method.
         head: Head of a response with messages.
         crash_trailers: Ends the open streams if this process is killed; None if nothing does.
@@ -175,6 +176,7 @@ class Host:
         self.application = application
         self.on_end: Callable[[Any, int, float], None] | None = None
         self.spans: CallMaker | None = None
+        self.open_web_call: Callable[..., Any] | None = None
         self.unknown_methods = CallCounts()
         self.head = KEEP_ALIVE_HEAD
         self.crash_trailers: CrashTrailers | None = None

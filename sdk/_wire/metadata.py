@@ -21,7 +21,8 @@ from sdk._replica_protocol import API_KEY_HEADER, IDENTITY_HEADERS, NODE_SECRET_
 Metadata = tuple[tuple[str, "str | bytes"], ...]
 
 # Status codes (https://github.com/grpc/grpc/blob/master/doc/statuscodes.md), as plain numbers for speed.
-CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 1, 4, 8, 12, 13, 14
+CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 1, 3, 4, 8
+UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 12, 13, 14
 
 
 class Metadatum(NamedTuple):

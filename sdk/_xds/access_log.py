@@ -27,9 +27,12 @@ _FIELDS = {
     "application": f"%METADATA(CLUSTER:{NAMESPACE}:application)%",
     "deployment": f"%METADATA(CLUSTER:{NAMESPACE}:deployment)%",
     "replica": f"%METADATA(UPSTREAM_HOST:{REPLICA_KEY[0]}:{REPLICA_KEY[1]})%",
-    "method": "%REQ(:path)%",
-    "status": "%GRPC_STATUS(SNAKE_STRING)%",
+    # Calls that are not gRPC have their status, and the method if the path is another, from sdk/_web/web_call.py.
+    "method": '%COALESCE({"operators":[{"command":"RESP","param":"call-method"},{"command":"REQ","param":":path"}]})%',
+    "status": '%COALESCE({"operators":[{"command":"GRPC_STATUS","param":"SNAKE_STRING"},'
+    '{"command":"RESP","param":"call-status"},{"command":"TRAILER","param":"call-status"}]})%',
     "message": "%RESP(grpc-message):512%%TRAILER(grpc-message):512%",
+    "http_status": "%RESPONSE_CODE%",
     "duration_ms": "%DURATION%",
     "upstream_ms": "%COMMON_DURATION(US_TX_BEG:US_RX_END:ms)%",
     "request_bytes": "%BYTES_RECEIVED%",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -12,13 +10,13 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import IDENTITY_HEADERS
 from sdk._xds.access_filters import access_filters, strip_identity
 from sdk._xds.access_log import AccessLogConfig, access_log, own_answers_log
+from sdk._xds.cors import cors_filter
 from sdk._xds.ext_authz import gate_filter
+from sdk._xds.local_replies import local_replies
 from sdk._xds.lua_filter import last_value_filter
 from sdk._xds.packing import pack
-from sdk._xds.retries import NO_MORE_RETRIES, PREVIOUS_ATTEMPTS_KEY
 from sdk._xds.tls import TlsConfig, transport_socket
 from sdk.errors import OptionsError
 
@@ -34,10 +32,6 @@ APPLICATION_KEY = "application"
 #: Seconds between the first and the second GOAWAY of a connection: enough for a client to read the first one.
 # https://www.rfc-editor.org/rfc/rfc9113#section-6.8
 DRAIN_NOTICE_S = 1
-_RESOURCE_EXHAUSTED, _UNAUTHENTICATED = "8", "16"
-_LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
-_REFUSED = "No replica accepted a connection for the call (%RESPONSE_CODE_DETAILS%)"
-_OVER_LIMIT = "The call exceeds a limit of the ingress. Try again later."
 # HTTP/2 flow control: bytes of requests that Envoy buffers for handlers that do not read. By default a connection has
 # room for one and a half such streams, and then every call on it stalls. With these windows it has room for 128
 # streams, more than most clients use at a time.
@@ -70,6 +64,9 @@ class ListenerConfig:
         guard: How connections to replicas on other nodes are guarded.
         logged_headers: Request headers that the control plane gets of each call that Envoy answers itself; if empty, it
             gets nothing.
+        cors_origins: Origins of pages that may call; none for no CORS.
+        cors_headers: Headers that these pages may send and read, in addition to those of the protocols.
+        cors_credentials: Whether these pages may send cookies and other credentials of their browser.
 
     Raises:
         OptionsError: Envoy would reject a value.
@@ -88,6 +85,9 @@ class ListenerConfig:
     gate_socket: str = ""
     guard: BetweenNodes = UNGUARDED
     logged_headers: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    cors_headers: tuple[str, ...] = ()
+    cors_credentials: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -148,6 +148,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         stat_prefix="grpc",
         rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTE_CONFIG_NAME),
         http_filters=[
+            *([cors_filter()] if config.cors_origins else []),
             last_value_filter(APPLICATION_KEY),
             *access_filters(ads_source()),
             *([gate_filter()] if config.gate_socket else []),
@@ -195,7 +196,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
             max_header_field_size_kb=UInt32Value(value=MAX_HEADERS_KIB),
             connection_keepalive=_keepalive(config),
         ),
-        local_reply_config=_local_replies(),
+        local_reply_config=local_replies(),
         access_log=[
             *([access_log(config.access_log)] if config.access_log is not None else []),
             *([own_answers_log(config.logged_headers)] if config.logged_headers else []),
@@ -215,129 +216,3 @@ def _seconds(seconds: float) -> Duration:
     duration = Duration()
     duration.FromMilliseconds(round(seconds * 1000))
     return duration
-
-
-def _local_replies() -> pb.LocalReplyConfig:
-    """Return the local replies: add `request_id` to each, and set status and message by the cause.
-
-    Envoy uses only the first mapper that matches, so each one adds `request_id`. Local replies are Trailers-Only:
-    a gRPC client reads their headers as trailing metadata. The name of a route is its application's name.
-    https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/local_reply
-    https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#response-flags
-    """
-    overflow, retries_spent, no_host = _flagged("UO"), _flagged("URX"), _flagged("UH")
-    lost, refused = _flagged("UC"), _flagged("UF")
-    repeated = pb.AccessLogFilter(
-        header_filter=pb.HeaderFilter(header=pb.HeaderMatcher(name=PREVIOUS_ATTEMPTS_KEY, present_match=True))
-    )
-    always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
-    request_id = set_header("request_id", "%REQ(request_id?x-request-id)%")
-
-    def reply(matches: pb.AccessLogFilter, text: str = "", *headers: pb.HeaderValueOption) -> pb.ResponseMapper:
-        body = _text(text) if text else None
-        return pb.ResponseMapper(filter=matches, headers_to_add=[request_id, *headers], body_format_override=body)
-
-    too_many_retries = "; too many other calls are being retried."
-    return pb.LocalReplyConfig(
-        mappers=[
-            *_refused(request_id),
-            reply(_both(overflow, lost), _LOST + too_many_retries),
-            reply(_both(overflow, refused), _REFUSED + too_many_retries),
-            reply(
-                overflow,
-                "Request dropped due to backpressure: the proxy has reached its limit of requests for application "
-                "'%ROUTE_NAME%'.",
-                set_header("grpc-status", _RESOURCE_EXHAUSTED),
-            ),
-            reply(no_host, "No replica of application '%ROUTE_NAME%' is ready."),
-            reply(
-                _both(lost, _either(retries_spent, repeated)),
-                f"{_LOST}, as one before it. It is not sent again: it may be what ends them.",
-                set_header(*NO_MORE_RETRIES),
-            ),
-            reply(lost, f"{_LOST}."),
-            reply(refused, f"{_REFUSED}."),
-            reply(always),
-        ]
-    )
-
-
-def _refused(request_id: pb.HeaderValueOption) -> Iterator[pb.ResponseMapper]:
-    """Yield the mappers for calls that the filters of the option ``access`` refuse.
-
-    To Envoy, calls without credentials are as forbidden as those of somebody who is known, and so are tokens for
-    another audience. gRPC distinguishes the two: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
-    """
-    forbidden = _http_status(403)
-    unknown = _both(forbidden, *map(_absent, (*IDENTITY_HEADERS, "x-forwarded-client-cert")))
-    unauthenticated = set_header("grpc-status", _UNAUTHENTICATED)
-    yield pb.ResponseMapper(
-        filter=_http_status(429),
-        headers_to_add=[request_id, set_header("grpc-status-details-bin", _retry_later())],
-        body_format_override=_text(_OVER_LIMIT),
-    )
-    # The gate answers 403, too, with another gRPC status.
-    yield pb.ResponseMapper(filter=_flagged("UAEX"), headers_to_add=[request_id])
-    yield pb.ResponseMapper(
-        filter=_both(unknown, _absent("authorization")),
-        status_code=UInt32Value(value=401),
-        headers_to_add=[request_id, unauthenticated, set_header("www-authenticate", "Bearer")],
-        body_format_override=_text("The call needs credentials: the ingress knows no client without them."),
-    )
-    yield pb.ResponseMapper(
-        filter=unknown, status_code=UInt32Value(value=401), headers_to_add=[request_id, unauthenticated]
-    )
-    yield pb.ResponseMapper(
-        filter=forbidden,
-        headers_to_add=[request_id],
-        body_format_override=_text("No rule of the ingress allows this call for this client."),
-    )
-
-
-def _retry_later() -> str:
-    """Return the ``google.rpc.Status`` of a call above a limit, in base64, with ``google.rpc.RetryInfo``.
-
-    The delay is a constant: most limits have room again within a second, and ``x-ratelimit-reset`` is exact.
-    https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
-    """
-    delay = Duration(seconds=1).SerializeToString()
-    retry_info = b"\n%c%b" % (len(delay), delay)  # its only field, number 1
-    status = pb.Status(code=int(_RESOURCE_EXHAUSTED), message=_OVER_LIMIT)
-    status.details.add(type_url="type.googleapis.com/google.rpc.RetryInfo", value=retry_info)
-    return base64.b64encode(status.SerializeToString()).decode()
-
-
-def _http_status(code: int) -> pb.AccessLogFilter:
-    value = pb.RuntimeUInt32(default_value=code, runtime_key=f"access.status_{code}")
-    comparison = pb.ComparisonFilter(op=pb.ComparisonFilter.EQ, value=value)
-    return pb.AccessLogFilter(status_code_filter=pb.StatusCodeFilter(comparison=comparison))
-
-
-def _absent(header: str) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(
-        header_filter=pb.HeaderFilter(header=pb.HeaderMatcher(name=header, present_match=True, invert_match=True))
-    )
-
-
-def _flagged(flag: str) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=[flag]))
-
-
-def _both(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(and_filter=pb.AndFilter(filters=filters))
-
-
-def _either(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(or_filter=pb.OrFilter(filters=filters))
-
-
-def set_header(name: str, value: str) -> pb.HeaderValueOption:
-    """Return a header that overwrites any header of the same name."""
-    return pb.HeaderValueOption(
-        header=pb.HeaderValue(key=name, value=value),
-        append_action=pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-    )
-
-
-def _text(text: str) -> pb.SubstitutionFormatString:
-    return pb.SubstitutionFormatString(text_format_source=pb.DataSource(inline_string=text))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.access_filters import KeyMaterial, filter_configs
 from sdk._xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, gate_cluster
+from sdk._xds.cors import cors_policy
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import LISTENER_NAME, ROUTE_CONFIG_NAME, ListenerConfig, build_listener
 from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
@@ -51,6 +52,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig, keys: KeyMateria
         config: Configuration of this proxy's listener.
         keys: The keys with which Envoy checks credentials.
     """
+    cors = cors_policy(config.cors_origins, config.cors_headers, credentials=config.cors_credentials)
     fallback = fallback_cluster(config)
     clusters = {fallback.name: pack(fallback)}
     if config.gate_socket:
@@ -68,7 +70,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig, keys: KeyMateria
             ENDPOINT_TYPE: endpoints,
             FILTER_TYPE: filter_configs(snapshot.access, keys or KeyMaterial()),
             LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))},
-            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot, config.guard.secret))},
+            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot, config.guard.secret, cors))},
         }
     )
 

@@ -26,6 +26,7 @@ from google.protobuf.duration_pb2 import Duration
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import (
     NODE_SECRET_HEADER,
+    OPENAPI_PATH,
     PRIVATE_PREFIX,
     PROXY_HEALTH_PATH,
     PROXY_LIVE_PATH,
@@ -34,7 +35,8 @@ from sdk._replica_protocol import (
 from sdk._xds.access_filters import enabled_filters, route_metadata
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
-from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME, set_header
+from sdk._xds.headers import set_header
+from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME
 from sdk._xds.lua_filter import enable_last_value
 from sdk._xds.matchers import header_input, header_matches
 from sdk._xds.packing import pack
@@ -60,6 +62,7 @@ BUILT_IN_PREFIXES = (
     "/ray.serve.RayServeAPIService/",
     "/grpc.health.v1.Health/",
     "/grpc.reflection.",
+    OPENAPI_PATH,
     PROXY_HEALTH_PATH,
     PROXY_LIVE_PATH,
     PROXY_READY_PATH,
@@ -67,16 +70,19 @@ BUILT_IN_PREFIXES = (
 )
 
 _OnMatch = pb.Matcher.OnMatch
-# The server that gets the request decides about the rest of the content-type.
-_GRPC_CONTENT_TYPE = pb.StringMatcher(prefix="application/grpc")
+# The server that gets the request decides about the rest of the content-type: gRPC, gRPC-Web, Connect, JSON.
+_CALL_CONTENT_TYPE = pb.StringMatcher(prefix="application/")
 
 
-def build_routes(snapshot: Snapshot, node_secret: str = "") -> pb.RouteConfiguration:
+def build_routes(
+    snapshot: Snapshot, node_secret: str = "", filters: Mapping[str, Packed] | None = None
+) -> pb.RouteConfiguration:
     """Return the route configuration of a snapshot.
 
     Args:
         snapshot: The routing table.
         node_secret: The secret by which replicas on other nodes know the proxy; empty without one.
+        filters: ``typed_per_filter_config`` of all routes, in addition to that of the option ``access``.
     """
     # The client's address and port, for peer() of the context. It replaces what the client sent.
     added = [set_header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")]
@@ -104,7 +110,7 @@ def build_routes(snapshot: Snapshot, node_secret: str = "") -> pb.RouteConfigura
                 domains=["*"],
                 matcher=matcher,
                 retry_policy=safe_retries(),
-                typed_per_filter_config=enabled_filters(snapshot.access),
+                typed_per_filter_config={**enabled_filters(snapshot.access), **(filters or {})},
             )
         ],
         # A Trailers-Only response has content-length 0, which clients would take for metadata.
@@ -127,13 +133,20 @@ def _application(
     leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch],
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
+    metadata = route_metadata(snapshot.access, app.name)
     if len(app.deployments) == 1 and not snapshot.listed_services_only:
         # The replica answers UNIMPLEMENTED for unknown services, and can list those that it has.
-        return leaves[app.name, app.deployments[0].name]
+        deployment, leaf = app.deployments[0], leaves[app.name, app.deployments[0].name]
+        if not deployment.holds_calls or not deployment.http_prefixes:
+            return leaf
+        routes = dict.fromkeys(deployment.http_prefixes, _http_leaf(app.name, deployment, metadata))
+        return _OnMatch(matcher=_matcher_tree(":path", prefix=routes, otherwise=leaf))
     services: dict[str, pb.Matcher.OnMatch] = {}
     for deployment in app.deployments:
         for service in deployment.services:
             services.setdefault(f"/{service}/", leaves[app.name, deployment.name])
+        for prefix in _http_prefixes(deployment):
+            services.setdefault(prefix, _http_leaf(app.name, deployment, metadata))
     return _OnMatch(matcher=_matcher_tree(":path", prefix=services, otherwise=fallback)) if services else fallback
 
 
@@ -173,7 +186,23 @@ def _service_owners(
             for service in deployment.services:
                 if owners.setdefault(service, (app.name, deployment.name))[0] != app.name:
                     shared.add(service)
-    return {f"/{service}/": fallback if service in shared else leaves[owner] for service, owner in owners.items()}
+    found = {f"/{service}/": fallback if service in shared else leaves[owner] for service, owner in owners.items()}
+    for app in snapshot.applications:
+        for deployment in app.deployments:
+            for prefix in _http_prefixes(deployment):
+                metadata = route_metadata(snapshot.access, app.name)
+                found[prefix] = fallback if prefix in found else _http_leaf(app.name, deployment, metadata)
+    return found
+
+
+def _http_prefixes(deployment: Deployment) -> tuple[str, ...]:
+    """Return the beginnings of its HTTP routes; none if it has hidden services, whose routes may begin like others."""
+    return () if deployment.hidden else deployment.http_prefixes
+
+
+def _http_leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None) -> pb.Matcher.OnMatch:
+    """Return the leaf of HTTP routes, whose requests may have any verb and content-type."""
+    return _routes(application, deployment, None, metadata, can_be_no_call=False)
 
 
 def _leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None) -> pb.Matcher.OnMatch:
@@ -193,7 +222,12 @@ def _leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None
 
 
 def _routes(
-    application: str, deployment: Deployment, retries: pb.RetryPolicy | None, metadata: pb.Metadata | None
+    application: str,
+    deployment: Deployment,
+    retries: pb.RetryPolicy | None,
+    metadata: pb.Metadata | None,
+    *,
+    can_be_no_call: bool = True,
 ) -> pb.Matcher.OnMatch:
     by_model = pb.Route(
         name=application,
@@ -226,12 +260,13 @@ def _routes(
             route.per_request_buffer_limit_bytes.value = BUFFERED_BYTES
         if deployment.holds_calls:
             _enable_gate(route, application, deployment.name)
-    return _on_match(pb.RouteList(routes=[*(_not_calls() if deployment.holds_calls else ()), by_model, by_load]))
+    others = _not_calls() if deployment.holds_calls and can_be_no_call else ()
+    return _on_match(pb.RouteList(routes=[*others, by_model, by_load]))
 
 
 def _not_calls() -> Iterator[pb.Route]:
-    """Yield the routes to the proxy of requests that are not gRPC calls."""
-    for name, value in ((":method", pb.StringMatcher(exact="POST")), ("content-type", _GRPC_CONTENT_TYPE)):
+    """Yield the routes to the proxy of requests that are not calls in any protocol."""
+    for name, value in ((":method", pb.StringMatcher(exact="POST")), ("content-type", _CALL_CONTENT_TYPE)):
         route = _fallback_route({})
         route.match.headers.append(
             pb.HeaderMatcher(name=name, string_match=value, treat_missing_header_as_empty=True, invert_match=True)

@@ -47,6 +47,7 @@ class Deployment:
         hidden: Full names of the services that it serves, but that the options of the ingress hide from clients.
         scales_to_zero: True if the deployment may be without replicas until there is a call.
         is_exposed: False if only other deployments call it.
+        http_prefixes: Beginnings of the paths of its routes of ``google.api.http``.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Deployment:
     hidden: tuple[str, ...] = ()
     scales_to_zero: bool = False
     is_exposed: bool = True
+    http_prefixes: tuple[str, ...] = ()
 
     @property
     def holds_calls(self) -> bool:

@@ -57,6 +57,13 @@ Examples:
     metavar="SECONDS",
     help="Deadline of the call; after it, the status is DEADLINE_EXCEEDED.  [default: none]",
 )
+@click.option(
+    "--protocol",
+    type=click.Choice(["grpc", "grpc-web", "connect", "json"]),
+    default="grpc",
+    show_default=True,
+    help="Protocol of the call; all but grpc use HTTP/1.1, and send a stream of requests at once.",
+)
 @server_options
 @click.option(
     "--protos",
@@ -114,7 +121,7 @@ def call(target: str, method: str, data: str | None, **options: Any) -> None:
         )
         called = as_method(descriptor)
         requests = _requests(data, called, messages)
-        is_ok = _call(connection, called, requests, messages, options)
+        is_ok = _call(connection, called, requests, messages, options, descriptors.pool)
     if not is_ok:
         raise click.exceptions.Exit(1)
 
@@ -186,10 +193,12 @@ def _call(
     requests: Iterator[Message],
     messages: JsonCodec,
     options: dict[str, Any],
+    pool: Any,
 ) -> bool:
     """Make the call, print the response, and return whether the call succeeded."""
     from sdk.cli.rpc.client_call import ClientCall
     from sdk.cli.rpc.outcome import as_json, as_lines, metadata_lines
+    from sdk.cli.rpc.web_call import WebClientCall
 
     def show_initial_metadata(initial: Any) -> None:
         for line in (click.style("Initial metadata:", bold=True), *metadata_lines(initial)):
@@ -200,7 +209,11 @@ def _call(
         kind = method.cardinality.value.replace("_", "-")
         click.echo(f"Calling {method.path[1:]} ({kind}) at {connection.target}", err=True)
     started = show_initial_metadata if options["verbose"] else None
-    client_call = ClientCall(connection.client, method, requests, arguments, started)
+    client_call: ClientCall | WebClientCall
+    if options["protocol"] == "grpc":
+        client_call = ClientCall(connection.client, method, requests, arguments, started)
+    else:
+        client_call = WebClientCall(connection.target, options["protocol"], method, requests, options, pool, started)
     shown: list[Any] = []
     write = shown.append if options["wants_json"] else _writer(messages, options["is_pretty"])
     for message in client_call.responses():

@@ -32,6 +32,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("sdk.cli.doctor:doctor", "Show versions, and check what serving needs."),
     "logs": ("sdk.cli.logs.command:logs", "Show the log lines of every node, by request id or application."),
     "new": ("sdk.cli.new:new", "Create a new project."),
+    "openapi": ("sdk.cli.openapi:openapi", "Print the OpenAPI document of services."),
     "run": ("sdk.cli.run.command:run", "Serve an application behind Envoy, until Ctrl-C."),
     "services": ("sdk.cli.services:services", "List or describe the services of a gRPC server."),
     "shutdown": ("sdk.cli.shutdown:shutdown", "Shut down every application and the ingress."),

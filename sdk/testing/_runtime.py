@@ -19,6 +19,8 @@ from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.replica import wire_settings
 from sdk._serve.replica_telemetry import trace_calls
 from sdk._serve.translation import translate
+from sdk._web.http_rules import http_prefixes
+from sdk._web.protocols import serve_web
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.testing._certificates import write_certificate
@@ -172,7 +174,13 @@ class Runtime:
                 digest, data = serialize_descriptors(service.file for service in services)
                 descriptors[digest] = data
                 deployments.append(
-                    Deployment(replica.name, tuple(service.full_name for service in services), (endpoint,), digest)
+                    Deployment(
+                        replica.name,
+                        tuple(service.full_name for service in services),
+                        (endpoint,),
+                        digest,
+                        http_prefixes=http_prefixes(services),
+                    )
                 )
             if deployments:
                 applications.append(Application(name, tuple(deployments)))
@@ -196,6 +204,7 @@ class Runtime:
             interceptors=interceptors,
         )
         trace_calls(server, replica.application, replica.name, interceptors)
+        serve_web(server)
         self.faults.install(server, replica.application, bindings, definition.compression, interceptors)
         return server
 

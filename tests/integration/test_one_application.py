@@ -16,6 +16,7 @@ from user_defined_protos_sdk import UserDefinedServiceClient, UserDefinedService
 import sdk
 from tests.integration import apps
 from tests.integration.clients import FOO, error_of, trailing
+from tests.web.http_client import ask_at
 
 APP1 = (("application", "app1"),)
 
@@ -127,3 +128,17 @@ def test_status(ingress: Any) -> None:
 def test_a_fixed_option_can_not_change(ingress: Any) -> None:
     with pytest.raises(sdk.IngressError, match=rf"port {ingress.port} → {ingress.port + 1}"):
         sdk.start(sdk.GrpcOptions(port=ingress.port + 1))
+
+
+def test_browsers_and_curl_call_the_same_port(ingress: Any) -> None:
+    path = "/userdefinedprotos.UserDefinedService/__call__"
+    answer = ask_at(ingress.address, path, {"name": "foo", "num": "30", "foo": "bar"}, {"request_id": "r7"})
+    assert (answer.status, answer.json, answer.headers["request_id"]) == (
+        200,
+        {"greeting": "Hello foo from bar", "num": "60"},
+        "r7",
+    )
+    streamed = ask_at(ingress.address, path.replace("__call__", "Streaming"), {"name": "foo", "num": "30"})
+    assert [line["num"] for line in streamed.lines] == [str(60 + i) for i in range(10)]
+    document = ask_at(ingress.address, "/openapi.json", None)
+    assert path in document.json["paths"]

@@ -42,10 +42,14 @@ def set_import_path() -> None:
 
 
 @cache
-def generate(protos: Path) -> Path:
+def generate(protos: Path, *proto_path: Path) -> Path:
     """Generate the code of the tests' own protos; test modules import it when they are collected.
 
     Each folder of protos is generated once per run of pytest: its processes share the output.
+
+    Args:
+        protos: The folder.
+        proto_path: Folders to look for imported protos in.
     """
     folder = Path(os.environ[_GENERATED])
     out = folder / "-".join(protos.relative_to(ROOT).parts)
@@ -53,7 +57,7 @@ def generate(protos: Path) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not out.exists():
             unfinished = out.with_suffix(".unfinished")
-            update(Options((protos,), unfinished))
+            update(Options((protos,), unfinished, proto_path))
             unfinished.rename(out)
     return out
 

@@ -135,15 +135,16 @@ async def measure(peer: Peer, method: str, messages: list[Int32Value]) -> int:
 class Wire:
     """The transport of one end of a connection, without a socket."""
 
+    def get_extra_info(self, name: str) -> Any:
+        assert name == "socket"
+        return SimpleNamespace(family=socket.AF_INET)
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.other: Any = None
 
     def write(self, data: bytes) -> None:
         self.loop.call_soon(self.other.data_received, data)
-
-    def get_extra_info(self, name: str) -> Any:
-        return SimpleNamespace(family=socket.AF_INET)
 
     def is_closing(self) -> bool:
         return False

@@ -13,9 +13,11 @@ from sdk._ingress.builtin import health, reflection
 from sdk._ingress.builtin.bindings import OpenStreams, bind
 from sdk._ingress.builtin.failed_applications import FailedApplications
 from sdk._ingress.builtin.health import HealthServicer
+from sdk._ingress.builtin.openapi import OpenApi
 from sdk._ingress.builtin.reflection import ReflectionServicer
 from sdk._otel import current
 from sdk._replica_protocol import PROXY_HEALTH_PATH, PROXY_LIVE_PATH, PROXY_READY_PATH
+from sdk._web.protocols import serve_web
 from sdk._wire.host import WireSettings
 from sdk._wire.idle_reaper import max_connections
 from sdk._wire.server import WireServer
@@ -62,6 +64,7 @@ class BuiltinServices:
         streams = OpenStreams(max_connections() // 2)
         self._health = HealthServicer(snapshot, SERVICES, streams)
         self._reflection = ReflectionServicer(snapshot, fetch_descriptors, SERVICES, streams)
+        self._openapi = OpenApi(snapshot, fetch_descriptors)
         self._late_answers: set[asyncio.Task[None]] = set()
 
     def server(self, options: GrpcOptions) -> WireServer:
@@ -78,6 +81,7 @@ class BuiltinServices:
                 api.ListApplicationsResponse,
             ),
             bind(f"/{SERVE_API}/Healthz", self.healthz, api.HealthzRequest, api.HealthzResponse),
+            *self._openapi.bindings(),
             *self._health.bindings(),
             *self._reflection.bindings(),
         ]
@@ -93,6 +97,7 @@ class BuiltinServices:
             from sdk._wire.traced_call import ServerSpans
 
             server.host.spans = ServerSpans(tracing, only_of_clients=True)
+        serve_web(server)
         return server
 
     def notify(self) -> None:

@@ -22,7 +22,7 @@ from sdk._ingress.builtin.services import no_route_status
 from sdk._ingress.scale_to_zero.waiting_calls import ALLOW, Decision, DeploymentKey, WaitingCalls
 from sdk._wire.metadata import parse_timeout
 from sdk._xds.ext_authz import APPLICATION, CHECK_PATH, DEPLOYMENT, TIMEOUT_KEY, allow, deny
-from sdk._xds.listener import set_header
+from sdk._xds.headers import set_header
 from sdk._xds.snapshot import Snapshot
 
 if TYPE_CHECKING:

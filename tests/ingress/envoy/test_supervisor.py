@@ -255,4 +255,4 @@ def test_the_format_of_the_stored_table_has_not_changed_without_a_new_number() -
         "sdk._xds.snapshot Endpoint",
         "sdk._xds.snapshot Snapshot",
     }
-    assert fields == {"Snapshot": 7, "Application": 2, "Deployment": 9, "Endpoint": 5}
+    assert fields == {"Snapshot": 7, "Application": 2, "Deployment": 10, "Endpoint": 5}

@@ -1,0 +1,1 @@
+"""Calls over gRPC-Web, Connect, and JSON over HTTP, for browsers and curl, on the wire server's connections."""

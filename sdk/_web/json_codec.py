@@ -1,0 +1,100 @@
+"""Messages and errors as JSON: ProtoJSON, and Connect's form of an error.
+
+https://protobuf.dev/programming-guides/json/, https://connectrpc.com/docs/protocol#error-end-stream
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import json_format
+
+from sdk._gen.status_pb2 import Status
+from sdk._status import STATUS_DETAILS, unpacked
+from sdk._web.http_status import name_of
+from sdk._wire.frames import FrameError
+from sdk._wire.metadata import INTERNAL, INVALID_ARGUMENT
+
+if TYPE_CHECKING:
+    from google.protobuf.any_pb2 import Any as AnyMessage
+    from google.protobuf.message import Message
+
+    from sdk._wire.metadata import Metadata
+
+
+def parse_message(data: bytes | bytearray, kind: type[Message]) -> Message:
+    """Return the message of a request's JSON.
+
+    Raises:
+        FrameError: INVALID_ARGUMENT: it is not JSON of such a message. The text names the field.
+    """
+    name = kind.DESCRIPTOR.full_name
+    if not data.strip():
+        raise FrameError(INVALID_ARGUMENT, f"the request has no body: send the {name} as JSON, {{}} if no field is set")
+    if not data.lstrip().startswith(b"{") and kind.DESCRIPTOR.file.package != "google.protobuf":
+        # protobuf takes `[]` for a message without fields
+        raise FrameError(INVALID_ARGUMENT, f"the request is not JSON of a {name}: it is not an object, {{...}}")
+    try:
+        return json_format.Parse(bytes(data), kind())
+    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        raise FrameError(INVALID_ARGUMENT, f"the request is not JSON of a {name}: {error}") from None
+
+
+def print_message(data: bytes, kind: type[Message]) -> bytes:
+    """Return a response message as JSON on one line.
+
+    Raises:
+        FrameError: INTERNAL: JSON can't express it, such as an Any of a type that the server does not know.
+    """
+    return print_as_json(kind.FromString(data))
+
+
+def print_as_json(message: Message) -> bytes:
+    """Return a message as JSON on one line.
+
+    Raises:
+        FrameError: INTERNAL: JSON can't express it.
+    """
+    try:
+        return json_format.MessageToJson(message, indent=None, ensure_ascii=False).encode("utf-8", "replace")
+    except (TypeError, ValueError, json_format.Error) as error:
+        name = message.DESCRIPTOR.full_name
+        raise FrameError(INTERNAL, f"the response, a {name}, can't be written as JSON: {error}") from None
+
+
+def error_object(code: int, details: str, trailing: Metadata) -> dict[str, Any]:
+    """Return an error in Connect's form.
+
+    Args:
+        code: The gRPC status code.
+        details: The status message.
+        trailing: The trailing metadata; the details come from its ``google.rpc.Status``.
+    """
+    error: dict[str, Any] = {"code": name_of(code)}
+    if details:
+        error["message"] = details
+    data = next((value for key, value in trailing if key == STATUS_DETAILS), None)
+    if isinstance(data, bytes):
+        packed = Status.FromString(data).details  # checked by error_trailers
+        error["details"] = [_detail(each) for each in packed]
+    return error
+
+
+def dump(value: Any) -> bytes:
+    """Return a JSON value as bytes, on one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _detail(packed: AnyMessage) -> dict[str, Any]:
+    """Return one detail: its bytes for clients, and its JSON for readers."""
+    value = base64.b64encode(packed.value).rstrip(b"=").decode()
+    detail: dict[str, Any] = {"type": packed.TypeName(), "value": value}
+    message = unpacked(packed)
+    if message is not packed:
+        try:
+            detail["debug"] = json_format.MessageToDict(message)
+        except (TypeError, ValueError, json_format.Error):
+            return detail  # an Any within it is of an unknown type: its bytes say the same
+    return detail

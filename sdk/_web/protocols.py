@@ -1,0 +1,179 @@
+"""The choice of the protocol of a request that is not gRPC, by its content-type, its verb and its path."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from sdk._web.connect import ConnectStreamCall, stream_codec
+from sdk._web.grpc_web import GrpcWebCall, is_grpc_web
+from sdk._web.http_call import NDJSON, HttpCall, JsonStreamCall
+from sdk._web.http_rules import HttpRules
+from sdk._wire.metadata import INVALID_ARGUMENT, UNIMPLEMENTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sdk._web.http_rules import RuleMatch
+    from sdk._web.web_call import WebCall
+    from sdk._wire.call import Call, Transport
+    from sdk._wire.host import Host
+    from sdk._wire.route import Route
+    from sdk._wire.server import WireServer
+
+#: Content-types of messages, for clients that sent another one.
+ACCEPTED = (
+    "application/json, application/proto, application/connect+json, application/connect+proto, "
+    "application/grpc-web+proto, application/grpc-web-text+proto, application/grpc+proto"
+)
+_JSON, _PROTO = b"application/json", b"application/proto"
+_WRONG_VERB = b"HTTP/1.1 405 Method Not Allowed\r\n"
+_WRONG_TYPE = b"HTTP/1.1 415 Unsupported Media Type\r\n"
+_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\n"
+
+
+def serve_web(server: WireServer) -> None:
+    """Have a wire server answer calls over gRPC-Web, Connect, and JSON over HTTP."""
+    server.host.open_web_call = WebProtocols(server.routes).open_call
+
+
+class WebProtocols:
+    """Opens the calls of one wire server that are not gRPC.
+
+    Args:
+        routes: The methods by path.
+    """
+
+    def __init__(self, routes: dict[bytes, Route]) -> None:
+        self._routes = routes
+        self._rules: HttpRules | None = None
+
+    @property
+    def rules(self) -> HttpRules:
+        """The routes of ``google.api.http``, read when the first call needs them."""
+        if self._rules is None:
+            self._rules = HttpRules(route.method for route in self._routes.values())
+        return self._rules
+
+    def open_call(
+        self,
+        host: Host,
+        transport: Transport,
+        verb: bytes,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        on_finished: Callable[[Call], None],
+    ) -> Call | None:
+        """Return the call of a request; None if it is of no protocol, such as an OPTIONS request.
+
+        Args:
+            host: Limits, counters and hooks.
+            transport: Takes the response.
+            verb: The HTTP method.
+            target: The path with its query.
+            headers: The request's headers.
+            on_finished: Called once, when the response has been handed to the transport.
+        """
+        if verb in (b"OPTIONS", b"HEAD", b"CONNECT", b"TRACE"):
+            return None
+        kind = dict(headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
+        path = target.partition(b"?")[0]
+        route = self._routes.get(path)
+        parts: dict[str, Any] = {
+            "host": host,
+            "transport": transport,
+            "route": route,
+            "path": path,
+            "headers": headers,
+            "on_finished": on_finished,
+        }
+        if verb == b"POST":
+            if is_grpc_web(kind):
+                return GrpcWebCall(**parts, content_type=kind)
+            codec = stream_codec(kind)
+            if codec is not None:
+                return self._connect_stream(parts, codec)
+            if kind.startswith(b"application/grpc"):
+                return None
+        if route is not None:
+            return _method_call(parts, verb, target, kind)
+        return self._rule_call(parts, verb, target)
+
+    def _connect_stream(self, parts: dict[str, Any], codec: str) -> WebCall:
+        route = parts["route"]
+        if route is None or route.server_streaming or route.client_streaming:
+            return ConnectStreamCall(**parts, codec=codec)
+        text = f"{route.method.path[1:]} is unary: its content-type is application/{codec}, not that of a stream"
+        return _refused(parts, _WRONG_TYPE, UNIMPLEMENTED, text)
+
+    def _rule_call(self, parts: dict[str, Any], verb: bytes, target: bytes) -> WebCall:
+        match, verbs = self.rules.match(verb.decode("latin-1"), target.decode("latin-1"))
+        if match is None:
+            if not verbs:
+                return HttpCall(**parts, codec="json")
+            allowed = ", ".join(sorted(verbs))
+            path = parts["path"].decode("latin-1")
+            text = f"{path} takes {allowed}, not {verb.decode('latin-1')}"
+            return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, text, allowed)
+        method_path = match.rule.method.path.encode()
+        route = self._routes[method_path]
+        call = _http_call({**parts, "route": route, "path": method_path}, "json", match)
+        call.has_other_path = True
+        return call
+
+
+def _method_call(parts: dict[str, Any], verb: bytes, target: bytes, kind: bytes) -> WebCall:
+    """Return the call of a request to the path of a method, ``/pkg.Service/Method``."""
+    route: Route = parts["route"]
+    name = route.method.path[1:]
+    if verb == b"GET":
+        return _get(parts, target)
+    if verb != b"POST":
+        return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, f"{name} takes POST, not {verb.decode('latin-1')}", "POST")
+    if kind in (_JSON, NDJSON):
+        return _http_call(parts, "json")
+    if kind == _PROTO and not route.server_streaming and not route.client_streaming:
+        return _http_call(parts, "proto")
+    given = repr(kind.decode("latin-1")) if kind else "missing"
+    text = f"the content-type of a call of {name} is one of {ACCEPTED}; it is {given}"
+    return _refused(parts, _WRONG_TYPE, INVALID_ARGUMENT, text)
+
+
+def _get(parts: dict[str, Any], target: bytes) -> WebCall:
+    """Return the call of a GET, https://connectrpc.com/docs/protocol#unary-get-request."""
+    route: Route = parts["route"]
+    name = route.method.path[1:]
+    if route.method.idempotency != "no_side_effects" or route.client_streaming:
+        text = f"{name} takes POST, not GET: its proto does not set idempotency_level = NO_SIDE_EFFECTS"
+        return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, text, "POST")
+    query = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True, encoding="utf-8")
+    given = {key: values[-1] for key, values in query.items()}
+    codec = given.get("encoding", "json")
+    if codec not in ("json", "proto") or (codec == "proto" and route.server_streaming):
+        return _refused(parts, _WRONG_TYPE, INVALID_ARGUMENT, f"the parameter encoding={codec} must be json or proto")
+    call = _http_call(parts, codec)
+    message = given.get("message", "{}" if codec == "json" else "")
+    data = message.encode("utf-8", "surrogateescape")
+    if given.get("base64") == "1":
+        try:
+            data = base64.b64decode(data + b"=" * (-len(data) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            call.refuse(b"HTTP/1.1 400 Bad Request\r\n", INVALID_ARGUMENT, "the parameter message is not base64")
+    if given.get("connect", "v1") != "v1":
+        call.refuse(b"HTTP/1.1 400 Bad Request\r\n", INVALID_ARGUMENT, "the parameter connect must be v1")
+    call.give_message(data, given.get("compression", ""))
+    return call
+
+
+def _http_call(parts: dict[str, Any], codec: str, match: RuleMatch | None = None) -> HttpCall:
+    if parts["route"].server_streaming:
+        return JsonStreamCall(**parts, match=match)
+    return HttpCall(**parts, codec=codec, match=match)
+
+
+def _refused(parts: dict[str, Any], status: bytes, code: int, details: str, allowed: str = "") -> HttpCall:
+    call = HttpCall(**{**parts, "route": None}, codec="json")
+    call.refuse(status, code, details, allowed)
+    return call

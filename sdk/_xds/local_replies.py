@@ -1,0 +1,223 @@
+"""Envoy's local replies: its own answers to calls that reach no replica, or lose theirs.
+
+Each cause has a reply in the form of the call's protocol: gRPC, gRPC-Web, or JSON for all others.
+https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/local_reply
+https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#response-flags
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.wrappers_pb2 import UInt32Value
+
+from sdk._gen import envoy_pb2 as pb
+from sdk._replica_protocol import IDENTITY_HEADERS
+from sdk._xds.headers import set_header
+from sdk._xds.retries import NO_MORE_RETRIES, PREVIOUS_ATTEMPTS_KEY
+
+_LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
+_REFUSED = "No replica accepted a connection for the call (%RESPONSE_CODE_DETAILS%)"
+_OVER_LIMIT = "The call exceeds a limit of the ingress. Try again later."
+_TOO_MANY_RETRIES = "; too many other calls are being retried."
+_BODY = "%LOCAL_REPLY_BODY%"
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    """A status as each protocol has it: the gRPC code, its name, Connect's name, and the HTTP status."""
+
+    number: int
+    name: str
+    web_name: str
+    http: int
+
+
+_UNAVAILABLE = _Status(14, "UNAVAILABLE", "unavailable", 503)
+_RESOURCE_EXHAUSTED = _Status(8, "RESOURCE_EXHAUSTED", "resource_exhausted", 429)
+_UNAUTHENTICATED = _Status(16, "UNAUTHENTICATED", "unauthenticated", 401)
+_PERMISSION_DENIED = _Status(7, "PERMISSION_DENIED", "permission_denied", 403)
+# The statuses with which Envoy's filters refuse calls.
+_BY_HTTP_STATUS = (
+    _UNAUTHENTICATED,
+    _PERMISSION_DENIED,
+    _RESOURCE_EXHAUSTED,
+    _Status(4, "DEADLINE_EXCEEDED", "deadline_exceeded", 504),
+)
+
+
+def local_replies() -> pb.LocalReplyConfig:
+    """Return the local replies: add `request_id` to each, and set status and message by the cause.
+
+    Envoy uses only the first mapper that matches, so each one adds `request_id`. Local replies to gRPC calls are
+    Trailers-Only: a client reads their headers as trailing metadata. The name of a route is its application's name.
+    """
+    overflow, retries_spent, no_host = _flagged("UO"), _flagged("URX"), _flagged("UH")
+    lost, refused = _flagged("UC"), _flagged("UF")
+    repeated = _has_header(pb.HeaderMatcher(name=PREVIOUS_ATTEMPTS_KEY, present_match=True))
+    always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
+    return pb.LocalReplyConfig(
+        mappers=[
+            *_refused(),
+            *_replies(_both(overflow, lost), _LOST + _TOO_MANY_RETRIES),
+            *_replies(_both(overflow, refused), _REFUSED + _TOO_MANY_RETRIES),
+            *_replies(
+                overflow,
+                "Request dropped due to backpressure: the proxy has reached its limit of requests for application "
+                "'%ROUTE_NAME%'.",
+                _RESOURCE_EXHAUSTED,
+            ),
+            *_replies(no_host, "No replica of application '%ROUTE_NAME%' is ready."),
+            *_replies(
+                _both(lost, _either(retries_spent, repeated)),
+                f"{_LOST}, as one before it. It is not sent again: it may be what ends them.",
+                headers=(set_header(*NO_MORE_RETRIES),),
+            ),
+            *_replies(lost, f"{_LOST}."),
+            *_replies(refused, f"{_REFUSED}."),
+            *(reply for status in _BY_HTTP_STATUS for reply in _web_replies(_has_status(status.http), _BODY, status)),
+            *_web_replies(_has_status(503), _BODY, _UNAVAILABLE),
+            pb.ResponseMapper(filter=always, headers_to_add=[_request_id()]),
+        ]
+    )
+
+
+def _refused() -> Iterator[pb.ResponseMapper]:
+    """Yield the replies to calls that the filters of the option ``access`` refuse.
+
+    To Envoy, calls without credentials are as forbidden as those of somebody who is known, and so are tokens for
+    another audience. gRPC distinguishes the two: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+    """
+    yield from _replies(
+        _has_status(429),
+        _OVER_LIMIT,
+        _RESOURCE_EXHAUSTED,
+        headers=(set_header("grpc-status-details-bin", _retry_later()),),
+    )
+    # The gate answers 403, too, with another gRPC status.
+    waited = _flagged("UAEX")
+    yield from _web_replies(waited, _BODY, _UNAVAILABLE)
+    yield pb.ResponseMapper(filter=waited, headers_to_add=[_request_id()])
+    forbidden = _has_status(403)
+    unknown = _both(forbidden, *map(_absent, (*IDENTITY_HEADERS, "x-forwarded-client-cert")))
+    challenge = set_header("www-authenticate", "Bearer")
+    for matches, text, headers in (
+        (
+            _both(unknown, _absent("authorization")),
+            "The call needs credentials: the ingress knows no client without them.",
+            (challenge,),
+        ),
+        (unknown, _BODY, ()),
+    ):
+        yield from _web_replies(matches, text, _UNAUTHENTICATED, headers)
+        yield pb.ResponseMapper(
+            filter=matches,
+            status_code=UInt32Value(value=401),
+            headers_to_add=[_request_id(), set_header("grpc-status", str(_UNAUTHENTICATED.number)), *headers],
+            body_format_override=_text(text) if text != _BODY else None,
+        )
+    yield from _replies(forbidden, "No rule of the ingress allows this call for this client.", _PERMISSION_DENIED)
+
+
+def _retry_later() -> str:
+    """Return the ``google.rpc.Status`` of a call above a limit, in base64, with ``google.rpc.RetryInfo``.
+
+    The delay is a constant: most limits have room again within a second, and ``x-ratelimit-reset`` is exact.
+    https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
+    """
+    delay = Duration(seconds=1).SerializeToString()
+    retry_info = b"\n%c%b" % (len(delay), delay)  # its only field, number 1
+    status = pb.Status(code=_RESOURCE_EXHAUSTED.number, message=_OVER_LIMIT)
+    status.details.add(type_url="type.googleapis.com/google.rpc.RetryInfo", value=retry_info)
+    return base64.b64encode(status.SerializeToString()).decode()
+
+
+def _replies(
+    matches: pb.AccessLogFilter,
+    text: str,
+    status: _Status = _UNAVAILABLE,
+    headers: tuple[pb.HeaderValueOption, ...] = (),
+) -> Iterator[pb.ResponseMapper]:
+    """Yield the replies of one cause, for each protocol."""
+    yield from _web_replies(matches, text, status)
+    if status is not _UNAVAILABLE:
+        headers = (*headers, set_header("grpc-status", str(status.number)))
+    yield pb.ResponseMapper(filter=matches, headers_to_add=[_request_id(), *headers], body_format_override=_text(text))
+
+
+def _web_replies(
+    matches: pb.AccessLogFilter, text: str, status: _Status, headers: tuple[pb.HeaderValueOption, ...] = ()
+) -> Iterator[pb.ResponseMapper]:
+    """Yield the replies to calls over gRPC-Web, and to those that are not gRPC."""
+    name = set_header("call-status", status.name)
+    yield pb.ResponseMapper(
+        filter=_both(_has_content_type("application/grpc-web"), matches),
+        status_code=UInt32Value(value=200),
+        headers_to_add=[
+            _request_id(),
+            name,
+            set_header("grpc-status", str(status.number)),
+            set_header("grpc-message", text.replace(_BODY, "%RESPONSE_CODE_DETAILS%")),
+            *headers,
+        ],
+        body_format_override=pb.SubstitutionFormatString(
+            text_format_source=pb.DataSource(inline_string=""), content_type="application/grpc-web+proto"
+        ),
+    )
+    error = Struct()
+    error.update({"code": status.web_name, "message": text})
+    yield pb.ResponseMapper(
+        filter=_both(_has_content_type("application/grpc", invert=True), matches),
+        status_code=UInt32Value(value=status.http),
+        headers_to_add=[_request_id(), name, *headers],
+        body_format_override=pb.SubstitutionFormatString(json_format=error, content_type="application/json"),
+    )
+
+
+def _text(text: str) -> pb.SubstitutionFormatString:
+    return pb.SubstitutionFormatString(text_format_source=pb.DataSource(inline_string=text))
+
+
+def _absent(header: str) -> pb.AccessLogFilter:
+    return _has_header(pb.HeaderMatcher(name=header, present_match=True, invert_match=True))
+
+
+def _request_id() -> pb.HeaderValueOption:
+    return set_header("request_id", "%REQ(request_id?x-request-id)%")
+
+
+def _flagged(flag: str) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=[flag]))
+
+
+def _has_status(status: int) -> pb.AccessLogFilter:
+    value = pb.RuntimeUInt32(default_value=status, runtime_key="sdk.unused")
+    comparison = pb.ComparisonFilter(op=pb.ComparisonFilter.EQ, value=value)
+    return pb.AccessLogFilter(status_code_filter=pb.StatusCodeFilter(comparison=comparison))
+
+
+def _has_header(matcher: pb.HeaderMatcher) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(header_filter=pb.HeaderFilter(header=matcher))
+
+
+def _has_content_type(prefix: str, *, invert: bool = False) -> pb.AccessLogFilter:
+    return _has_header(
+        pb.HeaderMatcher(
+            name="content-type",
+            string_match=pb.StringMatcher(prefix=prefix),
+            treat_missing_header_as_empty=True,
+            invert_match=invert,
+        )
+    )
+
+
+def _both(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(and_filter=pb.AndFilter(filters=filters))
+
+
+def _either(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(or_filter=pb.OrFilter(filters=filters))

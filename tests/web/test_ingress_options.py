@@ -1,0 +1,104 @@
+"""CORS, the access log, and Envoy's own answers in each protocol."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import sdk.testing
+from sdk import GrpcOptions, OptionsError
+from sdk._xds.listener import ListenerConfig, build_listener
+from tests.support.envoy_rig import rig
+from tests.support.loops import PATIENCE_S
+from tests.web.conftest import ORIGIN
+from tests.web.http_client import ask, ask_at
+
+SAY = "/sdk.web.Chat/Say"
+WEB_FRAME = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+
+
+def test_a_page_may_call_as_the_options_say(server: sdk.testing.Server) -> None:
+    wants = {"origin": ORIGIN, "access-control-request-method": "POST"}
+    wants["access-control-request-headers"] = "content-type,connect-protocol-version,x-mine"
+    preflight = ask(server, SAY, None, wants, verb="OPTIONS")
+    assert preflight.status == 200
+    assert preflight.headers["access-control-allow-origin"] == ORIGIN
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert set(wants["access-control-request-headers"].split(",")) <= set(
+        preflight.headers["access-control-allow-headers"].split(",")
+    )
+    answer = ask(server, SAY, {"code": 5}, {"origin": ORIGIN})
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (404, ORIGIN)
+    assert {"x-mine", "request_id"} <= set(answer.headers["access-control-expose-headers"].split(","))
+
+
+def test_another_page_may_not(server: sdk.testing.Server) -> None:
+    other = {"origin": "https://other.example", "access-control-request-method": "POST"}
+    for answer in (ask(server, SAY, None, other, verb="OPTIONS"), ask(server, SAY, {}, other)):
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_without_origins_there_is_no_filter() -> None:
+    config = ListenerConfig("/x")
+    assert b"filters.http.cors" not in build_listener(config).SerializeToString()
+    assert b"filters.http.cors" in build_listener(replace(config, cors_origins=("*",))).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"cors_origins": "*"}, "cors_origins must be a tuple"),
+        ({"cors_origins": ("page.example",)}, "must hold origins such as"),
+        ({"cors_origins": ("https://page.example/path",)}, "must hold origins such as"),
+        ({"cors_headers": ("X-Mine",)}, "must hold names of headers"),
+        ({"cors_origins": ("*",), "cors_credentials": True}, "cors_credentials must not come with"),
+    ],
+)
+def test_wrong_options_of_cors_are_explained(options: dict[str, object], text: str) -> None:
+    with pytest.raises(OptionsError, match=text):
+        GrpcOptions(**options)  # type: ignore[arg-type]  # it is the test
+
+
+def test_the_access_log_has_method_and_status_of_each_call(server: sdk.testing.Server, access_log: Path) -> None:
+    sent = {
+        "log-json": ask(server, SAY, {"code": 5}, {"request_id": "log-json"}),
+        "log-stream": ask(server, "/sdk.web.Chat/Repeat", {"times": 1, "code": 9}, {"request_id": "log-stream"}),
+        "log-rule": ask(server, "/v1/repeat/x?times=1", None, {"request_id": "log-rule"}),
+        "log-web": ask(server, SAY, b"\0\0\0\0\2\x18\x07", {"request_id": "log-web", **WEB_FRAME}),
+        "log-nobody": ask(server, SAY, {}, {"request_id": "log-nobody", "application": "nobody"}),
+    }
+    until = time.monotonic() + PATIENCE_S
+    lines = {}
+    while not sent.keys() <= lines.keys():
+        assert time.monotonic() < until, f"only {lines.keys()} in {access_log}"
+        lines = {line["request_id"]: line for line in map(json.loads, access_log.read_text().splitlines())}
+        time.sleep(0.02)
+    found = {key: tuple(lines[key][name] for name in ("method", "status", "http_status")) for key in sent}
+    assert found == {
+        "log-json": (SAY, "NOT_FOUND", 404),
+        "log-stream": ("/sdk.web.Chat/Repeat", "FAILED_PRECONDITION", 200),
+        "log-rule": ("/sdk.web.Chat/Repeat", "OK", 200),
+        "log-web": (SAY, "PERMISSION_DENIED", 200),
+        "log-nobody": (SAY, "NOT_FOUND", 404),
+    }
+
+
+async def test_envoy_s_own_answers_have_the_form_of_the_protocol() -> None:
+    async with rig("a") as it:
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], [])}})
+        await it.answers("/demo.Greeter/SayHello")
+        target = f"127.0.0.1:{it.port}"
+        answer = ask_at(target, "/demo.Greeter/SayHello", {}, {"request_id": "r"})
+        assert (answer.status, answer.headers["content-type"]) == (503, "application/json")
+        assert answer.json == {"code": "unavailable", "message": "No replica of application 'one' is ready."}
+        assert answer.headers["request_id"] == "r"
+        answer = ask_at(target, "/demo.Greeter/SayHello", b"", WEB_FRAME)
+        assert (answer.status, answer.headers["grpc-status"]) == (200, "14")
+        assert answer.headers["grpc-message"] == "No replica of application 'one' is ready."
+        code, text, trailers = await it.call("/demo.Greeter/SayHello", ("request_id", "r"))
+        assert (code, text) == ("UNAVAILABLE", "No replica of application 'one' is ready.")
+        assert trailers["request_id"] == "r"

@@ -1,0 +1,63 @@
+"""The OpenAPI document: from protos with their comments, and from the ingress."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from click.testing import CliRunner
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+import sdk.testing
+from sdk.cli.main import main
+from tests.web.conftest import HERE, INSTALLED_PROTOS
+from tests.web.http_client import ask
+
+
+def document(*arguments: str) -> Any:
+    done = CliRunner().invoke(main, ["openapi", *arguments])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_the_document_of_protos_is_valid_and_has_their_comments() -> None:
+    found = document(str(HERE / "protos"), "-I", str(INSTALLED_PROTOS))
+    OpenAPIV31SpecValidator(found).validate()
+    say = found["paths"]["/sdk.web.Chat/Say"]["post"]
+    assert say["summary"] == "Say one thing."
+    assert found["tags"] == [{"name": "sdk.web.Chat", "description": "Listens."}]
+    said = found["components"]["schemas"]["sdk.web.Said"]
+    assert said["description"] == "What is said, and how the call ends."
+    assert said["properties"]["text"] == {"type": "string", "description": "The text."}
+    assert said["properties"]["author"] == {"$ref": "#/components/schemas/sdk.web.Author"}
+    assert said["properties"]["counts"]["additionalProperties"] == {"type": "integer", "format": "int32"}
+    assert said["properties"]["at"] == {"type": "string", "format": "date-time"}
+    assert found["components"]["schemas"]["sdk.web.Mood"]["enum"] == ["MOOD_UNKNOWN", "MOOD_GLAD"]
+
+
+def test_routes_of_google_api_http_are_operations_with_parameters() -> None:
+    found = document(str(HERE / "protos"), "-I", str(INSTALLED_PROTOS))
+    assert {"/v1/say", "/v1/authors/{author.name}/say/{text}", "/v1/heard/{text}", "/v1/repeat/{text}"} <= set(
+        found["paths"]
+    )
+    put = found["paths"]["/v1/authors/{author.name}/say/{text}"]["put"]
+    places = {parameter["name"]: parameter["in"] for parameter in put["parameters"]}
+    assert (places["author.name"], places["text"], places["times"]) == ("path", "path", "query")
+    heard = found["paths"]["/v1/heard/{text}"]["get"]["responses"]["200"]["content"]
+    assert heard == {"application/json": {"schema": {"type": "string"}}}
+    stream = found["paths"]["/v1/repeat/{text}"]["get"]["responses"]["200"]["content"]
+    assert set(stream) == {"application/x-ndjson", "text/event-stream"}
+
+
+def test_the_ingress_has_the_document_of_its_services(server: sdk.testing.Server) -> None:
+    answer = ask(server, "/openapi.json", None)
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    OpenAPIV31SpecValidator(answer.json).validate()
+    assert "/sdk.web.Chat/Say" in answer.json["paths"]
+    assert set(answer.json["paths"]) == set(document(server.target)["paths"])
+
+
+def test_an_unknown_service_is_an_error() -> None:
+    done = CliRunner().invoke(main, ["openapi", str(HERE / "protos"), "no.Such", "-I", str(INSTALLED_PROTOS)])
+    assert done.exit_code == 2
+    assert "has no service 'no.Such'; it has sdk.web.Chat" in done.stderr
