@@ -262,7 +262,7 @@ class OutgoingCall:
             self._write_waiter = self.loop.create_future()
             await self._write_waiter
 
-    def _write_requests(self, chunk: bytes, burst: int) -> None:
+    def _write_requests(self, chunk: bytes, burst: int, messages: int) -> None:
         if self._connection is not None:
             self._connection.write(chunk)
 

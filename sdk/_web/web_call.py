@@ -173,7 +173,7 @@ class WebCall(Call):
         """Send the one message of a unary response together with the end of the call."""
         if self._finished:
             return
-        self.send(data, flag)
+        self.send(data, flag, is_last=True)
         self.finish_with(self.code or 0, self.details)
 
     def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
@@ -185,7 +185,7 @@ class WebCall(Call):
         if self._packer is not None:
             self._packer.skip_next, self._skips_next = self._skips_next, False
             flag, data = self._packer.compress(data)
-        self._count_burst(len(data) + MESSAGE_BURST)
+        self._count_burst(len(data) + MESSAGE_BURST, 0 if is_last else 1)
         head = b"" if self._head_sent else self._begin()
         piece = self.frame(data, flag)
         if self.stream_guard is not None:

@@ -329,17 +329,13 @@ class Call:
             self.writable = False  # the handler's next wait ends it
             return
         length = len(data)
-        route = self.route
-        if not is_last and route is not None:
-            route.counts.messages_sent += 1
-            route.counts.bytes_sent += length
         steps = self._steps
         if steps is not None and self._head_sent and steps.is_running:
             if length < LARGE and not is_last:
                 steps.add(flag, length, data)
                 return
             steps.flush()
-        self._count_burst(length + MESSAGE_BURST)
+        self._count_burst(length + MESSAGE_BURST, 0 if is_last else 1)
         if self._head_sent:
             head = b""
             if self.stream_guard is not None:
@@ -352,15 +348,20 @@ class Call:
         else:  # a long message is not copied
             self.transport.writelines((b"%s%x\r\n%s" % (head, length + 5, pack_prefix(flag, length)), data, b"\r\n"))
 
-    def _write_chunk(self, chunk: bytes, burst: int) -> None:
+    def _write_chunk(self, chunk: bytes, burst: int, messages: int) -> None:
         if self._finished:
             return  # the client is gone
-        self._count_burst(burst)
+        self._count_burst(burst, messages)
         if self.stream_guard is not None:
             self.stream_guard.before_write(len(chunk))
         self.transport.write(chunk)
 
-    def _count_burst(self, burst: int) -> None:
+    def _count_burst(self, burst: int, messages: int) -> None:
+        """Count bytes that are sent before the next wait, and the messages of a stream for the metrics."""
+        if messages and self.route is not None:
+            counts = self.route.counts
+            counts.messages_sent += messages
+            counts.bytes_sent += burst - messages * MESSAGE_BURST
         self._burst += burst
         if self._burst > BURST:
             self.writable = False

@@ -23,7 +23,7 @@ class Steps(Coroutine[Any, Any, None]):
 
     Args:
         coroutine: The coroutine that sends messages.
-        write: Writes a chunk; takes its bytes, and those that its messages count for.
+        write: Writes a chunk; takes its bytes, those that its messages count for, and the number of messages.
 
     Attributes:
         is_running: True during a step, which is all that runs between two waits. Messages are added only then.
@@ -32,7 +32,7 @@ class Steps(Coroutine[Any, Any, None]):
         >>> async def send() -> None:
         ...     steps.add(0, 3, b"one")
         ...     steps.add(0, 3, b"two")
-        >>> steps = Steps(send(), lambda chunk, burst: print(chunk))
+        >>> steps = Steps(send(), lambda chunk, burst, messages: print(chunk))
         >>> try:
         ...     steps.send(None)
         ... except StopIteration:
@@ -42,7 +42,7 @@ class Steps(Coroutine[Any, Any, None]):
 
     __slots__ = ("_burst", "_coroutine", "_pieces", "_write", "is_running")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], write: Callable[[bytes, int], object]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, None], write: Callable[[bytes, int, int], object]) -> None:
         self._coroutine = coroutine
         self._write = write
         self._pieces: list[bytes] = []
@@ -66,9 +66,10 @@ class Steps(Coroutine[Any, Any, None]):
         """Write what was added."""
         if self._pieces:
             body = b"".join(self._pieces)
+            messages = len(self._pieces) >> 1
             self._pieces.clear()
             burst, self._burst = self._burst, 0
-            self._write(b"%x\r\n%s\r\n" % (len(body), body), burst)
+            self._write(b"%x\r\n%s\r\n" % (len(body), body), burst, messages)
 
     # -- Coroutine: what a task calls ---------------------------------------------------------
 

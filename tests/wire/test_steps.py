@@ -127,7 +127,7 @@ def test_a_chunk_is_written_before_it_is_too_long() -> None:
         for _ in range(1000):
             steps.add(0, 1, b"x")
 
-    steps = Steps(send(), lambda chunk, burst: chunks.append(burst))
+    steps = Steps(send(), lambda chunk, burst, messages: chunks.append(burst))
     with pytest.raises(StopIteration):
         steps.send(None)
     assert sum(chunks) == 1000 * 1025
@@ -144,7 +144,7 @@ def test_what_was_added_is_written_if_the_step_raises() -> None:
         finally:
             steps.add(0, 1, b"y")
 
-    steps = Steps(send(), lambda chunk, burst: chunks.append(chunk))
+    steps = Steps(send(), lambda chunk, burst, messages: chunks.append(chunk))
     steps.send(None)
     assert len(chunks) == 1
     with pytest.raises(asyncio.CancelledError):
