@@ -40,7 +40,7 @@ class ParsedFiles:
     def add(self, descriptors: Path) -> None:
         """Add the files of a serialized ``FileDescriptorSet``, one by one: in memory all take ten times as much."""
         with descriptors.open("rb") as stream:
-            # Each file is a field of its own: a tag of one byte, the length, the content.
+            # Each file is one field: a tag of one byte, the length, the content.
             # https://protobuf.dev/programming-guides/encoding/#length-types
             while stream.read(1):
                 # Any buffered stream will do.
