@@ -27,8 +27,6 @@ LOWEST_TESTS := not 2024 and not syntaxes and not one_loop_after_another
 # Not run with the lowest versions: their results depend on the versions of type checkers, click and other generators, or
 # the lowest versions add nothing.
 NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.py chaos packaging
-# The modules of docs/reference/api.md; pdoc adds sdk.testing, which `sdk.__all__` names.
-PUBLIC := sdk $(addprefix sdk.,client context deployment errors handles options service)
 NODE_CLIENT := tests/interop/node
 NODE_INSTALLED := $(NODE_CLIENT)/node_modules/.installed
 
@@ -99,8 +97,8 @@ generated: $(INSTALLED)
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
 
-docs: $(INSTALLED) ## Build the API reference from the docstrings, as HTML in build/docs.
-	$(BIN)/pdoc --docformat google --output-directory build/docs $(PUBLIC)
+docs: $(INSTALLED) ## Build the documentation site in build/site: every page, and the API reference from the docstrings.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
 

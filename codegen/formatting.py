@@ -81,7 +81,10 @@ def signature(name: str, parameters: Sequence[str], alternatives: Sequence[str],
     if indent + len(flat) <= WIDTH:
         return flat
     tail = f") -> {union}:"
-    if indent + len(tail) > WIDTH:
+    if indent + len(tail) > WIDTH and len(alternatives) == 1:
+        head, _, inner = union.partition("[")
+        tail = _lines(indent, f") -> {head}[", inner[:-1], "]:")
+    elif indent + len(tail) > WIDTH:
         # The type does not fit on one line; ruff wraps it in parentheses.
         fits = indent + 4 + len(union) <= WIDTH
         rows = (

@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 _UNTYPED = "  # type: ignore[import-untyped, unused-ignore]"
 
 
-def block(imports: Iterable[Import], first_party: Collection[str]) -> str:
+def sections(imports: Iterable[Import], first_party: Collection[str]) -> list[str]:
     """Return import statements in sections: standard library, third party, first party, relative.
 
     Args:
         imports: What to import.
         first_party: Top-level names of the modules in the same folder on ``sys.path``.
     """
-    sections: dict[int, dict[str, list[Import]]] = {}
+    found: dict[int, dict[str, list[Import]]] = {}
     for each in imports:
         # A plain `import` has no module; it comes before every `from`.
-        section = sections.setdefault(_section(each.module or each.name, first_party), {})
+        section = found.setdefault(_section(each.module or each.name, first_party), {})
         section.setdefault(each.module, []).append(each)
-    return "\n\n".join(
+    return [
         "\n".join(
             statement
             for module in sorted(modules, key=_by_module)
             for statement in _statements(module, sorted(modules[module], key=_by_name))
         )
-        for _, modules in sorted(sections.items())
-    )
+        for _, modules in sorted(found.items())
+    ]
 
 
 def _statements(module: str, imports: list[Import]) -> list[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Names that a generated module may import, by the module that defines them.
 _RUNTIME: Mapping[str, tuple[str, ...]] = {
-    "collections.abc": ("AsyncIterator", "Awaitable", "Iterator"),
+    "collections.abc": ("Awaitable",),
     "typing": ("TYPE_CHECKING", "Any", "ClassVar"),
     # The same as that of `warnings` in Python 3.13 and later.
     "typing_extensions": ("deprecated",),
@@ -35,7 +35,7 @@ _RUNTIME: Mapping[str, tuple[str, ...]] = {
     ),
     "sdk.deployment": ("BoundAs", "BoundDeployment", "ServicerBase"),
     "sdk.handles": ("HandleStream", "HandleStreamStream", "HandleStreamUnary", "HandleUnary", "ServiceHandle"),
-    "sdk.service": ("Cardinality", "Method", "MethodBinding", "RequestStream", "Service", "Shim"),
+    "sdk.service": ("Cardinality", "Method", "MethodBinding", "RequestStream", "ResponseStream", "Service", "Shim"),
 }
 
 
@@ -194,7 +194,7 @@ def resolve(proto: FileDescriptorProto, locations: Mapping[str, MessageLocation]
     methods = [method for service in proto.service for method in service.method]
     rpcs = tuple(naming.rpcs([method.name for method in service.method]) for service in proto.service)
     # Inside the class, an RPC hides a module of the same name, so no other name may be the name of an RPC.
-    taken = {name for names in rpcs for name in names}
+    taken = {"sdk", *(name for names in rpcs for name in names)}
     services = tuple(_derived(naming.stem(service.name), taken) for service in proto.service)
 
     types = dict.fromkeys(name for method in methods for name in (method.input_type, method.output_type))
@@ -265,7 +265,7 @@ def _needed(proto: FileDescriptorProto, methods: Sequence[MethodDescriptorProto]
     for method in methods:
         flow = kind(method)
         needed |= {"Any", "Cardinality", "Method", "Async" + flow, "Sync" + flow}
-        needed |= {"AsyncIterator", "Iterator"} if method.server_streaming else {"Awaitable"}
+        needed |= {"ResponseStream" if method.server_streaming else "Awaitable"}
         needed |= {handle_kind(flow)} | ({"RequestStream"} if method.client_streaming else set())
     deprecated = proto.options.deprecated or any(service.options.deprecated for service in proto.service)
     return needed | ({"deprecated"} if deprecated or any(method.options.deprecated for method in methods) else set())

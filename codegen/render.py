@@ -83,10 +83,11 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _imports(file: FileModel) -> str:
-    """Return the import statements: standard library, installed packages, other generated modules."""
-    library = [Import("", "importlib", "importlib")] if file.names.dynamic_imports else []
-    return imports.block([*library, *file.names.imports], file.first_party)
+def _imports(file: FileModel) -> tuple[str, str]:
+    """Return the import statements: of the standard library, and of installed packages and other generated modules."""
+    dynamic = [Import("", "importlib", "importlib")] if file.names.dynamic_imports else []
+    library, *others = imports.sections([*dynamic, *file.names.imports], file.first_party)
+    return library, "\n\n".join(others)
 
 
 def _parameters(rpc: RpcModel, names: Mapping[str, str]) -> list[str]:
@@ -103,7 +104,7 @@ def _parameters(rpc: RpcModel, names: Mapping[str, str]) -> list[str]:
 def _answers(rpc: RpcModel, names: Mapping[str, str]) -> list[str]:
     response = rpc.response.expression
     if rpc.server_streaming:
-        return [f"{names['Iterator']}[{response}]", f"{names['AsyncIterator']}[{response}]"]
+        return [f"{names['ResponseStream']}[{response}]"]
     return [response, f"{names['Awaitable']}[{response}]"]
 
 

@@ -1,4 +1,4 @@
-"""Compile the SDK's own protos (``protos/sdk``) into ``sdk/_gen``.
+"""Compile our protos: ``protos/sdk`` into ``sdk/_gen``, ``protos/inference`` into ``sdk/inference/_protocol``.
 
 ``python protos/compile_own.py`` writes, ``--check`` only compares and exits with 1 when the committed files differ.
 Needs ``grpcio-tools`` and ``mypy-protobuf`` (the extra ``codegen``).
@@ -7,6 +7,7 @@ Needs ``grpcio-tools`` and ``mypy-protobuf`` (the extra ``codegen``).
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,8 @@ from grpc_tools import protoc
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "protos" / "sdk"
 TARGET = ROOT / "sdk" / "_gen"
+INFERENCE_SOURCES = ROOT / "protos" / "inference"
+INFERENCE_TARGET = ROOT / "sdk" / "inference" / "_protocol"
 # The oldest protobuf that the SDK supports (pyproject.toml). Generated code refuses a runtime older than the protoc
 # that wrote it; the output for these protos has not changed since, so it is stamped with the oldest version.
 OLDEST_RUNTIME = (6, 32, 1)
@@ -35,6 +38,22 @@ def compile_protos() -> dict[str, str]:
         return {path.name: _stamp(path.read_text()) for path in sorted(Path(out, "sdk", "_gen").iterdir())}
 
 
+def compile_inference() -> dict[str, str]:
+    """Return the text of each file that ``sdk codegen`` generates for the Open Inference Protocol, by its name."""
+    package = ".".join(INFERENCE_TARGET.relative_to(ROOT).parts)
+    with tempfile.TemporaryDirectory() as out:
+        arguments = ["codegen", str(INFERENCE_SOURCES), "--out", out, "--package", package]
+        command = [str(Path(sys.executable).with_name("sdk")), *arguments]
+        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode != 0:
+            raise SystemExit("sdk codegen failed")
+        files = {path.name: _stamp(path.read_text()) for path in sorted(Path(out).glob("*.py*"))}
+    # A process may also import the messages of tritonclient or kserve, which have the same names: the default pool has
+    # room for one of them.
+    pool = "_descriptor_pool.Default()"
+    files["open_inference_pb2.py"] = files["open_inference_pb2.py"].replace(pool, "_descriptor_pool.DescriptorPool()")
+    return {name: text for name, text in files.items() if "_pb2_grpc" not in name}
+
+
 def _stamp(text: str) -> str:
     major, minor, patch = OLDEST_RUNTIME
     text = re.sub(r"(# Protobuf Python Version: )\S+", rf"\g<1>{major}.{minor}.{patch}", text)
@@ -44,17 +63,21 @@ def _stamp(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the files, or compare them with ``--check``; return the exit code."""
-    compiled = compile_protos()
-    committed = {path.name: path.read_text() for path in TARGET.glob("*_pb2.py*")}
+    compiled = {TARGET / name: text for name, text in compile_protos().items()}
+    compiled |= {INFERENCE_TARGET / name: text for name, text in compile_inference().items()}
+    paths = [*TARGET.glob("*_pb2.py*"), *INFERENCE_TARGET.glob("*.py*")]
+    committed = {path: path.read_text() for path in paths}
     if "--check" not in arguments:
-        for name in committed.keys() - compiled.keys():
-            (TARGET / name).unlink()
-        for name, text in compiled.items():
-            (TARGET / name).write_text(text)
+        for path in committed.keys() - compiled.keys():
+            path.unlink()
+        for path, text in compiled.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
         return 0
-    stale = sorted(n for n in compiled.keys() | committed.keys() if compiled.get(n) != committed.get(n))
+    stale = sorted(path for path in compiled.keys() | committed.keys() if compiled.get(path) != committed.get(path))
     if stale:
-        print(f"stale in sdk/_gen: {', '.join(stale)}; run `python protos/compile_own.py`", file=sys.stderr)
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        print(f"stale: {names}; run `python protos/compile_own.py`", file=sys.stderr)
     return 1 if stale else 0
 
 

@@ -18,6 +18,26 @@ SHUTTING_DOWN = "the replica is shutting down"
 CALLER_PATH = "/sdk.replica/caller"
 #: First bytes of a caller's connection.
 CALLER_PREFACE = f"GET {CALLER_PATH} HTTP/1.1\r\nhost: replica\r\n\r\n".encode()
+
+
+def caller_preface(secret: str) -> bytes:
+    """Return the first bytes of a connection of another node.
+
+    Args:
+        secret: The secret by which a replica knows it; empty without one.
+    """
+    line = f"{NODE_SECRET_HEADER}: {secret}\r\n".encode() if secret else b""
+    return CALLER_PREFACE[:-2] + line + b"\r\n"
+
+
 #: Last bytes of a leaving replica on a caller's connection between two calls. A request that crosses them was not
 #: processed, so the caller sends it to another replica.
 GOING_AWAY = b"HTTP/1.1 503 Going Away\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+#: Header with the claims of the client's token, which Envoy has verified: base64url of a JSON object, without padding.
+TOKEN_HEADER = "x-sdk-token-claims"
+#: Header with the name of the client's API key, which Envoy has verified.
+API_KEY_HEADER = "x-sdk-api-key-name"
+#: Headers that say who calls. Envoy sets them, and removes what a client sends under these names.
+IDENTITY_HEADERS = (TOKEN_HEADER, API_KEY_HEADER)
+#: Header with the secret by which a replica knows connections of other nodes, where Ray has tokens.
+NODE_SECRET_HEADER = "x-sdk-node-secret"

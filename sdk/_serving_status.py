@@ -79,8 +79,8 @@ class Status:
     Attributes:
         applications: Sorted by name.
         proxies: Sorted by node; empty when the ingress does not run.
-        problem: The reason why applications run without an ingress; empty if the ingress runs, or if the reason is not
-            known.
+        problem: The reason why applications run without an ingress, or why handlers do not know the clients of calls
+            that come from another node; else empty.
         version: Version of the newest routing table; it grows with each change. 0 when the ingress does not run.
     """
 

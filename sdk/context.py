@@ -9,6 +9,7 @@ a parameter named ``grpc_context``, or gets it from :func:`current_context`.
 from __future__ import annotations
 
 import contextvars
+import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
@@ -67,6 +68,10 @@ class CallState(Protocol):
     async def write_message(self, message: Any) -> None: ...
 
 
+#: Keys of ``auth_context``: those of gRPC, then ours.
+SAN, COMMON_NAME = "x509_subject_alternative_name", "x509_common_name"
+TOKEN_ISSUER, TOKEN_SUBJECT, TOKEN_CLAIMS = "token_issuer", "token_subject", "token_claims"  # no secrets
+API_KEY_NAME = "api_key_name"
 # The request headers that ServicerContext has methods for.
 _CONTEXT_HEADERS = (b"application", b"multiplexed_model_id", b"traceparent", b"tracestate")
 
@@ -197,28 +202,48 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         return self._call.peer
 
     def peer_identities(self) -> Sequence[bytes] | None:
-        """Return the names in the client's certificate, or None without a trusted certificate."""
+        """Return the names by which the ingress knows the client, or None for a client that it does not know.
+
+        Those in its certificate, else the subject of its token, else the name of its API key. What a client sends can't
+        look like them: the ingress verifies credentials, and removes headers that imitate its own.
+        """
         key = self.peer_identity_key()
         return None if key is None else self.auth_context()[key]
 
     def peer_identity_key(self) -> str | None:
-        """Return the key of :meth:`auth_context` with the client's identities, or None without a trusted certificate.
+        """Return the key of :meth:`auth_context` with the client's identities, or None if it has none.
 
         As in gRPC: ``"x509_subject_alternative_name"``, or ``"x509_common_name"`` for a certificate without alternative
-        names.
+        names. Without a certificate ``"token_subject"``, or ``"api_key_name"``.
         """
         known = self.auth_context()
-        keys = ("x509_subject_alternative_name", "x509_common_name")
-        return next((key for key in keys if key in known), None)
+        return next((key for key in (SAN, COMMON_NAME, TOKEN_SUBJECT, API_KEY_NAME) if key in known), None)
 
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """Return the client's authentication properties, by gRPC's names. Envoy verified them; they can't be forged.
 
-        Empty without TLS. With TLS it has ``transport_security_type``; with a client certificate also
-        ``x509_common_name``, ``x509_subject``, ``x509_subject_alternative_name`` and ``x509_pem_cert``. See
-        https://grpc.github.io/grpc/python/grpc.html#grpc.ServicerContext.auth_context.
+        With TLS it has ``transport_security_type``; with a client certificate also ``x509_common_name``,
+        ``x509_subject``, ``x509_subject_alternative_name`` and ``x509_pem_cert``. See
+        https://grpc.github.io/grpc/python/grpc.html#grpc.ServicerContext.auth_context. With a token it has
+        ``token_issuer``, ``token_subject`` and ``token_claims`` (JSON, see :meth:`claims`), with an API key
+        ``api_key_name``.
         """
         return self._call.auth_context
+
+    def claims(self) -> Mapping[str, Any]:
+        """Return the claims of the client's token, which the ingress has verified; empty without a token.
+
+        Those of the option ``claims`` of the token's issuer (:class:`sdk.access.JwtIssuer`).
+
+        Example:
+            ::
+
+                if "admin" not in grpc_context.claims().get("roles", ()):
+                    await grpc_context.abort(grpc.StatusCode.PERMISSION_DENIED, "for admins only")
+        """
+        found = self.auth_context().get(TOKEN_CLAIMS)
+        claims: Mapping[str, Any] = json.loads(found[0]) if found else {}
+        return claims
 
     def time_remaining(self) -> Any:
         """Return the seconds until the deadline, or None without a deadline."""

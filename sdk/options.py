@@ -5,15 +5,17 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from sdk.access import Access, access_from
 from sdk.errors import OptionsError
 
 _PROXY_LOCATIONS = ("EveryNode", "HeadOnly")
 # A year: longer times are meant as "never", and Envoy's durations have a maximum.
 _MAX_S = 365 * 86400.0
+_CLIENT_CERTIFICATE = ("required", "optional")
 _ERROR_DETAILS = ("traceback", "message", "none")
 
 #: Options that can be changed while the ingress runs, because Envoy's listener does not depend on them.
@@ -24,6 +26,7 @@ LIVE_OPTIONS = frozenset(
         "error_details",
         "max_receive_message_length",
         "grpc_servicer_functions",
+        "access",
     }
 )
 
@@ -32,8 +35,9 @@ LIVE_OPTIONS = frozenset(
 class GrpcOptions:
     """Options of the ingress: addresses, limits, timeouts, TLS and logging.
 
-    ``request_timeout_s``, ``route_by_service``, ``error_details``, ``max_receive_message_length`` and
-    ``grpc_servicer_functions`` can be changed while the ingress runs, with :func:`sdk.start` or :func:`sdk.run`.
+    ``request_timeout_s``, ``route_by_service``, ``error_details``, ``max_receive_message_length``,
+    ``grpc_servicer_functions`` and ``access`` can be changed while the ingress runs, with :func:`sdk.start` or
+    :func:`sdk.run`.
 
     Attributes:
         host: IP address that Envoy listens on, on every node with a proxy.
@@ -66,9 +70,13 @@ class GrpcOptions:
         tls_private_key: Path of its private key in PEM, not encrypted.
         tls_client_ca: Path of the CA certificates in PEM that sign clients' certificates. If it is set, every client
             must present a certificate, and handlers get its identities from ``peer_identities()`` of the gRPC context.
+        tls_client_certificate: ``"optional"`` accepts clients without a certificate, too, for example those that send a
+            token. A certificate that ``tls_client_ca`` has not signed is refused in any case.
         access_log: Path of the access log, on every node with a proxy; None for no log. It has one line of JSON per
             call: request id, application, method, status, duration, bytes, peer, replica. Envoy appends to it and does
             not rotate it: truncate it in place (logrotate's ``copytruncate``).
+        access: Who may call what: tokens, API keys, certificates, rules and limits (:mod:`sdk.access`); None for
+            everyone everything.
 
     Raises:
         OptionsError: A value is invalid. Lists every invalid value.
@@ -100,7 +108,9 @@ class GrpcOptions:
     tls_certificate: str | None = None
     tls_private_key: str | None = None
     tls_client_ca: str | None = None
+    tls_client_certificate: Literal["required", "optional"] = "required"
     access_log: str | None = None
+    access: Access | None = None
 
     def __post_init__(self) -> None:
         problems = []
@@ -126,8 +136,12 @@ class GrpcOptions:
         concurrency = self.envoy_concurrency
         if concurrency is not None and (not _is_whole(concurrency) or concurrency < 1):
             problems.append(f"envoy_concurrency must be a whole number from 1 or None, not {concurrency!r}")
+        if self.tls_client_certificate not in _CLIENT_CERTIFICATE:
+            known = ", ".join(_CLIENT_CERTIFICATE)
+            problems.append(f"tls_client_certificate must be one of {known}, not {self.tls_client_certificate!r}")
         problems += self._invalid_services()
         problems += self._invalid_paths()
+        problems += self._invalid_access()
         if problems:
             raise OptionsError("GrpcOptions: " + "; ".join(problems))
 
@@ -173,6 +187,22 @@ class GrpcOptions:
             yield "tls_certificate and tls_private_key must be given together"
         elif self.tls_client_ca is not None and self.tls_certificate is None:
             yield "tls_client_ca must come with tls_certificate and tls_private_key"
+
+    def _invalid_access(self) -> Iterator[str]:
+        if isinstance(self.access, Mapping):  # from a config file
+            try:
+                object.__setattr__(self, "access", access_from(self.access))
+            except OptionsError as error:
+                yield str(error).replace("Access: ", "access: ", 1)
+        elif self.access is not None and not isinstance(self.access, Access):
+            yield f"access must be an sdk.access.Access or None, not {self.access!r}"
+
+    @property
+    def identifies_clients(self) -> bool:
+        """True if the ingress verifies certificates, tokens or API keys of clients."""
+        access = self.access
+        has_credentials = access is not None and bool(access.issuers or access.api_keys)
+        return has_credentials or self.tls_client_ca is not None
 
     def with_live_options_of(self, other: GrpcOptions) -> GrpcOptions:
         """Return these options with the live options of another set.

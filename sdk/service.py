@@ -8,12 +8,13 @@ values and never a ``_pb2`` module.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from google.protobuf import descriptor_pool
+from typing_extensions import TypeAliasType
 
 from sdk._file_order import imports_first
 from sdk._fingerprint import fingerprint
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
     from google.protobuf.message import Message
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 # ``MethodOptions.idempotency_level``,
@@ -77,6 +79,16 @@ class RequestStream(Protocol[T_co]):
     async def __anext__(self) -> T_co: ...
     def __iter__(self) -> Iterator[T_co]: ...
     def __next__(self) -> T_co: ...
+
+
+#: What a handler of a server-streaming call may return: its messages, or an awaitable of them. It is an async
+#: generator, a generator, or a function that returns any iterable, such as a list or the stream of another call. A
+#: coroutine function that sends its messages with ``grpc_context.write`` returns nothing.
+ResponseStream = TypeAliasType(
+    "ResponseStream",
+    Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T] | AsyncIterable[T] | None],
+    type_params=(T,),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,22 @@
-"""Tests of the documentation: links, the index, and the page of the public names."""
+"""Tests of the documentation: links, the index, the pages of public names and of errors, and the site."""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import sdk
+import sdk.errors
 from sdk._serving_status import Status
+from sdk.cli.errors import exit_code
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -111,3 +117,60 @@ def test_every_name_of_the_sdk_that_a_page_uses_exists() -> None:
             if not hasattr(Status, name)
         ]
     assert missing == []
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    named = set(re.findall(r"[\w./-]+\.md", (ROOT / "mkdocs.yml").read_text()))
+    assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - named == set()
+
+
+def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr  # `strict` of mkdocs.yml: warnings are errors
+    pages = {page: page.read_text() for page in tmp_path.rglob("*.html")}
+    assert "invocation_metadata" in pages[tmp_path / "reference" / "api" / "sdk.context.html"]
+    loaded = [
+        found for text in pages.values() for found in re.findall(r'<(?:script|img)[^>]* src="(https?:[^"]+)"', text)
+    ]
+    loaded += [
+        found for text in pages.values() for found in re.findall(r'<link rel="stylesheet" href="(https?:[^"]+)"', text)
+    ]
+    assert loaded == [], "the pages load nothing from elsewhere"
+
+
+def test_the_catalogue_has_every_exception_with_its_exit_code() -> None:
+    rows = re.findall(r"^\| `(\w+Error)` \|.*\| (\d|none) \|$", _errors_page(), re.MULTILINE)
+    classes = {
+        name: found
+        for name, found in vars(sdk.errors).items()
+        if isinstance(found, type) and issubclass(found, sdk.SdkError) and found is not sdk.SdkError
+    }
+    assert sorted(name for name, _ in rows) == sorted(classes)
+    codes = {name: str(exit_code(found.__new__(found))) for name, found in classes.items()}
+    assert [(name, code) for name, code in rows if code not in (codes[name], "none")] == []
+
+
+def test_the_texts_of_statuses_are_those_of_the_code() -> None:
+    texts = re.findall(r"^\| [A-Z_]+ \| `([^`]+)` \|", _errors_page(), re.MULTILINE)
+    parts = [part.strip(" `") for text in texts for part in text.split("…")]
+    constants = "\n".join(_constants())
+    assert [part for part in parts if len(part) > 2 and part not in constants] == []
+    assert len(texts) > 20
+
+
+def _errors_page() -> str:
+    return (DOCS / "reference" / "errors.md").read_text()
+
+
+def _constants() -> Iterator[str]:
+    """Yield the string constants of the SDK, those of f-strings in pieces."""
+    for path in (ROOT / "sdk").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value

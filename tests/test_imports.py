@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Public import paths, which generated code and users name. They must not change.
 PUBLIC = {
+    "sdk.access": ("Access", "ApiKey", "Certificate", "JwtIssuer", "Limit", "Rule", "Token", "access_from"),
     "sdk.client": (
         "AsyncClient",
         "AsyncStreamStream",
@@ -35,6 +36,16 @@ PUBLIC = {
         "grpc_deployment",
     ),
     "sdk.errors": ("RpcError", "SdkError"),
+    "sdk.inference": (
+        "Arrays",
+        "GRPCInferenceServiceClient",
+        "GRPCInferenceServiceHandle",
+        "GRPCInferenceServiceSyncClient",
+        "InferenceRepository",
+        "InferenceService",
+        "Model",
+        "Tensor",
+    ),
     "sdk.handles": (
         "HandleCall",
         "HandleOptions",
@@ -47,7 +58,7 @@ PUBLIC = {
     ),
     "sdk.options": ("GrpcOptions",),
     "sdk.pytest_plugin": ("grpc_serve",),
-    "sdk.service": ("Cardinality", "Method", "MethodBinding", "RequestStream", "Service", "Shim"),
+    "sdk.service": ("Cardinality", "Method", "MethodBinding", "RequestStream", "ResponseStream", "Service", "Shim"),
     "sdk.shared_model": ("SharedModel",),
     "sdk.testing": ("Fault", "Server", "serve"),
 }

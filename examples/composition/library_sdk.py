@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from sdk.client import (
     AsyncClient,
@@ -18,7 +23,14 @@ from sdk.client import (
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStream, HandleUnary, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import library_pb2
 
@@ -98,7 +110,7 @@ class LibraryBase(ServicerBase):
 
     def Read(
         self, request: library_pb2.Query, /, *args: Any, **kwargs: Any
-    ) -> Iterator[library_pb2.Page] | AsyncIterator[library_pb2.Page]:
+    ) -> ResponseStream[library_pb2.Page]:
         """The pages of the book that fits best."""
         raise NotImplementedError
 
@@ -202,7 +214,7 @@ class RankerBase(ServicerBase):
 
     def Open(
         self, request: library_pb2.Book, /, *args: Any, **kwargs: Any
-    ) -> Iterator[library_pb2.Page] | AsyncIterator[library_pb2.Page]:
+    ) -> ResponseStream[library_pb2.Page]:
         """The pages of a book."""
         raise NotImplementedError
 

@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from sdk.client import (
     AsyncClient,
@@ -28,7 +33,15 @@ from sdk.handles import (
     HandleUnary,
     ServiceHandle,
 )
-from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    RequestStream,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import greeter_pb2
 
@@ -124,7 +137,7 @@ class GreeterBase(ServicerBase):
 
     def SayHelloInManyTongues(
         self, request: greeter_pb2.HelloRequest, /, *args: Any, **kwargs: Any
-    ) -> Iterator[greeter_pb2.HelloReply] | AsyncIterator[greeter_pb2.HelloReply]:
+    ) -> ResponseStream[greeter_pb2.HelloReply]:
         """Greets one person in several languages."""
         raise NotImplementedError
 
@@ -144,7 +157,7 @@ class GreeterBase(ServicerBase):
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> Iterator[greeter_pb2.HelloReply] | AsyncIterator[greeter_pb2.HelloReply]:
+    ) -> ResponseStream[greeter_pb2.HelloReply]:
         """Greets each person as soon as the name is known."""
         raise NotImplementedError
 

@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from sdk.client import (
     AsyncClient,
@@ -18,7 +23,14 @@ from sdk.client import (
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStream, HandleUnary, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import user_defined_protos_pb2
 
@@ -134,10 +146,7 @@ class UserDefinedServiceBase(ServicerBase):
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> (
-        Iterator[user_defined_protos_pb2.UserDefinedResponse]
-        | AsyncIterator[user_defined_protos_pb2.UserDefinedResponse]
-    ):
+    ) -> ResponseStream[user_defined_protos_pb2.UserDefinedResponse]:
         """Greets ten times, counting up."""
         raise NotImplementedError
 

@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from sdk.client import (
     AsyncClient,
@@ -18,7 +23,14 @@ from sdk.client import (
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStream, HandleUnary, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import language_model_pb2
 
@@ -86,7 +98,7 @@ class LanguageModelBase(ServicerBase):
 
     def Generate(
         self, request: language_model_pb2.Prompt, /, *args: Any, **kwargs: Any
-    ) -> Iterator[language_model_pb2.Token] | AsyncIterator[language_model_pb2.Token]:
+    ) -> ResponseStream[language_model_pb2.Token]:
         """Answers with each token as soon as it is there."""
         raise NotImplementedError
 

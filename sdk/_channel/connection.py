@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import httptools
 
-from sdk._replica_protocol import CALLER_PREFACE, GOING_AWAY, HEALTH_CHECK_RESPONSE
+from sdk._replica_protocol import GOING_AWAY, HEALTH_CHECK_RESPONSE
 from sdk._wire.frames import PREFIX_LENGTH, pack_prefix, unpack_prefix
 from sdk._wire.host import KEEP_ALIVE_HEAD
 
@@ -58,6 +58,10 @@ class CarriedCall(Protocol):
 
 class ConnectionOwner(Protocol):
     """The owner of a connection."""
+
+    @property
+    def preface(self) -> bytes:
+        """The first bytes of a connection."""
 
     def release(self, connection: Any) -> None:
         """Take a connection back whose call has ended."""
@@ -144,7 +148,7 @@ class ReplicaConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
-        transport.write(CALLER_PREFACE)  # type: ignore[attr-defined]  # asyncio types it as a BaseTransport
+        transport.write(self._owner.preface)  # type: ignore[attr-defined]  # asyncio types it as a BaseTransport
 
     def data_received(self, data: bytes) -> None:
         call = self.call

@@ -6,12 +6,16 @@ import asyncio
 import errno
 import random
 import socket
+import ssl
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from sdk._between_nodes import own_between_nodes
 from sdk._channel.connection import ReplicaConnection
+from sdk._replica_protocol import CALLER_PREFACE, caller_preface
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +58,11 @@ def connect_locally(name: str) -> socket.socket:
     return connected
 
 
+@lru_cache(maxsize=1)
+def _client_context() -> ssl.SSLContext | None:
+    return own_between_nodes().client_context()
+
+
 class Subchannel:
     """One replica, with the connections of this loop to it.
 
@@ -78,6 +87,13 @@ class Subchannel:
         self.loop: asyncio.AbstractEventLoop
         self._idle: dict[ReplicaConnection, None] = {}  # ordered: the one that was used last is last
         self._connections: set[ReplicaConnection] = set()
+
+    @property
+    def preface(self) -> bytes:
+        """The first bytes of a connection to it: those of another node say that they are ours."""
+        if self.is_local and self.address.socket:
+            return CALLER_PREFACE
+        return caller_preface(own_between_nodes().secret)
 
     def idle_connection(self) -> ReplicaConnection | None:
         """Return the connection that was used last, or None."""
@@ -115,7 +131,8 @@ class Subchannel:
             await self.loop.create_unix_connection(lambda: connection, sock=unix)
         else:
             host = "127.0.0.1" if self.is_local else address.host
-            transport, _ = await self.loop.create_connection(lambda: connection, host, address.port)
+            context = _client_context()
+            transport, _ = await self.loop.create_connection(lambda: connection, host, address.port, ssl=context)
             tcp = transport.get_extra_info("socket")
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

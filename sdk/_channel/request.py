@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from sdk._replica_protocol import NODE_SECRET_HEADER
 from sdk._wire import metadata as md
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _OF_ONE_HOP = frozenset(
         b"host", b"te", b"transfer-encoding", b"content-length", b"connection", b"content-type", b"grpc-timeout",
         b"grpc-encoding", b"grpc-accept-encoding", b"x-request-id", b"request_id", b"x-envoy-attempt-count",
         b"x-envoy-expected-rq-timeout-ms", b"x-envoy-external-address", b"x-envoy-internal",
+        NODE_SECRET_HEADER.encode(),
     }
 )  # fmt: skip
 _MODEL_ID = b"multiplexed_model_id"

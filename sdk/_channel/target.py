@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
-import struct
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
@@ -18,6 +16,7 @@ import grpc
 from sdk._backend import backend
 from sdk._channel.feed import MAX_LINE, DeploymentKey, State, decode_state, encode_interest, socket_name
 from sdk._channel.replicas import IDLE_S, SWEEP_S, Replicas, connect_locally
+from sdk._peer_user import peer_user
 from sdk.errors import RpcError
 
 if TYPE_CHECKING:
@@ -298,8 +297,7 @@ def _check_peer(writer: asyncio.StreamWriter) -> None:
     Raises:
         PermissionError: It does not.
     """
-    raw = writer.get_extra_info("socket")
-    _, user, _ = struct.unpack("3i", raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    user = peer_user(writer.get_extra_info("socket"))
     if user not in (0, os.geteuid()):
         raise PermissionError(f"another user ({user}) listens on the socket of the ingress")
 

@@ -1,7 +1,7 @@
 """Resolves the annotations of a handler to the message, or the stream of messages, that they declare.
 
-Only names that exist at run time can be resolved. Names that only a type checker sees (of modules that are not loaded,
-or local to a function) become placeholders and are compared by name.
+A name that does not exist at run time is looked up in the source (``source_names.py``). Names of modules that are not
+loaded become placeholders and are compared by name; names whose value the source does not show fit everything.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import types
 import typing
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import typing_extensions
 from google.protobuf.message import Message
 
-from sdk._contract.type_checking_imports import NotLoaded, type_checking_names
-from sdk.service import RequestStream
+from sdk._contract.source_names import Alias, NotLoaded, SourceNames, Unknown, names_around
+from sdk.service import RequestStream, ResponseStream
 
 if typing.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,10 +37,17 @@ _STANDARD_STREAMS = (
     collections.abc.Iterator,
     RequestStream,
 )
-_NOT_BATCHES = (str, bytes, collections.abc.Mapping)
+# What RequestStream can be passed for. It is not a generator: it has neither send() nor close().
+_REQUEST_STREAMS = (
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncIterator,
+    collections.abc.Iterable,
+    collections.abc.Iterator,
+    RequestStream,
+)
+_NOT_COLLECTIONS = (str, bytes, bytearray, memoryview, collections.abc.Mapping)
 # A string may contain a string, `"'Reply'"`. The bound ends the evaluation of one that evaluates to itself.
 _MAX_DEPTH = 4
-_MISSING = object()
 # Those of `typing` (a `type` statement, PEP 695) and of typing_extensions are two classes before Python 3.14.
 _ALIASES: tuple[type, ...] = tuple(
     {typing_extensions.TypeAliasType, getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType)}
@@ -51,10 +59,12 @@ class Unresolved:
 
     Attributes:
         name: The name.
+        is_bound: True if the source binds it to a value that is not known, so that it may be anything.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, is_bound: bool = False) -> None:
         self.name = name
+        self.is_bound = is_bound
 
     def __repr__(self) -> str:
         return self.name
@@ -63,7 +73,7 @@ class Unresolved:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _well_known(name)
+        return Unresolved(name, True) if self.is_bound else _well_known(name)
 
     def __getitem__(self, args: object) -> Any:
         stream = self.name == _RAY_REQUEST_STREAM
@@ -96,34 +106,28 @@ class UnionMember:
         value: The class (or placeholder) of a value; the item type of a stream; the result type of an awaitable.
         is_sync: Whether a stream can be iterated with ``for``.
         is_async: Whether a stream can be iterated with ``async for``.
+        is_requests: Whether a stream of requests can be passed for it.
     """
 
     kind: MemberKind
     value: Any = Any
     is_sync: bool = False
     is_async: bool = False
+    is_requests: bool = False
 
 
 class AnnotationScope:
     """Namespace in which the annotations of a function are evaluated.
 
     Args:
-        function: The innermost function. Its type parameters, those of the owner, its closure and its module are
-            searched, in this order (https://docs.python.org/3/reference/executionmodel.html#annotation-scopes).
-        owner: The class whose body defines it. It is searched last, as ``typing.get_type_hints`` does.
+        function: The innermost function. Its type parameters, those of the owner, the body of the class, the functions
+            around it, and its module are searched, in this order
+            (https://docs.python.org/3/reference/executionmodel.html#annotation-scopes).
+        owner: The class whose body defines it.
     """
 
     def __init__(self, function: Any, owner: type) -> None:
-        code = getattr(function, "__code__", None)
-        cells = zip(getattr(code, "co_freevars", ()), getattr(function, "__closure__", None) or (), strict=False)
-        self._namespaces: tuple[Mapping[str, Any], ...] = (
-            {p.__name__: p for each in (owner, function) for p in getattr(each, "__type_params__", ())},
-            dict(_closure_values(cells)),
-            getattr(function, "__globals__", {}),
-            vars(builtins),
-            vars(owner),
-        )
-        self._module = str(getattr(function, "__module__", ""))
+        self._names = _Namespace(function, owner)
 
     def resolve(self, annotation: Any) -> Any:
         """Return an annotation evaluated, with an :class:`Unresolved` for each name that can't be resolved."""
@@ -138,7 +142,7 @@ class AnnotationScope:
     def _evaluate(self, annotation: str) -> Any:
         try:
             # As typing.get_type_hints does, but name by name, so that one unknown name does not hide the others.
-            return eval(annotation, {}, _Namespace(self._namespaces, self._module))
+            return eval(annotation, {}, self._names)
         except Exception:
             # The expression can't be evaluated, such as ``module.Missing``. The last word of its text names the type.
             words = "".join(c if c.isidentifier() or c.isdigit() else " " for c in annotation).split()
@@ -154,6 +158,8 @@ class AnnotationScope:
                 yield from self.members(member)
         elif origin is typing.Annotated:
             yield from self.members(args[0])
+        elif origin is ResponseStream:
+            yield UnionMember(MemberKind.STREAM, args[0], is_sync=True, is_async=True)
         elif (alias := _alias_target(annotation)) is not None:
             yield from self.members(alias)
         elif isinstance(annotation, typing.TypeVar):
@@ -175,13 +181,30 @@ class AnnotationScope:
         if any(member.kind is MemberKind.ANY for member in members):
             return Any
         for member in members:
-            origin = typing.get_origin(member.value) or member.value
-            is_class = member.kind is MemberKind.VALUE and isinstance(origin, type)
-            if is_class and issubclass(origin, collections.abc.Collection) and not issubclass(origin, _NOT_BATCHES):
-                return (*typing.get_args(member.value), Any)[0]
+            if items := collection_items(member):
+                return items[0]
             if member.kind is MemberKind.STREAM and member.is_sync:
                 return member.value
         return None
+
+
+def collection_items(member: UnionMember) -> tuple[Any, ...]:
+    """Return the item types of a value that is iterable, such as ``list[Reply]``; none for any other member.
+
+    Example:
+        >>> collection_items(UnionMember(MemberKind.VALUE, list[int]))
+        (<class 'int'>,)
+        >>> collection_items(UnionMember(MemberKind.VALUE, str))
+        ()
+    """
+    head = typing.get_origin(member.value) or member.value
+    if member.kind is not MemberKind.VALUE or not isinstance(head, type):
+        return ()
+    if not issubclass(head, collections.abc.Iterable) or issubclass(head, (*_NOT_COLLECTIONS, Message)):
+        return ()
+    items = tuple(each for each in typing.get_args(member.value) if each is not ...)
+    # The meaning of the type parameters of a user's own class is not known.
+    return items if items and head.__module__ in ("builtins", "collections", "collections.abc") else (Any,)
 
 
 def allows_message(value: Any, message: type[Message]) -> bool:
@@ -239,25 +262,32 @@ def _member_of(annotation: Any, origin: Any, args: tuple[Any, ...]) -> UnionMemb
         return UnionMember(MemberKind.NONE)
     if head in (typing.NoReturn, typing_extensions.Never, getattr(typing, "Never", typing.NoReturn)):
         return UnionMember(MemberKind.NEVER)
+    if isinstance(head, Unresolved) and head.is_bound:
+        return UnionMember(MemberKind.ANY)
     if isinstance(head, Unresolved):
-        stream = head.name == _RAY_REQUEST_STREAM
-        return UnionMember(MemberKind.STREAM, is_async=True) if stream else UnionMember(MemberKind.VALUE, head)
+        if head.name == _RAY_REQUEST_STREAM:
+            return UnionMember(MemberKind.STREAM, is_async=True, is_requests=True)
+        return UnionMember(MemberKind.VALUE, head)
     # Any is a class since Python 3.11.
     if not isinstance(head, type) or head in (Any, object, Message):
         return UnionMember(MemberKind.ANY)
     # Messages first: Struct and ListValue are iterable, but they are not streams.
     if issubclass(head, Message):
         return UnionMember(MemberKind.VALUE, head)
+    if head is not RequestStream and getattr(head, "_is_protocol", False):
+        return UnionMember(MemberKind.ANY)
     if head is RequestStream or head is collections.abc.Iterable or issubclass(head, _STREAMS):
         # The meaning of the type parameters of a user's own class is not known.
-        of = args[0] if args and (head in _STANDARD_STREAMS or head.__name__ == _RAY_REQUEST_STREAM) else Any
-        both = head is RequestStream
-        sync, is_async = issubclass(head, collections.abc.Iterable), issubclass(head, collections.abc.AsyncIterable)
-        return UnionMember(MemberKind.STREAM, of, is_sync=both or sync, is_async=both or is_async)
+        is_rays, is_ours = head.__name__ == _RAY_REQUEST_STREAM, head is RequestStream
+        return UnionMember(
+            MemberKind.STREAM,
+            args[0] if args and (head in _STANDARD_STREAMS or is_rays) else Any,
+            is_sync=is_ours or issubclass(head, collections.abc.Iterable),
+            is_async=is_ours or issubclass(head, collections.abc.AsyncIterable),
+            is_requests=is_rays or head in _REQUEST_STREAMS,
+        )
     if issubclass(head, collections.abc.Awaitable):
         return UnionMember(MemberKind.AWAITABLE, args[-1] if args else Any)
-    if getattr(head, "_is_protocol", False):
-        return UnionMember(MemberKind.ANY)
     return UnionMember(MemberKind.VALUE, annotation if args else head)
 
 
@@ -291,9 +321,8 @@ def _substituted(value: Any, arguments: Mapping[Any, Any]) -> Any:
 
 def _well_known(name: str) -> Any:
     # Linters move the imports of typing and collections.abc under TYPE_CHECKING, so these names need no import here.
-    if name == RequestStream.__name__:
-        return RequestStream
-    return getattr(typing, name, None) or Unresolved(name)
+    ours = {"RequestStream": RequestStream, "ResponseStream": ResponseStream}
+    return ours.get(name) or getattr(typing, name, None) or Unresolved(name)
 
 
 def _closure_values(cells: Iterator[tuple[str, types.CellType]]) -> Iterator[tuple[str, Any]]:
@@ -305,22 +334,48 @@ def _closure_values(cells: Iterator[tuple[str, types.CellType]]) -> Iterator[tup
 
 
 class _Namespace(dict[str, Any]):
-    """Looks up each name of an expression in several namespaces, in order."""
+    """Looks up each name of an annotation."""
 
-    def __init__(self, namespaces: tuple[Mapping[str, Any], ...], module: str) -> None:
+    def __init__(self, function: Any, owner: type) -> None:
         super().__init__()
-        self._namespaces = namespaces
-        self._module = module
+        self._function = function
+        code, qualified = getattr(function, "__code__", None), str(getattr(function, "__qualname__", ""))
+        cells = zip(getattr(code, "co_freevars", ()), getattr(function, "__closure__", None) or (), strict=False)
+        # A method may have the name of a message; no annotation means the method.
+        body = {name: value for name, value in vars(owner).items() if not hasattr(type(value), "__get__")}
+        self._is_local = "<locals>" in qualified
+        self._inner: tuple[Mapping[str, Any], ...] = (
+            {p.__name__: p for each in (owner, function) for p in getattr(each, "__type_params__", ())},
+            body if qualified.rpartition(".")[0] == owner.__qualname__ else {},
+            dict(_closure_values(cells)),
+        )
+        # The class is searched again, as `typing.get_type_hints` does. It has no name yet while it is being defined.
+        own_name = {owner.__name__: owner}
+        self._outer = (getattr(function, "__globals__", {}), vars(builtins), vars(owner), own_name)
+
+    @cached_property
+    def _source(self) -> SourceNames:
+        return names_around(self._function)
 
     def __missing__(self, name: str) -> Any:
-        for namespace in self._namespaces:
+        for namespace in self._inner:
             if name in namespace:
                 return namespace[name]
-        found = type_checking_names(self._module).get(name, _MISSING)
-        if found is _MISSING:
-            return _well_known(name)
-        if isinstance(found, typing.ForwardRef):
-            # An alias, perhaps of a string. Evaluated here because it may be a part of a larger expression.
-            value = eval(found.__forward_arg__, {}, self)
+        if self._is_local and name in self._source.local:
+            return self._value(self._source.local[name], name)
+        for namespace in self._outer:
+            if name in namespace:
+                return namespace[name]
+        for namespace in self._source:
+            if name in namespace:
+                return self._value(namespace[name], name)
+        return _well_known(name)
+
+    def _value(self, found: Any, name: str) -> Any:
+        if isinstance(found, Alias):
+            # Evaluated here because it may be a part of a larger expression.
+            value = eval(found.text, {}, self)
             return eval(value, {}, self) if isinstance(value, str) else value
-        return _well_known(found.name) if isinstance(found, NotLoaded) else found
+        if isinstance(found, NotLoaded):
+            return _well_known(found.name)
+        return Unresolved(name, is_bound=True) if found is Unknown else found

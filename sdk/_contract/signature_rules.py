@@ -17,6 +17,7 @@ from sdk._contract.annotations import (
     UnionMember,
     Unresolved,
     allows_message,
+    collection_items,
     format_annotation,
     message_name,
 )
@@ -208,7 +209,7 @@ class _AnnotationCheck:
                 return
             annotation = items
         members = list(self._scope.members(annotation))
-        streams = [member for member in members if member.kind is MemberKind.STREAM]
+        streams = [member for member in members if member.kind is MemberKind.STREAM and member.is_requests]
         if method.cardinality.client_streaming:
             fit = [s for s in members if s.kind is MemberKind.ANY] + [
                 s for s in streams if self._allows(s, method.request)
@@ -218,7 +219,8 @@ class _AnnotationCheck:
             elif all(s.kind is MemberKind.STREAM and not self._can_iterate(s) for s in fit):
                 yield self._wrong("request", "stream", annotation, self._not_iterable())
         elif not self._any_fits(members, method.request):
-            yield self._wrong("request", "stream" if streams else "type", annotation)
+            is_stream = any(member.kind is MemberKind.STREAM for member in members)
+            yield self._wrong("request", "stream" if is_stream else "type", annotation)
 
     def check_response(self, annotation: Any) -> Iterator[Problem]:
         """Yield the problems of the annotation of the response, and of a ``yield`` where the proto has no stream."""
@@ -227,39 +229,46 @@ class _AnnotationCheck:
             message = f"`{self._rpc.name}` is a generator function, which returns a stream; {proto_says(method)}"
             yield self._rpc.problem("response-stream", message, self._instead_of_yield(), self._implementation)
         elif annotation is not Signature.empty:
-            for member in self._returned(annotation):
-                wrong = self._response_mistake(member, streaming)
+            for member, is_awaited in self._returned(annotation):
+                wrong = self._response_mistake(member, streaming, is_awaited)
                 if wrong is not None:
-                    yield self._wrong("response", wrong, annotation)
+                    why = self._not_a_generator() if wrong == "stream" and self._is_generator else ""
+                    yield self._wrong("response", wrong, annotation, why)
                     return
 
-    def _response_mistake(self, member: UnionMember, streaming: bool) -> str | None:
+    def _response_mistake(self, member: UnionMember, streaming: bool, is_awaited: bool) -> str | None:
         """Return the rule that one member of the response's annotation breaks, or None."""
         if member.kind in (MemberKind.ANY, MemberKind.NEVER):
             return None
         message = self._rpc.method.response
         if streaming:
-            if member.kind is not MemberKind.STREAM:
-                return None if member.kind is MemberKind.NONE and self._can_write else "stream"
+            if member.kind is MemberKind.NONE:  # its messages are sent with the context's write()
+                return None if is_awaited and self._implementation.takes_context else "stream"
+            items = self._stream_items(member)
             # Every member must fit: None can't be sent as a message of the stream.
-            return None if all(self._fits(member, message) for member in self._one(member.value)) else "type"
+            fits = all(self._fits(one, message) for item in items for one in self._one(item))
+            return None if items and fits else "type" if items else "stream"
         if member.kind is MemberKind.STREAM:
             return "stream"
         return None if self._fits(member, message) else "type"
 
-    @property
-    def _can_write(self) -> bool:
-        """True for a coroutine function that can send its messages with the context's ``write``."""
-        return self._is_async and not self._is_generator and self._implementation.takes_context
+    def _stream_items(self, member: UnionMember) -> tuple[Any, ...]:
+        """Return the types of the messages of a stream; none if the member is not one that the function returns."""
+        if self._is_generator:  # it returns a generator, and nothing else that is iterable
+            is_right_kind = member.is_async if self._is_async else member.is_sync
+            return (member.value,) if is_right_kind else ()
+        if member.kind is MemberKind.STREAM:
+            return (member.value,)
+        return () if self._is_batched else collection_items(member)
 
-    def _returned(self, annotation: Any) -> Iterator[UnionMember]:
-        """Yield the members of the response. A plain function may return an awaitable of it."""
+    def _returned(self, annotation: Any) -> Iterator[tuple[UnionMember, bool]]:
+        """Yield the members of the response, each with True if it is awaited, as a plain function's may be too."""
         streaming = self._rpc.method.cardinality.server_streaming
         for member in self._scope.members(annotation) if streaming else self._one(annotation):
             if member.kind is MemberKind.AWAITABLE and not self._is_async:
-                yield from self._scope.members(member.value)
+                yield from ((each, True) for each in self._scope.members(member.value))
             else:
-                yield member
+                yield member, self._is_async and not self._is_generator
 
     def _one(self, annotation: Any) -> Iterator[UnionMember]:
         """Yield the members of the annotation of one message; for `@serve.batch`, of the items of the list."""
@@ -294,6 +303,9 @@ class _AnnotationCheck:
     def _not_iterable(self) -> str:
         return "an async handler iterates with `async for`" if self._is_async else "a sync handler iterates with `for`"
 
+    def _not_a_generator(self) -> str:
+        return f"it is a{'n async' if self._is_async else ''} generator function"
+
     def _wrong(self, side: str, rule: str, annotation: Any, why: str = "") -> Problem:
         method = self._rpc.method
         resolved = self._scope.resolve(annotation)
@@ -311,7 +323,7 @@ class _AnnotationCheck:
         remedy = f"annotate it as `{expected}`"
         if side == "response" and rule == "stream" and not method.cardinality.server_streaming:
             remedy = self._instead_of_yield()
-        elif side == "response" and rule == "stream":
+        elif side == "response" and rule == "stream" and not self._is_generator:
             remedy = f"yield the messages, and {remedy}"
         elif isinstance(resolved, Unresolved):
             remedy += f"; `{resolved.name}` can't be resolved at run time: import it outside `if TYPE_CHECKING:`"

@@ -19,8 +19,10 @@ from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -52,6 +54,36 @@ AUTO: ApiVersion.ValueType  # 0
 V2: ApiVersion.ValueType  # 1
 V3: ApiVersion.ValueType  # 2
 Global___ApiVersion: _TypeAlias = ApiVersion  # noqa: Y015
+
+class _MetadataSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetadataSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetadataSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DYNAMIC: _MetadataSource.ValueType  # 0
+    ROUTE: _MetadataSource.ValueType  # 1
+
+class MetadataSource(_MetadataSource, metaclass=_MetadataSourceEnumTypeWrapper): ...
+
+DYNAMIC: MetadataSource.ValueType  # 0
+ROUTE: MetadataSource.ValueType  # 1
+Global___MetadataSource: _TypeAlias = MetadataSource  # noqa: Y015
+
+class _XRateLimitHeadersRFCVersion:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _XRateLimitHeadersRFCVersionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_XRateLimitHeadersRFCVersion.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OFF: _XRateLimitHeadersRFCVersion.ValueType  # 0
+    DRAFT_VERSION_03: _XRateLimitHeadersRFCVersion.ValueType  # 1
+
+class XRateLimitHeadersRFCVersion(_XRateLimitHeadersRFCVersion, metaclass=_XRateLimitHeadersRFCVersionEnumTypeWrapper): ...
+
+OFF: XRateLimitHeadersRFCVersion.ValueType  # 0
+DRAFT_VERSION_03: XRateLimitHeadersRFCVersion.ValueType  # 1
+Global___XRateLimitHeadersRFCVersion: _TypeAlias = XRateLimitHeadersRFCVersion  # noqa: Y015
 
 @_typing.final
 class DiscoveryRequest(_message.Message):
@@ -959,30 +991,58 @@ class DownstreamTlsContext(_message.Message):
 Global___DownstreamTlsContext: _TypeAlias = DownstreamTlsContext  # noqa: Y015
 
 @_typing.final
+class UpstreamTlsContext(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMON_TLS_CONTEXT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def common_tls_context(self) -> Global___CommonTlsContext: ...
+    def __init__(
+        self,
+        *,
+        common_tls_context: Global___CommonTlsContext | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["common_tls_context", b"common_tls_context"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_tls_context", b"common_tls_context"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpstreamTlsContext: _TypeAlias = UpstreamTlsContext  # noqa: Y015
+
+@_typing.final
 class CommonTlsContext(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    TLS_CERTIFICATES_FIELD_NUMBER: _builtins.int
     ALPN_PROTOCOLS_FIELD_NUMBER: _builtins.int
     TLS_CERTIFICATE_SDS_SECRET_CONFIGS_FIELD_NUMBER: _builtins.int
+    VALIDATION_CONTEXT_FIELD_NUMBER: _builtins.int
     VALIDATION_CONTEXT_SDS_SECRET_CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tls_certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___TlsCertificate]: ...
     @_builtins.property
     def alpn_protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def tls_certificate_sds_secret_configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SdsSecretConfig]: ...
     @_builtins.property
+    def validation_context(self) -> Global___CertificateValidationContext: ...
+    @_builtins.property
     def validation_context_sds_secret_config(self) -> Global___SdsSecretConfig: ...
     def __init__(
         self,
         *,
+        tls_certificates: _abc.Iterable[Global___TlsCertificate] | None = ...,
         alpn_protocols: _abc.Iterable[_builtins.str] | None = ...,
         tls_certificate_sds_secret_configs: _abc.Iterable[Global___SdsSecretConfig] | None = ...,
+        validation_context: Global___CertificateValidationContext | None = ...,
         validation_context_sds_secret_config: Global___SdsSecretConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["validation_context_sds_secret_config", b"validation_context_sds_secret_config", "validation_context_type", b"validation_context_type"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["validation_context", b"validation_context", "validation_context_sds_secret_config", b"validation_context_sds_secret_config", "validation_context_type", b"validation_context_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpn_protocols", b"alpn_protocols", "tls_certificate_sds_secret_configs", b"tls_certificate_sds_secret_configs", "validation_context_sds_secret_config", b"validation_context_sds_secret_config", "validation_context_type", b"validation_context_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpn_protocols", b"alpn_protocols", "tls_certificate_sds_secret_configs", b"tls_certificate_sds_secret_configs", "tls_certificates", b"tls_certificates", "validation_context", b"validation_context", "validation_context_sds_secret_config", b"validation_context_sds_secret_config", "validation_context_type", b"validation_context_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_validation_context_type: _TypeAlias = _typing.Literal["validation_context_sds_secret_config"]  # noqa: Y015
+    _WhichOneofReturnType_validation_context_type: _TypeAlias = _typing.Literal["validation_context", "validation_context_sds_secret_config"]  # noqa: Y015
     _WhichOneofArgType_validation_context_type: _TypeAlias = _typing.Literal["validation_context_type", b"validation_context_type"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_validation_context_type) -> _WhichOneofReturnType_validation_context_type | None: ...
 
@@ -1201,6 +1261,7 @@ class HttpConnectionManager(_message.Message):
     SERVER_HEADER_TRANSFORMATION_FIELD_NUMBER: _builtins.int
     COMMON_HTTP_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
     LOCAL_REPLY_CONFIG_FIELD_NUMBER: _builtins.int
+    EARLY_HEADER_MUTATION_EXTENSIONS_FIELD_NUMBER: _builtins.int
     codec_type: Global___HttpConnectionManager.CodecType.ValueType
     stat_prefix: _builtins.str
     forward_client_cert_details: Global___HttpConnectionManager.ForwardClientCertDetails.ValueType
@@ -1234,6 +1295,8 @@ class HttpConnectionManager(_message.Message):
     def common_http_protocol_options(self) -> Global___CoreHttpProtocolOptions: ...
     @_builtins.property
     def local_reply_config(self) -> Global___LocalReplyConfig: ...
+    @_builtins.property
+    def early_header_mutation_extensions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoreTypedExtensionConfig]: ...
     def __init__(
         self,
         *,
@@ -1256,10 +1319,11 @@ class HttpConnectionManager(_message.Message):
         server_header_transformation: Global___HttpConnectionManager.ServerHeaderTransformation.ValueType = ...,
         common_http_protocol_options: Global___CoreHttpProtocolOptions | None = ...,
         local_reply_config: Global___LocalReplyConfig | None = ...,
+        early_header_mutation_extensions: _abc.Iterable[Global___CoreTypedExtensionConfig] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["common_http_protocol_options", b"common_http_protocol_options", "drain_timeout", b"drain_timeout", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "set_current_client_cert_details", b"set_current_client_cert_details", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "codec_type", b"codec_type", "common_http_protocol_options", b"common_http_protocol_options", "drain_timeout", b"drain_timeout", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "skip_xff_append", b"skip_xff_append", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_log", b"access_log", "codec_type", b"codec_type", "common_http_protocol_options", b"common_http_protocol_options", "drain_timeout", b"drain_timeout", "early_header_mutation_extensions", b"early_header_mutation_extensions", "forward_client_cert_details", b"forward_client_cert_details", "generate_request_id", b"generate_request_id", "http2_protocol_options", b"http2_protocol_options", "http_filters", b"http_filters", "http_protocol_options", b"http_protocol_options", "internal_address_config", b"internal_address_config", "local_reply_config", b"local_reply_config", "max_request_headers_kb", b"max_request_headers_kb", "rds", b"rds", "route_specifier", b"route_specifier", "server_header_transformation", b"server_header_transformation", "set_current_client_cert_details", b"set_current_client_cert_details", "skip_xff_append", b"skip_xff_append", "stat_prefix", b"stat_prefix", "stream_idle_timeout", b"stream_idle_timeout", "use_remote_address", b"use_remote_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_route_specifier: _TypeAlias = _typing.Literal["rds"]  # noqa: Y015
     _WhichOneofArgType_route_specifier: _TypeAlias = _typing.Literal["route_specifier", b"route_specifier"]  # noqa: Y015
@@ -1296,27 +1360,96 @@ class HttpFilter(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     TYPED_CONFIG_FIELD_NUMBER: _builtins.int
+    CONFIG_DISCOVERY_FIELD_NUMBER: _builtins.int
     DISABLED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     disabled: _builtins.bool
     @_builtins.property
     def typed_config(self) -> _any_pb2.Any: ...
+    @_builtins.property
+    def config_discovery(self) -> Global___ExtensionConfigSource: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         typed_config: _any_pb2.Any | None = ...,
+        config_discovery: Global___ExtensionConfigSource | None = ...,
         disabled: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "typed_config", b"typed_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_discovery", b"config_discovery", "config_type", b"config_type", "typed_config", b"typed_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "disabled", b"disabled", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_discovery", b"config_discovery", "config_type", b"config_type", "disabled", b"disabled", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_config_type: _TypeAlias = _typing.Literal["typed_config"]  # noqa: Y015
+    _WhichOneofReturnType_config_type: _TypeAlias = _typing.Literal["typed_config", "config_discovery"]  # noqa: Y015
     _WhichOneofArgType_config_type: _TypeAlias = _typing.Literal["config_type", b"config_type"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_config_type) -> _WhichOneofReturnType_config_type | None: ...
 
 Global___HttpFilter: _TypeAlias = HttpFilter  # noqa: Y015
+
+@_typing.final
+class ExtensionConfigSource(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIG_SOURCE_FIELD_NUMBER: _builtins.int
+    TYPE_URLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def config_source(self) -> Global___ConfigSource: ...
+    @_builtins.property
+    def type_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        config_source: Global___ConfigSource | None = ...,
+        type_urls: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_source", b"config_source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_source", b"config_source", "type_urls", b"type_urls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtensionConfigSource: _TypeAlias = ExtensionConfigSource  # noqa: Y015
+
+@_typing.final
+class EarlyHeaderMutation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mutations(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderMutation]: ...
+    def __init__(
+        self,
+        *,
+        mutations: _abc.Iterable[Global___HeaderMutation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutations", b"mutations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EarlyHeaderMutation: _TypeAlias = EarlyHeaderMutation  # noqa: Y015
+
+@_typing.final
+class HeaderMutation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVE_FIELD_NUMBER: _builtins.int
+    remove: _builtins.str
+    def __init__(
+        self,
+        *,
+        remove: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "remove", b"remove"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["remove"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+Global___HeaderMutation: _TypeAlias = HeaderMutation  # noqa: Y015
 
 @_typing.final
 class CoreTypedExtensionConfig(_message.Message):
@@ -1386,10 +1519,13 @@ class ResponseMapper(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
+    STATUS_CODE_FIELD_NUMBER: _builtins.int
     BODY_FORMAT_OVERRIDE_FIELD_NUMBER: _builtins.int
     HEADERS_TO_ADD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def filter(self) -> Global___AccessLogFilter: ...
+    @_builtins.property
+    def status_code(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def body_format_override(self) -> Global___SubstitutionFormatString: ...
     @_builtins.property
@@ -1398,12 +1534,13 @@ class ResponseMapper(_message.Message):
         self,
         *,
         filter: Global___AccessLogFilter | None = ...,
+        status_code: _wrappers_pb2.UInt32Value | None = ...,
         body_format_override: Global___SubstitutionFormatString | None = ...,
         headers_to_add: _abc.Iterable[Global___HeaderValueOption] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter", "status_code", b"status_code"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter", "headers_to_add", b"headers_to_add"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_format_override", b"body_format_override", "filter", b"filter", "headers_to_add", b"headers_to_add", "status_code", b"status_code"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1414,19 +1551,23 @@ class AccessLog(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     TYPED_CONFIG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    @_builtins.property
+    def filter(self) -> Global___AccessLogFilter: ...
     @_builtins.property
     def typed_config(self) -> _any_pb2.Any: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        filter: Global___AccessLogFilter | None = ...,
         typed_config: _any_pb2.Any | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "typed_config", b"typed_config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "filter", b"filter", "typed_config", b"typed_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "filter", b"filter", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_config_type: _TypeAlias = _typing.Literal["typed_config"]  # noqa: Y015
     _WhichOneofArgType_config_type: _TypeAlias = _typing.Literal["config_type", b"config_type"]  # noqa: Y015
@@ -1460,14 +1601,274 @@ class FileAccessLog(_message.Message):
 Global___FileAccessLog: _TypeAlias = FileAccessLog  # noqa: Y015
 
 @_typing.final
+class HttpGrpcAccessLogConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMON_CONFIG_FIELD_NUMBER: _builtins.int
+    ADDITIONAL_REQUEST_HEADERS_TO_LOG_FIELD_NUMBER: _builtins.int
+    ADDITIONAL_RESPONSE_HEADERS_TO_LOG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def common_config(self) -> Global___CommonGrpcAccessLogConfig: ...
+    @_builtins.property
+    def additional_request_headers_to_log(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def additional_response_headers_to_log(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        common_config: Global___CommonGrpcAccessLogConfig | None = ...,
+        additional_request_headers_to_log: _abc.Iterable[_builtins.str] | None = ...,
+        additional_response_headers_to_log: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["common_config", b"common_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["additional_request_headers_to_log", b"additional_request_headers_to_log", "additional_response_headers_to_log", b"additional_response_headers_to_log", "common_config", b"common_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpGrpcAccessLogConfig: _TypeAlias = HttpGrpcAccessLogConfig  # noqa: Y015
+
+@_typing.final
+class CommonGrpcAccessLogConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_NAME_FIELD_NUMBER: _builtins.int
+    GRPC_SERVICE_FIELD_NUMBER: _builtins.int
+    BUFFER_FLUSH_INTERVAL_FIELD_NUMBER: _builtins.int
+    TRANSPORT_API_VERSION_FIELD_NUMBER: _builtins.int
+    log_name: _builtins.str
+    transport_api_version: Global___ApiVersion.ValueType
+    @_builtins.property
+    def grpc_service(self) -> Global___GrpcService: ...
+    @_builtins.property
+    def buffer_flush_interval(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        log_name: _builtins.str = ...,
+        grpc_service: Global___GrpcService | None = ...,
+        buffer_flush_interval: _duration_pb2.Duration | None = ...,
+        transport_api_version: Global___ApiVersion.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["buffer_flush_interval", b"buffer_flush_interval", "grpc_service", b"grpc_service"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buffer_flush_interval", b"buffer_flush_interval", "grpc_service", b"grpc_service", "log_name", b"log_name", "transport_api_version", b"transport_api_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommonGrpcAccessLogConfig: _TypeAlias = CommonGrpcAccessLogConfig  # noqa: Y015
+
+@_typing.final
+class StreamAccessLogsMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HTTPAccessLogEntries(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LOG_ENTRY_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def log_entry(self) -> _containers.RepeatedCompositeFieldContainer[Global___HTTPAccessLogEntry]: ...
+        def __init__(
+            self,
+            *,
+            log_entry: _abc.Iterable[Global___HTTPAccessLogEntry] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["log_entry", b"log_entry"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HTTP_LOGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def http_logs(self) -> Global___StreamAccessLogsMessage.HTTPAccessLogEntries: ...
+    def __init__(
+        self,
+        *,
+        http_logs: Global___StreamAccessLogsMessage.HTTPAccessLogEntries | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http_logs", b"http_logs", "log_entries", b"log_entries"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_logs", b"http_logs", "log_entries", b"log_entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_log_entries: _TypeAlias = _typing.Literal["http_logs"]  # noqa: Y015
+    _WhichOneofArgType_log_entries: _TypeAlias = _typing.Literal["log_entries", b"log_entries"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_log_entries) -> _WhichOneofReturnType_log_entries | None: ...
+
+Global___StreamAccessLogsMessage: _TypeAlias = StreamAccessLogsMessage  # noqa: Y015
+
+@_typing.final
+class StreamAccessLogsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAccessLogsResponse: _TypeAlias = StreamAccessLogsResponse  # noqa: Y015
+
+@_typing.final
+class HTTPAccessLogEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMON_PROPERTIES_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def common_properties(self) -> Global___AccessLogCommon: ...
+    @_builtins.property
+    def request(self) -> Global___HTTPRequestProperties: ...
+    @_builtins.property
+    def response(self) -> Global___HTTPResponseProperties: ...
+    def __init__(
+        self,
+        *,
+        common_properties: Global___AccessLogCommon | None = ...,
+        request: Global___HTTPRequestProperties | None = ...,
+        response: Global___HTTPResponseProperties | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["common_properties", b"common_properties", "request", b"request", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_properties", b"common_properties", "request", b"request", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HTTPAccessLogEntry: _TypeAlias = HTTPAccessLogEntry  # noqa: Y015
+
+@_typing.final
+class AccessLogCommon(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    ROUTE_NAME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    route_name: _builtins.str
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        route_name: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "route_name", b"route_name", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessLogCommon: _TypeAlias = AccessLogCommon  # noqa: Y015
+
+@_typing.final
+class HTTPRequestProperties(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RequestHeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
+    authority: _builtins.str
+    path: _builtins.str
+    @_builtins.property
+    def request_headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        authority: _builtins.str = ...,
+        path: _builtins.str = ...,
+        request_headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "path", b"path", "request_headers", b"request_headers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HTTPRequestProperties: _TypeAlias = HTTPRequestProperties  # noqa: Y015
+
+@_typing.final
+class HTTPResponseProperties(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ResponseHeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RESPONSE_HEADERS_FIELD_NUMBER: _builtins.int
+    RESPONSE_CODE_DETAILS_FIELD_NUMBER: _builtins.int
+    response_code_details: _builtins.str
+    @_builtins.property
+    def response_headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        response_headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        response_code_details: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response_code_details", b"response_code_details", "response_headers", b"response_headers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HTTPResponseProperties: _TypeAlias = HTTPResponseProperties  # noqa: Y015
+
+@_typing.final
 class AccessLogFilter(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    STATUS_CODE_FILTER_FIELD_NUMBER: _builtins.int
     NOT_HEALTH_CHECK_FILTER_FIELD_NUMBER: _builtins.int
     AND_FILTER_FIELD_NUMBER: _builtins.int
     OR_FILTER_FIELD_NUMBER: _builtins.int
     HEADER_FILTER_FIELD_NUMBER: _builtins.int
     RESPONSE_FLAG_FILTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status_code_filter(self) -> Global___StatusCodeFilter: ...
     @_builtins.property
     def not_health_check_filter(self) -> Global___NotHealthCheckFilter: ...
     @_builtins.property
@@ -1481,21 +1882,104 @@ class AccessLogFilter(_message.Message):
     def __init__(
         self,
         *,
+        status_code_filter: Global___StatusCodeFilter | None = ...,
         not_health_check_filter: Global___NotHealthCheckFilter | None = ...,
         and_filter: Global___AndFilter | None = ...,
         or_filter: Global___OrFilter | None = ...,
         header_filter: Global___HeaderFilter | None = ...,
         response_flag_filter: Global___ResponseFlagFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "filter_specifier", b"filter_specifier", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["not_health_check_filter", "and_filter", "or_filter", "header_filter", "response_flag_filter"]  # noqa: Y015
+    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["status_code_filter", "not_health_check_filter", "and_filter", "or_filter", "header_filter", "response_flag_filter"]  # noqa: Y015
     _WhichOneofArgType_filter_specifier: _TypeAlias = _typing.Literal["filter_specifier", b"filter_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_filter_specifier) -> _WhichOneofReturnType_filter_specifier | None: ...
 
 Global___AccessLogFilter: _TypeAlias = AccessLogFilter  # noqa: Y015
+
+@_typing.final
+class StatusCodeFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comparison(self) -> Global___ComparisonFilter: ...
+    def __init__(
+        self,
+        *,
+        comparison: Global___ComparisonFilter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatusCodeFilter: _TypeAlias = StatusCodeFilter  # noqa: Y015
+
+@_typing.final
+class ComparisonFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Op:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OpEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ComparisonFilter._Op.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        EQ: ComparisonFilter._Op.ValueType  # 0
+        GE: ComparisonFilter._Op.ValueType  # 1
+        LE: ComparisonFilter._Op.ValueType  # 2
+        NE: ComparisonFilter._Op.ValueType  # 3
+
+    class Op(_Op, metaclass=_OpEnumTypeWrapper): ...
+    EQ: ComparisonFilter.Op.ValueType  # 0
+    GE: ComparisonFilter.Op.ValueType  # 1
+    LE: ComparisonFilter.Op.ValueType  # 2
+    NE: ComparisonFilter.Op.ValueType  # 3
+
+    OP_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    op: Global___ComparisonFilter.Op.ValueType
+    @_builtins.property
+    def value(self) -> Global___RuntimeUInt32: ...
+    def __init__(
+        self,
+        *,
+        op: Global___ComparisonFilter.Op.ValueType = ...,
+        value: Global___RuntimeUInt32 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["op", b"op", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparisonFilter: _TypeAlias = ComparisonFilter  # noqa: Y015
+
+@_typing.final
+class RuntimeUInt32(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
+    RUNTIME_KEY_FIELD_NUMBER: _builtins.int
+    default_value: _builtins.int
+    runtime_key: _builtins.str
+    def __init__(
+        self,
+        *,
+        default_value: _builtins.int = ...,
+        runtime_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_value", b"default_value", "runtime_key", b"runtime_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuntimeUInt32: _TypeAlias = RuntimeUInt32  # noqa: Y015
 
 @_typing.final
 class AndFilter(_message.Message):
@@ -1652,13 +2136,37 @@ Global___RouteConfiguration: _TypeAlias = RouteConfiguration  # noqa: Y015
 class VirtualHost(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TypedPerFilterConfigEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _any_pb2.Any: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _any_pb2.Any | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     DOMAINS_FIELD_NUMBER: _builtins.int
+    TYPED_PER_FILTER_CONFIG_FIELD_NUMBER: _builtins.int
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     MATCHER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     @_builtins.property
     def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def typed_per_filter_config(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]: ...
     @_builtins.property
     def retry_policy(self) -> Global___RetryPolicy: ...
     @_builtins.property
@@ -1668,12 +2176,13 @@ class VirtualHost(_message.Message):
         *,
         name: _builtins.str = ...,
         domains: _abc.Iterable[_builtins.str] | None = ...,
+        typed_per_filter_config: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
         retry_policy: Global___RetryPolicy | None = ...,
         matcher: Global___Matcher | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["matcher", b"matcher", "retry_policy", b"retry_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "matcher", b"matcher", "name", b"name", "retry_policy", b"retry_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "matcher", b"matcher", "name", b"name", "retry_policy", b"retry_policy", "typed_per_filter_config", b"typed_per_filter_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1726,6 +2235,7 @@ class Route(_message.Message):
 
     MATCH_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     TYPED_PER_FILTER_CONFIG_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PER_REQUEST_BUFFER_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
@@ -1735,6 +2245,8 @@ class Route(_message.Message):
     @_builtins.property
     def route(self) -> Global___RouteAction: ...
     @_builtins.property
+    def metadata(self) -> Global___Metadata: ...
+    @_builtins.property
     def typed_per_filter_config(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]: ...
     @_builtins.property
     def per_request_buffer_limit_bytes(self) -> _wrappers_pb2.UInt32Value: ...
@@ -1743,13 +2255,14 @@ class Route(_message.Message):
         *,
         match: Global___RouteMatch | None = ...,
         route: Global___RouteAction | None = ...,
+        metadata: Global___Metadata | None = ...,
         typed_per_filter_config: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
         name: _builtins.str = ...,
         per_request_buffer_limit_bytes: _wrappers_pb2.UInt32Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "per_request_buffer_limit_bytes", b"per_request_buffer_limit_bytes", "route", b"route"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "metadata", b"metadata", "per_request_buffer_limit_bytes", b"per_request_buffer_limit_bytes", "route", b"route"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "name", b"name", "per_request_buffer_limit_bytes", b"per_request_buffer_limit_bytes", "route", b"route", "typed_per_filter_config", b"typed_per_filter_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "match", b"match", "metadata", b"metadata", "name", b"name", "per_request_buffer_limit_bytes", b"per_request_buffer_limit_bytes", "route", b"route", "typed_per_filter_config", b"typed_per_filter_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["route"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
@@ -1844,23 +2357,49 @@ class StringMatcher(_message.Message):
 
     EXACT_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
+    SUFFIX_FIELD_NUMBER: _builtins.int
+    SAFE_REGEX_FIELD_NUMBER: _builtins.int
     exact: _builtins.str
     prefix: _builtins.str
+    suffix: _builtins.str
+    @_builtins.property
+    def safe_regex(self) -> Global___RegexMatcher: ...
     def __init__(
         self,
         *,
         exact: _builtins.str = ...,
         prefix: _builtins.str = ...,
+        suffix: _builtins.str = ...,
+        safe_regex: Global___RegexMatcher | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "match_pattern", b"match_pattern", "prefix", b"prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "match_pattern", b"match_pattern", "prefix", b"prefix", "safe_regex", b"safe_regex", "suffix", b"suffix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "match_pattern", b"match_pattern", "prefix", b"prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "match_pattern", b"match_pattern", "prefix", b"prefix", "safe_regex", b"safe_regex", "suffix", b"suffix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_match_pattern: _TypeAlias = _typing.Literal["exact", "prefix"]  # noqa: Y015
+    _WhichOneofReturnType_match_pattern: _TypeAlias = _typing.Literal["exact", "prefix", "suffix", "safe_regex"]  # noqa: Y015
     _WhichOneofArgType_match_pattern: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_match_pattern) -> _WhichOneofReturnType_match_pattern | None: ...
 
 Global___StringMatcher: _TypeAlias = StringMatcher  # noqa: Y015
+
+@_typing.final
+class RegexMatcher(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGEX_FIELD_NUMBER: _builtins.int
+    regex: _builtins.str
+    def __init__(
+        self,
+        *,
+        regex: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["regex", b"regex"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegexMatcher: _TypeAlias = RegexMatcher  # noqa: Y015
 
 @_typing.final
 class RouteAction(_message.Message):
@@ -2453,6 +2992,31 @@ class Cluster(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class TransportSocketMatch(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        MATCH_FIELD_NUMBER: _builtins.int
+        TRANSPORT_SOCKET_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        @_builtins.property
+        def match(self) -> _struct_pb2.Struct: ...
+        @_builtins.property
+        def transport_socket(self) -> Global___TransportSocket: ...
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            match: _struct_pb2.Struct | None = ...,
+            transport_socket: Global___TransportSocket | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["match", b"match", "transport_socket", b"transport_socket"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["match", b"match", "name", b"name", "transport_socket", b"transport_socket"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class TypedExtensionProtocolOptionsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -2487,6 +3051,7 @@ class Cluster(_message.Message):
     IGNORE_HEALTH_ON_HOST_REMOVAL_FIELD_NUMBER: _builtins.int
     LOAD_ASSIGNMENT_FIELD_NUMBER: _builtins.int
     TYPED_EXTENSION_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
+    TRANSPORT_SOCKET_MATCHES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: Global___Cluster.DiscoveryType.ValueType
     lb_policy: Global___Cluster.LbPolicy.ValueType
@@ -2511,6 +3076,8 @@ class Cluster(_message.Message):
     def load_assignment(self) -> Global___ClusterLoadAssignment: ...
     @_builtins.property
     def typed_extension_protocol_options(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]: ...
+    @_builtins.property
+    def transport_socket_matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster.TransportSocketMatch]: ...
     def __init__(
         self,
         *,
@@ -2528,10 +3095,11 @@ class Cluster(_message.Message):
         ignore_health_on_host_removal: _builtins.bool = ...,
         load_assignment: Global___ClusterLoadAssignment | None = ...,
         typed_extension_protocol_options: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
+        transport_socket_matches: _abc.Iterable[Global___Cluster.TransportSocketMatch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "outlier_detection", b"outlier_detection", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "name", b"name", "outlier_detection", b"outlier_detection", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "name", b"name", "outlier_detection", b"outlier_detection", "transport_socket_matches", b"transport_socket_matches", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cluster_discovery_type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType_cluster_discovery_type: _TypeAlias = _typing.Literal["cluster_discovery_type", b"cluster_discovery_type"]  # noqa: Y015
@@ -3482,6 +4050,1057 @@ class OkHttpResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OkHttpResponse: _TypeAlias = OkHttpResponse  # noqa: Y015
+
+@_typing.final
+class JwtAuthentication(_message.Message):
+    """---- Access: tokens (jwt_authn), rules (rbac), limits (local_ratelimit) ----"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ProvidersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___JwtProvider: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___JwtProvider | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def providers(self) -> _containers.MessageMap[_builtins.str, Global___JwtProvider]: ...
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequirementRule]: ...
+    def __init__(
+        self,
+        *,
+        providers: _abc.Mapping[_builtins.str, Global___JwtProvider] | None = ...,
+        rules: _abc.Iterable[Global___RequirementRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["providers", b"providers", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JwtAuthentication: _TypeAlias = JwtAuthentication  # noqa: Y015
+
+@_typing.final
+class JwtProvider(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class NormalizePayload(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SPACE_DELIMITED_CLAIMS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def space_delimited_claims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+        def __init__(
+            self,
+            *,
+            space_delimited_claims: _abc.Iterable[_builtins.str] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["space_delimited_claims", b"space_delimited_claims"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    AUDIENCES_FIELD_NUMBER: _builtins.int
+    LOCAL_JWKS_FIELD_NUMBER: _builtins.int
+    FORWARD_FIELD_NUMBER: _builtins.int
+    FROM_HEADERS_FIELD_NUMBER: _builtins.int
+    FORWARD_PAYLOAD_HEADER_FIELD_NUMBER: _builtins.int
+    PAYLOAD_IN_METADATA_FIELD_NUMBER: _builtins.int
+    CLOCK_SKEW_SECONDS_FIELD_NUMBER: _builtins.int
+    JWT_CACHE_CONFIG_FIELD_NUMBER: _builtins.int
+    NORMALIZE_PAYLOAD_IN_METADATA_FIELD_NUMBER: _builtins.int
+    REQUIRE_EXPIRATION_FIELD_NUMBER: _builtins.int
+    issuer: _builtins.str
+    forward: _builtins.bool
+    forward_payload_header: _builtins.str
+    payload_in_metadata: _builtins.str
+    clock_skew_seconds: _builtins.int
+    require_expiration: _builtins.bool
+    @_builtins.property
+    def audiences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def local_jwks(self) -> Global___DataSource: ...
+    @_builtins.property
+    def from_headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___JwtHeader]: ...
+    @_builtins.property
+    def jwt_cache_config(self) -> Global___JwtCacheConfig: ...
+    @_builtins.property
+    def normalize_payload_in_metadata(self) -> Global___JwtProvider.NormalizePayload: ...
+    def __init__(
+        self,
+        *,
+        issuer: _builtins.str = ...,
+        audiences: _abc.Iterable[_builtins.str] | None = ...,
+        local_jwks: Global___DataSource | None = ...,
+        forward: _builtins.bool = ...,
+        from_headers: _abc.Iterable[Global___JwtHeader] | None = ...,
+        forward_payload_header: _builtins.str = ...,
+        payload_in_metadata: _builtins.str = ...,
+        clock_skew_seconds: _builtins.int = ...,
+        jwt_cache_config: Global___JwtCacheConfig | None = ...,
+        normalize_payload_in_metadata: Global___JwtProvider.NormalizePayload | None = ...,
+        require_expiration: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["jwks_source_specifier", b"jwks_source_specifier", "jwt_cache_config", b"jwt_cache_config", "local_jwks", b"local_jwks", "normalize_payload_in_metadata", b"normalize_payload_in_metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "clock_skew_seconds", b"clock_skew_seconds", "forward", b"forward", "forward_payload_header", b"forward_payload_header", "from_headers", b"from_headers", "issuer", b"issuer", "jwks_source_specifier", b"jwks_source_specifier", "jwt_cache_config", b"jwt_cache_config", "local_jwks", b"local_jwks", "normalize_payload_in_metadata", b"normalize_payload_in_metadata", "payload_in_metadata", b"payload_in_metadata", "require_expiration", b"require_expiration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_jwks_source_specifier: _TypeAlias = _typing.Literal["local_jwks"]  # noqa: Y015
+    _WhichOneofArgType_jwks_source_specifier: _TypeAlias = _typing.Literal["jwks_source_specifier", b"jwks_source_specifier"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_jwks_source_specifier) -> _WhichOneofReturnType_jwks_source_specifier | None: ...
+
+Global___JwtProvider: _TypeAlias = JwtProvider  # noqa: Y015
+
+@_typing.final
+class JwtHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_PREFIX_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value_prefix: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value_prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value_prefix", b"value_prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JwtHeader: _TypeAlias = JwtHeader  # noqa: Y015
+
+@_typing.final
+class JwtCacheConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JWT_CACHE_SIZE_FIELD_NUMBER: _builtins.int
+    JWT_MAX_TOKEN_SIZE_FIELD_NUMBER: _builtins.int
+    jwt_cache_size: _builtins.int
+    jwt_max_token_size: _builtins.int
+    def __init__(
+        self,
+        *,
+        jwt_cache_size: _builtins.int = ...,
+        jwt_max_token_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jwt_cache_size", b"jwt_cache_size", "jwt_max_token_size", b"jwt_max_token_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JwtCacheConfig: _TypeAlias = JwtCacheConfig  # noqa: Y015
+
+@_typing.final
+class RequirementRule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCH_FIELD_NUMBER: _builtins.int
+    REQUIRES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def match(self) -> Global___RouteMatch: ...
+    @_builtins.property
+    def requires(self) -> Global___JwtRequirement: ...
+    def __init__(
+        self,
+        *,
+        match: Global___RouteMatch | None = ...,
+        requires: Global___JwtRequirement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["match", b"match", "requirement_type", b"requirement_type", "requires", b"requires"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["match", b"match", "requirement_type", b"requirement_type", "requires", b"requires"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_requirement_type: _TypeAlias = _typing.Literal["requires"]  # noqa: Y015
+    _WhichOneofArgType_requirement_type: _TypeAlias = _typing.Literal["requirement_type", b"requirement_type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_requirement_type) -> _WhichOneofReturnType_requirement_type | None: ...
+
+Global___RequirementRule: _TypeAlias = RequirementRule  # noqa: Y015
+
+@_typing.final
+class JwtRequirement(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_NAME_FIELD_NUMBER: _builtins.int
+    REQUIRES_ANY_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    provider_name: _builtins.str
+    @_builtins.property
+    def requires_any(self) -> Global___JwtRequirementOrList: ...
+    @_builtins.property
+    def allow_missing(self) -> _empty_pb2.Empty: ...
+    def __init__(
+        self,
+        *,
+        provider_name: _builtins.str = ...,
+        requires_any: Global___JwtRequirementOrList | None = ...,
+        allow_missing: _empty_pb2.Empty | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "provider_name", b"provider_name", "requires_any", b"requires_any", "requires_type", b"requires_type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "provider_name", b"provider_name", "requires_any", b"requires_any", "requires_type", b"requires_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_requires_type: _TypeAlias = _typing.Literal["provider_name", "requires_any", "allow_missing"]  # noqa: Y015
+    _WhichOneofArgType_requires_type: _TypeAlias = _typing.Literal["requires_type", b"requires_type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_requires_type) -> _WhichOneofReturnType_requires_type | None: ...
+
+Global___JwtRequirement: _TypeAlias = JwtRequirement  # noqa: Y015
+
+@_typing.final
+class JwtRequirementOrList(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requirements(self) -> _containers.RepeatedCompositeFieldContainer[Global___JwtRequirement]: ...
+    def __init__(
+        self,
+        *,
+        requirements: _abc.Iterable[Global___JwtRequirement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JwtRequirementOrList: _TypeAlias = JwtRequirementOrList  # noqa: Y015
+
+@_typing.final
+class RbacFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> Global___Rbac: ...
+    def __init__(
+        self,
+        *,
+        rules: Global___Rbac | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RbacFilter: _TypeAlias = RbacFilter  # noqa: Y015
+
+@_typing.final
+class Rbac(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Rbac._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ALLOW: Rbac._Action.ValueType  # 0
+        DENY: Rbac._Action.ValueType  # 1
+        LOG: Rbac._Action.ValueType  # 2
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
+    ALLOW: Rbac.Action.ValueType  # 0
+    DENY: Rbac.Action.ValueType  # 1
+    LOG: Rbac.Action.ValueType  # 2
+
+    @_typing.final
+    class PoliciesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Policy: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Policy | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    action: Global___Rbac.Action.ValueType
+    @_builtins.property
+    def policies(self) -> _containers.MessageMap[_builtins.str, Global___Policy]: ...
+    def __init__(
+        self,
+        *,
+        action: Global___Rbac.Action.ValueType = ...,
+        policies: _abc.Mapping[_builtins.str, Global___Policy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "policies", b"policies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rbac: _TypeAlias = Rbac  # noqa: Y015
+
+@_typing.final
+class Policy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    PRINCIPALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Permission]: ...
+    @_builtins.property
+    def principals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Principal]: ...
+    def __init__(
+        self,
+        *,
+        permissions: _abc.Iterable[Global___Permission] | None = ...,
+        principals: _abc.Iterable[Global___Principal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permissions", b"permissions", "principals", b"principals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class Permission(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Set(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RULES_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Permission]: ...
+        def __init__(
+            self,
+            *,
+            rules: _abc.Iterable[Global___Permission] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AND_RULES_FIELD_NUMBER: _builtins.int
+    OR_RULES_FIELD_NUMBER: _builtins.int
+    ANY_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    SOURCED_METADATA_FIELD_NUMBER: _builtins.int
+    any: _builtins.bool
+    @_builtins.property
+    def and_rules(self) -> Global___Permission.Set: ...
+    @_builtins.property
+    def or_rules(self) -> Global___Permission.Set: ...
+    @_builtins.property
+    def header(self) -> Global___HeaderMatcher: ...
+    @_builtins.property
+    def sourced_metadata(self) -> Global___SourcedMetadata: ...
+    def __init__(
+        self,
+        *,
+        and_rules: Global___Permission.Set | None = ...,
+        or_rules: Global___Permission.Set | None = ...,
+        any: _builtins.bool = ...,
+        header: Global___HeaderMatcher | None = ...,
+        sourced_metadata: Global___SourcedMetadata | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["and_rules", b"and_rules", "any", b"any", "header", b"header", "or_rules", b"or_rules", "rule", b"rule", "sourced_metadata", b"sourced_metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_rules", b"and_rules", "any", b"any", "header", b"header", "or_rules", b"or_rules", "rule", b"rule", "sourced_metadata", b"sourced_metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_rule: _TypeAlias = _typing.Literal["and_rules", "or_rules", "any", "header", "sourced_metadata"]  # noqa: Y015
+    _WhichOneofArgType_rule: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_rule) -> _WhichOneofReturnType_rule | None: ...
+
+Global___Permission: _TypeAlias = Permission  # noqa: Y015
+
+@_typing.final
+class Principal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Set(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        IDS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def ids(self) -> _containers.RepeatedCompositeFieldContainer[Global___Principal]: ...
+        def __init__(
+            self,
+            *,
+            ids: _abc.Iterable[Global___Principal] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AND_IDS_FIELD_NUMBER: _builtins.int
+    OR_IDS_FIELD_NUMBER: _builtins.int
+    ANY_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
+    any: _builtins.bool
+    @_builtins.property
+    def and_ids(self) -> Global___Principal.Set: ...
+    @_builtins.property
+    def or_ids(self) -> Global___Principal.Set: ...
+    @_builtins.property
+    def header(self) -> Global___HeaderMatcher: ...
+    @_builtins.property
+    def metadata(self) -> Global___MetadataMatcher: ...
+    @_builtins.property
+    def custom(self) -> Global___CoreTypedExtensionConfig: ...
+    def __init__(
+        self,
+        *,
+        and_ids: Global___Principal.Set | None = ...,
+        or_ids: Global___Principal.Set | None = ...,
+        any: _builtins.bool = ...,
+        header: Global___HeaderMatcher | None = ...,
+        metadata: Global___MetadataMatcher | None = ...,
+        custom: Global___CoreTypedExtensionConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["and_ids", b"and_ids", "any", b"any", "custom", b"custom", "header", b"header", "identifier", b"identifier", "metadata", b"metadata", "or_ids", b"or_ids"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_ids", b"and_ids", "any", b"any", "custom", b"custom", "header", b"header", "identifier", b"identifier", "metadata", b"metadata", "or_ids", b"or_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_identifier: _TypeAlias = _typing.Literal["and_ids", "or_ids", "any", "header", "metadata", "custom"]  # noqa: Y015
+    _WhichOneofArgType_identifier: _TypeAlias = _typing.Literal["identifier", b"identifier"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_identifier) -> _WhichOneofReturnType_identifier | None: ...
+
+Global___Principal: _TypeAlias = Principal  # noqa: Y015
+
+@_typing.final
+class SourcedMetadata(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_MATCHER_FIELD_NUMBER: _builtins.int
+    METADATA_SOURCE_FIELD_NUMBER: _builtins.int
+    metadata_source: Global___MetadataSource.ValueType
+    @_builtins.property
+    def metadata_matcher(self) -> Global___MetadataMatcher: ...
+    def __init__(
+        self,
+        *,
+        metadata_matcher: Global___MetadataMatcher | None = ...,
+        metadata_source: Global___MetadataSource.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata_matcher", b"metadata_matcher"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata_matcher", b"metadata_matcher", "metadata_source", b"metadata_source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourcedMetadata: _TypeAlias = SourcedMetadata  # noqa: Y015
+
+@_typing.final
+class MtlsAuthenticated(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAN_MATCHER_FIELD_NUMBER: _builtins.int
+    ANY_VALIDATED_CLIENT_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    any_validated_client_certificate: _builtins.bool
+    @_builtins.property
+    def san_matcher(self) -> Global___SubjectAltNameMatcher: ...
+    def __init__(
+        self,
+        *,
+        san_matcher: Global___SubjectAltNameMatcher | None = ...,
+        any_validated_client_certificate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["san_matcher", b"san_matcher"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_validated_client_certificate", b"any_validated_client_certificate", "san_matcher", b"san_matcher"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MtlsAuthenticated: _TypeAlias = MtlsAuthenticated  # noqa: Y015
+
+@_typing.final
+class SubjectAltNameMatcher(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _SanType:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SanTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SubjectAltNameMatcher._SanType.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SAN_TYPE_UNSPECIFIED: SubjectAltNameMatcher._SanType.ValueType  # 0
+        EMAIL: SubjectAltNameMatcher._SanType.ValueType  # 1
+        DNS: SubjectAltNameMatcher._SanType.ValueType  # 2
+        URI: SubjectAltNameMatcher._SanType.ValueType  # 3
+        IP_ADDRESS: SubjectAltNameMatcher._SanType.ValueType  # 4
+        OTHER_NAME: SubjectAltNameMatcher._SanType.ValueType  # 5
+
+    class SanType(_SanType, metaclass=_SanTypeEnumTypeWrapper): ...
+    SAN_TYPE_UNSPECIFIED: SubjectAltNameMatcher.SanType.ValueType  # 0
+    EMAIL: SubjectAltNameMatcher.SanType.ValueType  # 1
+    DNS: SubjectAltNameMatcher.SanType.ValueType  # 2
+    URI: SubjectAltNameMatcher.SanType.ValueType  # 3
+    IP_ADDRESS: SubjectAltNameMatcher.SanType.ValueType  # 4
+    OTHER_NAME: SubjectAltNameMatcher.SanType.ValueType  # 5
+
+    SAN_TYPE_FIELD_NUMBER: _builtins.int
+    MATCHER_FIELD_NUMBER: _builtins.int
+    san_type: Global___SubjectAltNameMatcher.SanType.ValueType
+    @_builtins.property
+    def matcher(self) -> Global___StringMatcher: ...
+    def __init__(
+        self,
+        *,
+        san_type: Global___SubjectAltNameMatcher.SanType.ValueType = ...,
+        matcher: Global___StringMatcher | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["matcher", b"matcher"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["matcher", b"matcher", "san_type", b"san_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubjectAltNameMatcher: _TypeAlias = SubjectAltNameMatcher  # noqa: Y015
+
+@_typing.final
+class MetadataMatcher(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PathSegment(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "segment", b"segment"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "segment", b"segment"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_segment: _TypeAlias = _typing.Literal["key"]  # noqa: Y015
+        _WhichOneofArgType_segment: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_segment) -> _WhichOneofReturnType_segment | None: ...
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    @_builtins.property
+    def path(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataMatcher.PathSegment]: ...
+    @_builtins.property
+    def value(self) -> Global___ValueMatcher: ...
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        path: _abc.Iterable[Global___MetadataMatcher.PathSegment] | None = ...,
+        value: Global___ValueMatcher | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "path", b"path", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetadataMatcher: _TypeAlias = MetadataMatcher  # noqa: Y015
+
+@_typing.final
+class ValueMatcher(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRING_MATCH_FIELD_NUMBER: _builtins.int
+    PRESENT_MATCH_FIELD_NUMBER: _builtins.int
+    LIST_MATCH_FIELD_NUMBER: _builtins.int
+    OR_MATCH_FIELD_NUMBER: _builtins.int
+    present_match: _builtins.bool
+    @_builtins.property
+    def string_match(self) -> Global___StringMatcher: ...
+    @_builtins.property
+    def list_match(self) -> Global___ListMatcher: ...
+    @_builtins.property
+    def or_match(self) -> Global___OrMatcher: ...
+    def __init__(
+        self,
+        *,
+        string_match: Global___StringMatcher | None = ...,
+        present_match: _builtins.bool = ...,
+        list_match: Global___ListMatcher | None = ...,
+        or_match: Global___OrMatcher | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["list_match", b"list_match", "match_pattern", b"match_pattern", "or_match", b"or_match", "present_match", b"present_match", "string_match", b"string_match"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["list_match", b"list_match", "match_pattern", b"match_pattern", "or_match", b"or_match", "present_match", b"present_match", "string_match", b"string_match"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_match_pattern: _TypeAlias = _typing.Literal["string_match", "present_match", "list_match", "or_match"]  # noqa: Y015
+    _WhichOneofArgType_match_pattern: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_match_pattern) -> _WhichOneofReturnType_match_pattern | None: ...
+
+Global___ValueMatcher: _TypeAlias = ValueMatcher  # noqa: Y015
+
+@_typing.final
+class ListMatcher(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ONE_OF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def one_of(self) -> Global___ValueMatcher: ...
+    def __init__(
+        self,
+        *,
+        one_of: Global___ValueMatcher | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern", "one_of", b"one_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern", "one_of", b"one_of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_match_pattern: _TypeAlias = _typing.Literal["one_of"]  # noqa: Y015
+    _WhichOneofArgType_match_pattern: _TypeAlias = _typing.Literal["match_pattern", b"match_pattern"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_match_pattern) -> _WhichOneofReturnType_match_pattern | None: ...
+
+Global___ListMatcher: _TypeAlias = ListMatcher  # noqa: Y015
+
+@_typing.final
+class OrMatcher(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_MATCHERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def value_matchers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueMatcher]: ...
+    def __init__(
+        self,
+        *,
+        value_matchers: _abc.Iterable[Global___ValueMatcher] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["value_matchers", b"value_matchers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrMatcher: _TypeAlias = OrMatcher  # noqa: Y015
+
+@_typing.final
+class LocalRateLimit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAT_PREFIX_FIELD_NUMBER: _builtins.int
+    TOKEN_BUCKET_FIELD_NUMBER: _builtins.int
+    FILTER_ENABLED_FIELD_NUMBER: _builtins.int
+    FILTER_ENFORCED_FIELD_NUMBER: _builtins.int
+    DESCRIPTORS_FIELD_NUMBER: _builtins.int
+    ENABLE_X_RATELIMIT_HEADERS_FIELD_NUMBER: _builtins.int
+    ALWAYS_CONSUME_DEFAULT_TOKEN_BUCKET_FIELD_NUMBER: _builtins.int
+    RATE_LIMITED_AS_RESOURCE_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    RATE_LIMITS_FIELD_NUMBER: _builtins.int
+    MAX_DYNAMIC_DESCRIPTORS_FIELD_NUMBER: _builtins.int
+    ENABLE_RETRY_AFTER_HEADER_FIELD_NUMBER: _builtins.int
+    stat_prefix: _builtins.str
+    enable_x_ratelimit_headers: Global___XRateLimitHeadersRFCVersion.ValueType
+    rate_limited_as_resource_exhausted: _builtins.bool
+    enable_retry_after_header: _builtins.bool
+    @_builtins.property
+    def token_bucket(self) -> Global___TokenBucket: ...
+    @_builtins.property
+    def filter_enabled(self) -> Global___RuntimeFractionalPercent: ...
+    @_builtins.property
+    def filter_enforced(self) -> Global___RuntimeFractionalPercent: ...
+    @_builtins.property
+    def descriptors(self) -> _containers.RepeatedCompositeFieldContainer[Global___LocalRateLimitDescriptor]: ...
+    @_builtins.property
+    def always_consume_default_token_bucket(self) -> _wrappers_pb2.BoolValue: ...
+    @_builtins.property
+    def rate_limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateLimit]: ...
+    @_builtins.property
+    def max_dynamic_descriptors(self) -> _wrappers_pb2.UInt32Value: ...
+    def __init__(
+        self,
+        *,
+        stat_prefix: _builtins.str = ...,
+        token_bucket: Global___TokenBucket | None = ...,
+        filter_enabled: Global___RuntimeFractionalPercent | None = ...,
+        filter_enforced: Global___RuntimeFractionalPercent | None = ...,
+        descriptors: _abc.Iterable[Global___LocalRateLimitDescriptor] | None = ...,
+        enable_x_ratelimit_headers: Global___XRateLimitHeadersRFCVersion.ValueType = ...,
+        always_consume_default_token_bucket: _wrappers_pb2.BoolValue | None = ...,
+        rate_limited_as_resource_exhausted: _builtins.bool = ...,
+        rate_limits: _abc.Iterable[Global___RateLimit] | None = ...,
+        max_dynamic_descriptors: _wrappers_pb2.UInt32Value | None = ...,
+        enable_retry_after_header: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["always_consume_default_token_bucket", b"always_consume_default_token_bucket", "filter_enabled", b"filter_enabled", "filter_enforced", b"filter_enforced", "max_dynamic_descriptors", b"max_dynamic_descriptors", "token_bucket", b"token_bucket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["always_consume_default_token_bucket", b"always_consume_default_token_bucket", "descriptors", b"descriptors", "enable_retry_after_header", b"enable_retry_after_header", "enable_x_ratelimit_headers", b"enable_x_ratelimit_headers", "filter_enabled", b"filter_enabled", "filter_enforced", b"filter_enforced", "max_dynamic_descriptors", b"max_dynamic_descriptors", "rate_limited_as_resource_exhausted", b"rate_limited_as_resource_exhausted", "rate_limits", b"rate_limits", "stat_prefix", b"stat_prefix", "token_bucket", b"token_bucket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocalRateLimit: _TypeAlias = LocalRateLimit  # noqa: Y015
+
+@_typing.final
+class TokenBucket(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_FILL_FIELD_NUMBER: _builtins.int
+    FILL_INTERVAL_FIELD_NUMBER: _builtins.int
+    max_tokens: _builtins.int
+    @_builtins.property
+    def tokens_per_fill(self) -> _wrappers_pb2.UInt32Value: ...
+    @_builtins.property
+    def fill_interval(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        max_tokens: _builtins.int = ...,
+        tokens_per_fill: _wrappers_pb2.UInt32Value | None = ...,
+        fill_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fill_interval", b"fill_interval", "tokens_per_fill", b"tokens_per_fill"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fill_interval", b"fill_interval", "max_tokens", b"max_tokens", "tokens_per_fill", b"tokens_per_fill"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenBucket: _TypeAlias = TokenBucket  # noqa: Y015
+
+@_typing.final
+class RuntimeFractionalPercent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def default_value(self) -> Global___FractionalPercent: ...
+    def __init__(
+        self,
+        *,
+        default_value: Global___FractionalPercent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_value", b"default_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_value", b"default_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuntimeFractionalPercent: _TypeAlias = RuntimeFractionalPercent  # noqa: Y015
+
+@_typing.final
+class FractionalPercent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMERATOR_FIELD_NUMBER: _builtins.int
+    numerator: _builtins.int
+    def __init__(
+        self,
+        *,
+        numerator: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["numerator", b"numerator"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FractionalPercent: _TypeAlias = FractionalPercent  # noqa: Y015
+
+@_typing.final
+class LocalRateLimitDescriptor(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    TOKEN_BUCKET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateLimitDescriptor.Entry]: ...
+    @_builtins.property
+    def token_bucket(self) -> Global___TokenBucket: ...
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___RateLimitDescriptor.Entry] | None = ...,
+        token_bucket: Global___TokenBucket | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token_bucket", b"token_bucket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "token_bucket", b"token_bucket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocalRateLimitDescriptor: _TypeAlias = LocalRateLimitDescriptor  # noqa: Y015
+
+@_typing.final
+class RateLimitDescriptor(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Entry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimitDescriptor: _TypeAlias = RateLimitDescriptor  # noqa: Y015
+
+@_typing.final
+class RateLimit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Action(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        @_typing.final
+        class RequestHeaders(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            HEADER_NAME_FIELD_NUMBER: _builtins.int
+            DESCRIPTOR_KEY_FIELD_NUMBER: _builtins.int
+            header_name: _builtins.str
+            descriptor_key: _builtins.str
+            def __init__(
+                self,
+                *,
+                header_name: _builtins.str = ...,
+                descriptor_key: _builtins.str = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor_key", b"descriptor_key", "header_name", b"header_name"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        @_typing.final
+        class GenericKey(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            DESCRIPTOR_VALUE_FIELD_NUMBER: _builtins.int
+            DESCRIPTOR_KEY_FIELD_NUMBER: _builtins.int
+            descriptor_value: _builtins.str
+            descriptor_key: _builtins.str
+            def __init__(
+                self,
+                *,
+                descriptor_value: _builtins.str = ...,
+                descriptor_key: _builtins.str = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor_key", b"descriptor_key", "descriptor_value", b"descriptor_value"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        @_typing.final
+        class HeaderValueMatch(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            DESCRIPTOR_VALUE_FIELD_NUMBER: _builtins.int
+            HEADERS_FIELD_NUMBER: _builtins.int
+            DESCRIPTOR_KEY_FIELD_NUMBER: _builtins.int
+            descriptor_value: _builtins.str
+            descriptor_key: _builtins.str
+            @_builtins.property
+            def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderMatcher]: ...
+            def __init__(
+                self,
+                *,
+                descriptor_value: _builtins.str = ...,
+                headers: _abc.Iterable[Global___HeaderMatcher] | None = ...,
+                descriptor_key: _builtins.str = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor_key", b"descriptor_key", "descriptor_value", b"descriptor_value", "headers", b"headers"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        @_typing.final
+        class MetaData(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            class _Source:
+                ValueType = _typing.NewType("ValueType", _builtins.int)
+                V: _TypeAlias = ValueType  # noqa: Y015
+
+            class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RateLimit.Action.MetaData._Source.ValueType], _builtins.type):
+                DESCRIPTOR: _descriptor.EnumDescriptor
+                DYNAMIC: RateLimit.Action.MetaData._Source.ValueType  # 0
+                ROUTE_ENTRY: RateLimit.Action.MetaData._Source.ValueType  # 1
+                CLUSTER_ENTRY: RateLimit.Action.MetaData._Source.ValueType  # 2
+                CLUSTER_LOCALITY_ENTRY: RateLimit.Action.MetaData._Source.ValueType  # 3
+
+            class Source(_Source, metaclass=_SourceEnumTypeWrapper): ...
+            DYNAMIC: RateLimit.Action.MetaData.Source.ValueType  # 0
+            ROUTE_ENTRY: RateLimit.Action.MetaData.Source.ValueType  # 1
+            CLUSTER_ENTRY: RateLimit.Action.MetaData.Source.ValueType  # 2
+            CLUSTER_LOCALITY_ENTRY: RateLimit.Action.MetaData.Source.ValueType  # 3
+
+            DESCRIPTOR_KEY_FIELD_NUMBER: _builtins.int
+            METADATA_KEY_FIELD_NUMBER: _builtins.int
+            DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
+            SOURCE_FIELD_NUMBER: _builtins.int
+            descriptor_key: _builtins.str
+            default_value: _builtins.str
+            source: Global___RateLimit.Action.MetaData.Source.ValueType
+            @_builtins.property
+            def metadata_key(self) -> Global___MetadataKey: ...
+            def __init__(
+                self,
+                *,
+                descriptor_key: _builtins.str = ...,
+                metadata_key: Global___MetadataKey | None = ...,
+                default_value: _builtins.str = ...,
+                source: Global___RateLimit.Action.MetaData.Source.ValueType = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _typing.Literal["metadata_key", b"metadata_key"]  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["default_value", b"default_value", "descriptor_key", b"descriptor_key", "metadata_key", b"metadata_key", "source", b"source"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        REQUEST_HEADERS_FIELD_NUMBER: _builtins.int
+        GENERIC_KEY_FIELD_NUMBER: _builtins.int
+        HEADER_VALUE_MATCH_FIELD_NUMBER: _builtins.int
+        METADATA_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def request_headers(self) -> Global___RateLimit.Action.RequestHeaders: ...
+        @_builtins.property
+        def generic_key(self) -> Global___RateLimit.Action.GenericKey: ...
+        @_builtins.property
+        def header_value_match(self) -> Global___RateLimit.Action.HeaderValueMatch: ...
+        @_builtins.property
+        def metadata(self) -> Global___RateLimit.Action.MetaData: ...
+        def __init__(
+            self,
+            *,
+            request_headers: Global___RateLimit.Action.RequestHeaders | None = ...,
+            generic_key: Global___RateLimit.Action.GenericKey | None = ...,
+            header_value_match: Global___RateLimit.Action.HeaderValueMatch | None = ...,
+            metadata: Global___RateLimit.Action.MetaData | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["action_specifier", b"action_specifier", "generic_key", b"generic_key", "header_value_match", b"header_value_match", "metadata", b"metadata", "request_headers", b"request_headers"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["action_specifier", b"action_specifier", "generic_key", b"generic_key", "header_value_match", b"header_value_match", "metadata", b"metadata", "request_headers", b"request_headers"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_action_specifier: _TypeAlias = _typing.Literal["request_headers", "generic_key", "header_value_match", "metadata"]  # noqa: Y015
+        _WhichOneofArgType_action_specifier: _TypeAlias = _typing.Literal["action_specifier", b"action_specifier"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_action_specifier) -> _WhichOneofReturnType_action_specifier | None: ...
+
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateLimit.Action]: ...
+    def __init__(
+        self,
+        *,
+        actions: _abc.Iterable[Global___RateLimit.Action] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
+
+@_typing.final
+class MetadataKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PathSegment(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "segment", b"segment"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "segment", b"segment"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_segment: _TypeAlias = _typing.Literal["key"]  # noqa: Y015
+        _WhichOneofArgType_segment: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_segment) -> _WhichOneofReturnType_segment | None: ...
+
+    KEY_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    @_builtins.property
+    def path(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetadataKey.PathSegment]: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        path: _abc.Iterable[Global___MetadataKey.PathSegment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetadataKey: _TypeAlias = MetadataKey  # noqa: Y015
 
 ENVOY_NAME_FIELD_NUMBER: _builtins.int
 envoy_name: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.str]

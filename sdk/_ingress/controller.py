@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from sdk._ingress import option_store, proxy_fleet
+from sdk._ingress.actor_log import log_to_file
 from sdk._ingress.cluster import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S
 from sdk._ingress.owners import Absence, OwnerLeases
 from sdk._ingress.recovery import Recovery
@@ -71,6 +73,7 @@ class Controller:
         has_serve: Callable[[], bool],
         activate: Activate,
     ) -> None:
+        log_to_file("controller", str(os.getpid()))
         self._list_deployments = list_deployments
         self._list_failed = list_failed
         self._has_serve = has_serve

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from sdk._channel.feed import Address, DeploymentKey, State, decode_interest, encode_state, socket_name
+from sdk._peer_user import is_own_user
 
 if TYPE_CHECKING:
     from sdk._xds.snapshot import Deployment, Snapshot
@@ -178,7 +176,7 @@ class EndpointFeed:
     # -- inside -------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not _is_own_user(writer):
+        if not is_own_user(writer.get_extra_info("socket")):
             writer.close()
             return
         program = _Connected(writer)
@@ -237,10 +235,3 @@ def _by_key(snapshot: Snapshot) -> dict[DeploymentKey, Deployment]:
         for application in (*snapshot.applications, *snapshot.inner)
         for deployment in application.deployments
     }
-
-
-def _is_own_user(writer: asyncio.StreamWriter) -> bool:
-    """Return True if the other end runs as this user: an abstract socket has no permissions."""
-    raw = writer.get_extra_info("socket")
-    _, user, _ = struct.unpack("3i", raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    return bool(user == os.geteuid())

@@ -34,8 +34,11 @@ async def save(options: GrpcOptions) -> None:
     Raises:
         ray.exceptions.RayError: The GCS does not answer.
     """
-    live = json.dumps({name: getattr(options, name) for name in LIVE_OPTIONS}).encode()
-    await asyncio.to_thread(internal_kv._internal_kv_put, _key(), live, namespace=NAMESPACE)
+    live = {name: getattr(options, name) for name in LIVE_OPTIONS}
+    if options.access is not None:
+        live["access"] = options.access.to_mapping()
+    text = json.dumps(live).encode()
+    await asyncio.to_thread(internal_kv._internal_kv_put, _key(), text, namespace=NAMESPACE)
 
 
 async def load(first: GrpcOptions) -> GrpcOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from sdk._ingress.actor_log import log_to_file
 from sdk._ingress.builtin.services import BuiltinServices
 from sdk._ingress.cluster import find_controller, is_draining
+from sdk._ingress.credentials import Credentials
 from sdk._ingress.endpoint_feed import EndpointFeed
 from sdk._ingress.envoy.adoption import (
     StoredTables,
@@ -36,9 +39,11 @@ from sdk._ingress.envoy.listening import (
     tls_config,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
+from sdk._ingress.own_answers import add_span
 from sdk._ingress.proxy_metrics import ProxyMetrics
 from sdk._ingress.registry import ProxyState
 from sdk._ingress.scale_to_zero.gate import Gate
+from sdk._otel.environment import Telemetry
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.rejection import IsolatingPublisher
@@ -66,6 +71,10 @@ _REJECTED_RETRY_S = 1.0
 _PORT_TIMEOUT_S = 5.0
 # Seconds between two checks whether Ray drains the node.
 _DRAIN_POLL_S = 2.0
+# Name under which the ingress's own answers are traced, if no variable names the service.
+_SERVICE_NAME = "grpc-ingress"
+# Seconds that the export of the last spans may take.
+_FLUSH_S = 3.0
 # Seconds without a controller, not even one that is being restarted, after which this proxy stops.
 _ABANDONED_S = 30.0
 
@@ -80,6 +89,7 @@ class Proxy:
     """
 
     async def __init__(self, node_id: str, options: GrpcOptions) -> None:  # type: ignore[misc]  # Ray awaits it
+        log_to_file("proxy", node_id[:12])
         self._options = options
         self._state = ProxyState(uuid.uuid4().hex, node_id, format_address(options.host, options.port))
         self._snapshot: Snapshot | None = None
@@ -91,10 +101,13 @@ class Proxy:
         self._gate_server: Any = None
         self._gate = Gate(self._report_waiting_calls, elsewhere=lambda: self._feed.waiting)
         self._feed = EndpointFeed(self._gate.notify)
+        self._credentials = Credentials()
         self._publisher = IsolatingPublisher(self._push)
         self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
         self._envoy: SupervisedEnvoy | None = None
         self._confirm_task: asyncio.Task[None] | None = None
+        self._telemetry = Telemetry()
+        self._telemetry.set_up(os.environ, "traces", _SERVICE_NAME, node_id)
         self._metrics = ProxyMetrics(node_id, self._folder / "admin.sock", lambda: self._state.version)
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -105,7 +118,7 @@ class Proxy:
             if not await self._adopt(config):
                 await self._wait_for_port()
                 self._make_folder(bootstrap)
-            self._ads = AdsServer(str(self._folder / "ads.sock"))
+            self._ads = AdsServer(str(self._folder / "ads.sock"), add_span)
             await self._ads.start()
             await self._start_fallback()
             await self._start_gate()
@@ -121,6 +134,7 @@ class Proxy:
                 self._watch_drain(),
                 self._feed.listen(node_id),
                 self._gate.report_forever(),
+                self._credentials.watch(self._on_new_keys),
                 self._metrics.export_forever(lambda: self._fallback_server),
             )
         ]
@@ -144,6 +158,7 @@ class Proxy:
             await self._gate_server.stop(None)
         if self._ads is not None:
             await self._ads.stop()
+        await self._telemetry.shut_down_within(_FLUSH_S)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def poll_endpoints(self, program_id: str, interests: Mapping[DeploymentKey, int]) -> list[bytes]:
@@ -354,16 +369,26 @@ class Proxy:
                 logger.error("the newest state is not in force: %s", rejected)
             # Store it before it is reported: removed replicas must not come back with the next actor.
             store_tables(self._folder, StoredTables(self._in_force(), snapshot))
-            self._change(version=snapshot.version, problem="", rejected_applications=rejected_applications)
+            self._change(
+                version=snapshot.version,
+                problem=self._credentials.problem,
+                rejected_applications=rejected_applications,
+            )
 
     async def _push(self, snapshot: Snapshot) -> None:
         """Publish this routing table, and return when Envoy has acknowledged it."""
         assert self._ads is not None
         config = listener_config(self._options, self._folder, has_gate=True)
         self._gate.on_publish(snapshot)
-        resources = build_resources(snapshot.for_node(self._state.node_id), config)
+        keys = await self._credentials.load(snapshot.access)
+        resources = build_resources(snapshot.for_node(self._state.node_id), config, keys)
         await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_TIMEOUT_S)
         self._gate.on_acknowledged(snapshot)
+
+    async def _on_new_keys(self) -> None:
+        """Publish the routing table with the new keys. Envoy's listener and its connections stay."""
+        if self._snapshot is not None and not self._is_broken:
+            await self._publish(self._snapshot)
 
     def _in_force(self) -> Snapshot:
         """Return the routing table that Envoy serves."""

@@ -389,6 +389,7 @@ class Registry:
             "route_by_service": self._options.route_by_service,
             "listed_services_only": self._options.grpc_servicer_functions is not None,
             "request_timeout_s": self._options.request_timeout_s,
+            "access": self._options.access,
         }
 
     def _hide_unlisted(self, deployment: Deployment) -> Deployment:

@@ -12,6 +12,7 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus as ServeState
 
+from sdk._between_nodes import own_between_nodes
 from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
 from sdk._ingress.controller import IngressStatus, create_controller
@@ -217,7 +218,19 @@ def status() -> Status:
         serving = serve.status()
     applications, proxies = combine(serving.applications, ingress)
     problem = explain_missing_ingress() if applications and controller is None else ""
+    if ingress is not None and len(proxies) > 1 and ingress.options.identifies_clients:
+        problem = _unguarded_nodes()
     return Status(applications, proxies, problem, ingress.snapshot.version if ingress is not None else 0)
+
+
+def _unguarded_nodes() -> str:
+    """Return what is missing for replicas to believe who calls from another node; empty if nothing is."""
+    if own_between_nodes().mode != "none":
+        return ""
+    return (
+        "nothing guards calls between nodes: for a call that reaches a replica from another node, its handler knows no "
+        "client. Start Ray with RAY_AUTH_MODE=token or RAY_USE_TLS=1"
+    )
 
 
 def find_example_call(names: Collection[str]) -> tuple[str, str, str] | None:

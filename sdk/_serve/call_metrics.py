@@ -9,6 +9,7 @@ much as the whole count.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from sdk._serve.internals import LATENCY_BOUNDS_MS
 from sdk._wire.call_counts import STATUS_NAMES
 
 if TYPE_CHECKING:
+    from sdk._otel.call_durations import CallDurations
     from sdk._wire.server import WireServer
 
 EXPORT_INTERVAL_S = 2.0
@@ -81,10 +83,24 @@ class CallMetrics:
         application: Name of the replica's application.
         deployment: Name of its deployment.
         replica: Its unique id, as Ray Serve's own metrics have it.
+        bounds_ms: Upper bounds of the buckets in which the server counts; with those of Ray Serve.
+
+    Attributes:
+        durations: Takes the calls for OpenTelemetry's metric, too; None if nobody wants it.
     """
 
-    def __init__(self, server: WireServer, *, application: str, deployment: str, replica: str) -> None:
+    def __init__(
+        self,
+        server: WireServer,
+        *,
+        application: str,
+        deployment: str,
+        replica: str,
+        bounds_ms: Sequence[float] = LATENCY_BOUNDS_MS,
+    ) -> None:
         self._server = server
+        self._bucket = [*(bisect_left(LATENCY_BOUNDS_MS, bound) for bound in bounds_ms), len(LATENCY_BOUNDS_MS)]
+        self.durations: CallDurations | None = None
         self._of_application = {"route": application, "application": application}
         self._of_deployment = {"deployment": deployment, **self._of_application}
         of_replica = {"replica": replica, **self._of_deployment}
@@ -153,11 +169,14 @@ class CallMetrics:
         for path, counted in self._server.take_counts():
             method = path or UNKNOWN_METHOD
             status, number = STATUS_NAMES[counted.status], counted.total
+            buckets = self._of_serve(counted.buckets)
+            if self.durations is not None:
+                self.durations.add(path, status, counted.buckets, counted.seconds)
             error = {"error_code": status, "method": method}
             if not counted.is_inner:
                 tags = {"method": method, "status_code": status, **self._of_application}
                 self._requests.inc(number, tags)
-                latencies[tuple(tags.items())] = counted.buckets
+                latencies[tuple(tags.items())] = buckets
                 if counted.status:
                     self._errors.inc(number, {**error, **self._of_application})
             if counted.status:
@@ -165,7 +184,7 @@ class CallMetrics:
                 self._failed.inc(number, {"exception_type": status})
             else:
                 self._processed.inc(number)
-            processing = [old + new for old, new in zip(processing, counted.buckets, strict=True)]
+            processing = [old + new for old, new in zip(processing, buckets, strict=True)]
         for labels, value in self._latencies.observations(latencies):
             self._latency.observe(value, dict(labels))
         for _, value in self._processing_times.observations({(): processing}):
@@ -173,3 +192,10 @@ class CallMetrics:
         host = self._server.host
         self._ongoing.set(host.ongoing, self._node)
         self._queued.set(host.count_queued())
+
+    def _of_serve(self, counted: Sequence[int]) -> list[int]:
+        """Return numbers of calls by Ray Serve's buckets."""
+        buckets = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+        for index, number in zip(self._bucket, counted, strict=True):
+            buckets[index] += number
+        return buckets

@@ -18,7 +18,7 @@ import ray
 from ray._common.filters import CoreContextFilter
 from ray.serve import context as serve_context
 from ray.serve import get_replica_context
-from ray.serve._private import logging_utils
+from ray.serve._private import logging_utils, tracing_utils
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve._private.build_app import build_app
 from ray.serve._private.common import (
@@ -34,7 +34,9 @@ from ray.serve._private.constants import (
     SERVE_LOG_APPLICATION,
     SERVE_LOG_COMPONENT,
     SERVE_LOG_DEPLOYMENT,
+    SERVE_LOG_RECORD_FORMAT,
     SERVE_LOG_REPLICA,
+    SERVE_LOG_REQUEST_ID,
     SERVE_LOGGER_NAME,
     SERVE_NAMESPACE,
 )
@@ -213,6 +215,50 @@ def file_of(handler: logging.Handler) -> logging.StreamHandler[Any] | None:
     return handler if type(handler) in known else None  # type: ignore[return-value]  # these are
 
 
+class _CallFormatter(logging.Formatter):
+    """Ray Serve's text, with method and trace id of the call after the request id.
+
+    Ray Serve puts the attributes of ``additional_log_standard_attrs`` there.
+
+    Args:
+        serve: Ray Serve's formatter.
+    """
+
+    def __init__(self, serve: logging_utils.ServeFormatter) -> None:
+        super().__init__()
+        self._serve = serve
+        self._with: dict[tuple[str, ...], logging.Formatter] = {}
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = record.__dict__
+        # The line of a call has its method as the route, and in its message.
+        wanted = ("trace_id",) if "route" in fields else ("method", "trace_id")
+        names = tuple(name for name in wanted if fields.get(name))
+        if not names or SERVE_LOG_REQUEST_ID not in fields:
+            return self._serve.format(record)
+        formatter = self._with.get(names)
+        if formatter is None:
+            attributes = [SERVE_LOG_RECORD_FORMAT[SERVE_LOG_REQUEST_ID], *(f"%({name})s" for name in names)]
+            formatter = self._with[names] = self._serve._create_formatter(attributes)
+        return formatter.format(record)
+
+
+def add_to_logs(call_filter: logging.Filter) -> None:
+    """Let Ray Serve's handlers write the attributes ``method`` and ``trace_id`` of records.
+
+    In JSON they write all attributes. Ray Serve makes new handlers when its logging configuration changes.
+
+    Args:
+        call_filter: Sets these attributes.
+    """
+    for handler in logging.getLogger(SERVE_LOGGER_NAME).handlers:
+        if call_filter not in handler.filters:
+            handler.addFilter(call_filter)
+        written = file_of(handler)
+        if written is not None and type(written.formatter) is logging_utils.ServeFormatter:
+            written.setFormatter(_CallFormatter(written.formatter))
+
+
 def access_log_context() -> dict[str, Any]:
     """Return the attributes that the line of every request has in this replica, for Ray Serve's filters and formats."""
     replica = get_replica_context().replica_id
@@ -290,8 +336,24 @@ def leave_calls_in_batches() -> None:
         def unset_both() -> None:
             unset()
             leave_call_for_batches()
+            leave_trace()
 
         serve_context._unset_request_context = unset_both
+
+
+def leave_trace() -> None:
+    """Leave the current span: this task outlives it."""
+    context = sys.modules.get("opentelemetry.context")
+    if context is not None:
+        context.attach(context.Context())
+
+
+def trace_batches() -> None:
+    """Let Ray Serve pass spans on: to the batches of ``@serve.batch``, and over its handles.
+
+    Each batch then runs in the context of its first call. Ray Serve does so only if it has set the tracer provider.
+    """
+    tracing_utils._tracing_enabled = True
 
 
 def internal_request_id(call: Call) -> str:

@@ -17,6 +17,7 @@ from sdk._channel.connection import CarriedCall, ReplicaConnection
 from sdk._contract.definition import definition_of
 from sdk._contract.implementations import find_implementation, generated_bases
 from sdk._contract.interceptors import make_interceptors
+from sdk._replica_protocol import CALLER_PREFACE
 from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk._serve.translation import translate
 from sdk._wire.host import WireSettings
@@ -42,6 +43,8 @@ def ray_connection(handle: Any, model_id: str) -> ReplicaConnection:
 
 class _NoOwner:
     """The owner of a connection for one call: nothing is kept."""
+
+    preface = CALLER_PREFACE
 
     def release(self, connection: ReplicaConnection) -> None:
         """Do nothing: the call has ended, and Ray's response with it."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 
+from sdk._between_nodes import own_between_nodes
 from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._ingress.cluster import HEARTBEAT_S, find_controller
@@ -29,10 +30,11 @@ from sdk._serve.checked_methods import checked_methods
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.hooks import call_hook, finish_hook
 from sdk._serve.ingress_bootstrap import find_or_create_ingress
-from sdk._serve.internals import LATENCY_BOUNDS_MS, cancel_child_requests, deployment_config, request_context_setter
+from sdk._serve.internals import cancel_child_requests, deployment_config, request_context_setter
 from sdk._serve.process_end import LoopWatch, end_after_answer
 from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
+from sdk._serve.replica_telemetry import ReplicaTelemetry, latency_bounds_ms
 from sdk._serve.translation import translate
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
@@ -99,6 +101,8 @@ class ReplicaHost:
         self._ingress_unavailable = False
         self._logged_differences = ""
         self._logs = logs
+        bounds_ms = latency_bounds_ms()
+        interceptors = make_interceptors(definition.cls_name, definition.interceptors)
         self._server = WireServer(
             definition.bindings(handlers),
             self._settings(),
@@ -108,21 +112,25 @@ class ReplicaHost:
             translate_error=translate,
             application=self._application,
             compression=definition.compression,
-            interceptors=make_interceptors(definition.cls_name, definition.interceptors),
-            latency_bounds_ms=LATENCY_BOUNDS_MS,
+            interceptors=interceptors,
+            guard=own_between_nodes(),
+            latency_bounds_ms=bounds_ms,
         )
         self._metrics = CallMetrics(
             self._server,
             application=self._application,
             deployment=self._deployment,
             replica=context.replica_id.unique_id,
+            bounds_ms=bounds_ms,
         )
         logs.follow_configuration(self._server)
+        self._telemetry = ReplicaTelemetry(self._server, self._metrics, context, interceptors)
         setattr(implementation, SERVER, self._server)  # for calls without an ingress
 
     async def start(self) -> None:
         """Start the wire server; nothing is routed to it yet."""
         keep_freed_memory()
+        self._telemetry.start()
         loop = asyncio.get_running_loop()
         self._loop_watch = LoopWatch(loop)
         self._loop_watch.start()
@@ -184,6 +192,7 @@ class ReplicaHost:
         if self._exports is not None:
             self._exports.cancel()
         self._metrics.export()
+        await self._telemetry.stop()
         self._logs.flush()
         self._loop_watch.stop()
         if self._server.host.crash_trailers is not None:
@@ -269,6 +278,7 @@ class ReplicaHost:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             self._logs.follow_configuration(self._server)
+            self._telemetry.follow_provider()
             try:
                 lease = self._controller and await self._controller.renew.remote(self._replica_id, self._options)
                 if lease is None or self._refresh_registration():
@@ -299,6 +309,7 @@ def wire_settings(deployment: Any, options: GrpcOptions) -> WireSettings:
         max_receive_message_length=options.max_receive_message_length,
         max_metadata_bytes=options.max_metadata_bytes,
         error_details=options.error_details,
+        visible_claims=options.access.visible_claims if options.access is not None else (),
     )
 
 

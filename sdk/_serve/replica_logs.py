@@ -1,4 +1,4 @@
-"""Logs of a replica: one line for each call, and what the user's own loggers log.
+"""Logs of a replica: one line for each call, and what the user's own loggers log, with the call that they are about.
 
 Both go where Ray Serve's lines go, by its logging configuration
 (https://docs.ray.io/en/latest/serve/monitoring.html#ray-logging): the replica's log file, and stderr.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
+import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sdk._serve.internals import access_log_context, file_of, logs_accesses, repair_redirected_print
+from sdk._serve.internals import access_log_context, add_to_logs, file_of, logs_accesses, repair_redirected_print
 from sdk._wire.call_counts import STATUS_NAMES
+from sdk.context import current_call
 
 if TYPE_CHECKING:
     from sdk._wire.call import Call
@@ -24,6 +27,8 @@ _serve_logger = logging.getLogger("ray.serve")
 _FLUSH_S = 0.05
 # Most lines that wait to be written.
 _MAX_LINES = 1000
+# https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
 class _ServeLog(logging.Handler):
@@ -45,6 +50,47 @@ class _ServeLog(logging.Handler):
             _serve_logger.handle(record)
 
 
+class _CallFilter(logging.Filter):
+    """Names method and trace id of the current call in each record; Ray Serve names request id and application."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        call = current_call()
+        fields = record.__dict__
+        if call is not None and "skip_context_filter" not in fields:
+            call = getattr(call, "_call", call)  # a context that was passed to this process
+            fields.setdefault("method", call.path.decode("latin-1"))
+            trace_id = _current_trace_id() or trace_id_of(call.header(b"traceparent"))
+            if trace_id:
+                fields.setdefault("trace_id", trace_id)
+        return True
+
+
+_CALL_FILTER = _CallFilter()
+
+
+def trace_id_of(traceparent: str | None) -> str:
+    """Return the trace id of a call, or an empty string.
+
+    Args:
+        traceparent: What its caller sent.
+
+    Example:
+        >>> trace_id_of("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        '4bf92f3577b34da6a3ce929d0e0e4736'
+        >>> trace_id_of("00-00000000000000000000000000000000-00f067aa0ba902b7-01")
+        ''
+    """
+    found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    return found[1] if found is not None else ""
+
+
+def _current_trace_id() -> str:
+    """Return the trace id of OpenTelemetry's current span, which a call without ``traceparent`` may have, too."""
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    context = trace.get_current_span().get_span_context() if trace is not None else None
+    return f"{context.trace_id:032x}" if context is not None and context.is_valid else ""
+
+
 class ReplicaLogs:
     """The logs of one replica. Made before the user's class, whose constructor may log.
 
@@ -53,6 +99,7 @@ class ReplicaLogs:
 
     def __init__(self) -> None:
         repair_redirected_print()
+        add_to_logs(_CALL_FILTER)
         # The wire server's lines follow Ray Serve's logging configuration, whatever the program configures.
         logging.getLogger("sdk").parent = _serve_logger
         self._calls: CallLog | None = None
@@ -67,6 +114,7 @@ class ReplicaLogs:
             server: The server whose calls are logged.
         """
         self._follow_level()
+        add_to_logs(_CALL_FILTER)
         logs_calls = logs_accesses()
         if logs_calls != (self._calls is not None):
             self.flush()
@@ -84,6 +132,10 @@ class ReplicaLogs:
             logging.root.setLevel(self._level)
 
 
+# Time, path, status, seconds, request id, ``traceparent``.
+_Ended: TypeAlias = tuple[float, bytes, int, float, str, "str | None"]
+
+
 class CallLog:
     """Logs the end of each call in the form of Ray Serve: ``CALL /greet.Greeter/SayHello OK 1.2ms``.
 
@@ -95,11 +147,11 @@ class CallLog:
     def __init__(self) -> None:
         # What filters would find out again for each line.
         self._context = access_log_context()
-        self._ended: list[tuple[float, bytes, int, float, str]] = []
+        self._ended: list[_Ended] = []
 
     def __call__(self, call: Call, status: int, seconds: float) -> None:
         ended = self._ended
-        ended.append((time.time(), call.path, status, seconds, call.request_id))
+        ended.append((time.time(), call.path, status, seconds, call.request_id, call.header(b"traceparent")))
         if len(ended) == 1:
             call.host.loop.call_later(_FLUSH_S, self.flush)
         elif len(ended) == _MAX_LINES:
@@ -117,7 +169,7 @@ class CallLog:
         for handler in _serve_logger.handlers:
             self._write(handler, ended)
 
-    def _write(self, handler: logging.Handler, ended: list[tuple[float, bytes, int, float, str]]) -> None:
+    def _write(self, handler: logging.Handler, ended: list[_Ended]) -> None:
         written = file_of(handler)
         if handler.level > logging.INFO:
             return
@@ -135,14 +187,25 @@ class CallLog:
             _write_text(written, "\n".join(lines))
 
     def _fill(
-        self, record: logging.LogRecord, ended_at: float, path: bytes, status: int, seconds: float, request_id: str
+        self,
+        record: logging.LogRecord,
+        ended_at: float,
+        path: bytes,
+        status: int,
+        seconds: float,
+        request_id: str,
+        traceparent: str | None,
     ) -> logging.LogRecord:
         route = path.decode("latin-1")
         fields = record.__dict__
         fields.update(self._context)  # for each line: filters remove some
         fields["created"], fields["msecs"] = ended_at, ended_at % 1 * 1000
         fields["msg"] = f"CALL {route} {STATUS_NAMES[status]} {seconds * 1e3:.1f}ms"
-        fields["request_id"], fields["route"] = request_id, route
+        fields["request_id"], fields["route"], fields["method"] = request_id, route, route
+        if trace_id := trace_id_of(traceparent):
+            fields["trace_id"] = trace_id
+        else:
+            fields.pop("trace_id", None)  # that of the line before
         return record
 
 

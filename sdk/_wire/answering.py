@@ -47,17 +47,12 @@ async def answer_unary_sync(call: Call, route: Route) -> None:
 
 
 async def answer_stream_async(call: Call, route: Route) -> None:
-    """Send every message of an async generator, or of the iterator that a coroutine function returns."""
-    responses = _invoke(call, route)
-    if not route.is_generator and isinstance(responses, Awaitable):
-        responses = await responses
-        if responses is None and call.context is not None:
-            return  # it has the context, and has sent its messages with write()
-    await send_stream(call, route, responses)
+    """Send every message of an async generator, or of what a coroutine function returns."""
+    await send_stream(call, route, _invoke(call, route))
 
 
 async def answer_stream_sync(call: Call, route: Route) -> None:
-    """Send every message of a generator, or of the iterator that a plain function returns; it runs in a thread."""
+    """Send every message of a generator, or of what a plain function returns; it runs in a thread."""
     if route.is_generator:
         responses = _invoke(call, route)  # none of it runs before its first message is requested
     else:
@@ -73,11 +68,13 @@ def _invoke(call: Call, route: Route) -> Any:
 
 
 async def send_stream(call: Call, route: Route, responses: Any) -> None:
-    """Send every message of an iterator of either kind, or of one that is awaited first."""
+    """Send every message of an iterable of either kind, or of one that is awaited first."""
     if isinstance(responses, Awaitable):
         responses = await responses
-    if isinstance(responses, AsyncIterator):
-        await _send_all(call, route, responses)
+        if responses is None and call.context is not None:
+            return  # the handler has the context, and has sent its messages with write()
+    if hasattr(responses, "__aiter__"):
+        await _send_all(call, route, aiter(responses))
     elif hasattr(responses, "__iter__"):
         await pump(call, route, iter(responses))
     else:

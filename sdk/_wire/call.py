@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from grpc.aio import EOF
 
+from sdk._replica_protocol import API_KEY_HEADER, TOKEN_HEADER
 from sdk._wire import frames
 from sdk._wire import metadata as md
 from sdk._wire.compression import compressor_for
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sdk._wire.route import Route
     from sdk.context import MetadataPairs
 
+_TOKEN, _API_KEY = TOKEN_HEADER.encode(), API_KEY_HEADER.encode()
 # Seconds that a request for an unknown method gets to end: its stream may never do.
 UNKNOWN_METHOD_DELAY_S = 0.05
 # Seconds that a handler has to end after a cancellation before it is cancelled again: time for its own cleanup.
@@ -603,7 +605,14 @@ class Call:
     @property
     def auth_context(self) -> Mapping[str, tuple[bytes, ...]]:
         """The properties of the client that Envoy authenticated."""
-        return auth_context_of(self.header(b"x-forwarded-proto"), self.header(b"x-forwarded-client-cert"))
+        fields = self._fields
+        return auth_context_of(
+            fields.get(b"x-forwarded-proto"),
+            fields.get(b"x-forwarded-client-cert"),
+            fields.get(_TOKEN),
+            fields.get(_API_KEY),
+            self.host.settings.visible_claims,
+        )
 
     def set_trailing(self, metadata: MetadataPairs) -> None:
         """Set the trailing metadata."""

@@ -30,11 +30,13 @@ class CountedCalls:
         status: The gRPC status code.
         is_inner: True if another deployment made them, False if a client did.
         buckets: Number of calls by duration: one number more than there are bounds.
+        seconds: The sum of their durations.
     """
 
     status: int
     is_inner: bool
     buckets: tuple[int, ...]
+    seconds: float
 
     @property
     def total(self) -> int:
@@ -53,7 +55,7 @@ class CallCounts:
         >>> counts.add(0, 0.005, is_inner=False)
         >>> counts.add(0, 0.5, is_inner=False)
         >>> counts.take()
-        [CountedCalls(status=0, is_inner=False, buckets=(0, 1, 1))]
+        [CountedCalls(status=0, is_inner=False, buckets=(0, 1, 1), seconds=0.505)]
         >>> counts.take()
         []
     """
@@ -62,9 +64,10 @@ class CallCounts:
 
     def __init__(self, bounds_ms: Sequence[float] = LATENCY_BOUNDS_MS) -> None:
         self._bounds_s = [bound / 1e3 for bound in bounds_ms]
-        self._size = len(self._bounds_s) + 1
-        self._ok_outer, self._ok_inner = [0] * self._size, [0] * self._size
-        self._failures: dict[tuple[int, bool], list[int]] = {}
+        self._size = len(self._bounds_s) + 2  # the last number is the sum of the durations
+        self._ok_outer: list[float] = [0] * self._size
+        self._ok_inner: list[float] = [0] * self._size
+        self._failures: dict[tuple[int, bool], list[float]] = {}
 
     def add(self, status: int, seconds: float, *, is_inner: bool) -> None:
         """Count a call.
@@ -81,10 +84,14 @@ class CallCounts:
         else:
             buckets = self._ok_inner if is_inner else self._ok_outer
         buckets[bisect_left(self._bounds_s, seconds)] += 1
+        buckets[-1] += seconds
 
     def take(self) -> list[CountedCalls]:
         """Return the calls since the last time."""
-        ok = [CountedCalls(0, False, tuple(self._ok_outer)), CountedCalls(0, True, tuple(self._ok_inner))]
-        failed = [CountedCalls(*key, tuple(buckets)) for key, buckets in self._failures.items()]
+        taken = {(0, False): self._ok_outer, (0, True): self._ok_inner, **self._failures}
         self._ok_outer, self._ok_inner, self._failures = [0] * self._size, [0] * self._size, {}
-        return [counted for counted in ok + failed if any(counted.buckets)]
+        return [
+            CountedCalls(status, is_inner, tuple(map(int, buckets[:-1])), buckets[-1])
+            for (status, is_inner), buckets in taken.items()
+            if any(buckets[:-1])
+        ]

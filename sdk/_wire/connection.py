@@ -73,6 +73,11 @@ class Connection(asyncio.Protocol):
         if not self._reaper.admit(self, self._host.loop):
             self.abort()
 
+    def refuse(self, transport: asyncio.BaseTransport) -> None:
+        """End a connection that must not begin."""
+        self._transport = transport
+        self.abort()
+
     def data_received(self, data: bytes) -> None:
         self._overhead += len(data)
         try:
@@ -129,7 +134,8 @@ class Connection(asyncio.Protocol):
             return
         host.received = self.request_number = host.received + 1
         route = self._routes.get(self._path)
-        call = Call(host, self._transport, route, self._path, headers, self._on_finished)
+        make = Call if host.spans is None else host.spans.new_call
+        call = make(host, self._transport, route, self._path, headers, self._on_finished)
         if not call.is_grpc:
             raise HttpError(*http_errors.NOT_GRPC, headers)
         self._call = call
@@ -230,6 +236,8 @@ class Connection(asyncio.Protocol):
                 self._transport.write_eof()
             except OSError:  # the peer has reset the connection, and the loop has not reported it yet
                 self._transport.abort()
+            except NotImplementedError:  # TLS ends in both directions at once
+                self._transport.close()
 
     # -- for the reaper -----------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class WireSettings:
         max_receive_message_length: Longest request message, in bytes.
         max_metadata_bytes: Most metadata in a request, in bytes of keys and values.
         error_details: The part of a handler's exception that the client reads.
+        visible_claims: Issuer of tokens → names of the claims that handlers see; all of an issuer that is not named.
     """
 
     max_ongoing_requests: int = 100
@@ -52,6 +53,19 @@ class WireSettings:
     max_receive_message_length: int = 64 << 20
     max_metadata_bytes: int = 60 << 10
     error_details: Literal["traceback", "message", "none"] = "traceback"
+    visible_claims: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+class CallMaker(Protocol):
+    """The maker of calls with spans: ``sdk._wire.traced_call.ServerSpans``."""
+
+    @property
+    def tracing(self) -> Any:
+        """The maker of the spans."""
+
+    @property
+    def new_call(self) -> Callable[..., Any]:
+        """The constructor of a call."""
 
 
 class QueuedCall(Protocol):
@@ -122,6 +136,7 @@ class Host:
 
     Attributes:
         on_end: Called with each call that has ended, its status code and its seconds; None if nobody asks.
+        spans: Makes the calls with their spans; None if nobody wants spans.
         unknown_methods: Counts of the calls whose path is that of no method.
         head: Head of a response with messages.
         crash_trailers: Ends the open streams if this process is killed; None if nothing does.
@@ -156,6 +171,7 @@ class Host:
         self.answer_get = answer_get
         self.application = application
         self.on_end: Callable[[Any, int, float], None] | None = None
+        self.spans: CallMaker | None = None
         self.unknown_methods = CallCounts()
         self.head = KEEP_ALIVE_HEAD
         self.crash_trailers: CrashTrailers | None = None

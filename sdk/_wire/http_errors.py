@@ -53,6 +53,7 @@ class HttpError(Exception):
 PIPELINED = "400 Bad Request", "a request before the answer to the last one"
 NOT_POST = "405 Method Not Allowed", "gRPC calls are POST requests"
 NOT_GRPC = "415 Unsupported Media Type", "the content-type of a gRPC call is application/grpc or application/grpc+proto"
+NOT_OURS = "403 Forbidden", "a connection of another node needs the secret that is derived from the token of Ray"
 TOO_LONG = "431 Request Header Fields Too Large", f"the headers are longer than {MAX_HEADER_BYTES} bytes"
 TOO_SLOW = "408 Request Timeout", "the headers did not arrive in time"
 

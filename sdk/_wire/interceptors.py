@@ -161,11 +161,11 @@ def _innermost(route: Route) -> Any:
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
         responses = await invoke(request, context)
         call = current_call()
-        if isinstance(responses, AsyncIterator):
-            pass
+        if hasattr(responses, "__aiter__"):
+            responses = aiter(responses)
         elif hasattr(responses, "__iter__"):
             responses = iterate_in_thread(call, iter(responses))
-        elif responses is None and is_async:
+        elif responses is None and (is_async or route.takes_context):
             return
         else:
             raise route.wrong_type(responses, "a stream of ")

@@ -14,10 +14,12 @@ import ctypes
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 # Seconds that the loop gets to accept a connection itself; Envoy opens fewer than a backlog meanwhile.
 _PATIENCE_S = 0.02
@@ -26,26 +28,31 @@ _PATIENCE_S = 0.02
 _accept = ctypes.PyDLL(None).accept
 
 
+class _Listener(NamedTuple):
+    """A listener as it is watched."""
+
+    family: int
+    new_connection: Callable[[], asyncio.Protocol]
+    context: ssl.SSLContext | None
+
+
 class LateAccepts:
     """The thread. It starts with the first listener.
 
     Args:
         loop: The event loop.
-        new_connection: Makes the protocol of a connection.
         count_room: Returns the number of further connections that the process has room for.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        new_connection: Callable[[], asyncio.Protocol],
         count_room: Callable[[], int],
     ) -> None:
         self._loop = loop
-        self._new_connection = new_connection
         self._count_room = count_room
-        self._families: dict[int, int] = {}
-        self._accepted: deque[socket.socket] = deque()
+        self._listeners: dict[int, _Listener] = {}
+        self._accepted: deque[tuple[socket.socket, _Listener]] = deque()
         self._adoptions: set[asyncio.Task[None]] = set()
         self._poll = select.poll()
         self._woken, self._wake = os.pipe()
@@ -53,11 +60,22 @@ class LateAccepts:
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="late-accepts", daemon=True)
 
-    def watch(self, listener: asyncio.Server) -> None:
-        """Accept connections of a listener, too."""
+    def watch(
+        self,
+        listener: asyncio.Server,
+        new_connection: Callable[[], asyncio.Protocol],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Accept connections of a listener, too.
+
+        Args:
+            listener: The listener.
+            new_connection: Makes the protocol of a connection.
+            context: The TLS context of the listener; None without TLS.
+        """
         for listening in listener.sockets:
             copy = os.dup(listening.fileno())  # its number can't become that of another file
-            self._families[copy] = listening.family
+            self._listeners[copy] = _Listener(listening.family, new_connection, context)
             self._poll.register(copy, select.POLLIN)
         if self._thread.is_alive():
             os.write(self._wake, b"w")
@@ -70,7 +88,7 @@ class LateAccepts:
         os.write(self._wake, b"s")
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
-        for number in (*self._families, self._woken, self._wake):
+        for number in (*self._listeners, self._woken, self._wake):
             os.close(number)
         self._adopt()
         while self._adoptions:
@@ -97,19 +115,21 @@ class LateAccepts:
         room = self._count_room() - len(self._accepted)
         # The loop has set O_NONBLOCK on the listener: if no connection waits, this returns -1.
         while room > 0 and (number := _accept(listening, None, None)) >= 0:
-            self._accepted.append(socket.socket(self._families[listening], socket.SOCK_STREAM, fileno=number))
+            listener = self._listeners[listening]
+            accepted = socket.socket(listener.family, socket.SOCK_STREAM, fileno=number)
+            self._accepted.append((accepted, listener))
             room -= 1
 
     def _adopt(self) -> None:
         while self._accepted:
-            task = self._loop.create_task(self._connect(self._accepted.popleft()))
+            task = self._loop.create_task(self._connect(*self._accepted.popleft()))
             self._adoptions.add(task)
             task.add_done_callback(self._adoptions.discard)
 
-    async def _connect(self, accepted: socket.socket) -> None:
+    async def _connect(self, accepted: socket.socket, listener: _Listener) -> None:
         accepted.setblocking(False)
         accepted.set_inheritable(False)
         with contextlib.suppress(OSError):  # its peer has closed it
-            await self._loop.connect_accepted_socket(self._new_connection, accepted)
+            await self._loop.connect_accepted_socket(listener.new_connection, accepted, ssl=listener.context)
             return
         accepted.close()

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from sdk._replica_protocol import API_KEY_HEADER, IDENTITY_HEADERS, NODE_SECRET_HEADER, TOKEN_HEADER
+
 Metadata = tuple[tuple[str, "str | bytes"], ...]
 
 # Status codes (https://github.com/grpc/grpc/blob/master/doc/statuscodes.md), as plain numbers for speed.
@@ -34,7 +36,7 @@ _TRANSPORT = frozenset(
     {
         b"host", b"te", b"transfer-encoding", b"content-length", b"connection", b"content-type", b"grpc-timeout",
         b"grpc-encoding", b"grpc-accept-encoding", b"x-forwarded-client-cert", b"x-forwarded-for", b"x-forwarded-proto",
-        b"x-request-id",
+        b"x-request-id", TOKEN_HEADER.encode(), API_KEY_HEADER.encode(), NODE_SECRET_HEADER.encode(),
         b"x-envoy-attempt-count", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-external-address", b"x-envoy-internal",
     }
 )  # fmt: skip
@@ -45,6 +47,10 @@ _OF_HTTP = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
+# Headers by which a replica knows who calls, which a handler that calls another one may not set.
+_OF_THE_PROXY = frozenset(
+    {*IDENTITY_HEADERS, NODE_SECRET_HEADER, "x-forwarded-client-cert", "x-forwarded-for", "x-forwarded-proto"}
+)
 # The keys of gRPC that a handler may set: the rich status, when to retry (-1: not at all), and the server's statistics.
 # https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
 # https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
@@ -128,7 +134,7 @@ def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
             raise ValueError(f"metadata key {key!r} is reserved for gRPC")
         if key in _OF_HTTP:
             raise ValueError(f"metadata key {key!r} is reserved for HTTP")
-        if key.startswith("x-envoy-"):
+        if key.startswith("x-envoy-") or key in _OF_THE_PROXY:
             raise ValueError(f"metadata key {key!r} is reserved for the proxy")
         if key.endswith("-bin"):
             if not isinstance(value, bytes):

@@ -5,13 +5,15 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/hea
 
 from __future__ import annotations
 
+import base64
 import functools
+import json
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import unquote
 
-SAN, COMMON_NAME = "x509_subject_alternative_name", "x509_common_name"
+from sdk.context import API_KEY_NAME, COMMON_NAME, SAN, TOKEN_CLAIMS, TOKEN_ISSUER, TOKEN_SUBJECT
 
 # Not the names that Envoy can add as text: a name that contains `;URI=` would look like two.
 _CERTIFICATE = re.compile(r'(?:\A|;)Cert="([^"]*)"')
@@ -35,20 +37,51 @@ def peer_of(address: str | None) -> str:
 
 
 @functools.lru_cache(maxsize=256)  # a client calls often, and parsing a certificate costs 0.1 ms
-def auth_context_of(scheme: str | None, certificate: str | None) -> Mapping[str, tuple[bytes, ...]]:
-    """Return the properties of an authenticated peer, under gRPC's names; empty for a connection without TLS.
+def auth_context_of(
+    scheme: bytes | None,
+    certificate: bytes | None,
+    claims: bytes | None = None,
+    api_key: bytes | None = None,
+    visible: tuple[tuple[str, tuple[str, ...]], ...] = (),
+) -> Mapping[str, tuple[bytes, ...]]:
+    """Return the properties of an authenticated peer, under gRPC's names; empty for a peer without any.
 
     Args:
         scheme: Envoy's ``x-forwarded-proto``.
         certificate: Envoy's ``x-forwarded-client-cert``; None if the client has none.
+        claims: Claims of the client's token, as Envoy sends them; None if it has none.
+        api_key: Name of the client's API key; None if it has none.
+        visible: Issuer → names of its claims that handlers see; all of an issuer that is not named.
+
+    Example:
+        >>> dict(auth_context_of(b"http", None, None, b"batch"))
+        {'api_key_name': (b'batch',)}
     """
-    if scheme != "https":
-        return MappingProxyType({})
-    found: dict[str, tuple[bytes, ...]] = {"transport_security_type": (b"ssl",)}
-    match = _CERTIFICATE.search(certificate or "")
-    if match is not None:
-        found.update(_read_certificate(unquote(match[1])))
+    found: dict[str, tuple[bytes, ...]] = {}
+    if scheme == b"https":
+        found["transport_security_type"] = (b"ssl",)
+        match = _CERTIFICATE.search((certificate or b"").decode("latin-1"))
+        if match is not None:
+            found.update(_read_certificate(unquote(match[1])))
+    if claims is not None:
+        found.update(_read_claims(claims, dict(visible)))
+    if api_key is not None:
+        found[API_KEY_NAME] = (api_key,)
     return MappingProxyType(found)
+
+
+def _read_claims(encoded: bytes, visible: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[bytes, ...]]:
+    data = base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
+    claims = json.loads(data)
+    issuer = claims.get("iss")
+    if issuer in visible:
+        claims = {name: value for name, value in claims.items() if name in visible[issuer]}
+        data = json.dumps(claims).encode()
+    found: dict[str, tuple[bytes, ...]] = {TOKEN_CLAIMS: (data,)}
+    for key, name in ((TOKEN_ISSUER, "iss"), (TOKEN_SUBJECT, "sub")):
+        if isinstance(claims.get(name), str):
+            found[key] = (claims[name].encode(),)
+    return found
 
 
 def _read_certificate(pem: str) -> dict[str, tuple[bytes, ...]]:

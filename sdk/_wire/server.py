@@ -7,16 +7,20 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._replica_protocol import SHUTTING_DOWN
-from sdk._wire.call_counts import LATENCY_BOUNDS_MS
+from sdk._wire.call_counts import LATENCY_BOUNDS_MS, CallCounts
 from sdk._wire.connection import Connection
 from sdk._wire.dispatch import build_routes
 from sdk._wire.host import Host, WireSettings, answer_health_check, no_hook, raise_again, same_error
 from sdk._wire.idle_reaper import IdleReaper, Phase, enable_keepalive, max_connections
 from sdk._wire.late_accepts import LateAccepts
 from sdk._wire.metadata import UNAVAILABLE
+from sdk._wire.peer_check import DistantConnection, LocalConnection
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     import grpc
     import grpc.aio
 
@@ -43,6 +47,7 @@ class WireServer:
         application: The application's name, for messages.
         compression: Compression of responses whose handler does not choose one.
         interceptors: Run between a call and its handler, the outermost first.
+        guard: How connections over TCP are checked.
         latency_bounds_ms: Upper bounds of the buckets in which calls are counted, in milliseconds.
 
     Attributes:
@@ -75,8 +80,10 @@ class WireServer:
         application: str = "",
         compression: grpc.Compression | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        guard: BetweenNodes = UNGUARDED,
         latency_bounds_ms: Sequence[float] = LATENCY_BOUNDS_MS,
     ) -> None:
+        self._guard = guard
         self.routes = build_routes(bindings, compression, interceptors, latency_bounds_ms)
         self.host = Host(
             settings or WireSettings(),
@@ -88,6 +95,7 @@ class WireServer:
             answer_get=answer_get,
             application=application,
         )
+        self.host.unknown_methods = CallCounts(latency_bounds_ms)
         self.reaper = IdleReaper(max_connections())
         self._connections: set[Connection] = self.reaper.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []
@@ -109,9 +117,10 @@ class WireServer:
         """
         loop = asyncio.get_running_loop()
         self.host.attach(loop)
-        listener = await loop.create_server(self.new_connection, host, port, backlog=_BACKLOG)
+        context = self._guard.server_context()
+        listener = await loop.create_server(self._new_distant_connection, host, port, backlog=_BACKLOG, ssl=context)
         enable_keepalive(listener)
-        self._add(listener)
+        self._add(listener, self._new_distant_connection, context)
         bound: int = listener.sockets[0].getsockname()[1]
         return bound
 
@@ -137,16 +146,23 @@ class WireServer:
         """
         loop = asyncio.get_running_loop()
         self.host.attach(loop)
-        self._add(await loop.create_unix_server(self.new_connection, path, backlog=_BACKLOG))
+        listener = await loop.create_unix_server(self._new_local_connection, path, backlog=_BACKLOG)
+        self._add(listener, self._new_local_connection)
 
-    def _add(self, listener: asyncio.Server) -> None:
+    def _new_local_connection(self) -> Connection:
+        return LocalConnection(self.host, self.routes, self.reaper)
+
+    def _new_distant_connection(self) -> Connection:
+        return DistantConnection(self.host, self.routes, self.reaper, self._guard)
+
+    def _add(
+        self, listener: asyncio.Server, new_connection: Callable[[], Connection], context: SSLContext | None = None
+    ) -> None:
         self._listeners.append(listener)
         if self._late_accepts is None:
             reaper = self.reaper
-            self._late_accepts = LateAccepts(
-                self.host.loop, self.new_connection, lambda: reaper.limit - len(reaper.connections)
-            )
-        self._late_accepts.watch(listener)
+            self._late_accepts = LateAccepts(self.host.loop, lambda: reaper.limit - len(reaper.connections))
+        self._late_accepts.watch(listener, new_connection, context)
 
     async def drain(self, *, quiet_s: float, grace_s: float, idle_close_s: float = 0.0, linger_s: float = 0.0) -> None:
         """Stop serving without losing a call; then end the calls that are left.

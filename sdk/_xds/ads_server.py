@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from sdk._xds.resources import Resources, check_resources
 from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
 from sdk.errors import IngressError
@@ -30,6 +30,7 @@ __all__ = ["AdsServer", "ResourcesRejected"]
 
 _log = logging.getLogger(__name__)
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+_LOG_SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 _MAX_SOCKET_PATH = 107  # sockaddr_un has 108 bytes, one of them for the terminating NUL
 
 
@@ -61,6 +62,11 @@ class _Stream:
         if subscription is not None and (response := subscription.next_response(current)) is not None:
             self.outbox.put_nowait(response)
 
+    def has_names(self, type_url: str) -> bool:
+        """Return whether Envoy is subscribed to resources of a type: without its listener it unsubscribes."""
+        subscription = self.subscriptions.get(type_url)
+        return subscription is not None and bool(subscription.names)
+
 
 class AdsServer:
     """Serves Envoy's resources on a unix socket. Sends no response before the first ``publish``.
@@ -69,6 +75,7 @@ class AdsServer:
 
     Args:
         socket_path: Path of the unix socket, at most 107 bytes, in a folder that only this user can enter.
+        on_log: Called with each call that Envoy has answered itself, if the listener logs these.
 
     Example:
         server = AdsServer("/tmp/p1/ads.sock")
@@ -76,8 +83,11 @@ class AdsServer:
         await asyncio.wait_for(server.publish(build_resources(snapshot, config)), timeout=5)
     """
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(
+        self, socket_path: str, on_log: Callable[[pb.HTTPAccessLogEntry], object] = lambda entry: None
+    ) -> None:
         self._socket_path = socket_path
+        self._on_log = on_log
         self._server: grpc.aio.Server | None = None
         self._publisher: asyncio.Task[None] | None = None
         self._streams: set[_Stream] = set()
@@ -112,6 +122,14 @@ class AdsServer:
         )
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(_SERVICE, {"StreamAggregatedResources": method}),)
+        )
+        log = grpc.stream_unary_rpc_method_handler(
+            self._take_log,
+            request_deserializer=pb.StreamAccessLogsMessage.FromString,
+            response_serializer=pb.StreamAccessLogsResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_LOG_SERVICE, {"StreamAccessLogs": log}),)
         )
         try:
             server.add_insecure_port(f"unix:{self._socket_path}")
@@ -161,7 +179,7 @@ class AdsServer:
 
     async def wait_acked(self) -> None:
         """Return when an Envoy is connected and every connected one has acknowledged all resources."""
-        types = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
+        types = (CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE)
         await self._wait_until(
             lambda: bool(self._streams) and self._resources.keys() >= set(types) and self._is_acked(types),
         )
@@ -206,16 +224,22 @@ class AdsServer:
             ENDPOINT_TYPE, {**acked, **new[ENDPOINT_TYPE], **_last_endpoints(acked, new[ENDPOINT_TYPE])}
         )
         await self._wait_acked(CLUSTER_TYPE, ENDPOINT_TYPE)
-        for type_url in (LISTENER_TYPE, ROUTE_TYPE):
-            self._set_resources(type_url, new[type_url])
-            await self._wait_acked(type_url)
+        # Filters before the routes that enable them: else calls would pass without them. Envoy subscribes to them when
+        # it has the listener.
+        self._set_resources(FILTER_TYPE, new[FILTER_TYPE])
+        if any(stream.has_names(FILTER_TYPE) for stream in self._streams):
+            await self._wait_acked(FILTER_TYPE)
+        self._set_resources(LISTENER_TYPE, new[LISTENER_TYPE])
+        await self._wait_acked(LISTENER_TYPE, FILTER_TYPE)
+        self._set_resources(ROUTE_TYPE, new[ROUTE_TYPE])
+        await self._wait_acked(ROUTE_TYPE)
         self._set_resources(CLUSTER_TYPE, new[CLUSTER_TYPE])
         self._set_resources(ENDPOINT_TYPE, new[ENDPOINT_TYPE])
         while True:
             await self._wait_until(lambda: bool(self._streams) or self._pending is not None)
             if not self._streams:
                 return False
-            if await self._wait_acked(CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE):
+            if await self._wait_acked(CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE):
                 return True
 
     def _set_resources(self, type_url: str, resources: Mapping[str, PackedAny]) -> None:
@@ -269,6 +293,14 @@ class AdsServer:
             await self._wake.wait()
 
     # -- streams
+
+    async def _take_log(
+        self, messages: AsyncIterator[pb.StreamAccessLogsMessage], context: Any
+    ) -> pb.StreamAccessLogsResponse:
+        async for message in messages:
+            for entry in message.http_logs.log_entry:
+                self._on_log(entry)
+        return pb.StreamAccessLogsResponse()
 
     async def _serve_stream(self, requests: AsyncIterator[pb.DiscoveryRequest], context: Any) -> None:
         stream = _Stream()

@@ -8,11 +8,12 @@ from __future__ import annotations
 from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._xds.access_log import CONTROL_PLANE
 from sdk._xds.clusters import unix_cluster
 from sdk._xds.listener import ads_source
+from sdk._xds.open_files import max_connections
 from sdk._xds.packing import pack
 
-_ADS_CLUSTER = "ads"
 # Envoy ends a connection, with all its calls, when half of its calls were cancelled within a second of their start:
 # by default at the 250th. Clients of gRPC cancel honestly (deadlines, hedging, users who leave), and a count over the
 # life of a connection can't distinguish them from an attack (CVE-2023-44487). So the count is out of reach, and instead
@@ -30,9 +31,7 @@ _RUNTIME: dict[str, float] = {
 }
 
 
-def build_bootstrap(
-    *, node_id: str, ads_socket: str, admin_socket: str, max_client_connections: int = 100_000
-) -> pb.Bootstrap:
+def build_bootstrap(*, node_id: str, ads_socket: str, admin_socket: str) -> pb.Bootstrap:
     """Return Envoy's bootstrap. Write ``build_bootstrap(...).SerializeToString()`` to a file that ends in ``.pb``.
 
     Args:
@@ -40,12 +39,10 @@ def build_bootstrap(
         ads_socket: Path of the unix socket on which ``AdsServer`` listens.
         admin_socket: Path of the unix socket for Envoy's admin interface. A process that can open it can stop Envoy,
             so it belongs in a folder that only this user can enter.
-        max_client_connections: Maximum number of client connections; Envoy refuses more. Without a limit it warns that
-            it may run out of file descriptors.
     """
     ads = pb.GrpcService(
         envoy_grpc=pb.GrpcService.EnvoyGrpc(
-            cluster_name=_ADS_CLUSTER,
+            cluster_name=CONTROL_PLANE,
             # By default Envoy backs off up to 30 s, and a restarted proxy would wait that long for it to reconnect.
             retry_policy=pb.CoreRetryPolicy(
                 retry_back_off=pb.BackoffStrategy(
@@ -56,7 +53,7 @@ def build_bootstrap(
     )
     runtime = pb.RuntimeLayer(name="static")
     runtime.static_layer.update(_RUNTIME)
-    connection_limit = pb.DownstreamConnectionsConfig(max_active_downstream_connections=max_client_connections)
+    connection_limit = pb.DownstreamConnectionsConfig(max_active_downstream_connections=max_connections())
     return pb.Bootstrap(
         node=pb.Node(id=node_id, cluster="ray-grpc-sdk"),
         admin=pb.Admin(address=pb.Address(pipe=pb.Pipe(path=admin_socket))),
@@ -67,7 +64,7 @@ def build_bootstrap(
             cds_config=ads_source(),
             lds_config=ads_source(),
         ),
-        static_resources=pb.Bootstrap.StaticResources(clusters=[unix_cluster(_ADS_CLUSTER, ads_socket)]),
+        static_resources=pb.Bootstrap.StaticResources(clusters=[unix_cluster(CONTROL_PLANE, ads_socket)]),
         layered_runtime=pb.LayeredRuntime(layers=[runtime]),
         overload_manager=pb.OverloadManager(
             resource_monitors=[

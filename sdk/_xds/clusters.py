@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.wrappers_pb2 import UInt32Value
 
+from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import MAX_HEADERS, MAX_HEADERS_KIB, ads_source, socket_address
+from sdk._xds.open_files import max_connections
 from sdk._xds.packing import pack
+from sdk._xds.tls import node_transport_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from sdk._xds.snapshot import Deployment, Endpoint
 
 FALLBACK_CLUSTER = "fallback"
+# Metadata of the endpoints that are reached over TCP.
+_DISTANT = Struct(fields={"distant": Value(bool_value=True)})
 # Percent of a cluster's calls in flight that may be retries: half of them are on one of two replicas, and are retried
 # when it dies.
 _HALF, _ALL = pb.Percent(value=50), pb.Percent(value=100)
@@ -49,12 +55,18 @@ def affinity_cluster_name(application: str, deployment: str) -> str:
     return cluster_name(application, deployment) + "#model"
 
 
-def deployment_clusters(application: str, deployment: str) -> Iterator[pb.Cluster]:
-    """Yield a deployment's two clusters: one balances by load, one by model id."""
+def deployment_clusters(application: str, deployment: str, guard: BetweenNodes = UNGUARDED) -> Iterator[pb.Cluster]:
+    """Yield a deployment's two clusters: one balances by load, one by model id.
+
+    Args:
+        application: Name of its application.
+        deployment: Its name.
+        guard: How connections to other nodes are guarded.
+    """
     name = cluster_name(application, deployment)
     by_load, by_model = pb.Cluster(), pb.Cluster()
     for cluster in by_load, by_model:
-        cluster.CopyFrom(_replica_cluster())
+        cluster.CopyFrom(_replica_cluster(guard))
         cluster.eds_cluster_config.service_name = name
     by_load.name = name
     by_load.lb_policy = pb.Cluster.LEAST_REQUEST
@@ -115,6 +127,8 @@ def deployment_endpoints(application: str, deployment: Deployment) -> pb.Cluster
         # The ring hashes this key. By default it hashes the address, which differs from proxy to proxy: each one
         # reaches the replicas on its node by loopback.
         hosts[-1].metadata.filter_metadata["envoy.lb"].fields["hash_key"].string_value = endpoint.replica_id
+        if not endpoint.socket:
+            hosts[-1].metadata.filter_metadata["envoy.transport_socket_match"].CopyFrom(_DISTANT)
     return _assignment(cluster_name(application, deployment.name), hosts)
 
 
@@ -132,9 +146,14 @@ def _assignment(name: str, hosts: list[pb.LbEndpoint]) -> pb.ClusterLoadAssignme
 
 
 @lru_cache(maxsize=1)
-def _replica_cluster() -> pb.Cluster:
+def _replica_cluster(guard: BetweenNodes) -> pb.Cluster:
     # Shared by all deployments. Copying it is ten times as fast as building it, and there may be thousands.
+    matches = []
+    if guard.mode == "tls":
+        tls = node_transport_socket(guard)
+        matches.append(pb.Cluster.TransportSocketMatch(name="tls", match=_DISTANT, transport_socket=tls))
     return pb.Cluster(
+        transport_socket_matches=matches,
         type=pb.Cluster.EDS,
         eds_cluster_config=pb.Cluster.EdsClusterConfig(eds_config=ads_source()),
         connect_timeout=Duration(seconds=1),
@@ -212,12 +231,12 @@ def _health_check(*, misses: int, idle_s: int) -> pb.HealthCheck:
 
 def _circuit_breakers(retried: pb.Percent) -> pb.CircuitBreakers:
     # The replicas have their own limits (max_ongoing_requests, max_queued_requests). Envoy's defaults (1024 requests,
-    # 3 retries) would reject calls long before. These limits only keep a proxy from running out of memory and ports.
+    # 3 retries) would reject calls long before. These limits only keep a proxy from running out of memory and files.
     # https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/circuit_breaking
     return pb.CircuitBreakers(
         thresholds=[
             pb.CircuitBreakers.Thresholds(
-                max_connections=UInt32Value(value=100_000),
+                max_connections=UInt32Value(value=max_connections()),  # further calls wait for one of these
                 max_pending_requests=UInt32Value(value=100_000),
                 max_requests=UInt32Value(value=100_000),
                 retry_budget=pb.CircuitBreakers.Thresholds.RetryBudget(

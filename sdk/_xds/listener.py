@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
+from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.access_log import access_log
+from sdk._replica_protocol import IDENTITY_HEADERS
+from sdk._xds.access_filters import access_filters, strip_identity
+from sdk._xds.access_log import access_log, own_answers_log
 from sdk._xds.ext_authz import gate_filter
 from sdk._xds.lua_filter import last_value_filter
 from sdk._xds.packing import pack
@@ -29,9 +34,10 @@ APPLICATION_KEY = "application"
 #: Seconds between the first and the second GOAWAY of a connection: enough for a client to read the first one.
 # https://www.rfc-editor.org/rfc/rfc9113#section-6.8
 DRAIN_NOTICE_S = 1
-_RESOURCE_EXHAUSTED = "8"
+_RESOURCE_EXHAUSTED, _UNAUTHENTICATED = "8", "16"
 _LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
 _REFUSED = "No replica accepted a connection for the call (%RESPONSE_CODE_DETAILS%)"
+_OVER_LIMIT = "The call exceeds a limit of the ingress. Try again later."
 # HTTP/2 flow control: bytes of requests that Envoy buffers for handlers that do not read. By default a connection has
 # room for one and a half such streams, and then every call on it stalls. With these windows it has room for 128
 # streams, more than most clients use at a time.
@@ -61,6 +67,9 @@ class ListenerConfig:
         max_connection_age_s: Seconds after which a client gets a GOAWAY and connects again; None for no limit.
         gate_socket: Path of the unix socket of the proxy's ext_authz server, where calls wait for a replica. If empty,
             calls to a deployment without replicas end UNAVAILABLE.
+        guard: How connections to replicas on other nodes are guarded.
+        logged_headers: Request headers that the control plane gets of each call that Envoy answers itself; if empty, it
+            gets nothing.
 
     Raises:
         OptionsError: Envoy would reject a value.
@@ -77,6 +86,8 @@ class ListenerConfig:
     max_connection_idle_s: float | None = None
     max_connection_age_s: float | None = None
     gate_socket: str = ""
+    guard: BetweenNodes = UNGUARDED
+    logged_headers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -138,6 +149,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTE_CONFIG_NAME),
         http_filters=[
             last_value_filter(APPLICATION_KEY),
+            *access_filters(ads_source()),
             *([gate_filter()] if config.gate_socket else []),
             pb.HttpFilter(
                 name="envoy.filters.http.router",
@@ -155,6 +167,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         internal_address_config=pb.HttpConnectionManager.InternalAddressConfig(
             cidr_ranges=[pb.CidrRange(address_prefix="255.255.255.255", prefix_len=UInt32Value(value=32))]
         ),
+        early_header_mutation_extensions=[strip_identity()],
         forward_client_cert_details=pb.HttpConnectionManager.SANITIZE_SET,
         set_current_client_cert_details=pb.HttpConnectionManager.SetCurrentClientCertDetails(cert=True),
         # x-request-id is the request id of a call without `request_id` metadata.
@@ -183,7 +196,10 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
             connection_keepalive=_keepalive(config),
         ),
         local_reply_config=_local_replies(),
-        access_log=[access_log(config.access_log)] if config.access_log is not None else [],
+        access_log=[
+            *([access_log(config.access_log)] if config.access_log is not None else []),
+            *([own_answers_log(config.logged_headers)] if config.logged_headers else []),
+        ],
     )
 
 
@@ -224,6 +240,7 @@ def _local_replies() -> pb.LocalReplyConfig:
     too_many_retries = "; too many other calls are being retried."
     return pb.LocalReplyConfig(
         mappers=[
+            *_refused(request_id),
             reply(_both(overflow, lost), _LOST + too_many_retries),
             reply(_both(overflow, refused), _REFUSED + too_many_retries),
             reply(
@@ -242,6 +259,63 @@ def _local_replies() -> pb.LocalReplyConfig:
             reply(refused, f"{_REFUSED}."),
             reply(always),
         ]
+    )
+
+
+def _refused(request_id: pb.HeaderValueOption) -> Iterator[pb.ResponseMapper]:
+    """Yield the mappers for calls that the filters of the option ``access`` refuse.
+
+    To Envoy, calls without credentials are as forbidden as those of somebody who is known, and so are tokens for
+    another audience. gRPC distinguishes the two: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+    """
+    forbidden = _http_status(403)
+    unknown = _both(forbidden, *map(_absent, (*IDENTITY_HEADERS, "x-forwarded-client-cert")))
+    unauthenticated = set_header("grpc-status", _UNAUTHENTICATED)
+    yield pb.ResponseMapper(
+        filter=_http_status(429),
+        headers_to_add=[request_id, set_header("grpc-status-details-bin", _retry_later())],
+        body_format_override=_text(_OVER_LIMIT),
+    )
+    # The gate answers 403, too, with another gRPC status.
+    yield pb.ResponseMapper(filter=_flagged("UAEX"), headers_to_add=[request_id])
+    yield pb.ResponseMapper(
+        filter=_both(unknown, _absent("authorization")),
+        status_code=UInt32Value(value=401),
+        headers_to_add=[request_id, unauthenticated, set_header("www-authenticate", "Bearer")],
+        body_format_override=_text("The call needs credentials: the ingress knows no client without them."),
+    )
+    yield pb.ResponseMapper(
+        filter=unknown, status_code=UInt32Value(value=401), headers_to_add=[request_id, unauthenticated]
+    )
+    yield pb.ResponseMapper(
+        filter=forbidden,
+        headers_to_add=[request_id],
+        body_format_override=_text("No rule of the ingress allows this call for this client."),
+    )
+
+
+def _retry_later() -> str:
+    """Return the ``google.rpc.Status`` of a call above a limit, in base64, with ``google.rpc.RetryInfo``.
+
+    The delay is a constant: most limits have room again within a second, and ``x-ratelimit-reset`` is exact.
+    https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
+    """
+    delay = Duration(seconds=1).SerializeToString()
+    retry_info = b"\n%c%b" % (len(delay), delay)  # its only field, number 1
+    status = pb.Status(code=int(_RESOURCE_EXHAUSTED), message=_OVER_LIMIT)
+    status.details.add(type_url="type.googleapis.com/google.rpc.RetryInfo", value=retry_info)
+    return base64.b64encode(status.SerializeToString()).decode()
+
+
+def _http_status(code: int) -> pb.AccessLogFilter:
+    value = pb.RuntimeUInt32(default_value=code, runtime_key=f"access.status_{code}")
+    comparison = pb.ComparisonFilter(op=pb.ComparisonFilter.EQ, value=value)
+    return pb.AccessLogFilter(status_code_filter=pb.StatusCodeFilter(comparison=comparison))
+
+
+def _absent(header: str) -> pb.AccessLogFilter:
+    return pb.AccessLogFilter(
+        header_filter=pb.HeaderFilter(header=pb.HeaderMatcher(name=header, present_match=True, invert_match=True))
     )
 
 

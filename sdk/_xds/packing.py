@@ -34,5 +34,6 @@ def pack(message: Message) -> Any:
 
 CLUSTER_TYPE = type_url(pb.Cluster)
 ENDPOINT_TYPE = type_url(pb.ClusterLoadAssignment)
+FILTER_TYPE = type_url(pb.CoreTypedExtensionConfig)
 LISTENER_TYPE = type_url(pb.Listener)
 ROUTE_TYPE = type_url(pb.RouteConfiguration)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sdk._xds.ads_server import ResourcesRejected
-from sdk._xds.packing import LISTENER_TYPE
+from sdk._xds.packing import FILTER_TYPE, LISTENER_TYPE
 from sdk._xds.resources import InconsistentResources
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class IsolatingPublisher:
             are kept.
 
         Raises:
-            ResourcesRejected: Envoy rejects the listener, or a table without any change.
+            ResourcesRejected: Envoy rejects the listener or a filter, or a table without any change.
             InconsistentResources: The check of the resources rejects a table without any change.
         """
         apps = {app.name: app for app in snapshot.applications}
@@ -106,7 +106,7 @@ class IsolatingPublisher:
         try:
             await self._try(snapshot, fresh)
         except _REJECTIONS as error:
-            if isinstance(error, ResourcesRejected) and error.type_url == LISTENER_TYPE:
+            if isinstance(error, ResourcesRejected) and error.type_url in (FILTER_TYPE, LISTENER_TYPE):
                 raise
             rejected, is_complete = await self._search(snapshot, sorted(fresh), error)
         if rejected:

@@ -8,10 +8,11 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._xds.access_filters import KeyMaterial, filter_configs
 from sdk._xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, gate_cluster
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import LISTENER_NAME, ROUTE_CONFIG_NAME, ListenerConfig, build_listener
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
 from sdk._xds.routes import build_routes
 from sdk.errors import IngressError
 
@@ -34,13 +35,13 @@ class Resources:
     """All resources of one Envoy.
 
     Attributes:
-        by_type: ``type_url`` → resource name → packed resource, for all four resource types.
+        by_type: ``type_url`` → resource name → packed resource, for all five resource types.
     """
 
     by_type: Mapping[str, Mapping[str, Any]]
 
 
-def build_resources(snapshot: Snapshot, config: ListenerConfig) -> Resources:
+def build_resources(snapshot: Snapshot, config: ListenerConfig, keys: KeyMaterial | None = None) -> Resources:
     """Build Envoy's resources from a routing table. Equal arguments give equal resources.
 
     If two deployments of one application serve the same service, calls go to the first one in the snapshot.
@@ -48,6 +49,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig) -> Resources:
     Args:
         snapshot: The routing table.
         config: Configuration of this proxy's listener.
+        keys: The keys with which Envoy checks credentials.
     """
     fallback = fallback_cluster(config)
     clusters = {fallback.name: pack(fallback)}
@@ -56,7 +58,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig) -> Resources:
     endpoints = {}
     for app in snapshot.applications:
         for deployment in app.deployments:
-            for cluster in deployment_clusters(app.name, deployment.name):
+            for cluster in deployment_clusters(app.name, deployment.name, config.guard):
                 clusters[cluster.name] = pack(cluster)
             assignment = deployment_endpoints(app.name, deployment)
             endpoints[assignment.cluster_name] = pack(assignment)
@@ -64,8 +66,9 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig) -> Resources:
         {
             CLUSTER_TYPE: clusters,
             ENDPOINT_TYPE: endpoints,
+            FILTER_TYPE: filter_configs(snapshot.access, keys or KeyMaterial()),
             LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))},
-            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot))},
+            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot, config.guard.secret))},
         }
     )
 
@@ -80,7 +83,7 @@ def check_resources(resources: Resources) -> None:
         InconsistentResources: Lists every problem: a missing type, a route to an unknown cluster, a cluster without
             its endpoints or endpoints without a cluster, an endpoint address that is not an IP address.
     """
-    missing = {CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE} - resources.by_type.keys()
+    missing = {CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE} - resources.by_type.keys()
     problems = [f"no resources of type {name}" for name in sorted(missing)]
     if not missing:
         problems += [*_cluster_problems(resources), *_endpoint_problems(resources), *_route_problems(resources)]

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import PRIVATE_PREFIX, PROXY_HEALTH_PATH
+from sdk._replica_protocol import NODE_SECRET_HEADER, PRIVATE_PREFIX, PROXY_HEALTH_PATH
+from sdk._xds.access_filters import enabled_filters, route_metadata
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
 from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME, set_header
@@ -62,11 +63,20 @@ _OnMatch = pb.Matcher.OnMatch
 _GRPC_CONTENT_TYPE = pb.StringMatcher(prefix="application/grpc")
 
 
-def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
-    """Return the route configuration of a snapshot."""
+def build_routes(snapshot: Snapshot, node_secret: str = "") -> pb.RouteConfiguration:
+    """Return the route configuration of a snapshot.
+
+    Args:
+        snapshot: The routing table.
+        node_secret: The secret by which replicas on other nodes know the proxy; empty without one.
+    """
+    # The client's address and port, for peer() of the context. It replaces what the client sent.
+    added = [set_header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")]
+    if node_secret:
+        added.append(set_header(NODE_SECRET_HEADER, node_secret))
     fallback = _on_match(_fallback_route({}))
     leaves = {
-        (app.name, deployment.name): _leaf(app.name, deployment)
+        (app.name, deployment.name): _leaf(app.name, deployment, route_metadata(snapshot.access, app.name))
         for app in snapshot.applications
         for deployment in app.deployments
     }
@@ -80,11 +90,18 @@ def build_routes(snapshot: Snapshot) -> pb.RouteConfiguration:
     matcher = _matcher_tree(":path", prefix=builtin, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
         name=ROUTE_CONFIG_NAME,
-        virtual_hosts=[pb.VirtualHost(name="all", domains=["*"], matcher=matcher, retry_policy=safe_retries())],
+        virtual_hosts=[
+            pb.VirtualHost(
+                name="all",
+                domains=["*"],
+                matcher=matcher,
+                retry_policy=safe_retries(),
+                typed_per_filter_config=enabled_filters(snapshot.access),
+            )
+        ],
         # A Trailers-Only response has content-length 0, which clients would take for metadata.
         response_headers_to_remove=["content-length"],
-        # The client's address and port, for peer() of the context. It replaces what the client sent.
-        request_headers_to_add=[set_header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")],
+        request_headers_to_add=added,
     )
 
 
@@ -151,15 +168,15 @@ def _service_owners(
     return {f"/{service}/": fallback if service in shared else leaves[owner] for service, owner in owners.items()}
 
 
-def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
-    leaf = _routes(application, deployment, None)
+def _leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None) -> pb.Matcher.OnMatch:
+    leaf = _routes(application, deployment, None, metadata)
     if not deployment.idempotent:
         return leaf
     repeatable = _OnMatch(
         matcher=_matcher_tree(
             PREVIOUS_ATTEMPTS_KEY,
             exact=dict.fromkeys(PREVIOUS_ATTEMPTS, leaf),
-            otherwise=_routes(application, deployment, lost_replica_retries()),
+            otherwise=_routes(application, deployment, lost_replica_retries(), metadata),
         )
     )
     return _OnMatch(
@@ -167,7 +184,9 @@ def _leaf(application: str, deployment: Deployment) -> pb.Matcher.OnMatch:
     )
 
 
-def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | None) -> pb.Matcher.OnMatch:
+def _routes(
+    application: str, deployment: Deployment, retries: pb.RetryPolicy | None, metadata: pb.Metadata | None
+) -> pb.Matcher.OnMatch:
     by_model = pb.Route(
         name=application,
         match=pb.RouteMatch(
@@ -192,6 +211,8 @@ def _routes(application: str, deployment: Deployment, retries: pb.RetryPolicy | 
         route=_route_action(cluster_name(application, deployment.name)),
     )
     for route in (by_model, by_load):
+        if metadata is not None:
+            route.metadata.CopyFrom(metadata)
         if retries is not None:
             route.route.retry_policy.CopyFrom(retries)
             route.per_request_buffer_limit_bytes.value = BUFFERED_BYTES

@@ -6,6 +6,10 @@ A snapshot does not depend on Envoy's API; ``resources.py`` translates it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sdk.access import Access
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -80,6 +84,7 @@ class Snapshot:
         listed_services_only: Route only the services that the deployments list. A replica may serve others, which the
             options of the ingress hide from clients.
         request_timeout_s: Seconds that a call may wait for the first replica; None for no limit.
+        access: Who may call what; None for everyone everything.
         inner: Deployments that only other deployments call, by application. Envoy does not see them.
     """
 
@@ -89,6 +94,7 @@ class Snapshot:
     listed_services_only: bool = False
     request_timeout_s: float | None = None
     inner: tuple[Application, ...] = ()
+    access: Access | None = None
 
     def for_node(self, node_id: str) -> Snapshot:
         """Return the snapshot for the proxy of a node, which reaches only replicas on the same node locally."""

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.packing import pack
+
+if TYPE_CHECKING:
+    from sdk._between_nodes import BetweenNodes
 
 _SERVER, _CLIENTS = "server-certificate", "client-ca"
 
@@ -29,13 +33,15 @@ class TlsConfig:
         certificate: Path of the certificate chain, in PEM.
         private_key: Path of its private key, in PEM.
         secrets: Path of the folder for Envoy's SDS files, written by :func:`write_secrets`.
-        client_ca: Path of the CA certificates for clients, in PEM. If set, every client must present a certificate.
+        client_ca: Path of the CA certificates for clients, in PEM.
+        requires_client_certificate: Whether every client must present a certificate if ``client_ca`` is set.
     """
 
     certificate: str
     private_key: str
     secrets: str
     client_ca: str | None = None
+    requires_client_certificate: bool = True
 
 
 def write_secrets(config: TlsConfig) -> None:
@@ -60,8 +66,27 @@ def transport_socket(config: TlsConfig) -> pb.TransportSocket:
     context = pb.DownstreamTlsContext(common_tls_context=common)
     if config.client_ca is not None:
         context.common_tls_context.validation_context_sds_secret_config.CopyFrom(_sds_config(config, _CLIENTS))
-        context.require_client_certificate.CopyFrom(BoolValue(value=True))
+        context.require_client_certificate.CopyFrom(BoolValue(value=config.requires_client_certificate))
     return pb.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+
+
+def node_transport_socket(guard: BetweenNodes) -> pb.TransportSocket:
+    """Return the transport socket to replicas on other nodes, with mutual TLS.
+
+    Args:
+        guard: Ray's certificates.
+    """
+    context = pb.CommonTlsContext(
+        tls_certificates=[
+            pb.TlsCertificate(
+                certificate_chain=pb.DataSource(filename=guard.certificate),
+                private_key=pb.DataSource(filename=guard.private_key),
+            )
+        ],
+        validation_context=pb.CertificateValidationContext(trusted_ca=pb.DataSource(filename=guard.ca)),
+    )
+    packed = pack(pb.UpstreamTlsContext(common_tls_context=context))
+    return pb.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed)
 
 
 def _secrets(config: TlsConfig) -> Iterator[pb.Secret]:

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 # The module of each command and its line in `sdk --help`. Commands import Ray or grpcio-tools, which takes seconds, so
 # only the command that is called is loaded.
 _COMMANDS: dict[str, tuple[str, str]] = {
+    "apikey": ("sdk.cli.apikey:apikey", "Make an API key for clients of the ingress."),
     "call": ("sdk.cli.call:call", "Call a method of a gRPC server, with messages as JSON."),
     "check": ("sdk.cli.check.command:check", "Check classes against their protos, without a cluster."),
     "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),
     "completion": ("sdk.cli.completion:completion", "Print the completion script for a shell."),
     "dashboards": ("sdk.cli.dashboards.command:dashboards", "Write a Grafana dashboard and alert rules."),
     "doctor": ("sdk.cli.doctor:doctor", "Show versions, and check what serving needs."),
+    "logs": ("sdk.cli.logs.command:logs", "Show the log lines of every node, by request id or application."),
     "new": ("sdk.cli.new:new", "Create a new project."),
     "run": ("sdk.cli.run.command:run", "Serve an application behind Envoy, until Ctrl-C."),
     "services": ("sdk.cli.services:services", "List or describe the services of a gRPC server."),
@@ -39,6 +41,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
 # The extra that a command needs, for the message where it is not installed.
 _EXTRAS: dict[str, Extra] = {
     "codegen": "codegen",
+    "logs": "serve",
     "new": "codegen",
     "run": "serve",
     "shutdown": "serve",

@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 from typing_extensions import TypedDict
 
 from sdk._misuse import unexpected_keyword, unknown_method
+from sdk._otel import current as current_tracing
 from sdk.client._channel import (
     DEFAULT_MAX_MESSAGE_LENGTH,
     Keepalive,
@@ -35,6 +36,7 @@ from sdk.client._error_notes import describe_call, with_notes
 from sdk.client._requests import CheckedRequests, Validation, check_request, validation_of
 
 if TYPE_CHECKING:
+    from sdk._otel.spans import Tracing
     from sdk.service import Method
 
 Metadata: TypeAlias = Sequence[tuple[str, "str | bytes"]]
@@ -141,12 +143,27 @@ class ClientMethod(Generic[RequestT, ResponseT]):
     def _send(self, request: Any, options: CallOptions, entry: str = "__call__") -> Any:
         if self._client is None:
             raise TypeError(f"call {self._name} on a client, not on its class")
+        arguments = self._client._arguments(self.method, options)
+        tracing = current_tracing.refresh()
         try:
-            call = getattr(self._invoke, entry)(request, **self._client._arguments(self.method, options))
+            if tracing is None:
+                call = getattr(self._invoke, entry)(request, **arguments)
+            else:
+                call = self._start_traced(tracing, request, arguments, entry)
         except grpc.RpcError as error:
             error.add_note(self._note(options, error))
             raise
         return with_notes(call, partial(self._note, options)) if self._returns_call else call
+
+    def _start_traced(self, tracing: Tracing, request: Any, arguments: dict[str, Any], entry: str) -> Any:
+        from sdk.client._traced_call import ClientSpan
+
+        assert self._client is not None
+        span = ClientSpan(tracing, self.method.path, self._client._address, arguments)
+        with span:
+            call = getattr(self._invoke, entry)(request, **span.arguments)
+        span.follow(call, is_call=self._returns_call)
+        return call
 
     def _note(self, options: CallOptions, error: Any) -> str:
         assert self._client is not None
@@ -183,6 +200,7 @@ class _Client(Generic[ChannelT]):
         _check_settings(application=(application, str), model_id=(model_id, str), timeout=(timeout, (int, float)))
         _check_settings(retry=(retry, RetryPolicy), keepalive=(keepalive, Keepalive))
         self._target: str | ChannelT = target
+        self._address = ""
         self._channel: ChannelT | None = None
         if isinstance(target, str):
             self._address, credentials = parse_target(target, credentials)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import grpc
@@ -18,6 +18,7 @@ from typing_extensions import TypedDict, Unpack
 
 from sdk._backend import backend
 from sdk._misuse import MISSING, missing_request, request_is_required, unexpected_keyword, unknown_method
+from sdk._otel import current as current_tracing
 from sdk.context import ServicerContext, current_call
 from sdk.errors import RpcError
 from sdk.handles._calls import HandleCall, HandleStreamCall
@@ -173,6 +174,9 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
             has_timer = timeout is not None
             without = _MODEL_ID if model_id else without
         current = current_call()
+        tracing = current_tracing.tracing if current is not None else current_tracing.refresh()
+        if tracing is not None:
+            without |= tracing.header_names
         outer = current._call if isinstance(current, ServicerContext) else current
         family: set[OutgoingCall] | None = None
         if outer is None:
@@ -195,7 +199,13 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
         target = owner._target if loop is not None and loop is owner._loop else None
         if target is None:
             target = self._find_target(owner, loop)
-        call = OutgoingCall(
+        make: Callable[..., OutgoingCall] = OutgoingCall
+        if tracing is not None and not (own and tracing.carries(own)):
+            from sdk._channel.traced_call import traced
+
+            make, more = traced(tracing, self.method.path, target)
+            lines += more
+        call = make(
             target,
             lines + own,
             body,

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdk._ingress.builtin.services import BuiltinServices
+from sdk._ingress.credentials import Credentials
 from sdk._ingress.envoy.certificates import check_certificates
 from sdk._ingress.envoy.listening import FALLBACK_SOCKET, listener_config
 from sdk._ingress.envoy.process import EnvoyProcess, find_envoy
+from sdk._ingress.own_answers import add_span
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.resources import build_resources
@@ -45,8 +47,10 @@ class LocalIngress:
         self._snapshot = Snapshot(0)
         self._descriptors: Mapping[str, bytes] = {}
         self._built_in = BuiltinServices(lambda: self._snapshot, self._fetch_descriptors)
-        self._ads = AdsServer(str(folder / "ads.sock"))
+        self._ads = AdsServer(str(folder / "ads.sock"), add_span)
         self._fallback = self._built_in.server(options)
+        self._credentials = Credentials()
+        self._watching: asyncio.Task[None] | None = None
         self._envoy: EnvoyProcess | None = None
         # Bound but not listening, it reserves the port for Envoy.
         self._reserved = socket.socket()
@@ -103,7 +107,12 @@ class LocalIngress:
         config = listener_config(replace(self._options, host=_HOST, port=self.port), self._folder, has_gate=False)
         if config.tls is not None:
             write_secrets(config.tls)
-        published = asyncio.ensure_future(self._ads.publish(build_resources(snapshot.for_node(""), config)))
+        keys = await self._credentials.load(snapshot.access)
+        if self._credentials.problem and self._watching is None:  # later the last valid keys stay in force
+            raise IngressError(self._credentials.problem)
+        if snapshot.access is not None and self._watching is None:
+            self._watching = asyncio.ensure_future(self._credentials.watch(self._on_new_keys))
+        published = asyncio.ensure_future(self._ads.publish(build_resources(snapshot.for_node(""), config, keys)))
         ended = asyncio.ensure_future(self._envoy.wait())
         try:
             await asyncio.wait({published, ended}, timeout=_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
@@ -118,9 +127,14 @@ class LocalIngress:
         self._snapshot, self._descriptors = snapshot, descriptors
         self._built_in.notify()
 
+    async def _on_new_keys(self) -> None:
+        await self.publish(self._snapshot, self._descriptors)
+
     async def stop(self) -> None:
         """Stop Envoy, the control plane and the built-in services."""
         self._built_in.drain()
+        if self._watching is not None:
+            self._watching.cancel()
         if self._envoy is not None:
             await self._envoy.stop()
         await self._fallback.drain(quiet_s=0, grace_s=0)

@@ -17,6 +17,7 @@ from sdk._channel.feed import Address
 from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.replica import wire_settings
+from sdk._serve.replica_telemetry import trace_calls
 from sdk._serve.translation import translate
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
@@ -175,7 +176,7 @@ class Runtime:
                 )
             if deployments:
                 applications.append(Application(name, tuple(deployments)))
-        snapshot = Snapshot(1, tuple(applications), self.options.route_by_service)
+        snapshot = Snapshot(1, tuple(applications), self.options.route_by_service, access=self.options.access)
         await self.ingress.publish(snapshot, descriptors)
 
     def _wire_server(self, replica: LocalReplica) -> WireServer:
@@ -194,6 +195,7 @@ class Runtime:
             compression=definition.compression,
             interceptors=interceptors,
         )
+        trace_calls(server, replica.application, replica.name, interceptors)
         self.faults.install(server, replica.application, bindings, definition.compression, interceptors)
         return server
 

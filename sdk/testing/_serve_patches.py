@@ -18,6 +18,8 @@ from ray import serve
 from ray.serve import context as serve_context
 from ray.serve._private.http_util import ASGIAppReplicaWrapper
 
+from sdk._otel import current
+
 
 class CurrentReplica(Protocol):
     """The local replica whose code runs in the current context, for the patched functions of Ray Serve."""
@@ -201,6 +203,7 @@ def patch_serve() -> Iterator[None]:
 
 def _replace() -> None:
     from ray.serve import api, batching, handle, multiplex
+    from ray.serve._private import tracing_utils
 
     from sdk._channel import target
 
@@ -210,6 +213,7 @@ def _replace() -> None:
         ("create_router", _router, (handle,)),
         ("local_lookup", _local_lookup, (target,)),
         ("queue", _batch_queue, (batching._LazyBatchQueueWrapper,)),
+        ("_tracing_enabled", _passes_spans_on, (tracing_utils,)),
     ):
         for module in modules:
             original: Any = getattr(module, name)
@@ -223,6 +227,11 @@ def _replica_context(original: Any) -> Any:
 
 def _client(original: Any) -> Any:
     return lambda *args, **kwargs: original(*args, **kwargs) if _current_replica.get() is None else _LocalServeClient()
+
+
+def _passes_spans_on(original: bool) -> bool:
+    """Return True if batches run in the spans of their first calls: where the program makes spans."""
+    return original or current.refresh() is not None
 
 
 def _batch_queue(original: Any) -> Any:

@@ -200,6 +200,8 @@ def test_an_application_is_asked_for_where_there_are_several(invoke: Invoke) -> 
         (["Desk/Echo", "-H", "x-bin: é"], "-H 'x-bin: é': the value of a key that ends with -bin must be base64"),
         (["Desk/Echo", "--tls-ca", "none"], "--tls-ca none: No such file or directory"),
         (["Desk/Echo", "--tls-ca", __file__], f"--tls-ca {__file__}: not a PEM file"),
+        (["Desk/Echo", "--token-file", "none"], "--token-file none: No such file or directory"),
+        (["Desk/Echo", "--token", "a secret"], "the token must be one word of printable ASCII"),
         (["Desk/Echo", "--tls-certificate", "x"], "--tls-certificate and --tls-private-key go together"),
         (["Desk/Echo", "--protos", "none"], "--protos none: no such file or folder"),
     ],
@@ -246,6 +248,21 @@ def test_invalid_targets(invoke: Invoke, target: str, said: str) -> None:
     done = invoke("Echo", target=target)
     assert done.exit_code == 2
     assert done.stderr.startswith(f"error: {said}")
+
+
+def test_a_token_is_sent(invoke: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("from.a.file\n")
+    for arguments, token in ((["--token", "on.the.line"], "on.the.line"), (["--token-file", str(file)], "from.a.file")):
+        (said,) = lines(invoke("Tell", *arguments).stdout)
+        assert f"authorization='Bearer {token}'" in said["text"]
+
+
+def test_a_token_is_not_sent_in_the_clear(invoke: Invoke) -> None:
+    done = invoke("Desk/Echo", "--token", "s3cret", target="example.org:9000")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the token would be sent to example.org:9000 in the clear: ")
+    assert "s3cret" not in done.stderr
 
 
 def test_an_unreachable_server(invoke: Invoke) -> None:

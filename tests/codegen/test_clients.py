@@ -495,7 +495,8 @@ async def test_details_of_an_error_are_typed(awkward: ModuleType, failing: tuple
         status.details.add().Pack(message)
     status.details.extend([unknown, broken])
     handler, target = failing
-    handler.trailing = (("grpc-status-details-bin", status.SerializeToString()),)
+    date = ("date", b"Sun, 29 Nov 2026 04:00:00 GMT")  # as proxies add it
+    handler.trailing = (("grpc-status-details-bin", status.SerializeToString()), date)
     for error in await failure(awkward, target):
         assert error_details(error) == [bad, ours, unknown, broken]
         assert [type(detail) for detail in error_details(error)] == [BadRequest, type(ours), AnyMessage, AnyMessage]

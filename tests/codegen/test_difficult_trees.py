@@ -102,6 +102,30 @@ def test_a_message_named_like_a_module_that_its_stub_imports(sdk: Sdk) -> None:
     assert "if sys." not in stub
 
 
+def test_names_that_the_generated_module_uses(sdk: Sdk) -> None:
+    # Each name of the module's imports, of Python, and of the methods and parameters that it writes.
+    words = "Any Awaitable BoundAs Cardinality ClassVar Method MethodBinding NotImplementedError RequestStream "
+    words += (
+        "ResponseStream Service ServicerBase Shim TYPE_CHECKING annotations args google importlib kwargs names_pb2 "
+    )
+    words += "property request requests sdk self service staticmethod tuple type typing"
+    names = words.split()
+    messages = "".join(f"message {name} {{ string {name} = 1; }}\n" for name in names)
+    services = "".join(
+        f"service {name}_ {{ rpc {name}(stream .names.{name}) returns (stream .names.{name}); }}\n" for name in names
+    )
+    uses = "".join(f"rpc {name}(.names.{name}) returns (.names.{name}); " for name in names)
+    put(
+        {
+            "protos/names.proto": proto("names", messages + services),
+            "protos/uses.proto": proto("uses", f"service Uses {{ {uses} }}", 'import public "names.proto";\n'),
+        }
+    )
+    assert outcome(sdk("protos", "--out", "gen"))[::2] == (0, "")
+    assert outcome(sdk("protos", "--out", "acme/gen", "--package", "acme.gen"))[::2] == (0, "")
+    loads("names_sdk", "uses_sdk")
+
+
 def test_a_copy_of_descriptor_proto_is_left_out(sdk: Sdk) -> None:
     # A copy from before editions; protoc aborts if it is to compile it.
     old = 'syntax = "proto2";\npackage google.protobuf;\nmessage FileDescriptorSet { optional string name = 1; }\n'

@@ -39,6 +39,84 @@ service ServerReflection {
 }
 """
 
+# Copies of protos that ours, or those of packages that we import, have too; some are old, some have other contents.
+OTHERS = {
+    "google/rpc/error_details.proto": """
+syntax = "proto3";
+package google.rpc;
+message BadRequest {
+  message FieldViolation { string field = 1; string description = 2; }
+  repeated FieldViolation field_violations = 1;
+}
+""",
+    "google/api/http.proto": """
+syntax = "proto3";
+package google.api;
+message HttpRule { string selector = 1; oneof pattern { string get = 2; string post = 4; } string body = 7; }
+""",
+    "google/api/annotations.proto": """
+syntax = "proto3";
+package google.api;
+import "google/api/http.proto";
+import "google/protobuf/descriptor.proto";
+extend google.protobuf.MethodOptions { HttpRule http = 72295728; }
+""",
+    "buf/validate/validate.proto": """
+syntax = "proto2";
+package buf.validate;
+import "google/protobuf/descriptor.proto";
+extend google.protobuf.FieldOptions { optional FieldConstraints field = 1159; }
+message FieldConstraints { optional bool required = 25; }
+""",
+    "validate/validate.proto": """
+syntax = "proto2";
+package validate;
+import "google/protobuf/descriptor.proto";
+extend google.protobuf.FieldOptions { optional FieldRules rules = 1071; }
+message FieldRules { optional bool required = 25; }
+""",
+    "grpc/channelz/v1/channelz.proto": """
+syntax = "proto3";
+package grpc.channelz.v1;
+message Channel { string name = 1; }
+""",
+    "google/protobuf/struct.proto": """
+syntax = "proto3";
+package google.protobuf;
+message Struct { map<string, Value> fields = 1; }
+message Value { oneof kind { string string_value = 3; } }
+""",
+    "google/protobuf/any.proto": """
+syntax = "proto3";
+package google.protobuf;
+message Any { string type_url = 1; bytes value = 2; }
+""",
+}
+
+EVERYTHING = """
+syntax = "proto3";
+package shop;
+import "google/rpc/error_details.proto";
+import "google/api/annotations.proto";
+import "google/api/http.proto";
+import "buf/validate/validate.proto";
+import "validate/validate.proto";
+import "grpc/channelz/v1/channelz.proto";
+import "google/protobuf/struct.proto";
+import "google/protobuf/any.proto";
+message Ask { string text = 1 [(buf.validate.field).required = true, (validate.rules).required = true]; }
+message Answer {
+  google.rpc.BadRequest of_the_copy = 1;
+  grpc.channelz.v1.Channel channel = 2;
+  google.protobuf.Struct struct = 3;
+  google.protobuf.Any any = 4;
+  google.api.HttpRule rule = 5;
+}
+service Shop {
+  rpc Order(Ask) returns (Answer) { option (google.api.http) = {post: "/order"}; }
+}
+"""
+
 SHOP = """
 syntax = "proto3";
 package shop;
@@ -94,14 +172,23 @@ if __name__ == "__main__":
     ],
 )
 def test_a_copy_of_a_standard_proto_is_served(tmp_path: Path, proto: str, type_: str, text: str) -> None:
-    protos = tmp_path / "protos"
-    (protos / proto).parent.mkdir(parents=True)
-    (protos / proto).write_text(text)
-    (protos / "shop.proto").write_text(SHOP.format(proto=proto, type=type_))
-    out = tmp_path / "out"
+    serve(tmp_path, {proto: text, "shop.proto": SHOP.format(proto=proto, type=type_)})
+
+
+def test_copies_of_many_standard_protos_are_served(tmp_path: Path) -> None:
+    serve(tmp_path, {**OTHERS, "shop.proto": EVERYTHING})
+
+
+def serve(folder: Path, protos: dict[str, str]) -> None:
+    """Generate the code of protos, and run the application."""
+    for proto, text in protos.items():
+        path = folder / "protos" / proto
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    out = folder / "out"
     (out / "acme").mkdir(parents=True)
     (out / "acme" / "__init__.py").touch()
-    update(Options((protos,), out / "acme" / "gen", package="acme.gen"))
+    update(Options((folder / "protos",), out / "acme" / "gen", package="acme.gen"))
     (out / "app.py").write_text(APP)
     done = subprocess.run([sys.executable, "app.py"], cwd=out, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -4,13 +4,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Annotated, Any, NewType, NoReturn, Optional, TypeAlias, TypeVar, Union
 
 from google.protobuf.message import Message
 from typing_extensions import TypeAliasType
 
-from sdk.service import RequestStream
+from sdk.service import RequestStream, ResponseStream
 from tests.contract import greet_code
 from tests.contract.greet_code import DOWN, UNARY, Downloader, Greeter, Inner, OtherReply, Talker, Uploader, make_base
 from tests.contract.greet_code import HelloReply as Reply
@@ -260,6 +269,26 @@ class Writes(Downloader):
 
 
 @right
+class WritesLater(Downloader):
+    def Down(self, request: Request, grpc_context: Any) -> Awaitable[None]: ...
+
+
+@right
+class ReturnsAnyStream(Downloader):
+    def Down(self, request: Request) -> ResponseStream[Reply]: ...
+
+
+@right
+class ReturnsAList(Downloader):
+    def Down(self, request: Request) -> list[Reply]: ...
+
+
+@right
+class ReturnsASequenceLater(Downloader):
+    async def Down(self, request: Request) -> Sequence[Reply] | tuple[Reply, ...]: ...
+
+
+@right
 class ReturnsStream(Downloader):
     def Down(self, request: Request) -> Iterator[Reply] | AsyncIterator[Reply]: ...
 
@@ -338,17 +367,3 @@ class AllServices(Greeter, Downloader, Uploader, Talker):
 
     def Both(self, requests: RequestStream[Request]) -> Iterator[Reply]:
         yield Reply()
-
-
-def local_class() -> type:
-    """Return a class whose annotations use names local to a function."""
-    LocalReply = Reply
-
-    @right
-    class Local(Greeter):
-        async def SayHello(self, request: LocalRequest) -> LocalReply:
-            return LocalReply()
-
-    LocalRequest = Request
-    assert LocalRequest
-    return Local

@@ -82,13 +82,6 @@ def test_code_location_is_the_line_of_def(monkeypatch: pytest.MonkeyPatch) -> No
     assert "async def SayHello" in (HERE / "wrong_classes.py").read_text().splitlines()[int(line) - 1]
 
 
-def test_names_local_to_a_function_are_resolved() -> None:
-    local = right_classes.local_class()
-    (problem,) = check_class(local)
-    assert problem.rule == "request-type", "the cell of LocalReply is read; LocalRequest is not a cell of the method"
-    assert "`LocalRequest`" in problem.remedy
-
-
 def test_batched_method_is_compared_by_its_items() -> None:
     # Imported here: importing Ray Serve takes a second, and no other test needs it.
     from tests.contract.batched_classes import Batched, BatchedWrong

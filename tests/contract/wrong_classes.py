@@ -344,9 +344,42 @@ class OneResponseForStream(Downloader):
     async def Down(self, request: HelloRequest) -> HelloReply: ...
 
 
+@wrong("response-type Down")
+class ListOfAnotherType(Downloader):
+    def Down(self, request: HelloRequest) -> list[HelloRequest]: ...
+
+
+@wrong("response-type Down")
+class PairOfTwoTypes(Downloader):
+    def Down(self, request: HelloRequest) -> tuple[HelloReply, HelloRequest]: ...
+
+
 @wrong("response-stream Down")
-class ListForStream(Downloader):
-    def Down(self, request: HelloRequest) -> list[HelloReply]: ...
+class MappingForStream(Downloader):
+    def Down(self, request: HelloRequest) -> dict[str, HelloReply]: ...
+
+
+@wrong("response-stream Down")
+class TextForStream(Downloader):
+    async def Down(self, request: HelloRequest) -> str: ...
+
+
+@wrong("response-stream Down")
+class GeneratorThatClaimsAList(Downloader):
+    def Down(self, request: HelloRequest) -> list[HelloReply]:
+        yield HelloReply()
+
+
+@wrong("response-stream Down")
+class AsyncGeneratorThatClaimsAnIterator(Downloader):
+    async def Down(self, request: HelloRequest) -> Iterator[HelloReply]:
+        yield HelloReply()
+
+
+@wrong("response-stream Down")
+class GeneratorThatClaimsAnAsyncIterator(Downloader):
+    def Down(self, request: HelloRequest) -> AsyncIterator[HelloReply]:
+        yield HelloReply()
 
 
 @wrong("response-type Down")
@@ -384,6 +417,11 @@ class OneRequestForStream(Uploader):
 @wrong("request-stream Up")
 class ListForRequests(Uploader):
     async def Up(self, requests: list[HelloRequest]) -> HelloReply: ...
+
+
+@wrong("request-stream Up")
+class GeneratorForRequests(Uploader):
+    async def Up(self, requests: AsyncGenerator[HelloRequest, None]) -> HelloReply: ...
 
 
 @wrong("request-type Up")

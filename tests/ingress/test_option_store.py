@@ -19,9 +19,16 @@ from sdk._ingress.envoy.listening import listener_config
 from sdk._ingress.proxy import Proxy
 from sdk._ingress.registry import ProxyState, Registry, Replica
 from sdk._xds.snapshot import Endpoint
+from sdk.access import Access, ApiKey, Certificate, JwtIssuer, Limit, Rule, Token
 from sdk.options import LIVE_OPTIONS
 
 FIRST = GrpcOptions(port=9001)
+CHANGED_ACCESS = Access(
+    issuers=(JwtIssuer("https://id.example.org", "/etc/jwks.json", claims=("sub",)),),
+    api_keys="/etc/keys",
+    rules=(Rule([Token(claims={"roles": "admin"}), ApiKey("batch"), Certificate("*.example.org")]), Rule("anyone")),
+    limits=(Limit(10, per_identity=True),),
+)
 CHANGED = GrpcOptions(
     port=9001,
     request_timeout_s=4.5,
@@ -29,6 +36,7 @@ CHANGED = GrpcOptions(
     error_details="none",
     max_receive_message_length=1000,
     grpc_servicer_functions=("t.T",),
+    access=CHANGED_ACCESS,
 )
 REPLICA = Replica("app", "D", ("t.T", "t.Private"), Endpoint("r", "127.0.0.1", 4000))
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ import grpc
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
+from sdk.cli.run.loss import is_listening
 from tests.support.ports import free_port
 from tests.support.processes import commands, ingress_folder, is_alive
+from tests.support.sdk_command import SDK
 
 # Processes of the SDK; Ray's own agents take longer.
 OURS = ("envoy", "supervisor.py", "ray::Proxy", "ray::Controller", "ray::ServeReplica")
@@ -68,14 +71,39 @@ def main(is_alone: bool) -> None:
     with driver(gcs, port) as (process, node_id):
         process.kill()
     report("served without its driver", call(port))
+    with sdk_run("waits", gcs) as waits, sdk_run("interrupted", gcs) as interrupted:
+        for each in (waits, interrupted):
+            wait_until_serving(each)
+        with ThreadPoolExecutor() as threads:
+            stopped = threads.submit(stop_ray, is_alone)
+            wait_until(lambda: not is_listening(gcs), 20)
+            interrupted.send_signal(signal.SIGINT)  # before it has seen that the cluster has gone
+            stopped.result()
+        for name, each in (("waits", waits), ("interrupted", interrupted)):
+            _, errors = each.communicate(timeout=30)
+            report(f"sdk run that {name}", [each.returncode, errors.splitlines()])
+    report("left by ray stop --force", left(node_id, port))
+
+
+def stop_ray(is_alone: bool) -> None:
     if is_alone:
         ray_command("stop", "--force")
-    else:
-        for pid, words in own_processes():
-            if not any(part in words for part in ("envoy", "supervisor.py")):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-    report("left by ray stop --force", left(node_id, port))
+        return
+    for pid, words in own_processes():
+        if not any(part in words for part in ("envoy", "supervisor.py", "bin/sdk run")):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def sdk_run(name: str, gcs: str) -> subprocess.Popen[str]:
+    command = [SDK, "run", "tests.integration.node_app:app", "--name", name, "--address", gcs]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_until_serving(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    serves = any("Press Ctrl-C" in line for line in process.stdout)
+    assert serves, process.communicate()[1]
 
 
 def ray_command(*arguments: str) -> None:

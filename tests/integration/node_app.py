@@ -58,3 +58,7 @@ class Inner(AsyncProbeBase):
     async def Both(self, requests: AsyncIterator[Ask]) -> AsyncIterator[Told]:
         async for request in requests:
             yield await self.Unary(request)
+
+
+#: An application of one replica.
+app = Where.options(num_replicas=1, ray_actor_options={"num_cpus": 0.1}).bind()

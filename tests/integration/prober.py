@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from probe_pb2 import Ask, Told
 
-from tests.support.deadlines import growing_deadlines
+from tests.support.deadlines import PATIENCE_S, growing_deadlines, wait_until
 
 SERVICES = ("AsyncProbe", "SyncProbe")
 METHODS = ("Unary", "Down", "Up", "Both")
-#: Seconds that an immediate event may take on a busy machine.
-PATIENCE_S = 20.0
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -99,11 +96,3 @@ def outcome(call: Any) -> Outcome:
     with contextlib.suppress(grpc.RpcError):  # the call object has its status
         messages.extend(call)
     return Outcome(messages, call.code(), call.details(), dict(call.trailing_metadata()))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
-    """Wait until a condition holds in another process."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s"
-        time.sleep(0.01)

@@ -1,9 +1,10 @@
-"""A service that scales to zero; its constructor fails while a file is there. Replicas import this module."""
+"""A service that scales to zero; its constructor fails or waits while a file is there. Replicas import this module."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ class Sleepy(AsyncProbeBase):
     def __init__(self, obstacle: str) -> None:
         if Path(obstacle).exists():
             raise FileNotFoundError("the model is not there")
+        while Path(f"{obstacle}.slow").exists():
+            time.sleep(0.01)
 
     async def Unary(self, request: Ask) -> Told:
         await asyncio.sleep(request.number / 1000)

@@ -1,4 +1,4 @@
-"""Nothing remains after a driver is killed, or after `ray stop --force`."""
+"""After a driver is killed, and after `ray stop --force`: no process remains; each `sdk run` there says one line."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+# Two starts of Ray, and four programs.
+pytestmark = pytest.mark.timeout(240)
 PROGRAM = Path(__file__).parent / "ends_of_ray.py"
 # A PID namespace without other processes: `ray stop` would stop the other Rays of this machine. The shell is the
 # first process there, and reaps orphans: Ray takes a zombie for a live process.
@@ -45,7 +47,7 @@ def seen(folder: Path) -> dict[str, Any]:
         "SDK_TEST_MARK": uuid.uuid4().hex,
     }
     environment = {**os.environ, **own, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=230, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
 
@@ -57,6 +59,13 @@ def test_a_killed_driver_leaves_nothing(seen: dict[str, Any]) -> None:
 
 def test_on_a_cluster_an_application_outlives_its_driver(seen: dict[str, Any]) -> None:
     assert seen["served without its driver"] == "OK"
+
+
+@pytest.mark.parametrize("name", ["waits", "interrupted"])
+def test_sdk_run_ends_with_its_cluster(seen: dict[str, Any], name: str) -> None:
+    code, (origin, error) = seen[f"sdk run that {name}"]
+    address = origin.removeprefix("Ray at ").partition(",")[0]
+    assert (code, error) == (1, f"error: The Ray cluster at {address} has gone.")
 
 
 def test_ray_stop_force_leaves_nothing(seen: dict[str, Any], folder: Path) -> None:

@@ -6,6 +6,7 @@ The virtual environments have links to those packages of this environment that t
 from __future__ import annotations
 
 import importlib.metadata as metadata
+import re
 import subprocess
 import sys
 import zipfile
@@ -188,6 +189,14 @@ def test_a_function_names_the_extra_that_it_needs(call: str, bare: Path, project
     shown = run([f"{bare}/bin/python", "-c", program], project)
     assert shown.startswith(f"{name} needs ")
     assert shown.endswith(", which is not installed: pip install 'ray-grpc-sdk[serve]'\n")
+
+
+def test_inference_names_its_extra(bare: Path, project: Path) -> None:
+    program = "import sdk\ntry: import sdk.inference\nexcept sdk.MissingExtraError as error: print(error)"
+    shown = run([f"{bare}/bin/python", "-c", program], project)
+    assert re.fullmatch(
+        r"sdk\.inference needs (numpy|ml_dtypes), which is not installed: .*'ray-grpc-sdk\[inference\]'\n", shown
+    )
 
 
 def test_code_is_generated_without_ray(wheel: Path, project: Path, tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
-# Written by other generators, by other people, or a list of the words themselves.
+# Written by other generators, by other people, a list of the words themselves, or in the syntax of a newer Python.
 _SKIPPED = re.compile(
     r"_pb2|sdk/_gen/|benchmarks/gen/|/expected/|^LICENSE$|^tests/prose/|^findings/|\.json$|^constraints\.txt$"
+    r"|/pep695_"
 )
 _TEXTS = {".md", ".jinja", ".proto", ".toml", ".yaml", ".js"}
 _QUESTION_WORDS = re.compile(r"(What|Which|Whether|How|Where|Who|Whose|Why|When)\b")

@@ -47,8 +47,11 @@ def loop() -> Loop:
 
 @pytest.fixture
 def serve_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """The lines of Ray Serve's logger, which does not pass them on once Ray Serve has configured it."""
-    monkeypatch.setattr(logging.getLogger("ray.serve"), "propagate", True)
+    """The lines of Ray Serve's logger, whatever Ray Serve, or another test, has made of it before."""
+    logger = logging.getLogger("ray.serve")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "disabled", False)
+    caplog.set_level(logging.INFO, logger="ray.serve")
     return caplog
 
 

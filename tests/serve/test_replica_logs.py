@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import contextlib
 import io
+import json
 import logging
 import traceback
 import weakref
@@ -19,7 +20,7 @@ from ray._common.formatters import JSONFormatter
 from ray.serve._private import logging_utils
 
 from sdk._serve import replica_logs
-from sdk._serve.internals import repair_redirected_print
+from sdk._serve.internals import repair_redirected_print, request_context_setter
 from sdk._serve.replica_logs import ReplicaLogs
 from sdk.service import Cardinality
 from tests.support import virtual_time
@@ -246,3 +247,58 @@ def test_a_print_that_is_not_redirected_stays(monkeypatch: pytest.MonkeyPatch) -
     repair_redirected_print()
     assert print is before
     assert traceback.format_exception(ValueError("x")) == ["ValueError: x\n"]
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+async def log_a_line(request: Int32Value) -> StringValue:
+    logging.getLogger("shop.till").info("paid")
+    return StringValue(value="x")
+
+
+@pytest.mark.parametrize("encoding", ["text", "json"])
+@pytest.mark.parametrize("traceparent", [TRACEPARENT, "00-nothing-01", None])
+def test_a_handlers_line_names_its_call_in_ray_serves_format(
+    serve_log: Lines, encoding: str, traceparent: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = handlers.RotatingFileHandler(tmp_path / "replica.log", maxBytes=1 << 20, backupCount=1)
+    file.setFormatter(JSONFormatter() if encoding == "json" else logging_utils.ServeFormatter("shop_Till", "r1"))
+    memory = handlers.MemoryHandler(1, target=file)
+    memory.addFilter(logging_utils.ServeContextFilter())
+    memory.addFilter(logging_utils.ServeLogAttributeRemovalFilter())
+    monkeypatch.setattr(logging.root, "handlers", [])
+    logs = start()
+    monkeypatch.setattr(logging.getLogger("ray.serve"), "handlers", [memory])
+
+    async def scenario() -> None:
+        async with serving() as serve:
+            server = serve(unary=(Cardinality.UNARY_UNARY, log_a_line))
+            server.host.on_start = request_context_setter("shop")
+            logs.follow_configuration(server)
+            logs.follow_configuration(server)  # each two seconds; nothing is added twice
+            peer = Peer(server)
+            peer.head("unary", **({"traceparent": traceparent} if traceparent else {}))
+            peer.send(Int32Value())
+            peer.end()
+            await turns()
+            logging.getLogger("shop.till").info("outside of a call")
+            logs.flush()
+
+    virtual_time.run(scenario())
+    memory.close()
+    file.close()
+    handled, outside, ended = (tmp_path / "replica.log").read_text().splitlines()
+    trace_id = TRACE if traceparent == TRACEPARENT else None
+    if encoding == "json":
+        fields = json.loads(handled)
+        assert (fields["message"], fields["request_id"], fields["application"]) == ("paid", "made", "shop")
+        assert (fields["method"], fields.get("trace_id")) == ("/t.T/unary", trace_id)
+        assert json.loads(outside).keys().isdisjoint({"method", "trace_id", "request_id"})
+        assert (json.loads(ended)["method"], json.loads(ended).get("trace_id")) == ("/t.T/unary", trace_id)
+    else:
+        suffix = f" {trace_id}" if trace_id else ""
+        assert handled.endswith(f" shop_Till r1 made /t.T/unary{suffix} -- paid")
+        assert outside.endswith(" shop_Till r1 -- outside of a call")
+        assert f" shop_Till r1 made{suffix} -- CALL /t.T/unary OK " in ended

@@ -1,8 +1,12 @@
-"""Deadlines for calls that must expire while their handler runs, however slow the machine is."""
+"""Waiting without a sleep of fixed length, and deadlines that expire in a handler however slow the machine is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+
+#: Seconds that an immediate event may take on a busy machine.
+PATIENCE_S = 20.0
 
 
 def growing_deadlines() -> Iterator[float]:
@@ -16,3 +20,11 @@ def growing_deadlines() -> Iterator[float]:
     """
     yield from (0.3, 1.0, 4.0, 16.0)
     raise AssertionError("no handler began within 16 s")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+    """Wait until a condition holds in another thread or process."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.01)

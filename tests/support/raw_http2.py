@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from tests.support.loops import PATIENCE_S
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY = 0, 1, 3, 4, 7
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 CANCEL = (8).to_bytes(4, "big")
 
@@ -58,7 +59,8 @@ class RawConnection:
     async def read(self) -> None:
         """Read frames until the connection ends."""
         try:
-            while head := await self._reader.read(9):
+            while True:
+                head = await self._reader.readexactly(9)
                 length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
                 await self._reader.readexactly(length)
                 if kind == SETTINGS and not flags:
@@ -84,14 +86,26 @@ def _literal(name: str, value: str) -> bytes:
 
 
 @asynccontextmanager
-async def connect(port: int) -> AsyncIterator[RawConnection]:
-    """Open a connection to a port of this machine."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def connect(port: int, *, is_paused: bool = False) -> AsyncIterator[RawConnection]:
+    """Open a connection to a port of this machine.
+
+    Args:
+        port: The port.
+        is_paused: Whether the client reads nothing before :meth:`RawConnection.read`, and its kernel next to nothing.
+    """
+    client = socket.socket()
+    if is_paused:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # so that the sender's buffer is small, too
+    await asyncio.get_running_loop().run_in_executor(None, client.connect, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=client, limit=1024 if is_paused else 1 << 16)
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS))
+    writer.write(_frame(WINDOW_UPDATE, body=(1 << 30).to_bytes(4, "big")))
     connection = RawConnection(reader, writer)
-    reading = asyncio.create_task(connection.read())
+    reading = None if is_paused else asyncio.create_task(connection.read())
     try:
         yield connection
     finally:
         writer.close()
-        await reading
+        if reading is not None:
+            await reading

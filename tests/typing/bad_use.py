@@ -104,8 +104,8 @@ class WrongCardinalities(AwkwardBase):
     def Unary(self, request: Iterator[Outer]) -> Outer.Inner.Deepest:  # expect: override -
         return Outer.Inner.Deepest()
 
-    def Down(self, request: Circle) -> list[Outer.Inner]:  # expect: override reportIncompatibleMethodOverride
-        return [Outer.Inner()]
+    def Down(self, request: Circle) -> list[Outer]:  # expect: override reportIncompatibleMethodOverride
+        return [Outer()]
 
     def Up(self, requests: Strings) -> Iterator[Empty]:  # expect: override reportIncompatibleMethodOverride
         yield Empty()

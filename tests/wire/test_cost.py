@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,6 +121,9 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         self.loop.call_soon(self.other.data_received, data)
+
+    def get_extra_info(self, name: str) -> Any:
+        return SimpleNamespace(family=socket.AF_INET)
 
     def is_closing(self) -> bool:
         return False

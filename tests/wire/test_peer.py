@@ -26,18 +26,18 @@ def test_a_peer_has_grpcs_form(address: str | None, peer: str) -> None:
 
 @pytest.mark.parametrize("certificate", [None, HEADER], ids=["no header", "a header"])
 def test_nobody_is_authenticated_without_tls(certificate: str | None) -> None:
-    assert auth_context_of("http", certificate) == {}
-    assert auth_context_of(None, certificate) == {}
+    assert auth_context_of(b"http", certificate and certificate.encode()) == {}
+    assert auth_context_of(None, certificate and certificate.encode()) == {}
 
 
 @pytest.mark.parametrize("certificate", [None, "", "Hash=ab12", 'By=spiffe://server;Hash=ab12;Subject="CN=ann"'])
 def test_tls_without_a_certificate_gives_no_name(certificate: str | None) -> None:
-    assert auth_context_of("https", certificate) == {"transport_security_type": (b"ssl",)}
+    assert auth_context_of(b"https", certificate and certificate.encode()) == {"transport_security_type": (b"ssl",)}
 
 
 @pytest.mark.parametrize("before", ["", "By=spiffe://server;"])
 def test_a_certificate_gives_its_names(before: str) -> None:
-    assert auth_context_of("https", before + HEADER) == {
+    assert auth_context_of(b"https", (before + HEADER).encode()) == {
         "transport_security_type": (b"ssl",),
         "x509_common_name": (b"ann",),
         "x509_subject": (b"CN=ann,O=Acme",),

@@ -15,8 +15,9 @@ import grpc.aio
 import pytest
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._xds import access_filters
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, type_url
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, type_url
 from sdk._xds.resources import ListenerConfig, Resources, build_resources
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 from sdk.errors import IngressError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 
+FILTERS = tuple(access_filters.filter_configs(None, access_filters.KeyMaterial()))
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
 
 
@@ -55,7 +57,8 @@ class ScriptedEnvoy:
         """Read a response and answer it; return the names of its resources."""
         response = await self.read(kind)
         await self.ask(kind, *names, nonce=response.nonce, error=error)
-        messages = {type_url(m): m for m in (pb.Cluster, pb.Listener, pb.RouteConfiguration)}
+        kinds = (pb.Cluster, pb.Listener, pb.RouteConfiguration, pb.CoreTypedExtensionConfig)
+        messages = {type_url(m): m for m in kinds}
         message = messages.get(kind, pb.ClusterLoadAssignment)
         parsed = [message.FromString(r.value) for r in response.resources]
         return {p.cluster_name if isinstance(p, pb.ClusterLoadAssignment) else p.name for p in parsed}
@@ -70,6 +73,8 @@ class ScriptedEnvoy:
             await self.take(ENDPOINT_TYPE, *endpoints)
         await self.ask(LISTENER_TYPE)
         await self.take(LISTENER_TYPE)
+        await self.ask(FILTER_TYPE, *FILTERS)
+        await self.take(FILTER_TYPE, *FILTERS)
         await self.ask(ROUTE_TYPE, "routes")
         await self.take(ROUTE_TYPE, "routes")
 

@@ -61,9 +61,9 @@ async def who_am_i(request: StringValue, grpc_context: ServicerContext) -> Strin
 async def serving(make_tls: Callable[[Path], TlsConfig] | None = None) -> AsyncIterator[Rig]:
     method = Method("WhoAmI", "who_am_i", PATH, Cardinality.UNARY_UNARY, StringValue, StringValue)
     server = WireServer([MethodBinding(method, who_am_i)])
-    port = await server.listen("127.0.0.1")
+    name = await server.listen_locally()
     async with rig() as it:
-        it.upstreams["replica"] = Replica(Endpoint("replica", "127.0.0.1", port), server)  # type: ignore[assignment]
+        it.upstreams["replica"] = Replica(Endpoint("replica", "127.0.0.1", 1, socket=name), server)  # type: ignore[assignment]
         if make_tls is not None:
             tls = make_tls(it.folder)
             write_secrets(tls)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,7 @@ def test_a_deployment_has_two_clusters_over_one_list_of_endpoints() -> None:
     for cluster in by_load, by_model:
         (limits,) = cluster.circuit_breakers.thresholds
         assert limits.max_requests.value == 100_000
+        assert 0 < limits.max_connections.value <= resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         assert cluster.outlier_detection.consecutive_local_origin_failure.value == 1
         assert cluster.connect_timeout.seconds == 1
 

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf.any_pb2 import Any
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
 
 
@@ -44,7 +44,7 @@ def test_nothing_is_sent_before_a_subscription(clusters: Subscription) -> None:
     assert not clusters.is_acked(resources(1, a="1"))
 
 
-@pytest.mark.parametrize("type_url", [CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE])
+@pytest.mark.parametrize("type_url", [CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE])
 def test_nothing_is_sent_before_the_first_publish(type_url: str) -> None:
     subscription = Subscription(type_url)
     assert subscription.receive(request("", "a")) is RequestKind.SUBSCRIBED

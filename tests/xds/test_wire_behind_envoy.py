@@ -1,4 +1,4 @@
-"""The wire server behind a real Envoy: clients that cancel, and replicas that leave."""
+"""The wire server behind a real Envoy: clients that cancel, replicas that leave, and very many calls at one time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import asyncio
 import contextlib
 import fcntl
 import itertools
+import re
+import signal
+import socket
 import sys
 import termios
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,10 +22,13 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.server import WireServer
+from sdk._xds.open_files import max_connections
 from sdk._xds.snapshot import Endpoint
 from sdk.service import Cardinality, Method, MethodBinding
 from tests.support.envoy_rig import Rig, rig
 from tests.support.loops import PATIENCE_S
+from tests.support.raw_http2 import connect
+from tests.support.wire_rig import until
 
 SERVICE = "t.T"
 FLOOD = b"\x08\x01\x12" + b"\xff\xff\x03" + b"x" * 65535  # a known field and an unknown one
@@ -137,3 +144,69 @@ async def test_a_client_that_still_sends_gets_the_status_of_a_leaving_replica(ki
         await asyncio.to_thread(channel.close)
         assert ends == {(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)}
         assert not connections, "all connections are closed"
+
+
+class Unary(Replica):
+    """A replica with a unary method; ``answered`` counts its calls."""
+
+    def __init__(self) -> None:
+        self.kind, self.answered = "unix", 0
+        path = f"/{SERVICE}/Unary"
+        method = Method("Unary", "Unary", path, Cardinality.UNARY_UNARY, Int32Value, StringValue)
+        self.server = WireServer([MethodBinding(method, self.answer)])
+        self.path = path
+
+    async def answer(self, request: Int32Value) -> StringValue:
+        self.answered += 1
+        return StringValue()
+
+
+def stats(it: Rig, *names: str) -> list[int]:
+    """Return Envoy's statistics whose names end so; this does without the event loop."""
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.connect(str(it.folder / "envoy.admin.sock"))
+        admin.sendall(b"GET /stats HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")
+        text = b"".join(iter(lambda: admin.recv(65536), b"")).decode()
+    return [sum(map(int, re.findall(rf"{re.escape(name)}: (\d+)", text))) for name in names]
+
+
+async def test_a_burst_of_calls_waits_while_the_loop_of_the_replica_is_blocked() -> None:
+    burst = 6_000  # more than the 4,096 connections that the kernel keeps for a listener, and than may be retried
+    async with rig() as it:
+        replica = Unary()
+        await publish(it, replica)
+        async with connect(it.port) as client:
+            await client.wait_answered(client.start(replica.path))
+            it.process.send_signal(signal.SIGSTOP)
+            for _ in range(burst):
+                client.start(replica.path)
+            await client.flush()
+            it.process.send_signal(signal.SIGCONT)
+            received, waiting, connected = 0, burst, 0
+            # The loop is blocked here, and with it the replica, until each call has a connection or has failed.
+            while received < burst or (waiting >= burst and connected < min(burst, max_connections())):
+                time.sleep(0.05)
+                received, waiting, connected = stats(
+                    it, "http.grpc.downstream_rq_total", "http.grpc.downstream_rq_active", "app#T.upstream_cx_active"
+                )
+            await until(lambda: len(client.answered) > burst)
+        assert replica.answered == burst + 1
+        await replica.server.drain(quiet_s=0, grace_s=0)
+
+
+async def test_a_client_that_pauses_keeps_its_calls() -> None:
+    calls = 8_000  # three frames each: more than the 10,000 that Envoy's default allows to wait for a client
+    async with rig() as it:
+        replica = Unary()
+        await publish(it, replica)
+        async with connect(it.port, is_paused=True) as client:
+            for _ in range(calls):
+                client.start(replica.path)
+            await client.flush()
+            await until(lambda: replica.answered == calls)
+            reading = asyncio.create_task(client.read())
+            await until(lambda: len(client.answered) == calls or client.ended)
+            assert not client.ended
+            reading.cancel()
+            await asyncio.wait([reading])
+        await replica.server.drain(quiet_s=0, grace_s=0)

@@ -14,6 +14,7 @@ from sdk._ingress.builtin.bindings import OpenStreams, bind
 from sdk._ingress.builtin.failed_applications import FailedApplications
 from sdk._ingress.builtin.health import HealthServicer
 from sdk._ingress.builtin.reflection import ReflectionServicer
+from sdk._otel import current
 from sdk._replica_protocol import PROXY_HEALTH_PATH
 from sdk._wire.host import WireSettings
 from sdk._wire.idle_reaper import max_connections
@@ -84,7 +85,13 @@ class BuiltinServices:
             max_metadata_bytes=options.max_metadata_bytes,
             error_details=options.error_details,
         )
-        return WireServer(methods, settings, answer_unknown=self._answer_no_route, answer_get=self._answer_get)
+        server = WireServer(methods, settings, answer_unknown=self._answer_no_route, answer_get=self._answer_get)
+        tracing = current.refresh()
+        if tracing is not None:
+            from sdk._wire.traced_call import ServerSpans
+
+            server.host.spans = ServerSpans(tracing, only_of_clients=True)
+        return server
 
     def notify(self) -> None:
         """Notify health watchers that the routing table has changed."""

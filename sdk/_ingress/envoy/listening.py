@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from sdk._between_nodes import own_between_nodes
+from sdk._otel import current
 from sdk._xds.listener import ListenerConfig
 from sdk._xds.tls import TlsConfig
 
@@ -21,7 +23,13 @@ _OPTIONS = [
     ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
 ]
 # Options with the same name in GrpcOptions and ListenerConfig.
-_SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {"fallback_socket", "gate_socket", "tls"}
+_SHARED_NAMES = {field.name for field in fields(ListenerConfig)} - {
+    "fallback_socket",
+    "gate_socket",
+    "guard",
+    "logged_headers",
+    "tls",
+}
 
 
 def format_address(host: str, port: int) -> str:
@@ -46,6 +54,8 @@ def listener_config(options: GrpcOptions, folder: Path, *, has_gate: bool) -> Li
         fallback_socket=str(folder / FALLBACK_SOCKET),
         gate_socket=str(folder / GATE_SOCKET) if has_gate else "",
         tls=tls_config(options, folder),
+        guard=own_between_nodes(),
+        logged_headers=tuple(sorted(current.tracing.metadata_keys)) if current.tracing is not None else (),
         **{name: getattr(options, name) for name in _SHARED_NAMES},
     )
 
@@ -55,7 +65,11 @@ def tls_config(options: GrpcOptions, folder: Path) -> TlsConfig | None:
     if options.tls_certificate is None or options.tls_private_key is None:
         return None
     return TlsConfig(
-        options.tls_certificate, options.tls_private_key, str(folder / "secrets"), client_ca=options.tls_client_ca
+        options.tls_certificate,
+        options.tls_private_key,
+        str(folder / "secrets"),
+        client_ca=options.tls_client_ca,
+        requires_client_certificate=options.tls_client_certificate == "required",
     )
 
 

@@ -20,12 +20,15 @@ import selectors
 import shutil
 import signal
 import socket
+import struct
 import sys
 import time
 from typing import Any, NamedTuple, NoReturn
 
 CONFIG_FILE, CONTROL_SOCKET, LOG_FILE = "supervisor.json", "control.sock", "supervisor.log"
 _PR_SET_PDEATHSIG = 1
+# Value of SO_PEERCRED (unix(7)): pid, uid, gid.
+_CREDENTIALS = struct.Struct("3i")
 # Seconds between SIGTERM and SIGKILL.
 _STOP_TIMEOUT_S = 3.0
 _NODE_ENDED, _SIGTERM = "Ray's node has ended", "SIGTERM"
@@ -258,6 +261,11 @@ class Supervisor:
         try:
             actor, _ = self._control.accept()
         except OSError:  # the actor is gone already
+            return
+        _, user, _ = _CREDENTIALS.unpack(actor.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if user != os.geteuid():
+            print(f"refused a connection of another user, with user id {user}", file=sys.stderr)
+            actor.close()
             return
         actor.setblocking(False)
         self._actors.add(actor)

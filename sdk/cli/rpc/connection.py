@@ -19,6 +19,8 @@ from sdk.errors import OptionsError, ServerError
 
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _TEXT = re.compile(r"[ -~]*")
+_WORD = re.compile(r"[!-~]+")
+_LOOPBACK = re.compile(r"((http|grpc)://)?(localhost|127\.\d+\.\d+\.\d+|\[::1\]):\d+/?$|unix:")
 _LAST_PORT = 65535
 # Options that are for TLS only.
 _TLS = ("tls_ca", "tls_certificate", "tls_server_name")
@@ -68,6 +70,7 @@ def connect(target: str, options: Mapping[str, Any]) -> ServerConnection:
 
 def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tuple[str, str | bytes], ...]]:
     metadata = tuple(parse_metadata(each) for each in options["metadata"])
+    metadata += _token(target, options)
     credentials, channel_options = _credentials(options)
     longest = options["max_message_length"]
     target = re.sub("^grpc(s?)://", r"http\1://", target)  # the scheme of other tools
@@ -89,6 +92,32 @@ def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tu
     except ValueError as error:
         raise OptionsError(str(error)) from None
     return client, metadata
+
+
+def _token(target: str, options: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the metadata with the token that the options give."""
+    token, path = options["token"], options["token_file"]
+    if path is not None:
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionsError(f"--token-file {path}: {getattr(error, 'strerror', None) or 'not a text'}") from None
+        if not token:
+            raise OptionsError(f"--token-file {path}: it is empty")
+    if token is None:
+        return ()
+    if not _WORD.fullmatch(token):
+        raise OptionsError("the token must be one word of printable ASCII")  # without it: it is a secret
+    if not _is_tls(target, options) and not _LOOPBACK.match(target):
+        raise OptionsError(
+            f"the token would be sent to {target} in the clear: give https://HOST:PORT, or on a trusted network "
+            "-H 'authorization: Bearer …'"
+        )
+    return (("authorization", f"Bearer {token}"),)
+
+
+def _is_tls(target: str, options: Mapping[str, Any]) -> bool:
+    return target.startswith(("https://", "grpcs://")) or any(options[name] for name in _TLS)
 
 
 def parse_metadata(text: str) -> tuple[str, str | bytes]:
@@ -154,7 +183,7 @@ def _wait_until_ready(channel: grpc.Channel, target: str, options: Mapping[str, 
     See https://github.com/grpc/grpc/blob/master/doc/connectivity-semantics-and-api.md.
     """
     timeout = options["connect_timeout"]
-    is_tls = target.startswith(("https://", "grpcs://")) or any(options[name] for name in _TLS)
+    is_tls = _is_tls(target, options)
     states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
     deadline = time.monotonic() + timeout
     channel.subscribe(states.put, try_to_connect=True)

@@ -35,6 +35,14 @@ def server_options(command: F) -> F:
                 help="Send metadata; the value of a key that ends with -bin is base64. Repeatable.",
             ),
             click.option(
+                "--token",
+                metavar="TOKEN",
+                envvar="SDK_TOKEN",
+                help="Send this token as `authorization: Bearer`. Other users can read the command line: better by "
+                "--token-file or the variable SDK_TOKEN.",
+            ),
+            click.option("--token-file", type=_FILE, metavar="FILE", help="Send the token that FILE holds."),
+            click.option(
                 "--tls-ca", type=_FILE, metavar="FILE", help="CA certificates in PEM, instead of the machine's."
             ),
             click.option("--tls-certificate", type=_FILE, metavar="FILE", help="Client certificate in PEM."),

@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from sdk.client import (
     AsyncClient,
@@ -28,7 +33,15 @@ from sdk.handles import (
     HandleUnary,
     ServiceHandle,
 )
-from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    RequestStream,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import bench_pb2
 
@@ -218,7 +231,7 @@ class BenchBase(ServicerBase):
 
     def DownloadThroughHandle(
         self, request: bench_pb2.Ask, /, *args: Any, **kwargs: Any
-    ) -> Iterator[bench_pb2.Payload] | AsyncIterator[bench_pb2.Payload]:
+    ) -> ResponseStream[bench_pb2.Payload]:
         """Answers as Download does, and the handler reads the payloads from another deployment."""
         raise NotImplementedError
 
@@ -236,7 +249,7 @@ class BenchBase(ServicerBase):
 
     def Download(
         self, request: bench_pb2.Ask, /, *args: Any, **kwargs: Any
-    ) -> Iterator[bench_pb2.Payload] | AsyncIterator[bench_pb2.Payload]:
+    ) -> ResponseStream[bench_pb2.Payload]:
         """Answers with as many payloads as are asked for, each of the size asked for."""
         raise NotImplementedError
 
@@ -248,7 +261,7 @@ class BenchBase(ServicerBase):
 
     def PingPong(
         self, requests: RequestStream[bench_pb2.Payload], /, *args: Any, **kwargs: Any
-    ) -> Iterator[bench_pb2.Payload] | AsyncIterator[bench_pb2.Payload]:
+    ) -> ResponseStream[bench_pb2.Payload]:
         """Answers each message with itself."""
         raise NotImplementedError
 

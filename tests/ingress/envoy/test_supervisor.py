@@ -247,7 +247,7 @@ def test_the_format_of_the_stored_table_has_not_changed_without_a_new_number() -
     stored = pickle.dumps(StoredTables(table, table), protocol=2)
     classes = {argument for opcode, argument, _ in pickletools.genops(stored) if opcode.name == "GLOBAL"}
     fields = {cls.__name__: len(dataclasses.fields(cls)) for cls in (Snapshot, Application, Deployment, Endpoint)}
-    assert adoption._TABLE_FORMAT == b"sdk-routing-table 3", "update the numbers below, too"
+    assert adoption._TABLE_FORMAT == b"sdk-routing-table 4", "update the numbers below, too"
     assert {name for name in classes if name.startswith("sdk")} == {
         "sdk._ingress.envoy.adoption StoredTables",
         "sdk._xds.snapshot Application",
@@ -255,4 +255,4 @@ def test_the_format_of_the_stored_table_has_not_changed_without_a_new_number() -
         "sdk._xds.snapshot Endpoint",
         "sdk._xds.snapshot Snapshot",
     }
-    assert fields == {"Snapshot": 6, "Application": 2, "Deployment": 9, "Endpoint": 5}
+    assert fields == {"Snapshot": 7, "Application": 2, "Deployment": 9, "Endpoint": 5}

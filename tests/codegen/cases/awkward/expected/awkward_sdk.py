@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
-from collections.abc import Iterator as Iterator_
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, ClassVar
 from typing import Any as Any_
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from google.protobuf import empty_pb2, wrappers_pb2
 from sdk.client import AsyncClient as AsyncClient_
@@ -31,7 +35,15 @@ from sdk.handles import (
     HandleUnary,
     ServiceHandle,
 )
-from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    RequestStream,
+    ResponseStream,
+    Service,
+    Shim,
+)
 from typing_extensions import deprecated
 
 import awkward_pb2 as awkward_pb2_
@@ -154,7 +166,7 @@ class AwkwardBase(ServicerBase):
 
     def Down(
         self, request: circle_pb2.Circle, /, *args: Any_, **kwargs: Any_
-    ) -> Iterator_[awkward_pb2_.Outer.Inner] | AsyncIterator[awkward_pb2_.Outer.Inner]:
+    ) -> ResponseStream[awkward_pb2_.Outer.Inner]:
         """A block comment
         with stars,
           and more indentation \\
@@ -177,14 +189,9 @@ class AwkwardBase(ServicerBase):
         /,
         *args: Any_,
         **kwargs: Any_,
-    ) -> (
-        Iterator_[
-            awkward_pb2_.AMessageWithANameThatIsSoLongThatNoSignatureFitsOnOneLineAnyMore
-        ]
-        | AsyncIterator[
-            awkward_pb2_.AMessageWithANameThatIsSoLongThatNoSignatureFitsOnOneLineAnyMore
-        ]
-    ):
+    ) -> ResponseStream[
+        awkward_pb2_.AMessageWithANameThatIsSoLongThatNoSignatureFitsOnOneLineAnyMore
+    ]:
         """Handles calls to `/test.awkward.Awkward/Both`."""
         raise NotImplementedError
 
@@ -436,7 +443,7 @@ class AsyncBase(ServicerBase):
 
     def Iterator(
         self, request: awkward_pb2_.Outer, /, *args: Any_, **kwargs: Any_
-    ) -> Iterator_[awkward_pb2_.Outer] | AsyncIterator[awkward_pb2_.Outer]:
+    ) -> ResponseStream[awkward_pb2_.Outer]:
         """Handles calls to `/test.awkward.Async/Iterator`."""
         raise NotImplementedError
 
@@ -446,7 +453,7 @@ class AsyncBase(ServicerBase):
         /,
         *args: Any_,
         **kwargs: Any_,
-    ) -> Iterator_[awkward_pb2_.Outer] | AsyncIterator[awkward_pb2_.Outer]:
+    ) -> ResponseStream[awkward_pb2_.Outer]:
         """Handles calls to `/test.awkward.Async/awkward_pb2`."""
         raise NotImplementedError
 

@@ -5,13 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from sdk.client import AsyncClient, AsyncStreamStream, SyncClient, SyncStreamStream
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStreamStream, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    RequestStream,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import _2fa_pb2
 from _3rd import my_file_pb2
@@ -68,7 +80,7 @@ class SecondServiceBase(ServicerBase):
 
     def Go(
         self, requests: RequestStream[my_file_pb2.Third], /, *args: Any, **kwargs: Any
-    ) -> Iterator[_2fa_pb2.Second] | AsyncIterator[_2fa_pb2.Second]:
+    ) -> ResponseStream[_2fa_pb2.Second]:
         """Handles calls to `/python.second.SecondService/Go`."""
         raise NotImplementedError
 

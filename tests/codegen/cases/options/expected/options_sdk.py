@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from sdk.client import (
     AsyncClient,
@@ -20,7 +25,15 @@ from sdk.client import (
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStream, HandleStreamStream, HandleUnary, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    RequestStream,
+    ResponseStream,
+    Service,
+    Shim,
+)
 from typing_extensions import deprecated
 
 import options_pb2
@@ -235,7 +248,7 @@ class NewServiceBase(ServicerBase):
 
     def OldStreamWithANameThatIsSoLongThatItIsWrapped(
         self, requests: RequestStream[options_pb2.Request], /, *args: Any, **kwargs: Any
-    ) -> Iterator[options_pb2.Reply] | AsyncIterator[options_pb2.Reply]:
+    ) -> ResponseStream[options_pb2.Reply]:
         """Handles calls to `/options.NewService/OldStreamWithANameThatIsSoLongThatItIsWrapped`.
 
         Deprecated.
@@ -244,7 +257,7 @@ class NewServiceBase(ServicerBase):
 
     def __call__(
         self, request: options_pb2.Request, /, *args: Any, **kwargs: Any
-    ) -> Iterator[options_pb2.Reply] | AsyncIterator[options_pb2.Reply]:
+    ) -> ResponseStream[options_pb2.Reply]:
         """Handles calls to `/options.NewService/__call__`.
 
         Deprecated.

@@ -5,13 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from sdk.client import AsyncClient, AsyncUnaryStream, SyncClient, SyncUnaryStream
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStream, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import syntax_three_pb2
 import syntax_two_pb2
@@ -68,7 +79,7 @@ class ThreeServiceBase(ServicerBase):
 
     def Go(
         self, request: syntax_two_pb2.Two, /, *args: Any, **kwargs: Any
-    ) -> Iterator[syntax_three_pb2.Three] | AsyncIterator[syntax_three_pb2.Three]:
+    ) -> ResponseStream[syntax_three_pb2.Three]:
         """Handles calls to `/syntaxes.three.ThreeService/Go`."""
         raise NotImplementedError
 

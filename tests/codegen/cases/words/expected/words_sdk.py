@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
-from collections.abc import Iterator as Iterator_
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from sdk.client import AsyncClient as AsyncClient_
 from sdk.client import (
@@ -31,7 +35,14 @@ from sdk.handles import (
     ServiceHandle,
 )
 from sdk.service import Cardinality as Cardinality_
-from sdk.service import Method, MethodBinding, RequestStream, Service, Shim
+from sdk.service import (
+    Method,
+    MethodBinding,
+    RequestStream,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import more_words_pb2
 import words_pb2 as words_pb2_
@@ -541,7 +552,7 @@ class importBase_(ServicerBase_):
 
     def None_(
         self, request: None_True___Deep, /, *args: Any, **kwargs: Any
-    ) -> Iterator_[Hidden_lambda] | AsyncIterator[Hidden_lambda]:
+    ) -> ResponseStream[Hidden_lambda]:
         """Handles calls to `/words.import/None`."""
         raise NotImplementedError
 
@@ -649,7 +660,7 @@ class importBase_(ServicerBase_):
 
     def __init___(
         self, request: words_pb2_.Any, /, *args: Any, **kwargs: Any
-    ) -> Iterator_[words_pb2_.Any] | AsyncIterator[words_pb2_.Any]:
+    ) -> ResponseStream[words_pb2_.Any]:
         """Handles calls to `/words.import/__init__`."""
         raise NotImplementedError
 
@@ -659,7 +670,7 @@ class importBase_(ServicerBase_):
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> Iterator_[words_pb2_._private] | AsyncIterator[words_pb2_._private]:
+    ) -> ResponseStream[words_pb2_._private]:
         """Handles calls to `/words.import/__mangled`."""
         raise NotImplementedError
 
@@ -713,7 +724,7 @@ class importBase_(ServicerBase_):
 
     def Iterator(
         self, request: words_pb2_.Any, /, *args: Any, **kwargs: Any
-    ) -> Iterator_[words_pb2_.Method] | AsyncIterator[words_pb2_.Method]:
+    ) -> ResponseStream[words_pb2_.Method]:
         """What the generated module imports and defines."""
         raise NotImplementedError
 

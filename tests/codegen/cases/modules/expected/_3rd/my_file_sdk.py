@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from google.protobuf import empty_pb2
 from sdk.client import (
@@ -19,7 +24,14 @@ from sdk.client import (
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStream, HandleUnary, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 import lambda_pb2
 from _3rd import my_file_pb2
@@ -95,7 +107,7 @@ class ThirdServiceBase(ServicerBase):
 
     def No(
         self, request: empty_pb2.Empty, /, *args: Any, **kwargs: Any
-    ) -> Iterator[shop_pb2.Shop] | AsyncIterator[shop_pb2.Shop]:
+    ) -> ResponseStream[shop_pb2.Shop]:
         """Handles calls to `/python.third.ThirdService/No`."""
         raise NotImplementedError
 

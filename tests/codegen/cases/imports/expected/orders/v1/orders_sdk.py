@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from google.protobuf import any_pb2, empty_pb2, field_mask_pb2
 from google.rpc import status_pb2  # type: ignore[import-untyped, unused-ignore]
@@ -22,7 +27,15 @@ from sdk.client import (
 )
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStream, HandleStreamUnary, HandleUnary, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, RequestStream, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    RequestStream,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 from catalog.v1 import item_pb2
 from orders.v1 import item_pb2 as orders_v1_item_pb2
@@ -118,7 +131,7 @@ class OrdersBase(ServicerBase):
 
     def List(
         self, request: empty_pb2.Empty, /, *args: Any, **kwargs: Any
-    ) -> Iterator[orders_v1_item_pb2.Item] | AsyncIterator[orders_v1_item_pb2.Item]:
+    ) -> ResponseStream[orders_v1_item_pb2.Item]:
         """Handles calls to `/orders.v1.Orders/List`."""
         raise NotImplementedError
 

@@ -5,13 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import sdk
+
+if not hasattr(sdk, "grpc_deployment"):
+    raise ImportError(f"{sdk} is not ray-grpc-sdk: rename it, or install ray-grpc-sdk")
 
 from sdk.client import AsyncClient, AsyncUnaryStream, SyncClient, SyncUnaryStream
 from sdk.deployment import BoundAs, BoundDeployment, ServicerBase
 from sdk.handles import HandleStream, ServiceHandle
-from sdk.service import Cardinality, Method, MethodBinding, Service, Shim
+from sdk.service import (
+    Cardinality,
+    Method,
+    MethodBinding,
+    ResponseStream,
+    Service,
+    Shim,
+)
 
 from .. import shop_pb2
 from . import till_pb2
@@ -68,7 +79,7 @@ class TillsBase(ServicerBase):
 
     def Ring(
         self, request: till_pb2.Till, /, *args: Any, **kwargs: Any
-    ) -> Iterator[shop_pb2.Shop] | AsyncIterator[shop_pb2.Shop]:
+    ) -> ResponseStream[shop_pb2.Shop]:
         """Handles calls to `/python.till.Tills/Ring`."""
         raise NotImplementedError
 

@@ -1,0 +1,117 @@
+"""Guard of calls between nodes: that of Ray for its own connections, with Ray's own switches.
+
+With ``RAY_USE_TLS=1`` both ends show a certificate of Ray's authority. With ``RAY_AUTH_MODE=token`` the caller sends a
+secret that only who has Ray's token can compute. With neither, anyone who reaches a replica's port may call it, so
+headers that say who the client is are not believed there.
+https://docs.ray.io/en/latest/ray-core/configure.html#tls-authentication
+https://docs.ray.io/en/latest/ray-security/token-auth.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from sdk.errors import IngressError
+
+_DEFAULT_TOKEN = Path("~/.ray/auth_token")
+
+
+@dataclass(frozen=True, slots=True)
+class BetweenNodes:
+    """Guard of the connections between nodes.
+
+    Attributes:
+        mode: ``"tls"`` for mutual TLS, ``"token"`` for a secret, ``"none"`` for nothing.
+        certificate: Path of this node's certificate in PEM.
+        private_key: Path of its private key.
+        ca: Path of the certificates of the authority that signs those of all nodes.
+        secret: The secret, in hexadecimal; not shown.
+    """
+
+    mode: Literal["tls", "token", "none"] = "none"
+    certificate: str = ""
+    private_key: str = ""
+    ca: str = ""
+    secret: str = field(default="", repr=False)
+
+    def server_context(self) -> ssl.SSLContext | None:
+        """Return the TLS context of a replica; None without TLS.
+
+        Raises:
+            OSError: A file can't be read, or is not what it should be.
+        """
+        return self._context(ssl.PROTOCOL_TLS_SERVER)
+
+    def client_context(self) -> ssl.SSLContext | None:
+        """Return the TLS context of a caller; None without TLS."""
+        return self._context(ssl.PROTOCOL_TLS_CLIENT)
+
+    def _context(self, protocol: int) -> ssl.SSLContext | None:
+        if self.mode != "tls":
+            return None
+        context = ssl.SSLContext(protocol)
+        context.check_hostname = False  # as in Ray: each node's certificate is as good as any of the authority
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.certificate, self.private_key)
+        context.load_verify_locations(self.ca)
+        return context
+
+
+#: Nothing guards calls between nodes.
+UNGUARDED = BetweenNodes()
+
+
+def between_nodes(environment: Mapping[str, str]) -> BetweenNodes:
+    """Return how calls between nodes are guarded.
+
+    Args:
+        environment: Environment variables of a process of Ray.
+
+    Raises:
+        IngressError: Ray's variables are incomplete, or its token can't be read.
+
+    Example:
+        >>> between_nodes({}).mode
+        'none'
+        >>> between_nodes({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "x"})
+        BetweenNodes(mode='token', certificate='', private_key='', ca='')
+    """
+    if environment.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        names = ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
+        paths = [environment.get(name, "") for name in names]
+        missing = [name for name, path in zip(names, paths, strict=True) if not path]
+        if missing:
+            raise IngressError(f"RAY_USE_TLS is set, but not {', '.join(missing)}")
+        return BetweenNodes("tls", *paths)
+    if environment.get("RAY_AUTH_MODE", "").lower() == "token":
+        return BetweenNodes("token", secret=_secret(environment))
+    return UNGUARDED
+
+
+def _secret(environment: Mapping[str, str]) -> str:
+    """Return a secret that is derived from Ray's token: who reads it on the network can't use it against Ray."""
+    token = environment.get("RAY_AUTH_TOKEN", "")
+    if not token:
+        path = Path(environment.get("RAY_AUTH_TOKEN_PATH", "") or _DEFAULT_TOKEN).expanduser()
+        try:
+            token = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise IngressError(f"RAY_AUTH_MODE is token, but {path} can't be read: {error.strerror}") from None
+    if not token.strip():
+        raise IngressError("RAY_AUTH_MODE is token, but the token is empty")
+    return hmac.new(token.strip().encode(), b"ray-grpc-sdk: calls between nodes", hashlib.sha256).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def own_between_nodes() -> BetweenNodes:
+    """Return how this process guards calls between nodes."""
+    return between_nodes(os.environ)

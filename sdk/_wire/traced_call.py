@@ -1,0 +1,169 @@
+"""Calls with a span. An untraced call costs a look at ``Host.spans``, and runs none of this.
+
+The span is that of OpenTelemetry's conventions for a gRPC server; it begins when the request's head has arrived, and
+ends when the response is out, or nobody waits for it. The handler, and all that it calls, runs in the context of the
+span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sdk._otel import conventions as rpc
+from sdk._otel.spans import Tracing, add_message, end_server, enter
+from sdk._wire.call import Call
+from sdk._wire.call_counts import STATUS_NAMES
+from sdk.errors import RpcError
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
+
+    from sdk._wire.call import Transport
+    from sdk._wire.host import Host
+    from sdk._wire.route import Route
+
+# The authority that a replica sends to another one.
+_REPLICA = b"replica"
+
+
+class ServerSpans:
+    """Makes the calls of one server with their spans.
+
+    Args:
+        tracing: Makes the spans.
+        attributes: Attributes of every span, such as the application's name.
+        events: Add an event for each message.
+        only_of_clients: Calls of known methods get a span only if the client samples them; for the services that a
+            proxy answers, which load balancers call all the time.
+    """
+
+    def __init__(
+        self,
+        tracing: Tracing,
+        attributes: dict[str, str] | None = None,
+        *,
+        events: bool = False,
+        only_of_clients: bool = False,
+    ) -> None:
+        self.tracing = tracing
+        self._attributes = {rpc.SYSTEM: rpc.GRPC, **(attributes or {})}
+        self._make: type[TracedCall] = CallWithEvents if events else TracedCall
+        self._only_of_clients = only_of_clients
+
+    def new_call(
+        self,
+        host: Host,
+        transport: Transport,
+        route: Route | None,
+        path: bytes,
+        headers: list[tuple[bytes, bytes]],
+        on_finished: Callable[[Call], None],
+    ) -> Call:
+        """Return a call, as the constructor of :class:`Call` does."""
+        fields = dict(headers)
+        context = self.tracing.extract(fields)
+        if route is not None and self._only_of_clients and not self.tracing.is_sampled(context):
+            return Call(host, transport, route, path, headers, on_finished)
+        name, attributes = rpc.GRPC, dict(self._attributes)
+        if route is None:
+            attributes[rpc.METHOD] = rpc.OTHER
+            attributes[rpc.METHOD_ORIGINAL] = path.decode("latin-1")[1:]
+        else:
+            name = attributes[rpc.METHOD] = route.method.path[1:]
+        authority = fields.get(b"host", b"")
+        span, context = self.tracing.start_server(name, context, {**attributes, **_server_attributes(authority)})
+        call = self._make(host, transport, route, path, headers, on_finished)
+        call.span, call.trace_context = span, context
+        if span is not None:
+            span.set_attribute("ray.serve.request_id", call.request_id)
+            # Those of an inner call are the outer client's, which is not the peer of this connection.
+            if authority != _REPLICA and (peer := fields.get(b"x-forwarded-for")):
+                address, port = rpc.split_target(peer.decode("latin-1"))
+                span.set_attribute(rpc.PEER_ADDRESS, address)
+                if port is not None:
+                    span.set_attribute(rpc.PEER_PORT, port)
+        return call
+
+
+@lru_cache(maxsize=256)
+def _server_attributes(authority: bytes) -> dict[str, Any]:
+    """Return the attributes for the authority that a client has used."""
+    if not authority or authority == _REPLICA:
+        return {}
+    address, port = rpc.split_target(authority.decode("latin-1"))
+    return {rpc.SERVER_ADDRESS: address} if port is None else {rpc.SERVER_ADDRESS: address, rpc.SERVER_PORT: port}
+
+
+class TracedCall(Call):
+    """A call with a span, or one that is not sampled: its handler runs in a context that says so.
+
+    Attributes:
+        span: The span; None if it is not sampled.
+        trace_context: The context for the handler.
+    """
+
+    __slots__ = ("_description", "span", "trace_context")
+
+    span: Span | None
+    trace_context: Context
+
+    async def _run(self, route: Route) -> None:
+        enter(self.trace_context)  # the task ends with the call, and its context with it
+        await super()._run(route)
+
+    def _finish_with_error(self, error: BaseException) -> None:
+        span = self.span
+        if span is not None and not self._finished:
+            answered = self.aborted or self.host.translate_error(error)
+            if not isinstance(answered, RpcError):
+                span.record_exception(error)
+                self._description = f"{type(error).__name__}: {error}"
+        super()._finish_with_error(error)
+
+    def _trailers(self, code: int, details: str) -> bytes:
+        if details and not hasattr(self, "_description"):
+            self._description = details
+        return super()._trailers(code, details)
+
+    def _finish(self) -> None:
+        super()._finish()
+        span, self.span = self.span, None
+        if span is not None:
+            description = getattr(self, "_description", "") or (self._cancel_reason[1] if self._cancel_reason else "")
+            end_server(span, STATUS_NAMES[self.status], description)
+
+
+class CallWithEvents(TracedCall):
+    """A call whose span has an event for each message."""
+
+    __slots__ = ("_received_count", "_sent_count")
+
+    def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
+        if not is_last:  # else send_only has called it
+            self._add_sent(data, flag)
+        super().send(data, flag, is_last=is_last)
+
+    def send_only(self, data: bytes, flag: int = 0) -> None:
+        self._add_sent(data, flag)
+        super().send_only(data, flag)
+
+    def take_message(self) -> bytes | bytearray:
+        return self._add_received(super().take_message())
+
+    async def next_message(self) -> bytes | bytearray | None:
+        message = await super().next_message()
+        return None if message is None else self._add_received(message)
+
+    def _add_sent(self, data: bytes, flag: int) -> None:
+        if self.span is not None:
+            self._sent_count = getattr(self, "_sent_count", 0) + 1
+            add_message(self.span, "SENT", self._sent_count, None if flag else len(data))
+
+    def _add_received(self, message: bytes | bytearray) -> bytes | bytearray:
+        if self.span is not None:
+            self._received_count = getattr(self, "_received_count", 0) + 1
+            add_message(self.span, "RECEIVED", self._received_count, len(message))
+        return message

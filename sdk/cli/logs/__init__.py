@@ -1,0 +1,1 @@
+"""``sdk logs``: the log lines of every node of the cluster."""

@@ -1,0 +1,204 @@
+"""Calls from another node, which come over TCP: with nothing, with the secret of Ray's token, and with mutual TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+
+from sdk._between_nodes import UNGUARDED, BetweenNodes, between_nodes
+from sdk._channel import replicas
+from sdk._channel.feed import Address
+from sdk._channel.replicas import Subchannel
+from sdk._replica_protocol import API_KEY_HEADER, HEALTH_CHECK_PATH, NODE_SECRET_HEADER, TOKEN_HEADER
+from sdk._wire.server import WireServer
+from sdk._xds.access_filters import KeyMaterial
+from sdk._xds.resources import build_resources
+from sdk._xds.snapshot import Endpoint
+from sdk.access import Access, JwtIssuer, Rule
+from sdk.context import ServicerContext
+from sdk.errors import IngressError
+from sdk.service import Cardinality, Method, MethodBinding
+from tests.support.certificates import Authority
+from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
+from tests.support.tokens import Issuer, encode
+
+PATH = "/demo.Greeter/WhoAmI"
+APPS: Any = {"one": {"Greeter": (["demo.Greeter"], ["replica"])}}
+TOKEN = between_nodes({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "the token of Ray"})
+NODES, STRANGERS = Authority("nodes"), Authority("strangers")
+ISSUER = Issuer("https://id.example.org")
+FORGED = {
+    API_KEY_HEADER: "admin",
+    TOKEN_HEADER: encode(json.dumps({"iss": "x", "sub": "admin"}).encode()),
+    "x-forwarded-proto": "https",
+    "x-forwarded-client-cert": "Subject=admin",
+}
+
+
+async def who_am_i(request: StringValue, grpc_context: ServicerContext) -> StringValue:
+    seen = [grpc_context.peer_identity_key(), sorted(grpc_context.auth_context()), dict(grpc_context.claims())]
+    return StringValue(value=json.dumps([*seen, [key for key, _ in grpc_context.invocation_metadata()]]))
+
+
+@asynccontextmanager
+async def serving(guard: BetweenNodes) -> AsyncIterator[int]:
+    method = Method("WhoAmI", "who_am_i", PATH, Cardinality.UNARY_UNARY, StringValue, StringValue)
+    server = WireServer([MethodBinding(method, who_am_i)], guard=guard)
+    yield await server.listen("127.0.0.1")
+    await server.drain(quiet_s=0, grace_s=0)
+
+
+def mutual_tls(folder: Path, authority: Authority = NODES) -> BetweenNodes:
+    folder.mkdir(exist_ok=True)
+    certificate, key = authority.sign("node").write(folder, "node")
+    (folder / "ca.crt").write_bytes(NODES.certificate)
+    return BetweenNodes("tls", certificate, key, str(folder / "ca.crt"))
+
+
+async def ask(port: int, headers: dict[str, str], context: ssl.SSLContext | None = None, method: str = "POST") -> bytes:
+    """Return the raw response to a call, or an empty one if the connection ends without."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    path = PATH if method == "POST" else HEALTH_CHECK_PATH
+    lines = [f"{method} {path} HTTP/1.1", "host: x", *(f"{name}: {value}" for name, value in headers.items())]
+    if method == "POST":
+        lines += ["content-type: application/grpc", "transfer-encoding: chunked", "connection: close"]
+    body = b"5\r\n" + struct.pack(">BI", 0, 0) + b"\r\n0\r\n\r\n" if method == "POST" else b""
+    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+    try:
+        ended = b"\r\n\r\n" if method == "GET" else b"request_id: "
+        return await asyncio.wait_for(reader.readuntil(ended), PATIENCE_S)
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except (ConnectionError, ssl.SSLError):
+        return b""
+    finally:
+        writer.close()
+
+
+def seen(response: bytes) -> Any:
+    return json.loads(response[response.index(b"[") : response.rindex(b"]") + 1])
+
+
+async def test_without_a_guard_a_neighbour_is_nobody() -> None:
+    async with serving(UNGUARDED) as port:
+        assert seen(await ask(port, FORGED)) == [None, [], {}, []]
+        assert seen(await ask(port, {**FORGED, NODE_SECRET_HEADER: "x"})) == [None, [], {}, []]
+
+
+@pytest.mark.parametrize("secret", [None, "", "0" * 64, TOKEN.secret[:-1], TOKEN.secret + "0", "the token of Ray"])
+async def test_without_the_secret_a_neighbour_is_refused(secret: str | None) -> None:
+    async with serving(TOKEN) as port:
+        given = {} if secret is None else {NODE_SECRET_HEADER: secret}
+        for headers in (given, {**FORGED, **given}):
+            response = await ask(port, headers)
+            assert response.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+            assert TOKEN.secret.encode() not in response
+        alive = await ask(port, given, method="GET")
+        assert alive.startswith(b"HTTP/1.1 200 OK"), "Envoy's health check has no secret, and tells nothing"
+
+
+async def test_with_the_secret_its_headers_are_believed() -> None:
+    async with serving(TOKEN) as port:
+        key, auth, claims, metadata = seen(await ask(port, {**FORGED, NODE_SECRET_HEADER: TOKEN.secret}))
+        assert (key, claims["sub"]) == ("token_subject", "admin")
+        assert "api_key_name" in auth
+        assert metadata == [], "the secret is not metadata"
+
+
+async def test_a_caller_says_once_that_it_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(TOKEN) as port:
+        for guard, is_accepted in ((TOKEN, True), (replace(TOKEN, secret="0" * 64), False), (UNGUARDED, False)):
+            monkeypatch.setattr(replicas, "own_between_nodes", lambda guard=guard: guard)
+            replicas._client_context.cache_clear()
+            caller = Subchannel(Address("r", "127.0.0.1", port, "elsewhere"), is_local=False)
+            if is_accepted:
+                (await caller.connect()).close()
+            else:
+                with pytest.raises(OSError, match=r".*"):
+                    await caller.connect()
+
+
+async def test_mutual_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = mutual_tls(tmp_path / "ours"), mutual_tls(tmp_path / "theirs", STRANGERS)
+    without = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    without.check_hostname, without.verify_mode = False, ssl.CERT_NONE
+    stranger = theirs.client_context()
+    assert stranger is not None
+    async with serving(ours) as port:
+        assert seen(await ask(port, FORGED, ours.client_context()))[0] == "token_subject"
+        for context in (None, without, stranger):
+            assert await ask(port, FORGED, context) == b""
+        monkeypatch.setattr(replicas, "own_between_nodes", lambda: ours)
+        replicas._client_context.cache_clear()
+        caller = Subchannel(Address("r", "127.0.0.1", port, "elsewhere"), is_local=False)
+        (await caller.connect()).close()
+    replicas._client_context.cache_clear()
+
+
+@asynccontextmanager
+async def behind_envoy(guard: BetweenNodes) -> AsyncIterator[Rig]:
+    async with serving(guard) as port, rig() as it:
+        endpoint = Endpoint("replica", "127.0.0.1", port)
+        it.upstreams["replica"] = type("Replica", (), {"endpoint": endpoint})  # type: ignore[assignment]
+        it.config = replace(it.config, guard=guard)
+        yield it
+
+
+async def through_envoy(it: Rig, *metadata: tuple[str, str]) -> Any:
+    method: Any = it.channel.unary_unary(
+        PATH, request_serializer=StringValue.SerializeToString, response_deserializer=StringValue.FromString
+    )
+    answer = await method(StringValue(), metadata=metadata, timeout=PATIENCE_S, wait_for_ready=True)
+    return json.loads(answer.value)
+
+
+@pytest.mark.parametrize("kind", ["none", "token", "tls"])
+async def test_envoy_reaches_replicas_on_other_nodes(kind: str, tmp_path: Path) -> None:
+    guard = {"none": UNGUARDED, "token": TOKEN, "tls": mutual_tls(tmp_path / "ours")}[kind]
+    access = Access(issuers=(JwtIssuer(ISSUER.name, ISSUER.jwks),), rules=(Rule("authenticated"),))
+    async with behind_envoy(guard) as it:
+        snapshot = replace(it.snapshot(APPS), access=access)
+        keys = KeyMaterial({ISSUER.name: ISSUER.jwks})
+        await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config, keys)), PATIENCE_S)
+        token = ("authorization", f"Bearer {ISSUER.token()}")
+        forged = (NODE_SECRET_HEADER, "0" * 64)
+        for metadata in ((token,), (token, forged)):
+            key, _, claims, names = await through_envoy(it, *metadata)
+            assert names == ["user-agent"]
+            if kind == "none":
+                assert (key, claims) == (None, {}), "the replica can't know that it was Envoy"
+            else:
+                assert (key, claims["sub"]) == ("token_subject", "ann")
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"RAY_USE_TLS": "1"}, "RAY_USE_TLS is set, but not RAY_TLS_SERVER_CERT, RAY_TLS_SERVER_KEY, RAY_TLS_CA_CERT"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/none/token"}, "/none/token can't be read: No such file"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": " "}, "the token is empty"),
+    ],
+)
+def test_incomplete_switches_of_ray(environment: dict[str, str], said: str) -> None:
+    with pytest.raises(IngressError, match=said):
+        between_nodes(environment)
+
+
+def test_the_secret_is_derived_from_the_token_and_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("the token of Ray\n")
+    same = between_nodes({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")})
+    assert same == TOKEN
+    assert "token of Ray" not in TOKEN.secret
+    assert TOKEN.secret not in repr(TOKEN)
+    assert between_nodes({"RAY_AUTH_MODE": "disabled", "RAY_USE_TLS": "0"}) == UNGUARDED

@@ -1,0 +1,214 @@
+"""Limits, keys that change while the server runs, and the configuration of docs/operations/security.md."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import yaml
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # they have no types
+from greeter_pb2 import HelloReply, HelloRequest
+
+import sdk.testing
+from sdk import GrpcOptions
+from sdk.access import Access, JwtIssuer, Limit, Rule, Token, access_from
+from sdk.options import GrpcOptions as Options
+from tests.security.greeting import MANY, SAY_HELLO, SERVICE, Mirror
+from tests.support.loops import PATIENCE_S
+from tests.support.tokens import Issuer
+
+ISSUER = Issuer("https://id.example.org")
+
+
+def say_hello(server: sdk.testing.Server, *metadata: tuple[str, str], path: str = SAY_HELLO) -> tuple[str, Any]:
+    method = server.channel().unary_stream(path, HelloRequest.SerializeToString, HelloReply.FromString)
+    call = method(HelloRequest(), metadata=metadata, timeout=PATIENCE_S)
+    with contextlib.suppress(grpc.RpcError):  # its code is that of the call
+        list(call)
+    return call.code().name, dict(call.trailing_metadata() or ())
+
+
+def bearer(token: str) -> tuple[str, str]:
+    return "authorization", f"Bearer {token}"
+
+
+def test_a_limit_of_all_calls() -> None:
+    access = Access(limits=(Limit(0.001, burst=3, methods=(f"{SERVICE}/SayHello",)),))
+    with sdk.testing.serve(Mirror.bind(), options=GrpcOptions(access=access)) as server:
+        answers = [say_hello(server) for _ in range(5)]
+        assert [code for code, _ in answers] == ["OK"] * 3 + ["RESOURCE_EXHAUSTED"] * 2
+        trailers = answers[-1][1]
+        assert trailers["request_id"]
+        assert trailers["x-ratelimit-limit"].startswith("3")
+        assert trailers["x-ratelimit-remaining"] == "0"
+        assert int(trailers["x-ratelimit-reset"]) > 0
+        status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+        (detail,) = status.details
+        retry = error_details_pb2.RetryInfo()
+        assert detail.Unpack(retry)
+        assert (status.code, retry.retry_delay.seconds) == (8, 1)
+        assert say_hello(server, path=MANY)[0] == "OK", "another method"
+
+
+def test_limits_by_identity_and_by_application() -> None:
+    access = Access(
+        issuers=(JwtIssuer(ISSUER.name, ISSUER.jwks),),
+        limits=(
+            Limit(0.001, burst=2, per_identity=True),
+            Limit(0.001, burst=1, applications=("small",)),
+        ),
+    )
+    with sdk.testing.serve(
+        {"one": Mirror.bind(), "small": Mirror.bind()}, options=GrpcOptions(access=access)
+    ) as server:
+        one, small = ("application", "one"), ("application", "small")
+        ann, bob = bearer(ISSUER.token(sub="ann")), bearer(ISSUER.token(sub="bob"))
+        other_token = bearer(ISSUER.token(sub="ann", jti="2"))
+        assert [say_hello(server, one, ann)[0] for _ in range(2)] == ["OK", "OK"]
+        assert say_hello(server, one, other_token)[0] == "RESOURCE_EXHAUSTED", "the same client with another token"
+        assert say_hello(server, one, bob)[0] == "OK"
+        assert [say_hello(server, one)[0] for _ in range(4)] == ["OK"] * 4, "calls without an identity have no limit"
+        assert [say_hello(server, small)[0] for _ in range(2)] == ["OK", "RESOURCE_EXHAUSTED"]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def write(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.touch(mode=0o600)
+    new.write_text(text)
+    new.rename(path)
+
+
+def key_line(name: str, key: str) -> str:
+    return f"{name} sha256:{hashlib.sha256(key.encode()).hexdigest()}\n"
+
+
+def test_keys_rotate_without_a_failed_call_and_old_ones_are_refused(tmp_path: Path) -> None:
+    new = Issuer(ISSUER.name, "k2")
+    jwks, keys = tmp_path / "jwks.json", tmp_path / "keys"
+    write(jwks, ISSUER.jwks)
+    write(keys, key_line("batch", "first"))
+    access = Access(issuers=(JwtIssuer(ISSUER.name, str(jwks)),), api_keys=str(keys), rules=(Rule("authenticated"),))
+    old_token, new_token = bearer(ISSUER.token()), bearer(new.token())
+    with sdk.testing.serve(Mirror.bind(), options=GrpcOptions(access=access)) as server:
+        channel = server.channel()
+        method = channel.unary_unary(SAY_HELLO, HelloRequest.SerializeToString, HelloReply.FromString)
+        streams = channel.stream_stream(
+            f"/{SERVICE}/SayHelloToEach", HelloRequest.SerializeToString, HelloReply.FromString
+        )
+        is_over = False
+
+        def requests() -> Any:
+            while not is_over:
+                yield HelloRequest()
+                time.sleep(0.01)
+
+        stream = streams(requests(), metadata=[old_token])  # open during the whole rotation
+        assert next(stream)
+        assert say_hello(server, new_token)[0] == "UNAUTHENTICATED"
+        write(jwks, f'{{"keys": [{ISSUER.jwks[10:-2]}, {new.jwks[10:-2]}]}}')
+        write(keys, key_line("batch", "first") + key_line("batch", "second"))
+
+        def is_in_force() -> bool:
+            method(HelloRequest(), metadata=[old_token], timeout=PATIENCE_S)  # never fails
+            method(HelloRequest(), metadata=[("x-api-key", "first")], timeout=PATIENCE_S)
+            return all(say_hello(server, each)[0] == "OK" for each in (new_token, ("x-api-key", "second")))
+
+        until(is_in_force)
+        write(jwks, "{")  # a mistake: the last valid keys stay
+        write(keys, key_line("batch", "second"))
+        until(lambda: say_hello(server, ("x-api-key", "first"))[0] == "UNAUTHENTICATED")
+        assert say_hello(server, old_token)[0] == "OK"
+        write(jwks, new.jwks)
+        until(lambda: say_hello(server, old_token)[0] == "UNAUTHENTICATED")
+        assert say_hello(server, new_token)[0] == "OK"
+        assert next(stream), "the stream that began with the old token goes on"
+        is_over = True
+        stream.cancel()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    access = Access(api_keys=str(tmp_path / "none"))
+    with (
+        pytest.raises(sdk.IngressError, match=r"access: .*/none can't be read: No such file"),
+        sdk.testing.serve(Mirror.bind(), options=GrpcOptions(access=access)),
+    ):
+        pass
+
+
+def test_the_hardened_configuration_of_the_docs(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations" / "security.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    write(tmp_path / "jwks.json", ISSUER.jwks)
+    write(tmp_path / "api-keys", key_line("batch", "a-key"))
+    section = yaml.safe_load(block.replace("/etc/sdk", str(tmp_path)).replace("/var/log/sdk", str(tmp_path)))["sdk"]
+    options = Options(**section)
+    assert options.access == access_from(section["access"])
+    assert options.access is not None
+    # With the certificate of the test server, which no client certificate is for.
+    options = replace(
+        options,
+        tls_certificate=None,
+        tls_private_key=None,
+        tls_client_ca=None,
+        access=replace(options.access, rules=options.access.rules),
+    )
+    with sdk.testing.serve({"shop": Mirror.bind()}, options=options, tls=True) as server:
+        user, admin = bearer(ISSUER.token()), bearer(ISSUER.token(roles=["admin"]))
+        assert say_hello(server)[0] == "UNAUTHENTICATED"
+        assert say_hello(server, user)[0] == "OK"
+        assert say_hello(server, user, path=MANY)[0] == "PERMISSION_DENIED"
+        assert say_hello(server, admin, path=MANY)[0] == "OK"
+        assert say_hello(server, ("x-api-key", "a-key"), path=MANY)[0] == "OK"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"issuers": [{"issuer": "i"}]}, "issuers[0]: 'jwks' is missing"),
+        ({"issuers": [{"issuer": "", "jwks": "/x"}]}, "issuers[0]: issuer must be the value of `iss`, not ''"),
+        ({"issuers": [{"issuer": "i", "jwks": "keys.json"}]}, "neither an absolute path nor a URL"),
+        ({"issuers": [{"issuer": "i", "jwks": '{"keys": []}'}]}, "has no keys"),
+        ({"issuers": [{"issuer": "i", "jwks": '{"keys": [{"kty": "oct", "k": "czNjcmV0"}]}'}]}, "has a secret key"),
+        ({"issuers": [{"issuer": "i", "jwks": "/x"}] * 2}, "two issuers have the same `issuer`"),
+        ({"rules": [{"who": "everyone"}]}, "rules[0]: who must be 'anyone', 'authenticated', a Token"),
+        ({"rules": [{"who": []}]}, "rules[0]: who must name who may call"),
+        ({"rules": [{"who": {"token": {}}}]}, "rules[0] allows a Token, but there are no issuers"),
+        ({"rules": [{"who": {"api_key": "x"}}]}, "rules[0] allows an ApiKey, but api_keys is not set"),
+        ({"rules": [{"who": "anyone", "methods": ["/a/b"]}]}, "rules[0]: methods must hold names such as"),
+        ({"rules": [{"who": {"certificate": "a*b*"}}]}, "may have one '*', at its start or its end"),
+        ({"rules": [{"whom": "anyone"}]}, "rules[0]: whom unknown; known are who, applications, methods"),
+        ({"limits": [{"calls_per_s": 0}]}, "limits[0]: calls_per_s must be a number from 0.001"),
+        ({"open": ["everything"]}, "open must hold 'health', 'reflection', 'serve_api'"),
+        ({"api_keys": "keys"}, "api_keys must be an absolute path or None, not 'keys'"),
+    ],
+)
+def test_a_wrong_value_is_named(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(sdk.OptionsError) as raised:
+        GrpcOptions(access=wrong)  # type: ignore[arg-type]  # as config files have it
+    assert said in str(raised.value)
+    assert "czNjcmV0" not in str(raised.value), "a secret is not shown"
+
+
+def test_access_is_hashable_and_survives_json() -> None:
+    access = Access(
+        issuers=(JwtIssuer("i", "/x", claims=("sub",)),),
+        rules=(Rule(Token(claims={"a": ("b", "c")})),),
+        limits=(Limit(1),),
+    )
+    assert access_from(access.to_mapping()) == access
+    hash(GrpcOptions(access=access))
