@@ -9,7 +9,9 @@ import shlex
 import subprocess
 import sys
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,9 +19,12 @@ from types import TracebackType
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from codegen import naming, relocate
+from codegen import fixups, naming, relocate
+from codegen.batches import batches
 from codegen.console import count
 from codegen.errors import CodegenError
+from codegen.generated_files import GeneratedFiles
+from codegen.parsed_files import ParsedFiles
 from codegen.sources import Source, absolute
 from codegen.template_folders import template_folders
 from codegen.validate_proto import REMEDY, VALIDATE_PROTO, descriptor
@@ -35,6 +40,11 @@ _NOISE = re.compile(r"^(--\w+_out: (protoc-gen-\w+: )?|[IWEF]\d{4} \S+ +\d+ \S+\
 _LOGGER = "WARNING: All log messages before absl::InitializeLog()"
 _NOT_FOUND = re.compile(r"^(\S.*): File not found\.$")
 _IMPORT = re.compile(r'^(.+:\d+:\d+: Import "(.+)" was not found) or had errors\.$')
+# A serialized FileDescriptorSet, below the folder of a run of protoc.
+_DESCRIPTORS = "descriptors.pb"
+
+# Batches that run at the same time. Each takes some 250 MB.
+_PARALLEL = 2
 _WARNING = re.compile(r"^\S[^:]*:(\d+:\d+:)? warning: |^No edition or syntax specified")
 
 
@@ -64,7 +74,11 @@ def run(sources: Sequence[Source], includes: Sequence[Path] = (), package: str =
         CodegenError: protoc or a plugin reported an error, or the codegen extra is missing.
     """
     with Protoc(sources, includes, package) as protoc:
-        return ProtocOutput(protoc.generate(), protoc.warnings)
+        return ProtocOutput(dict(protoc.generate()), protoc.warnings)
+
+
+def _nothing() -> None:
+    pass
 
 
 class Protoc:
@@ -95,11 +109,12 @@ class Protoc:
             self._folders.setdefault(absolute(include), str(include))
         # Protos that no folder has, as descriptors.
         self._packaged = {source.name: source.descriptor for source in sources if source.descriptor}
+        self._parsed = ParsedFiles()
         self.warnings: tuple[str, ...] = ()
 
     def __enter__(self) -> Protoc:
-        self._temporary = TemporaryDirectory(prefix="sdk-codegen-")
-        self._folder = Path(self._temporary.name)
+        self._closing = ExitStack()
+        self._folder = Path(self._closing.enter_context(TemporaryDirectory(prefix="sdk-codegen-")))
         # protoc looks for its arguments in the current folder before it searches its path.
         (self._folder / "empty").mkdir()
         return self
@@ -107,7 +122,7 @@ class Protoc:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._temporary.cleanup()
+        self._closing.close()
 
     def read(self) -> None:
         """Parse the protos and their imports. ``descriptors`` and ``digest`` need this, or ``generate``.
@@ -115,14 +130,26 @@ class Protoc:
         Raises:
             CodegenError: protoc reported an error; the details are its messages.
         """
-        self._run([])
+        self._run(self._folder, self._sources)
+        self._parsed.add(self._folder / _DESCRIPTORS)
 
     def descriptors(self) -> bytes:
         """Return a serialized ``FileDescriptorSet`` of the protos and all that they import.
 
         Call ``read`` or ``generate`` first.
+
+        Raises:
+            CodegenError: As in ``read``, if a file has changed since.
         """
-        return self._descriptors.read_bytes()
+        path = self._folder / _DESCRIPTORS
+        if not path.exists():  # it was generated in batches
+            self.read()
+        return path.read_bytes()
+
+    @property
+    def files(self) -> Collection[str]:
+        """Names of the protos and all that they import. Call ``read`` or ``generate`` first."""
+        return self._parsed.digests.keys()
 
     def digest(self, others: Collection[str] = ()) -> str:
         """Return a digest of everything that the output depends on: equal digests, equal output.
@@ -135,64 +162,113 @@ class Protoc:
         digest = hashlib.sha256(_tools_digest().encode())
         for text in (self._package, *(source.name for source in self._sources), "", *sorted(others)):
             digest.update(text.encode() + b"\0")
-        digest.update(self._descriptors.read_bytes())
+        for _, parsed in sorted(self._parsed.digests.items()):
+            digest.update(parsed)
         return digest.hexdigest()
 
-    def generate(self, others: Collection[str] = ()) -> dict[str, bytes]:
-        """Parse the protos and generate their code.
+    def generate(self, others: Collection[str] = (), on_generated: Callable[[], None] = _nothing) -> GeneratedFiles:
+        """Parse the protos and generate their code, of many protos in batches.
 
-        It does not use the result of ``read``: serialized descriptors have every JSON name, and protoc would treat each
-        as one that the proto sets.
+        It does not use the descriptors of ``read``: they have every JSON name, and protoc would treat each as one that
+        the proto sets.
 
         Args:
             others: Names of other protos whose modules are in the output folder already.
+            on_generated: Called for each proto when its code is generated.
 
         Returns:
-            The content of each file by its path below the output folder.
+            The content of each file by its path below the output folder, until the compilation is closed.
 
         Raises:
             CodegenError: protoc or a plugin reported an error; the details are its messages.
         """
-        # One archive instead of thousands of small files, which would only be read and removed again.
-        archive = self._folder / "out.zip"
+        names = [*(source.name for source in self._sources), *others]
+        modules = [naming.module(name) for name in names]
+        generated = self._closing.enter_context(closing(GeneratedFiles(self._folder / "generated")))
+        reserved: dict[str, str] = {}
+        for batch, archive in self._generate_batches(self._plugin(names)):
+            # A comment that is not UTF-8 gets into gRPC's module as it is.
+            # protoc writes names in UTF-8 without the flag that says so.
+            with zipfile.ZipFile(archive, metadata_encoding="utf-8") as made:
+                files = {name: made.read(name).decode(errors="replace") for name in made.namelist()}
+            archive.unlink()
+            relocated = relocate.relocate(files, self._package, modules, reserved)
+            generated.extend({path: text.encode() for path, text in relocated.items()})
+            reserved |= fixups.with_reserved_names(files)
+            for _ in batch:
+                on_generated()
+        return generated
+
+    def _plugin(self, names: Sequence[str]) -> Path:
+        """Write the plugin that protoc starts, and return its path."""
+        listed = self._folder / "all_protos"
+        listed.write_text("\n".join(names), encoding="utf-8")
         plugin = self._folder / "protoc-gen-all"
-        names = self._folder / "all_protos"
-        names.write_text("\n".join([*(source.name for source in self._sources), *others]), encoding="utf-8")
-        command = [sys.executable, "-c", f"{_PYTHON}from codegen.bundled_plugins import main; main()", str(names)]
+        command = [sys.executable, "-c", f"{_PYTHON}from codegen.bundled_plugins import main; main()", str(listed)]
         plugin.write_text(f"#!/bin/sh\nexec {shlex.join(command)}\n", encoding="utf-8")
         plugin.chmod(0o700)
-        self._run(
-            [
-                f"--plugin=protoc-gen-all={plugin}",
-                *(f"--{name}_out={archive}" for name in ("python", "grpc_python")),
-                f"--all_out=package={self._package}:{archive}",
-            ]
-        )
-        # A comment that is not UTF-8 gets into gRPC's module as it is.
-        # protoc writes names in UTF-8 without the flag that says so.
-        with zipfile.ZipFile(archive, metadata_encoding="utf-8") as made:
-            files = {name: made.read(name).decode(errors="replace") for name in made.namelist()}
-        relocated = relocate.relocate(files, self._package, [naming.module(name) for name in others])
-        return {path: text.encode() for path, text in sorted(relocated.items())}
+        return plugin
 
-    @property
-    def _descriptors(self) -> Path:
-        return self._folder / "descriptors.pb"
+    def _generate_batches(self, plugin: Path) -> Iterator[tuple[Sequence[Source], Path]]:
+        """Yield each batch of sources with an archive of its files, which the caller removes.
 
-    def _run(self, outputs: Sequence[str]) -> None:
+        A source comes after those that it imports, or with them.
+        """
+        divided = batches(self._sources)
+        # In the first folder, `descriptors` finds the set of a run with a single batch.
+        folders = [self._folder, *(self._folder / f"batch-{number}" for number in range(1, len(divided)))]
+
+        def generate(batch: Sequence[Source], folder: Path) -> Path:
+            folder.mkdir(exist_ok=True)
+            # One archive instead of thousands of small files, which would only be read and removed again.
+            archive = folder / "out.zip"
+            outputs = [f"--{name}_out={archive}" for name in ("python", "grpc_python")]
+            ours = [f"--plugin=protoc-gen-all={plugin}", f"--all_out=package={self._package}:{archive}"]
+            self._run(folder, batch, [*outputs, *ours])
+            return archive
+
+        pool = ThreadPoolExecutor(_PARALLEL)
+        try:
+            for batch, folder, archive in zip(divided, folders, pool.map(generate, divided, folders), strict=True):
+                self._parsed.add(folder / _DESCRIPTORS)
+                if len(divided) > 1:
+                    (folder / _DESCRIPTORS).unlink()
+                yield batch, archive
+        except CodegenError:
+            if len(divided) > 1:
+                pool.shutdown(cancel_futures=True)
+                self.read()  # raises the errors of all protos together
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+        if len(divided) > 1 and self._parsed.may_conflict:
+            self.read()
+
+    def _run(self, folder: Path, sources: Sequence[Source], outputs: Sequence[str] = ()) -> None:
+        """Run protoc, which writes the descriptors too.
+
+        Args:
+            folder: A folder for its arguments and the descriptors.
+            sources: The protos.
+            outputs: Arguments for the generators.
+
+        Raises:
+            CodegenError: protoc or a plugin reported an error.
+        """
+        packaged = dict(self._packaged)
         # google/protobuf/*.proto come with grpcio-tools; last, so that a user's copy has precedence.
         well_known = [Path(folder, "_proto") for folder in _search_locations("grpc_tools")]
         arguments = [
             *(f"--proto_path={folder}" for folder in (*self._folders, *well_known)),
             # Plugins receive files like this: with comments, and with options that no runtime needs.
             *("--include_imports", "--include_source_info", "--retain_options"),
-            f"--descriptor_set_out={self._descriptors}",
-            *(self._packaged_protos() if self._packaged else ()),
+            f"--descriptor_set_out={folder / _DESCRIPTORS}",
+            *(_packaged_protos(packaged, folder / "packaged.pb") if packaged else ()),
             *outputs,
-            *map(_argument, self._sources),
+            *map(_argument, sources),
         ]
         # In a file: the length of a command line is limited, and the names of many protos may exceed it.
-        listed = self._folder / "arguments"
+        listed = folder / "arguments"
         listed.write_text("\n".join(arguments), encoding="utf-8")
         code = f"{_PYTHON}from grpc_tools import protoc; sys.exit(protoc.main(['protoc', {f'@{listed}'!r}]))"
         done = subprocess.run(
@@ -203,8 +279,8 @@ class Protoc:
             errors="replace",
             check=False,
         )
-        if done.returncode != 0 and self._find_packaged(done.stderr):
-            self._run(outputs)
+        if done.returncode != 0 and self._find_packaged(done.stderr, packaged):
+            self._run(folder, sources, outputs)
             return
         messages = self._messages(done.stderr)
         if done.returncode != 0:
@@ -212,19 +288,12 @@ class Protoc:
             if not errors:
                 raise CodegenError(f"protoc failed with exit code {done.returncode}", details=messages)
             raise CodegenError(f"{count(len(errors), 'error')} in the protos", details=messages)
-        self.warnings = messages
+        self.warnings = tuple(dict.fromkeys((*self.warnings, *messages)))
 
-    def _packaged_protos(self) -> list[str]:
-        """Return the argument for protos that no folder has. A folder's own copy has precedence."""
-        packaged = self._folder / "packaged.pb"
-        files = FileDescriptorSet(file=[FileDescriptorProto.FromString(each) for each in self._packaged.values()])
-        packaged.write_bytes(files.SerializeToString())
-        return [f"--descriptor_set_in={packaged}"]
-
-    def _find_packaged(self, stderr: str) -> bool:
-        """Return True if a proto that protoc did not find is in an installed package."""
+    def _find_packaged(self, stderr: str, given: Collection[str]) -> bool:
+        """Return True if a proto that protoc did not find is in an installed package, and was not given to it."""
         missing = f"{VALIDATE_PROTO}: File not found."
-        if missing not in stderr or VALIDATE_PROTO in self._packaged or not descriptor():
+        if missing not in stderr or VALIDATE_PROTO in given or not descriptor():
             return False
         self._packaged[VALIDATE_PROTO] = descriptor()
         return True
@@ -250,6 +319,13 @@ class Protoc:
                 line += f", and {REMEDY}" if match[2] == VALIDATE_PROTO else ""
             messages[line] = None
         return tuple(messages)
+
+
+def _packaged_protos(packaged: Mapping[str, bytes], path: Path) -> list[str]:
+    """Write protos that no folder has, and return the argument for them. A folder's own copy has precedence."""
+    files = FileDescriptorSet(file=[FileDescriptorProto.FromString(each) for each in packaged.values()])
+    path.write_bytes(files.SerializeToString())
+    return [f"--descriptor_set_in={path}"]
 
 
 def _argument(source: Source) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from codegen import naming
 
@@ -27,6 +28,8 @@ SKIPPED = r'''
   | \#[^\n]*
 '''
 FLAGS = re.VERBOSE | re.MULTILINE | re.DOTALL
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 _WORDS = "|".join(keyword.kwlist)
 
@@ -85,11 +88,12 @@ _STUB = re.compile(
 )
 
 
-def fix_up(files: Mapping[str, str]) -> dict[str, str]:
+def fix_up(files: Mapping[str, str], reserved: Mapping[str, str] = EMPTY) -> dict[str, str]:
     """Return generated files that Python and type checkers can read.
 
     Args:
         files: The text of each file by its path below the output folder, as named by the generators.
+        reserved: The stubs with reserved names that these files may import, as ``with_reserved_names`` returns them.
 
     Example:
         >>> fix_up({"x_pb2_grpc.py": "        request_deserializer=x__pb2.None.FromString,"})["x_pb2_grpc.py"]
@@ -101,8 +105,13 @@ def fix_up(files: Mapping[str, str]) -> dict[str, str]:
             fixed[path] = _grpc(text)
         elif path.endswith(".pyi"):
             text = _rename_modules(text)
-            fixed[path] = _stub(text, files) if "_r_" in text or _SUSPECT.search(text) else text
+            fixed[path] = _stub(text, {**reserved, **files}) if "_r_" in text or _SUSPECT.search(text) else text
     return fixed
+
+
+def with_reserved_names(files: Mapping[str, str]) -> dict[str, str]:
+    """Return those stubs whose messages have a name that is reserved in Python: few in any tree."""
+    return {path: text for path, text in files.items() if path.endswith(".pyi") and "\nclass _r_" in text}
 
 
 def _grpc(text: str) -> str:

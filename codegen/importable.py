@@ -26,10 +26,8 @@ def warnings(files: Mapping[str, bytes], known: Collection[str], out: Path, pack
     """
     if not package:
         yield from _hidden(files, out)
-    for path, text in files.items():
-        if not path.endswith("_pb2.py"):
-            continue
-        for match in _IMPORT.finditer(text):
+    for path in files:
+        for match in _IMPORT.finditer(files[path]) if path.endswith("_pb2.py") else ():
             module = b".".join(filter(None, (match["package"], match["module"]))).decode()
             place = module.replace(".", "/") + ".py"
             if place not in known and not (out / place).exists() and _find(module) is None:

@@ -15,9 +15,10 @@ from codegen.atomic_write import locked, replace_files
 from codegen.compile import Protoc
 from codegen.console import count
 from codegen.errors import CodegenError
+from codegen.generated_files import Selection
 from codegen.generator_versions import other_versions
 from codegen.sources import Source, find
-from codegen.validate_proto import check_rules, with_validate_proto
+from codegen.validate_proto import VALIDATE_PROTO, check_rules, with_validate_proto
 
 if TYPE_CHECKING:
     from codegen.manifest import Manifest
@@ -140,9 +141,9 @@ def _sync(options: Options, progress: ProgressReporter, *, write: bool) -> SyncR
         files: Mapping[str, bytes] = {}
         unchecked: tuple[str, ...] = ()
         if not (write and _is_current(others, hashes, old, protoc, progress)):
-            progress.begin(f"generating code for {count(len(sources), 'proto')}")
-            files = _without_users_inits(protoc.generate(others), known, old)
-            unchecked = check_rules(protoc.descriptors(), sources)
+            progress.begin(f"generating code for {count(len(sources), 'proto')}", len(sources))
+            files = _without_users_inits(protoc.generate(others, progress.advance), known, old)
+            unchecked = check_rules(protoc.descriptors(), sources) if VALIDATE_PROTO in protoc.files else ()
             hashes = {path: manifests.digest(content) for path, content in files.items()}
         # Even if nothing was generated, the protos of earlier runs may be gone.
         manifest = known.updated(sources, others, hashes, out)
@@ -160,10 +161,9 @@ def _write(
     old: _Contents, files: Mapping[str, bytes], manifest: Manifest, result: SyncResult, progress: ProgressReporter
 ) -> None:
     """Apply a result to the output folder, manifest included."""
-    changed = {path: files[path] for path in (*result.missing, *result.stale)}
     listed = manifest.dump()
-    if old[manifests.NAME] != listed:
-        changed[manifests.NAME] = listed
+    more = {} if old[manifests.NAME] == listed else {manifests.NAME: listed}
+    changed = Selection(files, (*result.missing, *result.stale), more)
     if changed:
         progress.begin(f"writing {len(changed)} files", len(changed))
         replace_files(old.folder, changed, result.extra, progress.advance)
@@ -189,20 +189,18 @@ def _is_current(
     return cache.key(protoc.digest(others), hashes) == last
 
 
-class _Contents(dict[str, "bytes | None"]):
-    """Content of each file of a folder by path; None for a file that does not exist. A file is read on first use."""
+class _Contents:
+    """Content of each file of a folder by path; None for a file that does not exist. Not kept: it may be large."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
         self.folder = folder
 
-    def __missing__(self, path: str) -> bytes | None:
+    def __getitem__(self, path: str) -> bytes | None:
         try:
             with open(f"{self.folder}/{path}", "rb") as file:
-                self[path] = file.read()
+                return file.read()
         except (FileNotFoundError, NotADirectoryError):
-            self[path] = None
-        return self[path]
+            return None
 
     def has(self, path: str, hash_: str) -> bool:
         """Return whether a file exists and its content has this hash."""
@@ -226,7 +224,7 @@ def _without_users_inits(files: Mapping[str, bytes], known: Manifest, old: _Cont
             "--out",
             exit_code=2,
         )
-    return {path: content for path, content in files.items() if path not in inits}
+    return Selection(files, [path for path in files if path not in inits])
 
 
 def _is_generated(content: bytes) -> bool:
@@ -244,16 +242,22 @@ def _compare(
 ) -> SyncResult:
     ours, kept = known.files, manifest.files
     gone = [path for path in sorted(ours.keys() - kept.keys()) if old[path] is not None]
-    stale = tuple(path for path in sorted(files) if old[path] not in (None, files[path]))
+    missing, stale = [], []
+    for path in sorted(files):
+        content = old[path]
+        if content is None:
+            missing.append(path)
+        elif content != files[path]:
+            stale.append(path)
     return SyncResult(
         protos=len(sources),
         files=len(hashes),
-        missing=tuple(path for path in sorted(files) if old[path] is None),
-        stale=stale,
+        missing=tuple(missing),
+        stale=tuple(stale),
         extra=tuple(path for path in gone if old.has(path, ours[path])),
         edited=tuple(path for path in gone if not old.has(path, ours[path])),
         warnings=warnings,
-        other_versions=other_versions([old[path] or b"" for path in stale], [files[path] for path in stale]),
+        other_versions=other_versions((old[path] or b"" for path in stale), (files[path] for path in stale)),
     )
 
 

@@ -66,8 +66,6 @@ def check_rules(files: bytes, sources: Sequence[Source]) -> tuple[str, ...]:
     Raises:
         CodegenError: A rule does not work; the details name each with its file and line.
     """
-    if VALIDATE_PROTO.encode() not in files:
-        return ()
     shown = {source.name: source.shown for source in sources}
     try:
         broken = broken_rules_of_files(FileDescriptorSet.FromString(files), shown)

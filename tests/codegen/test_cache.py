@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
 
 from codegen.compile import Protoc
+from codegen.generated_files import GeneratedFiles
 from codegen.sync import Options, SyncResult, update
 from tests.support.project import CACHE, FILES, MANIFEST, PROTO, Sdk, content, put
 
@@ -28,9 +29,11 @@ def generations(project: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     made: list[object] = []
     generate = Protoc.generate
 
-    def noted(self: Protoc, others: Collection[str] = ()) -> dict[str, bytes]:
+    def noted(
+        self: Protoc, others: Collection[str] = (), on_generated: Callable[[], None] = lambda: None
+    ) -> GeneratedFiles:
         made.append(others)
-        return generate(self, others)
+        return generate(self, others, on_generated)
 
     monkeypatch.setattr(Protoc, "generate", noted)
     return made
