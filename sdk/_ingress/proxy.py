@@ -20,6 +20,7 @@ from sdk._ingress.builtin.services import BuiltinServices
 from sdk._ingress.cluster import find_controller, is_draining
 from sdk._ingress.credentials import Credentials
 from sdk._ingress.endpoint_feed import EndpointFeed
+from sdk._ingress.envoy.admin import admin_request
 from sdk._ingress.envoy.adoption import (
     StoredTables,
     SupervisedEnvoy,
@@ -122,10 +123,13 @@ class Proxy:
         try:
             check_certificates(options)
             config, bootstrap = self._envoy_config()
-            if not await self._adopt(config):
+            is_adopted = await self._adopt(config)
+            if not is_adopted:
                 await self._wait_for_port()
                 self._make_folder(bootstrap)
             link_stdout(self._folder)
+            if is_adopted:
+                await self._reopen_logs()
             self._ads = AdsServer(str(self._folder / "ads.sock"), add_span)
             await self._ads.start()
             await self._start_fallback()
@@ -204,6 +208,14 @@ class Proxy:
         self._change(envoy_pid=found.state.envoy_pid)
         logger.info("adopted Envoy %d with version %d of the routing table", found.state.envoy_pid, version)
         return True
+
+    async def _reopen_logs(self) -> None:
+        """Let Envoy open the output of this process: it may have that of an earlier one open."""
+        if self._options.access_log == "stdout":
+            try:
+                await admin_request(self._folder / "admin.sock", "POST", "/reopen_logs")
+            except (OSError, TimeoutError) as error:  # the supervisor may be restarting it: then it opens the new one
+                logger.warning("Envoy may write the access log to the output of an earlier process: %r", error)
 
     async def _wait_for_port(self) -> None:
         """Wait until the port is free. An Envoy of this node that was replaced may need a moment to end.

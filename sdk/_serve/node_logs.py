@@ -229,7 +229,7 @@ class NodeLogs:
             " ".join(str(value) for value in shown if value not in (None, "", "-")),
             application=fields.get("application"),
             deployment=fields.get("deployment"),
-            replica=fields.get("replica"),
+            replica=(fields.get("replica") or "").rpartition("#")[2] or None,
             request_id=fields.get("request_id"),
             method=fields.get("method"),
             trace_id=trace and trace[1],

@@ -16,6 +16,8 @@ RECOVERY_S = 2.0
 _IN_FLIGHT_S = 0.5
 # A stream that began this many seconds before a fault can end with a status, on an idle machine.
 _YOUNG_S = 0.3
+# INTERNAL by grpc.aio itself, of a stream that was writing when its connection was lost.
+_CONNECTION_LOST = "Internal error from Core"
 
 
 class Promise(Enum):
@@ -114,7 +116,8 @@ def _problems(call: CallRecord, promise: Promise, window: Window) -> Iterable[st
         return
     # Of a response that has only just begun, Envoy can only reset the rest.
     is_young = call.messages > 0 and call.began > window.dead - _YOUNG_S * window.slowness
-    if call.code != "UNAVAILABLE" and not (call.code == "INTERNAL" and is_young):
+    is_internal = call.code == "INTERNAL" and (is_young or call.details == _CONNECTION_LOST)
+    if call.code != "UNAVAILABLE" and not is_internal:
         yield f"not retryable: {what}"
     allowed = (_IN_FLIGHT_S if promise is Promise.ONLY_IN_FLIGHT else RECOVERY_S) * window.slowness
     if call.began > window.dead + allowed:

@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from sdk import GrpcOptions
-from sdk._ingress import option_store, proxy_fleet
+from sdk._ingress import controller, option_store, proxy_fleet
 from sdk._ingress.controller import Controller
 from sdk._ingress.envoy.listening import listener_config
 from sdk._ingress.proxy import Proxy
@@ -52,6 +52,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
     )
     monkeypatch.setattr(option_store, "internal_kv", kv)
     monkeypatch.setattr(option_store, "_key", lambda: b"options")
+    monkeypatch.setattr(controller, "log_to_file", lambda actor, name: None)
     monkeypatch.setattr(proxy_fleet, "alive_nodes", dict)
     monkeypatch.setattr(proxy_fleet, "nodes_with_proxy", set)
     return kept

@@ -130,8 +130,8 @@ def assert_shows_what_the_application_says(process: subprocess.Popen[str]) -> No
         if "CALL /shop.Shop/Buy INTERNAL" in line:
             break
     ends = [(line.split()[0], line.partition(" r-")[2]) for line in lines if " r-" in line]
-    assert ("INFO", "1 -- logged apple") in ends
-    assert ("ERROR", "2 -- /shop.Shop/Buy failed, request_id r-2") in ends
+    assert ("INFO", "1 /shop.Shop/Buy -- logged apple") in ends
+    assert ("ERROR", "2 /shop.Shop/Buy -- /shop.Shop/Buy failed, request_id r-2") in ends
     assert any(level == "INFO" and text.startswith("1 -- CALL /shop.Shop/Buy OK ") for level, text in ends)
     assert lines.index("Traceback (most recent call last):") < lines.index("ValueError: not an apple")
 

@@ -34,7 +34,7 @@ def reading(at: float, values: dict[Series, float], *nodes: str) -> Reading:
 
 def test_each_metric_that_is_read_is_exported() -> None:
     suffixes = {"counter": "_total", "histogram": "_bucket", "gauge": ""}
-    known = {f"ray_{name}{suffixes[kind]}" for name, kind in exported().items()}
+    known = {f"ray_{name}{suffixes[metric.kind]}" for name, metric in exported().items()}
     assert {REQUESTS, LATENCY, ONGOING, QUEUED, PROCESSED, FAILED, PROCESSING, REJECTED} <= known
 
 
