@@ -178,6 +178,9 @@ def rules_of(method: Method) -> Iterator[HttpRule]:
     option = None if descriptor is None else custom_option(descriptor, _OPTION)
     if descriptor is None or option is None:
         return
+    if "additional_bindings" not in option.DESCRIPTOR.fields_by_name:
+        logger.warning("%s: its google.api.http is not that of googleapis, so it makes no routes", method.path)
+        return
     for each in (option, *option.additional_bindings):
         try:
             yield _rule(method, descriptor, each)

@@ -132,7 +132,7 @@ def test_a_fixed_option_can_not_change(ingress: Any) -> None:
 
 def test_browsers_and_curl_call_the_same_port(ingress: Any) -> None:
     path = "/userdefinedprotos.UserDefinedService/__call__"
-    answer = ask_at(ingress.address, path, {"name": "foo", "num": "30", "foo": "bar"}, {"request_id": "r7"})
+    answer = ask_at(ingress.address, path, {"name": "foo", "num": "30", "origin": "bar"}, {"request_id": "r7"})
     assert (answer.status, answer.json, answer.headers["request_id"]) == (
         200,
         {"greeting": "Hello foo from bar", "num": "60"},
