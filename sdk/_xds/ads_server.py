@@ -227,8 +227,7 @@ class AdsServer:
         # Filters before the routes that enable them: else calls would pass without them. Envoy subscribes to them when
         # it has the listener.
         self._set_resources(FILTER_TYPE, new[FILTER_TYPE])
-        if any(stream.has_names(FILTER_TYPE) for stream in self._streams):
-            await self._wait_acked(FILTER_TYPE)
+        await self._wait_acked(FILTER_TYPE, subscribed_only=True)
         self._set_resources(LISTENER_TYPE, new[LISTENER_TYPE])
         await self._wait_acked(LISTENER_TYPE, FILTER_TYPE)
         self._set_resources(ROUTE_TYPE, new[ROUTE_TYPE])
@@ -249,10 +248,20 @@ class AdsServer:
         for stream in self._streams:
             stream.send_due(type_url, current)
 
-    async def _wait_acked(self, *type_urls: str) -> bool:
-        """Wait until every Envoy has acknowledged these types. Return ``False`` if no Envoy is connected (any more)."""
+    async def _wait_acked(self, *type_urls: str, subscribed_only: bool = False) -> bool:
+        """Wait until every Envoy has acknowledged these types. Return ``False`` if no Envoy is connected (any more).
+
+        Args:
+            *type_urls: The types.
+            subscribed_only: True to pass over each Envoy as long as it is subscribed to none of the resources. It may
+                unsubscribe while this waits, for example from filters when it has rejected their listener.
+        """
         await self._wait_until(
-            lambda: not self._streams or self._rejection(type_urls) is not None or self._is_acked(type_urls)
+            lambda: (
+                not self._streams
+                or self._rejection(type_urls) is not None
+                or self._is_acked(type_urls, subscribed_only=subscribed_only)
+            )
         )
         if not self._streams:
             return False
@@ -266,11 +275,13 @@ class AdsServer:
         self._acked.update((type_url, self._resources[type_url].resources) for type_url in type_urls)
         return True
 
-    def _is_acked(self, type_urls: Iterable[str]) -> bool:
+    def _is_acked(self, type_urls: Iterable[str], *, subscribed_only: bool = False) -> bool:
         for type_url in type_urls:
             current = self._resources[type_url]
             for stream in self._streams:
                 subscription = stream.subscriptions.get(type_url)
+                if subscribed_only and not stream.has_names(type_url):
+                    continue
                 if subscription is None:
                     # Envoy subscribes to endpoints only when it has an EDS cluster.
                     if current.resources or type_url != ENDPOINT_TYPE:

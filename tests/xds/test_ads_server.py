@@ -20,6 +20,7 @@ from sdk._xds.ads_server import AdsServer, ResourcesRejected
 from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, type_url
 from sdk._xds.resources import ListenerConfig, Resources, build_resources
 from sdk._xds.snapshot import Application, Deployment, Snapshot
+from sdk.access import Access, Limit
 from sdk.errors import IngressError
 from tests.support.loops import PATIENCE_S
 
@@ -123,6 +124,27 @@ async def test_additions_are_sent_first_and_removals_last() -> None:
         assert await envoy.take(CLUSTER_TYPE) == names("b")
         await second
         await server.publish(resources("b"))
+
+
+async def test_filters_that_envoy_unsubscribes_from_are_not_waited_for() -> None:
+    """Envoy does so when it has rejected their listener, as late as it likes."""
+    changed = build_resources(
+        Snapshot(1, (Application("a", (Deployment("D", ("demo.a",)),)),), access=Access(limits=(Limit(10),))),
+        ListenerConfig(fallback_socket="/tmp/none.sock", port=9001),
+    )
+    async with ads() as (server, connect):
+        envoy = connect()
+        first = asyncio.create_task(server.publish(resources("a")))
+        await envoy.start_up("a")
+        await first
+        second = asyncio.create_task(server.publish(changed))
+        filters = await envoy.read(FILTER_TYPE)
+        await envoy.ask(FILTER_TYPE, nonce=filters.nonce)  # no names any more
+        await envoy.take(LISTENER_TYPE)
+        await envoy.ask(FILTER_TYPE, *FILTERS, nonce=filters.nonce)
+        assert await envoy.take(FILTER_TYPE, *FILTERS) == set(FILTERS)
+        await envoy.take(ROUTE_TYPE, "routes")
+        await second
 
 
 async def test_publish_waits_until_an_envoy_connects() -> None:
