@@ -131,10 +131,7 @@ class InferenceServer(GRPCInferenceServiceBase):
         version = self._resolve(request.model_name, request.model_version)
         async with self._borrow(request.model_name, version) as model:
             inputs, wanted = read_inputs(request, model), requested_outputs(request, model)
-            arrays = await _infer(model, inputs)
-            response = _response(request, version)
-            write_outputs(response, arrays, wanted, raw=_is_raw(request))
-            return response
+            return _response(request, version, await _infer(model, inputs), wanted)
 
     async def ModelStreamInfer(
         self, requests: RequestStream[pb.ModelInferRequest]
@@ -154,17 +151,16 @@ class InferenceServer(GRPCInferenceServiceBase):
         version = self._resolve(request.model_name, request.model_version)
         wants_final = request.parameters[_WANTS_FINAL].bool_param if _WANTS_FINAL in request.parameters else False
         async with self._borrow(request.model_name, version) as model:
+            inputs, wanted = read_inputs(request, model), requested_outputs(request, model)
             stream = getattr(model, "infer_stream", None)
             if stream is None:
-                response = await self.ModelInfer(request)
+                response = _response(request, version, await _infer(model, inputs), wanted)
                 if wants_final:
                     response.parameters[_IS_FINAL].bool_param = True
                 yield response
                 return
-            inputs, wanted = read_inputs(request, model), requested_outputs(request, model)
             async for arrays in stream(inputs):
-                response = _response(request, version)
-                write_outputs(response, arrays, wanted, raw=_is_raw(request))
+                response = _response(request, version, arrays, wanted)
                 if wants_final:
                     response.parameters[_IS_FINAL].bool_param = False
                 yield response
@@ -279,8 +275,14 @@ def _is_raw(request: pb.ModelInferRequest) -> bool:
     return bool(request.raw_input_contents) or not request.inputs
 
 
-def _response(request: pb.ModelInferRequest, version: str) -> pb.ModelInferResponse:
-    return pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+def _response(
+    request: pb.ModelInferRequest, version: str, arrays: object = None, wanted: Sequence[Tensor] | None = None
+) -> pb.ModelInferResponse:
+    """Return the response with the wanted outputs; without them it is empty."""
+    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+    if wanted is not None:
+        write_outputs(response, arrays, wanted, raw=_is_raw(request))
+    return response
 
 
 def _metadata(tensor: Tensor) -> pb.ModelMetadataResponse.TensorMetadata:
