@@ -11,14 +11,20 @@ from typing import Any
 _CREDENTIALS = struct.Struct("3i")
 
 
-def peer_user(connected: Any) -> int:
-    """Return the user id of the process at the other end of a connected unix socket.
+def peer_process(connected: Any) -> tuple[int, int]:
+    """Return the ids of the process at the other end of a connected unix socket, and of its user.
 
     Args:
         connected: The socket, or what asyncio returns for it.
     """
-    _, user, _ = _CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return int(user)
+    found = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process, user, _ = _CREDENTIALS.unpack(found)
+    return process, user
+
+
+def peer_user(connected: Any) -> int:
+    """Return the user id of the process at the other end of a connected unix socket."""
+    return peer_process(connected)[1]
 
 
 def is_own_user(connected: Any) -> bool:

@@ -13,9 +13,7 @@ import logging
 import os
 import pickle
 import signal
-import socket
 import stat
-import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -31,6 +29,7 @@ from sdk._ingress.envoy.supervisor import (
     SupervisorConfig,
     process_start_time,
 )
+from sdk._peer_user import peer_process
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
@@ -46,8 +45,6 @@ _TABLE_FILE = "table.pickle"
 # First line of the table file. A pickle names classes by module: increase the number whenever a class of the tables is
 # moved or renamed, or its fields change. Number 1 had no such line.
 _TABLE_FORMAT = b"sdk-routing-table 4"
-# Value of SO_PEERCRED (unix(7)): pid, uid, gid.
-_CREDENTIALS = struct.Struct("3i")
 
 
 class StoredTables(NamedTuple):
@@ -75,11 +72,7 @@ class SupervisedEnvoy:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: EnvoyState) -> None:
         self._reader, self._writer = reader, writer
-        peer = writer.get_extra_info("socket")
-        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        self._pid: int
-        self._uid: int
-        self._pid, self._uid, _ = _CREDENTIALS.unpack(credentials)
+        self._pid, self._uid = peer_process(writer.get_extra_info("socket"))
         self.state = state
 
     @property
