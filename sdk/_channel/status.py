@@ -16,8 +16,8 @@ from sdk._wire import metadata as md
 from sdk.errors import RpcError
 
 _CODES = {str(code.value[0]).encode(): code for code in grpc.StatusCode}
-# https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
-_CODE_OF_HTTP = {
+#: https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
+CODE_OF_HTTP = {
     400: grpc.StatusCode.INTERNAL,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
@@ -40,7 +40,7 @@ def error_of(http_status: int, fields: list[tuple[bytes, bytes]]) -> RpcError | 
     found = dict(fields)
     number = found.get(b"grpc-status")
     if number is None:
-        code = _CODE_OF_HTTP.get(http_status, grpc.StatusCode.UNKNOWN)
+        code = CODE_OF_HTTP.get(http_status, grpc.StatusCode.UNKNOWN)
         return RpcError(code, f"the replica answered with the HTTP status {http_status} and no gRPC status")
     if number == b"0":
         return None

@@ -21,6 +21,7 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
+from sdk._channel.status import CODE_OF_HTTP
 from sdk._gen.status_pb2 import Status
 from sdk._status import HTTP_DATE, STATUS_DETAILS
 from sdk.cli.rpc.connection import parse_metadata
@@ -38,12 +39,6 @@ _FRAME = struct.Struct(">BI")
 _TRAILERS_FLAG, _END_FLAG = 0x80, 2
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _NAMES = {code.name.lower(): code for code in grpc.StatusCode} | {"canceled": grpc.StatusCode.CANCELLED}
-# https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
-_HTTP = {
-    400: grpc.StatusCode.INTERNAL, 401: grpc.StatusCode.UNAUTHENTICATED, 403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.UNIMPLEMENTED, 429: grpc.StatusCode.UNAVAILABLE, 502: grpc.StatusCode.UNAVAILABLE,
-    503: grpc.StatusCode.UNAVAILABLE, 504: grpc.StatusCode.UNAVAILABLE,
-}  # fmt: skip
 
 
 class WebClientCall:
@@ -171,7 +166,7 @@ class WebClientCall:
         elif response.status != 200 and kind == "application/json":
             self._fail(json.loads(response.read()))
         elif response.status != 200 or not kind.startswith("application/"):
-            self._code = _HTTP.get(response.status, grpc.StatusCode.UNKNOWN)
+            self._code = CODE_OF_HTTP.get(response.status, grpc.StatusCode.UNKNOWN)
             self._details = f"HTTP status {response.status}: {response.read().decode('utf-8', 'replace')[:200]}"
         elif kind.startswith(("application/grpc-web", "application/connect+")):
             yield from self._read_frames(response)
