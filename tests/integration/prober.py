@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 from probe_pb2 import Ask, Told
 
-from tests.support.deadlines import PATIENCE_S, growing_deadlines, wait_until
+from tests.support.deadlines import growing_deadlines, wait_until
+from tests.support.loops import PATIENCE_S
 
 SERVICES = ("AsyncProbe", "SyncProbe")
 METHODS = ("Unary", "Down", "Up", "Both")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-#: Seconds that an immediate event may take on a busy machine.
-PATIENCE_S = 20.0
+from tests.support.loops import PATIENCE_S
 
 
 def growing_deadlines() -> Iterator[float]:
