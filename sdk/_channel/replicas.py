@@ -11,8 +11,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from sdk._between_nodes import own_between_nodes
 from sdk._channel.connection import ReplicaConnection
+from sdk._guard.between_nodes import own_between_nodes
 from sdk._replica_protocol import CALLER_PREFACE, caller_preface
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import grpc
 from sdk._backend import backend
 from sdk._channel.feed import MAX_LINE, DeploymentKey, State, decode_state, encode_interest, socket_name
 from sdk._channel.replicas import IDLE_S, SWEEP_S, Replicas, connect_locally
-from sdk._peer_user import peer_user
+from sdk._guard.peer_user import peer_user
 from sdk.errors import RpcError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from sdk._channel.feed import Address, DeploymentKey, State, decode_interest, encode_state, socket_name
-from sdk._peer_user import is_own_user
+from sdk._guard.peer_user import is_own_user
 
 if TYPE_CHECKING:
     from sdk._xds.snapshot import Deployment, Snapshot

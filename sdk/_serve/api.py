@@ -12,7 +12,7 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus as ServeState
 
-from sdk._between_nodes import own_between_nodes
+from sdk._guard.between_nodes import own_between_nodes
 from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
 from sdk._ingress.controller import IngressStatus, create_controller

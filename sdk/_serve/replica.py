@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 
-from sdk._between_nodes import own_between_nodes
 from sdk._contract.interceptors import make_interceptors
+from sdk._guard.between_nodes import own_between_nodes
 from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._ingress.cluster import HEARTBEAT_S, find_controller
 from sdk._ingress.env_options import from_environment

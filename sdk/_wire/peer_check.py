@@ -8,14 +8,14 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from sdk._peer_user import peer_user
+from sdk._guard.peer_user import peer_user
 from sdk._replica_protocol import CALLER_PATH, HEALTH_CHECK_PATH, IDENTITY_HEADERS, NODE_SECRET_HEADER
 from sdk._wire import http_errors
 from sdk._wire.connection import Connection
 from sdk._wire.http_errors import HttpError
 
 if TYPE_CHECKING:
-    from sdk._between_nodes import BetweenNodes
+    from sdk._guard.between_nodes import BetweenNodes
     from sdk._wire.host import Host
     from sdk._wire.idle_reaper import IdleReaper
     from sdk._wire.route import Route

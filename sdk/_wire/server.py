@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from sdk._between_nodes import UNGUARDED, BetweenNodes
+from sdk._guard.between_nodes import UNGUARDED, BetweenNodes
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.call_counts import LATENCY_BOUNDS_MS, CallCounts
 from sdk._wire.connection import Connection

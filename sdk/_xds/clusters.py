@@ -15,8 +15,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.wrappers_pb2 import UInt32Value
 
-from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._gen import envoy_pb2 as pb
+from sdk._guard.between_nodes import UNGUARDED, BetweenNodes
 from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.access_log import NAMESPACE, REPLICA_KEY
 from sdk._xds.ext_authz import GATE_CLUSTER

@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
-from sdk._between_nodes import UNGUARDED, BetweenNodes
 from sdk._gen import envoy_pb2 as pb
+from sdk._guard.between_nodes import UNGUARDED, BetweenNodes
 from sdk._xds.access_filters import access_filters, strip_identity
 from sdk._xds.access_log import AccessLogConfig, access_log, own_answers_log
 from sdk._xds.cors import cors_filter

@@ -18,7 +18,7 @@ from sdk._gen import envoy_pb2 as pb
 from sdk._xds.packing import pack
 
 if TYPE_CHECKING:
-    from sdk._between_nodes import BetweenNodes
+    from sdk._guard.between_nodes import BetweenNodes
 
 _SERVER, _CLIENTS = "server-certificate", "client-ca"
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from sdk._between_nodes import UNGUARDED, BetweenNodes, between_nodes
 from sdk._channel import replicas
 from sdk._channel.feed import Address
 from sdk._channel.replicas import Subchannel
+from sdk._guard.between_nodes import UNGUARDED, BetweenNodes, between_nodes
 from sdk._replica_protocol import API_KEY_HEADER, HEALTH_CHECK_PATH, NODE_SECRET_HEADER, TOKEN_HEADER
 from sdk._wire.server import WireServer
 from sdk._xds.access_filters import KeyMaterial

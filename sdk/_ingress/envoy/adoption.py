@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sdk._guard.peer_user import peer_process
 from sdk._ingress.envoy import supervisor
 from sdk._ingress.envoy.supervisor import (
     CONFIG_FILE,
@@ -29,7 +30,6 @@ from sdk._ingress.envoy.supervisor import (
     SupervisorConfig,
     process_start_time,
 )
-from sdk._peer_user import peer_process
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
-from sdk._between_nodes import own_between_nodes
+from sdk._guard.between_nodes import own_between_nodes
 from sdk._otel import current
 from sdk._xds.access_log import AccessLogConfig
 from sdk._xds.listener import ListenerConfig
