@@ -7,6 +7,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import ClassVar
 
 from sdk.inference._protocol import open_inference_pb2 as pb
@@ -81,17 +82,17 @@ class InferenceRepository(InferenceServer):
         task = loaded.get(key)
         if task is None:
             task = loaded[key] = asyncio.ensure_future(self._load(name, version))
+            task.add_done_callback(partial(self._forget_failed, key))
         loaded.move_to_end(key)
-        try:
-            # Shielded: other calls wait for the same model.
-            model = await asyncio.shield(task)
-        except BaseException:
-            if task.done() and loaded.get(key) is task:
-                del loaded[key]  # the next call tries again
-            raise
+        model = await asyncio.shield(task)  # other calls wait for the same model
         while len(loaded) > self.max_models:
             _evict(loaded.popitem(last=False)[1])
         return model
+
+    def _forget_failed(self, key: tuple[str, str], task: asyncio.Task[SharedModel[Model]]) -> None:
+        """Let the next call try again to load a model."""
+        if (task.cancelled() or task.exception() is not None) and self._loaded.get(key) is task:
+            del self._loaded[key]
 
     async def _load(self, name: str, version: str) -> SharedModel[Model]:
         return SharedModel(await self.load(name, version), close=self.unload)
