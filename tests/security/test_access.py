@@ -22,6 +22,7 @@ from sdk.access import Access, ApiKey, Certificate, JwtIssuer, Rule, Token
 from sdk.testing._certificates import write_certificate
 from tests.security.greeting import ALL, EACH, MANY, SAY_HELLO, SERVICE, Mirror, Outer
 from tests.support.certificates import Authority, Pair
+from tests.support.log_files import complete_lines
 from tests.support.loops import PATIENCE_S
 from tests.support.tokens import Issuer, encode
 
@@ -394,7 +395,7 @@ def test_every_refusal_is_in_the_access_log_with_its_reason(world: World) -> Non
         assert answer.trailers["request_id"] == f"logged {who}"
     deadline = time.monotonic() + PATIENCE_S
     while len(reasons) < 3 and time.monotonic() < deadline:
-        for text in (world.folder / "access.log").read_text().splitlines():
+        for text in complete_lines(world.folder / "access.log"):
             entry = json.loads(text)
             if entry["request_id"].startswith("logged "):
                 reasons[entry["request_id"].removeprefix("logged ")] = (entry["status"], entry["details"])

@@ -13,6 +13,7 @@ import sdk.testing
 from sdk import GrpcOptions, OptionsError
 from sdk._xds.listener import ListenerConfig, build_listener
 from tests.support.envoy_rig import rig
+from tests.support.log_files import complete_lines
 from tests.support.loops import PATIENCE_S
 from tests.web.conftest import ORIGIN
 from tests.web.http_client import ask, ask_at
@@ -75,7 +76,7 @@ def test_the_access_log_has_method_and_status_of_each_call(server: sdk.testing.S
     lines = {}
     while not sent.keys() <= lines.keys():
         assert time.monotonic() < until, f"only {lines.keys()} in {access_log}"
-        lines = {line["request_id"]: line for line in map(json.loads, access_log.read_text().splitlines())}
+        lines = {line["request_id"]: line for line in map(json.loads, complete_lines(access_log))}
         time.sleep(0.02)
     found = {key: tuple(lines[key][name] for name in ("method", "status", "http_status")) for key in sent}
     assert found == {
