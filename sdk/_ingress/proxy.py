@@ -49,7 +49,7 @@ from sdk._otel.environment import Telemetry
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.rejection import IsolatingPublisher
-from sdk._xds.resources import build_resources
+from sdk._xds.resources import ResourceBuilder
 from sdk._xds.snapshot import Snapshot
 from sdk._xds.tls import write_secrets
 from sdk.errors import IngressError
@@ -105,6 +105,7 @@ class Proxy:
         self._gate = Gate(self._report_waiting_calls, elsewhere=lambda: self._feed.waiting)
         self._feed = EndpointFeed(self._gate.notify)
         self._credentials = Credentials()
+        self._builder = ResourceBuilder(node_id)
         self._publisher = IsolatingPublisher(self._push)
         self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
         self._envoy: SupervisedEnvoy | None = None
@@ -412,7 +413,7 @@ class Proxy:
         config = listener_config(self._options, self._folder, has_gate=True)
         self._gate.on_publish(snapshot)
         keys = await self._credentials.load(snapshot.access)
-        resources = build_resources(snapshot.for_node(self._state.node_id), config, keys)
+        resources = self._builder.build(snapshot, config, keys)
         await asyncio.wait_for(self._ads.publish(resources), _PUBLISH_TIMEOUT_S)
         self._gate.on_acknowledged(snapshot)
 

@@ -9,18 +9,20 @@ A change builds only the applications that it affects. The snapshot shares all o
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sdk._ingress.applications import Applications
-from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Endpoints, Snapshot
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
     from sdk._xds.rejection import RejectedApplication
+
+
+_NO_ENDPOINTS = Endpoints()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,8 @@ class Registry:
         self._replica_options: dict[str, GrpcOptions] = {}
         self._replicas: dict[str, Replica] = {}
         self._leases: dict[str, float] = {}
-        # (Application, deployment) → endpoints of its replicas, sorted. Without the deployments that have none.
-        self._endpoints: dict[tuple[str, str], list[Endpoint]] = {}
+        # (Application, deployment) → endpoints of its replicas. Without the deployments that have none.
+        self._endpoints: dict[tuple[str, str], Endpoints] = {}
         # Deregistered replicas, with the time until which adopt() ignores them.
         self._deregistered: dict[str, float] = {}
         # Application → deployment. An application stays known when its last replica leaves, because calls must end
@@ -324,7 +326,7 @@ class Registry:
             return
         self._mark(name)
         for deployment in self._deployments[name]:
-            for endpoint in tuple(self._endpoints.get((name, deployment), ())):
+            for endpoint in self._endpoints.get((name, deployment), _NO_ENDPOINTS):
                 self._remove_replica(endpoint.replica_id)
         del self._deployments[name]
         self._publish()
@@ -367,7 +369,8 @@ class Registry:
         if self._replicas.get(replica_id) != replica:
             if replica_id in self._replicas:
                 self._remove_endpoint(self._replicas[replica_id])
-            insort(self._endpoints.setdefault((replica.application, replica.deployment), []), replica.endpoint)
+            key = (replica.application, replica.deployment)
+            self._endpoints[key] = self._endpoints.get(key, _NO_ENDPOINTS).change(added=[replica.endpoint])
             self._mark(replica.application)
         self._replicas[replica_id] = replica
         self._leases[replica_id] = self._clock() + self._lease_s
@@ -383,9 +386,10 @@ class Registry:
 
     def _remove_endpoint(self, replica: Replica) -> None:
         key = (replica.application, replica.deployment)
-        endpoints = self._endpoints[key]
-        del endpoints[bisect_left(endpoints, replica.endpoint)]
-        if not endpoints:
+        left = self._endpoints[key].change(removed=[replica.endpoint])
+        if left:
+            self._endpoints[key] = left
+        else:
             del self._endpoints[key]
         self._mark(replica.application)
 
@@ -465,7 +469,7 @@ class Registry:
         # with replicas come first.
         chosen.sort(key=lambda deployment: ((name, deployment) not in self._endpoints, deployment))
         members = (
-            replace(self._hide_unlisted(known[each]), endpoints=tuple(self._endpoints.get((name, each), ())))
+            replace(self._hide_unlisted(known[each]), endpoints=self._endpoints.get((name, each), _NO_ENDPOINTS))
             for each in chosen
         )
         return Application(name, tuple(members))

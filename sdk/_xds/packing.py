@@ -32,6 +32,27 @@ def pack(message: Message) -> Any:
     return Any(type_url=type_url(type(message)), value=message.SerializeToString(deterministic=True))
 
 
+def length_delimited(number: int, data: bytes) -> bytes:
+    r"""Return a field of a message, with the encoded value of a message or a string.
+
+    https://protobuf.dev/programming-guides/encoding/#length-types
+
+    Args:
+        number: Number of the field, at most 15.
+        data: The value.
+
+    Example:
+        >>> length_delimited(2, b"abc")
+        b'\x12\x03abc'
+    """
+    head, size = bytearray([number << 3 | 2]), len(data)
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + data
+
+
 CLUSTER_TYPE = type_url(pb.Cluster)
 ENDPOINT_TYPE = type_url(pb.ClusterLoadAssignment)
 FILTER_TYPE = type_url(pb.CoreTypedExtensionConfig)

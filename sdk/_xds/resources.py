@@ -1,30 +1,45 @@
-"""Build Envoy's resources from a snapshot, and check them before they are published. Pure functions."""
+"""Build Envoy's resources from routing tables, and check them before they are published. No IO."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import ip_address
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.access_filters import KeyMaterial, filter_configs
-from sdk._xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, gate_cluster
+from sdk._xds.assignments import AssignmentBuilder, address_problems
+from sdk._xds.clusters import (
+    FALLBACK_CLUSTER,
+    affinity_cluster_name,
+    cluster_name,
+    deployment_clusters,
+    fallback_cluster,
+    gate_cluster,
+)
 from sdk._xds.cors import cors_policy
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import LISTENER_NAME, ROUTE_CONFIG_NAME, ListenerConfig, build_listener
 from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
-from sdk._xds.routes import build_routes
+from sdk._xds.routes import RouteBuilder
+from sdk._xds.snapshot import Application
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from google.protobuf.any_pb2 import Any
 
+    from sdk._guard.between_nodes import BetweenNodes
     from sdk._xds.snapshot import Snapshot
 
-__all__ = ["InconsistentResources", "ListenerConfig", "Resources", "build_resources", "check_resources"]
+__all__ = [
+    "InconsistentResources",
+    "ListenerConfig",
+    "ResourceBuilder",
+    "Resources",
+    "build_resources",
+    "check_resources",
+]
 
 
 class InconsistentResources(IngressError):
@@ -37,42 +52,162 @@ class Resources:
 
     Attributes:
         by_type: ``type_url`` → resource name → packed resource, for all five resource types.
+        is_checked: True if :func:`check_resources` would find no problem.
     """
 
     by_type: Mapping[str, Mapping[str, Any]]
+    is_checked: bool = field(default=False, compare=False)
 
 
-def build_resources(snapshot: Snapshot, config: ListenerConfig, keys: KeyMaterial | None = None) -> Resources:
-    """Build Envoy's resources from a routing table. Equal arguments give equal resources.
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """The resources of one application, but its routes.
 
-    If two deployments of one application serve the same service, calls go to the first one in the snapshot.
+    Attributes:
+        application: The application.
+        clusters: Name → packed cluster.
+        endpoints: Name → packed endpoints.
+        builders: Name → builder of these endpoints.
+    """
+
+    application: Application
+    clusters: Mapping[str, Any]
+    endpoints: Mapping[str, Any]
+    builders: Mapping[str, AssignmentBuilder]
+
+
+_NOTHING = _Built(Application("", ()), {}, {}, {})
+
+
+class ResourceBuilder:
+    """Builds Envoy's resources from one routing table after another, and checks them.
+
+    It builds and checks what differs from the table before. Resources that do not differ are the same objects, and the
+    resources of a type in which none differs are the same mapping.
 
     Args:
-        snapshot: The routing table.
-        config: Configuration of this proxy's listener.
-        keys: The keys with which Envoy checks credentials.
+        node_id: Ray's id of the node of the proxy, which reaches only replicas there locally. None if the table has
+            each endpoint as the proxy reaches it.
     """
-    cors = cors_policy(config.cors_origins, config.cors_headers, credentials=config.cors_credentials)
-    fallback = fallback_cluster(config)
-    clusters = {fallback.name: pack(fallback)}
-    if config.gate_socket:
-        clusters[GATE_CLUSTER] = pack(gate_cluster(config))
-    endpoints = {}
-    for app in snapshot.applications:
-        for deployment in app.deployments:
-            for cluster in deployment_clusters(app.name, deployment.name, config.guard):
+
+    def __init__(self, node_id: str | None = None) -> None:
+        self._node_id = node_id
+        self._config: ListenerConfig | None = None
+        self._cors: Mapping[str, Any] = {}
+        self._filters_for: object = None
+        # Filters, the listener, and the routes.
+        self._others: dict[str, Mapping[str, Any]] = {}
+        self._clusters: Mapping[str, Any] = {}
+        self._endpoints: Mapping[str, Any] = {}
+        self._built: dict[str, _Built] = {}
+        self._routes = RouteBuilder()
+
+    def build(self, snapshot: Snapshot, config: ListenerConfig, keys: KeyMaterial | None = None) -> Resources:
+        """Return Envoy's resources for a routing table. Equal arguments give equal resources.
+
+        If two deployments of one application serve the same service, calls go to the first one in the snapshot.
+
+        Args:
+            snapshot: The routing table.
+            config: Configuration of this proxy's listener.
+            keys: The keys with which Envoy checks credentials.
+
+        Raises:
+            InconsistentResources: Lists every problem of the changed resources; see :func:`check_resources`.
+            ValueError: A text can't be encoded.
+        """
+        if config != self._config:
+            self._reset(config)
+        if (filters_for := (snapshot.access, keys)) != self._filters_for or FILTER_TYPE not in self._others:
+            self._others[FILTER_TYPE] = filter_configs(snapshot.access, keys or KeyMaterial())
+            self._filters_for = filters_for
+        problems: list[str] = []
+        built = {}
+        for app in snapshot.applications:
+            known = self._built.get(app.name)
+            if known is None or known.application is not app:
+                known = _build_application(app, known, config.guard, self._node_id, problems)
+            built[app.name] = known
+        routes, changed = self._routes.build(snapshot, config.guard.secret, self._cors)
+        for name, match in changed:
+            targets = set(_match_targets(match)) - {FALLBACK_CLUSTER, *built[name].clusters}
+            problems += [f"the routes of application {name!r} point to unknown cluster {each!r}" for each in targets]
+        if problems:
+            self._routes = RouteBuilder()  # which takes all routes for changed ones: they are checked again
+            _raise(problems)
+        if routes is not self._others.get(ROUTE_TYPE, {}).get(ROUTE_CONFIG_NAME):
+            self._others[ROUTE_TYPE] = {ROUTE_CONFIG_NAME: routes}
+        self._take(built)
+        by_type = {**self._others, CLUSTER_TYPE: self._clusters, ENDPOINT_TYPE: self._endpoints}
+        return Resources(by_type, is_checked=True)
+
+    def _reset(self, config: ListenerConfig) -> None:
+        fallback = fallback_cluster(config)
+        clusters = {fallback.name: pack(fallback)}
+        if config.gate_socket:
+            clusters[GATE_CLUSTER] = pack(gate_cluster(config))
+        self._cors = cors_policy(config.cors_origins, config.cors_headers, credentials=config.cors_credentials)
+        self._others = {LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))}}
+        self._clusters, self._endpoints = clusters, {}
+        self._built, self._routes = {}, RouteBuilder()
+        self._config = config
+
+    def _take(self, built: dict[str, _Built]) -> None:
+        """Put the resources of the applications that differ in the place of those before."""
+        before, self._built = self._built, built
+        names = before.keys() | built.keys()
+        pairs = [(before.get(name, _NOTHING), built.get(name, _NOTHING)) for name in names]
+        changed = [(old, new) for old, new in pairs if old is not new]
+        self._clusters = _merge(self._clusters, [(old.clusters, new.clusters) for old, new in changed])
+        self._endpoints = _merge(self._endpoints, [(old.endpoints, new.endpoints) for old, new in changed])
+
+
+def build_resources(
+    snapshot: Snapshot, config: ListenerConfig, keys: KeyMaterial | None = None, node_id: str | None = None
+) -> Resources:
+    """Build Envoy's resources from one routing table; see :class:`ResourceBuilder`."""
+    return ResourceBuilder(node_id).build(snapshot, config, keys)
+
+
+def _build_application(
+    app: Application, known: _Built | None, guard: BetweenNodes, node_id: str | None, problems: list[str]
+) -> _Built:
+    clusters: dict[str, Any] = {}
+    endpoints: dict[str, Any] = {}
+    builders: dict[str, AssignmentBuilder] = {}
+    for deployment in app.deployments:
+        name = cluster_name(app.name, deployment.name)
+        if known is not None and name in known.builders:
+            builders[name] = known.builders[name]
+            for each in (name, affinity_cluster_name(app.name, deployment.name)):
+                clusters[each] = known.clusters[each]
+        else:
+            builders[name] = AssignmentBuilder(name, node_id)
+            for cluster in deployment_clusters(app.name, deployment.name, guard):
                 clusters[cluster.name] = pack(cluster)
-            assignment = deployment_endpoints(app.name, deployment)
-            endpoints[assignment.cluster_name] = pack(assignment)
-    return Resources(
-        {
-            CLUSTER_TYPE: clusters,
-            ENDPOINT_TYPE: endpoints,
-            FILTER_TYPE: filter_configs(snapshot.access, keys or KeyMaterial()),
-            LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))},
-            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot, config.guard.secret, cors))},
-        }
-    )
+        builders[name].build(deployment.parts)
+        endpoints[name] = builders[name].packed
+        problems += builders[name].problems
+    return _Built(app, clusters, endpoints, builders)
+
+
+def _merge(
+    resources: Mapping[str, Any], changes: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> Mapping[str, Any]:
+    """Return resources with those of some applications replaced; the same mapping if none differs."""
+    different = [
+        (old, new)
+        for old, new in changes
+        if old.keys() != new.keys() or any(new[name] is not packed for name, packed in old.items())
+    ]
+    if not different:
+        return resources
+    merged = dict(resources)
+    for old, new in different:
+        for name in old.keys() - new.keys():
+            del merged[name]
+        merged.update(new)
+    return merged
 
 
 def check_resources(resources: Resources) -> None:
@@ -89,6 +224,10 @@ def check_resources(resources: Resources) -> None:
     problems = [f"no resources of type {name}" for name in sorted(missing)]
     if not missing:
         problems += [*_cluster_problems(resources), *_endpoint_problems(resources), *_route_problems(resources)]
+    _raise(problems)
+
+
+def _raise(problems: Sequence[str]) -> None:
     if problems:
         listed = "\n".join(f"  - {text}" for text in problems)
         raise InconsistentResources(f"Envoy's resources are inconsistent:\n{listed}")
@@ -117,20 +256,7 @@ def _endpoint_problems(resources: Resources) -> Iterator[str]:
                 if host.endpoint.address.pipe.path:
                     continue
                 address = host.endpoint.address.socket_address
-                if not _is_ip(address.address):
-                    yield f"endpoints {name!r} contain {address.address!r}, which is not an IP address"
-                if not 0 < address.port_value < 65536:
-                    yield f"endpoints {name!r} contain port {address.port_value}"
-
-
-@lru_cache(maxsize=4096)
-def _is_ip(text: str) -> bool:
-    # Cached: thousands of endpoints share the addresses of tens of nodes, and parsing took most of a check's time.
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
+                yield from address_problems(name, address.address, address.port_value)
 
 
 def _route_problems(resources: Resources) -> Iterator[str]:
@@ -149,13 +275,17 @@ def _matcher_targets(matcher: pb.Matcher) -> Iterator[str]:
     for step in (
         *tree.exact_match_map.map.values(),
         *tree.prefix_match_map.map.values(),
-        *(field.on_match for field in matcher.matcher_list.matchers),
+        *(each.on_match for each in matcher.matcher_list.matchers),
         *((matcher.on_no_match,) if matcher.HasField("on_no_match") else ()),
     ):
-        if step.HasField("matcher"):
-            yield from _matcher_targets(step.matcher)
-        else:
-            yield from _action_targets(step.action.typed_config)
+        yield from _match_targets(step)
+
+
+def _match_targets(match: pb.Matcher.OnMatch) -> Iterator[str]:
+    if match.HasField("matcher"):
+        yield from _matcher_targets(match.matcher)
+    else:
+        yield from _action_targets(match.action.typed_config)
 
 
 def _action_targets(action: Any) -> Iterator[str]:

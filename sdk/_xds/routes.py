@@ -19,6 +19,7 @@ such as the GET of a browser, starts no replica: it goes to the proxy, which ref
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
@@ -74,32 +75,107 @@ _OnMatch = pb.Matcher.OnMatch
 _CALL_CONTENT_TYPE = pb.StringMatcher(prefix="application/")
 
 
-def build_routes(
-    snapshot: Snapshot, node_secret: str = "", filters: Mapping[str, Packed] | None = None
-) -> pb.RouteConfiguration:
-    """Return the route configuration of a snapshot.
+@dataclass(frozen=True, slots=True)
+class _Routed:
+    """The routes of one application.
 
-    Args:
-        snapshot: The routing table.
-        node_secret: The secret by which replicas on other nodes know the proxy; empty without one.
-        filters: ``typed_per_filter_config`` of all routes, in addition to that of the option ``access``.
+    Attributes:
+        application: The application.
+        key: What the routes depend on.
+        leaves: Deployment → the match that is its routes.
+        match: The match for the application's calls.
     """
+
+    application: Application
+    key: object
+    leaves: Mapping[str, pb.Matcher.OnMatch]
+    match: pb.Matcher.OnMatch
+
+
+class RouteBuilder:
+    """Builds the route configuration, again and again: of each application that has changed, and packs it.
+
+    Envoy gets the routes of all applications together, because a matcher tree is one resource. A replica that comes or
+    goes does not change them.
+    """
+
+    def __init__(self) -> None:
+        self._options: object = None
+        self._routed: dict[str, _Routed] = {}
+        self._config: pb.RouteConfiguration | None = None
+        self._packed: Packed | None = None
+
+    def build(
+        self, snapshot: Snapshot, node_secret: str = "", filters: Mapping[str, Packed] | None = None
+    ) -> tuple[Packed, list[tuple[str, pb.Matcher.OnMatch]]]:
+        """Return the packed route configuration of a snapshot, and the names and matches of changed applications.
+
+        Args:
+            snapshot: The routing table.
+            node_secret: The secret by which replicas on other nodes know the proxy; empty without one.
+            filters: ``typed_per_filter_config`` of all routes, in addition to that of the option ``access``.
+        """
+        options = snapshot.access, snapshot.route_by_service, snapshot.listed_services_only, node_secret, filters
+        is_new = options != self._options
+        fallback = _on_match(_fallback_route({}))
+        before, routed, changed = {} if is_new else self._routed, {}, []
+        for app in snapshot.applications:
+            known = before.get(app.name)
+            if known is None or known.application is not app:
+                key = _key(app)
+                if known is not None and known.key == key:
+                    known = replace(known, application=app)
+                else:
+                    known = _route(app, key, snapshot, fallback)
+                    changed.append((app.name, known.match))
+            routed[app.name] = known
+        gone = before.keys() - routed.keys()
+        if is_new or changed or gone or self._packed is None:
+            otherwise = _no_known_application(snapshot, routed, fallback) if routed else fallback
+            if is_new or self._config is None or not before or not routed:
+                matches = {name: known.match for name, known in routed.items()}
+                config = _configuration(snapshot, matches, otherwise, fallback, node_secret, filters)
+            else:
+                config = self._config
+                self._config = None  # unless it is packed
+                matcher = config.virtual_hosts[0].matcher.on_no_match.matcher
+                for name, match in changed:
+                    matcher.matcher_tree.exact_match_map.map[name].CopyFrom(match)
+                for name in gone:
+                    del matcher.matcher_tree.exact_match_map.map[name]
+                matcher.on_no_match.CopyFrom(otherwise)
+            self._packed, self._config = pack(config), config
+        self._options, self._routed = options, routed
+        return self._packed, changed
+
+
+def _key(app: Application) -> object:
+    """Return what the routes of an application depend on: its endpoints only matter if there are none."""
+    return tuple(
+        (each.name, each.services, each.idempotent, bool(each.hidden), each.http_prefixes, each.holds_calls)
+        for each in app.deployments
+    )
+
+
+def _route(app: Application, key: object, snapshot: Snapshot, fallback: pb.Matcher.OnMatch) -> _Routed:
+    metadata = route_metadata(snapshot.access, app.name)
+    leaves = {deployment.name: _leaf(app.name, deployment, metadata) for deployment in app.deployments}
+    return _Routed(app, key, leaves, _application(app, snapshot, leaves, fallback))
+
+
+def _configuration(
+    snapshot: Snapshot,
+    apps: Mapping[str, pb.Matcher.OnMatch],
+    otherwise: pb.Matcher.OnMatch,
+    fallback: pb.Matcher.OnMatch,
+    node_secret: str,
+    filters: Mapping[str, Packed] | None,
+) -> pb.RouteConfiguration:
     # The client's address and port, for peer() of the context. It replaces what the client sent.
     added = [set_header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")]
     if node_secret:
         added.append(set_header(NODE_SECRET_HEADER, node_secret))
-    fallback = _on_match(_fallback_route({}))
-    leaves = {
-        (app.name, deployment.name): _leaf(app.name, deployment, route_metadata(snapshot.access, app.name))
-        for app in snapshot.applications
-        for deployment in app.deployments
-    }
-    apps = {app.name: _application(app, snapshot, leaves, fallback) for app in snapshot.applications}
-    by_application = _OnMatch(
-        matcher=_matcher_tree(
-            APPLICATION_KEY, exact=apps, otherwise=_no_known_application(snapshot, apps, leaves, fallback)
-        )
-    )
+    by_application = _OnMatch(matcher=_matcher_tree(APPLICATION_KEY, exact=apps, otherwise=otherwise))
     builtin = dict.fromkeys(BUILT_IN_PREFIXES, fallback)
     matcher = _matcher_tree(":path", prefix=builtin, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
@@ -130,13 +206,13 @@ def _fallback_route(filters: Mapping[str, Packed]) -> pb.Route:
 def _application(
     app: Application,
     snapshot: Snapshot,
-    leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch],
+    leaves: Mapping[str, pb.Matcher.OnMatch],
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
     metadata = route_metadata(snapshot.access, app.name)
     if len(app.deployments) == 1 and not snapshot.listed_services_only:
         # The replica answers UNIMPLEMENTED for unknown services, and can list those that it has.
-        deployment, leaf = app.deployments[0], leaves[app.name, app.deployments[0].name]
+        deployment, leaf = app.deployments[0], leaves[app.deployments[0].name]
         if not deployment.holds_calls or not deployment.http_prefixes:
             return leaf
         routes = dict.fromkeys(deployment.http_prefixes, _http_leaf(app.name, deployment, metadata))
@@ -144,17 +220,14 @@ def _application(
     services: dict[str, pb.Matcher.OnMatch] = {}
     for deployment in app.deployments:
         for service in deployment.services:
-            services.setdefault(f"/{service}/", leaves[app.name, deployment.name])
+            services.setdefault(f"/{service}/", leaves[deployment.name])
         for prefix in _http_prefixes(deployment):
             services.setdefault(prefix, _http_leaf(app.name, deployment, metadata))
     return _OnMatch(matcher=_matcher_tree(":path", prefix=services, otherwise=fallback)) if services else fallback
 
 
 def _no_known_application(
-    snapshot: Snapshot,
-    apps: Mapping[str, pb.Matcher.OnMatch],
-    leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch],
-    fallback: pb.Matcher.OnMatch,
+    snapshot: Snapshot, apps: Mapping[str, _Routed], fallback: pb.Matcher.OnMatch
 ) -> pb.Matcher.OnMatch:
     """Return the match for a call whose `application` is unknown, empty or absent."""
     several_values = _fallback_route(enable_last_value())
@@ -164,8 +237,8 @@ def _no_known_application(
     # The first matching predicate wins.
     known_by_value = [_application_matches(".*,.*", _on_match(several_values)), _application_matches(".+", fallback)]
     if len(apps) == 1:
-        unset = next(iter(apps.values()))
-    elif snapshot.route_by_service and (services := _service_owners(snapshot, leaves, fallback)):
+        unset = next(iter(apps.values())).match
+    elif snapshot.route_by_service and (services := _service_owners(snapshot, apps, fallback)):
         unset = _OnMatch(matcher=_matcher_tree(":path", prefix=services, otherwise=fallback))
     else:
         unset = fallback
@@ -177,7 +250,7 @@ def _application_matches(application: str, then: pb.Matcher.OnMatch) -> pb.Match
 
 
 def _service_owners(
-    snapshot: Snapshot, leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch], fallback: pb.Matcher.OnMatch
+    snapshot: Snapshot, apps: Mapping[str, _Routed], fallback: pb.Matcher.OnMatch
 ) -> dict[str, pb.Matcher.OnMatch]:
     owners: dict[str, tuple[str, str]] = {}
     shared: set[str] = set()
@@ -186,12 +259,15 @@ def _service_owners(
             for service in deployment.services:
                 if owners.setdefault(service, (app.name, deployment.name))[0] != app.name:
                     shared.add(service)
-    found = {f"/{service}/": fallback if service in shared else leaves[owner] for service, owner in owners.items()}
-    for app in snapshot.applications:
-        for deployment in app.deployments:
-            for prefix in _http_prefixes(deployment):
-                metadata = route_metadata(snapshot.access, app.name)
-                found[prefix] = fallback if prefix in found else _http_leaf(app.name, deployment, metadata)
+    found = {
+        f"/{service}/": fallback if service in shared else apps[app].leaves[deployment]
+        for service, (app, deployment) in owners.items()
+    }
+    for known in snapshot.applications:
+        for member in known.deployments:
+            for prefix in _http_prefixes(member):
+                metadata = route_metadata(snapshot.access, known.name)
+                found[prefix] = fallback if prefix in found else _http_leaf(known.name, member, metadata)
     return found
 
 

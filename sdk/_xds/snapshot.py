@@ -5,41 +5,27 @@ A snapshot does not depend on Envoy's API; ``resources.py`` translates it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from sdk._xds.endpoints import Endpoint, Endpoints
 
 if TYPE_CHECKING:
+    from sdk._xds.endpoints import Part
     from sdk.access import Access
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
-    """Address of one replica's wire server.
-
-    Attributes:
-        replica_id: Ray Serve's id of the replica, unique in the cluster.
-        host: IP address of the replica's node.
-        port: TCP port; the same on that address and on the node's loopback address.
-        node_id: Ray's id of the node.
-        socket: Name of its abstract unix socket (unix(7)) for the proxy of the same node, without the leading NUL byte;
-            empty if it has none, and the loopback address is used.
-    """
-
-    replica_id: str
-    host: str
-    port: int
-    node_id: str = ""
-    socket: str = ""
+__all__ = ["Application", "Deployment", "Endpoint", "Endpoints", "Snapshot"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """One deployment of an application.
 
     Attributes:
         name: Its name in Ray Serve.
         services: Full names of the proto services that it serves.
-        endpoints: Its ready replicas.
+        endpoints: Its ready replicas, as :class:`Endpoints` whatever sequence is given.
         descriptors: Digest of the descriptors of its services, which the controller stores; empty without descriptors.
         idempotent: Paths of the methods whose calls may be retried if a replica is lost, sorted.
         max_waiting: Maximum number of calls that wait at each proxy while it has no replica. If zero, such calls end
@@ -52,7 +38,7 @@ class Deployment:
 
     name: str
     services: tuple[str, ...]
-    endpoints: tuple[Endpoint, ...] = ()
+    endpoints: Sequence[Endpoint] = Endpoints()  # immutable
     descriptors: str = ""
     idempotent: tuple[str, ...] = ()
     max_waiting: int = 0
@@ -61,13 +47,22 @@ class Deployment:
     is_exposed: bool = True
     http_prefixes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.endpoints, Endpoints):
+            object.__setattr__(self, "endpoints", Endpoints(self.endpoints))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The endpoints in parts that other tables may share."""
+        return cast("Endpoints", self.endpoints).parts
+
     @property
     def holds_calls(self) -> bool:
         """True if calls wait at the gate until there is a replica."""
         return self.max_waiting > 0 and not self.endpoints
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Application:
     """One application: the value of the ``application`` metadata, and its deployments."""
 
@@ -97,27 +92,3 @@ class Snapshot:
     request_timeout_s: float | None = None
     inner: tuple[Application, ...] = ()
     access: Access | None = None
-
-    def for_node(self, node_id: str) -> Snapshot:
-        """Return the snapshot for the proxy of a node, which reaches only replicas on the same node locally."""
-        return replace(
-            self,
-            applications=tuple(
-                replace(
-                    application,
-                    deployments=tuple(
-                        replace(
-                            deployment,
-                            endpoints=tuple(
-                                replace(endpoint, host="127.0.0.1")
-                                if endpoint.node_id == node_id
-                                else replace(endpoint, socket="")
-                                for endpoint in deployment.endpoints
-                            ),
-                        )
-                        for deployment in application.deployments
-                    ),
-                )
-                for application in self.applications
-            ),
-        )

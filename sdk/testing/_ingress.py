@@ -19,7 +19,7 @@ from sdk._ingress.envoy.process import EnvoyProcess, find_envoy
 from sdk._ingress.own_answers import add_span
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
-from sdk._xds.resources import build_resources
+from sdk._xds.resources import ResourceBuilder
 from sdk._xds.snapshot import Snapshot
 from sdk._xds.tls import write_secrets
 from sdk.errors import IngressError
@@ -47,6 +47,7 @@ class LocalIngress:
         self._snapshot = Snapshot(0)
         self._descriptors: Mapping[str, bytes] = {}
         self._built_in = BuiltinServices(lambda: self._snapshot, self._fetch_descriptors)
+        self._builder = ResourceBuilder("")
         self._ads = AdsServer(str(folder / "ads.sock"), add_span)
         self._fallback = self._built_in.server(options)
         self._credentials = Credentials()
@@ -112,7 +113,7 @@ class LocalIngress:
             raise IngressError(self._credentials.problem)
         if snapshot.access is not None and self._watching is None:
             self._watching = asyncio.ensure_future(self._credentials.watch(self._on_new_keys))
-        published = asyncio.ensure_future(self._ads.publish(build_resources(snapshot.for_node(""), config, keys)))
+        published = asyncio.ensure_future(self._ads.publish(self._builder.build(snapshot, config, keys)))
         ended = asyncio.ensure_future(self._envoy.wait())
         try:
             await asyncio.wait({published, ended}, timeout=_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)

@@ -32,7 +32,11 @@ def _replica(number: int, applications: int) -> Replica:
     application = f"app-{number % applications}"
     node = number % _NODES
     endpoint = Endpoint(
-        f"replica-{number:05}", f"10.0.{node // 250}.{node % 250 + 1}", 4000, f"node-{node}", f"s{number}"
+        f"replica-{number:05}",
+        f"10.0.{node // 250}.{node % 250 + 1}",
+        4000 + number // _NODES,
+        f"node-{node}",
+        f"s{number}",
     )
     return Replica(application, "Model", ("bench.v1.Model",), endpoint, "digest")
 
@@ -77,7 +81,6 @@ def _measure(size: int, applications: int) -> dict[str, float]:
     figures["bytes"] = len(data)
     figures["pickle_ms"] = _ms(lambda: pickle.dumps(table), 3)
     figures["unpickle_ms"] = _ms(lambda: pickle.loads(data), 3)
-    figures["for_node_ms"] = _ms(lambda: table.for_node("node-1"), 3)
     figures["resources_ms"] = _ms(lambda: check_resources(build_resources(table, config)), 2)
     return figures
 

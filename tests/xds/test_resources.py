@@ -309,7 +309,7 @@ def test_only_marked_messages_can_be_packed() -> None:
 def test_only_the_proxy_of_the_same_node_uses_a_replicas_unix_socket() -> None:
     here, there = Endpoint("r1", "10.0.0.1", 1001, "n1", "s1"), Endpoint("r2", "10.0.0.2", 1002, "n2", "s2")
     snapshot = Snapshot(1, (Application("app", (Deployment("D", ("t.T",), (here, there)),)),))
-    (assignment,) = build_resources(snapshot.for_node("n1"), CONFIG).by_type[ENDPOINT_TYPE].values()
+    (assignment,) = build_resources(snapshot, CONFIG, node_id="n1").by_type[ENDPOINT_TYPE].values()
     hosts = pb.ClusterLoadAssignment.FromString(assignment.value).endpoints[0].lb_endpoints
     assert [host.endpoint.address.pipe.path for host in hosts] == ["@s1", ""]
     assert hosts[1].endpoint.address.socket_address.address == "10.0.0.2"

@@ -44,7 +44,7 @@ _STOP_TIMEOUT_S = 8.0
 _TABLE_FILE = "table.pickle"
 # First line of the table file. A pickle names classes by module: increase the number whenever a class of the tables is
 # moved or renamed, or its fields change. Number 1 had no such line.
-_TABLE_FORMAT = b"sdk-routing-table 4"
+_TABLE_FORMAT = b"sdk-routing-table 5"
 
 
 class StoredTables(NamedTuple):

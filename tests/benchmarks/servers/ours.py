@@ -13,7 +13,6 @@ import io
 import logging
 import sys
 import threading
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -52,7 +51,7 @@ class Entries:
     def make(self, count: int, endpoint: Endpoint) -> None:
         """Add or remove applications until this number exists."""
         entries = [
-            Replica(f"app-{i}", "Bench", ("bench.Bench",), replace(endpoint, replica_id=f"entry-{i}"))
+            Replica(f"app-{i}", "Bench", ("bench.Bench",), endpoint._replace(replica_id=f"entry-{i}"))
             for i in range(count)
         ]
         with self._lock:
