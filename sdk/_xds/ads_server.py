@@ -163,7 +163,8 @@ class AdsServer:
         """
         if self._publisher is None or self._publisher.done():
             raise IngressError("the ADS server is not running")
-        check_resources(resources)
+        if not resources.is_checked:
+            check_resources(resources)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(done)
         self._pending = resources
@@ -218,10 +219,11 @@ class AdsServer:
         # Envoy acknowledges a new cluster only when it has its endpoints: waiting for the CDS ACK before sending EDS
         # would deadlock. Removed clusters stay until no route points to them, and so do the last endpoints of a
         # cluster, until its calls wait at the gate.
-        self._set_resources(CLUSTER_TYPE, {**self._acked.get(CLUSTER_TYPE, {}), **new[CLUSTER_TYPE]})
+        self._set_resources(CLUSTER_TYPE, _union(self._acked.get(CLUSTER_TYPE, {}), new[CLUSTER_TYPE]))
         acked = self._acked.get(ENDPOINT_TYPE, {})
+        kept = _last_endpoints(acked, new[ENDPOINT_TYPE])
         self._set_resources(
-            ENDPOINT_TYPE, {**acked, **new[ENDPOINT_TYPE], **_last_endpoints(acked, new[ENDPOINT_TYPE])}
+            ENDPOINT_TYPE, {**_union(acked, new[ENDPOINT_TYPE]), **kept} if kept else _union(acked, new[ENDPOINT_TYPE])
         )
         await self._wait_acked(CLUSTER_TYPE, ENDPOINT_TYPE)
         # Filters before the routes that enable them: else calls would pass without them. Envoy subscribes to them when
@@ -243,7 +245,7 @@ class AdsServer:
 
     def _set_resources(self, type_url: str, resources: Mapping[str, PackedAny]) -> None:
         current = self._resources.get(type_url)
-        if current is None or current.resources != resources:
+        if current is None or (current.resources is not resources and current.resources != resources):
             self._resources[type_url] = current = VersionedResources(current.version + 1 if current else 1, resources)
         for stream in self._streams:
             stream.send_due(type_url, current)
@@ -348,12 +350,18 @@ class AdsServer:
         self._wake.set()
 
 
+def _union(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> Mapping[str, PackedAny]:
+    """Return the new resources, and those that Envoy has in addition; the new ones themselves if it has no others."""
+    return new if acked.keys() <= new.keys() else {**acked, **new}
+
+
 def _last_endpoints(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> dict[str, PackedAny]:
     """Return Envoy's current endpoints of clusters that are about to have none."""
+    changed = {name: packed for name, packed in new.items() if acked.get(name, packed) is not packed}
     return {
         name: acked[name]
-        for name, packed in new.items()
-        if acked.get(name, packed) != packed and not pb.ClusterLoadAssignment.FromString(packed.value).endpoints
+        for name, packed in changed.items()
+        if packed.value == pb.ClusterLoadAssignment(cluster_name=name).SerializeToString() and acked[name] != packed
     }
 
 

@@ -79,18 +79,23 @@ class Subscription:
         self._acked: dict[str, Any] = {}
         self._in_flight: dict[str, Any] | None = None
         self._rejected: dict[str, Any] | None = None
+        # Resources of which none is due, as long as neither they nor this subscription change.
+        self._settled: Mapping[str, Any] | None = None
 
     def receive(self, request: pb.DiscoveryRequest) -> RequestKind:
         """Process a request of this type. Call ``next_response`` afterwards."""
         if self._requested and request.response_nonce != self._nonce:
             return RequestKind.STALE
-        answer, self._in_flight = self._in_flight, None
+        answer, self._in_flight, self._settled = self._in_flight, None, None
         names_before, asked_before = self.names, self._requested
         self._requested = True
         self.names = frozenset(request.resource_names)
         self.wildcard = "*" in self.names or (self._is_full_state and not self.names)
         if answer is not None:
-            return self._apply_answer(answer, request)
+            kind = self._apply_answer(answer, request)
+            if self.names != names_before:
+                self._drop_unsubscribed()
+            return kind
         self._drop_unsubscribed()
         if not asked_before or self.names - names_before:
             return RequestKind.SUBSCRIBED
@@ -110,7 +115,6 @@ class Subscription:
         self._acked = answer if self._is_full_state else {**self._acked, **answer}
         self._answered = True
         self._rejected = self.rejection = None
-        self._drop_unsubscribed()
         return RequestKind.ACK
 
     def _drop_unsubscribed(self) -> None:
@@ -141,10 +145,22 @@ class Subscription:
         )
 
     def _due(self, current: VersionedResources) -> dict[str, Any] | None:
-        wanted = {name: packed for name, packed in current.resources.items() if self.wildcard or name in self.names}
+        if current.resources is self._settled:
+            return None
+        due = self._find_due(current.resources)
+        if due is None:
+            self._settled = current.resources
+        return due
+
+    def _find_due(self, resources: Mapping[str, Any]) -> dict[str, Any] | None:
         if self._is_full_state:
-            return None if self._answered and wanted == self._acked else wanted
-        return {name: packed for name, packed in wanted.items() if self._acked.get(name) != packed} or None
+            wanted = resources if self.wildcard else {n: packed for n, packed in resources.items() if n in self.names}
+            return None if self._answered and wanted == self._acked else dict(wanted)
+        # The same object needs no comparison: thousands of endpoints are a megabyte.
+        acked = self._acked
+        changed = {name: packed for name, packed in resources.items() if acked.get(name) is not packed}
+        wanted = {n: packed for n, packed in changed.items() if self.wildcard or n in self.names}
+        return {name: packed for name, packed in wanted.items() if acked.get(name) != packed} or None
 
     def retry(self) -> None:
         """Let ``next_response`` send rejected resources again. The cause, such as a port in use, may be gone."""
