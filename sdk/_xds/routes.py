@@ -150,7 +150,7 @@ class RouteBuilder:
 
 
 def _key(app: Application) -> object:
-    """Return what the routes of an application depend on: its endpoints only matter if there are none."""
+    """Return what the routes of an application depend on: whether it has endpoints, not how many."""
     return tuple(
         (each.name, each.services, each.idempotent, bool(each.hidden), each.http_prefixes, each.holds_calls)
         for each in app.deployments
