@@ -21,6 +21,7 @@ from sdk._ingress.actor_log import log_to_file
 from sdk._ingress.cluster import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S
 from sdk._ingress.controller_metrics import ControllerMetrics
 from sdk._ingress.owners import Absence, OwnerLeases
+from sdk._ingress.publication import Acknowledgements, Publication
 from sdk._ingress.recovery import Recovery
 from sdk._ingress.registry import Lease, ProxyState, Registry, Replica, WatchAnswer
 from sdk._ingress.scale_to_zero.activator import Activator
@@ -35,6 +36,8 @@ logger = logging.getLogger("sdk.ingress")
 
 # Seconds that a proxy's long poll stays open; well below the lease, because each poll is its heartbeat.
 _WATCH_S = 2.0
+# Least seconds between two published tables: changes in between are published together.
+_GAP_S = 0.05
 # Seconds between two checks of the nodes and the leases.
 _TICK_S = 1.0
 # Seconds without a report after which a missing proxy is created again, unless Ray still has its actor.
@@ -89,6 +92,12 @@ class Controller:
         self._changing = asyncio.Lock()
         self._activator = Activator(activate)
         self._changed = asyncio.Event()
+        self._publication = Publication()
+        self._published = asyncio.Event()
+        self._published_at = -_GAP_S
+        self._publishing: asyncio.TimerHandle | None = None
+        self._recovered = asyncio.Event()
+        self._acknowledgements = Acknowledgements(self._registry.is_acknowledged)
         self._proxy_actors: dict[str, Any] = {}
         self._reported_at: dict[str, float] = {}
         self._nodes = 0
@@ -147,24 +156,27 @@ class Controller:
             table: That snapshot, if an earlier answer has asked for it.
 
         Returns:
-            The snapshot; nothing if it has not changed for 2 s; a request for the proxy's own, while this controller
-            recovers.
+            The difference from what it serves, or the whole snapshot if this controller does not know that; nothing if
+            it has not changed for 2 s; a request for the proxy's own, while this controller recovers.
         """
         if held and table is None and self._recovery.wants_table(state.node_id):
             return WatchAnswer(wants_table=True)
         if table is not None and not self._recovery.is_over:
             self._registry.adopt(table)
         self._recovery.record_report(state.node_id, holds_table=held > 0)
-        self._registry.report(state)
-        self._notify()
-        await self._until(lambda: self._recovery.is_over and self._registry.snapshot.version != held, _WATCH_S)
-        snapshot = self._registry.snapshot
-        return WatchAnswer(snapshot if self._recovery.is_over and snapshot.version != held else None)
+        self._record(state)
+        self._publish_soon()
+        try:
+            async with asyncio.timeout(_WATCH_S):
+                while self._publication.version in (0, held):
+                    await self._published.wait()
+        except TimeoutError:
+            pass  # the proxy asks again
+        return WatchAnswer(self._publication.update_for(held))
 
     async def report(self, state: ProxyState) -> None:
         """Record a proxy's state after a change."""
-        self._registry.report(state)
-        self._notify()
+        self._record(state)
 
     async def report_waiting_calls(
         self, proxy_id: str, counts: Mapping[DeploymentKey, int]
@@ -279,6 +291,8 @@ class Controller:
                 await self._reconcile()
             except Exception:
                 logger.exception("the ingress controller could not check its nodes and leases; trying again")
+            self._publish_soon()
+            self._acknowledgements.settle()
             self._metrics.export(self._registry.snapshot.version, self._registry.proxies, self._registry.removed)
             self._notify()
             await asyncio.sleep(_TICK_S)
@@ -333,14 +347,42 @@ class Controller:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def _record(self, state: ProxyState) -> None:
+        self._registry.report(state)
+        self._acknowledgements.settle()
+        self._notify()
+
+    def _publish_soon(self) -> None:
+        """Publish the table if it has changed: at once, or together with other changes a moment after the last time."""
+        if self._recovery.is_over:
+            self._recovered.set()
+            if self._publishing is None and self._registry.snapshot.version != self._publication.version:
+                loop, due = asyncio.get_running_loop(), self._published_at + _GAP_S
+                if loop.time() >= due:
+                    self._publish()
+                else:
+                    self._publishing = loop.call_at(due, self._publish)
+
+    def _publish(self) -> None:
+        self._publishing, self._published_at = None, asyncio.get_running_loop().time()
+        self._publication.add(self._registry.snapshot)
+        self._published.set()
+        self._published = asyncio.Event()
+
     async def _acknowledged(self, timeout_s: float) -> bool:
         """Wait until every proxy serves the current snapshot. Return False on timeout."""
-        deadline = time.monotonic() + timeout_s
-        # During recovery the tables that proxies got from an earlier controller are not known yet.
-        await self._until(lambda: self._recovery.is_over, timeout_s)
-        version = self._registry.snapshot.version
-        self._notify()
-        return await self._until(lambda: self._registry.is_acknowledged(version), deadline - time.monotonic())
+        acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._publish_soon()
+        try:
+            async with asyncio.timeout(timeout_s):
+                # During recovery the tables that proxies got from an earlier controller are not known yet.
+                await self._recovered.wait()
+                self._publish_soon()
+                self._acknowledgements.add(self._registry.snapshot.version, acknowledged)
+                await acknowledged
+        except TimeoutError:
+            return False
+        return True
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s

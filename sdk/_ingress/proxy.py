@@ -22,13 +22,10 @@ from sdk._ingress.credentials import Credentials
 from sdk._ingress.endpoint_feed import EndpointFeed
 from sdk._ingress.envoy.admin import admin_request
 from sdk._ingress.envoy.adoption import (
-    StoredTables,
     SupervisedEnvoy,
     adopt,
-    load_tables,
     make_config,
     start_envoy,
-    store_tables,
 )
 from sdk._ingress.envoy.certificates import check_certificates
 from sdk._ingress.envoy.drain import drain_envoy
@@ -41,10 +38,13 @@ from sdk._ingress.envoy.listening import (
     tls_config,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
+from sdk._ingress.envoy.stored_tables import StoredTables, TableStore, load_tables
 from sdk._ingress.own_answers import add_span
 from sdk._ingress.proxy_metrics import ProxyMetrics
+from sdk._ingress.publication import apply_update
 from sdk._ingress.registry import ProxyState
 from sdk._ingress.scale_to_zero.gate import Gate
+from sdk._ingress.table_delta import DeltaRefused
 from sdk._otel.environment import Telemetry
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
@@ -99,6 +99,7 @@ class Proxy:
         # The routing table of an adopted Envoy, from its previous proxy actor.
         self._restored: StoredTables | None = None
         self._folder = Path(tempfile.gettempdir(), f"sdk-ingress-{node_id[:12]}")
+        self._store = TableStore(self._folder)
         self._ads: AdsServer | None = None
         self._fallback_server: WireServer | None = None
         self._gate_server: Any = None
@@ -346,13 +347,19 @@ class Proxy:
     async def _next_snapshot(self, controller: Any) -> Snapshot | None:
         """Return the controller's newest snapshot; None if this proxy has it.
 
-        The own one is sent only to a controller that recovers from a restart and asks for it.
+        The controller sends the difference from the own one. That is sent only to a controller that recovers from a
+        restart and asks for it.
         """
         held = self._snapshot.version if self._snapshot is not None else 0
         answer: WatchAnswer = await controller.watch.remote(self._state, held)
         if answer.wants_table:
             answer = await controller.watch.remote(self._state, held, self._snapshot)
-        return answer.snapshot
+        try:
+            return apply_update(answer.update, self._snapshot) if answer.update is not None else None
+        except DeltaRefused as error:
+            logger.warning("asking for the whole routing table: %s", error)
+        answer = await controller.watch.remote(self._state, 0)
+        return apply_update(answer.update, None) if answer.update is not None else None
 
     async def _abandon(self) -> None:
         await self.stop()
@@ -400,7 +407,7 @@ class Proxy:
             for rejected in sorted(set(rejected_applications) - set(self._state.rejected_applications)):
                 logger.error("the newest state is not in force: %s", rejected)
             # Store it before it is reported: removed replicas must not come back with the next actor.
-            store_tables(self._folder, StoredTables(self._in_force(), snapshot))
+            self._store.store(StoredTables(self._in_force(), snapshot))
             self._change(
                 version=snapshot.version,
                 problem=self._credentials.problem,

@@ -109,11 +109,11 @@ class WatchAnswer:
     """Answer to the long poll of a proxy.
 
     Attributes:
-        snapshot: The snapshot that it should serve; None if it serves that one.
+        update: What makes its table the newest one, for ``apply_update``; None if it has it.
         wants_table: True if the proxy has to poll again with its own snapshot.
     """
 
-    snapshot: Snapshot | None = None
+    update: bytes | None = None
     wants_table: bool = False
 
 
@@ -439,10 +439,9 @@ class Registry:
         table = replace(
             self.snapshot, applications=self._exposed.table, inner=self._inner.table, **self._option_fields()
         )
-        if table != self.snapshot:
+        # A version is one table only, also if proxies have had tables of an earlier controller with higher versions.
+        if at_least >= table.version or table != self.snapshot:
             self.snapshot = replace(table, version=max(table.version, at_least) + 1)
-        elif at_least > self.snapshot.version:
-            self.snapshot = replace(self.snapshot, version=at_least)
 
     def _build(self, name: str, digests: set[str]) -> None:
         """Put the newest state of an application into the table, and forget the digests that no deployment has."""

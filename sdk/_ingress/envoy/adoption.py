@@ -11,14 +11,12 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from sdk._guard.peer_user import peer_process
 from sdk._ingress.envoy import supervisor
@@ -32,31 +30,12 @@ from sdk._ingress.envoy.supervisor import (
 )
 from sdk.errors import IngressError
 
-if TYPE_CHECKING:
-    from sdk._xds.snapshot import Snapshot
-
 logger = logging.getLogger("sdk.ingress")
 
 #: Seconds without a proxy actor after which its Envoy is stopped. Ray restarts an actor within a few seconds.
 ACTOR_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 8.0
-_TABLE_FILE = "table.pickle"
-# First line of the table file. A pickle names classes by module: increase the number whenever a class of the tables is
-# moved or renamed, or its fields change. Number 1 had no such line.
-_TABLE_FORMAT = b"sdk-routing-table 5"
-
-
-class StoredTables(NamedTuple):
-    """The routing table of a proxy, in two versions.
-
-    Attributes:
-        in_force: The table that Envoy acknowledged, without the applications that it rejected.
-        published: The table that the controller published.
-    """
-
-    in_force: Snapshot
-    published: Snapshot
 
 
 class SupervisedEnvoy:
@@ -202,29 +181,6 @@ def make_config(command: list[str], *inputs: object) -> SupervisorConfig:
         digest.update(repr(part).encode() + b"\0")
     node_pid, node_start = _node_process()
     return SupervisorConfig(digest.hexdigest(), command, node_pid, node_start, ACTOR_TIMEOUT_S)
-
-
-def store_tables(folder: Path, table: StoredTables) -> None:
-    """Store the routing table that Envoy acknowledged, for the next actor."""
-    new = folder / f"{_TABLE_FILE}.new"
-    new.write_bytes(_TABLE_FORMAT + b"\n" + pickle.dumps(table))
-    new.replace(folder / _TABLE_FILE)
-
-
-def load_tables(folder: Path) -> StoredTables | None:
-    """Return the routing table that Envoy acknowledged last; None if none is stored, or if its format is another one.
-
-    Unpickling is safe: only this user can write to the folder.
-    """
-    try:
-        stored_format, _, data = (folder / _TABLE_FILE).read_bytes().partition(b"\n")
-    except FileNotFoundError:
-        return None
-    if stored_format != _TABLE_FORMAT:
-        logger.warning("ignoring the stored routing table: it was written by another version of the SDK")
-        return None
-    table: StoredTables = pickle.loads(data)
-    return table
 
 
 def _node_process() -> tuple[int, int]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
-import pickle
-import pickletools
 import signal
 import subprocess
 import sys
@@ -19,16 +16,12 @@ import pytest
 
 from sdk._ingress.envoy import adoption
 from sdk._ingress.envoy.adoption import (
-    StoredTables,
     SupervisedEnvoy,
     adopt,
     find_running_envoy,
-    load_tables,
     start_envoy,
-    store_tables,
 )
 from sdk._ingress.envoy.supervisor import IdleDeadline, RestartBackoff, SupervisorConfig, process_start_time
-from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.errors import IngressError
 from tests.support.loops import PATIENCE_S
 from tests.support.processes import is_alive, workers
@@ -187,32 +180,6 @@ async def test_a_folder_that_others_can_enter_is_rejected(folder: Path) -> None:
         await find_running_envoy(folder)
 
 
-def test_the_routing_table_is_stored_for_the_next_actor(folder: Path) -> None:
-    folder.mkdir()
-    assert load_tables(folder) is None
-    store_tables(folder, StoredTables(Snapshot(8), Snapshot(7)))
-    assert load_tables(folder) == StoredTables(Snapshot(8), Snapshot(7))
-
-
-@pytest.mark.parametrize(
-    "stored",
-    [
-        b"\x80\x04c" + b"sdk.ingress.survivor\nTable\n.",  # format 1: a pickle alone, of a class that has moved
-        b"sdk-routing-table 999\nwhatever it holds",
-    ],
-    ids=["without a format number", "newer"],
-)
-def test_a_stored_routing_table_of_another_format_is_ignored(
-    folder: Path, stored: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder.mkdir()
-    store_tables(folder, StoredTables(Snapshot(8), Snapshot(7)))
-    (path,) = folder.iterdir()
-    path.write_bytes(stored)
-    assert load_tables(folder) is None
-    assert "ignoring the stored routing table" in caplog.text
-
-
 def test_the_digest_depends_on_command_bootstrap_and_options() -> None:
     command = [sys.executable, "x"]
     others = [(command, b"other", "port=1"), (command, b"boot", "port=2"), ([*command, "y"], b"boot", "port=1")]
@@ -239,20 +206,3 @@ def test_restarts_of_an_envoy_that_keeps_dying_back_off() -> None:
     assert delays == sorted(delays)
     assert delays[-1] == 1
     assert backoff.delay(lived_s=3600) == 0
-
-
-def test_the_format_of_the_stored_table_has_not_changed_without_a_new_number() -> None:
-    endpoint = Endpoint("r", "127.0.0.1", 4000)
-    table = Snapshot(1, (Application("app", (Deployment("D", ("t.T",), (endpoint,)),)),))
-    stored = pickle.dumps(StoredTables(table, table), protocol=2)
-    classes = {argument for opcode, argument, _ in pickletools.genops(stored) if opcode.name == "GLOBAL"}
-    fields = {cls.__name__: len(dataclasses.fields(cls)) for cls in (Snapshot, Application, Deployment, Endpoint)}
-    assert adoption._TABLE_FORMAT == b"sdk-routing-table 4", "update the numbers below, too"
-    assert {name for name in classes if name.startswith("sdk")} == {
-        "sdk._ingress.envoy.adoption StoredTables",
-        "sdk._xds.snapshot Application",
-        "sdk._xds.snapshot Deployment",
-        "sdk._xds.snapshot Endpoint",
-        "sdk._xds.snapshot Snapshot",
-    }
-    assert fields == {"Snapshot": 7, "Application": 2, "Deployment": 10, "Endpoint": 5}
