@@ -432,7 +432,7 @@ class Registry:
             hidden=tuple(service for service in deployment.services if service not in listed),
         )
 
-    def _publish(self, at_least: int = 0) -> None:
+    def _publish(self, at_least: int = -1) -> None:
         changed, self._changed = self._changed, {}
         for application, digests in changed.items():
             self._build(application, digests)

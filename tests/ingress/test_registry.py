@@ -160,8 +160,9 @@ def test_a_new_controller_adopts_the_table_of_a_proxy(registry: Registry, clock:
 
 def test_adopting_an_empty_table_still_raises_the_version(registry: Registry) -> None:
     registry.adopt(Snapshot(99))
+    assert registry.snapshot.version == 100, "version 99 is the table of an earlier controller"
     registry.register(replica("a"))
-    assert registry.snapshot.version == 100
+    assert registry.snapshot.version == 101
 
 
 def test_a_version_is_acknowledged_by_every_proxy_without_a_problem(registry: Registry, clock: Clock) -> None:
