@@ -45,7 +45,7 @@ STEPS = st.lists(
 
 
 class Proxy:
-    """What a proxy does with updates."""
+    """A proxy that takes updates."""
 
     def __init__(self) -> None:
         self.table: Snapshot | None = None
@@ -92,7 +92,7 @@ def test_deltas_in_any_order_with_losses_and_restarts_give_the_whole_table(steps
                     proxies[number].kept.append(update)
             case "late", int(number):
                 if proxies[number].kept:
-                    # The whole table of an earlier moment may arrive late, too. The next poll tells its version.
+                    # The whole table of an earlier moment may arrive late, too. The next poll has its version.
                     proxies[number].take(proxies[number].kept.pop(0), publication)
             case "restart proxy", int(number), keeps_table:
                 table, proxies[number].kept = proxies[number].table, []

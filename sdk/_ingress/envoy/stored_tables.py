@@ -1,7 +1,7 @@
 """The routing table of a proxy on disk, for the next proxy actor of its node.
 
 The file has the whole table, and after it the differences of later ones, so that a change writes little. It is written
-anew when the differences are as large as the table.
+again when the differences are as large as the table.
 """
 
 from __future__ import annotations
