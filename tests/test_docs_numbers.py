@@ -42,7 +42,7 @@ def by_load() -> pb.Cluster:
 @pytest.mark.parametrize(
     ("page", "sentence", "found", "said"),
     [
-        ("operations/operation.md", "a heartbeat to the controller every two seconds", cluster.HEARTBEAT_S, 2),
+        ("operations/operation.md", "proxy of their node every two seconds", cluster.HEARTBEAT_S, 2),
         ("operations/operation.md", "and are forgotten after seven", cluster.LEASE_S, 7),
         ("operations/operation.md", "or after 15 s without contact", cluster.PROXY_LEASE_S, 15),
         ("operations/operation.md", "30 s after its proxy is gone for good", adoption.ACTOR_TIMEOUT_S, 30),

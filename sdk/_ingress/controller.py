@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sdk.ingress")
 
 # Seconds that a proxy's long poll stays open; well below the lease, because each poll is its heartbeat.
-_WATCH_S = 2.0
+_WATCH_S = 5.0
 # Least seconds between two published tables: changes in between are published together.
 _GAP_S = 0.05
 # Seconds between two checks of the nodes and the leases.
@@ -140,6 +140,23 @@ class Controller:
             self._notify()
         return self._lease
 
+    async def renew_all(self, proxy_id: str, renewals: Mapping[str, GrpcOptions]) -> tuple[Lease, frozenset[str]]:
+        """Renew the leases of a proxy and of the replicas on its node.
+
+        Args:
+            proxy_id: The proxy.
+            renewals: Id of a replica → options that it serves with.
+
+        Returns:
+            The lease, and the replicas that must register (again).
+        """
+        self._registry.renew_proxy(proxy_id)
+        renewed = {replica_id for replica_id in renewals if self._registry.renew(replica_id)}
+        changed = [each for each in renewed if self._registry.set_replica_options(each, renewals[each])]
+        if changed:
+            self._notify()
+        return self._lease, frozenset(renewals.keys() - renewed)
+
     async def deregister(self, replica_id: str, timeout_s: float) -> bool:
         """Remove a replica and wait until no proxy routes to it. Return False on timeout."""
         self._registry.deregister(replica_id)
@@ -157,7 +174,7 @@ class Controller:
 
         Returns:
             The difference from what it serves, or the whole snapshot if this controller does not know that; nothing if
-            it has not changed for 2 s; a request for the proxy's own, while this controller recovers.
+            it has not changed for 5 s; a request for the proxy's own, while this controller recovers.
         """
         if held and table is None and self._recovery.wants_table(state.node_id):
             return WatchAnswer(wants_table=True)

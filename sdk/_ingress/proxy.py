@@ -39,6 +39,7 @@ from sdk._ingress.envoy.listening import (
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
 from sdk._ingress.envoy.stored_tables import StoredTables, TableStore, load_tables
+from sdk._ingress.node_leases import NodeLeases
 from sdk._ingress.own_answers import add_span
 from sdk._ingress.proxy_metrics import ProxyMetrics
 from sdk._ingress.publication import apply_update
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from sdk._ingress.envoy.supervisor import SupervisorConfig
-    from sdk._ingress.registry import WatchAnswer
+    from sdk._ingress.registry import Lease, WatchAnswer
     from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
     from sdk._wire.server import WireServer
 
@@ -105,6 +106,7 @@ class Proxy:
         self._gate_server: Any = None
         self._gate = Gate(self._report_waiting_calls, elsewhere=lambda: self._feed.waiting)
         self._feed = EndpointFeed(self._gate.notify)
+        self._leases = NodeLeases(self._renew_leases)
         self._credentials = Credentials()
         self._builder = ResourceBuilder(node_id)
         self._publisher = IsolatingPublisher(self._push)
@@ -147,6 +149,7 @@ class Proxy:
                 self._report_changes(),
                 self._watch_drain(),
                 self._feed.listen(node_id),
+                self._leases.listen(node_id),
                 self._gate.report_forever(),
                 self._credentials.watch(self._on_new_keys),
                 self._metrics.export_forever(lambda: self._fallback_server, lambda: self._built_in.is_draining),
@@ -163,6 +166,7 @@ class Proxy:
         self._built_in.drain()
         self._gate.close()
         self._feed.stop()
+        self._leases.stop()
         if self._envoy is not None:
             await drain_envoy(self._folder / "admin.sock")
             await self._envoy.stop()
@@ -255,6 +259,13 @@ class Proxy:
     async def _start_gate(self) -> None:
         self._gate_server = gate_server(self._gate.generic_handler(), self._folder)
         await self._gate_server.start()
+
+    async def _renew_leases(self, renewals: Mapping[str, GrpcOptions]) -> tuple[Lease, frozenset[str]]:
+        controller = await asyncio.to_thread(find_controller)
+        if controller is None:
+            raise IngressError("the ingress controller is gone")
+        renewed: tuple[Lease, frozenset[str]] = await controller.renew_all.remote(self._state.proxy_id, renewals)
+        return renewed
 
     async def _report_waiting_calls(self, counts: Mapping[DeploymentKey, int]) -> Mapping[DeploymentKey, str]:
         controller = await asyncio.to_thread(find_controller)

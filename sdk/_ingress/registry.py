@@ -342,6 +342,11 @@ class Registry:
         self._proxies[state.proxy_id] = state
         self._proxy_leases[state.proxy_id] = self._clock() + self._proxy_lease_s
 
+    def renew_proxy(self, proxy_id: str) -> None:
+        """Renew the lease of a proxy, if it has reported."""
+        if proxy_id in self._proxies:
+            self._proxy_leases[proxy_id] = self._clock() + self._proxy_lease_s
+
     def remove_proxy(self, proxy_id: str) -> None:
         """Remove a proxy, so that no caller waits for its acknowledgement."""
         state = self._proxies.pop(proxy_id, None)

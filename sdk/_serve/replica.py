@@ -22,6 +22,7 @@ from sdk._guard.between_nodes import own_between_nodes
 from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._ingress.cluster import HEARTBEAT_S, find_controller
 from sdk._ingress.env_options import from_environment
+from sdk._ingress.node_leases import NodeHeartbeat
 from sdk._ingress.registry import Lease, Replica
 from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, scales_to_zero
 from sdk._serve.autoscaling_metrics import report_calls
@@ -100,6 +101,7 @@ class ReplicaHost:
         self._replica_id = context.replica_id.to_full_id_str()
         self._is_exposed = is_exposed
         self._controller: Any = None
+        self._node_heartbeat: NodeHeartbeat | None = None
         self._replica: Replica | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._reports: asyncio.Task[None] | None = None
@@ -163,6 +165,7 @@ class ReplicaHost:
             is_exposed=self._is_exposed,
             http_prefixes=self._http_prefixes,
         )
+        self._node_heartbeat = NodeHeartbeat(node_id, self._replica_id)
         self._reports = loop.create_task(report_calls(lambda: self.ongoing_calls))
         self._exports = loop.create_task(self._metrics.export_forever())
 
@@ -192,6 +195,8 @@ class ReplicaHost:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._node_heartbeat is not None:
+            self._node_heartbeat.close()
         config = deployment_config()
         if self._was_registered:
             timeout_s = min(_ACKNOWLEDGE_S, config.graceful_shutdown_timeout_s / 2)
@@ -286,6 +291,19 @@ class ReplicaHost:
             )
         self._logged_differences = different
 
+    async def _renew_lease(self) -> Lease | None:
+        """Renew the lease with the proxy of this node, or at the controller if that is not possible."""
+        assert self._node_heartbeat is not None
+        if self._controller is None:
+            return None
+        try:
+            return await self._node_heartbeat.renew(self._options)
+        except OSError as error:
+            # A node has no proxy with proxy_location="HeadOnly", and for a moment while that restarts.
+            logger.debug("no proxy on this node renews the lease of %s: %s", self._replica_id, error)
+        lease: Lease | None = await self._controller.renew.remote(self._replica_id, self._options)
+        return lease
+
     async def _keep_lease(self) -> None:
         """Renew the lease at intervals; register again if the controller does not know this replica."""
         while True:
@@ -293,7 +311,7 @@ class ReplicaHost:
             self._logs.follow_configuration(self._server)
             self._telemetry.follow_provider()
             try:
-                lease = self._controller and await self._controller.renew.remote(self._replica_id, self._options)
+                lease = await self._renew_lease()
                 if lease is None or self._refresh_registration():
                     await self._register()
                 else:

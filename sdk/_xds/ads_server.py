@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack
 from sdk._xds.resources import Resources, check_resources
 from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
 from sdk.errors import IngressError
@@ -361,7 +361,7 @@ def _last_endpoints(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]
     return {
         name: acked[name]
         for name, packed in changed.items()
-        if packed.value == pb.ClusterLoadAssignment(cluster_name=name).SerializeToString() and acked[name] != packed
+        if packed == pack(pb.ClusterLoadAssignment(cluster_name=name)) and acked[name] != packed
     }
 
 

@@ -182,7 +182,7 @@ def _build_application(
             for each in (name, affinity_cluster_name(app.name, deployment.name)):
                 clusters[each] = known.clusters[each]
         else:
-            builders[name] = AssignmentBuilder(name, node_id)
+            builders[name] = AssignmentBuilder(name, node_id, marks_distant=guard.mode == "tls")
             for cluster in deployment_clusters(app.name, deployment.name, guard):
                 clusters[cluster.name] = pack(cluster)
         builders[name].build(deployment.parts)
