@@ -5,7 +5,7 @@
 
 A change is a replica that leaves, or comes back. The registry, what is sent, the proxy's resources and its ADS server
 are the real ones, with one real Envoy; other proxies are simulated by what the controller does for each. Each tree runs
-in a process of its own, and all figures of one invocation are from one run. All endpoints are loopback addresses on
+in a separate process, and all figures of one invocation are from one run. All endpoints are loopback addresses on
 which nobody listens, and their health checks are left out: they would cost Envoy more than what is measured.
 """
 
