@@ -97,6 +97,8 @@ class Controller:
         self._published_at = -_GAP_S
         self._publishing: asyncio.TimerHandle | None = None
         self._recovered = asyncio.Event()
+        # Versions of an earlier controller that proxies have sent.
+        self._adopted: set[int] = set()
         self._acknowledgements = Acknowledgements(self._registry.is_acknowledged)
         self._proxy_actors: dict[str, Any] = {}
         self._reported_at: dict[str, float] = {}
@@ -176,10 +178,12 @@ class Controller:
             The difference from what it serves, or the whole snapshot if this controller does not know that; nothing if
             it has not changed for 5 s; a request for the proxy's own, while this controller recovers.
         """
-        if held and table is None and self._recovery.wants_table(state.node_id):
+        # Most proxies hold the same version. It is one table, and the cluster's largest message.
+        if held not in (0, *self._adopted) and table is None and self._recovery.wants_table(state.node_id):
             return WatchAnswer(wants_table=True)
-        if table is not None and not self._recovery.is_over:
+        if table is not None and held not in self._adopted and not self._recovery.is_over:
             self._registry.adopt(table)
+            self._adopted.add(held)
         self._recovery.record_report(state.node_id, holds_table=held > 0)
         self._record(state)
         self._publish_soon()

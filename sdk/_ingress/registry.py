@@ -245,21 +245,28 @@ class Registry:
                 self._mark(application.name)
                 services = (*deployment.services, *deployment.hidden)
                 known.setdefault(deployment.name, replace(deployment, services=services, hidden=(), endpoints=()))
-                for endpoint in deployment.endpoints:
-                    if endpoint.replica_id not in self._replicas and endpoint.replica_id not in self._deregistered:
-                        replica = Replica(
-                            application.name,
-                            deployment.name,
-                            services,
-                            endpoint,
-                            deployment.descriptors,
-                            deployment.idempotent,
-                            max_waiting=deployment.max_waiting,
-                            scales_to_zero=deployment.scales_to_zero,
-                            is_exposed=deployment.is_exposed,
-                            http_prefixes=deployment.http_prefixes,
-                        )
-                        self._add_replica(replica)
+                unknown = [
+                    endpoint
+                    for endpoint in deployment.endpoints
+                    if endpoint.replica_id not in self._replicas and endpoint.replica_id not in self._deregistered
+                ]
+                for endpoint in unknown:
+                    self._replicas[endpoint.replica_id] = Replica(
+                        application.name,
+                        deployment.name,
+                        services,
+                        endpoint,
+                        deployment.descriptors,
+                        deployment.idempotent,
+                        max_waiting=deployment.max_waiting,
+                        scales_to_zero=deployment.scales_to_zero,
+                        is_exposed=deployment.is_exposed,
+                        http_prefixes=deployment.http_prefixes,
+                    )
+                    self._leases[endpoint.replica_id] = self._clock() + self._lease_s
+                if unknown:
+                    key = application.name, deployment.name
+                    self._endpoints[key] = Endpoints((*self._endpoints.get(key, ()), *unknown))
         self._publish(at_least=snapshot.version)
 
     def descriptors(self, digest: str) -> bytes | None:

@@ -177,3 +177,14 @@ async def test_a_stuck_proxy_does_not_delay_the_tables_of_others(controller: Any
     controller._registry.remove_proxy("stuck")
     controller._acknowledgements.settle()
     assert await leaving
+
+
+@pytest.mark.parametrize("older_proxies", [{"node", "other"}])
+async def test_a_restarted_controller_asks_for_each_version_once(controller: Any) -> None:
+    remote = Remote(controller)
+    first, second = proxy_that_serves(TABLE), proxy_that_serves(TABLE)
+    second._state = replace(STATE, proxy_id="p2", node_id="other")
+    assert await first._next_snapshot(remote) is None, "it waits for the other one"
+    assert (await second._next_snapshot(remote)).applications == TABLE.applications
+    assert [size < 500 for size in remote.sent] == [True, False, True]
+    assert (await first._next_snapshot(remote)).applications == TABLE.applications
