@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sdk._ingress.applications import Applications
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Endpoints, Snapshot
@@ -165,6 +165,8 @@ class Registry:
         # UNAVAILABLE then, not NOT_FOUND. Without endpoints, which are added for each snapshot.
         self._deployments: dict[str, dict[str, Deployment]] = {}
         self._descriptors: dict[str, bytes] = {}
+        # Unknown digest → the replica that has been asked for its descriptors, and until when.
+        self._asked: dict[str, tuple[str, float]] = {}
         # Applications that differ from the snapshot, with the digests that they may have had.
         self._changed: dict[str, set[str]] = {}
         # Digest → number of deployments in the snapshot that have it.
@@ -194,14 +196,25 @@ class Registry:
         self._add_deployment(replica.application, replica.as_deployment)
         if replica.descriptors:
             self._descriptors[replica.descriptors] = descriptors
+            self._asked.pop(replica.descriptors, None)
         self._add_replica(replica)
         self._publish()
 
     def renew(self, replica_id: str) -> bool:
-        """Renew a lease. Return False if the replica or its descriptors are unknown, so that it must register."""
+        """Renew a lease. Return False if the replica must register: it is unknown, or chosen to bring its descriptors.
+
+        After a restart of the controller these are unknown. One replica of all that have them is asked, and another one
+        if it has not registered for the time of a lease.
+        """
         replica = self._replicas.get(replica_id)
-        if replica is None or (replica.descriptors and replica.descriptors not in self._descriptors):
+        if replica is None:
             return False
+        digest = replica.descriptors
+        if digest and digest not in self._descriptors:
+            asked, until = self._asked.get(digest, ("", 0.0))
+            if asked == replica_id or until <= self._clock() or asked not in self._replicas:
+                self._asked[digest] = replica_id, self._clock() + self._lease_s
+                return False
         self._leases[replica_id] = self._clock() + self._lease_s
         return True
 
@@ -211,13 +224,18 @@ class Registry:
         self._replica_options[replica_id] = options
         return before != options
 
-    def deregister(self, replica_id: str) -> None:
-        """Remove a replica. An unknown one is remembered, because :meth:`adopt` must not bring it back."""
+    def deregister(self, replica_id: str, reason: Literal["left", "lost"] = "left") -> bool:
+        """Remove a replica, and return whether it was there.
+
+        An unknown one is remembered, because :meth:`adopt` must not bring it back.
+        """
         self._deregistered[replica_id] = self._clock() + self._lease_s
-        if replica_id in self._replicas:
-            self._count_removed(replica_id, "left")
-            self._remove_replica(replica_id)
-            self._publish()
+        if replica_id not in self._replicas:
+            return False
+        self._count_removed(replica_id, reason)
+        self._remove_replica(replica_id)
+        self._publish()
+        return True
 
     def expire(self) -> tuple[str, ...]:
         """Remove replicas and proxies whose lease has expired, and return the ids of the replicas."""

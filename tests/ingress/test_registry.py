@@ -227,6 +227,19 @@ def test_after_a_restart_a_replica_registers_its_descriptors_again(registry: Reg
     assert registry.descriptors("digest") == b"FILES"
 
 
+def test_after_a_restart_one_replica_is_asked_for_the_descriptors_of_all(registry: Registry, clock: Clock) -> None:
+    adopted = tuple(Endpoint(name, "127.0.0.1", port) for port, name in enumerate("efg", 1))
+    registry.adopt(Snapshot(99, (Application("app", (Deployment("D", ("t.T",), adopted, "digest"),)),)))
+    assert [registry.renew(name) for name in "efg"] == [False, True, True]
+    assert not registry.renew("e"), "it has not registered yet"
+    registry.deregister("e")
+    assert [registry.renew(name) for name in "fg"] == [False, True], "it is gone"
+    clock.now = 5
+    assert not registry.renew("g"), "f does not register"
+    registry.register(Replica("app", "D", ("t.T",), adopted[2], "digest"), b"FILES")
+    assert registry.renew("f")
+
+
 def test_a_deployment_without_a_first_replica_can_be_announced(registry: Registry) -> None:
     scaled_to_zero = Deployment("D", ("t.T",), descriptors="d1", max_waiting=7)
     registry.announce("app", [(scaled_to_zero, b"files")])
