@@ -189,18 +189,21 @@ def _permission(applications: Iterable[str], methods: Iterable[str]) -> pb.Permi
         )
         for application in applications
     ]
-    of_methods = [_path(method_matcher(method)) for method in methods]
+    of_methods = [_path(matcher) for method in methods for matcher in method_matchers(method)]
     both = [
         pb.Permission(or_rules=pb.Permission.Set(rules=one_of)) for one_of in (of_applications, of_methods) if one_of
     ]
     return pb.Permission(and_rules=pb.Permission.Set(rules=both)) if both else pb.Permission(any=True)
 
 
-def method_matcher(method: str) -> pb.StringMatcher:
-    """Return the matcher of the path for a service or one of its methods, as routes match it: as it is."""
+def method_matchers(method: str) -> tuple[pb.StringMatcher, ...]:
+    """Return the matchers of the path for a service or one of its methods, as routes match it: as it is.
+
+    The path of a call that is not gRPC may have a query.
+    """
     if "/" in method:
-        return pb.StringMatcher(exact=f"/{method}")
-    return pb.StringMatcher(prefix=f"/{method}/")
+        return pb.StringMatcher(exact=f"/{method}"), pb.StringMatcher(prefix=f"/{method}?")
+    return (pb.StringMatcher(prefix=f"/{method}/"),)
 
 
 def _path(matcher: pb.StringMatcher) -> pb.Permission:
@@ -309,8 +312,8 @@ def _limits(limits: Iterable[Limit]) -> pb.LocalRateLimit:
                 # Without a value: each new one gets a separate bucket.
                 entries += [pb.RateLimitDescriptor.Entry(key=action_key(action)) for action in identity]
                 descriptors.append(pb.LocalRateLimitDescriptor(entries=entries, token_bucket=bucket))
-        for method in limit.methods or ("",):
-            counted = tuple(_counted(number, limit, method))
+        for path in [each for method in limit.methods for each in method_matchers(method)] or [None]:
+            counted = tuple(_counted(number, limit, path))
             rate_limits += [pb.RateLimit(actions=[*counted, *identity]) for identity in _identities(limit)]
     unlimited = pb.TokenBucket(max_tokens=1 << 31, tokens_per_fill=_uint(1 << 31), fill_interval=Duration(seconds=1))
     return pb.LocalRateLimit(
@@ -328,11 +331,11 @@ def _limits(limits: Iterable[Limit]) -> pb.LocalRateLimit:
     )
 
 
-def _counted(number: int, limit: Limit, method: str) -> Iterator[pb.RateLimit.Action]:
+def _counted(number: int, limit: Limit, path: pb.StringMatcher | None) -> Iterator[pb.RateLimit.Action]:
     """Yield the actions that find out whether a limit applies to a call. Without a value there is no descriptor."""
-    if method:
-        path = pb.HeaderMatcher(name=":path", string_match=method_matcher(method))
-        match = _Action.HeaderValueMatch(descriptor_key="limit", descriptor_value=str(number), headers=[path])
+    if path is not None:
+        header = pb.HeaderMatcher(name=":path", string_match=path)
+        match = _Action.HeaderValueMatch(descriptor_key="limit", descriptor_value=str(number), headers=[header])
         yield _Action(header_value_match=match)
     else:
         yield _Action(generic_key=_Action.GenericKey(descriptor_key="limit", descriptor_value=str(number)))
