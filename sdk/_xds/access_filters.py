@@ -312,7 +312,8 @@ def _limits(limits: Iterable[Limit]) -> pb.LocalRateLimit:
                 # Without a value: each new one gets a separate bucket.
                 entries += [pb.RateLimitDescriptor.Entry(key=action_key(action)) for action in identity]
                 descriptors.append(pb.LocalRateLimitDescriptor(entries=entries, token_bucket=bucket))
-        for path in [each for method in limit.methods for each in method_matchers(method)] or [None]:
+        paths: list[pb.StringMatcher | None] = [each for method in limit.methods for each in method_matchers(method)]
+        for path in paths or [None]:
             counted = tuple(_counted(number, limit, path))
             rate_limits += [pb.RateLimit(actions=[*counted, *identity]) for identity in _identities(limit)]
     unlimited = pb.TokenBucket(max_tokens=1 << 31, tokens_per_fill=_uint(1 << 31), fill_interval=Duration(seconds=1))

@@ -27,7 +27,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Ending:
-    """How a call ends.
+    """The end of a call.
 
     Attributes:
         last: Fields of the last request message.
