@@ -2625,21 +2625,25 @@ class RouteMatch(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PREFIX_FIELD_NUMBER: _builtins.int
+    SAFE_REGEX_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
+    @_builtins.property
+    def safe_regex(self) -> Global___RegexMatcher: ...
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderMatcher]: ...
     def __init__(
         self,
         *,
         prefix: _builtins.str = ...,
+        safe_regex: Global___RegexMatcher | None = ...,
         headers: _abc.Iterable[Global___HeaderMatcher] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["path_specifier", b"path_specifier", "prefix", b"prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["path_specifier", b"path_specifier", "prefix", b"prefix", "safe_regex", b"safe_regex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "path_specifier", b"path_specifier", "prefix", b"prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "path_specifier", b"path_specifier", "prefix", b"prefix", "safe_regex", b"safe_regex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_path_specifier: _TypeAlias = _typing.Literal["prefix"]  # noqa: Y015
+    _WhichOneofReturnType_path_specifier: _TypeAlias = _typing.Literal["prefix", "safe_regex"]  # noqa: Y015
     _WhichOneofArgType_path_specifier: _TypeAlias = _typing.Literal["path_specifier", b"path_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_path_specifier) -> _WhichOneofReturnType_path_specifier | None: ...
 

@@ -20,6 +20,7 @@ from sdk._protos.wire_format import is_repeated
 from sdk._web.json_codec import dump, print_message
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INVALID_ARGUMENT
+from sdk._xds.snapshot import HttpRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -188,10 +189,12 @@ def rules_of(method: Method) -> Iterator[HttpRule]:
             logger.error("%s: a route of google.api.http is left out: %s", method.path, error)
 
 
-def http_prefixes(services: Iterable[Service]) -> tuple[str, ...]:
-    """Return the beginnings of the paths of all routes of these services, sorted: what comes before a variable."""
-    rules = (rule for service in services for method in service.methods for rule in rules_of(method))
-    return tuple(sorted({literal_prefix(rule.template) for rule in rules}))
+def http_routes(services: Iterable[Service]) -> tuple[HttpRoute, ...]:
+    """Return the routes of these services as Envoy needs them, in the order in which they are tried."""
+    rules = HttpRules(method for service in services for method in service.methods).rules
+    return tuple(
+        HttpRoute(literal_prefix(rule.template), rule.verb, rule.pattern.pattern, rule.method.path) for rule in rules
+    )
 
 
 def literal_prefix(template: str) -> str:
@@ -222,6 +225,8 @@ def _rule(method: Method, descriptor: MethodDescriptor, option: Any) -> HttpRule
         verb, template = (kind or "").upper(), getattr(option, kind) if kind in _VERBS else ""
     if not template.startswith("/"):
         raise ValueError(f"the path {template!r} does not begin with '/'")
+    if not template.isascii() or not template.isprintable() or " " in template:
+        raise ValueError(f"the path {template!r} has characters that no path has: write them percent-encoded")
     if option.body not in ("", "*"):
         _field(descriptor.input_type, option.body)
     if option.response_body:

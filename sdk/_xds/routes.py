@@ -32,7 +32,7 @@ from sdk._replica_protocol import (
     PROXY_LIVE_PATH,
     PROXY_READY_PATH,
 )
-from sdk._xds.access_filters import enabled_filters, route_metadata
+from sdk._xds.access_filters import enabled_filters, names_methods, route_metadata
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
 from sdk._xds.headers import set_header
@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as Packed
     from google.protobuf.message import Message
 
-    from sdk._xds.snapshot import Application, Deployment, Snapshot
+    from sdk._xds.snapshot import Application, Deployment, HttpRoute, Snapshot
+    from sdk.access import Access
 
 MODEL_KEY = "multiplexed_model_id"
 BUILT_IN_PREFIXES = (
@@ -133,20 +134,19 @@ def _application(
     leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch],
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
-    metadata = route_metadata(snapshot.access, app.name)
     if len(app.deployments) == 1 and not snapshot.listed_services_only:
         # The replica answers UNIMPLEMENTED for unknown services, and can list those that it has.
         deployment, leaf = app.deployments[0], leaves[app.name, app.deployments[0].name]
-        if not deployment.holds_calls or not deployment.http_prefixes:
-            return leaf
-        routes = dict.fromkeys(deployment.http_prefixes, _http_leaf(app.name, deployment, metadata))
-        return _OnMatch(matcher=_matcher_tree(":path", prefix=routes, otherwise=leaf))
+        routes = {}
+        if deployment.holds_calls or names_methods(snapshot.access):
+            routes = _http_leaves(app.name, deployment, snapshot.access)
+        return _OnMatch(matcher=_matcher_tree(":path", prefix=routes, otherwise=leaf)) if routes else leaf
     services: dict[str, pb.Matcher.OnMatch] = {}
     for deployment in app.deployments:
         for service in deployment.services:
             services.setdefault(f"/{service}/", leaves[app.name, deployment.name])
-        for prefix in _http_prefixes(deployment):
-            services.setdefault(prefix, _http_leaf(app.name, deployment, metadata))
+        for prefix, http_leaf in _http_leaves(app.name, deployment, snapshot.access).items():
+            services.setdefault(prefix, http_leaf)
     return _OnMatch(matcher=_matcher_tree(":path", prefix=services, otherwise=fallback)) if services else fallback
 
 
@@ -189,20 +189,42 @@ def _service_owners(
     found = {f"/{service}/": fallback if service in shared else leaves[owner] for service, owner in owners.items()}
     for app in snapshot.applications:
         for deployment in app.deployments:
-            for prefix in _http_prefixes(deployment):
-                metadata = route_metadata(snapshot.access, app.name)
-                found[prefix] = fallback if prefix in found else _http_leaf(app.name, deployment, metadata)
+            for prefix, http_leaf in _http_leaves(app.name, deployment, snapshot.access).items():
+                found[prefix] = fallback if prefix in found else http_leaf
     return found
 
 
-def _http_prefixes(deployment: Deployment) -> tuple[str, ...]:
-    """Return the beginnings of its HTTP routes; none if it has hidden services, whose routes may begin like others."""
-    return () if deployment.hidden else deployment.http_prefixes
+def _http_leaves(application: str, deployment: Deployment, access: Access | None) -> dict[str, pb.Matcher.OnMatch]:
+    """Return the leaves of its HTTP routes, whose requests may have any verb and content-type, by their prefixes.
+
+    None if the deployment has hidden services, whose routes may begin like others. If rules or limits name methods,
+    a leaf has the routes that begin so, each with its method, as the replica chooses among them.
+    """
+    if deployment.hidden:
+        return {}
+    metadata = route_metadata(access, application)
+    leaves = {}
+    for prefix in dict.fromkeys(route.prefix for route in deployment.http_routes):
+        routes = list(_route_pair(application, deployment, None, metadata))
+        if names_methods(access):
+            routes[:0] = [
+                _only(pair, route)
+                for route in deployment.http_routes
+                if prefix.startswith(route.prefix)
+                for pair in _route_pair(
+                    application, deployment, None, route_metadata(access, application, route.method)
+                )
+            ]
+        leaves[prefix] = _on_match(pb.RouteList(routes=routes))
+    return leaves
 
 
-def _http_leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None) -> pb.Matcher.OnMatch:
-    """Return the leaf of HTTP routes, whose requests may have any verb and content-type."""
-    return _routes(application, deployment, None, metadata, can_be_no_call=False)
+def _only(route: pb.Route, http_route: HttpRoute) -> pb.Route:
+    """Restrict a route to the requests of a route of ``google.api.http``."""
+    route.match.safe_regex.regex = http_route.pattern
+    verb = pb.HeaderMatcher(name=":method", string_match=pb.StringMatcher(exact=http_route.verb))
+    route.match.headers.append(verb)
+    return route
 
 
 def _leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None) -> pb.Matcher.OnMatch:
@@ -222,13 +244,16 @@ def _leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None
 
 
 def _routes(
-    application: str,
-    deployment: Deployment,
-    retries: pb.RetryPolicy | None,
-    metadata: pb.Metadata | None,
-    *,
-    can_be_no_call: bool = True,
+    application: str, deployment: Deployment, retries: pb.RetryPolicy | None, metadata: pb.Metadata | None
 ) -> pb.Matcher.OnMatch:
+    others = _not_calls() if deployment.holds_calls else ()
+    return _on_match(pb.RouteList(routes=[*others, *_route_pair(application, deployment, retries, metadata)]))
+
+
+def _route_pair(
+    application: str, deployment: Deployment, retries: pb.RetryPolicy | None, metadata: pb.Metadata | None
+) -> tuple[pb.Route, pb.Route]:
+    """Return the routes of calls with and without ``multiplexed_model_id``."""
     by_model = pb.Route(
         name=application,
         match=pb.RouteMatch(
@@ -260,8 +285,8 @@ def _routes(
             route.per_request_buffer_limit_bytes.value = BUFFERED_BYTES
         if deployment.holds_calls:
             _enable_gate(route, application, deployment.name)
-    others = _not_calls() if deployment.holds_calls and can_be_no_call else ()
-    return _on_match(pb.RouteList(routes=[*others, by_model, by_load]))
+    return by_model, by_load
+    return by_model, by_load
 
 
 def _not_calls() -> Iterator[pb.Route]:

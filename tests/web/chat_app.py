@@ -89,6 +89,12 @@ class Chat(ChatBase):
             check(request)
             yield Heard(text=request.text)
 
+    async def Secret(self, request: Said) -> Heard:
+        return Heard(text="secret")
+
+    async def Watch(self, request: Said) -> Heard:
+        return Heard(text=request.text)
+
     async def Waiting(self, request: Said) -> Heard:
         return Heard(number=self.waiting)
 

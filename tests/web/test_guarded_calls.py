@@ -23,7 +23,7 @@ from tests.web.test_protocol_table import METHODS, call
 
 KEY = {"x-api-key": "k" * 32}
 CHAT = "sdk.web.Chat"
-OPEN = ("Say", "Look", "Repeat", "Collect")
+OPEN = ("Say", "Look", "Repeat", "Collect", "Watch")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,10 @@ def guarded(log: Path) -> Iterator[sdk.testing.Server]:
     access = Access(
         api_keys=str(keys),
         rules=(Rule("authenticated", methods=tuple(f"{CHAT}/{name}" for name in OPEN)),),
-        limits=(Limit(0.001, burst=1, methods=(f"{CHAT}/Look",)),),
+        limits=(
+            Limit(0.001, burst=1, methods=(f"{CHAT}/Look",)),
+            Limit(0.001, burst=2, methods=(f"{CHAT}/Watch",)),
+        ),
     )
     options = GrpcOptions(access=access, access_log=str(log), access_log_failed_only=True)
     with sdk.testing.serve(Chat.bind(), options=options) as server:
@@ -108,3 +111,20 @@ def test_streams_that_fail_are_in_the_log_of_failed_calls(guarded: sdk.testing.S
         time.sleep(0.02)
     assert {lines[request_id]["status"] for request_id in failed} == {"FAILED_PRECONDITION"}
     assert not [request_id for request_id in lines if request_id.startswith("ok-")]
+
+
+def test_rules_know_the_method_of_a_route(guarded: sdk.testing.Server) -> None:
+    assert ask(guarded, "/v1/say", {"text": "a"}, KEY).json["text"] == "a"
+    assert ask(guarded, "/v1/heard/rooms/1/notes/a", None, KEY).status == 200
+    assert ask(guarded, "/v1/say", {"text": "a"}).status == 401
+    # The rules allow Repeat, and not the route of another method that its path matches, too.
+    assert ask(guarded, "/v1/repeat/x?times=1", None, KEY).status == 200
+    assert ask(guarded, "/v1/repeat/secret", None, KEY).status == 403
+    assert ask(guarded, "/v1/repeat/secret", None).status == 401
+
+
+def test_a_limit_counts_the_calls_of_a_route(guarded: sdk.testing.Server) -> None:
+    target = f"/v1/watch/{'x' * 200}"
+    answers = [ask(guarded, each, None, KEY) for each in (target, f"{target}?times=1", target)]
+    answers.append(ask(guarded, f"/{CHAT}/Watch", {}, KEY))
+    assert [answer.status for answer in answers] == [200, 200, 429, 429]
