@@ -145,7 +145,9 @@ def route_metadata(access: Access | None, application: str, method: str = "") ->
 
 def names_methods(access: Access | None) -> bool:
     """Return True if a rule or a limit applies to some methods only."""
-    return access is not None and any(each.methods for each in (*(access.rules or ()), *access.limits))
+    if access is None:
+        return False
+    return any(rule.methods for rule in access.rules or ()) or any(limit.methods for limit in access.limits)
 
 
 def _limit_key(number: int) -> str:
