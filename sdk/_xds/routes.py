@@ -4,6 +4,7 @@ Its cost per call does not grow with the number of applications; a linear list o
 https://www.envoyproxy.io/docs/envoy/latest/api-v3/xds/type/matcher/v3/matcher.proto
 
     path of a built-in service            → fallback
+    path /APP/…, the name of an app       → remove it from the path, set `application`, and match again
     else `application` names an app       → that app: path → deployment, or fallback
     else `application` contains a comma   → keep its last value and match again
     else `application` is not empty       → fallback (answers NOT_FOUND)
@@ -19,6 +20,7 @@ such as the GET of a browser, starts no replica: it goes to the proxy, which ref
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
@@ -37,7 +39,7 @@ from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_n
 from sdk._xds.ext_authz import gate_config
 from sdk._xds.headers import set_header
 from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME
-from sdk._xds.lua_filter import enable_last_value
+from sdk._xds.lua_filter import enable_last_value, enable_path
 from sdk._xds.matchers import header_input, header_matches
 from sdk._xds.packing import pack
 from sdk._xds.retries import (
@@ -70,6 +72,8 @@ BUILT_IN_PREFIXES = (
     PRIVATE_PREFIX,
 )
 
+# Characters that no client percent-encodes: https://www.rfc-editor.org/rfc/rfc3986#section-2.3
+_IN_A_PATH = re.compile(r"[A-Za-z0-9_.~-]+")
 _OnMatch = pb.Matcher.OnMatch
 # The server that gets the request decides about the rest of the content-type: gRPC, gRPC-Web, Connect, JSON.
 _CALL_CONTENT_TYPE = pb.StringMatcher(prefix="application/")
@@ -101,8 +105,10 @@ def build_routes(
             APPLICATION_KEY, exact=apps, otherwise=_no_known_application(snapshot, apps, leaves, fallback)
         )
     )
-    builtin = dict.fromkeys(BUILT_IN_PREFIXES, fallback)
-    matcher = _matcher_tree(":path", prefix=builtin, otherwise=by_application if apps else fallback)
+    prefixes = dict.fromkeys(BUILT_IN_PREFIXES, fallback)
+    # In the same tree, so that other calls cost what they cost without.
+    prefixes |= dict.fromkeys(_application_prefixes(snapshot), _on_match(_again(snapshot, enable_path())))
+    matcher = _matcher_tree(":path", prefix=prefixes, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
         name=ROUTE_CONFIG_NAME,
         virtual_hosts=[
@@ -157,10 +163,7 @@ def _no_known_application(
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
     """Return the match for a call whose `application` is unknown, empty or absent."""
-    several_values = _fallback_route(enable_last_value())
-    if any(deployment.holds_calls for app in snapshot.applications for deployment in app.deployments):
-        # Envoy enables filters by the first route that it selects, which is not yet the route of the last value.
-        _enable_gate(several_values)
+    several_values = _again(snapshot, enable_last_value())
     # The first matching predicate wins.
     known_by_value = [_application_matches(".*,.*", _on_match(several_values)), _application_matches(".+", fallback)]
     if len(apps) == 1:
@@ -170,6 +173,30 @@ def _no_known_application(
     else:
         unset = fallback
     return _OnMatch(matcher=pb.Matcher(matcher_list=pb.Matcher.MatcherList(matchers=known_by_value), on_no_match=unset))
+
+
+def _again(snapshot: Snapshot, filters: Mapping[str, Packed]) -> pb.Route:
+    """Return the route of calls for which a filter has Envoy select another one."""
+    route = _fallback_route(filters)
+    if any(deployment.holds_calls for app in snapshot.applications for deployment in app.deployments):
+        # Envoy enables filters by the first route that it selects.
+        _enable_gate(route)
+    return route
+
+
+def _application_prefixes(snapshot: Snapshot) -> list[str]:
+    """Return the paths ``/APP/`` of the applications, except those with which a service or an HTTP route begins."""
+    taken = {
+        beginning.split("/")[1]
+        for app in snapshot.applications
+        for deployment in app.deployments
+        for beginning in (
+            *(f"/{service}" for service in (*deployment.services, *deployment.hidden)),
+            *(f"{route.prefix}/" for route in deployment.http_routes),
+        )
+    }
+    names = (app.name for app in snapshot.applications)
+    return [f"/{name}/" for name in names if name not in taken and _IN_A_PATH.fullmatch(name)]
 
 
 def _application_matches(application: str, then: pb.Matcher.OnMatch) -> pb.Matcher.MatcherList.FieldMatcher:
