@@ -6,7 +6,6 @@ from which protobuf makes the message: so each field takes what it takes in JSON
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from google.protobuf import descriptor_pool, json_format
 
 from sdk._protos.custom_options import custom_option
 from sdk._protos.wire_format import is_repeated
-from sdk._web.json_codec import dump, print_message
+from sdk._web.json_codec import dump, load, print_message
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INVALID_ARGUMENT
 from sdk._xds.snapshot import HttpRoute
@@ -134,7 +133,7 @@ class RuleMatch:
         if not body.strip():
             return {}
         try:
-            value = json.loads(body, object_pairs_hook=_no_duplicates)
+            value = load(body)
         except (ValueError, RecursionError) as error:
             raise _invalid(f"the body is not JSON: {error}") from None
         if rule.body != "*":
@@ -329,14 +328,6 @@ def _value(field: FieldDescriptor, text: str) -> Any:
     message = field.message_type
     is_bool = field.type == field.TYPE_BOOL or (message is not None and message.full_name.endswith(".BoolValue"))
     return {"true": True, "false": False}.get(text, text) if is_bool else text
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return found
 
 
 def _invalid(text: str) -> FrameError:
