@@ -62,8 +62,8 @@ settings.register_profile(
 settings.load_profile("deterministic")  # pytest's --hypothesis-profile loads another one after this
 
 
-# Which tests share a process, when there are several: those with the session's cluster, and those that start their own
-# Ray. All others stay together with those of their module, and their fixtures. The first group whose prefix fits
+# Which tests share a process, when there are several: those with the session's cluster, those that start their own Ray,
+# and those with a browser. All others stay together with those of their module, and their fixtures. The first group whose prefix fits
 # counts. These groups begin first: they take longest, and mostly wait. Two clusters at a time would take longer: Ray's
 # own processes keep both cores busy.
 _GROUPS = {
@@ -84,6 +84,7 @@ _GROUPS = {
         "tests/integration/",
         "tests/interop/",
     ),
+    "browser": ("tests/browser/",),
 }
 
 
