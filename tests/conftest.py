@@ -63,9 +63,9 @@ settings.load_profile("deterministic")  # pytest's --hypothesis-profile loads an
 
 
 # Which tests share a process, when there are several: those with the session's cluster, those that start their own Ray,
-# and those with a browser. All others stay together with those of their module, and their fixtures. The first group whose prefix fits
-# counts. These groups begin first: they take longest, and mostly wait. Two clusters at a time would take longer: Ray's
-# own processes keep both cores busy.
+# and those with a browser. All others stay together with those of their module, and their fixtures. The first group
+# whose prefix fits counts. These groups begin first: they take longest, and mostly wait. Two clusters at a time would
+# take longer: Ray's own processes keep both cores busy.
 _GROUPS = {
     "own Ray": (
         "tests/cli/run/test_run.py",

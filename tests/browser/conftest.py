@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 import sdk.testing
 from sdk import GrpcOptions
+from sdk.access import Access, ApiKey, Rule
 from tests.support.browser import find_chromium
 from tests.support.site import Site, serve_site
 from tests.web import conftest as web  # generates the code of its protos
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from tests.support.browser import Browser
 
+#: The key of clients of the guarded server.
+API_KEY = "the-key-of-a-page"
 NODE_FOLDER = web.HERE / "node"
 
 
@@ -73,8 +77,20 @@ def server(site: Site) -> Iterator[sdk.testing.Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sdk.testing.Server]:
+    """Serve the same application for clients with an API key."""
+    from tests.web.chat_app import Chat
+
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"page sha256:{hashlib.sha256(API_KEY.encode()).hexdigest()}\n")
+    access = Access(api_keys=str(keys), rules=(Rule(ApiKey("*")),))
+    with sdk.testing.serve(Chat.bind(), options=GrpcOptions(access=access)) as server:
+        yield server
+
+
 def bundle(entry: Path, output: Path) -> str:
-    """Return the script of an entry point with all that it imports from ``node_modules`` beside it."""
+    """Return the script of an entry point with all that it imports from the ``node_modules`` next to it."""
     esbuild = NODE_FOLDER / "node_modules" / "esbuild" / "bin" / "esbuild"
     if not esbuild.exists():
         raise FileNotFoundError("the packages of the web clients are not installed: run `make node-client`")

@@ -1,4 +1,4 @@
-"""Chromium for tests: one process for all of them, driven by Playwright in a thread of its own.
+"""Chromium for tests: one process for all of them, driven by Playwright in a separate thread.
 
 Playwright's functions run an event loop in their thread as long as the browser runs, so no other test could run one
 there. Tests with the fixture ``page`` run in that thread (tests/browser/conftest.py).
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from playwright.sync_api import Browser as PlaywrightBrowser
-from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Playwright, expect, sync_playwright
 
 from tests.support.loops import PATIENCE_S
 
@@ -67,6 +67,9 @@ def _start(executable: str) -> tuple[Playwright, PlaywrightBrowser]:
     # Chromium's sandbox does not start as root, as in CI.
     browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
     return playwright, browser
+
+
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 def _open(context: BrowserContext) -> Page:
