@@ -1,4 +1,4 @@
-"""The files of the pages, as HTTP responses. They are no part of an application: anyone may read them.
+"""The files of the pages, as HTTP responses. They do not depend on the applications: anyone may read them.
 
 A page loads nothing from another origin, and its Content-Security-Policy makes sure of that:
 https://developer.mozilla.org/docs/Web/HTTP/Guides/CSP.
