@@ -63,7 +63,7 @@ settings.load_profile("deterministic")  # pytest's --hypothesis-profile loads an
 
 
 # Which tests share a process, when there are several: those that start their own Ray, two groups of those with the
-# session's cluster, of which each process has one, and those with the one browser. All others stay together with those of
+# session's cluster, of which each process has one, and those with the browser. All others stay together with those of
 # their module, and their fixtures. The first group whose prefix fits counts. The groups with Ray begin first: they take
 # longest, and mostly wait. More clusters at a time would take longer: Ray's own processes keep both cores busy.
 _GROUPS = {
