@@ -176,7 +176,7 @@ class HttpCall(WebCall):
 
     def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
         """Send the message, with ``write()`` of the context."""
-        self.send_only(data, flag)
+        HttpCall.send_only(self, data, flag)
 
     def finish_with(self, code: int, details: str) -> None:
         """End the call with a status, unless it has ended."""
