@@ -32,7 +32,7 @@ NODE_INSTALLED := $(addsuffix /node_modules/.installed,$(NODE_CLIENTS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen docs generated install constraints \
-	node-client clean distclean
+	node-client prometheus clean distclean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,7 +40,7 @@ help: ## List the targets.
 demo: $(INSTALLED) ## Run Ray Serve's gRPC guide from its first call to its last, and leave nothing running.
 	$(BIN)/python $(GUIDE)/demo.py
 
-test: check node-client ## Run the checks and every test.
+test: check node-client prometheus ## Run the checks and every test.
 	$(BIN)/pytest --doctest-modules sdk codegen .ci/install.py
 	$(BIN)/pytest $(PARALLEL)
 
@@ -51,7 +51,7 @@ test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproje
 	$(PYTHON) -m venv $(LOWEST)/$(VENV)
 	$(INSTALL) --uv-only pip install --quiet --python $(LOWEST)/$(BIN)/python --resolution lowest-direct -e '$(LOWEST)[dev]'
 	touch $(LOWEST)/$(INSTALLED)
-	$(MAKE) -C $(LOWEST) generated node-client
+	$(MAKE) -C $(LOWEST) generated node-client prometheus
 	cd $(LOWEST) && $(BIN)/pytest $(PARALLEL) -k '$(LOWEST_TESTS)' \
 		$(addprefix --ignore=tests/,$(NOT_LOWEST))
 
@@ -113,6 +113,9 @@ constraints: ## Write constraints.txt again, with the newest releases of today.
 		--no-header --no-annotate > $(VENV)/constraints.txt
 	sed -i '/^[^#]/d' constraints.txt
 	cat $(VENV)/constraints.txt >> constraints.txt
+
+prometheus: $(INSTALLED) ## Get Debian's prometheus for the tests, unless it is installed.
+	.ci/prometheus.sh $(BIN)
 
 node-client: $(NODE_INSTALLED) ## Install the packages of the tests' Node clients; node and npm come from PyPI.
 
