@@ -193,7 +193,7 @@ def test_a_real_prometheus_finds_data_for_each_panel(prometheus: Prometheus) -> 
 
 
 def queries_of(panel: Panel) -> list[str]:
-    """Return the queries of a panel of Ray that ask for metrics of ours, as Grafana sends them.
+    """Return the queries of a panel of Ray that ask for our metrics, as Grafana sends them.
 
     The dashboard's variables select all applications, routes and methods.
     """

@@ -10,7 +10,7 @@ import pytest
 
 
 def prometheus_program(name: str) -> str:
-    """Return the path of ``prometheus`` or ``promtool``; skip the test where there is none, but not in CI.
+    """Return the path of ``prometheus`` or ``promtool``; skip the test where it is missing, but not in CI.
 
     Args:
         name: Name of the program.
