@@ -130,7 +130,14 @@ def ray_cluster() -> Iterator[None]:
     client.CLIENT_POLLING_INTERVAL_S = 0.1
     # Workers inherit the environment of the processes that Ray starts now.
     set_import_path()
-    ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(
+        address="local",
+        num_cpus=16,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        _system_config={"metrics_report_interval_ms": 2500},  # 10 s by default, and tests wait for three of them
+    )
     yield
     ray.shutdown()
 
