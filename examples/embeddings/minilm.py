@@ -171,7 +171,8 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _gelu(values: Array) -> Array:
-    out: Array = values * (np.float32(0.5) + np.float32(0.5) * _erf(values / np.float32(np.sqrt(2))))
+    half = np.float32(0.5)
+    out: Array = values * (half + half * _erf((values * np.sqrt(half)).astype(np.float32)))
     return out
 
 
@@ -182,4 +183,5 @@ def _erf(values: Array) -> Array:
     sum_ = np.zeros_like(t)
     for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
         sum_ = (sum_ + np.float32(factor)) * t
-    return np.copysign(1 - sum_ * np.exp(-size * size), values).astype(np.float32)
+    out: Array = np.copysign(1 - sum_ * np.exp(-size * size), values).astype(np.float32)
+    return out

@@ -26,7 +26,7 @@ PATH = Path(__file__).with_suffix(".joblib")
 
 
 class NotAnImageError(ValueError):
-    """Bytes are no image in a format that Pillow reads."""
+    """Pillow can not read an image from the bytes."""
 
 
 class DigitModel:
