@@ -171,8 +171,8 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _gelu(values: Array) -> Array:
-    half = np.float32(0.5)
-    out: Array = values * (half + half * _erf((values * np.sqrt(half)).astype(np.float32)))
+    scaled: Array = (values * 0.5**0.5).astype(np.float32)
+    out: Array = (values * (0.5 + 0.5 * _erf(scaled))).astype(np.float32)
     return out
 
 

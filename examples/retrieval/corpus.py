@@ -30,8 +30,8 @@ def passages() -> list[tuple[str, str]]:
 class LanguageModel:
     """Latent semantic analysis: texts with words that occur together are close, also if they share none.
 
-    Its words are parts of words, so that a plural and its singular are close. It is fitted on the passages in a moment, and each
-    replica fits the same.
+    Its words are parts of words, so that a plural and its singular are close. It is fitted on the passages in a moment,
+    and each replica fits the same.
     """
 
     def __init__(self) -> None:
