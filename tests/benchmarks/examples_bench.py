@@ -1,4 +1,4 @@
-"""What the examples with models serve: ``python -m tests.benchmarks.examples_bench``, in a minute.
+"""Measurement of the examples with models: ``python -m tests.benchmarks.examples_bench``, in a minute.
 
 Each is deployed on a local Ray behind its ingress, with one replica of each deployment, and called by one async client
 on the same machine: requests in a second with 8 calls at once, and the median of a call alone; for the streamed tokens,

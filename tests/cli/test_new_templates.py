@@ -18,7 +18,7 @@ from codegen.errors import CodegenError
 from tests.support.type_checkers import mypy
 
 BIN = Path(sys.executable).parent
-# `service` has tests of its own: test_new.py, test_newcomer.py.
+# test_new.py and test_newcomer.py have the tests of `service`.
 KINDS = [kind for kind in scaffold.TEMPLATES if kind != "service"]
 
 
