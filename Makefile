@@ -14,8 +14,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 GUIDE_PROTO := protos/user_defined_protos.proto
 GUIDE := examples/guide
-# The other examples have their proto in their own folder, and one module whose name ends with _app.
+# The other examples have their proto in their own folder, if any, and one module whose name ends with _app.
 EXAMPLES := $(dir $(wildcard examples/*/*.proto))
+APPS := $(wildcard examples/*/*_app.py)
 BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
 # Installs with uv, with the configuration of pip, or else with pip.
@@ -65,8 +66,8 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check
 	$(BIN)/python protos/compile_own.py --check
 	$(BIN)/pytest tests/codegen/test_cases.py -k committed
-	PYTHONPATH=$(GUIDE):$(subst $() $(),:,$(EXAMPLES)) $(BIN)/sdk check --strict app1 app2 app3 \
-		$(basename $(notdir $(wildcard examples/*/*_app.py)))
+	PYTHONPATH=$(GUIDE):$(subst $() $(),:,$(dir $(APPS))) $(BIN)/sdk check --strict app1 app2 app3 \
+		$(basename $(notdir $(APPS)))
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from sdk._ingress.applications import Applications
-from sdk._xds.snapshot import Application, Deployment, Endpoint, HttpRoute, Snapshot
+from sdk._xds.snapshot import Application, Deployment, Endpoint, JsonRoute, Snapshot
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Replica:
     max_waiting: int = 0
     scales_to_zero: bool = False
     is_exposed: bool = True
-    http_routes: tuple[HttpRoute, ...] = ()
+    http_routes: tuple[JsonRoute, ...] = ()
 
     @property
     def as_deployment(self) -> Deployment:

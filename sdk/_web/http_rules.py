@@ -19,7 +19,7 @@ from sdk._protos.wire_format import is_repeated
 from sdk._web.json_codec import dump, load, print_message
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INVALID_ARGUMENT
-from sdk._xds.snapshot import HttpRoute
+from sdk._xds.snapshot import JsonRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -188,11 +188,11 @@ def rules_of(method: Method) -> Iterator[HttpRule]:
             logger.error("%s: a route of google.api.http is left out: %s", method.path, error)
 
 
-def http_routes(services: Iterable[Service]) -> tuple[HttpRoute, ...]:
+def http_routes(services: Iterable[Service]) -> tuple[JsonRoute, ...]:
     """Return the routes of these services as Envoy needs them, in the order in which they are tried."""
     rules = HttpRules(method for service in services for method in service.methods).rules
     return tuple(
-        HttpRoute(literal_prefix(rule.template), rule.verb, rule.pattern.pattern, rule.method.path) for rule in rules
+        JsonRoute(literal_prefix(rule.template), rule.verb, rule.pattern.pattern, rule.method.path) for rule in rules
     )
 
 

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as Packed
     from google.protobuf.message import Message
 
-    from sdk._xds.snapshot import Application, Deployment, HttpRoute, Snapshot
+    from sdk._xds.snapshot import Application, Deployment, JsonRoute, Snapshot
     from sdk.access import Access
 
 MODEL_KEY = "multiplexed_model_id"
@@ -259,7 +259,7 @@ def _http_leaves(application: str, deployment: Deployment, access: Access | None
     return leaves
 
 
-def _only(route: pb.Route, http_route: HttpRoute) -> pb.Route:
+def _only(route: pb.Route, http_route: JsonRoute) -> pb.Route:
     """Restrict a route to the requests of a route of ``google.api.http``."""
     route.match.safe_regex.regex = http_route.pattern
     verb = pb.HeaderMatcher(name=":method", string_match=pb.StringMatcher(exact=http_route.verb))

@@ -33,7 +33,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class HttpRoute:
+class JsonRoute:
     """One route of ``google.api.http``.
 
     Attributes:
@@ -76,7 +76,7 @@ class Deployment:
     hidden: tuple[str, ...] = ()
     scales_to_zero: bool = False
     is_exposed: bool = True
-    http_routes: tuple[HttpRoute, ...] = ()
+    http_routes: tuple[JsonRoute, ...] = ()
 
     @property
     def holds_calls(self) -> bool:

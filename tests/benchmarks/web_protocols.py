@@ -1,4 +1,4 @@
-"""The cost of a small call in each protocol, beside FastAPI on uvicorn for JSON.
+"""The cost of a small call in each protocol, next to FastAPI on uvicorn for JSON.
 
 Run ``python -m tests.benchmarks.web_protocols``. Both servers have one Python process, with uvloop and httptools; ours
 has Envoy in front of it, as always. h2load sends the same calls to each in turn, over 32 connections of HTTP/1.1, and
