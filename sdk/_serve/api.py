@@ -22,7 +22,7 @@ from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
 from sdk._serve.example_call import example_call
 from sdk._serve.failures import explain, one_line
-from sdk._serve.import_path import give_import_path
+from sdk._serve.import_path import give_import_path, refuse_hidden_package
 from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments, list_failed
 from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
 from sdk._serve.ray_connection import connect, find_cluster, ray_errors, start_local
@@ -53,6 +53,7 @@ _CHANGE_TIMEOUT_S = 20.0
 def start(options: GrpcOptions | None = None) -> None:
     """Implement :func:`sdk.start`."""
     options = None if options is None else resolve_services(options)  # its errors need no cluster
+    refuse_hidden_package()
     _connect()
     controller = find_controller()
     if controller is None:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from sdk._serve.deployed_classes import bound_deployments
+from sdk._serve.hidden_modules import hiding_module
 from sdk._serve.internals import find_serve_controller
+from sdk.errors import ApplicationError
 
 if TYPE_CHECKING:
     from ray import serve
@@ -64,9 +66,29 @@ def with_import_path(own: Mapping[str, Any] | None, of_program: Mapping[str, Any
 
 def import_path() -> str:
     """Return the folders that Ray gives to a program's own workers, and ``PYTHONPATH``."""
+    return os.pathsep.join(dict.fromkeys([*_own_folders(), *_folders_of(os.environ.get(_VARIABLE, ""))]))
+
+
+def refuse_hidden_package() -> None:
+    """Check that the folders which Ray gives to a program's workers have no ``sdk`` that hides this one.
+
+    The program itself may have imported this one: Python does not look into the working directory of a script.
+
+    Raises:
+        ApplicationError: One has.
+    """
+    for folder in _own_folders():
+        hiding = hiding_module(Path(folder), "sdk")
+        if hiding is not None:
+            raise ApplicationError(
+                f"{hiding} hides the package 'sdk' of ray-grpc-sdk from replicas, which import from {folder} first: "
+                "rename it, or start the program in another folder"
+            )
+
+
+def _own_folders() -> list[str]:
     script = str(Path(sys.argv[0]).resolve().parent)
-    folders = [script] if script in sys.path else []
-    return os.pathsep.join(dict.fromkeys([*folders, str(Path.cwd()), *_folders_of(os.environ.get(_VARIABLE, ""))]))
+    return [*([script] if script in sys.path else []), str(Path.cwd())]
 
 
 def _folders_of(path: str) -> list[str]:

@@ -19,6 +19,7 @@ import click
 from codegen.console import one_line
 from sdk._contract import locations
 from sdk._duplicate_names import duplicate_name
+from sdk._serve.hidden_modules import hiding_module
 from sdk.cli.errors import ModuleFailedError
 from sdk.errors import ApplicationError, SdkError
 
@@ -76,15 +77,13 @@ def load_target(spec: str) -> tuple[ModuleType, object | None]:
 
 def _check_hidden(here: Path) -> None:
     """Refuse a working directory whose ``sdk`` hides ours, since replicas import from it; warn of ``codegen``."""
-    installed = Path(__file__).resolve().parents[2]
     for name in ("sdk", "codegen"):
-        for local in (here / name / "__init__.py", here / f"{name}.py"):
-            if local.exists() and local.resolve().parents[len(local.relative_to(here).parts) - 1] != installed:
-                shown = f"{here / name}/" if local.name == "__init__.py" else str(local)
-                hidden = f"{shown} hides the module {name!r} of ray-grpc-sdk from programs in {here}: rename it"
-                if name == "sdk":
-                    raise ApplicationError(hidden)
-                click.echo(f"warning: {hidden}", err=True)
+        shown = hiding_module(here, name)
+        if shown is not None:
+            hidden = f"{shown} hides the module {name!r} of ray-grpc-sdk from programs in {here}: rename it"
+            if name == "sdk":
+                raise ApplicationError(hidden)
+            click.echo(f"warning: {hidden}", err=True)
 
 
 def _check_spelling(spec: str, module: str, name: str | None) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from ray import serve
 
+import sdk
 from sdk._serve import import_path
-from sdk._serve.import_path import give_import_path, with_import_path
+from sdk._serve.import_path import give_import_path, refuse_hidden_package, with_import_path
+from sdk.errors import ApplicationError
 
 PATH = "/home/me/shop"
 GIVEN = {"env_vars": {"PYTHONPATH": PATH}}
@@ -76,3 +78,20 @@ def test_deployments_get_it_if_another_program_has_started_ray_serve(
     assert options[1]["num_cpus"] == 0.1
     for each in options if is_given else []:
         assert each["runtime_env"] == {"env_vars": {"PYTHONPATH": import_path.import_path()}}
+
+
+@pytest.mark.parametrize("hiding", ["sdk/__init__.py", "sdk.py"])
+@pytest.mark.parametrize("of_script", [False, True])
+def test_a_package_that_hides_ours_from_replicas_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hiding: str, of_script: bool
+) -> None:
+    folder = tmp_path / ("program" if of_script else "here")
+    for name in ("program", "here"):
+        (tmp_path / name / "sdk").mkdir(parents=True)  # without __init__.py, it hides nothing
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "program" / "serve.py")])
+    monkeypatch.syspath_prepend(tmp_path / "program")
+    refuse_hidden_package()
+    (folder / hiding).touch()
+    with pytest.raises(ApplicationError, match=f"hides the package 'sdk' .* import from {folder} first"):
+        sdk.start()
