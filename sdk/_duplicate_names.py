@@ -14,7 +14,7 @@ _DUPLICATE = re.compile(r"duplicate symbol '([^']+)'")
 
 
 def duplicate_name(error: BaseException) -> str:
-    """Return what to tell about the import of a ``_pb2`` module that failed because of a name; "" for other errors.
+    """Return the message for the import of a ``_pb2`` module that failed because of a name; "" for other errors.
 
     Args:
         error: The error of the import.

@@ -35,7 +35,7 @@ _PAGE = resource.getpagesize()
 
 @dataclass
 class Report:
-    """What became of a tree.
+    """Figures and failures of a tree.
 
     Attributes:
         protos: Number of proto files.
