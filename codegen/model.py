@@ -157,10 +157,11 @@ def files(
 
 
 def _require_free_names(file: FileDescriptorProto) -> None:
-    for each in (*file.message_type, *file.enum_type, *file.extension):
-        if each.name in _OF_PROTOC:
+    names = [each.name for kind in (file.message_type, file.enum_type, file.extension) for each in kind]
+    for name in names:
+        if name in _OF_PROTOC:
             raise CodegenError(
-                f"{file.name}: {each.name} can't be imported: protoc's Python module has something else of this name; "
+                f"{file.name}: {name} can't be imported: protoc's Python module has something else of this name; "
                 "rename it"
             )
 
