@@ -14,8 +14,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 GUIDE_PROTO := protos/user_defined_protos.proto
 GUIDE := examples/guide
-# The other examples have their proto in their own folder, and one module whose name ends with _app.
+# The other examples have their proto in their own folder, if any, and one module whose name ends with _app.
 EXAMPLES := $(dir $(wildcard examples/*/*.proto))
+APPS := $(wildcard examples/*/*_app.py)
 BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
 # Installs with uv, with the configuration of pip, or else with pip.
@@ -30,8 +31,11 @@ NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.
 NODE_CLIENTS := tests/interop/node tests/web/node
 NODE_INSTALLED := $(addsuffix /node_modules/.installed,$(NODE_CLIENTS))
 
+# Options of `sdk codegen` for `make corpus`.
+OPTIONS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen docs generated install constraints \
+.PHONY: help demo test test-lowest check format bench bench-codegen corpus chaos fuzz codegen docs generated install constraints \
 	node-client prometheus browser clean distclean
 
 help: ## List the targets.
@@ -65,8 +69,8 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check
 	$(BIN)/python protos/compile_own.py --check
 	$(BIN)/pytest tests/codegen/test_cases.py -k committed
-	PYTHONPATH=$(GUIDE):$(subst $() $(),:,$(EXAMPLES)) $(BIN)/sdk check --strict app1 app2 app3 \
-		$(basename $(notdir $(wildcard examples/*/*_app.py)))
+	PYTHONPATH=$(GUIDE):$(subst $() $(),:,$(dir $(APPS))) $(BIN)/sdk check --strict app1 app2 app3 \
+		$(basename $(notdir $(APPS)))
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
@@ -96,6 +100,9 @@ generated: $(INSTALLED)
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
+
+corpus: $(INSTALLED) ## Generate, import, bind and type-check the protos in TREE; OPTIONS='-I third_party' for sdk codegen.
+	$(BIN)/python -m tests.codegen.corpus $(TREE) $(OPTIONS)
 
 docs: $(INSTALLED) ## Build the documentation site in build/site: every page, and the API reference from the docstrings.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
