@@ -29,7 +29,7 @@ from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import API_KEY_HEADER, IDENTITY_HEADERS, NODE_SECRET_HEADER, PROXY_HEALTH_PATH, TOKEN_HEADER
 from sdk._xds.api_key_script import api_key_script
 from sdk._xds.packing import pack, type_url
-from sdk.access import ApiKey, Certificate, Token
+from sdk.access import ApiKey, Certificate, Token, claim_path
 
 if TYPE_CHECKING:
     from sdk.access import Access, JwtIssuer, Limit, Who
@@ -251,16 +251,6 @@ def _claim(name: str, value: pb.ValueMatcher) -> pb.Principal:
             value=value,
         )
     )
-
-
-def claim_path(name: str) -> list[str]:
-    """Return the steps to a claim: the parts between dots, except those of a URL.
-
-    Example:
-        >>> claim_path("realm_access.roles"), claim_path("https://example.org/roles")
-        (['realm_access', 'roles'], ['https://example.org/roles'])
-    """
-    return [name] if "://" in name else name.split(".")
 
 
 def _certificate(name: str) -> pb.Principal:
