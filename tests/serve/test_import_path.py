@@ -93,7 +93,5 @@ def test_a_package_that_hides_ours_from_replicas_is_refused(
     monkeypatch.syspath_prepend(tmp_path / "program")
     refuse_hidden_package()
     (folder / hiding).touch()
-    with pytest.raises(
-        ApplicationError, match=f"hides the package 'sdk' .* import from {folder} first"
-    ):
+    with pytest.raises(ApplicationError, match=f"hides the package 'sdk' .* import from {folder} first"):
         sdk.start()
