@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
+import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from greeter_pb2 import HelloReply, HelloRequest
 
 import sdk.testing
 from sdk import GrpcOptions
-from sdk.access import Access, ApiKey, Certificate, JwtIssuer, Rule, Token
+from sdk.access import Access, ApiKey, Certificate, JwtIssuer, Limit, Rule, Token
 from sdk.testing._certificates import write_certificate
 from tests.security.greeting import ALL, EACH, SAY_HELLO, SERVICE, Mirror, Outer
 from tests.security.ruled import Passing, Ruled, RuledSync
@@ -72,7 +74,9 @@ RULES = (
     Rule(Token(claims={"scope": "write"}), methods=(f"{SERVICE}/SayHelloToAll",)),
     Rule([ApiKey("batch"), Certificate("spiffe://acme/*")], applications=("shop",), methods=(SERVICE,)),
     Rule([ApiKey("*"), Certificate("*.acme.org")], methods=(f"{SERVICE}/SayHelloInManyTongues",)),
-    Rule("anyone", applications=("open", "ruled", "ruled-sync", "passing")),  # `allow` of the last three decides
+    Rule(
+        "anyone", applications=("open", "limited", "ruled", "ruled-sync", "passing")
+    ),  # `allow` of the last three decides
     Rule("authenticated", methods=("ray.serve.RayServeAPIService",)),
 )
 OK, DENIED, UNKNOWN = "OK", "PERMISSION_DENIED", "UNAUTHENTICATED"
@@ -102,6 +106,18 @@ class World:
                 credentials=credentials, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
             )
         return self._channels[certificate]
+
+    def ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
+        """Make a request as a browser does, and return HTTP status, headers and body of the response."""
+        trust = ssl.create_default_context(cadata=self._authority.decode())
+        trust.check_hostname = False
+        connection = http.client.HTTPSConnection(self.server.target, timeout=PATIENCE_S, context=trust)
+        try:
+            connection.request("POST", path, body, dict(headers))
+            response = connection.getresponse()
+            return response.status, {key.lower(): value for key, value in response.getheaders()}, response.read()
+        finally:
+            connection.close()
 
     def call(self, caller: Caller, path: str = SAY_HELLO, application: str = "shop", *more: tuple[str, str]) -> Answer:
         """Call a method of a certain kind, with one request."""
@@ -141,6 +157,7 @@ def serving() -> Iterator[World]:
             ),
             api_keys=str(keys),
             rules=RULES,
+            limits=(Limit(0.001, burst=1, applications=("limited",)),),
         )
         options = GrpcOptions(
             tls_certificate=certificate,
@@ -157,5 +174,6 @@ def serving() -> Iterator[World]:
             "ruled-sync": RuledSync.bind(),
             "passing": Passing.bind(Ruled.options(expose=False).bind()),
         }
+        targets["limited"] = Mirror.bind()
         with sdk.testing.serve(targets, options=options) as server:
             yield World(server, folder, Path(certificate).read_bytes())
