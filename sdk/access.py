@@ -19,7 +19,7 @@ from sdk.errors import OptionsError
 if TYPE_CHECKING:
     from sdk.context import ServicerContext
 
-BuiltinService = Literal["health", "reflection", "serve_api"]
+BuiltinService = Literal["health", "reflection", "serve_api", "openapi"]
 _BUILTIN = get_args(BuiltinService)
 _METHOD = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(/[A-Za-z_]\w*)?\Z")
 #: Names of API keys: they appear in a file, a header and the access log.
@@ -255,7 +255,7 @@ class Access:
             when it changes.
         rules: What clients may call; None for everything. Tokens and keys are checked even then, if a client sends one.
         open: Built-in services for calls without credentials: ``"health"``, ``"reflection"``, ``"serve_api"``
-            (``RayServeAPIService``).
+            (``RayServeAPIService``), ``"openapi"`` (``/openapi.json``).
         limits: Limits of calls.
 
     Raises:

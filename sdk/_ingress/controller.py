@@ -136,6 +136,13 @@ class Controller:
         self._registry.deregister(replica_id)
         return await self._acknowledged(timeout_s)
 
+    async def remove_dead(self, replica_ids: Iterable[str]) -> None:
+        """Remove replicas whose processes have ended, without waiting for the end of their leases."""
+        removed = [replica_id for replica_id in replica_ids if self._registry.deregister(replica_id, "lost")]
+        if removed:
+            logger.warning("removing replicas whose process has ended: %s", ", ".join(removed))
+            self._notify()
+
     # -- proxies ------------------------------------------------------------------------------
 
     async def watch(self, state: ProxyState, held: int, table: Snapshot | None = None) -> WatchAnswer:

@@ -41,6 +41,7 @@ from sdk._ingress.envoy.listening import (
     tls_config,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
+from sdk._ingress.local_replicas import LocalReplicas
 from sdk._ingress.own_answers import add_span
 from sdk._ingress.proxy_metrics import ProxyMetrics
 from sdk._ingress.registry import ProxyState
@@ -104,6 +105,7 @@ class Proxy:
         self._gate_server: Any = None
         self._gate = Gate(self._report_waiting_calls, elsewhere=lambda: self._feed.waiting)
         self._feed = EndpointFeed(self._gate.notify)
+        self._replicas = LocalReplicas(node_id)
         self._credentials = Credentials()
         self._publisher = IsolatingPublisher(self._push)
         self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
@@ -143,6 +145,7 @@ class Proxy:
             for task in (
                 self._watch_controller(),
                 self._report_changes(),
+                self._report_dead_replicas(),
                 self._watch_drain(),
                 self._feed.listen(node_id),
                 self._gate.report_forever(),
@@ -161,6 +164,7 @@ class Proxy:
         self._built_in.drain()
         self._gate.close()
         self._feed.stop()
+        self._replicas.stop()
         if self._envoy is not None:
             await drain_envoy(self._folder / "admin.sock")
             await self._envoy.stop()
@@ -325,6 +329,7 @@ class Proxy:
                     answered_at = time.monotonic()
                     snapshot = await self._next_snapshot(controller)
                     if snapshot is not None:
+                        self._replicas.follow(snapshot)
                         self._feed.publish(snapshot)  # before Envoy has it: a leaving replica waits for the callers
                     if snapshot is not None and not self._is_broken:
                         await self._publish(snapshot)
@@ -377,6 +382,18 @@ class Proxy:
                     await controller.report.remote(self._state)
             except ray.exceptions.RayError as error:
                 logger.debug("can't report to the ingress controller: %s", error)
+
+    async def _report_dead_replicas(self) -> None:
+        """Let the controller remove dead replicas of this node, until its table is without them."""
+        while True:
+            dead = await self._replicas.wait_dead()
+            try:
+                controller = await asyncio.to_thread(find_controller)
+                if controller is not None:
+                    await controller.remove_dead.remote(dead)
+            except ray.exceptions.RayError as error:
+                logger.debug("can't report to the ingress controller: %s", error)
+            await asyncio.sleep(_RETRY_S)
 
     @property
     def _is_broken(self) -> bool:

@@ -13,7 +13,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sdk._ingress.applications import Applications
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
@@ -209,13 +209,18 @@ class Registry:
         self._replica_options[replica_id] = options
         return before != options
 
-    def deregister(self, replica_id: str) -> None:
-        """Remove a replica. An unknown one is remembered, because :meth:`adopt` must not bring it back."""
+    def deregister(self, replica_id: str, reason: Literal["left", "lost"] = "left") -> bool:
+        """Remove a replica, and return whether it was there.
+
+        An unknown one is remembered, because :meth:`adopt` must not bring it back.
+        """
         self._deregistered[replica_id] = self._clock() + self._lease_s
-        if replica_id in self._replicas:
-            self._count_removed(replica_id, "left")
-            self._remove_replica(replica_id)
-            self._publish()
+        if replica_id not in self._replicas:
+            return False
+        self._count_removed(replica_id, reason)
+        self._remove_replica(replica_id)
+        self._publish()
+        return True
 
     def expire(self) -> tuple[str, ...]:
         """Remove replicas and proxies whose lease has expired, and return the ids of the replicas."""

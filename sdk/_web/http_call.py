@@ -18,6 +18,7 @@ from sdk._web.web_call import WebCall
 from sdk._wire import metadata as md
 from sdk._wire.frames import PREFIX_LENGTH, FrameError, pack_prefix, too_long
 from sdk._wire.metadata import UNIMPLEMENTED
+from sdk._wire.steps import MESSAGE_BURST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,12 +172,13 @@ class HttpCall(WebCall):
             self._packer.skip_next = self._skips_next
             is_packed, body = self._packer.compress(body)
             encoding = b"content-encoding: %s\r\n" % self._packer.encoding if is_packed else b""
+        self._count_burst(len(body) + MESSAGE_BURST, 1)
         kind = b"application/%s" % self.codec.encode()
         self._respond(0, b"HTTP/1.1 200 OK\r\n", kind, body, encoding)
 
     def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
         """Send the message, with ``write()`` of the context."""
-        self.send_only(data, flag)
+        HttpCall.send_only(self, data, flag)
 
     def finish_with(self, code: int, details: str) -> None:
         """End the call with a status, unless it has ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
 from sdk._web.connect import ConnectStreamCall, stream_codec
@@ -28,6 +28,7 @@ ACCEPTED = (
     "application/json, application/proto, application/connect+json, application/connect+proto, "
     "application/grpc-web+proto, application/grpc-web-text+proto, application/grpc+proto"
 )
+_Kind = TypeVar("_Kind", bound="WebCall")
 _JSON, _PROTO = b"application/json", b"application/proto"
 _WRONG_VERB = b"HTTP/1.1 405 Method Not Allowed\r\n"
 _WRONG_TYPE = b"HTTP/1.1 415 Unsupported Media Type\r\n"
@@ -91,7 +92,7 @@ class WebProtocols:
         }
         if verb == b"POST":
             if is_grpc_web(kind):
-                return GrpcWebCall(**parts, content_type=kind)
+                return _new(GrpcWebCall, parts, content_type=kind)
             codec = stream_codec(kind)
             if codec is not None:
                 return self._connect_stream(parts, codec)
@@ -104,7 +105,7 @@ class WebProtocols:
     def _connect_stream(self, parts: dict[str, Any], codec: str) -> WebCall:
         route = parts["route"]
         if route is None or route.server_streaming or route.client_streaming:
-            return ConnectStreamCall(**parts, codec=codec)
+            return _new(ConnectStreamCall, parts, codec=codec)
         text = f"{route.method.path[1:]} is unary: its content-type is application/{codec}, not that of a stream"
         return _refused(parts, _WRONG_TYPE, UNIMPLEMENTED, text)
 
@@ -112,7 +113,7 @@ class WebProtocols:
         match, verbs = self.rules.match(verb.decode("latin-1"), target.decode("latin-1"))
         if match is None:
             if not verbs:
-                return HttpCall(**parts, codec="json")
+                return _new(HttpCall, parts, codec="json")
             allowed = ", ".join(sorted(verbs))
             path = parts["path"].decode("latin-1")
             text = f"{path} takes {allowed}, not {verb.decode('latin-1')}"
@@ -122,6 +123,13 @@ class WebProtocols:
         call = _http_call({**parts, "route": route, "path": method_path}, "json", match)
         call.has_other_path = True
         return call
+
+
+def _new(kind: type[_Kind], parts: dict[str, Any], **options: Any) -> _Kind:
+    """Return a call, with a span if its server makes spans."""
+    spans = parts["host"].spans
+    call: _Kind = kind(**parts, **options) if spans is None else spans.new_call(**parts, kind=kind, **options)
+    return call
 
 
 def _method_call(parts: dict[str, Any], verb: bytes, target: bytes, kind: bytes) -> WebCall:
@@ -169,11 +177,11 @@ def _get(parts: dict[str, Any], target: bytes) -> WebCall:
 
 def _http_call(parts: dict[str, Any], codec: str, match: RuleMatch | None = None) -> HttpCall:
     if parts["route"].server_streaming:
-        return JsonStreamCall(**parts, match=match)
-    return HttpCall(**parts, codec=codec, match=match)
+        return _new(JsonStreamCall, parts, match=match)
+    return _new(HttpCall, parts, codec=codec, match=match)
 
 
 def _refused(parts: dict[str, Any], status: bytes, code: int, details: str, allowed: str = "") -> HttpCall:
-    call = HttpCall(**{**parts, "route": None}, codec="json")
+    call = _new(HttpCall, {**parts, "route": None}, codec="json")
     call.refuse(status, code, details, allowed)
     return call

@@ -189,7 +189,7 @@ class WebCall(Call):
         if self._packer is not None:
             self._packer.skip_next, self._skips_next = self._skips_next, False
             flag, data = self._packer.compress(data)
-        self._count_burst(len(data) + MESSAGE_BURST, 0 if is_last else 1)
+        self._count_burst(len(data) + MESSAGE_BURST, 1)
         head = b"" if self._head_sent else self._begin()
         piece = self.frame(data, flag)
         if self.stream_guard is not None:

@@ -26,7 +26,16 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import API_KEY_HEADER, IDENTITY_HEADERS, NODE_SECRET_HEADER, PROXY_HEALTH_PATH, TOKEN_HEADER
+from sdk._replica_protocol import (
+    API_KEY_HEADER,
+    DOCS_PATH,
+    IDENTITY_HEADERS,
+    NODE_SECRET_HEADER,
+    OPENAPI_PATH,
+    PAGES_PREFIX,
+    PROXY_HEALTH_PATH,
+    TOKEN_HEADER,
+)
 from sdk._xds.api_key_script import api_key_script
 from sdk._xds.packing import pack, type_url
 from sdk.access import ApiKey, Certificate, Token, claim_path
@@ -49,7 +58,15 @@ _OPEN = {
     "health": ("/grpc.health.v1.Health/",),
     "reflection": ("/grpc.reflection.",),
     "serve_api": ("/ray.serve.RayServeAPIService/",),
+    "openapi": (OPENAPI_PATH,),
 }
+# Load balancers have no credentials, and browsers none for a page. The health check says only whether the proxy serves,
+# and the files of pages are the same everywhere.
+_ALWAYS_OPEN = (
+    pb.StringMatcher(exact=PROXY_HEALTH_PATH),
+    pb.StringMatcher(prefix=PAGES_PREFIX),
+    *(pb.StringMatcher(exact=f"{path}{end}") for path in (DOCS_PATH,) for end in ("", "/")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +190,7 @@ def _rules(access: Access) -> pb.RbacFilter:
         for index, rule in enumerate(access.rules or ())
     }
     opened = [_path(pb.StringMatcher(prefix=prefix)) for name in access.open for prefix in _OPEN[name]]
-    # Load balancers have no credentials. The answer says only whether the proxy serves.
-    opened.append(_path(pb.StringMatcher(exact=PROXY_HEALTH_PATH)))
+    opened += map(_path, _ALWAYS_OPEN)
     policies["open"] = pb.Policy(permissions=opened, principals=[pb.Principal(any=True)])
     return pb.RbacFilter(rules=pb.Rbac(action=pb.Rbac.ALLOW, policies=policies))
 

@@ -27,6 +27,7 @@ from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import (
     NODE_SECRET_HEADER,
     OPENAPI_PATH,
+    PAGES_PREFIX,
     PRIVATE_PREFIX,
     PROXY_HEALTH_PATH,
     PROXY_LIVE_PATH,
@@ -50,7 +51,7 @@ from sdk._xds.retries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from google.protobuf.any_pb2 import Any as Packed
     from google.protobuf.message import Message
@@ -63,6 +64,7 @@ BUILT_IN_PREFIXES = (
     "/grpc.health.v1.Health/",
     "/grpc.reflection.",
     OPENAPI_PATH,
+    PAGES_PREFIX,
     PROXY_HEALTH_PATH,
     PROXY_LIVE_PATH,
     PROXY_READY_PATH,
@@ -75,7 +77,10 @@ _CALL_CONTENT_TYPE = pb.StringMatcher(prefix="application/")
 
 
 def build_routes(
-    snapshot: Snapshot, node_secret: str = "", filters: Mapping[str, Packed] | None = None
+    snapshot: Snapshot,
+    node_secret: str = "",
+    filters: Mapping[str, Packed] | None = None,
+    pages: Iterable[str] = (),
 ) -> pb.RouteConfiguration:
     """Return the route configuration of a snapshot.
 
@@ -83,6 +88,7 @@ def build_routes(
         snapshot: The routing table.
         node_secret: The secret by which replicas on other nodes know the proxy; empty without one.
         filters: ``typed_per_filter_config`` of all routes, in addition to that of the option ``access``.
+        pages: Paths of pages of the proxy. An application with an own route for such a path keeps it.
     """
     # The client's address and port, for peer() of the context. It replaces what the client sent.
     added = [set_header("x-forwarded-for", "%DOWNSTREAM_REMOTE_ADDRESS%")]
@@ -101,6 +107,11 @@ def build_routes(
         )
     )
     builtin = dict.fromkeys(BUILT_IN_PREFIXES, fallback)
+    owned = tuple(prefix for app in snapshot.applications for each in app.deployments for prefix in each.http_prefixes)
+    for page in pages:
+        if not page.startswith(owned):
+            # Without a match in it, Envoy continues as if this prefix were not there.
+            builtin[page] = _OnMatch(matcher=_matcher_tree(":path", exact={page: fallback, f"{page}/": fallback}))
     matcher = _matcher_tree(":path", prefix=builtin, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
         name=ROUTE_CONFIG_NAME,
@@ -295,7 +306,7 @@ def _matcher_tree(
     *,
     exact: Mapping[str, pb.Matcher.OnMatch] | None = None,
     prefix: Mapping[str, pb.Matcher.OnMatch] | None = None,
-    otherwise: pb.Matcher.OnMatch,
+    otherwise: pb.Matcher.OnMatch | None = None,
 ) -> pb.Matcher:
     tree = pb.Matcher.MatcherTree(input=header_input(header))
     if exact is not None:

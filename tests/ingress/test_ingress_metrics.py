@@ -162,14 +162,15 @@ def test_replicas_that_leave_and_replicas_that_are_lost(
 ) -> None:
     export, made, clock = of_controller
     registry = Registry(lease_s=5, proxy_lease_s=5, pause_s=100, options=GrpcOptions(), clock=clock)
-    for name in ("a", "b", "c"):
+    for name in ("a", "b", "c", "d"):
         registry.register(Replica("shop", "Till", ("shop.Till",), Endpoint(name, "127.0.0.1", 1)))
-    registry.deregister("a")
-    registry.deregister("a")
+    assert registry.deregister("a")
+    assert not registry.deregister("a")
+    assert registry.deregister("d", "lost")
     export(1, [], registry.removed)
     clock.now += 10
     registry.expire()
     export(1, [], registry.removed)
     export(1, [], registry.removed)
     removed, labels = made["sdk_ingress_removed_replicas"], {"application": "shop", "deployment": "Till"}
-    assert (removed.value(**labels, reason="left"), removed.value(**labels, reason="lost")) == (1, 2)
+    assert (removed.value(**labels, reason="left"), removed.value(**labels, reason="lost")) == (1, 3)

@@ -101,7 +101,9 @@ def test_calls_continue_without_the_proxy_actor(call: Any, how: str) -> None:
     if how == "ray.kill":
         ray.kill(actor, no_restart=False)
     else:
-        (pid,) = workers(raylet_pid(sdk.status().proxies[0].node_id), "ray::Proxy")
+        raylet = raylet_pid(sdk.status().proxies[0].node_id)
+        wait_until(lambda: bool(workers(raylet, "ray::Proxy")))  # the last one may have ended a moment ago
+        (pid,) = workers(raylet, "ray::Proxy")
         os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + 3
     while time.monotonic() < end:
@@ -110,13 +112,20 @@ def test_calls_continue_without_the_proxy_actor(call: Any, how: str) -> None:
     assert envoy_pid() == before, "the next actor has adopted Envoy"
 
 
-def test_the_other_replica_serves_when_one_dies(call: Any, channel: grpc.Channel) -> None:
-    stub, before = UserDefinedServiceStub(channel), replicas(sdk.status())
+def test_the_other_replica_serves_when_one_dies_and_calls_wait_for_the_next_when_both_are_dead(
+    call: Any, channel: grpc.Channel
+) -> None:
+    stub, before, metadata = UserDefinedServiceStub(channel), replicas(sdk.status()), (("application", "faulty"),)
     with pytest.raises(grpc.RpcError) as raised:
-        stub.__call__(UserDefinedMessage(origin=apps.LAST_WORDS), metadata=(("application", "faulty"),))
+        stub.__call__(UserDefinedMessage(origin=apps.LAST_WORDS), metadata=metadata)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     for _ in range(100):
         assert call().num == 60, "the other replica serves at once"
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.__call__(UserDefinedMessage(origin=apps.LAST_WORDS), metadata=metadata)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    wait_until(lambda: not replicas(sdk.status()) & before)
+    assert stub.__call__(FOO, metadata=metadata, timeout=60).num == 60, "it waits for the next replica"
     wait_until(lambda: is_healthy(without=before))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,13 +47,15 @@ def loop() -> Loop:
 
 
 @pytest.fixture
-def serve_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """The lines of Ray Serve's logger, whatever Ray Serve, or another test, has made of it before."""
+def serve_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
+    """The lines of Ray Serve's logger, whatever Ray, or another test, has made of it and of its parents before."""
     logger = logging.getLogger("ray.serve")
-    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "disabled", False)
     caplog.set_level(logging.INFO, logger="ray.serve")
-    return caplog
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 def test_a_loop_that_has_ended_ends_the_process_at_the_next_check(loop: Loop) -> None:

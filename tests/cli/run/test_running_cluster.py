@@ -57,7 +57,9 @@ def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch, answer: str, said:
     monkeypatch.setattr("sdk.cli.cluster_origin.is_terminal_input", lambda: True)
     done = run("--name", "greeter", answer=f"{answer}\n")
     assert done.exit_code == 1
-    assert done.stderr == f"{SHOWN}Serve 'greeter' there? [y/N]: {answer}\n{said}"
+    # Between them, versions of click repeat the answer or not.
+    assert done.stderr.startswith(f"{SHOWN}Serve 'greeter' there? [y/N]:")
+    assert done.stderr.endswith(said)
 
 
 @pytest.mark.parametrize("consent", [["--address", "10.0.0.5:6379"], ["--yes"]])
