@@ -271,7 +271,7 @@ class Call:
             code, details = self._cancel_reason or (CANCELLED, "the handler was cancelled")
             self.finish_with(code, details)
         except FrameError as error:
-            self.finish_with(error.code, str(error))
+            self.finish_refused(error)
         except BaseException as error:
             self._finish_raised(error)
             if isinstance(error, (SystemExit, KeyboardInterrupt)):
@@ -290,6 +290,10 @@ class Call:
             self.running -= 1
             if not self.running:
                 self.host.release_slot()
+
+    def finish_refused(self, error: FrameError) -> None:
+        """End a call whose request is not one of its method."""
+        self.finish_with(error.code, str(error))
 
     async def inflate(self) -> None:
         """Decompress the one request message in a thread if it is long; :meth:`take_message` then has less to do.
