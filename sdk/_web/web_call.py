@@ -113,6 +113,10 @@ class WebCall(Call):
         """
         return self.read_message_bytes(super().take_message())
 
+    def peek_message(self) -> bytes | bytearray:
+        """Return what :meth:`take_message` returns, without taking it."""
+        return self.read_message_bytes(super().peek_message())
+
     async def next_message(self) -> bytes | bytearray | None:
         """Return the bytes of the next request message, or None after the last.
 

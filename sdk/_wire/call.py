@@ -316,6 +316,10 @@ class Call:
         self.route.counts.received += len(body) + _ONE_FRAMED  # type: ignore[union-attr]  # its handler asks
         return message
 
+    def peek_message(self) -> bytes | bytearray:
+        """Return what :meth:`take_message` returns, without taking it."""
+        return single_message(self._body, self.host.settings.max_receive_message_length, self._encoding)
+
     # -- the response -------------------------------------------------------------------------
 
     def send_only(self, data: bytes, flag: int = 0) -> None:
@@ -655,14 +659,13 @@ class Call:
     @property
     def auth_context(self) -> Mapping[str, tuple[bytes, ...]]:
         """The properties of the client that Envoy authenticated."""
-        fields = self._fields
-        return auth_context_of(
-            fields.get(b"x-forwarded-proto"),
-            fields.get(b"x-forwarded-client-cert"),
-            fields.get(_TOKEN),
-            fields.get(_API_KEY),
-            self.host.settings.visible_claims,
-        )
+        return auth_context_of(*self.identity, self.host.settings.visible_claims)
+
+    @property
+    def identity(self) -> tuple[bytes | None, bytes | None, bytes | None, bytes | None]:
+        """The headers in which Envoy says who calls, the first arguments of ``auth_context_of``."""
+        get = self._fields.get
+        return get(b"x-forwarded-proto"), get(b"x-forwarded-client-cert"), get(_TOKEN), get(_API_KEY)
 
     def set_trailing(self, metadata: MetadataPairs) -> None:
         """Set the trailing metadata."""

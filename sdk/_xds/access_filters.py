@@ -38,7 +38,7 @@ from sdk._replica_protocol import (
 )
 from sdk._xds.api_key_script import api_key_script
 from sdk._xds.packing import pack, type_url
-from sdk.access import ApiKey, Certificate, Token
+from sdk.access import ApiKey, Certificate, Token, claim_path
 
 if TYPE_CHECKING:
     from sdk.access import Access, JwtIssuer, Limit, Who
@@ -296,16 +296,6 @@ def _claim(name: str, value: pb.ValueMatcher) -> pb.Principal:
             value=value,
         )
     )
-
-
-def claim_path(name: str) -> list[str]:
-    """Return the steps to a claim: the parts between dots, except those of a URL.
-
-    Example:
-        >>> claim_path("realm_access.roles"), claim_path("https://example.org/roles")
-        (['realm_access', 'roles'], ['https://example.org/roles'])
-    """
-    return [name] if "://" in name else name.split(".")
 
 
 def _certificate(name: str) -> pb.Principal:
