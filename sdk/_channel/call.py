@@ -382,6 +382,7 @@ class OutgoingCall:
             self._error = RpcError(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
             self._finish()
         else:
+            self._target.count_retry("refused")
             self._begin_slowly()
 
     def connection_lost(self, *, has_response: bool, was_sent: bool) -> None:
@@ -409,6 +410,7 @@ class OutgoingCall:
         if not self._is_idempotent or self._requests is not None or self.messages or self._response is not None:
             return False
         self._is_idempotent = False
+        self._target.count_retry("lost")
         self._leave_replica()
         self._begin_slowly()
         return True

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ class Target:
         is_ready: True if it has replicas.
         is_resolved: True once it is known where its replicas are, or that Ray's handle has to find them.
         waiting: Calls that wait for a replica.
+        retries: Number of times that a call was sent again, by reason: ``"refused"``, ``"lost"``.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Target:
         self.is_ready = False
         self.is_resolved = False
         self.waiting = 0
+        self.retries: dict[str, int] = {}
         self._handle = handle
         self._report = report
         self._is_known = False
@@ -136,6 +139,14 @@ class Target:
         except TimeoutError:
             return
 
+    def count_retry(self, reason: str) -> None:
+        """Count that a call was sent to another replica.
+
+        Args:
+            reason: ``"refused"`` by one that leaves, or ``"lost"`` with the replica.
+        """
+        self.retries[reason] = self.retries.get(reason, 0) + 1
+
     def _notify(self) -> None:
         if self._changed is not None:
             self._changed.set()
@@ -197,6 +208,14 @@ class Targets:
             target.apply(local)
         return target
 
+    def count_retries(self) -> Counter[tuple[str, str, str]]:
+        """Return how often calls were sent again, by application, deployment and reason."""
+        counted: Counter[tuple[str, str, str]] = Counter()
+        for target in list(self._targets.values()):
+            for reason, number in list(target.retries.items()):
+                counted[*target.key, reason] = number
+        return counted
+
     def close(self) -> None:
         """Close every connection."""
         for timer in self._sweep, self._task:
@@ -206,7 +225,8 @@ class Targets:
             self._writer.transport.abort()
         for target in self._targets.values():
             target.replicas.close()
-        _by_loop.pop(self._loop, None)
+        if _by_loop.pop(self._loop, None) is not None:
+            _retries_of_closed_loops.update(self.count_retries())
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -306,6 +326,15 @@ def _check_peer(writer: asyncio.StreamWriter) -> None:
 local_lookup: Callable[[Any], State | None] | None = None
 
 _by_loop: dict[asyncio.AbstractEventLoop, Targets] = {}
+_retries_of_closed_loops: Counter[tuple[str, str, str]] = Counter()
+
+
+def count_retries() -> Counter[tuple[str, str, str]]:
+    """Return how often calls were sent again, by application, deployment and reason, on all loops so far."""
+    counted = Counter(_retries_of_closed_loops)
+    for targets in list(_by_loop.values()):  # other threads have loops, too
+        counted.update(targets.count_retries())
+    return counted
 
 
 def find_target(loop: asyncio.AbstractEventLoop, handle: Any) -> Target:

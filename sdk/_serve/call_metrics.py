@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from sdk._channel.target import count_retries
 from sdk._serve.internals import LATENCY_BOUNDS_MS
 from sdk._wire.call_counts import STATUS_NAMES
 
@@ -144,12 +146,31 @@ class CallMetrics:
             list(LATENCY_BOUNDS_MS),
             labels,
         ).set_default_tags(of_replica)
+        of_replicas = {key: of_replica[key] for key in labels[:3]}
         self._queued = Gauge(
             "sdk_replica_queued_grpc_requests",
             "Calls that wait in the replica for one of max_ongoing_requests handlers to end.",
             labels[:3],
-        ).set_default_tags({key: of_replica[key] for key in labels[:3]})
-        of_replicas = {key: of_replica[key] for key in labels[:3]}
+        ).set_default_tags(of_replicas)
+        # Ray Serve's handles have this one, with the requests that wait in them.
+        self._queued_of_serve = Gauge(
+            "serve_deployment_queued_queries",
+            "The current number of queries to this deployment waiting to be assigned to a replica.",
+            ("deployment", "application", "handle", "actor_id"),
+        ).set_default_tags(
+            {
+                "deployment": deployment,
+                "application": application,
+                "handle": "grpc",
+                "actor_id": ray.get_runtime_context().get_actor_id() or "",
+            }
+        )
+        self._current = Gauge(
+            "sdk_replica_current_requests",
+            "Calls whose handler runs, and calls that wait for a handler to end, by method.",
+            (*labels[:3], "method", "state"),
+        ).set_default_tags(of_replicas)
+        self._seen_current: set[tuple[str, str]] = set()
         self._waits = Histogram(
             "sdk_replica_queue_wait_ms",
             "Milliseconds that calls have waited for one of max_ongoing_requests handlers to end, if they had to.",
@@ -161,14 +182,25 @@ class CallMetrics:
             "Calls whose handler has asked Ray Serve for the id of its model, by that id.",
             (*labels[:3], "model"),
         ).set_default_tags(of_replicas)
-        of_streams = {key: of_replica[key] for key in ("deployment", "application")}
-        directions = ("deployment", "application", "method", "direction")
+        of_deployments = {key: of_replica[key] for key in labels[::2]}
+        self._calls = Counter(
+            "sdk_replica_requests",
+            "Calls that have ended, of clients and of other deployments.",
+            (*labels[::2], "method", "status_code", "caller"),
+        ).set_default_tags(of_deployments)
+        directions = (*labels[::2], "method", "direction")
         self._messages = Counter(
-            "sdk_replica_stream_messages", "Messages in streams of requests and of responses.", directions
-        ).set_default_tags(of_streams)
+            "sdk_replica_messages", "Request messages and response messages.", directions
+        ).set_default_tags(of_deployments)
         self._bytes = Counter(
-            "sdk_replica_stream_bytes", "Bytes of messages in streams, as they were sent.", directions
-        ).set_default_tags(of_streams)
+            "sdk_replica_message_bytes", "Bytes of messages, as they were sent.", directions
+        ).set_default_tags(of_deployments)
+        self._retries = Counter(
+            "sdk_handle_retries",
+            "Calls of this process through handles that were sent to another replica of the deployment.",
+            ("application", "deployment", "reason"),
+        )
+        self._retries_before: Counts[tuple[str, str, str]] = Counts()
         self._wait_times = BoundedHistogram(LATENCY_BOUNDS_MS)
         self._latencies = BoundedHistogram(LATENCY_BOUNDS_MS)
         self._processing_times = BoundedHistogram(LATENCY_BOUNDS_MS)
@@ -193,6 +225,8 @@ class CallMetrics:
             buckets = self._of_serve(counted.buckets)
             if self.durations is not None:
                 self.durations.add(path, status, counted.buckets, counted.seconds)
+            caller = "deployment" if counted.is_inner else "client"
+            self._calls.inc(number, {"method": method, "status_code": status, "caller": caller})
             error = {"error_code": status, "method": method}
             if not counted.is_inner:
                 tags = {"method": method, "status_code": status, **self._of_application}
@@ -222,6 +256,22 @@ class CallMetrics:
                 self._waits.observe(value)
         self._ongoing.set(host.ongoing, self._node)
         self._queued.set(host.count_queued())
+        self._queued_of_serve.set(host.count_queued())
+        self._export_current()
+        self._export_retries()
+
+    def _export_current(self) -> None:
+        current = self._server.count_current()
+        self._seen_current |= current.keys()
+        for method, state in self._seen_current:  # else the last value would stay
+            self._current.set(current[method, state], {"method": method, "state": state})
+
+    def _export_retries(self) -> None:
+        retries = count_retries()
+        for (application, deployment, reason), number in (retries - self._retries_before).items():
+            labels = {"application": application, "deployment": deployment, "reason": reason}
+            self._retries.inc(number, labels)
+        self._retries_before = retries
 
     def _of_serve(self, counted: Sequence[int]) -> list[int]:
         """Return numbers of calls by Ray Serve's buckets."""

@@ -18,6 +18,7 @@ from sdk._web.web_call import WebCall
 from sdk._wire import metadata as md
 from sdk._wire.frames import PREFIX_LENGTH, FrameError, pack_prefix, too_long
 from sdk._wire.metadata import UNIMPLEMENTED
+from sdk._wire.steps import MESSAGE_BURST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,12 +172,13 @@ class HttpCall(WebCall):
             self._packer.skip_next = self._skips_next
             is_packed, body = self._packer.compress(body)
             encoding = b"content-encoding: %s\r\n" % self._packer.encoding if is_packed else b""
+        self._count_burst(len(body) + MESSAGE_BURST, 1)
         kind = b"application/%s" % self.codec.encode()
         self._respond(0, b"HTTP/1.1 200 OK\r\n", kind, body, encoding)
 
     def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
         """Send the message, with ``write()`` of the context."""
-        self.send_only(data, flag)
+        HttpCall.send_only(self, data, flag)
 
     def finish_with(self, code: int, details: str) -> None:
         """End the call with a status, unless it has ended."""
@@ -193,7 +195,7 @@ class HttpCall(WebCall):
     def _respond(self, code: int, status: bytes, kind: bytes, body: bytes, headers: bytes) -> None:
         self.status = code
         self._head_sent = True
-        trailing = tuple((f"trailer-{key}", value) for key, value in self._trailing if key != STATUS_DETAILS)
+        trailing = tuple((_http_name(key), value) for key, value in self._trailing if key != STATUS_DETAILS)
         self.transport.write(
             b"%scontent-type: %s\r\ncontent-length: %d\r\n%s%s%s%s%s\r\n%s"
             % (
@@ -202,6 +204,14 @@ class HttpCall(WebCall):
             )
         )  # fmt: skip
         self._finish()
+
+
+def _http_name(key: str) -> str:
+    """Return the name of the header for trailing metadata; HTTP has its own for how to authenticate.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
+    """
+    return key if key == "www-authenticate" else f"trailer-{key}"
 
 
 class JsonStreamCall(HttpCall):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
 from sdk._web.connect import ConnectStreamCall, stream_codec
@@ -28,6 +28,7 @@ ACCEPTED = (
     "application/json, application/proto, application/connect+json, application/connect+proto, "
     "application/grpc-web+proto, application/grpc-web-text+proto, application/grpc+proto"
 )
+_Kind = TypeVar("_Kind", bound="WebCall")
 _JSON, _PROTO = b"application/json", b"application/proto"
 _WRONG_VERB = b"HTTP/1.1 405 Method Not Allowed\r\n"
 _WRONG_TYPE = b"HTTP/1.1 415 Unsupported Media Type\r\n"
@@ -91,7 +92,7 @@ class WebProtocols:
         }
         if verb == b"POST":
             if is_grpc_web(kind):
-                return GrpcWebCall(**parts, content_type=kind)
+                return _new(GrpcWebCall, parts, content_type=kind)
             codec = stream_codec(kind)
             if codec is not None:
                 return self._connect_stream(parts, codec)
@@ -104,7 +105,7 @@ class WebProtocols:
     def _connect_stream(self, parts: dict[str, Any], codec: str) -> WebCall:
         route = parts["route"]
         if route is None or route.server_streaming or route.client_streaming:
-            return ConnectStreamCall(**parts, codec=codec)
+            return _new(ConnectStreamCall, parts, codec=codec)
         text = f"{route.method.path[1:]} is unary: its content-type is application/{codec}, not that of a stream"
         return _refused(parts, _WRONG_TYPE, UNIMPLEMENTED, text)
 
@@ -112,7 +113,7 @@ class WebProtocols:
         match, verbs = self.rules.match(verb.decode("latin-1"), target.decode("latin-1"))
         if match is None:
             if not verbs:
-                return HttpCall(**parts, codec="json")
+                return _new(HttpCall, parts, codec="json")
             allowed = ", ".join(sorted(verbs))
             path = parts["path"].decode("latin-1")
             text = f"{path} takes {allowed}, not {verb.decode('latin-1')}"
@@ -124,6 +125,13 @@ class WebProtocols:
         return call
 
 
+def _new(kind: type[_Kind], parts: dict[str, Any], **options: Any) -> _Kind:
+    """Return a call, with a span if its server makes spans."""
+    spans = parts["host"].spans
+    call: _Kind = kind(**parts, **options) if spans is None else spans.new_call(**parts, kind=kind, **options)
+    return call
+
+
 def _method_call(parts: dict[str, Any], verb: bytes, target: bytes, kind: bytes) -> WebCall:
     """Return the call of a request to the path of a method, ``/pkg.Service/Method``."""
     route: Route = parts["route"]
@@ -131,7 +139,9 @@ def _method_call(parts: dict[str, Any], verb: bytes, target: bytes, kind: bytes)
     if verb == b"GET":
         return _get(parts, target)
     if verb != b"POST":
-        return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, f"{name} takes POST, not {verb.decode('latin-1')}", "POST")
+        allowed = "GET, POST" if _takes_get(route) else "POST"
+        text = f"{name} takes {allowed}, not {verb.decode('latin-1')}"
+        return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, text, allowed)
     if kind in (_JSON, NDJSON):
         return _http_call(parts, "json")
     if kind == _PROTO and not route.server_streaming and not route.client_streaming:
@@ -141,21 +151,26 @@ def _method_call(parts: dict[str, Any], verb: bytes, target: bytes, kind: bytes)
     return _refused(parts, _WRONG_TYPE, INVALID_ARGUMENT, text)
 
 
+def _takes_get(route: Route) -> bool:
+    return route.method.idempotency == "no_side_effects" and not route.client_streaming
+
+
 def _get(parts: dict[str, Any], target: bytes) -> WebCall:
     """Return the call of a GET, https://connectrpc.com/docs/protocol#unary-get-request."""
     route: Route = parts["route"]
     name = route.method.path[1:]
-    if route.method.idempotency != "no_side_effects" or route.client_streaming:
+    if not _takes_get(route):
         text = f"{name} takes POST, not GET: its proto does not set idempotency_level = NO_SIDE_EFFECTS"
         return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, text, "POST")
-    query = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True, encoding="utf-8")
+    # A character of latin-1 for each byte: a message may be binary, and compressed.
+    query = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True, encoding="latin-1")
     given = {key: values[-1] for key, values in query.items()}
     codec = given.get("encoding", "json")
     if codec not in ("json", "proto") or (codec == "proto" and route.server_streaming):
         return _refused(parts, _WRONG_TYPE, INVALID_ARGUMENT, f"the parameter encoding={codec} must be json or proto")
     call = _http_call(parts, codec)
     message = given.get("message", "{}" if codec == "json" else "")
-    data = message.encode("utf-8", "surrogateescape")
+    data = message.encode("latin-1")
     if given.get("base64") == "1":
         try:
             data = base64.b64decode(data + b"=" * (-len(data) % 4), altchars=b"-_", validate=True)
@@ -169,11 +184,11 @@ def _get(parts: dict[str, Any], target: bytes) -> WebCall:
 
 def _http_call(parts: dict[str, Any], codec: str, match: RuleMatch | None = None) -> HttpCall:
     if parts["route"].server_streaming:
-        return JsonStreamCall(**parts, match=match)
-    return HttpCall(**parts, codec=codec, match=match)
+        return _new(JsonStreamCall, parts, match=match)
+    return _new(HttpCall, parts, codec=codec, match=match)
 
 
 def _refused(parts: dict[str, Any], status: bytes, code: int, details: str, allowed: str = "") -> HttpCall:
-    call = HttpCall(**{**parts, "route": None}, codec="json")
+    call = _new(HttpCall, {**parts, "route": None}, codec="json")
     call.refuse(status, code, details, allowed)
     return call

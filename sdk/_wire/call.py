@@ -22,8 +22,17 @@ from grpc.aio import EOF
 from sdk._replica_protocol import API_KEY_HEADER, TOKEN_HEADER
 from sdk._wire import frames
 from sdk._wire import metadata as md
+from sdk._wire.call_counts import ONE_MESSAGE
 from sdk._wire.compression import compressor_for
-from sdk._wire.frames import LARGE, FlaggedMessage, FrameError, FrameReader, pack_prefix, single_message
+from sdk._wire.frames import (
+    LARGE,
+    PREFIX_LENGTH,
+    FlaggedMessage,
+    FrameError,
+    FrameReader,
+    pack_prefix,
+    single_message,
+)
 from sdk._wire.metadata import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from sdk._wire.peer import auth_context_of, peer_of
 from sdk._wire.status_trailers import error_trailers
@@ -48,6 +57,8 @@ UNKNOWN_METHOD_DELAY_S = 0.05
 CANCEL_AGAIN_S = 10.0
 # Most bytes that a response message gets around it: a chunk's length, a message's prefix, two line ends.
 _FRAMING = 32
+# What one message adds to the numbers of the metrics, apart from the bytes of a body with its prefix.
+_ONE_FRAMED = ONE_MESSAGE - PREFIX_LENGTH
 
 # Bytes of request messages that wait for the handler: above the first the connection is no longer read, below the
 # second it is read again. Each message counts for more than its length, so that a flood of empty ones is stopped too.
@@ -260,7 +271,7 @@ class Call:
             code, details = self._cancel_reason or (CANCELLED, "the handler was cancelled")
             self.finish_with(code, details)
         except FrameError as error:
-            self.finish_with(error.code, str(error))
+            self.finish_refused(error)
         except BaseException as error:
             self._finish_raised(error)
             if isinstance(error, (SystemExit, KeyboardInterrupt)):
@@ -280,6 +291,10 @@ class Call:
             if not self.running:
                 self.host.release_slot()
 
+    def finish_refused(self, error: FrameError) -> None:
+        """End a call whose request is not one of its method."""
+        self.finish_with(error.code, str(error))
+
     async def inflate(self) -> None:
         """Decompress the one request message in a thread if it is long; :meth:`take_message` then has less to do.
 
@@ -297,7 +312,13 @@ class Call:
             FrameError: The body is not one message, or it is refused.
         """
         body, self._body = self._body, b""
-        return single_message(body, self.host.settings.max_receive_message_length, self._encoding)
+        message = single_message(body, self.host.settings.max_receive_message_length, self._encoding)
+        self.route.counts.received += len(body) + _ONE_FRAMED  # type: ignore[union-attr]  # its handler asks
+        return message
+
+    def peek_message(self) -> bytes | bytearray:
+        """Return what :meth:`take_message` returns, without taking it."""
+        return single_message(self._body, self.host.settings.max_receive_message_length, self._encoding)
 
     # -- the response -------------------------------------------------------------------------
 
@@ -311,6 +332,7 @@ class Call:
             self.transport.write(self._trailers(self.code or 0, self.details))
         else:
             self._head_sent = True
+            self.route.counts.sent += length + ONE_MESSAGE  # type: ignore[union-attr]  # its handler has answered
             self.transport.write(
                 b"%s%x\r\n%s%s\r\n0\r\ngrpc-status: 0\r\nrequest_id: %s\r\n\r\n"
                 % (self.host.head, length + 5, pack_prefix(0, length), data, self._id())
@@ -335,7 +357,7 @@ class Call:
                 steps.add(flag, length, data)
                 return
             steps.flush()
-        self._count_burst(length + MESSAGE_BURST, 0 if is_last else 1)
+        self._count_burst(length + MESSAGE_BURST, 1)
         if self._head_sent:
             head = b""
             if self.stream_guard is not None:
@@ -357,11 +379,9 @@ class Call:
         self.transport.write(chunk)
 
     def _count_burst(self, burst: int, messages: int) -> None:
-        """Count bytes that are sent before the next wait, and the messages of a stream for the metrics."""
-        if messages and self.route is not None:
-            counts = self.route.counts
-            counts.messages_sent += messages
-            counts.bytes_sent += burst - messages * MESSAGE_BURST
+        """Count bytes that are sent before the next wait, and messages for the metrics."""
+        if self.route is not None:
+            self.route.counts.sent += burst + messages * (ONE_MESSAGE - MESSAGE_BURST)
         self._burst += burst
         if self._burst > BURST:
             self.writable = False
@@ -467,9 +487,7 @@ class Call:
             size = sum(map(len, new))
             self._queued_bytes += size + len(new) * MESSAGE_COST
             if self.route is not None:
-                counts = self.route.counts
-                counts.messages_received += len(new)
-                counts.bytes_received += size
+                self.route.counts.received += size + len(new) * ONE_MESSAGE
             if self._queued_bytes > HIGH_WATER and not self.paused:
                 self.paused = True
                 self.transport.pause_reading()
@@ -641,14 +659,13 @@ class Call:
     @property
     def auth_context(self) -> Mapping[str, tuple[bytes, ...]]:
         """The properties of the client that Envoy authenticated."""
-        fields = self._fields
-        return auth_context_of(
-            fields.get(b"x-forwarded-proto"),
-            fields.get(b"x-forwarded-client-cert"),
-            fields.get(_TOKEN),
-            fields.get(_API_KEY),
-            self.host.settings.visible_claims,
-        )
+        return auth_context_of(*self.identity, self.host.settings.visible_claims)
+
+    @property
+    def identity(self) -> tuple[bytes | None, bytes | None, bytes | None, bytes | None]:
+        """The headers in which Envoy says who calls, the first arguments of ``auth_context_of``."""
+        get = self._fields.get
+        return get(b"x-forwarded-proto"), get(b"x-forwarded-client-cert"), get(_TOKEN), get(_API_KEY)
 
     def set_trailing(self, metadata: MetadataPairs) -> None:
         """Set the trailing metadata."""

@@ -17,6 +17,9 @@ LATENCY_BOUNDS_MS = (
     1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500, 1000, 2000, 5000, 10_000, 60_000, 120_000, 300_000, 600_000
 )  # fmt: skip
 
+#: Added to a number of bytes for each message, so that one addition counts both: much more than the bytes of the few
+#: seconds between two exports.
+ONE_MESSAGE = 1 << 48
 
 #: Name of each gRPC status code: ``{5: "NOT_FOUND", …}``.
 STATUS_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -51,10 +54,9 @@ class CallCounts:
         bounds_ms: Upper bounds of the buckets, in milliseconds, ascending.
 
     Attributes:
-        messages_received: Messages in streams of requests, since the last :meth:`take_messages`.
-        bytes_received: Their bytes, as they were sent.
-        messages_sent: Messages in streams of responses.
-        bytes_sent: Their bytes.
+        received: Request messages since the last :meth:`take_messages`: their bytes, as they were sent, and
+            :data:`ONE_MESSAGE` for each.
+        sent: The same of response messages.
 
     Example:
         >>> counts = CallCounts((1, 10))
@@ -67,8 +69,7 @@ class CallCounts:
     """
 
     __slots__ = (
-        "_bounds_s", "_failures", "_ok_inner", "_ok_outer", "_size", "bytes_received", "bytes_sent",
-        "messages_received", "messages_sent",
+        "_bounds_s", "_failures", "_ok_inner", "_ok_outer", "_size", "received", "sent",
     )  # fmt: skip
 
     def __init__(self, bounds_ms: Sequence[float] = LATENCY_BOUNDS_MS) -> None:
@@ -77,7 +78,7 @@ class CallCounts:
         self._ok_outer: list[float] = [0] * self._size
         self._ok_inner: list[float] = [0] * self._size
         self._failures: dict[tuple[int, bool], list[float]] = {}
-        self.messages_received = self.bytes_received = self.messages_sent = self.bytes_sent = 0
+        self.received = self.sent = 0
 
     def add(self, status: int, seconds: float, *, is_inner: bool) -> None:
         """Count a call.
@@ -107,12 +108,9 @@ class CallCounts:
         ]
 
     def take_messages(self) -> dict[str, tuple[int, int]]:
-        """Return messages and bytes of streams since the last time, ``"received"`` and ``"sent"``, without zeros."""
-        taken = {
-            "received": (self.messages_received, self.bytes_received),
-            "sent": (self.messages_sent, self.bytes_sent),
-        }
-        self.messages_received = self.bytes_received = self.messages_sent = self.bytes_sent = 0
+        """Return messages and bytes since the last time, ``"received"`` and ``"sent"``, without zeros."""
+        taken = {"received": divmod(self.received, ONE_MESSAGE), "sent": divmod(self.sent, ONE_MESSAGE)}
+        self.received = self.sent = 0
         return {direction: counted for direction, counted in taken.items() if counted[0]}
 
 

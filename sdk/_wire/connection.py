@@ -262,6 +262,11 @@ class Connection(asyncio.Protocol):
             except NotImplementedError:  # TLS ends in both directions at once
                 self._transport.close()
 
+    @property
+    def call(self) -> Call | None:
+        """The call that the connection carries."""
+        return self._call
+
     # -- for the reaper -----------------------------------------------------------------------
 
     @property

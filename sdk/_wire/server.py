@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -216,10 +217,19 @@ class WireServer:
             yield "", counted
 
     def take_messages(self) -> Iterator[tuple[str, str, int, int]]:
-        """Yield path, direction (``"received"``, ``"sent"``), messages and bytes of streams since the last time."""
+        """Yield path, direction (``"received"``, ``"sent"``), messages and bytes since the last time."""
         for path, route in self.routes.items():
             for direction, counted in route.counts.take_messages().items():
                 yield path.decode(), direction, *counted
+
+    def count_current(self) -> Counter[tuple[str, str]]:
+        """Return the number of calls by path and state: ``"ongoing"`` while their handler runs, or ``"queued"``."""
+        current: Counter[tuple[str, str]] = Counter()
+        for connection in self._connections:
+            call = connection.call
+            if call is not None and call.route is not None and (call.running or call in self.host.queue):
+                current[call.route.method.path, "ongoing" if call.running else "queued"] += 1
+        return current
 
     @property
     def connections(self) -> int:

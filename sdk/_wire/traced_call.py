@@ -8,8 +8,8 @@ span.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, cast
 
 from sdk._otel import conventions as rpc
 from sdk._otel.spans import Tracing, add_message, end_server, enter
@@ -50,7 +50,7 @@ class ServerSpans:
     ) -> None:
         self.tracing = tracing
         self._attributes = {rpc.SYSTEM: rpc.GRPC, **(attributes or {})}
-        self._make: type[TracedCall] = CallWithEvents if events else TracedCall
+        self._traced = CallWithEvents if events else TracedCall
         self._only_of_clients = only_of_clients
 
     def new_call(
@@ -61,12 +61,25 @@ class ServerSpans:
         path: bytes,
         headers: list[tuple[bytes, bytes]],
         on_finished: Callable[[Call], None],
+        kind: type[Call] = Call,
+        **options: Any,
     ) -> Call:
-        """Return a call, as the constructor of :class:`Call` does."""
+        """Return a call, as the constructor of its class does.
+
+        Args:
+            host: Limits, counters and hooks.
+            transport: Takes the response.
+            route: The method and its handler; None if there is no such method.
+            path: Path of the method, or the request's path if there is no such method.
+            headers: The request's headers.
+            on_finished: Called once, when the response has been handed to the transport.
+            kind: The class: that of gRPC, or of another protocol.
+            options: Further arguments of its constructor.
+        """
         fields = dict(headers)
         context = self.tracing.extract(fields)
         if route is not None and self._only_of_clients and not self.tracing.is_sampled(context):
-            return Call(host, transport, route, path, headers, on_finished)
+            return kind(host, transport, route, path, headers, on_finished, **options)
         name, attributes = rpc.GRPC, dict(self._attributes)
         if route is None:
             attributes[rpc.METHOD] = rpc.OTHER
@@ -75,7 +88,9 @@ class ServerSpans:
             name = attributes[rpc.METHOD] = route.method.path[1:]
         authority = fields.get(b"host", b"")
         span, context = self.tracing.start_server(name, context, {**attributes, **_server_attributes(authority)})
-        call = self._make(host, transport, route, path, headers, on_finished)
+        call = _with_span(self._traced, cast("Any", kind))(
+            host, transport, route, path, headers, on_finished, **options
+        )
         call.span, call.trace_context = span, context
         if span is not None:
             span.set_attribute("ray.serve.request_id", call.request_id)
@@ -86,6 +101,12 @@ class ServerSpans:
                 if port is not None:
                     span.set_attribute(rpc.PEER_PORT, port)
         return call
+
+
+@cache
+def _with_span(traced: type[TracedCall], kind: Any) -> Callable[..., TracedCall]:
+    """Return the class of calls of this kind with a span."""
+    return type(f"{traced.__name__}{kind.__name__}", (traced, kind), {})
 
 
 @lru_cache(maxsize=256)
@@ -100,15 +121,16 @@ def _server_attributes(authority: bytes) -> dict[str, Any]:
 class TracedCall(Call):
     """A call with a span, or one that is not sampled: its handler runs in a context that says so.
 
+    Without slots, so that it can be joined with the call of another protocol.
+
     Attributes:
         span: The span; None if it is not sampled.
         trace_context: The context for the handler.
     """
 
-    __slots__ = ("_description", "span", "trace_context")
-
     span: Span | None
     trace_context: Context
+    _description = ""
 
     async def _run(self, route: Route) -> None:
         enter(self.trace_context)  # the task ends with the call, and its context with it
@@ -123,23 +145,25 @@ class TracedCall(Call):
                 self._description = f"{type(error).__name__}: {error}"
         super()._finish_with_error(error)
 
-    def _trailers(self, code: int, details: str) -> bytes:
-        if details and not hasattr(self, "_description"):
-            self._description = details
-        return super()._trailers(code, details)
+    def finish_with(self, code: int, details: str) -> None:
+        if not self._finished:
+            self._description = self._description or details
+        super().finish_with(code, details)
 
     def _finish(self) -> None:
         super()._finish()
         span, self.span = self.span, None
         if span is not None:
-            description = getattr(self, "_description", "") or (self._cancel_reason[1] if self._cancel_reason else "")
+            description = self._description or self.details
+            if not description and self._cancel_reason is not None:
+                description = self._cancel_reason[1]
             end_server(span, STATUS_NAMES[self.status], description)
 
 
 class CallWithEvents(TracedCall):
     """A call whose span has an event for each message."""
 
-    __slots__ = ("_received_count", "_sent_count")
+    _received_count = _sent_count = 0
 
     def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
         if not is_last:  # else send_only has called it
@@ -159,11 +183,11 @@ class CallWithEvents(TracedCall):
 
     def _add_sent(self, data: bytes, flag: int) -> None:
         if self.span is not None:
-            self._sent_count = getattr(self, "_sent_count", 0) + 1
+            self._sent_count += 1
             add_message(self.span, "SENT", self._sent_count, None if flag else len(data))
 
     def _add_received(self, message: bytes | bytearray) -> bytes | bytearray:
         if self.span is not None:
-            self._received_count = getattr(self, "_received_count", 0) + 1
+            self._received_count += 1
             add_message(self.span, "RECEIVED", self._received_count, len(message))
         return message

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from click.testing import CliRunner
 from sdk.cli.dashboards.command import ALERTS, DASHBOARD, dashboards
 from tests.serve.test_metrics_reference import exported
 from tests.support.command_server import command_server
+from tests.support.prometheus_programs import prometheus_program
 from tests.support.sdk_command import only_line
 
 
@@ -56,18 +56,14 @@ def test_panels_do_not_overlap(written: Path) -> None:
 
 
 def test_prometheus_takes_the_rules(written: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is in Debian's package prometheus")
+    promtool = prometheus_program("promtool")
     done = subprocess.run([promtool, "check", "rules", written / ALERTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "9 rules found" in done.stdout
 
 
 def test_prometheus_takes_the_queries_of_the_dashboard(written: Path, tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is in Debian's package prometheus")
+    promtool = prometheus_program("promtool")
     recorded = [
         {"record": f"panel:{number}", "expr": query.replace("$__rate_interval", "5m")}
         for number, query in enumerate(queries(written))

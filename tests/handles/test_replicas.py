@@ -14,8 +14,9 @@ from probe_sdk import AsyncProbeBase, AsyncProbeHandle
 
 from sdk._channel.feed import Address
 from sdk._channel.replicas import Replicas
+from sdk._channel.target import count_retries
 from sdk.errors import RpcError
-from tests.support.served_handle import deployment
+from tests.support.served_handle import Deployment, deployment
 from tests.support.wire_rig import until
 
 
@@ -190,6 +191,12 @@ async def test_no_call_fails_while_replicas_are_replaced_a_hundred_times() -> No
     assert min(done.values()) > 20
 
 
+def retries(served: Deployment) -> dict[str, int]:
+    """Return the number of calls that were sent again, by reason."""
+    named = served.handle.deployment_name
+    return {reason: number for (_, name, reason), number in count_retries().items() if name == named}
+
+
 async def test_a_replica_that_refuses_at_the_last_moment_loses_nothing() -> None:
     """The callers still know the replica when it closes."""
     async with deployment(Named("old"), Named("new")) as served:
@@ -201,6 +208,17 @@ async def test_a_replica_that_refuses_at_the_last_moment_loses_nothing() -> None
         await served.replicas[0].drain(quiet_s=0, grace_s=5, linger_s=1)
         assert len(await asyncio.gather(*calls)) == 50
         assert {(await handle.Unary(Ask())).text for _ in range(20)} == {"new"}
+
+
+async def test_calls_on_connections_that_close_are_sent_again_and_counted() -> None:
+    async with deployment(Named()) as served:
+        handle = AsyncProbeHandle(served.handle)
+        await asyncio.gather(*(handle.Unary(Ask()) for _ in range(3)))
+        assert retries(served) == {}
+        for connection in list(served.replicas[0]._connections):
+            connection.close_when_idle()  # the caller has not read that yet
+        await asyncio.gather(*(handle.Unary(Ask()) for _ in range(3)))
+        assert retries(served) == {"refused": 3}
 
 
 async def kill(server: Any) -> None:
@@ -243,6 +261,7 @@ async def test_an_idempotent_call_is_repeated_once() -> None:
         with pytest.raises(RpcError, match="UNAVAILABLE"):
             await call
         served.replicas.clear()
+        assert retries(served) == {"lost": 1}
 
 
 async def test_calls_wait_for_the_first_replica_until_their_deadline() -> None:

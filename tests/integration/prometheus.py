@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.support.loops import PATIENCE_S
 from tests.support.ports import free_port
+from tests.support.prometheus_programs import prometheus_program
 
 
 class Prometheus:
@@ -45,7 +46,11 @@ class Prometheus:
         (folder / "prometheus.yml").write_text(json.dumps(config))
         found = cls(f"127.0.0.1:{free_port()}")
         command = [
-            *("prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--web.listen-address={found._address}"),
+            *(
+                prometheus_program("prometheus"),
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--web.listen-address={found._address}",
+            ),
             *(f"--storage.tsdb.path={folder / 'data'}", "--log.level=warn"),
         ]
         with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
@@ -59,6 +64,17 @@ class Prometheus:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the series of an expression now."""
         return list(self._get("query", query=expression)["result"])
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until an expression has a series.
+
+        Raises:
+            AssertionError: It has none in time.
+        """
+        until = time.monotonic() + PATIENCE_S
+        while not self.query(expression):
+            assert time.monotonic() < until, f"no data: {expression}"
+            time.sleep(0.2)
 
     def rules(self) -> list[dict[str, Any]]:
         """Return the rules of all groups with their state."""

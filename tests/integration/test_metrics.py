@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,13 +23,22 @@ from sdk.cli.dashboards.grafana import dashboard
 from tests.integration import typed_handle_apps
 from tests.integration.prometheus import Prometheus
 from tests.integration.scraping import Samples, metrics_of, scrape_until, total
+from tests.serve.test_metrics_reference import exported
 
 APPLICATION = "counted"
-METADATA = (("application", APPLICATION),)
-CALL = "/userdefinedprotos.UserDefinedService/__call__"
+METADATA = (("application", APPLICATION), ("multiplexed_model_id", "m1"))
+SERVICE = "/userdefinedprotos.UserDefinedService"
+CALL = f"{SERVICE}/__call__"
 OK, NOT_FOUND = "OK", "NOT_FOUND"
-# Requests that wait in a Ray handle: calls to an application wait in its replicas.
-OF_RAY_HANDLES = {"ray_serve_deployment_queued_queries"}
+
+
+def call_and_fail(stub: UserDefinedServiceStub) -> None:
+    """Make three good calls, and two that fail."""
+    for _ in range(3):
+        stub.__call__(Message(name="seen"), metadata=METADATA, timeout=30)
+    for _ in range(2):
+        with pytest.raises(grpc.RpcError):
+            stub.__call__(Message(name="fail"), metadata=METADATA, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +50,7 @@ def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory)
     deploy(typed_handle_apps.composed(str(tmp_path_factory.mktemp("notes"))), APPLICATION)
     with grpc.insecure_channel(ingress.address) as channel:
         stub = UserDefinedServiceStub(channel)
-        for _ in range(3):
-            stub.__call__(Message(name="seen"), metadata=METADATA, timeout=30)
-        for _ in range(2):
-            with pytest.raises(grpc.RpcError):
-                stub.__call__(Message(name="fail"), metadata=METADATA, timeout=30)
+        call_and_fail(stub)
         with pytest.raises(grpc.RpcError):
             stub.__call__(Message(), metadata=(("application", "no such application"),), timeout=30)
         HealthStub(channel).Check(HealthCheckRequest(), timeout=30)
@@ -56,7 +61,7 @@ def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory)
                 total(found, "ray_serve_num_grpc_requests_total", application=APPLICATION) >= 5
                 and total(found, "ray_serve_deployment_request_counter_total", application=APPLICATION) >= 6
                 and total(found, "ray_serve_deployment_error_counter_total", application=APPLICATION) >= 4
-                and total(found, "ray_sdk_replica_stream_messages_total", application=APPLICATION) >= 4
+                and total(found, "ray_sdk_replica_messages_total", application=APPLICATION) >= 4
                 and total(found, "ray_serve_replica_processing_queries", application=APPLICATION) >= 2
                 and total(found, "ray_sdk_ingress_rejected_requests_total") >= 1
                 and total(found, "ray_sdk_ingress_table_version") >= 1
@@ -82,41 +87,29 @@ def test_calls_between_deployments_are_not_requests_but_count_for_the_deployment
     assert total(samples, "ray_serve_num_deployment_grpc_error_requests_total", **labels, error_code=NOT_FOUND) == 2
 
 
-#: Panels of Ray's dashboards about requests of clients and of deployments.
-PANELS = [
-    panel
-    for config in (serve_dashboard_config, serve_deployment_dashboard_config)
-    for panel in [*config.panels, *(panel for row in config.rows or () for panel in row.panels)]
-    if any(
-        "grpc" in metric or "deployment_" in metric for target in panel.targets for metric in metrics_of(target.expr)
-    )
-]
-
-
-@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: f"{panel.id} {panel.title}")
-def test_the_panels_of_rays_dashboards_have_data(samples: Samples, panel: Panel) -> None:
-    """Each panel names metrics that Ray exports, for our application where it has one."""
-    wanted = {metric for target in panel.targets for metric in metrics_of(target.expr) if "_http_" not in metric}
-
-    def missing(samples: Samples) -> set[str]:
-        found = {name for name, labels, _ in samples if labels.get("application", APPLICATION) == APPLICATION}
-        return wanted - found - OF_RAY_HANDLES
-
-    if missing(samples):  # what Ray Serve itself exports may come later
-        scrape_until(lambda found: not missing(found))
-
-
 def test_calls_in_progress_are_in_ray_serves_own_gauge_too(samples: Samples) -> None:
     for deployment in ("Inner", "Outer"):
         labels = {"application": APPLICATION, "deployment": deployment}
         assert total(samples, "ray_serve_replica_processing_queries", **labels) == 1
 
 
+def test_each_call_of_a_deployment_by_method_status_and_caller(samples: Samples) -> None:
+    for deployment, method, caller in ("Outer", CALL, "client"), ("Inner", "/probe.AsyncProbe/Unary", "deployment"):
+        labels = {"application": APPLICATION, "deployment": deployment, "method": method, "caller": caller}
+        assert total(samples, "ray_sdk_replica_requests_total", **labels, status_code=OK) == 3
+        assert total(samples, "ray_sdk_replica_requests_total", **labels, status_code=NOT_FOUND) == 2
+
+
+def test_calls_that_run_by_method(samples: Samples) -> None:
+    current = {"application": APPLICATION, "method": f"{SERVICE}/Streaming", "state": "ongoing"}
+    assert total(samples, "ray_sdk_replica_current_requests", **current) == 1
+
+
 def test_messages_of_streams(samples: Samples) -> None:
-    for deployment in ("Inner", "Outer"):
-        labels = {"application": APPLICATION, "deployment": deployment, "direction": "sent"}
-        assert total(samples, "ray_sdk_replica_stream_messages_total", **labels) == 2
-        assert total(samples, "ray_sdk_replica_stream_bytes_total", **labels) > 2
+    for deployment, method in ("Inner", "/probe.AsyncProbe/Down"), ("Outer", f"{SERVICE}/Streaming"):
+        labels = {"application": APPLICATION, "deployment": deployment, "method": method, "direction": "sent"}
+        assert total(samples, "ray_sdk_replica_messages_total", **labels) == 2
+        assert total(samples, "ray_sdk_replica_message_bytes_total", **labels) > 2
 
 
 def test_calls_in_progress_by_node(samples: Samples) -> None:
@@ -158,6 +151,7 @@ def test_sdk_top_reads_what_ray_exports(samples: Samples) -> None:
 
 #: Metrics in our dashboard that nothing in this run moves.
 NOT_MOVED = {
+    "ray_sdk_handle_retries_total",
     "ray_sdk_ingress_certificate_expiry_timestamp_seconds",
     "ray_sdk_ingress_client_resets_total",
     "ray_sdk_ingress_failed_connects_total",
@@ -167,20 +161,25 @@ NOT_MOVED = {
     "ray_sdk_ingress_retries_total",
     "ray_sdk_ingress_tls_errors_total",
     "ray_sdk_ingress_tls_handshakes_total",
-    "ray_sdk_replica_model_requests_total",
     "ray_sdk_replica_queue_wait_ms_bucket",
 }
 
 
 @pytest.fixture(scope="module")
-def prometheus(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus with our rules, after it has scraped Ray twice."""
-    if shutil.which("prometheus") is None:
-        pytest.skip("prometheus is in Debian's package of that name")
+def prometheus(samples: Samples, ingress: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus with our rules, after it has seen calls and failures arrive."""
     folder = tmp_path_factory.mktemp("prometheus")
     assert CliRunner().invoke(dashboards, ["--out", str(folder)]).exit_code == 0
     (node,) = ray.nodes()  # type: ignore[no-untyped-call]
     with Prometheus.start(folder, f"127.0.0.1:{node['MetricsExportPort']}", folder / ALERTS) as running:
+        with grpc.insecure_channel(ingress.address) as channel:
+            stub = UserDefinedServiceStub(channel)
+            call_and_fail(stub)
+        labels = f'{{application="{APPLICATION}"}}'
+        for counter in ("serve_num_grpc_error_requests_total", "serve_deployment_error_counter_total"):
+            running.wait_for(f"sum(rate(ray_{counter}{labels}[5m])) > 0")
+        for histogram in ("serve_grpc_request_latency_ms_count", "serve_deployment_processing_latency_ms_count"):
+            running.wait_for(f"sum(rate(ray_{histogram}{labels}[5m])) > 0")
         yield running
 
 
@@ -191,6 +190,36 @@ def test_a_real_prometheus_finds_data_for_each_panel(prometheus: Prometheus) -> 
         found = prometheus.query(query)
         moved = not any(name in query for name in NOT_MOVED)
         assert found or not moved, f"{panel['title']}: {query}"
+
+
+def queries_of(panel: Panel) -> list[str]:
+    """Return the queries of a panel of Ray that ask for our metrics, as Grafana sends them.
+
+    The dashboard's variables select all applications, routes and methods.
+    """
+    ours = {f"ray_{name}" for name in exported()} | {"ray_serve_replica_processing_queries"}
+    return [
+        re.sub(r"\$\w+", ".*", target.expr.format(global_filters=""))
+        for target in panel.targets
+        if any(re.sub("_(total|bucket)$", "", name) in ours for name in metrics_of(target.expr))
+        or "(http|grpc)" in target.expr
+    ]
+
+
+#: Panels of Ray's dashboards with such a query.
+PANELS = [
+    panel
+    for config in (serve_dashboard_config, serve_deployment_dashboard_config)
+    for panel in [*config.panels, *(panel for row in config.rows or () for panel in row.panels)]
+    if queries_of(panel)
+]
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: f"{panel.id} {panel.title}")
+def test_the_panels_of_rays_dashboards_have_data(prometheus: Prometheus, panel: Panel) -> None:
+    for query in queries_of(panel):
+        values = [series["value"][1] for series in prometheus.query(query)]
+        assert [value for value in values if value != "NaN"], f"{query}: {values}"
 
 
 def test_the_alerts_in_a_real_prometheus(prometheus: Prometheus) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from sdk.testing import Server
 from sdk.testing import serve as serving
 from tests.support import desk_server  # generates the code of its proto
 from tests.support.spans import Spans, collected
+from tests.web.http_client import ask_at
 
 from desk_pb2 import Call, Ticket  # isort: skip
 from desk_sdk import AnnexBase, AnnexHandle, DeskBase, DeskClient, DeskSyncClient  # isort: skip
@@ -268,3 +270,48 @@ def test_an_answer_of_envoy_has_a_span(client: DeskSyncClient, spans: Spans) -> 
     assert of_envoy.attributes["ray.serve.request_id"] == "r2"
     assert of_envoy.status.description.startswith("The replica with the call was lost before it answered")
     assert caller.start_time < of_envoy.start_time < of_envoy.end_time < caller.end_time + 10**9
+
+
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+EMPTY_FRAME = b"\0\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "method", "body"),
+    [
+        ("application/grpc-web+proto", ECHO, EMPTY_FRAME),
+        ("application/grpc-web-text", COUNT, base64.b64encode(EMPTY_FRAME)),
+        ("application/json", ECHO, b"{}"),
+        ("application/proto", ECHO, b""),
+        ("application/connect+json", COUNT, b"\0\0\0\0\2{}"),
+        ("application/x-ndjson", COUNT, b"{}"),
+    ],
+)
+def test_calls_of_other_protocols_have_spans(
+    server: Server, spans: Spans, content_type: str, method: str, body: bytes
+) -> None:
+    headers = {"content-type": content_type, "application": "hub", "traceparent": CALLER}
+    answer = ask_at(server.target, f"/{method}", body, headers)
+    assert answer.status == 200
+    found = {span.name: span for span in spans.wait(4 if method == ECHO else 1) if span.kind.name == "SERVER"}
+    span = found[method]
+    assert f"{span.parent.span_id:016x}" == "b7ad6b7169203331"
+    assert span.attributes["rpc.status_code"] == "OK"
+    assert span.attributes["ray.serve.application"] == "hub"
+    if method == ECHO:
+        assert found[RING].context.trace_id == span.context.trace_id
+
+
+def test_errors_of_other_protocols_are_seen(server: Server, spans: Spans) -> None:
+    headers = {"application": "hub", "traceparent": CALLER, "content-type": "application/json"}
+    assert ask_at(server.target, f"/{REFUSE}", b"{}", headers).status == 400
+    assert spans.one().attributes["rpc.status_code"] == "FAILED_PRECONDITION"
+    spans.clear()
+    assert ask_at(server.target, f"/{ECHO}", b"{", headers).status == 400
+    span = spans.one()
+    assert (span.name, span.attributes["rpc.status_code"]) == (ECHO, "INVALID_ARGUMENT")
+    spans.clear()
+    assert ask_at(server.target, "/desk.v1.Desk/None", b"{}", headers).status == 404
+    span = spans.one()
+    assert (span.attributes["rpc.method"], span.status.status_code) == ("_OTHER", StatusCode.ERROR)
+    assert span.attributes["rpc.method_original"] == "desk.v1.Desk/None"

@@ -15,6 +15,7 @@ from ray import ActorID, serve
 from sdk._serve import call_metrics
 from sdk._serve.call_metrics import BoundedHistogram
 from sdk._serve.internals import add_to_processing_queries, request_context_setter
+from sdk._web.protocols import serve_web
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
 from sdk.errors import RpcError
@@ -53,6 +54,8 @@ def test_nothing_to_observe() -> None:
 APPLICATION = {"route": "shop", "application": "shop"}
 DEPLOYMENT = {**APPLICATION, "deployment": "Till"}
 REPLICA = {**DEPLOYMENT, "replica": "r1"}
+BANK = ("shop", "Bank", "refused")
+TILL = {"application": "shop", "deployment": "Till"}
 OF_REPLICA = {key: REPLICA[key] for key in ("application", "deployment", "replica")}
 
 
@@ -77,6 +80,8 @@ async def both(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorded]:
     """The metrics after calls of each kind."""
     made = record_metrics(monkeypatch, call_metrics)
+    retries = iter([Counter({BANK: 1}), Counter({BANK: 2, (*BANK[:2], "lost"): 1})])
+    monkeypatch.setattr(call_metrics, "count_retries", lambda: next(retries))
     waiting = asyncio.Event()
 
     async def wait(_: Int32Value) -> StringValue:
@@ -109,6 +114,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorded]:
             metrics.export()
             during.update(ongoing=made["serve_num_ongoing_grpc_requests"].value(**NODE))
             during.update(queued=made["sdk_replica_queued_grpc_requests"].value(**OF_REPLICA))
+            during.update(of_serve=made["serve_deployment_queued_queries"].value(**TILL))
+            current = made["sdk_replica_current_requests"]
+            during.update({state: current.value(method="/t.T/wait", state=state) for state in ("ongoing", "queued")})
             waiting.set()
             await turns()
             left = Peer(server)
@@ -131,6 +139,48 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorded]:
     during.clear()
     virtual_time.run(scenario())
     return made
+
+
+JSON, WEB, CONNECT = "application/json", "application/grpc-web+proto", "application/connect+json"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "method", "body", "status"),
+    [
+        (JSON, "unary", b"0", "OK"),
+        (JSON, "unary", b"1", "ABORTED"),
+        (JSON, "unary", b"x", "INVALID_ARGUMENT"),
+        (JSON, "none", b"0", "UNIMPLEMENTED"),
+        (WEB, "unary", b"\0\0\0\0\0", "OK"),
+        (WEB, "unary", b"\0\0\0\0\2\x08\1", "ABORTED"),
+        (WEB, "none", b"", "UNIMPLEMENTED"),
+        (CONNECT, "both", b"\0\0\0\0\1" + b"0", "OK"),
+    ],
+)
+def test_calls_of_other_protocols_have_their_method_and_status(
+    monkeypatch: pytest.MonkeyPatch, content_type: str, method: str, body: bytes, status: str
+) -> None:
+    made = record_metrics(monkeypatch, call_metrics)
+    monkeypatch.setattr(call_metrics, "count_retries", Counter)
+
+    async def scenario() -> None:
+        async with serving() as make:
+            server = make(unary=(UNARY, unary), both=(BIDI, both))
+            serve_web(server)
+            metrics = call_metrics.CallMetrics(server, application="shop", deployment="Till", replica="r1")
+            peer = Peer(server)
+            peer.head(method, content_type=content_type)
+            peer.raw(body) if body else None
+            peer.end()
+            await turns()
+            metrics.export()
+
+    virtual_time.run(scenario())
+    path = "_OTHER" if method == "none" else f"/t.T/{method}"
+    labels = {**APPLICATION, "method": path, "status_code": status}
+    assert made["serve_num_grpc_requests"].values == {frozenset(labels.items()): 1}
+    sent = {"unary": int(status == "OK"), "both": 2, "none": 0}[method]
+    assert made["sdk_replica_messages"].value(method=path, direction="sent") == sent
 
 
 async def called(server: WireServer, method: str, *messages: Int32Value, **headers: str) -> None:
@@ -169,19 +219,23 @@ during: dict[str, float] = {}
         ("sdk_replica_queue_wait_ms", OF_REPLICA, 1),
         ("sdk_replica_model_requests", {**OF_REPLICA, "model": "m1"}, 2),
         ("sdk_replica_model_requests", OF_REPLICA, 3),
-        (
-            "sdk_replica_stream_messages",
-            {"application": "shop", "deployment": "Till", "method": "/t.T/both", "direction": "received"},
-            2,
-        ),
-        ("sdk_replica_stream_messages", {"method": "/t.T/both", "direction": "sent"}, 4),
-        ("sdk_replica_stream_messages", {"application": "shop", "deployment": "Till"}, 6),
-        ("sdk_replica_stream_bytes", {"method": "/t.T/both", "direction": "received"}, 2),
-        (
-            "sdk_replica_stream_bytes",
-            {"application": "shop", "deployment": "Till", "method": "/t.T/both", "direction": "sent"},
-            12,
-        ),
+        ("sdk_replica_requests", {**TILL, "method": "/t.T/unary", "status_code": "OK", "caller": "client"}, 2),
+        ("sdk_replica_requests", {**TILL, "method": "/t.T/unary", "status_code": "OK", "caller": "deployment"}, 1),
+        ("sdk_replica_requests", {**TILL, "method": "/t.T/unary", "status_code": "ABORTED", "caller": "client"}, 1),
+        ("sdk_replica_requests", {**TILL, "method": "_OTHER", "status_code": "UNIMPLEMENTED"}, 1),
+        ("sdk_replica_requests", TILL, 13),
+        ("sdk_replica_messages", {**TILL, "method": "/t.T/both", "direction": "received"}, 2),
+        ("sdk_replica_messages", {**TILL, "method": "/t.T/both", "direction": "sent"}, 4),
+        ("sdk_replica_messages", {**TILL, "method": "/t.T/unary", "direction": "received"}, 4),
+        ("sdk_replica_messages", {**TILL, "method": "/t.T/unary", "direction": "sent"}, 3),
+        ("sdk_replica_message_bytes", {**TILL, "method": "/t.T/both", "direction": "received"}, 2),
+        ("sdk_replica_message_bytes", {**TILL, "method": "/t.T/both", "direction": "sent"}, 12),
+        ("sdk_replica_message_bytes", {**TILL, "method": "/t.T/unary", "direction": "received"}, 2),
+        ("sdk_replica_message_bytes", {**TILL, "method": "/t.T/unary", "direction": "sent"}, 9),
+        ("sdk_replica_current_requests", {**OF_REPLICA, "method": "/t.T/wait"}, 0),
+        ("serve_deployment_queued_queries", {**TILL, "handle": "grpc", "actor_id": "actor1"}, 0),
+        ("sdk_handle_retries", {"application": "shop", "deployment": "Bank", "reason": "refused"}, 2),
+        ("sdk_handle_retries", {"application": "shop", "deployment": "Bank", "reason": "lost"}, 1),
     ],
 )
 def test_each_metric_and_label(counted: dict[str, Recorded], metric: str, labels: dict[str, str], value: float) -> None:
@@ -189,7 +243,7 @@ def test_each_metric_and_label(counted: dict[str, Recorded], metric: str, labels
 
 
 def test_gauges_while_calls_run_and_wait(counted: dict[str, Recorded]) -> None:
-    assert during == {"ongoing": 2, "queued": 1}
+    assert during == {"ongoing": 2, "queued": 1, "of_serve": 1}
 
 
 def test_rays_own_gauge_of_ongoing_requests_has_our_calls_too(monkeypatch: pytest.MonkeyPatch) -> None:

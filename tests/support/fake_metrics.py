@@ -66,7 +66,7 @@ def record_metrics(monkeypatch: pytest.MonkeyPatch, module: Any) -> dict[str, Re
     for name, make in (("Counter", counter), ("Gauge", gauge), ("Histogram", histogram)):
         monkeypatch.setattr(module, name, make, raising=False)
     if hasattr(module, "ray"):
-        context = SimpleNamespace(get_node_id=lambda: NODE["node_id"])
+        context = SimpleNamespace(get_node_id=lambda: NODE["node_id"], get_actor_id=lambda: "actor1")
         util = SimpleNamespace(get_node_ip_address=lambda: NODE["node_ip_address"])
         monkeypatch.setattr(module, "ray", SimpleNamespace(get_runtime_context=lambda: context, util=util))
     return made

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sdk._xds.endpoints import Endpoint, Endpoints
 from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from sdk._xds.resources import InconsistentResources, ListenerConfig, ResourceBuilder, build_resources, check_resources
-from sdk._xds.snapshot import Application, Deployment, Snapshot
+from sdk._xds.snapshot import Application, Deployment, JsonRoute, Snapshot
 
 CONFIG = ListenerConfig(fallback_socket="/f.sock", port=9000, gate_socket="/g.sock")
 # Few ids and addresses, so that replicas come back, and take over the port of another one.
@@ -28,7 +28,9 @@ DEPLOYMENT = st.builds(
     st.lists(ENDPOINT, max_size=8, unique_by=lambda each: each.replica_id),
     idempotent=st.sampled_from([(), ("/t.T/Get",)]),
     max_waiting=st.sampled_from([0, 5]),
-    http_prefixes=st.sampled_from([(), ("/v1/things",)]),
+    http_routes=st.sampled_from(
+        [(), (JsonRoute("/v1/things", "GET", "/v1/things", "/t.T/Get"),), (JsonRoute("/a", "GET", "/a", "/t.T/Get"),)]
+    ),
 )
 APPLICATION = st.builds(
     Application,

@@ -21,7 +21,7 @@ logger = logging.getLogger("sdk.ingress")
 _TABLE_FILE = "table.pickle"
 # First line of the table file. A pickle names classes by module: increase the number whenever a class of the tables is
 # moved or renamed, or its fields change. Number 1 had no such line.
-_TABLE_FORMAT = b"sdk-routing-table 5"
+_TABLE_FORMAT = b"sdk-routing-table 6"
 _LENGTH_BYTES = 8
 
 
