@@ -31,8 +31,11 @@ NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.
 NODE_CLIENTS := tests/interop/node tests/web/node
 NODE_INSTALLED := $(addsuffix /node_modules/.installed,$(NODE_CLIENTS))
 
+# Options of `sdk codegen` for `make corpus`.
+OPTIONS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen docs generated install constraints \
+.PHONY: help demo test test-lowest check format bench bench-codegen corpus chaos fuzz codegen docs generated install constraints \
 	node-client prometheus browser clean distclean
 
 help: ## List the targets.
@@ -97,6 +100,9 @@ generated: $(INSTALLED)
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
+
+corpus: $(INSTALLED) ## Generate, import, bind and type-check the protos in TREE; OPTIONS='-I third_party' for sdk codegen.
+	$(BIN)/python -m tests.codegen.corpus $(TREE) $(OPTIONS)
 
 docs: $(INSTALLED) ## Build the documentation site in build/site: every page, and the API reference from the docstrings.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -10,7 +10,7 @@ import sdk.testing
 from sdk import GrpcOptions
 from sdk._pages.files import Pages
 from sdk._xds.routes import build_routes
-from sdk._xds.snapshot import Application, Deployment, Snapshot
+from sdk._xds.snapshot import Application, Deployment, JsonRoute, Snapshot
 from tests.browser.conftest import API_KEY
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_the_page_asks_for_credentials(page: Page, guarded: sdk.testing.Server) 
 
 
 def test_an_own_route_of_an_application_wins() -> None:
-    own = Deployment("D", ("a.B",), http_prefixes=("/docs",))
+    own = Deployment("D", ("a.B",), http_routes=(JsonRoute("/docs", "GET", "/docs", "/a.B/Get"),))
     routes = [
         build_routes(Snapshot(1, (Application("a", deployments),)), pages=("/docs", "/other"))
         for deployments in ((Deployment("D", ("a.B",)),), (own,))
