@@ -1,6 +1,6 @@
 """The code in the documentation.
 
-Every Python block compiles and imports names of ours that exist; the command line takes every ``sdk`` command.
+Every Python block compiles, its imports from `sdk` exist, and the command line takes every `sdk` command.
 """
 
 from __future__ import annotations
