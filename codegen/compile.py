@@ -90,6 +90,7 @@ class Protoc:
         package: As in ``run``.
 
     Attributes:
+        parsed: Knowledge of the files that protoc has parsed, after ``read`` or ``generate``.
         warnings: The warnings of protoc about protos without an error.
 
     Raises:
@@ -109,7 +110,7 @@ class Protoc:
             self._folders.setdefault(absolute(include), str(include))
         # Protos that no folder has, as descriptors.
         self._packaged = {source.name: source.descriptor for source in sources if source.descriptor}
-        self._parsed = ParsedFiles()
+        self.parsed = ParsedFiles()
         self.warnings: tuple[str, ...] = ()
 
     def __enter__(self) -> Protoc:
@@ -131,7 +132,7 @@ class Protoc:
             CodegenError: protoc reported an error; the details are its messages.
         """
         self._run(self._folder, self._sources)
-        self._parsed.add(self._folder / _DESCRIPTORS)
+        self.parsed.add(self._folder / _DESCRIPTORS)
 
     def descriptors(self) -> bytes:
         """Return a serialized ``FileDescriptorSet`` of the protos and all that they import.
@@ -146,11 +147,6 @@ class Protoc:
             self.read()
         return path.read_bytes()
 
-    @property
-    def files(self) -> Collection[str]:
-        """Names of the protos and all that they import. Call ``read`` or ``generate`` first."""
-        return self._parsed.digests.keys()
-
     def digest(self, others: Collection[str] = ()) -> str:
         """Return a digest of everything that the output depends on: equal digests, equal output.
 
@@ -162,7 +158,7 @@ class Protoc:
         digest = hashlib.sha256(_tools_digest().encode())
         for text in (self._package, *(source.name for source in self._sources), "", *sorted(others)):
             digest.update(text.encode() + b"\0")
-        for _, parsed in sorted(self._parsed.digests.items()):
+        for _, parsed in sorted(self.parsed.digests.items()):
             digest.update(parsed)
         return digest.hexdigest()
 
@@ -230,7 +226,7 @@ class Protoc:
         pool = ThreadPoolExecutor(_PARALLEL)
         try:
             for batch, folder, archive in zip(divided, folders, pool.map(generate, divided, folders), strict=True):
-                self._parsed.add(folder / _DESCRIPTORS)
+                self.parsed.add(folder / _DESCRIPTORS)
                 if len(divided) > 1:
                     (folder / _DESCRIPTORS).unlink()
                 yield batch, archive
@@ -241,7 +237,7 @@ class Protoc:
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-        if len(divided) > 1 and self._parsed.may_conflict:
+        if len(divided) > 1 and self.parsed.may_conflict:
             self.read()
 
     def _run(self, folder: Path, sources: Sequence[Source], outputs: Sequence[str] = ()) -> None:

@@ -12,6 +12,7 @@ protoc's own ``_pb2`` modules need no fix: they put such names into their namesp
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import re
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,8 @@ FLAGS = re.VERBOSE | re.MULTILINE | re.DOTALL
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 _WORDS = "|".join(keyword.kwlist)
+# A class of one of these names would be no Python, or hide what the rest of gRPC's module uses.
+_HIDING = frozenset({*keyword.kwlist, *vars(builtins), "grpc", "warnings"})
 
 # gRPC's plugin writes fixed docstrings, and docstrings from comments. The code after a docstring shows where it ends.
 _DOCSTRING = re.compile(
@@ -59,7 +62,7 @@ _GRPC = re.compile(
 )
 
 # A module of gRPC's that needs more than its docstrings fixed matches this. Most do not, and a search is faster.
-_SUSPECT_GRPC = re.compile(rf"\.(?:__(?!version__)|(?:{_WORDS}|staticmethod)\b)|\nclass (?:{_WORDS})\b")
+_SUSPECT_GRPC = re.compile(rf"\.(?:__(?!version__)|(?:{_WORDS}|staticmethod)\b)|\nclass (?:{'|'.join(_HIDING)})\b")
 
 # The same for a stub.
 _SUSPECT = re.compile(
@@ -126,7 +129,7 @@ def _grpc(text: str) -> str:
         if match["class"]:
             classes += 1
             # Each service has three classes: its stub, its servicer, and one with the name of the service.
-            return f"class {match['class']}_" if keyword.iskeyword(match["class"]) else match[0]
+            return f"class {match['class']}_" if match["class"] in _HIDING else match[0]
         if match["message"]:
             return naming.message(match["module"], match["message"], mangled=True)
         return names[classes // 3].get(match[0], match[0]) if match.lastgroup else match[0]

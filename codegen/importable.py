@@ -15,6 +15,12 @@ from typing import Any
 _IMPORT = re.compile(rb"^(?:from (?P<package>[^\s.]\S*) )?import (?P<module>\w+_pb2)\b", re.MULTILINE)
 
 
+def find(module: str) -> ModuleSpec | None:
+    """Return the spec of a module, and import none of its parents."""
+    specs = list(_specs(module))
+    return specs[-1] if specs and specs[-1].name == module else None
+
+
 def warnings(files: Mapping[str, bytes], known: Collection[str], out: Path, package: str) -> Iterator[str]:
     """Yield a warning for each import that will fail.
 
@@ -30,7 +36,7 @@ def warnings(files: Mapping[str, bytes], known: Collection[str], out: Path, pack
         for match in _IMPORT.finditer(files[path]) if path.endswith("_pb2.py") else ():
             module = b".".join(filter(None, (match["package"], match["module"]))).decode()
             place = module.replace(".", "/") + ".py"
-            if place not in known and not (out / place).exists() and _find(module) is None:
+            if place not in known and not (out / place).exists() and find(module) is None:
                 yield (
                     f"{out / path}: warning: it imports {module}, which is neither generated nor installed; give its "
                     "proto to `sdk codegen`, or install the package that has it"
@@ -47,7 +53,7 @@ def _hidden(files: Mapping[str, bytes], out: Path) -> Iterator[str]:
     for name, spec in sorted(hiding.items()):
         folder = name.replace(".", "/")
         modules = [p[:-3].replace("/", ".") for p in files if p.startswith(f"{folder}/") and p.endswith("_pb2.py")]
-        lost = [module for module in modules if _find(module) is None]
+        lost = [module for module in modules if find(module) is None]
         if lost and not _is_below(spec, out):
             is_standard = name.partition(".")[0] in sys.stdlib_module_names
             yield (
@@ -60,12 +66,6 @@ def _hidden(files: Mapping[str, bytes], out: Path) -> Iterator[str]:
 def _regular_package(module: str) -> ModuleSpec | None:
     """Return the first module in a dotted name that exists and is not a namespace package."""
     return next((spec for spec in _specs(module) if spec.origin is not None), None)
-
-
-def _find(module: str) -> ModuleSpec | None:
-    """Return the spec of a module, and import none of its parents."""
-    specs = list(_specs(module))
-    return specs[-1] if specs and specs[-1].name == module else None
 
 
 def _specs(module: str) -> Iterator[ModuleSpec]:

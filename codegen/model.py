@@ -11,6 +11,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 
 from codegen import imports, module_names, naming
 from codegen.comments import comment
+from codegen.errors import CodegenError
 from codegen.module_names import MessageLocation, ModuleNames, ModuleTree, ServiceNames
 from sdk._fingerprint import fingerprint
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 # https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/descriptor.proto
 _SERVICE = 6
 _METHOD = 2
+
+# What protoc's `_pb2` modules define next to what the proto does, and use after it.
+_OF_PROTOC = frozenset({"DESCRIPTOR", "_builder", "_descriptor", "_globals"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +145,25 @@ def files(
             generate.
 
     Raises:
-        CodegenError: ``package`` is not a valid package name.
+        CodegenError: ``package`` is not a valid package name, or a definition would break protoc's module.
     """
     locations = dict(_messages(request.proto_file))
     tree = ModuleTree.of(request.file_to_generate if all_protos is None else all_protos, package)
     by_name = {file.name: file for file in request.proto_file}
     for name in request.file_to_generate:
+        _require_free_names(by_name[name])
         if by_name[name].service:
             yield _file(by_name[name], locations, tree)
+
+
+def _require_free_names(file: FileDescriptorProto) -> None:
+    names = [each.name for kind in (file.message_type, file.enum_type, file.extension) for each in kind]
+    for name in names:
+        if name in _OF_PROTOC:
+            raise CodegenError(
+                f"{file.name}: {name} can't be imported: protoc's Python module has something else of this name; "
+                "rename it"
+            )
 
 
 def _messages(protos: Iterable[FileDescriptorProto]) -> Iterator[tuple[str, MessageLocation]]:

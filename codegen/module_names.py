@@ -241,9 +241,14 @@ def _claim(name: str, taken: set[str], also: Collection[str] = ()) -> str:
 
 def _claim_module(name: str, taken: set[str]) -> str:
     # A module has the last part of its dotted name if that is free.
-    last = re.sub(r"\W", "_", name.rpartition(".")[2])
-    last = "_" + last if last[:1].isdigit() else last
-    return _claim(last if last not in taken else re.sub(r"\W", "_", name), taken)
+    last = _variable(name.rpartition(".")[2])
+    return _claim(last if last not in taken else _variable(name), taken)
+
+
+def _variable(module: str) -> str:
+    # Python mangles `__x` in a class.
+    variable = re.sub(r"^__+", "_", re.sub(r"\W", "_", module))
+    return "_" + variable if variable[:1].isdigit() else variable
 
 
 def _derived(stem: str, taken: set[str]) -> ServiceNames:

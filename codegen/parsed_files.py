@@ -29,13 +29,17 @@ class ParsedFiles:
         self.digests: dict[str, bytes] = {}
         self._is_repeated = False
         # Hashes, since a large tree has hundreds of thousands of names. Two names with one hash cost a run of protoc.
-        self._names: set[int] = set()
-        self._packages: set[int] = set()
+        self._owners: dict[int, str] = {}
+        self._scopes: set[int] = set()
 
     @property
     def may_conflict(self) -> bool:
         """True if two files may define the same name, which protoc finds only when it parses both."""
-        return self._is_repeated or not self._names.isdisjoint(self._packages)
+        return self._is_repeated or not self._owners.keys().isdisjoint(self._scopes)
+
+    def owner(self, name: str) -> str | None:
+        """Return the file that defines a name, other than that of a package; None if no file does."""
+        return self._owners.get(hash(name))
 
     def add(self, descriptors: Path) -> None:
         """Add the files of a serialized ``FileDescriptorSet``, one by one: in memory all take ten times as much."""
@@ -51,14 +55,14 @@ class ParsedFiles:
     def _add(self, file: FileDescriptorProto) -> None:
         self.digests[file.name] = hashlib.sha256(file.SerializeToString(deterministic=True)).digest()
         parts = file.package.split(".") if file.package else []
-        self._packages.update(hash(".".join(parts[: n + 1])) for n in range(len(parts)))
-        for name in _names(file):
+        self._scopes.update(hash(".".join(parts[: n + 1])) for n in range(len(parts)))
+        for name in defined_names(file):
             key = hash(name)
-            self._is_repeated |= key in self._names
-            self._names.add(key)
+            self._is_repeated |= key in self._owners
+            self._owners[key] = file.name
 
 
-def _names(file: FileDescriptorProto) -> Iterator[str]:
+def defined_names(file: FileDescriptorProto) -> Iterator[str]:
     """Yield the names that no other file may define, and the numbers of extensions."""
     scope = f"{file.package}." if file.package else ""
     # The values of an enum are in the scope of the enum:

@@ -15,6 +15,9 @@ from codegen.errors import CodegenError
 # protobuf has this module, so the output for a copy is not used; protoc aborts on a copy from before editions.
 _DESCRIPTOR = "google/protobuf/descriptor.proto"
 
+# Characters that end a string of Python, or have a meaning in one.
+_UNQUOTED = frozenset("'\\") | {chr(code) for code in range(32)}
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -90,6 +93,12 @@ def _require_importable(sources: Sequence[Source]) -> None:
     """Raise CodegenError if two protos generate one module, or one hides the folder of another from Python."""
     modules: dict[str, Source] = {}
     for source in sources:
+        if any(char in source.name for char in _UNQUOTED):
+            raise CodegenError(
+                f"{source.shown} can't be compiled: protoc copies its name into strings of Python as it is; rename it "
+                "without quotes, backslashes and control characters",
+                exit_code=2,
+            )
         first = modules.setdefault(naming.module(source.name), source)
         if first is not source:
             raise CodegenError(

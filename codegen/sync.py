@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codegen import cache, importable
+from codegen import cache, importable, loaded_protos
 from codegen import manifest as manifests
 from codegen.atomic_write import locked, replace_files
 from codegen.compile import Protoc
@@ -143,11 +143,15 @@ def _sync(options: Options, progress: ProgressReporter, *, write: bool) -> SyncR
         if not (write and _is_current(others, hashes, old, protoc, progress)):
             progress.begin(f"generating code for {count(len(sources), 'proto')}", len(sources))
             files = _without_users_inits(protoc.generate(others, progress.advance), known, old)
-            unchecked = check_rules(protoc.descriptors(), sources) if VALIDATE_PROTO in protoc.files else ()
+            unchecked = check_rules(protoc.descriptors(), sources) if VALIDATE_PROTO in protoc.parsed.digests else ()
             hashes = {path: manifests.digest(content) for path, content in files.items()}
         # Even if nothing was generated, the protos of earlier runs may be gone.
         manifest = known.updated(sources, others, hashes, out)
-        warnings = (*protoc.warnings, *unchecked, *importable.warnings(files, manifest.files, out, options.package))
+        clashes = (
+            loaded_protos.warnings(protoc.parsed, {source.name: source.shown for source in sources}) if files else ()
+        )
+        imports = importable.warnings(files, manifest.files, out, options.package)
+        warnings = (*protoc.warnings, *unchecked, *clashes, *imports)
         result = _compare(old, files, known, manifest, hashes, sources, warnings)
         if write:
             _write(old, files, manifest, result, progress)

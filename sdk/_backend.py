@@ -11,7 +11,9 @@ import importlib
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, cast
 
+from sdk._duplicate_names import duplicate_name
 from sdk._extras import missing_package
+from sdk.errors import ApplicationError
 
 
 class Backend(Protocol):
@@ -59,6 +61,9 @@ def backend() -> Backend:
     """Return the module ``sdk._serve.backend``, or its stand-in where Ray is not installed.
 
     The first call imports Ray Serve.
+
+    Raises:
+        ApplicationError: The process has loaded a proto that defines a name of one of Ray's.
     """
     try:
         return cast("Backend", importlib.import_module("sdk._serve.backend"))
@@ -66,3 +71,7 @@ def backend() -> Backend:
         if missing_package(error) is None:
             raise
         return cast("Backend", importlib.import_module("sdk._serve.without_ray"))
+    except TypeError as error:
+        if clash := duplicate_name(error):
+            raise ApplicationError(clash) from error
+        raise

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import Any, Literal
 
-from sdk.errors import MissingExtraError
+from sdk._duplicate_names import duplicate_name
+from sdk.errors import ApplicationError, MissingExtraError
 
 #: An extra of ``pyproject.toml``; empty for what every installation has.
 Extra = Literal["", "codegen", "inference", "otel", "serve", "validate"]
@@ -26,6 +27,7 @@ def import_with_extra(module: str, user: str, extra: Extra = "serve") -> Any:
 
     Raises:
         MissingExtraError: A package that the module imports is not installed.
+        ApplicationError: The process has loaded a proto that defines a name of one that the module needs.
     """
     try:
         return importlib.import_module(module)
@@ -34,6 +36,10 @@ def import_with_extra(module: str, user: str, extra: Extra = "serve") -> Any:
         if package is None:
             raise
         raise MissingExtraError(user, package, extra) from error
+    except TypeError as error:
+        if clash := duplicate_name(error):
+            raise ApplicationError(clash) from error
+        raise
 
 
 def missing_package(error: ModuleNotFoundError) -> str | None:

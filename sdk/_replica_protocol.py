@@ -15,6 +15,8 @@ PROXY_HEALTH_PATH = "/-/healthz"
 PROXY_LIVE_PATH, PROXY_READY_PATH = "/-/live", "/-/ready"
 #: Path of the OpenAPI document of all services (GET).
 OPENAPI_PATH = "/openapi.json"
+#: Path of the page of documentation (GET), and beginning of the paths of its files.
+DOCS_PATH, PAGES_PREFIX = "/docs", "/-/pages/"
 #: Details of the UNAVAILABLE status of calls that a leaving replica ends when its grace period is over.
 SHUTTING_DOWN = "the replica is shutting down"
 #: Path of the first request of a caller in another replica, which, unlike Envoy, understands :data:`GOING_AWAY`. The

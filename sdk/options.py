@@ -91,6 +91,7 @@ class GrpcOptions:
             for none but pages of this origin. https://developer.mozilla.org/docs/Web/HTTP/Guides/CORS
         cors_headers: Names of headers that these pages may send and read, in addition to those of gRPC-Web and Connect.
         cors_credentials: Let these pages send cookies and client certificates; not with ``"*"``.
+        docs: Serve a page with the documentation of the services at ``/docs``, from ``/openapi.json``.
 
     Raises:
         OptionsError: A value is invalid. Lists every invalid value.
@@ -131,6 +132,7 @@ class GrpcOptions:
     cors_origins: tuple[str, ...] = ()
     cors_headers: tuple[str, ...] = ()
     cors_credentials: bool = False
+    docs: bool = True
 
     def __post_init__(self) -> None:
         problems = []
@@ -166,6 +168,7 @@ class GrpcOptions:
         problems += self._invalid_paths()
         problems += self._invalid_access()
         problems += self._invalid_cors()
+        problems += self._invalid_pages()
         if problems:
             raise OptionsError("GrpcOptions: " + "; ".join(problems))
 
@@ -251,6 +254,10 @@ class GrpcOptions:
                     yield f"{name} must hold {example}, not {value!r}"
         if self.cors_credentials and "*" in self.cors_origins:
             yield "cors_credentials must not come with cors_origins '*': name the origins"
+
+    def _invalid_pages(self) -> Iterator[str]:
+        if not isinstance(self.docs, bool):
+            yield f"docs must be True or False, not {self.docs!r}"
 
     def with_live_options_of(self, other: GrpcOptions) -> GrpcOptions:
         """Return these options with the live options of another set.

@@ -62,10 +62,10 @@ settings.register_profile(
 settings.load_profile("deterministic")  # pytest's --hypothesis-profile loads another one after this
 
 
-# Which tests share a process, when there are several: those that start their own Ray, and two groups of those with the
-# session's cluster, of which each process has one. All others stay together with those of their module, and their
-# fixtures. The first group whose prefix fits counts. These groups begin first: they take longest, and mostly wait. More
-# clusters at a time would take longer: Ray's own processes keep both cores busy.
+# Which tests share a process, when there are several: those that start their own Ray, two groups of those with the
+# session's cluster, of which each process has one, and those with the browser. All others stay together with those of
+# their module, and their fixtures. The first group whose prefix fits counts. The groups with Ray begin first: they take
+# longest, and mostly wait. More clusters at a time would take longer: Ray's own processes keep both cores busy.
 _GROUPS = {
     "own Ray": (
         "tests/cli/run/test_run.py",
@@ -88,7 +88,9 @@ _GROUPS = {
         "tests/examples/test_examples_on_a_cluster.py",
         "tests/integration/",
     ),
+    "browser": ("tests/browser/",),
 }
+_WITH_RAY = _GROUPS.keys() - {"browser"}
 
 
 def _group(nodeid: str) -> str:
@@ -113,7 +115,7 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: _group(item.nodeid) not in _GROUPS)
+    items.sort(key=lambda item: _group(item.nodeid) not in _WITH_RAY)
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()) and not _group(item.nodeid).startswith("cluster"):
             raise pytest.UsageError(f"{item.nodeid} needs the session's cluster: name its file in tests/conftest.py")

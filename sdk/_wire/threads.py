@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sdk.context import current_call
+
 if TYPE_CHECKING:
     from sdk._wire.call import Call
     from sdk._wire.route import Route
@@ -40,6 +42,18 @@ async def run_in_thread(call: Call, function: Callable[[], R]) -> R:
     except asyncio.CancelledError:
         _count_thread(call, future)
         raise
+
+
+async def run_in_handler_thread(function: Callable[[], R]) -> R:
+    """Run a part of an async handler in a thread of its deployment, as if the handler were a sync one.
+
+    A call that came another way, by Ray Serve's proxy or by a test that calls the handler itself, has no such threads:
+    then it is one of the loop's.
+    """
+    call: Any = current_call()
+    if getattr(call, "host", None) is None:
+        return await asyncio.to_thread(function)
+    return await run_in_thread(call, function)
 
 
 async def pump(call: Call, route: Route, iterator: Iterator[Any]) -> None:

@@ -15,7 +15,7 @@ from sdk._xds.access_log import AccessLogConfig, access_log, own_answers_log
 from sdk._xds.cors import cors_filter
 from sdk._xds.ext_authz import gate_filter
 from sdk._xds.local_replies import local_replies
-from sdk._xds.lua_filter import last_value_filter
+from sdk._xds.lua_filter import last_value_filter, path_filter
 from sdk._xds.packing import pack
 from sdk._xds.tls import TlsConfig, transport_socket
 from sdk.errors import OptionsError
@@ -67,6 +67,7 @@ class ListenerConfig:
         cors_origins: Origins of pages that may call; none for no CORS.
         cors_headers: Headers that these pages may send and read, in addition to those of the protocols.
         cors_credentials: Whether these pages may send cookies and other credentials of their browser.
+        docs: Whether the page of documentation is served.
 
     Raises:
         OptionsError: Envoy would reject a value.
@@ -88,6 +89,7 @@ class ListenerConfig:
     cors_origins: tuple[str, ...] = ()
     cors_headers: tuple[str, ...] = ()
     cors_credentials: bool = False
+    docs: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -150,6 +152,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         http_filters=[
             *([cors_filter()] if config.cors_origins else []),
             last_value_filter(APPLICATION_KEY),
+            path_filter(APPLICATION_KEY),
             *access_filters(ads_source()),
             *([gate_filter()] if config.gate_socket else []),
             pb.HttpFilter(

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._replica_protocol import DOCS_PATH
 from sdk._xds.access_filters import KeyMaterial, filter_configs
 from sdk._xds.clusters import deployment_clusters, deployment_endpoints, fallback_cluster, gate_cluster
 from sdk._xds.cors import cors_policy
@@ -53,6 +54,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig, keys: KeyMateria
         keys: The keys with which Envoy checks credentials.
     """
     cors = cors_policy(config.cors_origins, config.cors_headers, credentials=config.cors_credentials)
+    pages = (DOCS_PATH,) if config.docs else ()
     fallback = fallback_cluster(config)
     clusters = {fallback.name: pack(fallback)}
     if config.gate_socket:
@@ -70,7 +72,7 @@ def build_resources(snapshot: Snapshot, config: ListenerConfig, keys: KeyMateria
             ENDPOINT_TYPE: endpoints,
             FILTER_TYPE: filter_configs(snapshot.access, keys or KeyMaterial()),
             LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))},
-            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot, config.guard.secret, cors))},
+            ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(build_routes(snapshot, config.guard.secret, cors, pages))},
         }
     )
 

@@ -18,6 +18,7 @@ import click
 
 from codegen.console import one_line
 from sdk._contract import locations
+from sdk._duplicate_names import duplicate_name
 from sdk._serve.hidden_modules import hiding_module
 from sdk.cli.errors import ModuleFailedError
 from sdk.errors import ApplicationError, SdkError
@@ -150,7 +151,7 @@ def _failed(name: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         where, what = locations.format_location(error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"
     else:
-        where = _origin(error)
+        where, what = _origin(error), duplicate_name(error) or what
     return f"Module {name!r} can't be imported: {one_line(what)}" + (f" ({where})" if where else "")
 
 

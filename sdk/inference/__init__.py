@@ -4,6 +4,9 @@ Subclass :class:`InferenceService` for one model, or :class:`InferenceRepository
 are needed. Both are generated bases of the service ``inference.GRPCInferenceService``: decorate the class with
 ``@grpc_deployment``, and bind, check, test and serve it as usual. It needs the extra ``inference``.
 
+Clients use the generated client classes with :func:`infer_request` and :func:`response_arrays`; the other messages are
+in :mod:`sdk.inference.messages`.
+
 See https://github.com/kserve/open-inference-protocol and docs/guides/inference.md.
 
 Example:
@@ -33,6 +36,7 @@ try:
         GRPCInferenceServiceSyncClient,
     )
     from sdk.inference._repository import InferenceRepository
+    from sdk.inference._requests import infer_request, response_arrays
     from sdk.inference._service import InferenceService, Model
     from sdk.inference._tensors import Arrays, Tensor
 except ModuleNotFoundError as error:
@@ -50,4 +54,6 @@ __all__ = [
     "InferenceService",
     "Model",
     "Tensor",
+    "infer_request",
+    "response_arrays",
 ]

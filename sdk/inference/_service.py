@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -36,7 +35,7 @@ class Model(Protocol):
         """The outputs."""
 
     def infer(self, inputs: Arrays, /) -> Arrays | Awaitable[Arrays]:
-        """Run one inference. A plain function runs in a thread.
+        """Run one inference. A plain function runs in one of ``max_ongoing_requests`` threads.
 
         Args:
             inputs: The arrays of the request, with the declared types and shapes. They may be read-only. An optional
@@ -266,7 +265,9 @@ def not_found(name: str, names: Sequence[str]) -> RpcError:
 async def _infer(model: Model, inputs: Arrays) -> object:
     if inspect.iscoroutinefunction(model.infer):
         return await model.infer(inputs)
-    found = await asyncio.to_thread(model.infer, inputs)
+    from sdk._wire.threads import run_in_handler_thread  # late: clients import this package, and have no wire server
+
+    found = await run_in_handler_thread(lambda: model.infer(inputs))
     return await found if inspect.isawaitable(found) else found
 
 

@@ -100,7 +100,7 @@ def read_inputs(request: ModelInferRequest, signature: Signature) -> Arrays:
                     raise ValueError("it is in contents and in raw_input_contents")
                 elements = from_raw(datatype, raw[i])
             else:
-                elements = _from_contents(datatype, given.contents)
+                elements = elements_of(datatype, given.contents)
         except ValueError as error:
             raise _invalid(f"{where}: {error}") from None
         if elements.size != math.prod(shape):
@@ -174,7 +174,12 @@ def _as_declared(tensor: Tensor, datatype: Datatype, value: object) -> NDArray[A
     return array
 
 
-def _from_contents(datatype: Datatype, contents: InferTensorContents) -> NDArray[Any]:
+def elements_of(datatype: Datatype, contents: InferTensorContents) -> NDArray[Any]:
+    """Return the typed elements of a tensor, in one dimension.
+
+    Raises:
+        ValueError: The datatype has no typed form, or an element is out of its range.
+    """
     if not datatype.contents:
         raise ValueError(f"{datatype.name} is sent in raw_input_contents only")
     elements = getattr(contents, datatype.contents)

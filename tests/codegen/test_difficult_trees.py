@@ -38,6 +38,51 @@ def test_names_that_are_not_ascii(sdk: Sdk) -> None:
     loads("ünï.größe_sdk")
 
 
+@pytest.mark.parametrize("name", ["shop's", "a\\b", "a\tb"])
+def test_names_that_protoc_can_not_quote(sdk: Sdk, name: str) -> None:
+    put({f"api/{name}.proto": proto("v")})
+    assert outcome(sdk("api", "--out", "gen")) == (
+        2,
+        "",
+        f"error: api/{name}.proto can't be compiled: protoc copies its name into strings of Python as it is; rename it "
+        "without quotes, backslashes and control characters\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["DESCRIPTOR", "_descriptor"])
+def test_a_definition_that_breaks_the_module_of_protoc(sdk: Sdk, name: str) -> None:
+    put({"api/a.proto": proto("v", f"enum {name} {{ ZERO = 0; }}")})
+    assert outcome(sdk("api", "--out", "gen"))[::2] == (
+        1,
+        f"api/a.proto: {name} can't be imported: protoc's Python module has something else of this name; rename it\n"
+        "error: 1 error in the protos\n",
+    )
+
+
+def test_names_that_python_mangles_in_a_class(sdk: Sdk) -> None:
+    # An alias such as `__x_pb2` has another name within a class.
+    names = ["__init__", "_", "__x"]
+    put({f"api/{name}.proto": proto(f"v{number}") for number, name in enumerate(names)})
+    assert outcome(sdk("api", "--out", "gen"))[::2] == (0, "")
+    loads(*(f"{name}_sdk" for name in names))
+
+
+def test_services_that_hide_what_the_module_of_grpc_uses(sdk: Sdk) -> None:
+    names = ["staticmethod", "object", "grpc", "warnings", "NotImplementedError", "True"]
+    rpc = "rpc Get(.v.Ask) returns (.v.Ask); rpc Put(stream .v.Ask) returns (stream .v.Ask);"
+    put({"api/a.proto": proto("v", "message Ask {} " + "".join(f"service {name} {{ {rpc} }} " for name in names))})
+    assert outcome(sdk("api", "--out", "gen"))[::2] == (0, "")
+    code = (
+        "import grpc, a_pb2_grpc as m\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "channel, server = grpc.insecure_channel('127.0.0.1:1'), grpc.server(ThreadPoolExecutor())\n"
+        f"for name in {names!r}:\n"
+        "    getattr(m, name + 'Stub')(channel)\n"
+        "    getattr(m, f'add_{name}Servicer_to_server')(getattr(m, name + 'Servicer')(), server)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd="gen", check=True)
+
+
 @pytest.mark.parametrize("name", ["-x", "--python_out", "@x"])
 def test_names_that_are_options_of_protoc(sdk: Sdk, name: str) -> None:
     put({f"api/{name}.proto": proto("v")})

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from codegen.sync import Options, update
+from sdk._extras import import_with_extra
+from sdk.errors import ApplicationError
+from tests.support.command_server import command_server
+from tests.support.project import Sdk, outcome, put
 
 STATUS = """
 syntax = "proto3";
@@ -192,3 +199,51 @@ def serve(folder: Path, protos: dict[str, str]) -> None:
     (out / "app.py").write_text(APP)
     done = subprocess.run([sys.executable, "app.py"], cwd=out, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+RAYS = {
+    "ray/serve": ("ray.serve.HealthzRequest", 'syntax = "proto3"; package ray.serve; message HealthzRequest {}'),
+    "grpc/reflection/v1alpha/reflection": (
+        "grpc.reflection.v1alpha.ErrorResponse",
+        'syntax = "proto3"; package grpc.reflection.v1alpha; message ErrorResponse {}',
+    ),
+}
+
+
+@pytest.mark.parametrize("proto", RAYS)
+def test_a_copy_of_a_proto_that_ray_serve_loads_is_told(sdk: Sdk, proto: str) -> None:
+    name, text = RAYS[proto]
+    mine = 'syntax = "proto3"; package ray.serve; message Mine {}'
+    put(
+        {
+            f"protos/{proto}.proto": text,
+            "protos/mine.proto": mine,
+            "app.py": f"import acme.gen.{proto.replace('/', '.')}_pb2",
+        }
+    )
+    (warning,) = outcome(sdk("protos", "--out", "acme/gen", "--package", "acme.gen"))[2].splitlines()
+    assert warning.startswith(f"protos/{proto}.proto: warning: Ray Serve loads {name} from ")
+    assert outcome(sdk("protos", "--exclude", proto.partition("/")[0], "--out", "other"))[2] == ""
+    # This command runs in a process that has loaded Ray's, as a replica has.
+    done = command_server().run(["check", "app"], Path.cwd(), os.environ)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"it defines {name}, and so does " in done.stderr
+    assert "Leave out your copy of the proto (`sdk codegen --exclude`)" in done.stderr
+
+
+def test_rays_copy_is_named_when_it_comes_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(
+        FileDescriptorProto(name="mine.proto", package="a", message_type=[{"name": "B"}]).SerializeToString()
+    )
+    monkeypatch.setattr(descriptor_pool, "Default", lambda: pool)
+    (tmp_path / "rays_pb2.py").write_text(
+        "from google.protobuf import descriptor_pb2, descriptor_pool\n"
+        'file = descriptor_pb2.FileDescriptorProto(name="rays.proto", package="a", message_type=[{"name": "B"}])\n'
+        "descriptor_pool.Default().AddSerializedFile(file.SerializeToString())\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        ApplicationError, match=r"rays_pb2.py can't be loaded: it defines a.B, and so does mine.proto, which"
+    ):
+        import_with_extra("rays_pb2", "`sdk run`")

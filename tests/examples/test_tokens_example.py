@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.json_format import MessageToJson
 from language_model_app import LanguageModel
 from language_model_pb2 import FinishReason, Prompt, Stats, StatsRequest, Token
 from language_model_sdk import LanguageModelSyncClient
 from markov import MarkovModel, split
 
+import sdk.testing
 from tests.support.deadlines import growing_deadlines
 
 Serve = Callable[..., LanguageModelSyncClient]
@@ -87,15 +93,65 @@ def test_a_client_that_does_not_read_stops_the_model(client: Serve) -> None:
     model = client(LanguageModel.bind(step_s=0), LanguageModelSyncClient, options=small)
     stream = iter(model.Generate(Prompt(text="the", stop=["never"])))
     next(stream)
+    tokens = until_it_stops(model)
+    assert tokens < 100_000
+    for _ in range(tokens):  # the client reads the messages in flight, and the model continues
+        next(stream)
+    wait_for(model, lambda now: now.tokens > tokens)
+    stream.cancel()
+
+
+# -- browsers ---------------------------------------------------------------------------------
+
+ENDLESS = Prompt(text="the", stop=["never"])
+DATA = ENDLESS.SerializeToString()
+BROWSERS = {
+    "server-sent events": ("application/json", "text/event-stream", MessageToJson(ENDLESS).encode()),
+    "gRPC-Web": ("application/grpc-web+proto", "*/*", struct.pack(">xI", len(DATA)) + DATA),
+}
+
+
+@pytest.mark.parametrize("protocol", BROWSERS)
+def test_a_browser_that_leaves_ends_the_work(protocol: str) -> None:
+    with begun(0.01, protocol) as (model, response):
+        assert response.read(1)
+        response.close()  # and with it the connection
+        stats = wait_for(model, lambda stats: stats.abandoned == 1)
+        time.sleep(0.1)
+        assert model.GetStats(StatsRequest()) == stats
+
+
+@pytest.mark.parametrize("protocol", BROWSERS)
+def test_a_browser_that_does_not_read_stops_the_model(protocol: str) -> None:
+    with begun(0, protocol) as (model, response):
+        tokens = until_it_stops(model)
+        assert 0 < tokens < 400_000
+        while model.GetStats(StatsRequest()).tokens == tokens:  # what is read makes room, and the model continues
+            assert response.read(1 << 16)
+        response.close()
+
+
+@contextmanager
+def begun(step_s: float, protocol: str) -> Iterator[tuple[LanguageModelSyncClient, HTTPResponse]]:
+    """Begin a call without end in a protocol of browsers, and read the head of its response."""
+    kind, accept, body = BROWSERS[protocol]
+    with sdk.testing.serve(LanguageModel.bind(step_s=step_s)) as server:
+        connection = HTTPConnection(server.target, timeout=60)
+        connection.connect()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        headers = {"content-type": kind, "accept": accept, "connection": "close"}
+        connection.request("POST", "/language_model.LanguageModel/Generate", body, headers)
+        response = connection.getresponse()
+        assert response.status == 200
+        yield server.client(LanguageModelSyncClient), response
+
+
+def until_it_stops(model: LanguageModelSyncClient) -> int:
     before, stats = -1, model.GetStats(StatsRequest())
-    while stats.tokens != before:  # until it stops
+    while stats.tokens != before:
         time.sleep(0.2)
         before, stats = stats.tokens, model.GetStats(StatsRequest())
-    assert stats.tokens < 100_000
-    for _ in range(stats.tokens):  # the client reads the messages in flight, and the model continues
-        next(stream)
-    wait_for(model, lambda now: now.tokens > stats.tokens)
-    stream.cancel()
+    return before
 
 
 def test_too_many_tokens_are_refused(client: Serve) -> None:

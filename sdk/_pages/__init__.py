@@ -1,0 +1,1 @@
+"""The pages that the ingress serves: the documentation at ``/docs``."""

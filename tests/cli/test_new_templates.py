@@ -1,0 +1,108 @@
+"""Every kind of project of ``sdk new`` passes its own checks, in one run of each tool for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from codegen import scaffold
+from codegen.errors import CodegenError
+from tests.support.type_checkers import mypy
+
+BIN = Path(sys.executable).parent
+# test_new.py and test_newcomer.py have the tests of `service`.
+KINDS = [kind for kind in scaffold.TEMPLATES if kind != "service"]
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a project of each kind."""
+    folder = tmp_path_factory.mktemp("projects")
+    for kind in KINDS:
+        # With the longest names, lines keep to their width.
+        names = scaffold.choose_names(_name(kind), service=_name(kind).title().replace("_", ""), template=kind)
+        scaffold.create(folder / kind, names)
+    return folder
+
+
+def _name(kind: str) -> str:
+    return kind.ljust(scaffold._LONGEST - 1, "n") + "x"
+
+
+def tool(folder: Path, *command: str) -> str:
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(str(folder / kind) for kind in KINDS))
+    done = subprocess.run([BIN / command[0], *command[1:]], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_classes_fit_their_protos(projects: Path) -> None:
+    modules = [f"{_name(kind)}.service" for kind in KINDS]
+    assert tool(projects, "sdk", "check", "--strict", *modules).count(": fits") == len(KINDS) + 1  # and the scorer
+
+
+def test_their_tests_pass(projects: Path) -> None:
+    tests = [f"{kind}/tests/test_service.py" for kind in KINDS]
+    options = [
+        "-q",
+        "-W",
+        "ignore::pytest.PytestDeprecationWarning",
+        "-p",
+        "sdk.pytest_plugin",
+        "--noconftest",
+        "--import-mode=importlib",
+        "-c",
+        os.devnull,
+    ]
+    assert "7 passed" in tool(projects, "pytest", *options, *tests)
+
+
+def test_ruff_finds_nothing(projects: Path) -> None:
+    tool(projects, "ruff", "check", ".")
+    tool(projects, "ruff", "format", "--check", ".")
+
+
+def test_types(projects: Path) -> None:
+    packages = [argument for kind in KINDS for argument in ("-p", _name(kind))]
+    checked = mypy([], [projects / kind for kind in KINDS], *packages, cwd=projects)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    roots = [{"root": kind} for kind in KINDS]
+    config = {"include": KINDS, "ignore": ["**/gen"], "executionEnvironments": roots}
+    (projects / "pyrightconfig.json").write_text(json.dumps(config))
+    found = tool(projects, "pyright", f"--pythonpath={sys.executable}")
+    assert found.startswith("0 errors, 0 warnings")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_agree(projects: Path, kind: str) -> None:
+    """The config file, the manifest and the image serve the application, and the README names what is there."""
+    project, package = projects / kind, _name(kind)
+    manifest = yaml.safe_load((project / "rayservice.yaml").read_text())
+    embedded = ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
+    config = ServeDeploySchema.model_validate(yaml.safe_load((project / "serve.yaml").read_text()))
+    for schema in (embedded, config):
+        (application,) = schema.applications
+        assert application.import_path == f"{package}.service:app"
+        (deployment,) = application.deployments
+        assert f"class {deployment.name}(" in (project / package / "service.py").read_text()
+    cluster = manifest["spec"]["rayClusterConfig"]
+    image = (project / "Dockerfile").read_text()
+    assert f'"ray[serve]=={cluster["rayVersion"]}"' in image
+    assert f'CMD ["sdk", "run", "{package}.service:app"' in image
+    readme = (project / "README.md").read_text()
+    for path in re.findall(r"^\| `([^`]+)` \|", readme, re.MULTILINE):
+        assert (project / path).exists(), path
+
+
+def test_a_name_that_a_kind_uses() -> None:
+    with pytest.raises(CodegenError, match="'Token' can't name a service"):
+        scaffold.choose_names("x", service="Token", template="streaming")
+    assert scaffold.choose_names("x", service="Token").service == "Token"
