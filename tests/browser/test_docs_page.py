@@ -8,8 +8,9 @@ from playwright.sync_api import expect
 
 import sdk.testing
 from sdk import GrpcOptions
+from sdk._gen import envoy_pb2 as pb
 from sdk._pages.files import Pages
-from sdk._xds.routes import build_routes
+from sdk._xds.routes import RouteBuilder
 from sdk._xds.snapshot import Application, Deployment, JsonRoute, Snapshot
 from tests.browser.conftest import API_KEY
 from tests.web.http_client import ask
@@ -69,11 +70,13 @@ def test_the_rules_hold_for_the_document_and_not_for_the_files(guarded: sdk.test
 def test_an_own_route_of_an_application_wins() -> None:
     own = Deployment("D", ("a.B",), http_routes=(JsonRoute("/docs", "GET", "/docs", "/a.B/Get"),))
     routes = [
-        build_routes(Snapshot(1, (Application("a", deployments),)), pages=("/docs", "/other"))
+        RouteBuilder().build(Snapshot(1, (Application("a", deployments),)), pages=("/docs", "/other"))[0]
         for deployments in ((Deployment("D", ("a.B",)),), (own,))
     ]
     pages = [
-        {"/docs", "/other"} & set(each.virtual_hosts[0].matcher.matcher_tree.prefix_match_map.map) for each in routes
+        {"/docs", "/other"}
+        & set(pb.RouteConfiguration.FromString(each.value).virtual_hosts[0].matcher.matcher_tree.prefix_match_map.map)
+        for each in routes
     ]
     assert pages == [{"/docs", "/other"}, {"/other"}]
 
