@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from sdk.errors import OptionsError
+
+if TYPE_CHECKING:
+    from sdk.context import ServicerContext
 
 BuiltinService = Literal["health", "reflection", "serve_api", "openapi"]
 _BUILTIN = get_args(BuiltinService)
@@ -153,6 +156,21 @@ class Certificate:
 
 Identity = Token | ApiKey | Certificate
 Who = Literal["anyone", "authenticated"] | Identity
+#: Returns True if a client may make a call with this request; for ``allow`` of ``@grpc_deployment``.
+RequestRule: TypeAlias = "Callable[[Any, ServicerContext], bool]"
+
+
+@dataclass(frozen=True, slots=True)
+class CallRule:
+    """The rule of one RPC: these identities may call, and clients for whom one of the functions returns True.
+
+    Attributes:
+        identities: Identities, and ``"authenticated"``.
+        functions: Functions that decide by the request.
+    """
+
+    identities: tuple[Who, ...]
+    functions: tuple[RequestRule, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +204,7 @@ class Rule:
             yield f"who must name who may call, not {self.who!r}"
             return
         for who in self.who:
-            if isinstance(who, Identity):
-                yield from who._problems()
-            elif who not in ("anyone", "authenticated"):
-                yield f"who must be 'anyone', 'authenticated', a Token, an ApiKey or a Certificate, not {who!r}"
+            yield from who_problems(who)
         yield from _text_problems(self, "applications")
         yield from _method_problems(self.methods)
 
@@ -385,6 +400,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def who_problems(who: Any) -> Iterator[str]:
+    """Yield what is wrong with a value that should say who may call."""
+    if isinstance(who, Identity):
+        yield from who._problems()
+    elif who not in ("anyone", "authenticated"):
+        yield f"who must be 'anyone', 'authenticated', a Token, an ApiKey or a Certificate, not {who!r}"
+
+
+def claim_path(name: str) -> list[str]:
+    """Return the steps to a claim: the parts between dots, except those of a URL.
+
+    Example:
+        >>> claim_path("realm_access.roles"), claim_path("https://example.org/roles")
+        (['realm_access', 'roles'], ['https://example.org/roles'])
+    """
+    return [name] if "://" in name else name.split(".")
 
 
 def check_jwks(text: str) -> Iterator[str]:

@@ -70,6 +70,7 @@ class CallState(Protocol):
 
 #: Keys of ``auth_context``: those of gRPC, then ours.
 SAN, COMMON_NAME = "x509_subject_alternative_name", "x509_common_name"
+PEM_CERTIFICATE = "x509_pem_cert"
 TOKEN_ISSUER, TOKEN_SUBJECT, TOKEN_CLAIMS = "token_issuer", "token_subject", "token_claims"  # no secrets
 API_KEY_NAME = "api_key_name"
 # The request headers that ServicerContext has methods for.

@@ -20,6 +20,7 @@ from sdk.errors import OptionsError
 if TYPE_CHECKING:
     import grpc
 
+    from sdk._contract.allow import Allow
     from sdk._contract.interceptors import Interceptor
     from sdk._contract.validation import Validate
     from sdk.service import Shim
@@ -166,6 +167,7 @@ def grpc_deployment(cls: C, /) -> C: ...
 @overload
 def grpc_deployment(
     *,
+    allow: Allow | None = None,
     compression: grpc.Compression | None = None,
     interceptors: Sequence[Interceptor] = (),
     partial: bool = False,
@@ -176,6 +178,7 @@ def grpc_deployment(
     cls: C | None = None,
     /,
     *,
+    allow: Allow | None = None,
     compression: grpc.Compression | None = None,
     interceptors: Sequence[Interceptor] = (),
     partial: bool = False,
@@ -189,6 +192,13 @@ def grpc_deployment(
 
     Args:
         cls: The class, when the decorator is used without arguments.
+        allow: Who may call: identities of :mod:`sdk.access` (``Token``, ``ApiKey``, ``Certificate``), or
+            ``"authenticated"`` for each client that the ingress knows; one or several. A plain function of request and
+            context decides about other clients: it returns True for a call that is allowed. It must
+            not block, and RPCs with a stream of requests can't have one. A mapping sets this for each RPC by its name
+            in the proto, and for all others under ``"*"``; ``"anyone"`` allows every call. Other calls end
+            PERMISSION_DENIED, or UNAUTHENTICATED without credentials, before an interceptor runs. A call of another
+            deployment counts as one of the client for whom it is made. Subclasses do not inherit it.
         compression: Compression of responses for clients that accept it, unless the handler calls ``set_compression``;
             None for no compression.
         interceptors: ``grpc.aio.ServerInterceptor`` objects, the outermost first. Each one intercepts every method of
@@ -208,7 +218,7 @@ def grpc_deployment(
 
     Raises:
         DefinitionError: The class does not fit its services, one of ``interceptors`` is not an interceptor, or
-            ``validate`` is wrong, or a rule that it needs; the error lists every problem.
+            ``validate`` or ``allow`` is wrong, or a validation rule that it needs; the error lists every problem.
         OptionsError: An option has an unknown name or a value that Ray Serve refuses.
         MissingExtraError: ``validate`` needs the extra of that name.
 
@@ -230,7 +240,7 @@ def grpc_deployment(
         if not isinstance(partial, bool):
             raise OptionsError(f"{target.__name__}: partial must be True or False, not {partial!r}")
         target.__grpc_definition__ = define(  # type: ignore[attr-defined]  # the base does not declare the stamp
-            target, options, compression, interceptors, partial=partial, validate=validate
+            target, options, compression, interceptors, partial=partial, validate=validate, allow=allow
         )
         return target
 

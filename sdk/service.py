@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
     from google.protobuf.message import Message
 
+    from sdk.access import CallRule
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -194,12 +196,14 @@ class MethodBinding:
         handler: The bound method.
         checks_requests: True if each request is checked against the rules of its proto before the handler gets it.
         checks_responses: True if each response is checked before it is sent.
+        rule: Who may call; None for everyone.
     """
 
     method: Method
     handler: Callable[..., Any]
     checks_requests: bool = False
     checks_responses: bool = False
+    rule: CallRule | None = None
 
 
 class Shim:

@@ -14,6 +14,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from sdk._contract.allow import check_allow, rules_of
 from sdk._contract.class_rules import check_class, unimplemented_methods
 from sdk._contract.implementations import generated_bases
 from sdk._contract.interceptors import check_interceptors
@@ -23,8 +24,10 @@ from sdk.errors import DefinitionError, Problem
 if TYPE_CHECKING:
     import grpc
 
+    from sdk._contract.allow import Allow
     from sdk._contract.interceptors import Interceptor
     from sdk._contract.validation import Validate
+    from sdk.access import CallRule
     from sdk.service import MethodBinding, Service, Shim
 
 __all__ = ["Definition", "collect_definition_errors", "define"]
@@ -47,6 +50,7 @@ class Definition:
         is_partial: True if RPCs without a method are allowed; their calls end with UNIMPLEMENTED.
         unimplemented: Paths of the RPCs without a method, in the order of the protos.
         validate: The messages that are checked against the rules of their protos, as the decorator takes it.
+        allow: Who may call, as the decorator takes it; None for everyone.
     """
 
     cls_name: str
@@ -58,6 +62,7 @@ class Definition:
     is_partial: bool = False
     unimplemented: tuple[str, ...] = ()
     validate: Validate = field(default=False, hash=False)
+    allow: Allow | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -78,6 +83,11 @@ class Definition:
         """The messages to check, by the path of the RPC; only RPCs whose messages have rules are in it."""
         return checks_of(self.services, self.validate)
 
+    @cached_property
+    def rules(self) -> Mapping[str, CallRule]:
+        """The rules by the path of the RPC; RPCs that everyone may call have no entry."""
+        return rules_of(self.services, self.allow)
+
     def bindings(self, implementation: Any) -> list[MethodBinding]:
         """Return one binding for each RPC that the class implements, in the order of the protos.
 
@@ -90,19 +100,21 @@ class Definition:
             for binding in shim.bindings(implementation)
             if binding.method.path not in self.unimplemented
         ]
-        if not self.checks:
-            return bindings
-        checks = self.checks
-        return [
-            replace(each, **checks[each.method.path]._asdict()) if each.method.path in checks else each
-            for each in bindings
-        ]
+        if self.checks:
+            checks = self.checks
+            bindings = [
+                replace(each, **checks[each.method.path]._asdict()) if each.method.path in checks else each
+                for each in bindings
+            ]
+        if self.rules:
+            bindings = [replace(each, rule=self.rules.get(each.method.path)) for each in bindings]
+        return bindings
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Services are not pickled but read from their shims, which are pickled by reference to the generated module.
         # Importing that module loads the messages, and a worker with other generated code fails with a clear error.
         values = self.cls_name, self.shims, dict(self.options), self.compression, self.interceptors
-        return _rebuild, (*values, self.is_partial, self.unimplemented, self.validate)
+        return _rebuild, (*values, self.is_partial, self.unimplemented, self.validate, self.allow)
 
 
 def define(
@@ -113,6 +125,7 @@ def define(
     *,
     partial: bool = False,
     validate: Validate = False,
+    allow: Allow | None = None,
 ) -> Definition:
     """Return the definition of a class, after every check.
 
@@ -123,24 +136,27 @@ def define(
         interceptors: Interceptors, and callables that make one.
         partial: Allow RPCs without a method.
         validate: The messages to check against the rules of their protos.
+        allow: Who may call; None for everyone.
 
     Raises:
         DefinitionError: The class does not fit its services, one of ``interceptors`` is not an interceptor, or
-            ``validate`` is wrong, or a rule that it needs; the error lists every problem. Not raised within
-            :func:`collect_definition_errors`.
+            ``validate`` or ``allow`` is wrong, or a validation rule that it needs; the error lists every problem. Not
+            raised within :func:`collect_definition_errors`.
         MissingExtraError: ``validate`` needs the extra of that name.
     """
     shims: tuple[type[Shim], ...] = tuple(vars(base)["__grpc_shim__"] for base in generated_bases(cls))
     problems = [*check_class(cls, partial=partial), *check_interceptors(cls.__name__, interceptors)]
     if validate is not False:
         problems += check_validation(cls.__name__, [shim.service for shim in shims], validate)
+    if allow is not None:
+        problems += check_allow(cls.__name__, [shim.service for shim in shims], allow)
     if problems:
         if (collected := _collected.get()) is None:
             raise DefinitionError(cls.__name__, problems)
         collected[cls] = tuple(problems)
-        interceptors, validate = (), False  # they may be anything, not even a list
+        interceptors, validate, allow = (), False, None  # they may be anything, not even a list
     unimplemented = tuple(method.path for method in unimplemented_methods(cls)) if partial else ()
-    return _rebuild(cls.__name__, shims, options, compression, interceptors, partial, unimplemented, validate)
+    return _rebuild(cls.__name__, shims, options, compression, interceptors, partial, unimplemented, validate, allow)
 
 
 @contextlib.contextmanager
@@ -169,9 +185,10 @@ def _rebuild(
     is_partial: bool,
     unimplemented: tuple[str, ...],
     validate: Validate,
+    allow: Allow | None,
 ) -> Definition:
     services = tuple(shim.service for shim in shims)
-    values = (options, compression, tuple(interceptors), is_partial, unimplemented, validate)
+    values = (options, compression, tuple(interceptors), is_partial, unimplemented, validate, allow)
     return Definition(cls_name, services, shims, *values)
 
 

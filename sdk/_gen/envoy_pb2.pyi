@@ -55,6 +55,131 @@ V2: ApiVersion.ValueType  # 1
 V3: ApiVersion.ValueType  # 2
 Global___ApiVersion: _TypeAlias = ApiVersion  # noqa: Y015
 
+class _StatusCode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StatusCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatusCode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    Empty: _StatusCode.ValueType  # 0
+    Continue: _StatusCode.ValueType  # 100
+    OK: _StatusCode.ValueType  # 200
+    Created: _StatusCode.ValueType  # 201
+    Accepted: _StatusCode.ValueType  # 202
+    NonAuthoritativeInformation: _StatusCode.ValueType  # 203
+    NoContent: _StatusCode.ValueType  # 204
+    ResetContent: _StatusCode.ValueType  # 205
+    PartialContent: _StatusCode.ValueType  # 206
+    MultiStatus: _StatusCode.ValueType  # 207
+    AlreadyReported: _StatusCode.ValueType  # 208
+    IMUsed: _StatusCode.ValueType  # 226
+    MultipleChoices: _StatusCode.ValueType  # 300
+    MovedPermanently: _StatusCode.ValueType  # 301
+    Found: _StatusCode.ValueType  # 302
+    SeeOther: _StatusCode.ValueType  # 303
+    NotModified: _StatusCode.ValueType  # 304
+    UseProxy: _StatusCode.ValueType  # 305
+    TemporaryRedirect: _StatusCode.ValueType  # 307
+    PermanentRedirect: _StatusCode.ValueType  # 308
+    BadRequest: _StatusCode.ValueType  # 400
+    Unauthorized: _StatusCode.ValueType  # 401
+    PaymentRequired: _StatusCode.ValueType  # 402
+    Forbidden: _StatusCode.ValueType  # 403
+    NotFound: _StatusCode.ValueType  # 404
+    MethodNotAllowed: _StatusCode.ValueType  # 405
+    NotAcceptable: _StatusCode.ValueType  # 406
+    ProxyAuthenticationRequired: _StatusCode.ValueType  # 407
+    RequestTimeout: _StatusCode.ValueType  # 408
+    Conflict: _StatusCode.ValueType  # 409
+    Gone: _StatusCode.ValueType  # 410
+    LengthRequired: _StatusCode.ValueType  # 411
+    PreconditionFailed: _StatusCode.ValueType  # 412
+    PayloadTooLarge: _StatusCode.ValueType  # 413
+    URITooLong: _StatusCode.ValueType  # 414
+    UnsupportedMediaType: _StatusCode.ValueType  # 415
+    RangeNotSatisfiable: _StatusCode.ValueType  # 416
+    ExpectationFailed: _StatusCode.ValueType  # 417
+    MisdirectedRequest: _StatusCode.ValueType  # 421
+    UnprocessableEntity: _StatusCode.ValueType  # 422
+    Locked: _StatusCode.ValueType  # 423
+    FailedDependency: _StatusCode.ValueType  # 424
+    UpgradeRequired: _StatusCode.ValueType  # 426
+    PreconditionRequired: _StatusCode.ValueType  # 428
+    TooManyRequests: _StatusCode.ValueType  # 429
+    RequestHeaderFieldsTooLarge: _StatusCode.ValueType  # 431
+    InternalServerError: _StatusCode.ValueType  # 500
+    NotImplemented: _StatusCode.ValueType  # 501
+    BadGateway: _StatusCode.ValueType  # 502
+    ServiceUnavailable: _StatusCode.ValueType  # 503
+    GatewayTimeout: _StatusCode.ValueType  # 504
+    HTTPVersionNotSupported: _StatusCode.ValueType  # 505
+    VariantAlsoNegotiates: _StatusCode.ValueType  # 506
+    InsufficientStorage: _StatusCode.ValueType  # 507
+    LoopDetected: _StatusCode.ValueType  # 508
+    NotExtended: _StatusCode.ValueType  # 510
+    NetworkAuthenticationRequired: _StatusCode.ValueType  # 511
+
+class StatusCode(_StatusCode, metaclass=_StatusCodeEnumTypeWrapper): ...
+
+Empty: StatusCode.ValueType  # 0
+Continue: StatusCode.ValueType  # 100
+OK: StatusCode.ValueType  # 200
+Created: StatusCode.ValueType  # 201
+Accepted: StatusCode.ValueType  # 202
+NonAuthoritativeInformation: StatusCode.ValueType  # 203
+NoContent: StatusCode.ValueType  # 204
+ResetContent: StatusCode.ValueType  # 205
+PartialContent: StatusCode.ValueType  # 206
+MultiStatus: StatusCode.ValueType  # 207
+AlreadyReported: StatusCode.ValueType  # 208
+IMUsed: StatusCode.ValueType  # 226
+MultipleChoices: StatusCode.ValueType  # 300
+MovedPermanently: StatusCode.ValueType  # 301
+Found: StatusCode.ValueType  # 302
+SeeOther: StatusCode.ValueType  # 303
+NotModified: StatusCode.ValueType  # 304
+UseProxy: StatusCode.ValueType  # 305
+TemporaryRedirect: StatusCode.ValueType  # 307
+PermanentRedirect: StatusCode.ValueType  # 308
+BadRequest: StatusCode.ValueType  # 400
+Unauthorized: StatusCode.ValueType  # 401
+PaymentRequired: StatusCode.ValueType  # 402
+Forbidden: StatusCode.ValueType  # 403
+NotFound: StatusCode.ValueType  # 404
+MethodNotAllowed: StatusCode.ValueType  # 405
+NotAcceptable: StatusCode.ValueType  # 406
+ProxyAuthenticationRequired: StatusCode.ValueType  # 407
+RequestTimeout: StatusCode.ValueType  # 408
+Conflict: StatusCode.ValueType  # 409
+Gone: StatusCode.ValueType  # 410
+LengthRequired: StatusCode.ValueType  # 411
+PreconditionFailed: StatusCode.ValueType  # 412
+PayloadTooLarge: StatusCode.ValueType  # 413
+URITooLong: StatusCode.ValueType  # 414
+UnsupportedMediaType: StatusCode.ValueType  # 415
+RangeNotSatisfiable: StatusCode.ValueType  # 416
+ExpectationFailed: StatusCode.ValueType  # 417
+MisdirectedRequest: StatusCode.ValueType  # 421
+UnprocessableEntity: StatusCode.ValueType  # 422
+Locked: StatusCode.ValueType  # 423
+FailedDependency: StatusCode.ValueType  # 424
+UpgradeRequired: StatusCode.ValueType  # 426
+PreconditionRequired: StatusCode.ValueType  # 428
+TooManyRequests: StatusCode.ValueType  # 429
+RequestHeaderFieldsTooLarge: StatusCode.ValueType  # 431
+InternalServerError: StatusCode.ValueType  # 500
+NotImplemented: StatusCode.ValueType  # 501
+BadGateway: StatusCode.ValueType  # 502
+ServiceUnavailable: StatusCode.ValueType  # 503
+GatewayTimeout: StatusCode.ValueType  # 504
+HTTPVersionNotSupported: StatusCode.ValueType  # 505
+VariantAlsoNegotiates: StatusCode.ValueType  # 506
+InsufficientStorage: StatusCode.ValueType  # 507
+LoopDetected: StatusCode.ValueType  # 508
+NotExtended: StatusCode.ValueType  # 510
+NetworkAuthenticationRequired: StatusCode.ValueType  # 511
+Global___StatusCode: _TypeAlias = StatusCode  # noqa: Y015
+
 class _MetadataSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1930,6 +2055,7 @@ class AccessLogFilter(_message.Message):
     HEADER_FILTER_FIELD_NUMBER: _builtins.int
     RESPONSE_FLAG_FILTER_FIELD_NUMBER: _builtins.int
     GRPC_STATUS_FILTER_FIELD_NUMBER: _builtins.int
+    EXTENSION_FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status_code_filter(self) -> Global___StatusCodeFilter: ...
     @_builtins.property
@@ -1946,6 +2072,8 @@ class AccessLogFilter(_message.Message):
     def response_flag_filter(self) -> Global___ResponseFlagFilter: ...
     @_builtins.property
     def grpc_status_filter(self) -> Global___GrpcStatusFilter: ...
+    @_builtins.property
+    def extension_filter(self) -> Global___ExtensionFilter: ...
     def __init__(
         self,
         *,
@@ -1957,16 +2085,61 @@ class AccessLogFilter(_message.Message):
         header_filter: Global___HeaderFilter | None = ...,
         response_flag_filter: Global___ResponseFlagFilter | None = ...,
         grpc_status_filter: Global___GrpcStatusFilter | None = ...,
+        extension_filter: Global___ExtensionFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "duration_filter", b"duration_filter", "filter_specifier", b"filter_specifier", "grpc_status_filter", b"grpc_status_filter", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "duration_filter", b"duration_filter", "extension_filter", b"extension_filter", "filter_specifier", b"filter_specifier", "grpc_status_filter", b"grpc_status_filter", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "duration_filter", b"duration_filter", "filter_specifier", b"filter_specifier", "grpc_status_filter", b"grpc_status_filter", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_filter", b"and_filter", "duration_filter", b"duration_filter", "extension_filter", b"extension_filter", "filter_specifier", b"filter_specifier", "grpc_status_filter", b"grpc_status_filter", "header_filter", b"header_filter", "not_health_check_filter", b"not_health_check_filter", "or_filter", b"or_filter", "response_flag_filter", b"response_flag_filter", "status_code_filter", b"status_code_filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["status_code_filter", "duration_filter", "not_health_check_filter", "and_filter", "or_filter", "header_filter", "response_flag_filter", "grpc_status_filter"]  # noqa: Y015
+    _WhichOneofReturnType_filter_specifier: _TypeAlias = _typing.Literal["status_code_filter", "duration_filter", "not_health_check_filter", "and_filter", "or_filter", "header_filter", "response_flag_filter", "grpc_status_filter", "extension_filter"]  # noqa: Y015
     _WhichOneofArgType_filter_specifier: _TypeAlias = _typing.Literal["filter_specifier", b"filter_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_filter_specifier) -> _WhichOneofReturnType_filter_specifier | None: ...
 
 Global___AccessLogFilter: _TypeAlias = AccessLogFilter  # noqa: Y015
+
+@_typing.final
+class ExtensionFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPED_CONFIG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def typed_config(self) -> _any_pb2.Any: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        typed_config: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "typed_config", b"typed_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_type", b"config_type", "name", b"name", "typed_config", b"typed_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_config_type: _TypeAlias = _typing.Literal["typed_config"]  # noqa: Y015
+    _WhichOneofArgType_config_type: _TypeAlias = _typing.Literal["config_type", b"config_type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_config_type) -> _WhichOneofReturnType_config_type | None: ...
+
+Global___ExtensionFilter: _TypeAlias = ExtensionFilter  # noqa: Y015
+
+@_typing.final
+class ExpressionFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    def __init__(
+        self,
+        *,
+        expression: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpressionFilter: _TypeAlias = ExpressionFilter  # noqa: Y015
 
 @_typing.final
 class StatusCodeFilter(_message.Message):
@@ -2452,21 +2625,25 @@ class RouteMatch(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PREFIX_FIELD_NUMBER: _builtins.int
+    SAFE_REGEX_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
+    @_builtins.property
+    def safe_regex(self) -> Global___RegexMatcher: ...
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderMatcher]: ...
     def __init__(
         self,
         *,
         prefix: _builtins.str = ...,
+        safe_regex: Global___RegexMatcher | None = ...,
         headers: _abc.Iterable[Global___HeaderMatcher] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["path_specifier", b"path_specifier", "prefix", b"prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["path_specifier", b"path_specifier", "prefix", b"prefix", "safe_regex", b"safe_regex"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "path_specifier", b"path_specifier", "prefix", b"prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "path_specifier", b"path_specifier", "prefix", b"prefix", "safe_regex", b"safe_regex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_path_specifier: _TypeAlias = _typing.Literal["prefix"]  # noqa: Y015
+    _WhichOneofReturnType_path_specifier: _TypeAlias = _typing.Literal["prefix", "safe_regex"]  # noqa: Y015
     _WhichOneofArgType_path_specifier: _TypeAlias = _typing.Literal["path_specifier", b"path_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_path_specifier) -> _WhichOneofReturnType_path_specifier | None: ...
 
@@ -4171,24 +4348,47 @@ Global___CheckResponse: _TypeAlias = CheckResponse  # noqa: Y015
 class DeniedHttpResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    STATUS_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     body: _builtins.str
+    @_builtins.property
+    def status(self) -> Global___HttpStatus: ...
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderValueOption]: ...
     def __init__(
         self,
         *,
+        status: Global___HttpStatus | None = ...,
         headers: _abc.Iterable[Global___HeaderValueOption] | None = ...,
         body: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "headers", b"headers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "headers", b"headers", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeniedHttpResponse: _TypeAlias = DeniedHttpResponse  # noqa: Y015
+
+@_typing.final
+class HttpStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    code: Global___StatusCode.ValueType
+    def __init__(
+        self,
+        *,
+        code: Global___StatusCode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpStatus: _TypeAlias = HttpStatus  # noqa: Y015
 
 @_typing.final
 class OkHttpResponse(_message.Message):

@@ -43,13 +43,15 @@ def add_span(entry: pb.HTTPAccessLogEntry) -> None:
         if port is not None:
             attributes[rpc.SERVER_PORT] = port
     code = answer.get("grpc-status", "")
+    # Of a call over Connect or JSON the name alone is known (sdk/_xds/local_replies.py).
+    name = answer.get("call-status") or (STATUS_NAMES.get(int(code)) if code.isdigit() else None)
     began = common.start_time.ToNanoseconds()
     headers = {key.encode(): value.encode() for key, value in request.request_headers.items()}
     tracing.add_server(
         rpc.GRPC,
         tracing.extract(headers),
         attributes,
-        STATUS_NAMES.get(int(code), _WITHOUT_STATUS) if code.isdigit() else _WITHOUT_STATUS,
+        name or _WITHOUT_STATUS,
         unquote(answer.get("grpc-message", "")) or entry.response.response_code_details,
         began=began,
         ended=began + common.duration.ToNanoseconds(),

@@ -38,7 +38,14 @@ ENVOY_COUNTERS = {
     "failed_connects": "Connections to replicas that have failed.",
 }
 #: Calls that Envoy answers itself: the reason, and the status that the client gets.
-ENVOY_REJECTIONS = {"no_healthy_replica": "UNAVAILABLE", "timeout": "DEADLINE_EXCEEDED", "overflow": "UNAVAILABLE"}
+ENVOY_REJECTIONS = {
+    "no_healthy_replica": "UNAVAILABLE",
+    "timeout": "DEADLINE_EXCEEDED",
+    "overflow": "UNAVAILABLE",
+    "token": "UNAUTHENTICATED",
+    "no_rule": "PERMISSION_DENIED",  # Envoy does not count calls without credentials separately
+    "limit": "RESOURCE_EXHAUSTED",
+}
 
 
 class ProxyMetrics:

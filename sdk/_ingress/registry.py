@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from sdk._ingress.applications import Applications
-from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._xds.snapshot import Application, Deployment, Endpoint, JsonRoute, Snapshot
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Replica:
         max_waiting: Maximum number of calls that wait at each proxy while the deployment has no replica.
         scales_to_zero: True if the deployment may be without replicas until there is a call.
         is_exposed: False if only other deployments call it.
-        http_prefixes: Beginnings of the paths of its routes of ``google.api.http``.
+        http_routes: Its routes of ``google.api.http``.
     """
 
     application: str
@@ -49,7 +49,7 @@ class Replica:
     max_waiting: int = 0
     scales_to_zero: bool = False
     is_exposed: bool = True
-    http_prefixes: tuple[str, ...] = ()
+    http_routes: tuple[JsonRoute, ...] = ()
 
     @property
     def as_deployment(self) -> Deployment:
@@ -62,7 +62,7 @@ class Replica:
             max_waiting=self.max_waiting,
             scales_to_zero=self.scales_to_zero,
             is_exposed=self.is_exposed,
-            http_prefixes=self.http_prefixes,
+            http_routes=self.http_routes,
         )
 
 
@@ -260,7 +260,7 @@ class Registry:
                             max_waiting=deployment.max_waiting,
                             scales_to_zero=deployment.scales_to_zero,
                             is_exposed=deployment.is_exposed,
-                            http_prefixes=deployment.http_prefixes,
+                            http_routes=deployment.http_routes,
                         )
                         self._add_replica(replica)
         self._publish(at_least=snapshot.version)

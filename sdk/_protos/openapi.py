@@ -126,7 +126,7 @@ class _Document:
             template = getattr(each, verb)
             names = _VARIABLE.findall(template)
             request = method.input_type
-            parameters = [self._parameter(request, name, "path") for name in names]
+            parameters = [{**self._parameter(request, name, "path"), "name": _in_path(name)} for name in names]
             if each.body != "*":
                 taken = {*names, each.body}
                 parameters += (
@@ -136,7 +136,7 @@ class _Document:
                 )
             body = self._body(method, each.body) if each.body else None
             operation = self._operation(method, service, body, parameters, each.response_body)
-            yield _VARIABLE.sub(r"{\1}", template), verb, operation
+            yield _VARIABLE.sub(lambda found: f"{{{_in_path(found[1])}}}", template), verb, operation
 
     def _operation(
         self, method: MethodDescriptor, service: str, body: Any, parameters: list[Any], response_field: str
@@ -225,6 +225,11 @@ class _Document:
 
     def _comment(self, full_name: str) -> str:
         return "\n".join(self._files.comment(full_name)).strip()
+
+
+def _in_path(field: str) -> str:
+    """Return the name of a path's variable. It is not sent, and generators of clients take names without dots only."""
+    return field.replace(".", "_")
 
 
 def _described(schema: dict[str, Any], comment: str) -> dict[str, Any]:

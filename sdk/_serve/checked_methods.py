@@ -1,11 +1,13 @@
-"""Checks of messages where no wire server reads them: behind Ray Serve's own gRPC proxy, and for its plain handles.
+"""Checks where no wire server receives calls: behind Ray Serve's own gRPC proxy, and for its plain handles.
 
-Both call the methods of the replica's object. So the class that runs in a replica gets a method around each one whose
-messages are checked; the wire server calls the user's own, and checks in ``sdk/_wire/checked_route.py``.
+Both call the methods of the replica's object. So the class that runs in a replica gets a method around each one with a
+rule (``allow``) or whose messages are checked (``validate``); the wire server calls the user's own, and checks in
+``sdk/_wire/call_rules.py`` and ``sdk/_wire/checked_route.py``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,34 +16,42 @@ from typing import TYPE_CHECKING, Any
 
 from sdk._contract.effective_signature import CONTEXT_PARAMETER
 from sdk._contract.implementations import find_implementation
+from sdk._contract.validation import Checks
 from sdk._validation.validator import invalid_request, invalid_response, violations_of
-from sdk.context import current_call
+from sdk._wire.call_rules import check_call
+from sdk.context import ServicerContext, current_call
+from sdk.errors import RpcError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from sdk._contract.definition import Definition
-    from sdk._contract.validation import Checks
+    from sdk.access import CallRule
     from sdk.service import Method
+
+_NO_CHECKS = Checks(checks_requests=False, checks_responses=False)
 
 
 def checked_methods(cls: type, definition: Definition) -> dict[str, Callable[..., Any]]:
-    """Return a method around each one of a class whose messages are checked, by name.
+    """Return a method around each one of a class whose calls or messages are checked, by name.
 
     Args:
         cls: The user's class.
         definition: Its definition.
     """
     return {
-        method.python_name: _with_checks(cls, method, definition.checks[method.path])
+        method.python_name: _with_checks(
+            cls, method, definition.checks.get(method.path, _NO_CHECKS), definition.rules.get(method.path)
+        )
         for service in definition.services
         for method in service.methods
-        if method.path in definition.checks and method.path not in definition.unimplemented
+        if (method.path in definition.checks or method.path in definition.rules)
+        and method.path not in definition.unimplemented
     }
 
 
-def _with_checks(cls: type, method: Method, checks: Checks) -> Callable[..., Any]:
-    """Return a method that checks the messages of the user's, except within a call of the wire server."""
+def _with_checks(cls: type, method: Method, checks: Checks, rule: CallRule | None) -> Callable[..., Any]:
+    """Return a method that checks caller and messages of the user's, except within a call of the wire server."""
     found = find_implementation(cls, method.python_name)
     assert found is not None  # no class lacks the method of an RPC, unless it is partial
     is_async, is_generator = found.kind
@@ -49,8 +59,12 @@ def _with_checks(cls: type, method: Method, checks: Checks) -> Callable[..., Any
     users = found.attribute
 
     def call(self: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Call the user's method, after the check of the request."""
+        """Call the user's method, after the checks of caller and request."""
         context = options.get(CONTEXT_PARAMETER)
+        if rule is not None and current_call() is None:
+            named = (value for name, value in options.items() if name != CONTEXT_PARAMETER)
+            with _status_in(context):
+                check_call(rule, args[0] if args else next(named, None), context, method.name)
         if not takes_context:
             options.pop(CONTEXT_PARAMETER, None)
         if checks.checks_requests and args and current_call() is None:
@@ -107,14 +121,26 @@ def _checked(request: Message, context: Any) -> Message:
         RpcError: It breaks a rule. Ray Serve answers with the status that the context has.
         RuleError: A rule can't be evaluated.
     """
-    violations = violations_of(request)
-    if not violations:
-        return request
-    error = invalid_request(violations)
-    if context is not None:  # of its trailing metadata, which has the error's details, Ray Serve sends nothing then
-        context.set_code(error.code)
-        context.set_details(error.details)
-    raise error
+    with _status_in(context):
+        violations = violations_of(request)
+        if violations:
+            raise invalid_request(violations)
+    return request
+
+
+@contextlib.contextmanager
+def _status_in(context: Any) -> Iterator[None]:
+    """Set the status of an error in Ray Serve's context.
+
+    Of its trailing metadata, which has the error's details, Ray Serve sends nothing then.
+    """
+    try:
+        yield
+    except RpcError as error:
+        if context is not None and not isinstance(context, ServicerContext):
+            context.set_code(error.code)
+            context.set_details(error.details)
+        raise
 
 
 async def _each_async(responses: Any, check: Callable[[Any], Any]) -> AsyncIterator[Any]:

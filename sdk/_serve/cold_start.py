@@ -22,7 +22,7 @@ from sdk._serve.autoscaling import max_waiting, scales_to_zero
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.failures import raised_in
 from sdk._serve.internals import built_deployments, find_serve_controller
-from sdk._web.http_rules import http_prefixes
+from sdk._web.http_rules import http_routes
 from sdk._xds.snapshot import Deployment
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def deployments_without_replicas(application: serve.Application, name: str) -> l
             max_waiting=max_waiting(config),
             scales_to_zero=True,
             is_exposed=hasattr(cls, SERVED_SERVICES),
-            http_prefixes=http_prefixes(definition.services),
+            http_routes=http_routes(definition.services),
         )
         found.append((announced, descriptors))
     return found

@@ -41,7 +41,7 @@ from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
 from sdk._serve.replica_telemetry import ReplicaTelemetry, latency_bounds_ms
 from sdk._serve.translation import translate
-from sdk._web.http_rules import http_prefixes
+from sdk._web.http_rules import http_routes
 from sdk._web.protocols import serve_web
 from sdk._wire.call_counts import CallCounts
 from sdk._wire.crash_trailers import CrashTrailers
@@ -94,7 +94,7 @@ class ReplicaHost:
             method.cardinality.server_streaming for service in definition.services for method in service.methods
         )
         self._idempotent = definition.idempotent_paths
-        self._http_prefixes = http_prefixes(definition.services)
+        self._http_routes = http_routes(definition.services)
         self._digest, self._descriptors = serialize_descriptors(service.file for service in definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()
@@ -161,7 +161,7 @@ class ReplicaHost:
             max_waiting=max_waiting(deployment_config()),
             scales_to_zero=scales_to_zero(deployment_config()),
             is_exposed=self._is_exposed,
-            http_prefixes=self._http_prefixes,
+            http_routes=self._http_routes,
         )
         self._reports = loop.create_task(report_calls(lambda: self.ongoing_calls))
         self._exports = loop.create_task(self._metrics.export_forever())

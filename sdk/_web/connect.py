@@ -12,7 +12,7 @@ from sdk._status import STATUS_DETAILS
 from sdk._web.json_codec import dump, error_object
 from sdk._web.web_call import WebCall
 from sdk._wire.frames import FrameError, pack_prefix
-from sdk._wire.metadata import INVALID_ARGUMENT
+from sdk._wire.metadata import INVALID_ARGUMENT, UNIMPLEMENTED
 
 if TYPE_CHECKING:
     from typing import Any
@@ -58,6 +58,11 @@ class ConnectStreamCall(WebCall):
     def accepted_encodings(self) -> bytes | None:
         """Return the encodings of messages that the client accepts."""
         return self._fields.get(b"connect-accept-encoding")
+
+    def _refuse_encoding(self) -> None:
+        text = self._encoding.decode("latin-1")
+        details = f"connect-content-encoding {text!r} is not supported: use gzip, deflate or identity"
+        self.finish_with(UNIMPLEMENTED, details)
 
     def stream_head(self) -> bytes:
         """Return the status line and the headers of the response."""

@@ -47,6 +47,8 @@ class GrpcWebCall(WebCall):
         content_type: The request's content-type, without parameters.
     """
 
+    malformed_code = INTERNAL
+
     __slots__ = ("_is_text", "_left", "_sends_text")
 
     def __init__(

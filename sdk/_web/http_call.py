@@ -195,7 +195,7 @@ class HttpCall(WebCall):
     def _respond(self, code: int, status: bytes, kind: bytes, body: bytes, headers: bytes) -> None:
         self.status = code
         self._head_sent = True
-        trailing = tuple((f"trailer-{key}", value) for key, value in self._trailing if key != STATUS_DETAILS)
+        trailing = tuple((_http_name(key), value) for key, value in self._trailing if key != STATUS_DETAILS)
         self.transport.write(
             b"%scontent-type: %s\r\ncontent-length: %d\r\n%s%s%s%s%s\r\n%s"
             % (
@@ -204,6 +204,14 @@ class HttpCall(WebCall):
             )
         )  # fmt: skip
         self._finish()
+
+
+def _http_name(key: str) -> str:
+    """Return the name of the header for trailing metadata; HTTP has its own for how to authenticate.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
+    """
+    return key if key == "www-authenticate" else f"trailer-{key}"
 
 
 class JsonStreamCall(HttpCall):

@@ -6,7 +6,6 @@ from which protobuf makes the message: so each field takes what it takes in JSON
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from google.protobuf import descriptor_pool, json_format
 
 from sdk._protos.custom_options import custom_option
 from sdk._protos.wire_format import is_repeated
-from sdk._web.json_codec import dump, print_message
+from sdk._web.json_codec import dump, load, print_message
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INVALID_ARGUMENT
+from sdk._xds.snapshot import JsonRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -133,7 +133,7 @@ class RuleMatch:
         if not body.strip():
             return {}
         try:
-            value = json.loads(body, object_pairs_hook=_no_duplicates)
+            value = load(body)
         except (ValueError, RecursionError) as error:
             raise _invalid(f"the body is not JSON: {error}") from None
         if rule.body != "*":
@@ -188,10 +188,12 @@ def rules_of(method: Method) -> Iterator[HttpRule]:
             logger.error("%s: a route of google.api.http is left out: %s", method.path, error)
 
 
-def http_prefixes(services: Iterable[Service]) -> tuple[str, ...]:
-    """Return the beginnings of the paths of all routes of these services, sorted: what comes before a variable."""
-    rules = (rule for service in services for method in service.methods for rule in rules_of(method))
-    return tuple(sorted({literal_prefix(rule.template) for rule in rules}))
+def http_routes(services: Iterable[Service]) -> tuple[JsonRoute, ...]:
+    """Return the routes of these services as Envoy needs them, in the order in which they are tried."""
+    rules = HttpRules(method for service in services for method in service.methods).rules
+    return tuple(
+        JsonRoute(literal_prefix(rule.template), rule.verb, rule.pattern.pattern, rule.method.path) for rule in rules
+    )
 
 
 def literal_prefix(template: str) -> str:
@@ -222,6 +224,8 @@ def _rule(method: Method, descriptor: MethodDescriptor, option: Any) -> HttpRule
         verb, template = (kind or "").upper(), getattr(option, kind) if kind in _VERBS else ""
     if not template.startswith("/"):
         raise ValueError(f"the path {template!r} does not begin with '/'")
+    if not template.isascii() or not template.isprintable() or " " in template:
+        raise ValueError(f"the path {template!r} has characters that no path has: write them percent-encoded")
     if option.body not in ("", "*"):
         _field(descriptor.input_type, option.body)
     if option.response_body:
@@ -324,14 +328,6 @@ def _value(field: FieldDescriptor, text: str) -> Any:
     message = field.message_type
     is_bool = field.type == field.TYPE_BOOL or (message is not None and message.full_name.endswith(".BoolValue"))
     return {"true": True, "false": False}.get(text, text) if is_bool else text
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return found
 
 
 def _invalid(text: str) -> FrameError:

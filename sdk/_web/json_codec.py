@@ -33,12 +33,13 @@ def parse_message(data: bytes | bytearray, kind: type[Message]) -> Message:
     name = kind.DESCRIPTOR.full_name
     if not data.strip():
         raise FrameError(INVALID_ARGUMENT, f"the request has no body: send the {name} as JSON, {{}} if no field is set")
-    if not data.lstrip().startswith(b"{") and kind.DESCRIPTOR.file.package != "google.protobuf":
-        # protobuf takes `[]` for a message without fields
-        raise FrameError(INVALID_ARGUMENT, f"the request is not JSON of a {name}: it is not an object, {{...}}")
     try:
-        return json_format.Parse(bytes(data), kind())
-    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        value = load(data)
+        if not isinstance(value, dict) and kind.DESCRIPTOR.file.package != "google.protobuf":
+            # protobuf takes `[]` for a message without fields
+            raise ValueError("it is not an object, {...}")
+        return json_format.ParseDict(value, kind())
+    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FrameError(INVALID_ARGUMENT, f"the request is not JSON of a {name}: {error}") from None
 
 
@@ -58,7 +59,7 @@ def print_as_json(message: Message) -> bytes:
         FrameError: INTERNAL: JSON can't express it.
     """
     try:
-        return json_format.MessageToJson(message, indent=None, ensure_ascii=False).encode("utf-8", "replace")
+        return dump(json_format.MessageToDict(message))
     except (TypeError, ValueError, json_format.Error) as error:
         name = message.DESCRIPTOR.full_name
         raise FrameError(INTERNAL, f"the response, a {name}, can't be written as JSON: {error}") from None
@@ -84,7 +85,30 @@ def error_object(code: int, details: str, trailing: Metadata) -> dict[str, Any]:
 
 def dump(value: Any) -> bytes:
     """Return a JSON value as bytes, on one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")
+
+
+def load(data: bytes | bytearray) -> Any:
+    """Return a JSON value from bytes.
+
+    Raises:
+        ValueError: They are not JSON, or an object has a key twice.
+        RecursionError: It is nested too deeply.
+    """
+    return _DECODER.decode(data.decode())
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
+
+
+# Made once: each call of json.dumps and json.loads with other options than the default ones makes its own.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates)
 
 
 def _detail(packed: AnyMessage) -> dict[str, Any]:

@@ -139,7 +139,9 @@ def _method_call(parts: dict[str, Any], verb: bytes, target: bytes, kind: bytes)
     if verb == b"GET":
         return _get(parts, target)
     if verb != b"POST":
-        return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, f"{name} takes POST, not {verb.decode('latin-1')}", "POST")
+        allowed = "GET, POST" if _takes_get(route) else "POST"
+        text = f"{name} takes {allowed}, not {verb.decode('latin-1')}"
+        return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, text, allowed)
     if kind in (_JSON, NDJSON):
         return _http_call(parts, "json")
     if kind == _PROTO and not route.server_streaming and not route.client_streaming:
@@ -149,21 +151,26 @@ def _method_call(parts: dict[str, Any], verb: bytes, target: bytes, kind: bytes)
     return _refused(parts, _WRONG_TYPE, INVALID_ARGUMENT, text)
 
 
+def _takes_get(route: Route) -> bool:
+    return route.method.idempotency == "no_side_effects" and not route.client_streaming
+
+
 def _get(parts: dict[str, Any], target: bytes) -> WebCall:
     """Return the call of a GET, https://connectrpc.com/docs/protocol#unary-get-request."""
     route: Route = parts["route"]
     name = route.method.path[1:]
-    if route.method.idempotency != "no_side_effects" or route.client_streaming:
+    if not _takes_get(route):
         text = f"{name} takes POST, not GET: its proto does not set idempotency_level = NO_SIDE_EFFECTS"
         return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, text, "POST")
-    query = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True, encoding="utf-8")
+    # A character of latin-1 for each byte: a message may be binary, and compressed.
+    query = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True, encoding="latin-1")
     given = {key: values[-1] for key, values in query.items()}
     codec = given.get("encoding", "json")
     if codec not in ("json", "proto") or (codec == "proto" and route.server_streaming):
         return _refused(parts, _WRONG_TYPE, INVALID_ARGUMENT, f"the parameter encoding={codec} must be json or proto")
     call = _http_call(parts, codec)
     message = given.get("message", "{}" if codec == "json" else "")
-    data = message.encode("utf-8", "surrogateescape")
+    data = message.encode("latin-1")
     if given.get("base64") == "1":
         try:
             data = base64.b64decode(data + b"=" * (-len(data) % 4), altchars=b"-_", validate=True)

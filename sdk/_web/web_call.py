@@ -16,7 +16,7 @@ from sdk._wire.call import Call
 from sdk._wire.call_counts import STATUS_NAMES
 from sdk._wire.compression import compressor_for
 from sdk._wire.crash_trailers import DIED, GuardWithEnd
-from sdk._wire.frames import FrameError
+from sdk._wire.frames import FrameError, MalformedRequest
 from sdk._wire.metadata import INVALID_ARGUMENT, UNAVAILABLE
 from sdk._wire.steps import MESSAGE_BURST
 
@@ -59,6 +59,8 @@ class WebCall(Call):
 
     #: False if an error before the first message needs the head for its HTTP status.
     sends_head_early = True
+    #: Code for a request whose bytes are not what they should be.
+    malformed_code = INVALID_ARGUMENT
 
     __slots__ = ("_initial", "_packer", "_skips_next", "codec", "has_other_path")
 
@@ -111,6 +113,10 @@ class WebCall(Call):
         """
         return self.read_message_bytes(super().take_message())
 
+    def peek_message(self) -> bytes | bytearray:
+        """Return what :meth:`take_message` returns, without taking it."""
+        return self.read_message_bytes(super().peek_message())
+
     async def next_message(self) -> bytes | bytearray | None:
         """Return the bytes of the next request message, or None after the last.
 
@@ -119,6 +125,11 @@ class WebCall(Call):
         """
         message = await super().next_message()
         return None if message is None else self.read_message_bytes(message)
+
+    def finish_refused(self, error: FrameError) -> None:
+        """End a call whose request is not one of its method."""
+        code = self.malformed_code if isinstance(error, MalformedRequest) else error.code
+        self.finish_with(code, str(error))
 
     def read_message_bytes(self, data: bytes | bytearray) -> bytes | bytearray:
         """Return a request message as protobuf bytes.

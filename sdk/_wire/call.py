@@ -271,7 +271,7 @@ class Call:
             code, details = self._cancel_reason or (CANCELLED, "the handler was cancelled")
             self.finish_with(code, details)
         except FrameError as error:
-            self.finish_with(error.code, str(error))
+            self.finish_refused(error)
         except BaseException as error:
             self._finish_raised(error)
             if isinstance(error, (SystemExit, KeyboardInterrupt)):
@@ -290,6 +290,10 @@ class Call:
             self.running -= 1
             if not self.running:
                 self.host.release_slot()
+
+    def finish_refused(self, error: FrameError) -> None:
+        """End a call whose request is not one of its method."""
+        self.finish_with(error.code, str(error))
 
     async def inflate(self) -> None:
         """Decompress the one request message in a thread if it is long; :meth:`take_message` then has less to do.
@@ -311,6 +315,10 @@ class Call:
         message = single_message(body, self.host.settings.max_receive_message_length, self._encoding)
         self.route.counts.received += len(body) + _ONE_FRAMED  # type: ignore[union-attr]  # its handler asks
         return message
+
+    def peek_message(self) -> bytes | bytearray:
+        """Return what :meth:`take_message` returns, without taking it."""
+        return single_message(self._body, self.host.settings.max_receive_message_length, self._encoding)
 
     # -- the response -------------------------------------------------------------------------
 
@@ -651,14 +659,13 @@ class Call:
     @property
     def auth_context(self) -> Mapping[str, tuple[bytes, ...]]:
         """The properties of the client that Envoy authenticated."""
-        fields = self._fields
-        return auth_context_of(
-            fields.get(b"x-forwarded-proto"),
-            fields.get(b"x-forwarded-client-cert"),
-            fields.get(_TOKEN),
-            fields.get(_API_KEY),
-            self.host.settings.visible_claims,
-        )
+        return auth_context_of(*self.identity, self.host.settings.visible_claims)
+
+    @property
+    def identity(self) -> tuple[bytes | None, bytes | None, bytes | None, bytes | None]:
+        """The headers in which Envoy says who calls, the first arguments of ``auth_context_of``."""
+        get = self._fields.get
+        return get(b"x-forwarded-proto"), get(b"x-forwarded-client-cert"), get(_TOKEN), get(_API_KEY)
 
     def set_trailing(self, metadata: MetadataPairs) -> None:
         """Set the trailing metadata."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sdk._wire.answering import answer_stream_async, answer_stream_sync, answer_unary_async, answer_unary_sync
 from sdk._wire.call_counts import LATENCY_BOUNDS_MS
+from sdk._wire.call_rules import ruled
 from sdk._wire.checked_route import route_class
 from sdk._wire.interceptors import intercept
 
@@ -36,6 +37,7 @@ def build_routes(
         interceptors: Run between a call and its handler, the outermost first.
         latency_bounds_ms: Upper bounds of the buckets in which calls are counted, in milliseconds.
     """
+    bindings = list(bindings)
     routes = {each.method.path.encode(): route_class(each)(each, latency_bounds_ms) for each in bindings}
     for route in routes.values():
         route.answer = _answer_for(route)
@@ -44,6 +46,10 @@ def build_routes(
     if compression is not None:
         for route in routes.values():
             route.answer = _compressing(compression, route.answer)
+    for each in bindings:
+        if each.rule is not None:
+            route = routes[each.method.path.encode()]
+            route.answer = ruled(each.rule, route.answer)
     return routes
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from sdk._wire.metadata import INTERNAL, RESOURCE_EXHAUSTED
+from sdk._wire.metadata import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
 PREFIX_LENGTH = 5
 # Bytes from which avoiding a copy of a message is worth a few more steps.
@@ -41,6 +41,13 @@ class FrameError(Exception):
     def __init__(self, code: int, details: str) -> None:
         super().__init__(details)
         self.code = code
+
+
+class MalformedRequest(FrameError):
+    """Error of a peer whose bytes are not what they should be: gRPC calls it INTERNAL, HTTP a bad request."""
+
+    def __init__(self, details: str) -> None:
+        super().__init__(INTERNAL, details)
 
 
 def is_known_encoding(encoding: bytes) -> bool:
@@ -125,7 +132,7 @@ class FrameReader:
     def end(self) -> None:
         """Take the end of the body; an incomplete message is an error."""
         if self._buffer and self.error is None:
-            self.error = FrameError(INTERNAL, _CUT_SHORT)
+            self.error = MalformedRequest(_CUT_SHORT)
 
     def decompress(self, message: FlaggedMessage) -> bytes:
         """Return the plain bytes of a message that has flags.
@@ -165,12 +172,12 @@ def single_message(body: bytes | bytearray, max_length: int, encoding: bytes) ->
         FrameError: The body is not exactly one message, or the message is refused.
     """
     if len(body) < PREFIX_LENGTH:
-        raise FrameError(INTERNAL, _CUT_SHORT if body else "the request has no message")
+        raise MalformedRequest(_CUT_SHORT) if body else no_message()
     flag, length = unpack_prefix(body)
     if length > max_length:
         raise too_long(length, max_length)
     if length != len(body) - PREFIX_LENGTH:
-        raise FrameError(INTERNAL, _CUT_SHORT) if length > len(body) - PREFIX_LENGTH else _extra_data()
+        raise MalformedRequest(_CUT_SHORT) if length > len(body) - PREFIX_LENGTH else _extra_data()
     message: bytes | bytearray
     if isinstance(body, bytearray):
         del body[:PREFIX_LENGTH]
@@ -192,8 +199,14 @@ def inflate_body(body: bytes | bytearray, max_length: int, encoding: bytes) -> b
     return plain
 
 
+# "Request cardinality violation": https://github.com/grpc/grpc/blob/master/doc/statuscodes.md
+def no_message() -> FrameError:
+    """Return the error for a request without its message."""
+    return FrameError(UNIMPLEMENTED, "the request has no message, and the method takes one")
+
+
 def _extra_data() -> FrameError:
-    return FrameError(INTERNAL, "the request has more than one message, and the method takes one")
+    return FrameError(UNIMPLEMENTED, "the request has more than one message, and the method takes one")
 
 
 def too_long(length: int, max_length: int) -> FrameError:
@@ -214,15 +227,15 @@ def decompress(flag: int, message: bytes | bytearray, encoding: bytes, max_lengt
         raise FrameError(INTERNAL, f"message with the flag {flag}; only 0 and 1 are defined")
     window_bits = WINDOW_BITS.get(encoding)
     if window_bits is None:
-        raise FrameError(INTERNAL, f"compressed message on a call with grpc-encoding {encoding.decode('latin-1')!r}")
+        raise FrameError(INTERNAL, f"compressed message on a call with the encoding {encoding.decode('latin-1')!r}")
     inflater = zlib.decompressobj(window_bits)
     try:
         plain = inflater.decompress(message, max_length + 1)
     except zlib.error as error:
-        raise FrameError(INTERNAL, f"message is not valid {encoding.decode('latin-1')}: {error}") from None
+        raise MalformedRequest(f"message is not valid {encoding.decode('latin-1')}: {error}") from None
     if len(plain) > max_length:
         raise too_long(len(plain), max_length)
     if not inflater.eof or inflater.unused_data:
         end = "more follows its end" if inflater.eof else "it ends too early"
-        raise FrameError(INTERNAL, f"message is not valid {encoding.decode('latin-1')}: {end}")
+        raise MalformedRequest(f"message is not valid {encoding.decode('latin-1')}: {end}")
     return plain

@@ -15,8 +15,8 @@ import grpc.aio
 
 from sdk._contract.implementations import handler_kind
 from sdk._wire.answering import RequestMessages, send_stream
-from sdk._wire.frames import FrameError
-from sdk._wire.metadata import INTERNAL, UNIMPLEMENTED
+from sdk._wire.frames import no_message
+from sdk._wire.metadata import UNIMPLEMENTED
 from sdk._wire.threads import iterate_in_thread, run_in_thread
 from sdk._wire.wrapped_context import LoopWaits, ThreadContext, ThreadIterator, WrappedContext
 from sdk.context import context_of, current_call
@@ -68,7 +68,7 @@ async def _answer(pipeline: Continuation, call: Call, route: Route) -> None:
     else:
         data = call.take_message() if call.messages is None else await call.next_message()
         if data is None:
-            raise FrameError(INTERNAL, "the request has no message")
+            raise no_message()
         messages = behavior.decode_request(data)
     context = context_of(call)
     is_async, is_generator = handler_kind(behavior.function)

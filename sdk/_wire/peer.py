@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import unquote
 
-from sdk.context import API_KEY_NAME, COMMON_NAME, SAN, TOKEN_CLAIMS, TOKEN_ISSUER, TOKEN_SUBJECT
+from sdk.context import API_KEY_NAME, COMMON_NAME, PEM_CERTIFICATE, SAN, TOKEN_CLAIMS, TOKEN_ISSUER, TOKEN_SUBJECT
 
 # Not the names that Envoy can add as text: a name that contains `;URI=` would look like two.
 _CERTIFICATE = re.compile(r'(?:\A|;)Cert="([^"]*)"')
@@ -90,7 +90,7 @@ def _read_certificate(pem: str) -> dict[str, tuple[bytes, ...]]:
 
     certificate = x509.load_pem_x509_certificate(pem.encode())
     found: dict[str, tuple[bytes, ...]] = {
-        "x509_pem_cert": (pem.encode(),),
+        PEM_CERTIFICATE: (pem.encode(),),
         "x509_subject": (certificate.subject.rfc4514_string().encode(),),
     }
     common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)

@@ -13,8 +13,7 @@ from sdk._contract.effective_signature import takes_context
 from sdk._contract.implementations import handler_kind
 from sdk._contract.responses import wrong_response
 from sdk._wire.call_counts import LATENCY_BOUNDS_MS, CallCounts
-from sdk._wire.frames import FrameError
-from sdk._wire.metadata import INTERNAL
+from sdk._wire.frames import MalformedRequest
 
 if TYPE_CHECKING:
     from sdk.errors import RpcError
@@ -72,13 +71,13 @@ class Route:
         """Return the request message.
 
         Raises:
-            FrameError: The bytes are not a message of the method's request type.
+            MalformedRequest: The bytes are not a message of the method's request type.
         """
         try:
             return self._from_string(data)
         except DecodeError as error:
             name = self.method.request.DESCRIPTOR.full_name
-            raise FrameError(INTERNAL, f"the request is not a {name}: {error}") from None
+            raise MalformedRequest(f"the request is not a {name}: {error}") from None
 
     def encode_response(self, response: Any) -> bytes:
         """Return the bytes of a response message.

@@ -38,7 +38,7 @@ from sdk._replica_protocol import (
 )
 from sdk._xds.api_key_script import api_key_script
 from sdk._xds.packing import pack, type_url
-from sdk.access import ApiKey, Certificate, Token
+from sdk.access import ApiKey, Certificate, Token, claim_path
 
 if TYPE_CHECKING:
     from sdk.access import Access, JwtIssuer, Limit, Who
@@ -135,16 +135,41 @@ def filter_configs(access: Access | None, keys: KeyMaterial) -> dict[str, Packed
     }
 
 
-def route_metadata(access: Access | None, application: str) -> pb.Metadata | None:
-    """Return the metadata by which rules and limits know a route's application; None if none asks."""
+def route_metadata(access: Access | None, application: str, method: str = "") -> pb.Metadata | None:
+    """Return the metadata by which rules and limits know a route's application and method; None if none asks.
+
+    Args:
+        access: The option.
+        application: Name of the application.
+        method: Path of the method, if it is not the path of the calls.
+    """
     if access is None:
         return None
     named = [*(rule.applications for rule in access.rules or ()), *(limit.applications for limit in access.limits)]
-    if not any(named):
+    found = {"application": application} if any(named) else {}
+    if method:
+        found["method"] = method[1:]
+        service = method[1:].partition("/")[0]
+        for number, limit in enumerate(access.limits):
+            if {service, method[1:]} & {*limit.methods}:
+                found[_limit_key(number)] = str(number)
+    if not found:
         return None
     metadata = pb.Metadata()
-    metadata.filter_metadata[ROUTE_METADATA].update({"application": application})
+    metadata.filter_metadata[ROUTE_METADATA].update(found)
     return metadata
+
+
+def names_methods(access: Access | None) -> bool:
+    """Return True if a rule or a limit applies to some methods only."""
+    if access is None:
+        return False
+    return any(rule.methods for rule in access.rules or ()) or any(limit.methods for limit in access.limits)
+
+
+def _limit_key(number: int) -> str:
+    """Return the key of a limit in the metadata of the routes that it applies to."""
+    return f"limit-{number}"
 
 
 # -- tokens -----------------------------------------------------------------------------------
@@ -196,27 +221,31 @@ def _rules(access: Access) -> pb.RbacFilter:
 
 
 def _permission(applications: Iterable[str], methods: Iterable[str]) -> pb.Permission:
-    of_applications = [
-        pb.Permission(
-            sourced_metadata=pb.SourcedMetadata(
-                metadata_matcher=_metadata(ROUTE_METADATA, ("application",), pb.StringMatcher(exact=application)),
-                metadata_source=pb.ROUTE,
-            )
-        )
-        for application in applications
+    of_applications = [_of_route("application", pb.StringMatcher(exact=application)) for application in applications]
+    of_methods = [_path(matcher) for method in methods for matcher in method_matchers(method)]
+    of_methods += [
+        _of_route("method", pb.StringMatcher(exact=method) if "/" in method else pb.StringMatcher(prefix=f"{method}/"))
+        for method in methods
     ]
-    of_methods = [_path(method_matcher(method)) for method in methods]
     both = [
         pb.Permission(or_rules=pb.Permission.Set(rules=one_of)) for one_of in (of_applications, of_methods) if one_of
     ]
     return pb.Permission(and_rules=pb.Permission.Set(rules=both)) if both else pb.Permission(any=True)
 
 
-def method_matcher(method: str) -> pb.StringMatcher:
-    """Return the matcher of the path for a service or one of its methods, as routes match it: as it is."""
+def _of_route(key: str, value: pb.StringMatcher) -> pb.Permission:
+    matcher = _metadata(ROUTE_METADATA, (key,), value)
+    return pb.Permission(sourced_metadata=pb.SourcedMetadata(metadata_matcher=matcher, metadata_source=pb.ROUTE))
+
+
+def method_matchers(method: str) -> tuple[pb.StringMatcher, ...]:
+    """Return the matchers of the path for a service or one of its methods, as routes match it: as it is.
+
+    The path of a call that is not gRPC may have a query.
+    """
     if "/" in method:
-        return pb.StringMatcher(exact=f"/{method}")
-    return pb.StringMatcher(prefix=f"/{method}/")
+        return pb.StringMatcher(exact=f"/{method}"), pb.StringMatcher(prefix=f"/{method}?")
+    return (pb.StringMatcher(prefix=f"/{method}/"),)
 
 
 def _path(matcher: pb.StringMatcher) -> pb.Permission:
@@ -269,16 +298,6 @@ def _claim(name: str, value: pb.ValueMatcher) -> pb.Principal:
     )
 
 
-def claim_path(name: str) -> list[str]:
-    """Return the steps to a claim: the parts between dots, except those of a URL.
-
-    Example:
-        >>> claim_path("realm_access.roles"), claim_path("https://example.org/roles")
-        (['realm_access', 'roles'], ['https://example.org/roles'])
-    """
-    return [name] if "://" in name else name.split(".")
-
-
 def _certificate(name: str) -> pb.Principal:
     config = pb.MtlsAuthenticated(any_validated_client_certificate=True)
     if name != "*":
@@ -325,8 +344,8 @@ def _limits(limits: Iterable[Limit]) -> pb.LocalRateLimit:
                 # Without a value: each new one gets a separate bucket.
                 entries += [pb.RateLimitDescriptor.Entry(key=action_key(action)) for action in identity]
                 descriptors.append(pb.LocalRateLimitDescriptor(entries=entries, token_bucket=bucket))
-        for method in limit.methods or ("",):
-            counted = tuple(_counted(number, limit, method))
+        for counts in _counting(number, limit):
+            counted = tuple(_counted(limit, counts))
             rate_limits += [pb.RateLimit(actions=[*counted, *identity]) for identity in _identities(limit)]
     unlimited = pb.TokenBucket(max_tokens=1 << 31, tokens_per_fill=_uint(1 << 31), fill_interval=Duration(seconds=1))
     return pb.LocalRateLimit(
@@ -344,18 +363,30 @@ def _limits(limits: Iterable[Limit]) -> pb.LocalRateLimit:
     )
 
 
-def _counted(number: int, limit: Limit, method: str) -> Iterator[pb.RateLimit.Action]:
-    """Yield the actions that find out whether a limit applies to a call. Without a value there is no descriptor."""
-    if method:
-        path = pb.HeaderMatcher(name=":path", string_match=method_matcher(method))
-        match = _Action.HeaderValueMatch(descriptor_key="limit", descriptor_value=str(number), headers=[path])
+def _counting(number: int, limit: Limit) -> Iterator[pb.RateLimit.Action]:
+    """Yield the actions that make the descriptor entry of a limit; all make the same one, so that calls count once."""
+    value = str(number)
+    if not limit.methods:
+        yield _Action(generic_key=_Action.GenericKey(descriptor_key="limit", descriptor_value=value))
+        return
+    for path in [each for method in limit.methods for each in method_matchers(method)]:
+        header = pb.HeaderMatcher(name=":path", string_match=path)
+        match = _Action.HeaderValueMatch(descriptor_key="limit", descriptor_value=value, headers=[header])
         yield _Action(header_value_match=match)
-    else:
-        yield _Action(generic_key=_Action.GenericKey(descriptor_key="limit", descriptor_value=str(number)))
+    yield _of_route_entry("limit", _limit_key(number))
+
+
+def _counted(limit: Limit, counts: pb.RateLimit.Action) -> Iterator[pb.RateLimit.Action]:
+    """Yield the actions that find out whether a limit applies to a call. Without a value there is no descriptor."""
+    yield counts
     if limit.applications:
-        key = pb.MetadataKey(key=ROUTE_METADATA, path=[pb.MetadataKey.PathSegment(key="application")])
-        source = _Action.MetaData.ROUTE_ENTRY
-        yield _Action(metadata=_Action.MetaData(descriptor_key="application", metadata_key=key, source=source))
+        yield _of_route_entry("application", "application")
+
+
+def _of_route_entry(key: str, name: str) -> pb.RateLimit.Action:
+    path = pb.MetadataKey(key=ROUTE_METADATA, path=[pb.MetadataKey.PathSegment(key=name)])
+    source = _Action.MetaData.ROUTE_ENTRY
+    return _Action(metadata=_Action.MetaData(descriptor_key=key, metadata_key=path, source=source))
 
 
 def _claim_action(claim: str) -> pb.RateLimit.Action:

@@ -93,12 +93,20 @@ def _format(config: AccessLogConfig) -> pb.SubstitutionFormatString:
     return pb.SubstitutionFormatString(text_format_source=text, omit_empty_values=True)
 
 
+_NOT_OK = " && ".join(
+    f'!("call-status" in response.{part} && response.{part}["call-status"] == "OK")' for part in ("headers", "trailers")
+)
+
+
 def _filter(config: AccessLogConfig) -> pb.AccessLogFilter | None:
     """Return the filter of the calls that are logged; None for all."""
     filters = []
     if config.failed_only:
         failed = pb.GrpcStatusFilter(statuses=[pb.GrpcStatusFilter.OK], exclude=True)
-        filters.append(pb.AccessLogFilter(grpc_status_filter=failed))
+        # Without `grpc-status`, as over gRPC-Web, Connect and JSON, a call is UNKNOWN to Envoy even if it ends OK.
+        web = pb.ExtensionFilter(name="failed", typed_config=pack(pb.ExpressionFilter(expression=_NOT_OK)))
+        both = [pb.AccessLogFilter(grpc_status_filter=failed), pb.AccessLogFilter(extension_filter=web)]
+        filters.append(pb.AccessLogFilter(and_filter=pb.AndFilter(filters=both)))
     if config.slow_s is not None:
         least = pb.RuntimeUInt32(default_value=round(config.slow_s * 1000), runtime_key="sdk.access_log.slow_ms")
         slow = pb.DurationFilter(comparison=pb.ComparisonFilter(op=pb.ComparisonFilter.GE, value=least))
@@ -138,7 +146,7 @@ def own_answers_log(headers: Iterable[str]) -> pb.AccessLog:
                     transport_api_version=pb.V3,
                 ),
                 additional_request_headers_to_log=[*headers, "request_id"],
-                additional_response_headers_to_log=["grpc-status", "grpc-message", "request_id"],
+                additional_response_headers_to_log=["grpc-status", "grpc-message", "call-status", "request_id"],
             )
         ),
     )

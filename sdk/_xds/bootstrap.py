@@ -28,6 +28,10 @@ _RUNTIME: dict[str, float] = {
     # 1,000, and Envoy has no option for that.
     # https://nghttp2.org/documentation/nghttp2_option_set_stream_reset_rate_limit.html
     "envoy.reloadable_features.http2_use_oghttp2": True,
+    # The default of 100 is about as many characters of a path: Envoy would reject the routes of google.api.http that
+    # are longer, and all others with them.
+    "re2.max_program_size.error_level": 1 << 20,
+    "re2.max_program_size.warn_level": 1 << 20,
 }
 
 

@@ -25,6 +25,8 @@ GATE_CLUSTER = "gate"
 # https://github.com/envoyproxy/envoy/blob/main/api/envoy/service/auth/v3/external_auth.proto
 CHECK_PATH = "/envoy.service.auth.v3.Authorization/Check"
 TIMEOUT_KEY = "grpc-timeout"
+#: The same of a call over Connect or JSON, and the header that says so.
+WEB_TIMEOUT_KEY, CONTENT_TYPE_KEY = "connect-timeout-ms", "content-type"
 #: Context extensions of a check request, set by the route.
 APPLICATION, DEPLOYMENT = "application", "deployment"
 _FILTER = "gate"
@@ -41,7 +43,9 @@ def gate_filter() -> pb.HttpFilter:
                     envoy_grpc=pb.GrpcService.EnvoyGrpc(cluster_name=GATE_CLUSTER),
                     timeout=Duration(),  # zero disables it; the proxy enforces the call's deadline
                 ),
-                allowed_headers=pb.ListStringMatcher(patterns=[pb.StringMatcher(exact=TIMEOUT_KEY)]),
+                allowed_headers=pb.ListStringMatcher(
+                    patterns=[pb.StringMatcher(exact=key) for key in (TIMEOUT_KEY, WEB_TIMEOUT_KEY, CONTENT_TYPE_KEY)]
+                ),
                 # If the proxy is gone, the call is routed as if the filter were disabled: it ends UNAVAILABLE, not
                 # PERMISSION_DENIED, if the deployment still has no replica.
                 failure_mode_allow=True,
@@ -67,9 +71,17 @@ def allow(headers: Iterable[pb.HeaderValueOption] = ()) -> pb.CheckResponse:
     return pb.CheckResponse(status=pb.Status(), ok_response=pb.OkHttpResponse(headers=headers))
 
 
-def deny(headers: Iterable[pb.HeaderValueOption], details: str) -> pb.CheckResponse:
-    """Return the response that ends a call with these headers, including ``grpc-status``, and a status message."""
+def deny(
+    http_status: pb.StatusCode.ValueType, headers: Iterable[pb.HeaderValueOption], details: str
+) -> pb.CheckResponse:
+    """Return the response that ends a call.
+
+    Args:
+        http_status: HTTP status of a call that is not gRPC; ``local_replies.py`` writes its body by this.
+        headers: Headers of the response, including ``grpc-status``.
+        details: The status message.
+    """
     return pb.CheckResponse(
         status=pb.Status(code=7),  # PERMISSION_DENIED makes Envoy end the call; the client gets the headers' status
-        denied_response=pb.DeniedHttpResponse(headers=headers, body=details),
+        denied_response=pb.DeniedHttpResponse(status=pb.HttpStatus(code=http_status), headers=headers, body=details),
     )

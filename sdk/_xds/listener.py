@@ -15,7 +15,7 @@ from sdk._xds.access_log import AccessLogConfig, access_log, own_answers_log
 from sdk._xds.cors import cors_filter
 from sdk._xds.ext_authz import gate_filter
 from sdk._xds.local_replies import local_replies
-from sdk._xds.lua_filter import last_value_filter
+from sdk._xds.lua_filter import last_value_filter, path_filter
 from sdk._xds.packing import pack
 from sdk._xds.tls import TlsConfig, transport_socket
 from sdk.errors import OptionsError
@@ -152,6 +152,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         http_filters=[
             *([cors_filter()] if config.cors_origins else []),
             last_value_filter(APPLICATION_KEY),
+            path_filter(APPLICATION_KEY),
             *access_filters(ads_source()),
             *([gate_filter()] if config.gate_socket else []),
             pb.HttpFilter(

@@ -39,6 +39,8 @@ class _Status:
 
 _UNAVAILABLE = _Status(14, "UNAVAILABLE", "unavailable", 503)
 _RESOURCE_EXHAUSTED = _Status(8, "RESOURCE_EXHAUSTED", "resource_exhausted", 429)
+_NOT_FOUND = _Status(5, "NOT_FOUND", "not_found", 404)
+_DEADLINE_EXCEEDED = _Status(4, "DEADLINE_EXCEEDED", "deadline_exceeded", 504)
 _UNAUTHENTICATED = _Status(16, "UNAUTHENTICATED", "unauthenticated", 401)
 _PERMISSION_DENIED = _Status(7, "PERMISSION_DENIED", "permission_denied", 403)
 # The statuses with which Envoy's filters refuse calls.
@@ -46,7 +48,7 @@ _BY_HTTP_STATUS = (
     _UNAUTHENTICATED,
     _PERMISSION_DENIED,
     _RESOURCE_EXHAUSTED,
-    _Status(4, "DEADLINE_EXCEEDED", "deadline_exceeded", 504),
+    _DEADLINE_EXCEEDED,
 )
 
 
@@ -92,16 +94,17 @@ def _refused() -> Iterator[pb.ResponseMapper]:
     To Envoy, calls without credentials are as forbidden as those of somebody who is known, and so are tokens for
     another audience. gRPC distinguishes the two: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
     """
+    # The gate, which writes its own message. Its HTTP status says which gRPC status it is.
+    waited = _flagged("UAEX")
+    for status in (_NOT_FOUND, _RESOURCE_EXHAUSTED, _UNAVAILABLE, _DEADLINE_EXCEEDED):
+        yield from _web_replies(_both(waited, _has_status(status.http)), _BODY, status, has_message=True)
+    yield pb.ResponseMapper(filter=waited, headers_to_add=[_request_id()])
     yield from _replies(
         _has_status(429),
         _OVER_LIMIT,
         _RESOURCE_EXHAUSTED,
         headers=(set_header("grpc-status-details-bin", _retry_later()),),
     )
-    # The gate answers 403, too, with another gRPC status.
-    waited = _flagged("UAEX")
-    yield from _web_replies(waited, _BODY, _UNAVAILABLE)
-    yield pb.ResponseMapper(filter=waited, headers_to_add=[_request_id()])
     forbidden = _has_status(403)
     unknown = _both(forbidden, *map(_absent, (*IDENTITY_HEADERS, "x-forwarded-client-cert")))
     challenge = set_header("www-authenticate", "Bearer")
@@ -150,10 +153,24 @@ def _replies(
 
 
 def _web_replies(
-    matches: pb.AccessLogFilter, text: str, status: _Status, headers: tuple[pb.HeaderValueOption, ...] = ()
+    matches: pb.AccessLogFilter,
+    text: str,
+    status: _Status,
+    headers: tuple[pb.HeaderValueOption, ...] = (),
+    *,
+    has_message: bool = False,
 ) -> Iterator[pb.ResponseMapper]:
-    """Yield the replies to calls over gRPC-Web, and to those that are not gRPC."""
+    """Yield the replies to calls over gRPC-Web, and to those that are not gRPC.
+
+    Args:
+        matches: The cause.
+        text: The message.
+        status: The status.
+        headers: Headers to add.
+        has_message: Whether the reply has `grpc-message` already.
+    """
     name = set_header("call-status", status.name)
+    message = set_header("grpc-message", text.replace(_BODY, "%RESPONSE_CODE_DETAILS%"))
     yield pb.ResponseMapper(
         filter=_both(_has_content_type("application/grpc-web"), matches),
         status_code=UInt32Value(value=200),
@@ -161,7 +178,7 @@ def _web_replies(
             _request_id(),
             name,
             set_header("grpc-status", str(status.number)),
-            set_header("grpc-message", text.replace(_BODY, "%RESPONSE_CODE_DETAILS%")),
+            *(() if has_message else (message,)),
             *headers,
         ],
         body_format_override=pb.SubstitutionFormatString(

@@ -4,6 +4,7 @@ Its cost per call does not grow with the number of applications; a linear list o
 https://www.envoyproxy.io/docs/envoy/latest/api-v3/xds/type/matcher/v3/matcher.proto
 
     path of a built-in service            → fallback
+    path /APP/…, the name of an app       → remove it from the path, set `application`, and match again
     else `application` names an app       → that app: path → deployment, or fallback
     else `application` contains a comma   → keep its last value and match again
     else `application` is not empty       → fallback (answers NOT_FOUND)
@@ -19,6 +20,7 @@ such as the GET of a browser, starts no replica: it goes to the proxy, which ref
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from google.protobuf.duration_pb2 import Duration
@@ -33,12 +35,12 @@ from sdk._replica_protocol import (
     PROXY_LIVE_PATH,
     PROXY_READY_PATH,
 )
-from sdk._xds.access_filters import enabled_filters, route_metadata
+from sdk._xds.access_filters import enabled_filters, names_methods, route_metadata
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
 from sdk._xds.headers import set_header
 from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME
-from sdk._xds.lua_filter import enable_last_value
+from sdk._xds.lua_filter import enable_last_value, enable_path
 from sdk._xds.matchers import header_input, header_matches
 from sdk._xds.packing import pack
 from sdk._xds.retries import (
@@ -56,7 +58,8 @@ if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as Packed
     from google.protobuf.message import Message
 
-    from sdk._xds.snapshot import Application, Deployment, Snapshot
+    from sdk._xds.snapshot import Application, Deployment, JsonRoute, Snapshot
+    from sdk.access import Access
 
 MODEL_KEY = "multiplexed_model_id"
 BUILT_IN_PREFIXES = (
@@ -71,6 +74,8 @@ BUILT_IN_PREFIXES = (
     PRIVATE_PREFIX,
 )
 
+# Characters that no client percent-encodes: https://www.rfc-editor.org/rfc/rfc3986#section-2.3
+_IN_A_PATH = re.compile(r"[A-Za-z0-9_.~-]+")
 _OnMatch = pb.Matcher.OnMatch
 # The server that gets the request decides about the rest of the content-type: gRPC, gRPC-Web, Connect, JSON.
 _CALL_CONTENT_TYPE = pb.StringMatcher(prefix="application/")
@@ -106,13 +111,17 @@ def build_routes(
             APPLICATION_KEY, exact=apps, otherwise=_no_known_application(snapshot, apps, leaves, fallback)
         )
     )
-    builtin = dict.fromkeys(BUILT_IN_PREFIXES, fallback)
-    owned = tuple(prefix for app in snapshot.applications for each in app.deployments for prefix in each.http_prefixes)
+    prefixes = dict.fromkeys(BUILT_IN_PREFIXES, fallback)
+    owned = tuple(
+        route.prefix for app in snapshot.applications for each in app.deployments for route in each.http_routes
+    )
     for page in pages:
         if not page.startswith(owned):
             # Without a match in it, Envoy continues as if this prefix were not there.
-            builtin[page] = _OnMatch(matcher=_matcher_tree(":path", exact={page: fallback, f"{page}/": fallback}))
-    matcher = _matcher_tree(":path", prefix=builtin, otherwise=by_application if apps else fallback)
+            prefixes[page] = _OnMatch(matcher=_matcher_tree(":path", exact={page: fallback, f"{page}/": fallback}))
+    # In the same tree, so that other calls cost what they cost without.
+    prefixes |= dict.fromkeys(_application_prefixes(snapshot), _on_match(_again(snapshot, enable_path())))
+    matcher = _matcher_tree(":path", prefix=prefixes, otherwise=by_application if apps else fallback)
     return pb.RouteConfiguration(
         name=ROUTE_CONFIG_NAME,
         virtual_hosts=[
@@ -144,20 +153,19 @@ def _application(
     leaves: Mapping[tuple[str, str], pb.Matcher.OnMatch],
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
-    metadata = route_metadata(snapshot.access, app.name)
     if len(app.deployments) == 1 and not snapshot.listed_services_only:
         # The replica answers UNIMPLEMENTED for unknown services, and can list those that it has.
         deployment, leaf = app.deployments[0], leaves[app.name, app.deployments[0].name]
-        if not deployment.holds_calls or not deployment.http_prefixes:
-            return leaf
-        routes = dict.fromkeys(deployment.http_prefixes, _http_leaf(app.name, deployment, metadata))
-        return _OnMatch(matcher=_matcher_tree(":path", prefix=routes, otherwise=leaf))
+        routes = {}
+        if deployment.holds_calls or names_methods(snapshot.access):
+            routes = _http_leaves(app.name, deployment, snapshot.access)
+        return _OnMatch(matcher=_matcher_tree(":path", prefix=routes, otherwise=leaf)) if routes else leaf
     services: dict[str, pb.Matcher.OnMatch] = {}
     for deployment in app.deployments:
         for service in deployment.services:
             services.setdefault(f"/{service}/", leaves[app.name, deployment.name])
-        for prefix in _http_prefixes(deployment):
-            services.setdefault(prefix, _http_leaf(app.name, deployment, metadata))
+        for prefix, http_leaf in _http_leaves(app.name, deployment, snapshot.access).items():
+            services.setdefault(prefix, http_leaf)
     return _OnMatch(matcher=_matcher_tree(":path", prefix=services, otherwise=fallback)) if services else fallback
 
 
@@ -168,10 +176,7 @@ def _no_known_application(
     fallback: pb.Matcher.OnMatch,
 ) -> pb.Matcher.OnMatch:
     """Return the match for a call whose `application` is unknown, empty or absent."""
-    several_values = _fallback_route(enable_last_value())
-    if any(deployment.holds_calls for app in snapshot.applications for deployment in app.deployments):
-        # Envoy enables filters by the first route that it selects, which is not yet the route of the last value.
-        _enable_gate(several_values)
+    several_values = _again(snapshot, enable_last_value())
     # The first matching predicate wins.
     known_by_value = [_application_matches(".*,.*", _on_match(several_values)), _application_matches(".+", fallback)]
     if len(apps) == 1:
@@ -181,6 +186,30 @@ def _no_known_application(
     else:
         unset = fallback
     return _OnMatch(matcher=pb.Matcher(matcher_list=pb.Matcher.MatcherList(matchers=known_by_value), on_no_match=unset))
+
+
+def _again(snapshot: Snapshot, filters: Mapping[str, Packed]) -> pb.Route:
+    """Return the route of calls for which a filter has Envoy select another one."""
+    route = _fallback_route(filters)
+    if any(deployment.holds_calls for app in snapshot.applications for deployment in app.deployments):
+        # Envoy enables filters by the first route that it selects.
+        _enable_gate(route)
+    return route
+
+
+def _application_prefixes(snapshot: Snapshot) -> list[str]:
+    """Return the paths ``/APP/`` of the applications, except those with which a service or an HTTP route begins."""
+    taken = {
+        beginning.split("/")[1]
+        for app in snapshot.applications
+        for deployment in app.deployments
+        for beginning in (
+            *(f"/{service}" for service in (*deployment.services, *deployment.hidden)),
+            *(f"{route.prefix}/" for route in deployment.http_routes),
+        )
+    }
+    names = (app.name for app in snapshot.applications)
+    return [f"/{name}/" for name in names if name not in taken and _IN_A_PATH.fullmatch(name)]
 
 
 def _application_matches(application: str, then: pb.Matcher.OnMatch) -> pb.Matcher.MatcherList.FieldMatcher:
@@ -200,20 +229,42 @@ def _service_owners(
     found = {f"/{service}/": fallback if service in shared else leaves[owner] for service, owner in owners.items()}
     for app in snapshot.applications:
         for deployment in app.deployments:
-            for prefix in _http_prefixes(deployment):
-                metadata = route_metadata(snapshot.access, app.name)
-                found[prefix] = fallback if prefix in found else _http_leaf(app.name, deployment, metadata)
+            for prefix, http_leaf in _http_leaves(app.name, deployment, snapshot.access).items():
+                found[prefix] = fallback if prefix in found else http_leaf
     return found
 
 
-def _http_prefixes(deployment: Deployment) -> tuple[str, ...]:
-    """Return the beginnings of its HTTP routes; none if it has hidden services, whose routes may begin like others."""
-    return () if deployment.hidden else deployment.http_prefixes
+def _http_leaves(application: str, deployment: Deployment, access: Access | None) -> dict[str, pb.Matcher.OnMatch]:
+    """Return the leaves of its HTTP routes, whose requests may have any verb and content-type, by their prefixes.
+
+    None if the deployment has hidden services, whose routes may begin like others. If rules or limits name methods,
+    a leaf has the routes that begin so, each with its method, as the replica chooses among them.
+    """
+    if deployment.hidden:
+        return {}
+    metadata = route_metadata(access, application)
+    leaves = {}
+    for prefix in dict.fromkeys(route.prefix for route in deployment.http_routes):
+        routes = list(_route_pair(application, deployment, None, metadata))
+        if names_methods(access):
+            routes[:0] = [
+                _only(pair, route)
+                for route in deployment.http_routes
+                if prefix.startswith(route.prefix)
+                for pair in _route_pair(
+                    application, deployment, None, route_metadata(access, application, route.method)
+                )
+            ]
+        leaves[prefix] = _on_match(pb.RouteList(routes=routes))
+    return leaves
 
 
-def _http_leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None) -> pb.Matcher.OnMatch:
-    """Return the leaf of HTTP routes, whose requests may have any verb and content-type."""
-    return _routes(application, deployment, None, metadata, can_be_no_call=False)
+def _only(route: pb.Route, http_route: JsonRoute) -> pb.Route:
+    """Restrict a route to the requests of a route of ``google.api.http``."""
+    route.match.safe_regex.regex = http_route.pattern
+    verb = pb.HeaderMatcher(name=":method", string_match=pb.StringMatcher(exact=http_route.verb))
+    route.match.headers.append(verb)
+    return route
 
 
 def _leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None) -> pb.Matcher.OnMatch:
@@ -233,13 +284,16 @@ def _leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None
 
 
 def _routes(
-    application: str,
-    deployment: Deployment,
-    retries: pb.RetryPolicy | None,
-    metadata: pb.Metadata | None,
-    *,
-    can_be_no_call: bool = True,
+    application: str, deployment: Deployment, retries: pb.RetryPolicy | None, metadata: pb.Metadata | None
 ) -> pb.Matcher.OnMatch:
+    others = _not_calls() if deployment.holds_calls else ()
+    return _on_match(pb.RouteList(routes=[*others, *_route_pair(application, deployment, retries, metadata)]))
+
+
+def _route_pair(
+    application: str, deployment: Deployment, retries: pb.RetryPolicy | None, metadata: pb.Metadata | None
+) -> tuple[pb.Route, pb.Route]:
+    """Return the routes of calls with and without ``multiplexed_model_id``."""
     by_model = pb.Route(
         name=application,
         match=pb.RouteMatch(
@@ -271,8 +325,8 @@ def _routes(
             route.per_request_buffer_limit_bytes.value = BUFFERED_BYTES
         if deployment.holds_calls:
             _enable_gate(route, application, deployment.name)
-    others = _not_calls() if deployment.holds_calls and can_be_no_call else ()
-    return _on_match(pb.RouteList(routes=[*others, by_model, by_load]))
+    return by_model, by_load
+    return by_model, by_load
 
 
 def _not_calls() -> Iterator[pb.Route]:

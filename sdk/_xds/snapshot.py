@@ -33,6 +33,23 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class JsonRoute:
+    """One route of ``google.api.http``.
+
+    Attributes:
+        prefix: The beginning of its paths, before the first variable.
+        verb: ``"GET"``.
+        pattern: The regular expression of its paths.
+        method: Path of the method that it calls.
+    """
+
+    prefix: str
+    verb: str
+    pattern: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class Deployment:
     """One deployment of an application.
 
@@ -47,7 +64,7 @@ class Deployment:
         hidden: Full names of the services that it serves, but that the options of the ingress hide from clients.
         scales_to_zero: True if the deployment may be without replicas until there is a call.
         is_exposed: False if only other deployments call it.
-        http_prefixes: Beginnings of the paths of its routes of ``google.api.http``.
+        http_routes: Its routes of ``google.api.http``. The first one that a request matches is that of its method.
     """
 
     name: str
@@ -59,7 +76,7 @@ class Deployment:
     hidden: tuple[str, ...] = ()
     scales_to_zero: bool = False
     is_exposed: bool = True
-    http_prefixes: tuple[str, ...] = ()
+    http_routes: tuple[JsonRoute, ...] = ()
 
     @property
     def holds_calls(self) -> bool:

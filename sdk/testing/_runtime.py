@@ -19,7 +19,7 @@ from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.replica import wire_settings
 from sdk._serve.replica_telemetry import trace_calls
 from sdk._serve.translation import translate
-from sdk._web.http_rules import http_prefixes
+from sdk._web.http_rules import http_routes
 from sdk._web.protocols import serve_web
 from sdk._wire.server import WireServer
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
@@ -179,7 +179,7 @@ class Runtime:
                         tuple(service.full_name for service in services),
                         (endpoint,),
                         digest,
-                        http_prefixes=http_prefixes(services),
+                        http_routes=http_routes(services),
                     )
                 )
             if deployments:

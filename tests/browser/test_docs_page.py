@@ -10,8 +10,9 @@ import sdk.testing
 from sdk import GrpcOptions
 from sdk._pages.files import Pages
 from sdk._xds.routes import build_routes
-from sdk._xds.snapshot import Application, Deployment, Snapshot
+from sdk._xds.snapshot import Application, Deployment, JsonRoute, Snapshot
 from tests.browser.conftest import API_KEY
+from tests.web.http_client import ask
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -53,8 +54,20 @@ def test_the_page_asks_for_credentials(page: Page, guarded: sdk.testing.Server) 
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
+def test_other_paths_that_begin_so_are_those_of_the_application(server: sdk.testing.Server) -> None:
+    assert ask(server, "/docs/", None).headers["content-type"] == "text/html; charset=utf-8"
+    other = ask(server, "/docs-of-the-application", None)
+    assert (other.status, other.headers["content-type"]) == (404, "application/json")
+
+
+def test_the_rules_hold_for_the_document_and_not_for_the_files(guarded: sdk.testing.Server) -> None:
+    assert ask(guarded, "/docs", None).status == ask(guarded, "/-/pages/docs.js", None).status == 200
+    assert ask(guarded, "/openapi.json", None).status == 401
+    assert ask(guarded, "/openapi.json", None, {"x-api-key": API_KEY}).status == 200
+
+
 def test_an_own_route_of_an_application_wins() -> None:
-    own = Deployment("D", ("a.B",), http_prefixes=("/docs",))
+    own = Deployment("D", ("a.B",), http_routes=(JsonRoute("/docs", "GET", "/docs", "/a.B/Get"),))
     routes = [
         build_routes(Snapshot(1, (Application("a", deployments),)), pages=("/docs", "/other"))
         for deployments in ((Deployment("D", ("a.B",)),), (own,))

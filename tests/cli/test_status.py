@@ -134,7 +134,7 @@ def test_watch_in_a_pipe_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.stdout.count("application greeter: RUNNING") == 3
     assert done.stdout.count("problem: no node exports metrics") == 1
     (line,) = (line for line in done.stdout.splitlines() if "/g.G/M" in line)
-    assert line.split() == ["greeter", "/g.G/M", "5.0", "-", "-"]
+    assert line.split() == ["greeter", "/g.G/M", "5.0", "-", "-", "0", "0"]
 
 
 def test_watch_in_a_terminal_shows_status_and_calls(monkeypatch: pytest.MonkeyPatch) -> None:

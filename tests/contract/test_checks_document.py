@@ -16,7 +16,7 @@ from tests.protos.compatibility_cases import CASES, FILES
 
 EXAMPLES = examples()
 CLASSES = {rule for case in WRONG for rule, _ in case.expected}
-ELSEWHERE = {"unannotated", "not-decorated", "interceptor", "sync-interceptor", "validate"}
+ELSEWHERE = {"unannotated", "not-decorated", "interceptor", "sync-interceptor", "allow", "validate"}
 CHANGES = {line.split()[1] for case in (*CASES, *FILES) for line in case.expected}
 CHANGES |= {line.split()[1] for pair in PAIRS for line in pair.ours}
 

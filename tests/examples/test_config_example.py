@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -89,3 +92,16 @@ def test_what_the_file_describes_is_served() -> None:
 def test_arguments_are_checked_before_anything_starts() -> None:
     with pytest.raises(ValidationError, match="language"):
         quotes_app.Settings.model_validate({"lang": "en"})
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    systemd = shutil.which("systemd-analyze")
+    if systemd is None:
+        pytest.skip("systemd-analyze is not installed: it is in Debian's package systemd")
+    unit = (HERE / "quotes.service").read_text()
+    # Of this machine: the unit's own user and command do not exist here.
+    unit = unit.replace("User=quotes\n", "").replace("/opt/quotes/.venv/bin/sdk", sys.executable)
+    (tmp_path / "quotes.service").write_text(unit)
+    command = [systemd, "verify", "--recursive-errors=no", str(tmp_path / "quotes.service")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

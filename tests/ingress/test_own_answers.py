@@ -27,6 +27,7 @@ def entry(headers: dict[str, str], response: dict[str, str]) -> pb.HTTPAccessLog
     [
         ({"grpc-status": "14", "grpc-message": "No replica%20is ready."}, "UNAVAILABLE", "No replica is ready."),
         ({"grpc-status": "8", "grpc-message": "too many"}, "RESOURCE_EXHAUSTED", None),
+        ({"call-status": "UNAUTHENTICATED"}, "UNAUTHENTICATED", None),
         ({}, "UNAVAILABLE", "no_healthy_upstream"),
         ({"grpc-status": "99"}, "UNAVAILABLE", "no_healthy_upstream"),
     ],

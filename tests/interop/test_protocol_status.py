@@ -135,7 +135,7 @@ def test_a_request_without_a_message(raw: RawClient) -> None:
         stream = raw.open(f"{INSPECTOR}/Look", end=end_with_headers)
         if not end_with_headers:
             stream.send(b"", end=True)
-        assert stream.finish().status == (INTERNAL, b"the request has no message")
+        assert stream.finish().status == (UNIMPLEMENTED, b"the request has no message, and the method takes one")
 
 
 def test_a_request_that_is_no_message_of_its_type(raw: RawClient) -> None:

@@ -1,8 +1,24 @@
-"""A server with every kind of credential, shared by the tests of one module, and clients for it."""
+"""A server with every kind of credential, shared by the tests of this folder, and clients for it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.security.world import World
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "greeter"))
+
+
+@pytest.fixture(scope="package")
+def world() -> Iterator[World]:
+    """Serve the applications of ``world.py``."""
+    from tests.security.world import serving
+
+    with serving() as it:
+        yield it

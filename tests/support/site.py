@@ -30,7 +30,7 @@ def serve_site() -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            kind, content = site.pages.get(self.path, ("", b""))
+            kind, content = site.pages.get(self.path.partition("?")[0], ("", b""))
             self.send_response(200 if kind else 404)
             self.send_header("content-type", kind or "text/plain")
             self.send_header("content-length", str(len(content)))

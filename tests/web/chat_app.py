@@ -21,6 +21,8 @@ DETAIL.retry_delay.seconds = 7
 
 def check(request: Said) -> None:
     """Raise the error that a request asks for."""
+    if request.raises:
+        raise ValueError("a bug — ü")
     if request.code:
         errors = [DETAIL] if request.has_detail else []
         raise RpcError(CODES[request.code], f"ends with {request.code} — ü", errors=errors)
@@ -74,6 +76,24 @@ class Chat(ChatBase):
         for number in range(request.times):
             yield self._heard(request, grpc_context, number)
         check(request)
+
+    def CollectSync(self, requests: Iterator[Said]) -> Heard:
+        texts = []
+        for request in requests:
+            check(request)
+            texts.append(request.text)
+        return Heard(text=" ".join(texts), number=len(texts))
+
+    def TalkSync(self, requests: Iterator[Said]) -> Iterator[Heard]:
+        for request in requests:
+            check(request)
+            yield Heard(text=request.text)
+
+    async def Secret(self, request: Said) -> Heard:
+        return Heard(text="secret")
+
+    async def Watch(self, request: Said) -> Heard:
+        return Heard(text=request.text)
 
     async def Waiting(self, request: Said) -> Heard:
         return Heard(number=self.waiting)

@@ -37,12 +37,12 @@ def test_the_document_of_protos_is_valid_and_has_their_comments() -> None:
 
 def test_routes_of_google_api_http_are_operations_with_parameters() -> None:
     found = document(str(HERE / "protos"), "-I", str(INSTALLED_PROTOS))
-    assert {"/v1/say", "/v1/authors/{author.name}/say/{text}", "/v1/heard/{text}", "/v1/repeat/{text}"} <= set(
+    assert {"/v1/say", "/v1/authors/{author_name}/say/{text}", "/v1/heard/{text}", "/v1/repeat/{text}"} <= set(
         found["paths"]
     )
-    put = found["paths"]["/v1/authors/{author.name}/say/{text}"]["put"]
+    put = found["paths"]["/v1/authors/{author_name}/say/{text}"]["put"]
     places = {parameter["name"]: parameter["in"] for parameter in put["parameters"]}
-    assert (places["author.name"], places["text"], places["times"]) == ("path", "path", "query")
+    assert (places["author_name"], places["text"], places["times"]) == ("path", "path", "query")
     heard = found["paths"]["/v1/heard/{text}"]["get"]["responses"]["200"]["content"]
     assert heard == {"application/json": {"schema": {"type": "string"}}}
     stream = found["paths"]["/v1/repeat/{text}"]["get"]["responses"]["200"]["content"]

@@ -29,6 +29,7 @@ import asyncio, os, sys
 import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value
 from sdk.service import Cardinality, Method, MethodBinding
+from sdk._web.protocols import serve_web
 from sdk._wire.crash_trailers import CrashTrailers
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
@@ -69,6 +70,7 @@ async def early(request, grpc_context):
 async def main():
     handlers = one, none, long, beats, whole, short, early
     server = WireServer([binding(each.__name__, each) for each in handlers], WireSettings(1000))
+    serve_web(server)
     loop = asyncio.get_running_loop()
     server.host.crash_trailers = CrashTrailers.start(loop)
     assert server.host.crash_trailers is not None
@@ -110,16 +112,18 @@ class Replica:
         self.kill()
         self.process.__exit__(None, None, None)
 
-    def call(self, method: str, *, is_local: bool = False) -> socket.socket:
+    def call(
+        self, method: str, *, is_local: bool = False, headers: tuple[str, ...] = (), body: bytes = pack_prefix(0, 0)
+    ) -> socket.socket:
         if is_local:
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(10)
             connection.connect(f"\0{self.name}")
         else:
             connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        lines = [f"POST /t.T/{method} HTTP/1.1", "content-type: application/grpc", "transfer-encoding: chunked"]
+        headers = headers or ("content-type: application/grpc",)
+        lines = [f"POST /t.T/{method} HTTP/1.1", *headers, "transfer-encoding: chunked"]
         head = "\r\n".join([*lines, f"request_id: id of {method}", "", ""])
-        body = pack_prefix(0, 0)
         connection.sendall(head.encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
         return connection
 
@@ -188,6 +192,29 @@ def test_an_open_response_ends_unavailable_with_its_request_id(replica: Replica)
         for connection, method in ((one, "one"), (early, "early")):
             end = f"0\r\ngrpc-status: 14\r\ngrpc-message: {DIED}\r\nrequest_id: id of {method}\r\n\r\n"
             assert read_rest(connection) == end.encode()
+
+
+def test_a_stream_of_another_protocol_says_so_in_its_body(replica: Replica) -> None:
+    error = f'{{"code":"unavailable","message":"{DIED}"}}'
+    as_json, kind = "content-type: application/json", "content-type: application/"
+    trailers = f"grpc-status: 14\r\ngrpc-message: {DIED}\r\nrequest_id: id of one\r\n"
+    calls = {
+        f'{{"error":{error}}}\n': ((as_json,), b"0"),
+        f"event: error\ndata: {error}\n\n": ((as_json, "accept: text/event-stream"), b"0"),
+        f'{{"error":{error}}}': ((f"{kind}connect+proto",), pack_prefix(0, 0)),
+        trailers: ((f"{kind}grpc-web+proto",), pack_prefix(0, 0)),
+    }
+    with contextlib.ExitStack() as stack:
+        streams = {
+            last: stack.enter_context(replica.call("one", headers=headers, body=body))
+            for last, (headers, body) in calls.items()
+        }
+        for stream in streams.values():
+            read_until(stream, b"\r\n\r\n")
+        settle(replica)
+        replica.kill()
+        for last, stream in streams.items():
+            assert read_rest(stream).endswith(f"{last}\r\n0\r\ncall-status: UNAVAILABLE\r\n\r\n".encode())
 
 
 def test_a_response_that_has_not_begun_is_cut(replica: Replica) -> None:

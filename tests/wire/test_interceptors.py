@@ -169,7 +169,7 @@ async def test_a_client_stream_without_a_message_is_refused_by_a_unary_handler(s
     peer = Peer(serve(interceptors=[Auth(is_sync=False)], Get=(CLIENT, client)))
     peer.head("Get")
     peer.end()
-    assert (await peer.answered())["grpc-message"] == "the request has no message"
+    assert (await peer.answered())["grpc-message"] == "the request has no message, and the method takes one"
 
 
 class Answers(Base):

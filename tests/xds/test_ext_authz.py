@@ -7,6 +7,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -17,6 +18,7 @@ from sdk._xds.resources import build_resources
 from sdk._xds.snapshot import Snapshot
 from tests.support.envoy_rig import Rig, rig
 from tests.support.loops import PATIENCE_S
+from tests.web.http_client import Answer, ask_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -220,3 +222,75 @@ async def test_calls_are_routed_as_usual_if_the_gate_is_gone() -> None:
         await gated.publish()
         code, details, request_id = await answer(call(it, ("request_id", "r1"), wait_for_ready=True))
         assert (code, details, request_id) == ("UNAVAILABLE", "No replica of application 'one' is ready.", "r1")
+
+
+# -- other protocols than gRPC ---------------------------------------------------------------------
+
+JSON, WEB = {"content-type": "application/json"}, {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+
+
+async def ask_json(it: Rig, headers: Mapping[str, str]) -> Answer:
+    # In a chunk, because the fake replica reads no other bodies.
+    sent = {**headers, "transfer-encoding": "chunked"}
+    return await asyncio.to_thread(ask_at, f"127.0.0.1:{it.port}", GREET, b"2\r\n{}\r\n0\r\n\r\n", sent)
+
+
+async def test_calls_of_other_protocols_wait_too_and_their_deadline_counts_from_their_start() -> None:
+    async with gate_rig("a") as gated:
+        await gated.publish()
+        calls = [
+            asyncio.create_task(ask_json(gated.it, {**JSON, "connect-timeout-ms": "60000"})),
+            asyncio.create_task(ask_json(gated.it, {**WEB, "grpc-timeout": "60S"})),
+        ]
+        await gated.until_waiting(2)
+        await gated.publish("a")
+        await asyncio.wait(calls, timeout=PATIENCE_S)
+        assert [call.result().status for call in calls] == [200, 200]
+        assert gated.it.upstreams["a"].calls == 2
+
+
+async def test_the_replica_gets_the_deadline_that_is_left() -> None:
+    async with gate_rig("a") as gated:
+        await gated.publish()
+        call = asyncio.create_task(ask_json(gated.it, {**JSON, "connect-timeout-ms": "60000"}))
+        await gated.until_waiting(1)
+        await gated.publish("a")
+        await call
+        headers = gated.it.upstreams["a"].headers
+        assert 0 < int(headers["connect-timeout-ms"]) < 60_000
+        assert "grpc-timeout" not in headers
+
+
+@pytest.mark.parametrize(
+    ("cause", "code", "name", "http", "text"),
+    [
+        ("deadline", 4, "deadline_exceeded", 504, "Deadline exceeded."),
+        ("limit", 8, "resource_exhausted", 429, "Request dropped due to backpressure: 1 requests already wait"),
+        ("reason", 14, "unavailable", 503, "No replica of application 'one' can be started: no — ü"),
+    ],
+)
+async def test_the_end_of_a_wait_has_the_form_of_each_protocol(
+    cause: str, code: int, name: str, http: int, text: str
+) -> None:
+    async with gate_rig() as gated:
+        await gated.publish(max_waiting=1)
+        waiting = asyncio.create_task(ask_json(gated.it, JSON)) if cause == "limit" else None
+        if waiting is not None:
+            await gated.until_waiting(1)
+        if cause == "reason":
+            gated.reasons = {GREETER: "no — ü"}
+        timeout = cause == "deadline"
+        as_json = await ask_json(gated.it, {**JSON, **({"connect-timeout-ms": "20"} if timeout else {})})
+        assert (as_json.status, as_json.json["code"]) == (http, name)
+        assert as_json.json["message"].startswith(text)
+        web = await ask_json(gated.it, {**WEB, **({"grpc-timeout": "20m"} if timeout else {})})
+        assert (web.status, web.headers["grpc-status"]) == (200, str(code))
+        assert unquote(web.headers["grpc-message"]).startswith(text)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(gated.it, timeout=0.02 if timeout else PATIENCE_S)
+        assert caught.value.code().value[0] == code
+        if not timeout:
+            assert (caught.value.details() or "").startswith(text)
+        if waiting is not None:
+            await gated.publish(max_waiting=0)
+            assert (await waiting).status == 503

@@ -30,6 +30,9 @@ PATTERNS = {
     "no_healthy_replica": r"cluster\..+\.upstream_cx_none_healthy",
     "timeout": r"cluster\..+\.upstream_rq_timeout",
     "overflow": r"cluster\..+\.upstream_rq_pending_overflow",
+    "token": r"http\.grpc\.jwt_authn\.denied",
+    "no_rule": r"http\.grpc\.rbac\.denied",
+    "limit": r"grpc\.http_local_rate_limit\.enforced",
 }
 _COMPILED = {name: re.compile(pattern) for name, pattern in PATTERNS.items()}
 _FILTER = quote("^(?:" + "|".join(PATTERNS.values()) + ")$", safe="")

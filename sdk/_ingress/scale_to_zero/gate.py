@@ -20,8 +20,17 @@ import grpc.aio
 from sdk._gen import envoy_pb2 as pb
 from sdk._ingress.builtin.services import no_route_status
 from sdk._ingress.scale_to_zero.waiting_calls import ALLOW, Decision, DeploymentKey, WaitingCalls
-from sdk._wire.metadata import parse_timeout
-from sdk._xds.ext_authz import APPLICATION, CHECK_PATH, DEPLOYMENT, TIMEOUT_KEY, allow, deny
+from sdk._wire.metadata import encode_message, is_grpc, parse_timeout
+from sdk._xds.ext_authz import (
+    APPLICATION,
+    CHECK_PATH,
+    CONTENT_TYPE_KEY,
+    DEPLOYMENT,
+    TIMEOUT_KEY,
+    WEB_TIMEOUT_KEY,
+    allow,
+    deny,
+)
 from sdk._xds.headers import set_header
 from sdk._xds.snapshot import Snapshot
 
@@ -36,6 +45,14 @@ _SETTLE_S = 0.05
 _REPORT_S, _REPORT_GAP_S = 0.5, 0.05
 # TimeoutValue has at most eight digits: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests
 _MAX_TIMEOUT_MS = 99_999_999
+
+# HTTP status of a call over another protocol than gRPC.
+_HTTP_STATUS = {
+    grpc.StatusCode.NOT_FOUND: pb.NotFound,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: pb.TooManyRequests,
+    grpc.StatusCode.UNAVAILABLE: pb.ServiceUnavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: pb.GatewayTimeout,
+}
 
 _CLOSED = Decision(grpc.StatusCode.UNAVAILABLE, "This node is being drained.")
 
@@ -150,19 +167,19 @@ class Gate:
             return allow()  # Envoy has selected another route meanwhile, of a deployment with replicas
         key = names[APPLICATION], names[DEPLOYMENT]
         received_at = self._clock()
-        text = request.attributes.request.http.headers.get(TIMEOUT_KEY)
-        timeout_s = parse_timeout(text.encode()) if text is not None else None
+        timeout_key, timeout_s = _deadline(request.attributes.request.http.headers)
         late, limit_s = "Deadline exceeded.", self._request_timeout_s
         if limit_s is not None and (timeout_s is None or limit_s < timeout_s):
             timeout_s, late = limit_s, f"Request timed out after {limit_s}s."
         decision = await self._decide(key, timeout_s, late)
         if decision is not ALLOW:
-            return deny([set_header("grpc-status", str(decision.code.value[0]))], decision.details)
+            return _refusal(decision)
         if timeout_s is None:
             return allow()
         # Subtract the time that the call has waited: the replica counts from when it receives the call.
         left_ms = math.ceil((timeout_s - (self._clock() - received_at)) * 1000)
-        return allow([set_header(TIMEOUT_KEY, f"{min(max(left_ms, 1), _MAX_TIMEOUT_MS)}m")])
+        left = str(min(max(left_ms, 1), _MAX_TIMEOUT_MS))
+        return allow([set_header(timeout_key, left if timeout_key == WEB_TIMEOUT_KEY else f"{left}m")])
 
     async def _decide(self, key: DeploymentKey, timeout_s: float | None, late: str) -> Decision:
         since = self._ready_since.get(key)
@@ -191,6 +208,25 @@ class Gate:
         if key not in self._published or not self._published[key].max_waiting:
             return Decision(grpc.StatusCode.UNAVAILABLE, f"No replica of application {application!r} is ready.")
         return None
+
+
+def _deadline(headers: Mapping[str, str]) -> tuple[str, float | None]:
+    """Return the header with the deadline that the replica will count, and its seconds; None for no limit."""
+    web = headers.get(WEB_TIMEOUT_KEY, "")
+    # Of the metadata of a gRPC call, this name means nothing. A malformed value is refused by the replica.
+    if web.isdecimal() and not is_grpc(headers.get(CONTENT_TYPE_KEY, "").encode()):
+        return WEB_TIMEOUT_KEY, int(web) / 1000
+    text = headers.get(TIMEOUT_KEY)
+    return TIMEOUT_KEY, parse_timeout(text.encode()) if text is not None else None
+
+
+def _refusal(decision: Decision) -> pb.CheckResponse:
+    """Return the response that ends a call with a status, which each protocol reads from other headers."""
+    headers = (
+        set_header("grpc-status", str(decision.code.value[0])),
+        set_header("grpc-message", encode_message(decision.details).decode()),
+    )
+    return deny(_HTTP_STATUS[decision.code], headers, decision.details)
 
 
 def _by_key(snapshot: Snapshot) -> dict[DeploymentKey, Deployment]:

@@ -5,7 +5,7 @@ The metrics are those of docs/reference/metrics.md.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -16,10 +16,11 @@ Series: TypeAlias = tuple[str, str, frozenset[tuple[str, str]]]
 REQUESTS, LATENCY = "ray_serve_num_grpc_requests_total", "ray_serve_grpc_request_latency_ms_bucket"
 ONGOING, QUEUED = "ray_serve_num_ongoing_grpc_requests", "ray_sdk_replica_queued_grpc_requests"
 PROCESSED, FAILED = "ray_serve_deployment_request_counter_total", "ray_serve_deployment_error_counter_total"
+CURRENT = "ray_sdk_replica_current_requests"
 PROCESSING = "ray_serve_deployment_processing_latency_ms_bucket"
 REJECTED = "ray_sdk_ingress_rejected_requests_total"
 #: Names of the series that :func:`measure` reads.
-NAMES = frozenset({REQUESTS, LATENCY, ONGOING, QUEUED, PROCESSED, FAILED, PROCESSING, REJECTED})
+NAMES = frozenset({REQUESTS, LATENCY, ONGOING, QUEUED, CURRENT, PROCESSED, FAILED, PROCESSING, REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class MethodFigures:
         p50_ms: Median of their durations in the replica; None if it is not known.
         p99_ms: Their 99th percentile.
         errors_per_s: Calls with another status than OK in a second, by the name of the status.
+        ongoing: Calls of clients and of other deployments whose handler runs.
+        queued: Those that wait for a handler to end.
     """
 
     application: str
@@ -58,6 +61,8 @@ class MethodFigures:
     p50_ms: float | None
     p99_ms: float | None
     errors_per_s: Mapping[str, float]
+    ongoing: int
+    queued: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class Figures:
 
     Attributes:
         seconds: Time between them.
-        methods: Methods that were called, the busiest first.
+        methods: Methods that were called or run, the busiest first.
         replicas: Replicas that run or were called, by application and deployment.
         rejected: Calls that no replica has answered, the most frequent first.
         unreachable: Address of each node without metrics, with the reason.
@@ -124,7 +129,7 @@ def measure(before: Reading, after: Reading) -> Figures:
     """
     seconds = max(after.at - before.at, 1e-9)
     rates = _Rates(before, after, seconds)
-    return Figures(seconds, _methods(rates), _replicas(rates, after), _rejected(rates), after.unreachable)
+    return Figures(seconds, _methods(rates, after), _replicas(rates, after), _rejected(rates), after.unreachable)
 
 
 def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
@@ -195,7 +200,7 @@ def _filled(
         yield group, {bound: buckets.get(bound, 0.0) for bound in bounds}
 
 
-def _methods(rates: _Rates) -> tuple[MethodFigures, ...]:
+def _methods(rates: _Rates, after: Reading) -> tuple[MethodFigures, ...]:
     keys = ("application", "method")
     quantiles = rates.quantiles(LATENCY, *keys)
     calls: defaultdict[tuple[str, ...], float] = defaultdict(float)
@@ -205,9 +210,21 @@ def _methods(rates: _Rates) -> tuple[MethodFigures, ...]:
         calls[key] += rate
         if status != "OK":
             errors[key][status] = rate
+    current: Counter[tuple[str, ...]] = Counter()
+    for labels, value in _gauge(after, CURRENT):
+        current[labels.get("state", ""), *(labels.get(key, "") for key in keys)] += int(value)
     found = [
-        MethodFigures(key[0], key[1], rate, *quantiles.get(key, (None, None)), dict(sorted(errors[key].items())))
-        for key, rate in calls.items()
+        MethodFigures(
+            key[0],
+            key[1],
+            calls[key],
+            *quantiles.get(key, (None, None)),
+            dict(sorted(errors[key].items())),
+            current["ongoing", *key],
+            current["queued", *key],
+        )
+        for key in calls.keys()
+        | {(application, method) for (_, application, method), value in current.items() if value}
     ]
     return tuple(sorted(found, key=lambda each: (-each.calls_per_s, each.application, each.method)))
 

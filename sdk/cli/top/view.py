@@ -22,7 +22,7 @@ def as_json(figures: Figures) -> str:
 
 def as_tables(figures: Figures) -> RenderableType:
     """Return the figures as tables."""
-    methods = _table("APPLICATION", "METHOD", "CALLS/S", "P50 MS", "P99 MS", "ERRORS/S")
+    methods = _table("APPLICATION", "METHOD", "CALLS/S", "P50 MS", "P99 MS", "ONGOING", "QUEUED", "ERRORS/S")
     for method in figures.methods:
         methods.add_row(
             method.application,
@@ -30,6 +30,8 @@ def as_tables(figures: Figures) -> RenderableType:
             f"{method.calls_per_s:.1f}",
             _milliseconds(method.p50_ms),
             _milliseconds(method.p99_ms),
+            str(method.ongoing),
+            str(method.queued),
             _errors(method.errors_per_s),
         )
     replicas = _table("APPLICATION", "REPLICA", "CALLS/S", "P50 MS", "P99 MS", "ONGOING", "QUEUED", "ERRORS/S")

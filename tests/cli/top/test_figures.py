@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdk.cli.top.figures import (
+    CURRENT,
     FAILED,
     LATENCY,
     ONGOING,
@@ -35,7 +36,7 @@ def reading(at: float, values: dict[Series, float], *nodes: str) -> Reading:
 def test_each_metric_that_is_read_is_exported() -> None:
     suffixes = {"counter": "_total", "histogram": "_bucket", "gauge": ""}
     known = {f"ray_{name}{suffixes[metric.kind]}" for name, metric in exported().items()}
-    assert {REQUESTS, LATENCY, ONGOING, QUEUED, PROCESSED, FAILED, PROCESSING, REJECTED} <= known
+    assert {REQUESTS, LATENCY, CURRENT, ONGOING, QUEUED, PROCESSED, FAILED, PROCESSING, REJECTED} <= known
 
 
 def test_calls_of_a_method_by_status() -> None:
@@ -108,6 +109,17 @@ def test_calls_that_no_replica_answered_by_reason() -> None:
         ("timeout", "DEADLINE_EXCEEDED", 5.0),
         ("no_route", "NOT_FOUND", 2.0),
     ]
+
+
+def test_a_method_has_the_calls_that_run_and_wait_on_all_replicas() -> None:
+    after = {
+        series(CURRENT, "a", **REPLICA, method=CALL, state="ongoing"): 2.0,
+        series(CURRENT, "b", **REPLICA, method=CALL, state="ongoing"): 3.0,
+        series(CURRENT, "b", **REPLICA, method=CALL, state="queued"): 4.0,
+        series(CURRENT, **REPLICA, method="/greet.Greeter/Idle", state="ongoing"): 0.0,
+    }
+    (found,) = measure(reading(0, {}, "a", "b"), reading(10, after, "a", "b")).methods
+    assert (found.method, found.calls_per_s, found.ongoing, found.queued) == (CALL, 0.0, 5, 4)
 
 
 def test_the_busiest_method_is_first() -> None:

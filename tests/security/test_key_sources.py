@@ -1,0 +1,142 @@
+"""Keys that the proxy reads: by URL, with rotation and a server that fails; and files that others can read."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from sdk._ingress.credentials import Credentials
+from sdk.access import Access, JwtIssuer
+from tests.support.tokens import Issuer
+
+ISSUER, NEXT = Issuer("https://id.example.org"), Issuer("https://id.example.org", "k2")
+
+
+class KeyServer(HTTPServer):
+    """Serves a JSON Web Key Set on 127.0.0.1.
+
+    Attributes:
+        status: HTTP status of its responses.
+        text: Their body.
+        asked: Requests so far.
+    """
+
+    status, text, asked = 200, ISSUER.jwks, 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/jwks.json"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: KeyServer
+
+    def do_GET(self) -> None:
+        self.server.asked += 1
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(self.server.text.encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def key_server() -> Iterator[KeyServer]:
+    with KeyServer(("127.0.0.1", 0), _Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+async def test_keys_of_a_url_rotate_and_stay_while_the_server_fails(
+    key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    it = Credentials()
+    await it.load(Access(issuers=(JwtIssuer(ISSUER.name, key_server.url, refresh_s=300),)))
+    assert it.keys.jwks == {ISSUER.name: ISSUER.jwks}
+    key_server.text = NEXT.jwks
+    now += 299
+    await it._refresh()
+    assert key_server.asked == 1, "it asks as often as the option says"
+    now += 2
+    await it._refresh()
+    assert it.keys.jwks == {ISSUER.name: NEXT.jwks}
+    for status, text, said in (
+        (500, "", "Internal Server Error"),
+        (200, "<html>", "is not a JSON Web Key Set"),
+        (200, '{"keys": []}', "has no keys"),
+        (200, "x" * ((1 << 20) + 1), "it has more than 1048576 bytes"),
+    ):
+        key_server.status, key_server.text = status, text
+        now += 301
+        await it._refresh()
+        assert it.keys.jwks == {ISSUER.name: NEXT.jwks}, "the last valid keys stay"
+        assert key_server.url in it.problem
+        assert said in it.problem
+        assert "the last valid keys stay in force" in it.problem
+    key_server.status, key_server.text = 200, ISSUER.jwks
+    now += 11  # after a failure it does not wait as long
+    await it._refresh()
+    assert (it.keys.jwks, it.problem) == ({ISSUER.name: ISSUER.jwks}, "")
+
+
+async def test_a_server_that_is_down_at_the_start_is_named() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Handler, bind_and_activate=True) as closed:
+        url = f"http://127.0.0.1:{closed.server_port}/jwks.json"
+    it = Credentials()
+    await it.load(Access(issuers=(JwtIssuer(ISSUER.name, url),)))
+    assert it.keys.jwks == {}, "no token of this issuer is accepted"
+    assert url in it.problem
+    assert "refused" in it.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "said"),
+    [
+        ("api_keys", 0o600, None),
+        ("api_keys", 0o640, "others can read or change it; make it 0600"),
+        ("jwks", 0o644, None),
+        ("jwks", 0o666, "others can change it; make it 0600"),
+        ("secret jwks", 0o644, "others can read or change it; make it 0600"),
+    ],
+)
+async def test_files_that_others_can_read_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, mode: int, said: str | None
+) -> None:
+    path = tmp_path / "file"
+    secret = "c2VjcmV0LW9mLXRoZS1pc3N1ZXI"
+    texts = {"api_keys": f"batch sha256:{'0' * 64}\n", "jwks": ISSUER.jwks}
+    path.write_text(texts.get(name, f'{{"keys": [{{"kty": "oct", "k": "{secret}"}}]}}'))
+    path.chmod(mode)
+    is_keys = name == "api_keys"
+    access = Access(api_keys=str(path)) if is_keys else Access(issuers=(JwtIssuer(ISSUER.name, str(path)),))
+    it = Credentials()
+    with caplog.at_level(logging.INFO, "sdk.ingress"):
+        await it.load(access)
+    assert it.problem == ""
+    assert [record.getMessage() for record in caplog.records] == (
+        [] if said is None else [f"{path} has mode {mode:04o}: {said}"]
+    )
+    assert secret not in caplog.text
+
+
+async def test_a_key_in_the_clear_is_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys"
+    path.touch(mode=0o600)
+    path.write_text("batch sdk_my-secret-key\n")
+    it = Credentials()
+    await it.load(Access(api_keys=str(path)))
+    assert "line 1: expected `NAME sha256:HEX`" in it.problem
+    assert "my-secret" not in it.problem + caplog.text

@@ -1,0 +1,125 @@
+"""Every refusal in the form of each protocol: reason × protocol, with status, message, request id and challenge."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from tests.security.greeting import SAY_HELLO
+from tests.security.world import CALLERS, DENIED, IMPOSTOR, UNKNOWN, Caller, World, bearer
+from tests.support.log_files import complete_lines
+from tests.support.loops import PATIENCE_S
+
+EXHAUSTED = "RESOURCE_EXHAUSTED"
+CODES = {
+    UNKNOWN: (16, "unauthenticated", 401),
+    DENIED: (7, "permission_denied", 403),
+    EXHAUSTED: (8, "resource_exhausted", 429),
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A reason to refuse calls.
+
+    Attributes:
+        caller: Who calls.
+        application: The application that is called.
+        status: Status of the call.
+        text: A part of its message.
+        challenge: Value of ``www-authenticate``, or its start.
+        logged: Details in the access log, or their start.
+    """
+
+    caller: Caller
+    application: str
+    status: str
+    text: str
+    challenge: str
+    logged: str
+
+
+REFUSALS = {
+    "no credentials": Refusal(
+        CALLERS["nobody"], "shop", UNKNOWN, "The call needs credentials: the ingress", "Bearer", "rbac_access_denied"
+    ),
+    "a wrong token": Refusal(
+        bearer(IMPOSTOR.token()), "shop", UNKNOWN, "Jwt verification fails", "Bearer", "jwt_authn_access_denied"
+    ),
+    "a wrong key": Refusal(
+        Caller((("x-api-key", "x"),)), "shop", UNKNOWN, "The API key is not valid.", "ApiKey", "lua_response"
+    ),
+    "no rule": Refusal(CALLERS["a partner"], "shop", DENIED, "No rule of the ingress allows", "", "rbac_access_denied"),
+    "a limit": Refusal(CALLERS["nobody"], "limited", EXHAUSTED, "exceeds a limit of the ingress", "", "local_rate"),
+    "no credentials for a deployment": Refusal(
+        CALLERS["nobody"], "ruled", UNKNOWN, "the deployment allows SayHello for known clients only", "Bearer", "via_up"
+    ),
+    "no rule of a deployment": Refusal(
+        CALLERS["a partner"], "ruled", DENIED, "The deployment does not allow SayHello", "", "via_up"
+    ),
+}  # fmt: skip
+WEB = ("application/grpc-web+proto", "application/json", "application/proto")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def spent(world: World) -> None:
+    """Use the one call that the limit allows."""
+    world.call(CALLERS["nobody"], SAY_HELLO, "limited")
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_a_refusal_of_grpc(world: World, reason: str) -> None:
+    refusal = REFUSALS[reason]
+    answer = world.call(refusal.caller, SAY_HELLO, refusal.application, ("request_id", f"grpc {reason}"))
+    assert answer.status == refusal.status
+    assert refusal.text in answer.details
+    assert answer.trailers["request_id"] == f"grpc {reason}"
+    assert str(answer.trailers.get("www-authenticate", "")).startswith(refusal.challenge)
+    assert ("grpc-status-details-bin" in answer.trailers) == (refusal.status == EXHAUSTED)
+    assert_logged(world, f"grpc {reason}", refusal)
+
+
+@pytest.mark.parametrize("kind", WEB)
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_a_refusal_of_other_protocols(world: World, reason: str, kind: str) -> None:
+    refusal = REFUSALS[reason]
+    request_id = f"{kind} {reason}"
+    metadata = {key: value for key, value in refusal.caller.metadata if isinstance(value, str)}
+    body = b"{}" if kind == "application/json" else b"" if kind == "application/proto" else bytes(5)
+    http, headers, data = world.ask(
+        SAY_HELLO,
+        body,
+        {**metadata, "content-type": kind, "application": refusal.application, "request_id": request_id},
+    )
+    number, name, status = CODES[refusal.status]
+    if kind == WEB[0]:
+        trailers = headers | dict(line.split(": ", 1) for line in data[5:].decode().split("\r\n") if line)
+        assert http == 200
+        assert headers.get("content-type", kind) == kind, "Envoy sends none with an empty body"
+        assert trailers["grpc-status"] == str(number)
+        assert trailers["request_id"] == request_id
+        assert trailers.get("www-authenticate", "").startswith(refusal.challenge)
+    else:
+        assert (http, headers["content-type"]) == (status, "application/json")
+        error = json.loads(data)
+        assert error["code"] == name
+        assert refusal.text in error["message"]
+        assert headers["request_id"] == request_id
+        assert headers.get("www-authenticate", "").startswith(refusal.challenge)
+    assert (refusal.status == EXHAUSTED) == (headers.get("x-ratelimit-remaining") == "0")
+    assert_logged(world, request_id, refusal)
+
+
+def assert_logged(world: World, request_id: str, refusal: Refusal) -> None:
+    """Wait for the line of a call in the access log, and check its status and its reason."""
+    deadline = time.monotonic() + PATIENCE_S
+    found: list[dict[str, str]] = []
+    while not found:
+        assert time.monotonic() < deadline, f"{request_id} is not in the log"
+        entries = map(json.loads, complete_lines(world.folder / "access.log"))
+        found = [entry for entry in entries if entry["request_id"] == request_id]
+    assert found[0]["status"] == refusal.status
+    assert found[0]["details"].startswith(refusal.logged)
