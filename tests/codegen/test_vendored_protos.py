@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 
 from codegen.sync import Options, update
 from sdk._extras import import_with_extra
@@ -234,7 +234,9 @@ def test_a_copy_of_a_proto_that_ray_serve_loads_is_told(sdk: Sdk, proto: str) ->
 def test_rays_copy_is_named_when_it_comes_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(
-        FileDescriptorProto(name="mine.proto", package="a", message_type=[{"name": "B"}]).SerializeToString()
+        FileDescriptorProto(
+            name="mine.proto", package="a", message_type=[DescriptorProto(name="B")]
+        ).SerializeToString()
     )
     monkeypatch.setattr(descriptor_pool, "Default", lambda: pool)
     (tmp_path / "rays_pb2.py").write_text(
