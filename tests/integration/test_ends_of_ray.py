@@ -15,16 +15,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.namespaces import PID_NAMESPACE, may_make_pid_namespace
+
 # Two starts of Ray, and four programs.
 pytestmark = pytest.mark.timeout(240)
 PROGRAM = Path(__file__).parent / "ends_of_ray.py"
 # A PID namespace without other processes: `ray stop` would stop the other Rays of this machine. The shell is the
 # first process there, and reaps orphans: Ray takes a zombie for a live process.
-ALONE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", '"$@"; exit $?', "sh")
-
-
-def may_be_alone() -> bool:
-    return shutil.which("unshare") is not None and subprocess.run([*ALONE, "true"], capture_output=True).returncode == 0
+ALONE = (*PID_NAMESPACE, "sh", "-c", '"$@"; exit $?', "sh")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def seen(folder: Path) -> dict[str, Any]:
-    is_alone = may_be_alone()
+    is_alone = may_make_pid_namespace()
     command = [*(ALONE if is_alone else ()), sys.executable, str(PROGRAM), "alone" if is_alone else "among others"]
     # Ray writes the address of the newest cluster into RAY_TMPDIR: use a folder that no other program reads.
     own = {

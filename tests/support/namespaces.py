@@ -1,9 +1,10 @@
-"""Network namespaces that act as machines, each with its own address, on one bridge. Needs CAP_NET_ADMIN."""
+"""Namespaces: networks that act as machines, and processes apart from the others. Most need root."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -50,3 +51,13 @@ def _ip(*arguments: str) -> None:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+#: Runs a command as the first process of a PID namespace without others.
+PID_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def may_make_pid_namespace() -> bool:
+    """Return True if this user may make one."""
+    has_program = shutil.which("unshare") is not None
+    return has_program and subprocess.run([*PID_NAMESPACE, "true"], capture_output=True).returncode == 0

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from codegen.console import error_line, one_line
 from sdk._ingress.env_options import from_environment
 from sdk.cli.module_completion import complete_module_or_config
+from sdk.cli.run.first_process import continue_in_child
 from sdk.cli.signals import SignalHandlers
 from sdk.cli.target import traceback_option
 from sdk.errors import BreakingChangeError, ClusterError, SdkError
@@ -151,6 +152,7 @@ def run(
     Exit codes: 0 Ctrl-C while serving; 1 an application or the cluster failed, or has gone; 2 usage error; 130 Ctrl-C
     before that.
     """
+    continue_in_child()
     given = {
         option: value
         for option, value in options.items()
