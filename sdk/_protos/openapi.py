@@ -57,6 +57,8 @@ _WELL_KNOWN: dict[str, dict[str, Any]] = {
     "UInt32Value": {"type": ["integer", "null"], "minimum": 0},
     "UInt64Value": {"type": ["string", "null"], "format": "uint64"},
 }
+# Bytes of any content-type. https://spec.openapis.org/oas/v3.1.0.html#considerations-for-file-uploads
+_BYTES: dict[str, Any] = {"*/*": {"schema": {**_STRING, "format": "binary"}}}
 _ERROR = {
     "type": "object",
     "description": "The error of a call. https://connectrpc.com/docs/protocol#error-end-stream",
@@ -136,6 +138,7 @@ class _Document:
                 )
             body = self._body(method, each.body) if each.body else None
             operation = self._operation(method, service, body, parameters, each.response_body)
+            self._make_raw(operation, method, each)
             yield _VARIABLE.sub(lambda found: f"{{{_in_path(found[1])}}}", template), verb, operation
 
     def _operation(
@@ -165,6 +168,13 @@ class _Document:
         if method.GetOptions().deprecated:
             operation["deprecated"] = True
         return operation
+
+    def _make_raw(self, operation: dict[str, Any], method: MethodDescriptor, rule: Any) -> None:
+        """Give a route the bytes that it takes and returns in place of a ``google.api.HttpBody``."""
+        if rule.body and _is_http_body(method.input_type, rule.body.removeprefix("*")):
+            operation["requestBody"] = {"required": True, "content": _BYTES}
+        if _is_http_body(method.output_type, rule.response_body):
+            operation["responses"]["200"] = {"description": "The bytes.", "content": _BYTES}
 
     def _body(self, method: MethodDescriptor, name: str) -> dict[str, Any]:
         request = method.input_type
@@ -225,6 +235,13 @@ class _Document:
 
     def _comment(self, full_name: str) -> str:
         return "\n".join(self._files.comment(full_name)).strip()
+
+
+def _is_http_body(message: Descriptor, field: str) -> bool:
+    """Return True if a message, or the field of it that is named, is a ``google.api.HttpBody``."""
+    found: Any = message.fields_by_name[field] if field else None
+    kind = message if found is None else found.message_type
+    return kind is not None and kind.full_name == "google.api.HttpBody" and (found is None or not is_repeated(found))
 
 
 def _in_path(field: str) -> str:

@@ -125,7 +125,9 @@ class HttpCall(WebCall):
             data[:PREFIX_LENGTH] = pack_prefix(int(is_packed), len(data) - PREFIX_LENGTH)
             self._body = data
         elif self.messages is not None and not self._finished:
-            self.queue_messages(b"\n")  # the last line needs no line end
+            assert self._reader is not None
+            if isinstance(self._reader, LineReader):
+                self.queue_messages(b"\n")  # the last line needs no line end
         super().end_of_request()
 
     def headers_complete(self) -> None:
@@ -135,11 +137,15 @@ class HttpCall(WebCall):
             if self._encoding != b"identity":
                 self._refuse_encoding()
                 return
-            self._reader = LineReader(self.host.settings.max_receive_message_length)  # type: ignore[assignment]  # as it
+            is_raw = self._match is not None and self._match.rule.has_raw_body
+            limit = self.host.settings.max_receive_message_length
+            self._reader = PieceReader() if is_raw else LineReader(limit)  # type: ignore[assignment]  # as it
 
     def read_message_bytes(self, data: bytes | bytearray) -> bytes | bytearray:
         """Return a request message as protobuf bytes."""
-        return super().read_message_bytes(data) if self._match is None else self._match.request(data)
+        if self._match is None:
+            return super().read_message_bytes(data)
+        return self._match.request(data, self._fields.get(b"content-type", b""))
 
     def _refuse_encoding(self) -> None:
         text = self._encoding.decode("latin-1")
@@ -166,14 +172,21 @@ class HttpCall(WebCall):
         if self.code:
             self.finish_with(self.code, self.details)
             return
-        body = self.write_message_bytes(data)
+        self.send_body(self.write_message_bytes(data), b"application/%s" % self.codec.encode())
+
+    def send_body(self, body: bytes, kind: bytes) -> None:
+        """Send the body of a response that ends OK.
+
+        Args:
+            body: The body.
+            kind: Its content-type.
+        """
         encoding = b""
         if self._packer is not None:
             self._packer.skip_next = self._skips_next
             is_packed, body = self._packer.compress(body)
             encoding = b"content-encoding: %s\r\n" % self._packer.encoding if is_packed else b""
         self._count_burst(len(body) + MESSAGE_BURST, 1)
-        kind = b"application/%s" % self.codec.encode()
         self._respond(0, b"HTTP/1.1 200 OK\r\n", kind, body, encoding)
 
     def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
@@ -274,6 +287,22 @@ class JsonStreamCall(HttpCall):
             super().finish_with(code, details)
         else:
             WebCall.finish_with(self, code, details)
+
+
+class PieceReader:
+    """Makes each piece of a request body that arrives a message; used in place of a ``FrameReader``."""
+
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        self.error: FrameError | None = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes of the body and return them."""
+        return [data]
+
+    def end(self) -> None:
+        """Take the end of the body."""
 
 
 class LineReader:

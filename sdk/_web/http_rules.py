@@ -18,7 +18,7 @@ from sdk._protos.custom_options import custom_option
 from sdk._protos.wire_format import is_repeated
 from sdk._web.json_codec import dump, load, print_message
 from sdk._wire.frames import FrameError
-from sdk._wire.metadata import INVALID_ARGUMENT
+from sdk._wire.metadata import INTERNAL, INVALID_ARGUMENT
 from sdk._xds.snapshot import JsonRoute
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ _VALUES = frozenset(
     )
 )  # fmt: skip
 _MANY_SEGMENTS = "**"
+HTTP_BODY = "google.api.HttpBody"
+#: Content-type of bytes that name none.
+OCTETS = b"application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class HttpRule:
         body: The field that the body is; ``"*"`` for the whole message, empty for none.
         response_body: The field that the response is; empty for the whole message.
         rank: Routes are tried in this order: literal segments before wildcards.
+        has_raw_body: The body is the bytes of a ``google.api.HttpBody``.
+        has_raw_response: The response is the bytes of a ``google.api.HttpBody``.
     """
 
     method: Method
@@ -67,6 +72,8 @@ class HttpRule:
     body: str
     response_body: str
     rank: tuple[int, ...]
+    has_raw_body: bool
+    has_raw_response: bool
 
 
 class RuleMatch:
@@ -85,15 +92,22 @@ class RuleMatch:
         self._values = values
         self._query = query
 
-    def request(self, body: bytes | bytearray) -> bytes:
+    def request(self, body: bytes | bytearray, content_type: bytes = b"") -> bytes:
         """Return the request message as protobuf bytes.
+
+        Args:
+            body: The request's body, or one message of it.
+            content_type: The request's content-type.
 
         Raises:
             FrameError: INVALID_ARGUMENT: a part of the request does not fit the message. The text names it.
         """
         rule, kind = self.rule, self.rule.method.request
         message: Any = kind.DESCRIPTOR
-        whole = self._body(body)
+        filled = kind()
+        whole = {} if rule.has_raw_body else self._body(body)
+        if rule.has_raw_body:
+            self._fill_raw(filled, body, content_type)
         for name, values in self._query_values().items():
             if rule.body == "*":
                 raise _invalid(f"query parameter {name!r}: the fields of {kind.DESCRIPTOR.full_name} come in the body")
@@ -102,7 +116,7 @@ class RuleMatch:
             text = re.sub("(?i)%2f", "%252F", value) if is_long else value
             _set(whole, message, field, [unquote(text)], "path variable")
         try:
-            return json_format.ParseDict(whole, kind()).SerializeToString()
+            return json_format.ParseDict(whole, filled).SerializeToString()
         except (json_format.ParseError, ValueError, RecursionError) as error:
             raise _invalid(f"the request is not a {kind.DESCRIPTOR.full_name}: {error}") from None
 
@@ -117,6 +131,35 @@ class RuleMatch:
         if key not in whole:
             whole = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
         return dump(whole.get(key))
+
+    def raw_response(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return content-type and bytes of a response that is a ``google.api.HttpBody``.
+
+        https://github.com/googleapis/googleapis/blob/master/google/api/httpbody.proto
+
+        Raises:
+            FrameError: INTERNAL: its ``content_type`` can't be a header.
+        """
+        name = self.rule.response_body
+        message: Any = self.rule.method.response.FromString(data)
+        if name:
+            message = getattr(message, _field(message.DESCRIPTOR, name).name)
+        kind = message.content_type
+        if not kind.isascii() or not kind.isprintable():
+            raise FrameError(
+                INTERNAL,
+                f"the content_type {kind!r} of the google.api.HttpBody of {self.rule.method.path} can't be a header: "
+                "it is printable ASCII, such as 'image/png'",
+            )
+        return kind.encode() or OCTETS, message.data
+
+    def _fill_raw(self, message: Any, body: bytes | bytearray, content_type: bytes) -> None:
+        if self.rule.body != "*":
+            if not body and not content_type:
+                return
+            message = getattr(message, _field(message.DESCRIPTOR, self.rule.body).name)
+        message.content_type = content_type.decode("latin-1")
+        message.data = bytes(body)
 
     def _query_values(self) -> dict[str, list[str]]:
         values: dict[str, list[str]] = {}
@@ -226,16 +269,29 @@ def _rule(method: Method, descriptor: MethodDescriptor, option: Any) -> HttpRule
         raise ValueError(f"the path {template!r} does not begin with '/'")
     if not template.isascii() or not template.isprintable() or " " in template:
         raise ValueError(f"the path {template!r} has characters that no path has: write them percent-encoded")
-    if option.body not in ("", "*"):
-        _field(descriptor.input_type, option.body)
-    if option.response_body:
-        _field(descriptor.output_type, option.response_body)
+    has_raw_body = bool(option.body) and is_http_body(descriptor.input_type, option.body.removeprefix("*"))
+    has_raw_response = is_http_body(descriptor.output_type, option.response_body)
     pattern, fields = _compile(template)
     for name, _ in fields:
         field = _resolve(descriptor.input_type, name)
         if is_repeated(field) or (field.message_type is not None and field.message_type.full_name not in _VALUES):
             raise ValueError(f"the variable {name!r} of {template!r} is not a field with one value")
-    return HttpRule(method, verb, template, pattern, fields, option.body, option.response_body, _rank(template))
+    return HttpRule(
+        method, verb, template, pattern, fields, option.body, option.response_body, _rank(template), has_raw_body,
+        has_raw_response,
+    )  # fmt: skip
+
+
+def is_http_body(message: Descriptor, field: str) -> bool:
+    """Return True if a message, or the field of it that is named, is a ``google.api.HttpBody``.
+
+    Raises:
+        ValueError: There is no such field.
+    """
+    if not field:
+        return message.full_name == HTTP_BODY
+    found = _field(message, field)
+    return found.message_type is not None and found.message_type.full_name == HTTP_BODY and not is_repeated(found)
 
 
 def _compile(template: str) -> tuple[re.Pattern[str], tuple[tuple[str, bool], ...]]:

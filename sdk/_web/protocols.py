@@ -11,6 +11,7 @@ from sdk._web.connect import ConnectStreamCall, stream_codec
 from sdk._web.grpc_web import GrpcWebCall, is_grpc_web
 from sdk._web.http_call import NDJSON, HttpCall, JsonStreamCall
 from sdk._web.http_rules import HttpRules
+from sdk._web.raw_call import RawCall, RawStreamCall
 from sdk._wire.metadata import INVALID_ARGUMENT, UNIMPLEMENTED
 
 if TYPE_CHECKING:
@@ -183,7 +184,10 @@ def _get(parts: dict[str, Any], target: bytes) -> WebCall:
 
 
 def _http_call(parts: dict[str, Any], codec: str, match: RuleMatch | None = None) -> HttpCall:
-    if parts["route"].server_streaming:
+    is_stream = parts["route"].server_streaming
+    if match is not None and match.rule.has_raw_response:
+        return _new(RawStreamCall, parts, match=match) if is_stream else _new(RawCall, parts, codec=codec, match=match)
+    if is_stream:
         return _new(JsonStreamCall, parts, match=match)
     return _new(HttpCall, parts, codec=codec, match=match)
 

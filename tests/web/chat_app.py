@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
-from chat_pb2 import Heard, Said
+from chat_pb2 import Heard, Said, Upload
 from chat_sdk import ChatBase
+from google.api.httpbody_pb2 import HttpBody  # type: ignore[import-untyped]  # it has no types
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # it has no types
 
 from sdk import RpcError, grpc_deployment
@@ -94,6 +95,28 @@ class Chat(ChatBase):
 
     async def Watch(self, request: Said) -> Heard:
         return Heard(text=request.text)
+
+    async def GetFile(self, request: Said) -> HttpBody:
+        check(request)
+        return HttpBody(content_type=request.author.name, data=request.text.encode() + b"\0\xff")
+
+    async def PutFile(self, request: Upload) -> Upload:
+        return request
+
+    async def Echo(self, request: HttpBody) -> HttpBody:
+        return request
+
+    async def Download(self, request: Said) -> AsyncIterator[HttpBody]:
+        for number in range(request.times):
+            yield HttpBody(content_type=f"text/x-{number}", data=request.text.encode() * number)
+        check(request)
+
+    async def Join(self, requests: AsyncIterator[HttpBody]) -> Heard:
+        data, kinds = b"", set()
+        async for request in requests:
+            data += request.data
+            kinds.add(request.content_type)
+        return Heard(text=data.decode(), metadata=sorted(kinds))
 
     async def Waiting(self, request: Said) -> Heard:
         return Heard(number=self.waiting)

@@ -49,6 +49,19 @@ def test_routes_of_google_api_http_are_operations_with_parameters() -> None:
     assert set(stream) == {"application/x-ndjson", "text/event-stream"}
 
 
+def test_raw_bodies_are_bytes_of_any_type_on_routes_and_messages_elsewhere() -> None:
+    found = document(str(HERE / "protos"), "-I", str(INSTALLED_PROTOS))
+    OpenAPIV31SpecValidator(found).validate()
+    raw = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+    paths = found["paths"]
+    for operation in (paths["/v1/echo"]["post"], paths["/v1/files/{name}"]["put"]):
+        assert operation["requestBody"]["content"] == operation["responses"]["200"]["content"] == raw
+    assert paths["/v1/uploads/{name}"]["post"]["requestBody"]["content"] == raw
+    assert set(paths["/v1/uploads/{name}"]["post"]["responses"]["200"]["content"]) == {"application/json"}
+    assert paths["/v1/downloads/{text}"]["get"]["responses"]["200"]["content"] == raw
+    assert "application/json" in paths["/sdk.web.Chat/Echo"]["post"]["requestBody"]["content"]
+
+
 def test_the_ingress_has_the_document_of_its_services(server: sdk.testing.Server) -> None:
     answer = ask(server, "/openapi.json", None)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
