@@ -141,7 +141,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorded]:
     return made
 
 
-JSON, WEB, CONNECT = "application/json", "application/grpc-web+proto", "application/connect+json"
+JSON, PROTO = "application/json", "application/proto"
+WEB, CONNECT = "application/grpc-web+proto", "application/connect+json"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,14 @@ JSON, WEB, CONNECT = "application/json", "application/grpc-web+proto", "applicat
         (WEB, "unary", b"\0\0\0\0\0", "OK"),
         (WEB, "unary", b"\0\0\0\0\2\x08\1", "ABORTED"),
         (WEB, "none", b"", "UNIMPLEMENTED"),
+        (WEB, "unary", b"\0\0\0\0\1\xff", "INTERNAL"),
+        (PROTO, "unary", b"", "OK"),
+        (PROTO, "unary", b"\x08\1", "ABORTED"),
         (CONNECT, "both", b"\0\0\0\0\1" + b"0", "OK"),
+        (CONNECT, "both", b"\0\0\0\0\1" + b"x", "INVALID_ARGUMENT"),
+        (CONNECT, "none", b"", "UNIMPLEMENTED"),
+        (JSON, "both", b"0\n", "OK"),
+        (JSON, "both", b"0\nx\n", "INVALID_ARGUMENT"),
     ],
 )
 def test_calls_of_other_protocols_have_their_method_and_status(
@@ -179,7 +187,10 @@ def test_calls_of_other_protocols_have_their_method_and_status(
     path = "_OTHER" if method == "none" else f"/t.T/{method}"
     labels = {**APPLICATION, "method": path, "status_code": status}
     assert made["serve_num_grpc_requests"].values == {frozenset(labels.items()): 1}
-    sent = {"unary": int(status == "OK"), "both": 2, "none": 0}[method]
+    failed = {**APPLICATION, "method": path, "error_code": status}
+    errors = {} if status == "OK" else {frozenset(failed.items()): 1}
+    assert made["serve_num_grpc_error_requests"].values == errors
+    sent = {"unary": int(status == "OK"), "both": 2 * body.count(b"0"), "none": 0}[method]
     assert made["sdk_replica_messages"].value(method=path, direction="sent") == sent
 
 
