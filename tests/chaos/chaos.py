@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _run(address: str, arguments: argparse.Namespace) -> tuple[bool, str, int]:
-    from tests.chaos.constant_load import COMPOSED, COMPOSED_BOTH, Load
+    from tests.chaos.constant_load import COMPOSED, COMPOSED_BOTH, GRPC_WEB, JSON, Load
     from tests.chaos.events import happen, long_form, short_form
     from tests.chaos.verdict import render
     from tests.chaos.world import World
@@ -82,7 +82,7 @@ def _run(address: str, arguments: argparse.Namespace) -> tuple[bool, str, int]:
         f"\n{kept} of {len(rows)} promises kept; {calls} calls, {sum(row.failed for row in rows)} failed; "
         f"{world.replaced} replicas replaced"
     )
-    for kind in COMPOSED, COMPOSED_BOTH:
+    for kind in COMPOSED, COMPOSED_BOTH, GRPC_WEB, JSON:
         mine = [call for call in load.calls if call.kind == kind]
         print(f"{kind}: {len(mine)} calls, {sum(call.code != 'OK' for call in mine)} failed")
     return kept == len(rows), world.node_id, world.raylet

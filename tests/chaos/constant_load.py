@@ -11,16 +11,20 @@ from dataclasses import dataclass
 
 import grpc
 import grpc.aio
+import httpx
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from probe_pb2 import Ask, Told
 from probe_pb2_grpc import AsyncProbeStub
 
 from tests.chaos.chaos_apps import BEAT_S
 from tests.chaos.slowness import Slowness
+from tests.chaos.web_streams import Ending, WebStreams
 
 UNARY, DOWN, BOTH, BUILT_IN = "unary", "server streaming", "bidi", "built-in"
 #: The same, by a handler that calls the application through a handle.
 COMPOSED, COMPOSED_BOTH = "composed unary", "composed bidi"
+#: Streams of responses in other protocols than gRPC.
+GRPC_WEB, JSON = "gRPC-Web stream", "JSON stream"
 #: Longer than a replica's grace period.
 LONG = "long stream"
 # Not shared with other channels, and with a short reconnect backoff: this measures the server, not a client's backoff.
@@ -40,7 +44,8 @@ class CallRecord:
 
     Attributes:
         kind: ``"unary"``, ``"server streaming"``, ``"bidi"``, ``"built-in"`` or ``"long stream"``; ``"composed unary"``
-            or ``"composed bidi"`` if a handler made it in a call of the client.
+            or ``"composed bidi"`` if a handler made it in a call of the client; ``"gRPC-Web stream"``,
+            ``"JSON stream"``.
         began: When the client sent it.
         ended: When the client knew its end.
         code: Its status; ``"TRUNCATED"`` for a stream that ended with OK but is incomplete.
@@ -75,6 +80,7 @@ class Load:
     def __init__(
         self, address: str, application: str, caller: str, *, rate: float = 150, connections: int = 4, streams: int = 3
     ) -> None:
+        self._application = application
         self._address, self._metadata = address, (("application", application),)
         self._composed = (("application", caller),)
         self._interval, self._connections, self._streams = connections / rate, connections, streams
@@ -139,7 +145,10 @@ class Load:
         asyncio.run(self._call_for_ever())
 
     async def _call_for_ever(self) -> None:
-        async with grpc.aio.insecure_channel(self._address, options=_CHANNEL) as last:
+        # Without keep-alive: an idle connection may be closed just when a request is sent.
+        http = httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0), timeout=_TIMEOUT_S)
+        async with grpc.aio.insecure_channel(self._address, options=_CHANNEL) as last, http:
+            web = WebStreams(http, self._address, self._application)
             channels = [grpc.aio.insecure_channel(self._address, options=_CHANNEL) for _ in range(self._connections)]
             stubs = [AsyncProbeStub(channel) for channel in channels]
             tasks = [asyncio.create_task(self._pace(stub, 0 if n % 2 else 25)) for n, stub in enumerate(stubs)]
@@ -151,6 +160,8 @@ class Load:
                 ]
             tasks += [asyncio.create_task(self._pace(stub, 5, COMPOSED)) for stub in stubs[:2]]
             tasks.append(asyncio.create_task(self._check_health(last)))
+            for kind, call in ((GRPC_WEB, web.grpc_web), (JSON, web.ndjson)):
+                tasks.append(asyncio.create_task(self._repeat_web(kind, call)))
             await asyncio.gather(*tasks)
             for channel in channels:
                 await channel.close()
@@ -211,6 +222,25 @@ class Load:
         else:
             whole = numbers == list(range(wanted))
             self._note(kind, began, None if whole else "TRUNCATED", len(numbers))
+
+    async def _repeat_web(self, kind: str, call: Callable[[int, list[int]], Awaitable[None]]) -> None:
+        wanted = 30
+        while not self._stop.is_set():
+            began = time.monotonic()
+            numbers: list[int] = []
+            code, details = "OK", ""
+            try:
+                await call(wanted, numbers)
+            except Ending as error:
+                code, details = error.code, error.details
+            except httpx.TimeoutException as error:
+                code, details = "DEADLINE_EXCEEDED", repr(error)
+            except httpx.TransportError as error:
+                code, details = "UNAVAILABLE", repr(error)
+            if code == "OK" and numbers != list(range(wanted)):
+                code = "TRUNCATED"
+            self.calls.append(CallRecord(kind, began, time.monotonic(), code, details, len(numbers)))
+            await asyncio.sleep(0.05)
 
     async def _check_health(self, channel: grpc.aio.Channel) -> None:
         check = channel.unary_unary(
