@@ -213,7 +213,7 @@ def _replace() -> None:
         ("create_router", _router, (handle,)),
         ("local_lookup", _local_lookup, (target,)),
         ("queue", _batch_queue, (batching._LazyBatchQueueWrapper,)),
-        ("_tracing_enabled", _passes_spans_on, (tracing_utils,)),
+        ("is_tracing_enabled", _passes_spans_on, (tracing_utils,)),
     ):
         for module in modules:
             original: Any = getattr(module, name)
@@ -229,9 +229,9 @@ def _client(original: Any) -> Any:
     return lambda *args, **kwargs: original(*args, **kwargs) if _current_replica.get() is None else _LocalServeClient()
 
 
-def _passes_spans_on(original: bool) -> bool:
-    """Return True if batches run in the spans of their first calls: where the program makes spans."""
-    return original or current.refresh() is not None
+def _passes_spans_on(original: Any) -> Any:
+    """Let batches run in the spans of their first calls where the program makes spans, also if it does so later."""
+    return lambda: original() or current.refresh() is not None
 
 
 def _batch_queue(original: Any) -> Any:

@@ -19,7 +19,7 @@ import sdk
 from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
 from sdk._wire.crash_trailers import DIED
 from tests.integration import apps
-from tests.integration.clients import FOO
+from tests.integration.clients import FOO, routed_replicas
 from tests.support.processes import raylet_pid, workers
 
 
@@ -124,7 +124,7 @@ def test_the_other_replica_serves_when_one_dies_and_calls_wait_for_the_next_when
     with pytest.raises(grpc.RpcError) as raised:
         stub.__call__(UserDefinedMessage(origin=apps.LAST_WORDS), metadata=metadata)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-    wait_until(lambda: not replicas(sdk.status()) & before)
+    wait_until(lambda: (now := routed_replicas("faulty")) is not None and before.isdisjoint(now))
     assert stub.__call__(FOO, metadata=metadata, timeout=60).num == 60, "it waits for the next replica"
     wait_until(lambda: is_healthy(without=before))
 

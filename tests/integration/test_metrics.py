@@ -144,7 +144,9 @@ def test_sdk_top_reads_what_ray_exports(samples: Samples) -> None:
     assert method.calls_per_s == pytest.approx(0.5)
     assert method.errors_per_s == {NOT_FOUND: pytest.approx(0.2)}
     assert method.p50_ms is not None
-    (stream,) = (each for each in figures.methods if each.method == f"{SERVICE}/Streaming")
+    (stream,) = (
+        each for each in figures.methods if (each.application, each.method) == (APPLICATION, f"{SERVICE}/Streaming")
+    )
     assert (stream.ongoing, stream.queued) == (1, 0)
     replicas = [each for each in figures.replicas if each.application == APPLICATION]
     assert {each.deployment: (each.ongoing, each.queued) for each in replicas} == {"Inner": (1, 0), "Outer": (1, 0)}

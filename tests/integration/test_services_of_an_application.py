@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +24,7 @@ from sdk._ingress.registry import Replica
 from sdk._xds.snapshot import Endpoint
 from sdk.cli.status_view import as_text
 from tests.integration import apps, store_apps
-from tests.integration.clients import error_of, metadata_for
-from tests.support.processes import is_alive
+from tests.integration.clients import error_of, metadata_for, routed_replicas
 
 STORE = metadata_for("store")
 
@@ -91,29 +91,30 @@ def test_idempotent_calls_are_retried_after_a_crash_of_their_replica(channel: gr
             return error.code().name
         return "OK"
 
-    def calls(method: Any, until: float) -> list[tuple[float, str]]:
+    def calls(method: Any) -> list[str]:
         ended = []
-        while (began := time.monotonic()) < until:
-            ended.append((began, code(method)))
+        while not is_over.is_set():
+            ended.append(code(method))
         return ended
 
+    before, is_over = routed_replicas("store"), threading.Event()
+    assert before is not None
     victim = int(stub.Get(Key(), metadata=STORE).text)
-    end = time.monotonic() + 2
     with ThreadPoolExecutor(24) as threads:
-        gets = [threads.submit(calls, stub.Get, end) for _ in range(12)]
-        puts = [threads.submit(calls, stub.Put, end) for _ in range(12)]
-        time.sleep(0.7)
-        os.kill(victim, signal.SIGKILL)
-        # A busy machine may take long to end a process; until then its connections are open.
-        wait_until(lambda: not is_alive(victim))
-        dead = time.monotonic()
-        got = [call for thread in gets for call in thread.result()]
-        put = [call for thread in puts for call in thread.result()]
-    assert {code for _, code in got} == {"OK"}
+        gets = [threads.submit(calls, stub.Get) for _ in range(12)]
+        puts = [threads.submit(calls, stub.Put) for _ in range(12)]
+        try:
+            time.sleep(0.7)  # of calls
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda: (now := routed_replicas("store")) is not None and not before <= now)
+            assert {code(stub.Put) for _ in range(50)} == {"OK"}
+        finally:
+            is_over.set()
+        got = [ended for thread in gets for ended in thread.result()]
+        put = [ended for thread in puts for ended in thread.result()]
+    assert set(got) == {"OK"}
     assert len(got) > 50
-    assert {code for _, code in put} == {"OK", "UNAVAILABLE"}, "calls that had begun are not retried"
-    # They are open in Envoy, too, until it has read the end of the connections.
-    assert {code for began, code in put if began > dead + 0.2} == {"OK"}
+    assert set(put) == {"OK", "UNAVAILABLE"}, "calls that had begun are not retried"
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -112,7 +112,7 @@ def test_a_request_that_ends_in_the_middle_of_a_message_is_refused(raw: RawClien
 
 
 def test_a_second_request_message_of_a_method_that_takes_one_is_refused(raw: RawClient) -> None:
-    assert repeat(raw, frame(HELLO) * 2) == (INTERNAL, [])
+    assert repeat(raw, frame(HELLO) * 2) == (UNIMPLEMENTED, [])
 
 
 def test_messages_of_no_bytes(raw: RawClient) -> None:

@@ -89,7 +89,14 @@ def all_spans() -> Iterator[Spans]:
 
 
 @pytest.fixture(scope="module")
-def server(all_spans: Spans) -> Iterator[Server]:
+def served_before() -> Iterator[None]:
+    """A server of the same process that has begun before there were spans."""
+    with serving(instrumented=Instrumented.bind()):
+        yield
+
+
+@pytest.fixture(scope="module")
+def server(served_before: None, all_spans: Spans) -> Iterator[Server]:
     assert desk_server.Clerk
     with serving(hub=Hub.bind(AnnexHandle(Porter.bind())), instrumented=Instrumented.bind()) as running:
         yield running
