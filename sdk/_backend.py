@@ -11,9 +11,8 @@ import importlib
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol, cast
 
-from sdk._duplicate_names import duplicate_name
-from sdk._extras import missing_package
-from sdk.errors import ApplicationError
+from sdk._extras import import_with_extra
+from sdk.errors import MissingExtraError
 
 
 class Backend(Protocol):
@@ -66,12 +65,6 @@ def backend() -> Backend:
         ApplicationError: The process has loaded a proto that defines a name of one of Ray's.
     """
     try:
-        return cast("Backend", importlib.import_module("sdk._serve.backend"))
-    except ModuleNotFoundError as error:
-        if missing_package(error) is None:
-            raise
+        return cast("Backend", import_with_extra("sdk._serve.backend", "Ray Serve"))
+    except MissingExtraError:
         return cast("Backend", importlib.import_module("sdk._serve.without_ray"))
-    except TypeError as error:
-        if clash := duplicate_name(error):
-            raise ApplicationError(clash) from error
-        raise
