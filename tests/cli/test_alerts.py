@@ -1,4 +1,4 @@
-"""Each alert fires at what it is for, and no other one does; none fires at a calm service."""
+"""Each alert fires at its fault, and no other one does; none fires at a calm service."""
 
 from __future__ import annotations
 
