@@ -101,7 +101,7 @@ def _certificates(environment: Mapping[str, str]) -> str:
     variable, path = _variable(environment, "logs", "CERTIFICATE")
     found = path or ssl.get_default_verify_paths().cafile
     if found is None:
-        raise OptionsError(f"{variable} must be the path of the CA certificates: this system has none of its own")
+        raise OptionsError(f"{variable} must be the path of the CA certificates: this system has no own ones")
     if not os.path.isfile(found):
         raise OptionsError(f"{variable}: there is no file {found!r}")
     return found

@@ -107,6 +107,18 @@ async def test_text_is_read_back_as_json_is(tmp_path: Path) -> None:
     assert entry["call"].keys() == _FIELDS.keys()
 
 
+async def test_a_trace_that_begins_in_the_replica(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    async with rig("a") as it:
+        it.config = replace(it.config, access_log=AccessLogConfig(str(log)))
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntraceresponse: {TRACEPARENT}\r\n"
+        it.upstreams["a"].raw_response = f"{head}grpc-status: 5\r\ncontent-length: 0\r\n\r\n".encode()
+        assert await it.answers(GREET) == "NOT_FOUND"
+        (line,) = map(json.loads, (await lines(log, 1)).splitlines())
+    assert line["traceparent"] == TRACEPARENT
+
+
 @pytest.mark.parametrize(
     ("filters", "logged"),
     [
