@@ -18,6 +18,7 @@ from google.protobuf.struct_pb2 import Struct
 from sdk._gen import envoy_pb2 as pb
 from sdk._otel.otlp import Collector
 from sdk._xds.headers import set_header
+from sdk._xds.log_filters import both, either, flagged, lasts
 from sdk._xds.packing import pack
 
 #: Namespace in the metadata of a cluster, with the keys ``application`` and ``deployment``.
@@ -171,14 +172,11 @@ def _filter(config: AccessLogConfig) -> pb.AccessLogFilter | None:
         failed = pb.GrpcStatusFilter(statuses=[pb.GrpcStatusFilter.OK], exclude=True)
         # Without `grpc-status`, as over gRPC-Web, Connect and JSON, a call is UNKNOWN to Envoy even if it ends OK.
         web = pb.ExtensionFilter(name="failed", typed_config=pack(pb.ExpressionFilter(expression=_NOT_OK)))
-        both = [pb.AccessLogFilter(grpc_status_filter=failed), pb.AccessLogFilter(extension_filter=web)]
-        filters.append(pb.AccessLogFilter(and_filter=pb.AndFilter(filters=both)))
+        filters.append(both(pb.AccessLogFilter(grpc_status_filter=failed), pb.AccessLogFilter(extension_filter=web)))
     if config.slow_s is not None:
-        least = pb.RuntimeUInt32(default_value=round(config.slow_s * 1000), runtime_key="sdk.access_log.slow_ms")
-        slow = pb.DurationFilter(comparison=pb.ComparisonFilter(op=pb.ComparisonFilter.GE, value=least))
-        filters.append(pb.AccessLogFilter(duration_filter=slow))
+        filters.append(lasts(config.slow_s))
     if len(filters) > 1:
-        return pb.AccessLogFilter(or_filter=pb.OrFilter(filters=filters))
+        return either(*filters)
     return filters[0] if filters else None
 
 
@@ -202,7 +200,7 @@ def own_answers_log(headers: Iterable[str]) -> pb.AccessLog:
     """
     return pb.AccessLog(
         name="envoy.access_loggers.http_grpc",
-        filter=pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=_OWN_ANSWERS)),
+        filter=flagged(*_OWN_ANSWERS),
         typed_config=pack(
             pb.HttpGrpcAccessLogConfig(
                 common_config=pb.CommonGrpcAccessLogConfig(
