@@ -195,6 +195,11 @@ class CallMetrics:
         self._bytes = Counter(
             "sdk_replica_message_bytes", "Bytes of messages, as they were sent.", directions
         ).set_default_tags(of_deployments)
+        self._rejected = Counter(
+            "sdk_replica_rejected_requests",
+            "Calls that were refused before their handler, by the reason.",
+            (*labels[::2], "method", "status_code", "reason"),
+        ).set_default_tags(of_deployments)
         self._retries = Counter(
             "sdk_handle_retries",
             "Calls of this process through handles that were sent to another replica of the deployment.",
@@ -249,6 +254,8 @@ class CallMetrics:
             self._messages.inc(messages, {"method": path, "direction": direction})
             if size:  # messages may be empty
                 self._bytes.inc(size, {"method": path, "direction": direction})
+        for (path, code, reason), number in host.take_rejected().items():
+            self._rejected.inc(number, {"method": path, "status_code": STATUS_NAMES[code], "reason": reason})
         for model, number in host.models.take().items():
             self._models.inc(number, {"model": model})
         for waited in host.waits.take():

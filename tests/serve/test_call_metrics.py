@@ -16,8 +16,10 @@ from sdk._serve import call_metrics
 from sdk._serve.call_metrics import BoundedHistogram
 from sdk._serve.internals import add_to_processing_queries, request_context_setter
 from sdk._web.protocols import serve_web
+from sdk._wire import call_rules
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
+from sdk.access import ApiKey, CallRule
 from sdk.errors import RpcError
 from tests.support import virtual_time
 from tests.support.fake_metrics import NODE, Recorded, record_metrics
@@ -70,6 +72,10 @@ async def model(request: Int32Value) -> StringValue:
     return StringValue(value=serve.get_multiplexed_model_id())
 
 
+async def ruled(request: Int32Value) -> StringValue:
+    raise AssertionError("its rule allows nobody")
+
+
 async def both(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
     async for _ in requests:
         yield StringValue(value="x")
@@ -91,12 +97,15 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorded]:
     async def scenario() -> None:
         async with serving() as make:
             server = make(
-                WireSettings(max_ongoing_requests=2),
+                WireSettings(max_ongoing_requests=2, max_queued_requests=1),
                 unary=(UNARY, unary),
                 model=(UNARY, model),
                 both=(BIDI, both),
                 wait=(UNARY, wait),
+                ruled=(UNARY, ruled),
             )
+            route = server.routes[b"/t.T/ruled"]
+            route.answer = call_rules.ruled(CallRule((ApiKey("batch"),), ()), route.answer)
             server.host.on_start = request_context_setter("shop")
             metrics = call_metrics.CallMetrics(server, application="shop", deployment="Till", replica="r1")
             for value in (0, 0, 1):
@@ -105,7 +114,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorded]:
                 await called(server, "model", Int32Value(), multiplexed_model_id=name)
             await called(server, "both", Int32Value(value=5), Int32Value())
             await called(server, "none")
-            peers = [Peer(server) for _ in range(3)]
+            await called(server, "ruled", Int32Value())
+            peers = [Peer(server) for _ in range(4)]
             for peer in peers:
                 peer.head("wait")
                 peer.send(Int32Value())
@@ -223,8 +233,8 @@ during: dict[str, float] = {}
         ),
         ("serve_deployment_request_counter", REPLICA, 10),
         ("serve_deployment_error_counter", {**REPLICA, "exception_type": "ABORTED"}, 1),
-        ("serve_deployment_error_counter", REPLICA, 3),
-        ("serve_deployment_processing_latency_ms", REPLICA, 13),
+        ("serve_deployment_error_counter", REPLICA, 5),
+        ("serve_deployment_processing_latency_ms", REPLICA, 15),
         ("serve_num_ongoing_grpc_requests", NODE, 0),
         ("sdk_replica_queued_grpc_requests", OF_REPLICA, 0),
         ("sdk_replica_queue_wait_ms", OF_REPLICA, 1),
@@ -234,7 +244,11 @@ during: dict[str, float] = {}
         ("sdk_replica_requests", {**TILL, "method": "/t.T/unary", "status_code": "OK", "caller": "deployment"}, 1),
         ("sdk_replica_requests", {**TILL, "method": "/t.T/unary", "status_code": "ABORTED", "caller": "client"}, 1),
         ("sdk_replica_requests", {**TILL, "method": "_OTHER", "status_code": "UNIMPLEMENTED"}, 1),
-        ("sdk_replica_requests", TILL, 13),
+        ("sdk_replica_requests", TILL, 15),
+        ("sdk_replica_rejected_requests", {**TILL, "method": "/t.T/ruled", "reason": "no_rule"}, 1),
+        ("sdk_replica_rejected_requests", {**TILL, "status_code": "UNAUTHENTICATED"}, 1),
+        ("sdk_replica_rejected_requests", {**TILL, "method": "/t.T/wait", "reason": "overflow"}, 1),
+        ("sdk_replica_rejected_requests", {**TILL, "status_code": "RESOURCE_EXHAUSTED"}, 1),
         ("sdk_replica_messages", {**TILL, "method": "/t.T/both", "direction": "received"}, 2),
         ("sdk_replica_messages", {**TILL, "method": "/t.T/both", "direction": "sent"}, 4),
         ("sdk_replica_messages", {**TILL, "method": "/t.T/unary", "direction": "received"}, 4),
