@@ -12,7 +12,7 @@ import asyncio
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -22,7 +22,6 @@ from sdk._serve.internals import LATENCY_BOUNDS_MS
 from sdk._wire.call_counts import STATUS_NAMES
 
 if TYPE_CHECKING:
-    from sdk._otel.call_durations import CallDurations
     from sdk._wire.server import WireServer
 
 EXPORT_INTERVAL_S = 2.0
@@ -77,6 +76,13 @@ class BoundedHistogram:
                         yield tags, self._values[index]
 
 
+class DurationSink(Protocol):
+    """Takes the calls for OpenTelemetry's metric."""
+
+    def add(self, path: str, status: str, buckets: Sequence[int], seconds: float) -> None:
+        """Add calls of one method, whose path is empty for methods that the server does not have."""
+
+
 class CallMetrics:
     """Exports the counts of one replica's wire server.
 
@@ -102,7 +108,7 @@ class CallMetrics:
     ) -> None:
         self._server = server
         self._bucket = [*(bisect_left(LATENCY_BOUNDS_MS, bound) for bound in bounds_ms), len(LATENCY_BOUNDS_MS)]
-        self.durations: CallDurations | None = None
+        self.durations: DurationSink | None = None
         self._of_application = {"route": application, "application": application}
         self._of_deployment = {"deployment": deployment, **self._of_application}
         of_replica = {"replica": replica, **self._of_deployment}
@@ -259,7 +265,7 @@ class CallMetrics:
         for model, number in host.models.take().items():
             self._models.inc(number, {"model": model})
         for waited in host.waits.take():
-            for _, value in self._wait_times.observations({(): waited.buckets}):
+            for _, value in self._wait_times.observations({(): self._of_serve(waited.buckets)}):
                 self._waits.observe(value)
         self._ongoing.set(host.ongoing, self._node)
         self._queued.set(host.count_queued())

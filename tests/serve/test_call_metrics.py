@@ -15,8 +15,10 @@ from ray import ActorID, serve
 from sdk._serve import call_metrics
 from sdk._serve.call_metrics import BoundedHistogram
 from sdk._serve.internals import add_to_processing_queries, request_context_setter
+from sdk._serve.replica_telemetry import LATENCY_BOUNDS_MS
 from sdk._web.protocols import serve_web
 from sdk._wire import call_rules
+from sdk._wire.call_counts import CallCounts, ModelCounts
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
 from sdk.access import ApiKey, CallRule
@@ -269,6 +271,31 @@ def test_each_metric_and_label(counted: dict[str, Recorded], metric: str, labels
 
 def test_gauges_while_calls_run_and_wait(counted: dict[str, Recorded]) -> None:
     assert during == {"ongoing": 2, "queued": 1, "of_serve": 1}
+
+
+def test_finer_buckets_are_exported_by_the_bounds_of_ray_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = record_metrics(monkeypatch, call_metrics)
+    monkeypatch.setattr(call_metrics, "count_retries", Counter)
+    waits, durations = CallCounts(LATENCY_BOUNDS_MS), CallCounts(LATENCY_BOUNDS_MS)
+    host = SimpleNamespace(waits=waits, models=ModelCounts(), ongoing=0, count_queued=int, take_rejected=Counter)
+    server = SimpleNamespace(
+        host=host,
+        take_counts=lambda: [("/t.T/unary", each) for each in durations.take()],
+        take_messages=list,
+        count_current=Counter,
+    )
+    metrics = call_metrics.CallMetrics(
+        server,  # type: ignore[arg-type]
+        application="shop",
+        deployment="Till",
+        replica="r1",
+        bounds_ms=LATENCY_BOUNDS_MS,
+    )
+    waits.add(0, 6.0, is_inner=False)
+    durations.add(0, 0.22, is_inner=False)
+    metrics.export()
+    assert made["sdk_replica_queue_wait_ms"].observed == [7500]  # the middle of 5 to 10 s
+    assert made["serve_grpc_request_latency_ms"].observed == [250]
 
 
 def test_rays_own_gauge_of_ongoing_requests_has_our_calls_too(monkeypatch: pytest.MonkeyPatch) -> None:
