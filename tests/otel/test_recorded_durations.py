@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.util._once import Once
 
 from sdk._otel.conventions import CALL_DURATION, DURATION_BOUNDS_S
+from sdk._otel.environment import Telemetry
 from sdk._serve import replica_telemetry
 from sdk._serve.recorded_durations import MAX_VALUES, RecordedDurations, meter_provider
 from sdk._serve.replica_telemetry import LATENCY_BOUNDS_MS, ReplicaTelemetry
@@ -94,6 +95,22 @@ def test_more_calls_than_the_limit_are_thinned(reader: InMemoryMetricReader) -> 
     assert {key: point.count for key, point in found.items()} == dict.fromkeys(
         [("t.T/Get", "OK"), ("t.T/Set", "OK")], MAX_VALUES // 2
     )
+
+
+async def test_what_is_left_is_flushed_at_the_end(
+    reader: InMemoryMetricReader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flushed: list[str] = []
+
+    def flush(*_: Any, **__: Any) -> bool:
+        flushed.append("all")
+        raise RuntimeError("the collector is gone")
+
+    monkeypatch.setattr(MeterProvider, "force_flush", flush)
+    await Telemetry().shut_down_within(30)
+    assert flushed == ["all"]
+    assert "the last spans or metrics of the program's provider were not exported" in caplog.text
+    assert "the collector is gone" in caplog.text
 
 
 async def test_a_replica_records_with_a_provider_that_is_set_while_it_runs(
