@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -310,3 +312,57 @@ def test_rays_own_gauge_of_ongoing_requests_has_our_calls_too(monkeypatch: pytes
     assert seen == [4]
     context.get_actor_id = lambda: "another"
     assert not add_to_processing_queries(lambda: 3)
+
+
+class Series:
+    """A metric that keeps its sets of labels, and nothing else."""
+
+    def __init__(self) -> None:
+        self.labels: set[tuple[tuple[str, str], ...]] = set()
+
+    def set_default_tags(self, _: object) -> Series:
+        return self
+
+    def inc(self, _: float, tags: dict[str, str] | None = None) -> None:
+        self.labels.add(tuple((tags or {}).items()))
+
+    observe = set = inc
+
+
+def test_memory_does_not_grow_with_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    record_metrics(monkeypatch, call_metrics)
+    made: list[Series] = []
+
+    def make(*_: object) -> Series:
+        made.append(Series())
+        return made[-1]
+
+    for name in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(call_metrics, name, make)
+    monkeypatch.setattr(call_metrics, "count_retries", Counter)
+
+    async def scenario() -> tuple[int, int, int, int]:
+        async with serving() as start:
+            server = start(unary=(UNARY, unary), model=(UNARY, model), both=(BIDI, both))
+            server.host.on_start = request_context_setter("shop")
+            metrics = call_metrics.CallMetrics(server, application="shop", deployment="Till", replica="r1")
+
+            async def call_many(begin: int, end: int) -> tuple[int, int]:
+                for number in range(begin, end):
+                    for method in ("unary", "model", "both", f"none{number}"):
+                        peer = Peer(server)
+                        peer.head(method, request_id=f"r{number}", multiplexed_model_id=f"m{number}")
+                        peer.send(Int32Value(value=number % 2))
+                        peer.end()
+                        await turns()
+                        peer.connection.connection_lost(None)
+                    metrics.export()
+                gc.collect()
+                return sys.getallocatedblocks(), sum(len(each.labels) for each in made)
+
+            await call_many(0, 200)
+            return *await call_many(200, 250), *await call_many(250, 500)
+
+    blocks, series, later_blocks, later_series = virtual_time.run(scenario())
+    assert later_series == series > 100  # a hundred models
+    assert later_blocks - blocks < 100, "less than one for ten calls"
