@@ -92,9 +92,11 @@ async def test_connections_and_calls_that_clients_leave() -> None:
         call.cancel()
         await until_stats(it, client_resets=1)
         it.upstreams["a"].hold.set()
-        await it.channel.close()
-        stats = await until_stats(it, connections=0)
-        assert (stats["accepted_connections"], stats["resets"]) == (1, 0)
+        _, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        await until_stats(it, connections=2, accepted_connections=2)
+        writer.close()
+        stats = await until_stats(it, connections=1)
+        assert (stats["accepted_connections"], stats["resets"]) == (2, 0)
 
 
 async def test_a_stream_that_its_replica_cuts_is_reset() -> None:
