@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 
-from sdk._file_order import imports_first
+from sdk._proto_files.order import imports_first
 from sdk._gen.rule_options_pb2 import RuleOptions
 from sdk._validation.annotated import elements, reachable, rules_of
 from sdk._validation.validator import first_line, new_collector
