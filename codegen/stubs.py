@@ -69,17 +69,17 @@ def _responses(
         yield _run(plugin, data)
     except Exception as error:  # whatever it raises, it raises for one proto
         names = list(request.file_to_generate)
+        part = CodeGeneratorRequest()
+        part.CopyFrom(request)
         if len(names) > 1:
             middle = len(names) // 2
             for half in (names[:middle], names[middle:]):
-                part = CodeGeneratorRequest()
-                part.CopyFrom(request)
                 part.file_to_generate[:] = half
                 yield from _responses(plugin, suffix, part, part.SerializeToString(), warn)
             return
         (name,) = names
-        if comments.repair(next(file for file in request.proto_file if file.name == name)):
-            yield from _responses(plugin, suffix, request, request.SerializeToString(), warn)
+        if comments.repair(next(file for file in part.proto_file if file.name == name)):
+            yield from _responses(plugin, suffix, part, part.SerializeToString(), warn)
             return
         reason = " ".join(str(error).split()) or type(error).__name__
         warn(f"{name}: warning: its {suffix} module has no types, because mypy-protobuf failed: {reason}")
