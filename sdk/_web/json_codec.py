@@ -10,7 +10,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct
 
+from sdk._gen.bad_request_pb2 import BadRequest
 from sdk._gen.status_pb2 import Status
 from sdk._status import STATUS_DETAILS, unpacked
 from sdk._web.http_status import name_of
@@ -59,7 +62,9 @@ def print_as_json(message: Message) -> bytes:
         FrameError: INTERNAL: JSON can't express it.
     """
     try:
-        return dump(json_format.MessageToDict(message))
+        value = json_format.MessageToDict(message)
+        # In protobuf, the keys of a Struct have another order in each process.
+        return _encoded(value, _SORTING) if isinstance(message, Struct) else dump(value)
     except (TypeError, ValueError, json_format.Error) as error:
         name = message.DESCRIPTOR.full_name
         raise FrameError(INTERNAL, f"the response, a {name}, can't be written as JSON: {error}") from None
@@ -85,7 +90,11 @@ def error_object(code: int, details: str, trailing: Metadata) -> dict[str, Any]:
 
 def dump(value: Any) -> bytes:
     """Return a JSON value as bytes, on one line."""
-    return _ENCODER.encode(value).encode("utf-8", "replace")
+    return _encoded(value, _ENCODER)
+
+
+def _encoded(value: Any, encoder: json.JSONEncoder) -> bytes:
+    return encoder.encode(value).encode("utf-8", "replace")
 
 
 def load(data: bytes | bytearray) -> Any:
@@ -108,6 +117,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 # Made once: each call of json.dumps and json.loads with other options than the default ones makes its own.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_SORTING = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates)
 
 
@@ -115,10 +125,12 @@ def _detail(packed: AnyMessage) -> dict[str, Any]:
     """Return one detail: its bytes for clients, and its JSON for readers."""
     value = base64.b64encode(packed.value).rstrip(b"=").decode()
     detail: dict[str, Any] = {"type": packed.TypeName(), "value": value}
-    message = unpacked(packed)
-    if message is not packed:
-        try:
+    try:
+        message = unpacked(packed)
+        if message is packed and packed.TypeName() == "google.rpc.BadRequest":
+            message = BadRequest.FromString(packed.value)  # that of validation: nobody has loaded Google's file
+        if message is not packed:
             detail["debug"] = json_format.MessageToDict(message)
-        except (TypeError, ValueError, json_format.Error):
-            return detail  # an Any within it is of an unknown type: its bytes say the same
+    except (TypeError, ValueError, DecodeError, json_format.Error):
+        return detail  # such as an Any of an unknown type within it: its bytes say the same
     return detail

@@ -156,7 +156,7 @@ def web() -> Iterator[tuple[str, Request]]:
         ):
             request = of_form(form, path, Ask(act="echo"), (False, False), application)
             yield f"{form.name} {path} of {application!r}", request
-            yield f"{form.name} {path} of {application!r} nonsense", replace(request, body=b"\0nonsense")
+            yield f"{form.name} {path} of {application!r} nonsense", replace(request, body=frame(b"\xff\xff"))
         late = of_form(form, "probe.AsyncProbe/Unary", Ask(act="wait"), (False, False))
         for deadline in (("grpc-timeout", "50m"), ("connect-timeout-ms", "50"), ("connect-timeout-ms", "soon")):
             yield f"{form.name} {deadline}", replace(late, headers=(*late.headers, deadline))
