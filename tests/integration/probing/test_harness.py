@@ -34,7 +34,7 @@ ACTS = (
 )
 ID = ("request_id", "mine")
 #: Requests in flight at once: fewer than any limit of the applications.
-AT_ONCE = 8
+AT_ONCE = 16
 EMPTY = frame(b"")
 
 
