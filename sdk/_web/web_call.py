@@ -140,10 +140,7 @@ class WebCall(Call):
         if self.codec == "proto":
             return data
         assert self.route is not None
-        try:
-            return parse_message(data, self.route.method.request).SerializeToString()
-        except ValueError as error:  # a string with a lone surrogate
-            raise FrameError(INVALID_ARGUMENT, f"the request has a text that is not Unicode: {error}") from None
+        return parse_message(data, self.route.method.request)
 
     # -- the response -------------------------------------------------------------------------
 
