@@ -89,11 +89,11 @@ class _MessageReader:
 
     def __init__(self, kind: Descriptor) -> None:
         self._kind = kind
-        #: Key → what fills the field. Made for the first message: a type may have fields of itself.
+        #: Key → what fills the field. Made for the first message: a type may be recursive.
         self._fields: dict[str, _Fill] | None = None
         #: Key → what may be given only once: the field, or the oneof that it is in.
         self._slots: dict[str, str] = {}
-        #: The keys beside which another one may be for the same.
+        #: Keys with another key for the same slot.
         self._clashing: frozenset[str] = frozenset()
 
     def fill(self, message: Any, value: Any, depth: int) -> None:

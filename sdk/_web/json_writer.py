@@ -81,7 +81,7 @@ class _MessageWriter:
 
     def __init__(self, kind: Descriptor) -> None:
         self._kind = kind
-        #: Made for the first message: a type may have fields of itself.
+        #: Made for the first message: a type may be recursive.
         self._fields: dict[int, tuple[str, _Write]] | None = None
 
     def write(self, message: Message) -> str:

@@ -32,7 +32,7 @@ ACCEPTED = (
 _Kind = TypeVar("_Kind", bound="WebCall")
 _JSON_KINDS = frozenset({b"application/json", NDJSON})
 _PROTO = b"application/proto"
-# Verbs of requests that are no call of any protocol.
+# Verbs that no protocol uses.
 _NOT_CALLS = frozenset({b"OPTIONS", b"HEAD", b"CONNECT", b"TRACE"})
 _WRONG_VERB = b"HTTP/1.1 405 Method Not Allowed\r\n"
 _WRONG_TYPE = b"HTTP/1.1 415 Unsupported Media Type\r\n"
