@@ -1,4 +1,4 @@
-"""The message types that JSON writes in a form of their own, https://protobuf.dev/programming-guides/json/."""
+"""The message types for which ProtoJSON has a special form, https://protobuf.dev/programming-guides/json/."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -118,15 +117,11 @@ class ReflectionServicer:
                 if not application or known.name == application
                 for deployment in known.deployments
             ]
-            pool = DescriptorPool()
-            for file in _built_in_files():
-                pool.Add(file)
-            comments: dict[str, SourceCodeInfo] = {}
+            known = _Files()
             for digest in dict.fromkeys(deployment.descriptors for deployment in deployments):
-                files = FileDescriptorSet.FromString(await self._files(digest)).file
-                comments.update((file.name, file.source_code_info) for file in _added_files(pool, files))
+                known.add(FileDescriptorSet.FromString(await self._files(digest)).file)
             services = self._built_in.union(*(deployment.services for deployment in deployments))
-            self._answerers[application] = _Answerer(services, pool, comments)
+            self._answerers[application] = _Answerer(services, known)
         return self._answerers[application]
 
     async def _files(self, digest: str) -> bytes:
@@ -138,19 +133,50 @@ class ReflectionServicer:
         return self._sets[digest]
 
 
+class _Files:
+    """Files in a pool, which does not keep their comments, and the comments.
+
+    Attributes:
+        pool: The files.
+        comments: The comments of each file by its name.
+    """
+
+    def __init__(self) -> None:
+        self.pool = DescriptorPool()
+        self.comments: dict[str, SourceCodeInfo] = {}
+        self._added: dict[str, FileDescriptorProto] = {}
+        for file in _built_in_files():
+            self.pool.Add(file)
+
+    def add(self, files: Iterable[FileDescriptorProto]) -> None:
+        """Add files. A file is left out if another one has its name, or one of its symbols."""
+        for file in files:
+            comments = SourceCodeInfo()
+            comments.CopyFrom(file.source_code_info)
+            file.ClearField("source_code_info")
+            if file.name not in self._added:
+                try:
+                    self.pool.Add(file)
+                except TypeError:
+                    continue
+                self._added[file.name], self.comments[file.name] = file, comments
+            elif self._added[file.name] == file:  # of a deployment that serves another service of the file
+                known = {tuple(place.path) for place in self.comments[file.name].location}
+                new = (place for place in comments.location if tuple(place.path) not in known)
+                self.comments[file.name].location.extend(new)
+
+
 class _Answerer:
     """Answers requests from the files of one application, or of all.
 
     Args:
         services: Full names of the services.
-        pool: Their files.
-        comments: The comments of files, which a pool does not keep, by the file's name.
+        files: Their files.
     """
 
-    def __init__(self, services: Iterable[str], pool: DescriptorPool, comments: Mapping[str, SourceCodeInfo]) -> None:
+    def __init__(self, services: Iterable[str], files: _Files) -> None:
         self._services = [pb.ServiceResponse(name=name) for name in sorted(services)]
-        self._pool = pool
-        self._comments = comments
+        self._files = files
 
     def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         """Return the response to a request; what is not found is an error in the response."""
@@ -163,7 +189,7 @@ class _Answerer:
         return response
 
     def _fill(self, response: pb.ServerReflectionResponse, request: pb.ServerReflectionRequest) -> None:
-        pool = self._pool
+        pool = self._files.pool
         match request.WhichOneof("message_request"):
             case "file_by_filename":
                 self._add_with_imports(response, pool.FindFileByName(request.file_by_filename))
@@ -188,17 +214,9 @@ class _Answerer:
     def _add_with_imports(self, response: pb.ServerReflectionResponse, file: FileDescriptor) -> None:
         # The file first, as clients expect that read only one.
         for each in reversed(with_imports([file]).file):
-            if each.name in self._comments:
-                each.source_code_info.CopyFrom(self._comments[each.name])
+            if each.name in self._files.comments:
+                each.source_code_info.CopyFrom(self._files.comments[each.name])
             response.file_descriptor_response.file_descriptor_proto.append(each.SerializeToString())
-
-
-def _added_files(pool: DescriptorPool, files: Iterable[FileDescriptorProto]) -> Iterator[FileDescriptorProto]:
-    """Add files to a pool, and yield those that it has not refused."""
-    for file in files:
-        with contextlib.suppress(TypeError):  # the pool has a file of this name, or one with the same symbols
-            pool.Add(file)
-            yield file
 
 
 def _built_in_files() -> Iterator[FileDescriptorProto]:
