@@ -14,6 +14,7 @@ from sdk._status import STATUS_DETAILS
 from sdk._web.connect import check_version
 from sdk._web.http_status import status_line
 from sdk._web.json_codec import dump, error_object
+from sdk._web.retry_after import retry_after
 from sdk._web.web_call import STATUS_KEY, WebCall, status_name
 from sdk._wire import metadata as md
 from sdk._wire.frames import PREFIX_LENGTH, FrameError, pack_prefix, too_long
@@ -208,7 +209,7 @@ class HttpCall(WebCall):
         elif self.route is None and code == UNIMPLEMENTED:
             status = b"HTTP/1.1 404 Not Found\r\n"
         body = dump(error_object(code, details, self._trailing))
-        self._respond(code, status, b"application/json", body, self.allowed)
+        self._respond(code, status, b"application/json", body, self.allowed + retry_after(self._trailing))
 
     def _respond(self, code: int, status: bytes, kind: bytes, body: bytes, headers: bytes) -> None:
         self.status = code
