@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 
 from sdk._gen import envoy_pb2
 from sdk._protos.wire_format import is_repeated, map_entry
+from sdk._web.json_codec import parse_message
 from sdk._web.json_reader import message_of
 from sdk._web.json_writer import message_text
+from sdk._wire.frames import FrameError
+from sdk._wire.metadata import INVALID_ARGUMENT
 
 _FLOATS = (0.0, -0.0, 1.0, 0.1, 1 / 3, 1e-7, -2.5e10, 1e22, 5e-324, 123456789.125, math.inf, -math.inf, math.nan)
 _TEXTS = ("", "a", 'ü "\\\n\t\u2028\0', "😀", "true", "12", "a" * 40)
@@ -201,6 +204,15 @@ def test_fields_that_are_given_twice_end_as_with_protobuf(given: dict[str, Any])
     from every_field_pb2 import EveryField
 
     assert _read(lambda: message_of(given, EveryField)) == _read(lambda: json_format.ParseDict(given, EveryField()))
+
+
+def test_a_required_field_that_is_missing_is_named() -> None:
+    from every_field_proto2_pb2 import Strict
+
+    with pytest.raises(FrameError, match=r"is not JSON of a sdk\.web\.Strict: .*needed") as raised:
+        parse_message(b"{}", Strict)
+    assert raised.value.code == INVALID_ARGUMENT
+    assert Strict.FromString(parse_message(b'{"needed": "x"}', Strict)).needed == "x"
 
 
 def test_values_that_json_can_not_express_end_as_with_protobuf() -> None:

@@ -1,7 +1,7 @@
 """The small call on uvicorn: ``python -m tests.benchmarks.servers.uvicorn_apps fastapi|connect``.
 
-One process with uvloop and httptools, without an access log. FastAPI answers in JSON. connect-python answers the Connect
-protocol; its documentation names uvicorn among the servers to use for HTTP/1.1.
+One process with uvloop and httptools, without an access log. FastAPI answers in JSON, connect-python in the Connect
+protocol; its documentation names uvicorn among the servers for HTTP/1.1.
 https://connectrpc.com/docs/python/deployment
 """
 
