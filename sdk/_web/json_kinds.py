@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pool
 
@@ -25,7 +25,7 @@ class Unusual(Exception):
 def has_own_names(kind: EnumDescriptor) -> bool:
     """Return True if an option gives values of an enum other names in JSON, which only ``json_format`` knows."""
     try:
-        option = descriptor_pool.Default().FindExtensionByName("pb.enumvalue.json")
+        option: Any = descriptor_pool.Default().FindExtensionByName("pb.enumvalue.json")
     except KeyError:
         return False
     return any(value.GetOptions().HasExtension(option) for value in kind.values)

@@ -58,10 +58,10 @@ def message_of(value: Any, kind: type[Message]) -> Message:
 
 
 #: Message type → the function that fills it.
-_fillers: dict[Descriptor, _Fill] = {}
+_fillers: dict[Any, _Fill] = {}
 
 
-def _filler(kind: Descriptor) -> _Fill:
+def _filler(kind: Any) -> _Fill:
     found = _fillers.get(kind)
     if found is None:
         found = _fillers[kind] = _make_filler(kind)

@@ -49,10 +49,10 @@ def message_text(message: Message) -> str:
 
 
 #: Message type → the function that writes it.
-_writers: dict[Descriptor, _Write] = {}
+_writers: dict[Any, _Write] = {}
 
 
-def _writer(kind: Descriptor) -> _Write:
+def _writer(kind: Any) -> _Write:
     found = _writers.get(kind)
     if found is None:
         found = _writers[kind] = _make_writer(kind)
