@@ -291,6 +291,12 @@ class Call:
             if not self.running:
                 self.host.release_slot()
 
+    def end_thread(self) -> None:
+        """Count a thread of the handler that ran on after the end of the call no longer."""
+        self.running -= 1
+        if not self.running:
+            self.host.release_slot()
+
     def finish_refused(self, error: FrameError) -> None:
         """End a call whose request is not one of its method."""
         self.finish_with(error.code, str(error))

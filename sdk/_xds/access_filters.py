@@ -114,7 +114,7 @@ def enabled_filters(access: Access | None) -> dict[str, Packed]:
         API_KEYS: access.api_keys is not None,
         JWT: bool(access.issuers),
         RULES: access.rules is not None,
-        LIMITS: bool(access.limits),
+        LIMITS: bool(access.limits_per_s),
     }
     return {name: pack(pb.RouteFilterConfig(config=Packed())) for name, is_needed in needed.items() if is_needed}
 
@@ -127,7 +127,7 @@ def filter_configs(access: Access | None, keys: KeyMaterial) -> dict[str, Packed
         ),
         JWT: _jwt(access.issuers if access is not None else (), keys.jwks),
         RULES: _rules(access) if access is not None and access.rules is not None else pb.RbacFilter(),
-        LIMITS: _limits(access.limits if access is not None else ()),
+        LIMITS: _limits(access.limits_per_s if access is not None else ()),
     }
     return {
         name: pack(pb.CoreTypedExtensionConfig(name=name, typed_config=pack(config)))
@@ -145,12 +145,12 @@ def route_metadata(access: Access | None, application: str, method: str = "") ->
     """
     if access is None:
         return None
-    named = [*(rule.applications for rule in access.rules or ()), *(limit.applications for limit in access.limits)]
-    found = {"application": application} if any(named) else {}
+    named = (*(access.rules or ()), *access.limits_per_s)
+    found = {"application": application} if any(each.applications for each in named) else {}
     if method:
         found["method"] = method[1:]
         service = method[1:].partition("/")[0]
-        for number, limit in enumerate(access.limits):
+        for number, limit in enumerate(access.limits_per_s):
             if {service, method[1:]} & {*limit.methods}:
                 found[_limit_key(number)] = str(number)
     if not found:
@@ -164,7 +164,7 @@ def names_methods(access: Access | None) -> bool:
     """Return True if a rule or a limit applies to some methods only."""
     if access is None:
         return False
-    return any(rule.methods for rule in access.rules or ()) or any(limit.methods for limit in access.limits)
+    return any(each.methods for each in (*(access.rules or ()), *access.limits_per_s))
 
 
 def _limit_key(number: int) -> str:
@@ -418,10 +418,12 @@ def action_key(action: pb.RateLimit.Action) -> str:
 
 def _bucket(limit: Limit) -> pb.TokenBucket:
     """Return the bucket of a limit: a whole number of tokens after a whole number of milliseconds."""
-    burst = limit.burst if limit.burst is not None else max(1, ceil(limit.calls_per_s))
-    tokens = max(1, round(limit.calls_per_s / 10)) if limit.calls_per_s >= 10 else 1
+    rate = limit.calls_per_s
+    assert rate is not None  # these limits have it
+    burst = limit.burst if limit.burst is not None else max(1, ceil(rate))
+    tokens = max(1, round(rate / 10)) if rate >= 10 else 1
     interval = Duration()
-    interval.FromNanoseconds(round(tokens / limit.calls_per_s * 1e9))
+    interval.FromNanoseconds(round(tokens / rate * 1e9))
     return pb.TokenBucket(max_tokens=burst, tokens_per_fill=_uint(min(tokens, burst)), fill_interval=interval)
 
 

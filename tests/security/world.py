@@ -74,9 +74,8 @@ RULES = (
     Rule(Token(claims={"scope": "write"}), methods=(f"{SERVICE}/SayHelloToAll",)),
     Rule([ApiKey("batch"), Certificate("spiffe://acme/*")], applications=("shop",), methods=(SERVICE,)),
     Rule([ApiKey("*"), Certificate("*.acme.org")], methods=(f"{SERVICE}/SayHelloInManyTongues",)),
-    Rule(
-        "anyone", applications=("open", "limited", "ruled", "ruled-sync", "passing")
-    ),  # `allow` of the last three decides
+    # `allow` of the last three decides.
+    Rule("anyone", applications=("open", "limited", "full", "ruled", "ruled-sync", "passing")),
     Rule("authenticated", methods=("ray.serve.RayServeAPIService",)),
 )
 OK, DENIED, UNKNOWN = "OK", "PERMISSION_DENIED", "UNAUTHENTICATED"
@@ -157,7 +156,10 @@ def serving() -> Iterator[World]:
             ),
             api_keys=str(keys),
             rules=RULES,
-            limits=(Limit(0.001, burst=1, applications=("limited",)),),
+            limits=(
+                Limit(0.001, burst=1, applications=("limited",)),
+                Limit(calls_at_once=1, applications=("full",)),
+            ),
         )
         options = GrpcOptions(
             tls_certificate=certificate,
@@ -174,6 +176,6 @@ def serving() -> Iterator[World]:
             "ruled-sync": RuledSync.bind(),
             "passing": Passing.bind(Ruled.options(expose=False).bind()),
         }
-        targets["limited"] = Mirror.bind()
+        targets |= {"limited": Mirror.bind(), "full": Mirror.bind()}
         with sdk.testing.serve(targets, options=options) as server:
             yield World(server, folder, Path(certificate).read_bytes())
