@@ -15,6 +15,8 @@ from sdk.errors import OptionsError
 _PROXY_LOCATIONS = ("EveryNode", "HeadOnly")
 # A year: longer times are meant as "never", and Envoy's durations have a maximum.
 _MAX_S = 365 * 86400.0
+# An Envoy without calls has 20 MiB, and one with a thousand applications 60 MiB.
+_MIN_MEMORY = 64 << 20
 _CLIENT_CERTIFICATE = ("required", "optional")
 # https://www.rfc-editor.org/rfc/rfc6454#section-6.1
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+|null")
@@ -69,6 +71,9 @@ class GrpcOptions:
         max_connection_age_s: Seconds after which a client gets a GOAWAY and connects again, for example to another node
             behind a load balancer. Running calls are not interrupted. None for no limit.
         envoy_concurrency: Number of Envoy's worker threads; None for one per core.
+        max_envoy_memory_bytes: Memory that Envoy may allocate on each node. Close to it, new calls end
+            RESOURCE_EXHAUSTED, new connections are closed, and the calls with the most buffered data are reset. None
+            for no limit.
         tls_certificate: Path of Envoy's certificate chain in PEM, on every node with a proxy; None for plain text. To
             replace it without a restart, move a new file over it, or over a symbolic link in its path.
         tls_private_key: Path of its private key in PEM, not encrypted.
@@ -120,6 +125,7 @@ class GrpcOptions:
     max_connection_idle_s: float | None = 3600.0
     max_connection_age_s: float | None = None
     envoy_concurrency: int | None = None
+    max_envoy_memory_bytes: int | None = None
     tls_certificate: str | None = None
     tls_private_key: str | None = None
     tls_client_ca: str | None = None
@@ -161,6 +167,9 @@ class GrpcOptions:
         concurrency = self.envoy_concurrency
         if concurrency is not None and (not _is_whole(concurrency) or concurrency < 1):
             problems.append(f"envoy_concurrency must be a whole number from 1 or None, not {concurrency!r}")
+        memory = self.max_envoy_memory_bytes
+        if memory is not None and (not _is_whole(memory) or memory < _MIN_MEMORY):
+            problems.append(f"max_envoy_memory_bytes must be bytes from {_MIN_MEMORY} or None, not {memory!r}")
         if self.tls_client_certificate not in _CLIENT_CERTIFICATE:
             known = ", ".join(_CLIENT_CERTIFICATE)
             problems.append(f"tls_client_certificate must be one of {known}, not {self.tls_client_certificate!r}")

@@ -199,6 +199,7 @@ class Proxy:
             node_id=self._state.node_id,
             ads_socket=str(self._folder / "ads.sock"),
             admin_socket=str(self._folder / "admin.sock"),
+            max_memory_bytes=self._options.max_envoy_memory_bytes,
         ).SerializeToString(deterministic=True)
         command = envoy_command(
             find_envoy(), self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency

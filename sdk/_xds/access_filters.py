@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import (
@@ -347,15 +347,13 @@ def _limits(limits: Iterable[Limit]) -> pb.LocalRateLimit:
         for counts in _counting(number, limit):
             counted = tuple(_counted(limit, counts))
             rate_limits += [pb.RateLimit(actions=[*counted, *identity]) for identity in _identities(limit)]
-    unlimited = pb.TokenBucket(max_tokens=1 << 31, tokens_per_fill=_uint(1 << 31), fill_interval=Duration(seconds=1))
+    # Without a bucket for all others, so that calls that no limit applies to have no x-ratelimit-* metadata.
     return pb.LocalRateLimit(
         stat_prefix="grpc",
-        token_bucket=unlimited,
         filter_enabled=_ALWAYS,
         filter_enforced=_ALWAYS,
         descriptors=descriptors,
         enable_x_ratelimit_headers=pb.DRAFT_VERSION_03,
-        always_consume_default_token_bucket=BoolValue(value=False),
         rate_limited_as_resource_exhausted=True,
         rate_limits=rate_limits,
         max_dynamic_descriptors=_uint(_MAX_IDENTITIES),

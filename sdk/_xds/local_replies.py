@@ -23,6 +23,7 @@ from sdk._xds.retries import NO_MORE_RETRIES, PREVIOUS_ATTEMPTS_KEY
 _LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
 _REFUSED = "No replica accepted a connection for the call (%RESPONSE_CODE_DETAILS%)"
 _OVER_LIMIT = "The call exceeds a limit of the ingress. Try again later."
+_NO_MEMORY = "The proxy has reached its limit of memory (max_envoy_memory_bytes). Try again later."
 _TOO_MANY_RETRIES = "; too many other calls are being retried."
 _BODY = "%LOCAL_REPLY_BODY%"
 
@@ -60,11 +61,19 @@ def local_replies() -> pb.LocalReplyConfig:
     """
     overflow, retries_spent, no_host = _flagged("UO"), _flagged("URX"), _flagged("UH")
     lost, refused = _flagged("UC"), _flagged("UF")
+    # Envoy refuses these before it has done anything with the request, and sets no flag.
+    overloaded = _both(_has_status(503), _absent("x-request-id"))
     repeated = _has_header(pb.HeaderMatcher(name=PREVIOUS_ATTEMPTS_KEY, present_match=True))
     always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
     return pb.LocalReplyConfig(
         mappers=[
             *_refused(),
+            *_replies(
+                overloaded,
+                _NO_MEMORY,
+                _RESOURCE_EXHAUSTED,
+                details=retry_later(_RESOURCE_EXHAUSTED.number, _NO_MEMORY),
+            ),
             *_replies(_both(overflow, lost), _LOST + _TOO_MANY_RETRIES),
             *_replies(_both(overflow, refused), _REFUSED + _TOO_MANY_RETRIES),
             *_replies(

@@ -87,6 +87,7 @@ class LocalIngress:
             node_id="sdk-testing",
             ads_socket=str(self._folder / "ads.sock"),
             admin_socket=str(self._folder / "admin.sock"),
+            max_memory_bytes=self._options.max_envoy_memory_bytes,
         )
         (self._folder / "bootstrap.pb").write_bytes(bootstrap.SerializeToString())
         self._envoy = EnvoyProcess(

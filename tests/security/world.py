@@ -93,13 +93,18 @@ class World:
     """The server, and a channel for each certificate."""
 
     def __init__(self, server: sdk.testing.Server, folder: Path, authority: bytes) -> None:
-        self.server, self.folder, self._authority = server, folder, authority
+        self.server, self.folder, self.authority = server, folder, authority
         self._channels: dict[Pair | None, grpc.Channel] = {}
+
+    @property
+    def port(self) -> int:
+        """The port that Envoy listens on."""
+        return int(self.server.target.rpartition(":")[2])
 
     def channel(self, certificate: Pair | None = None) -> grpc.Channel:
         if certificate not in self._channels:
             credentials = grpc.ssl_channel_credentials(
-                self._authority, certificate and certificate.key, certificate and certificate.certificate
+                self.authority, certificate and certificate.key, certificate and certificate.certificate
             )
             self._channels[certificate] = self.server.channel(
                 credentials=credentials, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
@@ -108,7 +113,7 @@ class World:
 
     def ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
         """Make a request as a browser does, and return HTTP status, headers and body of the response."""
-        trust = ssl.create_default_context(cadata=self._authority.decode())
+        trust = ssl.create_default_context(cadata=self.authority.decode())
         trust.check_hostname = False
         connection = http.client.HTTPSConnection(self.server.target, timeout=PATIENCE_S, context=trust)
         try:
