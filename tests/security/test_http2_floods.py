@@ -183,9 +183,7 @@ async def test_others_are_served_while_clients_send_slowly(world: World, trust: 
         for number, client in enumerate(opened):
             if number % 3:
                 stream = client.open(SAY_HELLO, OPEN)
-                client.send(
-                    DATA, 0, b"\0\0\0" if number % 3 == 1 else bytes(1) + (MAX_FRAME).to_bytes(4, "big"), stream
-                )
+                client.send(DATA, 0, b"\0\0\0" if number % 3 == 1 else b"\0" + MAX_FRAME.to_bytes(4, "big"), stream)
             await client.flush()
         assert await serves(world)
         assert memory_of(pid) - before < BOUND

@@ -154,6 +154,8 @@ async def connect(
     try:
         yield connection
     finally:
-        writer.close()
+        writer.transport.abort()
         if reading is not None:
             await reading
+        with contextlib.suppress(OSError):  # the server has closed the connection
+            await writer.wait_closed()
