@@ -26,6 +26,7 @@ class RawConnection:
 
     Attributes:
         answered: Streams with response headers.
+        was_reset: Streams that the server has reset.
         ended: True once the server has sent GOAWAY, or closed the connection.
     """
 
@@ -33,6 +34,7 @@ class RawConnection:
         self._reader, self._writer = reader, writer
         self._stream = -1
         self.answered: set[int] = set()
+        self.was_reset: set[int] = set()
         self._changed = asyncio.Event()
         self.ended = False
 
@@ -79,6 +81,12 @@ class RawConnection:
             self._changed.clear()
             await asyncio.wait_for(self._changed.wait(), PATIENCE_S)
 
+    async def wait_ended(self, stream: int) -> None:
+        """Wait until a stream has a response or is reset, or the connection has ended."""
+        while stream not in self.answered | self.was_reset and not self.ended:
+            self._changed.clear()
+            await asyncio.wait_for(self._changed.wait(), PATIENCE_S)
+
     async def read(self) -> None:
         """Read frames until the connection ends."""
         try:
@@ -90,6 +98,9 @@ class RawConnection:
                     self._writer.write(_frame(SETTINGS, ACK))
                 elif kind == HEADERS:
                     self.answered.add(int.from_bytes(head[5:], "big"))
+                    self._changed.set()
+                elif kind == RST_STREAM:
+                    self.was_reset.add(int.from_bytes(head[5:], "big"))
                     self._changed.set()
                 elif kind == GOAWAY:
                     break
