@@ -275,7 +275,7 @@ def test_tricks_with_the_application_reach_no_other_one(world: World) -> None:
     assert world.call(nobody, SAY_HELLO, "open", ("application", "shop")).status == UNKNOWN, "the last value counts"
     assert world.call(nobody, SAY_HELLO, "shop", ("application", "open")).status == OK
     for application, path in (("open", f"/shop{SAY_HELLO}"), ("shop", f"/shop{SAY_HELLO}"), ("open", f"/x{SAY_HELLO}")):
-        assert world.call(nobody, path, application).status in (UNKNOWN, "NOT_FOUND"), "the path counts"
+        assert world.call(nobody, path, application).status in (UNKNOWN, "UNIMPLEMENTED"), "the path counts"
     assert world.call(nobody, f"/open{SAY_HELLO}", "shop").status == OK
     for name in ("open,shop", "shop,open", "OPEN", "open/", "open#", ""):
         assert world.call(nobody, SAY_HELLO, name).status == UNKNOWN, name
@@ -297,7 +297,7 @@ def test_every_refusal_is_in_the_access_log_with_its_reason(world: World) -> Non
     while len(reasons) < 3 and time.monotonic() < deadline:
         for text in complete_lines(world.folder / "access.log"):
             entry = json.loads(text)
-            if entry["request_id"].startswith("logged "):
+            if entry.get("request_id", "").startswith("logged "):
                 reasons[entry["request_id"].removeprefix("logged ")] = (entry["status"], entry["details"])
     assert reasons["nobody"] == (UNKNOWN, "rbac_access_denied_matched_policy[none]")
     assert reasons["a user"] == (DENIED, "rbac_access_denied_matched_policy[none]")

@@ -154,6 +154,6 @@ def assert_logged(world: World, request_id: str, refusal: Refusal) -> None:
     while not found:
         assert time.monotonic() < deadline, f"{request_id} is not in the log"
         entries = map(json.loads, complete_lines(world.folder / "access.log"))
-        found = [entry for entry in entries if entry["request_id"] == request_id]
+        found = [entry for entry in entries if entry.get("request_id") == request_id]
     assert found[0]["status"] == refusal.status
     assert found[0]["details"].startswith(refusal.logged)
