@@ -35,7 +35,7 @@ from sdk._ingress.envoy.listening import (
     gate_server,
     link_stdout,
     listener_config,
-    tls_config,
+    write_secret_files,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
 from sdk._ingress.envoy.stored_tables import StoredTables, TableStore, load_tables
@@ -53,7 +53,6 @@ from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.rejection import IsolatingPublisher
 from sdk._xds.resources import ResourceBuilder
 from sdk._xds.snapshot import Snapshot
-from sdk._xds.tls import write_secrets
 from sdk.errors import IngressError
 from sdk.options import GrpcOptions
 
@@ -252,9 +251,7 @@ class Proxy:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
         (self._folder / "bootstrap.pb").write_bytes(bootstrap)
-        tls = tls_config(self._options, self._folder)
-        if tls is not None:
-            write_secrets(tls)
+        write_secret_files(listener_config(self._options, self._folder, has_gate=True))
 
     async def _start_fallback(self) -> None:
         server = self._built_in.server(self._options)
