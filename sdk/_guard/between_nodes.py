@@ -53,7 +53,7 @@ class BetweenNodes:
         if self.mode != "tls":
             return None
         context = self._context(ssl.PROTOCOL_TLS_SERVER)
-        context.sni_callback = _NewestFiles(self, context).choose  # type: ignore[assignment]  # any name is None
+        context.sni_callback = _NewestFiles(self, context).choose
         return context
 
     def client_context(self) -> ssl.SSLContext | None:

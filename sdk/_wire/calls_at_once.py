@@ -29,6 +29,8 @@ _IDENTITIES = ((TOKEN_ISSUER, TOKEN_SUBJECT), (API_KEY_NAME,), (PEM_CERTIFICATE,
 # may make one call, and its handler ten.
 _OF_CLIENTS = b"x-request-id"
 
+#: What ``Call.identity`` returns.
+Identity = tuple[bytes | None, bytes | None, bytes | None, bytes | None]
 #: A client, and the count that has its open calls.
 Place = tuple[Counter[tuple[bytes, ...]], tuple[bytes, ...]]
 
@@ -67,7 +69,7 @@ class OpenCalls:
 
         return make_counted
 
-    def enter(self, method: str, identity: tuple[bytes | None, ...]) -> list[Place]:
+    def enter(self, method: str, identity: Identity) -> list[Place]:
         """Count a call, and return the places that it has taken, for :meth:`leave`.
 
         Args:
@@ -102,8 +104,8 @@ class OpenCalls:
                 del counts[client]  # clients come and go
 
 
-def _clients(identity: tuple[bytes | None, ...]) -> Iterator[tuple[bytes, ...]]:
-    known = auth_context_of(*identity)  # type: ignore[arg-type]  # the headers in its order
+def _clients(identity: Identity) -> Iterator[tuple[bytes, ...]]:
+    known = auth_context_of(*identity)
     for names in _IDENTITIES:
         if all(name in known for name in names):
             yield tuple(known[name][0] for name in names)
@@ -129,7 +131,7 @@ def _refusal(limit: Limit) -> RpcError:
 
 
 @cache
-def _counted(kind: type[Call]) -> type[Call]:
+def _counted(kind: Any) -> type[Call]:
     """Return the class of calls of this kind that are counted."""
     return CountedCall if kind is Call else type(f"Counted{kind.__name__}", (CountedCall, kind), {})
 

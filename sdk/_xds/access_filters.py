@@ -41,7 +41,7 @@ from sdk._xds.packing import pack, type_url
 from sdk.access import ApiKey, Certificate, Token, claim_path
 
 if TYPE_CHECKING:
-    from sdk.access import Access, JwtIssuer, Limit, Who
+    from sdk.access import Access, JwtIssuer, Limit, Rule, Who
 
 API_KEYS, JWT, RULES, LIMITS = "api-keys", "jwt", "rules", "limits"
 #: Key of our metadata on a route, with its application.
@@ -145,7 +145,7 @@ def route_metadata(access: Access | None, application: str, method: str = "") ->
     """
     if access is None:
         return None
-    named = (*(access.rules or ()), *access.limits_per_s)
+    named: tuple[Rule | Limit, ...] = (*(access.rules or ()), *access.limits_per_s)
     found = {"application": application} if any(each.applications for each in named) else {}
     if method:
         found["method"] = method[1:]
@@ -164,7 +164,8 @@ def names_methods(access: Access | None) -> bool:
     """Return True if a rule or a limit applies to some methods only."""
     if access is None:
         return False
-    return any(each.methods for each in (*(access.rules or ()), *access.limits_per_s))
+    named: tuple[Rule | Limit, ...] = (*(access.rules or ()), *access.limits_per_s)
+    return any(each.methods for each in named)
 
 
 def _limit_key(number: int) -> str:
