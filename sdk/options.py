@@ -23,6 +23,8 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+|null")
 _HEADER = re.compile(r"[a-z0-9_.-]+")
 _ERROR_DETAILS = ("traceback", "message", "none")
 _LOG_FORMATS = ("json", "text")
+#: Values of ``access_log`` that are not a path.
+ACCESS_LOG_TARGETS = ("stdout", "otlp")
 
 #: Options that can be changed while the ingress runs, because Envoy's listener does not depend on them.
 LIVE_OPTIONS = frozenset(
@@ -84,9 +86,10 @@ class GrpcOptions:
         access_log: Path of the access log, on every node with a proxy; None for no log. It has one line per call, with
             those too that no replica has answered. Envoy appends to it and does not rotate it: truncate it in place
             (logrotate's ``copytruncate``). ``"stdout"`` is the output of the proxy's actor, which Ray handles as that
-            of other actors.
-        access_log_format: ``"json"``: one object a line, without fields that the call does not have. ``"text"``: the
-            time, then ``name="value"`` for each field.
+            of other actors. ``"otlp"`` is the collector of logs that OpenTelemetry's variables name, in the environment
+            of each node with a proxy (``OTEL_EXPORTER_OTLP_ENDPOINT``).
+        access_log_format: Format of a file. ``"json"``: one object a line, without fields that the call does not have.
+            ``"text"``: the time, then ``name="value"`` for each field.
         access_log_failed_only: Log only calls with another status than OK; with ``access_log_slow_s``, slow ones too.
         access_log_slow_s: Log only calls that last at least these seconds; with ``access_log_failed_only``, failed ones
             too. None for calls of any duration.
@@ -217,11 +220,11 @@ class GrpcOptions:
     def _invalid_paths(self) -> Iterator[str]:
         for name in ("tls_certificate", "tls_private_key", "tls_client_ca", "access_log"):
             path = getattr(self, name)
-            if name == "access_log" and path == "stdout":
+            if name == "access_log" and path in ACCESS_LOG_TARGETS:
                 continue
             # A relative path has no meaning: proxies run on other nodes, in folders of Ray.
             if path is not None and (not isinstance(path, str) or not os.path.isabs(path)):
-                other = ", 'stdout'" if name == "access_log" else ""
+                other = "".join(f", {each!r}" for each in ACCESS_LOG_TARGETS) if name == "access_log" else ""
                 yield f"{name} must be an absolute path{other} or None, not {path!r}"
         if self.access_log is None and (self.access_log_failed_only or self.access_log_slow_s is not None):
             yield "access_log_failed_only and access_log_slow_s choose the lines of access_log, which is not set"

@@ -31,6 +31,7 @@ from sdk._ingress.envoy.certificates import check_certificates
 from sdk._ingress.envoy.drain import drain_envoy
 from sdk._ingress.envoy.listening import (
     FALLBACK_SOCKET,
+    SERVICE_NAME,
     format_address,
     gate_server,
     link_stdout,
@@ -75,8 +76,6 @@ _REJECTED_RETRY_S = 1.0
 _PORT_TIMEOUT_S = 5.0
 # Seconds between two checks whether Ray drains the node.
 _DRAIN_POLL_S = 2.0
-# Name under which the ingress's own answers are traced, if no variable names the service.
-_SERVICE_NAME = "grpc-ingress"
 # Seconds that the export of the last spans may take.
 _FLUSH_S = 3.0
 # Seconds without a controller, not even one that is being restarted, after which this proxy stops.
@@ -115,7 +114,7 @@ class Proxy:
         self._envoy: SupervisedEnvoy | None = None
         self._confirm_task: asyncio.Task[None] | None = None
         self._telemetry = Telemetry()
-        self._telemetry.set_up(os.environ, "traces", _SERVICE_NAME, node_id)
+        self._telemetry.set_up(os.environ, "traces", SERVICE_NAME, node_id)
         self._metrics = ProxyMetrics(
             node_id,
             self._folder / "admin.sock",

@@ -640,6 +640,12 @@ class Call:
         """The call's request id."""
         return self._id().decode("latin-1")
 
+    @property
+    def traceparent(self) -> str | None:
+        """The ``traceparent`` of the caller, or of the span, if the trace begins there; None without one."""
+        value = self._fields.get(b"traceparent")
+        return None if value is None else value.decode("latin-1")
+
     def header(self, name: bytes) -> str | None:
         """Return the last value of a header, or None."""
         value = self._fields.get(name)

@@ -61,7 +61,7 @@ class OpenCalls:
             make: Makes calls of any kind; None for their constructor.
         """
 
-        def make_counted(*parts: Any, kind: type[Call] = Call, **options: Any) -> Call:
+        def make_counted(*parts: Any, kind: Any = Call, **options: Any) -> Call:
             counted = _counted(kind)
             call = counted(*parts, **options) if make is None else make(*parts, kind=counted, **options)
             call.open_calls = self  # type: ignore[attr-defined]  # it is a CountedCall

@@ -16,17 +16,18 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import HEALTH_CHECK_PATH
-from sdk._xds.access_log import NAMESPACE
+from sdk._xds.access_log import COLLECTOR, NAMESPACE
 from sdk._xds.assignments import DISTANT
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import MAX_HEADERS, MAX_HEADERS_KIB, ads_source
 from sdk._xds.open_files import max_connections
 from sdk._xds.packing import pack
-from sdk._xds.tls import node_transport_socket
+from sdk._xds.tls import collector_transport_socket, node_transport_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sdk._otel.otlp import Collector
     from sdk._xds.listener import ListenerConfig
 
 FALLBACK_CLUSTER = "fallback"
@@ -102,7 +103,11 @@ def unix_cluster(name: str, path: str, protocol: pb.HttpProtocolOptions | None =
         path: Path of the socket.
         protocol: Protocol of the connections; None for HTTP/2.
     """
-    host = pb.LbEndpoint(endpoint=pb.Endpoint(address=pb.Address(pipe=pb.Pipe(path=path))))
+    return _server_cluster(name, pb.Address(pipe=pb.Pipe(path=path)), protocol)
+
+
+def _server_cluster(name: str, address: pb.Address, protocol: pb.HttpProtocolOptions | None = None) -> pb.Cluster:
+    host = pb.LbEndpoint(endpoint=pb.Endpoint(address=address))
     http2 = pb.HttpProtocolOptions.ExplicitHttpConfig(http2_protocol_options=pb.Http2ProtocolOptions())
     options = protocol or pb.HttpProtocolOptions(explicit_http_config=http2)
     return pb.Cluster(
@@ -114,6 +119,25 @@ def unix_cluster(name: str, path: str, protocol: pb.HttpProtocolOptions | None =
             cluster_name=name, endpoints=[pb.LocalityLbEndpoints(lb_endpoints=[host])]
         ),
     )
+
+
+def collector_cluster(collector: Collector) -> pb.Cluster:
+    """Return the cluster of a collector that takes the access log by OTLP.
+
+    Args:
+        collector: The collector. Its name may have several addresses; Envoy connects to the first that accepts.
+    """
+    protocol = _http1() if collector.path else None
+    address = pb.Address(socket_address=pb.SocketAddress(address=collector.host, port_value=collector.port))
+    cluster = _server_cluster(COLLECTOR, address, protocol)
+    cluster.type = pb.Cluster.LOGICAL_DNS
+    cluster.dns_lookup_family = pb.Cluster.ALL
+    # Calls are served meanwhile, and if the name does not exist.
+    cluster.wait_for_warm_on_init.value = False
+    cluster.connect_timeout.FromSeconds(5)
+    if collector.ca is not None:
+        cluster.transport_socket.CopyFrom(collector_transport_socket(collector))
+    return cluster
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import IDENTITY_HEADERS
 from sdk._status import STATUS_DETAILS, retry_later
 from sdk._xds.headers import set_header
+from sdk._xds.log_filters import absent, both, either, flagged, has_content_type, has_header, has_status
 from sdk._xds.retries import NO_MORE_RETRIES, PREVIOUS_ATTEMPTS_KEY
 
 _LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
@@ -59,11 +60,11 @@ def local_replies() -> pb.LocalReplyConfig:
     Envoy uses only the first mapper that matches, so each one adds `request_id`. Local replies to gRPC calls are
     Trailers-Only: a client reads their headers as trailing metadata. The name of a route is its application's name.
     """
-    overflow, retries_spent, no_host = _flagged("UO"), _flagged("URX"), _flagged("UH")
-    lost, refused = _flagged("UC"), _flagged("UF")
+    overflow, retries_spent, no_host = flagged("UO"), flagged("URX"), flagged("UH")
+    lost, refused = flagged("UC"), flagged("UF")
     # Envoy refuses these before it has done anything with the request, and sets no flag.
-    overloaded = _both(_has_status(503), _absent("x-request-id"))
-    repeated = _has_header(pb.HeaderMatcher(name=PREVIOUS_ATTEMPTS_KEY, present_match=True))
+    overloaded = both(has_status(503), absent("x-request-id"))
+    repeated = has_header(pb.HeaderMatcher(name=PREVIOUS_ATTEMPTS_KEY, present_match=True))
     always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
     return pb.LocalReplyConfig(
         mappers=[
@@ -74,8 +75,8 @@ def local_replies() -> pb.LocalReplyConfig:
                 _RESOURCE_EXHAUSTED,
                 details=retry_later(_RESOURCE_EXHAUSTED.number, _NO_MEMORY),
             ),
-            *_replies(_both(overflow, lost), _LOST + _TOO_MANY_RETRIES),
-            *_replies(_both(overflow, refused), _REFUSED + _TOO_MANY_RETRIES),
+            *_replies(both(overflow, lost), _LOST + _TOO_MANY_RETRIES),
+            *_replies(both(overflow, refused), _REFUSED + _TOO_MANY_RETRIES),
             *_replies(
                 overflow,
                 "Request dropped due to backpressure: the proxy has reached its limit of requests for application "
@@ -84,14 +85,14 @@ def local_replies() -> pb.LocalReplyConfig:
             ),
             *_replies(no_host, "No replica of application '%ROUTE_NAME%' is ready."),
             *_replies(
-                _both(lost, _either(retries_spent, repeated)),
+                both(lost, either(retries_spent, repeated)),
                 f"{_LOST}, as one before it. It is not sent again: it may be what ends them.",
                 headers=(set_header(*NO_MORE_RETRIES),),
             ),
             *_replies(lost, f"{_LOST}."),
             *_replies(refused, f"{_REFUSED}."),
-            *(reply for status in _BY_HTTP_STATUS for reply in _web_replies(_has_status(status.http), _BODY, status)),
-            *_web_replies(_has_status(503), _BODY, _UNAVAILABLE),
+            *(reply for status in _BY_HTTP_STATUS for reply in _web_replies(has_status(status.http), _BODY, status)),
+            *_web_replies(has_status(503), _BODY, _UNAVAILABLE),
             pb.ResponseMapper(filter=always, headers_to_add=[_request_id()]),
         ]
     )
@@ -104,18 +105,18 @@ def _refused() -> Iterator[pb.ResponseMapper]:
     another audience. gRPC distinguishes the two: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
     """
     # The gate, which writes its own message. Its HTTP status says which gRPC status it is.
-    waited = _flagged("UAEX")
+    waited = flagged("UAEX")
     for status in (_NOT_FOUND, _RESOURCE_EXHAUSTED, _UNAVAILABLE, _DEADLINE_EXCEEDED):
-        yield from _web_replies(_both(waited, _has_status(status.http)), _BODY, status, has_message=True)
+        yield from _web_replies(both(waited, has_status(status.http)), _BODY, status, has_message=True)
     yield pb.ResponseMapper(filter=waited, headers_to_add=[_request_id()])
     details = retry_later(_RESOURCE_EXHAUSTED.number, _OVER_LIMIT)
-    yield from _replies(_has_status(429), _OVER_LIMIT, _RESOURCE_EXHAUSTED, details=details)
-    forbidden = _has_status(403)
-    unknown = _both(forbidden, *map(_absent, (*IDENTITY_HEADERS, "x-forwarded-client-cert")))
+    yield from _replies(has_status(429), _OVER_LIMIT, _RESOURCE_EXHAUSTED, details=details)
+    forbidden = has_status(403)
+    unknown = both(forbidden, *map(absent, (*IDENTITY_HEADERS, "x-forwarded-client-cert")))
     challenge = set_header("www-authenticate", "Bearer")
     for matches, text, headers in (
         (
-            _both(unknown, _absent("authorization")),
+            both(unknown, absent("authorization")),
             "The call needs credentials: the ingress knows no client without them.",
             (challenge,),
         ),
@@ -168,7 +169,7 @@ def _web_replies(
     name = set_header("call-status", status.name)
     message = set_header("grpc-message", text.replace(_BODY, "%RESPONSE_CODE_DETAILS%"))
     yield pb.ResponseMapper(
-        filter=_both(_has_content_type("application/grpc-web"), matches),
+        filter=both(has_content_type("application/grpc-web"), matches),
         status_code=UInt32Value(value=200),
         headers_to_add=[
             _request_id(),
@@ -189,7 +190,7 @@ def _web_replies(
         # https://connectrpc.com/docs/protocol#error-end-stream
         error.update({"details": [{"type": each.TypeName(), "value": _base64(each.value)} for each in packed]})
     yield pb.ResponseMapper(
-        filter=_both(_has_content_type("application/grpc", invert=True), matches),
+        filter=both(has_content_type("application/grpc", invert=True), matches),
         status_code=UInt32Value(value=status.http),
         headers_to_add=[_request_id(), name, *headers],
         body_format_override=pb.SubstitutionFormatString(json_format=error, content_type="application/json"),
@@ -208,42 +209,5 @@ def _text(text: str) -> pb.SubstitutionFormatString:
     return pb.SubstitutionFormatString(text_format_source=pb.DataSource(inline_string=text))
 
 
-def _absent(header: str) -> pb.AccessLogFilter:
-    return _has_header(pb.HeaderMatcher(name=header, present_match=True, invert_match=True))
-
-
 def _request_id() -> pb.HeaderValueOption:
     return set_header("request_id", "%REQ(request_id?x-request-id)%")
-
-
-def _flagged(flag: str) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=[flag]))
-
-
-def _has_status(status: int) -> pb.AccessLogFilter:
-    value = pb.RuntimeUInt32(default_value=status, runtime_key="sdk.unused")
-    comparison = pb.ComparisonFilter(op=pb.ComparisonFilter.EQ, value=value)
-    return pb.AccessLogFilter(status_code_filter=pb.StatusCodeFilter(comparison=comparison))
-
-
-def _has_header(matcher: pb.HeaderMatcher) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(header_filter=pb.HeaderFilter(header=matcher))
-
-
-def _has_content_type(prefix: str, *, invert: bool = False) -> pb.AccessLogFilter:
-    return _has_header(
-        pb.HeaderMatcher(
-            name="content-type",
-            string_match=pb.StringMatcher(prefix=prefix),
-            treat_missing_header_as_empty=True,
-            invert_match=invert,
-        )
-    )
-
-
-def _both(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(and_filter=pb.AndFilter(filters=filters))
-
-
-def _either(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(or_filter=pb.OrFilter(filters=filters))

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._otel.otlp import Collector
 from sdk._replica_protocol import DOCS_PATH
 from sdk._xds.access_filters import KeyMaterial, filter_configs
+from sdk._xds.access_log import COLLECTOR
 from sdk._xds.assignments import AssignmentBuilder, address_problems
 from sdk._xds.clusters import (
     FALLBACK_CLUSTER,
     affinity_cluster_name,
     cluster_name,
+    collector_cluster,
     deployment_clusters,
     fallback_cluster,
     gate_cluster,
@@ -147,6 +150,8 @@ class ResourceBuilder:
         clusters = {fallback.name: pack(fallback)}
         if config.gate_socket:
             clusters[GATE_CLUSTER] = pack(gate_cluster(config))
+        if config.access_log is not None and isinstance(config.access_log.target, Collector):
+            clusters[COLLECTOR] = pack(collector_cluster(config.access_log.target))
         self._cors = cors_policy(config.cors_origins, config.cors_headers, credentials=config.cors_credentials)
         self._others = {LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))}}
         self._clusters, self._endpoints = clusters, {}

@@ -19,6 +19,7 @@ from sdk._xds.packing import pack
 
 if TYPE_CHECKING:
     from sdk._guard.between_nodes import BetweenNodes
+    from sdk._otel.otlp import Collector
 
 _SERVER, _CLIENTS = "server-certificate", "client-ca"
 _NODE, _NODES = "node-certificate", "node-ca"
@@ -95,6 +96,17 @@ def node_transport_socket(secrets: str) -> pb.TransportSocket:
         validation_context_sds_secret_config=_sds_config(secrets, _NODES),
     )
     packed = pack(pb.UpstreamTlsContext(common_tls_context=context))
+    return pb.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed)
+
+
+def collector_transport_socket(collector: Collector) -> pb.TransportSocket:
+    """Return the transport socket of connections to a collector, which check its certificate and its name."""
+    assert collector.ca is not None
+    context = pb.CommonTlsContext(
+        alpn_protocols=["http/1.1"] if collector.path else ["h2"],
+        validation_context=pb.CertificateValidationContext(trusted_ca=pb.DataSource(filename=collector.ca)),
+    )
+    packed = pack(pb.UpstreamTlsContext(common_tls_context=context, sni=collector.host, auto_sni_san_validation=True))
     return pb.TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed)
 
 

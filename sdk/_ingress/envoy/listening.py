@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -11,13 +12,19 @@ import grpc.aio
 
 from sdk._guard.between_nodes import own_between_nodes
 from sdk._otel import current
+from sdk._otel.otlp import Collector, log_collector
 from sdk._xds.access_log import AccessLogConfig
 from sdk._xds.listener import ListenerConfig
 from sdk._xds.tls import TlsConfig, write_node_secrets, write_secrets
+from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
     from sdk.options import GrpcOptions
 
+logger = logging.getLogger("sdk.ingress")
+
+#: Name of the service in the spans and logs of the ingress, unless ``OTEL_SERVICE_NAME`` names it.
+SERVICE_NAME = "grpc-ingress"
 FALLBACK_SOCKET, GATE_SOCKET, STDOUT_LINK = "fallback.sock", "gate.sock", "stdout"
 # Folder of Envoy's SDS files, in that of the proxy.
 _SECRETS = "secrets"
@@ -101,9 +108,19 @@ def access_log_config(options: GrpcOptions, folder: Path) -> AccessLogConfig | N
     """Return the access log; None for none."""
     if options.access_log is None:
         return None
+    target: str | Collector = options.access_log
+    if target == "stdout":
+        target = str(folder / STDOUT_LINK)
+    elif target == "otlp":
+        try:
+            target = log_collector(os.environ)
+        except OptionsError as error:  # calls are served without it, as they are without spans
+            logger.error("there is no access log: %s", error)
+            return None
     return AccessLogConfig(
-        path=str(folder / STDOUT_LINK) if options.access_log == "stdout" else options.access_log,
+        target,
         format=options.access_log_format,
+        service=os.environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME,
         failed_only=options.access_log_failed_only,
         slow_s=options.access_log_slow_s,
     )
