@@ -130,9 +130,9 @@ class WebProtocols:
 
 
 def _new(kind: type[_Kind], request: _Request, **options: Any) -> _Kind:
-    """Return a call, with a span if its server makes spans."""
-    spans = request.host.spans
-    call: _Kind = kind(*request, **options) if spans is None else spans.new_call(*request, kind=kind, **options)
+    """Return a call, with a span if its server makes spans, and counted if it has limits of calls at once."""
+    make = request.host.make_call
+    call: _Kind = kind(*request, **options) if make is None else make(*request, kind=kind, **options)
     return call
 
 

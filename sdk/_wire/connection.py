@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
             self._start_web_call(headers, fields, http_errors.NOT_GRPC)
             return
         route = self._routes.get(self._path)
-        make = Call if host.spans is None else host.spans.new_call
+        make = Call if host.make_call is None else host.make_call
         call = make(host, self._transport, route, self._path, headers, fields, self._on_finished)
         self._call = call
         self._began = perf_counter()
