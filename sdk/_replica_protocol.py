@@ -17,6 +17,8 @@ PROXY_LIVE_PATH, PROXY_READY_PATH = "/-/live", "/-/ready"
 OPENAPI_PATH = "/openapi.json"
 #: Path of the page of documentation (GET), and beginning of the paths of its files.
 DOCS_PATH, PAGES_PREFIX = "/docs", "/-/pages/"
+#: Path of the console (GET), and that of the services and types that it shows (GET).
+CONSOLE_PATH, CATALOG_PATH = "/console", "/console/services"
 #: Details of the UNAVAILABLE status of calls that a leaving replica ends when its grace period is over.
 SHUTTING_DOWN = "the replica is shutting down"
 #: Path of the first request of a caller in another replica, which, unlike Envoy, understands :data:`GOING_AWAY`. The
