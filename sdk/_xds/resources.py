@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import DOCS_PATH
 from sdk._xds.access_filters import KeyMaterial, filter_configs
 from sdk._xds.assignments import AssignmentBuilder, address_problems
 from sdk._xds.clusters import (
@@ -129,8 +128,7 @@ class ResourceBuilder:
             if known is None or known.application is not app:
                 known = _build_application(app, known, config.guard, self._node_id, problems)
             built[app.name] = known
-        pages = (DOCS_PATH,) if config.docs else ()
-        routes, changed = self._routes.build(snapshot, config.guard.secret, self._cors, pages)
+        routes, changed = self._routes.build(snapshot, config.guard.secret, self._cors, config.pages)
         for name, match in changed:
             targets = set(_match_targets(match)) - {FALLBACK_CLUSTER, *built[name].clusters}
             problems += [f"the routes of application {name!r} point to unknown cluster {each!r}" for each in targets]

@@ -1,8 +1,8 @@
 """Refusal of requests that do not come from the console's own page.
 
 A page of another site can send requests to 127.0.0.1, and by a name that changes its address (DNS rebinding) it can
-also read the answers. So the console looks at the host and the origin of each request, and its API asks for a token that
-only the one who started it knows.
+also read the answers. So the console looks at the host and the origin of each request, and its API asks for a token
+that only the one who started it knows.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 
 from sdk._pages.files import HEADERS, names_of, read_file
-from sdk._replica_protocol import CATALOG_PATH, CONSOLE_PATH
+from sdk._replica_protocol import CATALOG_PATH, CONSOLE_PATH, CONSOLE_PREFIX, INGRESS_STATE_PATH
 from sdk.cli.console.calls import CallRequest, ConsoleCall
 from sdk.cli.console.guard import Guard
 from sdk.cli.rpc.json_messages import dumps
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from sdk.cli.rpc.connection import ServerConnection
 
 #: Path of the calls of the page (POST), and of the messages that follow (POST).
-CALLS_PATH = f"{CONSOLE_PATH}/calls"
-#: Path of the state of the cluster (GET).
-CLUSTER_PATH = f"{CONSOLE_PATH}/cluster"
+CALLS_PATH = f"{CONSOLE_PREFIX}calls"
 _NDJSON = "application/x-ndjson"
 # Threads for calls, each of which has one as long as it runs; a browser has six connections to a host.
 _MOST_CALLS = 32
@@ -65,7 +63,7 @@ class ConsoleServer:
         application = web.Application(middlewares=[self._check], client_max_size=64 << 20)
         application.router.add_get("/", self._redirect)
         application.router.add_get(CATALOG_PATH, self._answer_services)
-        application.router.add_get(CLUSTER_PATH, self._answer_cluster)
+        application.router.add_get(INGRESS_STATE_PATH, self._answer_cluster)
         application.router.add_post(CALLS_PATH, self._answer_call)
         application.router.add_post(CALLS_PATH + "/{id}", self._answer_messages)
         for path in self._files:

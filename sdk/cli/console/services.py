@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from threading import Lock
@@ -50,6 +51,7 @@ class Services:
         self._lock = Lock()
         self._described: dict[str, Descriptors] = {}
         self._methods: dict[tuple[str, str], CalledMethod] = {}
+        self._names = itertools.count()
 
     def catalog(self) -> list[dict[str, Any]]:
         """Ask the server, and return each application with its services and types as a JSON value.
@@ -96,7 +98,8 @@ class Services:
         if files is None or service not in files.services or name not in files.services[service].methods_by_name:
             of_application = f" of application {application!r}" if application else ""
             raise OptionsError(f"{path!r}{of_application} is not known any more: reload the page")
-        method = as_method(files.services[service].methods_by_name[name])
+        # A client keeps a method by its name, and two catalogs may have different types for one.
+        method = replace(as_method(files.services[service].methods_by_name[name]), python_name=f"{next(self._names)}")
         return CalledMethod(method, JsonCodec(with_error_details(files.pool)))
 
     def _applications(self) -> dict[str, list[str]]:

@@ -41,7 +41,7 @@ export class LiveView {
     const parts = (problems ?? []).filter(Boolean).map((problem) => h('p', { class: 'said note' }, problem));
     if (status) parts.push(this.cards(status, calls), ...this.applications(status), ...this.proxies(status));
     if (calls) parts.push(...this.calls(calls));
-    else if (status) parts.push(h('h2', {}, 'Calls'), h('p', { class: 'empty' }, 'Counting calls …'));
+    else if (status) parts.push(h('h2', {}, 'Calls'), h('p', { class: 'empty' }, this.server.isConsole ? 'Counting calls …' : 'The ingress does not count calls for this page: sdk console and sdk top do.'));
     this.body.replaceChildren(...parts);
   }
 
@@ -51,8 +51,8 @@ export class LiveView {
     const replicas = sum(status.applications.flatMap((each) => each.deployments), (each) => each.replicas);
     return h('dl', { class: 'cards' },
       card('State', status.healthy ? 'Healthy' : 'Not healthy', status.healthy ? 'good' : 'bad'),
-      card('Calls/s', calls ? rate(total) : '–', '', calls && this.spark('all', total, 'Calls a second')),
-      card('Errors/s', calls ? rate(errors) : '–', errors > 0 ? 'bad' : '', calls && this.spark('errors', errors, 'Errors a second')),
+      this.server.isConsole && card('Calls/s', calls ? rate(total) : '–', '', calls && this.spark('all', total, 'Calls a second')),
+      this.server.isConsole && card('Errors/s', calls ? rate(errors) : '–', errors > 0 ? 'bad' : '', calls && this.spark('errors', errors, 'Errors a second')),
       card('Replicas', String(replicas)),
       card('Proxies', String(status.proxies.length)),
       card('Routing table', `v${status.version}`));
@@ -68,9 +68,9 @@ export class LiveView {
     const rows = status.applications.flatMap((application) => {
       const first = application.deployments.length ? application.deployments : [null];
       return first.map((deployment, i) => h('tr', {},
-        i ? h('td', {}) : h('th', { scope: 'row' }, application.name, state(application.state)),
+        i ? h('td', {}) : h('th', { scope: 'row' }, application.name, state(application.state) || null),
         h('td', {}, deployment?.name ?? ''),
-        h('td', {}, deployment && state(deployment.state)),
+        h('td', {}, (deployment && state(deployment.state)) || 'routed'),
         h('td', { class: 'num' }, deployment ? replicas(deployment) : ''),
         h('td', { class: 'mono' }, deployment?.services.join(', ') || h('span', { class: 'type' }, 'reached by handles'))));
     });
@@ -116,12 +116,12 @@ function card(name, value, kind = '', extra = null) {
 }
 
 function state(text) {
-  return h('span', { class: `state ${GOOD.has(text) ? 'good' : 'warn'}` }, text);
+  return text && h('span', { class: `state ${GOOD.has(text) ? 'good' : 'warn'}` }, text);
 }
 
 function replicas(deployment) {
   if (deployment.scaled_to_zero) return '0, wakes on a call';
-  const routed = deployment.endpoints.length;
+  const routed = deployment.endpoints.length ?? deployment.endpoints; // the ingress sends their number
   return deployment.services.length && routed !== deployment.replicas ? `${routed} of ${deployment.replicas} routed` : String(deployment.replicas);
 }
 

@@ -1,6 +1,6 @@
 // One method: its request, its answer, and the same call for a terminal.
 
-import { announce, copyButton, h, highlighted, icon, prose, tabs } from './dom.js';
+import { announce, copyButton, h, icon, prose, tabs } from './dom.js';
 import { messageForm } from './editor.js';
 import { ResponseView } from './response.js';
 import { cardinalityOf, splitName } from './schema.js';
@@ -14,7 +14,7 @@ export class MethodView {
     this.metadata = [];
     this.timeout = '';
     this.isJson = false;
-    this.response = new ResponseView();
+    this.response = new ResponseView(method.serverStreaming);
     this.call = null;
     this.element = this.build();
     this.showBody();
@@ -63,7 +63,7 @@ export class MethodView {
         h('p', { class: 'signature' }, stream(method.clientStreaming), typeName(method.request), h('span', { class: 'arrow', 'aria-label': 'returns' }, ' → '), stream(method.serverStreaming), typeName(method.response)),
         method.comment && prose(method.comment)),
       h('div', { class: 'panes' }, request,
-        h('section', { class: 'pane response', 'aria-label': 'Response' }, h('div', { class: 'pane-head' }, h('h2', {}, 'Response')), this.response.element)));
+        this.response.element));
   }
 
   get draft() {

@@ -4,14 +4,18 @@ import { announce, copyButton, h, highlighted } from './dom.js';
 
 // The newest messages that are shown; all are counted.
 const SHOWN = 300;
+// Characters of a message of a stream that is shown on one line.
+const ONE_LINE = 90;
 
 export class ResponseView {
-  constructor() {
+  constructor(isStream) {
+    this.isStream = isStream;
     this.head = h('div', { class: 'outcome' });
     this.messages = h('ol', { class: 'messages' });
     this.more = h('p', { class: 'empty', hidden: true });
     this.rest = h('div', { class: 'rest' });
-    this.element = h('div', { class: 'response-body' }, this.head, this.more, this.messages, this.rest);
+    this.body = h('div', { class: 'response-body' }, this.more, this.messages, this.rest);
+    this.element = h('section', { class: 'pane response', 'aria-label': 'Response' }, h('div', { class: 'pane-head' }, h('h2', {}, 'Response'), this.head), this.body);
     this.clear();
   }
 
@@ -49,9 +53,11 @@ export class ResponseView {
 
   message(message) {
     this.count += 1;
-    const text = JSON.stringify(message, null, 2);
-    const nearEnd = isAtEnd(this.element);
-    this.messages.append(h('li', { class: 'message' },
+    const line = JSON.stringify(message);
+    const isShort = this.isStream && line.length <= ONE_LINE;
+    const text = isShort ? line : JSON.stringify(message, null, 2);
+    const nearEnd = isAtEnd(this.body);
+    this.messages.append(h('li', { class: isShort ? 'message short' : 'message' },
       h('div', { class: 'message-head' }, h('span', {}, `#${this.count}`), h('span', {}, `+${duration((performance.now() - this.began) / 1000)}`),
         copyButton(`Copy message ${this.count}`, () => text)),
       h('pre', { tabindex: '0', 'aria-label': `Message ${this.count}` }, highlighted(text))));
@@ -60,7 +66,7 @@ export class ResponseView {
       this.more.hidden = false;
       this.more.textContent = `The newest ${SHOWN} of ${this.count} messages`;
     }
-    if (nearEnd && this.count > 1) this.element.scrollTop = this.element.scrollHeight;
+    if (nearEnd && this.count > 1) this.body.scrollTop = this.body.scrollHeight;
   }
 
   end({ status, trailing_metadata: trailing, seconds }) {

@@ -72,7 +72,7 @@ export class Types {
   }
 
   exampleOf(kind, outer) {
-    if (kind.kind !== 'message') return kind.kind === 'enum' ? this.exampleEnum(kind.type) : this.fresh(kind);
+    if (kind.kind !== 'message') return kind.kind === 'enum' ? this.exampleEnum(kind.type) : kind.kind === 'string' ? kind.name ?? 'text' : this.fresh(kind);
     if (wellKnown(kind.type)) return kind.type === 'google.protobuf.Any' ? undefined : this.freshMessage(kind.type);
     return outer.includes(kind.type) || outer.length > 4 ? undefined : this.example(kind.type, outer);
   }

@@ -44,14 +44,14 @@ export class Server {
   }
 
   async load() {
-    const found = await this.get('/console/services');
+    const found = await this.get('/-/console/services');
     this.isConsole = found.calls === 'console';
     this.target = found.target || location.host;
     return found.applications ?? [];
   }
 
   cluster() {
-    return this.get('/console/cluster');
+    return this.get('/-/console/cluster');
   }
 
   async get(path) {
@@ -111,7 +111,7 @@ class ConsoleCall extends Call {
   async run() {
     const { application, method, messages, metadata, timeout, open } = this.request;
     const body = { application, path: method.path, messages, metadata, timeout, open };
-    const response = await this.post('/console/calls', body);
+    const response = await this.post('/-/console/calls', body);
     this.id = response.headers.get('x-console-call');
     this.canSend = Boolean(open);
     let last = null;
@@ -125,7 +125,7 @@ class ConsoleCall extends Call {
   // Send more messages of a stream; without `open`, they are the last.
   async send(messages, open) {
     if (!open) this.canSend = false;
-    await this.post(`/console/calls/${this.id}`, { messages, open });
+    await this.post(`/-/console/calls/${this.id}`, { messages, open });
   }
 
   post(path, body) {
