@@ -87,7 +87,7 @@ class _Catalog:
             return {**made, "kind": "map", "key": self._kind(key), "value": self._kind(value)}
         made |= self._kind(field)
         oneof = field.containing_oneof
-        # An optional field of proto3 has a oneof of its own: https://protobuf.dev/reference/protobuf/google.protobuf/
+        # An optional field of proto3 is in a separate oneof: https://protobuf.dev/reference/protobuf/google.protobuf/
         is_choice = oneof is not None and not (len(oneof.fields) == 1 and oneof.name == f"_{field.name}")
         flags = {
             "repeated": is_repeated(field),

@@ -1,4 +1,4 @@
-"""What the page of the console asks the ingress: the services with their types, and the state of the ingress."""
+"""Data for the page of the console: the services with their types, and the state of the ingress."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CallRequest:
-    """What the page asks for.
+    """The request of the page.
 
     Attributes:
         application: Name of the application; empty to send none.

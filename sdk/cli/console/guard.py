@@ -33,7 +33,7 @@ class Guard:
         return tuple(f"{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]"))
 
     def problem(self, headers: Mapping[str, str], *, is_api: bool) -> str:
-        """Return the reason to refuse a request; empty if there is none.
+        """Return the reason to refuse a request; empty to answer it.
 
         Args:
             headers: Its headers, by lowercase name or in a mapping that ignores case.

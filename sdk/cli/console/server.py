@@ -33,7 +33,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Readable(Protocol):
-    """What has the state of the cluster."""
+    """A source of the state of the cluster."""
 
     def read(self) -> dict[str, Any]:
         """Return the state as a JSON value."""

@@ -44,7 +44,7 @@ export function icon(name) {
   return svg;
 }
 
-// A line of numbers; null where there is none.
+// A line of numbers; null where there is no number.
 export function sparkline(values, label) {
   const [width, height] = [96, 22];
   const svg = document.createElementNS(SVG, 'svg');

@@ -219,7 +219,7 @@ function mark(input, problem) {
   input.title = problem ?? '';
 }
 
-// The control of a scalar, an enum, or a message with a form of its own in JSON.
+// The control of a scalar, an enum, or a message with a special form in JSON.
 function single(types, kind, value, update, id, label) {
   const named = { id, 'aria-label': label, 'aria-describedby': `${id}-about` };
   const known = kind.kind === 'message' ? wellKnown(kind.type) : '';

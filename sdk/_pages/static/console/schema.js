@@ -11,7 +11,7 @@ const LIMITS = {
 };
 const SAME = { sint32: 'int32', sfixed32: 'int32', fixed32: 'uint32', sint64: 'int64', sfixed64: 'int64', fixed64: 'uint64' };
 
-// The name of a type of google.protobuf that has a form of its own in JSON; empty for others.
+// The name of a type of google.protobuf that has a special form in JSON; empty for others.
 export function wellKnown(type) {
   const name = type?.startsWith('google.protobuf.') ? type.slice('google.protobuf.'.length) : '';
   return WELL_KNOWN.has(name) || name in WRAPPED ? name : '';
@@ -94,7 +94,7 @@ export class Types {
   }
 }
 
-// The value of a scalar that is typed as text, or the reason why it is none.
+// The value of a scalar that is typed as text, or the reason why it is not one.
 export function readScalar(kind, text) {
   if (kind === 'string') return { value: text };
   const trimmed = text.trim();

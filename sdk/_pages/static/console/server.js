@@ -1,6 +1,6 @@
-// What this page asks of its own origin: the services, the state of the cluster, and calls.
+// What this page asks the server that it came from: the services, the state of the cluster, and calls.
 //
-// `sdk console` makes each call itself, and tells what happens as lines of JSON. The ingress has no such server: there
+// `sdk console` makes each call itself, and reports what happens as lines of JSON. The ingress has no such server: there
 // the page is a client of the Connect protocol, https://connectrpc.com/docs/protocol.
 
 const TOKEN = 'sdk.console.token';
@@ -74,25 +74,25 @@ export class Server {
     throw new RequestError(body.message ?? `${response.status} ${response.statusText}`, response.status);
   }
 
-  // Start a call; `tell` gets its events: headers, message, end.
-  start(request, tell) {
+  // Start a call; `report` gets its events: headers, message, end.
+  start(request, report) {
     const abort = new AbortController();
-    const call = this.isConsole ? new ConsoleCall(this, request, tell, abort) : new ConnectCall(this, request, tell, abort);
+    const call = this.isConsole ? new ConsoleCall(this, request, report, abort) : new ConnectCall(this, request, report, abort);
     return call;
   }
 }
 
 class Call {
-  constructor(server, request, tell, abort) {
+  constructor(server, request, report, abort) {
     this.server = server;
     this.request = request;
-    this.tell = tell;
+    this.report = report;
     this.abort = abort;
     this.began = performance.now();
     this.canSend = false;
     this.done = this.run().catch((error) => {
       if (error.name === 'AbortError') this.end('CANCELLED', 'You cancelled the call.');
-      else if (error instanceof RequestError) tell({ event: 'problem', message: error.message });
+      else if (error instanceof RequestError) report({ event: 'problem', message: error.message });
       else this.end('UNAVAILABLE', `The connection broke: ${error.message}`);
     });
   }
@@ -103,7 +103,7 @@ class Call {
 
   end(code, message = '', { details = [], trailing = [] } = {}) {
     const status = { code, number: Math.max(CODES.indexOf(code), 0), message, details };
-    this.tell({ event: 'end', status, trailing_metadata: trailing, seconds: (performance.now() - this.began) / 1000 });
+    this.report({ event: 'end', status, trailing_metadata: trailing, seconds: (performance.now() - this.began) / 1000 });
   }
 }
 
@@ -117,7 +117,7 @@ class ConsoleCall extends Call {
     let last = null;
     for await (const line of lines(response.body)) {
       last = JSON.parse(line);
-      this.tell(last);
+      this.report(last);
     }
     if (last?.event !== 'end' && last?.event !== 'problem') this.end('UNAVAILABLE', '`sdk console` has ended.');
   }
@@ -148,15 +148,15 @@ class ConnectCall extends Call {
     const response = await fetch(`/${method.path}`, { method: 'POST', headers, body, signal: this.abort.signal });
     const pairs = [...response.headers].filter(([key]) => !NOT_METADATA.test(key) && key !== 'call-status');
     const trailing = pairs.filter(([key]) => key.startsWith('trailer-')).map(([key, value]) => [key.slice('trailer-'.length), value]);
-    this.tell({ event: 'headers', metadata: pairs.filter(([key]) => !key.startsWith('trailer-')) });
+    this.report({ event: 'headers', metadata: pairs.filter(([key]) => !key.startsWith('trailer-')) });
     if (!isStream || !response.headers.get('content-type')?.startsWith('application/connect+')) {
       const answer = await response.json().catch(() => ({ code: 'unknown', message: `${response.status} ${response.statusText}` }));
       if (!response.ok) return this.fail(answer, trailing);
-      this.tell({ event: 'message', message: answer });
+      this.report({ event: 'message', message: answer });
       return this.end('OK', '', { trailing });
     }
     for await (const [flags, message] of envelopes(response.body)) {
-      if (!(flags & 2)) this.tell({ event: 'message', message });
+      if (!(flags & 2)) this.report({ event: 'message', message });
       else {
         const metadata = Object.entries(message.metadata ?? {}).flatMap(([key, values]) => values.map((value) => [key, value]));
         return message.error ? this.fail(message.error, metadata) : this.end('OK', '', { trailing: metadata });
