@@ -110,9 +110,11 @@ export function highlighted(text) {
 
 // Text of a proto's comment: paragraphs, and `code`.
 export function prose(text) {
-  return h('div', { class: 'prose' }, ...text.split(/\n\s*\n/).map((paragraph) => h(
-    'p', {}, ...paragraph.split(/(`[^`]+`)/).map((part) => (/^`.+`$/.test(part) ? h('code', {}, part.slice(1, -1)) : part)),
-  )));
+  return h('div', { class: 'prose' }, ...text.split(/\n\s*\n/).map((paragraph) => h('p', {}, ...withCode(paragraph))));
+}
+
+export function withCode(text) {
+  return text.split(/(`[^`]+`)/).map((part) => (/^`.+`$/.test(part) ? h('code', {}, part.slice(1, -1)) : part));
 }
 
 export function tabs(label, names, onChoose) {

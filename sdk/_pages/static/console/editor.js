@@ -1,6 +1,6 @@
 // The form of a message: fields by their descriptors, which read and write one ProtoJSON value.
 
-import { h, icon } from './dom.js';
+import { h, icon, withCode } from './dom.js';
 import { readScalar, splitName, wellKnown, wrapped } from './schema.js';
 
 let count = 0;
@@ -52,9 +52,9 @@ function parts(types, field, id, value, update) {
   if (isNested) return nested(types, field, id, value, update);
   const optional = field.presence || field.kind === 'message';
   const isSet = value !== undefined;
-  const label = h('label', { class: 'label', for: id }, ...nameOf(field), typeOf(field));
+  const label = h('div', { class: 'label' }, h('label', { for: id }, ...nameOf(field)), typeOf(field));
   const control = optional && !isSet
-    ? h('button', { class: 'unset', type: 'button', id, on: { click: () => update(types.fresh(field), true) } }, icon('plus'), 'Set')
+    ? h('button', { class: 'unset', type: 'button', id, 'aria-label': `Set ${field.name}`, on: { click: () => update(types.fresh(field), true) } }, icon('plus'), 'Set')
     : h('div', { class: 'control' },
       single(types, field, value, (next) => update(!optional && next !== undefined && types.isDefault(field, next) ? undefined : next), id),
       optional && removeButton(`Unset ${field.name}`, () => update(undefined, true)));
@@ -81,7 +81,7 @@ function typeOf(field) {
 }
 
 function comment(field, id) {
-  return field.comment && h('p', { class: 'comment', id: `${id}-about` }, field.comment);
+  return field.comment && h('p', { class: 'comment', id: `${id}-about` }, ...withCode(field.comment));
 }
 
 function removeButton(label, remove) {
@@ -135,7 +135,7 @@ function oneofRow(types, name, fields, owner, changed) {
       },
     }, h('option', { value: '' }, '— none —'), ...fields.map((field) => h('option', { value: field.name, selected: field === current }, `${field.name}: ${typeText(field)}`)));
     row.replaceChildren(
-      h('label', { class: 'label', for: id }, h('span', { class: 'name' }, name), h('span', { class: 'type' }, 'oneof')),
+      h('div', { class: 'label' }, h('label', { for: id, class: 'name' }, name), h('span', { class: 'type' }, 'oneof')),
       h('div', { class: 'control' }, select),
     );
     if (!current) return;

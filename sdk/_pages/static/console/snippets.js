@@ -98,18 +98,17 @@ function python({ target, application, method, messages, metadata, timeout, serv
   const request = types.get(method.request);
   const [, kind] = splitName(method.request);
   const nested = method.request.slice(0, -kind.length - 1);
-  const isWellKnown = method.request.startsWith('google.protobuf.');
   const isNested = types.byName.has(nested);
   const outer = isNested ? `${splitName(nested)[1]}.${kind}` : kind;
-  const from = isWellKnown ? moduleOf(request.file, '_pb2') : moduleOf(request.file, '_pb2');
+  const from = moduleOf(request.file, '_pb2');
   const options = [
     ...(application ? [`application=${literal(application)}`] : []),
     ...(metadata.length ? [`metadata=[${metadata.map(([key, value]) => `(${literal(key)}, ${isSecret(key) ? `os.environ[${literal(variable(key))}]` : literal(value)})`).join(', ')}]`] : []),
     ...(timeout ? [`timeout=${timeout}`] : []),
   ];
   const parsed = messages.map((text) => `ParseDict(${pythonValue(text)}, ${outer}())`);
-  const sent = method.clientStreaming ? `[${parsed.join(', ')}]` : parsed[0];
-  const call = `client.${method.name}(${[sent, ...options].join(', ')})`;
+  const sent = method.clientStreaming ? `requests = [${parsed.map((each) => `\n    ${each},`).join('')}${parsed.length ? '\n' : ''}]` : `request = ${parsed[0]}`;
+  const call = `client.${method.name}(${[sent.split(' ')[0], ...options].join(', ')})`;
   return [
     ...(metadata.some(([key]) => isSecret(key)) ? ['import os', ''] : []),
     'from google.protobuf.json_format import ParseDict',
@@ -117,6 +116,7 @@ function python({ target, application, method, messages, metadata, timeout, serv
     `from ${from} import ${outer.split('.')[0]}`,
     `from ${moduleOf(service.file, '_sdk')} import ${name}SyncClient`,
     '',
+    sent,
     `with ${name}SyncClient(${literal(target)}) as client:`,
     ...(method.serverStreaming ? [`    for reply in ${call}:`, '        print(reply)'] : [`    print(${call})`]),
   ].join('\n');
