@@ -79,7 +79,7 @@ class _Catalog:
             "name": field.name,
             "json": field.json_name,
             "number": field.number,
-            "comment": self._comment(f"{field.containing_type.full_name}.{field.name}"),
+            "comment": self._comment(field.full_name),
         }
         entry = map_entry(field)
         if entry is not None:
@@ -88,16 +88,16 @@ class _Catalog:
         made |= self._kind(field)
         oneof = field.containing_oneof
         # An optional field of proto3 is in a separate oneof: https://protobuf.dev/reference/protobuf/google.protobuf/
-        is_choice = oneof is not None and not (len(oneof.fields) == 1 and oneof.name == f"_{field.name}")
+        choice = oneof.name if oneof is not None and oneof.name != f"_{field.name}" else ""
         flags = {
             "repeated": is_repeated(field),
             "required": is_required(field),
-            "presence": field.has_presence and not is_choice and made["kind"] != "message",
+            "presence": field.has_presence and not choice and made["kind"] != "message",
             "deprecated": bool(field.GetOptions().deprecated),
         }
         made |= {name: True for name, is_set in flags.items() if is_set}
-        if is_choice:
-            made["oneof"] = oneof.name
+        if choice:
+            made["oneof"] = choice
         return made
 
     def _kind(self, field: FieldDescriptor) -> dict[str, Any]:
