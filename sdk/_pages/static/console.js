@@ -39,7 +39,6 @@ function show() {
   const address = location.hash || '#/';
   live.hide();
   current = null;
-  closeSide();
   const found = methodAt(address);
   const view = address === '#/live' ? 'live' : address === '#/history' ? 'history' : 'methods';
   for (const link of document.querySelectorAll('.views a')) {
@@ -119,7 +118,7 @@ function serviceItem(application, service, methods) {
     h('summary', { title: service.name }, h('b', {}, name), h('span', { class: 'type' }, place)),
     h('ul', {}, ...methods.map((method) => h('li', {}, h('a', { href: addressOf(application.name, method.path), title: method.comment || method.path },
       h('span', { class: method.deprecated ? 'gone' : '' }, method.name),
-      ARROWS[cardinalityOf(method)] && h('span', { class: `way kind-${cardinalityOf(method).replace(' ', '-')}`, title: cardinalityOf(method) }, ARROWS[cardinalityOf(method)], h('span', { class: 'unseen' }, cardinalityOf(method))))))));
+      ARROWS[cardinalityOf(method)] && h('span', { class: `way kind-${cardinalityOf(method).replace(' ', '-')}`, title: cardinalityOf(method) }, h('span', { 'aria-hidden': 'true' }, ARROWS[cardinalityOf(method)]), h('span', { class: 'unseen' }, cardinalityOf(method))))))));
 }
 
 function welcome(address) {
@@ -256,7 +255,10 @@ document.addEventListener('keydown', (event) => {
     search.focus();
   } else if (event.key === '?' && !isTyping) showHelp();
 });
-globalThis.addEventListener('hashchange', show);
+globalThis.addEventListener('hashchange', () => {
+  closeSide();
+  show();
+});
 
 takeToken();
 setTheme(localStorage.getItem('sdk.console.theme') ?? 'auto');

@@ -5,6 +5,17 @@ import { readScalar, splitName, wellKnown, wrapped } from './schema.js';
 
 let count = 0;
 
+// Return the editor of a request.
+//   changed: called with the value after each change
+export function requestForm(types, type, value, changed) {
+  if (!wellKnown(type)) return messageForm(types, type, value, () => changed(value));
+  const id = `field-${++count}`;
+  const name = splitName(type)[1];
+  return h('div', { class: 'field' },
+    h('div', { class: 'label' }, h('label', { for: id, class: 'name' }, name)),
+    single(types, { kind: 'message', type }, value, (next) => changed(next ?? types.freshMessage(type)), id));
+}
+
 // Return the form of a message.
 //   value: the object that the form changes in place
 //   changed: called after each change

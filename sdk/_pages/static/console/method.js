@@ -1,9 +1,9 @@
 // One method: its request, its answer, and the same call for a terminal.
 
 import { announce, copyButton, h, icon, prose, tabs } from './dom.js';
-import { messageForm } from './editor.js';
+import { requestForm } from './editor.js';
 import { ResponseView } from './response.js';
-import { cardinalityOf, splitName } from './schema.js';
+import { cardinalityOf, splitName, wellKnown } from './schema.js';
 import { SNIPPETS } from './snippets.js';
 
 export class MethodView {
@@ -39,7 +39,7 @@ export class MethodView {
     this.problem = h('p', { class: 'problem', role: 'alert', hidden: true });
     this.showButton();
     const request = h('form', {
-      class: 'pane request', 'aria-label': 'Request', on: {
+      class: 'pane request', 'aria-label': 'Request', novalidate: true, on: {
         submit: (event) => {
           event.preventDefault();
           this.call ? this.cancel() : this.start();
@@ -84,7 +84,12 @@ export class MethodView {
       this.body.replaceChildren(area);
     } else if (draft.problem) {
       this.body.replaceChildren(h('p', { class: 'problem' }, `The JSON can't be shown as a form: ${draft.problem}`));
-    } else this.body.replaceChildren(messageForm(this.types, this.method.request, draft.value, () => { draft.edited(); this.changed(); }));
+    } else {
+      this.body.replaceChildren(requestForm(this.types, this.method.request, draft.value, (value) => {
+        draft.edited(value);
+        this.changed();
+      }));
+    }
   }
 
   showChips() {
@@ -115,7 +120,7 @@ export class MethodView {
 
   fill() {
     if (!this.draft) this.drafts.push(new Draft(this.types, this.method.request));
-    this.draft.text = JSON.stringify(this.types.example(this.method.request), null, 2);
+    this.draft.text = JSON.stringify(this.types.exampleOf({ kind: 'message', type: this.method.request }, []) ?? {}, null, 2);
     this.showBody();
     this.changed();
   }
@@ -265,11 +270,11 @@ export class MethodView {
 // JavaScript's numbers are less precise than those of protobuf.
 class Draft {
   constructor(types, type, text = '') {
-    this.value = {};
+    this.isObject = !wellKnown(type);
+    this.value = types.freshMessage(type);
     this.problem = '';
     this.typed = null;
     if (text) this.text = text;
-    else if (!types.get(type).fields.length) this.value = types.freshMessage(type) ?? {};
   }
 
   get text() {
@@ -280,15 +285,16 @@ class Draft {
     this.typed = text;
     this.problem = '';
     try {
-      const value = text.trim() ? JSON.parse(text) : {};
-      if (typeof value !== 'object' || value === null || Array.isArray(value)) this.problem = 'a message is an object, {…}';
+      const value = JSON.parse(text);
+      if (this.isObject && (typeof value !== 'object' || value === null || Array.isArray(value))) this.problem = 'a message is an object, {…}';
       else this.value = value;
     } catch (error) {
       this.problem = error.message;
     }
   }
 
-  edited() {
+  edited(value) {
+    this.value = value;
     this.typed = null;
     this.problem = '';
   }
