@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -274,19 +274,32 @@ class Controller:
         self._registry.delete_application(name)
         await self._acknowledged(timeout_s)
 
-    async def hold_owner_lease(self, key: str) -> None:
-        """Return when :meth:`release_owner_lease` is called with the same key."""
+    async def hold_owner_lease(self, key: str, applications: Sequence[str]) -> None:
+        """Make a command the owner of applications; return when it calls :meth:`release_owner_lease` with the key."""
+        self._owner_leases.claim(applications, key)
         await self._owner_leases.hold(key)
 
-    async def watch_owner_lease(self, held: list[Any], end: Callable[[], None]) -> None:
+    async def watch_owner_lease(
+        self, key: str, held: list[Any], applications: Sequence[str], end: Callable[[Sequence[str]], None]
+    ) -> None:
         """Call a function if the owner of a lease dies before it calls :meth:`release_owner_lease`.
 
         Args:
+            key: The key of the lease.
             held: The reference that its call of :meth:`hold_owner_lease` returned, alone in a list, so that Ray does
-                not wait for it.
-            end: The function; it is called in a thread.
+                not resolve it first.
+            applications: Names of the applications that the command deploys.
+            end: The function, which is called in a thread with the names of those that the command still owns.
         """
-        await self._owner_leases.call_on_owner_death(held[0], end)
+        await self._owner_leases.call_on_owner_death(key, held[0], applications, end)
+
+    async def claim_applications(self, applications: Sequence[str]) -> None:
+        """Record that a program deploys applications: they no longer end with the command that has deployed them."""
+        self._owner_leases.claim(applications)
+
+    async def owned_applications(self, key: str, applications: Sequence[str]) -> tuple[str, ...]:
+        """Return those of a lease's applications that nobody else has deployed since."""
+        return self._owner_leases.owned(applications, key)
 
     async def release_owner_lease(self, key: str) -> None:
         """End the lease that :meth:`hold_owner_lease` began with the same key."""

@@ -21,12 +21,18 @@ from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
 from sdk._serve.example_call import example_call
-from sdk._serve.failures import explain, one_line
+from sdk._serve.failures import one_line
 from sdk._serve.import_path import give_import_path, refuse_hidden_package
 from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments, list_failed
-from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
+from sdk._serve.internals import (
+    deploy_application,
+    drop_stale_serve_client,
+    find_serve_controller,
+    request_deletion,
+)
 from sdk._serve.ray_connection import connect, find_cluster, ray_errors, start_local
 from sdk._serve.readiness import wait_until_routed
+from sdk._serve.starting import started, wait_until_deleted
 from sdk._serve.status import combine
 from sdk._serve.update_check import check_classes, check_update, warn_of_missing_services
 from sdk._serving_status import Status
@@ -104,13 +110,33 @@ def run(
     check_classes(application)
     warn_of_missing_services(name, application)
     start(options)
-    _check_update(name, application, allow_breaking)
+    check_running_version(name, application, allow_breaking)
+    controller = find_controller()
+    if controller is not None:
+        _call(controller.claim_applications, [name])
+    return deploy(application, name)
+
+
+def deploy(application: serve.Application, name: str) -> DeploymentHandle[Any]:
+    """Deploy an application behind the ingress, which must run, and wait until every proxy routes to it.
+
+    Args:
+        application: The application. :func:`check_running_version` has accepted it.
+        name: Its name.
+
+    Returns:
+        The handle of its ingress deployment.
+
+    Raises:
+        ClusterError: The application failed to start, or Ray Serve does not answer.
+        IngressError: An Envoy rejects the application's configuration.
+    """
     give_import_path(application)
     with ray_errors("Ray Serve failed"):
-        try:
-            handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)
-        except RuntimeError as error:
-            raise ClusterError(f"Application {name!r} failed to start: {explain(name) or error}") from error
+        handle: DeploymentHandle[Any] = deploy_application(application, name)
+    for _, failure in started([name]):
+        if failure:
+            raise ClusterError(f"Application {name!r} failed to start: {failure}")
     unannounced = deployments_without_replicas(application, name)
     controller = find_controller()
     if unannounced and controller is not None:
@@ -183,7 +209,18 @@ def end_applications(names: Iterable[str], *, ends_serve: bool, ends_ingress: bo
             stop_ingress()
 
 
-def _check_update(name: str, application: serve.Application, allow_breaking: bool) -> None:
+def check_running_version(name: str, application: serve.Application, allow_breaking: bool) -> None:
+    """Check that an application can replace the running one of its name.
+
+    Args:
+        name: The name.
+        application: The new version.
+        allow_breaking: Accept changes that break clients, and log them.
+
+    Raises:
+        BreakingChangeError: The update would break clients of the running version.
+        ClusterError: Ray can't be reached.
+    """
     controller = find_controller()
     if controller is None:
         return
@@ -203,8 +240,10 @@ def _check_update(name: str, application: serve.Application, allow_breaking: boo
 def delete(name: str) -> None:
     """Implement :func:`sdk.delete`."""
     _connect(starts_ray=False)
-    with ray_errors("Ray Serve failed"):
-        serve.delete(name)
+    serving = find_serve_controller()
+    if serving is not None:
+        request_deletion(serving, [name])
+        wait_until_deleted(name)
     controller = find_controller()
     if controller is not None:
         _call(controller.delete_application, name, _DELETE_TIMEOUT_S)

@@ -41,6 +41,7 @@ from ray.serve._private.constants import (
     SERVE_NAMESPACE,
 )
 from ray.serve._private.router import SingletonThreadRouter
+from ray.serve.api import RunTarget, _run_many
 from ray.serve.schema import ServeApplicationSchema, gRPCOptionsSchema
 
 from sdk.context import leave_call_for_batches
@@ -87,6 +88,20 @@ def built_deployments(application: Any, name: str) -> list[tuple[str, Any, Any]]
     """
     built = build_app(application, name=name)
     return [(found.name, found.func_or_class, found._deployment_config) for found in built.deployments]
+
+
+def deploy_application(application: Any, name: str) -> Any:
+    """Deploy an application, as ``serve.run`` does, without waiting until it runs.
+
+    Args:
+        application: A ``ray.serve.Application``.
+        name: The application's name.
+
+    Returns:
+        The handle of its ingress deployment.
+    """
+    target = RunTarget(application, name=name, route_prefix=None)
+    return _run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)[0]
 
 
 def find_serve_controller() -> Any | None:

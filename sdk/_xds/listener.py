@@ -62,6 +62,7 @@ class ListenerConfig:
         gate_socket: Path of the unix socket of the proxy's ext_authz server, where calls wait for a replica. If empty,
             calls to a deployment without replicas end UNAVAILABLE.
         guard: How connections to replicas on other nodes are guarded.
+        node_secrets: Path of the folder with the SDS files for connections to other nodes; empty without TLS.
         logged_headers: Request headers that the control plane gets of each call that Envoy answers itself; if empty, it
             gets nothing.
         cors_origins: Origins of pages that may call; none for no CORS.
@@ -85,6 +86,7 @@ class ListenerConfig:
     max_connection_age_s: float | None = None
     gate_socket: str = ""
     guard: BetweenNodes = UNGUARDED
+    node_secrets: str = ""
     logged_headers: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     cors_headers: tuple[str, ...] = ()

@@ -45,6 +45,13 @@ class RunTarget(Protocol):
     def start_serve(self) -> None:
         """Start Ray Serve with the options of the target, if it has some and Ray Serve is not running."""
 
+    def check_running_version(self) -> None:
+        """Check that the applications can replace those that run. The ingress must run.
+
+        Raises:
+            BreakingChangeError: They would break clients.
+        """
+
     def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the applications and wait until they run.
 
@@ -59,7 +66,7 @@ class RunTarget(Protocol):
         """
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
-        """Deploy new versions of running applications with the current code. Otherwise like :meth:`deploy`.
+        """Check and deploy new versions of running applications with the current code. Otherwise like :meth:`deploy`.
 
         Args:
             before: The applications of the previous version; those that no longer exist are deleted.
@@ -112,15 +119,28 @@ class ModuleTarget:
     def start_serve(self) -> None:
         """Do nothing: the ingress starts Ray Serve."""
 
+    def check_running_version(self) -> None:
+        """Compare it with the running application of its name, and its class with its service."""
+        from sdk._serve.api import check_running_version
+        from sdk._serve.update_check import check_classes, warn_of_missing_services
+
+        check_classes(self.application)
+        warn_of_missing_services(self.names[0], self.application)
+        check_running_version(self.names[0], self.application, self._allow_breaking)
+
     def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the application and wait until it runs."""
-        from sdk._serve.api import run
+        from sdk._serve.api import deploy
 
-        run(self.application, name=self.names[0], allow_breaking=self._allow_breaking)
+        deploy(self.application, self.names[0])
         return ()
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the application: Ray Serve treats each deployment from a program as a new version."""
+        from sdk._serve.api import start
+
+        start()  # Ray Serve may have been shut down meanwhile, and would start its own proxies
+        self.check_running_version()
         return self.deploy(failed)
 
     def refresh(self) -> str:
@@ -169,6 +189,9 @@ class ConfigTarget:
         from sdk._serve.config_deploy import start_serve
 
         start_serve(self.config)
+
+    def check_running_version(self) -> None:
+        """Do nothing: applications of a config file are not compared."""
 
     def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the applications and wait until each runs or has failed."""
