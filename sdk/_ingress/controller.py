@@ -227,6 +227,10 @@ class Controller:
         """Return the state of the ingress."""
         return IngressStatus(self._registry.options, self._registry.snapshot, self._registry.proxies)
 
+    async def proxies(self) -> tuple[ProxyState, ...]:
+        """Return the states of the proxies."""
+        return self._registry.proxies
+
     async def reconfigure(self, options: GrpcOptions, timeout_s: float) -> str:
         """Change the live options, and wait until they are in force on all proxies and replicas.
 

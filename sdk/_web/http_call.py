@@ -220,11 +220,11 @@ class HttpCall(WebCall):
 
 
 def _http_name(key: str) -> str:
-    """Return the name of the header for trailing metadata; HTTP has its own for how to authenticate.
+    """Return the name of the header for trailing metadata; HTTP has its own for how to authenticate, and for limits.
 
     https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
     """
-    return key if key == "www-authenticate" else f"trailer-{key}"
+    return key if key == "www-authenticate" or key.startswith("x-ratelimit-") else f"trailer-{key}"
 
 
 class JsonStreamCall(HttpCall):

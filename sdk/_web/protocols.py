@@ -127,9 +127,9 @@ class WebProtocols:
 
 
 def _new(kind: type[_Kind], parts: dict[str, Any], **options: Any) -> _Kind:
-    """Return a call, with a span if its server makes spans."""
-    spans = parts["host"].spans
-    call: _Kind = kind(**parts, **options) if spans is None else spans.new_call(**parts, kind=kind, **options)
+    """Return a call, with a span if its server makes spans, and counted if it has limits of calls at once."""
+    make = parts["host"].make_call
+    call: _Kind = kind(**parts, **options) if make is None else make(**parts, kind=kind, **options)
     return call
 
 

@@ -291,6 +291,12 @@ class Call:
             if not self.running:
                 self.host.release_slot()
 
+    def end_thread(self) -> None:
+        """Count a thread of the handler that ran on after the end of the call no longer."""
+        self.running -= 1
+        if not self.running:
+            self.host.release_slot()
+
     def finish_refused(self, error: FrameError) -> None:
         """End a call whose request is not one of its method."""
         self.finish_with(error.code, str(error))
@@ -633,6 +639,12 @@ class Call:
     def request_id(self) -> str:
         """The call's request id."""
         return self._id().decode("latin-1")
+
+    @property
+    def traceparent(self) -> str | None:
+        """The ``traceparent`` of the caller, or of the span, if the trace begins there; None without one."""
+        value = self._fields.get(b"traceparent")
+        return None if value is None else value.decode("latin-1")
 
     def header(self, name: bytes) -> str | None:
         """Return the last value of a header, or None."""

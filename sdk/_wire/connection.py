@@ -134,7 +134,7 @@ class Connection(asyncio.Protocol):
             return
         host.received = self.request_number = host.received + 1
         route = self._routes.get(self._path)
-        make = Call if host.spans is None else host.spans.new_call
+        make = Call if host.make_call is None else host.make_call
         call = make(host, self._transport, route, self._path, headers, self._on_finished)
         if not call.is_grpc:
             self._start_web_call(headers, http_errors.NOT_GRPC)

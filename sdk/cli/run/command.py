@@ -20,7 +20,7 @@ from sdk.cli.run.first_process import continue_in_child
 from sdk.cli.signals import SignalHandlers
 from sdk.cli.target import traceback_option
 from sdk.errors import ClusterError, SdkError
-from sdk.options import GrpcOptions
+from sdk.options import ACCESS_LOG_TARGETS, GrpcOptions
 
 if TYPE_CHECKING:
     from sdk._serve.owner_lease import OwnerLease
@@ -36,8 +36,8 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     return None if path is None else os.path.abspath(path)  # keeps links: a new certificate may be a change of one
 
 
-def _absolute_or_stdout(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
-    return path if path == "stdout" else _absolute(context, option, path)
+def _log_target(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    return path if path in ACCESS_LOG_TARGETS else _absolute(context, option, path)
 
 
 @click.command(
@@ -89,10 +89,11 @@ def _absolute_or_stdout(context: click.Context, option: click.Parameter, path: s
 )
 @click.option(
     "--access-log",
-    callback=_absolute_or_stdout,
+    callback=_log_target,
     default=None,
     metavar="FILE",
-    help="Append one line for each call to FILE; `stdout` for the output of the proxies.",
+    help="Append one line for each call to FILE; `stdout` for the output of the proxies, `otlp` for the collector "
+    "that OTEL_EXPORTER_OTLP_ENDPOINT names.",
 )
 @click.option(
     "--access-log-format",
