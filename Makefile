@@ -34,11 +34,14 @@ NODE_INSTALLED := $(addsuffix /node_modules/.installed,$(NODE_CLIENTS))
 # The longest first.
 CHECKS := check-mypy check-generated check-pyright check-style
 
+# KubeRay's definition of a RayService, for `make manifests`.
+CRD ?=
+
 # Options of `sdk codegen` for `make corpus`.
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check $(CHECKS) format bench bench-codegen corpus chaos fuzz codegen docs generated install constraints \
+.PHONY: help demo test test-lowest check $(CHECKS) format bench bench-codegen corpus chaos fuzz codegen manifests docs generated install constraints \
 	node-client prometheus browser clean distclean
 
 help: ## List the targets.
@@ -112,6 +115,10 @@ generated: $(INSTALLED)
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
+
+manifests: $(INSTALLED) ## Check the Kubernetes manifests against schemas; CRD=ray.io_rayservices.yaml for KubeRay's too.
+	$(INSTALL) --uv-only pip install --quiet --target build/manifests 'kubernetes-validate>=1.37' jsonschema
+	PYTHONPATH=build/manifests $(BIN)/python -m tests.examples.check_manifests $(CRD)
 
 corpus: $(INSTALLED) ## Generate, import, bind and type-check the protos in TREE; OPTIONS='-I third_party' for sdk codegen.
 	$(BIN)/python -m tests.codegen.corpus $(TREE) $(OPTIONS)
