@@ -28,6 +28,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import (
+    CONSOLE_PREFIX,
     NODE_SECRET_HEADER,
     OPENAPI_PATH,
     PAGES_PREFIX,
@@ -68,6 +69,7 @@ BUILT_IN_PREFIXES = (
     "/grpc.health.v1.Health/",
     "/grpc.reflection.",
     OPENAPI_PATH,
+    CONSOLE_PREFIX,
     PAGES_PREFIX,
     PROXY_HEALTH_PATH,
     PROXY_LIVE_PATH,
