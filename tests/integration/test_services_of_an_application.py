@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,6 +24,7 @@ from sdk._xds.snapshot import Endpoint
 from sdk.cli.status_view import as_text
 from tests.integration import apps, store_apps
 from tests.integration.clients import error_of, metadata_for, routed_replicas
+from tests.support.deadlines import wait_until
 
 STORE = metadata_for("store")
 
@@ -81,44 +81,28 @@ def test_an_application_that_envoy_rejects_is_named_and_blocks_no_other(channel:
     delete("refused")
 
 
-def test_idempotent_calls_are_retried_after_a_crash_of_their_replica(channel: grpc.Channel) -> None:
+def test_idempotent_calls_are_retried_after_a_crash_of_their_replica(channel: grpc.Channel, tmp_path: Path) -> None:
     stub = StoreStub(channel)
-
-    def code(method: Any) -> str:
-        try:
-            method(Key(), metadata=STORE, timeout=10)
-        except grpc.RpcError as error:
-            return error.code().name
-        return "OK"
-
-    def calls(method: Any) -> list[str]:
-        ended = []
-        while not is_over.is_set():
-            ended.append(code(method))
-        return ended
-
-    before, is_over = routed_replicas("store"), threading.Event()
+    before = routed_replicas("store")
     assert before is not None
     victim = int(stub.Get(Key(), metadata=STORE).text)
-    with ThreadPoolExecutor(24) as threads:
-        gets = [threads.submit(calls, stub.Get) for _ in range(12)]
-        puts = [threads.submit(calls, stub.Put) for _ in range(12)]
-        try:
-            time.sleep(0.7)  # of calls
-            os.kill(victim, signal.SIGKILL)
-            wait_until(lambda: (now := routed_replicas("store")) is not None and not before <= now)
-            assert {code(stub.Put) for _ in range(50)} == {"OK"}
-        finally:
-            is_over.set()
-        got = [ended for thread in gets for ended in thread.result()]
-        put = [ended for thread in puts for ended in thread.result()]
-    assert set(got) == {"OK"}
-    assert len(got) > 50
-    assert set(put) == {"OK", "UNAVAILABLE"}, "calls that had begun are not retried"
 
+    def call_victim(method: Any, file: Path) -> str:
+        while not file.exists():  # the other replica answers at once
+            try:
+                method(Key(text=f"{victim} {file}"), metadata=STORE, timeout=60)
+            except grpc.RpcError as error:
+                return error.code().name
+        return "OK"
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    files = [tmp_path / str(number) for number in range(12)]
+    with ThreadPoolExecutor(len(files)) as threads:
+        gets = [threads.submit(call_victim, stub.Get, file) for file in files[::2]]
+        puts = [threads.submit(call_victim, stub.Put, file) for file in files[1::2]]
+        wait_until(lambda: all(file.exists() for file in files))
+        os.kill(victim, signal.SIGKILL)
+        assert {each.result() for each in gets} == {"OK"}
+        assert {each.result() for each in puts} == {"UNAVAILABLE"}, "calls that had begun are not retried"
+    wait_until(lambda: (now := routed_replicas("store")) is not None and not before <= now)
+    for _ in range(50):
+        stub.Put(Key(), metadata=STORE, timeout=10)

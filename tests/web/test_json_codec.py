@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any
-from google.protobuf.struct_pb2 import Struct
 
 from sdk import RpcError
 from sdk._gen.bad_request_pb2 import BadRequest
 from sdk._web import json_codec
-from sdk._web.json_codec import error_object, print_as_json
+from sdk._web.json_codec import error_object
 from sdk._wire.status_trailers import error_trailers
 
 TYPE = "type.googleapis.com/google.rpc.BadRequest"
-
-
-def test_the_keys_of_a_struct_are_sorted() -> None:
-    struct = Struct()
-    struct.update({name: {"b": 1, "a": [{"d": 1, "c": 2}]} for name in "zyx"})
-    printed = print_as_json(struct)
-    assert printed == json.dumps(json.loads(printed), sort_keys=True, separators=(",", ":")).encode()
 
 
 @pytest.mark.parametrize("is_loaded", [True, False])

@@ -5,6 +5,7 @@ The differences that are accepted are in ``docs/guides/testing.md``, under "Diff
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -213,7 +214,9 @@ def answers(raw: RawClient, asked: dict[str, Request]) -> dict[str, list[Any]]:
             blocks = [
                 [(key, b"" if key == b"date" else settled(value)) for key, value in block] for block in stream.blocks
             ]
-            found[name] = [*blocks, settled(bytes(stream.body)), stream.reset]
+            body = settled(bytes(stream.body))
+            # A Struct, whose keys have another order in each process.
+            found[name] = [*blocks, json.loads(body) if name.startswith("/openapi") else body, stream.reset]
     return found
 
 
