@@ -4220,21 +4220,145 @@ Global___Admin: _TypeAlias = Admin  # noqa: Y015
 class OverloadManager(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    REFRESH_INTERVAL_FIELD_NUMBER: _builtins.int
     RESOURCE_MONITORS_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    BUFFER_FACTORY_CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refresh_interval(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def resource_monitors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceMonitor]: ...
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___OverloadAction]: ...
+    @_builtins.property
+    def buffer_factory_config(self) -> Global___BufferFactoryConfig: ...
     def __init__(
         self,
         *,
+        refresh_interval: _duration_pb2.Duration | None = ...,
         resource_monitors: _abc.Iterable[Global___ResourceMonitor] | None = ...,
+        actions: _abc.Iterable[Global___OverloadAction] | None = ...,
+        buffer_factory_config: Global___BufferFactoryConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["buffer_factory_config", b"buffer_factory_config", "refresh_interval", b"refresh_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource_monitors", b"resource_monitors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "buffer_factory_config", b"buffer_factory_config", "refresh_interval", b"refresh_interval", "resource_monitors", b"resource_monitors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OverloadManager: _TypeAlias = OverloadManager  # noqa: Y015
+
+@_typing.final
+class BufferFactoryConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINIMUM_ACCOUNT_TO_TRACK_POWER_OF_TWO_FIELD_NUMBER: _builtins.int
+    minimum_account_to_track_power_of_two: _builtins.int
+    def __init__(
+        self,
+        *,
+        minimum_account_to_track_power_of_two: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimum_account_to_track_power_of_two", b"minimum_account_to_track_power_of_two"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BufferFactoryConfig: _TypeAlias = BufferFactoryConfig  # noqa: Y015
+
+@_typing.final
+class OverloadAction(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TRIGGERS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def triggers(self) -> _containers.RepeatedCompositeFieldContainer[Global___OverloadTrigger]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        triggers: _abc.Iterable[Global___OverloadTrigger] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "triggers", b"triggers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverloadAction: _TypeAlias = OverloadAction  # noqa: Y015
+
+@_typing.final
+class OverloadTrigger(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    SCALED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def threshold(self) -> Global___ThresholdTrigger: ...
+    @_builtins.property
+    def scaled(self) -> Global___ScaledTrigger: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        threshold: Global___ThresholdTrigger | None = ...,
+        scaled: Global___ScaledTrigger | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scaled", b"scaled", "threshold", b"threshold", "trigger_oneof", b"trigger_oneof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "scaled", b"scaled", "threshold", b"threshold", "trigger_oneof", b"trigger_oneof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_trigger_oneof: _TypeAlias = _typing.Literal["threshold", "scaled"]  # noqa: Y015
+    _WhichOneofArgType_trigger_oneof: _TypeAlias = _typing.Literal["trigger_oneof", b"trigger_oneof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_trigger_oneof) -> _WhichOneofReturnType_trigger_oneof | None: ...
+
+Global___OverloadTrigger: _TypeAlias = OverloadTrigger  # noqa: Y015
+
+@_typing.final
+class ThresholdTrigger(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThresholdTrigger: _TypeAlias = ThresholdTrigger  # noqa: Y015
+
+@_typing.final
+class ScaledTrigger(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALING_THRESHOLD_FIELD_NUMBER: _builtins.int
+    SATURATION_THRESHOLD_FIELD_NUMBER: _builtins.int
+    scaling_threshold: _builtins.float
+    saturation_threshold: _builtins.float
+    def __init__(
+        self,
+        *,
+        scaling_threshold: _builtins.float = ...,
+        saturation_threshold: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["saturation_threshold", b"saturation_threshold", "scaling_threshold", b"scaling_threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScaledTrigger: _TypeAlias = ScaledTrigger  # noqa: Y015
 
 @_typing.final
 class ResourceMonitor(_message.Message):
@@ -4279,6 +4403,25 @@ class DownstreamConnectionsConfig(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DownstreamConnectionsConfig: _TypeAlias = DownstreamConnectionsConfig  # noqa: Y015
+
+@_typing.final
+class FixedHeapConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_HEAP_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    max_heap_size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        max_heap_size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_heap_size_bytes", b"max_heap_size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FixedHeapConfig: _TypeAlias = FixedHeapConfig  # noqa: Y015
 
 @_typing.final
 class ExtAuthz(_message.Message):

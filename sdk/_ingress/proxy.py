@@ -36,7 +36,7 @@ from sdk._ingress.envoy.listening import (
     gate_server,
     link_stdout,
     listener_config,
-    tls_config,
+    write_secret_files,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
 from sdk._ingress.envoy.stored_tables import StoredTables, TableStore, load_tables
@@ -54,12 +54,11 @@ from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.rejection import IsolatingPublisher
 from sdk._xds.resources import ResourceBuilder
 from sdk._xds.snapshot import Snapshot
-from sdk._xds.tls import write_secrets
 from sdk.errors import IngressError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from sdk._ingress.envoy.supervisor import SupervisorConfig
     from sdk._ingress.registry import Lease, WatchAnswer
@@ -111,7 +110,9 @@ class Proxy:
         self._credentials = Credentials()
         self._builder = ResourceBuilder(node_id)
         self._publisher = IsolatingPublisher(self._push)
-        self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
+        self._built_in = BuiltinServices(
+            self._in_force, self._fetch_descriptors, self._fetch_failed, self._fetch_proxies
+        )
         self._envoy: SupervisedEnvoy | None = None
         self._confirm_task: asyncio.Task[None] | None = None
         self._telemetry = Telemetry()
@@ -198,6 +199,7 @@ class Proxy:
             node_id=self._state.node_id,
             ads_socket=str(self._folder / "ads.sock"),
             admin_socket=str(self._folder / "admin.sock"),
+            max_memory_bytes=self._options.max_envoy_memory_bytes,
         ).SerializeToString(deterministic=True)
         command = envoy_command(
             find_envoy(), self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
@@ -250,9 +252,7 @@ class Proxy:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
         (self._folder / "bootstrap.pb").write_bytes(bootstrap)
-        tls = tls_config(self._options, self._folder)
-        if tls is not None:
-            write_secrets(tls)
+        write_secret_files(listener_config(self._options, self._folder, has_gate=True))
 
     async def _start_fallback(self) -> None:
         server = self._built_in.server(self._options)
@@ -488,3 +488,8 @@ class Proxy:
         controller = await asyncio.to_thread(find_controller)
         failed: Collection[str] = await controller.failed_applications.remote() if controller is not None else ()
         return failed
+
+    async def _fetch_proxies(self) -> Sequence[ProxyState]:
+        controller = await asyncio.to_thread(find_controller)
+        proxies: Sequence[ProxyState] = await controller.proxies.remote() if controller is not None else ()
+        return proxies

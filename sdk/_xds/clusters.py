@@ -15,7 +15,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._guard.between_nodes import UNGUARDED, BetweenNodes
 from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.access_log import COLLECTOR, NAMESPACE
 from sdk._xds.assignments import DISTANT
@@ -54,18 +53,18 @@ def affinity_cluster_name(application: str, deployment: str) -> str:
     return cluster_name(application, deployment) + "#model"
 
 
-def deployment_clusters(application: str, deployment: str, guard: BetweenNodes = UNGUARDED) -> Iterator[pb.Cluster]:
+def deployment_clusters(application: str, deployment: str, node_secrets: str = "") -> Iterator[pb.Cluster]:
     """Yield a deployment's two clusters: one balances by load, one by model id.
 
     Args:
         application: Name of its application.
         deployment: Its name.
-        guard: How connections to other nodes are guarded.
+        node_secrets: Path of the folder with the SDS files for connections to other nodes; empty without TLS.
     """
     name = cluster_name(application, deployment)
     by_load, by_model = pb.Cluster(), pb.Cluster()
     for cluster in by_load, by_model:
-        cluster.CopyFrom(_replica_cluster(guard))
+        cluster.CopyFrom(_replica_cluster(node_secrets))
         fields = cluster.metadata.filter_metadata[NAMESPACE].fields
         fields["application"].string_value, fields["deployment"].string_value = application, deployment
         cluster.eds_cluster_config.service_name = name
@@ -142,11 +141,11 @@ def collector_cluster(collector: Collector) -> pb.Cluster:
 
 
 @lru_cache(maxsize=1)
-def _replica_cluster(guard: BetweenNodes) -> pb.Cluster:
+def _replica_cluster(node_secrets: str) -> pb.Cluster:
     # Shared by all deployments. Copying it is ten times as fast as building it, and there may be thousands.
     matches = []
-    if guard.mode == "tls":
-        tls = node_transport_socket(guard)
+    if node_secrets:
+        tls = node_transport_socket(node_secrets)
         matches.append(pb.Cluster.TransportSocketMatch(name="tls", match=DISTANT, transport_socket=tls))
     return pb.Cluster(
         transport_socket_matches=matches,
