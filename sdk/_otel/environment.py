@@ -200,7 +200,7 @@ class Telemetry:
             exporter.shutdown()
         for module, getter in _GETTERS.items():
             api = sys.modules.get(module)
-            provider = getattr(api, getter)() if api is not None else None
+            provider: Any = getattr(api, getter)() if api is not None else None
             if provider not in self._providers and hasattr(provider, "force_flush"):
                 try:
                     provider.force_flush()

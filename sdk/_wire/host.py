@@ -269,7 +269,7 @@ class Host:
         Args:
             path: Path of its method.
             status: The gRPC status code.
-            reason: ``"no_rule"`` or ``"overflow"``.
+            reason: ``"no_rule"``, ``"limit"`` or ``"overflow"``.
         """
         self.rejected[path, status, reason] += 1
 

@@ -142,7 +142,7 @@ async def test_tls_handshakes_and_the_certificate(tmp_path: Path) -> None:
 
 
 async def test_connections_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdk._xds.bootstrap.max_connections", lambda: 1)
+    monkeypatch.setattr("sdk._xds.overload.max_connections", lambda: 1)
     async with rig("a") as it:
         await it.publish(METHOD)
         assert await it.answers(GREET) == "a"
