@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import json_format
-from user_defined_protos_pb2 import DESCRIPTOR
+from user_defined_protos_sdk import USER_DEFINED_SERVICE
 
 from sdk._ingress.builtin import console
 from sdk._ingress.builtin.console import ConsoleData
@@ -15,7 +15,7 @@ from sdk._ingress.registry import ProxyState
 from sdk._replica_protocol import CATALOG_PATH, INGRESS_STATE_PATH
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
-DIGEST, DATA = serialize_descriptors([DESCRIPTOR])
+DIGEST, DATA = serialize_descriptors([USER_DEFINED_SERVICE])
 SERVICE = "userdefinedprotos.UserDefinedService"
 
 
