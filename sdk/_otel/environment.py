@@ -200,10 +200,10 @@ class Telemetry:
             exporter.shutdown()
         for module, getter in _GETTERS.items():
             api = sys.modules.get(module)
-            provider: Any = getattr(api, getter)() if api is not None else None
-            if provider not in self._providers and hasattr(provider, "force_flush"):
+            found: Any = getattr(api, getter)() if api is not None else None
+            if found not in self._providers and hasattr(found, "force_flush"):
                 try:
-                    provider.force_flush()
+                    found.force_flush()
                 except Exception:  # of any reader or processor
                     logger.exception("the last spans or metrics of the program's provider were not exported")
 
