@@ -1,4 +1,4 @@
-"""What each part of the option ``access`` costs Envoy a call.
+"""Costs of each part of the option ``access``, in CPU time of Envoy a call.
 
 Run ``python -m tests.benchmarks.access_costs``. It starts a server for each row, loads all of them in turn several
 times, and prints the least CPU time of Envoy a call, and the difference to no option.

@@ -128,7 +128,7 @@ async def test_the_feed_of_endpoints_answers_its_own_user_only() -> None:
 
 
 async def test_the_socket_for_heartbeats_reads_nothing_of_another_user() -> None:
-    """What it reads is unpickled: that would run another user's code."""
+    # What it reads is unpickled: that would run another user's code.
     renewed: list[object] = []
 
     async def renew_all(renewals: object) -> Any:
