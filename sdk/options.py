@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from sdk._replica_protocol import CONSOLE_PATH, DOCS_PATH
 from sdk.access import Access, access_from
 from sdk.errors import OptionsError
 
@@ -99,6 +100,8 @@ class GrpcOptions:
             for none but pages of this origin. https://developer.mozilla.org/docs/Web/HTTP/Guides/CORS
         cors_headers: Names of headers that these pages may send and read, in addition to those of gRPC-Web and Connect.
         cors_credentials: Let these pages send cookies and client certificates; not with ``"*"``.
+        console: Serve a page at ``/console`` where people browse and call the services; None to serve it only if
+            ``host`` is a loopback address.
         docs: Serve a page with the documentation of the services at ``/docs``, from ``/openapi.json``.
 
     Raises:
@@ -141,6 +144,7 @@ class GrpcOptions:
     cors_origins: tuple[str, ...] = ()
     cors_headers: tuple[str, ...] = ()
     cors_credentials: bool = False
+    console: bool | None = None
     docs: bool = True
 
     def __post_init__(self) -> None:
@@ -268,8 +272,16 @@ class GrpcOptions:
             yield "cors_credentials must not come with cors_origins '*': name the origins"
 
     def _invalid_pages(self) -> Iterator[str]:
+        if self.console is not None and not isinstance(self.console, bool):
+            yield f"console must be True, False or None, not {self.console!r}"
         if not isinstance(self.docs, bool):
             yield f"docs must be True or False, not {self.docs!r}"
+
+    @property
+    def pages(self) -> tuple[str, ...]:
+        """Paths of the pages that the ingress serves."""
+        has_console = ipaddress.ip_address(self.host).is_loopback if self.console is None else self.console
+        return (*([CONSOLE_PATH] if has_console else []), *([DOCS_PATH] if self.docs else []))
 
     def with_live_options_of(self, other: GrpcOptions) -> GrpcOptions:
         """Return these options with the live options of another set.

@@ -58,7 +58,7 @@ from sdk.errors import IngressError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from sdk._ingress.envoy.supervisor import SupervisorConfig
     from sdk._ingress.registry import Lease, WatchAnswer
@@ -110,7 +110,9 @@ class Proxy:
         self._credentials = Credentials()
         self._builder = ResourceBuilder(node_id)
         self._publisher = IsolatingPublisher(self._push)
-        self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
+        self._built_in = BuiltinServices(
+            self._in_force, self._fetch_descriptors, self._fetch_failed, self._fetch_proxies
+        )
         self._envoy: SupervisedEnvoy | None = None
         self._confirm_task: asyncio.Task[None] | None = None
         self._telemetry = Telemetry()
@@ -486,3 +488,8 @@ class Proxy:
         controller = await asyncio.to_thread(find_controller)
         failed: Collection[str] = await controller.failed_applications.remote() if controller is not None else ()
         return failed
+
+    async def _fetch_proxies(self) -> Sequence[ProxyState]:
+        controller = await asyncio.to_thread(find_controller)
+        proxies: Sequence[ProxyState] = await controller.proxies.remote() if controller is not None else ()
+        return proxies

@@ -28,6 +28,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import (
     API_KEY_HEADER,
+    CONSOLE_PATH,
     DOCS_PATH,
     IDENTITY_HEADERS,
     NODE_SECRET_HEADER,
@@ -65,7 +66,7 @@ _OPEN = {
 _ALWAYS_OPEN = (
     pb.StringMatcher(exact=PROXY_HEALTH_PATH),
     pb.StringMatcher(prefix=PAGES_PREFIX),
-    *(pb.StringMatcher(exact=f"{path}{end}") for path in (DOCS_PATH,) for end in ("", "/")),
+    *(pb.StringMatcher(exact=f"{path}{end}") for path in (CONSOLE_PATH, DOCS_PATH) for end in ("", "/")),
 )
 
 

@@ -68,7 +68,7 @@ class ListenerConfig:
         cors_origins: Origins of pages that may call; none for no CORS.
         cors_headers: Headers that these pages may send and read, in addition to those of the protocols.
         cors_credentials: Whether these pages may send cookies and other credentials of their browser.
-        docs: Whether the page of documentation is served.
+        pages: Paths of the pages that the proxy serves.
 
     Raises:
         OptionsError: Envoy would reject a value.
@@ -91,7 +91,7 @@ class ListenerConfig:
     cors_origins: tuple[str, ...] = ()
     cors_headers: tuple[str, ...] = ()
     cors_credentials: bool = False
-    docs: bool = False
+    pages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         try:

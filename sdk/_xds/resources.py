@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._otel.otlp import Collector
-from sdk._replica_protocol import DOCS_PATH
 from sdk._xds.access_filters import KeyMaterial, filter_configs
 from sdk._xds.access_log import COLLECTOR
 from sdk._xds.assignments import AssignmentBuilder, address_problems
@@ -131,8 +130,7 @@ class ResourceBuilder:
             if known is None or known.application is not app:
                 known = _build_application(app, known, config.node_secrets, self._node_id, problems)
             built[app.name] = known
-        pages = (DOCS_PATH,) if config.docs else ()
-        routes, changed = self._routes.build(snapshot, config.guard.secret, self._cors, pages)
+        routes, changed = self._routes.build(snapshot, config.guard.secret, self._cors, config.pages)
         for name, match in changed:
             targets = set(_match_targets(match)) - {FALLBACK_CLUSTER, *built[name].clusters}
             problems += [f"the routes of application {name!r} point to unknown cluster {each!r}" for each in targets]

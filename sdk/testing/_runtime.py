@@ -171,7 +171,7 @@ class Runtime:
                 if not replica.is_exposed:
                     continue
                 services = replica.definition.services
-                digest, data = serialize_descriptors(service.file for service in services)
+                digest, data = serialize_descriptors(services)
                 descriptors[digest] = data
                 deployments.append(
                     Deployment(
