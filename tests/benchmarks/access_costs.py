@@ -20,7 +20,7 @@ from tests.support.tokens import Issuer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "greeter"))
 
-CALLS, ROUNDS = 10_000, 5
+CALLS, ROUNDS = 20_000, 8
 METHOD = "greeter.Greeter/SayHello"
 ISSUER = Issuer("https://id.example.org")
 KEY = "sdk_" + "k" * 43
