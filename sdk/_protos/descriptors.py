@@ -64,6 +64,29 @@ def files_of_services(services: Iterable[Service]) -> FileDescriptorSet:
     return described
 
 
+def add_comments(files: FileDescriptorSet, comments: Mapping[str, tuple[int, str]]) -> None:
+    """Add comments on services and RPCs to files.
+
+    Args:
+        files: The files.
+        comments: The line of each service and RPC in its proto, from 1, and the comment before it, by full name.
+    """
+
+    def add(file: FileDescriptorProto, path: Sequence[int], name: str) -> None:
+        if name in comments:
+            line, comment = comments[name]
+            # Comments of protoc begin with the space behind the marker: `// text`.
+            text = "".join(f" {each}\n" for each in comment.splitlines())
+            file.source_code_info.location.add(path=path, span=[line - 1, 0, 0], leading_comments=text)
+
+    for file in files.file:
+        scope = f"{file.package}." if file.package else ""
+        for row, service in enumerate(file.service):
+            add(file, [_SERVICES, row], f"{scope}{service.name}")
+            for index, method in enumerate(service.method):
+                add(file, [_SERVICES, row, _METHODS, index], f"{scope}{service.name}.{method.name}")
+
+
 class Descriptors:
     """Proto files in a separate descriptor pool, so that two versions of one file can be compared.
 

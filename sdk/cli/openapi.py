@@ -41,7 +41,7 @@ def openapi(target: str, services: tuple[str, ...], **options: Any) -> None:
     """Print the OpenAPI 3.1 document of the services of TARGET.
 
     TARGET is HOST:PORT of a server with reflection, a proto file or a folder of them, or a file of descriptors. Servers
-    do not have the comments of their protos.
+    have the comments of services and methods at most, not those of messages and fields.
 
     Exit codes: 0 success; 2 the server can't be reached, or a service does not exist.
     """

@@ -66,7 +66,8 @@ def test_the_ingress_has_the_document_of_its_services(server: sdk.testing.Server
     answer = ask(server, "/openapi.json", None)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     OpenAPIV31SpecValidator(answer.json).validate()
-    assert "/sdk.web.Chat/Say" in answer.json["paths"]
+    assert answer.json["paths"]["/sdk.web.Chat/Say"]["post"]["summary"] == "Say one thing."
+    assert answer.json["tags"] == [{"name": "sdk.web.Chat", "description": "Listens."}]
     assert set(answer.json["paths"]) == set(document(server.target)["paths"])
 
 

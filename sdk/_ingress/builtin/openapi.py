@@ -1,6 +1,6 @@
 """``GET /openapi.json``: the OpenAPI document of the services that clients can call, from the replicas' descriptors.
 
-It has no comments: the descriptors of generated code do not. ``sdk openapi`` reads them from proto files.
+It has the comments of services and methods. ``sdk openapi`` reads those of messages and fields from proto files.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,12 +17,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from sdk._gen import health_pb2, serve_api_pb2
 from sdk._gen import reflection_pb2 as pb
 from sdk._ingress.builtin.bindings import bind
-from sdk._protos.descriptors import with_imports
+from sdk._protos.descriptors import add_comments, with_imports
 from sdk.service import Cardinality
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
-    from google.protobuf.descriptor_pb2 import DescriptorProto
+    from google.protobuf.descriptor_pb2 import DescriptorProto, SourceCodeInfo
 
     from sdk._ingress.builtin.bindings import OpenStreams
     from sdk._xds.snapshot import Snapshot
@@ -33,16 +33,21 @@ if TYPE_CHECKING:
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
-def serialize_descriptors(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
+def serialize_descriptors(
+    files: Iterable[FileDescriptor], comments: Mapping[str, tuple[int, str]] | None = None
+) -> tuple[str, bytes]:
     """Return the serialized ``FileDescriptorSet`` of a replica's services, and its digest.
 
     Args:
         files: Files of the services. Their imports are added, each before the first file that imports it.
+        comments: Line and comment of services and RPCs, by full name.
 
     Returns:
         The SHA-256 digest in hexadecimal, and the serialized set.
     """
-    data = with_imports(files).SerializeToString(deterministic=True)
+    described = with_imports(files)
+    add_comments(described, comments or {})
+    data = described.SerializeToString(deterministic=True)
     return hashlib.sha256(data).hexdigest(), data
 
 
@@ -103,13 +108,11 @@ class ReflectionServicer:
                 if not application or known.name == application
                 for deployment in known.deployments
             ]
-            pool = DescriptorPool()
-            for file in _built_in_files():
-                pool.Add(file)
-            for digest in dict.fromkeys(deployment.descriptors for deployment in deployments):
-                _add_files(pool, FileDescriptorSet.FromString(await self._files(digest)).file)
             services = self._built_in.union(*(deployment.services for deployment in deployments))
-            self._answerers[application] = _Answerer(services, pool)
+            answerer = _Answerer(services)
+            for digest in dict.fromkeys(deployment.descriptors for deployment in deployments):
+                answerer.add(FileDescriptorSet.FromString(await self._files(digest)).file)
+            self._answerers[application] = answerer
         return self._answerers[application]
 
     async def _files(self, digest: str) -> bytes:
@@ -126,12 +129,22 @@ class _Answerer:
 
     Args:
         services: Full names of the services.
-        pool: Their files.
     """
 
-    def __init__(self, services: Iterable[str], pool: DescriptorPool) -> None:
+    def __init__(self, services: Iterable[str]) -> None:
         self._services = [pb.ServiceResponse(name=name) for name in sorted(services)]
-        self._pool = pool
+        self._pool = DescriptorPool()
+        # A pool does not keep comments and lines.
+        self._sources: dict[str, SourceCodeInfo] = {}
+        self.add(_built_in_files())
+
+    def add(self, files: Iterable[FileDescriptorProto]) -> None:
+        """Add files, each after its imports."""
+        for file in files:
+            with contextlib.suppress(TypeError):  # the pool has a file of this name, or one with the same symbols
+                self._pool.Add(file)
+                if file.HasField("source_code_info"):
+                    self._sources.setdefault(file.name, file.source_code_info)
 
     def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         """Return the response to a request; what is not found is an error in the response."""
@@ -147,14 +160,14 @@ class _Answerer:
         pool = self._pool
         match request.WhichOneof("message_request"):
             case "file_by_filename":
-                _add_with_imports(response, pool.FindFileByName(request.file_by_filename))
+                self._add_with_imports(response, pool.FindFileByName(request.file_by_filename))
             case "file_containing_symbol":
-                _add_with_imports(response, pool.FindFileContainingSymbol(request.file_containing_symbol))
+                self._add_with_imports(response, pool.FindFileContainingSymbol(request.file_containing_symbol))
             case "file_containing_extension":
                 wanted = request.file_containing_extension
                 extended = pool.FindMessageTypeByName(wanted.containing_type)
                 extension = pool.FindExtensionByNumber(extended, wanted.extension_number)
-                _add_with_imports(response, pool.FindFileContainingSymbol(extension.full_name))
+                self._add_with_imports(response, pool.FindFileContainingSymbol(extension.full_name))
             case "all_extension_numbers_of_type":
                 extended = pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
                 numbers = response.all_extension_numbers_response
@@ -166,17 +179,12 @@ class _Answerer:
                 code, text = grpc.StatusCode.INVALID_ARGUMENT.value
                 response.error_response.error_code, response.error_response.error_message = code, text
 
-
-def _add_with_imports(response: pb.ServerReflectionResponse, file: FileDescriptor) -> None:
-    # The file first, as clients expect that read only one.
-    for each in reversed(with_imports([file]).file):
-        response.file_descriptor_response.file_descriptor_proto.append(each.SerializeToString())
-
-
-def _add_files(pool: DescriptorPool, files: Iterable[FileDescriptorProto]) -> None:
-    for file in files:
-        with contextlib.suppress(TypeError):  # the pool has a file of this name, or one with the same symbols
-            pool.Add(file)
+    def _add_with_imports(self, response: pb.ServerReflectionResponse, file: FileDescriptor) -> None:
+        # The file first, as clients expect that read only one.
+        for each in reversed(with_imports([file]).file):
+            if each.name in self._sources:
+                each.source_code_info.CopyFrom(self._sources[each.name])
+            response.file_descriptor_response.file_descriptor_proto.append(each.SerializeToString())
 
 
 def _built_in_files() -> Iterator[FileDescriptorProto]:

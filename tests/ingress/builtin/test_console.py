@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import json_format
-from user_defined_protos_pb2 import DESCRIPTOR
+from user_defined_protos_sdk import USER_DEFINED_SERVICE
 
 from sdk._ingress.builtin import console
 from sdk._ingress.builtin.console import ConsoleData
@@ -15,8 +15,8 @@ from sdk._ingress.registry import ProxyState
 from sdk._replica_protocol import CATALOG_PATH, INGRESS_STATE_PATH
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
-DIGEST, DATA = serialize_descriptors([DESCRIPTOR])
 SERVICE = "userdefinedprotos.UserDefinedService"
+DIGEST, DATA = serialize_descriptors([USER_DEFINED_SERVICE.file], {SERVICE: (1, "A service.")})
 
 
 class Rig:
@@ -49,7 +49,7 @@ async def test_each_application_has_its_services_and_types() -> None:
     assert found["calls"] == "connect"
     (application,) = found["applications"]
     assert application["name"] == "app"
-    assert [each["name"] for each in application["services"]] == [SERVICE]
+    assert [(each["name"], each["comment"]) for each in application["services"]] == [(SERVICE, "A service.")]
     assert "userdefinedprotos.UserDefinedMessage" in {each["name"] for each in application["types"]}
 
 

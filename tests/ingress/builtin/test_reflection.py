@@ -8,12 +8,13 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
-from user_defined_protos_pb2 import DESCRIPTOR
+from user_defined_protos_sdk import USER_DEFINED_SERVICE
 
 from sdk._gen import reflection_pb2 as pb
 from sdk._ingress.builtin.bindings import OpenStreams
 from sdk._ingress.builtin.reflection import ReflectionServicer, serialize_descriptors
 from sdk._ingress.builtin.services import SERVICES
+from sdk._protos.descriptors import Descriptors, with_imports
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -77,19 +78,33 @@ def test_imports_come_before_the_files_that_import_them() -> None:
     user = FileDescriptorProto(name="user.proto", package="u", syntax="proto3", dependency=["base.proto"])
     pool.Add(base)
     pool.Add(user)
-    digest, data = serialize_descriptors([pool.FindFileByName("user.proto"), pool.FindFileByName("base.proto")])
-    assert [each.name for each in FileDescriptorSet.FromString(data).file] == ["base.proto", "user.proto"]
-    assert serialize_descriptors([pool.FindFileByName("user.proto")]) == (digest, data)
+    both = with_imports([pool.FindFileByName("user.proto"), pool.FindFileByName("base.proto")])
+    assert [each.name for each in both.file] == ["base.proto", "user.proto"]
+    assert with_imports([pool.FindFileByName("user.proto")]) == both
 
 
 async def test_services_and_files_come_from_the_replicas() -> None:
-    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([DESCRIPTOR])))
+    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([USER_DEFINED_SERVICE.file])))
     assert await rig.services() == {"userdefinedprotos.UserDefinedService"}
     found = await rig.file_of("userdefinedprotos.UserDefinedService")
     assert found is not None
     assert [service.name for service in found.service] == ["UserDefinedService", "ImageClassificationService"]
     assert await rig.file_of("userdefinedprotos.Nothing") is None
     assert len(rig.fetched) == 1, "fetched once"
+
+
+async def test_files_have_comments_and_lines_of_services_and_methods() -> None:
+    name = USER_DEFINED_SERVICE.full_name
+    comments = {name: (7, "A service."), f"{name}.Streaming": (9, "Streams.\n\nTwo paragraphs.")}
+    rig = Rig(("app", name, *serialize_descriptors([USER_DEFINED_SERVICE.file], comments)))
+    found = await rig.file_of(name)
+    assert found is not None
+    files = Descriptors(with_imports(USER_DEFINED_SERVICE.file.dependencies), "")
+    files = Descriptors(FileDescriptorSet(file=[*files.file_descriptor_set.file, found]), "")
+    assert files.comment(name) == ["A service."]
+    assert files.comment(f"{name}.Streaming") == ["Streams.", "", "Two paragraphs."]
+    assert files.comment(f"{name}.Multiplexing") == []
+    assert files.location(files.services[name].methods_by_name["Streaming"]).endswith(":9")
 
 
 async def test_the_services_of_the_proxy_are_described_too() -> None:
