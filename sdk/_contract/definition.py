@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from sdk._contract.allow import check_allow, rules_of
 from sdk._contract.class_rules import check_class, unimplemented_methods
-from sdk._contract.comments import comments_of
 from sdk._contract.implementations import generated_bases
 from sdk._contract.interceptors import check_interceptors
 from sdk._contract.validation import Checks, check_validation, checks_of
@@ -78,11 +77,6 @@ class Definition:
         methods = [method for service in self.services for method in service.methods]
         allowed = (m for m in methods if m.idempotency != "unknown" and not m.cardinality.client_streaming)
         return tuple(sorted(method.path for method in allowed if method.path not in self.unimplemented))
-
-    @cached_property
-    def comments(self) -> Mapping[str, tuple[int, str]]:
-        """Line and comment in the protos of the services and RPCs that have one, by full name."""
-        return comments_of({shim.__module__ for shim in self.shims})
 
     @cached_property
     def checks(self) -> Mapping[str, Checks]:

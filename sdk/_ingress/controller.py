@@ -10,8 +10,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -27,8 +28,8 @@ from sdk._ingress.registry import Lease, ProxyState, Registry, Replica, WatchAns
 from sdk._ingress.scale_to_zero.activator import Activator
 
 if TYPE_CHECKING:
-    from sdk._ingress.scale_to_zero.activator import Activate
     from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
+    from sdk._ingress.serve_link import ServeLink
     from sdk._xds.snapshot import Deployment, Snapshot
     from sdk.options import GrpcOptions
 
@@ -60,27 +61,16 @@ class Controller:
 
     Args:
         options: Options of the ingress, before any change.
-        list_deployments: Returns application → names of its deployments in Ray Serve, with no names while these are
-            unknown; None if Ray Serve does not answer. Called in a thread, and only while a deployment is without
-            replicas.
-        list_failed: Returns the names of the applications that failed to deploy. Called in a thread, and only for calls
-            to an application that is not in the routing table.
-        has_serve: Returns whether Ray Serve is running, also during a restart of its controller. Called in a thread.
-        activate: Starts a replica of a deployment for which calls wait.
+        serve: Ray Serve.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self,
         options: GrpcOptions,
-        list_deployments: Callable[[], Mapping[str, Container[str]] | None],
-        list_failed: Callable[[], frozenset[str]],
-        has_serve: Callable[[], bool],
-        activate: Activate,
+        serve: ServeLink,
     ) -> None:
         log_to_file("controller", str(os.getpid()))
-        self._list_deployments = list_deployments
-        self._list_failed = list_failed
-        self._has_serve = has_serve
+        self._serve = serve
         self._without_serve = Absence(_WITHOUT_SERVE_S)
         self._owner_leases = OwnerLeases()
         self._registry = Registry(
@@ -90,7 +80,9 @@ class Controller:
             options=await option_store.load(options),
         )
         self._changing = asyncio.Lock()
-        self._activator = Activator(activate)
+        # Replicas that wait until every proxy routes to them: they send no heartbeats yet.
+        self._registering: list[str] = []
+        self._activator = Activator(serve.start_first_replica)
         self._changed = asyncio.Event()
         self._publication = Publication()
         self._published = asyncio.Event()
@@ -131,7 +123,11 @@ class Controller:
             return False
         self._registry.register(replica, descriptors)
         self._registry.set_replica_options(replica.endpoint.replica_id, options)
-        await self._acknowledged(timeout_s)
+        self._registering.append(replica.endpoint.replica_id)
+        try:
+            await self._acknowledged(timeout_s)
+        finally:
+            self._registering.remove(replica.endpoint.replica_id)
         return True
 
     async def renew(self, replica_id: str, options: GrpcOptions) -> Lease | None:
@@ -222,7 +218,7 @@ class Controller:
 
     async def failed_applications(self) -> frozenset[str]:
         """Return the names of the applications that failed to deploy."""
-        return await asyncio.to_thread(self._list_failed)
+        return await asyncio.to_thread(self._serve.list_failed)
 
     # -- operators ----------------------------------------------------------------------------
 
@@ -280,17 +276,19 @@ class Controller:
         await self._owner_leases.hold(key)
 
     async def watch_owner_lease(
-        self, key: str, held: list[Any], applications: Sequence[str], end: Callable[[Sequence[str]], None]
+        self, key: str, held: list[Any], applications: Sequence[str], ends_serve: bool, ends_ingress: bool
     ) -> None:
-        """Call a function if the owner of a lease dies before it calls :meth:`release_owner_lease`.
+        """Delete a command's applications if it dies before it calls :meth:`release_owner_lease`.
 
         Args:
             key: The key of the lease.
             held: The reference that its call of :meth:`hold_owner_lease` returned, alone in a list, so that Ray does
                 not resolve it first.
-            applications: Names of the applications that the command deploys.
-            end: The function, which is called in a thread with the names of those that the command still owns.
+            applications: Names of the applications that the command deploys. Others may have deployed them since.
+            ends_serve: Shut down Ray Serve and the ingress too, unless another application is left.
+            ends_ingress: Stop the ingress, unless it still routes to another application.
         """
+        end = partial(self._serve.end_applications, ends_serve=ends_serve, ends_ingress=ends_ingress)
         await self._owner_leases.call_on_owner_death(key, held[0], applications, end)
 
     async def claim_applications(self, applications: Sequence[str]) -> None:
@@ -344,6 +342,8 @@ class Controller:
 
     async def _reconcile(self) -> None:
         self._activator.expire()
+        for replica_id in self._registering:
+            self._registry.renew(replica_id)
         expired = self._registry.expire()
         if expired:
             logger.warning("removing replicas without a heartbeat for %g s: %s", LEASE_S, ", ".join(expired))
@@ -362,14 +362,14 @@ class Controller:
                     self._registry.remove_proxy(proxy.proxy_id)
         silent = self._registry.without_replicas()
         if silent:
-            present = await asyncio.to_thread(self._list_deployments)
+            present = await asyncio.to_thread(self._serve.list_deployments)
             if present is not None:
                 self._registry.remove_deployments(
                     (application, name)
                     for application, name in silent
                     if application not in present or (present[application] and name not in present[application])
                 )
-        if self._without_serve.update(await asyncio.to_thread(self._has_serve), time.monotonic()):
+        if self._without_serve.update(await asyncio.to_thread(self._serve.is_running), time.monotonic()):
             logger.warning("Ray Serve has been gone for %g s; stopping the ingress", _WITHOUT_SERVE_S)
             await self._stop_proxies()
             await option_store.delete()
@@ -442,13 +442,7 @@ class Controller:
         return True
 
 
-def create_controller(
-    options: GrpcOptions,
-    list_deployments: Callable[[], Mapping[str, Container[str]] | None],
-    list_failed: Callable[[], frozenset[str]],
-    has_serve: Callable[[], bool],
-    activate: Activate,
-) -> Any:
+def create_controller(options: GrpcOptions, serve: ServeLink) -> Any:
     """Return a handle to the controller, and create it if it does not exist. See :class:`Controller`."""
     return (
         ray.remote(Controller)
@@ -462,5 +456,5 @@ def create_controller(
             max_concurrency=10_000,
             scheduling_strategy="DEFAULT",  # a replica that creates it may run in a placement group
         )
-        .remote(options, list_deployments, list_failed, has_serve, activate)
+        .remote(options, serve)
     )

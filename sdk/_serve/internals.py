@@ -44,6 +44,8 @@ from ray.serve._private.router import SingletonThreadRouter
 from ray.serve.api import RunTarget, _run_many
 from ray.serve.schema import ServeApplicationSchema, gRPCOptionsSchema
 
+from sdk._ingress.serve_link import ServeLink
+from sdk._serve.ray_connection import ray_errors
 from sdk.context import leave_call_for_batches
 
 if TYPE_CHECKING:
@@ -102,6 +104,10 @@ def deploy_application(application: Any, name: str) -> Any:
     """
     target = RunTarget(application, name=name, route_prefix=None)
     return _run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)[0]
+
+
+#: Ray Serve for the ingress controller.
+SERVE_LINK = ServeLink(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
 
 
 def find_serve_controller() -> Any | None:
@@ -185,8 +191,9 @@ def apply_config(controller: Any, schema: ServeDeploySchema) -> None:
 
 
 def request_deletion(controller: Any, names: Sequence[str]) -> None:
-    """Ask Ray Serve to delete applications; return before it has done so."""
-    controller.delete_apps.remote(list(names))
+    """Ask Ray Serve to delete applications; return when it has begun."""
+    with ray_errors("Ray Serve failed"):
+        ray.get(controller.delete_apps.remote(list(names)))
 
 
 class _GaugeWithCalls:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import ray
@@ -19,21 +19,19 @@ _ANSWER_TIMEOUT_S = 10.0
 
 
 class OwnerLease:
-    """Makes the ingress controller call a function if this process dies between :meth:`start` and :meth:`release`.
+    """Makes the ingress controller delete applications if this process dies between :meth:`start` and :meth:`release`.
 
     Args:
-        on_death: The function; gets the names of the applications that are still this process's. The controller calls
-            it in a thread, so it must be importable there.
+        ends_serve: Shut down Ray Serve and the ingress too, unless another application is left.
+        ends_ingress: Stop the ingress, unless it still routes to another application.
 
     Example:
-        >>> import functools
-        >>> from sdk._serve.api import end_applications
-        >>> lease = OwnerLease(functools.partial(end_applications, ends_serve=False, ends_ingress=False))
+        >>> lease = OwnerLease(ends_serve=False, ends_ingress=False)
         >>> lease.start(["shop"])  # doctest: +SKIP
     """
 
-    def __init__(self, on_death: Callable[[Sequence[str]], None]) -> None:
-        self._on_death = on_death
+    def __init__(self, *, ends_serve: bool, ends_ingress: bool) -> None:
+        self._ends_serve, self._ends_ingress = ends_serve, ends_ingress
         self._key = uuid.uuid4().hex
         self._applications: tuple[str, ...] = ()
         self._held: Any | None = None
@@ -84,7 +82,8 @@ class OwnerLease:
         # This process owns the result of the call. If it dies, the controller's wait for the result raises
         # OwnerDiedError: https://docs.ray.io/en/latest/ray-core/fault_tolerance/objects.html
         held = controller.hold_owner_lease.remote(self._key, self._applications)
-        controller.watch_owner_lease.remote(self._key, [held], self._applications, self._on_death)
+        ends = (self._ends_serve, self._ends_ingress)
+        controller.watch_owner_lease.remote(self._key, [held], self._applications, *ends)
         return held
 
     def _keep(self) -> None:

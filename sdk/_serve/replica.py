@@ -96,9 +96,7 @@ class ReplicaHost:
         )
         self._idempotent = definition.idempotent_paths
         self._http_routes = http_routes(definition.services)
-        self._digest, self._descriptors = serialize_descriptors(
-            (service.file for service in definition.services), definition.comments
-        )
+        self._digest, self._descriptors = serialize_descriptors(definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()
         self._is_exposed = is_exposed

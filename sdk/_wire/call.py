@@ -90,6 +90,7 @@ class Call:
         route: The method and its handler; None if the path is unknown.
         path: The request's path.
         headers: The request's headers in order, names in lower case.
+        fields: The headers by name: the last value of a repeated one wins, as in Ray Serve.
         on_finished: Called once, when the response has been handed to the transport (or no longer can be).
     """
 
@@ -110,6 +111,7 @@ class Call:
         route: Route | None,
         path: bytes,
         headers: list[tuple[bytes, bytes]],
+        fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
     ) -> None:
         self.host = host
@@ -117,7 +119,7 @@ class Call:
         self.route = route
         self.path = path
         self.headers = headers
-        self._fields = dict(headers)  # the last value of a repeated key wins, as in Ray Serve
+        self._fields = fields
         self._on_finished = on_finished
         self._body: bytes | bytearray = b""
         self._queued_bytes = 0
@@ -153,11 +155,6 @@ class Call:
         self.inner: InnerCalls | None = None
 
     # -- driven by the connection -------------------------------------------------------------
-
-    @property
-    def is_grpc(self) -> bool:
-        """True if the request's content-type is that of a gRPC call."""
-        return md.is_grpc(self._fields.get(b"content-type", b""))
 
     def headers_complete(self) -> None:
         """Start the work that need not wait for the request's body."""

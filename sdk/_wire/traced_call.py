@@ -60,6 +60,7 @@ class ServerSpans:
         route: Route | None,
         path: bytes,
         headers: list[tuple[bytes, bytes]],
+        fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
         kind: type[Call] = Call,
         **options: Any,
@@ -72,14 +73,14 @@ class ServerSpans:
             route: The method and its handler; None if there is no such method.
             path: Path of the method, or the request's path if there is no such method.
             headers: The request's headers.
+            fields: The headers by name.
             on_finished: Called once, when the response has been handed to the transport.
             kind: The class: that of gRPC, or of another protocol.
             options: Further arguments of its constructor.
         """
-        fields = dict(headers)
         context = self.tracing.extract(fields)
         if route is not None and self._only_of_clients and not self.tracing.is_sampled(context):
-            return kind(host, transport, route, path, headers, on_finished, **options)
+            return kind(host, transport, route, path, headers, fields, on_finished, **options)
         name, attributes = rpc.GRPC, dict(self._attributes)
         if route is None:
             attributes[rpc.METHOD] = rpc.OTHER
@@ -89,7 +90,7 @@ class ServerSpans:
         authority = fields.get(b"host", b"")
         span, context = self.tracing.start_server(name, context, {**attributes, **_server_attributes(authority)})
         call = _with_span(self._traced, cast("Any", kind))(
-            host, transport, route, path, headers, on_finished, **options
+            host, transport, route, path, headers, fields, on_finished, **options
         )
         call.span, call.trace_context = span, context
         if span is not None and (begun := begun_trace(context)) is not None:

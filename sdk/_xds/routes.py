@@ -368,8 +368,14 @@ def _leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None
             otherwise=_routes(application, deployment, lost_replica_retries(), metadata),
         )
     )
+    otherwise = leaf
+    if deployment.holds_calls:
+        # A GET of Connect, with its message in the query, is a call.
+        gets = _on_match(pb.RouteList(routes=_route_pair(application, deployment, None, metadata)))
+        queries = {f"{path}?": gets for path in deployment.idempotent}
+        otherwise = _OnMatch(matcher=_matcher_tree(":path", prefix=queries, otherwise=leaf))
     return _OnMatch(
-        matcher=_matcher_tree(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=leaf)
+        matcher=_matcher_tree(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=otherwise)
     )
 
 

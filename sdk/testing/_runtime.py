@@ -170,8 +170,8 @@ class Runtime:
                 )
                 if not replica.is_exposed:
                     continue
-                services, comments = replica.definition.services, replica.definition.comments
-                digest, data = serialize_descriptors((service.file for service in services), comments)
+                services = replica.definition.services
+                digest, data = serialize_descriptors(services)
                 descriptors[digest] = data
                 deployments.append(
                     Deployment(

@@ -1,6 +1,6 @@
 """``GET /openapi.json``: the OpenAPI document of the services that clients can call, from the replicas' descriptors.
 
-It has the comments of services and methods. ``sdk openapi`` reads those of messages and fields from proto files.
+Its comments are those of the protos, which generated code has: :class:`sdk.service.Service`.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ def _build(described: dict[str, bytes], application: str) -> Struct:
         document["paths"] = {**part["paths"], **document["paths"]}
         schemas = document["components"]["schemas"]
         document["components"]["schemas"] = {**part["components"]["schemas"], **schemas}
+    if document:
+        document["tags"].sort(key=lambda tag: tag["name"])  # deployments register in any order
     result = Struct()
     empty: dict[str, Any] = {
         "openapi": "3.1.0",

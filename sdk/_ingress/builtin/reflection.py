@@ -5,13 +5,12 @@ https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, SourceCodeInfo
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from sdk._gen import health_pb2, serve_api_pb2
@@ -22,7 +21,7 @@ from sdk.service import Cardinality
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor
-    from google.protobuf.descriptor_pb2 import DescriptorProto, SourceCodeInfo
+    from google.protobuf.descriptor_pb2 import DescriptorProto
 
     from sdk._ingress.builtin.bindings import OpenStreams
     from sdk._xds.snapshot import Snapshot
@@ -33,21 +32,31 @@ if TYPE_CHECKING:
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
-def serialize_descriptors(
-    files: Iterable[FileDescriptor], comments: Mapping[str, tuple[int, str]] | None = None
-) -> tuple[str, bytes]:
+class Described(Protocol):
+    """A service, as far as clients can learn about it."""
+
+    @property
+    def file(self) -> FileDescriptor:
+        """Its file."""
+
+    @property
+    def comments(self) -> Mapping[str, str]:
+        """The comments of what it uses, by full name."""
+
+
+def serialize_descriptors(services: Iterable[Described]) -> tuple[str, bytes]:
     """Return the serialized ``FileDescriptorSet`` of a replica's services, and its digest.
 
     Args:
-        files: Files of the services. Their imports are added, each before the first file that imports it.
-        comments: Line and comment of services and RPCs, by full name.
+        services: The services. The imports of their files are added, each before the first file that imports it.
 
     Returns:
         The SHA-256 digest in hexadecimal, and the serialized set.
     """
-    described = with_imports(files)
-    add_comments(described, comments or {})
-    data = described.SerializeToString(deterministic=True)
+    known = list(services)
+    files = with_imports(service.file for service in known)
+    add_comments(files, {name: text for service in known for name, text in service.comments.items()})
+    data = files.SerializeToString(deterministic=True)
     return hashlib.sha256(data).hexdigest(), data
 
 
@@ -108,11 +117,11 @@ class ReflectionServicer:
                 if not application or known.name == application
                 for deployment in known.deployments
             ]
-            services = self._built_in.union(*(deployment.services for deployment in deployments))
-            answerer = _Answerer(services)
+            known = _Files()
             for digest in dict.fromkeys(deployment.descriptors for deployment in deployments):
-                answerer.add(FileDescriptorSet.FromString(await self._files(digest)).file)
-            self._answerers[application] = answerer
+                known.add(FileDescriptorSet.FromString(await self._files(digest)).file)
+            services = self._built_in.union(*(deployment.services for deployment in deployments))
+            self._answerers[application] = _Answerer(services, known)
         return self._answerers[application]
 
     async def _files(self, digest: str) -> bytes:
@@ -124,27 +133,50 @@ class ReflectionServicer:
         return self._sets[digest]
 
 
+class _Files:
+    """Files in a pool, which does not keep their comments, and the comments.
+
+    Attributes:
+        pool: The files.
+        comments: The comments of each file by its name.
+    """
+
+    def __init__(self) -> None:
+        self.pool = DescriptorPool()
+        self.comments: dict[str, SourceCodeInfo] = {}
+        self._added: dict[str, FileDescriptorProto] = {}
+        for file in _built_in_files():
+            self.pool.Add(file)
+
+    def add(self, files: Iterable[FileDescriptorProto]) -> None:
+        """Add files. A file is left out if another one has its name, or one of its symbols."""
+        for file in files:
+            comments = SourceCodeInfo()
+            comments.CopyFrom(file.source_code_info)
+            file.ClearField("source_code_info")
+            if file.name not in self._added:
+                try:
+                    self.pool.Add(file)
+                except TypeError:
+                    continue
+                self._added[file.name], self.comments[file.name] = file, comments
+            elif self._added[file.name] == file:  # of a deployment that serves another service of the file
+                known = {tuple(place.path) for place in self.comments[file.name].location}
+                new = (place for place in comments.location if tuple(place.path) not in known)
+                self.comments[file.name].location.extend(new)
+
+
 class _Answerer:
     """Answers requests from the files of one application, or of all.
 
     Args:
         services: Full names of the services.
+        files: Their files.
     """
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], files: _Files) -> None:
         self._services = [pb.ServiceResponse(name=name) for name in sorted(services)]
-        self._pool = DescriptorPool()
-        # A pool does not keep comments and lines.
-        self._sources: dict[str, SourceCodeInfo] = {}
-        self.add(_built_in_files())
-
-    def add(self, files: Iterable[FileDescriptorProto]) -> None:
-        """Add files, each after its imports."""
-        for file in files:
-            with contextlib.suppress(TypeError):  # the pool has a file of this name, or one with the same symbols
-                self._pool.Add(file)
-                if file.HasField("source_code_info"):
-                    self._sources.setdefault(file.name, file.source_code_info)
+        self._files = files
 
     def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         """Return the response to a request; what is not found is an error in the response."""
@@ -157,7 +189,7 @@ class _Answerer:
         return response
 
     def _fill(self, response: pb.ServerReflectionResponse, request: pb.ServerReflectionRequest) -> None:
-        pool = self._pool
+        pool = self._files.pool
         match request.WhichOneof("message_request"):
             case "file_by_filename":
                 self._add_with_imports(response, pool.FindFileByName(request.file_by_filename))
@@ -182,8 +214,8 @@ class _Answerer:
     def _add_with_imports(self, response: pb.ServerReflectionResponse, file: FileDescriptor) -> None:
         # The file first, as clients expect that read only one.
         for each in reversed(with_imports([file]).file):
-            if each.name in self._sources:
-                each.source_code_info.CopyFrom(self._sources[each.name])
+            if each.name in self._files.comments:
+                each.source_code_info.CopyFrom(self._files.comments[each.name])
             response.file_descriptor_response.file_descriptor_proto.append(each.SerializeToString())
 
 

@@ -251,9 +251,11 @@ class _Run:
     def serve(self) -> bool:
         """Serve until a signal comes; return False if an application failed to start, or what is served has gone."""
         # Imported here: errors of the command line or the module are shown before Ray is imported, which takes seconds.
+        from sdk._ingress.cluster import find_controller
         from sdk._ingress.envoy.certificates import check_certificates
         from sdk._ingress.envoy.process import check_port, find_envoy
-        from sdk._serve.api import start, stop_ingress
+        from sdk._serve.api import begin_start, end_applications, stop_ingress
+        from sdk._serve.ingress_bootstrap import has_serve
         from sdk._serve.owner_lease import OwnerLease
         from sdk.cli.cluster_origin import require_consent
         from sdk.cli.ray_cluster import connect_or_start
@@ -264,6 +266,7 @@ class _Run:
         target, signals = self._target, self._signals
         options = GrpcOptions(**self._wanted)
         find_envoy()
+        target.check()
 
         def check_node() -> None:
             check_certificates(options)
@@ -295,24 +298,28 @@ class _Run:
                 # Ray itself is shut down next, so Ray Serve does not need a separate shutdown.
                 cleanup.callback(stop_ingress)
             cleanup.callback(signals.ignore)
-            end = _end(cluster.is_local)
-            lease = OwnerLease(end)
+            ends_serve = not cluster.is_local and not has_serve()
+            ends_ingress = not cluster.is_local and find_controller() is None
+            lease = OwnerLease(ends_serve=ends_serve, ends_ingress=ends_ingress)
 
             def shut_down_and_release() -> None:
-                end(self._deployed if cluster.is_local else self._owned(lease))
+                names = self._deployed if cluster.is_local else self._owned(lease)
+                end_applications(names, ends_serve=ends_serve, ends_ingress=ends_ingress)
                 lease.release()  # not after a second Ctrl-C, which ends the wait: then the ingress does the rest
 
             cleanup.callback(shut_down_and_release)
             cleanup.callback(self._console.print, "Shutting down …", style="dim")
             target.start_serve()
-            start(_start_options(options, self._wanted))
+            begun = begin_start(_start_options(options, self._wanted))
+            if not begun.is_first:
+                begun.wait()
+                target.check_running_version()
             waiting.update(f"Starting {_listed(target.names)} …")
-            target.check_running_version()
             self._deployed += target.names
             if not cluster.is_local:
                 lease.start(target.names)
             with report_pending(target.names, functools.partial(self._print, style="yellow")):
-                self._failed = target.deploy(lambda name, reason: self._print(failure(name, reason)))
+                self._failed = target.deploy(begun, lambda name, reason: self._print(failure(name, reason)))
             waiting.stop()
             if len(self._failed) < len(target.names):
                 if self._reloader is not None:
@@ -466,19 +473,6 @@ def _start_options(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOptio
     except ray.exceptions.RayError as error:
         raise ClusterError(f"The ingress controller failed: {one_line(error)}") from error
     return replace(running, **wanted)
-
-
-def _end(is_local: bool) -> functools.partial[None]:
-    """Return the function that ends applications; on a running cluster, it also ends what this command starts."""
-    from sdk._ingress.cluster import find_controller
-    from sdk._serve.api import end_applications
-    from sdk._serve.ingress_bootstrap import has_serve
-
-    return functools.partial(
-        end_applications,
-        ends_serve=not is_local and not has_serve(),
-        ends_ingress=not is_local and find_controller() is None,
-    )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from sdk.cli.target import load_target
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
+    from sdk._serve.api import Start
     from sdk._serve.config_file import ServeConfig
     from sdk._serve.replica_resources import ReplicaNeeds
 
@@ -52,10 +53,18 @@ class RunTarget(Protocol):
             BreakingChangeError: They would break clients.
         """
 
-    def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
+    def check(self) -> None:
+        """Check what needs no cluster.
+
+        Raises:
+            DefinitionError: A class no longer fits its service.
+        """
+
+    def deploy(self, begun: Start, failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the applications and wait until they run.
 
         Args:
+            begun: The start of the ingress, which continues meanwhile.
             failed: Called with the name of an application that failed to start and the reason, while others continue.
 
         Returns:
@@ -119,29 +128,35 @@ class ModuleTarget:
     def start_serve(self) -> None:
         """Do nothing: the ingress starts Ray Serve."""
 
-    def check_running_version(self) -> None:
-        """Compare it with the running application of its name, and its class with its service."""
-        from sdk._serve.api import check_running_version
+    def check(self) -> None:
+        """Compare the classes with their services again, and warn if there is no service."""
         from sdk._serve.update_check import check_classes, warn_of_missing_services
 
         check_classes(self.application)
         warn_of_missing_services(self.names[0], self.application)
+
+    def check_running_version(self) -> None:
+        """Compare it with the running application of its name."""
+        from sdk._serve.api import check_running_version
+
         check_running_version(self.names[0], self.application, self._allow_breaking)
 
-    def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
+    def deploy(self, begun: Start, failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the application and wait until it runs."""
         from sdk._serve.api import deploy
 
-        deploy(self.application, self.names[0])
+        deploy(self.application, self.names[0], begun)
         return ()
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the application: Ray Serve treats each deployment from a program as a new version."""
-        from sdk._serve.api import start
+        from sdk._serve.api import begin_start
 
-        start()  # Ray Serve may have been shut down meanwhile, and would start its own proxies
+        begun = begin_start(None)  # Ray Serve may have been shut down meanwhile, and would start its own proxies
+        begun.wait()
+        self.check()
         self.check_running_version()
-        return self.deploy(failed)
+        return self.deploy(begun, failed)
 
     def refresh(self) -> str:
         """Do nothing: the name does not change."""
@@ -190,14 +205,18 @@ class ConfigTarget:
 
         start_serve(self.config)
 
+    def check(self) -> None:
+        """Do nothing: the replicas check their classes."""
+
     def check_running_version(self) -> None:
         """Do nothing: applications of a config file are not compared."""
 
-    def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
+    def deploy(self, begun: Start, failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the applications and wait until each runs or has failed."""
         from sdk._serve.config_deploy import deploy, wait_until_started
 
         deploy(self.config)
+        begun.wait()
         return wait_until_started(self.config, failed)
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:

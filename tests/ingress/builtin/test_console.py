@@ -15,8 +15,8 @@ from sdk._ingress.registry import ProxyState
 from sdk._replica_protocol import CATALOG_PATH, INGRESS_STATE_PATH
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 
+DIGEST, DATA = serialize_descriptors([USER_DEFINED_SERVICE])
 SERVICE = "userdefinedprotos.UserDefinedService"
-DIGEST, DATA = serialize_descriptors([USER_DEFINED_SERVICE.file], {SERVICE: (1, "A service.")})
 
 
 class Rig:
@@ -49,7 +49,7 @@ async def test_each_application_has_its_services_and_types() -> None:
     assert found["calls"] == "connect"
     (application,) = found["applications"]
     assert application["name"] == "app"
-    assert [(each["name"], each["comment"]) for each in application["services"]] == [(SERVICE, "A service.")]
+    assert [each["name"] for each in application["services"]] == [SERVICE]
     assert "userdefinedprotos.UserDefinedMessage" in {each["name"] for each in application["types"]}
 
 

@@ -14,7 +14,7 @@ from sdk._gen import reflection_pb2 as pb
 from sdk._ingress.builtin.bindings import OpenStreams
 from sdk._ingress.builtin.reflection import ReflectionServicer, serialize_descriptors
 from sdk._ingress.builtin.services import SERVICES
-from sdk._protos.descriptors import Descriptors, with_imports
+from sdk._protos.descriptors import Descriptors
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -78,13 +78,14 @@ def test_imports_come_before_the_files_that_import_them() -> None:
     user = FileDescriptorProto(name="user.proto", package="u", syntax="proto3", dependency=["base.proto"])
     pool.Add(base)
     pool.Add(user)
-    both = with_imports([pool.FindFileByName("user.proto"), pool.FindFileByName("base.proto")])
-    assert [each.name for each in both.file] == ["base.proto", "user.proto"]
-    assert with_imports([pool.FindFileByName("user.proto")]) == both
+    services = [SimpleNamespace(file=pool.FindFileByName(name), comments={}) for name in ("user.proto", "base.proto")]
+    digest, data = serialize_descriptors(services)
+    assert [each.name for each in FileDescriptorSet.FromString(data).file] == ["base.proto", "user.proto"]
+    assert serialize_descriptors(services[:1]) == (digest, data)
 
 
 async def test_services_and_files_come_from_the_replicas() -> None:
-    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([USER_DEFINED_SERVICE.file])))
+    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([USER_DEFINED_SERVICE])))
     assert await rig.services() == {"userdefinedprotos.UserDefinedService"}
     found = await rig.file_of("userdefinedprotos.UserDefinedService")
     assert found is not None
@@ -93,18 +94,15 @@ async def test_services_and_files_come_from_the_replicas() -> None:
     assert len(rig.fetched) == 1, "fetched once"
 
 
-async def test_files_have_comments_and_lines_of_services_and_methods() -> None:
-    name = USER_DEFINED_SERVICE.full_name
-    comments = {name: (7, "A service."), f"{name}.Streaming": (9, "Streams.\n\nTwo paragraphs.")}
-    rig = Rig(("app", name, *serialize_descriptors([USER_DEFINED_SERVICE.file], comments)))
-    found = await rig.file_of(name)
+async def test_the_files_have_the_comments_of_their_protos() -> None:
+    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([USER_DEFINED_SERVICE])))
+    found = await rig.file_of("userdefinedprotos.UserDefinedService")
     assert found is not None
-    files = Descriptors(with_imports(USER_DEFINED_SERVICE.file.dependencies), "")
-    files = Descriptors(FileDescriptorSet(file=[*files.file_descriptor_set.file, found]), "")
-    assert files.comment(name) == ["A service."]
-    assert files.comment(f"{name}.Streaming") == ["Streams.", "", "Two paragraphs."]
-    assert files.comment(f"{name}.Multiplexing") == []
-    assert files.location(files.services[name].methods_by_name["Streaming"]).endswith(":9")
+    known = Descriptors(FileDescriptorSet(file=[found]), "the replica")
+    assert known.comment("userdefinedprotos.UserDefinedService.Multiplexing") == [
+        "Answers with the model that the `multiplexed_model_id` metadata names."
+    ]
+    assert known.location(known.services["userdefinedprotos.UserDefinedService"]) == found.name
 
 
 async def test_the_services_of_the_proxy_are_described_too() -> None:
