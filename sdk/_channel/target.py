@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -49,6 +50,7 @@ class Target:
         is_resolved: True once it is known where its replicas are, or that Ray's handle has to find them.
         waiting: Calls that wait for a replica.
         retries: Number of times that a call was sent again, by reason: ``"refused"``, ``"lost"``.
+        thread: The thread of the loop, as ``threading.get_ident`` names it.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Target:
     ) -> None:
         self.key = key
         self.loop = loop
+        self.thread = get_ident()
         self.replicas = Replicas(node_id)
         self.is_ready = False
         self.is_resolved = False

@@ -43,14 +43,14 @@ class Steps(Coroutine[Any, Any, None]):
         b'10\r\n\x00\x00\x00\x00\x03one\x00\x00\x00\x00\x03two\r\n'
     """
 
-    __slots__ = ("_burst", "_coroutine", "_pieces", "_since", "_write", "is_running")
+    __slots__ = ("_burst", "_coroutine", "_pieces", "_slow_from", "_write", "is_running")
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], write: Callable[[bytes, int, int], object]) -> None:
         self._coroutine = coroutine
         self._write = write
         self._pieces: list[bytes] = []
         self._burst = 0
-        self._since = 0.0  # when the step or the last chunk of it began
+        self._slow_from = 0.0
         self.is_running = False
 
     def add(self, flag: int, length: int, data: bytes) -> None:
@@ -61,11 +61,12 @@ class Steps(Coroutine[Any, Any, None]):
             length: Its length.
             data: Its bytes.
         """
-        self._pieces += (pack_prefix(flag, length), data)
-        self._burst += length + MESSAGE_BURST
-        if self._burst > _CHUNK or monotonic() - self._since > _SLOW_S:
+        pieces = self._pieces
+        pieces += (pack_prefix(flag, length), data)
+        self._burst = burst = self._burst + length + MESSAGE_BURST
+        if burst > _CHUNK or monotonic() > self._slow_from:
             self.flush()
-            self._since = monotonic()
+            self._slow_from = monotonic() + _SLOW_S
 
     def flush(self) -> None:
         """Write what was added."""
@@ -80,7 +81,7 @@ class Steps(Coroutine[Any, Any, None]):
 
     def send(self, value: Any) -> Any:
         self.is_running = True
-        self._since = monotonic()
+        self._slow_from = monotonic() + _SLOW_S
         try:
             return self._coroutine.send(value)
         finally:
@@ -89,7 +90,7 @@ class Steps(Coroutine[Any, Any, None]):
 
     def throw(self, *error: Any) -> Any:
         self.is_running = True
-        self._since = monotonic()
+        self._slow_from = monotonic() + _SLOW_S
         try:
             return self._coroutine.throw(*error)
         finally:
