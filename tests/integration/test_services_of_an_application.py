@@ -17,12 +17,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from store_pb2 import Key
 from store_pb2_grpc import ClerkStub, StoreStub, VaultStub
+from store_sdk import StoreHandle
 
 import sdk
 from sdk._ingress.cluster import find_controller
 from sdk._ingress.registry import Replica
 from sdk._xds.snapshot import Endpoint
 from sdk.cli.status_view import as_text
+from sdk.errors import RpcError
+from sdk.handles import HandleUnary
 from tests.integration import apps, store_apps
 from tests.integration.clients import error_of, metadata_for, routed_replicas
 
@@ -82,13 +85,18 @@ def test_an_application_that_envoy_rejects_is_named_and_blocks_no_other(channel:
 
 
 def test_idempotent_calls_are_retried_after_a_crash_of_their_replica(channel: grpc.Channel) -> None:
-    stub = StoreStub(channel)
+    stub, handle = StoreStub(channel), StoreHandle.of_application("store")
 
     def code(method: Any) -> str:
         try:
-            method(Key(), metadata=STORE, timeout=10)
+            if isinstance(method, HandleUnary):
+                method(Key(), timeout=10).result()
+            else:
+                method(Key(), metadata=STORE, timeout=10)
         except grpc.RpcError as error:
             return error.code().name
+        except RpcError as error:
+            return error.code.name
         return "OK"
 
     def calls(method: Any) -> list[str]:
@@ -101,20 +109,23 @@ def test_idempotent_calls_are_retried_after_a_crash_of_their_replica(channel: gr
     assert before is not None
     victim = int(stub.Get(Key(), metadata=STORE).text)
     with ThreadPoolExecutor(24) as threads:
-        gets = [threads.submit(calls, stub.Get) for _ in range(12)]
-        puts = [threads.submit(calls, stub.Put) for _ in range(12)]
+        gets = [threads.submit(calls, way.Get) for way in (stub, handle) for _ in range(6)]
+        puts = [threads.submit(calls, way.Put) for way in (stub, handle) for _ in range(6)]
         try:
             time.sleep(0.7)  # of calls
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda: (now := routed_replicas("store")) is not None and not before <= now)
-            assert {code(stub.Put) for _ in range(50)} == {"OK"}
+            assert {code(way.Put) for way in (stub, handle) for _ in range(50)} == {"OK"}
         finally:
             is_over.set()
-        got = [ended for thread in gets for ended in thread.result()]
-        put = [ended for thread in puts for ended in thread.result()]
-    assert set(got) == {"OK"}
-    assert len(got) > 50
-    assert set(put) == {"OK", "UNAVAILABLE"}, "calls that had begun are not retried"
+        got = [thread.result() for thread in gets]
+        put = [thread.result() for thread in puts]
+    for way in range(6), range(6, 12):
+        answered = [ended for number in way for ended in got[number]]
+        assert set(answered) == {"OK"}
+        assert len(answered) > 50
+        not_repeated = {ended for number in way for ended in put[number]}
+        assert not_repeated == {"OK", "UNAVAILABLE"}, "calls that had begun are not retried"
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
