@@ -347,7 +347,7 @@ class OutgoingCall:
             return
         if self._reader is None:
             self._reader = FrameReader(_MAX_LENGTH, self._encoding)
-        new = self._reader.feed(data)
+        new = self._reader.feed(data)  # type: ignore[arg-type]  # a bytearray is the whole body of a unary call
         if new:
             messages.extend(new)
             self._queued_bytes += sum(map(len, new)) + len(new) * _MESSAGE_COST

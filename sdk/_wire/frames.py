@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import final
 
 from sdk._wire.metadata import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
@@ -55,6 +56,7 @@ def is_known_encoding(encoding: bytes) -> bool:
     return encoding == b"identity" or encoding in WINDOW_BITS
 
 
+@final
 class FlaggedMessage:
     """A message with flags, as received: decompressed when the handler asks for it, one at a time.
 

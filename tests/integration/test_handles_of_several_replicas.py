@@ -19,7 +19,7 @@ from probe_sdk import AsyncProbeHandle
 import sdk
 from sdk.errors import RpcError
 from tests.integration import typed_handle_apps
-from tests.integration.prober import wait_until
+from tests.support.deadlines import wait_until
 
 NAME = "pair"
 ONGOING, QUEUED = 4, 2
