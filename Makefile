@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Empty by default: `make bench QUICK=1`.
 QUICK ?=
-# Number of processes that run the tests. Most of the time they wait for Ray.
-WORKERS ?= 3
+# Number of processes that run the tests. Most of the time three of them wait for Ray.
+WORKERS ?= 4
 # A test that hangs ends its worker, and the run: a new worker would wait forever for the tests of the old one.
 PARALLEL := -n $(WORKERS) --no-loadscope-reorder --max-worker-restart=0
 
@@ -31,11 +31,17 @@ NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.
 NODE_CLIENTS := tests/interop/node tests/web/node
 NODE_INSTALLED := $(addsuffix /node_modules/.installed,$(NODE_CLIENTS))
 
+# The longest first.
+CHECKS := check-mypy check-generated check-pyright check-style
+
+# KubeRay's definition of a RayService, for `make manifests`.
+CRD ?=
+
 # Options of `sdk codegen` for `make corpus`.
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check format bench bench-codegen corpus chaos fuzz codegen docs generated install constraints \
+.PHONY: help demo test test-lowest check $(CHECKS) format bench bench-codegen corpus chaos fuzz codegen manifests docs generated install constraints \
 	node-client prometheus browser clean distclean
 
 help: ## List the targets.
@@ -59,11 +65,16 @@ test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproje
 	cd $(LOWEST) && $(BIN)/pytest $(PARALLEL) -k '$(LOWEST_TESTS)' \
 		$(addprefix --ignore=tests/,$(NOT_LOWEST))
 
-check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos.
+check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos, two at a time.
+	@$(MAKE) --jobs=2 --output-sync=line --no-print-directory $(CHECKS)
+
+check-style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/prose/check_words.py
+
+check-generated: $(INSTALLED)
 	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE) --check
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example --check || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check
@@ -71,7 +82,11 @@ check: $(INSTALLED) ## Lint, check the types, and compare generated code with th
 	$(BIN)/pytest tests/codegen/test_cases.py -k committed
 	PYTHONPATH=$(GUIDE):$(subst $() $(),:,$(dir $(APPS))) $(BIN)/sdk check --strict app1 app2 app3 \
 		$(basename $(notdir $(APPS)))
+
+check-mypy: $(INSTALLED)
 	$(BIN)/mypy
+
+check-pyright: $(INSTALLED)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(INSTALLED) ## Format the code, and fix what ruff can.
@@ -100,6 +115,10 @@ generated: $(INSTALLED)
 	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example || exit 1; done
 	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
 	$(BIN)/python protos/compile_own.py
+
+manifests: $(INSTALLED) ## Check the Kubernetes manifests against schemas; CRD=ray.io_rayservices.yaml for KubeRay's too.
+	$(INSTALL) --uv-only pip install --quiet --target build/manifests 'kubernetes-validate>=1.37' jsonschema
+	PYTHONPATH=build/manifests $(BIN)/python -m tests.examples.check_manifests $(CRD)
 
 corpus: $(INSTALLED) ## Generate, import, bind and type-check the protos in TREE; OPTIONS='-I third_party' for sdk codegen.
 	$(BIN)/python -m tests.codegen.corpus $(TREE) $(OPTIONS)

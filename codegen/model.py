@@ -11,6 +11,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 
 from codegen import imports, module_names, naming
 from codegen.comments import comment
+from codegen.definition_comments import DefinitionComments
 from codegen.errors import CodegenError
 from codegen.module_names import MessageLocation, ModuleNames, ModuleTree, ServiceNames
 from sdk._fingerprint import fingerprint
@@ -93,6 +94,7 @@ class ServiceModel:
 
     Attributes:
         deprecated: Whether the proto marks the service, or the whole file, as deprecated.
+        comments: Full names and comments of all definitions that it uses, itself included.
     """
 
     name: str
@@ -102,6 +104,7 @@ class ServiceModel:
     comment: str
     line: int
     deprecated: bool
+    comments: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +153,11 @@ def files(
     locations = dict(_messages(request.proto_file))
     tree = ModuleTree.of(request.file_to_generate if all_protos is None else all_protos, package)
     by_name = {file.name: file for file in request.proto_file}
+    comments = DefinitionComments(request.proto_file)
     for name in request.file_to_generate:
         _require_free_names(by_name[name])
         if by_name[name].service:
-            yield _file(by_name[name], locations, tree)
+            yield _file(by_name[name], locations, tree, comments)
 
 
 def _require_free_names(file: FileDescriptorProto) -> None:
@@ -181,7 +185,12 @@ def _messages(protos: Iterable[FileDescriptorProto]) -> Iterator[tuple[str, Mess
         yield from walk(proto.name, f".{proto.package}." if proto.package else ".", "", proto.message_type)
 
 
-def _file(proto: FileDescriptorProto, locations: Mapping[str, MessageLocation], tree: ModuleTree) -> FileModel:
+def _file(
+    proto: FileDescriptorProto,
+    locations: Mapping[str, MessageLocation],
+    tree: ModuleTree,
+    comments: DefinitionComments,
+) -> FileModel:
     names = module_names.resolve(proto, locations, tree)
 
     def message(type_name: str) -> MessageModel:
@@ -211,7 +220,18 @@ def _file(proto: FileDescriptorProto, locations: Mapping[str, MessageLocation], 
         )
         place = places.get((_SERVICE, index))
         deprecated = service.options.deprecated or proto.options.deprecated
-        services.append(ServiceModel(service.name, full_name, derived, rpcs, comment(place), _line(place), deprecated))
+        services.append(
+            ServiceModel(
+                service.name,
+                full_name,
+                derived,
+                rpcs,
+                comment(place),
+                _line(place),
+                deprecated,
+                comments.of_service(proto, index),
+            )
+        )
 
     return FileModel(
         proto=proto.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
@@ -80,7 +81,12 @@ def _environment() -> jinja2.Environment:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    literal = json.dumps(text, ensure_ascii=False)
+    if text.count('"') <= text.count("'"):
+        return literal
+    # As ruff: the quotes that need fewer backslashes.
+    escaped = re.sub(r"\\.|'", lambda match: {'\\"': '"', "'": "\\'"}.get(match[0], match[0]), literal[1:-1])
+    return f"'{escaped}'"
 
 
 def _imports(file: FileModel) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """Import of modules that need an extra of ``ray-grpc-sdk``: https://packaging.python.org/specifications/core-metadata/.
 
 Clients, checks and the commands for any gRPC server need no extra. ``codegen`` brings the compiler and the templates,
-``serve`` brings Ray, Envoy and ``codegen``, ``validate`` the package that evaluates rules, ``inference`` NumPy and its
-type for BF16, ``otel`` OpenTelemetry's SDK and its exporters.
+``console`` the HTTP server of ``sdk console``, ``serve`` brings Ray, Envoy and these two, ``validate`` the package that
+evaluates rules, ``inference`` NumPy and its type for BF16, ``otel`` OpenTelemetry's SDK and its exporters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sdk._duplicate_names import duplicate_name
 from sdk.errors import ApplicationError, MissingExtraError
 
 #: An extra of ``pyproject.toml``; empty for what every installation has.
-Extra = Literal["", "codegen", "inference", "otel", "serve", "validate"]
+Extra = Literal["", "codegen", "console", "inference", "otel", "serve", "validate"]
 
 
 def import_with_extra(module: str, user: str, extra: Extra = "serve") -> Any:

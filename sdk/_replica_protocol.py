@@ -17,6 +17,10 @@ PROXY_LIVE_PATH, PROXY_READY_PATH = "/-/live", "/-/ready"
 OPENAPI_PATH = "/openapi.json"
 #: Path of the page of documentation (GET), and beginning of the paths of its files.
 DOCS_PATH, PAGES_PREFIX = "/docs", "/-/pages/"
+#: Path of the console (GET), and beginning of the paths of what it shows.
+CONSOLE_PATH, CONSOLE_PREFIX = "/console", "/-/console/"
+#: Paths of the services with their types, and of the state of the ingress (GET).
+CATALOG_PATH, INGRESS_STATE_PATH = f"{CONSOLE_PREFIX}services", f"{CONSOLE_PREFIX}cluster"
 #: Details of the UNAVAILABLE status of calls that a leaving replica ends when its grace period is over.
 SHUTTING_DOWN = "the replica is shutting down"
 #: Path of the first request of a caller in another replica, which, unlike Envoy, understands :data:`GOING_AWAY`. The

@@ -61,6 +61,27 @@ def error_details(error: grpc.RpcError) -> list[Message]:
     return [unpacked(detail) for detail in status.details]
 
 
+def retry_later(code: int, message: str) -> bytes:
+    """Return the serialized ``google.rpc.Status`` of a call above a limit, with ``google.rpc.RetryInfo``.
+
+    Its delay is a second: a limit of calls a second has room again by then, and when another call ends nobody knows.
+    https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
+
+    Args:
+        code: The status code.
+        message: The message.
+    """
+    from google.protobuf.duration_pb2 import Duration
+
+    from sdk._gen.status_pb2 import Status
+
+    delay = Duration(seconds=1).SerializeToString()
+    status = Status(code=code, message=message)
+    # Its only field, number 1; the module with its class is one of a package that clients need not have.
+    status.details.add(type_url="type.googleapis.com/google.rpc.RetryInfo", value=b"\n%c%b" % (len(delay), delay))
+    return status.SerializeToString()
+
+
 def read_status(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
     """Return the status code, the details and the trailing metadata of a failed call, without HTTP's ``date``.
 

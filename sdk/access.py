@@ -211,33 +211,44 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Limits the calls a second on each node. A call above it ends RESOURCE_EXHAUSTED.
+    """Limits calls a second, calls at once, or both. A call above it ends RESOURCE_EXHAUSTED.
 
     Attributes:
-        calls_per_s: Calls a second, on average.
+        calls_per_s: Calls a second on each node, on average.
         burst: Calls at one moment after a pause; None for those of a second, at least one.
         applications: Names of the applications that it applies to, each with a separate count; empty for one count of
             all calls.
         methods: Full names of the services or methods that it applies to, with one count together; empty for all.
         per_identity: Count the calls of each identity separately. Calls without one are not limited then.
+        calls_at_once: Calls that each replica takes at one moment, those that wait for a handler included.
+
+    Example:
+        >>> Limit(calls_at_once=10, per_identity=True).calls_at_once
+        10
     """
 
-    calls_per_s: float
+    calls_per_s: float | None = None
     burst: int | None = None
     applications: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     per_identity: bool = False
+    calls_at_once: int | None = None
 
     def __post_init__(self) -> None:
         _set_tuple(self, "applications")
         _set_tuple(self, "methods")
 
     def _problems(self) -> Iterator[str]:
-        if not _is_number(self.calls_per_s, 1e-3, _MAX_RATE):
+        if self.calls_per_s is not None and not _is_number(self.calls_per_s, 1e-3, _MAX_RATE):
             yield f"calls_per_s must be a number from 0.001 to {_MAX_RATE}, not {self.calls_per_s!r}"
-        burst = self.burst
-        if burst is not None and (not _is_number(burst, 1, _MAX_RATE) or burst != int(burst)):
-            yield f"burst must be a whole number from 1 to {_MAX_RATE} or None, not {burst!r}"
+        for name in ("burst", "calls_at_once"):
+            value = getattr(self, name)
+            if value is not None and (not _is_number(value, 1, _MAX_RATE) or value != int(value)):
+                yield f"{name} must be a whole number from 1 to {_MAX_RATE} or None, not {value!r}"
+        if self.calls_per_s is None and self.calls_at_once is None:
+            yield "it limits nothing: set calls_per_s, calls_at_once, or both"
+        elif self.calls_per_s is None and self.burst is not None:
+            yield "burst is that of calls_per_s, which is not set"
         if not isinstance(self.per_identity, bool):
             yield f"per_identity must be True or False, not {self.per_identity!r}"
         yield from _text_problems(self, "applications")
@@ -313,6 +324,23 @@ class Access:
                     yield f"rules[{index}] allows tokens of {who.issuer!r}, which is not among the issuers"
                 elif isinstance(who, ApiKey) and self.api_keys is None:
                     yield f"rules[{index}] allows an ApiKey, but api_keys is not set"
+
+    @property
+    def limits_per_s(self) -> tuple[Limit, ...]:
+        """The limits of calls a second."""
+        return tuple(limit for limit in self.limits if limit.calls_per_s is not None)
+
+    def limits_at_once(self, application: str) -> tuple[Limit, ...]:
+        """Return the limits of calls at once that apply to an application.
+
+        Args:
+            application: Its name.
+        """
+        return tuple(
+            limit
+            for limit in self.limits
+            if limit.calls_at_once is not None and application in (limit.applications or (application,))
+        )
 
     @property
     def visible_claims(self) -> tuple[tuple[str, tuple[str, ...]], ...]:

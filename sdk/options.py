@@ -9,18 +9,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from sdk._replica_protocol import CONSOLE_PATH, DOCS_PATH
 from sdk.access import Access, access_from
 from sdk.errors import OptionsError
 
 _PROXY_LOCATIONS = ("EveryNode", "HeadOnly")
 # A year: longer times are meant as "never", and Envoy's durations have a maximum.
 _MAX_S = 365 * 86400.0
+# An Envoy without calls has 20 MiB, and one with a thousand applications 60 MiB.
+_MIN_MEMORY = 64 << 20
 _CLIENT_CERTIFICATE = ("required", "optional")
 # https://www.rfc-editor.org/rfc/rfc6454#section-6.1
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+|null")
 _HEADER = re.compile(r"[a-z0-9_.-]+")
 _ERROR_DETAILS = ("traceback", "message", "none")
 _LOG_FORMATS = ("json", "text")
+#: Values of ``access_log`` that are not a path.
+ACCESS_LOG_TARGETS = ("stdout", "otlp")
 
 #: Options that can be changed while the ingress runs, because Envoy's listener does not depend on them.
 LIVE_OPTIONS = frozenset(
@@ -69,6 +74,9 @@ class GrpcOptions:
         max_connection_age_s: Seconds after which a client gets a GOAWAY and connects again, for example to another node
             behind a load balancer. Running calls are not interrupted. None for no limit.
         envoy_concurrency: Number of Envoy's worker threads; None for one per core.
+        max_envoy_memory_bytes: Memory that Envoy may allocate on each node. Close to it, new calls end
+            RESOURCE_EXHAUSTED, new connections are closed, and the calls with the most buffered data are reset. None
+            for no limit.
         tls_certificate: Path of Envoy's certificate chain in PEM, on every node with a proxy; None for plain text. To
             replace it without a restart, move a new file over it, or over a symbolic link in its path.
         tls_private_key: Path of its private key in PEM, not encrypted.
@@ -79,9 +87,10 @@ class GrpcOptions:
         access_log: Path of the access log, on every node with a proxy; None for no log. It has one line per call, with
             those too that no replica has answered. Envoy appends to it and does not rotate it: truncate it in place
             (logrotate's ``copytruncate``). ``"stdout"`` is the output of the proxy's actor, which Ray handles as that
-            of other actors.
-        access_log_format: ``"json"``: one object a line, without fields that the call does not have. ``"text"``: the
-            time, then ``name="value"`` for each field.
+            of other actors. ``"otlp"`` is the collector of logs that OpenTelemetry's variables name, in the environment
+            of each node with a proxy (``OTEL_EXPORTER_OTLP_ENDPOINT``).
+        access_log_format: Format of a file. ``"json"``: one object a line, without fields that the call does not have.
+            ``"text"``: the time, then ``name="value"`` for each field.
         access_log_failed_only: Log only calls with another status than OK; with ``access_log_slow_s``, slow ones too.
         access_log_slow_s: Log only calls that last at least these seconds; with ``access_log_failed_only``, failed ones
             too. None for calls of any duration.
@@ -91,6 +100,8 @@ class GrpcOptions:
             for none but pages of this origin. https://developer.mozilla.org/docs/Web/HTTP/Guides/CORS
         cors_headers: Names of headers that these pages may send and read, in addition to those of gRPC-Web and Connect.
         cors_credentials: Let these pages send cookies and client certificates; not with ``"*"``.
+        console: Serve a page at ``/console`` where people browse and call the services; None to serve it only if
+            ``host`` is a loopback address.
         docs: Serve a page with the documentation of the services at ``/docs``, from ``/openapi.json``.
 
     Raises:
@@ -120,6 +131,7 @@ class GrpcOptions:
     max_connection_idle_s: float | None = 3600.0
     max_connection_age_s: float | None = None
     envoy_concurrency: int | None = None
+    max_envoy_memory_bytes: int | None = None
     tls_certificate: str | None = None
     tls_private_key: str | None = None
     tls_client_ca: str | None = None
@@ -132,6 +144,7 @@ class GrpcOptions:
     cors_origins: tuple[str, ...] = ()
     cors_headers: tuple[str, ...] = ()
     cors_credentials: bool = False
+    console: bool | None = None
     docs: bool = True
 
     def __post_init__(self) -> None:
@@ -161,6 +174,9 @@ class GrpcOptions:
         concurrency = self.envoy_concurrency
         if concurrency is not None and (not _is_whole(concurrency) or concurrency < 1):
             problems.append(f"envoy_concurrency must be a whole number from 1 or None, not {concurrency!r}")
+        memory = self.max_envoy_memory_bytes
+        if memory is not None and (not _is_whole(memory) or memory < _MIN_MEMORY):
+            problems.append(f"max_envoy_memory_bytes must be bytes from {_MIN_MEMORY} or None, not {memory!r}")
         if self.tls_client_certificate not in _CLIENT_CERTIFICATE:
             known = ", ".join(_CLIENT_CERTIFICATE)
             problems.append(f"tls_client_certificate must be one of {known}, not {self.tls_client_certificate!r}")
@@ -208,11 +224,11 @@ class GrpcOptions:
     def _invalid_paths(self) -> Iterator[str]:
         for name in ("tls_certificate", "tls_private_key", "tls_client_ca", "access_log"):
             path = getattr(self, name)
-            if name == "access_log" and path == "stdout":
+            if name == "access_log" and path in ACCESS_LOG_TARGETS:
                 continue
             # A relative path has no meaning: proxies run on other nodes, in folders of Ray.
             if path is not None and (not isinstance(path, str) or not os.path.isabs(path)):
-                other = ", 'stdout'" if name == "access_log" else ""
+                other = "".join(f", {each!r}" for each in ACCESS_LOG_TARGETS) if name == "access_log" else ""
                 yield f"{name} must be an absolute path{other} or None, not {path!r}"
         if self.access_log is None and (self.access_log_failed_only or self.access_log_slow_s is not None):
             yield "access_log_failed_only and access_log_slow_s choose the lines of access_log, which is not set"
@@ -256,8 +272,16 @@ class GrpcOptions:
             yield "cors_credentials must not come with cors_origins '*': name the origins"
 
     def _invalid_pages(self) -> Iterator[str]:
+        if self.console is not None and not isinstance(self.console, bool):
+            yield f"console must be True, False or None, not {self.console!r}"
         if not isinstance(self.docs, bool):
             yield f"docs must be True or False, not {self.docs!r}"
+
+    @property
+    def pages(self) -> tuple[str, ...]:
+        """Paths of the pages that the ingress serves."""
+        has_console = ipaddress.ip_address(self.host).is_loopback if self.console is None else self.console
+        return (*([CONSOLE_PATH] if has_console else []), *([DOCS_PATH] if self.docs else []))
 
     def with_live_options_of(self, other: GrpcOptions) -> GrpcOptions:
         """Return these options with the live options of another set.

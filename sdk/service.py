@@ -8,7 +8,7 @@ values and never a ``_pb2`` module.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
@@ -132,6 +132,7 @@ class Service:
         file: Descriptor of the proto file, from the loaded ``_pb2`` module.
         proto_hash: Fingerprint of the proto file that the code was generated from.
         line: Line of the service in its proto file, from 1; 0 when unknown.
+        comments: The protos' comments of the service, of its RPCs, and of the types in their messages, by full name.
 
     Raises:
         StaleCodeError: The loaded ``_pb2`` module was generated from another version of the proto file.
@@ -143,6 +144,7 @@ class Service:
     file: FileDescriptor = field(repr=False, compare=False)
     proto_hash: str = field(repr=False)
     line: int = 0
+    comments: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         loaded = fingerprint(self.file.serialized_pb)
@@ -153,7 +155,9 @@ class Service:
         # Descriptors can't be pickled. The file and its imports are pickled as bytes; unpickling looks the file up, or
         # adds them to the default pool.
         files = tuple(file.serialized_pb for file in imports_first([self.file], lambda file: file.dependencies))
-        return _load_service, (self.full_name, self.proto, self.methods, files, self.proto_hash, self.line)
+        return _load_service, (
+            self.full_name, self.proto, self.methods, files, self.proto_hash, self.line, self.comments,
+        )  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -175,7 +179,13 @@ class Service:
 
 
 def _load_service(
-    full_name: str, proto: str, methods: tuple[Method, ...], files: tuple[bytes, ...], proto_hash: str, line: int
+    full_name: str,
+    proto: str,
+    methods: tuple[Method, ...],
+    files: tuple[bytes, ...],
+    proto_hash: str,
+    line: int,
+    comments: Mapping[str, str],
 ) -> Service:
     pool = descriptor_pool.Default()
     try:
@@ -184,7 +194,7 @@ def _load_service(
         for serialized in files:
             pool.AddSerializedFile(serialized)
         file = pool.FindFileByName(proto)
-    return Service(full_name, proto, methods, file, proto_hash, line)
+    return Service(full_name, proto, methods, file, proto_hash, line, comments)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "reference" / "options.md"
         ("max_connection_idle_s", -1),
         ("max_connection_age_s", float("inf")),
         ("grpc_servicer_functions", "greet.Greeter"),
+        ("console", "yes"),
     ],
 )
 def test_an_invalid_value_is_reported(name: str, value: Any) -> None:
@@ -51,6 +52,14 @@ def test_every_invalid_value_is_reported_at_once() -> None:
 @pytest.mark.parametrize("name", ["request_timeout_s", "keepalive_time_s", "max_connection_idle_s"])
 def test_none_means_no_limit(name: str) -> None:
     assert getattr(GrpcOptions(**{name: None}), name) is None  # type: ignore[arg-type]  # which option, mypy can't know
+
+
+def test_the_console_is_served_on_loopback_addresses_unless_it_is_chosen() -> None:
+    assert "/console" in GrpcOptions().pages
+    assert "/console" in GrpcOptions(host="::1").pages
+    assert GrpcOptions(host="0.0.0.0").pages == ("/docs",)
+    assert GrpcOptions(host="0.0.0.0", console=True, docs=False).pages == ("/console",)
+    assert GrpcOptions(console=False, docs=False).pages == ()
 
 
 @pytest.mark.parametrize("names", [(), ("greet.",), (3,), ("a b",)])

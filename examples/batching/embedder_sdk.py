@@ -46,6 +46,11 @@ EMBEDDER = Service(
     file=embedder_pb2.DESCRIPTOR,
     proto_hash="fef9120788e100c16f0aa0dc454520b0ca382cb1ec1d771d07dc6a6f9f54c8a2",
     line=15,
+    comments={
+        "embedder.Embedder": "Turns texts into vectors.",
+        "embedder.Embedder.Embed": "Clients send one text at a time; the model sees the texts of many calls at once.",
+        "embedder.Embedding.batch_size": "how many texts the model saw together",
+    },
 )
 
 

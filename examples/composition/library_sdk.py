@@ -75,6 +75,11 @@ LIBRARY = Service(
     file=library_pb2.DESCRIPTOR,
     proto_hash="f51c2041a8af72d785dd8261edb2b42a7a969fe0583f1a11c5cccd4deef8f14a",
     line=29,
+    comments={
+        "library.Library": "The service for clients.",
+        "library.Library.Search": "The books that fit, the best first.",
+        "library.Library.Read": "The pages of the book that fits best.",
+    },
 )
 
 
@@ -179,6 +184,11 @@ RANKER = Service(
     file=library_pb2.DESCRIPTOR,
     proto_hash="f51c2041a8af72d785dd8261edb2b42a7a969fe0583f1a11c5cccd4deef8f14a",
     line=37,
+    comments={
+        "library.Ranker": "The service for the library.",
+        "library.Ranker.Rank": "Orders titles by how well they fit.",
+        "library.Ranker.Open": "The pages of a book.",
+    },
 )
 
 

@@ -46,6 +46,9 @@ QUOTES = Service(
     file=quotes_pb2.DESCRIPTOR,
     proto_hash="706d478fbf93ee947369d87901180fc17dd4f6227af40d96e9557a592050b0d6",
     line=15,
+    comments={
+        "quotes.Quotes": "Says something wise.",
+    },
 )
 
 

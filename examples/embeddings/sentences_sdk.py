@@ -46,6 +46,13 @@ ENCODER = Service(
     file=sentences_pb2.DESCRIPTOR,
     proto_hash="6ba844c175b5215f1801aaa24a0c872c3604f180c37471f44597801b88b05769",
     line=18,
+    comments={
+        "sentences.Encoder": "Turns sentences into vectors: the closer their meaning, the closer the vectors.",
+        "sentences.Encoder.Encode": "Encodes texts. What is longer than 256 tokens is cut off.",
+        "sentences.Texts.texts": "at most 256",
+        "sentences.Vectors.vectors": "one for each text",
+        "sentences.Vector.values": "of length 1: the dot product of two is their similarity",
+    },
 )
 
 

@@ -55,6 +55,14 @@ ACCOUNTS = Service(
     file=accounts_pb2.DESCRIPTOR,
     proto_hash="5a96fc2b0b756fe293ef620248c0e9cc2e5ac85e4cd3e2057434ccaee21c5a4c",
     line=21,
+    comments={
+        "accounts.Accounts": "Accounts that reject calls in every way that an RPC can.",
+        "accounts.Accounts.Open": "INVALID_ARGUMENT names every wrong field; ALREADY_EXISTS names the account.",
+        "accounts.Accounts.Withdraw": "FAILED_PRECONDITION has the missing amount; NOT_FOUND if the account does not exist.",
+        "accounts.OpenRequest.deposit": "in cents",
+        "accounts.Account.balance": "in cents",
+        "accounts.WithdrawRequest.amount": "in cents",
+    },
 )
 
 

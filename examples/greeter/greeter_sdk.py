@@ -98,6 +98,13 @@ GREETER = Service(
     file=greeter_pb2.DESCRIPTOR,
     proto_hash="1510ae8e58f4231c1d2afe0ee814d990a7d789c7de1fdb5021bd54e91ac1694c",
     line=14,
+    comments={
+        "greeter.Greeter": "Greets people: one RPC of each cardinality.",
+        "greeter.Greeter.SayHello": "Greets one person.",
+        "greeter.Greeter.SayHelloInManyTongues": "Greets one person in several languages.",
+        "greeter.Greeter.SayHelloToAll": "Greets everybody in one sentence.",
+        "greeter.Greeter.SayHelloToEach": "Greets each person as soon as the name is known.",
+    },
 )
 
 

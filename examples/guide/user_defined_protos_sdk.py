@@ -84,6 +84,12 @@ USER_DEFINED_SERVICE = Service(
     file=user_defined_protos_pb2.DESCRIPTOR,
     proto_hash="2d4fa7fe3e60b14f7b4b847a6a621e01185a329715834f9afa444d0db42e5f46",
     line=39,
+    comments={
+        "userdefinedprotos.UserDefinedService": "The service of Ray Serve's gRPC guide: one RPC of each kind that the guide shows.",
+        "userdefinedprotos.UserDefinedService.__call__": "Greets, and doubles the number.",
+        "userdefinedprotos.UserDefinedService.Multiplexing": "Answers with the model that the `multiplexed_model_id` metadata names.",
+        "userdefinedprotos.UserDefinedService.Streaming": "Greets ten times, counting up.",
+    },
 )
 
 
@@ -242,6 +248,10 @@ IMAGE_CLASSIFICATION_SERVICE = Service(
     file=user_defined_protos_pb2.DESCRIPTOR,
     proto_hash="2d4fa7fe3e60b14f7b4b847a6a621e01185a329715834f9afa444d0db42e5f46",
     line=49,
+    comments={
+        "userdefinedprotos.ImageClassificationService": "Classifies an image.",
+        "userdefinedprotos.ImageClassificationService.Predict": "Downloads the image and returns the most likely classes, the likeliest first.",
+    },
 )
 
 

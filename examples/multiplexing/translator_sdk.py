@@ -46,6 +46,13 @@ TRANSLATOR = Service(
     file=translator_pb2.DESCRIPTOR,
     proto_hash="27d0c22871b223c06f2414502ca7a193b55c8cd8998215f9185d2a603d5e35bb",
     line=17,
+    comments={
+        "translator.Translator": "Translates with one model per language, of which a replica holds a few at a time.",
+        "translator.Translator.Translate": "The metadata `multiplexed_model_id` names the model.",
+        "translator.Translation.model": "the model that made it",
+        "translator.Translation.replica": "the replica that holds the model",
+        "translator.Translation.loads": "how many models this replica has loaded so far",
+    },
 )
 
 

@@ -72,6 +72,14 @@ RETRIEVER = Service(
     file=retrieval_pb2.DESCRIPTOR,
     proto_hash="4bee3fb4508c0b36fd6021974d2cb2ca1f15998186379e5082e53bb7dc34742e",
     line=21,
+    comments={
+        "retrieval.Retriever": "Finds passages that answer a question. Clients call this one.",
+        "retrieval.Retriever.Search": "Returns the passages that are closest to the query. Without text, the status is INVALID_ARGUMENT.",
+        "retrieval.Query.limit": "passages to return; 3 by default, 20 at most",
+        "retrieval.Passages.passages": "the best first",
+        "retrieval.Passage.source": "the document that it is from",
+        "retrieval.Passage.score": "similarity to the query, from 0 to 1",
+    },
 )
 
 
@@ -155,6 +163,10 @@ EMBEDDER = Service(
     file=retrieval_pb2.DESCRIPTOR,
     proto_hash="4bee3fb4508c0b36fd6021974d2cb2ca1f15998186379e5082e53bb7dc34742e",
     line=35,
+    comments={
+        "retrieval.Embedder": "Turns a text into a vector.",
+        "retrieval.Vector.values": "of length 1, or zero where no word is known",
+    },
 )
 
 
@@ -229,6 +241,13 @@ INDEX = Service(
     file=retrieval_pb2.DESCRIPTOR,
     proto_hash="4bee3fb4508c0b36fd6021974d2cb2ca1f15998186379e5082e53bb7dc34742e",
     line=45,
+    comments={
+        "retrieval.Index": "Holds the passages with their vectors.",
+        "retrieval.Index.Find": "Returns each passage as soon as it is known, the closest first.",
+        "retrieval.Passage.source": "the document that it is from",
+        "retrieval.Passage.score": "similarity to the query, from 0 to 1",
+        "retrieval.Vector.values": "of length 1, or zero where no word is known",
+    },
 )
 
 

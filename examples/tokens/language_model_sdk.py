@@ -69,6 +69,21 @@ LANGUAGE_MODEL = Service(
     file=language_model_pb2.DESCRIPTOR,
     proto_hash="22bccb2803c54be2308c8f41601c4409ac4c9e8f75ef7e8ead4bdeceec8acedb",
     line=34,
+    comments={
+        "language_model.LanguageModel": "Continues texts, a word at a time.",
+        "language_model.LanguageModel.Generate": "Answers with each token as soon as it is there.",
+        "language_model.LanguageModel.GetStats": "Returns the counts of tokens and calls.",
+        "language_model.Prompt.max_tokens": "0: as many as the server allows",
+        "language_model.Prompt.stop": "words that end the answer; they are not part of it",
+        "language_model.Prompt.seed": "the same seed and prompt, the same answer",
+        "language_model.Token.finish_reason": "of the last message only, which has no text",
+        "language_model.Stats.tokens": "written so far, by all calls together",
+        "language_model.Stats.finished": "calls that reached their end",
+        "language_model.Stats.abandoned": "calls whose client left, or whose deadline passed",
+        "language_model.LENGTH": "max_tokens were written",
+        "language_model.STOP": "a stop word came",
+        "language_model.END_OF_TEXT": "the model has nothing more to say",
+    },
 )
 
 

@@ -564,25 +564,81 @@ class GrpcService(_message.Message):
 
     ENVOY_GRPC_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    INITIAL_METADATA_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def envoy_grpc(self) -> Global___GrpcService.EnvoyGrpc: ...
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def initial_metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderValue]: ...
     def __init__(
         self,
         *,
         envoy_grpc: Global___GrpcService.EnvoyGrpc | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        initial_metadata: _abc.Iterable[Global___HeaderValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["envoy_grpc", b"envoy_grpc", "target_specifier", b"target_specifier", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["envoy_grpc", b"envoy_grpc", "target_specifier", b"target_specifier", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envoy_grpc", b"envoy_grpc", "initial_metadata", b"initial_metadata", "target_specifier", b"target_specifier", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target_specifier: _TypeAlias = _typing.Literal["envoy_grpc"]  # noqa: Y015
     _WhichOneofArgType_target_specifier: _TypeAlias = _typing.Literal["target_specifier", b"target_specifier"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target_specifier) -> _WhichOneofReturnType_target_specifier | None: ...
 
 Global___GrpcService: _TypeAlias = GrpcService  # noqa: Y015
+
+@_typing.final
+class HttpService(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HTTP_URI_FIELD_NUMBER: _builtins.int
+    REQUEST_HEADERS_TO_ADD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def http_uri(self) -> Global___HttpUri: ...
+    @_builtins.property
+    def request_headers_to_add(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderValueOption]: ...
+    def __init__(
+        self,
+        *,
+        http_uri: Global___HttpUri | None = ...,
+        request_headers_to_add: _abc.Iterable[Global___HeaderValueOption] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["http_uri", b"http_uri"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["http_uri", b"http_uri", "request_headers_to_add", b"request_headers_to_add"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpService: _TypeAlias = HttpService  # noqa: Y015
+
+@_typing.final
+class HttpUri(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    cluster: _builtins.str
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        cluster: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "http_upstream_type", b"http_upstream_type", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "http_upstream_type", b"http_upstream_type", "timeout", b"timeout", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_http_upstream_type: _TypeAlias = _typing.Literal["cluster"]  # noqa: Y015
+    _WhichOneofArgType_http_upstream_type: _TypeAlias = _typing.Literal["http_upstream_type", b"http_upstream_type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_http_upstream_type) -> _WhichOneofReturnType_http_upstream_type | None: ...
+
+Global___HttpUri: _TypeAlias = HttpUri  # noqa: Y015
 
 @_typing.final
 class CoreRetryPolicy(_message.Message):
@@ -1126,16 +1182,22 @@ class UpstreamTlsContext(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COMMON_TLS_CONTEXT_FIELD_NUMBER: _builtins.int
+    SNI_FIELD_NUMBER: _builtins.int
+    AUTO_SNI_SAN_VALIDATION_FIELD_NUMBER: _builtins.int
+    sni: _builtins.str
+    auto_sni_san_validation: _builtins.bool
     @_builtins.property
     def common_tls_context(self) -> Global___CommonTlsContext: ...
     def __init__(
         self,
         *,
         common_tls_context: Global___CommonTlsContext | None = ...,
+        sni: _builtins.str = ...,
+        auto_sni_san_validation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["common_tls_context", b"common_tls_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["common_tls_context", b"common_tls_context"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_sni_san_validation", b"auto_sni_san_validation", "common_tls_context", b"common_tls_context", "sni", b"sni"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1785,6 +1847,116 @@ class FileAccessLog(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_access_log_format) -> _WhichOneofReturnType_access_log_format | None: ...
 
 Global___FileAccessLog: _TypeAlias = FileAccessLog  # noqa: Y015
+
+@_typing.final
+class OpenTelemetryAccessLogConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    RESOURCE_ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    DISABLE_BUILTIN_LABELS_FIELD_NUMBER: _builtins.int
+    HTTP_SERVICE_FIELD_NUMBER: _builtins.int
+    GRPC_SERVICE_FIELD_NUMBER: _builtins.int
+    LOG_NAME_FIELD_NUMBER: _builtins.int
+    BUFFER_FLUSH_INTERVAL_FIELD_NUMBER: _builtins.int
+    disable_builtin_labels: _builtins.bool
+    log_name: _builtins.str
+    @_builtins.property
+    def body(self) -> Global___AnyValue: ...
+    @_builtins.property
+    def attributes(self) -> Global___KeyValueList: ...
+    @_builtins.property
+    def resource_attributes(self) -> Global___KeyValueList: ...
+    @_builtins.property
+    def http_service(self) -> Global___HttpService: ...
+    @_builtins.property
+    def grpc_service(self) -> Global___GrpcService: ...
+    @_builtins.property
+    def buffer_flush_interval(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        body: Global___AnyValue | None = ...,
+        attributes: Global___KeyValueList | None = ...,
+        resource_attributes: Global___KeyValueList | None = ...,
+        disable_builtin_labels: _builtins.bool = ...,
+        http_service: Global___HttpService | None = ...,
+        grpc_service: Global___GrpcService | None = ...,
+        log_name: _builtins.str = ...,
+        buffer_flush_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "body", b"body", "buffer_flush_interval", b"buffer_flush_interval", "grpc_service", b"grpc_service", "http_service", b"http_service", "resource_attributes", b"resource_attributes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "body", b"body", "buffer_flush_interval", b"buffer_flush_interval", "disable_builtin_labels", b"disable_builtin_labels", "grpc_service", b"grpc_service", "http_service", b"http_service", "log_name", b"log_name", "resource_attributes", b"resource_attributes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenTelemetryAccessLogConfig: _TypeAlias = OpenTelemetryAccessLogConfig  # noqa: Y015
+
+@_typing.final
+class KeyValueList(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyValue]: ...
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[Global___KeyValue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyValueList: _TypeAlias = KeyValueList  # noqa: Y015
+
+@_typing.final
+class KeyValue(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    @_builtins.property
+    def value(self) -> Global___AnyValue: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: Global___AnyValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyValue: _TypeAlias = KeyValue  # noqa: Y015
+
+@_typing.final
+class AnyValue(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRING_VALUE_FIELD_NUMBER: _builtins.int
+    string_value: _builtins.str
+    def __init__(
+        self,
+        *,
+        string_value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["string_value", b"string_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["string_value", b"string_value", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["string_value"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___AnyValue: _TypeAlias = AnyValue  # noqa: Y015
 
 @_typing.final
 class HttpGrpcAccessLogConfig(_message.Message):
@@ -3262,6 +3434,25 @@ class Cluster(_message.Message):
     CLUSTER_PROVIDED: Cluster.LbPolicy.ValueType  # 6
     LOAD_BALANCING_POLICY_CONFIG: Cluster.LbPolicy.ValueType  # 7
 
+    class _DnsLookupFamily:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DnsLookupFamilyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Cluster._DnsLookupFamily.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        AUTO: Cluster._DnsLookupFamily.ValueType  # 0
+        V4_ONLY: Cluster._DnsLookupFamily.ValueType  # 1
+        V6_ONLY: Cluster._DnsLookupFamily.ValueType  # 2
+        V4_PREFERRED: Cluster._DnsLookupFamily.ValueType  # 3
+        ALL: Cluster._DnsLookupFamily.ValueType  # 4
+
+    class DnsLookupFamily(_DnsLookupFamily, metaclass=_DnsLookupFamilyEnumTypeWrapper): ...
+    AUTO: Cluster.DnsLookupFamily.ValueType  # 0
+    V4_ONLY: Cluster.DnsLookupFamily.ValueType  # 1
+    V6_ONLY: Cluster.DnsLookupFamily.ValueType  # 2
+    V4_PREFERRED: Cluster.DnsLookupFamily.ValueType  # 3
+    ALL: Cluster.DnsLookupFamily.ValueType  # 4
+
     @_typing.final
     class EdsClusterConfig(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
@@ -3376,8 +3567,10 @@ class Cluster(_message.Message):
     LB_POLICY_FIELD_NUMBER: _builtins.int
     HEALTH_CHECKS_FIELD_NUMBER: _builtins.int
     CIRCUIT_BREAKERS_FIELD_NUMBER: _builtins.int
+    DNS_LOOKUP_FAMILY_FIELD_NUMBER: _builtins.int
     OUTLIER_DETECTION_FIELD_NUMBER: _builtins.int
     UPSTREAM_BIND_CONFIG_FIELD_NUMBER: _builtins.int
+    TRANSPORT_SOCKET_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     COMMON_LB_CONFIG_FIELD_NUMBER: _builtins.int
     UPSTREAM_CONNECTION_OPTIONS_FIELD_NUMBER: _builtins.int
@@ -3385,9 +3578,11 @@ class Cluster(_message.Message):
     LOAD_ASSIGNMENT_FIELD_NUMBER: _builtins.int
     TYPED_EXTENSION_PROTOCOL_OPTIONS_FIELD_NUMBER: _builtins.int
     TRANSPORT_SOCKET_MATCHES_FIELD_NUMBER: _builtins.int
+    WAIT_FOR_WARM_ON_INIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: Global___Cluster.DiscoveryType.ValueType
     lb_policy: Global___Cluster.LbPolicy.ValueType
+    dns_lookup_family: Global___Cluster.DnsLookupFamily.ValueType
     ignore_health_on_host_removal: _builtins.bool
     @_builtins.property
     def eds_cluster_config(self) -> Global___Cluster.EdsClusterConfig: ...
@@ -3402,6 +3597,8 @@ class Cluster(_message.Message):
     @_builtins.property
     def upstream_bind_config(self) -> Global___BindConfig: ...
     @_builtins.property
+    def transport_socket(self) -> Global___TransportSocket: ...
+    @_builtins.property
     def metadata(self) -> Global___Metadata: ...
     @_builtins.property
     def common_lb_config(self) -> Global___Cluster.CommonLbConfig: ...
@@ -3413,6 +3610,8 @@ class Cluster(_message.Message):
     def typed_extension_protocol_options(self) -> _containers.MessageMap[_builtins.str, _any_pb2.Any]: ...
     @_builtins.property
     def transport_socket_matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cluster.TransportSocketMatch]: ...
+    @_builtins.property
+    def wait_for_warm_on_init(self) -> _wrappers_pb2.BoolValue: ...
     def __init__(
         self,
         *,
@@ -3423,8 +3622,10 @@ class Cluster(_message.Message):
         lb_policy: Global___Cluster.LbPolicy.ValueType = ...,
         health_checks: _abc.Iterable[Global___HealthCheck] | None = ...,
         circuit_breakers: Global___CircuitBreakers | None = ...,
+        dns_lookup_family: Global___Cluster.DnsLookupFamily.ValueType = ...,
         outlier_detection: Global___OutlierDetection | None = ...,
         upstream_bind_config: Global___BindConfig | None = ...,
+        transport_socket: Global___TransportSocket | None = ...,
         metadata: Global___Metadata | None = ...,
         common_lb_config: Global___Cluster.CommonLbConfig | None = ...,
         upstream_connection_options: Global___UpstreamConnectionOptions | None = ...,
@@ -3432,10 +3633,11 @@ class Cluster(_message.Message):
         load_assignment: Global___ClusterLoadAssignment | None = ...,
         typed_extension_protocol_options: _abc.Mapping[_builtins.str, _any_pb2.Any] | None = ...,
         transport_socket_matches: _abc.Iterable[Global___Cluster.TransportSocketMatch] | None = ...,
+        wait_for_warm_on_init: _wrappers_pb2.BoolValue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "metadata", b"metadata", "outlier_detection", b"outlier_detection", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "metadata", b"metadata", "outlier_detection", b"outlier_detection", "transport_socket", b"transport_socket", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options", "wait_for_warm_on_init", b"wait_for_warm_on_init"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "metadata", b"metadata", "name", b"name", "outlier_detection", b"outlier_detection", "transport_socket_matches", b"transport_socket_matches", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "dns_lookup_family", b"dns_lookup_family", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "metadata", b"metadata", "name", b"name", "outlier_detection", b"outlier_detection", "transport_socket", b"transport_socket", "transport_socket_matches", b"transport_socket_matches", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options", "wait_for_warm_on_init", b"wait_for_warm_on_init"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cluster_discovery_type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType_cluster_discovery_type: _TypeAlias = _typing.Literal["cluster_discovery_type", b"cluster_discovery_type"]  # noqa: Y015
@@ -4018,21 +4220,145 @@ Global___Admin: _TypeAlias = Admin  # noqa: Y015
 class OverloadManager(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    REFRESH_INTERVAL_FIELD_NUMBER: _builtins.int
     RESOURCE_MONITORS_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    BUFFER_FACTORY_CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refresh_interval(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def resource_monitors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceMonitor]: ...
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___OverloadAction]: ...
+    @_builtins.property
+    def buffer_factory_config(self) -> Global___BufferFactoryConfig: ...
     def __init__(
         self,
         *,
+        refresh_interval: _duration_pb2.Duration | None = ...,
         resource_monitors: _abc.Iterable[Global___ResourceMonitor] | None = ...,
+        actions: _abc.Iterable[Global___OverloadAction] | None = ...,
+        buffer_factory_config: Global___BufferFactoryConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["buffer_factory_config", b"buffer_factory_config", "refresh_interval", b"refresh_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource_monitors", b"resource_monitors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "buffer_factory_config", b"buffer_factory_config", "refresh_interval", b"refresh_interval", "resource_monitors", b"resource_monitors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OverloadManager: _TypeAlias = OverloadManager  # noqa: Y015
+
+@_typing.final
+class BufferFactoryConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINIMUM_ACCOUNT_TO_TRACK_POWER_OF_TWO_FIELD_NUMBER: _builtins.int
+    minimum_account_to_track_power_of_two: _builtins.int
+    def __init__(
+        self,
+        *,
+        minimum_account_to_track_power_of_two: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimum_account_to_track_power_of_two", b"minimum_account_to_track_power_of_two"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BufferFactoryConfig: _TypeAlias = BufferFactoryConfig  # noqa: Y015
+
+@_typing.final
+class OverloadAction(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TRIGGERS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def triggers(self) -> _containers.RepeatedCompositeFieldContainer[Global___OverloadTrigger]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        triggers: _abc.Iterable[Global___OverloadTrigger] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "triggers", b"triggers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OverloadAction: _TypeAlias = OverloadAction  # noqa: Y015
+
+@_typing.final
+class OverloadTrigger(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    SCALED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def threshold(self) -> Global___ThresholdTrigger: ...
+    @_builtins.property
+    def scaled(self) -> Global___ScaledTrigger: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        threshold: Global___ThresholdTrigger | None = ...,
+        scaled: Global___ScaledTrigger | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scaled", b"scaled", "threshold", b"threshold", "trigger_oneof", b"trigger_oneof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "scaled", b"scaled", "threshold", b"threshold", "trigger_oneof", b"trigger_oneof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_trigger_oneof: _TypeAlias = _typing.Literal["threshold", "scaled"]  # noqa: Y015
+    _WhichOneofArgType_trigger_oneof: _TypeAlias = _typing.Literal["trigger_oneof", b"trigger_oneof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_trigger_oneof) -> _WhichOneofReturnType_trigger_oneof | None: ...
+
+Global___OverloadTrigger: _TypeAlias = OverloadTrigger  # noqa: Y015
+
+@_typing.final
+class ThresholdTrigger(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThresholdTrigger: _TypeAlias = ThresholdTrigger  # noqa: Y015
+
+@_typing.final
+class ScaledTrigger(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALING_THRESHOLD_FIELD_NUMBER: _builtins.int
+    SATURATION_THRESHOLD_FIELD_NUMBER: _builtins.int
+    scaling_threshold: _builtins.float
+    saturation_threshold: _builtins.float
+    def __init__(
+        self,
+        *,
+        scaling_threshold: _builtins.float = ...,
+        saturation_threshold: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["saturation_threshold", b"saturation_threshold", "scaling_threshold", b"scaling_threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScaledTrigger: _TypeAlias = ScaledTrigger  # noqa: Y015
 
 @_typing.final
 class ResourceMonitor(_message.Message):
@@ -4077,6 +4403,25 @@ class DownstreamConnectionsConfig(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DownstreamConnectionsConfig: _TypeAlias = DownstreamConnectionsConfig  # noqa: Y015
+
+@_typing.final
+class FixedHeapConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_HEAP_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    max_heap_size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        max_heap_size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_heap_size_bytes", b"max_heap_size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FixedHeapConfig: _TypeAlias = FixedHeapConfig  # noqa: Y015
 
 @_typing.final
 class ExtAuthz(_message.Message):

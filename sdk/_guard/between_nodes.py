@@ -1,8 +1,8 @@
 """Guard of calls between nodes: that of Ray for its own connections, with Ray's own switches.
 
-With ``RAY_USE_TLS=1`` both ends show a certificate of Ray's authority. With ``RAY_AUTH_MODE=token`` the caller sends a
-secret that only who has Ray's token can compute. With neither, anyone who reaches a replica's port may call it, so
-headers that say who the client is are not believed there.
+With ``RAY_USE_TLS=1`` both ends show a certificate of Ray's authority; new files are used without a restart. With
+``RAY_AUTH_MODE=token`` the caller sends a secret that only who has Ray's token can compute. With neither, anyone who
+reaches a replica's port may call it, so headers that say who the client is are not believed there.
 https://docs.ray.io/en/latest/ray-core/configure.html#tls-authentication
 https://docs.ray.io/en/latest/ray-security/token-auth.html
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import ssl
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Literal
 
 from sdk.errors import IngressError
+
+logger = logging.getLogger("sdk.wire")
 
 _DEFAULT_TOKEN = Path("~/.ray/auth_token")
 
@@ -42,20 +45,26 @@ class BetweenNodes:
     secret: str = field(default="", repr=False)
 
     def server_context(self) -> ssl.SSLContext | None:
-        """Return the TLS context of a replica; None without TLS.
+        """Return the TLS context of a replica, which takes new files when they change; None without TLS.
 
         Raises:
             OSError: A file can't be read, or is not what it should be.
         """
-        return self._context(ssl.PROTOCOL_TLS_SERVER)
-
-    def client_context(self) -> ssl.SSLContext | None:
-        """Return the TLS context of a caller; None without TLS."""
-        return self._context(ssl.PROTOCOL_TLS_CLIENT)
-
-    def _context(self, protocol: int) -> ssl.SSLContext | None:
         if self.mode != "tls":
             return None
+        context = self._context(ssl.PROTOCOL_TLS_SERVER)
+        context.sni_callback = _NewestFiles(self, context).choose
+        return context
+
+    def client_context(self) -> ssl.SSLContext | None:
+        """Return the TLS context of a caller's next connection, with the files as they are; None without TLS.
+
+        Raises:
+            OSError: A file can't be read, or is not what it should be.
+        """
+        return self._context(ssl.PROTOCOL_TLS_CLIENT) if self.mode == "tls" else None
+
+    def _context(self, protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.check_hostname = False  # as in Ray: each node's certificate is as good as any of the authority
         context.verify_mode = ssl.CERT_REQUIRED
@@ -63,6 +72,43 @@ class BetweenNodes:
         context.load_cert_chain(self.certificate, self.private_key)
         context.load_verify_locations(self.ca)
         return context
+
+
+class _NewestFiles:
+    """Gives each new connection of a server the certificates that are in the files.
+
+    Args:
+        guard: The paths of the files.
+        context: The context with what they have held at first.
+    """
+
+    def __init__(self, guard: BetweenNodes, context: ssl.SSLContext) -> None:
+        self._guard, self._context = guard, context
+        self._state = self._read_state()
+
+    def choose(self, connection: ssl.SSLObject, server_name: str | None, first: ssl.SSLContext) -> None:
+        """Set the context of a connection, before its certificate is sent.
+
+        It is called for each handshake, also of clients that name no server.
+
+        Args:
+            connection: The connection.
+            server_name: The name that the client has sent.
+            first: The context that the server was started with.
+        """
+        try:
+            state = self._read_state()
+            if state != self._state:
+                self._context = self._guard._context(ssl.PROTOCOL_TLS_SERVER)
+                self._state = state
+                logger.info("read the new certificates of this node from %s", self._guard.certificate)
+        except OSError as error:  # a file is half written, or does not fit the other: the last ones stay in force
+            logger.warning("the new certificates of this node can't be used, the last ones stay in force: %s", error)
+        connection.context = self._context
+
+    def _read_state(self) -> list[tuple[int, ...]]:
+        files = map(os.stat, (self._guard.certificate, self._guard.private_key, self._guard.ca))
+        return [(file.st_mtime_ns, file.st_size, file.st_ino) for file in files]
 
 
 #: Nothing guards calls between nodes.

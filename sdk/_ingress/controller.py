@@ -10,8 +10,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -27,8 +28,8 @@ from sdk._ingress.registry import Lease, ProxyState, Registry, Replica, WatchAns
 from sdk._ingress.scale_to_zero.activator import Activator
 
 if TYPE_CHECKING:
-    from sdk._ingress.scale_to_zero.activator import Activate
     from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
+    from sdk._ingress.serve_link import ServeLink
     from sdk._xds.snapshot import Deployment, Snapshot
     from sdk.options import GrpcOptions
 
@@ -60,27 +61,16 @@ class Controller:
 
     Args:
         options: Options of the ingress, before any change.
-        list_deployments: Returns application → names of its deployments in Ray Serve, with no names while these are
-            unknown; None if Ray Serve does not answer. Called in a thread, and only while a deployment is without
-            replicas.
-        list_failed: Returns the names of the applications that failed to deploy. Called in a thread, and only for calls
-            to an application that is not in the routing table.
-        has_serve: Returns whether Ray Serve is running, also during a restart of its controller. Called in a thread.
-        activate: Starts a replica of a deployment for which calls wait.
+        serve: Ray Serve.
     """
 
     async def __init__(  # type: ignore[misc]  # Ray awaits it
         self,
         options: GrpcOptions,
-        list_deployments: Callable[[], Mapping[str, Container[str]] | None],
-        list_failed: Callable[[], frozenset[str]],
-        has_serve: Callable[[], bool],
-        activate: Activate,
+        serve: ServeLink,
     ) -> None:
         log_to_file("controller", str(os.getpid()))
-        self._list_deployments = list_deployments
-        self._list_failed = list_failed
-        self._has_serve = has_serve
+        self._serve = serve
         self._without_serve = Absence(_WITHOUT_SERVE_S)
         self._owner_leases = OwnerLeases()
         self._registry = Registry(
@@ -90,7 +80,7 @@ class Controller:
             options=await option_store.load(options),
         )
         self._changing = asyncio.Lock()
-        self._activator = Activator(activate)
+        self._activator = Activator(serve.start_first_replica)
         self._changed = asyncio.Event()
         self._publication = Publication()
         self._published = asyncio.Event()
@@ -222,7 +212,7 @@ class Controller:
 
     async def failed_applications(self) -> frozenset[str]:
         """Return the names of the applications that failed to deploy."""
-        return await asyncio.to_thread(self._list_failed)
+        return await asyncio.to_thread(self._serve.list_failed)
 
     # -- operators ----------------------------------------------------------------------------
 
@@ -236,6 +226,10 @@ class Controller:
     async def status(self) -> IngressStatus:
         """Return the state of the ingress."""
         return IngressStatus(self._registry.options, self._registry.snapshot, self._registry.proxies)
+
+    async def proxies(self) -> tuple[ProxyState, ...]:
+        """Return the states of the proxies."""
+        return self._registry.proxies
 
     async def reconfigure(self, options: GrpcOptions, timeout_s: float) -> str:
         """Change the live options, and wait until they are in force on all proxies and replicas.
@@ -270,19 +264,34 @@ class Controller:
         self._registry.delete_application(name)
         await self._acknowledged(timeout_s)
 
-    async def hold_owner_lease(self, key: str) -> None:
-        """Return when :meth:`release_owner_lease` is called with the same key."""
+    async def hold_owner_lease(self, key: str, applications: Sequence[str]) -> None:
+        """Make a command the owner of applications; return when it calls :meth:`release_owner_lease` with the key."""
+        self._owner_leases.claim(applications, key)
         await self._owner_leases.hold(key)
 
-    async def watch_owner_lease(self, held: list[Any], end: Callable[[], None]) -> None:
-        """Call a function if the owner of a lease dies before it calls :meth:`release_owner_lease`.
+    async def watch_owner_lease(
+        self, key: str, held: list[Any], applications: Sequence[str], ends_serve: bool, ends_ingress: bool
+    ) -> None:
+        """Delete a command's applications if it dies before it calls :meth:`release_owner_lease`.
 
         Args:
+            key: The key of the lease.
             held: The reference that its call of :meth:`hold_owner_lease` returned, alone in a list, so that Ray does
-                not wait for it.
-            end: The function; it is called in a thread.
+                not resolve it first.
+            applications: Names of the applications that the command deploys. Others may have deployed them since.
+            ends_serve: Shut down Ray Serve and the ingress too, unless another application is left.
+            ends_ingress: Stop the ingress, unless it still routes to another application.
         """
-        await self._owner_leases.call_on_owner_death(held[0], end)
+        end = partial(self._serve.end_applications, ends_serve=ends_serve, ends_ingress=ends_ingress)
+        await self._owner_leases.call_on_owner_death(key, held[0], applications, end)
+
+    async def claim_applications(self, applications: Sequence[str]) -> None:
+        """Record that a program deploys applications: they no longer end with the command that has deployed them."""
+        self._owner_leases.claim(applications)
+
+    async def owned_applications(self, key: str, applications: Sequence[str]) -> tuple[str, ...]:
+        """Return those of a lease's applications that nobody else has deployed since."""
+        return self._owner_leases.owned(applications, key)
 
     async def release_owner_lease(self, key: str) -> None:
         """End the lease that :meth:`hold_owner_lease` began with the same key."""
@@ -345,14 +354,14 @@ class Controller:
                     self._registry.remove_proxy(proxy.proxy_id)
         silent = self._registry.without_replicas()
         if silent:
-            present = await asyncio.to_thread(self._list_deployments)
+            present = await asyncio.to_thread(self._serve.list_deployments)
             if present is not None:
                 self._registry.remove_deployments(
                     (application, name)
                     for application, name in silent
                     if application not in present or (present[application] and name not in present[application])
                 )
-        if self._without_serve.update(await asyncio.to_thread(self._has_serve), time.monotonic()):
+        if self._without_serve.update(await asyncio.to_thread(self._serve.is_running), time.monotonic()):
             logger.warning("Ray Serve has been gone for %g s; stopping the ingress", _WITHOUT_SERVE_S)
             await self._stop_proxies()
             await option_store.delete()
@@ -425,13 +434,7 @@ class Controller:
         return True
 
 
-def create_controller(
-    options: GrpcOptions,
-    list_deployments: Callable[[], Mapping[str, Container[str]] | None],
-    list_failed: Callable[[], frozenset[str]],
-    has_serve: Callable[[], bool],
-    activate: Activate,
-) -> Any:
+def create_controller(options: GrpcOptions, serve: ServeLink) -> Any:
     """Return a handle to the controller, and create it if it does not exist. See :class:`Controller`."""
     return (
         ray.remote(Controller)
@@ -445,5 +448,5 @@ def create_controller(
             max_concurrency=10_000,
             scheduling_strategy="DEFAULT",  # a replica that creates it may run in a placement group
         )
-        .remote(options, list_deployments, list_failed, has_serve, activate)
+        .remote(options, serve)
     )

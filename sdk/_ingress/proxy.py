@@ -31,11 +31,12 @@ from sdk._ingress.envoy.certificates import check_certificates
 from sdk._ingress.envoy.drain import drain_envoy
 from sdk._ingress.envoy.listening import (
     FALLBACK_SOCKET,
+    SERVICE_NAME,
     format_address,
     gate_server,
     link_stdout,
     listener_config,
-    tls_config,
+    write_secret_files,
 )
 from sdk._ingress.envoy.process import check_port, envoy_command, find_envoy, log_tail
 from sdk._ingress.envoy.stored_tables import StoredTables, TableStore, load_tables
@@ -53,12 +54,11 @@ from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.rejection import IsolatingPublisher
 from sdk._xds.resources import ResourceBuilder
 from sdk._xds.snapshot import Snapshot
-from sdk._xds.tls import write_secrets
 from sdk.errors import IngressError
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from sdk._ingress.envoy.supervisor import SupervisorConfig
     from sdk._ingress.registry import Lease, WatchAnswer
@@ -76,8 +76,6 @@ _REJECTED_RETRY_S = 1.0
 _PORT_TIMEOUT_S = 5.0
 # Seconds between two checks whether Ray drains the node.
 _DRAIN_POLL_S = 2.0
-# Name under which the ingress's own answers are traced, if no variable names the service.
-_SERVICE_NAME = "grpc-ingress"
 # Seconds that the export of the last spans may take.
 _FLUSH_S = 3.0
 # Seconds without a controller, not even one that is being restarted, after which this proxy stops.
@@ -112,11 +110,13 @@ class Proxy:
         self._credentials = Credentials()
         self._builder = ResourceBuilder(node_id)
         self._publisher = IsolatingPublisher(self._push)
-        self._built_in = BuiltinServices(self._in_force, self._fetch_descriptors, self._fetch_failed)
+        self._built_in = BuiltinServices(
+            self._in_force, self._fetch_descriptors, self._fetch_failed, self._fetch_proxies
+        )
         self._envoy: SupervisedEnvoy | None = None
         self._confirm_task: asyncio.Task[None] | None = None
         self._telemetry = Telemetry()
-        self._telemetry.set_up(os.environ, "traces", _SERVICE_NAME, node_id)
+        self._telemetry.set_up(os.environ, "traces", SERVICE_NAME, node_id)
         self._metrics = ProxyMetrics(
             node_id,
             self._folder / "admin.sock",
@@ -199,6 +199,7 @@ class Proxy:
             node_id=self._state.node_id,
             ads_socket=str(self._folder / "ads.sock"),
             admin_socket=str(self._folder / "admin.sock"),
+            max_memory_bytes=self._options.max_envoy_memory_bytes,
         ).SerializeToString(deterministic=True)
         command = envoy_command(
             find_envoy(), self._folder / "bootstrap.pb", self._folder / "envoy.log", self._options.envoy_concurrency
@@ -251,9 +252,7 @@ class Proxy:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
         (self._folder / "bootstrap.pb").write_bytes(bootstrap)
-        tls = tls_config(self._options, self._folder)
-        if tls is not None:
-            write_secrets(tls)
+        write_secret_files(listener_config(self._options, self._folder, has_gate=True))
 
     async def _start_fallback(self) -> None:
         server = self._built_in.server(self._options)
@@ -489,3 +488,8 @@ class Proxy:
         controller = await asyncio.to_thread(find_controller)
         failed: Collection[str] = await controller.failed_applications.remote() if controller is not None else ()
         return failed
+
+    async def _fetch_proxies(self) -> Sequence[ProxyState]:
+        controller = await asyncio.to_thread(find_controller)
+        proxies: Sequence[ProxyState] = await controller.proxies.remote() if controller is not None else ()
+        return proxies

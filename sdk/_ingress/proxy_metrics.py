@@ -45,6 +45,7 @@ ENVOY_REJECTIONS = {
     "token": "UNAUTHENTICATED",
     "no_rule": "PERMISSION_DENIED",  # Envoy does not count calls without credentials separately
     "limit": "RESOURCE_EXHAUSTED",
+    "memory": "RESOURCE_EXHAUSTED",
 }
 
 

@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
 from sdk._extras import missing_package
+from sdk._otel.otlp import Protocol, protocol
 from sdk.errors import MissingExtraError, OptionsError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ logger = logging.getLogger("sdk.tracing")
 
 Signal = Literal["traces", "metrics"]
 
-_PROTOCOLS = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
+_PROTOCOLS: dict[Protocol, str] = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 # Packages that the extra brings, for the message of an installation without them.
 _OTLP_PACKAGES = {name: f"opentelemetry-exporter-{name.replace('_', '-')}" for name in _PROTOCOLS.values()}
 # Variables that also ask for the exporter "otlp".
@@ -57,16 +58,7 @@ def exporter_names(environment: Mapping[str, str], signal: Signal) -> list[str]:
     if not text.strip():
         text = "otlp" if any(environment.get(name) for name in _ENDPOINTS[signal]) else "none"
     names = [name.strip() for name in text.split(",") if name.strip()]
-    return [_otlp(environment, signal) if name == "otlp" else name for name in names if name != "none"]
-
-
-def _otlp(environment: Mapping[str, str], signal: Signal) -> str:
-    variables = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    variable = next((name for name in variables if environment.get(name)), "")
-    protocol = environment.get(variable, "grpc").strip()
-    if protocol not in _PROTOCOLS:
-        raise OptionsError(f"{variable} must be one of {', '.join(_PROTOCOLS)}, not {protocol!r}")
-    return _PROTOCOLS[protocol]
+    return [_PROTOCOLS[protocol(environment, signal)] if name == "otlp" else name for name in names if name != "none"]
 
 
 def export_interval_s(environment: Mapping[str, str]) -> float:

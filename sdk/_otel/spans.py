@@ -146,6 +146,19 @@ class Tracing:
         return span if span.is_recording() else None, carrier
 
 
+def begun_trace(context: Context) -> str | None:
+    """Return the ``traceparent`` of a span that begins a trace which is sampled; None for any other.
+
+    Args:
+        context: The context of a server's span.
+    """
+    span = trace.get_current_span(context)
+    if not span.is_recording() or getattr(span, "parent", None) is not None:
+        return None
+    found = span.get_span_context()
+    return f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"
+
+
 def enter(context: Context) -> None:
     """Make a context the current one of a task, until its end."""
     contexts.attach(context)

@@ -20,21 +20,20 @@ _KINDS = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-#: The files of a page in addition to its HTML.
-_FILES = {
-    DOCS_PATH: ("docs.css", "docs.js", "icon.svg"),
-}
 # Swagger UI (https://swagger.io/tools/swagger-ui/), from the package fastapi-offline.
 _SWAGGER_UI = ("swagger-ui-bundle.js", "swagger-ui.css")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS = (
-    "x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\ncross-origin-opener-policy: same-origin\r\n"
-    # A new version of the SDK has new files.
-    "cache-control: no-cache\r\n"
-)
+#: Headers of every file.
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-cache",  # a new version of the SDK has new files
+    "content-security-policy": _POLICY,
+}
 
 
 class Pages:
@@ -45,11 +44,7 @@ class Pages:
     """
 
     def __init__(self, *paths: str) -> None:
-        self._names: Mapping[str, str] = {
-            **{f"{path}{end}": f"{path[1:]}.html" for path in paths for end in ("", "/")},
-            **{f"{PAGES_PREFIX}{name}": name for path in paths for name in _FILES[path]},
-            **({f"{PAGES_PREFIX}{name}": name for name in _SWAGGER_UI} if DOCS_PATH in paths else {}),
-        }
+        self._names: Mapping[str, str] = {url: name for path in paths for url, name in names_of(path).items()}
 
     def answer(self, path: str) -> bytes | None:
         """Return the whole response to a GET; None for a path of none of the files.
@@ -59,6 +54,23 @@ class Pages:
         """
         name = self._names.get(path)
         return None if name is None else _response(name)
+
+
+def names_of(page: str) -> dict[str, str]:
+    """Return the path of each file of a page, with the name of the file.
+
+    Args:
+        page: Path of the page, ``"/docs"``.
+
+    Example:
+        >>> names_of("/docs")["/docs/"], names_of("/docs")["/-/pages/docs.js"]
+        ('docs.html', 'docs.js')
+    """
+    name = page[1:]
+    files = {f"{name}.css", f"{name}.js", "icon.svg"}
+    files |= {f"{name}/{path.name}" for path in (_STATIC / name).glob("*")}
+    files |= set(_SWAGGER_UI) if page == DOCS_PATH else set()
+    return {f"{page}{end}": f"{name}.html" for end in ("", "/")} | {f"{PAGES_PREFIX}{each}": each for each in files}
 
 
 def read_file(name: str) -> tuple[str, bytes]:
@@ -74,8 +86,9 @@ def read_file(name: str) -> tuple[str, bytes]:
 @cache
 def _response(name: str) -> bytes:
     kind, content = read_file(name)
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {len(content)}\r\n{_HEADERS}"
-    return f"{head}content-security-policy: {_POLICY}\r\n\r\n".encode() + content
+    head = {"content-type": kind, "content-length": str(len(content)), **HEADERS}
+    lines = "".join(f"{key}: {value}\r\n" for key, value in head.items())
+    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + content
 
 
 def _swagger_ui() -> Path:

@@ -30,6 +30,8 @@ _WELL_KNOWN = re.compile(r"google/protobuf/(\w+)\.proto")
 # https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/descriptor.proto.
 _MESSAGES, _ENUMS, _SERVICES = 4, 5, 6
 _FIELDS, _NESTED, _NESTED_ENUMS, _VALUES, _METHODS = 2, 3, 4, 2, 2
+# The span of a place whose line is unknown: every definition has some characters.
+_NO_LINE = [0, 0, 0]
 
 
 def with_imports(files: Iterable[FileDescriptor]) -> FileDescriptorSet:
@@ -62,6 +64,28 @@ def files_of_services(services: Iterable[Service]) -> FileDescriptorSet:
         for method in service.methods:
             _set_line(file, [_SERVICES, index, _METHODS, methods[method.name]], method.line)
     return described
+
+
+def add_comments(files: FileDescriptorSet, comments: Mapping[str, str]) -> None:
+    """Add comments to files, whose definitions then have places without lines.
+
+    Args:
+        files: The files.
+        comments: Comments by the full name of their definition.
+
+    Example:
+        >>> from google.protobuf.source_context_pb2 import DESCRIPTOR
+        >>> files = with_imports([DESCRIPTOR])
+        >>> add_comments(files, {"google.protobuf.SourceContext": "Where it comes from."})
+        >>> Descriptors(files, "here").comment("google.protobuf.SourceContext")
+        ['Where it comes from.']
+    """
+    for file in files.file:
+        for name, path in _definitions(file):
+            if name in comments:
+                text = "".join(f" {line}\n" for line in comments[name].splitlines())
+                # Some readers refuse a place without a span.
+                file.source_code_info.location.add(path=path, span=_NO_LINE, leading_comments=text)
 
 
 class Descriptors:
@@ -151,13 +175,17 @@ class Descriptors:
             name: Full name of a part of it, such as an enum value, whose descriptor has no full name.
         """
         place = self._places.get(name or descriptor.full_name)
+        if place is not None and list(place.span) == _NO_LINE:
+            place = None
         owner = getattr(descriptor, "containing_service", None) or descriptor
         return f"{owner.file.name}:{place.span[0] + 1}" if place is not None else str(owner.file.name)
 
     def comment(self, full_name: str) -> list[str]:
-        """Return the lines of the comment before a definition; none if the files have no comments."""
+        """Return the lines of the comment before a definition, or else of that behind it; none without comments."""
         place = self._places.get(full_name)
-        return [] if place is None else [line.strip() for line in place.leading_comments.splitlines()]
+        if place is None:
+            return []
+        return [line.strip() for line in (place.leading_comments or place.trailing_comments).splitlines()]
 
 
 def well_known(name: str) -> FileDescriptorProto | None:
@@ -204,24 +232,22 @@ def _ordered(files: Mapping[str, FileDescriptorProto], source: str) -> list[File
 def _places(file: FileDescriptorProto) -> Iterator[tuple[str, SourceCodeInfo.Location]]:
     """Yield the full name of each definition in a file, and its place in the source."""
     places = {tuple(place.path): place for place in file.source_code_info.location if place.span}
-    if not places:
-        return
+    if places:
+        yield from ((name, places[path]) for name, path in _definitions(file) if path in places)
 
-    def known(name: str, *path: int) -> Iterator[tuple[str, SourceCodeInfo.Location]]:
-        if path in places:
-            yield name, places[path]
 
-    def enum(proto: EnumDescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, SourceCodeInfo.Location]]:
-        yield from known(f"{scope}{proto.name}", *path)
-        for i, value in enumerate(proto.value):
-            # The values of an enum are in the scope of the enum, not within it, as in C++.
-            yield from known(f"{scope}{value.name}", *path, _VALUES, i)
+def _definitions(file: FileDescriptorProto) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the full name of each definition in a file, and its path in ``source_code_info``."""
 
-    def message(proto: DescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, SourceCodeInfo.Location]]:
+    def enum(proto: EnumDescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield f"{scope}{proto.name}", path
+        # The values of an enum are in the scope of the enum, not within it, as in C++.
+        yield from ((f"{scope}{value.name}", (*path, _VALUES, i)) for i, value in enumerate(proto.value))
+
+    def message(proto: DescriptorProto, scope: str, *path: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         inner = f"{scope}{proto.name}."
-        yield from known(inner[:-1], *path)
-        for i, field in enumerate(proto.field):
-            yield from known(f"{inner}{field.name}", *path, _FIELDS, i)
+        yield inner[:-1], path
+        yield from ((f"{inner}{field.name}", (*path, _FIELDS, i)) for i, field in enumerate(proto.field))
         for i, nested in enumerate(proto.nested_type):
             yield from message(nested, inner, *path, _NESTED, i)
         for i, nested_enum in enumerate(proto.enum_type):
@@ -233,9 +259,9 @@ def _places(file: FileDescriptorProto) -> Iterator[tuple[str, SourceCodeInfo.Loc
     for i, each_enum in enumerate(file.enum_type):
         yield from enum(each_enum, scope, _ENUMS, i)
     for i, service in enumerate(file.service):
-        yield from known(f"{scope}{service.name}", _SERVICES, i)
+        yield f"{scope}{service.name}", (_SERVICES, i)
         for j, method in enumerate(service.method):
-            yield from known(f"{scope}{service.name}.{method.name}", _SERVICES, i, _METHODS, j)
+            yield f"{scope}{service.name}.{method.name}", (_SERVICES, i, _METHODS, j)
 
 
 def _set_line(file: FileDescriptorProto, path: Sequence[int], line: int) -> None:

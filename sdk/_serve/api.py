@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -19,14 +21,21 @@ from sdk._ingress.controller import IngressStatus, create_controller
 from sdk._ingress.env_options import from_environment
 from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
-from sdk._serve.cold_start import deployments_without_replicas, start_first_replica
+from sdk._serve.cold_start import deployments_without_replicas
 from sdk._serve.example_call import example_call
-from sdk._serve.failures import explain, one_line
+from sdk._serve.failures import one_line
 from sdk._serve.import_path import give_import_path, refuse_hidden_package
-from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments, list_failed
-from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, request_deletion
+from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments
+from sdk._serve.internals import (
+    SERVE_LINK,
+    deploy_application,
+    drop_stale_serve_client,
+    find_serve_controller,
+    request_deletion,
+)
 from sdk._serve.ray_connection import connect, find_cluster, ray_errors, start_local
 from sdk._serve.readiness import wait_until_routed
+from sdk._serve.starting import started, wait_until_deleted
 from sdk._serve.status import combine
 from sdk._serve.update_check import check_classes, check_update, warn_of_missing_services
 from sdk._serving_status import Status
@@ -52,22 +61,54 @@ _CHANGE_TIMEOUT_S = 20.0
 
 def start(options: GrpcOptions | None = None) -> None:
     """Implement :func:`sdk.start`."""
+    begin_start(options).wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The start of the ingress, which applications may be deployed during.
+
+    Attributes:
+        is_first: True if neither the ingress nor Ray Serve ran before: no application has clients yet.
+        wait: Waits until the ingress serves; raises :class:`sdk.IngressError` if it can't, and stops it.
+    """
+
+    is_first: bool
+    wait: Callable[[], None]
+
+
+def begin_start(options: GrpcOptions | None) -> Start:
+    """Begin to start the ingress, and start Ray Serve; with a running ingress, change its options.
+
+    Raises:
+        SdkError: As :func:`sdk.start`.
+    """
     options = None if options is None else resolve_services(options)  # its errors need no cluster
     refuse_hidden_package()
     _connect()
     controller = find_controller()
-    if controller is None:
-        find_envoy()  # a missing Envoy fails here with one clear line, not in an actor
-    elif options is not None:
-        _change_options(controller, options)
+    if controller is not None:
+        if options is not None:
+            _change_options(controller, options)
+        _start_serve()
+        return Start(is_first=False, wait=lambda: None)
+    find_envoy()  # a missing Envoy fails here with one clear line, not in an actor
+    wanted = resolve_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
+    is_first = not has_serve()
+    # The process of the ingress starts while that of Ray Serve does.
+    with ray_errors("The ingress can't be started"):
+        controller = create_controller(wanted, SERVE_LINK)
+    _start_serve()
+    return Start(is_first, partial(_wait_for_ingress, controller, options))
+
+
+def _start_serve() -> None:
     if not has_serve():
         with ray_errors("Ray Serve failed"):
             serve.start(proxy_location="Disabled")
-    if controller is not None:
-        return
-    wanted = resolve_services(GrpcOptions(**from_environment(os.environ))) if options is None else options
-    with ray_errors("The ingress can't be started"):
-        controller = create_controller(wanted, list_deployments, list_failed, has_serve, start_first_replica)
+
+
+def _wait_for_ingress(controller: Any, options: GrpcOptions | None) -> None:
     problem = _call(controller.wait_ready, _START_TIMEOUT_S, timeout_s=_START_TIMEOUT_S + 10)
     if problem:
         stop_ingress()
@@ -103,14 +144,43 @@ def run(
     application = require_application(target, "The target of sdk.run")
     check_classes(application)
     warn_of_missing_services(name, application)
-    start(options)
-    _check_update(name, application, allow_breaking)
+    begun = begin_start(options)
+    if not begun.is_first:
+        begun.wait()
+        check_running_version(name, application, allow_breaking)
+        controller = find_controller()
+        if controller is not None:
+            _call(controller.claim_applications, [name])
+    try:
+        return deploy(application, name, begun)
+    except IngressError:
+        if begun.is_first:
+            delete(name)
+        raise
+
+
+def deploy(application: serve.Application, name: str, begun: Start) -> DeploymentHandle[Any]:
+    """Deploy an application behind the ingress, and wait until every proxy routes to it.
+
+    Args:
+        application: The application. If others ran before, :func:`check_running_version` has accepted it.
+        name: Its name.
+        begun: The start of the ingress, which this waits for after it has begun the deployment.
+
+    Returns:
+        The handle of its ingress deployment.
+
+    Raises:
+        ClusterError: The application failed to start, or Ray Serve does not answer.
+        IngressError: An Envoy rejects the application's configuration.
+    """
     give_import_path(application)
     with ray_errors("Ray Serve failed"):
-        try:
-            handle: DeploymentHandle[Any] = serve.run(application, name=name, route_prefix=None)
-        except RuntimeError as error:
-            raise ClusterError(f"Application {name!r} failed to start: {explain(name) or error}") from error
+        handle: DeploymentHandle[Any] = deploy_application(application, name)
+    begun.wait()
+    for _, failure in started([name]):
+        if failure:
+            raise ClusterError(f"Application {name!r} failed to start: {failure}")
     unannounced = deployments_without_replicas(application, name)
     controller = find_controller()
     if unannounced and controller is not None:
@@ -183,7 +253,18 @@ def end_applications(names: Iterable[str], *, ends_serve: bool, ends_ingress: bo
             stop_ingress()
 
 
-def _check_update(name: str, application: serve.Application, allow_breaking: bool) -> None:
+def check_running_version(name: str, application: serve.Application, allow_breaking: bool) -> None:
+    """Check that an application can replace the running one of its name.
+
+    Args:
+        name: The name.
+        application: The new version.
+        allow_breaking: Accept changes that break clients, and log them.
+
+    Raises:
+        BreakingChangeError: The update would break clients of the running version.
+        ClusterError: Ray can't be reached.
+    """
     controller = find_controller()
     if controller is None:
         return
@@ -203,8 +284,10 @@ def _check_update(name: str, application: serve.Application, allow_breaking: boo
 def delete(name: str) -> None:
     """Implement :func:`sdk.delete`."""
     _connect(starts_ray=False)
-    with ray_errors("Ray Serve failed"):
-        serve.delete(name)
+    serving = find_serve_controller()
+    if serving is not None:
+        request_deletion(serving, [name])
+        wait_until_deleted(name)
     controller = find_controller()
     if controller is not None:
         _call(controller.delete_application, name, _DELETE_TIMEOUT_S)

@@ -102,7 +102,8 @@ def with_places(query: Query) -> Query:
         for application in (*status.snapshot.applications, *status.snapshot.inner)
         for deployment in application.deployments
     )
-    return replace(query, access_log=status.options.access_log or "", known=known)
+    access_log = status.options.access_log
+    return replace(query, access_log="" if access_log in (None, "otlp") else access_log, known=known)
 
 
 def _start_reader(node_id: str) -> Any:

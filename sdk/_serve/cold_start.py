@@ -56,7 +56,7 @@ def deployments_without_replicas(application: serve.Application, name: str) -> l
             continue
         definition: Definition = cls.__grpc_definition__
         services = tuple(service.full_name for service in definition.services)
-        digest, descriptors = serialize_descriptors(service.file for service in definition.services)
+        digest, descriptors = serialize_descriptors(definition.services)
         announced = Deployment(
             deployment,
             services,

@@ -6,21 +6,19 @@ See https://docs.ray.io/en/latest/serve/production-guide/config.html.
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import ray
 from ray import serve
-from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus as ServeState
 
 from sdk._serve.api import wait_until_ready
 from sdk._serve.application import CODE_VERSION
-from sdk._serve.failures import explain, one_line
+from sdk._serve.failures import one_line
 from sdk._serve.internals import apply_config, find_serve_controller, serve_settings
 from sdk._serve.ray_connection import ray_errors
+from sdk._serve.starting import started
 from sdk.errors import ClusterError, IngressError
 
 if TYPE_CHECKING:
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
 
     from sdk._serve.config_file import ServeConfig
 
-_POLL_INTERVAL_S = 0.25
 _SERVE_TIMEOUT_S = 15.0
-_FAILED = (ServeState.DEPLOY_FAILED, ServeState.UNHEALTHY)
 
 
 def start_serve(config: ServeConfig) -> None:
@@ -94,26 +90,12 @@ def wait_until_started(config: ServeConfig, failed: Callable[[str, str], None]) 
     Raises:
         ClusterError: Ray Serve does not answer.
     """
-    waiting = set(config.names)
     failures: list[str] = []
-    while waiting:
-        try:
-            applications = serve.status().applications
-        except (RayServeException, ray.exceptions.RayError) as error:
-            raise ClusterError(f"Ray Serve failed: {error}") from error
-        for name in sorted(waiting & applications.keys()):
-            state = applications[name].status
-            if state not in (*_FAILED, ServeState.RUNNING):
-                continue
-            waiting.discard(name)
-            if state is ServeState.RUNNING:
-                reason = _routing_failure(name)
-            else:
-                reason = explain(name) or "Ray Serve gives no reason"
-            if reason:
-                failures.append(name)
-                failed(name, reason)
-        time.sleep(_POLL_INTERVAL_S if waiting else 0)
+    for name, start_failure in started(config.names):
+        reason = start_failure or _routing_failure(name)
+        if reason:
+            failures.append(name)
+            failed(name, reason)
     return tuple(failures)
 
 

@@ -31,7 +31,7 @@ from sdk._ingress.env_options import PREFIX, from_environment
 from sdk._serve.failures import one_line
 from sdk._serve.yaml_lines import LineNumbers
 from sdk.errors import ApplicationError, OptionsError
-from sdk.options import GrpcOptions
+from sdk.options import ACCESS_LOG_TARGETS, GrpcOptions
 
 _OPTIONS = tuple(field.name for field in fields(GrpcOptions))
 _SECTION = "sdk"
@@ -201,7 +201,9 @@ class _Reader:
     def _take(self, where: _Path, options: dict[str, Any]) -> None:
         folder = os.path.dirname(os.path.abspath(self._path))
         for name, value in options.items():
-            if name in _PATHS and isinstance(value, str) and (name, value) != ("access_log", "stdout"):
+            if name == "access_log" and value in ACCESS_LOG_TARGETS:
+                continue
+            if name in _PATHS and isinstance(value, str):
                 options[name] = os.path.join(folder, value)
         try:
             GrpcOptions(**options)

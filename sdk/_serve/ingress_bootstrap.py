@@ -19,8 +19,7 @@ from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
 from sdk._ingress.controller import create_controller
 from sdk._ingress.env_options import variable
-from sdk._serve.cold_start import start_first_replica
-from sdk._serve.internals import drop_stale_serve_client, find_serve_controller, serve_settings
+from sdk._serve.internals import SERVE_LINK, drop_stale_serve_client, find_serve_controller, serve_settings
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def find_or_create_ingress(wanted: Mapping[str, Any]) -> FoundIngress:
     if settings is not None and (problem := port_conflict(settings, wanted)):
         return FoundIngress(None, problem)
     options = resolve_services(initial_options(settings, wanted))
-    controller = create_controller(options, list_deployments, list_failed, has_serve, start_first_replica)
+    controller = create_controller(options, SERVE_LINK)
     problem = ray.get(controller.wait_ready.remote(_START_TIMEOUT_S), timeout=_START_TIMEOUT_S * 2)
     if problem:
         return FoundIngress(controller, f"{problem} ({_choose_port()})")
@@ -118,10 +117,7 @@ def explain_missing_ingress() -> str:
 
 
 def list_deployments() -> dict[str, tuple[str, ...]] | None:
-    """Return the names of each application's deployments in Ray Serve, or None if Ray Serve does not answer.
-
-    The ingress controller receives this function as an argument, so that it does not import Ray Serve.
-    """
+    """Return the names of each application's deployments in Ray Serve, or None if Ray Serve does not answer."""
     drop_stale_serve_client()
     try:
         return {name: tuple(known.deployments) for name, known in serve.status().applications.items()}
@@ -130,10 +126,7 @@ def list_deployments() -> dict[str, tuple[str, ...]] | None:
 
 
 def list_failed() -> frozenset[str]:
-    """Return the names of the applications that failed to deploy; none if Ray Serve does not answer.
-
-    The ingress controller receives this function as an argument, so that it does not import Ray Serve.
-    """
+    """Return the names of the applications that failed to deploy; none if Ray Serve does not answer."""
     drop_stale_serve_client()
     try:
         known = serve.status().applications.items()

@@ -41,8 +41,11 @@ from ray.serve._private.constants import (
     SERVE_NAMESPACE,
 )
 from ray.serve._private.router import SingletonThreadRouter
+from ray.serve.api import RunTarget, _run_many
 from ray.serve.schema import ServeApplicationSchema, gRPCOptionsSchema
 
+from sdk._ingress.serve_link import ServeLink
+from sdk._serve.ray_connection import ray_errors
 from sdk.context import leave_call_for_batches
 
 if TYPE_CHECKING:
@@ -87,6 +90,24 @@ def built_deployments(application: Any, name: str) -> list[tuple[str, Any, Any]]
     """
     built = build_app(application, name=name)
     return [(found.name, found.func_or_class, found._deployment_config) for found in built.deployments]
+
+
+def deploy_application(application: Any, name: str) -> Any:
+    """Deploy an application, as ``serve.run`` does, without waiting until it runs.
+
+    Args:
+        application: A ``ray.serve.Application``.
+        name: The application's name.
+
+    Returns:
+        The handle of its ingress deployment.
+    """
+    target = RunTarget(application, name=name, route_prefix=None)
+    return _run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)[0]
+
+
+#: Ray Serve for the ingress controller.
+SERVE_LINK = ServeLink(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
 
 
 def find_serve_controller() -> Any | None:
@@ -170,8 +191,9 @@ def apply_config(controller: Any, schema: ServeDeploySchema) -> None:
 
 
 def request_deletion(controller: Any, names: Sequence[str]) -> None:
-    """Ask Ray Serve to delete applications; return before it has done so."""
-    controller.delete_apps.remote(list(names))
+    """Ask Ray Serve to delete applications; return when it has begun."""
+    with ray_errors("Ray Serve failed"):
+        ray.get(controller.delete_apps.remote(list(names)))
 
 
 class _GaugeWithCalls:

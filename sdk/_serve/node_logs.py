@@ -83,7 +83,7 @@ class NodeLogs:
         self._serve, self._proxy = Path(serve_folder), Path(proxy_folder)
         # By device and inode: a log file that is rotated gets another name.
         self._positions: dict[tuple[int, int], _Position] = {}
-        self._seconds: dict[str, float] = {}
+        self._known_seconds: dict[tuple[Callable[..., float], str], float] = {}
 
     def read(self, query: Query) -> list[Entry]:
         """Return the new entries that match, by time.
@@ -237,24 +237,28 @@ class NodeLogs:
         )
 
     def _local(self, second: str, millisecond: str) -> float:
-        """Return the seconds since the epoch of a time in this node's time zone."""
-        known = self._seconds.get(second)
-        if known is None:
-            if len(self._seconds) > 10_000:
-                self._seconds.clear()
-            try:
-                known = time.mktime(time.strptime(second, "%Y-%m-%d %H:%M:%S"))
-            except ValueError:
-                known = 0.0
-            self._seconds[second] = known
-        return known + (int(millisecond) / 1000 if millisecond.isdigit() else 0)
+        """Return the seconds since the epoch of a time in this node's time zone; 0 if it is not a time."""
+        try:
+            return self._seconds(second, millisecond, time.mktime)
+        except ValueError:
+            return 0.0
 
     def _utc(self, second: str, millisecond: str) -> float:
-        key = f"{second}Z"
-        known = self._seconds.get(key)
+        """Return the seconds since the epoch of a time in UTC.
+
+        Raises:
+            ValueError: It is not a time.
+        """
+        return self._seconds(second, millisecond, calendar.timegm)
+
+    def _seconds(self, second: str, millisecond: str, count: Callable[[time.struct_time], float]) -> float:
+        # Most lines are of a second that another line has had.
+        known = self._known_seconds.get((count, second))
         if known is None:
-            known = self._seconds[key] = float(calendar.timegm(time.strptime(second, "%Y-%m-%d %H:%M:%S")))
-        return known + int(millisecond) / 1000
+            if len(self._known_seconds) > 10_000:
+                self._known_seconds.clear()
+            known = self._known_seconds[count, second] = float(count(time.strptime(second, "%Y-%m-%d %H:%M:%S")))
+        return known + (int(millisecond) / 1000 if millisecond.isdigit() else 0)
 
 
 class NodeReader(NodeLogs):

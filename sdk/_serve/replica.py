@@ -96,7 +96,7 @@ class ReplicaHost:
         )
         self._idempotent = definition.idempotent_paths
         self._http_routes = http_routes(definition.services)
-        self._digest, self._descriptors = serialize_descriptors(service.file for service in definition.services)
+        self._digest, self._descriptors = serialize_descriptors(definition.services)
         self._application, self._deployment = context.app_name, context.deployment
         self._replica_id = context.replica_id.to_full_id_str()
         self._is_exposed = is_exposed
@@ -219,7 +219,7 @@ class ReplicaHost:
     # -- internal ---------------------------------------------------------------------------
 
     def _settings(self) -> WireSettings:
-        return wire_settings(deployment_config(), self._options)
+        return wire_settings(deployment_config(), self._options, self._application)
 
     async def _register(self) -> None:
         # The reason why it is missing lasts as long as Ray Serve runs. Calls between deployments alone start none.
@@ -264,7 +264,7 @@ class ReplicaHost:
         self._log_option_differences()
         settings = self._settings()
         if settings != self._server.host.settings:
-            self._server.host.reconfigure(settings)
+            self._server.reconfigure(settings)
         if lease.several_nodes and not self._is_public:
             # Only now: on a cluster of one node, only the node's proxy needs to connect.
             await self._server.listen(self._replica.endpoint.host, self._replica.endpoint.port)
@@ -326,12 +326,13 @@ class ReplicaHost:
                 logger.exception("the heartbeat of %s failed; trying again", self._replica_id)
 
 
-def wire_settings(deployment: Any, options: GrpcOptions) -> WireSettings:
+def wire_settings(deployment: Any, options: GrpcOptions, application: str) -> WireSettings:
     """Return the settings of a replica's wire server.
 
     Args:
         deployment: Ray Serve's deployment or its configuration, with the limits of requests.
         options: Options of the ingress.
+        application: Name of the application.
     """
     return WireSettings(
         max_ongoing_requests=deployment.max_ongoing_requests,
@@ -340,6 +341,7 @@ def wire_settings(deployment: Any, options: GrpcOptions) -> WireSettings:
         max_receive_message_length=options.max_receive_message_length,
         max_metadata_bytes=options.max_metadata_bytes,
         error_details=options.error_details,
+        limits=options.access.limits_at_once(application) if options.access is not None else (),
         visible_claims=options.access.visible_claims if options.access is not None else (),
     )
 

@@ -150,7 +150,7 @@ class CallLog:
 
     def __call__(self, call: Call, status: int, seconds: float) -> None:
         ended = self._ended
-        ended.append((time.time(), call.path, status, seconds, call.request_id, call.header(b"traceparent")))
+        ended.append((time.time(), call.path, status, seconds, call.request_id, call.traceparent))
         if len(ended) == 1:
             call.host.loop.call_later(_FLUSH_S, self.flush)
         elif len(ended) == _MAX_LINES:

@@ -43,6 +43,7 @@ class GrpcWebCall(WebCall):
         route: The method and its handler; None if there is no such method.
         path: The request's path.
         headers: The request's headers.
+        fields: The headers by name.
         on_finished: Called once, when the response has been handed to the transport.
         content_type: The request's content-type, without parameters.
     """
@@ -58,10 +59,11 @@ class GrpcWebCall(WebCall):
         route: Route | None,
         path: bytes,
         headers: list[tuple[bytes, bytes]],
+        fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
         content_type: bytes,
     ) -> None:
-        super().__init__(host, transport, route, path, headers, on_finished, "proto")
+        super().__init__(host, transport, route, path, headers, fields, on_finished, "proto")
         self._is_text = content_type.startswith(TEXT)
         accept = self._fields.get(b"accept", b"")
         self._sends_text = accept.startswith(TEXT) if BINARY in accept else self._is_text

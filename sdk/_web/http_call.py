@@ -14,7 +14,8 @@ from sdk._status import STATUS_DETAILS
 from sdk._web.connect import check_version
 from sdk._web.http_status import status_line
 from sdk._web.json_codec import dump, error_object
-from sdk._web.web_call import WebCall
+from sdk._web.retry_after import retry_after
+from sdk._web.web_call import STATUS_KEY, WebCall, status_name
 from sdk._wire import metadata as md
 from sdk._wire.frames import PREFIX_LENGTH, FrameError, pack_prefix, too_long
 from sdk._wire.metadata import UNIMPLEMENTED
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from sdk._wire.route import Route
 
 NDJSON, EVENTS = b"application/x-ndjson", b"text/event-stream"
+_KINDS = {"json": b"application/json", "proto": b"application/proto"}
+_OK = b"HTTP/1.1 200 OK\r\n"
 
 
 class HttpCall(WebCall):
@@ -40,6 +43,7 @@ class HttpCall(WebCall):
         route: The method and its handler; None if there is no such method.
         path: Path of the method, or the request's path if there is no such method.
         headers: The request's headers.
+        fields: The headers by name.
         on_finished: Called once, when the response has been handed to the transport.
         codec: ``"json"`` or ``"proto"``.
         match: The rule of ``google.api.http`` that the request matched; None for the method's own path.
@@ -56,11 +60,12 @@ class HttpCall(WebCall):
         route: Route | None,
         path: bytes,
         headers: list[tuple[bytes, bytes]],
+        fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
         codec: str,
         match: RuleMatch | None = None,
     ) -> None:
-        super().__init__(host, transport, route, path, headers, on_finished, codec)
+        super().__init__(host, transport, route, path, headers, fields, on_finished, codec)
         self._match = match
         self._data = bytearray(PREFIX_LENGTH)  # the body, with room for the prefix that gRPC's messages have
         self.refusal: tuple[bytes, int, str] | None = None
@@ -121,8 +126,7 @@ class HttpCall(WebCall):
         """Take the end of the request's body."""
         if not self._finished and self.route is not None and self.messages is None:
             data, self._data = self._data, bytearray()
-            is_packed = b"grpc-encoding" in self._fields
-            data[:PREFIX_LENGTH] = pack_prefix(int(is_packed), len(data) - PREFIX_LENGTH)
+            data[:PREFIX_LENGTH] = pack_prefix(int(b"grpc-encoding" in self._fields), len(data) - PREFIX_LENGTH)
             self._body = data
         elif self.messages is not None and not self._finished:
             assert self._reader is not None
@@ -172,7 +176,9 @@ class HttpCall(WebCall):
         if self.code:
             self.finish_with(self.code, self.details)
             return
-        self.send_body(self.write_message_bytes(data), b"application/%s" % self.codec.encode())
+        self.send_body(
+            self.write_message_bytes(data), b"application/json" if self.codec == "json" else b"application/proto"
+        )
 
     def send_body(self, body: bytes, kind: bytes) -> None:
         """Send the body of a response that ends OK.
@@ -187,7 +193,7 @@ class HttpCall(WebCall):
             is_packed, body = self._packer.compress(body)
             encoding = b"content-encoding: %s\r\n" % self._packer.encoding if is_packed else b""
         self._count_burst(len(body) + MESSAGE_BURST, 1)
-        self._respond(0, b"HTTP/1.1 200 OK\r\n", kind, body, encoding)
+        self._respond(0, _OK, kind, body, encoding)
 
     def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
         """Send the message, with ``write()`` of the context."""
@@ -203,28 +209,28 @@ class HttpCall(WebCall):
         elif self.route is None and code == UNIMPLEMENTED:
             status = b"HTTP/1.1 404 Not Found\r\n"
         body = dump(error_object(code, details, self._trailing))
-        self._respond(code, status, b"application/json", body, self.allowed)
+        self._respond(code, status, b"application/json", body, self.allowed + retry_after(self._trailing))
 
     def _respond(self, code: int, status: bytes, kind: bytes, body: bytes, headers: bytes) -> None:
         self.status = code
         self._head_sent = True
-        trailing = tuple((_http_name(key), value) for key, value in self._trailing if key != STATUS_DETAILS)
+        if self._trailing:
+            trailing = tuple((_http_name(key), value) for key, value in self._trailing if key != STATUS_DETAILS)
+            headers += md.encode(trailing)
+        fixed = (status, kind, len(body), STATUS_KEY, status_name(code), self.common_headers())
         self.transport.write(
-            b"%scontent-type: %s\r\ncontent-length: %d\r\n%s%s%s%s%s\r\n%s"
-            % (
-                status, kind, len(body), headers, self.status_headers(code), self.common_headers(), self._initial,
-                md.encode(trailing) if trailing else b"", body,
-            )
-        )  # fmt: skip
+            b"%scontent-type: %s\r\ncontent-length: %d\r\n%s: %s\r\n%s%s%s\r\n%s"
+            % (*fixed, headers, self._initial, body)
+        )
         self._finish()
 
 
 def _http_name(key: str) -> str:
-    """Return the name of the header for trailing metadata; HTTP has its own for how to authenticate.
+    """Return the name of the header for trailing metadata; HTTP has its own for how to authenticate, and for limits.
 
     https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1
     """
-    return key if key == "www-authenticate" else f"trailer-{key}"
+    return key if key == "www-authenticate" or key.startswith("x-ratelimit-") else f"trailer-{key}"
 
 
 class JsonStreamCall(HttpCall):
@@ -244,10 +250,11 @@ class JsonStreamCall(HttpCall):
         route: Route | None,
         path: bytes,
         headers: list[tuple[bytes, bytes]],
+        fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
         match: RuleMatch | None = None,
     ) -> None:
-        super().__init__(host, transport, route, path, headers, on_finished, "json", match)
+        super().__init__(host, transport, route, path, headers, fields, on_finished, "json", match)
         self._sends_events = EVENTS in self._fields.get(b"accept", b"")
 
     def accepted_encodings(self) -> bytes | None:

@@ -16,7 +16,8 @@ from google.protobuf import descriptor_pool, json_format
 
 from sdk._protos.custom_options import custom_option
 from sdk._protos.wire_format import is_repeated
-from sdk._web.json_codec import dump, load, print_message
+from sdk._web.json_codec import NOT_THE_MESSAGE, dump, explain, load, print_message
+from sdk._web.json_reader import message_of
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INTERNAL, INVALID_ARGUMENT
 from sdk._xds.snapshot import JsonRoute
@@ -104,10 +105,7 @@ class RuleMatch:
         """
         rule, kind = self.rule, self.rule.method.request
         message: Any = kind.DESCRIPTOR
-        filled = kind()
         whole = {} if rule.has_raw_body else self._body(body)
-        if rule.has_raw_body:
-            self._fill_raw(filled, body, content_type)
         for name, values in self._query_values().items():
             if rule.body == "*":
                 raise _invalid(f"query parameter {name!r}: the fields of {kind.DESCRIPTOR.full_name} come in the body")
@@ -116,9 +114,13 @@ class RuleMatch:
             text = re.sub("(?i)%2f", "%252F", value) if is_long else value
             _set(whole, message, field, [unquote(text)], "path variable")
         try:
+            if not rule.has_raw_body:
+                return message_of(whole, kind).SerializeToString()
+            filled = kind()
+            self._fill_raw(filled, body, content_type)
             return json_format.ParseDict(whole, filled).SerializeToString()
-        except (json_format.ParseError, ValueError, RecursionError) as error:
-            raise _invalid(f"the request is not a {kind.DESCRIPTOR.full_name}: {error}") from None
+        except NOT_THE_MESSAGE as error:
+            raise _invalid(f"the request is not a {kind.DESCRIPTOR.full_name}: {explain(error)}") from None
 
     def response(self, data: bytes) -> bytes:
         """Return a response message as JSON, or the field of it that the rule names."""

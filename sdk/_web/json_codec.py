@@ -10,10 +10,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
+from google.protobuf.message import EncodeError
 
 from sdk._gen.status_pb2 import Status
 from sdk._status import STATUS_DETAILS, unpacked
 from sdk._web.http_status import name_of
+from sdk._web.json_reader import message_of
+from sdk._web.json_writer import message_text, to_text
 from sdk._wire.frames import FrameError
 from sdk._wire.metadata import INTERNAL, INVALID_ARGUMENT
 
@@ -23,9 +26,15 @@ if TYPE_CHECKING:
 
     from sdk._wire.metadata import Metadata
 
+#: What is raised for JSON that is not that of a message. KeyError: an Any without the value of its type; EncodeError: a
+#: required field is missing.
+NOT_THE_MESSAGE = (
+    json_format.ParseError, ValueError, TypeError, AttributeError, KeyError, RecursionError, EncodeError,
+)  # fmt: skip
 
-def parse_message(data: bytes | bytearray, kind: type[Message]) -> Message:
-    """Return the message of a request's JSON.
+
+def parse_message(data: bytes | bytearray, kind: type[Message]) -> bytes:
+    """Return the message of a request's JSON, as protobuf bytes.
 
     Raises:
         FrameError: INVALID_ARGUMENT: it is not JSON of such a message. The text names the field.
@@ -38,9 +47,14 @@ def parse_message(data: bytes | bytearray, kind: type[Message]) -> Message:
         if not isinstance(value, dict) and kind.DESCRIPTOR.file.package != "google.protobuf":
             # protobuf takes `[]` for a message without fields
             raise ValueError("it is not an object, {...}")
-        return json_format.ParseDict(value, kind())
-    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise FrameError(INVALID_ARGUMENT, f"the request is not JSON of a {name}: {error}") from None
+        return message_of(value, kind).SerializeToString()
+    except NOT_THE_MESSAGE as error:
+        raise FrameError(INVALID_ARGUMENT, f"the request is not JSON of a {name}: {explain(error)}") from None
+
+
+def explain(error: Exception) -> str:
+    """Return what is wrong with JSON that is not that of a message."""
+    return f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def print_message(data: bytes, kind: type[Message]) -> bytes:
@@ -59,7 +73,7 @@ def print_as_json(message: Message) -> bytes:
         FrameError: INTERNAL: JSON can't express it.
     """
     try:
-        return dump(json_format.MessageToDict(message))
+        return message_text(message).encode()
     except (TypeError, ValueError, json_format.Error) as error:
         name = message.DESCRIPTOR.full_name
         raise FrameError(INTERNAL, f"the response, a {name}, can't be written as JSON: {error}") from None
@@ -85,7 +99,7 @@ def error_object(code: int, details: str, trailing: Metadata) -> dict[str, Any]:
 
 def dump(value: Any) -> bytes:
     """Return a JSON value as bytes, on one line."""
-    return _ENCODER.encode(value).encode("utf-8", "replace")
+    return to_text(value).encode("utf-8", "replace")
 
 
 def load(data: bytes | bytearray) -> Any:
@@ -106,8 +120,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-# Made once: each call of json.dumps and json.loads with other options than the default ones makes its own.
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# Made once: each call of json.loads with other options than the default ones makes its own.
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qs
 
 from sdk._web.connect import ConnectStreamCall, stream_codec
@@ -30,10 +30,24 @@ ACCEPTED = (
     "application/grpc-web+proto, application/grpc-web-text+proto, application/grpc+proto"
 )
 _Kind = TypeVar("_Kind", bound="WebCall")
-_JSON, _PROTO = b"application/json", b"application/proto"
+_JSON_KINDS = frozenset({b"application/json", NDJSON})
+_PROTO = b"application/proto"
+# Verbs that no protocol uses.
+_NOT_CALLS = frozenset({b"OPTIONS", b"HEAD", b"CONNECT", b"TRACE"})
 _WRONG_VERB = b"HTTP/1.1 405 Method Not Allowed\r\n"
 _WRONG_TYPE = b"HTTP/1.1 415 Unsupported Media Type\r\n"
-_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\n"
+
+
+class _Request(NamedTuple):
+    """The first arguments of the constructor of a call."""
+
+    host: Host
+    transport: Transport
+    route: Route | None
+    path: bytes
+    headers: list[tuple[bytes, bytes]]
+    fields: dict[bytes, bytes]
+    on_finished: Callable[[Call], None]
 
 
 def serve_web(server: WireServer) -> None:
@@ -66,6 +80,7 @@ class WebProtocols:
         verb: bytes,
         target: bytes,
         headers: list[tuple[bytes, bytes]],
+        fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
     ) -> Call | None:
         """Return the call of a request; None if it is of no protocol, such as an OPTIONS request.
@@ -76,100 +91,95 @@ class WebProtocols:
             verb: The HTTP method.
             target: The path with its query.
             headers: The request's headers.
+            fields: The headers by name.
             on_finished: Called once, when the response has been handed to the transport.
         """
-        if verb in (b"OPTIONS", b"HEAD", b"CONNECT", b"TRACE"):
+        if verb in _NOT_CALLS:
             return None
-        kind = dict(headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
+        kind = fields.get(b"content-type", b"")
+        if kind not in _JSON_KINDS:
+            kind = kind.partition(b";")[0].strip().lower()
         path = target.partition(b"?")[0]
-        route = self._routes.get(path)
-        parts: dict[str, Any] = {
-            "host": host,
-            "transport": transport,
-            "route": route,
-            "path": path,
-            "headers": headers,
-            "on_finished": on_finished,
-        }
-        if verb == b"POST":
+        request = _Request(host, transport, self._routes.get(path), path, headers, fields, on_finished)
+        if verb == b"POST" and kind not in _JSON_KINDS:
             if is_grpc_web(kind):
-                return _new(GrpcWebCall, parts, content_type=kind)
+                return _new(GrpcWebCall, request, content_type=kind)
             codec = stream_codec(kind)
             if codec is not None:
-                return self._connect_stream(parts, codec)
+                return _connect_stream(request, codec)
             if kind.startswith(b"application/grpc"):
                 return None
-        if route is not None:
-            return _method_call(parts, verb, target, kind)
-        return self._rule_call(parts, verb, target)
+        if request.route is not None:
+            return _method_call(request, request.route, verb, target, kind)
+        return self._rule_call(request, verb, target)
 
-    def _connect_stream(self, parts: dict[str, Any], codec: str) -> WebCall:
-        route = parts["route"]
-        if route is None or route.server_streaming or route.client_streaming:
-            return _new(ConnectStreamCall, parts, codec=codec)
-        text = f"{route.method.path[1:]} is unary: its content-type is application/{codec}, not that of a stream"
-        return _refused(parts, _WRONG_TYPE, UNIMPLEMENTED, text)
-
-    def _rule_call(self, parts: dict[str, Any], verb: bytes, target: bytes) -> WebCall:
+    def _rule_call(self, request: _Request, verb: bytes, target: bytes) -> WebCall:
         match, verbs = self.rules.match(verb.decode("latin-1"), target.decode("latin-1"))
         if match is None:
             if not verbs:
-                return _new(HttpCall, parts, codec="json")
+                return _new(HttpCall, request, codec="json")
             allowed = ", ".join(sorted(verbs))
-            path = parts["path"].decode("latin-1")
+            path = request.path.decode("latin-1")
             text = f"{path} takes {allowed}, not {verb.decode('latin-1')}"
-            return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, text, allowed)
+            return _refused(request, _WRONG_VERB, UNIMPLEMENTED, text, allowed)
         method_path = match.rule.method.path.encode()
         route = self._routes[method_path]
-        call = _http_call({**parts, "route": route, "path": method_path}, "json", match)
+        call = _http_call(request._replace(route=route, path=method_path), route, "json", match)
         call.has_other_path = True
         return call
 
 
-def _new(kind: type[_Kind], parts: dict[str, Any], **options: Any) -> _Kind:
-    """Return a call, with a span if its server makes spans."""
-    spans = parts["host"].spans
-    call: _Kind = kind(**parts, **options) if spans is None else spans.new_call(**parts, kind=kind, **options)
+def _new(kind: type[_Kind], request: _Request, **options: Any) -> _Kind:
+    """Return a call, with a span if its server makes spans, and counted if it has limits of calls at once."""
+    make = request.host.make_call
+    call: _Kind = kind(*request, **options) if make is None else make(*request, kind=kind, **options)
     return call
 
 
-def _method_call(parts: dict[str, Any], verb: bytes, target: bytes, kind: bytes) -> WebCall:
+def _connect_stream(request: _Request, codec: str) -> WebCall:
+    route = request.route
+    if route is None or route.server_streaming or route.client_streaming:
+        return _new(ConnectStreamCall, request, codec=codec)
+    text = f"{route.method.path[1:]} is unary: its content-type is application/{codec}, not that of a stream"
+    return _refused(request, _WRONG_TYPE, UNIMPLEMENTED, text)
+
+
+def _method_call(request: _Request, route: Route, verb: bytes, target: bytes, kind: bytes) -> WebCall:
     """Return the call of a request to the path of a method, ``/pkg.Service/Method``."""
-    route: Route = parts["route"]
+    if verb == b"POST":
+        if kind in _JSON_KINDS:
+            return _http_call(request, route, "json")
+        if kind == _PROTO and not route.server_streaming and not route.client_streaming:
+            return _http_call(request, route, "proto")
     name = route.method.path[1:]
     if verb == b"GET":
-        return _get(parts, target)
+        return _get(request, route, target)
     if verb != b"POST":
         allowed = "GET, POST" if _takes_get(route) else "POST"
         text = f"{name} takes {allowed}, not {verb.decode('latin-1')}"
-        return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, text, allowed)
-    if kind in (_JSON, NDJSON):
-        return _http_call(parts, "json")
-    if kind == _PROTO and not route.server_streaming and not route.client_streaming:
-        return _http_call(parts, "proto")
+        return _refused(request, _WRONG_VERB, UNIMPLEMENTED, text, allowed)
     given = repr(kind.decode("latin-1")) if kind else "missing"
     text = f"the content-type of a call of {name} is one of {ACCEPTED}; it is {given}"
-    return _refused(parts, _WRONG_TYPE, INVALID_ARGUMENT, text)
+    return _refused(request, _WRONG_TYPE, INVALID_ARGUMENT, text)
 
 
 def _takes_get(route: Route) -> bool:
     return route.method.idempotency == "no_side_effects" and not route.client_streaming
 
 
-def _get(parts: dict[str, Any], target: bytes) -> WebCall:
+def _get(request: _Request, route: Route, target: bytes) -> WebCall:
     """Return the call of a GET, https://connectrpc.com/docs/protocol#unary-get-request."""
-    route: Route = parts["route"]
     name = route.method.path[1:]
     if not _takes_get(route):
         text = f"{name} takes POST, not GET: its proto does not set idempotency_level = NO_SIDE_EFFECTS"
-        return _refused(parts, _WRONG_VERB, UNIMPLEMENTED, text, "POST")
+        return _refused(request, _WRONG_VERB, UNIMPLEMENTED, text, "POST")
     # A character of latin-1 for each byte: a message may be binary, and compressed.
     query = parse_qs(target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True, encoding="latin-1")
     given = {key: values[-1] for key, values in query.items()}
     codec = given.get("encoding", "json")
     if codec not in ("json", "proto") or (codec == "proto" and route.server_streaming):
-        return _refused(parts, _WRONG_TYPE, INVALID_ARGUMENT, f"the parameter encoding={codec} must be json or proto")
-    call = _http_call(parts, codec)
+        return _refused(request, _WRONG_TYPE, INVALID_ARGUMENT, f"the parameter encoding={codec} must be json or proto")
+    call = _http_call(request, route, codec)
     message = given.get("message", "{}" if codec == "json" else "")
     data = message.encode("latin-1")
     if given.get("base64") == "1":
@@ -183,16 +193,18 @@ def _get(parts: dict[str, Any], target: bytes) -> WebCall:
     return call
 
 
-def _http_call(parts: dict[str, Any], codec: str, match: RuleMatch | None = None) -> HttpCall:
-    is_stream = parts["route"].server_streaming
+def _http_call(request: _Request, route: Route, codec: str, match: RuleMatch | None = None) -> HttpCall:
+    is_stream = route.server_streaming
     if match is not None and match.rule.has_raw_response:
-        return _new(RawStreamCall, parts, match=match) if is_stream else _new(RawCall, parts, codec=codec, match=match)
+        if is_stream:
+            return _new(RawStreamCall, request, match=match)
+        return _new(RawCall, request, codec=codec, match=match)
     if is_stream:
-        return _new(JsonStreamCall, parts, match=match)
-    return _new(HttpCall, parts, codec=codec, match=match)
+        return _new(JsonStreamCall, request, match=match)
+    return _new(HttpCall, request, codec=codec, match=match)
 
 
-def _refused(parts: dict[str, Any], status: bytes, code: int, details: str, allowed: str = "") -> HttpCall:
-    call = _new(HttpCall, {**parts, "route": None}, codec="json")
+def _refused(request: _Request, status: bytes, code: int, details: str, allowed: str = "") -> HttpCall:
+    call = _new(HttpCall, request._replace(route=None), codec="json")
     call.refuse(status, code, details, allowed)
     return call

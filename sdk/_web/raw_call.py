@@ -56,10 +56,11 @@ class RawStreamCall(JsonStreamCall):
         route: Route | None,
         path: bytes,
         headers: list[tuple[bytes, bytes]],
+        fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
         match: RuleMatch | None = None,
     ) -> None:
-        super().__init__(host, transport, route, path, headers, on_finished, match)
+        super().__init__(host, transport, route, path, headers, fields, on_finished, match)
         self._kind = b""
 
     def stream_head(self) -> bytes:

@@ -44,6 +44,19 @@ _NOT_METADATA = frozenset(
 )  # fmt: skip
 
 
+def status_name(code: int) -> bytes:
+    """Return the name of a gRPC status, the value of ``call-status``.
+
+    Example:
+        >>> status_name(5)
+        b'NOT_FOUND'
+    """
+    return _STATUS_NAMES.get(code, b"UNKNOWN")
+
+
+_STATUS_NAMES = {code: name.encode() for code, name in STATUS_NAMES.items()}
+
+
 class WebCall(Call):
     """A call in another protocol than gRPC.
 
@@ -53,6 +66,7 @@ class WebCall(Call):
         route: The method and its handler; None if there is no such method.
         path: Path of the method, or the request's path if there is no such method.
         headers: The request's headers.
+        fields: The headers by name.
         on_finished: Called once, when the response has been handed to the transport.
         codec: ``"json"`` or ``"proto"``: the form of messages.
     """
@@ -71,10 +85,11 @@ class WebCall(Call):
         route: Route | None,
         path: bytes,
         headers: list[tuple[bytes, bytes]],
+        fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
         codec: str,
     ) -> None:
-        super().__init__(host, transport, route, path, headers, on_finished)
+        super().__init__(host, transport, route, path, headers, fields, on_finished)
         self.headers = [pair for pair in headers if pair[0] not in _NOT_METADATA]
         self.codec = codec
         self.has_other_path = False
@@ -140,10 +155,7 @@ class WebCall(Call):
         if self.codec == "proto":
             return data
         assert self.route is not None
-        try:
-            return parse_message(data, self.route.method.request).SerializeToString()
-        except ValueError as error:  # a string with a lone surrogate
-            raise FrameError(INVALID_ARGUMENT, f"the request has a text that is not Unicode: {error}") from None
+        return parse_message(data, self.route.method.request)
 
     # -- the response -------------------------------------------------------------------------
 
@@ -234,7 +246,7 @@ class WebCall(Call):
     def _chunks_to_end(self, code: int, details: str) -> bytes:
         last = self.stream_end(code, details)
         chunk = b"%x\r\n%s\r\n" % (len(last), last) if last else b""
-        return b"%s0\r\n%s: %s\r\n\r\n" % (chunk, STATUS_KEY, STATUS_NAMES.get(code, "UNKNOWN").encode())
+        return b"%s0\r\n%s: %s\r\n\r\n" % (chunk, STATUS_KEY, status_name(code))
 
     def common_headers(self) -> bytes:
         """Return the header lines that every response has."""
@@ -244,10 +256,6 @@ class WebCall(Call):
         if self.host.closing:
             lines += b"connection: close\r\n"
         return lines
-
-    def status_headers(self, code: int) -> bytes:
-        """Return the header lines of a response whose status is known at its head."""
-        return b"%s: %s\r\n" % (STATUS_KEY, STATUS_NAMES.get(code, "UNKNOWN").encode())
 
     # -- compression and initial metadata -----------------------------------------------------
 

@@ -92,6 +92,7 @@ class Call:
         route: The method and its handler; None if the path is unknown.
         path: The request's path.
         headers: The request's headers in order, names in lower case.
+        fields: The headers by name: the last value of a repeated one wins, as in Ray Serve.
         on_finished: Called once, when the response has been handed to the transport (or no longer can be).
     """
 
@@ -112,6 +113,7 @@ class Call:
         route: Route | None,
         path: bytes,
         headers: list[tuple[bytes, bytes]],
+        fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
     ) -> None:
         self.host = host
@@ -119,7 +121,7 @@ class Call:
         self.route = route
         self.path = path
         self.headers = headers
-        self._fields = dict(headers)  # the last value of a repeated key wins, as in Ray Serve
+        self._fields = fields
         self._on_finished = on_finished
         self._body: bytes | bytearray = b""
         self._queued_bytes = 0
@@ -156,11 +158,6 @@ class Call:
         self.inner: InnerCalls | None = None
 
     # -- driven by the connection -------------------------------------------------------------
-
-    @property
-    def is_grpc(self) -> bool:
-        """True if the request's content-type is that of a gRPC call."""
-        return md.is_grpc(self._fields.get(b"content-type", b""))
 
     def headers_complete(self) -> None:
         """Start the work that need not wait for the request's body."""
@@ -293,6 +290,12 @@ class Call:
             self.running -= 1
             if not self.running:
                 self.host.release_slot()
+
+    def end_thread(self) -> None:
+        """Count a thread of the handler that ran on after the end of the call no longer."""
+        self.running -= 1
+        if not self.running:
+            self.host.release_slot()
 
     def finish_refused(self, error: FrameError) -> None:
         """End a call whose request is not one of its method."""
@@ -640,6 +643,12 @@ class Call:
     def request_id(self) -> str:
         """The call's request id."""
         return self._id().decode("latin-1")
+
+    @property
+    def traceparent(self) -> str | None:
+        """The ``traceparent`` of the caller, or of the span, if the trace begins there; None without one."""
+        value = self._fields.get(b"traceparent")
+        return None if value is None else value.decode("latin-1")
 
     def header(self, name: bytes) -> str | None:
         """Return the last value of a header, or None."""

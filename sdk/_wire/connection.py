@@ -133,12 +133,13 @@ class Connection(asyncio.Protocol):
             self._answer_get(headers)
             return
         host.received = self.request_number = host.received + 1
-        route = self._routes.get(self._path)
-        make = Call if host.spans is None else host.spans.new_call
-        call = make(host, self._transport, route, self._path, headers, self._on_finished)
-        if not call.is_grpc:
-            self._start_web_call(headers, http_errors.NOT_GRPC)
+        fields = dict(headers)
+        if not md.is_grpc(fields.get(b"content-type", b"")):
+            self._start_web_call(headers, fields, http_errors.NOT_GRPC)
             return
+        route = self._routes.get(self._path)
+        make = Call if host.make_call is None else host.make_call
+        call = make(host, self._transport, route, self._path, headers, fields, self._on_finished)
         self._call = call
         self._began = perf_counter()
         # The overhead may include more than the head: only above the limit the metadata is counted exactly.
@@ -162,12 +163,14 @@ class Connection(asyncio.Protocol):
         if response is None:
             host = self._host
             host.received = self.request_number = host.received + 1
-            self._start_web_call(headers, http_errors.NOT_POST)
+            self._start_web_call(headers, dict(headers), http_errors.NOT_POST)
             return
         self.request_number -= 1  # for the reaper: the connection is in use
         self._transport.write(response if method == b"GET" else response[: response.index(b"\r\n\r\n") + 4])
 
-    def _start_web_call(self, headers: list[tuple[bytes, bytes]], refusal: tuple[str, str]) -> None:
+    def _start_web_call(
+        self, headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes], refusal: tuple[str, str]
+    ) -> None:
         """Start a call in another protocol than gRPC, if this server answers it.
 
         Raises:
@@ -175,7 +178,7 @@ class Connection(asyncio.Protocol):
         """
         host, open_call = self._host, self._host.open_web_call
         verb = self._parser.get_method()
-        call = open_call and open_call(host, self._transport, verb, self._path, headers, self._on_finished)
+        call = open_call and open_call(host, self._transport, verb, self._path, headers, fields, self._on_finished)
         if call is None:
             raise HttpError(*refusal, headers)
         self._call = call

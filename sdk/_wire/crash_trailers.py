@@ -3,7 +3,7 @@
 A killed process sends nothing. The kernel closes its connections, and Envoy can then only reset a response that has
 begun, which gRPC reads as INTERNAL: a status that nobody retries
 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors). So a copy of the connection of each response
-that takes longer than about 50 ms goes to a small process (``crash_trailers_process.py``), and memory that both share
+that takes longer than about 5 ms goes to a small process (``crash_trailers_process.py``), and memory that both share
 holds the trailers of that response, and a flag for whether they may be sent: only between two messages. A short write
 to a unix socket never splits a message, since the kernel takes it whole or not at all; after any other write the
 trailers may follow once the kernel has taken all of it.
@@ -33,8 +33,10 @@ logger = logging.getLogger("sdk.wire")
 #: Details of the status in these trailers.
 DIED = "The replica died before its answer was complete."
 _STATUS = f"0\r\ngrpc-status: 14\r\ngrpc-message: {DIED}\r\n".encode()
-# Seconds between two checks of which responses are still open, which of their bytes clients have not read yet, and
-# which packets the other process had no room for.
+# Seconds after which the other process gets the responses that are still open. To pass a connection costs about as much
+# as a short call.
+_YOUNG_S = 0.005
+# Seconds between two checks of the bytes that clients have not read yet, and of what the other process had no room for.
 _CHECK_S = 0.05
 # Bytes that Linux takes on a unix stream socket whole or not at all: a page or more below one of its buffers, which has
 # room for slightly more than 32 KiB (unix_stream_sendmsg).
@@ -134,7 +136,8 @@ class CrashTrailers:
         self._send = send
         self._unused = iter(range(len(memory) // SLOT))
         self._free: list[int] = []  # slots that were used before
-        self._young: list[StreamGuard] = []  # the other process does not have these yet
+        self._young: list[StreamGuard] = []  # the other process gets these soon
+        self._without_room: list[StreamGuard] = []  # it had no room for these
         self._changed: list[StreamGuard] = []  # updated at the end of this turn of the loop
         self._slow: list[StreamGuard] = []  # the kernel has not taken all of these yet
         self._ended: list[int] = []  # slots that the other process is yet to give back
@@ -183,8 +186,9 @@ class CrashTrailers:
         if self._is_closed:
             return None
         guard = kind(self, transport, request_id)
+        if not self._young:
+            self._loop.call_later(_YOUNG_S, self._hand_over_young)
         self._young.append(guard)
-        self._schedule_check()
         return guard
 
     def withhold(self, guard: StreamGuard) -> None:
@@ -209,6 +213,7 @@ class CrashTrailers:
         """End the other process: this one leaves no open stream behind."""
         self._is_closed = True
         self._young.clear()
+        self._without_room.clear()
         try:
             self._send(PACKET.pack(SHUTDOWN), [])
         except OSError as error:  # it ends with this process then
@@ -239,16 +244,24 @@ class CrashTrailers:
     def _check(self) -> None:
         self._check_is_due = False
         self._send_ended()
-        young, self._young = self._young, []
-        for guard in young:
-            if not guard.is_over and not guard.transport.is_closing():  # the descriptor may be another's then
-                self._hand_over(guard)
+        waiting, self._without_room = self._without_room, []
+        self._hand_over(waiting)
         slow, self._slow = self._slow, []
         for guard in slow:
             if guard.is_ready or not guard.is_over:
                 self.update_later(guard)
 
-    def _hand_over(self, guard: StreamGuard) -> None:
+    def _hand_over_young(self) -> None:
+        self._send_ended()
+        young, self._young = self._young, []
+        self._hand_over(young)
+
+    def _hand_over(self, guards: list[StreamGuard]) -> None:
+        for guard in guards:
+            if not guard.is_over and not guard.transport.is_closing():  # the descriptor may be another's then
+                self._hand_over_one(guard)
+
+    def _hand_over_one(self, guard: StreamGuard) -> None:
         slot = self._free.pop() if self._free else next(self._unused, None)
         if slot is not None:
             connection: socket.socket = guard.transport.get_extra_info("socket")
@@ -265,7 +278,7 @@ class CrashTrailers:
                 guard.before_write(0)
                 self.memory[offset] = guard.is_ready
                 return
-        self._young.append(guard)  # there may be room at the next check
+        self._without_room.append(guard)
         self._schedule_check()
 
     def _send_ended(self) -> None:

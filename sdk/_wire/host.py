@@ -21,6 +21,7 @@ from sdk._wire.metadata import UNIMPLEMENTED
 
 if TYPE_CHECKING:
     from sdk._wire.crash_trailers import CrashTrailers
+    from sdk.access import Limit
 
 logger = logging.getLogger("sdk.wire")
 
@@ -44,6 +45,7 @@ class WireSettings:
         max_receive_message_length: Longest request message, in bytes.
         max_metadata_bytes: Most metadata in a request, in bytes of keys and values.
         error_details: The part of a handler's exception that the client reads.
+        limits: Limits of calls at once.
         visible_claims: Issuer of tokens → names of the claims that handlers see; all of an issuer that is not named.
     """
 
@@ -53,6 +55,7 @@ class WireSettings:
     max_receive_message_length: int = 64 << 20
     max_metadata_bytes: int = 60 << 10
     error_details: Literal["traceback", "message", "none"] = "traceback"
+    limits: tuple[Limit, ...] = ()
     visible_claims: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
@@ -66,6 +69,13 @@ class CallMaker(Protocol):
     @property
     def new_call(self) -> Callable[..., Any]:
         """The constructor of a call."""
+
+
+class CallLimiter(Protocol):
+    """The counts of the open calls: ``sdk._wire.calls_at_once.OpenCalls``."""
+
+    def new_call(self, make: Callable[..., Any] | None) -> Callable[..., Any]:
+        """Return the maker of calls that are counted, from that of calls; None for their constructor."""
 
 
 class QueuedCall(Protocol):
@@ -136,7 +146,7 @@ class Host:
 
     Attributes:
         on_end: Called with each call that has ended, its status code and its seconds; None if nobody asks.
-        spans: Makes the calls with their spans; None if nobody wants spans.
+        make_call: Makes a call with its span, or one that is counted; None for the constructor of its class.
         open_web_call: Returns the call of a request that is not gRPC (:mod:`sdk._web`); None if all are refused.
         unknown_methods: Counts of the calls whose path is that of no method.
         head: Head of a response with messages.
@@ -175,7 +185,9 @@ class Host:
         self.answer_get = answer_get
         self.application = application
         self.on_end: Callable[[Any, int, float], None] | None = None
-        self.spans: CallMaker | None = None
+        self.make_call: Callable[..., Any] | None = None
+        self._spans: CallMaker | None = None
+        self._limiter: CallLimiter | None = None
         self.open_web_call: Callable[..., Any] | None = None
         self.unknown_methods = CallCounts()
         self.head = KEEP_ALIVE_HEAD
@@ -193,6 +205,27 @@ class Host:
         """Use this loop, which runs in this thread."""
         self.loop = loop
         self._loop_thread = threading.get_ident()
+
+    # -- the making of calls ------------------------------------------------------------------
+
+    @property
+    def spans(self) -> CallMaker | None:
+        """The maker of calls with spans; None if nobody wants spans."""
+        return self._spans
+
+    @spans.setter
+    def spans(self, spans: CallMaker | None) -> None:
+        self._spans = spans
+        self._choose_maker()
+
+    def limit_calls(self, limiter: CallLimiter | None) -> None:
+        """Count the calls that begin from now on; None for no longer."""
+        self._limiter = limiter
+        self._choose_maker()
+
+    def _choose_maker(self) -> None:
+        make = None if self._spans is None else self._spans.new_call
+        self.make_call = make if self._limiter is None else self._limiter.new_call(make)
 
     # -- admission ----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sdk._guard.between_nodes import UNGUARDED, BetweenNodes
 from sdk._replica_protocol import SHUTTING_DOWN
 from sdk._wire.call_counts import LATENCY_BOUNDS_MS, CallCounts
+from sdk._wire.calls_at_once import OpenCalls
 from sdk._wire.connection import Connection
 from sdk._wire.dispatch import build_routes
 from sdk._wire.host import Host, WireSettings, answer_health_check, no_hook, raise_again, same_error
@@ -38,7 +39,7 @@ class WireServer:
 
     Args:
         bindings: The methods and their handlers.
-        settings: Limits; :meth:`Host.reconfigure` replaces them.
+        settings: Limits; :meth:`reconfigure` replaces them.
         on_start: Called with each call in the context of its handler, before the handler runs.
         on_cancel: Called on the loop with each call that is cancelled, or whose handler raised.
         on_exit: Called with a call whose handler raised ``SystemExit`` or ``KeyboardInterrupt``, and the exception.
@@ -96,11 +97,23 @@ class WireServer:
             answer_get=answer_get,
             application=application,
         )
+        self._open_calls: OpenCalls | None = None
+        self._limit_calls()
         self.host.unknown_methods = CallCounts(latency_bounds_ms)
         self.reaper = IdleReaper(max_connections())
         self._connections: set[Connection] = self.reaper.connections  # type: ignore[assignment]  # all are ours
         self._listeners: list[asyncio.Server] = []
         self._late_accepts: LateAccepts | None = None
+
+    def reconfigure(self, settings: WireSettings) -> None:
+        """Replace the limits. Calls that wait and now fit start."""
+        self.host.reconfigure(settings)
+        self._limit_calls()
+
+    def _limit_calls(self) -> None:
+        limits = self.host.settings.limits
+        self._open_calls = OpenCalls(limits, self._open_calls) if limits else None
+        self.host.limit_calls(self._open_calls)
 
     def new_connection(self) -> Connection:
         """Return the protocol of a new connection."""

@@ -192,9 +192,7 @@ def _count_thread(call: Call, future: Future[Any]) -> None:
 
     def release() -> None:
         warning.cancel()
-        call.running -= 1
-        if not call.running:
-            host.release_slot()
+        call.end_thread()
 
     future.add_done_callback(lambda _: host.call_soon(release))
 

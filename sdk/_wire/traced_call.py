@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from sdk._otel import conventions as rpc
-from sdk._otel.spans import Tracing, add_message, end_server, enter
+from sdk._otel.spans import Tracing, add_message, begun_trace, end_server, enter
 from sdk._wire.call import Call
 from sdk._wire.call_counts import STATUS_NAMES
 from sdk.errors import RpcError
@@ -60,6 +60,7 @@ class ServerSpans:
         route: Route | None,
         path: bytes,
         headers: list[tuple[bytes, bytes]],
+        fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
         kind: type[Call] = Call,
         **options: Any,
@@ -72,14 +73,14 @@ class ServerSpans:
             route: The method and its handler; None if there is no such method.
             path: Path of the method, or the request's path if there is no such method.
             headers: The request's headers.
+            fields: The headers by name.
             on_finished: Called once, when the response has been handed to the transport.
             kind: The class: that of gRPC, or of another protocol.
             options: Further arguments of its constructor.
         """
-        fields = dict(headers)
         context = self.tracing.extract(fields)
         if route is not None and self._only_of_clients and not self.tracing.is_sampled(context):
-            return kind(host, transport, route, path, headers, on_finished, **options)
+            return kind(host, transport, route, path, headers, fields, on_finished, **options)
         name, attributes = rpc.GRPC, dict(self._attributes)
         if route is None:
             attributes[rpc.METHOD] = rpc.OTHER
@@ -89,9 +90,11 @@ class ServerSpans:
         authority = fields.get(b"host", b"")
         span, context = self.tracing.start_server(name, context, {**attributes, **_server_attributes(authority)})
         call = _with_span(self._traced, cast("Any", kind))(
-            host, transport, route, path, headers, on_finished, **options
+            host, transport, route, path, headers, fields, on_finished, **options
         )
         call.span, call.trace_context = span, context
+        if span is not None and (begun := begun_trace(context)) is not None:
+            call.begun = begun
         if span is not None:
             span.set_attribute("ray.serve.request_id", call.request_id)
             # Those of an inner call are the outer client's, which is not the peer of this connection.
@@ -106,7 +109,8 @@ class ServerSpans:
 @cache
 def _with_span(traced: type[TracedCall], kind: Any) -> Callable[..., TracedCall]:
     """Return the class of calls of this kind with a span."""
-    return type(f"{traced.__name__}{kind.__name__}", (traced, kind), {})
+    response = _GrpcTrace if kind is Call else _WebTrace
+    return type(f"{traced.__name__}{kind.__name__}", (traced, response, kind), {})
 
 
 @lru_cache(maxsize=256)
@@ -126,11 +130,19 @@ class TracedCall(Call):
     Attributes:
         span: The span; None if it is not sampled.
         trace_context: The context for the handler.
+        begun: The ``traceparent`` of the span, if it begins a trace. The response has it as ``traceresponse``
+            (https://www.w3.org/TR/trace-context-2/#traceresponse-header), for Envoy's access log and for clients.
     """
 
     span: Span | None
     trace_context: Context
+    begun: str | None = None
     _description = ""
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace of the call."""
+        return self.begun or super().traceparent
 
     async def _run(self, route: Route) -> None:
         enter(self.trace_context)  # the task ends with the call, and its context with it
@@ -158,6 +170,44 @@ class TracedCall(Call):
             if not description and self._cancel_reason is not None:
                 description = self._cancel_reason[1]
             end_server(span, STATUS_NAMES[self.status], description)
+
+
+class _GrpcTrace(Call):
+    """The response of a gRPC call whose span begins a trace."""
+
+    __slots__ = ()
+    begun: str | None
+
+    def send_only(self, data: bytes, flag: int = 0) -> None:
+        if self.begun is None or self._finished:
+            super().send_only(data, flag)
+        else:  # with another head
+            self.send(data, flag, is_last=True)
+            self.transport.write(self._trailers(self.code or 0, self.details))
+            self._finish()
+
+    def _head(self) -> bytes:
+        return self._with_trace(super()._head())
+
+    def _without_messages(self, code: int, trailers: bytes) -> bytes:
+        return self._with_trace(super()._without_messages(code, trailers))
+
+    def _with_trace(self, response: bytes) -> bytes:
+        if self.begun is None:
+            return response
+        status, _, rest = response.partition(b"\r\n")
+        return b"%s\r\ntraceresponse: %s\r\n%s" % (status, self.begun.encode(), rest)
+
+
+class _WebTrace(Call):
+    """The response in another protocol."""
+
+    __slots__ = ()
+    begun: str | None
+
+    def common_headers(self) -> bytes:
+        lines: bytes = super().common_headers()  # type: ignore[misc]  # of WebCall, with which this class is joined
+        return lines if self.begun is None else b"%straceresponse: %s\r\n" % (lines, self.begun.encode())
 
 
 class CallWithEvents(TracedCall):

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import (
     API_KEY_HEADER,
+    CONSOLE_PATH,
     DOCS_PATH,
     IDENTITY_HEADERS,
     NODE_SECRET_HEADER,
@@ -41,7 +42,7 @@ from sdk._xds.packing import pack, type_url
 from sdk.access import ApiKey, Certificate, Token, claim_path
 
 if TYPE_CHECKING:
-    from sdk.access import Access, JwtIssuer, Limit, Who
+    from sdk.access import Access, JwtIssuer, Limit, Rule, Who
 
 API_KEYS, JWT, RULES, LIMITS = "api-keys", "jwt", "rules", "limits"
 #: Key of our metadata on a route, with its application.
@@ -65,7 +66,7 @@ _OPEN = {
 _ALWAYS_OPEN = (
     pb.StringMatcher(exact=PROXY_HEALTH_PATH),
     pb.StringMatcher(prefix=PAGES_PREFIX),
-    *(pb.StringMatcher(exact=f"{path}{end}") for path in (DOCS_PATH,) for end in ("", "/")),
+    *(pb.StringMatcher(exact=f"{path}{end}") for path in (CONSOLE_PATH, DOCS_PATH) for end in ("", "/")),
 )
 
 
@@ -114,7 +115,7 @@ def enabled_filters(access: Access | None) -> dict[str, Packed]:
         API_KEYS: access.api_keys is not None,
         JWT: bool(access.issuers),
         RULES: access.rules is not None,
-        LIMITS: bool(access.limits),
+        LIMITS: bool(access.limits_per_s),
     }
     return {name: pack(pb.RouteFilterConfig(config=Packed())) for name, is_needed in needed.items() if is_needed}
 
@@ -127,7 +128,7 @@ def filter_configs(access: Access | None, keys: KeyMaterial) -> dict[str, Packed
         ),
         JWT: _jwt(access.issuers if access is not None else (), keys.jwks),
         RULES: _rules(access) if access is not None and access.rules is not None else pb.RbacFilter(),
-        LIMITS: _limits(access.limits if access is not None else ()),
+        LIMITS: _limits(access.limits_per_s if access is not None else ()),
     }
     return {
         name: pack(pb.CoreTypedExtensionConfig(name=name, typed_config=pack(config)))
@@ -145,12 +146,12 @@ def route_metadata(access: Access | None, application: str, method: str = "") ->
     """
     if access is None:
         return None
-    named = [*(rule.applications for rule in access.rules or ()), *(limit.applications for limit in access.limits)]
-    found = {"application": application} if any(named) else {}
+    named: tuple[Rule | Limit, ...] = (*(access.rules or ()), *access.limits_per_s)
+    found = {"application": application} if any(each.applications for each in named) else {}
     if method:
         found["method"] = method[1:]
         service = method[1:].partition("/")[0]
-        for number, limit in enumerate(access.limits):
+        for number, limit in enumerate(access.limits_per_s):
             if {service, method[1:]} & {*limit.methods}:
                 found[_limit_key(number)] = str(number)
     if not found:
@@ -164,7 +165,8 @@ def names_methods(access: Access | None) -> bool:
     """Return True if a rule or a limit applies to some methods only."""
     if access is None:
         return False
-    return any(rule.methods for rule in access.rules or ()) or any(limit.methods for limit in access.limits)
+    named: tuple[Rule | Limit, ...] = (*(access.rules or ()), *access.limits_per_s)
+    return any(each.methods for each in named)
 
 
 def _limit_key(number: int) -> str:
@@ -347,15 +349,13 @@ def _limits(limits: Iterable[Limit]) -> pb.LocalRateLimit:
         for counts in _counting(number, limit):
             counted = tuple(_counted(limit, counts))
             rate_limits += [pb.RateLimit(actions=[*counted, *identity]) for identity in _identities(limit)]
-    unlimited = pb.TokenBucket(max_tokens=1 << 31, tokens_per_fill=_uint(1 << 31), fill_interval=Duration(seconds=1))
+    # Without a bucket for all others, so that calls that no limit applies to have no x-ratelimit-* metadata.
     return pb.LocalRateLimit(
         stat_prefix="grpc",
-        token_bucket=unlimited,
         filter_enabled=_ALWAYS,
         filter_enforced=_ALWAYS,
         descriptors=descriptors,
         enable_x_ratelimit_headers=pb.DRAFT_VERSION_03,
-        always_consume_default_token_bucket=BoolValue(value=False),
         rate_limited_as_resource_exhausted=True,
         rate_limits=rate_limits,
         max_dynamic_descriptors=_uint(_MAX_IDENTITIES),
@@ -418,10 +418,12 @@ def action_key(action: pb.RateLimit.Action) -> str:
 
 def _bucket(limit: Limit) -> pb.TokenBucket:
     """Return the bucket of a limit: a whole number of tokens after a whole number of milliseconds."""
-    burst = limit.burst if limit.burst is not None else max(1, ceil(limit.calls_per_s))
-    tokens = max(1, round(limit.calls_per_s / 10)) if limit.calls_per_s >= 10 else 1
+    rate = limit.calls_per_s
+    assert rate is not None  # these limits have it
+    burst = limit.burst if limit.burst is not None else max(1, ceil(rate))
+    tokens = max(1, round(rate / 10)) if rate >= 10 else 1
     interval = Duration()
-    interval.FromNanoseconds(round(tokens / limit.calls_per_s * 1e9))
+    interval.FromNanoseconds(round(tokens / rate * 1e9))
     return pb.TokenBucket(max_tokens=burst, tokens_per_fill=_uint(min(tokens, burst)), fill_interval=interval)
 
 

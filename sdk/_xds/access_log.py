@@ -1,11 +1,14 @@
 """The access log: one line for each call, written by Envoy, so calls that reached no replica are included.
 
+It goes to a file, or by OTLP to a collector of logs.
+
 https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#command-operators
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,12 +16,33 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._otel.otlp import Collector
+from sdk._xds.headers import set_header
+from sdk._xds.log_filters import both, either, flagged, lasts
 from sdk._xds.packing import pack
 
 #: Namespace in the metadata of a cluster, with the keys ``application`` and ``deployment``.
 NAMESPACE = "sdk"
+#: Name of the cluster of the collector.
+COLLECTOR = "otlp"
+# The default of OTLP's exporters.
+_COLLECTOR_TIMEOUT = Duration(seconds=10)
 #: Namespace and key in the metadata of an endpoint with the id of its replica, which the hash ring reads too.
 REPLICA_KEY = ("envoy.lb", "hash_key")
+
+
+def _first_of(*operators: str, max_length: int | None = None) -> str:
+    """Return the operator for the first of several that has a value.
+
+    Args:
+        operators: ``"RESP grpc-message"`` for ``%RESP(grpc-message)%``.
+        max_length: Most characters of it.
+    """
+    pairs = (operator.partition(" ") for operator in operators)
+    limit = {} if max_length is None else {"max_length": max_length}
+    parts = [{"command": command, "param": parameter, **limit} for command, _, parameter in pairs]
+    return f"%COALESCE({json.dumps({'operators': parts}, separators=(',', ':'))})%"
+
 
 # Names of gRPC and of Ray Serve's guide → Envoy's command operators.
 _FIELDS = {
@@ -28,10 +52,9 @@ _FIELDS = {
     "deployment": f"%METADATA(CLUSTER:{NAMESPACE}:deployment)%",
     "replica": f"%METADATA(UPSTREAM_HOST:{REPLICA_KEY[0]}:{REPLICA_KEY[1]})%",
     # Calls that are not gRPC have their status, and the method if the path is another, from sdk/_web/web_call.py.
-    "method": '%COALESCE({"operators":[{"command":"RESP","param":"call-method"},{"command":"REQ","param":":path"}]})%',
-    "status": '%COALESCE({"operators":[{"command":"GRPC_STATUS","param":"SNAKE_STRING"},'
-    '{"command":"RESP","param":"call-status"},{"command":"TRAILER","param":"call-status"}]})%',
-    "message": "%RESP(grpc-message):512%%TRAILER(grpc-message):512%",
+    "method": _first_of("RESP call-method", "REQ :path"),
+    "status": _first_of("GRPC_STATUS SNAKE_STRING", "RESP call-status", "TRAILER call-status"),
+    "message": _first_of("RESP grpc-message", "TRAILER grpc-message", max_length=512),
     "http_status": "%RESPONSE_CODE%",
     "duration_ms": "%DURATION%",
     "upstream_ms": "%COMMON_DURATION(US_TX_BEG:US_RX_END:ms)%",
@@ -46,7 +69,8 @@ _FIELDS = {
     "user_agent": "%REQ(user-agent)%",
     "timeout": "%REQ(grpc-timeout)%",
     "model_id": "%REQ(multiplexed_model_id)%",
-    "traceparent": "%REQ(traceparent)%",
+    # That of the replica's span, if the trace begins there (sdk/_wire/traced_call.py).
+    "traceparent": _first_of("REQ traceparent", "RESP traceresponse"),
     "tls_subject": "%DOWNSTREAM_PEER_SUBJECT%",
 }
 
@@ -56,31 +80,74 @@ class AccessLogConfig:
     """The access log of a proxy.
 
     Attributes:
-        path: Absolute path of its file, in a folder that exists.
-        format: ``"json"``: one object a line; ``"text"``: the time, then ``name="value"`` for each field.
+        target: Absolute path of its file, in a folder that exists; or the collector.
+        format: Of a file; ``"json"``: one object a line; ``"text"``: the time, then ``name="value"`` for each field.
+        service: Name of the service in what the collector gets.
         failed_only: Leave out calls that end OK, unless they are slow.
         slow_s: Leave out calls that last less seconds, unless they fail and ``failed_only`` is set; None for no limit.
     """
 
-    path: str
+    target: str | Collector
     format: Literal["json", "text"] = "json"
+    service: str = ""
     failed_only: bool = False
     slow_s: float | None = None
 
 
 def access_log(config: AccessLogConfig) -> pb.AccessLog:
-    """Return the access log, which appends to a file.
+    """Return the access log.
 
-    Envoy keeps the file open and does not rotate it: truncate it in place (logrotate's ``copytruncate``).
+    Envoy keeps a file open and does not rotate it: truncate it in place (logrotate's ``copytruncate``).
 
     Args:
-        config: Its place, format and filter.
+        config: Its target, format and filter.
     """
+    if isinstance(config.target, Collector):
+        return pb.AccessLog(
+            name="envoy.access_loggers.open_telemetry",
+            filter=_filter(config),
+            typed_config=pack(_otlp_log(config.target, config.service)),
+        )
     return pb.AccessLog(
         name="envoy.access_loggers.file",
         filter=_filter(config),
-        typed_config=pack(pb.FileAccessLog(path=config.path, log_format=_format(config))),
+        typed_config=pack(pb.FileAccessLog(path=config.target, log_format=_format(config))),
     )
+
+
+def _otlp_log(collector: Collector, service: str) -> pb.OpenTelemetryAccessLogConfig:
+    """Return the configuration of records for a collector, with the same fields as attributes.
+
+    https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/access_loggers/open_telemetry/v3/logs_service.proto
+    """
+    log = pb.OpenTelemetryAccessLogConfig(
+        log_name="access_log",
+        disable_builtin_labels=True,  # they name Envoy's own node and cluster
+        resource_attributes=_attributes({"service.name": service}),
+        body=pb.AnyValue(string_value=f"CALL {_FIELDS['method']} {_FIELDS['status']} {_FIELDS['duration_ms']}ms"),
+        # A record has its own time.
+        attributes=_attributes({name: operator for name, operator in _FIELDS.items() if name != "time"}),
+    )
+    if collector.path:
+        host = f"[{collector.host}]" if ":" in collector.host else collector.host
+        uri = f"{'https' if collector.ca else 'http'}://{host}:{collector.port}{collector.path}"
+        log.http_service.http_uri.CopyFrom(pb.HttpUri(uri=uri, cluster=COLLECTOR, timeout=_COLLECTOR_TIMEOUT))
+        log.http_service.request_headers_to_add.extend(
+            set_header(key, value.replace("%", "%%"))  # where an operator might be
+            for key, value in collector.headers
+        )
+    else:
+        log.grpc_service.envoy_grpc.cluster_name = COLLECTOR
+        log.grpc_service.timeout.CopyFrom(_COLLECTOR_TIMEOUT)
+        log.grpc_service.initial_metadata.extend(
+            pb.HeaderValue(key=key, value=value) for key, value in collector.headers
+        )
+    return log
+
+
+def _attributes(values: Mapping[str, str]) -> pb.KeyValueList:
+    pairs = [pb.KeyValue(key=key, value=pb.AnyValue(string_value=value)) for key, value in values.items()]
+    return pb.KeyValueList(values=pairs)
 
 
 def _format(config: AccessLogConfig) -> pb.SubstitutionFormatString:
@@ -105,14 +172,11 @@ def _filter(config: AccessLogConfig) -> pb.AccessLogFilter | None:
         failed = pb.GrpcStatusFilter(statuses=[pb.GrpcStatusFilter.OK], exclude=True)
         # Without `grpc-status`, as over gRPC-Web, Connect and JSON, a call is UNKNOWN to Envoy even if it ends OK.
         web = pb.ExtensionFilter(name="failed", typed_config=pack(pb.ExpressionFilter(expression=_NOT_OK)))
-        both = [pb.AccessLogFilter(grpc_status_filter=failed), pb.AccessLogFilter(extension_filter=web)]
-        filters.append(pb.AccessLogFilter(and_filter=pb.AndFilter(filters=both)))
+        filters.append(both(pb.AccessLogFilter(grpc_status_filter=failed), pb.AccessLogFilter(extension_filter=web)))
     if config.slow_s is not None:
-        least = pb.RuntimeUInt32(default_value=round(config.slow_s * 1000), runtime_key="sdk.access_log.slow_ms")
-        slow = pb.DurationFilter(comparison=pb.ComparisonFilter(op=pb.ComparisonFilter.GE, value=least))
-        filters.append(pb.AccessLogFilter(duration_filter=slow))
+        filters.append(lasts(config.slow_s))
     if len(filters) > 1:
-        return pb.AccessLogFilter(or_filter=pb.OrFilter(filters=filters))
+        return either(*filters)
     return filters[0] if filters else None
 
 
@@ -136,7 +200,7 @@ def own_answers_log(headers: Iterable[str]) -> pb.AccessLog:
     """
     return pb.AccessLog(
         name="envoy.access_loggers.http_grpc",
-        filter=pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=_OWN_ANSWERS)),
+        filter=flagged(*_OWN_ANSWERS),
         typed_config=pack(
             pb.HttpGrpcAccessLogConfig(
                 common_config=pb.CommonGrpcAccessLogConfig(

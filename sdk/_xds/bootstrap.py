@@ -11,8 +11,7 @@ from sdk._gen import envoy_pb2 as pb
 from sdk._xds.access_log import CONTROL_PLANE
 from sdk._xds.clusters import unix_cluster
 from sdk._xds.listener import ads_source
-from sdk._xds.open_files import max_connections
-from sdk._xds.packing import pack
+from sdk._xds.overload import overload_manager
 
 # Envoy ends a connection, with all its calls, when half of its calls were cancelled within a second of their start:
 # by default at the 250th. Clients of gRPC cancel honestly (deadlines, hedging, users who leave), and a count over the
@@ -35,7 +34,9 @@ _RUNTIME: dict[str, float] = {
 }
 
 
-def build_bootstrap(*, node_id: str, ads_socket: str, admin_socket: str) -> pb.Bootstrap:
+def build_bootstrap(
+    *, node_id: str, ads_socket: str, admin_socket: str, max_memory_bytes: int | None = None
+) -> pb.Bootstrap:
     """Return Envoy's bootstrap. Write ``build_bootstrap(...).SerializeToString()`` to a file that ends in ``.pb``.
 
     Args:
@@ -43,6 +44,7 @@ def build_bootstrap(*, node_id: str, ads_socket: str, admin_socket: str) -> pb.B
         ads_socket: Path of the unix socket on which ``AdsServer`` listens.
         admin_socket: Path of the unix socket for Envoy's admin interface. A process that can open it can stop Envoy,
             so it belongs in a folder that only this user can enter.
+        max_memory_bytes: Limit of the memory that Envoy allocates; None for no limit.
     """
     ads = pb.GrpcService(
         envoy_grpc=pb.GrpcService.EnvoyGrpc(
@@ -57,7 +59,6 @@ def build_bootstrap(*, node_id: str, ads_socket: str, admin_socket: str) -> pb.B
     )
     runtime = pb.RuntimeLayer(name="static")
     runtime.static_layer.update(_RUNTIME)
-    connection_limit = pb.DownstreamConnectionsConfig(max_active_downstream_connections=max_connections())
     return pb.Bootstrap(
         node=pb.Node(id=node_id, cluster="ray-grpc-sdk"),
         admin=pb.Admin(address=pb.Address(pipe=pb.Pipe(path=admin_socket))),
@@ -70,12 +71,5 @@ def build_bootstrap(*, node_id: str, ads_socket: str, admin_socket: str) -> pb.B
         ),
         static_resources=pb.Bootstrap.StaticResources(clusters=[unix_cluster(CONTROL_PLANE, ads_socket)]),
         layered_runtime=pb.LayeredRuntime(layers=[runtime]),
-        overload_manager=pb.OverloadManager(
-            resource_monitors=[
-                pb.ResourceMonitor(
-                    name="envoy.resource_monitors.global_downstream_max_connections",
-                    typed_config=pack(connection_limit),
-                )
-            ]
-        ),
+        overload_manager=overload_manager(max_memory_bytes),
     )

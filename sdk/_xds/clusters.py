@@ -15,19 +15,19 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._guard.between_nodes import UNGUARDED, BetweenNodes
 from sdk._replica_protocol import HEALTH_CHECK_PATH
-from sdk._xds.access_log import NAMESPACE
+from sdk._xds.access_log import COLLECTOR, NAMESPACE
 from sdk._xds.assignments import DISTANT
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import MAX_HEADERS, MAX_HEADERS_KIB, ads_source
 from sdk._xds.open_files import max_connections
 from sdk._xds.packing import pack
-from sdk._xds.tls import node_transport_socket
+from sdk._xds.tls import collector_transport_socket, node_transport_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sdk._otel.otlp import Collector
     from sdk._xds.listener import ListenerConfig
 
 FALLBACK_CLUSTER = "fallback"
@@ -53,18 +53,18 @@ def affinity_cluster_name(application: str, deployment: str) -> str:
     return cluster_name(application, deployment) + "#model"
 
 
-def deployment_clusters(application: str, deployment: str, guard: BetweenNodes = UNGUARDED) -> Iterator[pb.Cluster]:
+def deployment_clusters(application: str, deployment: str, node_secrets: str = "") -> Iterator[pb.Cluster]:
     """Yield a deployment's two clusters: one balances by load, one by model id.
 
     Args:
         application: Name of its application.
         deployment: Its name.
-        guard: How connections to other nodes are guarded.
+        node_secrets: Path of the folder with the SDS files for connections to other nodes; empty without TLS.
     """
     name = cluster_name(application, deployment)
     by_load, by_model = pb.Cluster(), pb.Cluster()
     for cluster in by_load, by_model:
-        cluster.CopyFrom(_replica_cluster(guard))
+        cluster.CopyFrom(_replica_cluster(node_secrets))
         fields = cluster.metadata.filter_metadata[NAMESPACE].fields
         fields["application"].string_value, fields["deployment"].string_value = application, deployment
         cluster.eds_cluster_config.service_name = name
@@ -103,7 +103,11 @@ def unix_cluster(name: str, path: str, protocol: pb.HttpProtocolOptions | None =
         path: Path of the socket.
         protocol: Protocol of the connections; None for HTTP/2.
     """
-    host = pb.LbEndpoint(endpoint=pb.Endpoint(address=pb.Address(pipe=pb.Pipe(path=path))))
+    return _server_cluster(name, pb.Address(pipe=pb.Pipe(path=path)), protocol)
+
+
+def _server_cluster(name: str, address: pb.Address, protocol: pb.HttpProtocolOptions | None = None) -> pb.Cluster:
+    host = pb.LbEndpoint(endpoint=pb.Endpoint(address=address))
     http2 = pb.HttpProtocolOptions.ExplicitHttpConfig(http2_protocol_options=pb.Http2ProtocolOptions())
     options = protocol or pb.HttpProtocolOptions(explicit_http_config=http2)
     return pb.Cluster(
@@ -117,12 +121,31 @@ def unix_cluster(name: str, path: str, protocol: pb.HttpProtocolOptions | None =
     )
 
 
+def collector_cluster(collector: Collector) -> pb.Cluster:
+    """Return the cluster of a collector that takes the access log by OTLP.
+
+    Args:
+        collector: The collector. Its name may have several addresses; Envoy connects to the first that accepts.
+    """
+    protocol = _http1() if collector.path else None
+    address = pb.Address(socket_address=pb.SocketAddress(address=collector.host, port_value=collector.port))
+    cluster = _server_cluster(COLLECTOR, address, protocol)
+    cluster.type = pb.Cluster.LOGICAL_DNS
+    cluster.dns_lookup_family = pb.Cluster.ALL
+    # Calls are served meanwhile, and if the name does not exist.
+    cluster.wait_for_warm_on_init.value = False
+    cluster.connect_timeout.FromSeconds(5)
+    if collector.ca is not None:
+        cluster.transport_socket.CopyFrom(collector_transport_socket(collector))
+    return cluster
+
+
 @lru_cache(maxsize=1)
-def _replica_cluster(guard: BetweenNodes) -> pb.Cluster:
+def _replica_cluster(node_secrets: str) -> pb.Cluster:
     # Shared by all deployments. Copying it is ten times as fast as building it, and there may be thousands.
     matches = []
-    if guard.mode == "tls":
-        tls = node_transport_socket(guard)
+    if node_secrets:
+        tls = node_transport_socket(node_secrets)
         matches.append(pb.Cluster.TransportSocketMatch(name="tls", match=DISTANT, transport_socket=tls))
     return pb.Cluster(
         transport_socket_matches=matches,

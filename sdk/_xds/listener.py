@@ -62,12 +62,13 @@ class ListenerConfig:
         gate_socket: Path of the unix socket of the proxy's ext_authz server, where calls wait for a replica. If empty,
             calls to a deployment without replicas end UNAVAILABLE.
         guard: How connections to replicas on other nodes are guarded.
+        node_secrets: Path of the folder with the SDS files for connections to other nodes; empty without TLS.
         logged_headers: Request headers that the control plane gets of each call that Envoy answers itself; if empty, it
             gets nothing.
         cors_origins: Origins of pages that may call; none for no CORS.
         cors_headers: Headers that these pages may send and read, in addition to those of the protocols.
         cors_credentials: Whether these pages may send cookies and other credentials of their browser.
-        docs: Whether the page of documentation is served.
+        pages: Paths of the pages that the proxy serves.
 
     Raises:
         OptionsError: Envoy would reject a value.
@@ -85,11 +86,12 @@ class ListenerConfig:
     max_connection_age_s: float | None = None
     gate_socket: str = ""
     guard: BetweenNodes = UNGUARDED
+    node_secrets: str = ""
     logged_headers: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     cors_headers: tuple[str, ...] = ()
     cors_credentials: bool = False
-    docs: bool = False
+    pages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         try:

@@ -11,18 +11,20 @@ import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import IDENTITY_HEADERS
+from sdk._status import STATUS_DETAILS, retry_later
 from sdk._xds.headers import set_header
+from sdk._xds.log_filters import absent, both, either, flagged, has_content_type, has_header, has_status
 from sdk._xds.retries import NO_MORE_RETRIES, PREVIOUS_ATTEMPTS_KEY
 
 _LOST = "The replica with the call was lost before it answered (%RESPONSE_CODE_DETAILS%)"
 _REFUSED = "No replica accepted a connection for the call (%RESPONSE_CODE_DETAILS%)"
 _OVER_LIMIT = "The call exceeds a limit of the ingress. Try again later."
+_NO_MEMORY = "The proxy has reached its limit of memory (max_envoy_memory_bytes). Try again later."
 _TOO_MANY_RETRIES = "; too many other calls are being retried."
 _BODY = "%LOCAL_REPLY_BODY%"
 
@@ -58,15 +60,23 @@ def local_replies() -> pb.LocalReplyConfig:
     Envoy uses only the first mapper that matches, so each one adds `request_id`. Local replies to gRPC calls are
     Trailers-Only: a client reads their headers as trailing metadata. The name of a route is its application's name.
     """
-    overflow, retries_spent, no_host = _flagged("UO"), _flagged("URX"), _flagged("UH")
-    lost, refused = _flagged("UC"), _flagged("UF")
-    repeated = _has_header(pb.HeaderMatcher(name=PREVIOUS_ATTEMPTS_KEY, present_match=True))
+    overflow, retries_spent, no_host = flagged("UO"), flagged("URX"), flagged("UH")
+    lost, refused = flagged("UC"), flagged("UF")
+    # Envoy refuses these before it has done anything with the request, and sets no flag.
+    overloaded = both(has_status(503), absent("x-request-id"))
+    repeated = has_header(pb.HeaderMatcher(name=PREVIOUS_ATTEMPTS_KEY, present_match=True))
     always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
     return pb.LocalReplyConfig(
         mappers=[
             *_refused(),
-            *_replies(_both(overflow, lost), _LOST + _TOO_MANY_RETRIES),
-            *_replies(_both(overflow, refused), _REFUSED + _TOO_MANY_RETRIES),
+            *_replies(
+                overloaded,
+                _NO_MEMORY,
+                _RESOURCE_EXHAUSTED,
+                details=retry_later(_RESOURCE_EXHAUSTED.number, _NO_MEMORY),
+            ),
+            *_replies(both(overflow, lost), _LOST + _TOO_MANY_RETRIES),
+            *_replies(both(overflow, refused), _REFUSED + _TOO_MANY_RETRIES),
             *_replies(
                 overflow,
                 "Request dropped due to backpressure: the proxy has reached its limit of requests for application "
@@ -75,14 +85,14 @@ def local_replies() -> pb.LocalReplyConfig:
             ),
             *_replies(no_host, "No replica of application '%ROUTE_NAME%' is ready."),
             *_replies(
-                _both(lost, _either(retries_spent, repeated)),
+                both(lost, either(retries_spent, repeated)),
                 f"{_LOST}, as one before it. It is not sent again: it may be what ends them.",
                 headers=(set_header(*NO_MORE_RETRIES),),
             ),
             *_replies(lost, f"{_LOST}."),
             *_replies(refused, f"{_REFUSED}."),
-            *(reply for status in _BY_HTTP_STATUS for reply in _web_replies(_has_status(status.http), _BODY, status)),
-            *_web_replies(_has_status(503), _BODY, _UNAVAILABLE),
+            *(reply for status in _BY_HTTP_STATUS for reply in _web_replies(has_status(status.http), _BODY, status)),
+            *_web_replies(has_status(503), _BODY, _UNAVAILABLE),
             pb.ResponseMapper(filter=always, headers_to_add=[_request_id()]),
         ]
     )
@@ -95,22 +105,18 @@ def _refused() -> Iterator[pb.ResponseMapper]:
     another audience. gRPC distinguishes the two: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
     """
     # The gate, which writes its own message. Its HTTP status says which gRPC status it is.
-    waited = _flagged("UAEX")
+    waited = flagged("UAEX")
     for status in (_NOT_FOUND, _RESOURCE_EXHAUSTED, _UNAVAILABLE, _DEADLINE_EXCEEDED):
-        yield from _web_replies(_both(waited, _has_status(status.http)), _BODY, status, has_message=True)
+        yield from _web_replies(both(waited, has_status(status.http)), _BODY, status, has_message=True)
     yield pb.ResponseMapper(filter=waited, headers_to_add=[_request_id()])
-    yield from _replies(
-        _has_status(429),
-        _OVER_LIMIT,
-        _RESOURCE_EXHAUSTED,
-        headers=(set_header("grpc-status-details-bin", _retry_later()),),
-    )
-    forbidden = _has_status(403)
-    unknown = _both(forbidden, *map(_absent, (*IDENTITY_HEADERS, "x-forwarded-client-cert")))
+    details = retry_later(_RESOURCE_EXHAUSTED.number, _OVER_LIMIT)
+    yield from _replies(has_status(429), _OVER_LIMIT, _RESOURCE_EXHAUSTED, details=details)
+    forbidden = has_status(403)
+    unknown = both(forbidden, *map(absent, (*IDENTITY_HEADERS, "x-forwarded-client-cert")))
     challenge = set_header("www-authenticate", "Bearer")
     for matches, text, headers in (
         (
-            _both(unknown, _absent("authorization")),
+            both(unknown, absent("authorization")),
             "The call needs credentials: the ingress knows no client without them.",
             (challenge,),
         ),
@@ -126,27 +132,16 @@ def _refused() -> Iterator[pb.ResponseMapper]:
     yield from _replies(forbidden, "No rule of the ingress allows this call for this client.", _PERMISSION_DENIED)
 
 
-def _retry_later() -> str:
-    """Return the ``google.rpc.Status`` of a call above a limit, in base64, with ``google.rpc.RetryInfo``.
-
-    The delay is a constant: most limits have room again within a second, and ``x-ratelimit-reset`` is exact.
-    https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
-    """
-    delay = Duration(seconds=1).SerializeToString()
-    retry_info = b"\n%c%b" % (len(delay), delay)  # its only field, number 1
-    status = pb.Status(code=_RESOURCE_EXHAUSTED.number, message=_OVER_LIMIT)
-    status.details.add(type_url="type.googleapis.com/google.rpc.RetryInfo", value=retry_info)
-    return base64.b64encode(status.SerializeToString()).decode()
-
-
 def _replies(
     matches: pb.AccessLogFilter,
     text: str,
     status: _Status = _UNAVAILABLE,
     headers: tuple[pb.HeaderValueOption, ...] = (),
+    details: bytes = b"",
 ) -> Iterator[pb.ResponseMapper]:
     """Yield the replies of one cause, for each protocol."""
-    yield from _web_replies(matches, text, status)
+    yield from _web_replies(matches, text, status, details=details)
+    headers = (*headers, *_details_header(details))
     if status is not _UNAVAILABLE:
         headers = (*headers, set_header("grpc-status", str(status.number)))
     yield pb.ResponseMapper(filter=matches, headers_to_add=[_request_id(), *headers], body_format_override=_text(text))
@@ -159,6 +154,7 @@ def _web_replies(
     headers: tuple[pb.HeaderValueOption, ...] = (),
     *,
     has_message: bool = False,
+    details: bytes = b"",
 ) -> Iterator[pb.ResponseMapper]:
     """Yield the replies to calls over gRPC-Web, and to those that are not gRPC.
 
@@ -168,17 +164,19 @@ def _web_replies(
         status: The status.
         headers: Headers to add.
         has_message: Whether the reply has `grpc-message` already.
+        details: A serialized ``google.rpc.Status`` with error details; empty for none.
     """
     name = set_header("call-status", status.name)
     message = set_header("grpc-message", text.replace(_BODY, "%RESPONSE_CODE_DETAILS%"))
     yield pb.ResponseMapper(
-        filter=_both(_has_content_type("application/grpc-web"), matches),
+        filter=both(has_content_type("application/grpc-web"), matches),
         status_code=UInt32Value(value=200),
         headers_to_add=[
             _request_id(),
             name,
             set_header("grpc-status", str(status.number)),
             *(() if has_message else (message,)),
+            *_details_header(details),
             *headers,
         ],
         body_format_override=pb.SubstitutionFormatString(
@@ -187,54 +185,29 @@ def _web_replies(
     )
     error = Struct()
     error.update({"code": status.web_name, "message": text})
+    if details:
+        packed = pb.Status.FromString(details).details
+        # https://connectrpc.com/docs/protocol#error-end-stream
+        error.update({"details": [{"type": each.TypeName(), "value": _base64(each.value)} for each in packed]})
     yield pb.ResponseMapper(
-        filter=_both(_has_content_type("application/grpc", invert=True), matches),
+        filter=both(has_content_type("application/grpc", invert=True), matches),
         status_code=UInt32Value(value=status.http),
         headers_to_add=[_request_id(), name, *headers],
         body_format_override=pb.SubstitutionFormatString(json_format=error, content_type="application/json"),
     )
 
 
+def _details_header(details: bytes) -> tuple[pb.HeaderValueOption, ...]:
+    return (set_header(STATUS_DETAILS, _base64(details)),) if details else ()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).rstrip(b"=").decode()
+
+
 def _text(text: str) -> pb.SubstitutionFormatString:
     return pb.SubstitutionFormatString(text_format_source=pb.DataSource(inline_string=text))
 
 
-def _absent(header: str) -> pb.AccessLogFilter:
-    return _has_header(pb.HeaderMatcher(name=header, present_match=True, invert_match=True))
-
-
 def _request_id() -> pb.HeaderValueOption:
     return set_header("request_id", "%REQ(request_id?x-request-id)%")
-
-
-def _flagged(flag: str) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=[flag]))
-
-
-def _has_status(status: int) -> pb.AccessLogFilter:
-    value = pb.RuntimeUInt32(default_value=status, runtime_key="sdk.unused")
-    comparison = pb.ComparisonFilter(op=pb.ComparisonFilter.EQ, value=value)
-    return pb.AccessLogFilter(status_code_filter=pb.StatusCodeFilter(comparison=comparison))
-
-
-def _has_header(matcher: pb.HeaderMatcher) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(header_filter=pb.HeaderFilter(header=matcher))
-
-
-def _has_content_type(prefix: str, *, invert: bool = False) -> pb.AccessLogFilter:
-    return _has_header(
-        pb.HeaderMatcher(
-            name="content-type",
-            string_match=pb.StringMatcher(prefix=prefix),
-            treat_missing_header_as_empty=True,
-            invert_match=invert,
-        )
-    )
-
-
-def _both(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(and_filter=pb.AndFilter(filters=filters))
-
-
-def _either(*filters: pb.AccessLogFilter) -> pb.AccessLogFilter:
-    return pb.AccessLogFilter(or_filter=pb.OrFilter(filters=filters))

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._replica_protocol import DOCS_PATH
+from sdk._otel.otlp import Collector
 from sdk._xds.access_filters import KeyMaterial, filter_configs
+from sdk._xds.access_log import COLLECTOR
 from sdk._xds.assignments import AssignmentBuilder, address_problems
 from sdk._xds.clusters import (
     FALLBACK_CLUSTER,
     affinity_cluster_name,
     cluster_name,
+    collector_cluster,
     deployment_clusters,
     fallback_cluster,
     gate_cluster,
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from google.protobuf.any_pb2 import Any
 
-    from sdk._guard.between_nodes import BetweenNodes
     from sdk._xds.snapshot import Snapshot
 
 __all__ = [
@@ -127,10 +128,9 @@ class ResourceBuilder:
         for app in snapshot.applications:
             known = self._built.get(app.name)
             if known is None or known.application is not app:
-                known = _build_application(app, known, config.guard, self._node_id, problems)
+                known = _build_application(app, known, config.node_secrets, self._node_id, problems)
             built[app.name] = known
-        pages = (DOCS_PATH,) if config.docs else ()
-        routes, changed = self._routes.build(snapshot, config.guard.secret, self._cors, pages)
+        routes, changed = self._routes.build(snapshot, config.guard.secret, self._cors, config.pages)
         for name, match in changed:
             targets = set(_match_targets(match)) - {FALLBACK_CLUSTER, *built[name].clusters}
             problems += [f"the routes of application {name!r} point to unknown cluster {each!r}" for each in targets]
@@ -148,6 +148,8 @@ class ResourceBuilder:
         clusters = {fallback.name: pack(fallback)}
         if config.gate_socket:
             clusters[GATE_CLUSTER] = pack(gate_cluster(config))
+        if config.access_log is not None and isinstance(config.access_log.target, Collector):
+            clusters[COLLECTOR] = pack(collector_cluster(config.access_log.target))
         self._cors = cors_policy(config.cors_origins, config.cors_headers, credentials=config.cors_credentials)
         self._others = {LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))}}
         self._clusters, self._endpoints = clusters, {}
@@ -172,7 +174,7 @@ def build_resources(
 
 
 def _build_application(
-    app: Application, known: _Built | None, guard: BetweenNodes, node_id: str | None, problems: list[str]
+    app: Application, known: _Built | None, node_secrets: str, node_id: str | None, problems: list[str]
 ) -> _Built:
     clusters: dict[str, Any] = {}
     endpoints: dict[str, Any] = {}
@@ -184,8 +186,8 @@ def _build_application(
             for each in (name, affinity_cluster_name(app.name, deployment.name)):
                 clusters[each] = known.clusters[each]
         else:
-            builders[name] = AssignmentBuilder(name, node_id, marks_distant=guard.mode == "tls")
-            for cluster in deployment_clusters(app.name, deployment.name, guard):
+            builders[name] = AssignmentBuilder(name, node_id, marks_distant=bool(node_secrets))
+            for cluster in deployment_clusters(app.name, deployment.name, node_secrets):
                 clusters[cluster.name] = pack(cluster)
         builders[name].build(deployment.parts)
         endpoints[name] = builders[name].packed

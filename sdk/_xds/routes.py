@@ -28,6 +28,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import (
+    CONSOLE_PREFIX,
     NODE_SECRET_HEADER,
     OPENAPI_PATH,
     PAGES_PREFIX,
@@ -68,6 +69,7 @@ BUILT_IN_PREFIXES = (
     "/grpc.health.v1.Health/",
     "/grpc.reflection.",
     OPENAPI_PATH,
+    CONSOLE_PREFIX,
     PAGES_PREFIX,
     PROXY_HEALTH_PATH,
     PROXY_LIVE_PATH,
@@ -366,8 +368,14 @@ def _leaf(application: str, deployment: Deployment, metadata: pb.Metadata | None
             otherwise=_routes(application, deployment, lost_replica_retries(), metadata),
         )
     )
+    otherwise = leaf
+    if deployment.holds_calls:
+        # A GET of Connect, with its message in the query, is a call.
+        gets = _on_match(pb.RouteList(routes=_route_pair(application, deployment, None, metadata)))
+        queries = {f"{path}?": gets for path in deployment.idempotent}
+        otherwise = _OnMatch(matcher=_matcher_tree(":path", prefix=queries, otherwise=leaf))
     return _OnMatch(
-        matcher=_matcher_tree(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=leaf)
+        matcher=_matcher_tree(":path", exact=dict.fromkeys(deployment.idempotent, repeatable), otherwise=otherwise)
     )
 
 

@@ -106,6 +106,7 @@ def call(target: str, method: str, data: str | None, **options: Any) -> None:
     """
     quieten_grpc()
     from sdk.cli.rpc.connection import connect
+    from sdk.cli.rpc.error_details import with_error_details
     from sdk.cli.rpc.json_messages import JsonCodec
     from sdk.cli.rpc.symbols import as_method, find_method
 
@@ -114,7 +115,7 @@ def call(target: str, method: str, data: str | None, **options: Any) -> None:
     with connection.client:
         descriptor, descriptors = find_method(local or _server_schema(connection), method)
         messages = JsonCodec(
-            _with_error_details(descriptors.pool),
+            with_error_details(descriptors.pool),
             emit_defaults=options["emit_defaults"],
             proto_names=options["proto_names"],
             allow_unknown_fields=options["allow_unknown_fields"],
@@ -140,29 +141,6 @@ def _server_schema(connection: ServerConnection) -> Schema:
     from sdk.cli.rpc.schemas import ServerSchema
 
     return ServerSchema(connection, "Give its protos or descriptors with --protos PATH.")
-
-
-def _with_error_details(pool: Any) -> Any:
-    """Return a pool with the messages of ``google.rpc`` for details of a status added, if its files lack them."""
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto
-    from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # it has no types
-
-    from sdk._protos.descriptors import well_known
-
-    try:
-        pool.FindMessageTypeByName("google.rpc.BadRequest")
-    except KeyError:
-        try:
-            pool.FindFileByName("google/protobuf/duration.proto")
-        except KeyError:
-            duration = well_known("google/protobuf/duration.proto")
-            assert duration is not None
-            pool.AddSerializedFile(duration.SerializeToString())
-        file = FileDescriptorProto()
-        error_details_pb2.DESCRIPTOR.CopyToProto(file)
-        with contextlib.suppress(TypeError):  # the server's files define other messages of these names
-            pool.AddSerializedFile(file.SerializeToString())
-    return pool
 
 
 def _requests(data: str | None, method: Method, messages: JsonCodec) -> Iterator[Message]:

@@ -28,6 +28,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("sdk.cli.check.command:check", "Check classes against their protos, without a cluster."),
     "codegen": ("codegen.cli:codegen", "Generate typed Python from .proto files."),
     "completion": ("sdk.cli.completion:completion", "Print the completion script for a shell."),
+    "console": ("sdk.cli.console.command:console", "Serve a page to browse and call the services of a server."),
     "dashboards": ("sdk.cli.dashboards.command:dashboards", "Write a Grafana dashboard and alert rules."),
     "doctor": ("sdk.cli.doctor:doctor", "Show versions, and check what serving needs."),
     "logs": ("sdk.cli.logs.command:logs", "Show the log lines of every node, by request id or application."),
@@ -42,6 +43,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
 # The extra that a command needs, for the message where it is not installed.
 _EXTRAS: dict[str, Extra] = {
     "codegen": "codegen",
+    "console": "console",
     "logs": "serve",
     "new": "codegen",
     "run": "serve",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _EXAMPLES = """\b
 Examples:
-  sdk openapi protos/ > openapi.json       (with the comments of the protos)
+  sdk openapi protos/ > openapi.json
   sdk openapi localhost:9000 greet.Greeter
 """
 
@@ -40,8 +40,7 @@ Examples:
 def openapi(target: str, services: tuple[str, ...], **options: Any) -> None:
     """Print the OpenAPI 3.1 document of the services of TARGET.
 
-    TARGET is HOST:PORT of a server with reflection, a proto file or a folder of them, or a file of descriptors. Servers
-    do not have the comments of their protos.
+    TARGET is HOST:PORT of a server with reflection, a proto file or a folder of them, or a file of descriptors.
 
     Exit codes: 0 success; 2 the server can't be reached, or a service does not exist.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from time import sleep
 from typing import TYPE_CHECKING
 
@@ -15,12 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from sdk._serving_status import Status
-    from sdk.cli.top.figures import Figures, Reading
+    from sdk.cli.top.figures import Figures
 
 # Seconds between two refreshes with --watch.
 _REFRESH_S = 2.0
-# Seconds that the figures of calls are of: Ray exports every ten.
-_OVER_S = 20.0
 
 
 @click.command(epilog="\b\nExamples:\n  sdk status\n  sdk status --json | jq .healthy\n  sdk status --watch")
@@ -68,8 +65,9 @@ def _watch(console: Console, current: Status, *, wants_json: bool, verbose: bool
     from rich.live import Live
 
     from sdk._serve.api import status as read_status
+    from sdk.cli.top.recent import RecentCalls
 
-    calls, problem = _Calls(), ""
+    calls, problem = RecentCalls(), ""
     is_live = console.is_terminal and not wants_json
     with Live("", console=console, screen=True, auto_refresh=False) if is_live else _Printer() as display:
         while True:
@@ -84,34 +82,6 @@ def _watch(console: Console, current: Status, *, wants_json: bool, verbose: bool
                 current, problem = read_status(), ""
             except ClusterError as error:  # Ray's head, or a controller, is being restarted
                 problem = str(error)
-
-
-class _Calls:
-    """The calls of the last seconds.
-
-    Attributes:
-        problem: The reason why they are not known; empty if they are.
-    """
-
-    def __init__(self) -> None:
-        self._readings: deque[Reading] = deque()
-        self.problem = ""
-
-    def figures(self) -> Figures | None:
-        """Return the figures since the oldest of the readings; None before the second, or if no node can be read."""
-        from sdk.cli.top.figures import measure
-        from sdk.cli.top.scrape import read_metrics
-
-        readings = self._readings
-        try:
-            readings.append(read_metrics())
-        except ClusterError as error:
-            self.problem = str(error)
-            return None
-        self.problem = ""
-        while len(readings) > 2 and readings[1].at <= readings[-1].at - _OVER_S:
-            readings.popleft()
-        return measure(readings[0], readings[-1]) if len(readings) > 1 else None
 
 
 class _Printer:

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 from sdk._ingress.builtin.services import BuiltinServices
 from sdk._ingress.credentials import Credentials
 from sdk._ingress.envoy.certificates import check_certificates
-from sdk._ingress.envoy.listening import FALLBACK_SOCKET, listener_config
+from sdk._ingress.envoy.listening import FALLBACK_SOCKET, listener_config, write_secret_files
 from sdk._ingress.envoy.process import EnvoyProcess, find_envoy
 from sdk._ingress.own_answers import add_span
 from sdk._xds.ads_server import AdsServer
 from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.resources import ResourceBuilder
 from sdk._xds.snapshot import Snapshot
-from sdk._xds.tls import write_secrets
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
@@ -87,6 +86,7 @@ class LocalIngress:
             node_id="sdk-testing",
             ads_socket=str(self._folder / "ads.sock"),
             admin_socket=str(self._folder / "admin.sock"),
+            max_memory_bytes=self._options.max_envoy_memory_bytes,
         )
         (self._folder / "bootstrap.pb").write_bytes(bootstrap.SerializeToString())
         self._envoy = EnvoyProcess(
@@ -106,8 +106,7 @@ class LocalIngress:
         """
         assert self._envoy is not None
         config = listener_config(replace(self._options, host=_HOST, port=self.port), self._folder, has_gate=False)
-        if config.tls is not None:
-            write_secrets(config.tls)
+        write_secret_files(config)
         keys = await self._credentials.load(snapshot.access)
         if self._credentials.problem and self._watching is None:  # later the last valid keys stay in force
             raise IngressError(self._credentials.problem)

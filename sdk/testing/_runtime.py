@@ -171,7 +171,7 @@ class Runtime:
                 if not replica.is_exposed:
                     continue
                 services = replica.definition.services
-                digest, data = serialize_descriptors(service.file for service in services)
+                digest, data = serialize_descriptors(services)
                 descriptors[digest] = data
                 deployments.append(
                     Deployment(
@@ -194,7 +194,7 @@ class Runtime:
         interceptors = make_interceptors(definition.cls_name, definition.interceptors)
         server = WireServer(
             bindings,
-            wire_settings(replica.deployment, self.options),
+            wire_settings(replica.deployment, self.options, replica.application),
             on_start=replica.enter_call,
             on_cancel=replica.leave_call,
             on_exit=_log_exit,

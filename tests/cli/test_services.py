@@ -23,15 +23,24 @@ from tests.support.desk_server import PROTOS, Clerk, Porter
 from tests.support.ports import free_port
 
 Invoke = Callable[..., Result]
+ABOUT_DESK = "// Takes tickets: one RPC of each cardinality, and some that go wrong.\n"
 DESK = """\
+  // Answers with the ticket itself.
   Echo(Ticket) returns (Ticket)
+  // Counts down from the number.
   Count(Ticket) returns (stream Ticket)
+  // Adds up the numbers.
   Add(stream Ticket) returns (Ticket)
+  // Answers each ticket before the next one.
   Talk(stream Ticket) returns (stream Ticket)
+  // Ends with a status that says more.
   Refuse(Ticket) returns (Ticket)
+  // Answers once, and continues until the call is cancelled.
   Wait(Ticket) returns (stream Ticket)  deprecated
+  // Returns the metadata of the request.
   Tell(Ticket) returns (Call)
 """
+ABOUT_ANNEX = "// Has a method of the same name as another one.\n"
 ANNEX = """\
   Echo(google.protobuf.StringValue) returns (google.protobuf.StringValue)
   Ring(Call) returns (Call)
@@ -56,7 +65,8 @@ def test_the_services_with_their_applications_and_health(invoke: Invoke) -> None
     done = invoke()
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == (
-        f"desk.v1.Annex  SERVING  applications annex, other\n{ANNEX}desk.v1.Desk  SERVING  application desk\n{DESK}"
+        f"{ABOUT_ANNEX}desk.v1.Annex  SERVING  applications annex, other\n{ANNEX}"
+        f"{ABOUT_DESK}desk.v1.Desk  SERVING  application desk\n{DESK}"
     )
 
 
@@ -100,11 +110,12 @@ def test_the_reason_why_a_server_serves_nothing(names: list[str] | None, asked: 
 
 
 def test_the_services_of_one_application(invoke: Invoke) -> None:
-    assert invoke("--application", "other").stdout == f"desk.v1.Annex  SERVING  application other\n{ANNEX}"
+    listed = f"{ABOUT_ANNEX}desk.v1.Annex  SERVING  application other\n{ANNEX}"
+    assert invoke("--application", "other").stdout == listed
 
 
 def test_built_in_services(invoke: Invoke) -> None:
-    heads = [line.split()[0] for line in invoke("--all").stdout.splitlines() if not line.startswith(" ")]
+    heads = [line.split()[0] for line in invoke("--all").stdout.splitlines() if line[0] not in " /"]
     assert heads == [
         "desk.v1.Annex",
         "desk.v1.Desk",
@@ -131,7 +142,7 @@ def test_one_object_for_scripts(invoke: Invoke) -> None:
         "request": "desk.v1.Ticket",
         "response": "desk.v1.Ticket",
         "deprecated": True,
-        "comment": None,
+        "comment": "Answers once, and continues until the call is cancelled.",
     }
 
 
@@ -146,7 +157,7 @@ def test_a_message(invoke: Invoke, name: str) -> None:
 
 def test_a_service_an_enum_and_a_type_of_protobufs_own(invoke: Invoke) -> None:
     assert invoke("Annex").stdout == (
-        "// desk.v1.Annex, a service of desk.proto\n"
+        f"// desk.v1.Annex, a service of desk.proto\n{ABOUT_ANNEX}"
         "service Annex {\n"
         "  rpc Echo(google.protobuf.StringValue) returns (google.protobuf.StringValue);\n"
         "  rpc Ring(Call) returns (Call);\n"
@@ -159,8 +170,10 @@ def test_a_service_an_enum_and_a_type_of_protobufs_own(invoke: Invoke) -> None:
 def test_a_method_with_its_messages(invoke: Invoke) -> None:
     assert invoke("Desk/Tell").stdout.startswith(
         "// desk.v1.Desk.Tell, a method of desk.proto\n"
+        "// Returns the metadata of the request.\n"
         "rpc Tell(Ticket) returns (Call);\n\n"
-        "// desk.v1.Ticket\nmessage Ticket {\n"
+        "// desk.v1.Ticket\n// What a visitor asks for.\nmessage Ticket {\n"
+        "  // one line\n  string title = 1;\n"
     )
     assert invoke("Ring").stdout.count("message Call {") == 1
     assert json.loads(invoke("Ring", "--json").stdout) == {
@@ -199,16 +212,10 @@ def test_a_json_template(invoke: Invoke, server: sdk.testing.Server) -> None:
     assert called.exit_code == 0, called.stderr
 
 
-def without_comments(text: str) -> str:
-    return "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("//"))
-
-
 def test_protos_and_descriptors(invoke: Invoke, tmp_path: Path) -> None:
     done = invoke(target=str(PROTOS))
-    # Files have comments, which a server does not send.
-    assert (done.exit_code, without_comments(done.stdout)) == (0, f"desk.v1.Annex\n{ANNEX}desk.v1.Desk\n{DESK}")
-    assert "// Has a method of the same name as another one.\ndesk.v1.Annex\n" in done.stdout
-    assert "  // Adds up the numbers.\n  Add(stream Ticket) returns (Ticket)\n" in done.stdout
+    listed = f"{ABOUT_ANNEX}desk.v1.Annex\n{ANNEX}{ABOUT_DESK}desk.v1.Desk\n{DESK}"
+    assert (done.exit_code, done.stdout) == (0, listed)
     listed = json.loads(invoke("--json", target=str(PROTOS)).stdout)["services"]
     assert [method["comment"] for method in listed[1]["methods"]][2] == "Adds up the numbers."
     assert invoke("Desk/Add", target=str(PROTOS / "desk.proto")).stdout.startswith(
@@ -229,7 +236,7 @@ def test_descriptors_in_a_file(invoke: Invoke, server: sdk.testing.Server, tmp_p
     out = tmp_path / "desk.binpb"
     done = invoke("--descriptor-set-out", str(out))
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"{out}: desk.v1.Annex, desk.v1.Desk\n")
-    assert invoke(target=str(out)).stdout == f"desk.v1.Annex\n{ANNEX}desk.v1.Desk\n{DESK}"
+    assert invoke(target=str(out)).stdout == f"{ABOUT_ANNEX}desk.v1.Annex\n{ANNEX}{ABOUT_DESK}desk.v1.Desk\n{DESK}"
     arguments = ["call", server.target, "Ring", "--application", "annex", "--protos", str(out)]
     assert CliRunner().invoke(main, arguments).stdout == "{}\n"
     again = tmp_path / "again.binpb"

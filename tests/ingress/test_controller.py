@@ -18,6 +18,7 @@ from sdk._ingress.registry import ProxyState, Replica, WatchAnswer
 from sdk._ingress.table_delta import TableDelta
 from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
 from sdk.options import GrpcOptions
+from tests.support.fake_serve import EmptyServe
 
 STATE = ProxyState("p1", "node", "127.0.0.1:9000", version=1)
 TABLE = Snapshot(
@@ -46,7 +47,7 @@ async def controller(monkeypatch: pytest.MonkeyPatch, older_proxies: set[str]) -
         module.proxy_fleet, "create", lambda node_id, options: loop.call_soon_threadsafe(has_looked.set)
     )
     it: Any = Controller.__new__(Controller)
-    await it.__init__(GrpcOptions(), dict, frozenset, lambda: True, lambda key: None)
+    await it.__init__(GrpcOptions(), EmptyServe())
     await has_looked.wait()
     yield it
     it._reconcile_task.cancel()

@@ -21,6 +21,7 @@ from sdk._ingress.registry import ProxyState, Registry, Replica
 from sdk._xds.snapshot import Endpoint
 from sdk.access import Access, ApiKey, Certificate, JwtIssuer, Limit, Rule, Token
 from sdk.options import LIVE_OPTIONS
+from tests.support.fake_serve import EmptyServe
 
 FIRST = GrpcOptions(port=9001)
 CHANGED_ACCESS = Access(
@@ -61,7 +62,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, bytes]:
 @asynccontextmanager
 async def running(options: GrpcOptions = FIRST) -> AsyncIterator[Controller]:
     made = Controller.__new__(Controller)
-    await made.__init__(options, dict, frozenset, lambda: True, lambda *_: None)  # type: ignore[misc,func-returns-value,arg-type]
+    await made.__init__(options, EmptyServe())  # type: ignore[misc,func-returns-value]
     try:
         yield made
     finally:

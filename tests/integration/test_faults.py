@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import grpc
@@ -21,6 +21,7 @@ from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
 from sdk._wire.crash_trailers import DIED
 from tests.integration import apps
 from tests.integration.clients import FOO, routed_replicas
+from tests.support.deadlines import wait_until
 from tests.support.processes import raylet_pid, workers
 
 
@@ -35,13 +36,6 @@ def call(ingress: Any) -> Any:
     with grpc.insecure_channel(ingress.address, options=options) as channel:
         stub = UserDefinedServiceStub(channel)
         yield lambda: stub.__call__(FOO, metadata=(("application", "faulty"),), timeout=5)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it was not restarted"
-        time.sleep(0.05)
 
 
 def answers(call: Any) -> bool:

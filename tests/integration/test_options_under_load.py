@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import sdk
 from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
 from tests.integration import apps
 from tests.integration.clients import FOO, metadata_for
+from tests.support.deadlines import wait_until
 
 TUNED = metadata_for("tuned")
 LIMIT = 1 << 20
@@ -47,13 +48,6 @@ def is_healthy() -> bool:
         return False
     (application,) = (app for app in status.applications if app.name == "tuned")
     return status.is_healthy and len(application.deployments[0].endpoints) == 2
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come back"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

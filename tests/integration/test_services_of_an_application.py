@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,9 +27,9 @@ from sdk._ingress.registry import Replica
 from sdk._xds.snapshot import Endpoint
 from sdk.cli.status_view import as_text
 from sdk.errors import RpcError
-from sdk.handles import HandleUnary
 from tests.integration import apps, store_apps
 from tests.integration.clients import error_of, metadata_for, routed_replicas
+from tests.support.deadlines import wait_until
 
 STORE = metadata_for("store")
 
@@ -84,52 +86,40 @@ def test_an_application_that_envoy_rejects_is_named_and_blocks_no_other(channel:
     delete("refused")
 
 
-def test_idempotent_calls_are_retried_after_a_crash_of_their_replica(channel: grpc.Channel) -> None:
+def test_idempotent_calls_are_retried_after_a_crash_of_their_replica(channel: grpc.Channel, tmp_path: Path) -> None:
     stub, handle = StoreStub(channel), StoreHandle.of_application("store")
-
-    def code(method: Any) -> str:
-        try:
-            if isinstance(method, HandleUnary):
-                method(Key(), timeout=10).result()
-            else:
-                method(Key(), metadata=STORE, timeout=10)
-        except grpc.RpcError as error:
-            return error.code().name
-        except RpcError as error:
-            return error.code.name
-        return "OK"
-
-    def calls(method: Any) -> list[str]:
-        ended = []
-        while not is_over.is_set():
-            ended.append(code(method))
-        return ended
-
-    before, is_over = routed_replicas("store"), threading.Event()
+    before = routed_replicas("store")
     assert before is not None
     victim = int(stub.Get(Key(), metadata=STORE).text)
-    with ThreadPoolExecutor(24) as threads:
-        gets = [threads.submit(calls, way.Get) for way in (stub, handle) for _ in range(6)]
-        puts = [threads.submit(calls, way.Put) for way in (stub, handle) for _ in range(6)]
-        try:
-            time.sleep(0.7)  # of calls
-            os.kill(victim, signal.SIGKILL)
-            wait_until(lambda: (now := routed_replicas("store")) is not None and not before <= now)
-            assert {code(way.Put) for way in (stub, handle) for _ in range(50)} == {"OK"}
-        finally:
-            is_over.set()
-        got = [thread.result() for thread in gets]
-        put = [thread.result() for thread in puts]
-    for way in range(6), range(6, 12):
-        answered = [ended for number in way for ended in got[number]]
-        assert set(answered) == {"OK"}
-        assert len(answered) > 50
-        not_repeated = {ended for number in way for ended in put[number]}
-        assert not_repeated == {"OK", "UNAVAILABLE"}, "calls that had begun are not retried"
 
+    def by_client(method: str, key: Key) -> None:
+        getattr(stub, method)(key, metadata=STORE, timeout=60)
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    def by_handle(method: str, key: Key) -> None:
+        async def call() -> None:
+            await getattr(handle, method)(key, timeout=60)
+
+        asyncio.run(call())  # each loop chooses the replica by its own calls
+
+    def call_victim(call: Callable[[str, Key], None], method: str, file: Path) -> str:
+        while not file.exists():  # the other replica answers at once
+            try:
+                call(method, Key(text=f"{victim} {file}"))
+            except grpc.RpcError as error:
+                return error.code().name
+            except RpcError as error:
+                return error.code.name
+        return "OK"
+
+    calls = list(product((by_client, by_handle), ("Get", "Put"), range(3)))
+    files = [tmp_path / str(number) for number in range(len(calls))]
+    with ThreadPoolExecutor(len(files)) as threads:
+        ends = [threads.submit(call_victim, *call[:2], file) for call, file in zip(calls, files, strict=True)]
+        wait_until(lambda: all(file.exists() for file in files))
+        os.kill(victim, signal.SIGKILL)
+        for (_, method, _), end in zip(calls, ends, strict=True):
+            assert end.result() == ("OK" if method == "Get" else "UNAVAILABLE"), "only idempotent calls are retried"
+    wait_until(lambda: (now := routed_replicas("store")) is not None and not before <= now)
+    for _ in range(50):
+        stub.Put(Key(), metadata=STORE, timeout=10)
+        handle.Put(Key(), timeout=10).result()

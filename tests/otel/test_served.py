@@ -283,7 +283,7 @@ CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 EMPTY_FRAME = b"\0\0\0\0\0"
 
 
-@pytest.mark.parametrize(
+WEB = pytest.mark.parametrize(
     ("content_type", "method", "body"),
     [
         ("application/grpc-web+proto", ECHO, EMPTY_FRAME),
@@ -294,6 +294,18 @@ EMPTY_FRAME = b"\0\0\0\0\0"
         ("application/x-ndjson", COUNT, b"{}"),
     ],
 )
+
+
+@WEB
+def test_the_response_names_a_trace_that_begins_with_the_call(
+    server: Server, spans: Spans, content_type: str, method: str, body: bytes
+) -> None:
+    answer = ask_at(server.target, f"/{method}", body, {"content-type": content_type, "application": "hub"})
+    found = {span.name: span for span in spans.wait(4 if method == ECHO else 1) if span.kind.name == "SERVER"}
+    assert answer.headers["traceresponse"].split("-")[1] == f"{found[method].context.trace_id:032x}"
+
+
+@WEB
 def test_calls_of_other_protocols_have_spans(
     server: Server, spans: Spans, content_type: str, method: str, body: bytes
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_class_that_uses_ray_names_the_extra(bare: Path, project: Path) -> Non
         (["status"], "serve"),
         (["shutdown"], "serve"),
         (["codegen", "shop.proto", "--out", "."], "codegen"),
+        (["console"], "console"),
         (["new", "other"], "codegen"),
     ],
 )

@@ -67,7 +67,8 @@ def test_the_wheel_has_the_packages_and_nothing_else(wheel: Path) -> None:
     templates = [path.relative_to(REPO / "templates/project") for path in REPO.glob("templates/project/**/*.jinja")]
     assert len(templates) == 24
     assert {f"codegen/templates/project/{name}" for name in templates} <= names
-    assert {f"sdk/_pages/static/{path.name}" for path in REPO.glob("sdk/_pages/static/*")} <= names
+    pages = [path for path in REPO.glob("sdk/_pages/static/**/*") if path.is_file()]
+    assert {path.relative_to(REPO).as_posix() for path in pages} <= names
     assert "sdk/_pages/static/docs.html" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     tops = {name.split("/")[0] for name in names}

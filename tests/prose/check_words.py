@@ -14,6 +14,7 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,11 @@ def read_exceptions() -> list[tuple[str, str]]:
     return [(path, words) for path, _, words in (line.partition("\t") for line in lines if line and line[0] != "#")]
 
 
+@lru_cache(maxsize=1)  # both functions below ask for one file, one after the other
+def _nodes(text: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(text)))
+
+
 def prose_of(path: str, text: str) -> Iterator[tuple[int, str]]:
     """Yield the prose of a file, each piece with the number of its first line."""
     if not path.endswith(".py"):
@@ -69,7 +75,7 @@ def prose_of(path: str, text: str) -> Iterator[tuple[int, str]]:
     with_messages = path.startswith(_MESSAGES)
     strings = {
         (node.lineno, node.col_offset)
-        for node in ast.walk(ast.parse(text))
+        for node in _nodes(text)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     }
     comment, began = "", 0
@@ -91,7 +97,7 @@ def summaries_of(path: str, text: str) -> Iterator[tuple[int, str]]:
     """Yield the first words of each docstring, with its line."""
     if not path.endswith(".py"):
         return
-    for node in ast.walk(ast.parse(text)):
+    for node in _nodes(text):
         is_documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         if is_documented and (docstring := ast.get_docstring(node)):
             yield getattr(node, "lineno", 1), docstring.splitlines()[0]

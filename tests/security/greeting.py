@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 
 from greeter_pb2 import HelloReply, HelloRequest
@@ -17,7 +18,12 @@ SAY_HELLO, MANY, ALL, EACH = (
 )
 
 
+#: Request id and identities of the last calls that have reached a handler.
+RECEIVED: deque[tuple[str, list[bytes]]] = deque(maxlen=1000)
+
+
 def describe(context: ServicerContext) -> HelloReply:
+    RECEIVED.append((context.request_id(), [*(context.peer_identities() or ())]))
     seen = {
         "key": context.peer_identity_key(),
         "identities": [each.decode() for each in context.peer_identities() or ()],

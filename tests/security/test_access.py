@@ -11,7 +11,7 @@ import grpc
 import pytest
 from greeter_pb2 import HelloReply, HelloRequest
 
-from tests.security.greeting import ALL, EACH, MANY, SAY_HELLO
+from tests.security.greeting import ALL, EACH, MANY, RECEIVED, SAY_HELLO
 from tests.security.world import (
     CALLERS,
     CLIENTS,
@@ -149,6 +149,24 @@ def test_metadata_that_imitates_ours_does_nothing(world: World, how: str) -> Non
     assert "roles" not in seen["claims"]
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/grpc-web+proto"])
+@pytest.mark.parametrize("how", FORGED)
+def test_the_same_over_other_protocols(world: World, how: str, kind: str) -> None:
+    forged = {key: value.replace("\n", "") for key, value in FORGED[how] if isinstance(value, str)}
+    body = b"{}" if kind == "application/json" else bytes(5)
+    for application, caller in (("shop", "nobody"), ("open", "nobody"), ("shop", "a user")):
+        own = {key: value for key, value in CALLERS[caller].metadata if isinstance(value, str)}
+        request_id = f"{kind} {how} {application} {caller}"
+        headers = {"content-type": kind, "application": application, "request_id": request_id, **forged, **own}
+        _, answered, data = world.ask(SAY_HELLO, body, headers)
+        reached = [identities for received, identities in RECEIVED if received == request_id]
+        if (application, caller) == ("shop", "nobody"):
+            assert answered["call-status"] == UNKNOWN, data
+            assert reached == []
+        else:
+            assert reached == ([[b"ann"]] if caller == "a user" else [[]])
+
+
 def part(number: int, change: Callable[[str], str]) -> str:
     """Return a token with one of its three parts changed."""
     parts = ISSUER.token().split(".")
@@ -256,6 +274,9 @@ def test_tricks_with_the_application_reach_no_other_one(world: World) -> None:
     nobody = CALLERS["nobody"]
     assert world.call(nobody, SAY_HELLO, "open", ("application", "shop")).status == UNKNOWN, "the last value counts"
     assert world.call(nobody, SAY_HELLO, "shop", ("application", "open")).status == OK
+    for application, path in (("open", f"/shop{SAY_HELLO}"), ("shop", f"/shop{SAY_HELLO}"), ("open", f"/x{SAY_HELLO}")):
+        assert world.call(nobody, path, application).status in (UNKNOWN, "UNIMPLEMENTED"), "the path counts"
+    assert world.call(nobody, f"/open{SAY_HELLO}", "shop").status == OK
     for name in ("open,shop", "shop,open", "OPEN", "open/", "open#", ""):
         assert world.call(nobody, SAY_HELLO, name).status == UNKNOWN, name
 
@@ -276,7 +297,7 @@ def test_every_refusal_is_in_the_access_log_with_its_reason(world: World) -> Non
     while len(reasons) < 3 and time.monotonic() < deadline:
         for text in complete_lines(world.folder / "access.log"):
             entry = json.loads(text)
-            if entry["request_id"].startswith("logged "):
+            if entry.get("request_id", "").startswith("logged "):
                 reasons[entry["request_id"].removeprefix("logged ")] = (entry["status"], entry["details"])
     assert reasons["nobody"] == (UNKNOWN, "rbac_access_denied_matched_policy[none]")
     assert reasons["a user"] == (DENIED, "rbac_access_denied_matched_policy[none]")

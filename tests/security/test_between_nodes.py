@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from google.protobuf.wrappers_pb2 import StringValue
 
 from sdk._channel import replicas
@@ -24,6 +25,7 @@ from sdk._wire.server import WireServer
 from sdk._xds.access_filters import KeyMaterial
 from sdk._xds.resources import build_resources
 from sdk._xds.snapshot import Endpoint
+from sdk._xds.tls import write_node_secrets
 from sdk.access import Access, JwtIssuer, Rule
 from sdk.context import ServicerContext
 from sdk.errors import IngressError
@@ -143,12 +145,81 @@ async def test_mutual_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (await caller.connect()).close()
 
 
+def write(folder: Path, name: str, data: bytes) -> None:
+    """Replace a file at once, as certificate managers do."""
+    new = folder / f"{name}.new"
+    new.write_bytes(data)
+    new.rename(folder / name)
+
+
+async def connects(guard: BetweenNodes, port: int) -> bool:
+    """Return True if a caller of another node can call the replica."""
+    try:
+        return await ask(port, FORGED, guard.client_context()) != b""
+    except ssl.SSLCertVerificationError:
+        return False
+
+
+async def test_a_replica_uses_new_certificates_without_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """First both authorities are trusted, then there are certificates of the new one, then only that is trusted."""
+    next_one = Authority("next")
+    folder = tmp_path / "ours"
+    ours = mutual_tls(folder)
+    old = mutual_tls(tmp_path / "old")
+    new = mutual_tls(tmp_path / "new", next_one)
+    write(tmp_path / "new", "ca.crt", next_one.certificate + NODES.certificate)
+    async with serving(ours) as port:
+        assert await connects(old, port)
+        assert not await connects(new, port)
+        write(folder, "ca.crt", NODES.certificate + next_one.certificate)
+        assert await connects(old, port)
+        assert await connects(new, port)
+        (folder / "node.key").write_bytes(b"half")
+        assert await connects(old, port), "the last ones stay in force"
+        assert "the last ones stay in force" in caplog.text
+        next_one.sign("node").write(folder, "node")
+        assert await connects(new, port)
+        assert not await connects(old, port), "it does not know the certificate of the replica"
+        write(folder, "ca.crt", next_one.certificate)
+        write(tmp_path / "old", "ca.crt", next_one.certificate + NODES.certificate)
+        assert not await connects(old, port), "the replica no longer trusts its authority"
+        assert await connects(new, port)
+
+
+async def test_envoy_uses_new_certificates_without_a_failed_call(tmp_path: Path) -> None:
+    next_one, folder = Authority("next"), tmp_path / "ours"
+    guard = mutual_tls(folder)
+    async with behind_envoy(guard) as it:
+        await asyncio.wait_for(it.ads.publish(build_resources(it.snapshot(APPS), it.config)), PATIENCE_S)
+        await through_envoy(it)
+
+        async def until_it_has(certificate: bytes) -> None:
+            """Call until Envoy has loaded a certificate. No call fails."""
+            pattern = f"{x509.load_pem_x509_certificate(certificate).serial_number:x}"
+            async with asyncio.timeout(PATIENCE_S):
+                while pattern not in await it.admin("/certs"):
+                    await through_envoy(it)
+
+        both = NODES.certificate + next_one.certificate
+        write(folder, "ca.crt", both)
+        pair = next_one.sign("node")
+        await until_it_has(next_one.certificate)
+        pair.write(folder, "node")
+        await until_it_has(pair.certificate)
+        await through_envoy(it)
+
+
 @asynccontextmanager
 async def behind_envoy(guard: BetweenNodes) -> AsyncIterator[Rig]:
     async with serving(guard) as port, rig() as it:
         endpoint = Endpoint("replica", "127.0.0.1", port)
         it.upstreams["replica"] = type("Replica", (), {"endpoint": endpoint})  # type: ignore[assignment]
         it.config = replace(it.config, guard=guard)
+        if guard.mode == "tls":
+            it.config = replace(it.config, node_secrets=str(it.folder / "secrets"))
+            write_node_secrets(guard, it.config.node_secrets)
         yield it
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import Event
+from typing import Any
 
 import pytest
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # they have no types
+from greeter_pb2 import HelloReply, HelloRequest
 
-from tests.security.greeting import SAY_HELLO
+from tests.security.greeting import EACH, SAY_HELLO
 from tests.security.world import CALLERS, DENIED, IMPOSTOR, UNKNOWN, Caller, World, bearer
 from tests.support.log_files import complete_lines
 from tests.support.loops import PATIENCE_S
 
-EXHAUSTED = "RESOURCE_EXHAUSTED"
+EXHAUSTED, RETRY_INFO = "RESOURCE_EXHAUSTED", "google.rpc.RetryInfo"
 CODES = {
     UNKNOWN: (16, "unauthenticated", 401),
     DENIED: (7, "permission_denied", 403),
@@ -54,6 +60,9 @@ REFUSALS = {
     ),
     "no rule": Refusal(CALLERS["a partner"], "shop", DENIED, "No rule of the ingress allows", "", "rbac_access_denied"),
     "a limit": Refusal(CALLERS["nobody"], "limited", EXHAUSTED, "exceeds a limit of the ingress", "", "local_rate"),
+    "a limit of calls at once": Refusal(
+        CALLERS["nobody"], "full", EXHAUSTED, "limit of calls at once from all clients is 1", "", "via_upstream"
+    ),
     "no credentials for a deployment": Refusal(
         CALLERS["nobody"], "ruled", UNKNOWN, "the deployment allows SayHello for known clients only", "Bearer", "via_up"
     ),
@@ -65,9 +74,21 @@ WEB = ("application/grpc-web+proto", "application/json", "application/proto")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def spent(world: World) -> None:
-    """Use the one call that the limit allows."""
+def spent(world: World) -> Iterator[None]:
+    """Use the one call that each limit allows."""
     world.call(CALLERS["nobody"], SAY_HELLO, "limited")
+    chat = world.channel().stream_stream(EACH, HelloRequest.SerializeToString, HelloReply.FromString)
+    is_over = Event()
+
+    def requests() -> Iterator[HelloRequest]:
+        yield HelloRequest()
+        is_over.wait()
+
+    call = chat(requests(), metadata=[("application", "full")])
+    next(call)  # its handler has begun
+    yield
+    is_over.set()
+    call.cancel()
 
 
 @pytest.mark.parametrize("reason", REFUSALS)
@@ -78,7 +99,7 @@ def test_a_refusal_of_grpc(world: World, reason: str) -> None:
     assert refusal.text in answer.details
     assert answer.trailers["request_id"] == f"grpc {reason}"
     assert str(answer.trailers.get("www-authenticate", "")).startswith(refusal.challenge)
-    assert ("grpc-status-details-bin" in answer.trailers) == (refusal.status == EXHAUSTED)
+    assert has_retry_info(answer.trailers.get("grpc-status-details-bin")) == (refusal.status == EXHAUSTED)
     assert_logged(world, f"grpc {reason}", refusal)
 
 
@@ -102,6 +123,8 @@ def test_a_refusal_of_other_protocols(world: World, reason: str, kind: str) -> N
         assert trailers["grpc-status"] == str(number)
         assert trailers["request_id"] == request_id
         assert trailers.get("www-authenticate", "").startswith(refusal.challenge)
+        packed = trailers.get("grpc-status-details-bin")
+        is_dated = has_retry_info(packed and base64.b64decode(packed + "=="))
     else:
         assert (http, headers["content-type"]) == (status, "application/json")
         error = json.loads(data)
@@ -109,8 +132,19 @@ def test_a_refusal_of_other_protocols(world: World, reason: str, kind: str) -> N
         assert refusal.text in error["message"]
         assert headers["request_id"] == request_id
         assert headers.get("www-authenticate", "").startswith(refusal.challenge)
-    assert (refusal.status == EXHAUSTED) == (headers.get("x-ratelimit-remaining") == "0")
+        trailers, is_dated = headers, [each["type"] for each in error.get("details", ())] == [RETRY_INFO]
+        for detail in error.get("details", ()):
+            message = error_details_pb2.RetryInfo.FromString(base64.b64decode(detail["value"] + "=="))
+            assert message.retry_delay.seconds == 1
+    assert is_dated == (refusal.status == EXHAUSTED)
+    assert (refusal.status == EXHAUSTED) == (trailers.get("x-ratelimit-remaining") == "0")
     assert_logged(world, request_id, refusal)
+
+
+def has_retry_info(packed: Any) -> bool:
+    """Return True for a ``google.rpc.Status`` that says when to try again."""
+    details = status_pb2.Status.FromString(packed).details if packed else ()
+    return [each.TypeName() for each in details] == [RETRY_INFO]
 
 
 def assert_logged(world: World, request_id: str, refusal: Refusal) -> None:
@@ -120,6 +154,6 @@ def assert_logged(world: World, request_id: str, refusal: Refusal) -> None:
     while not found:
         assert time.monotonic() < deadline, f"{request_id} is not in the log"
         entries = map(json.loads, complete_lines(world.folder / "access.log"))
-        found = [entry for entry in entries if entry["request_id"] == request_id]
+        found = [entry for entry in entries if entry.get("request_id") == request_id]
     assert found[0]["status"] == refusal.status
     assert found[0]["details"].startswith(refusal.logged)

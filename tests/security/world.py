@@ -74,9 +74,8 @@ RULES = (
     Rule(Token(claims={"scope": "write"}), methods=(f"{SERVICE}/SayHelloToAll",)),
     Rule([ApiKey("batch"), Certificate("spiffe://acme/*")], applications=("shop",), methods=(SERVICE,)),
     Rule([ApiKey("*"), Certificate("*.acme.org")], methods=(f"{SERVICE}/SayHelloInManyTongues",)),
-    Rule(
-        "anyone", applications=("open", "limited", "ruled", "ruled-sync", "passing")
-    ),  # `allow` of the last three decides
+    # `allow` of the last three decides.
+    Rule("anyone", applications=("open", "limited", "full", "ruled", "ruled-sync", "passing")),
     Rule("authenticated", methods=("ray.serve.RayServeAPIService",)),
 )
 OK, DENIED, UNKNOWN = "OK", "PERMISSION_DENIED", "UNAUTHENTICATED"
@@ -94,13 +93,18 @@ class World:
     """The server, and a channel for each certificate."""
 
     def __init__(self, server: sdk.testing.Server, folder: Path, authority: bytes) -> None:
-        self.server, self.folder, self._authority = server, folder, authority
+        self.server, self.folder, self.authority = server, folder, authority
         self._channels: dict[Pair | None, grpc.Channel] = {}
+
+    @property
+    def port(self) -> int:
+        """The port that Envoy listens on."""
+        return int(self.server.target.rpartition(":")[2])
 
     def channel(self, certificate: Pair | None = None) -> grpc.Channel:
         if certificate not in self._channels:
             credentials = grpc.ssl_channel_credentials(
-                self._authority, certificate and certificate.key, certificate and certificate.certificate
+                self.authority, certificate and certificate.key, certificate and certificate.certificate
             )
             self._channels[certificate] = self.server.channel(
                 credentials=credentials, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
@@ -109,7 +113,7 @@ class World:
 
     def ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
         """Make a request as a browser does, and return HTTP status, headers and body of the response."""
-        trust = ssl.create_default_context(cadata=self._authority.decode())
+        trust = ssl.create_default_context(cadata=self.authority.decode())
         trust.check_hostname = False
         connection = http.client.HTTPSConnection(self.server.target, timeout=PATIENCE_S, context=trust)
         try:
@@ -157,7 +161,10 @@ def serving() -> Iterator[World]:
             ),
             api_keys=str(keys),
             rules=RULES,
-            limits=(Limit(0.001, burst=1, applications=("limited",)),),
+            limits=(
+                Limit(0.001, burst=1, applications=("limited",)),
+                Limit(calls_at_once=1, applications=("full",)),
+            ),
         )
         options = GrpcOptions(
             tls_certificate=certificate,
@@ -174,6 +181,6 @@ def serving() -> Iterator[World]:
             "ruled-sync": RuledSync.bind(),
             "passing": Passing.bind(Ruled.options(expose=False).bind()),
         }
-        targets["limited"] = Mirror.bind()
+        targets |= {"limited": Mirror.bind(), "full": Mirror.bind()}
         with sdk.testing.serve(targets, options=options) as server:
             yield World(server, folder, Path(certificate).read_bytes())

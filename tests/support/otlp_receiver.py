@@ -1,4 +1,4 @@
-"""A collector: receives spans and metrics by OTLP over gRPC, and keeps them.
+"""A collector: receives spans, metrics and logs by OTLP over gRPC, logs over HTTP too, and keeps them.
 
 https://opentelemetry.io/docs/specs/otlp/
 """
@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.support.certificates import Pair
 from tests.support.loops import PATIENCE_S
 
 
@@ -48,6 +51,25 @@ class ReceivedSpan:
     error: bool
 
 
+@dataclass(frozen=True)
+class ReceivedLog:
+    """A log record with its resource's attributes.
+
+    Attributes:
+        body: Its text.
+        attributes: Its attributes.
+        resource: Those of the process.
+        time: Seconds since the epoch.
+        headers: Headers of the request that brought it.
+    """
+
+    body: str
+    attributes: dict[str, Any]
+    resource: dict[str, Any]
+    time: float
+    headers: dict[str, str]
+
+
 class Received:
     """All that has arrived.
 
@@ -59,6 +81,7 @@ class Received:
         self._changed = threading.Condition()
         self.spans: list[ReceivedSpan] = []
         self._points: list[tuple[str, dict[str, Any], HistogramDataPoint]] = []
+        self._logs: list[ReceivedLog] = []
         self.address = ""
 
     def take_spans(self, request: traces.ExportTraceServiceRequest, _: Any) -> traces.ExportTraceServiceResponse:
@@ -94,6 +117,37 @@ class Received:
             ]
             self._changed.notify_all()
         return metrics.ExportMetricsServiceResponse()
+
+    def take_logs(self, request: logs.ExportLogsServiceRequest, context: Any) -> logs.ExportLogsServiceResponse:
+        self._add_logs(request, dict(context.invocation_metadata()))
+        return logs.ExportLogsServiceResponse()
+
+    def _add_logs(self, request: logs.ExportLogsServiceRequest, headers: dict[str, str]) -> None:
+        with self._changed:
+            self._logs += [
+                ReceivedLog(
+                    record.body.string_value,
+                    attributes(record.attributes),
+                    attributes(group.resource.attributes),
+                    record.time_unix_nano / 1e9,
+                    headers,
+                )
+                for group in request.resource_logs
+                for scope in group.scope_logs
+                for record in scope.log_records
+            ]
+            self._changed.notify_all()
+
+    def logs(self, number: int) -> list[ReceivedLog]:
+        """Wait for a number of log records, and return them.
+
+        Raises:
+            TimeoutError: They were not in time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._logs) >= number, PATIENCE_S):
+                raise TimeoutError(f"only these records have arrived: {self._logs}")
+            return list(self._logs)
 
     def trace(self, trace_id: str, is_complete: Callable[[list[ReceivedSpan]], bool]) -> list[ReceivedSpan]:
         """Wait until the spans of a trace are complete, and return them.
@@ -134,20 +188,64 @@ def _serialize(message: Any) -> bytes:
 
 
 @contextmanager
-def receiving() -> Iterator[Received]:
-    """Run a collector on a free port of loopback."""
+def receiving(tls: Pair | None = None) -> Iterator[Received]:
+    """Run a collector on a free port of loopback.
+
+    Args:
+        tls: Its certificate; None for plain text.
+    """
     received = Received()
     server = grpc.server(ThreadPoolExecutor(2))
     for service, handler, request in (
         ("trace.v1.Trace", received.take_spans, traces.ExportTraceServiceRequest),
         ("metrics.v1.Metrics", received.take_metrics, metrics.ExportMetricsServiceRequest),
+        ("logs.v1.Logs", received.take_logs, logs.ExportLogsServiceRequest),
     ):
         export: Any = grpc.unary_unary_rpc_method_handler(handler, request.FromString, _serialize)
         name = f"opentelemetry.proto.collector.{service}Service"
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"Export": export}),))
-    received.address = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if tls is None:
+        received.address = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    else:
+        credentials = grpc.ssl_server_credentials([(tls.key, tls.certificate)])
+        received.address = f"https://localhost:{server.add_secure_port('127.0.0.1:0', credentials)}"
     server.start()
     try:
         yield received
     finally:
         server.stop(None).wait()
+
+
+@contextmanager
+def receiving_over_http() -> Iterator[Received]:
+    """Run a collector that takes logs over HTTP, on a free port of loopback."""
+    received = Received()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = b""
+            while size := int(self.rfile.readline(), 16):  # Envoy sends chunks
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            headers = {key.lower(): value for key, value in self.headers.items()}
+            received._add_logs(logs.ExportLogsServiceRequest.FromString(body), {**headers, ":path": self.path})
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        received.address = f"http://localhost:{server.server_port}"
+        try:
+            yield received
+        finally:
+            server.shutdown()
+            thread.join()

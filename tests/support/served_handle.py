@@ -92,7 +92,7 @@ def outer_call(*headers: tuple[str, str], timeout: float | None = None) -> Itera
     server = WireServer([])
     server.host.attach(asyncio.get_running_loop())
     pairs = [(key.encode(), value.encode()) for key, value in headers]
-    call = Call(server.host, FakeTransport(), None, b"/outer.Outer/Call", pairs, lambda _: None)
+    call = Call(server.host, FakeTransport(), None, b"/outer.Outer/Call", pairs, dict(pairs), lambda _: None)
     if timeout is not None:
         call._set_deadline(b"%dm" % (timeout * 1000), None)
     enter_call(call)

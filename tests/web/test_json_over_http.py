@@ -44,6 +44,7 @@ def test_an_error_has_its_http_status_and_its_details(server: sdk.testing.Server
     name, status = CODES[code]
     assert answer.status == status
     assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["retry-after"] == "7"
     assert answer.json == {
         "code": name,
         "message": f"ends with {code} — ü",
@@ -104,6 +105,7 @@ def test_a_stream_of_requests_is_a_message_on_each_line(server: sdk.testing.Serv
         (b'{"times": "many"}', "times"),
         (b'{"mood": "SAD"}', "mood"),
         (b'{"at": "yesterday"}', "at"),
+        (b'{"any": {"@type": "type.googleapis.com/google.protobuf.Duration"}}', "the key 'value' is missing"),
         (b'{"text": "\\ud800"}', "text"),
         (b"\xff", "the request is not JSON"),
         (b"null", "it is not an object"),

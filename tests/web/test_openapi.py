@@ -70,6 +70,16 @@ def test_the_ingress_has_the_document_of_its_services(server: sdk.testing.Server
     assert set(answer.json["paths"]) == set(document(server.target)["paths"])
 
 
+def test_the_documents_of_a_server_have_the_comments_of_its_protos(server: sdk.testing.Server) -> None:
+    of_protos = document(str(HERE / "protos"), "-I", str(INSTALLED_PROTOS))
+    for found in (ask(server, "/openapi.json", None).json, document(server.target)):
+        for part in (("tags",), ("paths", "/sdk.web.Chat/Say"), ("components", "schemas", "sdk.web.Said")):
+            here, there = found, of_protos
+            for key in part:
+                here, there = here[key], there[key]
+            assert here == there
+
+
 def test_an_unknown_service_is_an_error() -> None:
     done = CliRunner().invoke(main, ["openapi", str(HERE / "protos"), "no.Such", "-I", str(INSTALLED_PROTOS)])
     assert done.exit_code == 2

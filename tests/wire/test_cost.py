@@ -169,7 +169,8 @@ async def measure_inner(server: Any) -> tuple[int, int]:
     handle._loop, handle._target = loop, target
     unary: Any = HandleUnary(server.routes[b"/t.T/unary"].method).__get__(handle)
     stream: Any = HandleStream(server.routes[b"/t.T/out"].method).__get__(handle)
-    outer = Call(server.host, ours, None, b"/o/O", [(b"x-request-id", b"made")], lambda _: None)
+    fields = {b"x-request-id": b"made"}
+    outer = Call(server.host, ours, None, b"/o/O", list(fields.items()), fields, lambda _: None)
     enter_call(outer)
     request = Int32Value(value=1)
     await unary(request)

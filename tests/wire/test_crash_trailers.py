@@ -75,6 +75,17 @@ async def test_a_short_response_costs_nothing() -> None:
 
 
 @in_virtual_time
+async def test_a_response_is_guarded_after_five_milliseconds() -> None:
+    rig = Rig()
+    assert rig.crash_trailers.guard(FakeTransport(), b"7") is not None
+    await asyncio.sleep(0.004)
+    assert rig.trailers() is None
+    assert rig.crash_trailers.guard(FakeTransport(), b"8") is not None
+    await asyncio.sleep(0.002)
+    assert (rig.trailers(), rig.trailers(1)) == (encode_trailers(b"7"), encode_trailers(b"8")), "together"
+
+
+@in_virtual_time
 async def test_a_long_write_withholds_the_trailers_until_the_kernel_has_it() -> None:
     rig, transport = Rig(), FakeTransport()
     guard = await rig.guard(transport)

@@ -106,6 +106,28 @@ async def test_a_call_without_a_parent_is_a_root(spans: Spans) -> None:
     assert spans.one().parent is None
 
 
+@pytest.mark.parametrize(("cardinality", "handler"), HANDLERS)
+async def test_the_response_names_a_trace_that_begins_with_the_call(
+    cardinality: Any, handler: Any, spans: Spans
+) -> None:
+    answer = await ask(spans, handler, cardinality)
+    made = spans.one().context
+    named = f"00-{made.trace_id:032x}-{made.span_id:016x}-{made.trace_flags:02x}"
+    assert dict(answer.head)["traceresponse"] == named
+    assert "traceresponse" not in dict((await ask(spans, handler, cardinality, **SAMPLED)).head)
+
+
+async def test_so_does_an_error(spans: Spans) -> None:
+    answer = await ask(spans, aborts)
+    assert dict(answer.head)["traceresponse"].split("-")[1] == f"{spans.one().context.trace_id:032x}"
+    assert dict(answer.trailers)["grpc-status"] == "5"
+
+
+async def test_a_trace_that_is_not_sampled_is_not_named() -> None:
+    spans = Spans(sampler=ALWAYS_OFF)
+    assert "traceresponse" not in dict((await ask(spans, answers)).head)
+
+
 async def raises(request: Int32Value) -> StringValue:
     raise KeyError("nobody")
 

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sdk._otel.otlp import log_collector
 from sdk._serve.node_logs import NodeLogs, Query
 from sdk._xds.access_log import _FIELDS, AccessLogConfig
 from sdk._xds.ads_server import ResourcesRejected
+from tests.support.certificates import Authority
 from tests.support.envoy_rig import rig
+from tests.support.otlp_receiver import receiving, receiving_over_http
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,6 +107,18 @@ async def test_text_is_read_back_as_json_is(tmp_path: Path) -> None:
     assert entry["call"].keys() == _FIELDS.keys()
 
 
+async def test_a_trace_that_begins_in_the_replica(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    async with rig("a") as it:
+        it.config = replace(it.config, access_log=AccessLogConfig(str(log)))
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntraceresponse: {TRACEPARENT}\r\n"
+        it.upstreams["a"].raw_response = f"{head}grpc-status: 5\r\ncontent-length: 0\r\n\r\n".encode()
+        assert await it.answers(GREET) == "NOT_FOUND"
+        (line,) = map(json.loads, (await lines(log, 1)).splitlines())
+    assert line["traceparent"] == TRACEPARENT
+
+
 @pytest.mark.parametrize(
     ("filters", "logged"),
     [
@@ -137,6 +153,59 @@ async def test_a_log_file_that_can_not_be_opened_is_reported(tmp_path: Path) -> 
         it.config = replace(it.config, access_log=AccessLogConfig(str(tmp_path / "no" / "access.log")))
         with pytest.raises(ResourcesRejected, match=r"no/access\.log"):
             await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+
+
+@pytest.mark.parametrize("way", ["grpc", "grpc over TLS", "http/protobuf"])
+async def test_a_collector_gets_each_call_with_every_field_that_it_has(tmp_path: Path, way: str) -> None:
+    environment = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=a%3Db,x-team=shop", "OTEL_EXPORTER_OTLP_PROTOCOL": way[:4]}
+    tls = None
+    if way == "grpc over TLS":
+        authority = Authority("collectors")
+        tls = authority.sign("collector", dns=("localhost",))
+        (tmp_path / "ca.crt").write_bytes(authority.certificate)
+        environment["OTEL_EXPORTER_OTLP_CERTIFICATE"] = str(tmp_path / "ca.crt")
+    elif way == "http/protobuf":
+        environment["OTEL_EXPORTER_OTLP_PROTOCOL"] = way
+    with receiving(tls) if way != "http/protobuf" else receiving_over_http() as collector:
+        environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.address
+        async with rig("a") as it:
+            config = AccessLogConfig(log_collector(environment), service="calls")
+            it.config = replace(it.config, access_log=config)
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+            metadata = (("request_id", "r1"), ("traceparent", TRACEPARENT))
+            assert await it.answers(GREET, *metadata) == "a"
+            assert await it.answers(GREET, ("application", "none"), ("request_id", "r2")) == "NOT_FOUND"
+            found = {record.attributes["request_id"]: record for record in await asyncio.to_thread(collector.logs, 2)}
+    served, refused = found["r1"], found["r2"]
+    expected = {
+        "application": "one",
+        "deployment": "Greeter",
+        "replica": "a",
+        "method": GREET,
+        "status": "OK",
+        "traceparent": TRACEPARENT,
+        "attempts": "1",
+    }
+    assert served.attributes.items() >= expected.items()
+    assert served.body.startswith(f"CALL {GREET} OK ")
+    assert served.body.endswith("ms")
+    assert served.attributes.keys() == _FIELDS.keys() - {"time"}
+    assert served.resource == {"service.name": "calls"}
+    assert served.time > 1.7e9
+    assert (served.headers["api-key"], served.headers["x-team"]) == ("a=b", "shop")
+    assert way != "http/protobuf" or served.headers[":path"] == "/v1/logs"
+    assert (refused.attributes["status"], refused.attributes["message"]) == ("NOT_FOUND", f"fallback {GREET}")
+    absent = {name for name, value in refused.attributes.items() if value == "-"}
+    assert absent == {"application", "deployment", "replica", "flags", "model_id", "traceparent", "tls_subject"}
+
+
+async def test_calls_are_served_without_their_collector() -> None:
+    for address in (f"http://127.0.0.1:{free_port()}", "http://collector.invalid:4317"):
+        async with rig("a") as it:
+            target = log_collector({"OTEL_EXPORTER_OTLP_ENDPOINT": address})
+            it.config = replace(it.config, access_log=AccessLogConfig(target))
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+            assert await it.answers(GREET) == "a"
 
 
 async def lines(path: Path, count: int) -> str:

@@ -37,6 +37,7 @@ class GateRig:
         self.reports: list[dict[tuple[str, str], int]] = []
         self.gate = Gate(self._report)
         self.request_timeout_s = request_timeout_s
+        self.idempotent: tuple[str, ...] = ()
 
     async def _report(self, counts: Mapping[tuple[str, str], int]) -> Mapping[tuple[str, str], str]:
         self.reports.append(dict(counts))
@@ -45,7 +46,9 @@ class GateRig:
     async def publish(self, *upstreams: str, max_waiting: int = 1000, others: Any = None) -> None:
         snapshot = self.it.snapshot({"one": {"Greeter": (["demo.Greeter"], list(upstreams))}, **(others or {})})
         one = snapshot.applications[0]
-        one = replace(one, deployments=(replace(one.deployments[0], max_waiting=max_waiting),))
+        one = replace(
+            one, deployments=(replace(one.deployments[0], max_waiting=max_waiting, idempotent=self.idempotent),)
+        )
         snapshot = replace(
             snapshot, applications=(one, *snapshot.applications[1:]), request_timeout_s=self.request_timeout_s
         )
@@ -247,6 +250,18 @@ async def test_calls_of_other_protocols_wait_too_and_their_deadline_counts_from_
         await asyncio.wait(calls, timeout=PATIENCE_S)
         assert [call.result().status for call in calls] == [200, 200]
         assert gated.it.upstreams["a"].calls == 2
+
+
+async def test_a_get_waits_if_it_can_be_a_call() -> None:
+    async with gate_rig() as gated:
+        gated.idempotent = (GREET,)
+        await gated.publish()
+        address = f"127.0.0.1:{gated.it.port}"
+        assert (await asyncio.to_thread(ask_at, address, "/demo.Greeter/Other?message=%7B%7D", None)).status == 405
+        get = asyncio.create_task(asyncio.to_thread(ask_at, address, f"{GREET}?encoding=json&message=%7B%7D", None))
+        await gated.until_waiting(1)
+        await gated.publish(max_waiting=0)
+        assert (await get).status == 503
 
 
 async def test_the_replica_gets_the_deadline_that_is_left() -> None:

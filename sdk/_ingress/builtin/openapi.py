@@ -1,6 +1,6 @@
 """``GET /openapi.json``: the OpenAPI document of the services that clients can call, from the replicas' descriptors.
 
-It has no comments: the descriptors of generated code do not. ``sdk openapi`` reads them from proto files.
+Its comments are those of the protos, which generated code has: :class:`sdk.service.Service`.
 """
 
 from __future__ import annotations

@@ -5,19 +5,18 @@ https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, SourceCodeInfo
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from sdk._gen import health_pb2, serve_api_pb2
 from sdk._gen import reflection_pb2 as pb
 from sdk._ingress.builtin.bindings import bind
-from sdk._protos.descriptors import with_imports
+from sdk._protos.descriptors import add_comments, with_imports
 from sdk.service import Cardinality
 
 if TYPE_CHECKING:
@@ -33,16 +32,31 @@ if TYPE_CHECKING:
 SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 
-def serialize_descriptors(files: Iterable[FileDescriptor]) -> tuple[str, bytes]:
+class Described(Protocol):
+    """A service, as far as clients can learn about it."""
+
+    @property
+    def file(self) -> FileDescriptor:
+        """Its file."""
+
+    @property
+    def comments(self) -> Mapping[str, str]:
+        """The comments of what it uses, by full name."""
+
+
+def serialize_descriptors(services: Iterable[Described]) -> tuple[str, bytes]:
     """Return the serialized ``FileDescriptorSet`` of a replica's services, and its digest.
 
     Args:
-        files: Files of the services. Their imports are added, each before the first file that imports it.
+        services: The services. The imports of their files are added, each before the first file that imports it.
 
     Returns:
         The SHA-256 digest in hexadecimal, and the serialized set.
     """
-    data = with_imports(files).SerializeToString(deterministic=True)
+    known = list(services)
+    files = with_imports(service.file for service in known)
+    add_comments(files, {name: text for service in known for name, text in service.comments.items()})
+    data = files.SerializeToString(deterministic=True)
     return hashlib.sha256(data).hexdigest(), data
 
 
@@ -103,13 +117,11 @@ class ReflectionServicer:
                 if not application or known.name == application
                 for deployment in known.deployments
             ]
-            pool = DescriptorPool()
-            for file in _built_in_files():
-                pool.Add(file)
+            known = _Files()
             for digest in dict.fromkeys(deployment.descriptors for deployment in deployments):
-                _add_files(pool, FileDescriptorSet.FromString(await self._files(digest)).file)
+                known.add(FileDescriptorSet.FromString(await self._files(digest)).file)
             services = self._built_in.union(*(deployment.services for deployment in deployments))
-            self._answerers[application] = _Answerer(services, pool)
+            self._answerers[application] = _Answerer(services, known)
         return self._answerers[application]
 
     async def _files(self, digest: str) -> bytes:
@@ -121,17 +133,50 @@ class ReflectionServicer:
         return self._sets[digest]
 
 
+class _Files:
+    """Files in a pool, which does not keep their comments, and the comments.
+
+    Attributes:
+        pool: The files.
+        comments: The comments of each file by its name.
+    """
+
+    def __init__(self) -> None:
+        self.pool = DescriptorPool()
+        self.comments: dict[str, SourceCodeInfo] = {}
+        self._added: dict[str, FileDescriptorProto] = {}
+        for file in _built_in_files():
+            self.pool.Add(file)
+
+    def add(self, files: Iterable[FileDescriptorProto]) -> None:
+        """Add files. A file is left out if another one has its name, or one of its symbols."""
+        for file in files:
+            comments = SourceCodeInfo()
+            comments.CopyFrom(file.source_code_info)
+            file.ClearField("source_code_info")
+            if file.name not in self._added:
+                try:
+                    self.pool.Add(file)
+                except TypeError:
+                    continue
+                self._added[file.name], self.comments[file.name] = file, comments
+            elif self._added[file.name] == file:  # of a deployment that serves another service of the file
+                known = {tuple(place.path) for place in self.comments[file.name].location}
+                new = (place for place in comments.location if tuple(place.path) not in known)
+                self.comments[file.name].location.extend(new)
+
+
 class _Answerer:
     """Answers requests from the files of one application, or of all.
 
     Args:
         services: Full names of the services.
-        pool: Their files.
+        files: Their files.
     """
 
-    def __init__(self, services: Iterable[str], pool: DescriptorPool) -> None:
+    def __init__(self, services: Iterable[str], files: _Files) -> None:
         self._services = [pb.ServiceResponse(name=name) for name in sorted(services)]
-        self._pool = pool
+        self._files = files
 
     def answer(self, request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
         """Return the response to a request; what is not found is an error in the response."""
@@ -144,17 +189,17 @@ class _Answerer:
         return response
 
     def _fill(self, response: pb.ServerReflectionResponse, request: pb.ServerReflectionRequest) -> None:
-        pool = self._pool
+        pool = self._files.pool
         match request.WhichOneof("message_request"):
             case "file_by_filename":
-                _add_with_imports(response, pool.FindFileByName(request.file_by_filename))
+                self._add_with_imports(response, pool.FindFileByName(request.file_by_filename))
             case "file_containing_symbol":
-                _add_with_imports(response, pool.FindFileContainingSymbol(request.file_containing_symbol))
+                self._add_with_imports(response, pool.FindFileContainingSymbol(request.file_containing_symbol))
             case "file_containing_extension":
                 wanted = request.file_containing_extension
                 extended = pool.FindMessageTypeByName(wanted.containing_type)
                 extension = pool.FindExtensionByNumber(extended, wanted.extension_number)
-                _add_with_imports(response, pool.FindFileContainingSymbol(extension.full_name))
+                self._add_with_imports(response, pool.FindFileContainingSymbol(extension.full_name))
             case "all_extension_numbers_of_type":
                 extended = pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
                 numbers = response.all_extension_numbers_response
@@ -166,17 +211,12 @@ class _Answerer:
                 code, text = grpc.StatusCode.INVALID_ARGUMENT.value
                 response.error_response.error_code, response.error_response.error_message = code, text
 
-
-def _add_with_imports(response: pb.ServerReflectionResponse, file: FileDescriptor) -> None:
-    # The file first, as clients expect that read only one.
-    for each in reversed(with_imports([file]).file):
-        response.file_descriptor_response.file_descriptor_proto.append(each.SerializeToString())
-
-
-def _add_files(pool: DescriptorPool, files: Iterable[FileDescriptorProto]) -> None:
-    for file in files:
-        with contextlib.suppress(TypeError):  # the pool has a file of this name, or one with the same symbols
-            pool.Add(file)
+    def _add_with_imports(self, response: pb.ServerReflectionResponse, file: FileDescriptor) -> None:
+        # The file first, as clients expect that read only one.
+        for each in reversed(with_imports([file]).file):
+            if each.name in self._files.comments:
+                each.source_code_info.CopyFrom(self._files.comments[each.name])
+            response.file_descriptor_response.file_descriptor_proto.append(each.SerializeToString())
 
 
 def _built_in_files() -> Iterator[FileDescriptorProto]:

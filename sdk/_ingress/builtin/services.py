@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -11,13 +11,14 @@ import grpc
 from sdk._gen import serve_api_pb2 as api
 from sdk._ingress.builtin import health, reflection
 from sdk._ingress.builtin.bindings import OpenStreams, bind
+from sdk._ingress.builtin.console import ConsoleData
 from sdk._ingress.builtin.failed_applications import FailedApplications
 from sdk._ingress.builtin.health import HealthServicer
 from sdk._ingress.builtin.openapi import OpenApi
 from sdk._ingress.builtin.reflection import ReflectionServicer
 from sdk._otel import current
 from sdk._pages.files import Pages
-from sdk._replica_protocol import DOCS_PATH, PROXY_HEALTH_PATH, PROXY_LIVE_PATH, PROXY_READY_PATH
+from sdk._replica_protocol import CONSOLE_PATH, PROXY_HEALTH_PATH, PROXY_LIVE_PATH, PROXY_READY_PATH
 from sdk._web.protocols import serve_web
 from sdk._wire.host import WireSettings
 from sdk._wire.idle_reaper import max_connections
@@ -25,6 +26,7 @@ from sdk._wire.server import WireServer
 from sdk.errors import RpcError
 
 if TYPE_CHECKING:
+    from sdk._ingress.registry import ProxyState
     from sdk._wire.host import UnknownCall
     from sdk._xds.snapshot import Snapshot
     from sdk.options import GrpcOptions
@@ -43,6 +45,10 @@ async def _no_failed_applications() -> Collection[str]:
     return ()
 
 
+async def _no_proxies() -> Sequence[ProxyState]:
+    return ()
+
+
 class BuiltinServices:
     """All services of the proxy itself, and a status for every call without a route.
 
@@ -51,6 +57,7 @@ class BuiltinServices:
         fetch_descriptors: Returns the serialized ``FileDescriptorSet`` of a digest; None if it is unknown.
         fetch_failed: Returns the names of the applications that failed to deploy. Called for calls to an application
             that is not in the routing table.
+        fetch_proxies: Returns the states of all proxies, for the console.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class BuiltinServices:
         snapshot: Callable[[], Snapshot],
         fetch_descriptors: Callable[[str], Awaitable[bytes | None]],
         fetch_failed: Callable[[], Awaitable[Collection[str]]] = _no_failed_applications,
+        fetch_proxies: Callable[[], Awaitable[Sequence[ProxyState]]] = _no_proxies,
     ) -> None:
         self._snapshot = snapshot
         self._failed = FailedApplications(fetch_failed)
@@ -66,6 +74,7 @@ class BuiltinServices:
         self._health = HealthServicer(snapshot, SERVICES, streams)
         self._reflection = ReflectionServicer(snapshot, fetch_descriptors, SERVICES, streams)
         self._openapi = OpenApi(snapshot, fetch_descriptors)
+        self._console = ConsoleData(snapshot, fetch_descriptors, fetch_proxies)
         self._pages = Pages()
         self._late_answers: set[asyncio.Task[None]] = set()
 
@@ -87,7 +96,8 @@ class BuiltinServices:
             *self._health.bindings(),
             *self._reflection.bindings(),
         ]
-        self._pages = Pages(*([DOCS_PATH] if options.docs else []))
+        self._pages = Pages(*options.pages)
+        methods += self._console.bindings() if CONSOLE_PATH in options.pages else []
         settings = WireSettings(
             max_ongoing_requests=max_connections(),
             max_receive_message_length=min(options.max_receive_message_length, _MAX_REQUEST_BYTES),

@@ -32,6 +32,7 @@ PATTERNS = {
     "overflow": r"cluster\..+\.upstream_rq_pending_overflow",
     "token": r"http\.grpc\.jwt_authn\.denied",
     "no_rule": r"http\.grpc\.rbac\.denied",
+    "memory": r"http\.grpc\.downstream_rq_overload_close",
     "limit": r"grpc\.http_local_rate_limit\.enforced",
 }
 _COMPILED = {name: re.compile(pattern) for name, pattern in PATTERNS.items()}

@@ -50,6 +50,8 @@ class ClientCall:
         self._options: Mapping[str, Any] = options
         self._started = started
         self._messages = 0
+        self._call: Any = None
+        self._is_cancelled = False
         self.outcome: CallOutcome
 
     def responses(self) -> Iterator[Message]:
@@ -61,6 +63,9 @@ class ClientCall:
         """
         began = time.perf_counter()
         call, iterator = self._start()
+        self._call = call
+        if self._is_cancelled:
+            call.cancel()
         try:
             if self._started is not None:
                 self._started(_pairs(call.initial_metadata()))
@@ -85,6 +90,12 @@ class ClientCall:
             self._messages,
             time.perf_counter() - began,
         )
+
+    def cancel(self) -> None:
+        """Cancel the call, from any thread: its status is CANCELLED unless it has ended."""
+        self._is_cancelled = True
+        if self._call is not None:
+            self._call.cancel()
 
     def _start(self) -> tuple[Any, RequestIterator | None]:
         options: Any = self._options

@@ -136,17 +136,34 @@ def parse_metadata(text: str) -> tuple[str, str | bytes]:
         (('authorization', 'Bearer x'), ('trace-bin', b'\x01\x02'))
     """
     key, colon, value = text.partition(":")
-    key, value = key.strip().lower(), value.strip()
+    key = key.strip().lower()
     if not colon or not _KEY.fullmatch(key):
         raise OptionsError(f"-H {text!r}: give 'KEY: VALUE', where KEY has letters, digits, '-', '_' and '.' only")
+    return metadata_pair(key, value, f"-H {text!r}")
+
+
+def metadata_pair(key: str, value: str, name: str) -> tuple[str, str | bytes]:
+    """Return a pair of metadata as gRPC takes it.
+
+    Args:
+        key: Its key.
+        value: Its value; base64 if the key ends with ``-bin``.
+        name: Its name in messages.
+
+    Raises:
+        OptionsError: The key or value is invalid.
+    """
+    key, value = key.strip().lower(), value.strip()
+    if not _KEY.fullmatch(key):
+        raise OptionsError(f"{name}: a key has letters, digits, '-', '_' and '.' only")
     if key.endswith("-bin"):
         try:
             standard = value.translate(str.maketrans("-_", "+/")).rstrip("=")
             return key, base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
         except ValueError:
-            raise OptionsError(f"-H {text!r}: the value of a key that ends with -bin must be base64") from None
+            raise OptionsError(f"{name}: the value of a key that ends with -bin must be base64") from None
     if not _TEXT.fullmatch(value):
-        raise OptionsError(f"-H {text!r}: a value is printable ASCII; give other data as {key}-bin, in base64")
+        raise OptionsError(f"{name}: a value is printable ASCII; give other data as {key}-bin, in base64")
     return key, value
 
 

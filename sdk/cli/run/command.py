@@ -19,8 +19,8 @@ from sdk.cli.module_completion import complete_module_or_config
 from sdk.cli.run.first_process import continue_in_child
 from sdk.cli.signals import SignalHandlers
 from sdk.cli.target import traceback_option
-from sdk.errors import BreakingChangeError, ClusterError, SdkError
-from sdk.options import GrpcOptions
+from sdk.errors import ClusterError, SdkError
+from sdk.options import ACCESS_LOG_TARGETS, GrpcOptions
 
 if TYPE_CHECKING:
     from sdk._serve.owner_lease import OwnerLease
@@ -36,8 +36,8 @@ def _absolute(context: click.Context, option: click.Parameter, path: str | None)
     return None if path is None else os.path.abspath(path)  # keeps links: a new certificate may be a change of one
 
 
-def _absolute_or_stdout(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
-    return path if path == "stdout" else _absolute(context, option, path)
+def _log_target(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    return path if path in ACCESS_LOG_TARGETS else _absolute(context, option, path)
 
 
 @click.command(
@@ -89,10 +89,11 @@ def _absolute_or_stdout(context: click.Context, option: click.Parameter, path: s
 )
 @click.option(
     "--access-log",
-    callback=_absolute_or_stdout,
+    callback=_log_target,
     default=None,
     metavar="FILE",
-    help="Append one line for each call to FILE; `stdout` for the output of the proxies.",
+    help="Append one line for each call to FILE; `stdout` for the output of the proxies, `otlp` for the collector "
+    "that OTEL_EXPORTER_OTLP_ENDPOINT names.",
 )
 @click.option(
     "--access-log-format",
@@ -250,9 +251,11 @@ class _Run:
     def serve(self) -> bool:
         """Serve until a signal comes; return False if an application failed to start, or what is served has gone."""
         # Imported here: errors of the command line or the module are shown before Ray is imported, which takes seconds.
+        from sdk._ingress.cluster import find_controller
         from sdk._ingress.envoy.certificates import check_certificates
         from sdk._ingress.envoy.process import check_port, find_envoy
-        from sdk._serve.api import start, stop_ingress
+        from sdk._serve.api import begin_start, end_applications, stop_ingress
+        from sdk._serve.ingress_bootstrap import has_serve
         from sdk._serve.owner_lease import OwnerLease
         from sdk.cli.cluster_origin import require_consent
         from sdk.cli.ray_cluster import connect_or_start
@@ -263,6 +266,7 @@ class _Run:
         target, signals = self._target, self._signals
         options = GrpcOptions(**self._wanted)
         find_envoy()
+        target.check()
 
         def check_node() -> None:
             check_certificates(options)
@@ -294,33 +298,42 @@ class _Run:
                 # Ray itself is shut down next, so Ray Serve does not need a separate shutdown.
                 cleanup.callback(stop_ingress)
             cleanup.callback(signals.ignore)
-            shut_down = _shutdown(self._deployed, cluster.is_local)
-            lease = OwnerLease(shut_down)
+            ends_serve = not cluster.is_local and not has_serve()
+            ends_ingress = not cluster.is_local and find_controller() is None
+            lease = OwnerLease(ends_serve=ends_serve, ends_ingress=ends_ingress)
 
             def shut_down_and_release() -> None:
-                shut_down()
+                names = self._deployed if cluster.is_local else self._owned(lease)
+                end_applications(names, ends_serve=ends_serve, ends_ingress=ends_ingress)
                 lease.release()  # not after a second Ctrl-C, which ends the wait: then the ingress does the rest
 
             cleanup.callback(shut_down_and_release)
             cleanup.callback(self._console.print, "Shutting down …", style="dim")
             target.start_serve()
-            start(_start_options(options, self._wanted))
+            begun = begin_start(_start_options(options, self._wanted))
+            if not begun.is_first:
+                begun.wait()
+                target.check_running_version()
             waiting.update(f"Starting {_listed(target.names)} …")
             self._deployed += target.names
             if not cluster.is_local:
-                lease.start()
+                lease.start(target.names)
             with report_pending(target.names, functools.partial(self._print, style="yellow")):
-                try:
-                    self._failed = target.deploy(lambda name, reason: self._print(failure(name, reason)))
-                except BreakingChangeError:
-                    self._deployed.clear()  # the previous version keeps running
-                    raise
+                self._failed = target.deploy(begun, lambda name, reason: self._print(failure(name, reason)))
             waiting.stop()
             if len(self._failed) < len(target.names):
                 if self._reloader is not None:
                     self._start_reload(cleanup, cluster.is_local, lease)
                 self._show_until_interrupted(cluster)
         return not self._failed and not self._loss
+
+    def _owned(self, lease: OwnerLease) -> tuple[str, ...]:
+        """Return the applications to delete: not those that another program has deployed since."""
+        owned = lease.owned()
+        for name in self._deployed:
+            if name not in owned:
+                self._print(f"another program has deployed {name!r} since; it keeps running", "yellow")
+        return owned
 
     def _check_resources(self, cluster: RunCluster) -> None:
         """Compare the resources that the replicas need with those of the cluster, which Ray Serve waits for.
@@ -366,7 +379,7 @@ class _Run:
             if succeeded:
                 self._failed = ()
             if not is_local and set(before) != set(self._deployed):
-                lease.renew()
+                lease.renew(self._deployed)
 
         cleanup.callback(self._reloader.stop)
         self._reloader.start(make_request, self._print, on_deployed)
@@ -460,20 +473,6 @@ def _start_options(options: GrpcOptions, wanted: Mapping[str, Any]) -> GrpcOptio
     except ray.exceptions.RayError as error:
         raise ClusterError(f"The ingress controller failed: {one_line(error)}") from error
     return replace(running, **wanted)
-
-
-def _shutdown(deployed: list[str], is_local: bool) -> functools.partial[None]:
-    """Return the function that ends the applications; on a running cluster, it also ends what this command starts."""
-    from sdk._ingress.cluster import find_controller
-    from sdk._serve.api import end_applications
-    from sdk._serve.ingress_bootstrap import has_serve
-
-    return functools.partial(
-        end_applications,
-        deployed,
-        ends_serve=not is_local and not has_serve(),
-        ends_ingress=not is_local and find_controller() is None,
-    )
 
 
 def _listed(names: Iterable[str]) -> str:

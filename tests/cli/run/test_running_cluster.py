@@ -33,7 +33,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     monkeypatch.setattr("sdk.cli.ray_cluster.connect_or_start", connect)
     monkeypatch.setattr("sdk._serve.ray_connection.node_resources", lambda: cluster.nodes)
-    monkeypatch.setattr("sdk.cli.run.command._shutdown", begin)
+    monkeypatch.setattr("sdk._serve.ingress_bootstrap.has_serve", begin)
     return cluster
 
 

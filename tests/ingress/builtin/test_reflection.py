@@ -8,12 +8,13 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
-from user_defined_protos_pb2 import DESCRIPTOR
+from user_defined_protos_sdk import USER_DEFINED_SERVICE
 
 from sdk._gen import reflection_pb2 as pb
 from sdk._ingress.builtin.bindings import OpenStreams
 from sdk._ingress.builtin.reflection import ReflectionServicer, serialize_descriptors
 from sdk._ingress.builtin.services import SERVICES
+from sdk._protos.descriptors import Descriptors
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 
 V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -77,19 +78,31 @@ def test_imports_come_before_the_files_that_import_them() -> None:
     user = FileDescriptorProto(name="user.proto", package="u", syntax="proto3", dependency=["base.proto"])
     pool.Add(base)
     pool.Add(user)
-    digest, data = serialize_descriptors([pool.FindFileByName("user.proto"), pool.FindFileByName("base.proto")])
+    services = [SimpleNamespace(file=pool.FindFileByName(name), comments={}) for name in ("user.proto", "base.proto")]
+    digest, data = serialize_descriptors(services)
     assert [each.name for each in FileDescriptorSet.FromString(data).file] == ["base.proto", "user.proto"]
-    assert serialize_descriptors([pool.FindFileByName("user.proto")]) == (digest, data)
+    assert serialize_descriptors(services[:1]) == (digest, data)
 
 
 async def test_services_and_files_come_from_the_replicas() -> None:
-    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([DESCRIPTOR])))
+    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([USER_DEFINED_SERVICE])))
     assert await rig.services() == {"userdefinedprotos.UserDefinedService"}
     found = await rig.file_of("userdefinedprotos.UserDefinedService")
     assert found is not None
     assert [service.name for service in found.service] == ["UserDefinedService", "ImageClassificationService"]
     assert await rig.file_of("userdefinedprotos.Nothing") is None
     assert len(rig.fetched) == 1, "fetched once"
+
+
+async def test_the_files_have_the_comments_of_their_protos() -> None:
+    rig = Rig(("app", "userdefinedprotos.UserDefinedService", *serialize_descriptors([USER_DEFINED_SERVICE])))
+    found = await rig.file_of("userdefinedprotos.UserDefinedService")
+    assert found is not None
+    known = Descriptors(FileDescriptorSet(file=[found]), "the replica")
+    assert known.comment("userdefinedprotos.UserDefinedService.Multiplexing") == [
+        "Answers with the model that the `multiplexed_model_id` metadata names."
+    ]
+    assert known.location(known.services["userdefinedprotos.UserDefinedService"]) == found.name
 
 
 async def test_the_services_of_the_proxy_are_described_too() -> None:

@@ -28,6 +28,7 @@ http.grpc.jwt_authn.denied: 15
 http.grpc.rbac.denied: 16
 grpc.http_local_rate_limit.enforced: 17
 grpc.http_local_rate_limit.enabled: 100
+http.grpc.downstream_rq_overload_close: 18
 """
 
 
@@ -36,6 +37,6 @@ def test_each_statistic_has_its_name_and_those_of_all_clusters_are_added_up() ->
     assert stats == {
         "no_healthy_replica": 1, "retries": 5, "timeout": 4, "overflow": 5, "failed_connects": 6, "connections": 7,
         "accepted_connections": 8, "client_resets": 9, "resets": 10, "refused_connections": 11, "tls_handshakes": 12,
-        "tls_errors": 27, "token": 15, "no_rule": 16, "limit": 17,
+        "tls_errors": 27, "token": 15, "no_rule": 16, "limit": 17, "memory": 18,
     }  # fmt: skip
     assert stats.keys() == PATTERNS.keys()

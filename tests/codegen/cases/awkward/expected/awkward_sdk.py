@@ -123,6 +123,12 @@ AWKWARD = Service(
     file=awkward_pb2_.DESCRIPTOR,
     proto_hash="23243b14c1234458b837bf6791ab01af6ea3314b944512757a731102ebbe915b",
     line=31,
+    comments={
+        "test.awkward.Awkward": 'All four cardinalities.\n\n    indented code { "like" this }\n\nA backslash \\n \\ and """triple quotes""" and \'single\' ones. Ünïcödé → fine.\nEnds with a "quote"',
+        "test.awkward.Awkward.Unary": '"Quoted" from the start',
+        "test.awkward.Awkward.Down": "A block comment\nwith stars,\n  and more indentation \\",
+        "shapes.Square": "Lies in a file with the same name as another, so that the names of the two modules clash.",
+    },
 )
 
 
@@ -370,6 +376,9 @@ ASYNC_ = Service(
     file=awkward_pb2_.DESCRIPTOR,
     proto_hash="23243b14c1234458b837bf6791ab01af6ea3314b944512757a731102ebbe915b",
     line=49,
+    comments={
+        "test.awkward.Async": "Names that Python has a use for.",
+    },
 )
 
 
@@ -644,6 +653,9 @@ RETIRED = Service(
     file=awkward_pb2_.DESCRIPTOR,
     proto_hash="23243b14c1234458b837bf6791ab01af6ea3314b944512757a731102ebbe915b",
     line=65,
+    comments={
+        "test.awkward.Retired": "Not to be used any more.",
+    },
 )
 
 

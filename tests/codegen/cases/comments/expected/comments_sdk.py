@@ -145,6 +145,20 @@ COMMENTS = Service(
     file=comments_pb2.DESCRIPTOR,
     proto_hash="3b4dc08966152d50ceb3d56ef39257acc3a27aefc667e76e7d7703d49d063208",
     line=8,
+    comments={
+        "comments.Comments": '"Quoted" from the start, and at the end "so"',
+        "comments.Comments.One": 'A backslash \\ and two \\\\ and \\n and \\N{DASH} and \\u1234 and """triple quotes""" and \'\'\'these\'\'\'.\nEnds with a quote"',
+        "comments.Comments.Two": '"""',
+        "comments.Comments.Three": "ends with a backslash \\",
+        "comments.Comments.Four": '\\"',
+        "comments.Comments.Five": '""""',
+        "comments.Comments.Six": "Trailing spaces\n       tabs\n\n\n  deeper\n less deep",
+        "comments.Comments.Seven": 'A block\nwith stars\n\n    and code {\n      "indented"\n    }',
+        "comments.Comments.Eight": "Javadoc, Ünïcödé, 日本語, emoji 🚀, a non-breaking space, a line separator, a right-to-left mark‏",
+        "comments.Comments.Nine": "Behind.",
+        "comments.Comments.Eleven": "# noqa  type: ignore  {{ template }} {% raw %} %s {0} <html> &amp;\nimport comments_pb2 as comments__pb2",
+        "comments.Comments.Twelve": "A line that is so long that it is longer than any line of code in the generated module is allowed to be, by far.",
+    },
 )
 
 

@@ -54,6 +54,11 @@ SECOND_SERVICE = Service(
     file=_2fa_pb2.DESCRIPTOR,
     proto_hash="0d1758fb2ea1a0d39e8f31784929e630674c535f5098b6a610e913fd824bb811",
     line=10,
+    comments={
+        "python.third.Third": "A digit at the start, a space in between.",
+        "python.dotted.Dotted": "Hyphens become underscores and dots folders: protoc's rule.",
+        "python.lambda.Shop": "In a folder whose name is a keyword.",
+    },
 )
 
 

@@ -81,6 +81,9 @@ OLD_SERVICE = Service(
     file=options_pb2.DESCRIPTOR,
     proto_hash="7d888589c4294b21a3241fe1a73ebc79dc9af0fb1e57f15f1d0249f982a3e901",
     line=11,
+    comments={
+        "options.OldService": "Of no use any more.",
+    },
 )
 
 
@@ -205,6 +208,9 @@ NEW_SERVICE = Service(
     file=options_pb2.DESCRIPTOR,
     proto_hash="7d888589c4294b21a3241fe1a73ebc79dc9af0fb1e57f15f1d0249f982a3e901",
     line=22,
+    comments={
+        "options.NewService.Old": "Says what is not to be called any more.",
+    },
 )
 
 

@@ -481,6 +481,16 @@ IMPORT_ = Service(
     file=words_pb2_.DESCRIPTOR,
     proto_hash="aac06004e9b4404cc9d3cf6958dfac5db2c2824fa6e06c8c168e3531a82ac24a",
     line=58,
+    comments={
+        "words.import": "Every name of an RPC that can stay does.",
+        "words.import.class": "Keywords.",
+        "words.import.match": "Soft keywords and names that only look as if they were taken.",
+        "words.import.bind": "What our bases and clients have.",
+        "words.import.__call__": "Dunders.",
+        "words.import.type": "Builtins.",
+        "words.import.Iterator": "What the generated module imports and defines.",
+        "words.import.SayHello": "Names that differ by their case only.",
+    },
 )
 
 
@@ -1065,6 +1075,9 @@ IMPORT__ = Service(
     file=words_pb2_.DESCRIPTOR,
     proto_hash="aac06004e9b4404cc9d3cf6958dfac5db2c2824fa6e06c8c168e3531a82ac24a",
     line=111,
+    comments={
+        "words.Import": "Services whose derived names clash.",
+    },
 )
 
 

@@ -72,6 +72,11 @@ THIRD_SERVICE = Service(
     file=my_file_pb2.DESCRIPTOR,
     proto_hash="97def494729d0811682065637dd11c4f17e87a12c0c0e5243c05a360af752df6",
     line=13,
+    comments={
+        "python.third.Third": "A digit at the start, a space in between.",
+        "python.lambda.Shop": "In a folder whose name is a keyword.",
+        "python.dotted.Dotted": "Hyphens become underscores and dots folders: protoc's rule.",
+    },
 )
 
 

@@ -47,6 +47,9 @@ SHOPS = Service(
     file=shop_pb2.DESCRIPTOR,
     proto_hash="5ed25ed6adb1f2a557e0d81b14e9fe41843c87431df408375f0c8b0342045bbe",
     line=10,
+    comments={
+        "python.lambda.Shop": "In a folder whose name is a keyword.",
+    },
 )
 
 

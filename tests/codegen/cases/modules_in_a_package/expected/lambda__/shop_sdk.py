@@ -46,6 +46,9 @@ SHOPS = Service(
     file=shop_pb2.DESCRIPTOR,
     proto_hash="238c1150fc71b6439c96741f9e67773011f186d34fc0b5d662f7032a5a8e3f0c",
     line=9,
+    comments={
+        "python.lambda.Shop": "In a folder whose name is a keyword.",
+    },
 )
 
 

@@ -94,6 +94,14 @@ ORDERS = Service(
     file=orders_pb2.DESCRIPTOR,
     proto_hash="2110f32ba6b231f8db5e65717ab645db7b336f281a04a2648478778488929109",
     line=17,
+    comments={
+        "orders.v1.Orders": "Its types come from files next to it, from public imports, from protobuf and from another distribution.",
+        "catalog.v1.Item": "The same name as in another package.",
+        "google.rpc.Status": "The `Status` type defines a logical error model that is suitable for\ndifferent programming environments, including REST APIs and RPC APIs. It is\nused by [gRPC](https://github.com/grpc). Each `Status` message contains\nthree pieces of data: error code, error message, and error details.\n\nYou can find out more about this error model and how to work with it in the\n[API Design Guide](https://cloud.google.com/apis/design/errors).",
+        "google.rpc.Status.code": "The status code, which should be an enum value of\n[google.rpc.Code][google.rpc.Code].",
+        "google.rpc.Status.message": "A developer-facing error message, which should be in English. Any\nuser-facing error message should be localized and sent in the\n[google.rpc.Status.details][google.rpc.Status.details] field, or localized\nby the client.",
+        "google.rpc.Status.details": "A list of messages that carry the error details.  There is a common set of\nmessage types for APIs to use.",
+    },
 )
 
 

@@ -47,6 +47,10 @@ DOTTED_SERVICE = Service(
     file=d_pb2.DESCRIPTOR,
     proto_hash="f9f9e1732595d9cfb3e0006060c1e4ea80ccc2e5427bb9ea0da7576d3de5fd91",
     line=12,
+    comments={
+        "python.dotted.Dotted": "Hyphens become underscores and dots folders: protoc's rule.",
+        "python.lambda.Shop": "In a folder whose name is a keyword.",
+    },
 )
 
 

@@ -53,6 +53,9 @@ TILLS = Service(
     file=till_pb2.DESCRIPTOR,
     proto_hash="999ff10ec054a172376e32e023f416924d8e0c864a33ee6998c17c88078b8cb4",
     line=10,
+    comments={
+        "python.lambda.Shop": "In a folder whose name is a keyword.",
+    },
 )
 
 

@@ -1,0 +1,41 @@
+"""The calls of the last seconds, for a display that is refreshed."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from sdk.cli.top import scrape
+from sdk.cli.top.figures import measure
+from sdk.errors import ClusterError
+
+if TYPE_CHECKING:
+    from sdk.cli.top.figures import Figures, Reading
+
+# Seconds that the figures are of: Ray exports every ten.
+_OVER_S = 20.0
+
+
+class RecentCalls:
+    """The calls of the last seconds.
+
+    Attributes:
+        problem: The reason why they are not known; empty if they are.
+    """
+
+    def __init__(self) -> None:
+        self._readings: deque[Reading] = deque()
+        self.problem = ""
+
+    def figures(self) -> Figures | None:
+        """Return the figures since the oldest of the readings; None before the second, or if no node can be read."""
+        readings = self._readings
+        try:
+            readings.append(scrape.read_metrics())
+        except ClusterError as error:
+            self.problem = str(error)
+            return None
+        self.problem = ""
+        while len(readings) > 2 and readings[1].at <= readings[-1].at - _OVER_S:
+            readings.popleft()
+        return measure(readings[0], readings[-1]) if len(readings) > 1 else None
