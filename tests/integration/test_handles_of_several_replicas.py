@@ -103,7 +103,7 @@ def test_a_replica_that_dies_ends_its_own_calls_only_and_gets_no_other(handle: A
 
 
 class Conversation:
-    """A conversation that goes on when it is told to."""
+    """A conversation whose next message is sent when `say` is called."""
 
     def __init__(self, handle: AsyncProbeHandle) -> None:
         self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
