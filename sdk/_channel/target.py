@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sdk.handles")
 
-# Seconds that the first call waits for the proxy to say where the replicas are.
-_RESOLVE_S = 3.0
+# Seconds that the first call waits for the proxy to say where the replicas are: on a busy machine, and while a proxy
+# restarts. After that Ray's handle carries it, with more work and without streams of requests.
+_RESOLVE_S = 10.0
 # Seconds until the next try to reach the proxy: while it restarts, and without an ingress.
 _RETRY_S, _NO_INGRESS_RETRY_S = 0.1, 2.0
 # Seconds after which a program on a node without a proxy looks again if there is one.

@@ -117,8 +117,12 @@ def test_idempotent_calls_are_retried_after_a_crash_of_their_replica(channel: gr
         ends = [threads.submit(call_victim, *call[:2], file) for call, file in zip(calls, files, strict=True)]
         wait_until(lambda: all(file.exists() for file in files))
         os.kill(victim, signal.SIGKILL)
-        for (_, method, _), end in zip(calls, ends, strict=True):
-            assert end.result() == ("OK" if method == "Get" else "UNAVAILABLE"), "only idempotent calls are retried"
+        ended = {(call.__name__, method, end.result()) for (call, method, _), end in zip(calls, ends, strict=True)}
+    assert ended == {
+        (way, method, code)
+        for way in ("by_client", "by_handle")
+        for method, code in (("Get", "OK"), ("Put", "UNAVAILABLE"))
+    }, "only idempotent calls are retried"
     wait_until(lambda: (now := routed_replicas("store")) is not None and not before <= now)
     for _ in range(50):
         stub.Put(Key(), metadata=STORE, timeout=10)

@@ -73,17 +73,6 @@ def test_the_same_class_serves_behind_ray_serves_own_proxy(seen: dict[str, Any])
     ]
 
 
-def test_rays_handle_carries_the_calls_of_a_typed_one_without_an_ingress(seen: dict[str, Any]) -> None:
-    *answered, (method, code, details) = seen["handles"]
-    assert answered == [
-        ["Unary", "OK", [2]],
-        ["Unary", "INVALID_ARGUMENT", "not found, adding"],
-        ["Down", "OK", [0, 1, 2]],
-    ]
-    assert (method, code) == ("Up", "UNIMPLEMENTED")
-    assert "start the ingress" in details
-
-
 def test_messages_are_checked_behind_ray_serves_own_proxy(seen: dict[str, Any]) -> None:
     *right, place, follow, collect, exchange, response, fault = seen["checked"]
     assert [each[:2] for each in right] == [

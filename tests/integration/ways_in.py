@@ -22,7 +22,6 @@ import ray
 from orders_pb2 import Divisor, Order
 from orders_sdk import OrdersSyncClient
 from probe_pb2 import Ask
-from probe_sdk import AsyncProbeHandle
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
@@ -109,24 +108,6 @@ def behind_serves_own_proxy() -> list[list[Any]]:
             found.append([method, ended.code.name, ended.trailing["request_id"], numbers])
         ended = prober.ask("Unary", Ask(act="set code"), timeout=20)
         return [*found, [ended.code.name, ended.trailing["num"], ended.details]]
-
-
-def through_rays_handle() -> list[list[Any]]:
-    """Return what calls through a typed handle end with, where there is no ingress."""
-    handle = AsyncProbeHandle.of_application("probe")
-    found: list[list[Any]] = []
-    for ask in Ask(number=2), Ask(act="set code"):
-        try:
-            reply = handle.Unary(ask, timeout=20).result()
-            found.append(["Unary", "OK", [reply.number]])
-        except sdk.RpcError as error:
-            found.append(["Unary", error.code.name, error.details])
-    found.append(["Down", "OK", [reply.number for reply in handle.Down(Ask(number=2), timeout=20)]])
-    try:
-        handle.Up([Ask()], timeout=20).result()
-    except sdk.RpcError as error:
-        found.append(["Up", error.code.name, error.details])
-    return found
 
 
 def messages_checked_behind_serves_own_proxy() -> list[Any]:
@@ -250,7 +231,6 @@ def main(folder: Path) -> None:
         checked = {"name": "orders", "import_path": "tests.validation.order_apps:app", "route_prefix": "/orders"}
         put(dashboard, config(routed, checked, proxy_location="HeadOnly", grpc_options=own, http_options=http))
         report(own=behind_serves_own_proxy())
-        report(handles=through_rays_handle())
         report(checked=messages_checked_behind_serves_own_proxy())
         report(ingress=find_controller() is not None, problem=sdk.status().problem)
     finally:
