@@ -168,6 +168,8 @@ async def answer_over_ray(implementation: Any, request: bytes) -> AsyncGenerator
         connection.data_received(request)
         while data := await transport.next():
             yield data
+            if connection.call is None:  # it carries one call, and the caller keeps its end open for the next one
+                transport.close()
     finally:
         connection.connection_lost(None)
 

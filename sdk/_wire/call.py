@@ -243,6 +243,7 @@ class Call:
         elif settings.max_queued_requests < 0 or host.count_queued() < settings.max_queued_requests:
             host.queue[self] = host.loop.time()
         else:
+            host.count_rejected(self.path.decode("latin-1"), RESOURCE_EXHAUSTED, "overflow")
             self.finish_with(
                 RESOURCE_EXHAUSTED,
                 f"Request dropped due to backpressure (num_queued_requests={host.count_queued()}, "

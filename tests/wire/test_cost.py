@@ -209,6 +209,9 @@ def count() -> dict[str, int]:
         for _ in range(2):  # the first round includes one-time work; Python 3.12 traces no opcodes in it
             counted["inner"], counted["inner message"] = await measure_inner(server)
             counted["unary"] = await measure(peer, "unary", [Int32Value(value=1)])
+            peer.connection.is_counted = False
+            counted["unary, not counted"] = await measure(peer, "unary", [Int32Value(value=1)])
+            peer.connection.is_counted = True
             counted["unary with context"] = await measure(peer, "context", [Int32Value(value=1)])
             less, more = [await measure(peer, "out", [Int32Value(value=n)]) for n in (1, MESSAGES + 1)]
             counted["message out"] = (more - less) // MESSAGES
@@ -240,6 +243,11 @@ def test_the_work_of_a_call_has_not_changed(kind: str, counted: dict[str, int]) 
     expected, steps = EXPECTED[sys.version_info[:2]][kind], counted[kind]
     assert steps <= 1.1 * expected, f"{kind}: {steps} steps, expected {expected}"
     assert steps >= 0.9 * expected, f"{kind}: only {steps} steps, expected {expected}: write the new number down"
+
+
+def test_the_metrics_are_a_small_part_of_a_call(counted: dict[str, int]) -> None:
+    counting = counted["unary"] - counted["unary, not counted"]
+    assert 0 < counting <= 0.07 * counted["unary"], f"{counting} of {counted['unary']} steps count the call"
 
 
 if __name__ == "__main__":
