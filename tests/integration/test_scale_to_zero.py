@@ -7,6 +7,7 @@ import itertools
 import random
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from probe_pb2 import Ask
+from probe_pb2 import Ask, Told
 from probe_pb2_grpc import AsyncProbeStub
 from probe_sdk import AsyncProbeHandle
 
@@ -25,6 +26,8 @@ from sdk.errors import RpcError
 from tests.integration.clients import error_of, metadata_for, trailing
 from tests.integration.prober import wait_until
 from tests.integration.sleepy_app import Sleepy
+from tests.web.http_client import ask_at
+from tests.web.protocol_forms import FORMS, Form
 
 if TYPE_CHECKING:
     from sdk._serving_status import DeploymentStatus
@@ -67,19 +70,33 @@ def sleeps() -> bool:
 def test_01_before_any_replica_started_the_first_calls_wait_and_succeed(ingress: Ingress, stub: Any) -> None:
     assert sleeps(), "no replica was started by the deployment"
     assert "0 replicas, scaled to zero, wakes on a call, serves probe.AsyncProbe" in as_text(sdk.status())
-    with grpc.insecure_channel(ingress.address) as other, grpc.insecure_channel(ingress.address) as third:
+    with (
+        grpc.insecure_channel(ingress.address) as other,
+        grpc.insecure_channel(ingress.address) as third,
+        ThreadPoolExecutor(len(FORMS)) as threads,
+    ):
         check = HealthStub(other).Check(health_pb2.HealthCheckRequest(service="probe.AsyncProbe"), metadata=METADATA)
         assert check.status == health_pb2.HealthCheckResponse.SERVING
         model = metadata_for(NAME, multiplexed_model_id="m1")
         unary = [AsyncProbeStub(one).Unary.future(Ask(note="a"), metadata=METADATA) for one in (other, third)]
         down = AsyncProbeStub(third).Down(Ask(note="d", number=3), metadata=METADATA)
         up = AsyncProbeStub(other).Up.future(iter([Ask(note="x"), Ask(note="y")]), metadata=model)
+        web = [threads.submit(call_over, form, ingress) for form in FORMS.values()]
         both = stub.Both(iter([Ask(note="1"), Ask(note="2")]), metadata=METADATA)
         assert [reply.text for reply in both] == ["1", "2"]
         assert [reply.number for reply in down] == [0, 1, 2]
         assert up.result().text == "xy"
         assert [call.result().text for call in unary] == ["a", "a"]
+        assert [call.result() for call in web] == [(0, [{"text": form}]) for form in FORMS]
     wait_until(lambda: deployment().replicas >= 1)
+
+
+def call_over(form: Form, ingress: Ingress) -> tuple[int | None, list[Any]]:
+    """Return code and messages of a stream with one message in another protocol; its number is 0."""
+    headers = {"application": NAME, **form.headers, "content-type": form.content_type(False, True)}
+    body = form.encode([Ask(note=form.name, number=1)], True)
+    outcome = form.decode(ask_at(ingress.address, "/probe.AsyncProbe/Down", body, headers), Told, False, True)
+    return outcome.code, outcome.messages
 
 
 def test_02_a_waiting_call_ends_at_its_deadline_and_the_queue_has_a_limit(obstacle: Path, stub: Any) -> None:
