@@ -30,6 +30,7 @@ class Catalog(CatalogBase):
         return _item(request)
 
     async def Watch(self, request: Query) -> AsyncIterator[Item]:
+        Path(f"{request.until}.{request.name}").touch()
         while not Path(request.until).exists():
             yield _item(request)
             await asyncio.sleep(0.01)
