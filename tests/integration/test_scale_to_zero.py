@@ -70,33 +70,19 @@ def sleeps() -> bool:
 def test_01_before_any_replica_started_the_first_calls_wait_and_succeed(ingress: Ingress, stub: Any) -> None:
     assert sleeps(), "no replica was started by the deployment"
     assert "0 replicas, scaled to zero, wakes on a call, serves probe.AsyncProbe" in as_text(sdk.status())
-    with (
-        grpc.insecure_channel(ingress.address) as other,
-        grpc.insecure_channel(ingress.address) as third,
-        ThreadPoolExecutor(len(FORMS)) as threads,
-    ):
+    with grpc.insecure_channel(ingress.address) as other, grpc.insecure_channel(ingress.address) as third:
         check = HealthStub(other).Check(health_pb2.HealthCheckRequest(service="probe.AsyncProbe"), metadata=METADATA)
         assert check.status == health_pb2.HealthCheckResponse.SERVING
         model = metadata_for(NAME, multiplexed_model_id="m1")
         unary = [AsyncProbeStub(one).Unary.future(Ask(note="a"), metadata=METADATA) for one in (other, third)]
         down = AsyncProbeStub(third).Down(Ask(note="d", number=3), metadata=METADATA)
         up = AsyncProbeStub(other).Up.future(iter([Ask(note="x"), Ask(note="y")]), metadata=model)
-        web = [threads.submit(call_over, form, ingress) for form in FORMS.values()]
         both = stub.Both(iter([Ask(note="1"), Ask(note="2")]), metadata=METADATA)
         assert [reply.text for reply in both] == ["1", "2"]
         assert [reply.number for reply in down] == [0, 1, 2]
         assert up.result().text == "xy"
         assert [call.result().text for call in unary] == ["a", "a"]
-        assert [call.result() for call in web] == [(0, [{"text": form}]) for form in FORMS]
     wait_until(lambda: deployment().replicas >= 1)
-
-
-def call_over(form: Form, ingress: Ingress) -> tuple[int | None, list[Any]]:
-    """Return code and messages of a stream with one message in another protocol; its number is 0."""
-    headers = {"application": NAME, **form.headers, "content-type": form.content_type(False, True)}
-    body = form.encode([Ask(note=form.name, number=1)], True)
-    outcome = form.decode(ask_at(ingress.address, "/probe.AsyncProbe/Down", body, headers), Told, False, True)
-    return outcome.code, outcome.messages
 
 
 def test_02_a_waiting_call_ends_at_its_deadline_and_the_queue_has_a_limit(obstacle: Path, stub: Any) -> None:
@@ -131,12 +117,23 @@ def test_03_no_call_fails_while_it_scales_to_zero_and_back(stub: Any) -> None:
         time.sleep(pauses.choice((0.01, 0.02, 0.05, 0.05, 0.9 + pauses.random())))
 
 
-def test_03_a_call_through_a_handle_wakes_it_too() -> None:
+def call_over(form: Form, ingress: Ingress) -> tuple[int | None, list[Any]]:
+    """Return code and messages of a stream with one message in another protocol; its number is 0."""
+    headers = {"application": NAME, **form.headers, "content-type": form.content_type(False, True)}
+    body = form.encode([Ask(note=form.name, number=1)], True)
+    outcome = form.decode(ask_at(ingress.address, "/probe.AsyncProbe/Down", body, headers), Told, False, True)
+    return outcome.code, outcome.messages
+
+
+def test_03_calls_through_a_handle_and_in_other_protocols_wake_it_too(ingress: Ingress) -> None:
     handle = AsyncProbeHandle.of_application(NAME)
     wait_until(sleeps)
     assert handle.Unary(Ask(note="through a handle"), timeout=30).result().text == "through a handle"
     wait_until(sleeps)
-    assert handle.Up([Ask(note="a"), Ask(note="b")], timeout=30).result().text == "ab"
+    with ThreadPoolExecutor(len(FORMS)) as threads:
+        web = [threads.submit(call_over, form, ingress) for form in FORMS.values()]
+        assert handle.Up([Ask(note="a"), Ask(note="b")], timeout=30).result().text == "ab"
+        assert [call.result() for call in web] == [(0, [{"text": form}]) for form in FORMS]
 
 
 def test_03_calls_through_handles_scale_it_up() -> None:
