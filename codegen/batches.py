@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sdk._file_order import imports_first
+from sdk._proto_files.order import imports_first
 
 if TYPE_CHECKING:
     from codegen.sources import Source

@@ -38,6 +38,8 @@ _PYTHON = "import sys; sys.path[:] = filter(None, sys.path); "
 # `W0000 00:00:1795352970.6 5693 parser.cc:659] ` of its logger.
 _NOISE = re.compile(r"^(--\w+_out: (protoc-gen-\w+: )?|[IWEF]\d{4} \S+ +\d+ \S+\] )")
 _LOGGER = "WARNING: All log messages before absl::InitializeLog()"
+# Plugins load the files too, and log warnings that protoc itself has written with their lines.
+_REPEATED = re.compile(r"^W\d{4} \S+ +\d+ descriptor\.cc:\d+\] ")
 _NOT_FOUND = re.compile(r"^(\S.*): File not found\.$")
 _IMPORT = re.compile(r'^(.+:\d+:\d+: Import "(.+)" was not found) or had errors\.$')
 # A serialized FileDescriptorSet, below the folder of a run of protoc.
@@ -296,7 +298,8 @@ class Protoc:
 
     def _messages(self, stderr: str) -> tuple[str, ...]:
         """Return the messages of protoc, each on one line, with the paths that the user gave."""
-        lines = [_NOISE.sub("", line) for line in stderr.splitlines() if not line.startswith(_LOGGER)]
+        said = [line for line in stderr.splitlines() if not (line.startswith(_LOGGER) or _REPEATED.match(line))]
+        lines = [_NOISE.sub("", line) for line in said]
         missing = {match[1] for line in lines if (match := _NOT_FOUND.match(line))}
         # A plugin does not know the folders: it names a file like an import does.
         names = {source.name: source.shown for source in self._sources}

@@ -68,7 +68,7 @@ _SUSPECT_GRPC = re.compile(rf"\.(?:__(?!version__)|(?:{_WORDS}|staticmethod)\b)|
 _SUSPECT = re.compile(
     rf"""
     \n from [ ] \S+ [ ] import [ ] (\w+) [ ] as [ ] \1 \n
-  | \n (?: {_WORDS} ) : [ ] \S
+  | \n [ ]* (?: {_WORDS} ) : [ ] \S
   | \n [ ]{{4}} (?: def [ ] )? __\w+ (?: : [ ] _grpc\. | \( \n [ ]+ self, \n [ ]+ request )
     """,
     FLAGS,
@@ -82,7 +82,7 @@ _STUB = re.compile(
     {SKIPPED}
   | ^from [ ] (?P<from> [^\n]+?) [ ] import [ ] (?P<public> \w+ ) [ ] as [ ] (?P=public) \n
   | ^ (?: from | import ) [ ] [^\n]*
-  | ^ (?P<variable> {_WORDS}) (?= :[ ]\S )
+  | ^ [ ]* (?P<variable> {_WORDS}) (?= :[ ]\S )
   | (?<! \w ) (?P<outer> {_WORDS}) (?= \.\w )
   | (?: (?<= \n[ ]{{4}} ) | (?<= \n[ ]{{4}}def[ ] ) )
       (?P<rpc> __\w+ ) (?= : [ ] _(?: grpc | aio ) \. | \( \n [ ]+ self, \n [ ]+ request )
@@ -189,6 +189,8 @@ def _stub(text: str, files: Mapping[str, str]) -> str:
             return f"from {match['from']} import _r_{word} as _r_{word}\n" if f"\nclass _r_{word}(" in stub else ""
         if match["rpc"]:
             return naming.rpc(match["rpc"])
+        if match["variable"]:  # an extension, perhaps of a message's scope
+            return match[0].replace(match["variable"], f"_r_{match['variable']}")
         return f"_r_{match[0]}" if match.lastgroup else match[0]
 
     return _STUB.sub(replaced, text)

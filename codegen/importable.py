@@ -22,7 +22,7 @@ def find(module: str) -> ModuleSpec | None:
 
 
 def warnings(files: Mapping[str, bytes], known: Collection[str], out: Path, package: str) -> Iterator[str]:
-    """Yield a warning for each import that will fail.
+    """Yield a warning for each module whose import will fail.
 
     Args:
         files: The generated files by their paths below the output folder.
@@ -32,15 +32,23 @@ def warnings(files: Mapping[str, bytes], known: Collection[str], out: Path, pack
     """
     if not package:
         yield from _hidden(files, out)
+    importers: dict[str, list[str]] = {}
     for path in files:
         for match in _IMPORT.finditer(files[path]) if path.endswith("_pb2.py") else ():
-            module = b".".join(filter(None, (match["package"], match["module"]))).decode()
-            place = module.replace(".", "/") + ".py"
-            if place not in known and not (out / place).exists() and find(module) is None:
-                yield (
-                    f"{out / path}: warning: it imports {module}, which is neither generated nor installed; give its "
-                    "proto to `sdk codegen`, or install the package that has it"
-                )
+            importers.setdefault(b".".join(filter(None, (match["package"], match["module"]))).decode(), []).append(path)
+    for module, paths in importers.items():
+        place = module.replace(".", "/") + ".py"
+        if place not in known and not (out / place).exists() and find(module) is None:
+            more = len(paths) - 1
+            subject = (
+                f"{out / paths[0]} and {more} more: warning: they import"
+                if more
+                else (f"{out / paths[0]}: warning: it imports")
+            )
+            yield (
+                f"{subject} {module}, which is neither generated nor installed; give its proto to `sdk codegen`, or "
+                "install the package that has it"
+            )
 
 
 def _hidden(files: Mapping[str, bytes], out: Path) -> Iterator[str]:

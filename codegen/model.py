@@ -14,7 +14,7 @@ from codegen.comments import comment
 from codegen.definition_comments import DefinitionComments
 from codegen.errors import CodegenError
 from codegen.module_names import MessageLocation, ModuleNames, ModuleTree, ServiceNames
-from sdk._fingerprint import fingerprint
+from sdk._proto_files.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest

@@ -50,9 +50,11 @@ _STATEMENT = (
   | \n (?P<variable> [^\s=]+) [ ] = [ ] importlib\.import_module\( ['"] (?P<loaded> [^'"]+) ['"] \) $
   | \n try: \n [ ]+ (?P<public> [^\n=]+?) [ ] = [ ] [^\n]+ \n
       except [ ] AttributeError: \n [ ]+ (?P=public) [ ] = [ ] [^\n.]+ \. (?P<path> [^\n]+) $
-  | _builder (?P<builds> \.Build\w+\( DESCRIPTOR, [ ]? ) ' [^']* '
 """
 )
+# A literal has no such text: protoc escapes the quotes in it.
+_BUILDS = r"\n_builder (?P<builds> \.Build\w+\( DESCRIPTOR, [ ]? ) ' [^']* '"
+_BUILD = re.compile(_BUILDS, FLAGS)
 
 
 def importable_names(stems: Collection[str]) -> dict[str, str]:
@@ -210,7 +212,7 @@ class _Rewriter:
         wrong = {name for module in self.modules for name in _variables(module) if not name.isidentifier()}
         longest_first = sorted(wrong, key=lambda name: (-len(name), name))
         words = rf"| (?<!\w) (?P<wrong> {'|'.join(map(_escaped, longest_first))})" if wrong else ""
-        object.__setattr__(self, "pattern", re.compile(_STATEMENT + words, FLAGS))
+        object.__setattr__(self, "pattern", re.compile(f"{_STATEMENT} | {_BUILDS} {words}", FLAGS))
 
     def rewrite(self, importer: str, text: str) -> str:
         """Return the text of a module with its imports rewritten.
@@ -219,17 +221,16 @@ class _Rewriter:
             importer: The module's new dotted name, below the output folder.
             text: Its text.
         """
-        # In a stub, all imports are before this line, and most of the text is after it.
-        end = -1 if "wrong" in self.pattern.groupindex else text.rfind("\nDESCRIPTOR: ")
+        end = -1 if "wrong" in self.pattern.groupindex else _end_of_imports(importer, text)
         head, rest = (text, "") if end < 0 else (text[:end], text[end:])
-        return self.pattern.sub(lambda match: self._replaced(importer, match), "\n" + head)[1:] + rest
+        head = self.pattern.sub(lambda match: self._replaced(importer, match), "\n" + head)[1:]
+        return head + _BUILD.sub(_named, rest)
 
     def _replaced(self, importer: str, match: re.Match[str]) -> str:
         if match.lastgroup is None:  # a string or a comment
             return match[0]
         if match["builds"]:
-            # The module's name becomes the module of its message classes, which pickle uses.
-            return f"_builder{match['builds']}__name__"
+            return _named(match)
         if match.lastgroup == "wrong":
             return _variable(match["wrong"])
         if (package := match["package"]) in self.modules:  # a public import, whose names become this module's
@@ -261,6 +262,18 @@ class _Rewriter:
             return where
         last = target.rpartition(".")[2]
         return where + last if not where or where.endswith(".") else f"{where}.{last}"
+
+
+def _end_of_imports(module: str, text: str) -> int:
+    """Return the place in a module after which nothing is imported, and where most of its text is; -1 if unknown."""
+    if text.startswith('"""'):  # a stub, whose comments come first and may have any text
+        return text.rfind("\nDESCRIPTOR: ")
+    return text.find("\nclass " if module.endswith("_grpc") else "\nDESCRIPTOR = ")
+
+
+def _named(match: re.Match[str]) -> str:
+    """Return a call of protobuf's builder with the module's name: the module of its classes, which pickle uses."""
+    return f"\n_builder{match['builds']}__name__"
 
 
 def _variables(module: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -47,31 +47,39 @@ def write(request: CodeGeneratorRequest, warn: Callable[[str], None]) -> Iterato
     # `quiet` keeps it from listing the files that it writes.
     request.parameter = "quiet"
     _remove_options_of_others(request)
+    data = request.SerializeToString()
     for plugin, suffix in _PLUGINS:
-        for response in _responses(plugin, suffix, request, list(request.file_to_generate), warn):
+        for response in _responses(plugin, suffix, request, data, warn):
             yield from response.file
 
 
 def _responses(
-    plugin: Plugin, suffix: str, request: CodeGeneratorRequest, names: Sequence[str], warn: Callable[[str], None]
+    plugin: Plugin, suffix: str, request: CodeGeneratorRequest, data: bytes, warn: Callable[[str], None]
 ) -> Iterator[CodeGeneratorResponse]:
-    """Yield responses for some files; where the plugin fails, halve them to find the file that it can't read."""
-    part = request
-    if len(names) < len(request.file_to_generate):
+    """Yield responses to a request; where the plugin fails, halve its files to find the one that it can't read.
+
+    Args:
+        plugin: The entry point.
+        suffix: Of the modules whose stubs it writes.
+        request: The request.
+        data: Its serialized form: of a large one it takes time, and each plugin needs it.
+        warn: As in ``write``.
+    """
+    try:
+        yield _run(plugin, data)
+    except Exception as error:  # whatever it raises, it raises for one proto
+        names = list(request.file_to_generate)
         part = CodeGeneratorRequest()
         part.CopyFrom(request)
-        part.file_to_generate[:] = names
-    try:
-        yield _run(plugin, part)
-    except Exception as error:  # whatever it raises, it raises for one proto
         if len(names) > 1:
             middle = len(names) // 2
-            yield from _responses(plugin, suffix, request, names[:middle], warn)
-            yield from _responses(plugin, suffix, request, names[middle:], warn)
+            for half in (names[:middle], names[middle:]):
+                part.file_to_generate[:] = half
+                yield from _responses(plugin, suffix, part, part.SerializeToString(), warn)
             return
         (name,) = names
-        if comments.repair(next(file for file in request.proto_file if file.name == name)):
-            yield from _responses(plugin, suffix, request, names, warn)
+        if comments.repair(next(file for file in part.proto_file if file.name == name)):
+            yield from _responses(plugin, suffix, part, part.SerializeToString(), warn)
             return
         reason = " ".join(str(error).split()) or type(error).__name__
         warn(f"{name}: warning: its {suffix} module has no types, because mypy-protobuf failed: {reason}")
@@ -79,12 +87,12 @@ def _responses(
         yield CodeGeneratorResponse(file=[CodeGeneratorResponse.File(name=path, content=_UNTYPED)])
 
 
-def _run(plugin: Plugin, request: CodeGeneratorRequest) -> CodeGeneratorResponse:
+def _run(plugin: Plugin, request: bytes) -> CodeGeneratorResponse:
     """Call the entry point of a plugin, which reads the request from stdin and writes the response to stdout."""
     stdin, stdout = sys.stdin, sys.stdout
     written = io.BytesIO()
     try:
-        sys.stdin = cast("io.TextIOWrapper", SimpleNamespace(buffer=io.BytesIO(request.SerializeToString())))
+        sys.stdin = cast("io.TextIOWrapper", SimpleNamespace(buffer=io.BytesIO(request)))
         sys.stdout = cast("io.TextIOWrapper", SimpleNamespace(buffer=written))
         plugin()
     finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, Literal
 
-from sdk._duplicate_names import duplicate_name
+from sdk._proto_files.duplicate_names import duplicate_name
 from sdk.errors import ApplicationError, MissingExtraError
 
 #: An extra of ``pyproject.toml``; empty for what every installation has.

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 from google.protobuf import descriptor_pool
 from typing_extensions import TypeAliasType
 
-from sdk._file_order import imports_first
-from sdk._fingerprint import fingerprint
+from sdk._proto_files.fingerprint import fingerprint
+from sdk._proto_files.order import imports_first
 from sdk.errors import StaleCodeError
 
 if TYPE_CHECKING:

@@ -80,6 +80,8 @@ class Controller:
             options=await option_store.load(options),
         )
         self._changing = asyncio.Lock()
+        # Replicas that wait until every proxy routes to them: they send no heartbeats yet.
+        self._registering: list[str] = []
         self._activator = Activator(serve.start_first_replica)
         self._changed = asyncio.Event()
         self._publication = Publication()
@@ -121,7 +123,11 @@ class Controller:
             return False
         self._registry.register(replica, descriptors)
         self._registry.set_replica_options(replica.endpoint.replica_id, options)
-        await self._acknowledged(timeout_s)
+        self._registering.append(replica.endpoint.replica_id)
+        try:
+            await self._acknowledged(timeout_s)
+        finally:
+            self._registering.remove(replica.endpoint.replica_id)
         return True
 
     async def renew(self, replica_id: str, options: GrpcOptions) -> Lease | None:
@@ -336,6 +342,8 @@ class Controller:
 
     async def _reconcile(self) -> None:
         self._activator.expire()
+        for replica_id in self._registering:
+            self._registry.renew(replica_id)
         expired = self._registry.expire()
         if expired:
             logger.warning("removing replicas without a heartbeat for %g s: %s", LEASE_S, ", ".join(expired))

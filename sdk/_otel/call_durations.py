@@ -63,10 +63,9 @@ class CallDurations:
             buckets: Number of calls by duration.
             seconds: The sum of their durations.
         """
-        method = path[1:] or rpc.OTHER
-        series = self._series.get((method, status))
+        series = self._series.get((path, status))
         if series is None:
-            series = self._series[method, status] = _Series()
+            series = self._series[path, status] = _Series()
         for index, number in zip(self._bucket, buckets, strict=True):
             series.buckets[index] += number
         series.seconds += seconds
@@ -78,7 +77,7 @@ class CallDurations:
         now = time.time_ns()
         points = [
             HistogramDataPoint(
-                attributes=_attributes(method, status),
+                attributes=rpc.server_attributes(path, status),
                 start_time_unix_nano=self._began,
                 time_unix_nano=now,
                 count=sum(series.buckets),
@@ -88,14 +87,14 @@ class CallDurations:
                 min=_NOT_KNOWN,
                 max=_NOT_KNOWN,
             )
-            for (method, status), series in self._series.items()
+            for (path, status), series in self._series.items()
         ]
         temporality = AggregationTemporality.CUMULATIVE
         if self._is_delta:
             temporality, self._began, self._series = AggregationTemporality.DELTA, now, {}
         metric = Metric(
             rpc.CALL_DURATION,
-            "Measures the duration of an incoming Remote Procedure Call (RPC).",
+            rpc.CALL_DURATION_TEXT,
             "s",
             Histogram(points, temporality),
         )
@@ -105,8 +104,3 @@ class CallDurations:
 
 # Exporters leave it out.
 _NOT_KNOWN: Any = None
-
-
-def _attributes(method: str, status: str) -> dict[str, str]:
-    attributes = {rpc.SYSTEM: rpc.GRPC, rpc.METHOD: method, rpc.STATUS_CODE: status}
-    return {**attributes, rpc.ERROR_TYPE: status} if status in rpc.SERVER_ERRORS else attributes

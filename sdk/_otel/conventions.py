@@ -25,6 +25,7 @@ SERVER_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INT
 
 #: Metric of a server's calls, with upper bounds of its buckets in seconds.
 CALL_DURATION = "rpc.server.call.duration"
+CALL_DURATION_TEXT = "Measures the duration of an incoming Remote Procedure Call (RPC)."
 DURATION_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 
@@ -32,6 +33,21 @@ def scope() -> tuple[str, str]:
     """Return the name and the version of what makes the spans and the metric."""
     version: str = sys.modules["sdk"].__version__  # of the package above, which every import of this one has imported
     return "ray-grpc-sdk", version
+
+
+def server_attributes(path: str, status: str) -> dict[str, str]:
+    """Return the attributes of the metric.
+
+    Args:
+        path: Path of a method; empty for methods that the server does not have.
+        status: Name of a status code.
+
+    Example:
+        >>> server_attributes("/pkg.S/Get", "INTERNAL")["error.type"]
+        'INTERNAL'
+    """
+    attributes = {SYSTEM: GRPC, METHOD: path[1:] or OTHER, STATUS_CODE: status}
+    return {**attributes, ERROR_TYPE: status} if status in SERVER_ERRORS else attributes
 
 
 def split_target(target: str) -> tuple[str, int | None]:

@@ -25,6 +25,8 @@ logger = logging.getLogger("sdk.tracing")
 
 Signal = Literal["traces", "metrics"]
 
+# Modules of OpenTelemetry, and the function of each that returns the provider of this process.
+_GETTERS = {"opentelemetry.trace": "get_tracer_provider", "opentelemetry.metrics": "get_meter_provider"}
 _PROTOCOLS: dict[Protocol, str] = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 # Packages that the extra brings, for the message of an installation without them.
 _OTLP_PACKAGES = {name: f"opentelemetry-exporter-{name.replace('_', '-')}" for name in _PROTOCOLS.values()}
@@ -196,10 +198,14 @@ class Telemetry:
             provider.shutdown()
         for exporter in self.metric_exporters:
             exporter.shutdown()
-        api = sys.modules.get("opentelemetry.trace")
-        flush = getattr(api.get_tracer_provider(), "force_flush", None) if api is not None else None
-        if flush is not None and not self._providers:
-            flush()
+        for module, getter in _GETTERS.items():
+            api = sys.modules.get(module)
+            found: Any = getattr(api, getter)() if api is not None else None
+            if found not in self._providers and hasattr(found, "force_flush"):
+                try:
+                    found.force_flush()
+                except Exception:  # of any reader or processor
+                    logger.exception("the last spans or metrics of the program's provider were not exported")
 
 
 def _exporters_with_sdk(environment: Mapping[str, str], signal: Signal) -> list[Any]:

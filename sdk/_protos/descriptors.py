@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from sdk._file_order import imports_first
+from sdk._proto_files.order import imports_first
 from sdk.errors import OptionsError
 
 if TYPE_CHECKING:

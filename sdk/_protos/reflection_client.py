@@ -15,8 +15,8 @@ import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
 
-from sdk._file_order import imports_first
 from sdk._gen import reflection_pb2 as pb
+from sdk._proto_files.order import imports_first
 from sdk._protos.descriptors import well_known
 from sdk.errors import ServerError
 

@@ -12,7 +12,7 @@ import asyncio
 from bisect import bisect_left
 from collections import Counter as Counts
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -22,7 +22,6 @@ from sdk._serve.internals import LATENCY_BOUNDS_MS
 from sdk._wire.call_counts import STATUS_NAMES
 
 if TYPE_CHECKING:
-    from sdk._otel.call_durations import CallDurations
     from sdk._wire.server import WireServer
 
 EXPORT_INTERVAL_S = 2.0
@@ -77,6 +76,13 @@ class BoundedHistogram:
                         yield tags, self._values[index]
 
 
+class DurationSink(Protocol):
+    """Takes the calls for OpenTelemetry's metric."""
+
+    def add(self, path: str, status: str, buckets: Sequence[int], seconds: float) -> None:
+        """Add calls of one method, whose path is empty for methods that the server does not have."""
+
+
 class CallMetrics:
     """Exports the counts of one replica's wire server.
 
@@ -102,7 +108,7 @@ class CallMetrics:
     ) -> None:
         self._server = server
         self._bucket = [*(bisect_left(LATENCY_BOUNDS_MS, bound) for bound in bounds_ms), len(LATENCY_BOUNDS_MS)]
-        self.durations: CallDurations | None = None
+        self.durations: DurationSink | None = None
         self._of_application = {"route": application, "application": application}
         self._of_deployment = {"deployment": deployment, **self._of_application}
         of_replica = {"replica": replica, **self._of_deployment}
@@ -195,6 +201,11 @@ class CallMetrics:
         self._bytes = Counter(
             "sdk_replica_message_bytes", "Bytes of messages, as they were sent.", directions
         ).set_default_tags(of_deployments)
+        self._rejected = Counter(
+            "sdk_replica_rejected_requests",
+            "Calls that were refused before their handler, by the reason.",
+            (*labels[::2], "method", "status_code", "reason"),
+        ).set_default_tags(of_deployments)
         self._retries = Counter(
             "sdk_handle_retries",
             "Calls of this process through handles that were sent to another replica of the deployment.",
@@ -249,10 +260,12 @@ class CallMetrics:
             self._messages.inc(messages, {"method": path, "direction": direction})
             if size:  # messages may be empty
                 self._bytes.inc(size, {"method": path, "direction": direction})
+        for (path, code, reason), number in host.take_rejected().items():
+            self._rejected.inc(number, {"method": path, "status_code": STATUS_NAMES[code], "reason": reason})
         for model, number in host.models.take().items():
             self._models.inc(number, {"model": model})
         for waited in host.waits.take():
-            for _, value in self._wait_times.observations({(): waited.buckets}):
+            for _, value in self._wait_times.observations({(): self._of_serve(waited.buckets)}):
                 self._waits.observe(value)
         self._ongoing.set(host.ongoing, self._node)
         self._queued.set(host.count_queued())

@@ -40,7 +40,7 @@ from sdk._serve.internals import (
 from sdk._serve.process_end import LoopWatch, end_after_answer
 from sdk._serve.ray_handles import SERVER
 from sdk._serve.replica_logs import ReplicaLogs
-from sdk._serve.replica_telemetry import ReplicaTelemetry, latency_bounds_ms
+from sdk._serve.replica_telemetry import LATENCY_BOUNDS_MS, ReplicaTelemetry
 from sdk._serve.translation import translate
 from sdk._web.http_rules import http_routes
 from sdk._web.protocols import serve_web
@@ -112,7 +112,6 @@ class ReplicaHost:
         self._ingress_unavailable = False
         self._logged_differences = ""
         self._logs = logs
-        bounds_ms = latency_bounds_ms()
         interceptors = make_interceptors(definition.cls_name, definition.interceptors)
         self._server = WireServer(
             definition.bindings(handlers),
@@ -125,16 +124,16 @@ class ReplicaHost:
             compression=definition.compression,
             interceptors=interceptors,
             guard=own_between_nodes(),
-            latency_bounds_ms=bounds_ms,
+            latency_bounds_ms=LATENCY_BOUNDS_MS,
         )
-        self._server.host.waits = CallCounts(bounds_ms)
+        self._server.host.waits = CallCounts(LATENCY_BOUNDS_MS)
         serve_web(self._server)
         self._metrics = CallMetrics(
             self._server,
             application=self._application,
             deployment=self._deployment,
             replica=context.replica_id.unique_id,
-            bounds_ms=bounds_ms,
+            bounds_ms=LATENCY_BOUNDS_MS,
         )
         add_to_processing_queries(lambda: self._server.host.ongoing)
         logs.follow_configuration(self._server)

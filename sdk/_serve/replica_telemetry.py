@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from sdk._otel import current
 from sdk._otel.conventions import DURATION_BOUNDS_S
-from sdk._otel.environment import Telemetry, export_interval_s, exporter_names
-from sdk._serve.internals import LATENCY_BOUNDS_MS, trace_batches
-from sdk.errors import OptionsError
+from sdk._otel.environment import Telemetry, export_interval_s
+from sdk._serve import internals
+from sdk._serve.call_metrics import EXPORT_INTERVAL_S
+from sdk._serve.internals import trace_batches
+from sdk._serve.recorded_durations import RecordedDurations, meter_provider
 
 if TYPE_CHECKING:
+    from sdk._otel.call_durations import CallDurations
     from sdk._serve.call_metrics import CallMetrics
     from sdk._wire.server import WireServer
 
 logger = logging.getLogger("ray.serve")
 
+#: Upper bounds of the buckets in which a replica counts, in milliseconds: Ray Serve's, and OpenTelemetry's.
+LATENCY_BOUNDS_MS = sorted({*internals.LATENCY_BOUNDS_MS, *(round(bound * 1e3) for bound in DURATION_BOUNDS_S)})
 # Seconds that the last export may take.
 _FLUSH_S = 3.0
 #: Variable that adds an event for each message to the spans.
@@ -46,6 +51,8 @@ class ReplicaTelemetry:
         self._exports: asyncio.Task[None] | None = None
         self._context = context
         self._telemetry = Telemetry()
+        self._durations: CallDurations | None = None
+        self._recorded: RecordedDurations | None = None
         self._interceptors = interceptors
 
     def start(self) -> None:
@@ -53,23 +60,42 @@ class ReplicaTelemetry:
         replica = self._context.replica_id
         self._telemetry.set_up(os.environ, "traces", self._context.app_name, replica.unique_id)
         self._telemetry.set_up(os.environ, "metrics", self._context.app_name, replica.unique_id)
-        self.follow_provider()
         if self._telemetry.metric_exporters and self._telemetry.resource is not None:
             from sdk._otel.call_durations import CallDurations
 
-            self._metrics.durations = CallDurations(self._telemetry.resource, latency_bounds_ms(), os.environ)
+            self._durations = CallDurations(self._telemetry.resource, LATENCY_BOUNDS_MS, os.environ)
+            self._metrics.durations = self._durations
             self._exports = asyncio.get_running_loop().create_task(self._export_forever())
+        self.follow_provider()
 
     def follow_provider(self) -> None:
         """Make spans from now on, if somebody has set a provider."""
         trace_calls(self._server, self._context.app_name, self._context.deployment, self._interceptors)
         if self._server.host.spans is not None:
             trace_batches()
+        if self._durations is None:
+            self._follow_meters()
+
+    def _follow_meters(self) -> None:
+        """Record the calls with a meter provider that the program has set, from now on."""
+        provider = meter_provider()
+        if provider is None or (self._recorded is not None and self._recorded.provider is provider):
+            return
+        self._metrics.durations = self._recorded = RecordedDurations(provider, LATENCY_BOUNDS_MS)
+        if self._exports is None:
+            self._exports = asyncio.get_running_loop().create_task(self._record_forever())
+
+    async def _record_forever(self) -> None:
+        while self._recorded is not None:
+            await asyncio.sleep(EXPORT_INTERVAL_S)
+            await asyncio.to_thread(self._recorded.record, self._recorded.take())
 
     async def stop(self) -> None:
         """Export what is left."""
         if self._exports is not None:
             self._exports.cancel()
+        if self._recorded is not None:
+            await asyncio.to_thread(self._recorded.record, self._recorded.take())
         try:
             await asyncio.wait_for(self._export(), _FLUSH_S)
         except TimeoutError:
@@ -82,23 +108,12 @@ class ReplicaTelemetry:
             await self._export()
 
     async def _export(self) -> None:
-        data = self._metrics.durations and self._metrics.durations.collect()
+        data = self._durations and self._durations.collect()
         for exporter in self._telemetry.metric_exporters if data is not None else ():
             try:
                 await asyncio.to_thread(exporter.export, data)
             except Exception:  # of any exporter; the next try is due in a while
                 logger.exception("the metric of the calls could not be exported")
-
-
-def latency_bounds_ms() -> Sequence[float]:
-    """Return the upper bounds of the buckets in which a replica counts: Ray Serve's, and OpenTelemetry's if needed."""
-    try:
-        exports = bool(exporter_names(os.environ, "metrics"))
-    except OptionsError:  # logged when it is set up
-        exports = False
-    if not exports:
-        return LATENCY_BOUNDS_MS
-    return sorted({*LATENCY_BOUNDS_MS, *(round(bound * 1e3) for bound in DURATION_BOUNDS_S)})
 
 
 def trace_calls(server: WireServer, application: str, deployment: str, interceptors: Sequence[Any]) -> None:

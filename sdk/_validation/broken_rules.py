@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 
-from sdk._file_order import imports_first
 from sdk._gen.rule_options_pb2 import RuleOptions
+from sdk._proto_files.order import imports_first
 from sdk._validation.annotated import elements, reachable, rules_of
-from sdk._validation.validator import first_line, new_collector
+from sdk._validation.validator import first_line, new_collector, rule_errors
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
@@ -125,16 +125,17 @@ def _broken(message: Descriptor, sources: Mapping[str, FileDescriptorProto]) -> 
 def _failure(message: Descriptor) -> str:
     """Return the reason why the rules of a message do not work; ``""`` if they do."""
     collect = new_collector()  # it keeps what it knows by the name of the message, and variants have one name
+    compilation, evaluation = rule_errors()
     cls = message_factory.GetMessageClass(message)
     for value in (cls(), *_filled(cls)):
         try:
             collect(value)
-        except Exception as error:  # protovalidate's own classes, distinguished by their names
+        except compilation as error:
+            return _shortened(first_line(error))
+        except evaluation as error:
             text = first_line(error)
-            if type(error).__name__ == "CompilationError" or any(each in text for each in _CERTAIN):
+            if any(each in text for each in _CERTAIN):
                 return _shortened(text)
-            if type(error).__name__ != "EvaluationError":
-                raise
     return ""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from sdk._gen.bad_request_pb2 import BadRequest
 from sdk._validation.field_paths import format_path
@@ -39,8 +39,7 @@ def _protovalidate() -> Any:
 def collector() -> Collect:
     """Return the process's function for the violations of a message, which keeps the rules that it has compiled.
 
-    Call it with the message, and with ``fail_fast=True`` for the first violation only. Its own errors are for
-    :func:`raise_fault`.
+    Call it with the message, and with ``fail_fast=True`` for the first violation only.
 
     Raises:
         MissingExtraError: protovalidate is not installed.
@@ -58,18 +57,33 @@ def new_collector() -> Collect:
     return collect
 
 
-def violations_of(message: Message) -> Sequence[Any]:
+def rule_errors() -> tuple[type[Exception], type[Exception]]:
+    """Return the classes of protovalidate's errors about rules that can't be compiled, and can't be evaluated.
+
+    Raises:
+        MissingExtraError: protovalidate is not installed.
+    """
+    known = _protovalidate()
+    return known.CompilationError, known.EvaluationError
+
+
+def violations_of(message: Message, size: int | None = None) -> Sequence[Any]:
     """Return the violations of a message.
+
+    Args:
+        message: The message.
+        size: Bytes of its serialized form, if they are known.
 
     Raises:
         RuleError: A rule can't be compiled or evaluated.
         MissingExtraError: protovalidate is not installed.
     """
-    collect = collector()
+    if size is None:
+        size = message.ByteSize()
     try:
-        return collect(message, fail_fast=message.ByteSize() > FIRST_ONLY_BYTES)
-    except Exception as error:
-        raise_fault(error, message)
+        return collector()(message, fail_fast=size > FIRST_ONLY_BYTES)
+    except rule_errors() as error:
+        raise RuleError(message.DESCRIPTOR.full_name, first_line(error)) from None
 
 
 def check_request(request: Message) -> None:
@@ -135,23 +149,6 @@ def describe(violations: Sequence[Any]) -> str:
     if len(violations) > _NAMED:
         texts.append(f"and {len(violations) - _NAMED} more")
     return "; ".join(texts)
-
-
-def raise_fault(error: Exception, message: Message) -> NoReturn:
-    """Raise the error for an exception of protovalidate: the proto is wrong, not the message.
-
-    Args:
-        error: The exception.
-        message: The message that was checked.
-
-    Raises:
-        RuleError: A rule can't be compiled or evaluated.
-        Exception: The exception itself, if it is another one.
-    """
-    known = _protovalidate()
-    if isinstance(error, (known.CompilationError, known.EvaluationError)):
-        raise RuleError(message.DESCRIPTOR.full_name, first_line(error)) from None
-    raise error
 
 
 def first_line(error: Exception) -> str:

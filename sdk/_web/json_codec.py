@@ -10,8 +10,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
-from google.protobuf.message import EncodeError
+from google.protobuf.message import DecodeError, EncodeError
 
+from sdk._gen.bad_request_pb2 import BadRequest
 from sdk._gen.status_pb2 import Status
 from sdk._status import STATUS_DETAILS, unpacked
 from sdk._web.http_status import name_of
@@ -128,10 +129,12 @@ def _detail(packed: AnyMessage) -> dict[str, Any]:
     """Return one detail: its bytes for clients, and its JSON for readers."""
     value = base64.b64encode(packed.value).rstrip(b"=").decode()
     detail: dict[str, Any] = {"type": packed.TypeName(), "value": value}
-    message = unpacked(packed)
-    if message is not packed:
-        try:
+    try:
+        message = unpacked(packed)
+        if message is packed and packed.TypeName() == "google.rpc.BadRequest":
+            message = BadRequest.FromString(packed.value)  # that of validation: nobody has loaded Google's file
+        if message is not packed:
             detail["debug"] = json_format.MessageToDict(message)
-        except (TypeError, ValueError, json_format.Error):
-            return detail  # an Any within it is of an unknown type: its bytes say the same
+    except (TypeError, ValueError, DecodeError, json_format.Error):
+        return detail  # such as an Any of an unknown type within it: its bytes say the same
     return detail

@@ -46,7 +46,11 @@ def ruled(rule: CallRule, answer: Answer) -> Answer:
     async def answer_allowed(call: Call, route: Route) -> None:
         if not is_allowed(*call.identity):
             request = Route.decode_request(route, call.peek_message()) if rule.functions else None
-            check_request(rule, request, context_of(call), route.method.name, auth_context_of(*call.identity))
+            try:
+                check_request(rule, request, context_of(call), route.method.name, auth_context_of(*call.identity))
+            except RpcError as refusal:
+                call.host.count_rejected(route.method.path, refusal.code.value[0], "no_rule")
+                raise
         await answer(call, route)
 
     return answer_allowed

@@ -153,6 +153,7 @@ class CountedCall(Call):
             try:
                 self._places = self.open_calls.enter(self.route.method.path[1:], self.identity)
             except RpcError as refusal:
+                self.host.count_rejected(self.route.method.path, refusal.code.value[0], "limit")
                 self._finish_with_error(refusal)
                 return
         super().headers_complete()

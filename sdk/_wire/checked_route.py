@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sdk._validation.validator import FIRST_ONLY_BYTES, collector, invalid_request, invalid_response, raise_fault
+from sdk._validation.validator import collector, invalid_request, invalid_response, violations_of
 from sdk._wire.route import Route
 
 if TYPE_CHECKING:
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
 
 def route_class(binding: MethodBinding) -> type[Route]:
     """Return the class of a method's route: ``Route`` itself if nothing is checked."""
+    if binding.checks_requests or binding.checks_responses:
+        collector()  # now: the first call would wait for its import, or find that it is not installed
     if not binding.checks_responses:
         return _CheckedRequests if binding.checks_requests else Route
     return _CheckedMessages if binding.checks_requests else _CheckedResponses
@@ -22,19 +23,11 @@ def route_class(binding: MethodBinding) -> type[Route]:
 class _CheckedRequests(Route):
     """Checks each request before the handler gets it."""
 
-    __slots__ = ("_collect",)
-
-    def __init__(self, binding: MethodBinding, latency_bounds_ms: Sequence[float]) -> None:
-        super().__init__(binding, latency_bounds_ms)
-        self._collect = collector()
+    __slots__ = ()
 
     def decode_request(self, data: bytes | bytearray) -> Any:
         request = Route.decode_request(self, data)
-        try:
-            violations = self._collect(request, fail_fast=len(data) > FIRST_ONLY_BYTES)
-        except Exception as error:
-            raise_fault(error, request)
-        if violations:
+        if violations := violations_of(request, len(data)):
             raise invalid_request(violations)
         return request
 
@@ -42,19 +35,11 @@ class _CheckedRequests(Route):
 class _CheckedResponses(Route):
     """Checks each response before it is sent."""
 
-    __slots__ = ("_collect",)
-
-    def __init__(self, binding: MethodBinding, latency_bounds_ms: Sequence[float]) -> None:
-        super().__init__(binding, latency_bounds_ms)
-        self._collect = collector()
+    __slots__ = ()
 
     def encode_response(self, response: Any) -> bytes:
         data = Route.encode_response(self, response)
-        try:
-            violations = self._collect(response, fail_fast=len(data) > FIRST_ONLY_BYTES)
-        except Exception as error:
-            raise_fault(error, response)
-        if violations:
+        if violations := violations_of(response, len(data)):
             raise invalid_response(violations, self.label)
         return data
 

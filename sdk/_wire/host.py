@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -156,6 +156,7 @@ class Host:
             while it waits is removed at once.
         waits: Counts of the calls that had to wait and whose handler has begun, by the time that they waited.
         models: Counts of the calls whose handler has asked for its model.
+        rejected: Counts of the calls that were refused before their handler, by path, status code and reason.
         received: Calls received so far.
         closing: True once each connection closes after its response.
         executor: Threads of sync handlers, ``max_ongoing_requests`` of them.
@@ -196,6 +197,7 @@ class Host:
         self.queue: OrderedDict[QueuedCall, float] = OrderedDict()
         self.waits = CallCounts()
         self.models = ModelCounts()
+        self.rejected: Counter[tuple[str, int, str]] = Counter()
         self.received = 0
         self.closing = False
         self.executor = ThreadPoolExecutor(settings.max_ongoing_requests, thread_name_prefix="grpc-handler")
@@ -260,6 +262,21 @@ class Host:
             call.start()
         if self._idle is not None and not self.ongoing and not self.queue:
             self._idle.set()
+
+    def count_rejected(self, path: str, status: int, reason: str) -> None:
+        """Count a call that was refused before its handler; its end is counted as that of any call.
+
+        Args:
+            path: Path of its method.
+            status: The gRPC status code.
+            reason: ``"no_rule"``, ``"limit"`` or ``"overflow"``.
+        """
+        self.rejected[path, status, reason] += 1
+
+    def take_rejected(self) -> Counter[tuple[str, int, str]]:
+        """Return :attr:`rejected` since the last time."""
+        taken, self.rejected = self.rejected, Counter()
+        return taken
 
     # -- drain --------------------------------------------------------------------------------
 

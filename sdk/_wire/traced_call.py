@@ -109,7 +109,7 @@ class ServerSpans:
 @cache
 def _with_span(traced: type[TracedCall], kind: Any) -> Callable[..., TracedCall]:
     """Return the class of calls of this kind with a span."""
-    response = _GrpcTrace if kind is Call else _WebTrace
+    response = _WebTrace if hasattr(kind, "common_headers") else _GrpcTrace
     return type(f"{traced.__name__}{kind.__name__}", (traced, response, kind), {})
 
 

@@ -18,8 +18,8 @@ from codegen import config, manifest
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
 from sdk._contract.implementations import generated_bases
-from sdk._file_order import imports_first
-from sdk._fingerprint import fingerprint
+from sdk._proto_files.fingerprint import fingerprint
+from sdk._proto_files.order import imports_first
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FileDescriptor

@@ -18,7 +18,7 @@ import click
 
 from codegen.console import one_line
 from sdk._contract import locations
-from sdk._duplicate_names import duplicate_name
+from sdk._proto_files.duplicate_names import duplicate_name
 from sdk._serve.hidden_modules import hiding_module
 from sdk.cli.errors import ModuleFailedError
 from sdk.errors import ApplicationError, SdkError

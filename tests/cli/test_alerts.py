@@ -60,6 +60,10 @@ def retried(reason: str) -> str:
     return series("sdk_handle_retries_total", **TILL, reason=reason)
 
 
+def refused(reason: str) -> str:
+    return series("sdk_replica_rejected_requests_total", **TILL, **PAY, status_code="UNKNOWN", reason=reason)
+
+
 def of_model(model: str) -> str:
     return series("sdk_replica_model_requests_total", **REPLICA, model=model)
 
@@ -119,6 +123,7 @@ CALM: dict[str, str] = {
     series("sdk_replica_queued_grpc_requests", **REPLICA): constant(5),
     of_model("m1"): rate(10),
     retried("refused"): rate(1),
+    refused("no_rule"): rate(0.5),
     rejected("no_route", "NOT_FOUND"): rate(5),
     rejected("token", "UNAUTHENTICATED"): rate(0.5),
     health("OK"): rate(1),
@@ -152,6 +157,7 @@ FAULTS: dict[str, dict[str, str | None]] = {
     "GrpcMethodStarves": {current("ongoing"): constant(0)},
     "GrpcReplicaStuck": {PROCESSED: rate(0)},
     "GrpcManyModels": {of_model("_OTHER"): rate(1)},
+    "GrpcReplicaRefuses": {refused("overflow"): rate(2)},
     "GrpcHandleCallsLost": {retried("lost"): rate(1)},
     "GrpcNoReplica": {rejected("no_healthy_replica", "UNAVAILABLE"): rate(1)},
     "GrpcCallsRefused": {rejected("token", "UNAUTHENTICATED"): rate(2)},

@@ -61,7 +61,7 @@ def test_prometheus_takes_the_rules(written: Path) -> None:
     promtool = prometheus_program("promtool")
     done = subprocess.run([promtool, "check", "rules", written / ALERTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "29 rules found" in done.stdout
+    assert "30 rules found" in done.stdout
 
 
 def test_prometheus_takes_the_queries_of_the_dashboard(written: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from codegen import compile as compiler
 from codegen.errors import CodegenError
 from codegen.sources import find
 from codegen.sync import Options, check, update
-from sdk._file_order import imports_first
+from sdk._proto_files.order import imports_first
 from tests.support.project import put
 
 BASE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,9 @@ def test_a_comment_that_is_not_utf8(sdk: Sdk) -> None:
     for name in ("l_sdk.py", "l_pb2_grpc.py", "l_pb2_grpc.pyi"):
         assert "caf\N{REPLACEMENT CHARACTER} du monde" in content("gen")[name].decode()
     loads("l_sdk", "l_pb2_grpc")
+    # A single proto, of which both plugins get the whole request.
+    assert outcome(sdk("protos/l.proto", "--out", "alone"))[::2] == (0, "")
+    assert content("alone")["l_pb2_grpc.pyi"] == content("gen")["l_pb2_grpc.pyi"]
 
 
 def test_a_number_of_mypy_protobufs_options_that_is_the_users(sdk: Sdk) -> None:
@@ -129,6 +133,21 @@ def test_a_proto_that_mypy_protobuf_cannot_read_ends_no_run(sdk: Sdk) -> None:
     assert "Traceback" not in done.stderr
     assert b"__getattr__" in content("gen")["bad_pb2.pyi"]
     assert b"Hello" in content("gen")["greet_pb2.pyi"]
+
+
+def test_extensions_named_like_keywords_in_the_scope_of_a_message(sdk: Sdk) -> None:
+    put(
+        {
+            "protos/x.proto": 'syntax = "proto2";\npackage x;\nmessage Ask { extensions 1 to 9;\n'
+            "  message In { extend Ask { optional string import = 1; optional In None = 2; } }\n"
+            "  extend Ask { repeated int32 class = 3; } }\n"
+        }
+    )
+    assert outcome(sdk("protos", "--out", "gen"))[::2] == (0, "")
+    tree = ast.parse(content("gen")["x_pb2.pyi"])
+    targets = [each.target for each in ast.walk(tree) if isinstance(each, ast.AnnAssign)]
+    named = {target.id for target in targets if isinstance(target, ast.Name)}
+    assert {"_r_import", "_r_None", "_r_class"} <= named
 
 
 def test_a_message_named_like_a_module_that_its_stub_imports(sdk: Sdk) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from codegen.sync import Options, update
-from sdk._fingerprint import fingerprint
+from sdk._proto_files.fingerprint import fingerprint
 from tests.support.proto_text import compiled
 from tests.support.type_checkers import mypy
 
@@ -41,7 +41,7 @@ def test_a_stale_module_is_rejected(generated: Path, tmp_path: Path) -> None:
 
 FINGERPRINTS = """
 import sys, importlib
-from sdk._fingerprint import fingerprint
+from sdk._proto_files.fingerprint import fingerprint
 for name in sys.argv[1:]:
     print(fingerprint(importlib.import_module(name).DESCRIPTOR.serialized_pb))
 """

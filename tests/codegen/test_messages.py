@@ -38,6 +38,16 @@ def test_every_error_is_shown_and_counted_but_no_warning(sdk: Sdk) -> None:
     )
 
 
+def test_a_warning_is_shown_once(sdk: Sdk) -> None:
+    # Each plugin loads the file, and logs it again.
+    put({"protos/a.proto": 'syntax = "proto2";\nmessage A { optional int32 self = 1; optional int32 self_ = 2; }\n'})
+    said = (
+        'protos/a.proto:2:53: warning: The default JSON name of field "self_" ("self") conflicts with the default JSON '
+        'name of field "self".\n'
+    )
+    assert outcome(sdk("protos", "--out", "gen"))[::2] == (0, said)
+
+
 def test_a_missing_import_names_the_folders_that_were_tried(sdk: Sdk) -> None:
     put({"protos/a.proto": message("a", 'import "base/base.proto";\n', "base.Base b = 1;"), "more/x.proto": PROTO})
     assert outcome(sdk("protos", "more", "-I", "deps/", "--out", "gen")) == (2, "", "error: deps does not exist\n")

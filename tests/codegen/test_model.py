@@ -8,7 +8,7 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 
 from codegen import model
 from codegen.module_names import MessageAlias
-from sdk._fingerprint import fingerprint
+from sdk._proto_files.fingerprint import fingerprint
 
 Build = Callable[..., CodeGeneratorRequest]
 

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
-from sdk._fingerprint import fingerprint
+from sdk._proto_files.fingerprint import fingerprint
 from sdk.deployment import ServicerBase
 from sdk.service import Cardinality, Method, Service, Shim
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from sdk._ingress import controller as module
+from sdk._ingress.cluster import LEASE_S
 from sdk._ingress.controller import Controller
 from sdk._ingress.proxy import Proxy
 from sdk._ingress.publication import apply_update
@@ -178,6 +180,28 @@ async def test_a_stuck_proxy_does_not_delay_the_tables_of_others(controller: Any
     controller._registry.remove_proxy("stuck")
     controller._acknowledgements.settle()
     assert await leaving
+
+
+@pytest.mark.parametrize("older_proxies", [set()])
+async def test_a_replica_that_waits_for_a_slow_proxy_is_not_removed(controller: Any) -> None:
+    await controller.report(replace(STATE, proxy_id="stuck", node_id="other", version=1))
+    endpoint = TABLE.applications[0].deployments[0].endpoints[0]
+    registry, now = controller._registry, time.monotonic()
+    registering = asyncio.create_task(
+        controller.register(Replica("app", "D", ("t.T",), endpoint), b"", 60.0, registry.options)
+    )
+    await asyncio.sleep(0)
+    for later in range(3, round(LEASE_S) + 3, 3):
+        registry._clock = lambda later=later: now + later
+        await controller._reconcile()
+    assert [each.endpoints for each in registry.snapshot.applications[0].deployments] == [(endpoint,)]
+    registry.remove_proxy("stuck")
+    controller._acknowledgements.settle()
+    assert await registering
+    for later in range(12, round(LEASE_S) + 12, 3):
+        registry._clock = lambda later=later: now + later
+        await controller._reconcile()
+    assert registry.snapshot.applications == (), "it has sent no heartbeat since"
 
 
 @pytest.mark.parametrize("older_proxies", [{"node", "other"}])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -15,9 +17,13 @@ from ray import ActorID, serve
 from sdk._serve import call_metrics
 from sdk._serve.call_metrics import BoundedHistogram
 from sdk._serve.internals import add_to_processing_queries, request_context_setter
+from sdk._serve.replica_telemetry import LATENCY_BOUNDS_MS
 from sdk._web.protocols import serve_web
+from sdk._wire import call_rules
+from sdk._wire.call_counts import CallCounts, ModelCounts
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
+from sdk.access import ApiKey, CallRule
 from sdk.errors import RpcError
 from tests.support import virtual_time
 from tests.support.fake_metrics import NODE, Recorded, record_metrics
@@ -70,6 +76,10 @@ async def model(request: Int32Value) -> StringValue:
     return StringValue(value=serve.get_multiplexed_model_id())
 
 
+async def ruled(request: Int32Value) -> StringValue:
+    raise AssertionError("its rule allows nobody")
+
+
 async def both(requests: AsyncIterator[Int32Value]) -> AsyncIterator[StringValue]:
     async for _ in requests:
         yield StringValue(value="x")
@@ -91,12 +101,15 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorded]:
     async def scenario() -> None:
         async with serving() as make:
             server = make(
-                WireSettings(max_ongoing_requests=2),
+                WireSettings(max_ongoing_requests=2, max_queued_requests=1),
                 unary=(UNARY, unary),
                 model=(UNARY, model),
                 both=(BIDI, both),
                 wait=(UNARY, wait),
+                ruled=(UNARY, ruled),
             )
+            route = server.routes[b"/t.T/ruled"]
+            route.answer = call_rules.ruled(CallRule((ApiKey("batch"),), ()), route.answer)
             server.host.on_start = request_context_setter("shop")
             metrics = call_metrics.CallMetrics(server, application="shop", deployment="Till", replica="r1")
             for value in (0, 0, 1):
@@ -105,7 +118,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorded]:
                 await called(server, "model", Int32Value(), multiplexed_model_id=name)
             await called(server, "both", Int32Value(value=5), Int32Value())
             await called(server, "none")
-            peers = [Peer(server) for _ in range(3)]
+            await called(server, "ruled", Int32Value())
+            peers = [Peer(server) for _ in range(4)]
             for peer in peers:
                 peer.head("wait")
                 peer.send(Int32Value())
@@ -223,8 +237,8 @@ during: dict[str, float] = {}
         ),
         ("serve_deployment_request_counter", REPLICA, 10),
         ("serve_deployment_error_counter", {**REPLICA, "exception_type": "ABORTED"}, 1),
-        ("serve_deployment_error_counter", REPLICA, 3),
-        ("serve_deployment_processing_latency_ms", REPLICA, 13),
+        ("serve_deployment_error_counter", REPLICA, 5),
+        ("serve_deployment_processing_latency_ms", REPLICA, 15),
         ("serve_num_ongoing_grpc_requests", NODE, 0),
         ("sdk_replica_queued_grpc_requests", OF_REPLICA, 0),
         ("sdk_replica_queue_wait_ms", OF_REPLICA, 1),
@@ -234,7 +248,11 @@ during: dict[str, float] = {}
         ("sdk_replica_requests", {**TILL, "method": "/t.T/unary", "status_code": "OK", "caller": "deployment"}, 1),
         ("sdk_replica_requests", {**TILL, "method": "/t.T/unary", "status_code": "ABORTED", "caller": "client"}, 1),
         ("sdk_replica_requests", {**TILL, "method": "_OTHER", "status_code": "UNIMPLEMENTED"}, 1),
-        ("sdk_replica_requests", TILL, 13),
+        ("sdk_replica_requests", TILL, 15),
+        ("sdk_replica_rejected_requests", {**TILL, "method": "/t.T/ruled", "reason": "no_rule"}, 1),
+        ("sdk_replica_rejected_requests", {**TILL, "status_code": "UNAUTHENTICATED"}, 1),
+        ("sdk_replica_rejected_requests", {**TILL, "method": "/t.T/wait", "reason": "overflow"}, 1),
+        ("sdk_replica_rejected_requests", {**TILL, "status_code": "RESOURCE_EXHAUSTED"}, 1),
         ("sdk_replica_messages", {**TILL, "method": "/t.T/both", "direction": "received"}, 2),
         ("sdk_replica_messages", {**TILL, "method": "/t.T/both", "direction": "sent"}, 4),
         ("sdk_replica_messages", {**TILL, "method": "/t.T/unary", "direction": "received"}, 4),
@@ -257,6 +275,31 @@ def test_gauges_while_calls_run_and_wait(counted: dict[str, Recorded]) -> None:
     assert during == {"ongoing": 2, "queued": 1, "of_serve": 1}
 
 
+def test_finer_buckets_are_exported_by_the_bounds_of_ray_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = record_metrics(monkeypatch, call_metrics)
+    monkeypatch.setattr(call_metrics, "count_retries", Counter)
+    waits, durations = CallCounts(LATENCY_BOUNDS_MS), CallCounts(LATENCY_BOUNDS_MS)
+    host = SimpleNamespace(waits=waits, models=ModelCounts(), ongoing=0, count_queued=int, take_rejected=Counter)
+    server = SimpleNamespace(
+        host=host,
+        take_counts=lambda: [("/t.T/unary", each) for each in durations.take()],
+        take_messages=list,
+        count_current=Counter,
+    )
+    metrics = call_metrics.CallMetrics(
+        server,  # type: ignore[arg-type]
+        application="shop",
+        deployment="Till",
+        replica="r1",
+        bounds_ms=LATENCY_BOUNDS_MS,
+    )
+    waits.add(0, 6.0, is_inner=False)
+    durations.add(0, 0.22, is_inner=False)
+    metrics.export()
+    assert made["sdk_replica_queue_wait_ms"].observed == [7500]  # the middle of 5 to 10 s
+    assert made["serve_grpc_request_latency_ms"].observed == [250]
+
+
 def test_rays_own_gauge_of_ongoing_requests_has_our_calls_too(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
     manager = SimpleNamespace(_num_ongoing_requests_gauge=SimpleNamespace(set=seen.append))
@@ -269,3 +312,57 @@ def test_rays_own_gauge_of_ongoing_requests_has_our_calls_too(monkeypatch: pytes
     assert seen == [4]
     context.get_actor_id = lambda: "another"
     assert not add_to_processing_queries(lambda: 3)
+
+
+class Series:
+    """A metric that keeps its sets of labels, and nothing else."""
+
+    def __init__(self) -> None:
+        self.labels: set[tuple[tuple[str, str], ...]] = set()
+
+    def set_default_tags(self, _: object) -> Series:
+        return self
+
+    def inc(self, _: float, tags: dict[str, str] | None = None) -> None:
+        self.labels.add(tuple((tags or {}).items()))
+
+    observe = set = inc
+
+
+def test_memory_does_not_grow_with_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    record_metrics(monkeypatch, call_metrics)
+    made: list[Series] = []
+
+    def make(*_: object) -> Series:
+        made.append(Series())
+        return made[-1]
+
+    for name in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(call_metrics, name, make)
+    monkeypatch.setattr(call_metrics, "count_retries", Counter)
+
+    async def scenario() -> tuple[int, int, int, int]:
+        async with serving() as start:
+            server = start(unary=(UNARY, unary), model=(UNARY, model), both=(BIDI, both))
+            server.host.on_start = request_context_setter("shop")
+            metrics = call_metrics.CallMetrics(server, application="shop", deployment="Till", replica="r1")
+
+            async def call_many(begin: int, end: int) -> tuple[int, int]:
+                for number in range(begin, end):
+                    for method in ("unary", "model", "both", f"none{number}"):
+                        peer = Peer(server)
+                        peer.head(method, request_id=f"r{number}", multiplexed_model_id=f"m{number}")
+                        peer.send(Int32Value(value=number % 2))
+                        peer.end()
+                        await turns()
+                        peer.connection.connection_lost(None)
+                    metrics.export()
+                gc.collect()
+                return sys.getallocatedblocks(), sum(len(each.labels) for each in made)
+
+            await call_many(0, 200)
+            return *await call_many(200, 250), *await call_many(250, 500)
+
+    blocks, series, later_blocks, later_series = virtual_time.run(scenario())
+    assert later_series == series > 100  # a hundred models
+    assert later_blocks - blocks < 100, "less than one for ten calls"

@@ -18,11 +18,13 @@ class Recorded:
         kind: ``"counter"``, ``"gauge"`` or ``"histogram"``.
         labels: Names of its labels.
         values: Sum, last value or number of observations, by the values of all labels.
+        observed: The observations.
     """
 
     def __init__(self, kind: str, labels: Sequence[str]) -> None:
         self.kind, self.labels = kind, tuple(labels)
         self.values: dict[frozenset[tuple[str, str]], float] = {}
+        self.observed: list[float] = []
         self._defaults: Mapping[str, str] = {}
 
     def set_default_tags(self, tags: Mapping[str, str]) -> Recorded:
@@ -39,6 +41,7 @@ class Recorded:
 
     def observe(self, value: float, tags: Mapping[str, str] | None = None) -> None:
         self.inc(1, tags)
+        self.observed.append(value)
 
     def value(self, **labels: str) -> float:
         """Return the sum of the values with these labels."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
 import ray
-from harness_pb2 import Text
-from harness_sdk import GreeterClient, GreeterSyncClient
+from harness_pb2 import Number, Text
+from harness_sdk import GreeterClient, GreeterHandle, GreeterSyncClient
 from ray import serve
 from ray.serve.exceptions import RayServeException, RequestCancelledError
 
 import sdk.testing
 from sdk import handle
+from tests.support.loops import PATIENCE_S
 from tests.testing.harness_apps import Composed, Greeter, Models, Plain, Relay, ThreadComposed, Worker, function
 
 pytestmark = pytest.mark.timeout(60)
@@ -210,6 +211,43 @@ def test_limits_of_the_deployment_hold(serving: Callable[..., Any]) -> None:
     with ThreadPoolExecutor(3) as threads:
         codes = sorted(code.name for code in threads.map(call, range(3)))
     assert codes == ["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"]
+
+
+@sdk.grpc_deployment
+class AsksAlone(Plain):
+    """Calls a deployment that Ray Serve's own decorator made, one call at a time."""
+
+    def __init__(self, alone: GreeterHandle) -> None:
+        self.alone = alone
+
+    async def SayHello(self, request: Text) -> Text:
+        return await self.alone.SayHello(request)
+
+    async def Count(self, request: Number) -> AsyncIterator[Number]:
+        async for number in self.alone.Count(request):
+            yield number
+
+
+class Alone(Plain):
+    async def SayHello(self, request: Text) -> Text:
+        if request.text == "cancelled":
+            raise asyncio.CancelledError
+        if request.text:
+            raise ValueError(request.text)
+        return Text(text="here")
+
+
+def test_calls_that_rays_handle_carries_leave_their_replica() -> None:
+    alone = serve.deployment(Alone, max_ongoing_requests=1).bind()
+    with sdk.testing.serve(AsksAlone.bind(GreeterHandle(alone))) as server:
+        client = server.client(GreeterSyncClient, timeout=PATIENCE_S)
+        for _ in range(2):
+            assert client.SayHello(Text()).text == "here"
+            assert [each.number for each in client.Count(Number(number=3))] == [0, 1, 2]
+            for text, code in (("wrong", grpc.StatusCode.INTERNAL), ("cancelled", grpc.StatusCode.CANCELLED)):
+                with pytest.raises(grpc.RpcError) as caught:
+                    client.SayHello(Text(text=text))
+                assert caught.value.code() is code
 
 
 def _number(value: int) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -17,7 +16,7 @@ from orders_sdk import OrdersClient, OrdersSyncClient
 import sdk
 import sdk.testing
 from sdk import GrpcOptions, RpcError
-from tests.validation.order_apps import NOTING, Intercepted, Orders, Outer, Reading, Some, Strict, Sync
+from tests.validation.order_apps import NOTING, Strict
 from tests.validation.refusals import (
     BAD,
     FIELDS,
@@ -30,14 +29,6 @@ from tests.validation.refusals import (
 )
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    apps = {"orders": Orders.bind(), "strict": Strict.bind(), "some": Some.bind(), "sync": Sync.bind()}
-    apps |= {"intercepted": Intercepted.bind(), "reading": Reading.bind()}
-    with sdk.testing.serve(**apps, outer=Outer.bind(Orders.options(expose=False).bind())) as server:
-        yield server
 
 
 def client(server: Any, application: str, **options: Any) -> OrdersSyncClient:

@@ -97,6 +97,7 @@ async def test_calls_above_the_limit_are_refused_until_one_ends(method: str, ser
     peers = [begin(server, method) for _ in range(2)]
     await until(lambda: room.inside == 2)
     trailers = await refusal(server, method)
+    assert server.host.take_rejected() == {(f"/t.T/{method}", int(EXHAUSTED), "limit"): 1}
     assert trailers["request_id"] == "made"
     assert (trailers["x-ratelimit-limit"], trailers["x-ratelimit-remaining"]) == ("2", "0")
     assert "limit of calls at once from all clients is 2" in trailers["grpc-message"]
@@ -263,6 +264,7 @@ async def test_calls_with_a_span_are_counted(serve: Any) -> None:
         web.head("unary", content_type="application/json")
         assert web.transport.written.startswith(b"HTTP/1.1 429 ")
         await end(room, first)
+        assert "traceresponse" in dict(parse_answer(first.transport.written).head)
         server.host.spans = None
         await end(room, begin(server))
         found = [span.attributes["rpc.status_code"] for span in spans.wait(3)]

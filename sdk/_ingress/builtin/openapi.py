@@ -83,6 +83,8 @@ def _build(described: dict[str, bytes], application: str) -> Struct:
         document["paths"] = {**part["paths"], **document["paths"]}
         schemas = document["components"]["schemas"]
         document["components"]["schemas"] = {**part["components"]["schemas"], **schemas}
+    if document:
+        document["tags"].sort(key=lambda tag: tag["name"])  # deployments register in any order
     result = Struct()
     empty: dict[str, Any] = {
         "openapi": "3.1.0",

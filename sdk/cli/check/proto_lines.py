@@ -10,7 +10,7 @@ from codegen import compile as compiler
 from codegen.errors import CodegenError
 from codegen.sources import Source
 from sdk._contract.locations import find_proto
-from sdk._fingerprint import fingerprint
+from sdk._proto_files.fingerprint import fingerprint
 
 
 def with_lines(files: FileDescriptorSet) -> FileDescriptorSet:

@@ -85,6 +85,12 @@ _ROWS: dict[str, Sequence[_Panel]] = {
             "reqps",
         ),
         _Panel(
+            "Calls that a deployment refuses",
+            f"sum by (deployment, method, reason) ({_rate('sdk_replica_rejected_requests_total', _FILTER)})",
+            "{{deployment}} {{method}} {{reason}}",
+            "reqps",
+        ),
+        _Panel(
             "Calls by model",
             f"sum by (deployment, model) ({_rate('sdk_replica_model_requests_total', _FILTER)})",
             "{{deployment}} {{model}}",

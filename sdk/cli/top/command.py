@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sdk.errors import ClusterError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -67,8 +69,9 @@ def top(wants_json: bool, over: float, address: str | None) -> None:
 
 
 def _watch(console: Console, first: Reading, over: float) -> None:
-    """Show the figures of the last seconds until Ctrl-C."""
+    """Show the figures of the last seconds until Ctrl-C, also while no node answers."""
     from rich.live import Live
+    from rich.text import Text
 
     from sdk.cli.top.figures import measure
     from sdk.cli.top.scrape import read_metrics
@@ -78,7 +81,11 @@ def _watch(console: Console, first: Reading, over: float) -> None:
     with Live("Counting calls …", console=console, screen=True, auto_refresh=False) as live:
         while True:
             sleep(_REFRESH_S)
-            readings.append(read_metrics())
+            try:
+                readings.append(read_metrics())
+            except ClusterError as error:
+                live.update(Text(str(error), style="yellow"), refresh=True)
+                continue
             while len(readings) > 2 and readings[1].at <= readings[-1].at - over:
                 readings.popleft()
             live.update(as_tables(measure(readings[0], readings[-1])), refresh=True)

@@ -13,6 +13,7 @@ from sdk.errors import ClusterError
 
 _TIMEOUT_S = 5.0
 _NODES_AT_ONCE = 32
+_OTHER_SERVER = "what it serves are not metrics; does another program listen on this port?"
 
 
 def read_metrics() -> Reading:
@@ -69,9 +70,14 @@ def _read_node(address: str) -> dict[Series, float] | str:
         return str(error.reason)
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"
+    except UnicodeDecodeError:
+        return _OTHER_SERVER
+    try:
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    except ValueError:
+        return _OTHER_SERVER
     return {
         (address, sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
+        for sample in samples
         if sample.name in NAMES
     }

@@ -1,4 +1,8 @@
-"""``sdk run`` on a local Ray until SIGTERM, with certificates: clients use TLS, and the handler reads their names."""
+"""``sdk run`` on a local Ray until SIGTERM, with certificates and a collector.
+
+Clients use TLS, and the handler reads their names. The collector gets the spans of the replica and of the ingress, and
+the access log.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,47 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
 from tests.support.certificates import Authority, Pair
+from tests.support.otlp_receiver import Received, receiving
 from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK
 
 AUTHORITY = Authority("tests")
 SERVER, ANN = AUTHORITY.sign("server", dns=("localhost",)), AUTHORITY.sign("ann")
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01")
 HANDLER = """\
         from sdk import current_context
         names = current_context().peer_identities()
         return Receipt(text=f"{request.item} for {names[0].decode()} at {current_context().peer()}")
 """
+
+
+def check_what_is_seen(collector: Received) -> None:
+    """Check the spans and the access log of one call that a replica has answered, and one that the ingress has."""
+    spans = {span.resource["service.name"]: span for span in collector.trace(TRACE, lambda found: len(found) == 2)}
+    assert spans["shop"].name == "server shop.Shop/Buy"
+    assert spans["grpc-ingress"].name == "server grpc"
+    assert (
+        spans["grpc-ingress"].attributes.items()
+        >= {
+            "rpc.method": "_OTHER",
+            "rpc.method_original": "shop.Shop/Buy",
+            "rpc.status_code": "NOT_FOUND",
+            "ray.serve.request_id": "r2",
+        }.items()
+    )
+    records = {record.attributes["request_id"]: record.attributes for record in collector.logs(2)}
+    assert (records["r1"]["application"], records["r1"]["status"]) == ("shop", "OK")
+    assert records["r1"]["tls_subject"] == "CN=ann"
+    assert (records["r2"]["application"], records["r2"]["status"]) == ("-", "NOT_FOUND")
 
 
 def write(folder: Path, pair: Pair) -> list[str]:
@@ -32,7 +60,15 @@ def write(folder: Path, pair: Pair) -> list[str]:
     return ["--tls-certificate", certificate, "--tls-private-key", key, "--tls-client-ca", "ca.crt"]
 
 
-def test_clients_are_known_by_name_and_sigterm_leaves_nothing(project: Path, request: pytest.FixtureRequest) -> None:
+@pytest.fixture
+def collector() -> Iterator[Received]:
+    with receiving() as received:
+        yield received
+
+
+def test_clients_are_known_by_name_and_sigterm_leaves_nothing(
+    project: Path, request: pytest.FixtureRequest, collector: Received
+) -> None:
     module = project / "shop_app.py"
     module.write_text(module.read_text().replace('        return Receipt(text=f"one {request.item}")\n', HANDLER))
     # Short: Ray keeps unix sockets below it, whose paths have at most 107 bytes.
@@ -41,9 +77,15 @@ def test_clients_are_known_by_name_and_sigterm_leaves_nothing(project: Path, req
     mark, port = uuid.uuid4().hex, free_port()
     command = [SDK, "run", "shop_app:app", "--name", "shop", "--address", "local", "--port", str(port)]
     process = subprocess.Popen(
-        [*command, *write(project, SERVER)],
+        [*command, *write(project, SERVER), "--access-log", "otlp"],
         cwd=project,
-        env={**os.environ, "SDK_TEST_MARK": mark, "TMPDIR": str(temp)},
+        env={
+            **os.environ,
+            "SDK_TEST_MARK": mark,
+            "TMPDIR": str(temp),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,8 +103,13 @@ def test_clients_are_known_by_name_and_sigterm_leaves_nothing(project: Path, req
         assert shown[:2] == ["application shop: RUNNING", "deployment Counter: HEALTHY, 1 replica, serves shop.Shop"]
         credentials = grpc.ssl_channel_credentials(AUTHORITY.certificate, ANN.key, ANN.certificate)
         with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
-            receipt = channel.unary_unary("/shop.Shop/Buy")(b"\x0a\x05apple", timeout=20)
+            buy = channel.unary_unary("/shop.Shop/Buy")
+            receipt = buy(b"\x0a\x05apple", timeout=20, metadata=[TRACEPARENT, ("request_id", "r1")])
+            with pytest.raises(grpc.RpcError) as unknown:
+                buy(b"", timeout=20, metadata=[TRACEPARENT, ("request_id", "r2"), ("application", "none")])
         assert b"apple for ann at ipv4:127.0.0.1:" in receipt
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+        check_what_is_seen(collector)
         for stranger in (
             grpc.insecure_channel(f"localhost:{port}"),
             grpc.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(AUTHORITY.certificate)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -22,13 +23,15 @@ GAUGE = 'ray_sdk_replica_queued_grpc_requests{application="shop",deployment="D",
 
 class Exporter(BaseHTTPRequestHandler):
     reads = 0
+    status = 200
+    body: bytes | None = None
 
     def do_GET(self) -> None:
         type(self).reads += 1
         text = LINE.format("OK", 100 * self.reads) + LINE.format("ABORTED", 10 * self.reads) + GAUGE
-        self.send_response(200)
+        self.send_response(self.status)
         self.end_headers()
-        self.wfile.write(text.encode())
+        self.wfile.write(text.encode() if self.body is None else self.body)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -98,6 +101,66 @@ def test_no_node_answers(nodes: set[str]) -> None:
     assert f"error: no node exports metrics ({silent}: [Errno 111] Connection refused)" in done.stderr
     with pytest.raises(ClusterError, match="no node is alive"):
         read_nodes(set())
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (b"<html>", 200, "what it serves are not metrics; does another program listen on this port?"),
+        (b"\xff\xfe", 200, "what it serves are not metrics; does another program listen on this port?"),
+        (b"", 404, "Not Found"),
+    ],
+)
+def test_another_server_on_the_port_of_a_node(
+    exporter: str, nodes: set[str], monkeypatch: pytest.MonkeyPatch, body: bytes, status: int, reason: str
+) -> None:
+    monkeypatch.setattr(Exporter, "body", body)
+    monkeypatch.setattr(Exporter, "status", status)
+    nodes.add(exporter)
+    done = run("--json")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"error: no node exports metrics ({exporter}: {reason})." in done.stderr
+
+
+def test_a_node_that_hangs(exporter: str, nodes: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hangs:  # it accepts, and does not answer
+        monkeypatch.setattr("sdk.cli.top.scrape._TIMEOUT_S", 0.1)
+        address = f"127.0.0.1:{hangs.getsockname()[1]}"
+        nodes.add(address)
+        done = run()
+    assert done.exit_code == 1
+    assert f"error: no node exports metrics ({address}: TimeoutError: timed out)" in done.stderr
+
+
+def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise ClusterError("No Ray cluster runs on this machine.")
+
+    monkeypatch.setattr("sdk.cli.ray_cluster.connect", refuse)
+    done = run("--json")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.endswith("error: No Ray cluster runs on this machine.\n")
+
+
+def test_a_terminal_shows_figures_until_ctrl_c_also_while_no_node_answers(
+    exporter: str, nodes: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes.add(exporter)
+    waits = iter([lambda: None, nodes.clear, lambda: nodes.add(exporter)])
+
+    def sleep(_: float) -> None:
+        try:
+            next(waits)()
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("sdk.cli.top.command.sleep", sleep)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # for rich a terminal
+    done = run()
+    assert done.exit_code == 130, done.output
+    before, _, after = done.stdout.partition("no node exports metrics (no node is alive)")
+    assert "/s.S/M" in before
+    assert "/s.S/M" in after
 
 
 def test_a_time_that_is_shorter_than_rays_interval_is_refused(nodes: set[str]) -> None:

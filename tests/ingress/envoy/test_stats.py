@@ -1,8 +1,21 @@
-"""Envoy's statistics under our names."""
+"""Envoy's statistics under our names, and what moves each of them in a real Envoy."""
 
 from __future__ import annotations
 
-from sdk._ingress.envoy.stats import PATTERNS, parse_stats
+import asyncio
+import ssl
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sdk._ingress.envoy.stats import PATTERNS, fetch_certificate_expiry, fetch_stats, parse_stats
+from sdk._xds.tls import TlsConfig, write_secrets
+from tests.support.certificates import Authority
+from tests.support.envoy_rig import Rig, rig
+from tests.support.loops import PATIENCE_S
 
 TEXT = """\
 HTTP/1.1 200 OK\r
@@ -40,3 +53,100 @@ def test_each_statistic_has_its_name_and_those_of_all_clusters_are_added_up() ->
         "tls_errors": 27, "token": 15, "no_rule": 16, "limit": 17, "memory": 18,
     }  # fmt: skip
     assert stats.keys() == PATTERNS.keys()
+
+
+GREET, METHOD = "/demo.Greeter/SayHello", {"one": {"Greeter": (["demo.Greeter"], ["a"])}}
+
+
+async def until_stats(it: Rig, **expected: int) -> Counter[str]:
+    """Return the statistics once they have these values; Envoy's workers pass them on periodically.
+
+    Raises:
+        TimeoutError: They have not in time.
+    """
+    stats: Counter[str] = Counter()
+
+    async def wait() -> None:
+        nonlocal stats
+        while True:
+            stats = await fetch_stats(it.folder / "envoy.admin.sock")
+            if all(stats[name] == value for name, value in expected.items()):
+                return
+            await asyncio.sleep(0.05)
+
+    try:
+        await asyncio.wait_for(wait(), PATIENCE_S)
+    except TimeoutError:
+        raise TimeoutError(f"not {expected}: {stats}") from None
+    return stats
+
+
+async def test_connections_and_calls_that_clients_leave() -> None:
+    async with rig("a") as it:
+        await it.publish(METHOD)
+        it.upstreams["a"].hold.clear()
+        method = it.channel.unary_unary(GREET, request_serializer=None, response_deserializer=None)
+        call = method(b"", timeout=PATIENCE_S, wait_for_ready=True)
+        while not it.upstreams["a"].calls:
+            await asyncio.sleep(0.01)
+        await until_stats(it, connections=1, accepted_connections=1, client_resets=0)
+        call.cancel()
+        await until_stats(it, client_resets=1)
+        it.upstreams["a"].hold.set()
+        _, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        await until_stats(it, connections=2, accepted_connections=2)
+        writer.close()
+        stats = await until_stats(it, connections=1)
+        assert (stats["accepted_connections"], stats["resets"]) == (2, 0)
+
+
+async def test_a_stream_that_its_replica_cuts_is_reset() -> None:
+    async with rig("a") as it:
+        await it.publish(METHOD)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
+        it.upstreams["a"].raw_response = head + b"5\r\n\0\0\0\0\0\r\n"
+        assert await it.answers(GREET) == "INTERNAL"
+        await until_stats(it, resets=1)
+
+
+async def test_a_replica_that_does_not_listen_and_none_at_all() -> None:
+    async with rig("a", "gone") as it:
+        await it.upstreams["gone"].stop()
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], ["gone"])}, "two": {"Other": (["demo.Other"], [])}})
+        assert await it.answers(GREET, ("application", "one")) == "UNAVAILABLE"
+        assert await it.answers("/demo.Other/Get", ("application", "two")) == "UNAVAILABLE"
+        stats = await until_stats(it, no_healthy_replica=1)
+        assert stats["failed_connects"] == stats["retries"] + 1 >= 2, "each try is a connection"
+
+
+async def test_tls_handshakes_and_the_certificate(tmp_path: Path) -> None:
+    authority = Authority("tests")
+    certificate, key = authority.sign("server", dns=("localhost",), valid_hours=5).write(tmp_path, "server")
+    async with rig("a") as it:
+        tls = TlsConfig(certificate, key, str(it.folder / "secrets"))
+        write_secrets(tls)
+        it.config = replace(it.config, tls=tls)
+        await it.publish(METHOD)
+        context = ssl.create_default_context(cadata=authority.certificate.decode())
+        context.set_alpn_protocols(["h2"])
+        _, writer = await asyncio.open_connection("127.0.0.1", it.port, ssl=context, server_hostname="localhost")
+        await until_stats(it, tls_handshakes=1, tls_errors=0)
+        _, stranger = await asyncio.open_connection("127.0.0.1", it.port)
+        stranger.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")  # in plain text
+        await until_stats(it, tls_handshakes=1, tls_errors=1)
+        writer.close()
+        stranger.close()
+        expiry = await fetch_certificate_expiry(it.folder / "envoy.admin.sock")
+    assert expiry is not None
+    assert 4 * 3600 < expiry - time.time() < 6 * 3600
+
+
+async def test_connections_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdk._xds.overload.max_connections", lambda: 1)
+    async with rig("a") as it:
+        await it.publish(METHOD)
+        assert await it.answers(GREET) == "a"
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+        writer.close()
+        await until_stats(it, refused_connections=1, connections=1)
