@@ -53,10 +53,14 @@ async def who_am_i(request: StringValue, grpc_context: ServicerContext) -> Strin
     return StringValue(value=json.dumps([*seen, [key for key, _ in grpc_context.invocation_metadata()]]))
 
 
+def who_am_i_binding() -> MethodBinding:
+    method = Method("WhoAmI", "who_am_i", PATH, Cardinality.UNARY_UNARY, StringValue, StringValue)
+    return MethodBinding(method, who_am_i)
+
+
 @asynccontextmanager
 async def serving(guard: BetweenNodes) -> AsyncIterator[int]:
-    method = Method("WhoAmI", "who_am_i", PATH, Cardinality.UNARY_UNARY, StringValue, StringValue)
-    server = WireServer([MethodBinding(method, who_am_i)], guard=guard)
+    server = WireServer([who_am_i_binding()], guard=guard)
     yield await server.listen("127.0.0.1")
     await server.drain(quiet_s=0, grace_s=0)
 
