@@ -29,7 +29,9 @@ from sdk.cli.status_view import as_text
 from sdk.errors import RpcError
 from tests.integration import apps, store_apps
 from tests.integration.clients import error_of, metadata_for, routed_replicas
+from tests.support.cluster import Ingress
 from tests.support.deadlines import wait_until
+from tests.web.http_client import Answer, ask_at
 
 STORE = metadata_for("store")
 
@@ -42,6 +44,17 @@ def store(deploy: Any) -> None:
 def test_each_service_goes_to_its_deployment(channel: grpc.Channel) -> None:
     assert StoreStub(channel).Get(Key(), metadata=STORE).text.isdigit()
     assert ClerkStub(channel).Greet(Key(text="you"), metadata=STORE).text == "welcome you"
+
+
+def test_each_service_goes_to_its_deployment_over_json(ingress: Ingress) -> None:
+    def ask(method: str, **fields: str) -> Answer:
+        return ask_at(ingress.address, f"/store.{method}", fields, {"application": "store"})
+
+    assert ask("Store/Get").json["text"].isdigit()
+    assert ask("Clerk/Greet", text="you").json == {"text": "welcome you"}
+    refused = ask("Vault/Open")
+    assert (refused.status, refused.json["code"]) == (404, "unimplemented")
+    assert refused.json["message"] == "Application 'store' has no method 'Open' of service 'store.Vault'."
 
 
 def test_only_handles_reach_a_deployment_that_is_not_exposed(channel: grpc.Channel) -> None:

@@ -25,6 +25,7 @@ import sdk
 from sdk._channel.connection import ReplicaConnection
 from sdk._channel.feed import Address, State
 from sdk._channel.target import Target
+from sdk._web.protocols import serve_web
 from sdk._wire import steps
 from sdk._wire.call import Call
 from sdk._wire.crash_trailers import CrashTrailers
@@ -217,6 +218,9 @@ def count() -> dict[str, int]:
             counted["message out"] = (more - less) // MESSAGES
             less, more = [await measure(peer, "into", [Int32Value(value=1)] * n) for n in (1, MESSAGES + 1)]
             counted["message in"] = (more - less) // MESSAGES
+            counted["unary without other protocols"] = counted["unary"]
+            serve_web(server)
+            counted["unary"] = await measure(peer, "unary", [Int32Value(value=1)])
 
     virtual_time.run(scenario())  # no timer fires meanwhile
     return counted
@@ -243,6 +247,10 @@ def test_the_work_of_a_call_has_not_changed(kind: str, counted: dict[str, int]) 
     expected, steps = EXPECTED[sys.version_info[:2]][kind], counted[kind]
     assert steps <= 1.1 * expected, f"{kind}: {steps} steps, expected {expected}"
     assert steps >= 0.9 * expected, f"{kind}: only {steps} steps, expected {expected}: write the new number down"
+
+
+def test_other_protocols_cost_a_call_of_grpc_nothing(counted: dict[str, int]) -> None:
+    assert counted["unary"] == counted["unary without other protocols"]
 
 
 def test_the_metrics_are_a_small_part_of_a_call(counted: dict[str, int]) -> None:
