@@ -13,7 +13,6 @@ import pytest
 from playwright.sync_api import expect
 
 import sdk.testing
-from sdk import GrpcOptions
 from sdk.cli.console.server import ConsoleServer, listen
 from sdk.cli.console.services import Services
 from sdk.cli.rpc.connection import connect
@@ -358,6 +357,7 @@ def test_without_the_token_of_the_link_there_is_a_remedy(page: Page, link: str) 
 
 def test_the_ingress_serves_the_console(page: Page, desk: sdk.testing.Server) -> None:
     open_method(page, f"http://{desk.target}/console", "Count")
+    expect(page.get_by_role("main")).to_contain_text("Counts down from the number.")
     page.get_by_label("number", exact=True).fill("2")
     call(page)
     expect(response(page)).to_contain_text('{"number":"1"}')
@@ -387,7 +387,3 @@ def test_the_ingress_asks_for_credentials(page: Page, guarded: sdk.testing.Serve
     page.get_by_role("button", name="Use").click()
     expect(page.get_by_role("main")).to_contain_text("Chat")
     assert ask(guarded, "/-/console/services", None).status == 401
-
-
-def test_the_console_of_the_ingress_can_be_switched_off() -> None:
-    assert "/console" not in GrpcOptions(console=False).pages

@@ -161,9 +161,10 @@ class _Files:
                     continue
                 self._added[file.name], self.comments[file.name] = file, comments
             elif self._added[file.name] == file:  # of a deployment that serves another service of the file
-                known = {tuple(place.path) for place in self.comments[file.name].location}
-                new = (place for place in comments.location if tuple(place.path) not in known)
-                self.comments[file.name].location.extend(new)
+                places = self.comments[file.name].location
+                known = {tuple(place.path) for place in places}
+                places.extend(place for place in comments.location if tuple(place.path) not in known)
+                places.sort(key=lambda place: tuple(place.path))  # deployments register in any order
 
 
 class _Answerer:

@@ -20,7 +20,7 @@ _LOCAL = re.compile(r"((http|grpc)s?://)?(localhost|127\.\d+\.\d+\.\d+|\[::1\]):
 _EXAMPLES = """\b
 Examples:
   sdk console
-  sdk console localhost:9000 --protos protos/        (with the comments of all messages and fields)
+  sdk console localhost:50051 --protos protos/       (a server without reflection, or without comments in it)
   sdk console https://grpc.example.com --token-file token
 """
 
