@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
@@ -60,13 +60,14 @@ class OutgoingCall:
         messages: Response messages of a stream that the caller has not taken.
         is_done: True once the call has ended.
         request_complete: True once the whole request was sent.
+        thread: That of the loop, as ``threading.get_ident`` names it.
     """
 
     __slots__ = (
         "_body", "_connection", "_context", "_deadline", "_encoding", "_error", "_family", "_has_timer",
         "_is_idempotent", "_is_paused", "_lines", "_model_id", "_queued_bytes", "_reader", "_refusals", "_replica",
         "_requests", "_response", "_sender", "_sent", "_sent_bytes", "_steps", "_target", "_task", "_timeout", "_timer",
-        "_waiter", "_write_waiter", "is_done", "loop", "messages", "request_complete",
+        "_waiter", "_write_waiter", "is_done", "loop", "messages", "request_complete", "thread",
     )  # fmt: skip
 
     _context: Context  # set for a stream of requests
@@ -86,6 +87,7 @@ class OutgoingCall:
         family: set[OutgoingCall] | None = None,
     ) -> None:
         self.loop = target.loop
+        self.thread = target.thread
         self._target = target
         self._lines = lines
         self._body = body
@@ -158,8 +160,8 @@ class OutgoingCall:
         Raises:
             RpcError: The call has ended with an error status.
         """
-        if not self.is_done:
-            await self._wait()
+        while not self.is_done:
+            await self._next_change()
         if self._error is not None:
             raise self._error
         assert self._response is not None
@@ -176,7 +178,7 @@ class OutgoingCall:
                 if self._error is not None:
                     raise self._error
                 return None
-            await self._wait()
+            await self._next_change()
         return self.take_message()
 
     def take_message(self) -> bytes | bytearray:
@@ -185,28 +187,28 @@ class OutgoingCall:
         Raises:
             RpcError: It can't be decompressed.
         """
-        assert self.messages
-        message = self.messages.popleft()
+        message = self.messages.popleft()  # type: ignore[union-attr]  # the caller has looked
         self._queued_bytes -= len(message) + _MESSAGE_COST
         if self._is_paused and self._queued_bytes < LOW_WATER and self._connection is not None:
             self._is_paused = False
             self._connection.resume()
-        if isinstance(message, FlaggedMessage):
-            assert self._reader is not None
-            try:
-                return self._reader.decompress(message)
-            except FrameError as error:
-                failed = RpcError(grpc.StatusCode.INTERNAL, f"response: {error}")
-                self.fail(failed)
-                raise failed from None
-        return message
+        return self._decompressed(message) if type(message) is FlaggedMessage else message
 
-    async def _wait(self) -> None:
-        self._waiter = waiter = self.loop.create_future()
+    def _decompressed(self, message: FlaggedMessage) -> bytes:
+        assert self._reader is not None
         try:
-            await waiter
-        finally:
-            self._waiter = None
+            return self._reader.decompress(message)
+        except FrameError as error:
+            failed = RpcError(grpc.StatusCode.INTERNAL, f"response: {error}")
+            self.fail(failed)
+            raise failed from None
+
+    def _next_change(self) -> Awaitable[object]:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            return asyncio.wait((waiter,))  # another task waits, too, and may be cancelled alone
+        self._waiter = waiter = self.loop.create_future()
+        return waiter
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -217,9 +219,8 @@ class OutgoingCall:
             lines += timeout_line(self._deadline - self.loop.time())
         if body is not None:
             length = len(body)
-            connection.send(
-                self, b"%scontent-length: %d\r\n\r\n%s%s" % (lines, length + 5, pack_prefix(0, length), body)
-            )
+            head = b"%scontent-length: %d\r\n\r\n%s" % (lines, length + 5, pack_prefix(0, length))
+            connection.send(self, head, body)
         else:
             connection.send(self, b"%stransfer-encoding: chunked\r\n\r\n" % lines)
             if self._steps is None:
@@ -333,7 +334,7 @@ class OutgoingCall:
             if name == b"grpc-encoding":
                 self._encoding = value
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray) -> None:
         """Take bytes of the response's body."""
         messages = self.messages
         if messages is None:
@@ -346,7 +347,7 @@ class OutgoingCall:
             return
         if self._reader is None:
             self._reader = FrameReader(_MAX_LENGTH, self._encoding)
-        new = self._reader.feed(data)
+        new = self._reader.feed(data)  # type: ignore[arg-type]  # a bytearray is the whole body of a unary call
         if new:
             messages.extend(new)
             self._queued_bytes += sum(map(len, new)) + len(new) * _MESSAGE_COST

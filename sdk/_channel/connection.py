@@ -1,8 +1,8 @@
 """One connection to the wire server of a replica: sends a request, parses the response. One call at a time.
 
 On the path of every call through a handle, and written for speed: the response of nearly every unary call is one read
-in the exact form that our wire server writes (``Call.send_only``), which is taken apart without a parser. Everything
-else goes through httptools.
+in the exact form that our wire server writes (``Call.send_only``), which is taken apart without a parser. A long
+message is read into its own buffer (``long_body.py``). Everything else goes through httptools.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 import httptools
 
+from sdk._channel.long_body import LongBody
 from sdk._replica_protocol import GOING_AWAY, HEALTH_CHECK_RESPONSE
-from sdk._wire.frames import PREFIX_LENGTH, unpack_prefix
+from sdk._wire.frames import LARGE, PREFIX_LENGTH, unpack_prefix
 from sdk._wire.host import KEEP_ALIVE_HEAD
+from sdk._wire.send_buffer import enlarge_send_buffer
 
 _HEAD_LENGTH = len(KEEP_ALIVE_HEAD)
 # The bytes between the one message of a successful unary response and its last trailer.
@@ -34,7 +36,7 @@ class CarriedCall(Protocol):
     def head_received(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Take the head of a response."""
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray) -> None:
         """Take bytes of the response's body."""
 
     def response_complete(self, http_status: int, fields: list[tuple[bytes, bytes]]) -> None:
@@ -84,8 +86,8 @@ class ReplicaConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_fields", "_head", "_is_fresh", "_is_paused", "_owner", "_parser", "_transport", "accepted", "call",
-        "idle_since", "writable",
+        "_fields", "_head", "_is_fresh", "_is_paused", "_long_body", "_owner", "_parser", "_transport", "accepted",
+        "call", "idle_since", "writable",
     )  # fmt: skip
 
     def __init__(self, owner: ConnectionOwner) -> None:
@@ -99,14 +101,19 @@ class ReplicaConnection(asyncio.Protocol):
         self._head: list[tuple[bytes, bytes]] | None = None
         self._is_fresh = True  # no byte of the current response has arrived
         self._is_paused = False
+        self._long_body: bytearray | None = None
 
     # -- for the call -------------------------------------------------------------------------
 
-    def send(self, call: CarriedCall, data: bytes) -> None:
-        """Begin a call with these bytes: the head of the request, with the body or without it."""
+    def send(self, call: CarriedCall, head: bytes, body: bytes = b"") -> None:
+        """Begin a call: send the head of its request, with the body or without it."""
         self.call = call
         self._is_fresh = True
-        self._transport.write(data)
+        if len(body) < LARGE:
+            self._transport.write(head + body)
+        else:  # a long message is not copied
+            enlarge_send_buffer(self._transport)
+            self._transport.writelines((head, body))
 
     def write(self, chunk: bytes) -> None:
         """Send a part of a stream of requests."""
@@ -172,7 +179,24 @@ class ReplicaConnection(asyncio.Protocol):
                     self._owner.release(self)
                     call.succeed(data[begin + PREFIX_LENGTH : stop])
                     return
+                if stop - len(data) >= LARGE:
+                    self._read_long_body(data, begin, stop)
+                    return
         self._parse(data)
+
+    def _read_long_body(self, data: bytes, begin: int, stop: int) -> None:
+        """Read the rest of the first chunk into its own buffer."""
+        self._begin_parsing()
+        self._parser.feed_data(KEEP_ALIVE_HEAD)
+        body = bytearray(stop - begin)
+        filled = len(data) - begin
+        body[:filled] = memoryview(data)[begin:]
+        LongBody(self, self._transport, body, filled, self._take_long_body)
+
+    def _take_long_body(self, body: bytearray) -> None:
+        self._long_body = body
+        # A shorter chunk instead: the parser is now where the connection is, before the end of the line.
+        self._parser.feed_data(b"1\r\n\0")
 
     def _parse(self, data: bytes) -> None:
         if self._is_fresh and data.startswith(GOING_AWAY):
@@ -188,9 +212,7 @@ class ReplicaConnection(asyncio.Protocol):
             self.close()  # bytes that nobody asked for
             return
         if self._is_fresh:
-            self._is_fresh = False
-            self._parser = httptools.HttpResponseParser(self)
-            self._fields, self._head = [], None
+            self._begin_parsing()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -198,6 +220,11 @@ class ReplicaConnection(asyncio.Protocol):
             self.close()
             if failed is not None:
                 failed.malformed(str(error.__context__ or error))
+
+    def _begin_parsing(self) -> None:
+        self._is_fresh = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._fields, self._head = [], None
 
     def eof_received(self) -> None:
         return None
@@ -230,7 +257,9 @@ class ReplicaConnection(asyncio.Protocol):
         if self.call is not None:
             self.call.head_received(self._head)
 
-    def on_body(self, data: bytes) -> None:
+    def on_body(self, data: bytes | bytearray) -> None:
+        if self._long_body is not None:
+            data, self._long_body = self._long_body, None
         if self.call is not None:
             self.call.feed(data)
 

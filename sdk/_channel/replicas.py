@@ -212,7 +212,7 @@ class Replicas:
     def choose(self, now: float, model_id: str = "") -> Subchannel | None:
         """Return the replica for a call.
 
-        Of two random replicas the one with fewer open calls, as in Ray Serve
+        Of two random replicas, never the same twice, the one with fewer open calls, as in Ray Serve
         (https://docs.ray.io/en/latest/serve/architecture.html); of this node, unless those have far more.
 
         Args:
@@ -236,10 +236,11 @@ class Replicas:
         count = len(replicas)
         if count == 0:
             return None
-        draw = self._draw
-        first = replicas[int(draw() * count)] if count > 1 else replicas[0]
-        if count > 1:
-            second = replicas[int(draw() * count)]
+        if count == 1:
+            first = replicas[0]
+        else:
+            place = int(self._draw() * count)
+            first, second = replicas[place], replicas[place - 1 - int(self._draw() * (count - 1))]
             if second.open < first.open or first.failed_until > now:
                 first = second
         if first.failed_until <= now:

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sdk.handles")
 
-# Seconds that the first call waits for the proxy to say where the replicas are.
-_RESOLVE_S = 3.0
+# Seconds that the first call waits for the proxy to say where the replicas are: on a busy machine, and while a proxy
+# restarts. After that Ray's handle carries it, with more work and without streams of requests.
+_RESOLVE_S = 10.0
 # Seconds until the next try to reach the proxy: while it restarts, and without an ingress.
 _RETRY_S, _NO_INGRESS_RETRY_S = 0.1, 2.0
 # Seconds after which a program on a node without a proxy looks again if there is one.
@@ -49,6 +51,7 @@ class Target:
         is_resolved: True once it is known where its replicas are, or that Ray's handle has to find them.
         waiting: Calls that wait for a replica.
         retries: Number of times that a call was sent again, by reason: ``"refused"``, ``"lost"``.
+        thread: The thread of the loop, as ``threading.get_ident`` names it.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Target:
     ) -> None:
         self.key = key
         self.loop = loop
+        self.thread = get_ident()
         self.replicas = Replicas(node_id)
         self.is_ready = False
         self.is_resolved = False

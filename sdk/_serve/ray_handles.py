@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayActorError
 
 from sdk._channel.connection import CarriedCall, ReplicaConnection
 from sdk._contract.definition import definition_of
@@ -65,12 +66,12 @@ class _RayConnection(ReplicaConnection):
         self._reading: asyncio.Task[None] | None = None
         self._transport = self
 
-    def send(self, call: CarriedCall, data: bytes) -> None:
-        """Begin the call: the bytes are its whole request."""
+    def send(self, call: CarriedCall, head: bytes, body: bytes = b"") -> None:
+        """Begin the call with its whole request."""
         self.call = call
         if self._model_id:
             self._handle = self._handle.options(multiplexed_model_id=self._model_id)
-        self._reading = asyncio.get_running_loop().create_task(self._read(data))
+        self._reading = asyncio.get_running_loop().create_task(self._read(head + body))
 
     def abort(self) -> None:
         """Cancel the call; the transport of this connection is the connection itself."""
@@ -92,6 +93,8 @@ class _RayConnection(ReplicaConnection):
             if responses is not None:
                 responses.cancel()
             raise
+        except RayActorError:
+            self.connection_lost(None)  # as if it had closed the connection: an idempotent call is sent again
         except Exception as error:
             status = translate(error)
             call, self.call = self.call, None

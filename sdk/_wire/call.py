@@ -35,6 +35,7 @@ from sdk._wire.frames import (
 )
 from sdk._wire.metadata import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from sdk._wire.peer import auth_context_of, peer_of
+from sdk._wire.send_buffer import enlarge_send_buffer
 from sdk._wire.status_trailers import error_trailers
 from sdk._wire.steps import MESSAGE_BURST, Steps
 from sdk.context import CallState, ServicerContext, enter_call
@@ -78,6 +79,7 @@ class Transport(Protocol):
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def get_write_buffer_size(self) -> int: ...
+    def get_extra_info(self, name: str, /) -> Any: ...
     def close(self) -> None: ...
 
 
@@ -96,7 +98,7 @@ class Call:
 
     __slots__ = (
         "_body", "_burst", "_cancel_reason", "_complete", "_deadline", "_done_callbacks", "_encoding", "_fields",
-        "_finished", "_head_sent", "_is_congested", "_metadata", "_on_finished", "_queued_bytes", "_reader",
+        "_finished", "_further", "_head_sent", "_is_congested", "_metadata", "_on_finished", "_queued_bytes", "_reader",
         "_request_id", "_skips_first", "_steps", "_task", "_timer", "_trailing", "_waiter", "_write_waiter", "aborted",
         "code", "compressor", "context", "details", "headers", "host", "inner", "messages", "path", "paused", "route",
         "running", "status", "stream_guard", "transport", "writable",
@@ -135,6 +137,7 @@ class Call:
         self._write_waiter: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._steps: Steps | None = None
+        self._further: Steps | None = None  # once the head is sent: they take further messages
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
         self._cancel_reason: tuple[int, str] | None = None
@@ -351,16 +354,16 @@ class Call:
             flag: 1 if it is compressed, otherwise 0.
             is_last: The trailers follow at once.
         """
+        steps = self._further
+        if steps is not None and steps.is_running and len(data) < LARGE:
+            steps.add(flag, len(data), data)
+            return
         if self._finished:
             self.writable = False  # the handler's next wait ends it
             return
         length = len(data)
-        steps = self._steps
-        if steps is not None and self._head_sent and steps.is_running:
-            if length < LARGE and not is_last:
-                steps.add(flag, length, data)
-                return
-            steps.flush()
+        if self._steps is not None:
+            self._steps.flush()
         self._count_burst(length + MESSAGE_BURST, 1)
         if self._head_sent:
             head = b""
@@ -369,9 +372,12 @@ class Call:
         else:
             head = self._head() if is_last else self._begin_stream()
             self._head_sent = True
+        self._further = self._steps
         if length < LARGE:
             self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(flag, length), data))
         else:  # a long message is not copied
+            if is_last:
+                enlarge_send_buffer(self.transport)
             self.transport.writelines((b"%s%x\r\n%s" % (head, length + 5, pack_prefix(flag, length)), data, b"\r\n"))
 
     def _write_chunk(self, chunk: bytes, burst: int, messages: int) -> None:
@@ -464,6 +470,7 @@ class Call:
 
     def _finish(self) -> None:
         self._finished = True
+        self._further = None
         if self._timer is not None:
             self._timer.cancel()
         if self.paused:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import final
 
 from sdk._wire.metadata import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
@@ -55,6 +56,7 @@ def is_known_encoding(encoding: bytes) -> bool:
     return encoding == b"identity" or encoding in WINDOW_BITS
 
 
+@final
 class FlaggedMessage:
     """A message with flags, as received: decompressed when the handler asks for it, one at a time.
 
@@ -98,36 +100,42 @@ class FrameReader:
         messages: list[Message] = []
         if self.error is not None:
             return messages
-        buffer = self._buffer
-        if buffer:
-            buffer += data
-        source: bytes | bytearray = buffer or data
-        start, end = 0, len(source)
-        while end - start >= PREFIX_LENGTH:
-            flag, length = unpack_prefix(source, start)
-            if length > self._max_length:
-                self.error = too_long(length, self._max_length)
-                start = end
-                break
-            stop = start + PREFIX_LENGTH + length
+        if self._buffer:
+            data = self._complete(data, messages)
+        start, end, limit = 0, len(data), self._max_length
+        while (begin := start + PREFIX_LENGTH) <= end:
+            flag, length = unpack_prefix(data, start)
+            if length > limit:
+                self.error = too_long(length, limit)
+                return messages
+            stop = begin + length
             if stop > end:
                 break
-            if length >= LARGE and source is buffer:
-                # The buffer itself is the message: a long one is not copied.
-                source = bytes(buffer[stop:])
-                del buffer[stop:], buffer[: start + PREFIX_LENGTH]
-                message: bytes | bytearray = buffer
-                buffer = self._buffer = bytearray()
-                stop, end = 0, len(source)
-            else:
-                message = bytes(source[start + PREFIX_LENGTH : stop])
-            messages.append(FlaggedMessage(flag, message) if flag else message)
+            messages.append(FlaggedMessage(flag, data[begin:stop]) if flag else data[begin:stop])
             start = stop
-        if source is buffer:
-            del buffer[:start]
-        elif start < end:
-            buffer += source[start:]
+        if start < end:
+            self._buffer += data[start:]
         return messages
+
+    def _complete(self, data: bytes, messages: list[Message]) -> bytes:
+        """Add bytes to those of an incomplete message; return those that are left to cut."""
+        buffer = self._buffer
+        buffer += data
+        if len(buffer) >= PREFIX_LENGTH:
+            flag, length = unpack_prefix(buffer)
+            stop = PREFIX_LENGTH + length
+            if stop > len(buffer) and length <= self._max_length:
+                return b""
+            if LARGE <= length <= self._max_length:
+                # The buffer itself is the message: a long one is not copied.
+                data = bytes(buffer[stop:])
+                del buffer[stop:], buffer[:PREFIX_LENGTH]
+                messages.append(FlaggedMessage(flag, buffer) if flag else buffer)
+                self._buffer = bytearray()
+                return data
+        data = bytes(buffer)
+        buffer.clear()
+        return data
 
     def end(self) -> None:
         """Take the end of the body; an incomplete message is an error."""

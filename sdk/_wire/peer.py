@@ -74,7 +74,7 @@ def _read_claims(encoded: bytes, visible: Mapping[str, tuple[str, ...]]) -> dict
     data = base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
     claims = json.loads(data)
     issuer = claims.get("iss")
-    if issuer in visible:
+    if isinstance(issuer, str) and issuer in visible:
         claims = {name: value for name, value in claims.items() if name in visible[issuer]}
         data = json.dumps(claims).encode()
     found: dict[str, tuple[bytes, ...]] = {TOKEN_CLAIMS: (data,)}

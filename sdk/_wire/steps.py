@@ -1,13 +1,14 @@
 """The messages that a task sends between two waits, as one chunk of an HTTP body.
 
 A handler that yields a thousand small messages without waiting would otherwise make a thousand chunks, and each costs
-its receiver a callback of the parser, in Envoy too. No message is late: uvloop writes nothing before a task waits
-anyway. On the path of every message of a stream, and written for speed.
+its receiver a callback of the parser, in Envoy too. No message waits for one that takes long to compute, as the tokens
+of a model that blocks the loop do. On the path of every message of a stream, and written for speed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any
 
 from sdk._wire.frames import pack_prefix
@@ -16,6 +17,8 @@ from sdk._wire.frames import pack_prefix
 MESSAGE_BURST = 1024
 # Bytes, counted so, from which a chunk is written before the task waits: flow control has to see it.
 _CHUNK = 1 << 16
+# Seconds without a wait or a chunk after which the next message is written at once.
+_SLOW_S = 0.001
 
 
 class Steps(Coroutine[Any, Any, None]):
@@ -40,13 +43,14 @@ class Steps(Coroutine[Any, Any, None]):
         b'10\r\n\x00\x00\x00\x00\x03one\x00\x00\x00\x00\x03two\r\n'
     """
 
-    __slots__ = ("_burst", "_coroutine", "_pieces", "_write", "is_running")
+    __slots__ = ("_burst", "_coroutine", "_pieces", "_slow_from", "_write", "is_running")
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], write: Callable[[bytes, int, int], object]) -> None:
         self._coroutine = coroutine
         self._write = write
         self._pieces: list[bytes] = []
         self._burst = 0
+        self._slow_from = 0.0
         self.is_running = False
 
     def add(self, flag: int, length: int, data: bytes) -> None:
@@ -57,10 +61,12 @@ class Steps(Coroutine[Any, Any, None]):
             length: Its length.
             data: Its bytes.
         """
-        self._pieces += (pack_prefix(flag, length), data)
-        self._burst += length + MESSAGE_BURST
-        if self._burst > _CHUNK:
+        pieces = self._pieces
+        pieces += (pack_prefix(flag, length), data)
+        self._burst = burst = self._burst + length + MESSAGE_BURST
+        if burst > _CHUNK or monotonic() > self._slow_from:
             self.flush()
+            self._slow_from = monotonic() + _SLOW_S
 
     def flush(self) -> None:
         """Write what was added."""
@@ -75,6 +81,7 @@ class Steps(Coroutine[Any, Any, None]):
 
     def send(self, value: Any) -> Any:
         self.is_running = True
+        self._slow_from = monotonic() + _SLOW_S
         try:
             return self._coroutine.send(value)
         finally:
@@ -83,6 +90,7 @@ class Steps(Coroutine[Any, Any, None]):
 
     def throw(self, *error: Any) -> Any:
         self.is_running = True
+        self._slow_from = monotonic() + _SLOW_S
         try:
             return self._coroutine.throw(*error)
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -21,7 +22,8 @@ T = TypeVar("T")
 class _Call(Generic[ResponseT]):
     def __init__(self, call: OutgoingCall, method: Method) -> None:
         self._call = call
-        self._method = method
+        self._response = method.response
+        self._from_string: Any = method.response.FromString  # its type knows bytes only
 
     def cancel(self) -> None:
         """Cancel the call and its handler; do nothing after the end of the call."""
@@ -29,15 +31,14 @@ class _Call(Generic[ResponseT]):
 
     def _decoded(self, data: bytes | bytearray) -> ResponseT:
         try:
-            response: Any = self._method.response.FromString(data)  # type: ignore[arg-type]  # its type knows bytes only
+            return self._from_string(data)  # type: ignore[no-any-return]
         except DecodeError as error:
             import grpc
 
             from sdk.errors import RpcError
 
-            name = self._method.response.DESCRIPTOR.full_name
+            name = self._response.DESCRIPTOR.full_name
             raise RpcError(grpc.StatusCode.INTERNAL, f"the response is not a {name}: {error}") from None
-        return response  # type: ignore[no-any-return]
 
     async def _on_its_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await a coroutine of the call, which may run on another event loop than the caller."""
@@ -61,11 +62,14 @@ class HandleCall(_Call[ResponseT]):
         return self._wait().__await__()
 
     async def _wait(self) -> ResponseT:
+        call = self._call
+        waiting = call.response()
         try:
-            return self._decoded(await self._on_its_loop(self._call.response()))
+            data = await waiting if get_ident() == call.thread else await self._on_its_loop(waiting)
         except asyncio.CancelledError:
             self.cancel()
             raise
+        return self._decoded(data)
 
     def result(self) -> ResponseT:
         """Return the response, and wait for it. For threads without an event loop: a sync handler's, or a program's.
@@ -88,7 +92,7 @@ class HandleStreamCall(_Call[ResponseT]):
 
     async def __anext__(self) -> ResponseT:
         call = self._call
-        if call.messages and asyncio.get_running_loop() is call.loop:  # most messages of a stream have arrived before
+        if call.messages and get_ident() == call.thread:  # most messages of a stream have arrived before
             return self._decoded(call.take_message())
         try:
             data = await self._on_its_loop(self._call.next_message())

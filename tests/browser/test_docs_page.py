@@ -28,6 +28,7 @@ def test_the_page_shows_the_methods_and_calls_one(page: Page, server: sdk.testin
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.goto(f"{origin}/docs")
     operation = page.locator(".opblock", has=page.locator("[data-path='/sdk.web.Chat/Say']"))
+    expect(operation.locator(".opblock-summary-description")).to_have_text("Say one thing.")
     operation.locator(".opblock-summary-control").click()
     operation.get_by_role("button", name="Try it out").click()
     operation.get_by_role("textbox").fill('{"text": "hello"}')
@@ -41,6 +42,24 @@ def test_the_page_shows_the_methods_and_calls_one(page: Page, server: sdk.testin
         f"{origin}/openapi.json",
         f"{origin}/ray.serve.RayServeAPIService/ListApplications",
     }
+
+
+def test_the_page_has_the_applications_to_choose_from(page: Page) -> None:
+    from tests.web.chat_app import Chat
+
+    with sdk.testing.serve(first=Chat.bind(), second=Chat.bind()) as two:
+        page.goto(f"http://{two.target}/docs")
+        choice = page.get_by_label("Application")
+        expect(choice.locator("option")).to_have_text(["all", "first", "second"])
+        choice.select_option("second")
+        expect(page).to_have_title("second")
+        operation = page.locator(".opblock", has=page.locator("[data-path='/sdk.web.Chat/Say']"))
+        operation.locator(".opblock-summary-control").click()
+        operation.get_by_role("button", name="Try it out").click()
+        operation.get_by_role("textbox").fill("{}")
+        operation.get_by_role("button", name="Execute").click()
+        expect(operation.locator(".live-responses-table tbody .response-col_status")).to_contain_text("200")
+        expect(operation.locator(".live-responses-table")).to_contain_text("application: 'second'")
 
 
 def test_the_page_asks_for_credentials(page: Page, guarded: sdk.testing.Server) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from itertools import cycle
+from collections.abc import AsyncIterator
+from itertools import cycle, product
 from typing import Any
 
 import pytest
@@ -55,19 +55,31 @@ def addresses(*names: str, node: str = "here") -> list[Address]:
     return [Address(name, "10.0.0.1", 4000, node, name) for name in names]
 
 
-def draws(*values: float) -> Iterator[float]:
-    return cycle(values)
-
-
-def test_of_two_random_replicas_the_one_with_fewer_open_calls() -> None:
-    drawn = draws(0.0, 0.9)
-    replicas = Replicas("here", lambda: next(drawn))
+@pytest.mark.parametrize("drawn", list(product((0.0, 0.3, 0.6, 0.99), repeat=2)))
+def test_of_two_random_replicas_the_one_with_fewer_open_calls(drawn: tuple[float, float]) -> None:
+    replicas = Replicas("here", cycle(drawn).__next__)
     replicas.update(addresses("a", "b"))
     a, b = replicas
     a.open = 3
     assert replicas.choose(0.0) is b
     b.open = 4
     assert replicas.choose(0.0) is a
+
+
+def test_every_two_replicas_are_compared() -> None:
+    pairs = set()
+    for first, second in product(range(10), repeat=2):
+        replicas = Replicas("here", cycle((first / 10, second / 10)).__next__)
+        replicas.update(addresses(*"abcde"))
+        for replica in replicas:
+            replica.open = 1
+        chosen = replicas.choose(0.0)
+        assert chosen is not None
+        chosen.open = 2  # the other one of the two is chosen now
+        other = replicas.choose(0.0)
+        assert other is not None
+        pairs.add((chosen.address.replica_id, other.address.replica_id))
+    assert pairs == {(a, b) for a in "abcde" for b in "abcde" if a != b}
 
 
 def test_replicas_of_this_node_come_first_unless_they_are_busy() -> None:

@@ -164,6 +164,21 @@ async def test_unary(handle: AsyncProbeHandle) -> None:
     assert await handle.Unary(Ask(act="echo")) == Told()
 
 
+async def test_several_tasks_may_wait_for_one_call(handle: AsyncProbeHandle) -> None:
+    async def wait(call: Any) -> Any:
+        return await call
+
+    call = handle.Unary(Ask(act="echo", number=7))
+    assert await asyncio.gather(wait(call), wait(call), wait(call)) == [Told(number=7)] * 3
+    call = handle.Unary(Ask(act="wait"))
+    first, second = asyncio.ensure_future(wait(call)), asyncio.ensure_future(wait(call))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(RpcError, match="CANCELLED: the caller cancelled the call"):
+        await second
+    assert first.cancelled()
+
+
 @pytest.mark.parametrize("callee", [Callee, PlainCallee, WritingCallee])
 async def test_a_stream_of_every_kind_of_handler(callee: type[Callee]) -> None:
     async with handle_to(callee()) as handle:

@@ -14,6 +14,7 @@ import pytest
 import ray
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
+from user_defined_protos_sdk import UserDefinedServiceHandle
 
 import sdk
 from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
@@ -82,15 +83,18 @@ def test_a_killed_envoy_is_replaced(call: Any, ingress: Any) -> None:
 
 
 def test_calls_continue_without_the_controller(call: Any) -> None:
+    handle = UserDefinedServiceHandle.of_application("faulty")
     ray.kill(find_controller(), no_restart=False)
     end = time.monotonic() + 2
     while time.monotonic() < end:
         assert call().num == 60, "calls do not need the controller"
+        assert handle(FOO).result().num == 60
     wait_until(is_healthy)
 
 
 @pytest.mark.parametrize("how", ["ray.kill", "kill -9"])
 def test_calls_continue_without_the_proxy_actor(call: Any, how: str) -> None:
+    handle = UserDefinedServiceHandle.of_application("faulty")
     before, actor = envoy_pid(), proxy_actor()
     if how == "ray.kill":
         ray.kill(actor, no_restart=False)
@@ -102,6 +106,7 @@ def test_calls_continue_without_the_proxy_actor(call: Any, how: str) -> None:
     end = time.monotonic() + 3
     while time.monotonic() < end:
         assert call().num == 60, "calls do not need the proxy actor"
+        assert handle(FOO).result().num == 60
     wait_until(is_healthy)
     assert envoy_pid() == before, "the next actor has adopted Envoy"
 

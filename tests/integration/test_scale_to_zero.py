@@ -7,6 +7,7 @@ import itertools
 import random
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from probe_pb2 import Ask
+from probe_pb2 import Ask, Told
 from probe_pb2_grpc import AsyncProbeStub
 from probe_sdk import AsyncProbeHandle
 
@@ -25,6 +26,8 @@ from sdk.errors import RpcError
 from tests.integration.clients import error_of, metadata_for, trailing
 from tests.integration.prober import wait_until
 from tests.integration.sleepy_app import Sleepy
+from tests.web.http_client import ask_at
+from tests.web.protocol_forms import FORMS, Form
 
 if TYPE_CHECKING:
     from sdk._serving_status import DeploymentStatus
@@ -114,12 +117,23 @@ def test_03_no_call_fails_while_it_scales_to_zero_and_back(stub: Any) -> None:
         time.sleep(pauses.choice((0.01, 0.02, 0.05, 0.05, 0.9 + pauses.random())))
 
 
-def test_03_a_call_through_a_handle_wakes_it_too() -> None:
+def call_over(form: Form, ingress: Ingress) -> tuple[int | None, list[Any]]:
+    """Return code and messages of a stream with one message in another protocol; its number is 0."""
+    headers = {"application": NAME, **form.headers, "content-type": form.content_type(False, True)}
+    body = form.encode([Ask(note=form.name, number=1)], True)
+    outcome = form.decode(ask_at(ingress.address, "/probe.AsyncProbe/Down", body, headers), Told, False, True)
+    return outcome.code, outcome.messages
+
+
+def test_03_calls_through_a_handle_and_in_other_protocols_wake_it_too(ingress: Ingress) -> None:
     handle = AsyncProbeHandle.of_application(NAME)
     wait_until(sleeps)
     assert handle.Unary(Ask(note="through a handle"), timeout=30).result().text == "through a handle"
     wait_until(sleeps)
-    assert handle.Up([Ask(note="a"), Ask(note="b")], timeout=30).result().text == "ab"
+    with ThreadPoolExecutor(len(FORMS)) as threads:
+        web = [threads.submit(call_over, form, ingress) for form in FORMS.values()]
+        assert handle.Up([Ask(note="a"), Ask(note="b")], timeout=30).result().text == "ab"
+        assert [call.result() for call in web] == [(0, [{"text": form}]) for form in FORMS]
 
 
 def test_03_calls_through_handles_scale_it_up() -> None:

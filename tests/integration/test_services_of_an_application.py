@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +19,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from store_pb2 import Key
 from store_pb2_grpc import ClerkStub, StoreStub, VaultStub
+from store_sdk import StoreHandle
 
 import sdk
 from sdk._ingress.cluster import find_controller
 from sdk._ingress.registry import Replica
 from sdk._xds.snapshot import Endpoint
 from sdk.cli.status_view import as_text
+from sdk.errors import RpcError
 from tests.integration import apps, store_apps
 from tests.integration.clients import error_of, metadata_for, routed_replicas
+from tests.support.cluster import Ingress
 from tests.support.deadlines import wait_until
+from tests.web.http_client import Answer, ask_at
 
 STORE = metadata_for("store")
 
@@ -37,6 +44,17 @@ def store(deploy: Any) -> None:
 def test_each_service_goes_to_its_deployment(channel: grpc.Channel) -> None:
     assert StoreStub(channel).Get(Key(), metadata=STORE).text.isdigit()
     assert ClerkStub(channel).Greet(Key(text="you"), metadata=STORE).text == "welcome you"
+
+
+def test_each_service_goes_to_its_deployment_over_json(ingress: Ingress) -> None:
+    def ask(method: str, **fields: str) -> Answer:
+        return ask_at(ingress.address, f"/store.{method}", fields, {"application": "store"})
+
+    assert ask("Store/Get").json["text"].isdigit()
+    assert ask("Clerk/Greet", text="you").json == {"text": "welcome you"}
+    refused = ask("Vault/Open")
+    assert (refused.status, refused.json["code"]) == (404, "unimplemented")
+    assert refused.json["message"] == "Application 'store' has no method 'Open' of service 'store.Vault'."
 
 
 def test_only_handles_reach_a_deployment_that_is_not_exposed(channel: grpc.Channel) -> None:
@@ -82,27 +100,43 @@ def test_an_application_that_envoy_rejects_is_named_and_blocks_no_other(channel:
 
 
 def test_idempotent_calls_are_retried_after_a_crash_of_their_replica(channel: grpc.Channel, tmp_path: Path) -> None:
-    stub = StoreStub(channel)
+    stub, handle = StoreStub(channel), StoreHandle.of_application("store")
     before = routed_replicas("store")
     assert before is not None
     victim = int(stub.Get(Key(), metadata=STORE).text)
 
-    def call_victim(method: Any, file: Path) -> str:
+    def by_client(method: str, key: Key) -> None:
+        getattr(stub, method)(key, metadata=STORE, timeout=60)
+
+    def by_handle(method: str, key: Key) -> None:
+        async def call() -> None:
+            await getattr(handle, method)(key, timeout=60)
+
+        asyncio.run(call())  # each loop chooses the replica by its own calls
+
+    def call_victim(call: Callable[[str, Key], None], method: str, file: Path) -> str:
         while not file.exists():  # the other replica answers at once
             try:
-                method(Key(text=f"{victim} {file}"), metadata=STORE, timeout=60)
+                call(method, Key(text=f"{victim} {file}"))
             except grpc.RpcError as error:
                 return error.code().name
+            except RpcError as error:
+                return error.code.name
         return "OK"
 
-    files = [tmp_path / str(number) for number in range(12)]
+    calls = list(product((by_client, by_handle), ("Get", "Put"), range(3)))
+    files = [tmp_path / str(number) for number in range(len(calls))]
     with ThreadPoolExecutor(len(files)) as threads:
-        gets = [threads.submit(call_victim, stub.Get, file) for file in files[::2]]
-        puts = [threads.submit(call_victim, stub.Put, file) for file in files[1::2]]
+        ends = [threads.submit(call_victim, *call[:2], file) for call, file in zip(calls, files, strict=True)]
         wait_until(lambda: all(file.exists() for file in files))
         os.kill(victim, signal.SIGKILL)
-        assert {each.result() for each in gets} == {"OK"}
-        assert {each.result() for each in puts} == {"UNAVAILABLE"}, "calls that had begun are not retried"
+        ended = {(call.__name__, method, end.result()) for (call, method, _), end in zip(calls, ends, strict=True)}
+    assert ended == {
+        (way, method, code)
+        for way in ("by_client", "by_handle")
+        for method, code in (("Get", "OK"), ("Put", "UNAVAILABLE"))
+    }, "only idempotent calls are retried"
     wait_until(lambda: (now := routed_replicas("store")) is not None and not before <= now)
     for _ in range(50):
         stub.Put(Key(), metadata=STORE, timeout=10)
+        handle.Put(Key(), timeout=10).result()

@@ -62,6 +62,8 @@ class Inner(AsyncProbeBase):
                 await asyncio.sleep(0)
                 loading.cancel()
                 await loading
+            case "pid":
+                return Told(number=os.getpid())
             case "version":
                 await asyncio.sleep(0.01)
                 return Told(text=str(self.version))
@@ -84,6 +86,9 @@ class Inner(AsyncProbeBase):
         async for request in requests:
             if request.act == "wait":
                 await self.wait(request.note)
+            if request.act == "pid":
+                yield Told(number=os.getpid())
+                continue
             yield Told(number=2 * request.number, text=current_context().request_id())
 
     async def wait(self, note: str) -> None:

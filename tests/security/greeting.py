@@ -53,6 +53,14 @@ class Mirror(GreeterBase):
 
 
 @grpc_deployment
+class Plain(Mirror):
+    """Answers at once."""
+
+    async def SayHello(self, request: HelloRequest) -> HelloReply:
+        return HelloReply()
+
+
+@grpc_deployment
 class Outer(Mirror):
     """Asks another deployment who calls."""
 

@@ -31,6 +31,7 @@ from tests.security.world import (
     World,
     bearer,
 )
+from tests.support.deadlines import wait_until
 from tests.support.log_files import complete_lines
 from tests.support.loops import PATIENCE_S
 from tests.support.tokens import encode
@@ -285,6 +286,21 @@ def test_a_client_with_a_certificate_of_another_authority_does_not_connect(world
     assert world.call(Caller(certificate=OTHERS.sign("x", uri=("spiffe://acme/x",))), SAY_HELLO, "open").status == (
         "UNAVAILABLE"
     )
+
+
+def test_no_credential_is_in_the_access_log_or_in_an_answer(world: World) -> None:
+    refused = [*map(bearer, WRONG_TOKENS.values()), *map(Caller, WRONG_KEYS.values())]
+    for number, caller in enumerate((*CALLERS.values(), *refused)):
+        answer = world.call(caller, SAY_HELLO, "shop", ("request_id", f"secret {number}"))
+        for _, value in caller.metadata:
+            secret = str(value).rpartition(".")[2]  # the signature of a token
+            if len(secret) > 8:
+                assert secret not in f"{answer.details} {answer.trailers} {answer.seen}"
+    log = world.folder / "access.log"
+    wait_until(lambda: f"secret {number}" in log.read_text())
+    secrets = {str(value) for caller in (*CALLERS.values(), *refused) for _, value in caller.metadata}
+    parts = {part for secret in secrets for part in (secret, secret.rpartition(".")[2]) if len(part) > 8}
+    assert not [part for part in parts if part in log.read_text()]
 
 
 def test_every_refusal_is_in_the_access_log_with_its_reason(world: World) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +21,11 @@ from sdk._channel.feed import socket_name
 from sdk._ingress.endpoint_feed import EndpointFeed
 from sdk._ingress.envoy.adoption import start_envoy
 from sdk._ingress.envoy.supervisor import SupervisorConfig, process_start_time
+from sdk._ingress.node_leases import NodeHeartbeat, NodeLeases
+from sdk._ingress.node_leases import socket_name as leases_socket
 from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
 from sdk._wire.server import WireServer
+from sdk.options import GrpcOptions
 from tests.support.envoy_rig import rig
 from tests.support.loops import PATIENCE_S
 
@@ -41,6 +48,15 @@ try:
 except OSError as error:
     seen = b"refused: " + type(error).__name__.encode()
 sys.stdout.buffer.write(seen)
+"""
+SQUATTER = """
+import os, socket, sys
+os.setgroups([]); os.setgid({user}); os.setuid({user})
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(chr(0) + "{name}")
+listener.listen()
+print("listens", flush=True)
+sys.stdin.read()
 """
 PROBE = f"GET {HEALTH_CHECK_PATH} HTTP/1.1\r\nhost: replica\r\n\r\n".encode()
 
@@ -109,6 +125,41 @@ async def test_the_feed_of_endpoints_answers_its_own_user_only() -> None:
     listening.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await listening
+
+
+async def test_the_socket_for_heartbeats_reads_nothing_of_another_user() -> None:
+    # What it reads is unpickled: that would run another user's code.
+    renewed: list[object] = []
+
+    async def renew_all(renewals: object) -> Any:
+        renewed.append(renewals)
+
+    leases, node = NodeLeases(renew_all, heartbeat_s=0.0), f"node-{os.getpid()}"
+    listening = asyncio.create_task(leases.listen(node))
+    path = f"@{leases_socket(node)}"
+    line = json.dumps(["replica", base64.b64encode(pickle.dumps("options")).decode()]).encode() + b"\n"
+    while (answer := await answer_to(NOBODY, path, line)) == b"refused: ConnectionRefusedError":
+        pass  # it does not listen yet
+    assert is_refusal(answer)
+    assert (leases._waiting, renewed) == ({}, [])
+    leases.stop()
+    listening.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await listening
+
+
+async def test_a_program_refuses_a_socket_of_another_user() -> None:
+    """Names of abstract sockets are free for all: another user may listen first."""
+    node = f"squatted-{os.getpid()}"
+    code = SQUATTER.format(user=NOBODY, name=leases_socket(node))
+    squatter = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", "-c", code, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert squatter.stdout is not None
+    assert await squatter.stdout.readline() == b"listens\n"
+    with pytest.raises(PermissionError, match="another user listens"):
+        await NodeHeartbeat(node, "replica").renew(GrpcOptions())
+    await squatter.communicate(b"")  # which closes its input
 
 
 async def test_envoy_and_its_control_plane_are_in_a_folder_that_nobody_else_can_enter() -> None:

@@ -104,7 +104,7 @@ class FakeTransport:
 
     def get_extra_info(self, name: str) -> Any:
         assert name == "socket"
-        return SimpleNamespace(fileno=lambda: _ALIVE, family=self.family)
+        return SimpleNamespace(fileno=lambda: _ALIVE, family=self.family, setsockopt=lambda *_: None)
 
 
 class Peer:

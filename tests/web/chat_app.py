@@ -36,6 +36,7 @@ class Chat(ChatBase):
 
     def _heard(self, request: Said, context: Any, number: int = 0) -> Heard:
         pairs = [f"{key}: {value!r}" for key, value in context.invocation_metadata()]
+        pairs += [f"identity {key}: {value!r}" for key, value in context.auth_context().items()]
         any_message = request.any if request.HasField("any") else None
         return Heard(text=request.text, number=number, request=request, metadata=pairs, any=any_message)
 

@@ -45,9 +45,10 @@ def ask_at(
     headers: dict[str, str] | None = None,
     *,
     verb: str = "",
+    timeout_s: float = PATIENCE_S,
 ) -> Answer:
     """Make a request to an address."""
-    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
+    connection = http.client.HTTPConnection(address, timeout=timeout_s)
     data = json.dumps(body).encode() if isinstance(body, dict) else body
     sent = {} if body is None else {"content-type": "application/json"}
     sent.update(headers or {})

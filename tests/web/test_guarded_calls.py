@@ -74,6 +74,18 @@ def test_a_refusal_has_the_form_of_its_protocol(
         assert answer.json["message"]
 
 
+@pytest.mark.parametrize("method", ["Say", "Repeat"])
+@pytest.mark.parametrize("protocol", FORMS)
+def test_a_handler_knows_who_calls(guarded: sdk.testing.Server, protocol: str, method: str) -> None:
+    from chat_pb2 import Said
+
+    forged = {"x-sdk-api-key-name": "another"}
+    _, outcome = call(guarded, FORMS[protocol], method, [Said(times=1)], {**KEY, **forged})
+    assert (outcome.code, len(outcome.messages)) == (0, 1)
+    known = [pair for pair in outcome.messages[0]["metadata"] if pair.startswith("identity")]
+    assert known == ["identity api_key_name: (b'batch',)"]
+
+
 def test_a_limit_counts_the_calls_of_a_method_however_its_path_is_written(guarded: sdk.testing.Server) -> None:
     query = f"?encoding=json&message={quote('{}')}"
     answers = [

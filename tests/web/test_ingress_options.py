@@ -11,6 +11,7 @@ import pytest
 
 import sdk.testing
 from sdk import GrpcOptions, OptionsError
+from sdk._gen import envoy_pb2 as pb
 from sdk._xds.listener import ListenerConfig, build_listener
 from tests.support.envoy_rig import rig
 from tests.support.log_files import complete_lines
@@ -47,6 +48,15 @@ def test_without_origins_there_is_no_filter() -> None:
     config = ListenerConfig("/x")
     assert b"filters.http.cors" not in build_listener(config).SerializeToString()
     assert b"filters.http.cors" in build_listener(replace(config, cors_origins=("*",))).SerializeToString()
+
+
+def test_a_call_of_grpc_passes_no_filter_for_other_protocols() -> None:
+    listener = build_listener(ListenerConfig("/x", gate_socket="/y", pages=("/docs",)))
+    manager = pb.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value)
+    *others, router = manager.http_filters
+    assert router.name == "envoy.filters.http.router"
+    # Routes enable those that a call needs.
+    assert [each.name for each in others if not each.disabled] == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Fuzzing of the wire server without sockets: valid requests, mutated, in pieces.
+"""Fuzzing of the wire server without sockets: valid requests, mutated, in pieces; of gRPC, and of all other protocols.
 
 ``make fuzz`` replays the inputs that failed before, then makes new ones from a new seed for FUZZ_SECONDS (60). An input
 that fails is stored in ``fuzz-failures/``; to replay one:
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import gzip
 import json
 import logging
@@ -18,14 +19,16 @@ import random
 import re
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import uvloop
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import current_context
+from sdk._web.protocols import serve_web
 from sdk._wire.frames import pack_prefix
 from sdk._wire.host import WireSettings
 from sdk._wire.server import WireServer
@@ -33,6 +36,8 @@ from sdk.service import Method, MethodBinding
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, FakeTransport
 
 FAILURES = Path("fuzz-failures")
+# Beginning of the names of inputs of other protocols than gRPC.
+_WEB = "web-"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,9 @@ class Step:
     does: str
     data: str = ""
 
+
+#: Makes a valid request of a number.
+MakeRequest: TypeAlias = "Callable[[random.Random, int], bytes]"
 
 # -- requests -------------------------------------------------------------------------------------
 
@@ -72,17 +80,54 @@ def request(rng: random.Random, number: int) -> bytes:
     return "\r\n".join(lines).encode() + b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n"
 
 
+def web_request(rng: random.Random, number: int) -> bytes:
+    """Return a valid request over gRPC-Web, Connect, or plain HTTP."""
+    method = rng.choice(["Unary", "Count", "Total", "Echo", "Raises", "Look", "Unknown"])
+    kind = rng.choice(["json", "proto", "grpc-web+proto", "grpc-web-text", "connect+json", "connect+proto", "x-ndjson"])
+    lines = ["host: x", f"content-type: application/{kind}", f"request_id: {number}"]
+    known = ["x: ", "accept: text/event-stream", "connect-protocol-version: 1", "connect-timeout-ms: 1000", "te: x",
+             "accept-encoding: gzip", "x-ratelimit-limit: 1", "origin: https://a"]  # fmt: skip
+    lines += rng.sample(known, 2)
+    messages = [rng.randrange(8) for _ in range(rng.choice([0, 1, 1, 1, 2]))]
+    packed = [Int32Value(value=value).SerializeToString() for value in messages]
+    if kind in ("json", "x-ndjson"):
+        body = b"\n".join(b"%d" % value for value in messages)
+    elif kind == "proto":
+        body = b"".join(packed)
+    else:
+        each = [b"%d" % value for value in messages] if kind == "connect+json" else packed
+        body = b"".join(pack_prefix(0, len(data)) + data for data in each)
+        body += pack_prefix(2, 2) + b"{}" if kind.startswith("connect") and rng.random() < 0.8 else b""
+    if kind == "grpc-web-text":
+        body = base64.b64encode(body)
+    if rng.random() < 0.2:
+        query = rng.choice(["encoding=json&message=3", "encoding=proto&message=CAM&base64=1", "message=%7B%7D", ""])
+        return "\r\n".join([f"GET /t.T/{method}?{query} HTTP/1.1", *lines, "", ""]).encode()
+    if rng.random() < 0.3:
+        lines.append("content-encoding: gzip")
+        body = gzip.compress(body, 1, mtime=0)
+    lines.append(f"content-length: {len(body)}")
+    return "\r\n".join([f"POST /t.T/{method} HTTP/1.1", *lines, "", ""]).encode() + body
+
+
 TOKENS = [
     b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"0\r\n\r\n", b"ffffffff\r\n", b"-1\r\n", b"5;a=b\r\n", b"\xff" * 5,
     b"\0\0\0\0\0", b"\1\0\0\0\1x", b"\0\xff\xff\xff\xff", b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n",
     b"connection: close\r\n", b"connection: upgrade\r\nupgrade: h2c\r\n", b"grpc-timeout: 1m\r\n", b"HTTP/1.0", b"GET ",
     b"POST /t.T/Unary HTTP/1.1\r\n", b"grpc-encoding: deflate\r\n", b"content-type: application/grpc\r\n",
-    b"a: b\r\n" * 300, b"b" * 3000,
+    b"a: b\r\n" * 300, b"b" * 3000, b"{", b'"a":', b"[" * 2000, b"1e999", b"content-type: application/json\r\n",
+    b"?message=", b"content-encoding: gzip\r\n", b"connect-timeout-ms: 1\r\n", b"PUT ", b"%ff", b"\x80\0\0\0\0",
 ]  # fmt: skip
 
 
-def mutate(rng: random.Random, data: bytes) -> bytes:
-    """Return the bytes with one mutation."""
+def mutate(rng: random.Random, data: bytes, make_request: MakeRequest) -> bytes:
+    """Return the bytes with one mutation.
+
+    Args:
+        rng: Chooses it.
+        data: The bytes.
+        make_request: Makes another request, for a mixture of both.
+    """
     at, end = sorted((rng.randint(0, len(data)), rng.randint(0, len(data))))
     end = min(end, at + rng.choice([1, 2, 8, 100]))
     kind = rng.randrange(7)
@@ -93,20 +138,20 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
     if kind == 2:
         return data[:end] + data[at:end] + data[end:]
     if kind == 3:
-        other = request(rng, 9)
+        other = make_request(rng, 9)
         return data[:at] + other[rng.randint(0, len(other)) :]
     if kind == 4:
         return data[:at]
     return data[:at] + rng.choice(TOKENS) + data[end if kind == 5 else at :]
 
 
-def make_input(rng: random.Random) -> list[Step]:
+def make_input(rng: random.Random, make_request: MakeRequest = request) -> list[Step]:
     """Return the actions of a peer on one connection."""
     steps: list[Step] = []
     for number in range(rng.choice([1, 1, 2, 3])):
-        data = request(rng, number)
+        data = make_request(rng, number)
         for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
-            data = mutate(rng, data)
+            data = mutate(rng, data, make_request)
         cuts = rng.choice([0, 0, 1, 2, 5])
         places = sorted({0, len(data), *(rng.randint(0, len(data)) for _ in range(cuts))})
         for start, stop in zip(places, places[1:]):  # noqa: B905, RUF007  # one shorter; pairwise is slower here
@@ -160,20 +205,38 @@ class _UnexpectedLogs(logging.Handler):
 
 
 class Fuzzer:
-    """A server, and peers that run one input after another. Needs a running loop; while entered, it checks the logs."""
+    """A server, and peers that run one input after another. Needs a running loop; while entered, it checks the logs.
 
-    def __init__(self) -> None:
-        cardinalities = {"Unary": UNARY, "Count": SERVER, "Total": CLIENT, "Echo": BIDI, "Raises": UNARY}
-        handlers = {"Unary": unary, "Count": count, "Total": total, "Echo": echo, "Raises": raises}
+    Args:
+        is_web: Whether it answers other protocols than gRPC, too.
+    """
+
+    def __init__(self, *, is_web: bool = False) -> None:
+        kinds = {"Unary": UNARY, "Count": SERVER, "Total": CLIENT, "Echo": BIDI, "Raises": UNARY, "Look": UNARY}
+        handlers = {"Unary": unary, "Count": count, "Total": total, "Echo": echo, "Raises": raises, "Look": unary}
         self.entered: list[str] = []
         self.server = WireServer(
             [
-                MethodBinding(Method(name, name, f"/t.T/{name}", cardinalities[name], Int32Value, StringValue), handler)
+                MethodBinding(
+                    Method(
+                        name,
+                        name,
+                        f"/t.T/{name}",
+                        kinds[name],
+                        Int32Value,
+                        StringValue,
+                        idempotency="no_side_effects" if name == "Look" else "unknown",
+                    ),
+                    handler,
+                )
                 for name, handler in handlers.items()
             ],
             WireSettings(max_receive_message_length=1000, error_details="message"),
             on_start=lambda call: self.entered.append(call.request_id),
         )
+        self._is_web = is_web
+        if is_web:
+            serve_web(self.server)
         self.server.host.attach(asyncio.get_running_loop())
         self.unexpected_logs = _UnexpectedLogs()
         self.calls = self.ok = self.refused = 0
@@ -230,8 +293,13 @@ class Fuzzer:
                 return
 
     def _check(self, written: bytes) -> None:
-        answers = list(split_responses(written))
         self.calls += len(self.entered)
+        if self._is_web:
+            statuses = split_web_responses(written)
+            self.ok += statuses.count(b"200")
+            self.refused += len(statuses) - statuses.count(b"200")
+            return
+        answers = list(split_responses(written))
         ok = [trailers[b"request_id"].decode("latin-1") for status, trailers in answers if is_ok(trailers)]
         self.ok += len(ok)
         self.refused += sum(status != b"200" for status, _ in answers)
@@ -294,35 +362,73 @@ def split_responses(data: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
     return answers
 
 
+def split_web_responses(data: bytes) -> list[bytes]:
+    """Return the status of each response; the last may be incomplete.
+
+    Raises:
+        FuzzFailure: The bytes are not a sequence of HTTP/1.1 responses.
+    """
+    statuses: list[bytes] = []
+    at = 0
+    while at < len(data):
+        status = _STATUS.match(data, at)
+        head = status and _FIELDS.match(data, status.end())
+        if status is None or head is None:
+            raise FuzzFailure(f"no answer begins at byte {at}: {data!r}")
+        statuses.append(status[1])
+        fields = _fields(head[1])
+        at = head.end() + int(fields.get(b"content-length", b"0"))
+        while b"content-length" not in fields:
+            chunk = _CHUNK.match(data, at)
+            if chunk is None and at == len(data):
+                return statuses  # the peer left before the end
+            if chunk is None:
+                raise FuzzFailure(f"no chunk begins at byte {at}: {data!r}")
+            at = chunk.end() + int(chunk[1], 16)
+            end = _FIELDS.match(data, at)
+            if int(chunk[1], 16):
+                at += 2
+            elif end is not None:
+                at = end.end()
+                break
+            else:
+                raise FuzzFailure(f"no end of an answer at byte {at}: {data!r}")
+    if at > len(data):
+        raise FuzzFailure(f"an answer is too short: {data!r}")
+    return statuses
+
+
 def _fields(lines: bytes) -> dict[bytes, bytes]:
     return {name: value for line in lines.split(b"\r\n") if line for name, _, value in [line.partition(b": ")]}
 
 
-async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = None) -> Fuzzer:
+async def fuzz(seed: int, *, inputs: int | None = None, seconds: float | None = None, is_web: bool = False) -> Fuzzer:
     """Run inputs of a seed.
 
     Args:
         seed: Seed of the random generator.
         inputs: Number of inputs to run.
         seconds: Seconds to run for.
+        is_web: Whether they are of other protocols than gRPC.
 
     Raises:
         FuzzFailure: One failed; the text names the file that replays it.
     """
     until = None if seconds is None else time.monotonic() + seconds
     number = 0
-    with Fuzzer() as fuzzer:
+    name = f"{_WEB}{seed}" if is_web else str(seed)
+    with Fuzzer(is_web=is_web) as fuzzer:
         while (inputs is None or number < inputs) and (until is None or time.monotonic() < until):
-            steps = make_input(random.Random(f"{seed}/{number}"))
+            steps = make_input(random.Random(f"{seed}/{number}"), web_request if is_web else request)
             try:
                 await fuzzer.run(steps)
             except Exception as error:
                 FAILURES.mkdir(exist_ok=True)
-                path = FAILURES / f"{seed}-{number}.json"
+                path = FAILURES / f"{name}-{number}.json"
                 path.write_text(json.dumps([asdict(step) for step in steps], indent=1))
                 raise FuzzFailure(f"{error}\nreplay: .venv/bin/python -m tests.wire.fuzzing --replay {path}") from error
             number += 1
-    print(f"seed {seed}: {number} inputs, {fuzzer.calls} calls ran, {fuzzer.ok} ended OK, {fuzzer.refused} refused")
+    print(f"seed {name}: {number} inputs, {fuzzer.calls} calls ran, {fuzzer.ok} ended OK, {fuzzer.refused} refused")
     return fuzzer
 
 
@@ -335,7 +441,7 @@ async def replay(path: Path) -> None:
     steps = [Step(**step) for step in json.loads(path.read_text())]
     for step in steps:
         print(step.does, bytes.fromhex(step.data) or "")
-    with Fuzzer() as fuzzer:
+    with Fuzzer(is_web=path.name.startswith(_WEB)) as fuzzer:
         await fuzzer.run(steps)
 
 
@@ -363,7 +469,9 @@ def main() -> int:
             uvloop.run(replay(options.replay))
         else:
             uvloop.run(replay_all())
-            uvloop.run(fuzz(options.seed, seconds=float(os.environ.get("FUZZ_SECONDS", "60"))))
+            for is_web in (False, True):
+                seconds = float(os.environ.get("FUZZ_SECONDS", "60"))
+                uvloop.run(fuzz(options.seed, seconds=seconds, is_web=is_web))
     except FuzzFailure as error:
         print(error)
         return 1

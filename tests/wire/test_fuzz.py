@@ -20,6 +20,14 @@ async def test_a_fixed_run_finds_no_error() -> None:
     assert fuzzer.refused > 10_000
 
 
+@pytest.mark.timeout(600)
+@on_uvloop
+async def test_a_fixed_run_of_other_protocols_finds_no_error() -> None:
+    fuzzer = await fuzzing.fuzz(20_000, inputs=5_000, is_web=True)
+    assert fuzzer.ok > 500
+    assert fuzzer.refused > 500
+
+
 def test_the_fuzzer_finds_an_error_and_replays_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Each search has its own loop: anything that one leaves there would be found by the next.
     as_it_was = Connection.on_message_complete

@@ -9,10 +9,27 @@ from typing import Any
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
+from sdk._wire import steps as steps_module
 from sdk._wire.frames import LARGE
 from sdk._wire.steps import Steps
 from sdk.context import ServicerContext
 from tests.support.wire_rig import SERVER, Peer, parse_answer, turns
+
+
+class Clock:
+    """The time that the messages see: the machine's load must not divide them."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(steps_module, "monotonic", clock)
+    return clock
 
 
 def texts(peer: Peer) -> list[str]:
@@ -38,6 +55,21 @@ async def test_messages_between_two_waits_are_one_chunk(handler: Any, serve: Any
     await peer.answered()
     assert texts(peer) == [str(number) for number in range(50)]
     assert peer.transport.written.count(b"\r\n\x00\x00") == 2  # the first message goes with the head
+
+
+async def test_no_message_waits_for_the_computation_of_the_next(clock: Clock, serve: Any) -> None:
+    seen = []
+
+    async def computing(request: Int32Value) -> AsyncIterator[StringValue]:
+        for number in range(5):
+            clock.now += 0.02
+            yield StringValue(value=str(number))
+            seen.append(peer.transport.written.count(b"\x00\x00\x00\x00\x03\n\x01"))
+
+    peer = Peer(serve(Get=(SERVER, computing)))
+    peer.call("Get", Int32Value())
+    await peer.answered()
+    assert seen == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("numbers", [1, 2, 3])
