@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayActorError
 
 from sdk._channel.connection import CarriedCall, ReplicaConnection
 from sdk._contract.definition import definition_of
@@ -92,6 +93,8 @@ class _RayConnection(ReplicaConnection):
             if responses is not None:
                 responses.cancel()
             raise
+        except RayActorError:
+            self.connection_lost(None)  # as if it had closed the connection: an idempotent call is sent again
         except Exception as error:
             status = translate(error)
             call, self.call = self.call, None
