@@ -1,4 +1,4 @@
-"""A Prometheus that scrapes one address, from Debian's package ``prometheus``."""
+"""A Prometheus that scrapes a few addresses, from Debian's package ``prometheus``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,18 @@ class Prometheus:
 
     @classmethod
     @contextmanager
-    def start(cls, folder: Path, target: str, rules: Path) -> Iterator[Prometheus]:
+    def start(cls, folder: Path, targets: Sequence[str], rules: Path) -> Iterator[Prometheus]:
         """Start one, which ends with the context; enter it when there are two samples, and rules were evaluated.
 
         Args:
             folder: Folder for its configuration and data.
-            target: Address to scrape.
+            targets: Addresses to scrape.
             rules: File with rules.
         """
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(rules)],
-            "scrape_configs": [{"job_name": "ray", "static_configs": [{"targets": [target]}]}],
+            "scrape_configs": [{"job_name": "ray", "static_configs": [{"targets": list(targets)}]}],
         }
         (folder / "prometheus.yml").write_text(json.dumps(config))
         found = cls(f"127.0.0.1:{free_port()}")
@@ -55,7 +55,7 @@ class Prometheus:
         ]
         with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
             try:
-                found._until(lambda: len(found.query("up == 1")) == 1 and found._counts_samples() >= 2, folder / "log")
+                found._until(lambda: found._counts_samples(targets) >= 2, folder / "log")
                 found._until(lambda: all(rule["lastEvaluation"] > "1" for rule in found.rules()), folder / "log")
                 yield found
             finally:
@@ -80,9 +80,10 @@ class Prometheus:
         """Return the rules of all groups with their state."""
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
-    def _counts_samples(self) -> int:
-        found = self.query("count_over_time(up[1m])")
-        return int(found[0]["value"][1]) if found else 0
+    def _counts_samples(self, targets: Sequence[str]) -> int:
+        """Return the least number of samples that each target has given."""
+        found = self.query("sum_over_time(up[1m])")
+        return min(int(series["value"][1]) for series in found) if len(found) == len(targets) else 0
 
     def _until(self, condition: Callable[[], bool], log: Path) -> None:
         until = time.monotonic() + PATIENCE_S

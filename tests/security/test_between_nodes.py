@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,14 +22,16 @@ from sdk._channel.feed import Address
 from sdk._channel.replicas import Subchannel
 from sdk._guard.between_nodes import UNGUARDED, BetweenNodes, between_nodes
 from sdk._replica_protocol import API_KEY_HEADER, HEALTH_CHECK_PATH, NODE_SECRET_HEADER, TOKEN_HEADER
+from sdk._serve import api
 from sdk._wire.server import WireServer
 from sdk._xds.access_filters import KeyMaterial
 from sdk._xds.resources import build_resources
-from sdk._xds.snapshot import Endpoint
+from sdk._xds.snapshot import Endpoint, Snapshot
 from sdk._xds.tls import write_node_secrets
 from sdk.access import Access, JwtIssuer, Rule
 from sdk.context import ServicerContext
 from sdk.errors import IngressError
+from sdk.options import GrpcOptions
 from sdk.service import Cardinality, Method, MethodBinding
 from tests.support.certificates import Authority
 from tests.support.envoy_rig import Rig, rig
@@ -274,3 +277,30 @@ def test_the_secret_is_derived_from_the_token_and_not_shown(tmp_path: Path) -> N
     assert "token of Ray" not in TOKEN.secret
     assert TOKEN.secret not in repr(TOKEN)
     assert between_nodes({"RAY_AUTH_MODE": "disabled", "RAY_USE_TLS": "0"}) == UNGUARDED
+
+
+@pytest.mark.parametrize(
+    ("nodes", "access", "environment", "is_named"),
+    [
+        (2, Access(issuers=(JwtIssuer(ISSUER.name, ISSUER.jwks),)), {}, True),
+        (2, Access(issuers=(JwtIssuer(ISSUER.name, ISSUER.jwks),)), {"RAY_AUTH_MODE": "token"}, False),
+        (1, Access(issuers=(JwtIssuer(ISSUER.name, ISSUER.jwks),)), {}, False),
+        (2, None, {}, False),
+    ],
+)
+def test_the_status_says_that_nothing_guards_calls_between_nodes(
+    nodes: int, access: Access | None, environment: dict[str, str], is_named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingress = SimpleNamespace(options=GrpcOptions(access=access), snapshot=Snapshot(7))
+    for name in ("RAY_AUTH_MODE", "RAY_USE_TLS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"RAY_AUTH_TOKEN": "x", **environment}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(api, "_connect", lambda **_: None)
+    monkeypatch.setattr(api, "find_controller", lambda: SimpleNamespace(status=None))
+    monkeypatch.setattr(api, "_call", lambda _: ingress)
+    monkeypatch.setattr(api.serve, "status", lambda: SimpleNamespace(applications={}))
+    monkeypatch.setattr(api, "combine", lambda *_: ((), (SimpleNamespace(),) * nodes))
+    found = api.status()
+    assert found.version == 7
+    assert ("Start Ray with RAY_AUTH_MODE=token or RAY_USE_TLS=1" in found.problem) == is_named

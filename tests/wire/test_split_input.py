@@ -47,7 +47,7 @@ async def test_the_response_does_not_depend_on_the_split(seed: int, mutations: i
     rng = random.Random(seed)
     data = fuzzing.request(rng, 1)
     for _ in range(mutations):
-        data = fuzzing.mutate(rng, data)
+        data = fuzzing.mutate(rng, data, fuzzing.request)
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     pieces = [data[start:stop] for start, stop in zip(places, places[1:])]  # noqa: B905, RUF007  # as in fuzzing
 
