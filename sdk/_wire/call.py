@@ -319,13 +319,13 @@ class Call:
             FrameError: The body is not one message, or it is refused.
         """
         body, self._body = self._body, b""
-        message = single_message(body, self.host.settings.max_receive_message_length, self._encoding)
         self.route.counts.received += len(body) + _ONE_FRAMED  # type: ignore[union-attr]  # its handler asks
-        return message
+        return single_message(body, self.host.settings.max_receive_message_length, self._encoding)
 
     def peek_message(self) -> bytes | bytearray:
         """Return what :meth:`take_message` returns, without taking it."""
-        return single_message(self._body, self.host.settings.max_receive_message_length, self._encoding)
+        body = bytes(self._body)  # a bytearray would become the message
+        return single_message(body, self.host.settings.max_receive_message_length, self._encoding)
 
     # -- the response -------------------------------------------------------------------------
 

@@ -309,7 +309,7 @@ def test_live_figures(page: Page, link: str) -> None:
     for text in (
         "Ray at here",
         "Healthy",
-        "v12",
+        "Routing table12",
         "1,234",
         "desk.v1.Desk/Echo",
         "1.5 ms",

@@ -86,6 +86,18 @@ def test_a_compressed_request_is_read_once_more_for_the_function(world: World) -
     assert say(world, "a user", "ann" * 1000, **compressed)[0] == DENIED
 
 
+@pytest.mark.parametrize("application", ["ruled", "ruled-sync"])
+def test_a_long_request_reaches_the_function_and_the_handler_whole(world: World, application: str) -> None:
+    caller = CALLERS["a user"]
+    unknown_field = b"\x7a\x80\x80\x40" + bytes(1 << 20)  # so that the request arrives in pieces
+    method = world.channel(caller.certificate).unary_unary(SAY_HELLO, lambda name: b"\x0a\x03" + name + unknown_field)
+    metadata = (*caller.metadata, ("application", application))
+    assert b"ann" in method(b"ann", metadata=metadata, timeout=30)
+    with pytest.raises(grpc.RpcError) as raised:
+        method(b"bob", metadata=metadata, timeout=30)
+    assert raised.value.code().name == DENIED  # type: ignore[attr-defined]  # it is a call, too
+
+
 def problems(allow: Any) -> list[str]:
     with pytest.raises(DefinitionError) as raised:
         grpc_deployment(allow=allow)(type("Wrong", (Mirror,), {}))

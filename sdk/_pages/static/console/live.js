@@ -55,7 +55,7 @@ export class LiveView {
       this.server.isConsole && card('Errors/s', calls ? rate(errors) : '–', errors > 0 ? 'bad' : '', calls && this.spark('errors', errors, 'Errors a second')),
       card('Replicas', String(replicas)),
       card('Proxies', String(status.proxies.length)),
-      card('Routing table', `v${status.version}`));
+      card('Routing table', String(status.version), 'long'));
   }
 
   spark(key, value, label) {
@@ -84,7 +84,7 @@ export class LiveView {
     const rows = status.proxies.map((proxy) => h('tr', {},
       h('th', { scope: 'row', class: 'mono' }, proxy.address), h('td', { class: 'mono', title: proxy.node_id }, proxy.node_id.slice(0, 8)),
       h('td', {}, state(proxy.problem || (proxy.up_to_date ? 'serving' : 'updating'))),
-      h('td', { class: 'num' }, proxy.up_to_date ? `v${proxy.version}` : `v${proxy.version} of v${status.version}`),
+      h('td', { class: 'num' }, proxy.up_to_date ? String(proxy.version) : `${proxy.version} of ${status.version}`),
       h('td', { class: 'num' }, proxy.envoy_pid || '–')));
     if (status.problem) rows.push(h('tr', {}, h('td', { colspan: '5' }, status.problem)));
     return [h('h2', {}, 'Proxies'), rows.length ? table(['Address', 'Node', 'State', 'Version', 'Envoy'], rows) : h('p', { class: 'empty' }, 'The ingress does not run.')];
