@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sdk._contract import locations
 from sdk._contract.definition import definition_of
 from sdk._serve.deployed_classes import SERVED_SERVICES, bound_deployments
 from sdk._serve.typed_handles import remember_class, with_typed_handles
@@ -93,10 +94,9 @@ def _require_definition(cls: Any) -> Definition:
     definition = definition_of(cls)
     if definition is None:
         name = getattr(cls, "__name__", repr(cls))
-        raise DefinitionError(
-            name,
-            [Problem("not-decorated", name, "the class is not bound to its service", "put @grpc_deployment above it")],
-        )
+        message, remedy = "the class is not bound to its service", "put @grpc_deployment above it"
+        problem = Problem("not-decorated", name, message, remedy, code_location=locations.of_class(cls))
+        raise DefinitionError(name, [problem])
     return definition
 
 

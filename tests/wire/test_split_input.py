@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -12,11 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdk._wire import metadata as md
+from sdk._wire import steps
 from tests.support.wire_rig import FakeTransport
 from tests.wire import fuzzing
 
 MADE = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Cuts = st.lists(st.integers(0, 2000), max_size=12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_clock() -> Iterator[None]:
+    """The time of the server: the load of the machine must not decide which messages travel together."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "monotonic", lambda: 0.0)
+        yield
 
 
 async def outcome(pieces: list[bytes]) -> tuple[bytes, bool]:

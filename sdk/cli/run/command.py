@@ -275,16 +275,20 @@ class _Run:
         with contextlib.ExitStack() as cleanup, Waiting("Starting …", self._console) as waiting:
             # Stops the spinner before the last lines are printed.
             cleanup.callback(waiting.stop)
-            cluster = connect_or_start(
-                self._address,
-                cleanup,
-                waiting.update,
-                check_node,
-                num_cpus=self._num_cpus,
-                has_dashboard=self._dashboard,
-                has_spare_room=self._reloader is not None,
-                shows_output=not self._quiet,
-            )
+            try:
+                cluster = connect_or_start(
+                    self._address,
+                    cleanup,
+                    waiting.update,
+                    check_node,
+                    num_cpus=self._num_cpus,
+                    has_dashboard=self._dashboard,
+                    has_spare_room=self._reloader is not None,
+                    shows_output=not self._quiet,
+                )
+            except KeyboardInterrupt:  # the end of a Ray that starts takes seconds, too
+                self._announce_end()
+                raise
             signals.install()
             if cluster.origin is not None:
                 with waiting.paused():
@@ -308,7 +312,7 @@ class _Run:
                 lease.release()  # not after a second Ctrl-C, which ends the wait: then the ingress does the rest
 
             cleanup.callback(shut_down_and_release)
-            cleanup.callback(self._console.print, "Shutting down …", style="dim")
+            cleanup.callback(self._announce_end)
             target.start_serve()
             begun = begin_start(_start_options(options, self._wanted))
             if not begun.is_first:
@@ -326,6 +330,9 @@ class _Run:
                     self._start_reload(cleanup, cluster.is_local, lease)
                 self._show_until_interrupted(cluster)
         return not self._failed and not self._loss
+
+    def _announce_end(self) -> None:
+        self._print("Shutting down …", style="dim")
 
     def _owned(self, lease: OwnerLease) -> tuple[str, ...]:
         """Return the applications to delete: not those that another program has deployed since."""

@@ -103,7 +103,7 @@ def test_a_class_that_is_bound_without_the_decorator(sdk: Run, project: Path) ->
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == (
         "Counter: 1 problem\n"
-        "  Counter: the class is not bound to its service → put @grpc_deployment above it [not-decorated]\n"
+        "  Counter: the class is not bound to its service (bare.py:6) → put @grpc_deployment above it [not-decorated]\n"
     )
 
 

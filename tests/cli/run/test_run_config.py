@@ -145,6 +145,7 @@ def test_sigterm_in_the_middle_of_the_start_leaves_nothing(project: Path, config
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
+    assert "Shutting down …" in errors
     assert "Traceback" not in errors
     assert wait_until_gone(mark, 30) == []
 
