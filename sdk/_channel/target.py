@@ -206,7 +206,9 @@ class Targets:
             if local is None and self._task is None:
                 self._node_id = backend().node_id()
                 self._task = self._loop.create_task(self._watch(), context=Context())
-            target = self._targets[key] = Target(key, handle, self._loop, self._node_id, self._tell)
+            # A deployment of this process is on no node, even if this process was on one of a Ray cluster before.
+            node_id = self._node_id if local is None else ""
+            target = self._targets[key] = Target(key, handle, self._loop, node_id, self._tell)
             self._tell(target)
         if local is not None and not target.is_ready:
             target.apply(local)

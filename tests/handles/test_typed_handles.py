@@ -18,9 +18,11 @@ from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeBase, SyncProbe
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
 from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHandle
 
+from sdk._channel import target as targets
 from sdk.context import current_context
 from sdk.errors import RpcError
 from tests.support.deadlines import growing_deadlines
+from tests.support.loops import PATIENCE_S
 from tests.support.served_handle import Deployment, deployment, outer_call
 
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
@@ -162,6 +164,14 @@ async def test_unary(handle: AsyncProbeHandle) -> None:
     long = "x" * 3_000_000
     assert (await handle.Unary(Ask(act="echo", note=long))).text == long
     assert await handle.Unary(Ask(act="echo")) == Told()
+
+
+async def test_a_deployment_of_this_process_is_called_even_if_it_was_on_a_node_before() -> None:
+    async with deployment(Callee()) as first:
+        await AsyncProbeHandle(first.handle).Unary(Ask(act="echo", note="x", number=7))
+        targets._by_loop[asyncio.get_running_loop()]._node_id = "a node of a cluster that has gone"
+    async with deployment(Callee()) as second:
+        await AsyncProbeHandle(second.handle).Unary(Ask(act="echo", note="x", number=7), timeout=PATIENCE_S)
 
 
 async def test_several_tasks_may_wait_for_one_call(handle: AsyncProbeHandle) -> None:
