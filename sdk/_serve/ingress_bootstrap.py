@@ -137,7 +137,7 @@ def list_failed() -> frozenset[str]:
 
 def has_serve() -> bool:
     """Return True if Ray Serve runs. It counts as running while its controller restarts."""
-    return find_serve_controller() is not None
+    return SERVE_LINK.is_running()
 
 
 def _choose_port() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf import json_format
@@ -57,18 +58,9 @@ def message_of(value: Any, kind: type[Message]) -> Message:
     return message
 
 
-#: Message type → the function that fills it.
-_fillers: dict[Any, _Fill] = {}
-
-
-def _filler(kind: Any) -> _Fill:
-    found = _fillers.get(kind)
-    if found is None:
-        found = _fillers[kind] = _make_filler(kind)
-    return found
-
-
-def _make_filler(kind: Descriptor) -> _Fill:
+@cache
+def _filler(kind: Descriptor) -> _Fill:
+    """Return the function that fills messages of a type."""
     if kind.full_name in TEXT_TYPES:
         return _fill_from_text
     if kind.full_name in FREE_TYPES:

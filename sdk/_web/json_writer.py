@@ -11,6 +11,7 @@ import json
 import math
 from binascii import b2a_base64
 from collections.abc import Callable
+from functools import cache
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -48,18 +49,9 @@ def message_text(message: Message) -> str:
         return to_text(json_format.MessageToDict(message))
 
 
-#: Message type → the function that writes it.
-_writers: dict[Any, _Write] = {}
-
-
-def _writer(kind: Any) -> _Write:
-    found = _writers.get(kind)
-    if found is None:
-        found = _writers[kind] = _make_writer(kind)
-    return found
-
-
-def _make_writer(kind: Descriptor) -> _Write:
+@cache
+def _writer(kind: Descriptor) -> _Write:
+    """Return the function that writes messages of a type."""
     if kind.full_name in TEXT_TYPES:
         return _write_own_text
     if kind.full_name in FREE_TYPES:
