@@ -8,6 +8,7 @@ import keyword
 import re
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -98,7 +99,7 @@ _OWN_FILES = {
 # With names up to this length, lines of the templates keep within their width.
 _LONGEST = 30
 # Folders of the project, which no package may share.
-_FOLDERS = ("protos", "tests")
+_FOLDERS = ("monitoring", "protos", "tests")
 # Names that the modules of the project use for something else.
 _USED = frozenset({"AsyncIterator", "RpcError", "Serve", "Server"})
 # Version of Ray in the image and the manifest.
@@ -215,8 +216,13 @@ def files_of(names: ProjectNames) -> dict[str, bytes]:
     return made | generated
 
 
-def create(folder: Path, names: ProjectNames) -> int:
+def create(folder: Path, names: ProjectNames, more: Mapping[str, bytes]) -> int:
     """Write a project to a folder that is empty or does not exist: all of its files, or none.
+
+    Args:
+        folder: The folder.
+        names: The names of the project.
+        more: Files that no template has, by their paths in the project.
 
     Returns:
         Number of files that were written.
@@ -228,7 +234,7 @@ def create(folder: Path, names: ProjectNames) -> int:
         raise CodegenError(f"{folder} is a file; choose another name", exit_code=2)
     try:
         _check_empty(folder)
-        files = files_of(names)
+        files = {**files_of(names), **more}
         with locked(folder):
             _check_empty(folder)  # another process may have written to it meanwhile
             replace_files(folder, files, (), lambda: None)

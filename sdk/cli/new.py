@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from codegen import scaffold
+from sdk.cli.dashboards.command import monitoring_files
 
 
 @click.command(
@@ -29,7 +30,7 @@ from codegen import scaffold
     help="Kind of project: " + "; ".join(f"{name}, {each.summary}" for name, each in scaffold.TEMPLATES.items()) + ".",
 )
 def new(folder: Path, package: str, service: str, template: str) -> None:
-    """Create a folder NAME with a working project: service, client, tests, image, manifest, the config of every tool.
+    """Create a folder NAME with a working project: service, client, tests, image, manifest, dashboard, tools.
 
     NAME may be a path; its last part names the project. The generated code is included, and the project passes
     `sdk check --strict`, its tests, mypy, pyright and ruff unchanged. All files are written, or none.
@@ -37,7 +38,7 @@ def new(folder: Path, package: str, service: str, template: str) -> None:
     Exit codes: 0 success; 2 the folder is not empty, or a name can't be used.
     """
     names = scaffold.choose_names(Path(os.path.abspath(folder)).name, package, service, template)
-    count = scaffold.create(folder, names)
+    count = scaffold.create(folder, names, {f"monitoring/{name}": each for name, each in monitoring_files().items()})
     has_proto = scaffold.TEMPLATES[template].has_proto
     generated = f", including the code generated from protos/{names.package}.proto" if has_proto else ""
     click.echo(f"{folder}: {count} files{generated}. Next:\n")

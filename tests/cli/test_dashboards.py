@@ -76,6 +76,19 @@ def test_prometheus_takes_the_queries_of_the_dashboard(written: Path, tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_copy_of_another_version_is_found(written: Path) -> None:
+    def check() -> tuple[int, str]:
+        done = CliRunner().invoke(dashboards, ["--out", str(written), "--check"])
+        return done.exit_code, done.stderr
+
+    assert check() == (0, "")
+    (written / ALERTS).write_text("groups: []\n")
+    (written / DASHBOARD).unlink()
+    remedy = f"is stale or missing: run `sdk dashboards --out {written}`\n"
+    assert check() == (1, f"{written / DASHBOARD} {remedy}{written / ALERTS} {remedy}")
+    assert (written / ALERTS).read_text() == "groups: []\n"
+
+
 def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = command_server().run(["dashboards", "--out", "file/below"], tmp_path, dict(os.environ))

@@ -58,6 +58,7 @@ def test_with_the_longest_name_it_passes_what_its_readme_says(here: Path) -> Non
     project = here / LONGEST
     assert "all up to date" in tool(project, "sdk", "codegen", "--check")
     assert "fits" in tool(project, "sdk", "check", "--strict", f"{LONGEST}.service")
+    assert tool(project, "sdk", "dashboards", "--out", "monitoring", "--check") == ""
     tool(project, "ruff", "check", ".")
     tool(project, "ruff", "format", "--check", ".")
     assert re.fullmatch(r"3 passed in \S+", tool(project, "pytest", "-q").splitlines()[-1])  # and no warnings
@@ -83,7 +84,7 @@ def test_details_of_errors_pass_mypy(here: Path) -> None:
 def test_lines_keep_to_the_length_that_ruff_checks(here: Path) -> None:
     assert new("shop").exit_code == 0
     length = tomllib.loads((here / "shop" / "pyproject.toml").read_text())["tool"]["ruff"]["line-length"]
-    own = [path for path in contents(here / "shop") if not path.startswith("shop/gen/")]
+    own = [path for path in contents(here / "shop") if not path.startswith(("shop/gen/", "monitoring/"))]
     long = [
         (path, line) for path in own for line in (here / "shop" / path).read_text().splitlines() if len(line) > length
     ]
@@ -109,7 +110,7 @@ def test_it_says_what_comes_next(here: Path) -> None:
     done = new("services/my-shop", "--package", "shop", "--service", "Till")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "services/my-shop: 20 files, including the code generated from protos/shop.proto. Next:",
+        "services/my-shop: 22 files, including the code generated from protos/shop.proto. Next:",
         "",
         "  cd services/my-shop",
         "  pip install -e '.[dev]'",
@@ -222,7 +223,7 @@ def test_a_folder_that_another_process_fills_is_not_changed(here: Path, monkeypa
 
     monkeypatch.setattr(scaffold, "files_of", meanwhile)
     with pytest.raises(CodegenError, match=r"is not empty: it has README\.md"):
-        scaffold.create(here / "shop", names)
+        scaffold.create(here / "shop", names, {})
     assert contents(here) == {"shop/README.md": b"mine"}
 
 

@@ -15,6 +15,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from codegen import scaffold
 from codegen.errors import CodegenError
+from sdk.cli.dashboards.command import monitoring_files
 from tests.support.type_checkers import mypy
 
 BIN = Path(sys.executable).parent
@@ -29,7 +30,7 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in KINDS:
         # With the longest names, lines keep to their width.
         names = scaffold.choose_names(_name(kind), service=_name(kind).title().replace("_", ""), template=kind)
-        scaffold.create(folder / kind, names)
+        scaffold.create(folder / kind, names, {f"monitoring/{name}": b"" for name in monitoring_files()})
     return folder
 
 
