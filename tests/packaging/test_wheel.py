@@ -11,27 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.shop import APP, PROTO, REPO, run
+from tests.packaging.shop import REPO, run
 from tests.support.ports import free_port
 
+README = (REPO / "README.md").read_text()
+PORT = free_port()
+_BLOCKS = re.compile(r"^```(?:proto|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# The README's program, on a Ray of its own and another port, with the README's client while it serves.
 MAIN = """
-import sys
+import runpy
 
 import ray
-from app import app
-from shop_pb2 import Order
-from shop_sdk import TillSyncClient
-
-import sdk
 
 if __name__ == "__main__":
-    port = int(sys.argv[1])
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
-        sdk.run(app, name="shop", options=sdk.GrpcOptions(port=port))
-        with TillSyncClient(f"127.0.0.1:{port}", timeout=20) as client:
-            print(client.Sell(Order(item="apples", count=3)).text)
-        sdk.shutdown()
+        runpy.run_path("serve.py")
     finally:
         ray.shutdown()
 """
@@ -52,12 +47,17 @@ def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def project(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The README's files, and its command that generates code."""
     folder = tmp_path_factory.mktemp("project")
+    proto, app, client, serve = (block.replace("9000", str(PORT)) for block in _BLOCKS.findall(README))
     (folder / "protos").mkdir()
-    (folder / "protos" / "shop.proto").write_text(PROTO)
-    (folder / "app.py").write_text(APP)
+    (folder / "protos" / "greet.proto").write_text(proto)
+    (folder / "app.py").write_text(app)
+    (folder / "client.py").write_text(client)
+    served, end = serve.split("sdk.shutdown()\n")
+    (folder / "serve.py").write_text(f"{served}import runpy\n\nrunpy.run_path('client.py')\nsdk.shutdown()\n{end}")
     (folder / "main.py").write_text(MAIN)
-    assert "5 written" in run([f"{venv}/bin/sdk", "codegen", "protos", "--out", "."], folder)
+    assert "5 written" in run([f"{venv}/bin/sdk", "codegen", "protos/", "--out", "."], folder)
     return folder
 
 
@@ -102,7 +102,7 @@ def test_versions_agree(venv: Path, project: Path) -> None:
 
 
 def test_generated_code_is_up_to_date_afterwards(venv: Path, project: Path) -> None:
-    run([f"{venv}/bin/sdk", "codegen", "protos", "--out", ".", "--check"], project)
+    run([f"{venv}/bin/sdk", "codegen", "protos/", "--out", ".", "--check"], project)
 
 
 def test_makes_a_new_project(venv: Path, tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_makes_a_new_project(venv: Path, tmp_path: Path) -> None:
 
 
 def test_checks_the_application(venv: Path, project: Path) -> None:
-    assert "Till: fits" in run([f"{venv}/bin/sdk", "check", "app:app"], project)
+    assert "Greeter: fits" in run([f"{venv}/bin/sdk", "check", "app"], project)
 
 
-def test_serves_the_application(venv: Path, project: Path) -> None:
-    assert run([f"{venv}/bin/python", "main.py", str(free_port())], project).splitlines()[0] == "3 apples: 6 EUR"
+def test_serves_the_application_as_the_readme_says(venv: Path, project: Path) -> None:
+    assert run([f"{venv}/bin/python", "main.py"], project).splitlines()[:2] == ["True", "Hello you"]
