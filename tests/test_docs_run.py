@@ -1,6 +1,6 @@
 """The Python and proto blocks of the documentation run as printed there, in one process for all of them.
 
-``tests/docs_blocks.py`` has the names that a block takes for granted, and says which blocks run elsewhere.
+``tests/support/docs_blocks.py`` has the names that a block takes for granted, and says which blocks run elsewhere.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_python_blocks_run(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("".join(code for kind, code in blocks if kind == "app.py"))
     (tmp_path / "conftest.py").write_text("".join(code for kind, code in blocks if kind == "conftest.py"))
     (tmp_path / "test_it.py").write_text("\n\n".join(code for kind, code in blocks if kind == "test"))
-    (tmp_path / "test_blocks.py").write_text((ROOT / "tests/docs_blocks.py").read_text())
+    (tmp_path / "test_blocks.py").write_text((ROOT / "tests/support/docs_blocks.py").read_text())
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--disable-warnings"],

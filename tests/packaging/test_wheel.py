@@ -15,7 +15,6 @@ from tests.packaging.shop import REPO, run
 from tests.support.ports import free_port
 
 README = (REPO / "README.md").read_text()
-PORT = free_port()
 _BLOCKS = re.compile(r"^```(?:proto|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # The README's program, on a Ray of its own and another port, with the README's client while it serves.
 MAIN = """
@@ -49,7 +48,8 @@ def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The README's files, and its command that generates code."""
     folder = tmp_path_factory.mktemp("project")
-    proto, app, client, serve = (block.replace("9000", str(PORT)) for block in _BLOCKS.findall(README))
+    port = str(free_port())
+    proto, app, client, serve = (block.replace("9000", port) for block in _BLOCKS.findall(README))
     (folder / "protos").mkdir()
     (folder / "protos" / "greet.proto").write_text(proto)
     (folder / "app.py").write_text(app)
