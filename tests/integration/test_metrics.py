@@ -138,8 +138,8 @@ def test_the_ingress_of_each_node(samples: Samples) -> None:
 
 
 def test_sdk_top_reads_what_ray_exports(samples: Samples) -> None:
-    from sdk.cli.top.figures import Reading, measure
-    from sdk.cli.top.scrape import read_metrics
+    from sdk._figures.figures import Reading, measure
+    from sdk._figures.scrape import read_metrics
 
     now = read_metrics()
     figures = measure(Reading(now.at - 10, {}, now.nodes), now)

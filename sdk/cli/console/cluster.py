@@ -65,7 +65,7 @@ class Cluster:
         except (ClusterError, MissingExtraError) as error:
             self._problem = str(error)
             return False
-        from sdk.cli.top.recent import RecentCalls
+        from sdk._figures.recent import RecentCalls
 
         self._calls = RecentCalls()
         return True

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-from sdk.cli.top.figures import NAMES, Reading, Series
+from sdk._figures.figures import NAMES, Reading, Series
 from sdk.errors import ClusterError
 
 _TIMEOUT_S = 5.0

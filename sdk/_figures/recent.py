@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from sdk.cli.top import scrape
-from sdk.cli.top.figures import measure
+from sdk._figures import scrape
+from sdk._figures.figures import measure
 from sdk.errors import ClusterError
 
 if TYPE_CHECKING:
-    from sdk.cli.top.figures import Figures, Reading
+    from sdk._figures.figures import Figures, Reading
 
 # Seconds that the figures are of: Ray exports every ten.
 _OVER_S = 20.0
