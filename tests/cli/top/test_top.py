@@ -122,6 +122,15 @@ def test_another_server_on_the_port_of_a_node(
     assert f"error: no node exports metrics ({exporter}: {reason})." in done.stderr
 
 
+def test_nodes_are_read_without_the_http_proxy_of_the_environment(
+    exporter: str, nodes: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    nodes.add(exporter)
+    assert run("--json").exit_code == 0
+
+
 def test_a_node_that_hangs(exporter: str, nodes: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hangs:  # it accepts, and does not answer
         monkeypatch.setattr("sdk._figures.scrape._TIMEOUT_S", 0.1)
