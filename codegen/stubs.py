@@ -48,7 +48,7 @@ def write(request: CodeGeneratorRequest, warn: Callable[[str], None]) -> Iterato
     # `quiet` keeps it from listing the files that it writes.
     request.parameter = "quiet"
     _remove_options_of_others(request)
-    # Half of the request: the files once more, with options that no runtime needs.
+    # Half of the request: the files again, with options that no runtime needs.
     request.ClearField("source_file_descriptors")
     data = request.SerializeToString()
     for plugin, suffix in _PLUGINS:
