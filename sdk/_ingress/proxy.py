@@ -156,7 +156,9 @@ class Proxy:
                 self._leases.listen(node_id),
                 self._gate.report_forever(),
                 self._credentials.watch(self._on_new_keys),
-                self._metrics.export_forever(lambda: self._fallback_server, lambda: self._built_in.is_draining),
+                self._metrics.export_forever(
+                    lambda: self._fallback_server, lambda: self._built_in.is_draining, self._gate.take_refused
+                ),
             )
         ]
 
