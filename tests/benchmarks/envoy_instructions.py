@@ -1,17 +1,19 @@
 """Instructions of Envoy for a gRPC call, with the other protocols and without them.
 
-Run ``python -m tests.benchmarks.envoy_instructions``. One Envoy with one worker runs under valgrind's callgrind, which
-counts the instructions of each thread, so that other work on the machine changes nothing. It gets the configuration of
-each row in turn, several times; each time h2load makes the calls on a connection of its own, one after another. A call
-costs what more calls count more. It takes five minutes and needs Debian's ``valgrind`` and ``nghttp2-client``.
+Run ``python -m tests.benchmarks.envoy_instructions``. For each row, an Envoy with one worker runs under valgrind's
+callgrind twice, once with more calls: a call costs what more calls count more. callgrind counts the instructions of
+each thread, so that other work on the machine changes nothing. It takes five minutes, and needs Debian's ``valgrind``
+and ``nghttp2-client``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import statistics
+import signal
 import subprocess
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
@@ -23,13 +25,17 @@ from sdk._xds.snapshot import Application, JsonRoute
 from tests.support.envoy_rig import rig
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sdk._xds.snapshot import Snapshot
     from tests.support.envoy_rig import Rig
 
-FEW, MANY, ROUNDS = 100, 400, 5
+FEW, MANY = 200, 1200
 SERVICE = "demo.Greeter"
+ROWS = (
+    "gRPC only",
+    "all protocols, the default",
+    "all protocols, 20 routes of google.api.http",
+    "all protocols, CORS for pages of another origin",
+)
 PAGES = ("/docs", "/console")
 _GRPC_PREFIXES = ("/ray.serve.", "/grpc.", "/sdk.replica/")
 _ROUTES = tuple(JsonRoute(f"/v1/things{i}/", "GET", f"/v1/things{i}/[^/]+", f"{SERVICE}/Get") for i in range(20))
@@ -41,20 +47,16 @@ def configurations(rig: Rig) -> dict[str, Resources]:
     config = replace(rig.config, pages=PAGES)
     cors = replace(config, cors_origins=("https://app.example.com",))
     default = build_resources(snapshot, config)
-    return {
-        "gRPC only": only_grpc(default),
-        "all protocols, the default": default,
-        "all protocols, 20 routes of google.api.http": build_resources(with_routes(snapshot), config),
-        "all protocols, CORS for pages of another origin": build_resources(snapshot, cors),
-    }
+    with_routes = build_resources(routed(snapshot), config)
+    return dict(zip(ROWS, (only_grpc(default), default, with_routes, build_resources(snapshot, cors)), strict=True))
 
 
-def with_routes(snapshot: Snapshot) -> Snapshot:
+def routed(snapshot: Snapshot) -> Snapshot:
     """Return the routing table with routes of ``google.api.http``."""
     (application,) = snapshot.applications
     (deployment,) = application.deployments
-    routed = Application(application.name, (replace(deployment, http_routes=_ROUTES),))
-    return replace(snapshot, applications=(routed,))
+    changed = Application(application.name, (replace(deployment, http_routes=_ROUTES),))
+    return replace(snapshot, applications=(changed,))
 
 
 def only_grpc(resources: Resources) -> Resources:
@@ -84,34 +86,28 @@ def _is_of_other_protocols(mapper: pb.ResponseMapper) -> bool:
     return body.HasField("json_format") or body.content_type == "application/grpc-web+proto"
 
 
-class Counter:
-    """Counts the instructions of Envoy's worker.
+async def count(row: str, calls: int, folder: Path) -> int:
+    """Return the instructions of the worker of an Envoy that serves these calls, from its start to its end.
 
     Args:
-        pid: The process, which runs under callgrind.
-        folder: Folder of callgrind's output.
+        row: Name of the configuration.
+        calls: Number of calls, on one connection, one after another.
+        folder: An empty folder for the output of callgrind.
     """
-
-    def __init__(self, pid: int, folder: Path) -> None:
-        self._pid, self._folder = pid, folder
-
-    async def of(self, rig: Rig, calls: int) -> int:
-        """Return the instructions for a connection with these calls."""
-        await self._control("zero")
-        body = self._folder / "body"
-        body.write_bytes(bytes(5))
+    callgrind = ("valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={folder}/counts")
+    body = folder / "body"
+    body.write_bytes(bytes(5))
+    async with rig("a", under=callgrind) as it:
+        await it.upstreams["a"].only_on_a_unix_socket()
+        await it.ads.publish(configurations(it)[row])
         headers = ("-Hcontent-type: application/grpc", "-Hte: trailers")
-        target = f"http://127.0.0.1:{rig.port}/{SERVICE}/SayHello"
-        done = await _run("h2load", f"-n{calls}", "-c1", "-m1", "-t1", f"-d{body}", *headers, target)
-        assert f"{calls} succeeded, 0 failed" in done, done
-        for old in self._folder.glob("counts*"):
-            old.unlink()
-        await self._control("dump")
-        # The worker works most: the main thread and the others have their timers only.
-        return max(_total(each) for each in self._folder.glob("counts*"))
-
-    async def _control(self, command: str) -> None:
-        await _run("vgdb", f"--pid={self._pid}", command)
+        command = ["h2load", f"-n{calls}", "-c1", "-m1", "-t1", f"-d{body}", *headers]
+        output = await _run(*command, f"http://127.0.0.1:{it.port}/{SERVICE}/SayHello")
+        assert f"{calls} succeeded, 0 failed" in output, output
+        it.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(it.process.wait)
+    # The worker works most behind the main thread, which is the first, and starts and configures Envoy.
+    return max(_total(each) for each in folder.glob("counts-*") if each.name != "counts-01")
 
 
 def _total(dump: Path) -> int:
@@ -127,29 +123,18 @@ async def _run(*command: str) -> str:
     return output.decode()
 
 
-async def main(folder: Path) -> None:
+async def main() -> None:
     """Print the table."""
-    valgrind = ("valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={folder}/counts")
-    async with rig("a", under=valgrind) as it:
-        await it.upstreams["a"].only_on_a_unix_socket()
-        counter = Counter(it.process.pid, folder)
-        rows = configurations(it)
-        found: dict[str, list[float]] = {name: [] for name in rows}
-        for _ in range(ROUNDS):
-            for name, resources in rows.items():
-                await it.ads.publish(resources)
-                await counter.of(it, FEW)  # until the connections to the replica are open
-                few, many = await counter.of(it, FEW), await counter.of(it, MANY)
-                found[name].append((many - few) / (MANY - FEW))
-        least = statistics.median(next(iter(found.values())))
-        for name, counts in found.items():
-            middle = statistics.median(counts)
-            print(f"| {name} | {middle:,.0f} | {min(counts):,.0f} to {max(counts):,.0f} | {middle / least - 1:+.2%} |")
+    first = 0.0
+    for row in ROWS:
+        counts = []
+        for calls in (FEW, MANY):
+            with tempfile.TemporaryDirectory(prefix="sdk-t-") as folder:
+                counts.append(await count(row, calls, Path(folder)))
+        per_call = (counts[1] - counts[0]) / (MANY - FEW)
+        first = first or per_call
+        print(f"| {row} | {per_call:,.0f} | {per_call / first - 1:+.2%} |", flush=True)
 
 
 if __name__ == "__main__":
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory(prefix="sdk-t-") as path:
-        asyncio.run(main(Path(path)))
+    asyncio.run(main())
