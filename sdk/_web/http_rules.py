@@ -220,7 +220,7 @@ class HttpRules:
             target: The path with its query.
         """
         path, _, query = target.partition("?")
-        verbs = set()
+        verbs = set[str]()
         for rule in self.rules:
             found = rule.pattern.fullmatch(path)
             if found is not None:
