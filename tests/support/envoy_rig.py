@@ -88,9 +88,12 @@ class Upstream:
                     await self.alive.wait()
                     writer.write(HEALTH_CHECK_RESPONSE)
                     continue
-                while size := int(await reader.readline(), 16):
-                    await reader.readexactly(size + 2)
-                await reader.readuntil(b"\r\n")
+                if "content-length" in headers:
+                    await reader.readexactly(int(headers["content-length"]))
+                else:
+                    while size := int(await reader.readline(), 16):
+                        await reader.readexactly(size + 2)
+                    await reader.readuntil(b"\r\n")
                 self.calls += 1
                 await self.hold.wait()
                 if self.raw_response is not None:
