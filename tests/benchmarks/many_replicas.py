@@ -4,7 +4,7 @@
 
 It starts its own Ray cluster on this machine. One deployment has one replica, then all, then others in their place,
 then one again. Meanwhile clients call it through Envoy: unary calls, calls that another application makes through a
-handle, and streams of three seconds. It prints the calls that failed in each phase, and the CPU time of the ingress, and
+handle, and streams of three seconds. It prints the calls that failed in each phase, and the CPU time of the ingress. It
 exits with 1 if a call failed or the controller used more than 5 % of a core, with 2 if the machine has too little
 memory, and with 3 at the time limit. All processes that it starts end with it.
 """
@@ -212,7 +212,7 @@ class World:
 
     def _is_routed(self) -> bool:
         for application in sdk.status().applications:
-            if application.name == MANY:
+            if application.name == MANY and application.deployments:  # Ray Serve may still be building it
                 (deployment,) = application.deployments
                 return deployment.replicas == len(deployment.endpoints) == self._replicas
         return False
