@@ -204,7 +204,8 @@ class World:
             "deployments": [{"name": "Bench", "num_replicas": self._replicas}],
         }
         # `serve deploy` ends in this call. It can change the number of replicas without replacing them.
-        serve.context._get_global_client().deploy_apps(ServeDeploySchema(applications=[config]), _blocking=False)
+        client: Any = serve.context._get_global_client()
+        client.deploy_apps(ServeDeploySchema.model_validate({"applications": [config]}), _blocking=False)
         while not (self._is_routed() and len(pids := self.pids()) == self._replicas and is_new(pids)):
             if time.monotonic() > self._deadline:
                 raise OutOfTime(f"not every replica was as wanted in time: {sdk.status()}")
