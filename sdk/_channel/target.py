@@ -205,6 +205,8 @@ class Targets:
         self._loop = loop
         self._node_id = ""
         self._targets: dict[DeploymentKey, Target] = {}
+        # Those of them that are not in this process: only they are in the proxy's table.
+        self._fed: dict[DeploymentKey, Target] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._distant: Any = None  # the proxy of another node
         self._program_id = ""
@@ -230,7 +232,9 @@ class Targets:
             # A deployment of this process is on no node, even if this process was on one of a Ray cluster before.
             node_id = self._node_id if local is None else ""
             target = self._targets[key] = Target(key, handle, self._loop, node_id, self._tell)
-            self._tell(target)
+            if local is None:
+                self._fed[key] = target
+                self._tell(target)
         if local is not None and not target.is_ready:
             target.apply(local)
         return target
@@ -278,6 +282,8 @@ class Targets:
         self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)
 
     def _tell(self, target: Target) -> None:
+        if target.key not in self._fed:
+            return
         if self._writer is not None:
             self._writer.write(encode_interest(target.key, target.waiting))
         elif self._distant is not None:
@@ -293,7 +299,7 @@ class Targets:
                 logger.debug("connecting to the proxy of this node again: %s", error)
                 if not await asyncio.to_thread(backend().has_ingress):
                     delay = _NO_INGRESS_RETRY_S
-                    for target in list(self._targets.values()):
+                    for target in list(self._fed.values()):
                         target.give_up()
                 elif (distant := await asyncio.to_thread(backend().distant_proxy, self._node_id)) is not None:
                     await self._poll(distant)
@@ -309,7 +315,7 @@ class Targets:
         reader, self._writer = await asyncio.open_unix_connection(sock=unix, limit=MAX_LINE)
         try:
             _check_peer(self._writer)
-            for target in self._targets.values():
+            for target in self._fed.values():
                 self._tell(target)
             while line := await reader.readline():
                 self._apply(line)
@@ -323,7 +329,7 @@ class Targets:
         self._distant, self._program_id = distant, self._program_id or uuid.uuid4().hex
         try:
             while self._loop.time() < until:
-                interests = {target.key: target.waiting for target in self._targets.values()}
+                interests = {target.key: target.waiting for target in self._fed.values()}
                 for line in await distant.poll(self._program_id, interests):
                     self._apply(line)
         except (OSError, ValueError) as error:
@@ -335,7 +341,7 @@ class Targets:
 
     def _apply(self, line: bytes) -> None:
         change = decode_change(line)
-        self._targets[change.state.application, change.state.deployment].change(change)
+        self._fed[change.state.application, change.state.deployment].change(change)
 
 
 def _check_peer(writer: asyncio.StreamWriter) -> None:

@@ -239,6 +239,23 @@ def test_programs_with_the_same_state_share_a_line() -> None:
     assert [mine is theirs for mine, theirs in zip(lines, other, strict=True)] == [True, True]
 
 
+async def test_a_deployment_of_this_process_is_no_concern_of_the_proxy(
+    ray: Ray, callers: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = NamedHandle("Mine")
+    state = State("app", "Mine", True, (Address("m", "127.0.0.1", 0, "", "socket"),))
+    monkeypatch.setattr(targets, "local_lookup", lambda each: state if each is mine else None)
+    async with listening(ray) as feed:
+        feed.publish(table(1, "a"))
+        other = callers.find(handle())
+        await until(lambda: replicas(other) == ["a"])
+        local = callers.find(mine)
+        callers.find(NamedHandle("Absent"))
+        await until(lambda: len(*feed._interests.values()) == 2)  # a line for the one in between would have come before
+        assert ("app", "Mine") not in next(iter(feed._interests.values()))
+        assert replicas(local) == ["m"]
+
+
 async def test_a_caller_that_has_missed_a_change_connects_again(ray: Ray, callers: Targets) -> None:
     async with listening(ray) as feed:
         feed.publish(table(1, "a"))
