@@ -92,9 +92,9 @@ def find_cluster(address: str | None) -> str | None:
 
 def _origin(address: str) -> str:
     """Return who started a cluster on this machine, and when, for a message; "" if its processes are not visible."""
-    psutil: Any = ray._private.services.psutil
+    services: Any = ray._private.services
     flag = f"--gcs-address={address}"
-    for process in psutil.process_iter(["cmdline", "username", "create_time"]):
+    for process in services.psutil.process_iter(["cmdline", "username", "create_time"]):
         found = process.info
         if flag in (found["cmdline"] or ()):
             started = datetime.fromtimestamp(found["create_time"]).astimezone()

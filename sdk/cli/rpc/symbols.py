@@ -162,7 +162,7 @@ def _near(wanted: str, methods: Iterable[str], services: Iterable[str]) -> str:
 
 def _listed(services: Iterable[str]) -> str:
     own = [name for name in services if not is_built_in(name)]
-    return f"it has {', '.join(own[:_MANY])}{', …' * (len(own) > _MANY)}" if own else "it has no service of its own"
+    return f"it has {', '.join(own[:_MANY])}{', …' * (len(own) > _MANY)}" if own else "it has no service"
 
 
 def _close_ends(wanted: str, names: Iterable[str]) -> list[str]:
