@@ -46,7 +46,7 @@ class State(NamedTuple):
     max_waiting: int = 0
 
 
-class Change(NamedTuple):
+class StateChange(NamedTuple):
     """The difference between two states of one deployment, or a whole state.
 
     Attributes:
@@ -67,17 +67,17 @@ def socket_name(node_id: str) -> str:
     return f"sdk-endpoints-{node_id}"
 
 
-def encode_change(change: Change) -> bytes:
+def encode_change(change: StateChange) -> bytes:
     """Return a change as a line."""
     return json.dumps(change).encode() + b"\n"
 
 
-def decode_change(line: bytes) -> Change:
+def decode_change(line: bytes) -> StateChange:
     """Return the change in a line."""
     base, version, (application, deployment, is_known, added, failure, max_waiting), removed = json.loads(line)
     addresses = tuple(Address(*each) for each in added)
     state = State(application, deployment, is_known, addresses, failure, max_waiting)
-    return Change(base, version, state, tuple(removed))
+    return StateChange(base, version, state, tuple(removed))
 
 
 def encode_interest(key: DeploymentKey, waiting: int) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from sdk._backend import backend
-from sdk._channel.feed import MAX_LINE, Change, DeploymentKey, State, decode_change, encode_interest, socket_name
+from sdk._channel.feed import MAX_LINE, DeploymentKey, State, StateChange, decode_change, encode_interest, socket_name
 from sdk._channel.replicas import IDLE_S, SWEEP_S, Replicas, connect_locally
 from sdk._guard.peer_user import peer_user
 from sdk.errors import RpcError
@@ -86,7 +86,7 @@ class Target:
         self.replicas.update(state.addresses)
         self._take(state)
 
-    def change(self, change: Change) -> None:
+    def change(self, change: StateChange) -> None:
         """Take a change from the proxy's feed.
 
         Raises:

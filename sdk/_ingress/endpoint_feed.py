@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
-from sdk._channel.feed import Address, Change, DeploymentKey, State, decode_interest, encode_change, socket_name
+from sdk._channel.feed import Address, DeploymentKey, State, StateChange, decode_interest, encode_change, socket_name
 from sdk._guard.peer_user import is_own_user
 from sdk._xds.endpoints import Endpoints
 
@@ -271,13 +271,13 @@ class EndpointFeed:
 
     def _change(
         self, key: DeploymentKey, deployment: Deployment | None, failure: str, base: int, before: Endpoints
-    ) -> Change:
+    ) -> StateChange:
         if deployment is None:
-            return Change(0, self._version, State(*key, False))
+            return StateChange(0, self._version, State(*key, False))
         added, removed = before.differences(cast("Endpoints", deployment.endpoints))
         addresses = tuple(Address(each.replica_id, each.host, each.port, each.node_id, each.socket) for each in added)
         state = State(*key, True, addresses, failure, deployment.max_waiting)
-        return Change(base, self._version, state, tuple(each.replica_id for each in removed))
+        return StateChange(base, self._version, state, tuple(each.replica_id for each in removed))
 
 
 def _by_key(snapshot: Snapshot) -> dict[DeploymentKey, Deployment]:

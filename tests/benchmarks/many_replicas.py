@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.benchmarks.many_replicas --replicas 200 --save out.json
 
-It starts its own Ray cluster on this machine. One deployment has one replica, then all, then others in their place,
-then one again. Meanwhile clients call it through Envoy: unary calls, calls that another application makes through a
+It starts its own Ray cluster on this machine. One deployment has one replica, then all, then all are replaced, and then
+it has one again. Meanwhile clients call it through Envoy: unary calls, calls that another application makes through a
 handle, and streams of three seconds. It prints the calls that failed in each phase, and the CPU time of the ingress. It
 exits with 1 if a call failed or the controller used more than 5 % of a core, with 2 if the machine has too little
 memory, and with 3 at the time limit. All processes that it starts end with it.
@@ -69,7 +69,7 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What happened during one change.
+    """The figures of one change.
 
     Attributes:
         change: The change.

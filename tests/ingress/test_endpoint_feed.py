@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdk._channel import target as targets
-from sdk._channel.feed import Address, Change, State, decode_change, decode_interest, encode_change, encode_interest
+from sdk._channel.feed import (
+    Address,
+    State,
+    StateChange,
+    decode_change,
+    decode_interest,
+    encode_change,
+    encode_interest,
+)
 from sdk._channel.target import Target, Targets
 from sdk._ingress import endpoint_feed
 from sdk._ingress.endpoint_feed import EndpointFeed
@@ -103,7 +111,7 @@ def handle() -> Any:
 
 def test_messages_survive_the_line() -> None:
     state = State("a", "b", True, (Address("r", "10.0.0.1", 1, "n", "s"),), "why\nnot", 3)
-    change = Change(6, 7, state, ("x", "y"))
+    change = StateChange(6, 7, state, ("x", "y"))
     assert decode_change(encode_change(change)) == change
     assert decode_interest(encode_interest(("a", "b\n"), 3)) == (("a", "b\n"), 3)
     with pytest.raises(ValueError, match="expected application, deployment and number"):
@@ -404,7 +412,7 @@ async def test_a_program_that_no_longer_polls_is_forgotten() -> None:
     feed.publish(table(1, max_waiting=10))
     key = ("app", "D")
     (line,) = await feed.poll("p", {key: 2})
-    assert decode_change(line) == Change(0, 1, State("app", "D", True, max_waiting=10))
+    assert decode_change(line) == StateChange(0, 1, State("app", "D", True, max_waiting=10))
     assert await feed.poll("p", {key: 2}) == [], "nothing has changed for ten seconds"
     assert asyncio.get_running_loop().time() == pytest.approx(10)
     await asyncio.sleep(4.9)
