@@ -1,6 +1,6 @@
 """Unix sockets that only this user can connect to, for servers that can't ask who connects.
 
-``grpc.aio`` accepts its connections itself, and tells no handler which process is at the other end. So the kernel
+``grpc.aio`` accepts its connections itself, and no handler learns which process is at the other end. So the kernel
 checks when another user connects: that needs write permission on the socket's file (unix(7)).
 """
 

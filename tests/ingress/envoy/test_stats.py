@@ -21,13 +21,16 @@ TEXT = """\
 HTTP/1.1 200 OK\r
 content-type: text/plain\r
 \r
-cluster.app/one.upstream_cx_none_healthy: 1
-cluster.app/one.upstream_rq_retry: 2
-cluster.app/two.upstream_rq_retry: 3
-cluster.app/two.upstream_rq_retry_overflow: 100
-cluster.app/two.upstream_rq_timeout: 4
-cluster.app/two.upstream_rq_pending_overflow: 5
-cluster.app/two.upstream_cx_connect_fail: 6
+cluster.app#one.upstream_cx_none_healthy: 1
+cluster.app#one.upstream_rq_retry: 2
+cluster.my.app#two#model.upstream_rq_retry: 3
+cluster.app#two.upstream_rq_retry_overflow: 100
+cluster.app#two.upstream_rq_pending_overflow: 5
+cluster.app#two.upstream_cx_connect_fail: 6
+cluster.otlp.upstream_rq_retry: 100
+cluster.otlp.upstream_cx_connect_fail: 100
+cluster.otlp.upstream_rq_pending_overflow: 100
+cluster.fallback.upstream_cx_none_healthy: 100
 http.grpc.downstream_cx_active: 7
 http.grpc.downstream_cx_total: 8
 http.admin.downstream_cx_total: 100
@@ -38,6 +41,8 @@ listener.127.0.0.1_9000.ssl.handshake: 12
 listener.127.0.0.1_9000.ssl.connection_error: 13
 listener.127.0.0.1_9000.ssl.fail_verify_error: 14
 http.grpc.jwt_authn.denied: 15
+http.grpc.lua.api_key_denied: 4
+http.grpc.lua.executions: 100
 http.grpc.rbac.denied: 16
 grpc.http_local_rate_limit.enforced: 17
 grpc.http_local_rate_limit.enabled: 100
@@ -48,7 +53,7 @@ http.grpc.downstream_rq_overload_close: 18
 def test_each_statistic_has_its_name_and_those_of_all_clusters_are_added_up() -> None:
     stats = parse_stats(TEXT)
     assert stats == {
-        "no_healthy_replica": 1, "retries": 5, "timeout": 4, "overflow": 5, "failed_connects": 6, "connections": 7,
+        "no_healthy_replica": 1, "retries": 5, "api_key": 4, "overflow": 5, "failed_connects": 6, "connections": 7,
         "accepted_connections": 8, "client_resets": 9, "resets": 10, "refused_connections": 11, "tls_handshakes": 12,
         "tls_errors": 27, "token": 15, "no_rule": 16, "limit": 17, "memory": 18,
     }  # fmt: skip
