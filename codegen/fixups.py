@@ -74,8 +74,8 @@ _SUSPECT = re.compile(
     FLAGS,
 )
 
-# Imports of a stub: `import sys`, `from typing import TypeAlias as _TypeAlias, Never as _Never`, but not a public import.
-_IMPORT = re.compile(r"^[ ]*(?:from[ ](?P<module>\S+)[ ])?import[ ](?P<names>.+)$", re.MULTILINE)
+# An import of a stub: `import sys`, `from typing import TypeAlias as _TypeAlias, Never as _Never`.
+_IMPORT = re.compile(r"^[ ]*(?:from[ ]\S+[ ])?import[ ](?P<names>.+)$", re.MULTILINE)
 # What a stub defines, in any scope, with a name that it may have imported too: names of imports begin with `_`.
 _DEFINED = re.compile(r"\n[ ]*(?:class[ ]|def[ ])?(_[A-Za-z]\w*|sys)(?=[(:])")
 
