@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from codegen import imports, module_names, naming
-from codegen.comments import comment
 from codegen.definition_comments import DefinitionComments
 from codegen.errors import CodegenError
 from codegen.module_names import MessageLocation, ModuleNames, ModuleTree, ServiceNames
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
         DescriptorProto,
         FileDescriptorProto,
         MethodDescriptorProto,
-        SourceCodeInfo,
     )
 
 # Field numbers in descriptor.proto; SourceCodeInfo.Location.path is made of them:
@@ -197,7 +195,6 @@ def _file(
         return MessageModel(type_name[1:], names.messages[type_name[1:]])
 
     package = proto.package + "." if proto.package else ""
-    places = {tuple(place.path): place for place in proto.source_code_info.location}
     services = []
     for index, (service, python_names, derived) in enumerate(
         zip(proto.service, names.rpcs, names.services, strict=True)
@@ -211,14 +208,13 @@ def _file(
                 kind=module_names.kind(rpc),
                 request=message(rpc.input_type),
                 response=message(rpc.output_type),
-                comment=comment(places.get((_SERVICE, index, _METHOD, row))),
-                line=_line(places.get((_SERVICE, index, _METHOD, row))),
+                comment=comments.comment(proto, (_SERVICE, index, _METHOD, row)),
+                line=comments.line(proto, (_SERVICE, index, _METHOD, row)),
                 deprecated=rpc.options.deprecated,
                 idempotency=_idempotency(rpc),
             )
             for row, (rpc, python_name) in enumerate(zip(service.method, python_names, strict=True))
         )
-        place = places.get((_SERVICE, index))
         deprecated = service.options.deprecated or proto.options.deprecated
         services.append(
             ServiceModel(
@@ -226,8 +222,8 @@ def _file(
                 full_name,
                 derived,
                 rpcs,
-                comment(place),
-                _line(place),
+                comments.comment(proto, (_SERVICE, index)),
+                comments.line(proto, (_SERVICE, index)),
                 deprecated,
                 comments.of_service(proto, index),
             )
@@ -241,10 +237,6 @@ def _file(
         services=tuple(services),
         proto_hash=fingerprint(proto.SerializeToString()),
     )
-
-
-def _line(place: SourceCodeInfo.Location | None) -> int:
-    return place.span[0] + 1 if place is not None else 0
 
 
 def _idempotency(rpc: MethodDescriptorProto) -> str:

@@ -75,7 +75,7 @@ FIGURES: dict[str, Any] = {
     ],
     "replicas": [],
     "rejected": [],
-    "unreachable": {},
+    "unreachable": {"10.0.0.2:8080": "timed out"},
 }
 
 
@@ -314,6 +314,8 @@ def test_live_figures(page: Page, link: str) -> None:
         "desk.v1.Desk/Echo",
         "1.5 ms",
         "NOT_FOUND 0.5",
+        "of the last 20 s on all nodes",
+        "No metrics of 10.0.0.2:8080: timed out",
         "127.0.0.1:9000",
     ):
         expect(main).to_contain_text(text)
@@ -379,6 +381,7 @@ def test_the_ingress_serves_the_console(page: Page, desk: sdk.testing.Server) ->
     assert desk_server.cancelled.wait(PATIENCE_S)
     page.get_by_role("link", name="Live").click()
     expect(page.get_by_role("main")).to_contain_text("Clerk")
+    expect(page.get_by_role("main")).to_contain_text("Calls are counted on a Ray cluster only.")
 
 
 def test_the_ingress_asks_for_credentials(page: Page, guarded: sdk.testing.Server) -> None:

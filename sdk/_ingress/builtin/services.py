@@ -26,6 +26,7 @@ from sdk._wire.server import WireServer
 from sdk.errors import RpcError
 
 if TYPE_CHECKING:
+    from sdk._figures.figures import Reading
     from sdk._ingress.registry import ProxyState
     from sdk._wire.host import UnknownCall
     from sdk._xds.snapshot import Snapshot
@@ -58,6 +59,7 @@ class BuiltinServices:
         fetch_failed: Returns the names of the applications that failed to deploy. Called for calls to an application
             that is not in the routing table.
         fetch_proxies: Returns the states of all proxies, for the console.
+        read_metrics: Returns the metrics of all nodes, for the console; None where calls are not counted.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class BuiltinServices:
         fetch_descriptors: Callable[[str], Awaitable[bytes | None]],
         fetch_failed: Callable[[], Awaitable[Collection[str]]] = _no_failed_applications,
         fetch_proxies: Callable[[], Awaitable[Sequence[ProxyState]]] = _no_proxies,
+        read_metrics: Callable[[], Reading] | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._failed = FailedApplications(fetch_failed)
@@ -74,7 +77,7 @@ class BuiltinServices:
         self._health = HealthServicer(snapshot, SERVICES, streams)
         self._reflection = ReflectionServicer(snapshot, fetch_descriptors, SERVICES, streams)
         self._openapi = OpenApi(snapshot, fetch_descriptors)
-        self._console = ConsoleData(snapshot, fetch_descriptors, fetch_proxies)
+        self._console = ConsoleData(snapshot, fetch_descriptors, fetch_proxies, read_metrics)
         self._pages = Pages()
         self._late_answers: set[asyncio.Task[None]] = set()
 
