@@ -8,6 +8,7 @@ from __future__ import annotations
 from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._guard.private_socket import PRIVATE
 from sdk._xds.access_log import CONTROL_PLANE
 from sdk._xds.clusters import unix_cluster
 from sdk._xds.listener import ads_source
@@ -56,8 +57,8 @@ def build_bootstrap(
     Args:
         node_id: Name of this Envoy in its logs and requests.
         ads_socket: Path of the unix socket on which ``AdsServer`` listens.
-        admin_socket: Path of the unix socket for Envoy's admin interface. A process that can open it can stop Envoy,
-            so it belongs in a folder that only this user can enter.
+        admin_socket: Path of the unix socket for Envoy's admin interface. A process that can open it can stop Envoy:
+            Envoy gives it to this user only, and it belongs in a folder that nobody else can enter.
         max_memory_bytes: Limit of the memory that Envoy allocates; None for no limit.
     """
     ads = pb.GrpcService(
@@ -75,7 +76,7 @@ def build_bootstrap(
     runtime.static_layer.update(_RUNTIME)
     return pb.Bootstrap(
         node=pb.Node(id=node_id, cluster="ray-grpc-sdk"),
-        admin=pb.Admin(address=pb.Address(pipe=pb.Pipe(path=admin_socket))),
+        admin=pb.Admin(address=pb.Address(pipe=pb.Pipe(path=admin_socket, mode=PRIVATE))),
         dynamic_resources=pb.Bootstrap.DynamicResources(
             ads_config=pb.ApiConfigSource(
                 api_type=pb.ApiConfigSource.GRPC, transport_api_version=pb.V3, grpc_services=[ads]
