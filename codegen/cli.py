@@ -14,6 +14,7 @@ import click
 from codegen import config, progress, sync, watch
 from codegen.console import count, show_error
 from codegen.errors import CodegenError
+from codegen.proto_path import proto_path_option
 from codegen.sync import Options, SyncResult
 
 # Options that pyproject.toml may set, by their names here.
@@ -33,14 +34,7 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("protos", nargs=-1, type=_PATH)
 @click.option("--out", type=_PATH, metavar="DIR", help="Write to DIR.")
-@click.option(
-    "-I",
-    "--proto-path",
-    multiple=True,
-    type=_PATH,
-    metavar="DIR",
-    help="Search DIR for imported protos. Repeatable.",
-)
+@proto_path_option()
 @click.option(
     "--exclude",
     multiple=True,

@@ -6,14 +6,14 @@ expect (https://protobuf.dev/programming-guides/proto3/#scalar: a string must be
 
 from __future__ import annotations
 
-import inspect
 import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FileDescriptorProto, SourceCodeInfo
 
-_INDENTATION = re.compile(r"^[^\S\n]+", re.MULTILINE)
+# The indentation of a line, if it has another character than spaces.
+_INDENTATION = re.compile(r"^ *[^\S\n ][^\S\n]*", re.MULTILINE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -25,13 +25,15 @@ def comment(place: SourceCodeInfo.Location | None) -> str:
     """
     if place is None:
         return ""
-    text = _utf8(place.leading_comments or place.trailing_comments).replace("\r\n", "\n").replace("\r", "\n")
-    text = text.removeprefix("*")  # the second star of a comment that begins with /**
+    text = _utf8(place.leading_comments or place.trailing_comments)
+    if not text:
+        return ""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("*")  # of a comment that begins with /**
     # Spaces of other scripts are indentation too.
     text = _INDENTATION.sub(lambda match: " " * len(match[0].expandtabs()), text)
-    # cleandoc treats the indentation of the first line separately; in a proto it is that of the other lines.
-    lines = inspect.cleandoc("\n" + _CONTROL.sub(" ", text)).split("\n")
-    return "\n".join(line.rstrip() for line in lines).strip("\n")
+    lines = [line.rstrip() for line in _CONTROL.sub(" ", text).expandtabs().split("\n")]
+    margin = min((len(line) - len(line.lstrip()) for line in lines if line), default=0)
+    return "\n".join([line[margin:] for line in lines]).strip("\n")
 
 
 def repair(file: FileDescriptorProto) -> bool:

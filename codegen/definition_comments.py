@@ -1,4 +1,4 @@
-"""The comments of all definitions that a service uses, which ``_pb2`` modules do not have."""
+"""The places and comments of definitions in their protos; of all that a service uses, which ``_pb2`` modules lack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from codegen.comments import comment
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
+    from google.protobuf.descriptor_pb2 import (
+        DescriptorProto,
+        EnumDescriptorProto,
+        FileDescriptorProto,
+        SourceCodeInfo,
+    )
 
 # Field numbers in descriptor.proto; SourceCodeInfo.Location.path is made of them:
 # https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/descriptor.proto
@@ -17,6 +22,8 @@ _MESSAGES, _ENUMS, _SERVICES = 4, 5, 6
 _FIELDS, _NESTED, _NESTED_ENUMS, _VALUES, _METHODS = 2, 3, 4, 2, 2
 # Everybody knows what they mean, and their comments are long.
 _WELL_KNOWN = "google/protobuf/"
+# Lengths of the paths of services and of RPCs. Most other places without a comment are parts of a definition.
+_HAVE_LINES = (2, 4)
 
 
 class DefinitionComments:
@@ -29,7 +36,8 @@ class DefinitionComments:
     def __init__(self, files: Iterable[FileDescriptorProto]) -> None:
         self._messages: dict[str, tuple[FileDescriptorProto, tuple[int, ...], DescriptorProto]] = {}
         self._enums: dict[str, tuple[FileDescriptorProto, tuple[int, ...], EnumDescriptorProto]] = {}
-        self._places: dict[str, dict[tuple[int, ...], str]] = {}
+        self._places: dict[str, dict[tuple[int, ...], SourceCodeInfo.Location]] = {}
+        self._of_types: dict[str, tuple[tuple[str, str], ...]] = {}
         for file in files:
             if file.name.startswith(_WELL_KNOWN):
                 continue
@@ -38,6 +46,20 @@ class DefinitionComments:
                 self._add(file, scope + message.name, (_MESSAGES, row), message)
             for row, enum in enumerate(file.enum_type):
                 self._enums[scope + enum.name] = file, (_ENUMS, row), enum
+
+    def line(self, file: FileDescriptorProto, path: tuple[int, ...]) -> int:
+        """Return the line of a service or an RPC, from 1; 0 if it is not known.
+
+        Args:
+            file: Its file.
+            path: Its path in the file, as in ``SourceCodeInfo.Location``.
+        """
+        place = self._index(file).get(path)
+        return place.span[0] + 1 if place is not None else 0
+
+    def comment(self, file: FileDescriptorProto, path: tuple[int, ...]) -> str:
+        """Return the comment of a definition; "" if it has none. Arguments as for ``line``."""
+        return comment(self._index(file).get(path))
 
     def of_service(self, file: FileDescriptorProto, index: int) -> tuple[tuple[str, str], ...]:
         """Return the comments of a service, of its RPCs and of the types in their messages, by full name.
@@ -51,10 +73,10 @@ class DefinitionComments:
         """
         service = file.service[index]
         name = f"{file.package}.{service.name}" if file.package else service.name
-        found = [(name, self._comment(file, (_SERVICES, index)))]
+        found = [(name, self.comment(file, (_SERVICES, index)))]
         types = []
         for row, rpc in enumerate(service.method):
-            found.append((f"{name}.{rpc.name}", self._comment(file, (_SERVICES, index, _METHODS, row))))
+            found.append((f"{name}.{rpc.name}", self.comment(file, (_SERVICES, index, _METHODS, row))))
             types += [rpc.input_type, rpc.output_type]
         seen = set(types)
         for kind in types:  # it grows
@@ -63,7 +85,9 @@ class DefinitionComments:
                     seen.add(used)
                     types.append(used)
         for kind in dict.fromkeys(types):
-            found += self._of_type(kind)
+            if kind not in self._of_types:  # the messages of many services are the same
+                self._of_types[kind] = tuple(self._of_type(kind))
+            found += self._of_types[kind]
         return tuple((name, text) for name, text in found if text)
 
     def _add(self, file: FileDescriptorProto, name: str, path: tuple[int, ...], message: DescriptorProto) -> None:
@@ -80,24 +104,24 @@ class DefinitionComments:
     def _of_type(self, kind: str) -> Iterator[tuple[str, str]]:
         if kind in self._messages:
             file, path, message = self._messages[kind]
-            yield kind[1:], self._comment(file, path)
+            yield kind[1:], self.comment(file, path)
             for row, field in enumerate(message.field):
-                yield f"{kind[1:]}.{field.name}", self._comment(file, (*path, _FIELDS, row))
+                yield f"{kind[1:]}.{field.name}", self.comment(file, (*path, _FIELDS, row))
         elif kind in self._enums:
             file, path, enum = self._enums[kind]
-            yield kind[1:], self._comment(file, path)
+            yield kind[1:], self.comment(file, path)
             # The values of an enum are in the scope of the enum, not within it, as in C++.
             scope = kind[1:].rpartition(".")[0]
             for row, value in enumerate(enum.value):
                 name = f"{scope}.{value.name}" if scope else value.name
-                yield name, self._comment(file, (*path, _VALUES, row))
+                yield name, self.comment(file, (*path, _VALUES, row))
 
-    def _comment(self, file: FileDescriptorProto, path: tuple[int, ...]) -> str:
+    def _index(self, file: FileDescriptorProto) -> dict[tuple[int, ...], SourceCodeInfo.Location]:
         places = self._places.get(file.name)
         if places is None:
             places = self._places[file.name] = {
-                tuple(place.path): comment(place)
+                tuple(place.path): place
                 for place in file.source_code_info.location
-                if place.leading_comments or place.trailing_comments
+                if place.leading_comments or place.trailing_comments or len(place.path) in _HAVE_LINES
             }
-        return places.get(path, "")
+        return places

@@ -117,9 +117,9 @@ class Manifest:
         """
         owned = _owned(sources, files)
         project = _project(out)
-        protos = {
-            source.name: Entry(_stored_root(source, out, project), owned.pop(source.name, {})) for source in sources
-        }
+        places = {source.name: (source.root, os.path.isabs(source.shown)) for source in sources}
+        roots = {place: _stored_root(*place, out, project) for place in set(places.values())}
+        protos = {name: Entry(roots[place], owned.pop(name, {})) for name, place in places.items()}
         protos |= others
         shared = dict(owned.pop("", {}))
         used = {os.path.dirname(path) for entry in protos.values() for path in entry.files}
@@ -177,11 +177,11 @@ def _project(out: Path) -> Path | None:
     return next((folder for mark in _PROJECT for folder in folders if (folder / mark).exists()), None)
 
 
-def _stored_root(source: Source, out: Path, project: Path | None) -> str:
+def _stored_root(root: Path, is_given_absolute: bool, out: Path, project: Path | None) -> str:
     # The relative path from the output folder to `/usr/share/protos` depends on where the project is: such a root is
     # stored as it was given. A root that was given as a relative path, such as `../shared/protos`, is there on every
     # machine, and so is one inside the project.
-    is_foreign = project is not None and not source.root.is_relative_to(project)
-    if is_foreign and Path(source.shown).is_absolute():
-        return source.root.as_posix()
-    return Path(os.path.relpath(source.root, absolute(out))).as_posix()
+    is_foreign = project is not None and not root.is_relative_to(project)
+    if is_foreign and is_given_absolute:
+        return root.as_posix()
+    return Path(os.path.relpath(root, absolute(out))).as_posix()

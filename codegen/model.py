@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, MethodOptions
 
 from codegen import imports, module_names, naming
-from codegen.comments import comment
 from codegen.definition_comments import DefinitionComments
 from codegen.errors import CodegenError
 from codegen.module_names import MessageLocation, ModuleNames, ModuleTree, ServiceNames
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
     from google.protobuf.descriptor_pb2 import (
         DescriptorProto,
-        FileDescriptorProto,
         MethodDescriptorProto,
-        SourceCodeInfo,
     )
 
 # Field numbers in descriptor.proto; SourceCodeInfo.Location.path is made of them:
@@ -32,6 +30,13 @@ _METHOD = 2
 
 # What protoc's `_pb2` modules define next to what the proto does, and use after it.
 _OF_PROTOC = frozenset({"DESCRIPTOR", "_builder", "_descriptor", "_globals"})
+
+# Formats of `struct`, and the smallest normal numbers. glibc reports an underflow for a smaller one, and protobuf takes
+# that for an error: https://man7.org/linux/man-pages/man3/strtod.3.html
+_SMALLEST = {
+    FieldDescriptorProto.TYPE_FLOAT: ("<f", 2.0**-126),
+    FieldDescriptorProto.TYPE_DOUBLE: ("<d", 2.0**-1022),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,7 @@ def files(
     comments = DefinitionComments(request.proto_file)
     for name in request.file_to_generate:
         _require_free_names(by_name[name])
+        _require_normal_defaults(by_name[name])
         if by_name[name].service:
             yield _file(by_name[name], locations, tree, comments)
 
@@ -168,6 +174,32 @@ def _require_free_names(file: FileDescriptorProto) -> None:
                 f"{file.name}: {name} can't be imported: protoc's Python module has something else of this name; "
                 "rename it"
             )
+
+
+def _require_normal_defaults(file: FileDescriptorProto) -> None:
+    if file.syntax == "proto3":  # it has no defaults
+        return
+    scope = f"{file.package}." if file.package else ""
+    for name, field in _fields(scope, file):
+        format_, smallest = _SMALLEST.get(field.type, ("", 0.0))
+        if field.default_value and format_ and 0 < abs(_rounded(field.default_value, format_)) < smallest:
+            raise CodegenError(
+                f"{file.name}: {name} can't be imported: protobuf refuses the default {field.default_value}, which is "
+                f"closer to 0 than {smallest:.9g}, the smallest normal number of its type; write 0 or a larger one"
+            )
+
+
+def _rounded(number: str, format_: str) -> float:
+    (rounded,) = struct.unpack(format_, struct.pack(format_, float(number)))
+    return float(rounded)
+
+
+def _fields(scope: str, owner: FileDescriptorProto | DescriptorProto) -> Iterator[tuple[str, FieldDescriptorProto]]:
+    """Yield the full name and the field of each field and extension in a file or a message."""
+    fields = owner.extension if isinstance(owner, FileDescriptorProto) else (*owner.field, *owner.extension)
+    yield from ((scope + field.name, field) for field in fields)
+    for message in owner.message_type if isinstance(owner, FileDescriptorProto) else owner.nested_type:
+        yield from _fields(f"{scope}{message.name}.", message)
 
 
 def _messages(protos: Iterable[FileDescriptorProto]) -> Iterator[tuple[str, MessageLocation]]:
@@ -197,7 +229,6 @@ def _file(
         return MessageModel(type_name[1:], names.messages[type_name[1:]])
 
     package = proto.package + "." if proto.package else ""
-    places = {tuple(place.path): place for place in proto.source_code_info.location}
     services = []
     for index, (service, python_names, derived) in enumerate(
         zip(proto.service, names.rpcs, names.services, strict=True)
@@ -211,14 +242,13 @@ def _file(
                 kind=module_names.kind(rpc),
                 request=message(rpc.input_type),
                 response=message(rpc.output_type),
-                comment=comment(places.get((_SERVICE, index, _METHOD, row))),
-                line=_line(places.get((_SERVICE, index, _METHOD, row))),
+                comment=comments.comment(proto, (_SERVICE, index, _METHOD, row)),
+                line=comments.line(proto, (_SERVICE, index, _METHOD, row)),
                 deprecated=rpc.options.deprecated,
                 idempotency=_idempotency(rpc),
             )
             for row, (rpc, python_name) in enumerate(zip(service.method, python_names, strict=True))
         )
-        place = places.get((_SERVICE, index))
         deprecated = service.options.deprecated or proto.options.deprecated
         services.append(
             ServiceModel(
@@ -226,8 +256,8 @@ def _file(
                 full_name,
                 derived,
                 rpcs,
-                comment(place),
-                _line(place),
+                comments.comment(proto, (_SERVICE, index)),
+                comments.line(proto, (_SERVICE, index)),
                 deprecated,
                 comments.of_service(proto, index),
             )
@@ -241,10 +271,6 @@ def _file(
         services=tuple(services),
         proto_hash=fingerprint(proto.SerializeToString()),
     )
-
-
-def _line(place: SourceCodeInfo.Location | None) -> int:
-    return place.span[0] + 1 if place is not None else 0
 
 
 def _idempotency(rpc: MethodDescriptorProto) -> str:

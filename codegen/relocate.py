@@ -172,7 +172,7 @@ def relocate(
     for path, text in files.items():
         if path in written:
             module = rewriter.modules["".join(written[path])]
-            relocated[module.replace(".", "/") + PurePosixPath(path).suffix] = rewriter.rewrite(module, text)
+            relocated[module.replace(".", "/") + posixpath.splitext(path)[1]] = rewriter.rewrite(module, text)
         else:
             relocated[path] = text
     if package:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from codegen.model import FileModel, RpcModel, ServiceModel
 
 DISTRIBUTION = "ray-grpc-sdk"
+
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 def tool_version() -> str:
@@ -67,6 +69,7 @@ def _environment() -> jinja2.Environment:
         "bracketed": formatting.bracketed,
         "client_property": _client_property,
         "client_row": _client_row,
+        "comments": _comments,
         "deprecated": _deprecated,
         "described": _described,
         "docstring": formatting.docstring,
@@ -81,12 +84,23 @@ def _environment() -> jinja2.Environment:
 
 
 def _quoted(text: str) -> str:
-    literal = json.dumps(text, ensure_ascii=False)
+    literal = _JSON.encode(text)
     if text.count('"') <= text.count("'"):
         return literal
     # As ruff: the quotes that need fewer backslashes.
     escaped = re.sub(r"\\.|'", lambda match: {'\\"': '"', "'": "\\'"}.get(match[0], match[0]), literal[1:-1])
     return f"'{escaped}'"
+
+
+# Many services have the same messages.
+@lru_cache(maxsize=65536)
+def _comment(name: str, text: str) -> str:
+    return f"{_quoted(name)}: {_quoted(text)}"
+
+
+def _comments(service: ServiceModel, indent: int) -> str:
+    """Return the comments of all definitions, formatted here since they are most of a module."""
+    return formatting.exploded("comments={", [_comment(*each) for each in service.comments], "},", indent)
 
 
 def _imports(file: FileModel) -> tuple[str, str]:

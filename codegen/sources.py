@@ -58,17 +58,19 @@ def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence
     for include in includes:
         if not include.is_dir():
             raise CodegenError(f"-I {include} is not a folder", exit_code=2)
-    folders = [path for path in paths if path.is_dir()]
+    roots = [absolute(include) for include in includes]
+    folders = [absolute(path) for path in paths if path.is_dir()]
     found: dict[Path, Source] = {}
     for path in paths:
         if path.is_dir():
             for proto in _below(path):
-                root = _root(proto, includes) or absolute(path)
-                name = absolute(proto).relative_to(root).as_posix()
-                found.setdefault(absolute(proto), Source(root, name, str(proto)))
+                place = absolute(proto)
+                root = _root(place, roots) or absolute(path)
+                found.setdefault(place, Source(root, place.relative_to(root).as_posix(), str(proto)))
         elif path.suffix == ".proto":
-            root = _root(path, [*includes, *folders]) or absolute(path).parent
-            found.setdefault(absolute(path), Source(root, absolute(path).relative_to(root).as_posix(), str(path)))
+            place = absolute(path)
+            root = _root(place, [*roots, *folders]) or place.parent
+            found.setdefault(place, Source(root, place.relative_to(root).as_posix(), str(path)))
         else:
             raise CodegenError(f"{path} is not a .proto file", exit_code=2)
     where = ", ".join(map(str, paths))
@@ -132,6 +134,8 @@ def excluded(name: str, patterns: Sequence[str]) -> bool:
         >>> excluded("acme/shop.proto", ["shop.proto", "shop"])
         False
     """
+    if not patterns:
+        return False
     levels = [name, *map(str, PurePosixPath(name).parents)]
     return any(fnmatchcase(level, pattern.rstrip("/")) for pattern in patterns for level in levels[:-1])
 
@@ -142,7 +146,7 @@ def absolute(path: Path) -> Path:
 
 
 def _root(path: Path, folders: Sequence[Path]) -> Path | None:
-    return next((absolute(folder) for folder in folders if absolute(path).is_relative_to(absolute(folder))), None)
+    return next((folder for folder in folders if path.is_relative_to(folder)), None)
 
 
 def _below(folder: Path) -> Iterator[Path]:

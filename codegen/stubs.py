@@ -41,12 +41,15 @@ def write(request: CodeGeneratorRequest, warn: Callable[[str], None]) -> Iterato
     """Yield the stubs of the files to generate.
 
     Args:
-        request: The request of protoc. Options that mypy-protobuf would take for its own are removed from it.
+        request: The request of protoc. It loses options that mypy-protobuf would take for its own, and what no plugin
+            here reads.
         warn: Receives a message for each proto whose stub has no types.
     """
     # `quiet` keeps it from listing the files that it writes.
     request.parameter = "quiet"
     _remove_options_of_others(request)
+    # Half of the request: the files again, with options that no runtime needs.
+    request.ClearField("source_file_descriptors")
     data = request.SerializeToString()
     for plugin, suffix in _PLUGINS:
         for response in _responses(plugin, suffix, request, data, warn):

@@ -132,7 +132,7 @@ class SentenceEncoder:
 
     def _norm(self, name: str, values: Array) -> Array:
         centred = values - values.mean(axis=-1, keepdims=True)
-        scale = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + self._epsilon, dtype=np.float32)
+        scale: Array = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + self._epsilon)
         out: Array = centred / scale * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
         return out
 

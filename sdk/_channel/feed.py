@@ -1,7 +1,8 @@
 """Messages between a node's proxy and the programs on the node that call deployments: JSON, one message a line.
 
 A program connects to the proxy's abstract unix socket and names the deployments that it calls. The proxy answers with
-the replicas of each, and again whenever they change. Nobody polls.
+the replicas of each, and with the difference whenever they change. Each state has a version. A program that gets a
+difference from another state than its own connects again, and so gets the whole state. Nobody polls.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Any, NamedTuple
 
 #: Name of a deployment: of its application, and its own.
 DeploymentKey = tuple[str, str]
-#: Longest line, in bytes: some 10,000 replicas.
-MAX_LINE = 4 << 20
+#: Longest line, in bytes: the state of some 100,000 replicas with long names.
+MAX_LINE = 64 << 20
 
 
 class Address(NamedTuple):
@@ -45,20 +46,38 @@ class State(NamedTuple):
     max_waiting: int = 0
 
 
+class StateChange(NamedTuple):
+    """The difference between two states of one deployment, or a whole state.
+
+    Attributes:
+        base: Version of the state that it changes; 0 if this is the whole state.
+        version: Version of the state that it gives, above 0.
+        state: The new state, with only those addresses that the one before does not have.
+        removed: Ids of the replicas that have left or that have another address now, which is among those of the state.
+    """
+
+    base: int
+    version: int
+    state: State
+    removed: tuple[str, ...] = ()
+
+
 def socket_name(node_id: str) -> str:
     """Return the name of the abstract unix socket (unix(7)) of a node's proxy, without the NUL byte before it."""
     return f"sdk-endpoints-{node_id}"
 
 
-def encode_state(state: State) -> bytes:
-    """Return a state as a line."""
-    return json.dumps(state).encode() + b"\n"
+def encode_change(change: StateChange) -> bytes:
+    """Return a change as a line."""
+    return json.dumps(change).encode() + b"\n"
 
 
-def decode_state(line: bytes) -> State:
-    """Return the state in a line."""
-    application, deployment, is_known, addresses, failure, max_waiting = json.loads(line)
-    return State(application, deployment, is_known, tuple(Address(*each) for each in addresses), failure, max_waiting)
+def decode_change(line: bytes) -> StateChange:
+    """Return the change in a line."""
+    base, version, (application, deployment, is_known, added, failure, max_waiting), removed = json.loads(line)
+    addresses = tuple(Address(*each) for each in added)
+    state = State(application, deployment, is_known, addresses, failure, max_waiting)
+    return StateChange(base, version, state, tuple(removed))
 
 
 def encode_interest(key: DeploymentKey, waiting: int) -> bytes:

@@ -205,9 +205,37 @@ class Replicas:
                 self._by_id.pop(replica_id).leave()
         for replica_id, address in wanted.items():
             if replica_id not in self._by_id:
-                self._by_id[replica_id] = Subchannel(address, is_local=address.node_id == self._node_id)
+                self._by_id[replica_id] = self._subchannel(address)
         self._near = [replica for replica in self._by_id.values() if replica.is_local]
         self._far = [replica for replica in self._by_id.values() if not replica.is_local]
+
+    def change(self, added: Iterable[Address], removed: Iterable[str]) -> None:
+        """Take what has changed of the ready replicas, first those that have left.
+
+        Args:
+            added: Addresses of replicas that are not among them.
+            removed: Ids of replicas that are; they close their connections.
+
+        Raises:
+            ValueError: A removed replica is not among them, or an added one is.
+        """
+        for replica_id in removed:
+            gone = self._by_id.pop(replica_id, None)
+            if gone is None:
+                raise ValueError(f"replica {replica_id!r} is not there")
+            gone.leave()
+            self._side(gone).remove(gone)
+        for address in added:
+            if address.replica_id in self._by_id:
+                raise ValueError(f"replica {address.replica_id!r} is there already")
+            new = self._by_id[address.replica_id] = self._subchannel(address)
+            self._side(new).append(new)
+
+    def _subchannel(self, address: Address) -> Subchannel:
+        return Subchannel(address, is_local=address.node_id == self._node_id)
+
+    def _side(self, replica: Subchannel) -> list[Subchannel]:
+        return self._near if replica.is_local else self._far
 
     def choose(self, now: float, model_id: str = "") -> Subchannel | None:
         """Return the replica for a call.

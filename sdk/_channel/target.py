@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from sdk._backend import backend
-from sdk._channel.feed import MAX_LINE, DeploymentKey, State, decode_state, encode_interest, socket_name
+from sdk._channel.feed import MAX_LINE, DeploymentKey, State, StateChange, decode_change, encode_interest, socket_name
 from sdk._channel.replicas import IDLE_S, SWEEP_S, Replicas, connect_locally
 from sdk._guard.peer_user import peer_user
 from sdk.errors import RpcError
@@ -76,14 +76,35 @@ class Target:
         self._was_known = False
         self._failure = ""
         self._max_waiting = 0
+        # Version of the state in the proxy's feed; 0 if it is not from there.
+        self._version = 0
         self._changed: asyncio.Event | None = None
 
     def apply(self, state: State) -> None:
-        """Take the deployment's new state."""
+        """Take the deployment's new state, a whole one."""
+        self._version = 0
+        self.replicas.update(state.addresses)
+        self._take(state)
+
+    def change(self, change: StateChange) -> None:
+        """Take a change from the proxy's feed.
+
+        Raises:
+            ValueError: It changes another state than this one. The feed has to begin again, with whole states.
+        """
+        if not change.base:
+            self.replicas.update(change.state.addresses)
+        elif change.base == self._version:
+            self.replicas.change(change.state.addresses, change.removed)
+        else:
+            raise ValueError(f"a change of version {change.base} of {self._name} does not fit version {self._version}")
+        self._version = change.version
+        self._take(change.state)
+
+    def _take(self, state: State) -> None:
         self.is_resolved = True
         self._is_known, self._failure, self._max_waiting = state.is_known, state.failure, state.max_waiting
         self._was_known = self._was_known or state.is_known
-        self.replicas.update(state.addresses)
         self.is_ready = len(self.replicas) > 0
         self._notify()
 
@@ -184,6 +205,8 @@ class Targets:
         self._loop = loop
         self._node_id = ""
         self._targets: dict[DeploymentKey, Target] = {}
+        # Those of them that are not in this process: only they are in the proxy's table.
+        self._fed: dict[DeploymentKey, Target] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._distant: Any = None  # the proxy of another node
         self._program_id = ""
@@ -209,7 +232,9 @@ class Targets:
             # A deployment of this process is on no node, even if this process was on one of a Ray cluster before.
             node_id = self._node_id if local is None else ""
             target = self._targets[key] = Target(key, handle, self._loop, node_id, self._tell)
-            self._tell(target)
+            if local is None:
+                self._fed[key] = target
+                self._tell(target)
         if local is not None and not target.is_ready:
             target.apply(local)
         return target
@@ -257,6 +282,8 @@ class Targets:
         self._sweep = self._loop.call_later(SWEEP_S, self._close_idle)
 
     def _tell(self, target: Target) -> None:
+        if target.key not in self._fed:
+            return
         if self._writer is not None:
             self._writer.write(encode_interest(target.key, target.waiting))
         elif self._distant is not None:
@@ -269,10 +296,10 @@ class Targets:
             try:
                 await self._read_feed()
             except (OSError, ValueError) as error:
-                logger.debug("the proxy of this node can't be reached: %s", error)
+                logger.debug("connecting to the proxy of this node again: %s", error)
                 if not await asyncio.to_thread(backend().has_ingress):
                     delay = _NO_INGRESS_RETRY_S
-                    for target in list(self._targets.values()):
+                    for target in list(self._fed.values()):
                         target.give_up()
                 elif (distant := await asyncio.to_thread(backend().distant_proxy, self._node_id)) is not None:
                     await self._poll(distant)
@@ -288,7 +315,7 @@ class Targets:
         reader, self._writer = await asyncio.open_unix_connection(sock=unix, limit=MAX_LINE)
         try:
             _check_peer(self._writer)
-            for target in self._targets.values():
+            for target in self._fed.values():
                 self._tell(target)
             while line := await reader.readline():
                 self._apply(line)
@@ -302,19 +329,19 @@ class Targets:
         self._distant, self._program_id = distant, self._program_id or uuid.uuid4().hex
         try:
             while self._loop.time() < until:
-                interests = {target.key: target.waiting for target in self._targets.values()}
+                interests = {target.key: target.waiting for target in self._fed.values()}
                 for line in await distant.poll(self._program_id, interests):
                     self._apply(line)
-        except OSError as error:
-            logger.debug("the proxy of another node can't be reached: %s", error)
+        except (OSError, ValueError) as error:
+            logger.debug("asking the proxy of another node again: %s", error)
             # For another name the proxy begins with every state: an answer may be lost.
             self._program_id = ""
         finally:
             self._distant = None
 
     def _apply(self, line: bytes) -> None:
-        state = decode_state(line)
-        self._targets[state.application, state.deployment].apply(state)
+        change = decode_change(line)
+        self._fed[change.state.application, change.state.deployment].change(change)
 
 
 def _check_peer(writer: asyncio.StreamWriter) -> None:

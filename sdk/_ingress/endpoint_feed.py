@@ -1,8 +1,8 @@
 """The feed that sends programs the replicas of the deployments that they call.
 
 In the form of ``sdk/_channel/feed.py``: over a unix socket to the programs on this node, and by long poll to those on
-nodes without a proxy. Each program names the deployments that it calls, and gets their state at once and after every
-change.
+nodes without a proxy. Each program names the deployments that it calls, gets their state at once, and the difference
+after every change, which is encoded once for all programs that hold the same state.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
-from sdk._channel.feed import Address, DeploymentKey, State, decode_interest, encode_state, socket_name
+from sdk._channel.feed import Address, DeploymentKey, State, StateChange, decode_interest, encode_change, socket_name
 from sdk._guard.peer_user import is_own_user
+from sdk._xds.endpoints import Endpoints
 
 if TYPE_CHECKING:
     from sdk._xds.snapshot import Deployment, Snapshot
@@ -28,14 +29,34 @@ _MAX_UNREAD = 64 << 20
 _POLL_S, _GONE_S = 10.0, 5.0
 
 
-class _Program(Protocol):
-    """A program that calls deployments."""
+# What a program holds of a deployment: the version of its state, and the endpoints.
+_Held = tuple[int, Endpoints]
+_NOTHING: _Held = (0, Endpoints())
 
-    def tell(self, key: DeploymentKey, line: bytes) -> None:
-        """Send the state of a deployment."""
+
+class _Program(Protocol):
+    """A program that calls deployments.
+
+    Attributes:
+        held: What it holds of each.
+    """
+
+    held: dict[DeploymentKey, _Held]
+
+    def tell(self, key: DeploymentKey, failure: str) -> None:
+        """Send what has changed of a deployment.
+
+        Args:
+            key: The deployment.
+            failure: Reason why it can't start, or empty.
+        """
 
     def close(self) -> None:
         """Let go of it: the proxy stops."""
+
+
+# Returns what has changed of a deployment since a program heard of it last, as a line. The program then holds that.
+_Encode = Callable[[_Program, DeploymentKey, str], bytes]
 
 
 class _Connected:
@@ -43,14 +64,17 @@ class _Connected:
 
     Args:
         writer: Its connection.
+        encode: Returns what has changed.
     """
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, encode: _Encode) -> None:
         self._writer = writer
+        self._encode = encode
+        self.held: dict[DeploymentKey, _Held] = {}
 
-    def tell(self, key: DeploymentKey, line: bytes) -> None:
-        """Send the state of a deployment."""
-        self._writer.write(line)
+    def tell(self, key: DeploymentKey, failure: str) -> None:
+        """Send what has changed of a deployment."""
+        self._writer.write(self._encode(self, key, failure))
         if self._writer.transport.get_write_buffer_size() > _MAX_UNREAD:
             self.close()
 
@@ -62,21 +86,32 @@ class _Connected:
 class _Polling:
     """A program on a node without a proxy, which calls :meth:`EndpointFeed.poll`.
 
+    Args:
+        encode: Returns what has changed.
+
     Attributes:
-        lines: Newest states that it has not got yet.
-        changed: Set while there are some.
+        changed: Set while there is something that it has not got yet.
         expiry: Ends its interests if it does not poll again.
     """
 
-    def __init__(self) -> None:
-        self.lines: dict[DeploymentKey, bytes] = {}
+    def __init__(self, encode: _Encode) -> None:
+        self._encode = encode
+        self.held: dict[DeploymentKey, _Held] = {}
+        # Deployments that have changed → reason why it can't start.
+        self._changes: dict[DeploymentKey, str] = {}
         self.changed = asyncio.Event()
         self.expiry: asyncio.TimerHandle | None = None
 
-    def tell(self, key: DeploymentKey, line: bytes) -> None:
-        """Keep the state of a deployment for the next answer."""
-        self.lines[key] = line
+    def tell(self, key: DeploymentKey, failure: str) -> None:
+        """Let the next answer have what has changed of a deployment."""
+        self._changes[key] = failure
         self.changed.set()
+
+    def take_lines(self) -> list[bytes]:
+        """Return what has changed since it got the last answer."""
+        changes, self._changes = self._changes, {}
+        self.changed.clear()
+        return [self._encode(self, key, failure) for key, failure in changes.items()]
 
     def close(self) -> None:
         """Answer its poll."""
@@ -94,6 +129,10 @@ class EndpointFeed:
         self._on_waiting = on_waiting
         self._server: asyncio.Server | None = None
         self._deployments: Mapping[DeploymentKey, Deployment] | None = None
+        # Number of published tables. A program has connected to this feed only, so its versions need no other.
+        self._version = 0
+        # Deployment, and version that programs hold → what has changed since.
+        self._lines: dict[tuple[DeploymentKey, int], bytes] = {}
         # Program → deployments that it calls → calls that wait there for the first replica.
         self._interests: dict[_Program, dict[DeploymentKey, int]] = {}
         self._polling: dict[str, _Polling] = {}
@@ -131,16 +170,20 @@ class EndpointFeed:
     def publish(self, snapshot: Snapshot) -> None:
         """Send the programs the changes in a routing table."""
         before, self._deployments = self._deployments, _by_key(snapshot)
+        self._version += 1
+        self._lines.clear()
         for program, interests in list(self._interests.items()):
             for key in interests:
                 if before is None or before.get(key) != self._deployments.get(key):
-                    self._tell(program, key)
+                    program.tell(key, "")
 
     def fail(self, key: DeploymentKey, reason: str) -> None:
         """Send the programs whose calls wait for a deployment the reason why it can't start."""
+        if self._deployments is None:
+            return  # this proxy has no table yet; while calls wait, the reason comes again
         for program, interests in list(self._interests.items()):
             if interests.get(key):
-                self._tell(program, key, reason)
+                program.tell(key, reason)
 
     async def poll(self, program_id: str, interests: Mapping[DeploymentKey, int]) -> list[bytes]:
         """Return the new states of deployments as lines, as soon as there are some, or nothing after 10 s.
@@ -159,10 +202,7 @@ class EndpointFeed:
             pass  # a program that is alive polls again
         finally:
             program.expiry = asyncio.get_running_loop().call_later(_GONE_S, self._expire, program_id)
-        lines = list(program.lines.values())
-        program.lines.clear()
-        program.changed.clear()
-        return lines
+        return program.take_lines()
 
     def note(self, program_id: str, interests: Mapping[DeploymentKey, int]) -> None:
         """Take a change of a program's interests while its poll is open.
@@ -179,7 +219,7 @@ class EndpointFeed:
         if not is_own_user(writer.get_extra_info("socket")):
             writer.close()
             return
-        program = _Connected(writer)
+        program = _Connected(writer, self._encode)
         self._interests[program] = {}
         try:
             while line := await reader.readline():
@@ -193,7 +233,7 @@ class EndpointFeed:
     def _note(self, program_id: str, interests: Mapping[DeploymentKey, int]) -> _Polling:
         program = self._polling.get(program_id)
         if program is None:
-            program = self._polling[program_id] = _Polling()
+            program = self._polling[program_id] = _Polling(self._encode)
             self._interests[program] = {}
         for key, waiting in interests.items():
             self._take(program, key, waiting)
@@ -208,7 +248,7 @@ class EndpointFeed:
         changed = interests.get(key, 0) != waiting
         interests[key] = waiting
         if is_new and self._deployments is not None:
-            self._tell(program, key)
+            program.tell(key, "")
         if changed:
             self._on_waiting()
 
@@ -216,17 +256,28 @@ class EndpointFeed:
         if any(self._interests.pop(program).values()):
             self._on_waiting()
 
-    def _tell(self, program: _Program, key: DeploymentKey, failure: str = "") -> None:
+    def _encode(self, program: _Program, key: DeploymentKey, failure: str) -> bytes:
         assert self._deployments is not None
         deployment = self._deployments.get(key)
-        state = State(*key, False)
-        if deployment is not None:
-            addresses = tuple(
-                Address(each.replica_id, each.host, each.port, each.node_id, each.socket)
-                for each in deployment.endpoints
-            )
-            state = State(*key, True, addresses, failure, deployment.max_waiting)
-        program.tell(key, encode_state(state))
+        endpoints = cast("Endpoints", deployment.endpoints) if deployment is not None else _NOTHING[1]
+        base, before = program.held.get(key, _NOTHING)
+        program.held[key] = self._version, endpoints
+        line = self._lines.get((key, base)) if not failure else None
+        if line is None:
+            line = encode_change(self._change(key, deployment, failure, base, before))
+            if not failure:
+                self._lines[key, base] = line
+        return line
+
+    def _change(
+        self, key: DeploymentKey, deployment: Deployment | None, failure: str, base: int, before: Endpoints
+    ) -> StateChange:
+        if deployment is None:
+            return StateChange(0, self._version, State(*key, False))
+        added, removed = before.differences(cast("Endpoints", deployment.endpoints))
+        addresses = tuple(Address(each.replica_id, each.host, each.port, each.node_id, each.socket) for each in added)
+        state = State(*key, True, addresses, failure, deployment.max_waiting)
+        return StateChange(base, self._version, state, tuple(each.replica_id for each in removed))
 
 
 def _by_key(snapshot: Snapshot) -> dict[DeploymentKey, Deployment]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from sdk._figures.scrape import read_metrics
 from sdk._ingress.actor_log import log_to_file
 from sdk._ingress.builtin.services import BuiltinServices
 from sdk._ingress.cluster import find_controller, is_draining
@@ -111,7 +112,7 @@ class Proxy:
         self._builder = ResourceBuilder(node_id)
         self._publisher = IsolatingPublisher(self._push)
         self._built_in = BuiltinServices(
-            self._in_force, self._fetch_descriptors, self._fetch_failed, self._fetch_proxies
+            self._in_force, self._fetch_descriptors, self._fetch_failed, self._fetch_proxies, read_metrics
         )
         self._envoy: SupervisedEnvoy | None = None
         self._confirm_task: asyncio.Task[None] | None = None
@@ -155,7 +156,9 @@ class Proxy:
                 self._leases.listen(node_id),
                 self._gate.report_forever(),
                 self._credentials.watch(self._on_new_keys),
-                self._metrics.export_forever(lambda: self._fallback_server, lambda: self._built_in.is_draining),
+                self._metrics.export_forever(
+                    lambda: self._fallback_server, lambda: self._built_in.is_draining, self._gate.take_refused
+                ),
             )
         ]
 

@@ -19,6 +19,7 @@ from sdk._ingress.envoy.stats import fetch_certificate_expiry, fetch_stats
 from sdk._wire.call_counts import STATUS_NAMES
 
 if TYPE_CHECKING:
+    from sdk._ingress.scale_to_zero.waiting_calls import Refusal
     from sdk._wire.server import WireServer
 
 logger = logging.getLogger("sdk.ingress")
@@ -40,9 +41,9 @@ ENVOY_COUNTERS = {
 #: Calls that Envoy answers itself: the reason, and the status that the client gets.
 ENVOY_REJECTIONS = {
     "no_healthy_replica": "UNAVAILABLE",
-    "timeout": "DEADLINE_EXCEEDED",
-    "overflow": "UNAVAILABLE",
+    "overflow": "RESOURCE_EXHAUSTED",
     "token": "UNAUTHENTICATED",
+    "api_key": "UNAUTHENTICATED",
     "no_rule": "PERMISSION_DENIED",  # Envoy does not count calls without credentials separately
     "limit": "RESOURCE_EXHAUSTED",
     "memory": "RESOURCE_EXHAUSTED",
@@ -91,18 +92,25 @@ class ProxyMetrics:
             (*_NODE, "method", "status_code"),
         )
 
-    async def export_forever(self, builtin: Callable[[], WireServer | None], is_draining: Callable[[], bool]) -> None:
+    async def export_forever(
+        self,
+        builtin: Callable[[], WireServer | None],
+        is_draining: Callable[[], bool],
+        take_refused: Callable[[], Mapping[Refusal, int]] = dict,
+    ) -> None:
         """Export every five seconds.
 
         Args:
             builtin: Returns the server of what the proxy answers itself, once it runs.
             is_draining: Returns whether the node is being drained.
+            take_refused: Returns the number of calls that the gate has refused since the last time.
         """
         while True:
             await asyncio.sleep(EXPORT_INTERVAL_S)
             server = builtin()
             if server is not None:
                 self.export_builtin(server)
+            self.export_refused(take_refused())
             try:
                 stats = await fetch_stats(self._admin_socket)
                 expiry = await fetch_certificate_expiry(self._admin_socket) if self._has_tls else None
@@ -127,6 +135,15 @@ class ProxyMetrics:
                 self._requests.inc(counted.total, {**labels, "method": path})
             else:
                 self._rejected.inc(counted.total, {**labels, "reason": "no_route"})
+
+    def export_refused(self, refused: Mapping[Refusal, int]) -> None:
+        """Export the calls that the gate has refused.
+
+        Args:
+            refused: Number of calls by reason and status.
+        """
+        for (reason, code), number in refused.items():
+            self._rejected.inc(number, {**self._node, "reason": reason, "status_code": code.name})
 
     def export_envoy(self, stats: Mapping[str, int]) -> None:
         """Export Envoy's statistics.

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import grpc
@@ -81,11 +82,24 @@ def find_cluster(address: str | None) -> str | None:
     if newest in running:
         return newest
     if len(running) > 1:
+        listed = ", ".join(f"{each}{_origin(each)}" for each in running)
         raise ClusterError(
-            f"Several Ray clusters are running on this machine ({', '.join(running)}): name one by its address, with "
+            f"Several Ray clusters are running on this machine ({listed}): name one by its address, with "
             "`--address` or RAY_ADDRESS."
         )
     return str(running[0]) if running else None
+
+
+def _origin(address: str) -> str:
+    """Return who started a cluster on this machine, and when, for a message; "" if its processes are not visible."""
+    services: Any = ray._private.services
+    flag = f"--gcs-address={address}"
+    for process in services.psutil.process_iter(["cmdline", "username", "create_time"]):
+        found = process.info
+        if flag in (found["cmdline"] or ()):
+            started = datetime.fromtimestamp(found["create_time"]).astimezone()
+            return f" of {found['username']} since {started:%Y-%m-%d %H:%M}"
+    return ""
 
 
 def named_address(address: str | None) -> str | None:

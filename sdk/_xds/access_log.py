@@ -17,8 +17,9 @@ from google.protobuf.struct_pb2 import Struct
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._otel.otlp import Collector
+from sdk._xds.api_key_script import DETAILS_KEY
 from sdk._xds.headers import set_header
-from sdk._xds.log_filters import both, either, flagged, lasts
+from sdk._xds.log_filters import both, either, ends, flagged, lasts, matches
 from sdk._xds.packing import pack
 
 #: Namespace in the metadata of a cluster, with the keys ``application`` and ``deployment``.
@@ -62,7 +63,7 @@ _FIELDS = {
     "response_bytes": "%BYTES_SENT%",
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "flags": "%RESPONSE_FLAGS%",
-    "details": "%RESPONSE_CODE_DETAILS%",
+    "details": _first_of(f"DYNAMIC_METADATA {':'.join(DETAILS_KEY)}", "RESPONSE_CODE_DETAILS"),
     "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
     "upstream": "%UPSTREAM_REMOTE_ADDRESS%",
     "authority": "%REQ(:authority)%",
@@ -169,10 +170,8 @@ def _filter(config: AccessLogConfig) -> pb.AccessLogFilter | None:
     """Return the filter of the calls that are logged; None for all."""
     filters = []
     if config.failed_only:
-        failed = pb.GrpcStatusFilter(statuses=[pb.GrpcStatusFilter.OK], exclude=True)
         # Without `grpc-status`, as over gRPC-Web, Connect and JSON, a call is UNKNOWN to Envoy even if it ends OK.
-        web = pb.ExtensionFilter(name="failed", typed_config=pack(pb.ExpressionFilter(expression=_NOT_OK)))
-        filters.append(both(pb.AccessLogFilter(grpc_status_filter=failed), pb.AccessLogFilter(extension_filter=web)))
+        filters.append(both(ends("OK", otherwise=True), matches(_NOT_OK)))
     if config.slow_s is not None:
         filters.append(lasts(config.slow_s))
     if len(filters) > 1:
@@ -183,9 +182,14 @@ def _filter(config: AccessLogConfig) -> pb.AccessLogFilter | None:
 #: Name of the cluster of the control plane, which takes the log of failures too.
 CONTROL_PLANE = "ads"
 # Envoy has answered itself: there is no replica, none accepted the call, the replica was lost, a limit was reached, the
-# time was over, or another filter refused it.
+# time was over, or the gate refused it.
 # https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#response-flags
 _OWN_ANSWERS = ("UH", "UF", "UC", "UO", "URX", "UT", "RL", "UAEX")
+# The filters of the option `access` set no flag when they refuse a call.
+_REFUSED = " || ".join(
+    f'response.code_details.startsWith("{details}")'
+    for details in ("jwt_authn_access_denied", "rbac_access_denied", "lua_response")
+)
 # Milliseconds after which Envoy sends what it has logged.
 _FLUSH_MS = 200
 
@@ -200,7 +204,8 @@ def own_answers_log(headers: Iterable[str]) -> pb.AccessLog:
     """
     return pb.AccessLog(
         name="envoy.access_loggers.http_grpc",
-        filter=flagged(*_OWN_ANSWERS),
+        # The expression is evaluated only for calls with one of the statuses of refusals.
+        filter=either(flagged(*_OWN_ANSWERS), both(ends("UNAUTHENTICATED", "PERMISSION_DENIED"), matches(_REFUSED))),
         typed_config=pack(
             pb.HttpGrpcAccessLogConfig(
                 common_config=pb.CommonGrpcAccessLogConfig(

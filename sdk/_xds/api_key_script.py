@@ -13,6 +13,11 @@ from collections.abc import Mapping
 
 #: The metadata in which a client sends its API key.
 API_KEY_METADATA = "x-api-key"
+#: Name of the statistic of refused keys, after ``http.grpc.lua.``.
+DENIED_STATISTIC = "api_key_denied"
+#: Namespace and key of the reason in the call's metadata, for the access log: Envoy's own is ``lua_response``.
+DETAILS_KEY = ("sdk", "details")
+_DENIED_DETAILS = "api_key_access_denied"
 # Longer ones are refused before their digest is computed.
 _MAX_KEY = 512
 
@@ -80,6 +85,8 @@ function envoy_on_request(handle)
   local name = nil
   if #key <= %(max_key)d and headers:getNumValues("%(metadata)s") == 1 then name = names[sha256(key)] end
   if name == nil then
+    handle:stats():counter("%(statistic)s"):inc()
+    handle:streamInfo():dynamicMetadata():set("%(namespace)s", "%(details_key)s", "%(details)s")
     handle:respond({[":status"] = "401", ["www-authenticate"] = "ApiKey"}, "The API key is not valid.")
     return
   end
@@ -97,4 +104,13 @@ def api_key_script(header: str, names: Mapping[str, str]) -> str:
         names: SHA-256 of a key in hexadecimal → its name, which contains no quotes.
     """
     table = ",".join(f'["{digest}"]="{name}"' for digest, name in sorted(names.items()))
-    return _SCRIPT % {"names": table, "metadata": API_KEY_METADATA, "max_key": _MAX_KEY, "header": header}
+    return _SCRIPT % {
+        "names": table,
+        "metadata": API_KEY_METADATA,
+        "max_key": _MAX_KEY,
+        "header": header,
+        "statistic": DENIED_STATISTIC,
+        "namespace": DETAILS_KEY[0],
+        "details_key": DETAILS_KEY[1],
+        "details": _DENIED_DETAILS,
+    }

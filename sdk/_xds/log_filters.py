@@ -6,6 +6,7 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/accesslog/v3/accesslog
 from __future__ import annotations
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._xds.packing import pack
 
 # Names by which Envoy's runtime, which nothing here uses, could change the values.
 _STATUS_KEY, _DURATION_KEY = "sdk.unused", "sdk.access_log.slow_ms"
@@ -27,6 +28,31 @@ def flagged(*flags: str) -> pb.AccessLogFilter:
     https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage#response-flags
     """
     return pb.AccessLogFilter(response_flag_filter=pb.ResponseFlagFilter(flags=flags))
+
+
+def ends(*statuses: str, otherwise: bool = False) -> pb.AccessLogFilter:
+    """Return the filter of the calls that end with one of these gRPC statuses.
+
+    Envoy derives the status of a call without ``grpc-status`` from its HTTP status.
+
+    Args:
+        statuses: Names of statuses.
+        otherwise: Return the filter of all other calls.
+    """
+    numbers = [pb.GrpcStatusFilter.Status.Value(status) for status in statuses]
+    return pb.AccessLogFilter(grpc_status_filter=pb.GrpcStatusFilter(statuses=numbers, exclude=otherwise))
+
+
+def matches(expression: str) -> pb.AccessLogFilter:
+    """Return the filter of the calls for which an expression is true.
+
+    https://www.envoyproxy.io/docs/envoy/latest/xds/type/v3/cel.proto
+
+    Args:
+        expression: In CEL, with Envoy's attributes.
+    """
+    config = pb.ExpressionFilter(expression=expression)
+    return pb.AccessLogFilter(extension_filter=pb.ExtensionFilter(name="expression", typed_config=pack(config)))
 
 
 def has_status(status: int) -> pb.AccessLogFilter:

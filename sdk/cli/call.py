@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from codegen.proto_path import proto_path_option
 from sdk.cli.rpc.method_completion import complete_method
 from sdk.cli.rpc.server_options import quieten_grpc, server_options
 from sdk.errors import ServerError
@@ -73,14 +74,7 @@ Examples:
     help="Read the types from proto files, folders of them, or a file of descriptors instead of the server. "
     "Repeatable.",
 )
-@click.option(
-    "-I",
-    "--proto-path",
-    multiple=True,
-    type=_PATH,
-    metavar="DIR",
-    help="Search DIR for imported protos. Repeatable.",
-)
+@proto_path_option()
 @click.option("--allow-unknown-fields", is_flag=True, help="Ignore fields of the request that its message lacks.")
 @click.option("--emit-defaults", is_flag=True, help="Also print fields that have their default value.")
 @click.option("--proto-names", is_flag=True, help="Print fields by their names in the proto, not in lowerCamelCase.")

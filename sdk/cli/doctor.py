@@ -10,13 +10,16 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 import sdk
 from sdk._extras import missing_package
 from sdk.errors import SdkError
+
+if TYPE_CHECKING:
+    from codegen.sync import SyncResult
 
 # Packages whose versions decide how the SDK works, with the extra that installs each.
 _PACKAGES = {
@@ -31,6 +34,8 @@ _PACKAGES = {
 # https://docs.ray.io/en/latest/ray-core/scheduling/ray-oom-prevention.html
 _MEMORY_THRESHOLD = 0.95
 _ENVOY_TIMEOUT_S = 10.0
+# Folders below the working directory in which generated code is searched.
+_DEPTH = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,14 +199,75 @@ def check_code() -> Finding:
         try:
             project = config.load(Path.cwd())
             if not (project.protos and project.out):
-                return Finding("generated code", "skipped", f"no [{config.TABLE}] in {config.FILE} here")
+                return _check_listed_code()
             options = sync.Options(project.protos, project.out, project.proto_path, project.exclude, project.package)
             result = sync.check(options)
         except CodegenError as error:
             return Finding("generated code", "problem", "; ".join([str(error), *error.details]))
     except ModuleNotFoundError as error:
         return Finding("generated code", "skipped", f"{missing_package(error)} is not installed")
+    return _compared(project.out, result, "`sdk codegen`")
+
+
+def _check_listed_code() -> Finding:
+    """Check the generated code below the working directory by the manifests in it, without the options that made it."""
+    from codegen import config, manifest
+
+    folders = sorted(_generated_folders(Path()))
+    if not folders:
+        return Finding(
+            "generated code", "skipped", f"no [{config.TABLE}] in {config.FILE}, and no {manifest.NAME} here"
+        )
+    findings = [_check_folder(folder) for folder in folders]
+    worst = min((each.state for each in findings), key=("problem", "skipped", "ok").index)
+    return Finding("generated code", worst, "; ".join(each.text for each in findings))
+
+
+def _check_folder(out: Path) -> Finding:
+    """Check an output folder against the protos that its manifest names."""
+    from codegen import config, manifest, sync
+    from codegen.errors import CodegenError
+    from codegen.sources import absolute
+
+    try:
+        known = manifest.load(out)
+        roots = {name: absolute(out / entry.root) for name, entry in known.protos.items()}
+        protos = tuple(root / name for name, root in roots.items() if (root / name).is_file())
+        if not protos:
+            return Finding("generated code", "skipped", f"the protos of {out} are not on this machine")
+        includes = tuple(sorted({root for root in roots.values() if root.is_dir()}))
+        # A manifest has no name of a package, and modules do not depend on it.
+        packages = ("package", "") if known.shared else ("", "package")
+        results = (sync.check(sync.Options(protos, out, includes, package=package)) for package in packages)
+        first = next(results)
+        result = first if first.is_up_to_date else next((each for each in results if each.is_up_to_date), first)
+    except CodegenError as error:
+        why = "; ".join([str(error), *error.details])
+        return Finding(
+            "generated code",
+            "skipped",
+            f"{out} can't be compared: {why}; [{config.TABLE}] in {config.FILE} has options",
+        )
+    return _compared(out, result, "the `sdk codegen` that made it")
+
+
+def _generated_folders(folder: Path) -> Iterator[Path]:
+    from codegen import manifest
+
+    for parent, folders, files in os.walk(folder):
+        if manifest.NAME in files:
+            yield Path(parent)
+        is_deep = len(Path(parent).parts) >= _DEPTH
+        folders[:] = [
+            name
+            for name in folders
+            if not (is_deep or name.startswith(".") or name == "node_modules")
+            and not Path(parent, name, "pyvenv.cfg").exists()
+        ]
+
+
+def _compared(out: Path, result: SyncResult, command: str) -> Finding:
     if result.is_up_to_date:
-        return Finding("generated code", "ok", f"{project.out} is up to date")
+        return Finding("generated code", "ok", f"{out} is up to date")
     changed = ", ".join(sorted(map(str, [*result.missing, *result.stale, *result.extra])))
-    return Finding("generated code", "problem", f"{project.out} is not up to date ({changed}): run `sdk codegen`")
+    return Finding("generated code", "problem", f"{out} is not up to date ({changed}): run {command}")

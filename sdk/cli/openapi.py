@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from codegen.proto_path import proto_path_option
 from sdk.cli.rpc.server_options import quieten_grpc, server_options
 from sdk.errors import OptionsError
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from sdk.cli.rpc.schemas import Schema
 
-_PATH = click.Path(path_type=Path)
 _EXAMPLES = """\b
 Examples:
   sdk openapi protos/ > openapi.json
@@ -29,14 +29,7 @@ Examples:
 @click.option("--title", metavar="TEXT", help="Title of the document.  [default: the services]")
 @click.option("--api-version", metavar="TEXT", default="1", show_default=True, help="Version of the document.")
 @server_options
-@click.option(
-    "-I",
-    "--proto-path",
-    multiple=True,
-    type=_PATH,
-    metavar="DIR",
-    help="Search DIR for imported protos, if TARGET is a proto. Repeatable.",
-)
+@proto_path_option("if TARGET is a proto")
 def openapi(target: str, services: tuple[str, ...], **options: Any) -> None:
     """Print the OpenAPI 3.1 document of the services of TARGET.
 

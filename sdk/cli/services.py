@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from codegen.proto_path import proto_path_option
 from sdk.cli.rpc.server_options import quieten_grpc, server_options
 from sdk.errors import OptionsError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from sdk.cli.rpc.connection import ServerConnection
     from sdk.cli.rpc.schemas import Schema
 
-_PATH = click.Path(path_type=Path)
 _EXAMPLES = """\b
 Examples:
   sdk services localhost:9000
@@ -40,14 +40,7 @@ Examples:
     help="Write the descriptors of the services to FILE, for `sdk call --protos` or `sdk check --against`.",
 )
 @server_options
-@click.option(
-    "-I",
-    "--proto-path",
-    multiple=True,
-    type=_PATH,
-    metavar="DIR",
-    help="Search DIR for imported protos, if TARGET is a proto. Repeatable.",
-)
+@proto_path_option("if TARGET is a proto")
 def services(target: str, name: str | None, **options: Any) -> None:
     """List the services of TARGET with their methods, or print the definition of NAME as proto source.
 

@@ -13,8 +13,8 @@ from sdk.errors import ClusterError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from sdk._figures.figures import Figures
     from sdk._serving_status import Status
-    from sdk.cli.top.figures import Figures
 
 # Seconds between two refreshes with --watch.
 _REFRESH_S = 2.0
@@ -64,10 +64,11 @@ def _watch(console: Console, current: Status, *, wants_json: bool, verbose: bool
     """Show the status, and the calls of the last seconds, until Ctrl-C."""
     from rich.live import Live
 
+    from sdk._figures import scrape
+    from sdk._figures.recent import RecentCalls
     from sdk._serve.api import status as read_status
-    from sdk.cli.top.recent import RecentCalls
 
-    calls, problem = RecentCalls(), ""
+    calls, problem = RecentCalls(scrape.read_metrics), ""
     is_live = console.is_terminal and not wants_json
     with Live("", console=console, screen=True, auto_refresh=False) if is_live else _Printer() as display:
         while True:

@@ -124,11 +124,11 @@ def _idle(server: Server) -> list[tuple[str, str]]:
     rows = []
     for name, pids in processes.items():
         share = 100 * (cpu_seconds(pids) - before[name]) / _IDLE_S
-        rows.append((f"{name}, idle", f"{share:.1f} % of a core, {_memory(pids):.0f} MB"))
+        rows.append((f"{name}, idle", f"{share:.1f} % of a core, {memory_mb(pids):.0f} MB"))
     return rows
 
 
-def _memory(pids: list[int]) -> float:
+def memory_mb(pids: list[int]) -> float:
     """Return the proportional memory of processes, in MB (proc(5), smaps_rollup, Pss)."""
     kilobytes = 0
     for pid in pids:
@@ -140,10 +140,10 @@ def _memory(pids: list[int]) -> float:
 
 def _memory_of_connections(server: Server) -> tuple[str, str]:
     (envoy,) = (pids for name, pids in processes_of(server.pid, server.patterns).items() if name == "Envoy")
-    before = _memory(envoy)
+    before = memory_mb(envoy)
     with idle_connections(_CONNECTIONS, server.port):
         _call(server)  # Envoy has taken every connection before this one
-        grown = _memory(envoy) - before
+        grown = memory_mb(envoy) - before
     return f"Envoy, for each of {_CONNECTIONS:,} idle connections", f"{1000 * grown / _CONNECTIONS:.1f} KB"
 
 
@@ -156,7 +156,7 @@ def _call(server: Server) -> None:
 def _memory_of_slow_consumers(server: Server) -> list[tuple[str, str]]:
     """Start streams of 100 MB each without reading them, and measure the server's memory when it stops sending."""
     processes = processes_of(server.pid, server.patterns)
-    before = {name: _memory(pids) for name, pids in processes.items()}
+    before = {name: memory_mb(pids) for name, pids in processes.items()}
     ask = Ask(size=1 << 20, count=100)
     limits = [("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=limits) as channel:
@@ -165,7 +165,7 @@ def _memory_of_slow_consumers(server: Server) -> list[tuple[str, str]]:
         for call in calls:
             next(call)
         _wait_until_still(processes)
-        after = {name: _memory(pids) for name, pids in processes.items()}
+        after = {name: memory_mb(pids) for name, pids in processes.items()}
         for call in calls:
             call.cancel()
     return [

@@ -111,3 +111,31 @@ def test_code_that_is_not_up_to_date(tmp_path: Path) -> None:
     assert found.text.endswith("a_pb2_grpc.pyi): run `sdk codegen`")
     assert CliRunner().invoke(main, ["codegen"]).exit_code == 0
     assert doctor.check_code() == doctor.Finding("generated code", "ok", "gen is up to date")
+
+
+def test_code_without_a_project(tmp_path: Path) -> None:
+    def write(name: str, text: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    write("protos/a/a.proto", 'syntax = "proto3"; import "b.proto"; message A { B b = 1; }')
+    write("shared/b.proto", 'syntax = "proto3"; message B {}')
+    done = CliRunner().invoke(
+        main, ["codegen", "protos", "shared", "-I", "shared", "--out", "src/gen", "--package", "gen"]
+    )
+    assert done.exit_code == 0
+    assert doctor.check_code() == doctor.Finding("generated code", "ok", "src/gen is up to date")
+    write("venv/pyvenv.cfg", "")
+    write("venv/gen/.sdk-codegen.json", "no manifest of this project")
+    write("shared/b.proto", 'syntax = "proto3"; message B { int32 more = 1; }')
+    remedy = "run the `sdk codegen` that made it"
+    assert doctor.check_code() == doctor.Finding(
+        "generated code", "problem", f"src/gen is not up to date (b_pb2.py, b_pb2.pyi): {remedy}"
+    )
+    write("shared/b.proto", 'syntax = "proto3"; import "c.proto"; message B { C c = 1; }')
+    found = doctor.check_code()
+    assert (found.state, "c.proto" in found.text) == ("skipped", True)
+    for name in ("protos/a/a.proto", "shared/b.proto"):
+        (tmp_path / name).unlink()
+    (tmp_path / "shared").rmdir()
+    assert doctor.check_code().text == "the protos of src/gen are not on this machine"

@@ -252,7 +252,7 @@ def test_descriptors_in_a_file(invoke: Invoke, server: sdk.testing.Server, tmp_p
     ("arguments", "said"),
     [
         (["Tikcet"], " has no service, method or type 'Tikcet'; did you mean desk.v1.Ticket?\n"),
-        (["xyzzy"], "error: The server at {target} has no service, method or type 'xyzzy'\n"),
+        (["xyzzy"], " has no service, method or type 'xyzzy'; it has desk.v1.Annex, desk.v1.Desk\n"),
         (["Echo"], "error: 'Echo' is ambiguous: desk.v1.Annex.Echo, desk.v1.Desk.Echo\n"),
         (["Desk", "--template"], "error: --template: desk.v1.Desk is a service, not a message\n"),
         (

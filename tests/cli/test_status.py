@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from sdk._figures.figures import REQUESTS, Reading
 from sdk._serving_status import ApplicationStatus, DeploymentStatus, ProxyStatus, Status
 from sdk.cli.cluster_origin import ClusterOrigin, origin_of
 from sdk.cli.main import main
-from sdk.cli.top.figures import REQUESTS, Reading
 from sdk.errors import ClusterError
 from tests.support.ports import free_port
 
@@ -107,7 +107,7 @@ def reading(at: float, calls: float) -> Reading:
 def test_watch_in_json_is_one_document_a_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
     Refreshes(monkeypatch, WELL, ClusterError("the controller is away"), ILL)
     readings = [reading(0, 0), reading(2, 10), reading(4, 20)]
-    monkeypatch.setattr("sdk.cli.top.scrape.read_metrics", lambda: readings.pop(0))
+    monkeypatch.setattr("sdk._figures.scrape.read_metrics", lambda: readings.pop(0))
     done = run("status", "--watch", "--json")
     assert done.exit_code == 130, done.output
     first, second, third = map(json.loads, done.stdout.splitlines())
@@ -128,7 +128,7 @@ def test_watch_in_a_pipe_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(found, Reading)
         return found
 
-    monkeypatch.setattr("sdk.cli.top.scrape.read_metrics", read)
+    monkeypatch.setattr("sdk._figures.scrape.read_metrics", read)
     done = run("status", "--watch")
     assert done.exit_code == 130, done.output
     assert done.stdout.count("application greeter: RUNNING") == 3
@@ -140,7 +140,7 @@ def test_watch_in_a_pipe_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_watch_in_a_terminal_shows_status_and_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     Refreshes(monkeypatch, WELL, WELL)
     readings = [reading(0, 0), reading(2, 10)]
-    monkeypatch.setattr("sdk.cli.top.scrape.read_metrics", lambda: readings.pop(0))
+    monkeypatch.setattr("sdk._figures.scrape.read_metrics", lambda: readings.pop(0))
     monkeypatch.setenv("FORCE_COLOR", "1")  # for rich a terminal
     done = run("status", "--watch")
     assert done.exit_code == 130, done.output

@@ -55,6 +55,22 @@ def addresses(*names: str, node: str = "here") -> list[Address]:
     return [Address(name, "10.0.0.1", 4000, node, name) for name in names]
 
 
+def test_a_change_keeps_all_other_replicas() -> None:
+    replicas = Replicas("here")
+    replicas.update([*addresses("a", "b"), *addresses("c", node="there")])
+    kept = {replica.address.replica_id: replica for replica in replicas}
+    replicas.change([*addresses("b", node="there"), *addresses("d")], ["b", "c"])
+    now = {replica.address.replica_id: replica for replica in replicas}
+    assert now["a"] is kept["a"]
+    assert [kept[name].is_gone for name in "abc"] == [False, True, True]
+    assert {name: replica.is_local for name, replica in now.items()} == {"a": True, "b": False, "d": True}
+    assert [replica.address.replica_id for replica in (*replicas._near, *replicas._far)] == ["a", "d", "b"]
+    with pytest.raises(ValueError, match="'c' is not there"):
+        replicas.change([], ["c"])
+    with pytest.raises(ValueError, match="'a' is there already"):
+        replicas.change(addresses("a"), [])
+
+
 @pytest.mark.parametrize("drawn", list(product((0.0, 0.3, 0.6, 0.99), repeat=2)))
 def test_of_two_random_replicas_the_one_with_fewer_open_calls(drawn: tuple[float, float]) -> None:
     replicas = Replicas("here", cycle(drawn).__next__)

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sdk._channel import target as targets
-from sdk._channel.feed import State, decode_interest, decode_state, encode_interest, encode_state
+from sdk._channel.feed import (
+    Address,
+    State,
+    StateChange,
+    decode_change,
+    decode_interest,
+    encode_change,
+    encode_interest,
+)
 from sdk._channel.target import Target, Targets
 from sdk._ingress import endpoint_feed
 from sdk._ingress.endpoint_feed import EndpointFeed
-from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Endpoints, Snapshot
 from tests.support.served_handle import NamedHandle
 from tests.support.virtual_time import in_virtual_time
 from tests.support.wire_rig import until
@@ -100,8 +110,9 @@ def handle() -> Any:
 
 
 def test_messages_survive_the_line() -> None:
-    state = State("a", "b", True, (), "why\nnot", 3)
-    assert decode_state(encode_state(state)) == state
+    state = State("a", "b", True, (Address("r", "10.0.0.1", 1, "n", "s"),), "why\nnot", 3)
+    change = StateChange(6, 7, state, ("x", "y"))
+    assert decode_change(encode_change(change)) == change
     assert decode_interest(encode_interest(("a", "b\n"), 3)) == (("a", "b\n"), 3)
     with pytest.raises(ValueError, match="expected application, deployment and number"):
         decode_interest(b'["a", 1, "b"]\n')
@@ -119,6 +130,163 @@ async def test_callers_learn_of_every_change(ray: Ray, callers: Targets, inner: 
         feed.publish(table(3, inner=inner))
         await until(lambda: not target.is_ready)
         assert target._is_known
+
+
+def addresses(endpoints: Iterable[Endpoint]) -> list[Address]:
+    return [Address(*endpoint) for endpoint in endpoints]
+
+
+FEED_STEPS = st.lists(
+    st.one_of(
+        # A table with this deployment, or without it.
+        st.tuples(
+            st.just("publish"), st.none() | st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from([1, 2]))
+        ),
+        st.tuples(st.just("fail"), st.just(None)),
+        # Programs that connect, poll, lose an answer, or begin again.
+        st.tuples(st.just("connect"), st.just(None)),
+        st.tuples(st.just("poll"), st.sampled_from(["taken", "lost"])),
+        st.tuples(st.just("poll again"), st.just(None)),
+    ),
+    max_size=25,
+)
+
+
+class Written:
+    """A connection that takes what is written."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self.write = take
+        self.transport = self
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@given(FEED_STEPS)
+def test_callers_that_are_fed_by_differences_have_the_whole_state(steps: list[tuple[str, Any]]) -> None:
+    async def run() -> None:
+        loop, key = asyncio.get_running_loop(), ("app", "D")
+
+        def new_target() -> Target:
+            return Target(key, NamedHandle("D"), loop, "there", lambda _: None)
+
+        feed, connected = EndpointFeed(), []
+        polling, session = new_target(), 0
+        table: Snapshot | None = None
+        is_told = False
+        for number, (kind, value) in enumerate(steps, 1):
+            if kind == "publish":
+                served = [Endpoint(name, "10.0.0.1", port, "there") for name, port in (value or {}).items()]
+                deployments = (Deployment("D", ("t.T",), served),)
+                table = Snapshot(number, (Application("app", deployments),) if value is not None else ())
+                feed.publish(table)
+            elif kind == "fail":
+                feed.fail(key, "no memory")
+            elif kind == "connect":
+                target = new_target()
+                writer: Any = Written(lambda line, target=target: target.change(decode_change(line)))
+                program = endpoint_feed._Connected(writer, feed._encode)
+                feed._interests[program] = {}
+                feed._take(program, key, 1)
+                connected.append(target)
+            elif table is not None:
+                session += kind == "poll again"
+                program = feed._note(f"p{session}", {key: 1})
+                is_lost = False
+                for line in program.take_lines():
+                    is_lost = value == "lost"
+                    if not is_lost:
+                        polling.change(decode_change(line))
+                session += is_lost  # its call failed: it begins again under another name
+                is_told = not is_lost
+        feed.publish(Snapshot(99, (table or Snapshot(0)).applications))
+        newest = table.applications[0].deployments[0].endpoints if table and table.applications else ()
+        if is_told:
+            for line in feed._note(f"p{session}", {key: 1}).take_lines():
+                polling.change(decode_change(line))
+            connected.append(polling)
+        for target in connected:
+            assert sorted(replica.address for replica in target.replicas) == addresses(newest)
+            sides = [*target.replicas._near, *target.replicas._far]
+            assert sorted(map(id, sides)) == sorted(map(id, target.replicas))
+
+    asyncio.run(run())
+
+
+def feed_of(*names: str) -> tuple[EndpointFeed, list[bytes]]:
+    """Return a feed with a program on its node, and the lines that this gets."""
+    feed, lines = EndpointFeed(), []
+    feed.publish(table(1, *names))
+    writer: Any = Written(lines.append)
+    program = endpoint_feed._Connected(writer, feed._encode)
+    feed._interests[program] = {}
+    feed._take(program, ("app", "D"), 0)
+    return feed, lines
+
+
+def test_the_size_of_a_change_does_not_depend_on_the_number_of_replicas() -> None:
+    sizes = []
+    for number in 1_000, 10_000:
+        names = [f"r{n:05}" for n in range(number)]
+        feed, lines = feed_of(*names)
+        feed.publish(table(2, *names[1:]))
+        sizes.append(len(lines[1]))
+        assert len(lines) == 2
+    assert sizes[0] == sizes[1] < 100
+
+
+def test_programs_with_the_same_state_share_a_line() -> None:
+    feed, lines = feed_of("a", "b")
+    other: list[bytes] = []
+    writer: Any = Written(other.append)
+    program = endpoint_feed._Connected(writer, feed._encode)
+    feed._interests[program] = {}
+    feed._take(program, ("app", "D"), 0)
+    feed.publish(table(2, "a"))
+    assert [mine is theirs for mine, theirs in zip(lines, other, strict=True)] == [True, True]
+
+
+async def test_a_deployment_of_this_process_is_no_concern_of_the_proxy(
+    ray: Ray, callers: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = NamedHandle("Mine")
+    state = State("app", "Mine", True, (Address("m", "127.0.0.1", 0, "", "socket"),))
+    monkeypatch.setattr(targets, "local_lookup", lambda each: state if each is mine else None)
+    async with listening(ray) as feed:
+        feed.publish(table(1, "a"))
+        other = callers.find(handle())
+        await until(lambda: replicas(other) == ["a"])
+        local = callers.find(mine)
+        callers.find(NamedHandle("Absent"))
+        await until(lambda: len(*feed._interests.values()) == 2)  # a line for the one in between would have come before
+        assert ("app", "Mine") not in next(iter(feed._interests.values()))
+        assert replicas(local) == ["m"]
+
+
+async def test_a_caller_that_has_missed_a_change_connects_again(ray: Ray, callers: Targets) -> None:
+    async with listening(ray) as feed:
+        feed.publish(table(1, "a"))
+        target = callers.find(handle())
+        await until(lambda: replicas(target) == ["a"])
+        (program,) = feed._interests
+        key = ("app", "D")
+        program.held[key] = (7, Endpoints([Endpoint("x", "10.0.0.1", 1)]))
+        feed.publish(table(2, "a", "b"))
+        await until(lambda: replicas(target) == ["a", "b"])
+        assert program not in feed._interests
+
+
+async def test_a_caller_that_has_missed_an_answer_of_another_node_begins_again(ray: Ray, callers: Targets) -> None:
+    distant = ray.distant = DistantProxy()
+    distant.feed.publish(table(1, "a"))
+    target = callers.find(handle())
+    await until(lambda: replicas(target) == ["a"])
+    (program,) = distant.feed._interests
+    program.held["app", "D"] = (7, Endpoints([Endpoint("x", "10.0.0.1", 1)]))
+    distant.feed.publish(table(2, "a", "b"))
+    await until(lambda: replicas(target) == ["a", "b"])
+    assert len(set(distant.polls)) == 2
 
 
 async def test_an_unknown_deployment_is_left_to_rays_handle(ray: Ray, callers: Targets) -> None:
@@ -244,7 +412,7 @@ async def test_a_program_that_no_longer_polls_is_forgotten() -> None:
     feed.publish(table(1, max_waiting=10))
     key = ("app", "D")
     (line,) = await feed.poll("p", {key: 2})
-    assert decode_state(line) == State("app", "D", True, max_waiting=10)
+    assert decode_change(line) == StateChange(0, 1, State("app", "D", True, max_waiting=10))
     assert await feed.poll("p", {key: 2}) == [], "nothing has changed for ten seconds"
     assert asyncio.get_running_loop().time() == pytest.approx(10)
     await asyncio.sleep(4.9)
@@ -265,4 +433,6 @@ async def test_only_the_newest_state_waits_for_the_next_poll() -> None:
     for number in range(100):
         feed.publish(table(2 + number, f"r{number}"))
     (line,) = await feed.poll("p", {("app", "D"): 0})
-    assert [address.replica_id for address in decode_state(line).addresses] == ["r99"]
+    change = decode_change(line)
+    assert [address.replica_id for address in change.state.addresses] == ["r99"]
+    assert (change.base, change.version, change.removed) == (1, 101, ("a",))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from sdk._ingress import controller_metrics, proxy_metrics
@@ -46,6 +47,13 @@ def test_what_envoy_answers_itself(of_proxy: tuple[ProxyMetrics, Metrics], reaso
     exporter, made = of_proxy
     exporter.export_envoy({reason: 3})
     assert made["sdk_ingress_rejected_requests"].value(**NODE, reason=reason, status_code=status) == 3
+
+
+def test_what_the_gate_refuses(of_proxy: tuple[ProxyMetrics, Metrics]) -> None:
+    exporter, made = of_proxy
+    exporter.export_refused({("no_replica", grpc.StatusCode.UNAVAILABLE): 3})
+    rejected = made["sdk_ingress_rejected_requests"]
+    assert rejected.value(**NODE, reason="no_replica", status_code="UNAVAILABLE") == 3
 
 
 def test_open_connections(of_proxy: tuple[ProxyMetrics, Metrics]) -> None:

@@ -26,7 +26,7 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 from user_defined_protos_sdk import UserDefinedServiceHandle
 
 import sdk
-from sdk._channel.feed import decode_state, encode_interest, socket_name
+from sdk._channel.feed import decode_change, encode_interest, socket_name
 from sdk._channel.replicas import connect_locally
 from sdk._ingress.cluster import find_controller
 from sdk._ingress.registry import Replica
@@ -247,17 +247,17 @@ async def test_callers_learn_of_each_change_from_their_nodes_proxy() -> None:
     replica = Replica(*key, ("t.Absent",), Endpoint("absent#1", "127.0.0.1", 1, node_id), is_exposed=False)
     reader, writer = await asyncio.open_unix_connection(sock=connect_locally(socket_name(node_id)))
 
-    async def next_replicas() -> list[str]:
-        state = decode_state(await asyncio.wait_for(reader.readline(), 30))
-        return [address.replica_id for address in state.addresses]
+    async def next_change() -> tuple[list[str], tuple[str, ...]]:
+        change = decode_change(await asyncio.wait_for(reader.readline(), 30))
+        return [address.replica_id for address in change.state.addresses], change.removed
 
     writer.write(encode_interest(key, 0))
-    assert await next_replicas() == []
+    assert await next_change() == ([], ())
     registered = find_controller().register.remote(replica, b"", 30.0, options)
-    assert await next_replicas() == ["absent#1"]  # 4 ms later on a busy machine
+    assert await next_change() == (["absent#1"], ())  # 4 ms later on a busy machine
     assert await registered
     deregistered = find_controller().deregister.remote("absent#1", 30.0)
-    assert await next_replicas() == []
+    assert await next_change() == ([], ("absent#1",))
     assert await deregistered
     writer.close()
 

@@ -21,12 +21,15 @@ from ray.dashboard.modules.metrics.dashboards.serve_deployment_dashboard_panels 
 from user_defined_protos_pb2 import UserDefinedMessage as Message
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
+from sdk._replica_protocol import INGRESS_STATE_PATH
 from sdk.cli.dashboards.command import ALERTS, dashboards
 from sdk.cli.dashboards.grafana import dashboard
 from tests.integration import typed_handle_apps
 from tests.integration.prometheus import Prometheus
 from tests.integration.scraping import Samples, metrics_of, scrape_until, total
 from tests.serve.test_metrics_reference import exported
+from tests.support.loops import PATIENCE_S
+from tests.web.http_client import ask_at
 
 APPLICATION = "counted"
 METADATA = (("application", APPLICATION), ("multiplexed_model_id", "m1"))
@@ -51,6 +54,7 @@ def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory)
     A stream that makes a stream is open until the end; two messages have come.
     """
     deploy(typed_handle_apps.composed(str(tmp_path_factory.mktemp("notes"))), APPLICATION)
+    ask_at(ingress.address, INGRESS_STATE_PATH, None)  # the first of the two readings that its figures need
     with grpc.insecure_channel(ingress.address) as channel:
         stub = UserDefinedServiceStub(channel)
         call_and_fail(stub)
@@ -138,8 +142,8 @@ def test_the_ingress_of_each_node(samples: Samples) -> None:
 
 
 def test_sdk_top_reads_what_ray_exports(samples: Samples) -> None:
-    from sdk.cli.top.figures import Reading, measure
-    from sdk.cli.top.scrape import read_metrics
+    from sdk._figures.figures import Reading, measure
+    from sdk._figures.scrape import read_metrics
 
     now = read_metrics()
     figures = measure(Reading(now.at - 10, {}, now.nodes), now)
@@ -154,6 +158,18 @@ def test_sdk_top_reads_what_ray_exports(samples: Samples) -> None:
     replicas = [each for each in figures.replicas if each.application == APPLICATION]
     assert {each.deployment: (each.ongoing, each.queued) for each in replicas} == {"Inner": (1, 0), "Outer": (1, 0)}
     assert any(each.reason == "no_route" and each.status_code == NOT_FOUND for each in figures.rejected)
+
+
+def test_the_console_of_the_ingress_has_the_calls_of_the_cluster(samples: Samples, ingress: Any) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while (state := ask_at(ingress.address, INGRESS_STATE_PATH, None).json)["calls"] is None:
+        assert state["problems"] == []
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    running = {each["method"]: each["ongoing"] for each in state["calls"]["methods"]}
+    assert running[f"{SERVICE}/Streaming"] == 1
+    replicas = {each["deployment"] for each in state["calls"]["replicas"] if each["application"] == APPLICATION}
+    assert replicas == {"Inner", "Outer"}
 
 
 #: Metrics that this cluster can't move: it has no TLS, and the others need a replica whose end nobody has noticed, a

@@ -19,16 +19,19 @@ from opentelemetry.instrumentation.grpc.grpcext import intercept_channel
 from opentelemetry.trace import StatusCode
 from ray import serve
 
-from sdk import RpcError, grpc_deployment
+from sdk import GrpcOptions, RpcError, grpc_deployment
+from sdk.access import Access, JwtIssuer, Rule
 from sdk.testing import Server
 from sdk.testing import serve as serving
 from tests.support import desk_server  # generates the code of its proto
 from tests.support.spans import Spans, collected
+from tests.support.tokens import Issuer
 from tests.web.http_client import ask_at
 
 from desk_pb2 import Call, Ticket  # isort: skip
 from desk_sdk import AnnexBase, AnnexHandle, DeskBase, DeskClient, DeskSyncClient  # isort: skip
 
+ISSUER = Issuer("https://id.example.org")
 ECHO, COUNT, ADD, TALK, REFUSE, RING = (
     f"desk.v1.{name}" for name in ("Desk/Echo", "Desk/Count", "Desk/Add", "Desk/Talk", "Desk/Refuse", "Annex/Ring")
 )
@@ -96,9 +99,18 @@ def served_before() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def server(served_before: None, all_spans: Spans) -> Iterator[Server]:
+def server(served_before: None, all_spans: Spans, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a file of API keys, which is empty, and a rule by which all may call one service."""
     assert desk_server.Clerk
-    with serving(hub=Hub.bind(AnnexHandle(Porter.bind())), instrumented=Instrumented.bind()) as running:
+    keys = tmp_path_factory.mktemp("access") / "keys"
+    keys.touch(mode=0o600)
+    access = Access(
+        issuers=(JwtIssuer(ISSUER.name, ISSUER.jwks),),
+        api_keys=str(keys),
+        rules=(Rule("anyone", methods=("desk.v1.Desk",)),),
+    )
+    hub = Hub.bind(AnnexHandle(Porter.bind()))
+    with serving({"hub": hub, "instrumented": Instrumented.bind()}, options=GrpcOptions(access=access)) as running:
         yield running
 
 
@@ -277,6 +289,25 @@ def test_an_answer_of_envoy_has_a_span(client: DeskSyncClient, spans: Spans) -> 
     assert of_envoy.attributes["ray.serve.request_id"] == "r2"
     assert of_envoy.status.description.startswith("The replica with the call was lost before it answered")
     assert caller.start_time < of_envoy.start_time < of_envoy.end_time < caller.end_time + 10**9
+
+
+@pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc-web+proto", "application/json"])
+@pytest.mark.parametrize(
+    ("headers", "method"),
+    [({"x-api-key": "unknown"}, ECHO), ({"authorization": "Bearer a.b.c"}, ECHO), ({}, RING)],
+    ids=["an API key", "a token", "no credentials"],
+)
+def test_a_refusal_of_envoy_has_a_span(
+    server: Server, spans: Spans, content_type: str, headers: dict[str, str], method: str
+) -> None:
+    headers = headers | {"content-type": content_type, "application": "hub", "traceparent": CALLER, "te": "trailers"}
+    ask_at(server.target, f"/{method}", EMPTY_FRAME, headers)
+    (span,) = spans.wait(1)
+    assert (span.name, span.attributes["rpc.method_original"]) == ("grpc", method)
+    assert span.attributes["rpc.status_code"] == "UNAUTHENTICATED"
+    assert span.attributes["ray.serve.application"] == "hub"
+    assert f"{span.parent.span_id:016x}" == "b7ad6b7169203331"
+    assert span.status.status_code is StatusCode.UNSET, "it is the client's error"
 
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Event
@@ -14,6 +16,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # they have no types
 from greeter_pb2 import HelloReply, HelloRequest
 
+from sdk._ingress.envoy.stats import fetch_stats
+from sdk._ingress.proxy_metrics import ENVOY_REJECTIONS
 from tests.security.greeting import EACH, SAY_HELLO
 from tests.security.world import CALLERS, DENIED, IMPOSTOR, UNKNOWN, Caller, World, bearer
 from tests.support.log_files import complete_lines
@@ -38,6 +42,7 @@ class Refusal:
         text: A part of its message.
         challenge: Value of ``www-authenticate``, or its start.
         logged: Details in the access log, or their start.
+        counted: The statistic of Envoy that counts it; empty if a replica does.
     """
 
     caller: Caller
@@ -46,20 +51,25 @@ class Refusal:
     text: str
     challenge: str
     logged: str
+    counted: str = ""
 
 
 REFUSALS = {
     "no credentials": Refusal(
-        CALLERS["nobody"], "shop", UNKNOWN, "The call needs credentials: the ingress", "Bearer", "rbac_access_denied"
+        CALLERS["nobody"], "shop", UNKNOWN, "The call needs credentials: the", "Bearer", "rbac_access", "no_rule"
     ),
     "a wrong token": Refusal(
-        bearer(IMPOSTOR.token()), "shop", UNKNOWN, "Jwt verification fails", "Bearer", "jwt_authn_access_denied"
+        bearer(IMPOSTOR.token()), "shop", UNKNOWN, "Jwt verification fails", "Bearer", "jwt_authn_access", "token"
     ),
     "a wrong key": Refusal(
-        Caller((("x-api-key", "x"),)), "shop", UNKNOWN, "The API key is not valid.", "ApiKey", "lua_response"
+        Caller((("x-api-key", "x"),)), "shop", UNKNOWN, "The API key is not", "ApiKey", "api_key_access", "api_key"
     ),
-    "no rule": Refusal(CALLERS["a partner"], "shop", DENIED, "No rule of the ingress allows", "", "rbac_access_denied"),
-    "a limit": Refusal(CALLERS["nobody"], "limited", EXHAUSTED, "exceeds a limit of the ingress", "", "local_rate"),
+    "no rule": Refusal(
+        CALLERS["a partner"], "shop", DENIED, "No rule of the ingress allows", "", "rbac_access_denied", "no_rule"
+    ),
+    "a limit": Refusal(
+        CALLERS["nobody"], "limited", EXHAUSTED, "exceeds a limit of the ingress", "", "local_rate", "limit"
+    ),
     "a limit of calls at once": Refusal(
         CALLERS["nobody"], "full", EXHAUSTED, "limit of calls at once from all clients is 1", "", "via_upstream"
     ),
@@ -93,13 +103,15 @@ def spent(world: World) -> Iterator[None]:
 
 @pytest.mark.parametrize("reason", REFUSALS)
 def test_a_refusal_of_grpc(world: World, reason: str) -> None:
-    refusal = REFUSALS[reason]
+    refusal, before = REFUSALS[reason], refused(world)
     answer = world.call(refusal.caller, SAY_HELLO, refusal.application, ("request_id", f"grpc {reason}"))
     assert answer.status == refusal.status
     assert refusal.text in answer.details
     assert answer.trailers["request_id"] == f"grpc {reason}"
     assert str(answer.trailers.get("www-authenticate", "")).startswith(refusal.challenge)
     assert has_retry_info(answer.trailers.get("grpc-status-details-bin")) == (refusal.status == EXHAUSTED)
+    assert refused(world) - before == ({refusal.counted: 1} if refusal.counted else {})
+    assert ENVOY_REJECTIONS.get(refusal.counted, refusal.status) in (refusal.status, DENIED)
     assert_logged(world, f"grpc {reason}", refusal)
 
 
@@ -139,6 +151,12 @@ def test_a_refusal_of_other_protocols(world: World, reason: str, kind: str) -> N
     assert is_dated == (refusal.status == EXHAUSTED)
     assert (refusal.status == EXHAUSTED) == (trailers.get("x-ratelimit-remaining") == "0")
     assert_logged(world, request_id, refusal)
+
+
+def refused(world: World) -> Counter[str]:
+    """Return the number of calls that Envoy has refused, by reason."""
+    stats = asyncio.run(fetch_stats(world.admin_socket))
+    return Counter({reason: stats[reason] for reason in ENVOY_REJECTIONS})
 
 
 def has_retry_info(packed: Any) -> bool:

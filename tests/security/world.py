@@ -101,6 +101,11 @@ class World:
         """The port that Envoy listens on."""
         return int(self.server.target.rpartition(":")[2])
 
+    @property
+    def admin_socket(self) -> Path:
+        """Path of the socket of Envoy's admin interface."""
+        return self.server._running.ingress._folder / "admin.sock"
+
     def channel(self, certificate: Pair | None = None) -> grpc.Channel:
         if certificate not in self._channels:
             credentials = grpc.ssl_channel_credentials(

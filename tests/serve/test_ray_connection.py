@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 import sys
@@ -132,6 +133,19 @@ def test_the_cluster_of_this_machine(running: set[str]) -> None:
 def test_one_of_several_clusters_has_to_be_named(running: set[str]) -> None:
     running.update(("10.0.0.2:6379", "10.0.0.3:6379"))
     with pytest.raises(ClusterError, match=r"\(10.0.0.2:6379, 10.0.0.3:6379\): name one by its address"):
+        find_cluster(None)
+
+
+def test_several_clusters_are_named_with_who_started_them(running: set[str]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    running.update((address, "10.0.0.3:6379"))
+    owner = getpass.getuser()
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.stdin.read()", f"--gcs-address={address}"], stdin=subprocess.PIPE
+        ),
+        pytest.raises(ClusterError, match=rf"10.0.0.3:6379, {address} of {owner} since \d{{4}}-\d\d-\d\d \d\d:\d\d\)"),
+    ):
         find_cluster(None)
 
 

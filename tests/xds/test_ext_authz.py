@@ -161,6 +161,15 @@ async def test_a_waiting_call_ends_by_deadline_timeout_or_startup_failure() -> N
             else:
                 await gated.publish(**change)
             assert (await answer(waits))[0] == code
+        refused = {(reason, code.name): count for (reason, code), count in gated.gate.take_refused().items()}
+        # At its deadline a call ends at its client too, which may cancel it before the gate answers.
+        assert refused.pop(("timeout", "DEADLINE_EXCEEDED")) in (1, 2)
+        assert refused == {
+            ("overflow", "RESOURCE_EXHAUSTED"): 1,
+            ("no_replica", "UNAVAILABLE"): 2,
+            ("no_route", "NOT_FOUND"): 1,
+        }
+        assert not gated.gate.take_refused()
 
 
 async def answer(call: Any) -> tuple[str, str, str]:

@@ -11,17 +11,20 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.struct_pb2 import Struct
 
+from sdk._ingress.builtin.live_calls import LiveCalls
 from sdk._protos.catalog import build_catalog
 from sdk._protos.descriptors import Descriptors
 from sdk._replica_protocol import CATALOG_PATH, INGRESS_STATE_PATH
 from sdk.service import Cardinality, Method, MethodBinding
 
 if TYPE_CHECKING:
+    from sdk._figures.figures import Reading
     from sdk._ingress.registry import ProxyState
     from sdk._xds.snapshot import Application, Snapshot
 
 # Seconds for which pages see the same proxies: each page asks every two.
 _KEPT_S = 1.5
+_NOT_COUNTED = "Calls are counted on a Ray cluster only."
 
 
 class ConsoleData:
@@ -31,6 +34,7 @@ class ConsoleData:
         snapshot: Returns the routing table that Envoy serves.
         fetch: Returns the serialized ``FileDescriptorSet`` of a digest; None if it is unknown.
         fetch_proxies: Returns the states of all proxies.
+        read_metrics: Returns the metrics of all nodes, and blocks; None where calls are not counted.
     """
 
     def __init__(
@@ -38,10 +42,12 @@ class ConsoleData:
         snapshot: Callable[[], Snapshot],
         fetch: Callable[[str], Awaitable[bytes | None]],
         fetch_proxies: Callable[[], Awaitable[Sequence[ProxyState]]],
+        read_metrics: Callable[[], Reading] | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._fetch = fetch
         self._fetch_proxies = fetch_proxies
+        self._live = LiveCalls(read_metrics) if read_metrics is not None else None
         self._catalog: Struct | None = None
         self._version = -1
         self._proxies: Sequence[ProxyState] = ()
@@ -66,12 +72,14 @@ class ConsoleData:
         return self._catalog
 
     async def state(self, _: Any) -> Struct:
-        """Return the applications that the ingress routes to, and the proxies."""
+        """Return the applications that the ingress routes to, the proxies, and the calls of all nodes."""
         if time.monotonic() > self._read_at + _KEPT_S:
             self._read_at = time.monotonic()
             self._proxies = await self._fetch_proxies()
         result = Struct()
-        result.update(_state(self._snapshot(), self._proxies))
+        calls, problem = self._live.latest() if self._live is not None else (None, _NOT_COUNTED)
+        status = _status(self._snapshot(), self._proxies)
+        result.update({"cluster": "", "status": status, "calls": calls, "problems": [problem] if problem else []})
         return result
 
 
@@ -102,7 +110,7 @@ def _build(applications: Sequence[Application], files: dict[str, bytes | None]) 
     return result
 
 
-def _state(snapshot: Snapshot, proxies: Sequence[ProxyState]) -> dict[str, Any]:
+def _status(snapshot: Snapshot, proxies: Sequence[ProxyState]) -> dict[str, Any]:
     """Return the state in the form of ``sdk status --json``, as far as the ingress knows it."""
     applications = [
         {
@@ -136,11 +144,10 @@ def _state(snapshot: Snapshot, proxies: Sequence[ProxyState]) -> dict[str, Any]:
         }
         for proxy in proxies
     ]
-    status = {
+    return {
         "healthy": all(proxy["up_to_date"] and not proxy["problem"] for proxy in shown),
         "applications": applications,
         "proxies": shown,
         "version": newest,
         "problem": "",
     }
-    return {"cluster": "", "status": status, "calls": None, "problems": []}

@@ -15,8 +15,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sdk._ingress.envoy.admin import admin_request
+from sdk._xds.api_key_script import DENIED_STATISTIC
 
-#: The statistics by our name. Those of all listeners and clusters are added up.
+# The clusters of deployments: `application#deployment`. Others are the collector of logs, the proxy and the gate.
+_DEPLOYMENT = r"cluster\..+#.+\."
+
+#: The statistics by our name. Those of all listeners and of the clusters of all deployments are added up.
 PATTERNS = {
     "connections": r"http\.grpc\.downstream_cx_active",
     "accepted_connections": r"http\.grpc\.downstream_cx_total",
@@ -25,12 +29,12 @@ PATTERNS = {
     "tls_errors": r"listener\..+\.ssl\.(?:connection_error|fail_.+)",
     "client_resets": r"http\.grpc\.downstream_rq_rx_reset",
     "resets": r"http\.grpc\.downstream_rq_tx_reset",
-    "retries": r"cluster\..+\.upstream_rq_retry",
-    "failed_connects": r"cluster\..+\.upstream_cx_connect_fail",
-    "no_healthy_replica": r"cluster\..+\.upstream_cx_none_healthy",
-    "timeout": r"cluster\..+\.upstream_rq_timeout",
-    "overflow": r"cluster\..+\.upstream_rq_pending_overflow",
+    "retries": _DEPLOYMENT + "upstream_rq_retry",
+    "failed_connects": _DEPLOYMENT + "upstream_cx_connect_fail",
+    "no_healthy_replica": _DEPLOYMENT + "upstream_cx_none_healthy",
+    "overflow": _DEPLOYMENT + "upstream_rq_pending_overflow",
     "token": r"http\.grpc\.jwt_authn\.denied",
+    "api_key": rf"http\.grpc\.lua\.{DENIED_STATISTIC}",
     "no_rule": r"http\.grpc\.rbac\.denied",
     "memory": r"http\.grpc\.downstream_rq_overload_close",
     "limit": r"grpc\.http_local_rate_limit\.enforced",
@@ -47,7 +51,7 @@ def parse_stats(text: str) -> Counter[str]:
         text: Lines with a name and a number.
 
     Example:
-        >>> parse_stats("http.grpc.downstream_cx_total: 3\ncluster.a.upstream_rq_retry: 1")
+        >>> parse_stats("http.grpc.downstream_cx_total: 3\ncluster.a#B.upstream_rq_retry: 1")
         Counter({'accepted_connections': 3, 'retries': 1})
     """
     stats: Counter[str] = Counter()

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import grpc.aio
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._ingress.builtin.services import no_route_status
-from sdk._ingress.scale_to_zero.waiting_calls import ALLOW, Decision, DeploymentKey, WaitingCalls
+from sdk._ingress.scale_to_zero.waiting_calls import ALLOW, Decision, DeploymentKey, Refusal, WaitingCalls
 from sdk._wire.metadata import encode_message, is_grpc, parse_timeout
 from sdk._xds.ext_authz import (
     APPLICATION,
@@ -54,7 +55,8 @@ _HTTP_STATUS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: pb.GatewayTimeout,
 }
 
-_CLOSED = Decision(grpc.StatusCode.UNAVAILABLE, "This node is being drained.")
+_NO_REPLICA = "no_replica"
+_CLOSED = Decision(grpc.StatusCode.UNAVAILABLE, "This node is being drained.", "draining")
 
 #: Reports the number of waiting calls by deployment; returns deployment → reason why it can't start.
 ReportWaitingCalls = Callable[[Mapping[DeploymentKey, int]], Awaitable[Mapping[DeploymentKey, str]]]
@@ -84,6 +86,7 @@ class Gate:
         # Limit of the ingress for each call, including the time that it waits here.
         self._request_timeout_s: float | None = None
         self._settle_s = settle_s
+        self._refused: Counter[Refusal] = Counter()
         self._is_closed = False
         self._changed = asyncio.Event()
         self._waiting_calls = WaitingCalls(on_change=self._changed.set)
@@ -98,6 +101,11 @@ class Gate:
         for key, number in self._waiting_calls.counts.items():
             total[key] = total.get(key, 0) + number
         return total
+
+    def take_refused(self) -> Counter[Refusal]:
+        """Return the number of calls that have been refused since the last time."""
+        taken, self._refused = self._refused, Counter()
+        return taken
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
         """Return the handler of checks for a gRPC server."""
@@ -152,7 +160,7 @@ class Gate:
                 reasons = {}
             for key, reason in reasons.items():
                 details = f"No replica of application {key[0]!r} can be started: {reason}"
-                self._waiting_calls.answer(key, Decision(grpc.StatusCode.UNAVAILABLE, details))
+                self._waiting_calls.answer(key, Decision(grpc.StatusCode.UNAVAILABLE, details, _NO_REPLICA))
             await asyncio.sleep(_REPORT_GAP_S)
             if self.waiting:
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -173,6 +181,7 @@ class Gate:
             timeout_s, late = limit_s, f"Request timed out after {limit_s}s."
         decision = await self._decide(key, timeout_s, late)
         if decision is not ALLOW:
+            self._refused[decision.reason, decision.code] += 1
             return _refusal(decision)
         if timeout_s is None:
             return allow()
@@ -204,9 +213,10 @@ class Gate:
         if self._is_closed:
             return _CLOSED
         if not any(name == application for name, _ in self._published):
-            return Decision(*no_route_status(Snapshot(0), "", application))
+            return Decision(*no_route_status(Snapshot(0), "", application), "no_route")
         if key not in self._published or not self._published[key].max_waiting:
-            return Decision(grpc.StatusCode.UNAVAILABLE, f"No replica of application {application!r} is ready.")
+            details = f"No replica of application {application!r} is ready."
+            return Decision(grpc.StatusCode.UNAVAILABLE, details, _NO_REPLICA)
         return None
 
 

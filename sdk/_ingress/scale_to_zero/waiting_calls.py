@@ -19,11 +19,21 @@ DeploymentKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Decision about a waiting call: it proceeds (OK), or ends with this status."""
+    """Decision about a waiting call: it proceeds (OK), or ends with this status.
+
+    Attributes:
+        code: The status.
+        details: Its message.
+        reason: The reason in the metric of refused calls.
+    """
 
     code: grpc.StatusCode
     details: str = ""
+    reason: str = ""
 
+
+#: Reason and status of a call that ended while it waited.
+Refusal = tuple[str, grpc.StatusCode]
 
 ALLOW = Decision(grpc.StatusCode.OK)
 
@@ -86,12 +96,13 @@ class WaitingCalls:
                 f"Request dropped due to backpressure: {number} requests already wait for a replica of "
                 f"application {key[0]!r}, which is the limit."
             )
-            call.set_result(Decision(grpc.StatusCode.RESOURCE_EXHAUSTED, details))
+            call.set_result(Decision(grpc.StatusCode.RESOURCE_EXHAUSTED, details, "overflow"))
             return call
         timer = None
         if timeout_s is not None:
             call_later = self._call_later or loop.call_later
-            timer = call_later(timeout_s, self._end, key, call, Decision(grpc.StatusCode.DEADLINE_EXCEEDED, late))
+            decision = Decision(grpc.StatusCode.DEADLINE_EXCEEDED, late, "timeout")
+            timer = call_later(timeout_s, self._end, key, call, decision)
         self._waiting.setdefault(key, {})[call] = timer
         call.add_done_callback(lambda call: self._leave(key, call))
         if number == 0:

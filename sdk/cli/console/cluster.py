@@ -65,9 +65,10 @@ class Cluster:
         except (ClusterError, MissingExtraError) as error:
             self._problem = str(error)
             return False
-        from sdk.cli.top.recent import RecentCalls
+        from sdk._figures import scrape
+        from sdk._figures.recent import RecentCalls
 
-        self._calls = RecentCalls()
+        self._calls = RecentCalls(scrape.read_metrics)
         return True
 
 

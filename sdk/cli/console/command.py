@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from codegen.proto_path import proto_path_option
 from sdk.cli.rpc.server_options import quieten_grpc, server_options
 
 if TYPE_CHECKING:
@@ -50,14 +51,7 @@ Examples:
     help="Read the types, with their comments, from proto files, folders of them, or a file of descriptors instead of "
     "the server. Repeatable.",
 )
-@click.option(
-    "-I",
-    "--proto-path",
-    multiple=True,
-    type=_PATH,
-    metavar="DIR",
-    help="Search DIR for imported protos. Repeatable.",
-)
+@proto_path_option()
 def console(target: str, port: int, address: str | None, **options: Any) -> None:
     """Serve a page with the services of TARGET and a form to call each method, until Ctrl-C.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sdk.cli.rpc.schemas import BUILT_IN, Schema
@@ -81,7 +81,7 @@ def describe_all(schema: Schema, services: Iterable[str]) -> tuple[Descriptors, 
     return schema.describe([each for each in wanted if each not in problems]), problems
 
 
-def find_symbol(descriptors: Descriptors, services: Iterable[str], name: str, source: str) -> Any:
+def find_symbol(descriptors: Descriptors, services: Collection[str], name: str, source: str) -> Any:
     """Return the descriptor of a service, a method, a message or an enum.
 
     Args:
@@ -107,8 +107,8 @@ def find_symbol(descriptors: Descriptors, services: Iterable[str], name: str, so
     if found:
         raise OptionsError(f"{name!r} is ambiguous: {', '.join(found)}")
     near = difflib.get_close_matches(wanted, symbols, n=1) or _close_ends(wanted, symbols)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise OptionsError(f"{source} has no service, method or type {name!r}{hint}")
+    hint = f"did you mean {near[0]}?" if near else _listed(services)
+    raise OptionsError(f"{source} has no service, method or type {name!r}; {hint}")
 
 
 def as_method(descriptor: MethodDescriptor) -> Method:
@@ -157,8 +157,12 @@ def _near(wanted: str, methods: Iterable[str], services: Iterable[str]) -> str:
     near = difflib.get_close_matches(wanted, known, n=1) or _close_ends(wanted, known)
     if near:
         return f"did you mean {path_of(near[0])}?"
+    return _listed(services)
+
+
+def _listed(services: Iterable[str]) -> str:
     own = [name for name in services if not is_built_in(name)]
-    return f"it has {', '.join(own[:_MANY])}{', …' * (len(own) > _MANY)}"
+    return f"it has {', '.join(own[:_MANY])}{', …' * (len(own) > _MANY)}" if own else "it has no service"
 
 
 def _close_ends(wanted: str, names: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from sdk.errors import ClusterError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sdk.cli.top.figures import Reading
+    from sdk._figures.figures import Reading
 
 # Seconds between two readings in a terminal.
 _REFRESH_S = 2.0
@@ -42,9 +42,9 @@ def top(wants_json: bool, over: float, address: str | None) -> None:
     """
     from rich.console import Console
 
+    from sdk._figures.figures import measure
+    from sdk._figures.scrape import read_metrics
     from sdk.cli.ray_cluster import connect
-    from sdk.cli.top.figures import measure
-    from sdk.cli.top.scrape import read_metrics
     from sdk.cli.top.view import as_json, as_tables
     from sdk.cli.waiting import Waiting
 
@@ -73,8 +73,8 @@ def _watch(console: Console, first: Reading, over: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from sdk.cli.top.figures import measure
-    from sdk.cli.top.scrape import read_metrics
+    from sdk._figures.figures import measure
+    from sdk._figures.scrape import read_metrics
     from sdk.cli.top.view import as_tables
 
     readings = deque([first])

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from sdk.cli.top.figures import Figures
+    from sdk._figures.figures import Figures
 
 
 def as_json(figures: Figures) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from sdk._figures.figures import REQUESTS, Reading
 from sdk._serving_status import ApplicationStatus, ProxyStatus, Status
 from sdk.cli.cluster_origin import ClusterOrigin
 from sdk.cli.console import cluster as module
 from sdk.cli.console.cluster import Cluster, NoCluster
-from sdk.cli.top.figures import REQUESTS, Reading
 from sdk.errors import ClusterError
 
 STATUS = Status(
@@ -36,7 +36,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 
     monkeypatch.setattr("sdk.cli.ray_cluster.connect", lambda address: take("connect"))
     monkeypatch.setattr("sdk._serve.api.status", lambda: take("status"))
-    monkeypatch.setattr("sdk.cli.top.scrape.read_metrics", lambda: take("metrics"))
+    monkeypatch.setattr("sdk._figures.scrape.read_metrics", lambda: take("metrics"))
     return found
 
 

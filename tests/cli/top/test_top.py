@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from click.testing import CliRunner, Result
 
+from sdk._figures.scrape import read_nodes
 from sdk.cli.cluster_origin import ClusterOrigin
 from sdk.cli.main import main
-from sdk.cli.top.scrape import read_nodes
 from sdk.errors import ClusterError
 from tests.support.ports import free_port
 
@@ -53,7 +53,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Addresses of the nodes' exporters; the wait between two readings is over at once."""
     addresses: set[str] = set()
     monkeypatch.setattr("sdk.cli.ray_cluster.connect", lambda _: ClusterOrigin("10.0.0.5:6379", 1, "ada", "/shop"))
-    monkeypatch.setattr("sdk.cli.top.scrape.read_metrics", lambda: read_nodes(addresses))
+    monkeypatch.setattr("sdk._figures.scrape.read_metrics", lambda: read_nodes(addresses))
     monkeypatch.setattr("sdk.cli.top.command.sleep", lambda _: None)
     return addresses
 
@@ -122,9 +122,18 @@ def test_another_server_on_the_port_of_a_node(
     assert f"error: no node exports metrics ({exporter}: {reason})." in done.stderr
 
 
+def test_nodes_are_read_without_the_http_proxy_of_the_environment(
+    exporter: str, nodes: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    nodes.add(exporter)
+    assert run("--json").exit_code == 0
+
+
 def test_a_node_that_hangs(exporter: str, nodes: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hangs:  # it accepts, and does not answer
-        monkeypatch.setattr("sdk.cli.top.scrape._TIMEOUT_S", 0.1)
+        monkeypatch.setattr("sdk._figures.scrape._TIMEOUT_S", 0.1)
         address = f"127.0.0.1:{hangs.getsockname()[1]}"
         nodes.add(address)
         done = run()

@@ -78,4 +78,6 @@ async def test_the_state_has_replicas_and_proxies(monkeypatch: pytest.MonkeyPatc
     await rig.get(INGRESS_STATE_PATH)
     assert rig.asked == 1  # pages that ask at the same time cost the controller one call
     monkeypatch.setattr(console, "_KEPT_S", -1.0)
-    assert (await rig.get(INGRESS_STATE_PATH))["status"]["healthy"]
+    found = await rig.get(INGRESS_STATE_PATH)
+    assert found["status"]["healthy"]
+    assert (found["calls"], found["problems"]) == (None, ["Calls are counted on a Ray cluster only."])

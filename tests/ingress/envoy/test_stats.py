@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sdk._ingress.envoy.stats import PATTERNS, fetch_certificate_expiry, fetch_stats, parse_stats
+from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.tls import TlsConfig, write_secrets
 from tests.support.certificates import Authority
 from tests.support.envoy_rig import Rig, rig
@@ -21,13 +22,16 @@ TEXT = """\
 HTTP/1.1 200 OK\r
 content-type: text/plain\r
 \r
-cluster.app/one.upstream_cx_none_healthy: 1
-cluster.app/one.upstream_rq_retry: 2
-cluster.app/two.upstream_rq_retry: 3
-cluster.app/two.upstream_rq_retry_overflow: 100
-cluster.app/two.upstream_rq_timeout: 4
-cluster.app/two.upstream_rq_pending_overflow: 5
-cluster.app/two.upstream_cx_connect_fail: 6
+cluster.app#one.upstream_cx_none_healthy: 1
+cluster.app#one.upstream_rq_retry: 2
+cluster.my.app#two#model.upstream_rq_retry: 3
+cluster.app#two.upstream_rq_retry_overflow: 100
+cluster.app#two.upstream_rq_pending_overflow: 5
+cluster.app#two.upstream_cx_connect_fail: 6
+cluster.otlp.upstream_rq_retry: 100
+cluster.otlp.upstream_cx_connect_fail: 100
+cluster.otlp.upstream_rq_pending_overflow: 100
+cluster.fallback.upstream_cx_none_healthy: 100
 http.grpc.downstream_cx_active: 7
 http.grpc.downstream_cx_total: 8
 http.admin.downstream_cx_total: 100
@@ -38,6 +42,8 @@ listener.127.0.0.1_9000.ssl.handshake: 12
 listener.127.0.0.1_9000.ssl.connection_error: 13
 listener.127.0.0.1_9000.ssl.fail_verify_error: 14
 http.grpc.jwt_authn.denied: 15
+http.grpc.lua.api_key_denied: 4
+http.grpc.lua.executions: 100
 http.grpc.rbac.denied: 16
 grpc.http_local_rate_limit.enforced: 17
 grpc.http_local_rate_limit.enabled: 100
@@ -48,11 +54,22 @@ http.grpc.downstream_rq_overload_close: 18
 def test_each_statistic_has_its_name_and_those_of_all_clusters_are_added_up() -> None:
     stats = parse_stats(TEXT)
     assert stats == {
-        "no_healthy_replica": 1, "retries": 5, "timeout": 4, "overflow": 5, "failed_connects": 6, "connections": 7,
+        "no_healthy_replica": 1, "retries": 5, "api_key": 4, "overflow": 5, "failed_connects": 6, "connections": 7,
         "accepted_connections": 8, "client_resets": 9, "resets": 10, "refused_connections": 11, "tls_handshakes": 12,
         "tls_errors": 27, "token": 15, "no_rule": 16, "limit": 17, "memory": 18,
     }  # fmt: skip
     assert stats.keys() == PATTERNS.keys()
+
+
+def test_envoy_keeps_each_of_them() -> None:
+    bootstrap = build_bootstrap(node_id="n", ads_socket="ads.sock", admin_socket="admin.sock")
+    patterns = bootstrap.stats_config.stats_matcher.inclusion_list.patterns
+    prefixes = tuple(each.prefix for each in patterns if each.prefix)
+    suffixes = tuple(each.suffix for each in patterns if each.suffix)
+    for line in TEXT.splitlines():
+        name = line.partition(":")[0]
+        if parse_stats(line):
+            assert name.startswith(prefixes) or name.endswith(suffixes), name
 
 
 GREET, METHOD = "/demo.Greeter/SayHello", {"one": {"Greeter": (["demo.Greeter"], ["a"])}}

@@ -41,7 +41,7 @@ export class LiveView {
     const parts = (problems ?? []).filter(Boolean).map((problem) => h('p', { class: 'said note' }, problem));
     if (status) parts.push(this.cards(status, calls), ...this.applications(status), ...this.proxies(status));
     if (calls) parts.push(...this.calls(calls));
-    else if (status) parts.push(h('h2', {}, 'Calls'), h('p', { class: 'empty' }, this.server.isConsole ? 'Counting calls …' : 'The ingress does not count calls for this page: sdk console and sdk top do.'));
+    else if (status && !problems?.length) parts.push(h('h2', {}, 'Calls'), h('p', { class: 'empty' }, 'Counting calls …'));
     this.body.replaceChildren(...parts);
   }
 
@@ -51,8 +51,8 @@ export class LiveView {
     const replicas = sum(status.applications.flatMap((each) => each.deployments), (each) => each.replicas);
     return h('dl', { class: 'cards' },
       card('State', status.healthy ? 'Healthy' : 'Not healthy', status.healthy ? 'good' : 'bad'),
-      this.server.isConsole && card('Calls/s', calls ? rate(total) : '–', '', calls && this.spark('all', total, 'Calls a second')),
-      this.server.isConsole && card('Errors/s', calls ? rate(errors) : '–', errors > 0 ? 'bad' : '', calls && this.spark('errors', errors, 'Errors a second')),
+      card('Calls/s', calls ? rate(total) : '–', '', calls && this.spark('all', total, 'Calls a second')),
+      card('Errors/s', calls ? rate(errors) : '–', errors > 0 ? 'bad' : '', calls && this.spark('errors', errors, 'Errors a second')),
       card('Replicas', String(replicas)),
       card('Proxies', String(status.proxies.length)),
       card('Routing table', String(status.version), 'long'));
@@ -90,18 +90,20 @@ export class LiveView {
     return [h('h2', {}, 'Proxies'), rows.length ? table(['Address', 'Node', 'State', 'Version', 'Envoy'], rows) : h('p', { class: 'empty' }, 'The ingress does not run.')];
   }
 
-  calls({ methods, replicas: each, rejected, seconds }) {
+  calls({ methods, replicas: each, rejected, seconds, unreachable, left_out: others }) {
     const columns = ['Calls/s', '', 'p50', 'p99', 'Ongoing', 'Queued', 'Errors/s'];
     const cells = (key, figures) => [
       h('td', { class: 'num' }, rate(figures.calls_per_s)), h('td', {}, this.spark(key, figures.calls_per_s, `Calls a second of ${key}`)),
       h('td', { class: 'num' }, milliseconds(figures.p50_ms)), h('td', { class: 'num' }, milliseconds(figures.p99_ms)),
       h('td', { class: 'num' }, figures.ongoing ?? '–'), h('td', { class: 'num' }, figures.queued ?? '–'), h('td', { class: 'errors' }, errors(figures.errors_per_s))];
-    const parts = [h('h2', {}, 'Calls', h('span', { class: 'type' }, `of the last ${Math.round(seconds)} s`))];
+    const parts = [h('h2', {}, 'Calls', h('span', { class: 'type' }, `of the last ${Math.round(seconds)} s on all nodes`))];
+    for (const [address, reason] of Object.entries(unreachable ?? {})) parts.push(h('p', { class: 'said note' }, `No metrics of ${address}: ${reason}`));
     parts.push(methods.length ? table(['Method', 'Application', ...columns], methods.map((figures) => h('tr', {},
       h('th', { scope: 'row', class: 'mono' }, figures.method.replace(/^\//, '')), h('td', {}, figures.application), ...cells(`${figures.application} ${figures.method}`, figures)))) : h('p', { class: 'empty' }, 'No client has called.'));
     if (each.length) {
       parts.push(h('h2', {}, 'Replicas'), table(['Replica', 'Application', ...columns], each.map((figures) => h('tr', {},
         h('th', { scope: 'row', class: 'mono' }, `${figures.deployment}/${figures.replica}`), h('td', {}, figures.application), ...cells(`${figures.application} ${figures.replica}`, figures)))));
+      if (others) parts.push(h('p', { class: 'type' }, `${many(others, 'less busy replica')} not shown: sdk top shows all.`));
     }
     if (rejected.length) {
       parts.push(h('h2', {}, 'No replica answered'), table(['Reason', 'Status', 'Calls/s'], rejected.map((figures) => h('tr', {},

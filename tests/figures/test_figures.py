@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdk.cli.top.figures import (
+from sdk._figures.figures import (
     CURRENT,
     FAILED,
     LATENCY,

@@ -8,11 +8,14 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-from sdk.cli.top.figures import NAMES, Reading, Series
+from sdk._figures.figures import NAMES, Reading, Series
 from sdk.errors import ClusterError
 
 _TIMEOUT_S = 5.0
 _NODES_AT_ONCE = 32
+# Nodes are reached directly, whatever HTTP proxy the environment names for addresses elsewhere.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_PREFIXES = tuple(NAMES)
 _OTHER_SERVER = "what it serves are not metrics; does another program listen on this port?"
 
 
@@ -64,7 +67,7 @@ def _read_node(address: str) -> dict[Series, float] | str:
     from prometheus_client.parser import text_string_to_metric_families  # comes with Ray
 
     try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=_TIMEOUT_S) as response:
+        with _OPENER.open(f"http://{address}/metrics", timeout=_TIMEOUT_S) as response:
             text = response.read().decode()
     except urllib.error.URLError as error:
         return str(error.reason)
@@ -72,8 +75,11 @@ def _read_node(address: str) -> dict[Series, float] | str:
         return f"{type(error).__name__}: {error}"
     except UnicodeDecodeError:
         return _OTHER_SERVER
+    lines = [line for line in text.splitlines(keepends=True) if line.startswith(_PREFIXES)]
     try:
-        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        # Without such lines all the text is parsed: it may not be metrics at all.
+        families = text_string_to_metric_families("".join(lines) or text)
+        samples = [sample for family in families for sample in family.samples]
     except ValueError:
         return _OTHER_SERVER
     return {
