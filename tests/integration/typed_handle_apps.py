@@ -41,6 +41,9 @@ class Inner(AsyncProbeBase):
                     "peer": grpc_context.peer().partition(":")[0],
                 }
                 return Told(text=json.dumps(reply))
+            case "packed":
+                grpc_context.set_compression(grpc.Compression.Gzip)
+                return Told(text=f"{grpc_context._call._encoding.decode()} {len(request.payload)} {'x' * 10_000}")
             case "fail":
                 violation = BadRequest.FieldViolation(field="note", description="is wrong")
                 details = [BadRequest(field_violations=[violation])]
@@ -120,6 +123,10 @@ class Outer(UserDefinedServiceBase):
                 return UserDefinedResponse(greeting=(await self.plain.Unary(ask)).text)
             case "timed":
                 return UserDefinedResponse(greeting=(await self.inner.Unary(ask, timeout=request.num / 1000)).text)
+            case "packed":
+                ask.payload = bytes(100_000)
+                reply = await self.inner.Unary(ask, compression=grpc.Compression.Deflate)
+                return UserDefinedResponse(greeting=reply.text.rstrip("x"), num=len(reply.text))
             case "given":
                 pairs = [("user", "you")]
                 return UserDefinedResponse(greeting=(await self.inner.Unary(ask, model_id="m2", metadata=pairs)).text)
@@ -152,6 +159,10 @@ class Plain(SyncProbeBase):
 
     def Unary(self, request: Ask) -> Told:
         return self.inner.Unary(request).result()
+
+
+def built(arguments: dict[str, str]) -> Any:
+    return composed(arguments["notes"])
 
 
 def composed(notes: str, version: int = 0) -> Any:
