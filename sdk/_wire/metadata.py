@@ -150,6 +150,11 @@ def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
     return pairs
 
 
+def is_plain(value: object) -> bool:
+    """Return True for text that can be the value of a header: printable ASCII."""
+    return isinstance(value, str) and _PLAIN_VALUE.match(value) is not None
+
+
 def encode(metadata: Metadata) -> bytes:
     """Return metadata as header lines, each with its line end."""
     lines = []

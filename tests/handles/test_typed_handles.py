@@ -333,6 +333,14 @@ async def test_a_call_may_name_its_model_and_metadata(handle: AsyncProbeHandle) 
             handle.Unary(Ask(), metadata=[("grpc-status", "0")])
 
 
+@pytest.mark.parametrize("text", ["m\r\nx-forwarded-for: 6.6.6.6:1", "m\n", "é", "m\0", 3, b"m"])
+async def test_ids_add_no_other_header_lines(handle: AsyncProbeHandle, text: Any) -> None:
+    with pytest.raises(ValueError, match="multiplexed_model_id must be printable ASCII text, not "):
+        handle.Unary(Ask(act="seen"), model_id=text)
+    with pytest.raises(ValueError, match="request_id must be printable ASCII text, not "):
+        handle.Unary(Ask(act="seen"), metadata=[("request_id", text)])
+
+
 async def test_without_an_outer_call_a_request_id_is_generated(handle: AsyncProbeHandle) -> None:
     seen = eval((await handle.Unary(Ask(act="seen"))).text)
     assert len(seen["id"]) == 36
@@ -524,6 +532,10 @@ async def test_wrong_use_is_an_error(handle: AsyncProbeHandle) -> None:
         TypeError, match="unexpected keyword argument 'deadline'; it takes compression, metadata, model_id, timeout"
     ):
         handle.Unary(Ask(), deadline=3)  # type: ignore[call-arg]
+    for timeout in "3", float("nan"):
+        with pytest.raises(TypeError, match="Unary: timeout must be a number of seconds, or None, not "):
+            handle.Unary(Ask(), timeout=timeout)  # type: ignore[arg-type]
+    assert await handle.Unary(Ask(act="echo"), timeout=None, metadata=None) == Told()  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="must be called on a handle, not on its class"):
         AsyncProbeHandle.Unary(Ask())
     with pytest.raises(TypeError, match="is not deployed yet"):
