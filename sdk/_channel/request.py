@@ -51,6 +51,24 @@ def inherited_lines(outer: Call, without: frozenset[bytes] = frozenset()) -> byt
     )
 
 
+def lines_of(metadata: Iterable[tuple[str, str | bytes]], without: frozenset[bytes]) -> bytes:
+    """Return the header lines for the metadata of a request that Ray Serve's own proxy has received.
+
+    Only a proxy of this package may say who the client is: what claims that is left out.
+
+    Args:
+        metadata: The pairs; the last request id is the request's.
+        without: Names to leave out.
+    """
+    pairs = [
+        (key, value)
+        for key, value in metadata
+        if not md.is_reserved(key) and key.encode() not in without and (isinstance(value, bytes) or md.is_plain(value))
+    ]
+    request_ids = [pair for pair in pairs if pair[0] == "request_id"]
+    return md.encode((*(pair for pair in pairs if pair[0] != "request_id"), *request_ids[-1:]))
+
+
 def own_lines(metadata: Iterable[tuple[str, str | bytes]], model_id: str) -> bytes:
     """Return the header lines for the arguments of one call.
 

@@ -184,9 +184,9 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
         family: set[OutgoingCall] | None = None
         if outer is None:
             lines = self._first_lines or self._make_first_lines()
-            request_id = backend().current_request_id()
-            if request_id:
-                lines += b"request_id: %s\r\n" % request_id.encode()
+            metadata = backend().current_metadata()
+            if metadata:
+                lines += _lines_of(metadata, without)
             has_timer = timeout is not None
         else:
             inherited, family = _inherit(outer, without)
@@ -339,6 +339,13 @@ class HandleStreamStream(_HandleRpc[RequestT, ResponseT]):
 
 def _is_rpc(value: object) -> bool:
     return isinstance(value, (_HandleRpc, property))  # a deprecated RPC is a property
+
+
+def _lines_of(metadata: list[tuple[str, str | bytes]], without: frozenset[bytes]) -> bytes:
+    """Return the header lines for the metadata of a request that Ray Serve's own proxy has received."""
+    from sdk._channel.request import lines_of
+
+    return lines_of(metadata, without)
 
 
 def _inherit(outer: Any, without: frozenset[bytes]) -> tuple[bytes, set[Any]]:

@@ -323,6 +323,20 @@ async def test_the_clients_call_is_carried_on(handle: AsyncProbeHandle) -> None:
     }
 
 
+async def test_the_metadata_that_ray_serves_own_proxy_has_received_is_carried_on_and_claims_nothing(
+    handle: AsyncProbeHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = [("x-forwarded-for", "6.6.6.6:1"), ("x-forwarded-client-cert", "Hash=1"), ("x-envoy-internal", "true")]
+    received = [("request_id", "given"), ("user", "me"), ("multiplexed_model_id", "m1"), *claims, ("odd", "a\nb: c")]
+    received += [("grpc-encoding", "br"), ("connection", "close"), ("request_id", "r1")]
+    monkeypatch.setattr("sdk._serve.backend.current_metadata", lambda: received)
+    seen = eval((await handle.Unary(Ask(act="seen"))).text)
+    peer, method = seen.pop("peer"), seen.pop("method")
+    assert (peer, method) == ("unknown", "/probe.AsyncProbe/Unary")
+    assert seen == {"request_id": "r1", "id": "r1", "multiplexed_model_id": "m1", "model": "m1", "user": "me"}
+    assert eval((await handle.Unary(Ask(act="seen"), model_id="m2")).text)["model"] == "m2"
+
+
 async def test_a_call_may_name_its_model_and_metadata(handle: AsyncProbeHandle) -> None:
     with outer_call(("multiplexed_model_id", "m1"), ("user", "me")):
         pairs: list[Any] = [("more", "x"), ("b-bin", b"\0")]

@@ -96,7 +96,8 @@ def test_handles_behind_ray_serves_own_proxy_go_over_ray_with_the_same_results(s
     assert transport == "_Responses"
     assert stream[0] == "UNIMPLEMENTED"
     assert "Ray Serve's handles carry one request" in stream[1]
-    assert outcomes == OUTCOMES
+    # That proxy keeps the deadline to itself, and cancels the handler at its end.
+    assert outcomes == [each is not True and each for each in OUTCOMES]
 
 
 def test_the_ingress_reports_that_ray_serves_own_grpc_proxy_has_its_port(seen: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Calls of a client to a handler that calls others through typed handles: the same whoever carries those."""
+"""Calls of a client to a handler that calls others through typed handles: the same whether the wire or Ray carries those."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def outcomes(channel: grpc.Channel) -> list[Any]:
     return [
         {key: seen[key] for key in ("request_id", "model", "serve", "user")},
         {key: given[key] for key in ("request_id", "model", "serve", "user")},
-        0 < seen["left"] < 60,
+        seen["left"] is not None,
         ask("packed", "packed"),
         ask("fail", "caught"),
         ask("fail"),
