@@ -114,7 +114,7 @@ class Outer(UserDefinedServiceBase):
         match request.origin:
             case "caught":
                 try:
-                    await self.inner.Unary(ask)
+                    await self.inner.Unary(ask, timeout=request.num / 1000 if request.num else None)
                 except RpcError as error:
                     found = error.find(BadRequest)
                     field = found and found.field_violations[0].field
@@ -139,13 +139,18 @@ class Outer(UserDefinedServiceBase):
 
     async def Streaming(self, request: UserDefinedMessage) -> AsyncIterator[UserDefinedResponse]:
         ask = Ask(act=request.name.partition(" ")[0], note=request.name, number=request.num)
-        if request.origin == "both":
-            async for reply in self.inner.Both(Ask(number=number) for number in range(request.num)):
+        try:
+            if "both" in request.origin:
+                async for reply in self.inner.Both(Ask(number=number) for number in range(request.num)):
+                    yield UserDefinedResponse(num=reply.number, greeting=reply.text)
+                yield UserDefinedResponse(num=(await self.inner.Up([ask, ask])).number)
+                return
+            async for reply in self.inner.Down(ask):
                 yield UserDefinedResponse(num=reply.number, greeting=reply.text)
-            yield UserDefinedResponse(num=(await self.inner.Up([ask, ask])).number)
-            return
-        async for reply in self.inner.Down(ask):
-            yield UserDefinedResponse(num=reply.number, greeting=reply.text)
+        except RpcError as error:
+            if "caught" not in request.origin:
+                raise
+            yield UserDefinedResponse(greeting=f"{error.code.name} {error.details}")
 
     async def Multiplexing(self, request: UserDefinedMessage2) -> UserDefinedResponse2:
         return UserDefinedResponse2()

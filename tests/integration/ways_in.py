@@ -29,7 +29,6 @@ import sdk
 from sdk._ingress.cluster import find_controller
 from sdk._serve.ingress_bootstrap import has_serve
 from sdk._serve.ray_connection import log_folder
-from tests.integration import typed_handle_calls
 from tests.integration.prober import METHODS, Prober
 from tests.support.ports import free_port
 from tests.validation.refusals import BAD, GOOD, end_of
@@ -125,21 +124,6 @@ def messages_checked_behind_serves_own_proxy() -> list[Any]:
             partial(client.Divide, Divisor()),
         ]
         return [end_of(partial(call, timeout=20)) for call in calls]
-
-
-def handles_behind_serves_own_proxy() -> list[Any]:
-    """Return what calls end with whose handler calls others through typed handles, and that of a stream of requests."""
-    with grpc.insecure_channel(f"127.0.0.1:{SERVES_OWN}") as channel:
-        stub = UserDefinedServiceStub(channel)
-
-        def transport() -> str:
-            message, metadata = UserDefinedMessage(name="transport"), (("application", "typed"),)
-            return str(stub.__call__(message, metadata=metadata, timeout=20).greeting)
-
-        wait_until(lambda: isinstance(typed_handle_calls.end_of(transport), str), 40)
-        both = stub.Streaming(UserDefinedMessage(origin="both", num=1), metadata=(("application", "typed"),))
-        stream = typed_handle_calls.end_of(lambda: len(list(both)))
-        return [transport(), stream, *typed_handle_calls.outcomes(channel)]
 
 
 def applications() -> list[str]:
@@ -239,19 +223,15 @@ def main(folder: Path) -> None:
         servicers = [
             "probe_pb2_grpc.add_AsyncProbeServicer_to_server",
             "orders_pb2_grpc.add_OrdersServicer_to_server",
-            "user_defined_protos_pb2_grpc.add_UserDefinedServiceServicer_to_server",
         ]
         own = {"port": SERVES_OWN, "grpc_servicer_functions": servicers}
         http = {"host": "127.0.0.1", "port": free_port()}
         # Without a route that proxy does not find the application.
         routed = {"name": "probe", "import_path": "tests.integration.probes:without_handles", "route_prefix": "/probe"}
         checked = {"name": "orders", "import_path": "tests.validation.order_apps:app", "route_prefix": "/orders"}
-        built = {"import_path": "tests.integration.typed_handle_apps:built", "args": {"notes": str(folder)}}
-        typed = {"name": "typed", "route_prefix": "/typed", **built}
-        put(dashboard, config(routed, checked, typed, proxy_location="HeadOnly", grpc_options=own, http_options=http))
+        put(dashboard, config(routed, checked, proxy_location="HeadOnly", grpc_options=own, http_options=http))
         report(own=behind_serves_own_proxy())
         report(checked=messages_checked_behind_serves_own_proxy())
-        report(handles=handles_behind_serves_own_proxy())
         report(ingress=find_controller() is not None, problem=sdk.status().problem)
     finally:
         ray.shutdown()
