@@ -158,8 +158,8 @@ def _secret(environment: Mapping[str, str]) -> str:
 def _token_of(path: Path) -> str:
     """Return the token in a file, as it was when this process read it first.
 
-    Ray's processes keep their token, too: none of them can take another one while the cluster runs. So calls continue when
-    the file changes or is removed.
+    Ray's processes keep their token, too: none of them can take another one while the cluster runs. So calls continue
+    when the file changes or is removed.
 
     Raises:
         IngressError: It can't be read, or it is empty.
