@@ -58,7 +58,8 @@ class GrpcOptions:
             application that serves its service.
         error_details: Part of a handler's exception that clients receive: its traceback (as in Ray Serve's guide), its
             message, or none.
-        max_receive_message_length: Maximum length of a request message, in bytes.
+        max_receive_message_length: Maximum length of a request message, in bytes, and of what a compressed response
+            to a call through a handle becomes.
         max_metadata_bytes: Maximum bytes of metadata in a request, keys and values. A call with more ends
             RESOURCE_EXHAUSTED; one with more than 256 KiB is reset, which clients report as INTERNAL.
         max_concurrent_streams: Maximum number of concurrent calls on one client connection.

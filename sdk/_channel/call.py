@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sdk._channel.connection import ReplicaConnection
     from sdk._channel.replicas import Subchannel
     from sdk._channel.target import Target
+    from sdk._wire.compression import Compressor
 
 # Longest response message: the most that its prefix can say.
 _MAX_LENGTH = (1 << 32) - 1
@@ -55,22 +56,27 @@ class OutgoingCall:
         is_idempotent: True if the call may be sent again after a replica was lost.
         model_id: The model that the replica should have loaded, or an empty string.
         family: The calls that end with the call of the handler that makes this one; None outside of one.
+        compressor: Compresses the request messages; None if they are sent as they are.
 
     Attributes:
         messages: Response messages of a stream that the caller has not taken.
         is_done: True once the call has ended.
         request_complete: True once the whole request was sent.
-        thread: That of the loop, as ``threading.get_ident`` names it.
+        thread: The thread that may take messages which have arrived, as ``threading.get_ident`` names it: that of the
+            loop; 0 if they are compressed.
     """
 
     __slots__ = (
-        "_body", "_connection", "_context", "_deadline", "_encoding", "_error", "_family", "_has_timer",
-        "_is_idempotent", "_is_paused", "_lines", "_model_id", "_queued_bytes", "_reader", "_refusals", "_replica",
-        "_requests", "_response", "_sender", "_sent", "_sent_bytes", "_steps", "_target", "_task", "_timeout", "_timer",
-        "_waiter", "_write_waiter", "is_done", "loop", "messages", "request_complete", "thread",
+        "_body", "_compressor", "_connection", "_context", "_deadline", "_encoding", "_error", "_family", "_flag",
+        "_has_timer", "_is_idempotent", "_is_paused", "_lines", "_model_id", "_queued_bytes", "_reader", "_refusals",
+        "_replica", "_requests", "_response", "_sender", "_sent", "_sent_bytes", "_steps", "_target", "_task",
+        "_timeout", "_timer", "_waiter", "_write_waiter", "is_done", "loop", "messages", "request_complete", "thread",
     )  # fmt: skip
 
-    _context: Context  # set for a stream of requests
+    # Set for a stream of requests: other calls do not pay for them.
+    _context: Context
+    _sent: list[tuple[int, bytes]] | None  # None: too much to send again
+    _sent_bytes: int
 
     def __init__(
         self,
@@ -85,6 +91,7 @@ class OutgoingCall:
         is_idempotent: bool = False,
         model_id: str = "",
         family: set[OutgoingCall] | None = None,
+        compressor: Compressor | None = None,
     ) -> None:
         self.loop = target.loop
         self.thread = target.thread
@@ -97,10 +104,14 @@ class OutgoingCall:
         self._is_idempotent = is_idempotent
         self._model_id = model_id
         self._family = family
-        self.messages: deque[bytes | bytearray | FlaggedMessage] | None = deque() if streams else None
-        self._reader: FrameReader | None = None
-        self._queued_bytes = 0
-        self._is_paused = False
+        self._compressor = compressor
+        self._flag = 0  # that of the request message
+        self.messages: deque[bytes | bytearray | FlaggedMessage] | None = None
+        if streams:
+            self.messages = deque()
+            self._reader: FrameReader | None = None
+            self._queued_bytes = 0
+            self._is_paused = False
         self._encoding = b"identity"
         self._response: bytes | bytearray | None = None
         self._error: Exception | None = None
@@ -114,8 +125,6 @@ class OutgoingCall:
         self._waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._refusals = 0
-        self._sent: list[bytes] | None = []  # None: too much to send again
-        self._sent_bytes = 0
         self.request_complete = body is not None
         self.is_done = False
 
@@ -133,7 +142,8 @@ class OutgoingCall:
         target = self._target
         if self._requests is not None:
             self._context = copy_context()  # that of the caller, in which its iterator runs
-        if target.is_ready:
+            self._sent, self._sent_bytes = [], 0
+        if target.is_ready and self._compressor is None:
             replica = target.replicas.choose(self.loop.time(), self._model_id)
             if replica is not None:
                 connection = replica.idle_connection()
@@ -179,29 +189,26 @@ class OutgoingCall:
                     raise self._error
                 return None
             await self._next_change()
-        return self.take_message()
+        message = self.take_message()
+        return await self._inflate(message) if type(message) is FlaggedMessage else message
 
-    def take_message(self) -> bytes | bytearray:
-        """Return the next response message of a stream, which has arrived.
-
-        Raises:
-            RpcError: It can't be decompressed.
-        """
+    def take_message(self) -> bytes | bytearray | FlaggedMessage:
+        """Return the next response message of a stream, which has arrived; a compressed one as it is."""
         message = self.messages.popleft()  # type: ignore[union-attr]  # the caller has looked
         self._queued_bytes -= len(message) + _MESSAGE_COST
         if self._is_paused and self._queued_bytes < LOW_WATER and self._connection is not None:
             self._is_paused = False
             self._connection.resume()
-        return self._decompressed(message) if type(message) is FlaggedMessage else message
+        return message
 
-    def _decompressed(self, message: FlaggedMessage) -> bytes:
-        assert self._reader is not None
+    async def _inflate(self, message: FlaggedMessage) -> bytes:
+        from sdk._channel.compression import inflate
+
         try:
-            return self._reader.decompress(message)
-        except FrameError as error:
-            failed = RpcError(grpc.StatusCode.INTERNAL, f"response: {error}")
-            self.fail(failed)
-            raise failed from None
+            return await inflate(message.flag, message.data, self._encoding)
+        except RpcError as error:
+            self.fail(error)
+            raise
 
     def _next_change(self) -> Awaitable[object]:
         waiter = self._waiter
@@ -219,7 +226,7 @@ class OutgoingCall:
             lines += timeout_line(self._deadline - self.loop.time())
         if body is not None:
             length = len(body)
-            head = b"%scontent-length: %d\r\n\r\n%s" % (lines, length + 5, pack_prefix(0, length))
+            head = b"%scontent-length: %d\r\n\r\n%s" % (lines, length + 5, pack_prefix(self._flag, length))
             connection.send(self, head, body)
         else:
             connection.send(self, b"%stransfer-encoding: chunked\r\n\r\n" % lines)
@@ -227,8 +234,8 @@ class OutgoingCall:
                 self._steps = Steps(self._send_requests(), self._write_requests)
                 self._sender = self.loop.create_task(self._steps, context=self._context)
             else:  # another replica has refused the call
-                for message in self._sent or ():
-                    self._steps.add(0, len(message), message)
+                for flag, message in self._sent or ():
+                    self._steps.add(flag, len(message), message)
                 self._steps.flush()
                 if self.request_complete:
                     connection.end_requests()
@@ -238,14 +245,18 @@ class OutgoingCall:
         requests, steps = self._requests, self._steps
         assert requests is not None
         assert steps is not None
+        compressor, flag = self._compressor, 0
         try:
             async for message in requests:
+                if compressor is not None:
+                    flag, message = await compressor.compress_async(message)
                 if self._connection is None or not self._connection.writable:
                     await self._wait_writable()
                     if self._connection is None:
                         return
-                self._remember(message)
-                steps.add(0, len(message), message)
+                if self._sent is not None:
+                    self._remember(flag, message)
+                steps.add(flag, len(message), message)
             await self._wait_writable()
             steps.flush()
             self.request_complete = True
@@ -267,13 +278,13 @@ class OutgoingCall:
         if self._connection is not None:
             self._connection.write(chunk)
 
-    def _remember(self, message: bytes) -> None:
+    def _remember(self, flag: int, message: bytes) -> None:
         """Keep the first messages, for the case that the replica refuses the call."""
-        if self._sent is not None:
-            self._sent.append(message)
-            self._sent_bytes += len(message) + _MESSAGE_COST
-            if self._sent_bytes > _REPLAYED_BYTES:
-                self._sent = None
+        assert self._sent is not None
+        self._sent.append((flag, message))
+        self._sent_bytes += len(message) + _MESSAGE_COST
+        if self._sent_bytes > _REPLAYED_BYTES:
+            self._sent = None
 
     def wake_writer(self) -> None:
         """Continue to send: there is room again."""
@@ -288,6 +299,9 @@ class OutgoingCall:
     async def _begin(self) -> None:
         """Wait for a replica, connect to it, and send the request."""
         try:
+            if self._compressor is not None and self._body is not None:
+                self._flag, self._body = await self._compressor.compress_async(self._body)
+                self._compressor = None  # not again for another replica
             while not self.is_done:
                 replica = await self._target.wait_ready(self._model_id)
                 if replica is None:
@@ -333,6 +347,7 @@ class OutgoingCall:
         for name, value in headers:
             if name == b"grpc-encoding":
                 self._encoding = value
+                self.thread = 0
 
     def feed(self, data: bytes | bytearray) -> None:
         """Take bytes of the response's body."""
@@ -361,10 +376,19 @@ class OutgoingCall:
         self._connection = None
         error: Exception | None = error_of(http_status, fields)
         if error is None and self.messages is None:
+            body = self._response or b""
+            flag = body[0] if body else 0
+            if flag:  # it is cut like one that is not compressed
+                body = bytearray(body)
+                body[0] = 0
             try:
-                self._response = single_message(self._response or b"", _MAX_LENGTH, self._encoding)
+                self._response = single_message(body, _MAX_LENGTH, self._encoding)
             except FrameError as wrong:
                 error = RpcError(grpc.StatusCode.INTERNAL, f"response: {wrong}")
+            else:
+                if flag:
+                    self._task = self.loop.create_task(self._inflate_response(flag), context=Context())
+                    return
         elif (
             isinstance(error, RpcError)
             and error.code is grpc.StatusCode.UNAVAILABLE
@@ -375,11 +399,21 @@ class OutgoingCall:
         self._error = error
         self._finish()
 
+    async def _inflate_response(self, flag: int) -> None:
+        from sdk._channel.compression import inflate
+
+        assert self._response is not None
+        try:
+            self._response = await inflate(flag, self._response, self._encoding)
+        except Exception as error:
+            self._error = error
+        self._finish()
+
     def refused(self) -> None:
         """Send the call to another replica: this one leaves, and has not looked at it."""
         self._leave_replica()
         self._refusals += 1
-        if self._sent is None or self._refusals > _MAX_REFUSALS:
+        if self._refusals > _MAX_REFUSALS or (self._requests is not None and self._sent is None):
             self._error = RpcError(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
             self._finish()
         else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sdk._replica_protocol import NODE_SECRET_HEADER
 from sdk._wire import metadata as md
+from sdk._wire.frames import ACCEPT_ENCODING
 
 if TYPE_CHECKING:
     from sdk._wire.call import Call
@@ -30,7 +31,10 @@ _MODEL_ID = b"multiplexed_model_id"
 @lru_cache(maxsize=4096)
 def first_lines(path: str) -> bytes:
     """Return the first lines of each request for a method."""
-    return b"POST %s HTTP/1.1\r\nhost: replica\r\ncontent-type: application/grpc\r\nte: trailers\r\n" % path.encode()
+    return b"POST %s HTTP/1.1\r\nhost: replica\r\ncontent-type: application/grpc\r\ngrpc-accept-encoding: %s\r\n" % (
+        path.encode(),
+        ACCEPT_ENCODING,
+    )
 
 
 def inherited_lines(outer: Call, without: frozenset[bytes] = frozenset()) -> bytes:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 
+from sdk._channel import compression
 from sdk._contract.interceptors import make_interceptors
 from sdk._guard.between_nodes import own_between_nodes
 from sdk._ingress.builtin.reflection import serialize_descriptors
@@ -260,6 +261,7 @@ class ReplicaHost:
         """Apply the options of the lease and Ray Serve's current configuration."""
         assert self._replica is not None
         self._options = lease.options
+        compression.max_message_length = lease.options.max_receive_message_length
         self._log_option_differences()
         settings = self._settings()
         if settings != self._server.host.settings:

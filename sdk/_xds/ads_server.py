@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._guard.private_socket import private_socket
 from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack
 from sdk._xds.resources import Resources, check_resources
 from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
@@ -134,8 +135,9 @@ class AdsServer:
             (grpc.method_handlers_generic_handler(_LOG_SERVICE, {"StreamAccessLogs": log}),)
         )
         try:
-            server.add_insecure_port(f"unix:{self._socket_path}")
-        except RuntimeError as error:
+            with private_socket(self._socket_path) as path:
+                server.add_insecure_port(f"unix:{path}")
+        except (RuntimeError, OSError) as error:
             raise IngressError(f"can't listen on {self._socket_path!r}: {error}") from error
         await server.start()
         self._server = server

@@ -357,8 +357,9 @@ def _http_leaves(application: str, deployment: Deployment, access: Access | None
 def _only(route: pb.Route, http_route: JsonRoute) -> pb.Route:
     """Restrict a route to the requests of a route of ``google.api.http``."""
     route.match.safe_regex.regex = http_route.pattern
-    verb = pb.HeaderMatcher(name=":method", string_match=pb.StringMatcher(exact=http_route.verb))
-    route.match.headers.append(verb)
+    if http_route.verb != "*":
+        verb = pb.HeaderMatcher(name=":method", string_match=pb.StringMatcher(exact=http_route.verb))
+        route.match.headers.append(verb)
     return route
 
 

@@ -25,7 +25,7 @@ class JsonRoute:
 
     Attributes:
         prefix: The beginning of its paths, before the first variable.
-        verb: ``"GET"``.
+        verb: ``"GET"``; ``"*"`` for every one.
         pattern: The regular expression of its paths.
         method: Path of the method that it calls.
     """

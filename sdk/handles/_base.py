@@ -26,6 +26,7 @@ from sdk.handles._calls import HandleCall, HandleStreamCall
 if TYPE_CHECKING:
     from sdk._channel.call import OutgoingCall
     from sdk._channel.target import Target
+    from sdk._wire.compression import Compressor
     from sdk.service import Method, Service
 
 RequestT = TypeVar("RequestT", bound=Message)
@@ -44,6 +45,8 @@ class HandleOptions(TypedDict, total=False):
     model_id: str
     """ID of a model: calls for it go to the same replica while that one lives, and to others while it is busy. For
     deployments with ``@serve.multiplexed`` (https://docs.ray.io/en/latest/serve/model-multiplexing.html)."""
+    compression: grpc.Compression | None
+    """Compression of the requests. Responses are compressed as the handler says."""
 
 
 class ServiceHandle:
@@ -168,9 +171,9 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
         owner = self._owner
         if owner is None:
             raise TypeError(f"{self.method.python_name} must be called on a handle, not on its class")
-        timeout, model_id, has_timer, without, own = None, "", False, frozenset[bytes](), b""
+        timeout, model_id, has_timer, without, own, compressor = None, "", False, frozenset[bytes](), b"", None
         if options:
-            timeout, model_id, own = self._read(options)
+            timeout, model_id, own, compressor = self._read(options)
             has_timer = timeout is not None
             without = _MODEL_ID if model_id else without
         outer = current_call()
@@ -214,6 +217,7 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
             is_idempotent=self._is_idempotent,
             model_id=model_id,
             family=family,
+            compressor=compressor,
         )
         if family is not None:
             family.add(call)
@@ -223,14 +227,21 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
             call.start()
         return call
 
-    def _read(self, options: HandleOptions) -> tuple[float | None, str, bytes]:
-        """Return the timeout, the model, and the header lines for keyword arguments."""
+    def _read(self, options: HandleOptions) -> tuple[float | None, str, bytes, Compressor | None]:
+        """Return the timeout, the model, the header lines and the compressor for keyword arguments."""
         from sdk._channel.request import own_lines
 
         if unknown := options.keys() - HandleOptions.__annotations__.keys():
             raise unexpected_keyword(self.method, min(unknown), HandleOptions.__annotations__)
         model_id = options.get("model_id", "")
-        return options.get("timeout"), model_id, own_lines(options.get("metadata", ()), model_id)
+        lines, compressor = own_lines(options.get("metadata", ()), model_id), None
+        if (compression := options.get("compression")) is not None:
+            from sdk._channel.compression import request_compressor
+
+            compressor = request_compressor(compression)
+            if compressor is not None:
+                lines += b"grpc-encoding: %s\r\n" % compressor.encoding
+        return options.get("timeout"), model_id, lines, compressor
 
     def _make_first_lines(self) -> bytes:
         from sdk._channel.request import first_lines

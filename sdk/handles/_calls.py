@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 if TYPE_CHECKING:
     from sdk._channel.call import OutgoingCall
+    from sdk._wire.frames import FlaggedMessage
     from sdk.service import Method
 
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -29,10 +30,10 @@ class _Call(Generic[ResponseT]):
         """Cancel the call and its handler; do nothing after the end of the call."""
         self._call.cancel()
 
-    def _decoded(self, data: bytes | bytearray) -> ResponseT:
+    def _decoded(self, data: bytes | bytearray | FlaggedMessage) -> ResponseT:
         try:
             return self._from_string(data)  # type: ignore[no-any-return]
-        except DecodeError as error:
+        except (DecodeError, TypeError) as error:  # TypeError: it is compressed, and the replica did not say how
             import grpc
 
             from sdk.errors import RpcError
@@ -95,7 +96,7 @@ class HandleStreamCall(_Call[ResponseT]):
         if call.messages and get_ident() == call.thread:  # most messages of a stream have arrived before
             return self._decoded(call.take_message())
         try:
-            data = await self._on_its_loop(self._call.next_message())
+            data = await self._on_its_loop(call.next_message())
         except asyncio.CancelledError:
             self.cancel()
             raise

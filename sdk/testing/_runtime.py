@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvloop
 
+from sdk._channel import compression
 from sdk._channel.feed import Address
 from sdk._contract.interceptors import make_interceptors
 from sdk._ingress.builtin.reflection import serialize_descriptors
@@ -184,6 +185,7 @@ class Runtime:
                 )
             if deployments:
                 applications.append(Application(name, tuple(deployments)))
+        compression.max_message_length = self.options.max_receive_message_length
         snapshot = Snapshot(1, tuple(applications), self.options.route_by_service, access=self.options.access)
         await self.ingress.publish(snapshot, descriptors)
 

@@ -520,7 +520,9 @@ async def test_an_rpc_that_is_called_call_makes_the_handle_callable() -> None:
 async def test_wrong_use_is_an_error(handle: AsyncProbeHandle) -> None:
     with pytest.raises(TypeError, match=r"Unary takes a probe\.Ask, not a Told"):
         handle.Unary(Told())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="unexpected keyword argument 'deadline'; it takes metadata, model_id, timeout"):
+    with pytest.raises(
+        TypeError, match="unexpected keyword argument 'deadline'; it takes compression, metadata, model_id, timeout"
+    ):
         handle.Unary(Ask(), deadline=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="must be called on a handle, not on its class"):
         AsyncProbeHandle.Unary(Ask())

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+import grpc
 import pytest
 
 from sdk._channel import target as targets
@@ -41,10 +42,12 @@ class Deployment:
         self.replicas: list[WireServer] = []
         self.state = State(self.handle.app_name, self.handle.deployment_name, True)
 
-    async def add(self, implementation: Any, **settings: Any) -> WireServer:
+    async def add(
+        self, implementation: Any, compression: grpc.Compression | None = None, **settings: Any
+    ) -> WireServer:
         bases = generated_bases(type(implementation))
         bindings = [each for base in bases for each in vars(base)["__grpc_shim__"].bindings(implementation)]
-        server = WireServer(bindings, replace(WireSettings(), **settings))
+        server = WireServer(bindings, replace(WireSettings(), **settings), compression=compression)
         name = await server.listen_locally()
         server.address = Address(name, "127.0.0.1", 0, "", name)  # type: ignore[attr-defined]
         self.replicas.append(server)
