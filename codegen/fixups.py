@@ -74,8 +74,10 @@ _SUSPECT = re.compile(
     FLAGS,
 )
 
-# In the head of a stub: `import sys`.
-_PLAIN_IMPORT = re.compile(r"^import (\w+)$", re.MULTILINE)
+# An import of a stub: `import sys`, `from typing import TypeAlias as _TypeAlias, Never as _Never`.
+_IMPORT = re.compile(r"^[ ]*(?:from[ ]\S+[ ])?import[ ](?P<names>.+)$", re.MULTILINE)
+# What a stub defines, in any scope, with a name that it may have imported too: names of imports begin with `_`.
+_DEFINED = re.compile(r"\n[ ]*(?:class[ ]|def[ ])?(_[A-Za-z]\w*|sys)(?=[(:])")
 
 _STUB = re.compile(
     rf"""
@@ -107,7 +109,7 @@ def fix_up(files: Mapping[str, str], reserved: Mapping[str, str] = EMPTY) -> dic
         if path.endswith("_pb2_grpc.py"):
             fixed[path] = _grpc(text)
         elif path.endswith(".pyi"):
-            text = _rename_modules(text)
+            text = _rename_imports(text)
             fixed[path] = _stub(text, {**reserved, **files}) if "_r_" in text or _SUSPECT.search(text) else text
     return fixed
 
@@ -164,19 +166,48 @@ def _unusable(rpcs: list[str]) -> Iterator[tuple[str, str]]:
             yield name, python_name
 
 
-def _rename_modules(text: str) -> str:
-    """Return a stub whose plain imports have other names than its definitions."""
-    head, descriptor, body = text.partition("\nDESCRIPTOR: ")
-    for module in _PLAIN_IMPORT.findall(head):
-        if re.search(rf"^(class {module}\(|{module}: )", body, re.MULTILINE):
-            alias = f"_{module}"
-            while re.search(rf"\b{alias}\b", text):
-                alias += "_"
-            head = head.replace(f"\nimport {module}\n", f"\nimport {module} as {alias}\n")
-            head, body = (
-                re.sub(rf"^( *if ){module}\.", rf"\g<1>{alias}.", t, flags=re.MULTILINE) for t in (head, body)
-            )
-    return head + descriptor + body
+def _rename_imports(text: str) -> str:
+    """Return a stub whose imports have other names than its definitions, whose scopes would hide them."""
+    end = max(text.rfind("\nDESCRIPTOR: "), text.find("\nGRPC_GENERATED_VERSION: "))
+    head, rest = text[:end], text[end:]
+    imported, public = set[str](), set[str]()
+    for match in _IMPORT.finditer(head):
+        for each in match["names"].split(", "):
+            name, _, alias = each.partition(" as ")
+            (public if name == alias else imported).add(alias or name)
+    clashing = imported & {*_DEFINED.findall(rest), *public}
+    if not clashing:
+        return text
+    words = set(re.findall(r"\w+", text))
+    renamed = {name: naming.free(name if name.startswith("_") else f"_{name}", words) for name in clashing}
+    names = "|".join(clashing)
+    pattern = re.compile(
+        rf"""
+        {SKIPPED}
+      | ^ [ ]* (?: class[ ] | def[ ] )? (?: {names} ) (?= [(:] )
+      | (?: [ ]=[ ] | \( ) (?: {names} ) (?= [ ]* (?: \# | $ ) | , [ ] metaclass= )
+      | ^ [ ]* (?: from [ ] \S+ [ ] )? import [ ] (?P<statement> [^\n]+ ) $
+      | (?<! [\w.] ) (?P<used> {names} ) (?! \w | (?: \. \w+ )* \.ValueType\b )
+        """,
+        FLAGS,
+    )
+
+    def replaced(match: re.Match[str]) -> str:
+        if match["used"]:
+            return renamed[match["used"]]
+        if match["statement"]:
+            kept = match[0].removesuffix(match["statement"])
+            return kept + ", ".join(_renamed_import(each, renamed) for each in match["statement"].split(", "))
+        return match[0]
+
+    return pattern.sub(replaced, text)
+
+
+def _renamed_import(imported: str, renamed: Mapping[str, str]) -> str:
+    name, _, alias = imported.partition(" as ")
+    if name == alias or (alias or name) not in renamed:
+        return imported
+    return f"{name} as {renamed[alias or name]}"
 
 
 def _stub(text: str, files: Mapping[str, str]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, MethodOptions
 
 from codegen import imports, module_names, naming
 from codegen.definition_comments import DefinitionComments
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
     from google.protobuf.descriptor_pb2 import (
         DescriptorProto,
-        FileDescriptorProto,
         MethodDescriptorProto,
     )
 
@@ -30,6 +30,13 @@ _METHOD = 2
 
 # What protoc's `_pb2` modules define next to what the proto does, and use after it.
 _OF_PROTOC = frozenset({"DESCRIPTOR", "_builder", "_descriptor", "_globals"})
+
+# Formats of `struct`, and the smallest normal numbers. glibc reports an underflow for a smaller one, and protobuf takes
+# that for an error: https://man7.org/linux/man-pages/man3/strtod.3.html
+_SMALLEST = {
+    FieldDescriptorProto.TYPE_FLOAT: ("<f", 2.0**-126),
+    FieldDescriptorProto.TYPE_DOUBLE: ("<d", 2.0**-1022),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,7 @@ def files(
     comments = DefinitionComments(request.proto_file)
     for name in request.file_to_generate:
         _require_free_names(by_name[name])
+        _require_normal_defaults(by_name[name])
         if by_name[name].service:
             yield _file(by_name[name], locations, tree, comments)
 
@@ -166,6 +174,32 @@ def _require_free_names(file: FileDescriptorProto) -> None:
                 f"{file.name}: {name} can't be imported: protoc's Python module has something else of this name; "
                 "rename it"
             )
+
+
+def _require_normal_defaults(file: FileDescriptorProto) -> None:
+    if file.syntax == "proto3":  # it has no defaults
+        return
+    scope = f"{file.package}." if file.package else ""
+    for name, field in _fields(scope, file):
+        format_, smallest = _SMALLEST.get(field.type, ("", 0.0))
+        if field.default_value and format_ and 0 < abs(_rounded(field.default_value, format_)) < smallest:
+            raise CodegenError(
+                f"{file.name}: {name} can't be imported: protobuf refuses the default {field.default_value}, which is "
+                f"closer to 0 than {smallest:.9g}, the smallest normal number of its type; write 0 or a larger one"
+            )
+
+
+def _rounded(number: str, format_: str) -> float:
+    (rounded,) = struct.unpack(format_, struct.pack(format_, float(number)))
+    return float(rounded)
+
+
+def _fields(scope: str, owner: FileDescriptorProto | DescriptorProto) -> Iterator[tuple[str, FieldDescriptorProto]]:
+    """Yield the full name and the field of each field and extension in a file or a message."""
+    fields = owner.extension if isinstance(owner, FileDescriptorProto) else (*owner.field, *owner.extension)
+    yield from ((scope + field.name, field) for field in fields)
+    for message in owner.message_type if isinstance(owner, FileDescriptorProto) else owner.nested_type:
+        yield from _fields(f"{scope}{message.name}.", message)
 
 
 def _messages(protos: Iterable[FileDescriptorProto]) -> Iterator[tuple[str, MessageLocation]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from tests.support.virtual_time import VirtualLoop
 
 # pyright would look for a newer version in the network, and print it among its findings.
 os.environ["PYRIGHT_PYTHON_IGNORE_WARNINGS"] = "1"
+# Ray's agent would read the figures of every process of the machine every five seconds.
+os.environ["REPORTER_UPDATE_INTERVAL_MS"] = "60000"
 
 # A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -113,6 +116,17 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
     """An async test runs on a loop of asyncio, unless its marker names another kind."""
     marker = item.get_closest_marker("asyncio")
     return _LOOPS if marker is not None and "loop_factories" in marker.kwargs else {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what a collection makes out of every later garbage collection: it lives as long as the process."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

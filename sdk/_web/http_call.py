@@ -225,6 +225,18 @@ class HttpCall(WebCall):
         self._finish()
 
 
+class HeadCall(HttpCall):
+    """A HEAD request, which no method takes. Its response has no body.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-9.3.2
+    """
+
+    __slots__ = ()
+
+    def _respond(self, code: int, status: bytes, kind: bytes, body: bytes, headers: bytes) -> None:
+        super()._respond(code, status, kind, b"", headers)
+
+
 def _http_name(key: str) -> str:
     """Return the name of the header for trailing metadata; HTTP has its own for how to authenticate, and for limits.
 

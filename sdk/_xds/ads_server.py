@@ -10,12 +10,15 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable
+from itertools import compress
+from operator import is_not
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._guard.private_socket import private_socket
 from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack
 from sdk._xds.resources import Resources, check_resources
 from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
@@ -132,8 +135,9 @@ class AdsServer:
             (grpc.method_handlers_generic_handler(_LOG_SERVICE, {"StreamAccessLogs": log}),)
         )
         try:
-            server.add_insecure_port(f"unix:{self._socket_path}")
-        except RuntimeError as error:
+            with private_socket(self._socket_path) as path:
+                server.add_insecure_port(f"unix:{path}")
+        except (RuntimeError, OSError) as error:
             raise IngressError(f"can't listen on {self._socket_path!r}: {error}") from error
         await server.start()
         self._server = server
@@ -357,11 +361,13 @@ def _union(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> Mapp
 
 def _last_endpoints(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> dict[str, PackedAny]:
     """Return Envoy's current endpoints of clusters that are about to have none."""
-    changed = {name: packed for name, packed in new.items() if acked.get(name, packed) is not packed}
+    if acked is new:
+        return {}
+    changed = compress(new, map(is_not, map(acked.get, new), new.values()))  # in C: there may be thousands
     return {
         name: acked[name]
-        for name, packed in changed.items()
-        if packed == pack(pb.ClusterLoadAssignment(cluster_name=name)) and acked[name] != packed
+        for name in changed
+        if name in acked and new[name] == pack(pb.ClusterLoadAssignment(cluster_name=name)) and acked[name] != new[name]
     }
 
 

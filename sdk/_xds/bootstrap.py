@@ -8,6 +8,7 @@ from __future__ import annotations
 from google.protobuf.duration_pb2 import Duration
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._guard.private_socket import PRIVATE
 from sdk._xds.access_log import CONTROL_PLANE
 from sdk._xds.clusters import unix_cluster
 from sdk._xds.listener import ads_source
@@ -33,6 +34,20 @@ _RUNTIME: dict[str, float] = {
     "re2.max_program_size.warn_level": 1 << 20,
 }
 
+# Of the hundred statistics of a cluster, the proxy exports some of these (sdk/_ingress/envoy/stats.py). Each deployment
+# has two clusters: with 1,000 deployments, all statistics took 66 MB, and 0.15 s of CPU time at each export in place of
+# 0.02.
+_OF_CLUSTERS = (
+    "upstream_cx_active",
+    "upstream_cx_connect_fail",
+    "upstream_cx_none_healthy",
+    "upstream_rq_active",
+    "upstream_rq_pending_overflow",
+    "upstream_rq_pending_total",
+    "upstream_rq_retry",
+    "upstream_rq_total",
+)
+
 
 def build_bootstrap(
     *, node_id: str, ads_socket: str, admin_socket: str, max_memory_bytes: int | None = None
@@ -42,8 +57,8 @@ def build_bootstrap(
     Args:
         node_id: Name of this Envoy in its logs and requests.
         ads_socket: Path of the unix socket on which ``AdsServer`` listens.
-        admin_socket: Path of the unix socket for Envoy's admin interface. A process that can open it can stop Envoy,
-            so it belongs in a folder that only this user can enter.
+        admin_socket: Path of the unix socket for Envoy's admin interface. A process that can open it can stop Envoy:
+            Envoy gives it to this user only, and it belongs in a folder that nobody else can enter.
         max_memory_bytes: Limit of the memory that Envoy allocates; None for no limit.
     """
     ads = pb.GrpcService(
@@ -61,7 +76,7 @@ def build_bootstrap(
     runtime.static_layer.update(_RUNTIME)
     return pb.Bootstrap(
         node=pb.Node(id=node_id, cluster="ray-grpc-sdk"),
-        admin=pb.Admin(address=pb.Address(pipe=pb.Pipe(path=admin_socket))),
+        admin=pb.Admin(address=pb.Address(pipe=pb.Pipe(path=admin_socket, mode=PRIVATE))),
         dynamic_resources=pb.Bootstrap.DynamicResources(
             ads_config=pb.ApiConfigSource(
                 api_type=pb.ApiConfigSource.GRPC, transport_api_version=pb.V3, grpc_services=[ads]
@@ -70,6 +85,18 @@ def build_bootstrap(
             lds_config=ads_source(),
         ),
         static_resources=pb.Bootstrap.StaticResources(clusters=[unix_cluster(CONTROL_PLANE, ads_socket)]),
+        stats_config=pb.StatsConfig(stats_matcher=_statistics()),
         layered_runtime=pb.LayeredRuntime(layers=[runtime]),
         overload_manager=overload_manager(max_memory_bytes),
     )
+
+
+def _statistics() -> pb.StatsMatcher:
+    """Return the matcher of the statistics that Envoy keeps.
+
+    https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/metrics/v3/stats.proto
+    """
+    prefixes = ("http.grpc.", "grpc.", "listener.", "server.", "overload.", "control_plane.")
+    patterns = [pb.StringMatcher(prefix=prefix) for prefix in prefixes]
+    patterns += [pb.StringMatcher(suffix=f".{name}") for name in _OF_CLUSTERS]
+    return pb.StatsMatcher(inclusion_list=pb.ListStringMatcher(patterns=patterns))

@@ -19,6 +19,7 @@ from probe_pb2_grpc import AsyncProbeStub
 from tests.chaos.chaos_apps import BEAT_S
 from tests.chaos.slowness import Slowness
 from tests.chaos.web_streams import Ending, WebStreams
+from tests.support.loops import PATIENCE_S
 
 UNARY, DOWN, BOTH, BUILT_IN = "unary", "server streaming", "bidi", "built-in"
 #: The same, by a handler that calls the application through a handle.
@@ -111,6 +112,7 @@ class Load:
     def long_streams(self, count: int) -> Iterator[None]:
         """Hold streams that last a minute, and wait at the end of the block until they have ended."""
         with grpc.insecure_channel(self._address, options=_CHANNEL) as channel:
+            grpc.channel_ready_future(channel).result(PATIENCE_S)
             stub = AsyncProbeStub(channel)
             streams = [stub.Down(Ask(number=600), metadata=self._metadata, timeout=90) for _ in range(count)]
             began = time.monotonic()

@@ -135,6 +135,46 @@ def test_a_proto_that_mypy_protobuf_cannot_read_ends_no_run(sdk: Sdk) -> None:
     assert b"Hello" in content("gen")["greet_pb2.pyi"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "default", "shown", "smallest"),
+    [
+        ("float", "1e-45", "1.40129846e-45", "1.17549435e-38"),
+        ("float", "-1.1754942e-38", "-1.17549421e-38", "1.17549435e-38"),
+        ("double", "5e-324", "4.94065645841247e-324", "2.22507386e-308"),
+    ],
+)
+def test_a_default_that_protobuf_refuses(sdk: Sdk, kind: str, default: str, shown: str, smallest: str) -> None:
+    put(
+        {
+            "protos/a.proto": f'syntax = "proto2"; package a; message M {{ optional group G = 1 '
+            f"{{ optional {kind} f = 1 [default = {default}]; }} }}"
+        }
+    )
+    code, _, stderr = outcome(sdk("protos", "--out", "gen"))
+    assert (code, stderr.splitlines()[0]) == (
+        1,
+        f"protos/a.proto: a.M.G.f can't be imported: protobuf refuses the default {shown}, which is closer to 0 than "
+        f"{smallest}, the smallest normal number of its type; write 0 or a larger one",
+    )
+
+
+def test_defaults_at_the_ends_of_their_types(sdk: Sdk) -> None:
+    defaults = "1.17549435e-38 -1.17549435e-38 3.4028235e38 1e-50 1e39 inf -inf nan -nan -0.0 16777217"
+    doubles = "2.2250738585072014e-308 1.7976931348623157e308 1e-400 1e400 inf -inf nan -nan -0.0"
+    fields = [("float", each) for each in defaults.split()] + [("double", each) for each in doubles.split()]
+    lines = "".join(
+        f"optional {kind} f{number} = {number} [default = {each}];\n" for number, (kind, each) in enumerate(fields, 1)
+    )
+    put(
+        {
+            "protos/ends.proto": f'syntax = "proto2"; package ends; message M {{ {lines} }} '
+            "service S { rpc R(M) returns (M); }"
+        }
+    )
+    assert outcome(sdk("protos", "--out", "gen"))[::2] == (0, "")
+    loads("ends_sdk")
+
+
 def test_extensions_named_like_keywords_in_the_scope_of_a_message(sdk: Sdk) -> None:
     put(
         {

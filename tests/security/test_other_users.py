@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import pytest
 from sdk._channel.feed import socket_name
 from sdk._ingress.endpoint_feed import EndpointFeed
 from sdk._ingress.envoy.adoption import start_envoy
+from sdk._ingress.envoy.listening import gate_server
 from sdk._ingress.envoy.supervisor import SupervisorConfig, process_start_time
 from sdk._ingress.node_leases import NodeHeartbeat, NodeLeases
 from sdk._ingress.node_leases import socket_name as leases_socket
+from sdk._ingress.scale_to_zero.gate import Gate
 from sdk._replica_protocol import HEALTH_CHECK_PATH, HEALTH_CHECK_RESPONSE
 from sdk._wire.server import WireServer
 from sdk.options import GrpcOptions
@@ -162,14 +165,30 @@ async def test_a_program_refuses_a_socket_of_another_user() -> None:
     await squatter.communicate(b"")  # which closes its input
 
 
-async def test_envoy_and_its_control_plane_are_in_a_folder_that_nobody_else_can_enter() -> None:
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """Give files that are created the widest modes, as an operator's umask may."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+async def test_envoy_and_its_control_plane_answer_their_own_user_only() -> None:
+    request = b"GET /ready HTTP/1.1\r\nhost: x\r\n\r\n"
     async with rig("one") as it:
+        gate = gate_server(Gate(lambda counts: {}).generic_handler(), it.folder)
+        await gate.start()
         await it.publish({"app": {"d": (["demo.Greeter"], ["one"])}})
-        for name in ("envoy.admin.sock", "ads.sock", "fallback.sock"):
-            path = it.folder / name
-            assert path.is_socket()
-            assert is_refusal(await answer_to(NOBODY, str(path), b"GET /quitquitquit HTTP/1.1\r\nhost: x\r\n\r\n"))
-        assert it.process.poll() is None
+        for is_open in (False, True):
+            if is_open:  # as if the folder's mode were wrong: the socket itself is not enough to get in
+                it.folder.chmod(0o755)
+            for name in ("envoy.admin.sock", "ads.sock", "gate.sock", "fallback.sock"):
+                path = it.folder / name
+                assert path.is_socket()
+                assert is_refusal(await answer_to(NOBODY, str(path), request)), (name, is_open)
+                assert not is_refusal(await answer_to(os.geteuid(), str(path), request)), (name, is_open)
+        await gate.stop(None)
 
 
 async def test_a_supervisor_obeys_its_own_user_only() -> None:

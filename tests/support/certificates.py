@@ -38,6 +38,7 @@ class Authority:
         certificate = (
             _builder(self._name, self._name, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM)
@@ -54,7 +55,9 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [(NameOID.ORGANIZATION_NAME, organization), (NameOID.COMMON_NAME, common_name)]
         subject = _name([(oid, value) for oid, value in attributes if value])
-        builder = _builder(subject, self._name, key, valid_hours)
+        # Python 3.13 and later refuse a certificate without it.
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = _builder(subject, self._name, key, valid_hours).add_extension(authority, critical=False)
         names: list[x509.GeneralName] = [*map(x509.DNSName, dns), *map(x509.UniformResourceIdentifier, uri)]
         if "localhost" in dns:
             names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 # Kept open as long as this process runs.
-_CLAIMS: list[socket.socket] = []
+_claims = contextlib.ExitStack()
+atexit.register(_claims.close)
 
 
 def _ports() -> Iterator[int]:
@@ -29,6 +32,6 @@ def free_port() -> int:
         except OSError:
             claim.close()
             continue
-        _CLAIMS.append(claim)
+        _claims.enter_context(claim)
         return port
     raise OSError("every port is taken")

@@ -287,6 +287,16 @@ def test_listener() -> None:
     assert not manager.stream_idle_timeout.seconds
 
 
+def test_envoy_does_nothing_for_the_metrics_of_a_call() -> None:
+    """Nothing in its configuration can: no filter is on but the router, and it logs no call."""
+    made = manager(CONFIG)
+    *filters, router = made.http_filters
+    assert [each.name for each in filters if not each.disabled] == []
+    assert router.name == "envoy.filters.http.router"
+    assert not pb.Router.FromString(router.typed_config.value).dynamic_stats.value
+    assert list(made.access_log) == []
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

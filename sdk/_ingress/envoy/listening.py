@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import grpc.aio
 
 from sdk._guard.between_nodes import own_between_nodes
+from sdk._guard.private_socket import private_socket
 from sdk._otel import current
 from sdk._otel.otlp import Collector, log_collector
 from sdk._xds.access_log import AccessLogConfig
@@ -152,5 +153,6 @@ def gate_server(handler: grpc.GenericRpcHandler, folder: Path) -> grpc.aio.Serve
     """
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers((handler,))
-    server.add_insecure_port(f"unix:{folder / GATE_SOCKET}")
+    with private_socket(str(folder / GATE_SOCKET)) as path:
+        server.add_insecure_port(f"unix:{path}")
     return server
