@@ -434,7 +434,9 @@ def internal_request_id(call: Call) -> str:
 def current_metadata() -> list[tuple[str, str | bytes]]:
     """Return the client's metadata in Ray Serve's request context, with the request id; empty outside of a request."""
     context = serve_context._get_serve_request_context()
-    pairs = list(context.grpc_context.invocation_metadata()) if context.grpc_context is not None else []
+    pairs: list[tuple[str, str | bytes]] = []
+    if context.grpc_context is not None:
+        pairs += context.grpc_context.invocation_metadata()
     return [*pairs, ("request_id", context.request_id)] if context.request_id else pairs
 
 
