@@ -30,6 +30,8 @@ VARIABLES = {
     "default-timeout": ("UV_HTTP_TIMEOUT", " "),
     "timeout": ("UV_HTTP_TIMEOUT", " "),
 }
+# Settings that may name folders.
+FOLDERS = ("extra-index-url", "find-links")
 # Of several sections with one setting, pip takes the last of these.
 SECTIONS = ("global", "install", ":env:")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
@@ -39,10 +41,12 @@ def uv_environment(listed: str) -> dict[str, str]:
     r"""Return uv's environment variables for the settings that ``pip config list`` printed.
 
     Example:
-        >>> uv_environment("global.index-url='https://a/simple'\nglobal.find-links='/b\\n/c'\n:env:.find-links='/d'")
-        {'UV_DEFAULT_INDEX': 'https://a/simple', 'UV_FIND_LINKS': '/d'}
+        >>> uv_environment("global.index-url='https://a/simple'\nglobal.find-links='/b\\n/c'\n:env:.find-links='/'")
+        {'UV_DEFAULT_INDEX': 'https://a/simple', 'UV_FIND_LINKS': '/'}
         >>> uv_environment("global.extra-index-url='https://a https://b'")
         {'UV_INDEX': 'https://a https://b', 'UV_INDEX_STRATEGY': 'unsafe-best-match'}
+        >>> uv_environment("global.extra-index-url='file:///not/there https://b'\nglobal.find-links='/not/there'")
+        {'UV_INDEX': 'https://b', 'UV_INDEX_STRATEGY': 'unsafe-best-match'}
     """
     settings: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
     for line in listed.splitlines():
@@ -54,11 +58,20 @@ def uv_environment(listed: str) -> dict[str, str]:
     for section in SECTIONS:
         for name, value in settings[section].items():
             variable, separator = VARIABLES[name]
-            environment[variable] = separator.join(value.split())
+            environment[variable] = separator.join(
+                place for place in value.split() if not _is_missing_folder(name, place)
+            )
+    environment = {variable: value for variable, value in environment.items() if value}
     if "UV_INDEX" in environment:
         # pip takes the best version of all indexes, uv that of the first index that has the package.
         environment["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return environment
+
+
+def _is_missing_folder(setting: str, place: str) -> bool:
+    # pip only warns of one; uv fails.
+    path = place.removeprefix("file://")
+    return setting in FOLDERS and path.startswith("/") and not os.path.exists(path)
 
 
 def find_uv(environment: Mapping[str, str]) -> Path | None:

@@ -26,6 +26,8 @@ from tests.support.virtual_time import VirtualLoop
 
 # pyright would look for a newer version in the network, and print it among its findings.
 os.environ["PYRIGHT_PYTHON_IGNORE_WARNINGS"] = "1"
+# Ray's agent would read the figures of every process of the machine every five seconds.
+os.environ["REPORTER_UPDATE_INTERVAL_MS"] = "60000"
 
 # A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4122,6 +4122,7 @@ class Bootstrap(_message.Message):
     STATIC_RESOURCES_FIELD_NUMBER: _builtins.int
     DYNAMIC_RESOURCES_FIELD_NUMBER: _builtins.int
     ADMIN_FIELD_NUMBER: _builtins.int
+    STATS_CONFIG_FIELD_NUMBER: _builtins.int
     OVERLOAD_MANAGER_FIELD_NUMBER: _builtins.int
     LAYERED_RUNTIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -4133,6 +4134,8 @@ class Bootstrap(_message.Message):
     @_builtins.property
     def admin(self) -> Global___Admin: ...
     @_builtins.property
+    def stats_config(self) -> Global___StatsConfig: ...
+    @_builtins.property
     def overload_manager(self) -> Global___OverloadManager: ...
     @_builtins.property
     def layered_runtime(self) -> Global___LayeredRuntime: ...
@@ -4143,16 +4146,59 @@ class Bootstrap(_message.Message):
         static_resources: Global___Bootstrap.StaticResources | None = ...,
         dynamic_resources: Global___Bootstrap.DynamicResources | None = ...,
         admin: Global___Admin | None = ...,
+        stats_config: Global___StatsConfig | None = ...,
         overload_manager: Global___OverloadManager | None = ...,
         layered_runtime: Global___LayeredRuntime | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admin", b"admin", "dynamic_resources", b"dynamic_resources", "layered_runtime", b"layered_runtime", "node", b"node", "overload_manager", b"overload_manager", "static_resources", b"static_resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admin", b"admin", "dynamic_resources", b"dynamic_resources", "layered_runtime", b"layered_runtime", "node", b"node", "overload_manager", b"overload_manager", "static_resources", b"static_resources", "stats_config", b"stats_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin", b"admin", "dynamic_resources", b"dynamic_resources", "layered_runtime", b"layered_runtime", "node", b"node", "overload_manager", b"overload_manager", "static_resources", b"static_resources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin", b"admin", "dynamic_resources", b"dynamic_resources", "layered_runtime", b"layered_runtime", "node", b"node", "overload_manager", b"overload_manager", "static_resources", b"static_resources", "stats_config", b"stats_config"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Bootstrap: _TypeAlias = Bootstrap  # noqa: Y015
+
+@_typing.final
+class StatsConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATS_MATCHER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stats_matcher(self) -> Global___StatsMatcher: ...
+    def __init__(
+        self,
+        *,
+        stats_matcher: Global___StatsMatcher | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stats_matcher", b"stats_matcher"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stats_matcher", b"stats_matcher"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatsConfig: _TypeAlias = StatsConfig  # noqa: Y015
+
+@_typing.final
+class StatsMatcher(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCLUSION_LIST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def inclusion_list(self) -> Global___ListStringMatcher: ...
+    def __init__(
+        self,
+        *,
+        inclusion_list: Global___ListStringMatcher | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["inclusion_list", b"inclusion_list", "stats_matcher", b"stats_matcher"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inclusion_list", b"inclusion_list", "stats_matcher", b"stats_matcher"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_stats_matcher: _TypeAlias = _typing.Literal["inclusion_list"]  # noqa: Y015
+    _WhichOneofArgType_stats_matcher: _TypeAlias = _typing.Literal["stats_matcher", b"stats_matcher"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_stats_matcher) -> _WhichOneofReturnType_stats_matcher | None: ...
+
+Global___StatsMatcher: _TypeAlias = StatsMatcher  # noqa: Y015
 
 @_typing.final
 class LayeredRuntime(_message.Message):

@@ -42,7 +42,12 @@ _VALUES = frozenset(
         "Int32Value", "Int64Value", "StringValue", "UInt32Value", "UInt64Value",
     )
 )  # fmt: skip
+# Verbs of requests that are calls in no protocol.
+_NOT_CALLS = frozenset({"OPTIONS", "HEAD", "CONNECT", "TRACE"})
 _MANY_SEGMENTS = "**"
+_ANY_VERB = "*"
+_VERBS_OF_CALLS = tuple(verb.upper() for verb in _VERBS)
+_ENCODED_SLASH = re.compile("%(?=2[Ff])")
 HTTP_BODY = "google.api.HttpBody"
 #: Content-type of bytes that name none.
 OCTETS = b"application/octet-stream"
@@ -54,7 +59,7 @@ class HttpRule:
 
     Attributes:
         method: The method.
-        verb: ``"GET"``.
+        verb: ``"GET"``; ``"*"`` for every one.
         template: The path in the proto.
         pattern: The path as a regular expression, a group for each variable.
         fields: The field of each group; with True if its value may hold several segments.
@@ -111,8 +116,12 @@ class RuleMatch:
                 raise _invalid(f"query parameter {name!r}: the fields of {kind.DESCRIPTOR.full_name} come in the body")
             _set(whole, message, name, values, "query parameter")
         for (field, is_long), value in zip(rule.fields, self._values, strict=True):
-            text = re.sub("(?i)%2f", "%252F", value) if is_long else value
-            _set(whole, message, field, [unquote(text)], "path variable")
+            text = _ENCODED_SLASH.sub("%25", value) if is_long else value
+            try:
+                text = unquote(text, errors="strict")
+            except UnicodeDecodeError:
+                raise _invalid(f"path variable {field!r}: {value!r} is not UTF-8") from None
+            _set(whole, message, field, [text], "path variable")
         try:
             if not rule.has_raw_body:
                 return message_of(whole, kind).SerializeToString()
@@ -165,7 +174,11 @@ class RuleMatch:
 
     def _query_values(self) -> dict[str, list[str]]:
         values: dict[str, list[str]] = {}
-        for name, value in parse_qsl(self._query, keep_blank_values=True):
+        try:
+            pairs = parse_qsl(self._query, keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError:
+            raise _invalid(f"the query {self._query!r} is not UTF-8") from None
+        for name, value in pairs:
             values.setdefault(name, []).append(value)
         return values
 
@@ -207,13 +220,13 @@ class HttpRules:
             target: The path with its query.
         """
         path, _, query = target.partition("?")
-        verbs = set()
+        verbs = set[str]()
         for rule in self.rules:
             found = rule.pattern.fullmatch(path)
             if found is not None:
-                if rule.verb == verb:
+                if rule.verb == verb or (rule.verb == _ANY_VERB and verb not in _NOT_CALLS):
                     return RuleMatch(rule, found.groups(), query), frozenset({verb})
-                verbs.add(rule.verb)
+                verbs.update(_VERBS_OF_CALLS if rule.verb == _ANY_VERB else (rule.verb,))
         return None, frozenset(verbs)
 
 
@@ -265,6 +278,8 @@ def _rule(method: Method, descriptor: MethodDescriptor, option: Any) -> HttpRule
     kind = option.WhichOneof("pattern")
     if kind == "custom":
         verb, template = option.custom.kind.upper(), option.custom.path
+        if verb in _NOT_CALLS:
+            raise ValueError(f"requests with the verb {verb} of {template!r} are not calls")
     else:
         verb, template = (kind or "").upper(), getattr(option, kind) if kind in _VERBS else ""
     if not template.startswith("/"):
@@ -322,9 +337,15 @@ def _wildcards(text: str) -> str:
 def _rank(template: str) -> tuple[int, ...]:
     plain = re.sub(r"\{[\w.]+\}", "*", template)
     plain = re.sub(r"\{[\w.]+=([^{}]+)\}", r"\1", plain)
-    return tuple(
-        2 if part.startswith(_MANY_SEGMENTS) else 1 if part.startswith("*") else 0 for part in plain.split("/")
-    )
+    return tuple(map(_rank_of_segment, plain.split("/")))
+
+
+def _rank_of_segment(segment: str) -> int:
+    """Return 0 for a literal segment, 2 for ``*``, 4 for ``**``, and one less with a verb, such as ``*:cancel``."""
+    wildcards = segment.count("*")
+    if not wildcards:
+        return 0
+    return 2 * min(wildcards, 2) - (not segment.endswith("*"))
 
 
 def _resolve(message: Descriptor, path: str) -> FieldDescriptor:
@@ -383,9 +404,13 @@ def _inner(at: dict[str, Any], field: FieldDescriptor, what: str, path: str) -> 
 
 
 def _value(field: FieldDescriptor, text: str) -> Any:
-    message = field.message_type
-    is_bool = field.type == field.TYPE_BOOL or (message is not None and message.full_name.endswith(".BoolValue"))
-    return {"true": True, "false": False}.get(text, text) if is_bool else text
+    name = "" if field.message_type is None else field.message_type.full_name
+    if field.type == field.TYPE_BOOL or name == "google.protobuf.BoolValue":
+        return {"true": True, "false": False}.get(text, text)
+    if name == "google.protobuf.FieldMask":
+        # Paths, as names of parameters, may have the names of the proto.
+        return re.sub("_([a-z])", lambda found: found[1].upper(), text)
+    return text
 
 
 def _invalid(text: str) -> FrameError:

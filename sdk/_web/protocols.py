@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 
 from sdk._web.connect import ConnectStreamCall, stream_codec
 from sdk._web.grpc_web import GrpcWebCall, is_grpc_web
-from sdk._web.http_call import NDJSON, HttpCall, JsonStreamCall
+from sdk._web.http_call import NDJSON, HeadCall, HttpCall, JsonStreamCall
 from sdk._web.http_rules import HttpRules
 from sdk._web.raw_call import RawCall, RawStreamCall
 from sdk._wire.metadata import INVALID_ARGUMENT, UNIMPLEMENTED
@@ -32,8 +32,6 @@ ACCEPTED = (
 _Kind = TypeVar("_Kind", bound="WebCall")
 _JSON_KINDS = frozenset({b"application/json", NDJSON})
 _PROTO = b"application/proto"
-# Verbs that no protocol uses.
-_NOT_CALLS = frozenset({b"OPTIONS", b"HEAD", b"CONNECT", b"TRACE"})
 _WRONG_VERB = b"HTTP/1.1 405 Method Not Allowed\r\n"
 _WRONG_TYPE = b"HTTP/1.1 415 Unsupported Media Type\r\n"
 
@@ -83,7 +81,7 @@ class WebProtocols:
         fields: dict[bytes, bytes],
         on_finished: Callable[[Call], None],
     ) -> Call | None:
-        """Return the call of a request; None if it is of no protocol, such as an OPTIONS request.
+        """Return the call of a request; None if it is that of another form of gRPC.
 
         Args:
             host: Limits, counters and hooks.
@@ -94,8 +92,6 @@ class WebProtocols:
             fields: The headers by name.
             on_finished: Called once, when the response has been handed to the transport.
         """
-        if verb in _NOT_CALLS:
-            return None
         kind = fields.get(b"content-type", b"")
         if kind not in _JSON_KINDS:
             kind = kind.partition(b";")[0].strip().lower()
@@ -117,11 +113,11 @@ class WebProtocols:
         match, verbs = self.rules.match(verb.decode("latin-1"), target.decode("latin-1"))
         if match is None:
             if not verbs:
-                return _new(HttpCall, request, codec="json")
+                return _new(_kind_of_refusal(verb), request, codec="json")
             allowed = ", ".join(sorted(verbs))
             path = request.path.decode("latin-1")
             text = f"{path} takes {allowed}, not {verb.decode('latin-1')}"
-            return _refused(request, _WRONG_VERB, UNIMPLEMENTED, text, allowed)
+            return _refused(request, _WRONG_VERB, UNIMPLEMENTED, text, allowed, _kind_of_refusal(verb))
         method_path = match.rule.method.path.encode()
         route = self._routes[method_path]
         call = _http_call(request._replace(route=route, path=method_path), route, "json", match)
@@ -157,7 +153,7 @@ def _method_call(request: _Request, route: Route, verb: bytes, target: bytes, ki
     if verb != b"POST":
         allowed = "GET, POST" if _takes_get(route) else "POST"
         text = f"{name} takes {allowed}, not {verb.decode('latin-1')}"
-        return _refused(request, _WRONG_VERB, UNIMPLEMENTED, text, allowed)
+        return _refused(request, _WRONG_VERB, UNIMPLEMENTED, text, allowed, _kind_of_refusal(verb))
     given = repr(kind.decode("latin-1")) if kind else "missing"
     text = f"the content-type of a call of {name} is one of {ACCEPTED}; it is {given}"
     return _refused(request, _WRONG_TYPE, INVALID_ARGUMENT, text)
@@ -204,7 +200,13 @@ def _http_call(request: _Request, route: Route, codec: str, match: RuleMatch | N
     return _new(HttpCall, request, codec=codec, match=match)
 
 
-def _refused(request: _Request, status: bytes, code: int, details: str, allowed: str = "") -> HttpCall:
-    call = _new(HttpCall, request._replace(route=None), codec="json")
+def _kind_of_refusal(verb: bytes) -> type[HttpCall]:
+    return HeadCall if verb == b"HEAD" else HttpCall
+
+
+def _refused(
+    request: _Request, status: bytes, code: int, details: str, allowed: str = "", kind: type[HttpCall] = HttpCall
+) -> HttpCall:
+    call = _new(kind, request._replace(route=None), codec="json")
     call.refuse(status, code, details, allowed)
     return call

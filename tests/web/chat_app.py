@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from chat_pb2 import Heard, Said, Upload
 from chat_sdk import ChatBase
+from every_field_pb2 import EveryField
 from google.api.httpbody_pb2 import HttpBody  # type: ignore[import-untyped]  # it has no types
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # it has no types
 
@@ -69,6 +70,9 @@ class Chat(ChatBase):
         async for request in requests:
             check(request)
             yield Heard(text=request.text)
+
+    async def Fields(self, request: EveryField) -> EveryField:
+        return request
 
     def SaySync(self, request: Said, grpc_context: ServicerContext) -> Heard:
         check(request)

@@ -86,6 +86,21 @@ def test_a_stream_of_events_has_an_end(server: sdk.testing.Server, code: int, la
     assert end.startswith(last)
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("TEXT/Event-Stream", "text/event-stream"),
+        ("text/event-stream, */*;q=0.1", "text/event-stream"),
+        ("text/event-stream;q=0.5", "text/event-stream"),
+        ("text/event-stream; q=0.0", "application/x-ndjson"),
+        ("application/x-ndjson, text/event-stream;q=0.5", "application/x-ndjson"),
+        ("*/*", "application/x-ndjson"),
+    ],
+)
+def test_a_stream_has_the_form_that_the_client_accepts(server: sdk.testing.Server, accept: str, kind: str) -> None:
+    assert ask(server, "/sdk.web.Chat/Repeat", {"times": 1}, {"accept": accept}).headers["content-type"] == kind
+
+
 def test_a_stream_of_requests_is_a_message_on_each_line(server: sdk.testing.Server) -> None:
     answer = ask(server, "/sdk.web.Chat/Collect", b'{"text":"a"}\n\n{"text":"b"}')
     assert answer.json == {"text": "a b", "number": "2"}
@@ -148,6 +163,9 @@ def b64(data: bytes) -> str:
         (SAY, "POST", {"connect-protocol-version": "2"}, 400, "connect-protocol-version must be '1'"),
         ("/sdk.web.Chat/Nothing", "POST", {}, 404, "has no method 'Nothing' of service 'sdk.web.Chat'"),
         ("/v1/say", "DELETE", {}, 405, "/v1/say takes POST, not DELETE"),
+        ("/v1/say", "OPTIONS", {}, 405, "/v1/say takes POST, not OPTIONS"),
+        (SAY, "TRACE", {}, 405, "takes POST, not TRACE"),
+        ("/nothing", "OPTIONS", {}, 404, "has no method 'nothing'"),
     ],
 )
 def test_a_wrong_request_is_explained(
@@ -159,6 +177,19 @@ def test_a_wrong_request_is_explained(
     assert answer.headers["content-type"] == "application/json"
     if status == 405:
         assert answer.headers["allow"] == "POST"
+
+
+def test_head_has_the_headers_of_a_wrong_verb(server: sdk.testing.Server) -> None:
+    for path, status, allowed in (
+        (SAY, 405, "POST"),
+        ("/sdk.web.Chat/Look", 405, "GET, POST"),
+        ("/v1/fields", 405, "GET, POST"),
+        ("/v1/any/x", 405, "DELETE, GET, PATCH, POST, PUT"),
+        ("/nothing", 404, None),
+    ):
+        answer = ask(server, path, None, verb="HEAD")
+        assert (answer.status, answer.body, answer.headers.get("allow")) == (status, b"", allowed)
+        assert answer.headers["call-status"] == "UNIMPLEMENTED"
 
 
 def test_a_deadline_and_a_limit_have_their_http_status(server: sdk.testing.Server) -> None:
@@ -201,6 +232,38 @@ def test_a_route_fills_the_message(
 def test_a_route_can_answer_with_one_field(server: sdk.testing.Server) -> None:
     answer = ask(server, "/v1/heard/rooms/1/notes/a/b%2Fc", None)
     assert (answer.status, answer.json) == (200, "rooms/1/notes/a/b%2Fc")
+
+
+AT, TAKES = "2026-01-02T03:04:05Z", "1.500s"
+ONE = f"/v1/one/{AT.replace(':', '%3A')}/1.5s/a_string,inner.aBool/7/-_8=/COLOR_RED/true/NaN"
+VALUES = {"at": AT, "takes": TAKES, "mask": "aString,inner.aBool", "int64Value": "7", "someBytes": "+/8="}
+
+
+@pytest.mark.parametrize(
+    ("verb", "target", "body", "expected"),
+    [
+        ("GET", ONE, None, {**VALUES, "color": "COLOR_RED", "aBool": True, "aDouble": "NaN"}),
+        ("GET", f"/v1/fields?at={AT}&takes=1.5s&mask=a_string,inner.a_bool&int64_value=7&someBytes=-_8", None, VALUES),
+        ("GET", "/v1/fields?an_int64=9007199254740993&color=-3&colors=1&colors=CRIMSON_", None, None),
+        ("GET", "/v1/fields?color=-3&colors=1&colors=7", None, {"color": "COLOR_DARK", "colors": ["COLOR_RED", 7]}),
+        ("GET", "/v1/fields?inner.inner.a_string=a+b%2B", None, {"inner": {"inner": {"aString": "a b+"}}}),
+        ("GET", "/v1/fields?maybe_string=&string_value=", None, {"maybeString": "", "stringValue": ""}),
+        ("GET", "/v1/fields?a_string=%ff", None, None),
+        ("GET", "/v1/any/%ff", None, None),
+        ("POST", "/v1/ops/ops/1", {}, {"aString": "ops/1"}),
+        ("POST", "/v1/ops/ops/a:b:cancel", {}, {"maybeString": "ops/a:b"}),
+        ("PATCH", "/v1/fields/books/a%2Fb/%2f/c%20d", {"aBool": True},
+         {"aString": "books/a%2Fb/%2f/c d", "inner": {"aBool": True}}),
+        ("PATCH", "/v1/fields/books/", {}, {"aString": "books/", "inner": {}}),
+        ("PROPFIND", "/v1/any/x", None, {"aString": "x"}),
+        ("DELETE", "/v1/any/x?a_bool=true", None, {"aString": "x", "aBool": True}),
+    ],
+)  # fmt: skip
+def test_path_and_query_take_every_kind_of_value(
+    server: sdk.testing.Server, verb: str, target: str, body: Any, expected: dict[str, Any] | None
+) -> None:
+    answer = ask(server, target, body, verb=verb)
+    assert (answer.status, answer.json if expected is not None else None) == (200 if expected else 400, expected)
 
 
 def test_a_route_of_a_stream_streams(server: sdk.testing.Server) -> None:

@@ -26,6 +26,17 @@ def two() -> Iterator[sdk.testing.Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def by_service() -> Iterator[sdk.testing.Server]:
+    """Serve two applications with one service each."""
+    from tests.support.desk_server import Clerk
+    from tests.web.chat_app import Chat
+
+    apps = {"chat": Chat.bind(), "desk": Clerk.bind()}
+    with sdk.testing.serve(apps, options=GrpcOptions(route_by_service=True)) as server:
+        yield server
+
+
 def application_of(metadata: list[str]) -> str:
     (found,) = (pair for pair in metadata if pair.startswith("application: "))
     return found.removeprefix("application: ").strip("'")
@@ -76,3 +87,40 @@ def test_an_unknown_name_is_not_found(two: sdk.testing.Server) -> None:
     answer = ask(two, f"/nobody{SAY}", {})
     assert answer.status == 404
     assert "nobody" in answer.json["message"]
+
+
+@pytest.mark.parametrize("protocol", FORMS)
+@pytest.mark.parametrize("method", ["Say", "Repeat"])
+def test_the_service_may_select_the_application(by_service: sdk.testing.Server, protocol: str, method: str) -> None:
+    from chat_pb2 import Heard, Said
+
+    form = FORMS[protocol]
+    takes, gives = METHODS[method]
+    sent = {"content-type": form.content_type(takes, gives), **form.headers}
+    body = form.encode([Said(text="a", times=1)], takes or gives)
+    outcome = form.decode(ask(by_service, f"/sdk.web.Chat/{method}", body, sent), Heard, takes, gives)
+    assert (outcome.code, outcome.messages[0]["text"]) == (0, "a")
+    # The other application, to which the same bytes are a message, too.
+    from desk_pb2 import Ticket
+
+    answer = ask(by_service, "/desk.v1.Desk/Echo", form.encode([Ticket(title="b")], False), sent)
+    if not gives:
+        assert form.decode(answer, Ticket, takes, gives).messages[0]["title"] == "b"
+
+
+def test_so_do_a_get_a_route_and_a_name_that_nobody_serves(by_service: sdk.testing.Server) -> None:
+    query = f"encoding=json&message={quote('{}')}"
+    assert ask(by_service, f"{LOOK}?{query}", None).status == 200
+    assert ask(by_service, "/v1/say", {"text": "c"}).json["text"] == "c"
+    assert ask(by_service, "/v1/repeat/d?times=1", None).lines[0]["text"] == "d"
+    answer = ask(by_service, "/no.Such/Method", {})
+    assert (answer.status, answer.json["code"]) == (404, "unimplemented")
+    assert "No application serves 'no.Such'" in answer.json["message"]
+
+
+def test_a_service_of_several_applications_needs_the_name(two: sdk.testing.Server) -> None:
+    for target, asked in (SAY, "service 'sdk.web.Chat'"), ("/v1/say?times=1", "path '/v1/say'"):
+        answer = ask(two, target, {})
+        assert (answer.status, answer.json["code"]) == (404, "not_found")
+        served = f"and {asked} is served by sdk.web.Chat, shop, v1, with space"
+        assert answer.json["message"].startswith(f"Application metadata not set, {served}.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sdk._gen import envoy_pb2 as pb
+from sdk._ingress.envoy.stats import fetch_stats
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
 from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE, pack
 from sdk._xds.rejection import IsolatingPublisher
@@ -160,6 +161,7 @@ async def test_overflow_is_resource_exhausted() -> None:
         assert (await first)[0] == "OK"
         dropped = {key: await call for key, call in calls.items() if (await call)[0] != "OK"}
         assert dropped
+        assert (await fetch_stats(it.folder / "envoy.admin.sock"))["overflow"] == len(dropped)
         for key, (code, text, trailers) in dropped.items():
             assert code == "RESOURCE_EXHAUSTED"
             assert text.startswith("Request dropped due to backpressure: ")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sdk._figures.figures import Reading
     from sdk._ingress.registry import ProxyState
     from sdk._wire.host import UnknownCall
-    from sdk._xds.snapshot import Snapshot
+    from sdk._xds.snapshot import Deployment, Snapshot
     from sdk.options import GrpcOptions
 
 SERVE_API = "ray.serve.RayServeAPIService"
@@ -211,15 +211,24 @@ def no_route_status(snapshot: Snapshot, path: str, application: str | None) -> t
     if application and application not in names:
         return grpc.StatusCode.NOT_FOUND, f"Application {application!r} not found. {_PING}"
     if not application and len(names) > 1:
+        asked = f"service {service!r}"
         serving = [a.name for a in snapshot.applications if any(service in d.services for d in a.deployments)]
+        if not serving:
+            asked = f"path {path.partition('?')[0]!r}"
+            serving = [a.name for a in snapshot.applications if any(_has_route(d, path) for d in a.deployments)]
         if not serving:
             return grpc.StatusCode.UNIMPLEMENTED, f"No application serves {service!r}."
         if snapshot.route_by_service:
             return (
                 grpc.StatusCode.NOT_FOUND,
-                f"Application metadata not set, and service {service!r} is served by {', '.join(serving)}. {_PING}",
+                f"Application metadata not set, and {asked} is served by {', '.join(serving)}. {_PING}",
             )
     if not application and len(names) != 1:
         return grpc.StatusCode.NOT_FOUND, f"Application metadata not set. {_PING}"
     name = application or names[0]
     return grpc.StatusCode.UNIMPLEMENTED, f"Application {name!r} has no method {method!r} of service {service!r}."
+
+
+def _has_route(deployment: Deployment, path: str) -> bool:
+    """Return whether a path begins as a route of ``google.api.http`` does."""
+    return path.startswith(tuple(route.prefix for route in deployment.http_routes))

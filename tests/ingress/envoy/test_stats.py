@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sdk._ingress.envoy.stats import PATTERNS, fetch_certificate_expiry, fetch_stats, parse_stats
+from sdk._xds.bootstrap import build_bootstrap
 from sdk._xds.tls import TlsConfig, write_secrets
 from tests.support.certificates import Authority
 from tests.support.envoy_rig import Rig, rig
@@ -58,6 +59,17 @@ def test_each_statistic_has_its_name_and_those_of_all_clusters_are_added_up() ->
         "tls_errors": 27, "token": 15, "no_rule": 16, "limit": 17, "memory": 18,
     }  # fmt: skip
     assert stats.keys() == PATTERNS.keys()
+
+
+def test_envoy_keeps_each_of_them() -> None:
+    bootstrap = build_bootstrap(node_id="n", ads_socket="ads.sock", admin_socket="admin.sock")
+    patterns = bootstrap.stats_config.stats_matcher.inclusion_list.patterns
+    prefixes = tuple(each.prefix for each in patterns if each.prefix)
+    suffixes = tuple(each.suffix for each in patterns if each.suffix)
+    for line in TEXT.splitlines():
+        name = line.partition(":")[0]
+        if parse_stats(line):
+            assert name.startswith(prefixes) or name.endswith(suffixes), name
 
 
 GREET, METHOD = "/demo.Greeter/SayHello", {"one": {"Greeter": (["demo.Greeter"], ["a"])}}

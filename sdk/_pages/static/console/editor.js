@@ -1,7 +1,7 @@
 // The form of a message: fields by their descriptors, which read and write one ProtoJSON value.
 
 import { h, icon, withCode } from './dom.js';
-import { readScalar, splitName, wellKnown, wrapped } from './schema.js';
+import { readJson, readScalar, splitName, wellKnown, wrapped } from './schema.js';
 
 let count = 0;
 
@@ -344,7 +344,7 @@ function jsonArea(value, update, named, placeholder) {
     ...named, class: 'mono', rows: '3', placeholder, spellcheck: 'false', value: value === undefined ? '' : JSON.stringify(value, null, 2), on: {
       input: () => {
         try {
-          const read = JSON.parse(area.value);
+          const read = readJson(area.value);
           mark(area, '');
           update(read);
         } catch (error) {

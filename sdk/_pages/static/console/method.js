@@ -3,7 +3,7 @@
 import { announce, copyButton, h, icon, prose, tabs } from './dom.js';
 import { requestForm } from './editor.js';
 import { ResponseView } from './response.js';
-import { cardinalityOf, splitName, wellKnown } from './schema.js';
+import { cardinalityOf, readJson, splitName, wellKnown } from './schema.js';
 import { SNIPPETS } from './snippets.js';
 
 export class MethodView {
@@ -285,7 +285,7 @@ class Draft {
     this.typed = text;
     this.problem = '';
     try {
-      const value = JSON.parse(text);
+      const value = readJson(text);
       if (this.isObject && (typeof value !== 'object' || value === null || Array.isArray(value))) this.problem = 'a message is an object, {…}';
       else this.value = value;
     } catch (error) {

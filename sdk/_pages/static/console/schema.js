@@ -94,6 +94,30 @@ export class Types {
   }
 }
 
+// A whole number with more digits than JavaScript's numbers have.
+class LongNumber {
+  constructor(digits) {
+    this.digits = digits;
+  }
+
+  toString() {
+    return this.digits;
+  }
+
+  toJSON() {
+    return JSON.rawJSON(this.digits);
+  }
+}
+
+// Return the value of JSON text. Numbers keep their digits, where the browser knows them:
+// https://developer.mozilla.org/docs/Web/JavaScript/Reference/Global_Objects/JSON/parse
+export function readJson(text) {
+  return JSON.parse(text, (_, value, context) => {
+    const isLong = JSON.rawJSON && typeof value === 'number' && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source);
+    return isLong ? new LongNumber(context.source) : value;
+  });
+}
+
 // The value of a scalar that is typed as text, or the reason why it is not one.
 export function readScalar(kind, text) {
   if (kind === 'string') return { value: text };
