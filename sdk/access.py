@@ -205,7 +205,7 @@ class Rule:
             return
         for who in self.who:
             yield from who_problems(who)
-        yield from _text_problems(self, "applications")
+        yield from _application_problems(self.applications)
         yield from _method_problems(self.methods)
 
 
@@ -251,7 +251,7 @@ class Limit:
             yield "burst is that of calls_per_s, which is not set"
         if not isinstance(self.per_identity, bool):
             yield f"per_identity must be True or False, not {self.per_identity!r}"
-        yield from _text_problems(self, "applications")
+        yield from _application_problems(self.applications)
         yield from _method_problems(self.methods)
 
 
@@ -316,6 +316,10 @@ class Access:
         issuers = [each.issuer for each in self.issuers if isinstance(each, JwtIssuer)]
         if len(set(issuers)) != len(issuers):
             yield "two issuers have the same `issuer`"
+        if self.api_keys is not None and any(
+            isinstance(each, JwtIssuer) and each.jwks == self.api_keys for each in self.issuers
+        ):
+            yield f"api_keys and an issuer's jwks are the same file, {self.api_keys!r}"
         for index, rule in enumerate(self.rules or ()):
             for who in rule.who if isinstance(rule, Rule) and isinstance(rule.who, tuple) else ():
                 if isinstance(who, Token) and not issuers:
@@ -448,15 +452,39 @@ def claim_path(name: str) -> list[str]:
     return [name] if "://" in name else name.split(".")
 
 
+# Members that a key needs by its type, and how the algorithms begin that it can be for. Envoy leaves out other keys.
+# https://www.rfc-editor.org/rfc/rfc7518#section-6 and https://www.rfc-editor.org/rfc/rfc8037#section-2
+_JWK_KINDS = {
+    "RSA": (("n", "e"), ("RS2", "RS3", "RS5", "PS")),
+    "EC": (("crv", "x", "y"), ("ES",)),
+    "oct": (("k",), ("HS",)),
+    "OKP": (("crv", "x"), ("EdDSA",)),
+}
+_JWK_CURVES = {"EC": ("P-256", "P-384", "P-521"), "OKP": ("Ed25519",)}
+
+
 def check_jwks(text: str) -> Iterator[str]:
     """Yield what is wrong with a JSON Web Key Set, as predicates such as ``"has no keys"``."""
     try:
         keys = json.loads(text)["keys"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         yield 'is not a JSON Web Key Set: {"keys": […]}'
         return
     if not isinstance(keys, list) or not keys or not all(isinstance(key, dict) and key.get("kty") for key in keys):
         yield "has no keys" if not keys else "has an entry without `kty`"
+    elif not any(map(_is_usable_key, keys)):
+        yield "has no key for signatures of tokens (RSA, EC, oct, or OKP with Ed25519, each with all its members)"
+
+
+def _is_usable_key(key: Mapping[str, Any]) -> bool:
+    kind = key["kty"]
+    members, algorithms = _JWK_KINDS.get(kind, ((), ())) if isinstance(kind, str) else ((), ())
+    return (
+        bool(members)
+        and all(isinstance(key.get(member), str) and key[member] for member in members)
+        and key.get("crv") in _JWK_CURVES.get(kind, (key.get("crv"),))
+        and str(key.get("alg", algorithms[0])).startswith(algorithms)
+    )
 
 
 def _jwks_problems(text: str) -> Iterator[str]:
@@ -464,8 +492,15 @@ def _jwks_problems(text: str) -> Iterator[str]:
     try:
         if any(key.get("kty") == "oct" for key in json.loads(text)["keys"]):
             yield "has a secret key (kty oct): put it into a file that only the user who runs Ray can read"
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return
+
+
+def _application_problems(applications: Any) -> Iterator[str]:
+    if not isinstance(applications, tuple) or not all(map(_is_text, applications)):
+        yield f"applications must be a tuple of texts, not {applications!r}"
+    elif any("*" in each for each in applications):
+        yield f"applications must hold whole names, or nothing for all applications, not {applications!r}"
 
 
 def _method_problems(methods: Any) -> Iterator[str]:

@@ -16,9 +16,11 @@ import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from sdk._guard.secret_files import read_secret_file
 from sdk.errors import IngressError
 
 logger = logging.getLogger("sdk.wire")
@@ -146,14 +148,31 @@ def _secret(environment: Mapping[str, str]) -> str:
     """Return a secret that is derived from Ray's token: who reads it on the network can't use it against Ray."""
     token = environment.get("RAY_AUTH_TOKEN", "")
     if not token:
-        path = Path(environment.get("RAY_AUTH_TOKEN_PATH", "") or _DEFAULT_TOKEN).expanduser()
-        try:
-            token = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise IngressError(f"RAY_AUTH_MODE is token, but {path} can't be read: {error.strerror}") from None
+        token = _token_of(Path(environment.get("RAY_AUTH_TOKEN_PATH", "") or _DEFAULT_TOKEN).expanduser())
     if not token.strip():
         raise IngressError("RAY_AUTH_MODE is token, but the token is empty")
     return hmac.new(token.strip().encode(), b"ray-grpc-sdk: calls between nodes", hashlib.sha256).hexdigest()
+
+
+@cache
+def _token_of(path: Path) -> str:
+    """Return the token in a file, as it was when this process read it first.
+
+    Ray's processes keep their token, too: none of them can take another one while the cluster runs. So calls continue
+    when the file changes or is removed.
+
+    Raises:
+        IngressError: It can't be read, or it is empty.
+    """
+    try:
+        token = read_secret_file(str(path)).decode("utf-8").strip()
+    except OSError as error:
+        raise IngressError(f"RAY_AUTH_MODE is token, but {path} can't be read: {error.strerror}") from None
+    except ValueError as error:
+        raise IngressError(f"RAY_AUTH_MODE is token, but {path} can't be read: {error}") from None
+    if not token:
+        raise IngressError(f"RAY_AUTH_MODE is token, but {path} is empty")
+    return token
 
 
 def own_between_nodes() -> BetweenNodes:

@@ -10,13 +10,12 @@ import asyncio
 import logging
 import os
 import re
-import stat
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from sdk._guard.secret_files import MAX_BYTES, read_secret_file, warn_of_mode
 from sdk._xds.access_filters import KeyMaterial
 from sdk.access import API_KEY_NAME, check_jwks
 
@@ -30,7 +29,6 @@ _POLL_S = 1.0
 _URL_TIMEOUT_S = 5.0
 # Seconds until another try of a URL that has not answered.
 _URL_RETRY_S = 10.0
-_MAX_BYTES = 1 << 20
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 
 
@@ -146,7 +144,7 @@ class Credentials:
             self._texts[source] = text
             self._problems.pop(source, None)
             if not is_url:
-                _warn_of_mode(source, text, is_secret=issuer is None)
+                warn_of_mode(source, is_secret=issuer is None or '"oct"' in text)
             return
         kept = "; the last valid keys stay in force" if source in self._texts else ""
         problem = f"access: {source} {', '.join(wrong)}{kept}"
@@ -190,24 +188,13 @@ def _state_of(path: str) -> tuple[int, ...]:
 
 
 def _read_file(path: str) -> str:
-    if os.path.getsize(path) > _MAX_BYTES:
-        raise ValueError(f"it has more than {_MAX_BYTES} bytes")
-    return Path(path).read_text(encoding="utf-8")
+    return read_secret_file(path).decode("utf-8")
 
 
 def _fetch(url: str) -> str:
     request = urllib.request.Request(url, headers={"accept": "application/json"})  # http or https
     with urllib.request.urlopen(request, timeout=_URL_TIMEOUT_S) as response:  # as above
-        data: bytes = response.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        raise ValueError(f"it has more than {_MAX_BYTES} bytes")
+        data: bytes = response.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
     return data.decode("utf-8")
-
-
-def _warn_of_mode(path: str, text: str, *, is_secret: bool) -> None:
-    """Warn of a file that others can read although it has secrets, or that others can change."""
-    mode = stat.S_IMODE(os.stat(path).st_mode)
-    is_secret = is_secret or '"oct"' in text
-    if mode & (0o077 if is_secret else 0o022):
-        what = "read or change" if is_secret else "change"
-        logger.warning("%s has mode %04o: others can %s it; make it 0600", path, mode, what)

@@ -7,7 +7,6 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +17,7 @@ from google.protobuf.struct_pb2 import Struct
 from sdk._gen import envoy_pb2 as pb
 from sdk._otel.otlp import Collector
 from sdk._xds.api_key_script import DETAILS_KEY
-from sdk._xds.headers import set_header
+from sdk._xds.headers import first_of, set_header
 from sdk._xds.log_filters import both, either, ends, flagged, lasts, matches
 from sdk._xds.packing import pack
 
@@ -32,30 +31,17 @@ _COLLECTOR_TIMEOUT = Duration(seconds=10)
 REPLICA_KEY = ("envoy.lb", "hash_key")
 
 
-def _first_of(*operators: str, max_length: int | None = None) -> str:
-    """Return the operator for the first of several that has a value.
-
-    Args:
-        operators: ``"RESP grpc-message"`` for ``%RESP(grpc-message)%``.
-        max_length: Most characters of it.
-    """
-    pairs = (operator.partition(" ") for operator in operators)
-    limit = {} if max_length is None else {"max_length": max_length}
-    parts = [{"command": command, "param": parameter, **limit} for command, _, parameter in pairs]
-    return f"%COALESCE({json.dumps({'operators': parts}, separators=(',', ':'))})%"
-
-
 # Names of gRPC and of Ray Serve's guide → Envoy's command operators.
 _FIELDS = {
     "time": "%START_TIME%",
-    "request_id": "%REQ(request_id?x-request-id)%",
+    "request_id": first_of("REQ request_id?x-request-id", "RESP request_id"),
     "application": f"%METADATA(CLUSTER:{NAMESPACE}:application)%",
     "deployment": f"%METADATA(CLUSTER:{NAMESPACE}:deployment)%",
     "replica": f"%METADATA(UPSTREAM_HOST:{REPLICA_KEY[0]}:{REPLICA_KEY[1]})%",
     # Calls that are not gRPC have their status, and the method if the path is another, from sdk/_web/web_call.py.
-    "method": _first_of("RESP call-method", "REQ :path"),
-    "status": _first_of("GRPC_STATUS SNAKE_STRING", "RESP call-status", "TRAILER call-status"),
-    "message": _first_of("RESP grpc-message", "TRAILER grpc-message", max_length=512),
+    "method": first_of("RESP call-method", "REQ :path"),
+    "status": first_of("GRPC_STATUS SNAKE_STRING", "RESP call-status", "TRAILER call-status"),
+    "message": first_of("RESP grpc-message", "TRAILER grpc-message", max_length=512),
     "http_status": "%RESPONSE_CODE%",
     "duration_ms": "%DURATION%",
     "upstream_ms": "%COMMON_DURATION(US_TX_BEG:US_RX_END:ms)%",
@@ -63,7 +49,7 @@ _FIELDS = {
     "response_bytes": "%BYTES_SENT%",
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "flags": "%RESPONSE_FLAGS%",
-    "details": _first_of(f"DYNAMIC_METADATA {':'.join(DETAILS_KEY)}", "RESPONSE_CODE_DETAILS"),
+    "details": first_of(f"DYNAMIC_METADATA {':'.join(DETAILS_KEY)}", "RESPONSE_CODE_DETAILS"),
     "peer": "%DOWNSTREAM_REMOTE_ADDRESS%",
     "upstream": "%UPSTREAM_REMOTE_ADDRESS%",
     "authority": "%REQ(:authority)%",
@@ -71,7 +57,7 @@ _FIELDS = {
     "timeout": "%REQ(grpc-timeout)%",
     "model_id": "%REQ(multiplexed_model_id)%",
     # That of the replica's span, if the trace begins there (sdk/_wire/traced_call.py).
-    "traceparent": _first_of("REQ traceparent", "RESP traceresponse"),
+    "traceparent": first_of("REQ traceparent", "RESP traceresponse"),
     "tls_subject": "%DOWNSTREAM_PEER_SUBJECT%",
 }
 

@@ -17,7 +17,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import IDENTITY_HEADERS
 from sdk._status import STATUS_DETAILS, retry_later
-from sdk._xds.headers import set_header
+from sdk._xds.headers import first_of, set_header
 from sdk._xds.log_filters import absent, both, either, flagged, has_content_type, has_header, has_status
 from sdk._xds.retries import NO_MORE_RETRIES, PREVIOUS_ATTEMPTS_KEY
 
@@ -27,6 +27,8 @@ _OVER_LIMIT = "The call exceeds a limit of the ingress. Try again later."
 _NO_MEMORY = "The proxy has reached its limit of memory (max_envoy_memory_bytes). Try again later."
 _TOO_MANY_RETRIES = "; too many other calls are being retried."
 _BODY = "%LOCAL_REPLY_BODY%"
+# A call that is refused for want of memory has no `x-request-id` yet.
+_REQUEST_ID = first_of("REQ request_id?x-request-id", "UNIQUE_ID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,4 +212,4 @@ def _text(text: str) -> pb.SubstitutionFormatString:
 
 
 def _request_id() -> pb.HeaderValueOption:
-    return set_header("request_id", "%REQ(request_id?x-request-id)%")
+    return set_header("request_id", _REQUEST_ID)

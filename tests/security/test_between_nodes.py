@@ -20,7 +20,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sdk._channel import replicas
 from sdk._channel.feed import Address
 from sdk._channel.replicas import Subchannel
-from sdk._guard.between_nodes import UNGUARDED, BetweenNodes, between_nodes
+from sdk._guard.between_nodes import UNGUARDED, BetweenNodes, between_nodes, own_between_nodes
 from sdk._replica_protocol import API_KEY_HEADER, HEALTH_CHECK_PATH, NODE_SECRET_HEADER, TOKEN_HEADER
 from sdk._serve import api
 from sdk._wire.server import WireServer
@@ -277,6 +277,29 @@ def test_the_secret_is_derived_from_the_token_and_not_shown(tmp_path: Path) -> N
     assert "token of Ray" not in TOKEN.secret
     assert TOKEN.secret not in repr(TOKEN)
     assert between_nodes({"RAY_AUTH_MODE": "disabled", "RAY_USE_TLS": "0"}) == UNGUARDED
+
+
+async def test_calls_go_on_when_the_file_of_rays_token_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself keeps the token that a process has read: it can't rotate it while a cluster runs."""
+    path = tmp_path / "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_USE_TLS", raising=False)
+    path.touch()
+    with pytest.raises(IngressError, match=r"\S+/token is empty"):
+        own_between_nodes()
+    path.write_text("first\n")
+    guard = own_between_nodes()
+    async with serving(guard) as port:
+        for text in ("second\n", "", None):
+            if text is None:
+                path.unlink()
+            else:
+                path.write_text(text)
+            assert own_between_nodes() == guard
+            caller = Subchannel(Address("r", "127.0.0.1", port, "elsewhere"), is_local=False)
+            (await caller.connect()).close()
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,6 +16,7 @@ import pytest
 
 from sdk._ingress.credentials import Credentials
 from sdk.access import Access, JwtIssuer
+from tests.support.loops import PATIENCE_S
 from tests.support.tokens import Issuer
 
 ISSUER, NEXT = Issuer("https://id.example.org"), Issuer("https://id.example.org", "k2")
@@ -77,6 +80,10 @@ async def test_keys_of_a_url_rotate_and_stay_while_the_server_fails(
         (500, "", "Internal Server Error"),
         (200, "<html>", "is not a JSON Web Key Set"),
         (200, '{"keys": []}', "has no keys"),
+        (200, '{"keys": [{"kty": "RSA", "kid": "k1"}]}', "has no key for signatures of tokens"),
+        (200, '{"keys": [{"kty": "EC", "crv": "secp256k1", "x": "AQ", "y": "AQ"}]}', "has no key for signatures"),
+        (200, '{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQ", "alg": "RSA-OAEP"}]}', "has no key for signatures"),
+        (200, "[" * 100_000, "is not a JSON Web Key Set"),
         (200, "x" * ((1 << 20) + 1), "it has more than 1048576 bytes"),
     ):
         key_server.status, key_server.text = status, text
@@ -140,3 +147,35 @@ async def test_a_key_in_the_clear_is_not_shown(tmp_path: Path, caplog: pytest.Lo
     await it.load(Access(api_keys=str(path)))
     assert "line 1: expected `NAME sha256:HEX`" in it.problem
     assert "my-secret" not in it.problem + caplog.text
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (a_pipe, "it is not a regular file"),
+        (Path.mkdir, "it is not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is not a regular file"),
+        (lambda path: None, "No such file"),
+        (lambda path: path.write_bytes(b"batch sha256:\xff"), "invalid start byte"),
+        (lambda path: path.write_text("batch sha256:00"), "line 1: expected"),
+        (lambda path: path.write_bytes(bytes(1 << 21)), "more than 1048576 bytes"),
+    ],
+)
+async def test_what_is_no_file_of_keys_leaves_the_last_ones_in_force(
+    tmp_path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    path, keys = tmp_path / "keys", {"0" * 64: "batch"}
+    path.touch(mode=0o600)
+    path.write_text(f"batch sha256:{'0' * 64}\n")
+    it = Credentials()
+    assert (await it.load(Access(api_keys=str(path)))).api_keys == keys
+    path.unlink()
+    make(path)
+    await asyncio.wait_for(it._refresh(), PATIENCE_S)  # it does not wait for a writer, or for the end
+    assert it.keys.api_keys == keys
+    assert said in it.problem
+    assert "the last valid keys stay in force" in it.problem

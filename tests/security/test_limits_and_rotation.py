@@ -189,6 +189,12 @@ def test_the_hardened_configuration_of_the_docs(tmp_path: Path) -> None:
         ({"issuers": [{"issuer": "i", "jwks": '{"keys": []}'}]}, "has no keys"),
         ({"issuers": [{"issuer": "i", "jwks": '{"keys": [{"kty": "oct", "k": "czNjcmV0"}]}'}]}, "has a secret key"),
         ({"issuers": [{"issuer": "i", "jwks": "/x"}] * 2}, "two issuers have the same `issuer`"),
+        (
+            {"issuers": [{"issuer": "i", "jwks": "/x"}], "api_keys": "/x"},
+            "api_keys and an issuer's jwks are the same file",
+        ),
+        ({"limits": [{"calls_per_s": 1, "applications": ["*"]}]}, "limits[0]: applications must hold whole names"),
+        ({"rules": [{"who": "anyone", "applications": ["sh*"]}]}, "rules[0]: applications must hold whole names"),
         ({"rules": [{"who": "everyone"}]}, "rules[0]: who must be 'anyone', 'authenticated', a Token"),
         ({"rules": [{"who": []}]}, "rules[0]: who must name who may call"),
         ({"rules": [{"who": {"token": {}}}]}, "rules[0] allows a Token, but there are no issuers"),

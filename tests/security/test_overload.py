@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sdk._xds.access_log import AccessLogConfig
 from tests.support.envoy_rig import Upstream, rig
+from tests.support.log_files import complete_lines
 from tests.support.loops import PATIENCE_S
 from tests.support.raw_http2 import DATA, MAX_FRAME, connect
 
@@ -41,6 +45,8 @@ class Hoarder(Upstream):
 
 async def test_a_flood_of_requests_costs_new_calls_and_not_the_process() -> None:
     async with rig("a", max_memory_bytes=LIMIT) as it:
+        log = it.folder / "access.log"
+        it.config = replace(it.config, access_log=AccessLogConfig(str(log)))
         hoarder = it.upstreams["hoarder"] = Hoarder("hoarder")
         await hoarder.start()
         hoarder.hold.clear()
@@ -58,11 +64,18 @@ async def test_a_flood_of_requests_costs_new_calls_and_not_the_process() -> None
                 code, text, trailers = await it.call("/demo.Unknown/Do", ("request_id", "mine"))
                 if code != "NOT_FOUND":
                     refused = {"code": code, "text": text, **trailers}
+                    _, _, other = await it.call("/demo.Unknown/Do")
                     break
             assert refused["code"] == "RESOURCE_EXHAUSTED", refused
             assert "limit of memory (max_envoy_memory_bytes)" in refused["text"]
             assert "grpc-status-details-bin" in refused
             assert refused["request_id"] == "mine"
+            assert re.fullmatch(r"[0-9a-f-]{36}", other["request_id"]), "Envoy refuses it before it gives it an id"
+            async with asyncio.timeout(PATIENCE_S):
+                while not (logged := [line for line in complete_lines(log) if other["request_id"] in line]):
+                    await asyncio.sleep(0.05)
+            assert '"status":"RESOURCE_EXHAUSTED"' in logged[0]
+            assert '"details":"overload"' in logged[0]
         it.upstreams["a"].hold.set()
         assert await began == "a", "a call that had begun goes on"
         async with asyncio.timeout(PATIENCE_S):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdk._guard.secret_files import read_secret_file, warn_of_mode
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_certificates(options: GrpcOptions) -> None:
-    """Check the TLS files of the options on this node.
+    """Check the TLS files of the options on this node, and warn of a private key that others can read.
 
     Raises:
         IngressError: A file can't be read or is not valid, or key and certificate do not match. Lists every problem.
@@ -42,6 +42,7 @@ def check_certificates(options: GrpcOptions) -> None:
         _certificates("tls_client_ca", options.tls_client_ca, problems)
     if problems:
         raise IngressError("TLS: " + "; ".join(problems))
+    warn_of_mode(options.tls_private_key, is_secret=True)
 
 
 def _certificates(name: str, path: str, problems: list[str]) -> list[Certificate]:
@@ -63,7 +64,7 @@ def _certificates(name: str, path: str, problems: list[str]) -> list[Certificate
 
 def _read(name: str, path: str, problems: list[str]) -> bytes | None:
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        problems.append(f"{name} {path}: {error.strerror}")
+        return read_secret_file(path)
+    except (OSError, ValueError) as error:
+        problems.append(f"{name} {path}: {getattr(error, 'strerror', None) or error}")
         return None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,26 @@ def test_valid_files(tmp_path: Path) -> None:
 def test_invalid_files_are_rejected(tmp_path: Path, pair: Pair, ca: bytes | None, message: str) -> None:
     with pytest.raises(IngressError, match=message):
         check_certificates(options(tmp_path, pair, ca))
+
+
+def test_a_pipe_in_place_of_a_key_is_refused_at_once(tmp_path: Path) -> None:
+    given = options(tmp_path, ONE)
+    key = Path(given.tls_private_key or "")
+    key.unlink()
+    os.mkfifo(key)  # nobody writes: to read it would block the proxy
+    with pytest.raises(IngressError, match=r"tls_private_key \S+/server.key: it is not a regular file"):
+        check_certificates(given)
+
+
+@pytest.mark.parametrize(("mode", "is_warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_private_key_that_others_can_read_is_warned_of(
+    tmp_path: Path, mode: int, is_warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = options(tmp_path, ONE)
+    Path(given.tls_private_key or "").chmod(mode)
+    check_certificates(given)
+    expected = f"{given.tls_private_key} has mode {mode:04o}: others can read or change it; make it 0600"
+    assert [record.getMessage() for record in caplog.records] == ([expected] if is_warned else [])
 
 
 def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
