@@ -46,7 +46,7 @@ def whole_proto(block: str, number: int) -> str:
 
 
 def proto_blocks() -> list[str]:
-    """Return the proto blocks of all pages; those of checks.md have a test of their own."""
+    """Return the proto blocks of all pages; those of checks.md have a separate test."""
     return [block for page in PAGES if page.name != "checks.md" for block in _PROTO.findall(page.read_text())]
 
 

@@ -16,7 +16,7 @@ from tests.support.ports import free_port
 
 README = (REPO / "README.md").read_text()
 _BLOCKS = re.compile(r"^```(?:proto|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# The README's program, on a Ray of its own and another port, with the README's client while it serves.
+# The README's program, on a separate Ray and another port, with the README's client while it serves.
 MAIN = """
 import runpy
 
